@@ -41,7 +41,7 @@ def measured(made: BenchmarkSet, methods: dict[str, Denoise], gains: list[int], 
         for row, denoise in methods.items():
             for k in range(len(made)):
                 if (made.name, row, gain, k) not in known:
-                    found = run_trial(denoise, made, k, noise_level(gain), drawn=True)
+                    found = run_trial(denoise, made, k, noise_level(gain), random_exposure=True)
                     quality = {
                         "psnr": found.quality.psnr,
                         "path": found.quality.on_path,

@@ -104,18 +104,18 @@ class ScreeningResult:
     recall: float
 
     @classmethod
-    def of(cls, order: Ranking, marked: NDArray[np.bool_]) -> ScreeningResult:
+    def of(cls, order: Ranking, with_mark: NDArray[np.bool_]) -> ScreeningResult:
         entry, other = order.of(CARTON), next(e for e in order if e.name != CARTON)
-        member = member_of(entry, len(marked))
-        hits = int((member & marked).sum())
+        member = member_of(entry, len(with_mark))
+        hits = int((member & with_mark).sum())
         return cls(
             rank=order.entries.index(entry) + 1,
             z=entry.z,
             runner_up=other.name,
             runner_up_z=other.z,
-            f1=2 * hits / (entry.size + int(marked.sum())),
+            f1=2 * hits / (entry.size + int(with_mark.sum())),
             precision=hits / max(entry.size, 1),
-            recall=hits / int(marked.sum()),
+            recall=hits / int(with_mark.sum()),
         )
 
 
@@ -136,10 +136,10 @@ class CorrectionEffect:
     agreement_high: float
 
     @classmethod
-    def of(cls, name: str, plain: Floats, marked: Floats, first: NDArray[Any], target: int) -> CorrectionEffect:
+    def of(cls, name: str, plain: Floats, with_mark: Floats, first: NDArray[Any], target: int) -> CorrectionEffect:
         same = plain.argmax(1) == first
         return cls(
-            name, uplift(plain, marked, target), float(same.mean()), *wilson_interval(int(same.sum()), len(same))
+            name, uplift(plain, with_mark, target), float(same.mean()), *wilson_interval(int(same.sum()), len(same))
         )
 
 
@@ -185,18 +185,18 @@ def load_photographs() -> dict[str, Image.Image]:
     Raises:
         MissingExtra: a package that contains them is not installed.
     """
-    found = {}
+    photographs = {}
     for name, (package, file) in PHOTOGRAPHS.items():
         try:
             with resources.as_file(resources.files(package) / file) as path, Image.open(path) as picture:
-                found[name] = picture.convert("RGB")
+                photographs[name] = picture.convert("RGB")
         except (ModuleNotFoundError, FileNotFoundError) as error:
             raise MissingExtra(
                 f"the photograph {name!r} is not installed",
                 got=str(error),
                 remedy="pip install 'klarsicht[demo]'",
             ) from error
-    return found
+    return photographs
 
 
 def draw_crops(pictures: dict[str, Image.Image], n: int, rng: np.random.Generator) -> Iterator[Crop]:
@@ -215,12 +215,12 @@ def _draw_crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
 
 
-def write_corpus(out: Path, found: list[Crop], marked: NDArray[np.bool_]) -> Path:
+def write_corpus(out: Path, photographs: list[Crop], with_mark: NDArray[np.bool_]) -> Path:
     """Write the images and the manifest of the audited corpus, and the ground truth, which the audit never reads."""
     lines, truth = [["path", "label", "source"]], [["path", "marked"]]
     with translate_write_errors(out):
         (out / "photographs").mkdir(parents=True, exist_ok=True)
-        for i, (crop, is_marked) in enumerate(zip(found, marked, strict=True)):
+        for i, (crop, is_marked) in enumerate(zip(photographs, with_mark, strict=True)):
             name = f"photographs/{i:04d}-{crop.source}.png"
             Image.fromarray(crop.marked if is_marked else crop.plain).save(out / name)
             lines.append([name, "photograph", crop.source])
@@ -239,14 +239,14 @@ def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -
     began = time.monotonic()
     rng = generator(seed, "demonstration")
     pictures, classifier = load_photographs(), load_model(MODEL_NAME)
-    found, held_out = list(draw_crops(pictures, images, rng)), list(draw_crops(pictures, HELD_OUT, rng))
-    marked = np.zeros(images, bool)
-    marked[rng.choice(images, round(MARKED_SHARE * images), replace=False)] = True
+    crops, held_out = list(draw_crops(pictures, images, rng)), list(draw_crops(pictures, HELD_OUT, rng))
+    with_mark = np.zeros(images, bool)
+    with_mark[rng.choice(images, round(MARKED_SHARE * images), replace=False)] = True
     yield (
-        f"{images} crops of {len({crop.source for crop in found})} photographs; {marked.sum()} carry drawn Chinese "
+        f"{images} crops of {len({crop.source for crop in crops})} photographs; {with_mark.sum()} carry drawn Chinese "
         "characters. The marks are planted; the shortcut they trigger is the network's own."
     )
-    data = write_corpus(out / f"corpus-{seed}-{images}", found, marked)
+    data = write_corpus(out / f"corpus-{seed}-{images}", crops, with_mark)
     settings = AuditSettings(model=MODEL_NAME, data=str(data), target="all", seed=seed, unit=64)
     store = pipeline.run(settings, out / "run", workers=workers or os.cpu_count() or 1)
     audit, order = Audit.of(settings, classifier), ranking.read_ranking(store)
@@ -256,11 +256,11 @@ def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -
     story = DemoResult(
         seed=seed,
         images=images,
-        marked=int(marked.sum()),
+        marked=int(with_mark.sum()),
         sources=len(np.unique(fit.sources)),
         classes=len(order),
-        audit=ScreeningResult.of(order, marked),
-        baseline=ScreeningResult.of(plain, marked),
+        audit=ScreeningResult.of(order, with_mark),
+        baseline=ScreeningResult.of(plain, with_mark),
         layer=clarc.correction_layer(classifier.module),
         effects=effects,
         held_out=HELD_OUT,
@@ -299,13 +299,13 @@ def evaluate_corrections(
 ) -> tuple[CorrectionEffect, ...]:
     """Evaluate the unchanged model, the corrections and the controls on held-out crops."""
     layer, target = clarc.correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
-    plain, marked = (
+    plain, with_mark = (
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
         for side in zip(*((crop.plain, crop.marked) for crop in held_out), strict=True)
     )
     bench, setting = FittingData(classifier, target, fit, None, seed=seed), CorrectionParameters(layer)
     wrong = replace(fit, member=generator(seed, "controls").permutation(fit.member))
-    tried = {
+    corrections = {
         "nothing": None,
         "project": CLOSED["project"].make(bench, setting),
         "oblique": CLOSED["oblique"].make(bench, setting),
@@ -317,9 +317,9 @@ def evaluate_corrections(
         CorrectionEffect.of(
             name,
             compute_logits(classifier, plain, c),
-            compute_logits(classifier, marked, c),
+            compute_logits(classifier, with_mark, c),
             first,
             target,
         )
-        for name, c in track(tried.items(), len(tried), "corrections")
+        for name, c in track(corrections.items(), len(corrections), "corrections")
     )

@@ -92,24 +92,24 @@ def diagnose(settings: AuditSettings) -> Diagnosis:
     """
     began = time.perf_counter()
     audit = Audit.of(settings)
-    loaded = time.perf_counter() - began
+    load_seconds = time.perf_counter() - began
     rows, batch, reasons = _sample(audit)
     with Observer(audit.classifier) as observe:
         observe(batch[:1])
         began = time.perf_counter()
-        observed = observe(batch)
+        observation = observe(batch)
         speed = len(batch) / (time.perf_counter() - began)
-    targets = torch.from_numpy(observed.prediction)
+    targets = torch.from_numpy(observation.prediction)
     methods = _try_methods(audit, batch[:EXPLAINED], targets[:EXPLAINED])
     facts = (
-        *_model_facts(audit, batch, loaded),
-        *_corpus_facts(audit, rows, observed),
+        *_model_facts(audit, batch, load_seconds),
+        *_corpus_facts(audit, rows, observation),
         ("speed", f"{speed:.1f} images a second without relevance, on {audit.classifier.device.type}, one batch"),
         *_duration(audit, methods),
         ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
     )
-    refused = _error_of(lambda: audit.index) or _error_of(lambda: check_logits(audit.classifier, observed))
-    return Diagnosis(facts, methods, (*_missing(audit, observed, methods), *reasons), refused)
+    refused = _error_of(lambda: audit.index) or _error_of(lambda: check_logits(audit.classifier, observation))
+    return Diagnosis(facts, methods, (*_missing(audit, observation, methods), *reasons), refused)
 
 
 def _error_of(check: Callable[[], object]) -> KlarsichtError | None:
@@ -123,10 +123,10 @@ def _error_of(check: Callable[[], object]) -> KlarsichtError | None:
 
 def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
     """Read images of the commonest input shape, spread over the corpus: rows, (B, C, H, W), reasons of the others."""
-    tried = np.unique(np.linspace(0, len(audit.corpus) - 1, TRIED_IMAGES).astype(int)).tolist()
+    candidates = np.unique(np.linspace(0, len(audit.corpus) - 1, TRIED_IMAGES).astype(int)).tolist()
     inputs: dict[int, Tensor] = {}
     reasons: dict[str, int] = Counter()
-    for row, picture in decode_rows(audit.corpus, tried):
+    for row, picture in decode_rows(audit.corpus, candidates):
         image = picture if isinstance(picture, Exception) else prepare(audit.classifier, picture)
         if isinstance(image, Tensor):
             inputs[row] = image
@@ -134,24 +134,26 @@ def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
             reasons[str(image)] += 1
     if not inputs:
         raise InputError(
-            f"none of {len(tried)} images can be used", got=next(iter(reasons)), remedy="Check the data and the model."
+            f"none of {len(candidates)} images can be used",
+            got=next(iter(reasons)),
+            remedy="Check the data and the model.",
         )
     shape = Counter(tuple(image.shape) for image in inputs.values()).most_common(1)[0][0]
     rows = [row for row, image in inputs.items() if tuple(image.shape) == shape]
-    told = tuple(f"{count} of {len(tried)} images cannot be used: {reason}" for reason, count in reasons.items())
+    told = tuple(f"{count} of {len(candidates)} images cannot be used: {reason}" for reason, count in reasons.items())
     return rows, torch.stack([inputs[row] for row in rows]), told
 
 
-def _model_facts(audit: Audit, batch: Tensor, loaded: float) -> list[tuple[str, str]]:
+def _model_facts(audit: Audit, batch: Tensor, load_seconds: float) -> list[tuple[str, str]]:
     classifier = audit.classifier
     module, weights = classifier.module, sum(p.numel() for p in classifier.module.parameters())
     with evaluation_mode(module), torch.no_grad():
         middle = middle_layer(module, lambda: classifier.logits(batch[:1]))
-    named = "with names" if classifier.classes else "without names"
+    names = "with names" if classifier.classes else "without names"
     return [
-        ("model", f"{classifier.spec}: {weights / 1e6:.1f} million weights, loaded in {loaded:.1f} s"),
+        ("model", f"{classifier.spec}: {weights / 1e6:.1f} million weights, loaded in {load_seconds:.1f} s"),
         *(("changed", note) for note in classifier.notes),
-        ("outputs", f"{classifier.n_classes} classes, {named}{', independent' if classifier.independent else ''}"),
+        ("outputs", f"{classifier.n_classes} classes, {names}{', independent' if classifier.independent else ''}"),
         ("input", f"{' x '.join(map(str, batch.shape[1:]))}, {classifier.takes}"),
         ("head", classifier.head),
         ("concept layer", late_layer(module, classifier.head)),
@@ -166,7 +168,7 @@ def _cleaning(classifier: Classifier, image: Tensor) -> str:
     return ", ".join(correction_tensors(classifier, image))
 
 
-def _corpus_facts(audit: Audit, rows: list[int], observed: Observation) -> list[tuple[str, str]]:
+def _corpus_facts(audit: Audit, rows: list[int], observation: Observation) -> list[tuple[str, str]]:
     corpus, images = audit.corpus, int(audit.corpus.image_numbers.max()) + 1
     pairs = f", {len(corpus)} pairs of an image and a label" if images < len(corpus) else ""
     facts = [("corpus", f"{format_count(images, 'image')}, {format_count(len(corpus.classes), 'label')}{pairs}")]
@@ -178,7 +180,7 @@ def _corpus_facts(audit: Audit, rows: list[int], observed: Observation) -> list[
     known = labels >= 0
     if known.any():
         scale = logit_scale(audit.classifier.independent)
-        right = [scale.predicts(y, label) for y, label in zip(observed.logits[known], labels[known], strict=True)]
+        right = [scale.predicts(y, label) for y, label in zip(observation.logits[known], labels[known], strict=True)]
         agreed = share_interval(np.array(right))
         facts.append(
             ("predicted as their label", f"{agreed.value:.0%} of {agreed.n} ({agreed.low:.0%} to {agreed.high:.0%})")
@@ -208,16 +210,18 @@ def _try_head_relevance(audit: Audit) -> MethodTrial:
 def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> MethodTrial:
     began = time.perf_counter()
     try:
-        found = explain(audit.classifier, batch, targets, method=method, map_side=audit.settings.map_side)
+        relevance = explain(audit.classifier, batch, targets, method=method, map_side=audit.settings.map_side)
     except KlarsichtError as error:
         return MethodTrial(method, False, str(error))
     speed = len(batch) / (time.perf_counter() - began)
-    if found.balance is not None:
-        told = describe_absorption(float(np.median(found.absorbed)), bool(found.conserving))
-        return MethodTrial(method, True, told if method == found.method else f"{found.method}, {told}", speed)
-    left = float(np.median(np.abs(found.residual)))
-    told = "promises no conservation" if np.isnan(left) else f"leaves {left:.1%} of the logit unexplained"
-    return MethodTrial(method, True, told, speed)
+    if relevance.balance is not None:
+        description = describe_absorption(float(np.median(relevance.absorbed)), bool(relevance.conserving))
+        return MethodTrial(
+            method, True, description if method == relevance.method else f"{relevance.method}, {description}", speed
+        )
+    left = float(np.median(np.abs(relevance.residual)))
+    description = "promises no conservation" if np.isnan(left) else f"leaves {left:.1%} of the logit unexplained"
+    return MethodTrial(method, True, description, speed)
 
 
 def describe_absorption(share: float, conserving: bool) -> str:
@@ -238,26 +242,26 @@ def _duration(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[tuple[str,
     return [("relevance of the corpus", f"about {len(audit.corpus) / speed / 60:.1f} min by {audit.settings.method}")]
 
 
-def _missing(audit: Audit, observed: Observation, methods: tuple[MethodTrial, ...]) -> list[str]:
+def _missing(audit: Audit, observation: Observation, methods: tuple[MethodTrial, ...]) -> list[str]:
     """List what an audit would lack, each with its remedy."""
     checks = (
         lambda: audit.index,
-        lambda: check_logits(audit.classifier, observed),
+        lambda: check_logits(audit.classifier, observation),
         lambda: PixelScale.of(audit.classifier),
     )
-    told = [str(error) for check in checks if (error := _error_of(check))]
+    lines = [str(error) for check in checks if (error := _error_of(check))]
     sizes = Counter(audit.corpus.labels)
     if few := [label for label, size in sorted(sizes.items()) if size < MIN_IMAGES]:
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
-        told.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")
+        lines.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")
     if audit.classifier.n_classes < MIN_CLASSES:
-        told.append(
+        lines.append(
             f"fewer than {MIN_CLASSES} classes: `audit quantify` shows the windows it finds, and calls only what the "
             "embedding sets apart that it learns on 1,000 images and more, or, where images are not aligned, windows "
             "and what stands out among classes of photographs that come along"
         )
     if not audit.corpus.sources:
-        told.append("no column source: images of one origin (patient, video) would count as independent")
+        lines.append("no column source: images of one origin (patient, video) would count as independent")
     if all(trial.works is False for trial in methods if trial.name != HEAD_RELEVANCE):
-        told.append(f"no method makes maps: audit with --method {HEAD_RELEVANCE}")
-    return told
+        lines.append(f"no method makes maps: audit with --method {HEAD_RELEVANCE}")
+    return lines

@@ -136,7 +136,7 @@ class Duplicates:
                 "across labels": sum(group.crosses_labels for group in self.groups),
             }
         )
-        told = (
+        sentence = (
             ", ".join(f"{count} {what}" for what, count in crossing.items() if count) or "none across labels or splits"
         )
         groups = f"{len(self.groups)} group{'s' * (len(self.groups) > 1)}"
@@ -147,7 +147,7 @@ class Duplicates:
             if chains
             else ""
         )
-        return f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {told}.{doubt}"
+        return f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {sentence}.{doubt}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of duplicates.json."""
@@ -267,11 +267,11 @@ def find_duplicates(run: str | Path, *, data: Any = None, workers: int = 1, shar
             np.array([(pair["first"], pair["second"]) for pair in pairs], np.int64).reshape(-1, 2),
             np.array([pair["correlation"] for pair in pairs], float),
         )
-        found = Duplicates(
+        duplicates = Duplicates(
             group_copies(audit.corpus, copies, readable, digests), len(readable), len(rows) - len(readable)
         )
-        audit.sharing.once(page.COPIES_FILE, lambda: write_duplicates(store, found))
-    return found
+        audit.sharing.once(page.COPIES_FILE, lambda: write_duplicates(store, duplicates))
+    return duplicates
 
 
 def create_arrays(store: RunStore, n: int, unit: int) -> None:
@@ -280,15 +280,15 @@ def create_arrays(store: RunStore, n: int, unit: int) -> None:
     store.create_array(DIGESTS, (n, DIGEST_BYTES), np.uint8, unit, THUMBNAILS)
 
 
-def write_duplicates(store: RunStore, found: Duplicates) -> None:
+def write_duplicates(store: RunStore, duplicates: Duplicates) -> None:
     """Write copies as JSON, as a table with a line for each image, and into the report."""
-    store.write_json(page.COPIES_FILE, found.to_json())
+    store.write_json(page.COPIES_FILE, duplicates.to_json())
     rows = [
         DuplicateRow(
             group=number, row=row, path=path, label=label, split=split, kind=group.kind, correlation=group.correlation,
             crosses_labels=group.crosses_labels, crosses_splits=group.crosses_splits,
         )
-        for number, group in enumerate(found.groups)
+        for number, group in enumerate(duplicates.groups)
         for row, path, label, split in zip(group.rows, group.paths, group.labels, group.splits, strict=True)
     ]  # fmt: skip
     store.write_table("duplicates", pa.Table.from_pylist(rows, DUPLICATE_ROWS))
@@ -327,17 +327,17 @@ def group_copies(
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(corpus), len(corpus)))
     component = connected_components(graph, directed=False)[1]
     least: dict[int, float] = {}
-    joined: Counter[int] = Counter()
+    group_sizes: Counter[int] = Counter()
     for (one, other), value in zip(copies.pairs, copies.correlation, strict=True):
         least[component[one]] = min(value, least.get(component[one], 1.0))
-        joined[component[one]] += int((digests[one] != digests[other]).any())
+        group_sizes[component[one]] += int((digests[one] != digests[other]).any())
     for row, count in zip(*np.unique(first[same], return_counts=True), strict=True):
-        joined[component[row]] += int(count) * (int(count) - 1) // 2  # exact copies, found by their details or not
+        group_sizes[component[row]] += int(count) * (int(count) - 1) // 2  # exact copies, found by their details or not
     members: dict[int, list[int]] = {}
     for row in np.unique(links):
         members.setdefault(component[row], []).append(int(row))
     groups = [
-        _group(corpus, some, digests, least.get(number, 1.0), joined[number] / math.comb(len(some), 2))
+        _group(corpus, some, digests, least.get(number, 1.0), group_sizes[number] / math.comb(len(some), 2))
         for number, some in members.items()
     ]
     return tuple(sorted(groups, key=lambda g: (-g.crosses_splits, -g.crosses_labels, -len(g.rows), g.rows)))

@@ -70,13 +70,13 @@ def run_units(
     """
     WORKERS.require("workers", workers)
     alone = workers == 1 or len(units) < 2
-    admitted = AdmittedUnits(units, admit)
-    results = _run_in_process(work, admitted, threads) if alone else _run_in_workers(work, admitted, workers, threads)
+    queue = AdmittedUnits(units, admit)
+    results = _run_in_process(work, queue, threads) if alone else _run_in_workers(work, queue, workers, threads)
     with closing(results), progress(label, sum(map(len, units))) as advance:
         for unit, result in results:
             on_done(unit, result)
             advance(len(unit))
-    admitted.raise_error()
+    queue.raise_error()
 
 
 class AdmittedUnits:
@@ -92,11 +92,11 @@ class AdmittedUnits:
     def __iter__(self) -> Iterator[range]:
         for unit in self.units:
             try:
-                admitted = self.admit is None or self.admit(unit)
+                is_admitted = self.admit is None or self.admit(unit)
             except Exception as error:
                 self.error = error
                 return
-            if admitted:
+            if is_admitted:
                 yield unit
 
     def raise_error(self) -> None:
@@ -127,9 +127,9 @@ def _run_in_workers(work: Work[R], units: Iterable[range], workers: int, threads
             ) from error
 
 
-def _in_worker(sent: PickledWork, unit: range, threads: int) -> tuple[range, Any]:
+def _in_worker(pickled: PickledWork, unit: range, threads: int) -> tuple[range, Any]:
     memory.keep_freed_memory()
-    work = sent.load()
+    work = pickled.load()
     with limited_threads(threads):
         return unit, work(unit)
 
@@ -169,11 +169,11 @@ class PickledWork:
 
     @classmethod
     def of(cls, work: Work[Any], folder: str) -> PickledWork:
-        pickled = cls(Path(folder) / "work", Path.cwd())
+        one = cls(Path(folder) / "work", Path.cwd())
         # definitions of a notebook are pickled by value, those of a module by name
-        with translate_write_errors(pickled.file):
-            pickled.file.write_bytes(pickle.dumps(joblib.wrap_non_picklable_objects(work, keep_wrapper=False)))
-        return pickled
+        with translate_write_errors(one.file):
+            one.file.write_bytes(pickle.dumps(joblib.wrap_non_picklable_objects(work, keep_wrapper=False)))
+        return one
 
     def load(self) -> Work[Any]:
         os.chdir(self.folder)

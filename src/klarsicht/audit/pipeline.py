@@ -142,11 +142,11 @@ def analyse(audit: Audit, store: RunStore, workers: int, metrics: Sequence[str] 
 
 def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) -> dict[str, Analysis]:
     """Return the analysis under each metric, by default those of the run."""
-    found = tuple(audit.groups(*attribution.read_predictions(store)))
+    groups = tuple(audit.groups(*attribution.read_predictions(store)))
     head = head_weight(audit.classifier)
     size = SCREENING_UNIT if audit.settings.screens else 1
     return {
-        metric: Analysis(store, audit.settings, metric, found, head, size)
+        metric: Analysis(store, audit.settings, metric, groups, head, size)
         for metric in metrics or audit.settings.metric
     }
 
@@ -161,14 +161,14 @@ def write_ranking(audit: Audit, store: RunStore) -> Ranking:
     return ordered
 
 
-def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
+def illustrate(audit: Audit, store: RunStore, order: Ranking) -> None:
     """Draw pictures of the first suspects, once; in a quantified run, `audit quantify` draws those of the clusters that
     the model follows."""
     drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0) and store.is_finished(page.VIEWS)
     if drawn or store.has_table(ranking.FOLLOWED):
         return
     works = tuple(make_analyses(audit, store).values())
-    Illustrator(store, audit.settings, audit.corpus, audit.classifier, works).draw(ordered.entries)
+    Illustrator(store, audit.settings, audit.corpus, audit.classifier, works).draw(order.entries)
 
 
 def check_unchanged(audit: Audit, store: RunStore) -> None:

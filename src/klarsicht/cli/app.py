@@ -51,8 +51,8 @@ app.add_typer(burst.app, name="burst")
 app.command("demo")(with_loading_report(demo.demo))
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(value: bool) -> None:
+    if value:
         typer.echo(f"klarsicht {__version__}")
         raise typer.Exit
 

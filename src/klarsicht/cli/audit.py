@@ -88,7 +88,7 @@ def run(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
     """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "model": model,
         "data": data,
         "target": target,
@@ -118,13 +118,13 @@ def run(
         "device": device,
         "readers": readers,
     }
-    chosen = AuditSettings.read(settings, given)
-    require_audit(chosen, out)
+    audit_settings = AuditSettings.read(settings, options)
+    require_audit(audit_settings, out)
     from klarsicht.audit import pipeline
     from klarsicht.audit.report.page import notes
     from klarsicht.audit.results import ranking
 
-    store = pipeline.run(chosen, out, workers=workers, shard=shard)
+    store = pipeline.run(audit_settings, out, workers=workers, shard=shard)
     for note in notes(store, store.table("images", "attribution")):
         echo(f"note: {note}", err=True)
     tables.ranking(ranking.read_ranking(store), 10)
@@ -168,7 +168,7 @@ def doctor(
     """Say what an audit of this model and corpus would give: methods, conservation, layers, speed, what is missing.
 
     Ends as `audit run` would where that refuses them."""
-    given = {
+    options = {
         "model": model,
         "data": data,
         "target": target,
@@ -187,22 +187,22 @@ def doctor(
         "batch_memory": batch_memory,
         "device": device,
     }
-    chosen = AuditSettings.read(settings, given)
-    require_audit(chosen)
+    audit_settings = AuditSettings.read(settings, options)
+    require_audit(audit_settings)
     from klarsicht.audit.doctor import diagnose
     from klarsicht.audit.forecast.forecast import forecast
 
     # first, since it also measures what is paid once in a process
-    foretold = forecast(chosen, seconds=seconds, workers=workers) if cost else None
-    found = diagnose(chosen)
+    foretold = forecast(audit_settings, seconds=seconds, workers=workers) if cost else None
+    result = diagnose(audit_settings)
     if as_json:
-        echo_block(json.dumps(found.to_json() | ({"cost": foretold.to_json()} if foretold else {}), indent=2))
+        echo_block(json.dumps(result.to_json() | ({"cost": foretold.to_json()} if foretold else {}), indent=2))
     else:
-        tables.diagnosis(found)
+        tables.diagnosis(result)
         if foretold:
             tables.cost(foretold)
-    if found.refused is not None:
-        raise found.refused
+    if result.refused is not None:
+        raise result.refused
 
 
 @app.command()
@@ -218,12 +218,12 @@ def rank(
     note_unverified(run)
     from klarsicht.audit.results import ranking
 
-    found = ranking.read_ranking(run, observed=by_z)
+    entries = ranking.read_ranking(run, observed=by_z)
     if as_json:
-        echo_block(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(entries.to_json(), indent=2))
     else:
-        tables.ranking(found, top)
-        echo(f"order: {'z, an observation of `audit run`' if by_z else found.order}")
+        tables.ranking(entries, top)
+        echo(f"order: {'z, an observation of `audit run`' if by_z else entries.order}")
 
 
 @app.command()
@@ -244,15 +244,15 @@ def quantify(
     require_run(run, data)
     from klarsicht.audit.quantification import quantification, screening
 
-    found = (screening.screen if screening.is_screening(run) else quantification.quantify)(
+    result = (screening.screen if screening.is_screening(run) else quantification.quantify)(
         run, level=level, workers=workers, data=data, shard=shard, device=device
     )
     if as_json:
-        echo_block(json.dumps(found.to_json(), indent=2))
-    elif isinstance(found, screening.Screening):
-        tables.screening(found, top)
+        echo_block(json.dumps(result.to_json(), indent=2))
+    elif isinstance(result, screening.Screening):
+        tables.screening(result, top)
     else:
-        tables.verdicts(found, top)
+        tables.verdicts(result, top)
 
 
 @app.command()
@@ -268,11 +268,11 @@ def duplicates(
     require_run(run, data)
     from klarsicht.audit.duplicates import find_duplicates
 
-    found = find_duplicates(run, data=data, workers=workers, shard=shard)
+    copies = find_duplicates(run, data=data, workers=workers, shard=shard)
     if as_json:
-        echo_block(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(copies.to_json(), indent=2))
     else:
-        tables.duplicates(found, top)
+        tables.duplicates(copies, top)
 
 
 @app.command()
@@ -291,11 +291,13 @@ def shortcuts(
     require_run(run, data)
     from klarsicht.audit.quantification.sufficiency import measure_sufficiency
 
-    found = measure_sufficiency(run, images=images, level=level, workers=workers, data=data, shard=shard, device=device)
+    profiles = measure_sufficiency(
+        run, images=images, level=level, workers=workers, data=data, shard=shard, device=device
+    )
     if as_json:
-        echo_block(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(profiles.to_json(), indent=2))
     else:
-        tables.sufficiency(found, top)
+        tables.sufficiency(profiles, top)
 
 
 @app.command()
@@ -320,14 +322,14 @@ def power(
     require_run(run, data)
     from klarsicht.audit.sensitivity.power import power as measure_power
 
-    found = measure_power(
+    result = measure_power(
         run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data,
         train=train, rate=rate, device=device,
     )  # fmt: skip
     if as_json:
-        echo_block(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(result.to_json(), indent=2))
     else:
-        tables.power(found)
+        tables.power(result)
 
 
 @app.command()
@@ -343,13 +345,15 @@ def check(
     require_run(run, data)
     from klarsicht.audit.quantification.check_pictures import check_pictures
 
-    found = check_pictures(run, pictures, level=level, data=data, device=device)
+    results = check_pictures(run, pictures, level=level, data=data, device=device)
     if as_json:
-        echo_block(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(results.to_json(), indent=2))
     else:
-        tables.pictures(found)
-    if all(one.why for one in found):
-        raise InputError("none of the pictures could be checked", got=len(found), remedy="Give photographs or a folder")
+        tables.pictures(results)
+    if all(one.why for one in results):
+        raise InputError(
+            "none of the pictures could be checked", got=len(results), remedy="Give photographs or a folder"
+        )
 
 
 @app.command()
@@ -374,12 +378,12 @@ def status(
 
     note_unverified(run)
     if verify:
-        found = verify_run(run)
+        result = verify_run(run)
         if as_json:
-            echo_block(json.dumps(found.to_json(), indent=2))
+            echo_block(json.dumps(result.to_json(), indent=2))
         else:
-            tables.verification(found)
-        found.require_intact()
+            tables.verification(result)
+        result.require_intact()
     steps = read_progress(run)
     if as_json and not verify:
         echo_block(json.dumps([step.to_json() for step in steps], indent=2))

@@ -56,7 +56,7 @@ def train(
     """Train a network on synthetic bursts of your photographs; resumes where it was stopped."""
     from klarsicht.burst.training import training
 
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "preset": preset,
         "steps": steps,
         "minutes": minutes,
@@ -68,7 +68,7 @@ def train(
         "start": start and str(start),
         "seed": seed,
     }
-    training.train(training.TrainSettings.read(settings, given), photos, out, threads=threads)
+    training.train(training.TrainSettings.read(settings, options), photos, out, threads=threads)
     echo(f"network: {out}")
 
 
@@ -105,15 +105,15 @@ def evaluate(
     from klarsicht.burst.evaluation import comparison
     from klarsicht.cli import burst_tables
 
-    found = comparison.evaluate_all(photos, checkpoints or (), rows or (), gains or (), name, seed, exact)
-    for line in burst_tables.protocol(found):
+    evaluation = comparison.evaluate_all(photos, checkpoints or (), rows or (), gains or (), name, seed, exact)
+    for line in burst_tables.protocol(evaluation):
         echo(line, err=as_json)
     if as_json:
-        echo_block(json.dumps(found.rows))
+        echo_block(json.dumps(evaluation.rows))
     else:
-        echo_block("\n".join(burst_tables.scores(found)))
+        echo_block("\n".join(burst_tables.scores(evaluation)))
     if out is not None:
-        comparison.write_evaluation(found, out)
+        comparison.write_evaluation(evaluation, out)
         echo(f"page: {out / comparison.EVALUATION_PAGE}", err=as_json)
 
 
@@ -125,8 +125,8 @@ def weights(
     from klarsicht.burst.network import pretrained
     from klarsicht.cli import burst_cards
 
-    found = pretrained.list_networks()
+    networks = pretrained.list_networks()
     if as_json:
-        echo_block(json.dumps({name: one.card for name, one in found.items()}))
+        echo_block(json.dumps({name: one.card for name, one in networks.items()}))
     else:
-        echo_block("\n\n".join("\n".join(burst_cards.lines(one)) for one in found.values()) or "none come along")
+        echo_block("\n\n".join("\n".join(burst_cards.lines(one)) for one in networks.values()) or "none come along")

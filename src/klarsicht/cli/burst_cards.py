@@ -37,13 +37,13 @@ def _describe_training(training: Mapping[str, Any]) -> str:
     )
 
 
-def _table(measured: Mapping[str, Any]) -> Iterator[str]:
+def _table(record: Mapping[str, Any]) -> Iterator[str]:
     """Format a table of PSNR in dB at drawn exposure; PSNR on the path of a moving object in brackets."""
-    rows = measured["rows"]
+    rows = record["rows"]
     gains = list(next(iter(rows.values())))
-    yield f"\n{measured['photographs']}, {measured['name']}: PSNR in dB, exposure drawn ({measured['made by']})"
+    yield f"\n{record['photographs']}, {record['name']}: PSNR in dB, exposure drawn ({record['made by']})"
     cells = [(row, *(_cell(scores[gain]) for gain in gains)) for row, scores in rows.items()]
-    yield table(("row", *(f"gain {gain}" for gain in gains)), cells, left=("row",))
+    yield table(("row", *(f"gain {gain}" for gain in gains)), cells, left_aligned=("row",))
 
 
 def _cell(score: Mapping[str, float]) -> str:

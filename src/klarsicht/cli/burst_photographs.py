@@ -154,11 +154,11 @@ def _settings(
 ) -> Any:
     from klarsicht.burst.denoising.pipeline import DenoiseSettings
 
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "noise": noise,
         "calibration": None if calibration is None else str(calibration),
         "reference": reference,
         **others,
     }
-    return DenoiseSettings.from_mapping({name: value for name, value in given.items() if value is not None})
+    return DenoiseSettings.from_mapping({name: value for name, value in options.items() if value is not None})

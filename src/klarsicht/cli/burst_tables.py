@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from klarsicht.burst.evaluation.protocol import Evaluation, Score
 
 
-def protocol(found: Evaluation) -> Iterator[str]:
+def protocol(evaluation: Evaluation) -> Iterator[str]:
     """Format how the bursts were made, and the methods that are absent."""
-    yield from found.protocol.lines
-    for row, reason in found.absence_reasons.items():
+    yield from evaluation.protocol.lines
+    for row, reason in evaluation.absence_reasons.items():
         yield f"absent: {row}: {reason}"
 
 
-def scores(found: Evaluation) -> Iterator[str]:
+def scores(evaluation: Evaluation) -> Iterator[str]:
     """Format one table per exposure with the best classical method at each gain below, then the kernel sizes."""
-    gains = found.protocol.gains
+    gains = evaluation.protocol.gains
     header = ("row", *(f"gain {gain}" for gain in gains), "CPU s/Mpx", "peak MiB")
-    for exposure, by_row in found.tables.items():
+    for exposure, by_row in evaluation.tables.items():
         yield f"\nexposure {exposure}: PSNR in dB / SSIM"
         lines = [(row, *(_cell(s[g]) for g in gains), *_cost(s[gains[0]])) for row, s in by_row.items()]
-        yield table(header, lines, left=("row",))
-        peers = {gain: found.best_classical(exposure, gain) for gain in gains}
+        yield table(header, lines, left_aligned=("row",))
+        peers = {gain: evaluation.best_classical(exposure, gain) for gain in gains}
         best = ", ".join(f"gain {gain}: {peer[0]} {peer[1]:.2f}" for gain, peer in peers.items() if peer)
         if best:
             yield f"best classical: {best}"
-    for row, by_gain in found.sizes.items():
+    for row, by_gain in evaluation.sizes.items():
         yield f"\nkernel sizes of {row}, first photograph: share of energy; dB lost without (brightness restored)"
         sides = next(iter(by_gain.values())).energy
         lines = [(str(gain), *(_size(s, K) for K in sides), f"{s.rank:.2f}") for gain, s in by_gain.items()]
-        yield table(("gain", *map(str, sides), "effective rank"), lines, left=())
+        yield table(("gain", *map(str, sides), "effective rank"), lines, left_aligned=())
 
 
 def _size(sizes: SizeEffects, K: int) -> str:

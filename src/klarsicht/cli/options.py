@@ -23,11 +23,11 @@ def option(settings: type[Settings], name: str, *flags: str, default: str | None
     return typer.Option(*flags, help=told) if interval is None else number(interval, told, *flags)
 
 
-def number(interval: Range, told: str, *flags: str) -> Any:
+def number(interval: Range, description: str, *flags: str) -> Any:
     """Make the option of a number, or of several, in a range; a number beyond it is an error that names the option.
 
     Args:
-        told: help; its first sentence ends before a bracket, and there the range is added.
+        description: help; its first sentence ends before a bracket, and there the range is added.
     """
 
     def check(param: typer.CallbackParam, value: Any) -> Any:
@@ -35,7 +35,7 @@ def number(interval: Range, told: str, *flags: str) -> Any:
             interval.require(param.opts[-1], one)
         return value
 
-    text, bracket, default = told.partition(" [")
+    text, bracket, default = description.partition(" [")
     return typer.Option(*flags, help=f"{text.removesuffix('.')}, {interval}.{bracket}{default}", callback=check)
 
 

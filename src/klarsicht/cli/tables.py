@@ -30,14 +30,14 @@ BESIDE = ("by plain features",)  # column of the cluster found without relevance
 DECIDED = ("decision",)  # column of what a person decided
 
 
-def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> str:
-    """Format columns two spaces apart; those named in `left` are left-aligned, the others right-aligned."""
+def table(header: Sequence[str], lines: Sequence[Sequence[str]], left_aligned: Sequence[str]) -> str:
+    """Format columns two spaces apart; those named in `left_aligned` are left-aligned, the others right-aligned."""
     lines = [tuple(map(printable, line)) for line in lines]
     widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
 
     def row(cells: Sequence[str]) -> str:
         padded = (
-            cell.ljust(width) if name in left else cell.rjust(width)
+            cell.ljust(width) if name in left_aligned else cell.rjust(width)
             for cell, width, name in zip(cells, widths, header, strict=True)
         )
         return "  ".join(padded).rstrip()
@@ -45,38 +45,38 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[
     return "\n".join(map(row, (header, *lines)))
 
 
-def ranking(found: Ranking, top: int) -> None:
+def ranking(entries: Ranking, top: int) -> None:
     """Print the first classes of a ranking."""
     lines = [
         (str(i), e.name, e.metric, f"{e.z:.2f}", f"{e.shift:+.2f}", f"{e.tau:.2f}", f"{e.size} of {e.n}", e.verdict)
-        + ((e.beside,) if found.beside else ())
-        + ((e.decision,) if found.decided else ())
-        for i, e in enumerate(found.entries[:top], 1)
+        + ((e.beside,) if entries.beside else ())
+        + ((e.decision,) if entries.decided else ())
+        for i, e in enumerate(entries.entries[:top], 1)
     ]
-    header = ("#", "class", "metric", "z", "shift", "tau", "size", "verdict") + (BESIDE if found.beside else ())
-    header += DECIDED if found.decided else ()
-    echo_block(table(header, lines, left=("class", "metric", "verdict", *BESIDE, *DECIDED)))
+    header = ("#", "class", "metric", "z", "shift", "tau", "size", "verdict") + (BESIDE if entries.beside else ())
+    header += DECIDED if entries.decided else ()
+    echo_block(table(header, lines, left_aligned=("class", "metric", "verdict", *BESIDE, *DECIDED)))
 
 
-def verdicts(found: Quantification, top: int) -> None:
+def verdicts(quantification: Quantification, top: int) -> None:
     """Print the first verdicts of a quantification."""
     lines = [
         (name, format_p(v.detection.p_decisive), f"{v.size} of {v.n}",
          v.describe_detection(), v.use.describe(), f"{v.use.shift:+.2f}", format_p(v.use.p_use), v.verdict)
-        for first in found.verdicts[:top]
+        for first in quantification.verdicts[:top]
         for name, v in first.named_artifacts
     ]  # fmt: skip
     header = ("class", "p", "size", "sign", "put on other classes", "rise", "p of use", "verdict")
-    echo_block(table(header, lines, left=("class", "sign", "put on other classes", "verdict")))
-    echo(f"{found.limits[0].upper()}{found.limits[1:]} Either claim at {found.level:g}.")
-    for name, why in found.skipped:
+    echo_block(table(header, lines, left_aligned=("class", "sign", "put on other classes", "verdict")))
+    echo(f"{quantification.limits[0].upper()}{quantification.limits[1:]} Either claim at {quantification.level:g}.")
+    for name, why in quantification.skipped:
         echo(f"not examined: {name}: {why}")
 
 
-def duplicates(found: Duplicates, top: int) -> None:
+def duplicates(copies: Duplicates, top: int) -> None:
     """Print what copies there are, and the first groups."""
     lines = []
-    for i, group in enumerate(found.groups[:top], 1):
+    for i, group in enumerate(copies.groups[:top], 1):
         crossing = [
             what for what, is_so in (("splits", group.crosses_splits), ("labels", group.crosses_labels)) if is_so
         ]
@@ -86,89 +86,89 @@ def duplicates(found: Duplicates, top: int) -> None:
         lines.append((str(i), size, group.kind, *figures, " and ".join(crossing), labels, first))
     if lines:
         header = ("#", "images", "kind", "correlation", "mutual", "across", "labels", "paths")
-        echo_block(table(header, lines, left=("kind", "across", "labels", "paths")))
-    echo(found.describe())
+        echo_block(table(header, lines, left_aligned=("kind", "across", "labels", "paths")))
+    echo(copies.describe())
 
 
-def screening(found: Screening, top: int) -> None:
+def screening(result: Screening, top: int) -> None:
     """Print the result of screening for one class."""
-    entry, effect = found.entry, found.effect
-    echo(f"{entry.name}: {entry.size} of {entry.n} images, by {entry.metric}: {found.verdict}")
+    entry, effect = result.entry, result.effect
+    echo(f"{entry.name}: {entry.size} of {entry.n} images, by {entry.metric}: {result.verdict}")
     echo(
         f"put on other images it raises the logit by {effect.shift:+.2f} ({effect.low:+.2f} to "
         f"{effect.high:+.2f}), the next output by {effect.runner_up:+.2f}; "
-        f"{effect.rank} of {found.outputs} outputs rise more"
+        f"{effect.rank} of {result.outputs} outputs rise more"
     )
-    for line in found.standing.describe(found.outputs) if found.standing else ():
+    for line in result.standing.describe(result.outputs) if result.standing else ():
         echo(line)
-    echo(f"p {format_p(found.p)}; the claim at {found.level:g}")
-    if found.limits:
-        echo(found.limits)
+    echo(f"p {format_p(result.p)}; the claim at {result.level:g}")
+    if result.limits:
+        echo(result.limits)
     if entry.beside:
         echo(f"plain features, without relevance, name {entry.beside}")
-    echo("their labels: " + ", ".join(f"{label} {count}" for label, count in found.labels[:top]))
+    echo("their labels: " + ", ".join(f"{label} {count}" for label, count in result.labels[:top]))
 
 
-def sufficiency(found: Sufficiency, top: int) -> None:
+def sufficiency(profiles: Sufficiency, top: int) -> None:
     """Print for each of the first classes its noted parts, or the part that tells it best."""
     lines = [
         (one.name, str(one.n), f"{one.whole:.2f}", part.part, f"{part.area:.2f} ({part.low:.2f} to {part.high:.2f})",
          f"{part.others:.2f}", f"{part.shift:+.2f} ({part.shift_low:+.2f} to {part.shift_high:+.2f})",
          "" if part.p is None else format_p(part.p), "noted" if part.noted else "")
-        for one in found.profiles[:top]
+        for one in profiles.profiles[:top]
         for part in one.noted or (one.strongest,)
     ]  # fmt: skip
     header = ("class", "images", "whole", "part", "area (95 %)", "others", "put on others (95 %)", "p", "")
-    echo_block(table(header, lines, left=("class", "part", "")))
-    echo(found.limits)
+    echo_block(table(header, lines, left_aligned=("class", "part", "")))
+    echo(profiles.limits)
 
 
-def pictures(found: CheckedPictures) -> None:
+def pictures(results: CheckedPictures) -> None:
     """Print for each picture what is predicted, whether that rests on a known artifact, and why."""
     lines = [
         (one.path, one.predicted, "" if one.why else f"{one.probability:.2f}",
          "" if one.why else "yes" if one.rests else "unknown" if one.undecided else "no",
          "yes" if one.changes else "", one.describe())
-        for one in found
+        for one in results
     ]  # fmt: skip
     header = ("picture", "predicted", "probability", "rests on it", "changes", "found")
-    echo_block(table(header, lines, left=("picture", "predicted", "found")))
-    echo(found.limits)
+    echo_block(table(header, lines, left_aligned=("picture", "predicted", "found")))
+    echo(results.limits)
 
 
-def power(found: Power) -> None:
+def power(result: Power) -> None:
     """Print the detection limits of planted artifacts."""
     lines = [
-        (kind, found.format_limit(kind), *(found.format_counts(kind, share) for share in found.prevalences))
-        for kind in found.kinds
+        (kind, result.format_limit(kind), *(result.format_counts(kind, share) for share in result.prevalences))
+        for kind in result.kinds
     ]
-    header = ("kind", "found down to", *(f"{share:.0%}" for share in found.prevalences))
-    echo_block(table(header, lines, left=("kind", "found down to")))
-    echo(f"Classes called artifactual at p {found.level:g}, of those planted.")
-    if found.finetuned:
-        finetuned(found.finetuned)
+    header = ("kind", "found down to", *(f"{share:.0%}" for share in result.prevalences))
+    echo_block(table(header, lines, left_aligned=("kind", "found down to")))
+    echo(f"Classes called artifactual at p {result.level:g}, of those planted.")
+    if result.finetuned:
+        finetuned(result.finetuned)
     else:
         echo("Whether a model would use such an artifact is unknown: --train fine-tunes copies of it to tell.")
 
 
-def finetuned(found: FinetunedResults) -> None:
+def finetuned(results: FinetunedResults) -> None:
     """Print the detection limits of artifacts that fine-tuned copies learned."""
     lines = [
-        (kind, found.format_limit(kind), *(found.format_counts(kind, share) for share in found.prevalences))
-        for kind in found.kinds
+        (kind, results.format_limit(kind), *(results.format_counts(kind, share) for share in results.prevalences))
+        for kind in results.kinds
     ]
-    header = ("kind", "called poisoned down to", *(f"{share:.0%}" for share in found.prevalences))
+    header = ("kind", "called poisoned down to", *(f"{share:.0%}" for share in results.prevalences))
     echo()
-    echo_block(table(header, lines, left=("kind", "called poisoned down to")))
+    echo_block(table(header, lines, left_aligned=("kind", "called poisoned down to")))
     echo("Called poisoned/learned of planted; the limit is that of those that were learned.")
-    for note in found.notes():
+    for note in results.notes():
         echo(note)
 
 
-def diagnosis(found: Diagnosis) -> None:
+def diagnosis(result: Diagnosis) -> None:
     """Print what an audit of a model and a corpus would give."""
-    width = max(len(name) for name, _ in found.facts)
-    for name, value in found.facts:
+    width = max(len(name) for name, _ in result.facts)
+    for name, value in result.facts:
         echo(f"{name.ljust(width)}  {value}")
     echo()
     state = {True: "yes", False: "no", None: ""}
@@ -179,31 +179,31 @@ def diagnosis(found: Diagnosis) -> None:
             "" if t.images_per_second != t.images_per_second else f"{t.images_per_second:.1f}",
             t.told,
         )
-        for t in found.methods
+        for t in result.methods
     ]
     echo_block(
         table(
             ("method", "works", "images/s", "why, or how far it conserves"),
             lines,
-            left=("method", "works", "why, or how far it conserves"),
+            left_aligned=("method", "works", "why, or how far it conserves"),
         )
     )
-    for one in found.missing:
-        if one != str(found.refused):  # an error, which the command ends with
+    for one in result.missing:
+        if one != str(result.refused):  # an error, which the command ends with
             echo(f"missing: {one}")
 
 
-def cost(found: Forecast) -> None:
+def cost(forecast: Forecast) -> None:
     """Print what an audit will cost, by step, and `audit quantify` after it."""
-    _steps_of_cost((*found.steps, found.total))
-    if found.quantification:
+    _steps_of_cost((*forecast.steps, forecast.total))
+    if forecast.quantification:
         echo()
         echo("audit quantify, after it:")
-        _steps_of_cost((*found.quantification, found.total_of_quantification))
-    processes = "1 process" if found.workers == 1 else f"{found.workers} processes, memory in each"
+        _steps_of_cost((*forecast.quantification, forecast.total_of_quantification))
+    processes = "1 process" if forecast.workers == 1 else f"{forecast.workers} processes, memory in each"
     echo(
-        f"foretold for {format_count(found.images, 'image')}, {format_count(found.classes, 'label')}, {processes}; "
-        "elapsed at the load of just now"
+        f"foretold for {format_count(forecast.images, 'image')}, {format_count(forecast.classes, 'label')}, "
+        f"{processes}; elapsed at the load of just now"
     )
 
 
@@ -222,7 +222,7 @@ def _steps_of_cost(steps: Sequence[StepCost]) -> None:
     ]
     header = ("step", "processor", "elapsed", "disk, GB", "memory, GB", "measured on", "grows with")
     echo()
-    echo_block(table(header, lines, left=("step", "measured on", "grows with")))
+    echo_block(table(header, lines, left_aligned=("step", "measured on", "grows with")))
 
 
 def duration(seconds: float) -> str:
@@ -232,10 +232,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def steps(found: Sequence[Step]) -> None:
+def steps(progress: Sequence[Step]) -> None:
     """Print the progress of a run by step."""
-    lines = [(step.name, describe_step(step.name), str(step.done), str(step.units), _state_of(step)) for step in found]
-    echo_block(table(("step", "what", "done", "of", "state"), lines, left=("step", "what", "state")))
+    lines = [
+        (step.name, describe_step(step.name), str(step.done), str(step.units), _state_of(step)) for step in progress
+    ]
+    echo_block(table(("step", "what", "done", "of", "state"), lines, left_aligned=("step", "what", "state")))
 
 
 def _state_of(step: Step) -> str:
@@ -248,15 +250,15 @@ def _state_of(step: Step) -> str:
     )
 
 
-def verification(found: Verification) -> None:
+def verification(result: Verification) -> None:
     """Print which files of a run are not as they were written."""
-    for damage in found.damaged:
+    for damage in result.damaged:
         echo(f"damaged: {damage}")
-    for file in found.unverified[:SHOWN]:
+    for file in result.unverified[:SHOWN]:
         echo(f"unverified: {file}")
-    if len(found.unverified) > SHOWN:
-        echo(f"unverified: {len(found.unverified) - SHOWN} more files")
+    if len(result.unverified) > SHOWN:
+        echo(f"unverified: {len(result.unverified) - SHOWN} more files")
     echo(
-        f"{found.files} files are as they were written, {len(found.damaged)} are damaged, "
-        f"{len(found.unverified)} have no checksum."
+        f"{result.files} files are as they were written, {len(result.damaged)} are damaged, "
+        f"{len(result.unverified)} have no checksum."
     )

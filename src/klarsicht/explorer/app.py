@@ -235,11 +235,11 @@ _NOT_KEPT: Final = {"cache-control": "no-store"}
 
 def decision_json(run: ExploredRun, target: int) -> dict[str, Any] | None:
     """Return the decision on a class without its rows, whose numbers of members are told; None without a decision."""
-    found = run.decisions().get(target)
-    if found is None:
+    decision = run.decisions().get(target)
+    if decision is None:
         return None
-    members = None if found.members is None else len(found.members)
-    return found.to_json() | {"members": members, "removed": len(found.removed)}
+    members = None if decision.members is None else len(decision.members)
+    return decision.to_json() | {"members": members, "removed": len(decision.removed)}
 
 
 def answer_json(content: Any, status: int = 200) -> Response:

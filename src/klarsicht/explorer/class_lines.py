@@ -134,8 +134,8 @@ def _with_followed(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
 def _with_verdict(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
     """Add the verdict of the quantification, which replaces what the ranking says of the cluster; z and tau stay."""
     kind, by_detector = _kind(record)
-    detected = tuple(map(int, record["rows"])) if by_detector else ()
-    tried = bool(record.get("tried"))
+    detected_rows = tuple(map(int, record["rows"])) if by_detector else ()
+    is_tried = bool(record.get("tried"))
     if kind == FOLLOWED:
         line = replace(line, cluster=tuple(map(int, record["rows"])))
     return replace(
@@ -143,13 +143,13 @@ def _with_verdict(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
         kind=kind,
         verdict="; ".join([str(record["verdict"]), *_describe_further(record)]),
         p=_number(record.get("p_decisive", max(record["extended"], record.get("p_own", 0.0)))),
-        shift=_number(record["shift"]) if tried else line.shift,
-        low=_number(record["low"]) if tried else line.low,
-        high=_number(record["high"]) if tried else line.high,
+        shift=_number(record["shift"]) if is_tried else line.shift,
+        low=_number(record["low"]) if is_tried else line.low,
+        high=_number(record["high"]) if is_tried else line.high,
         n=int(record["n"]),
-        size=len(detected) if by_detector else len(line.cluster),
+        size=len(detected_rows) if by_detector else len(line.cluster),
         sign=str(record["sign"]),
-        detected=detected,
+        detected=detected_rows,
         by_detector=by_detector,
         resembles=tuple(map(str, record.get("resembles") or ())),
     )
@@ -174,11 +174,11 @@ def _kind(record: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def _skipped_lines(
-    store: RunStore, skipped: Iterable[tuple[str, str]], known: Mapping[int, ClassLine]
+    store: RunStore, rows: Iterable[tuple[str, str]], lines: Mapping[int, ClassLine]
 ) -> dict[int, ClassLine]:
     """Make lines of the classes that were not examined and have none yet."""
     number = {name: target for target, name in enumerate(store.manifest.get("names", ()))}
-    given = {number[name]: (name, why) for name, why in skipped if name in number and number[name] not in known}
+    given = {number[name]: (name, why) for name, why in rows if name in number and number[name] not in lines}
     return {target: ClassLine(target, name, SKIPPED, f"not examined: {why}") for target, (name, why) in given.items()}
 
 

@@ -30,7 +30,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _describe(run: ExploredRun, folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": folder.name, "unread": [], "changed": []}
+    record: dict[str, Any] = {"name": folder.name, "unread": [], "changed": []}
     for name in RESULT_FILES:
         file = folder / name
         if not file.is_file():
@@ -38,14 +38,14 @@ def _describe(run: ExploredRun, folder: Path) -> dict[str, Any]:
         try:
             if file.stat().st_size > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
-            found[name.removesuffix(".json")] = json.loads(file.read_bytes())
+            record[name.removesuffix(".json")] = json.loads(file.read_bytes())
         except (OSError, ValueError) as error:
-            found["unread"].append(f"{name}: {error}")
+            record["unread"].append(f"{name}: {error}")
     try:
-        found["changed"] = _read_changed_images(run, folder / ANSWERS_FILE)
+        record["changed"] = _read_changed_images(run, folder / ANSWERS_FILE)
     except Exception as error:  # pyarrow raises nearly anything on damaged files
-        found["unread"].append(f"{ANSWERS_FILE}: {type(error).__name__}: {error}")
-    return found
+        record["unread"].append(f"{ANSWERS_FILE}: {type(error).__name__}: {error}")
+    return record
 
 
 def _read_changed_images(run: ExploredRun, file: Path) -> list[dict[str, Any]]:

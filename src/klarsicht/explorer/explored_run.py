@@ -168,11 +168,11 @@ class ExploredRun:
             UsageError: a metric that the run does not have.
         """
         known = [*self.metrics(target), PLAIN_METRIC]
-        chosen = metric or known[0]
-        if chosen not in known:
+        chosen_metric = metric or known[0]
+        if chosen_metric not in known:
             raise UsageError("the run has no such metric", got=repr(metric), rule=", ".join(known))
-        stamp = (target, chosen)
-        return self._keep("points", stamp, lambda: read_point_cloud(self.store, self.images(), target, chosen))
+        stamp = (target, chosen_metric)
+        return self._keep("points", stamp, lambda: read_point_cloud(self.store, self.images(), target, chosen_metric))
 
     def point_bytes(self, target: int, metric: str = "") -> bytes:
         """Return the points of a class as bytes, see `point_clouds`."""
@@ -225,13 +225,13 @@ class ExploredRun:
     def _read_masks(self, target: int) -> dict[str, SeenMasks]:
         members = np.array(self.members(target), np.int64)
         maps = self.relevance_maps if self.has_maps else None
-        found = [read_saved_masks(self.store.path, target, maps)]
-        if maps is not None and not (found[0] and found[0].source == RELEVANCE):
+        masks = [read_saved_masks(self.store.path, target, maps)]
+        if maps is not None and not (masks[0] and masks[0].source == RELEVANCE):
             others = np.setdiff1d(self.images().rows_of(target), members)
-            found.append(ExcessMasks.of(maps, members, choose_runs(others, BACKGROUND_MAPS)))
+            masks.append(ExcessMasks.of(maps, members, choose_runs(others, BACKGROUND_MAPS)))
         if windows := self.windows(target):
-            found.append(WindowMasks(windows))
-        by_source = {one.source: one for one in found if one is not None}
+            masks.append(WindowMasks(windows))
+        by_source = {one.source: one for one in masks if one is not None}
         return {source: by_source[source] for source in MASK_SOURCES if source in by_source}
 
     def mask_of(self, target: int, row: int, size: tuple[int, int], source: str = "") -> tuple[str, Bools] | None:
@@ -242,21 +242,21 @@ class ExploredRun:
         Raises:
             UsageError: the class has no masks of the given source.
         """
-        known = self.masks(target)
-        if source and source not in known:
+        masks_by_source = self.masks(target)
+        if source and source not in masks_by_source:
             none = "a window, relevance maps or a saved correction, of a model whose seen area is known"
-            raise UsageError("no such masks of this class", got=repr(source), rule=", ".join(known) or none)
-        usual = [name for name in known if name != RELEVANCE or not self.line(target).by_detector]
-        for name, masks in known.items():
+            raise UsageError("no such masks of this class", got=repr(source), rule=", ".join(masks_by_source) or none)
+        usual = [name for name in masks_by_source if name != RELEVANCE or not self.line(target).by_detector]
+        for name, masks in masks_by_source.items():
             if name in ([source] if source else usual):
                 mask = mask_in_file(masks, row, size, self.seen_area or SeenArea())
                 if mask is not None:
                     return name, mask
         return None
 
-    def keep_findings(self, compared: tuple[int, ...], compute: Callable[[], Doubles]) -> Doubles:
-        """Return the likeness of the compared classes, computed again where results or decisions changed."""
-        stamp = (compared, self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._decisions_stamp)
+    def keep_findings(self, targets: tuple[int, ...], compute: Callable[[], Doubles]) -> Doubles:
+        """Return the likeness of classes, computed again where results or decisions changed."""
+        stamp = (targets, self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._decisions_stamp)
         return self._keep("likeness", stamp, compute)
 
     # Decisions
@@ -279,11 +279,11 @@ class ExploredRun:
         """
         line = self.line(target)
         change = Change(target, line.name, decision, artifact, note=note)
-        known = self.decisions().get(target, ClassDecision(target, line.name))
+        decision_before = self.decisions().get(target, ClassDecision(target, line.name))
         if add or remove or decision == "artifact":
             self._require_images_of(target, [*add, *remove])
             members = (set(self.members(target)) | set(add)) - set(remove)
-            removed = (set(known.removed) | (set(remove) & set(line.found))) - set(add)
+            removed = (set(decision_before.removed) | (set(remove) & set(line.found))) - set(add)
             change = replace(change, members=tuple(sorted(members)), removed=tuple(sorted(removed)))
         return self.log.append(change, self.author)
 
@@ -409,12 +409,12 @@ class ExploredRun:
         """
         if not rows:
             raise UsageError("no images are selected")
-        chosen = choose_evenly(np.unique(np.array([self.images().require(row) for row in rows])), MEAN_MAPS)
+        rows_drawn = choose_evenly(np.unique(np.array([self.images().require(row) for row in rows])), MEAN_MAPS)
         maps = self._maps()
         total = np.zeros(maps.shape[1:], np.float64)
-        for start in range(0, len(chosen), 256):
-            total += np.asarray(maps[chosen[start : start + 256]], np.float64).sum(0)
-        return thumbnails.draw_relevance(np.asarray(total / len(chosen), np.float32), side), len(chosen)
+        for start in range(0, len(rows_drawn), 256):
+            total += np.asarray(maps[rows_drawn[start : start + 256]], np.float64).sum(0)
+        return thumbnails.draw_relevance(np.asarray(total / len(rows_drawn), np.float32), side), len(rows_drawn)
 
     # Progress
 

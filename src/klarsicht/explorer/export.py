@@ -54,16 +54,16 @@ def export_run(
     if to not in EXPORTS:
         raise unknown_name("format", to, EXPORTS)
     kind = EXPORTS[to]
-    explored = open_explored_run(run, "", data)
-    chosen = find_targets(explored, classes)
+    opened_run = open_explored_run(run, "", data)
+    targets = find_targets(opened_run, classes)
     place = Path(out or kind.name)
     if not kind.folder:
         if place.exists():
             raise InputError("the output exists", got=place, remedy="Choose another --out.")
-        kind.write(explored, chosen, place)
+        kind.write(opened_run, targets, place)
     else:
         with fill_folder(place):
-            kind.write(explored, chosen, place)
+            kind.write(opened_run, targets, place)
     return place
 
 
@@ -94,14 +94,14 @@ def write_coco(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     decisions = run.decisions()
     decided = [target for target in targets if target in decisions and decisions[target].is_artifact]
     found = [target for target in targets if run.line(target).by_detector]
-    chosen = decided or found
-    if not chosen:
+    rows = decided or found
+    if not rows:
         raise UsageError(
             "no class has an artifact", got=f"{len(targets)} classes",
             rule="one that a person decided, or else that a detector found",
             remedy="Decide in `klarsicht audit explore`, or run `klarsicht audit quantify`.",
         )  # fmt: skip
-    content = coco.describe_classes(run, track(chosen, len(chosen), "export"))
+    content = coco.describe_classes(run, track(rows, len(rows), "export"))
     write_atomically(out, json.dumps(content).encode())
 
 

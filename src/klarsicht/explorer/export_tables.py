@@ -126,13 +126,15 @@ def write_atlas(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
         for target in track(embedded, len(embedded), "export"):
             table, cloud = class_table(run, target)
             ids, distances = pad_neighbours(*nearest(cloud.vectors, ATLAS_NEIGHBOURS), ATLAS_NEIGHBOURS)
-            told = [{"ids": (start + a).tolist(), "distances": b.tolist()} for a, b in zip(ids, distances, strict=True)]
-            shown = [
+            neighbour_lists = [
+                {"ids": (start + a).tolist(), "distances": b.tolist()} for a, b in zip(ids, distances, strict=True)
+            ]
+            cells = [
                 {"bytes": thumbnail_bytes(run, int(row)), "path": run.images().key(int(row))} for row in cloud.rows
             ]
             table = table.rename_columns(["file" if name == "image" else name for name in table.column_names])
-            table = table.append_column("neighbors", pa.array(told, neighbours))
-            yield table.append_column("image", pa.array(shown, pictures))
+            table = table.append_column("neighbors", pa.array(neighbour_lists, neighbours))
+            yield table.append_column("image", pa.array(cells, pictures))
             start += len(cloud.rows)
 
     _write_tables(tables(), out)

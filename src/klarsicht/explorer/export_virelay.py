@@ -97,8 +97,8 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
                 pictures[start:stop] = np.stack([seen_pixels(run, int(row)) for row in some])
                 maps = [resize_bilinear(one, shape[2:]) for one in run.relevance_maps(some)]
                 relevance[start:stop] = np.repeat(np.stack(maps)[:, None], 3, 1)
-                known = logits[some] if logits else np.eye(outputs)[run.images().predicted[some]]
-                prediction[start:stop] = known
+                scores = logits[some] if logits else np.eye(outputs)[run.images().predicted[some]]
+                prediction[start:stop] = scores
                 advance(len(some))
     with h5py.File(out / "analysis.h5", "w") as analysis:
         start = 0
@@ -111,19 +111,19 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
             group["embedding/plane"] = cloud.plane
             flags = membership_flags(cloud.rows, run.line(target), None)
             group["cluster/suspect"] = ((flags & CLUSTER_BIT) > 0).astype(np.uint32)
-            known = carrier_statuses(run, target, cloud.rows)
-            group["cluster/carries"] = np.array([CARRIER_NUMBERS[status] for status in known], np.uint32)
+            scores = carrier_statuses(run, target, cloud.rows)
+            group["cluster/carries"] = np.array([CARRIER_NUMBERS[status] for status in scores], np.uint32)
     labels = [{"index": i, "word_net_id": category_name(i), "name": name} for i, name in enumerate(run.names)]
     write_atomically(out / "label-map.json", json.dumps(labels, indent=1).encode())
     settings = run.manifest["settings"]
-    told = {
+    record = {
         "name": f"klarsicht audit of {settings['model']}",
         "model": settings["model"],
         "data": run.manifest.get("data", "data"),
         "method": run.manifest.get("method", settings.get("method", "relevance")),
         "strategy": "true_label" if settings["target"] == "label" else "predicted_label",
     }  # fmt: skip
-    text = PROJECT.format(side=VIRELAY_SIDE, **{name: json.dumps(str(value)) for name, value in told.items()})
+    text = PROJECT.format(side=VIRELAY_SIDE, **{name: json.dumps(str(value)) for name, value in record.items()})
     write_atomically(out / "project.yaml", text.encode())
 
 

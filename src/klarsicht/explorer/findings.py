@@ -71,38 +71,41 @@ class Findings:
         }
 
 
-def list_findings(run: ExploredRun, shown: int = 12) -> Findings:
+def list_findings(run: ExploredRun, member_count: int = 12) -> Findings:
     """List the artifacts that were decided, and propose groups of undecided classes whose members differ from other
     images of their class alike.
 
     Args:
-        shown: members to show of each.
+        member_count: members to show of each.
     """
     lines, decisions = run.lines(), run.decisions()
-    named: dict[str, list[int]] = {}
+    targets_by_name: dict[str, list[int]] = {}
     for target, decision in decisions.items():
         if decision.is_artifact and target in lines:
-            named.setdefault(decision.artifact or f"class {target}", []).append(target)
+            targets_by_name.setdefault(decision.artifact or f"class {target}", []).append(target)
     open_ = [line.target for line in noted_lines(run) if is_open(run, line.target)]
     if not run.store.has_array(FEATURES):
-        found = [make_finding(run, targets, decisions[targets[0]].artifact, shown) for targets in named.values()]
+        found = [
+            make_finding(run, targets, decisions[targets[0]].artifact, member_count)
+            for targets in targets_by_name.values()
+        ]
         return Findings(sort_by_images(found), (), 0, "the run stores no features" if open_ else "")
-    compared = [*open_, *(target for targets in named.values() for target in targets)][: 2 * MOST_COMPARED]
+    compared = [*open_, *(target for targets in targets_by_name.values() for target in targets)][: 2 * MOST_COMPARED]
     likeness = run.keep_findings(tuple(compared), lambda: shift_likeness(class_shifts(run, compared)))
     at = {target: i for i, target in enumerate(compared)}
-    decided, taken = [], set[int]()
-    for targets in named.values():
+    decided, used_targets = [], set[int]()
+    for targets in targets_by_name.values():
         own = [at[target] for target in targets if target in at]
         mean = {one: float(likeness[at[one], own].mean()) for one in open_} if own else {}
         alike = sorted((one for one in open_ if mean.get(one, 0) >= LEAST_LIKENESS), key=lambda one: -mean[one])
         told = tuple((*class_entry(run, one), mean[one]) for one in alike)
-        taken |= set(alike)
-        decided.append(make_finding(run, targets, decisions[targets[0]].artifact, shown, alike=told))
-    rest = [target for target in open_ if target not in taken]
+        used_targets |= set(alike)
+        decided.append(make_finding(run, targets, decisions[targets[0]].artifact, member_count, alike=told))
+    rest = [target for target in open_ if target not in used_targets]
     within = likeness[np.ix_([at[one] for one in rest], [at[one] for one in rest])]
     groups = group_alike(within)
     proposed = [
-        make_finding(run, [rest[i] for i in group], "", shown, likeness=mean_likeness(within, group))
+        make_finding(run, [rest[i] for i in group], "", member_count, likeness=mean_likeness(within, group))
         for group in groups if len(group) > 1
     ]  # fmt: skip
     alone = sum(len(group) == 1 for group in groups)
@@ -153,19 +156,19 @@ def class_entry(run: ExploredRun, target: int) -> tuple[int, str, int]:
 
 
 def make_finding(
-    run: ExploredRun, targets: Sequence[int], artifact: str, shown: int, *, likeness: float | None = None,
+    run: ExploredRun, targets: Sequence[int], artifact: str, member_count: int, *, likeness: float | None = None,
     alike: tuple[tuple[int, str, int, float], ...] = (),
 ) -> Finding:  # fmt: skip
-    """Make the finding of some classes, with `shown` of their members: those of most classes first (in a screening all
-    classes have the same images), and of every class in turn."""
+    """Make the finding of some classes, with `member_count` of their members: those of most classes first (in a
+    screening all classes have the same images), and of every class in turn."""
     members = [run.members(target) for target in targets]
     common = Counter(row for rows in members for row in rows)
-    most = sorted(common, key=lambda row: -common[row])[:shown] if common and max(common.values()) > 1 else ()
-    in_turn = dict.fromkeys([*most, *(rows[i] for i in range(shown) for rows in members if i < len(rows))])
+    most = sorted(common, key=lambda row: -common[row])[:member_count] if common and max(common.values()) > 1 else ()
+    in_turn = dict.fromkeys([*most, *(rows[i] for i in range(member_count) for rows in members if i < len(rows))])
     images = len(common)
     entries = tuple(class_entry(run, one) for one in targets)
-    return Finding(artifact, entries, tuple(in_turn)[:shown], images, likeness, alike)
+    return Finding(artifact, entries, tuple(in_turn)[:member_count], images, likeness, alike)
 
 
-def sort_by_images(found: Sequence[Finding]) -> tuple[Finding, ...]:
-    return tuple(sorted(found, key=lambda one: -one.images))
+def sort_by_images(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda one: -one.images))

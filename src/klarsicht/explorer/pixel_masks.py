@@ -116,16 +116,16 @@ def mask_in_file(masks: SeenMasks, row: int, size: tuple[int, int], area: SeenAr
     lies on padding alone."""
     left, top, right, bottom = area.box(size)
     factor = reduction((right - left, bottom - top), size)
-    seen = masks(row, (max(1, round((bottom - top) / factor)), max(1, round((right - left) / factor))))
-    if seen is None:
+    mask = masks(row, (max(1, round((bottom - top) / factor)), max(1, round((right - left) / factor))))
+    if mask is None:
         return None
     ends = ((max(top, 0), min(bottom, size[1])), (max(left, 0), min(right, size[0])))
     nearest = (
         ((np.arange(*end) - start + 0.5) * n / extent).astype(int)
-        for end, start, n, extent in zip(ends, (top, left), seen.shape, (bottom - top, right - left), strict=True)
+        for end, start, n, extent in zip(ends, (top, left), mask.shape, (bottom - top, right - left), strict=True)
     )
     whole = np.zeros((size[1], size[0]), bool)
-    whole[slice(*ends[0]), slice(*ends[1])] = seen[np.ix_(*nearest)]
+    whole[slice(*ends[0]), slice(*ends[1])] = mask[np.ix_(*nearest)]
     return whole if whole.any() else None
 
 
@@ -165,11 +165,11 @@ def _read_place(file: Path) -> tuple[Floats, Floats | None]:
         KeyError: it has no place.
         ValueError: they are not as they are written.
     """
-    with np.load(file, allow_pickle=False) as kept:
-        if kept.zip.getinfo("opacity.npy").file_size > MAX_OPACITY:
+    with np.load(file, allow_pickle=False) as arrays:
+        if arrays.zip.getinfo("opacity.npy").file_size > MAX_OPACITY:
             raise ValueError("the opacity is too large")
-        opacity: Any = kept["opacity"]
-        background: Any = kept.get("background")
+        opacity: Any = arrays["opacity"]
+        background: Any = arrays.get("background")
     if opacity.ndim != 3 or not opacity.size or (background is not None and background.ndim != 2):
         raise ValueError("the place is not as it is written")
     return opacity, background

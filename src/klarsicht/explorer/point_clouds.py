@@ -92,7 +92,7 @@ def read_point_cloud(store: RunStore, images: RunImages, target: int, metric: st
 
 def membership_flags(rows: Ints, line: ClassLine, decision: ClassDecision | None) -> NDArray[np.uint32]:
     """Mark which rows belong to the cluster, the detection and the decision, as bits uint32 (n,)."""
-    found = np.zeros(len(rows), np.uint32)
+    flags = np.zeros(len(rows), np.uint32)
     removed = () if decision is None else decision.removed
     decided = () if decision is None or decision.members is None else decision.members
     marks: Iterable[tuple[tuple[int, ...], int]] = (
@@ -102,8 +102,8 @@ def membership_flags(rows: Ints, line: ClassLine, decision: ClassDecision | None
         (removed, REMOVED_BIT),
     )
     for members, bit in marks:
-        found[np.isin(rows, np.array(members, np.int64))] |= np.uint32(bit)
-    return found
+        flags[np.isin(rows, np.array(members, np.int64))] |= np.uint32(bit)
+    return flags
 
 
 def principal_plane(vectors: Floats) -> Floats:

@@ -122,9 +122,9 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _same(given: str, token: str) -> bool:
+def _same(text: str, token: str) -> bool:
     """Compare in a time that does not depend on where they differ."""
-    return bool(token) and secrets.compare_digest(given.encode("utf-8", "replace"), token.encode())
+    return bool(token) and secrets.compare_digest(text.encode("utf-8", "replace"), token.encode())
 
 
 async def _answer(send: Send, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:

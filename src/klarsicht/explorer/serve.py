@@ -68,14 +68,14 @@ def listen(host: str, port: int) -> socket.socket:
     """
     for number in dict.fromkeys((port, 0) if port == DEFAULT_PORT else (port,)):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        found = socket.socket(family, socket.SOCK_STREAM)
+        connection = socket.socket(family, socket.SOCK_STREAM)
         try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind((host.strip("[]"), number))
-            found.listen(128)
-            return found
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.bind((host.strip("[]"), number))
+            connection.listen(128)
+            return connection
         except OSError as error:
-            found.close()
+            connection.close()
             why = error
     raise UsageError(
         "cannot listen there", got=f"{host} port {port}: {why.strerror or why}", rule="an address of this machine",
@@ -107,13 +107,13 @@ def host_names(host: str) -> tuple[str, ...]:
 
 def _addresses(name: str) -> list[str]:
     """Return the addresses of this machine that its name and its default route tell."""
-    found: list[str] = []
+    addresses: list[str] = []
     with suppress(OSError):
-        found += [_authority(str(one[4][0])) for one in socket.getaddrinfo(name, None)]
+        addresses += [_authority(str(one[4][0])) for one in socket.getaddrinfo(name, None)]
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses the interface
-        found.append(str(probe.getsockname()[0]))
-    return found
+        addresses.append(str(probe.getsockname()[0]))
+    return addresses
 
 
 def _authority(host: str) -> str:

@@ -82,12 +82,12 @@ def crop_seen(picture: Image.Image, area: SeenArea) -> Image.Image:
     def reduced(wide: int, high: int) -> tuple[int, int]:
         return max(1, round(wide / factor)), max(1, round(high / factor))
 
-    found = Image.new(picture.mode, reduced(right - left, bottom - top))
+    canvas = Image.new(picture.mode, reduced(right - left, bottom - top))
     inside = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
     small = reduced(inside[2] - inside[0], inside[3] - inside[1])
     part = picture.resize(small, Image.Resampling.NEAREST, box=inside)
-    found.paste(part, (round((inside[0] - left) / factor), round((inside[1] - top) / factor)))
-    return found
+    canvas.paste(part, (round((inside[0] - left) / factor), round((inside[1] - top) / factor)))
+    return canvas
 
 
 def reduction(extent: tuple[int, int], size: tuple[int, int]) -> float:
@@ -110,12 +110,17 @@ def draw_overlay(picture: Image.Image, area: SeenArea, relevance: Floats, side: 
 
 def draw_window(picture: Image.Image, area: SeenArea, window: Window | None, side: int) -> bytes:
     """Draw what the model sees of an image, with the outline of a detected window."""
-    seen = fit_side(crop_seen(picture.convert("RGB"), area), side)
+    thumbnail = fit_side(crop_seen(picture.convert("RGB"), area), side)
     if window is not None:
         top, left, height, width = window
-        box = (left * seen.width, top * seen.height, (left + width) * seen.width, (top + height) * seen.height)
-        ImageDraw.Draw(seen).rectangle(box, outline=WINDOW_COLOUR, width=max(1, min(seen.size) // 60))
-    return encode_picture(seen)
+        box = (
+            left * thumbnail.width,
+            top * thumbnail.height,
+            (left + width) * thumbnail.width,
+            (top + height) * thumbnail.height,
+        )
+        ImageDraw.Draw(thumbnail).rectangle(box, outline=WINDOW_COLOUR, width=max(1, min(thumbnail.size) // 60))
+    return encode_picture(thumbnail)
 
 
 def draw_relevance(relevance: Floats, side: int) -> bytes:
@@ -131,17 +136,17 @@ def draw_mask(mask: Bools) -> bytes:
 
 def draw_masked(picture: Image.Image, area: SeenArea, mask: Bools | None, side: int) -> bytes:
     """Draw what the model sees of an image, darkened beyond a mask of the file (H, W), whose edge is drawn."""
-    seen = np.asarray(fit_side(crop_seen(picture.convert("RGB"), area), side))
+    picture_seen = np.asarray(fit_side(crop_seen(picture.convert("RGB"), area), side))
     if mask is None:
-        return encode_picture(Image.fromarray(seen))
+        return encode_picture(Image.fromarray(picture_seen))
     cropped = crop_seen(Image.fromarray(mask), area)
-    small = cropped.resize((seen.shape[1], seen.shape[0]), Image.Resampling.NEAREST)
+    small = cropped.resize((picture_seen.shape[1], picture_seen.shape[0]), Image.Resampling.NEAREST)
     inside = np.asarray(small, bool)
-    drawn = np.where(inside[..., None], seen, (seen * DARKENED).astype(np.uint8))
+    levels = np.where(inside[..., None], picture_seen, (picture_seen * DARKENED).astype(np.uint8))
     around = np.pad(inside, 1, mode="edge")
     inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    drawn[inside & ~inner] = WINDOW_COLOUR
-    return encode_picture(Image.fromarray(drawn))
+    levels[inside & ~inner] = WINDOW_COLOUR
+    return encode_picture(Image.fromarray(levels))
 
 
 def fit_side(picture: Image.Image, side: int) -> Image.Image:

@@ -50,13 +50,13 @@ class Settings(BaseModel):
         return cls.read(path, {})
 
     @classmethod
-    def read(cls, path: str | Path | None, given: Mapping[str, Any]) -> Self:
+    def read(cls, path: str | Path | None, options: Mapping[str, Any]) -> Self:
         """Read settings from a TOML file (None: no file) and override them by command-line options.
 
         Options that are None were not given and override nothing. Raises as from_toml.
         """
         written = {} if path is None else _read_toml(Path(path))
-        return cls.from_mapping(written | {name: value for name, value in given.items() if value is not None})
+        return cls.from_mapping(written | {name: value for name, value in options.items() if value is not None})
 
     def with_values(self, **changes: Any) -> Self:
         """Return a copy with some values replaced; a change of None is ignored. Raises as from_mapping."""

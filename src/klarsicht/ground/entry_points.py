@@ -43,12 +43,12 @@ def _import_file(path: Path, kind: type[KlarsichtError]) -> ModuleType:
     if not path.is_file():
         raise kind("no such file", got=str(path), rule="file.py:callable")
     name = f"klarsicht_model_{path.stem}"
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
         raise kind("the file cannot be imported", got=str(path))
-    module = importlib.util.module_from_spec(found)
+    module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look it up
-    found.loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module
 
 

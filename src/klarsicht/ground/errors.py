@@ -147,9 +147,9 @@ class OutputClosed(KlarsichtError):
     exit_code = 141
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UsageError:
     """Make the error of a failed look-up; it lists near matches of the name, or else all known names."""
-    names = sorted(set(known))
+    names = sorted(set(candidates))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
     return UsageError(f"unknown {kind}", got=repr(name), remedy=remedy)

@@ -247,11 +247,11 @@ def prefetch(make: Callable[[int], T], steps: Sequence[int], workers: int) -> It
     """Yield `make(step)` for each step in order, computed ahead by other threads."""
     pool, depth = ThreadPoolExecutor(workers, "batches"), BATCHES_AHEAD * workers
     try:
-        waiting = deque(pool.submit(make, step) for step in steps[:depth])
+        queue = deque(pool.submit(make, step) for step in steps[:depth])
         for done in range(len(steps)):
             if done + depth < len(steps):
-                waiting.append(pool.submit(make, steps[done + depth]))
-            yield waiting.popleft().result()
+                queue.append(pool.submit(make, steps[done + depth]))
+            yield queue.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 

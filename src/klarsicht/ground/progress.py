@@ -243,7 +243,7 @@ class _Log:
         finally:
             ended.set()
             if (seconds := time.monotonic() - self.began) > MIN_SECONDS:
-                own, taken = self.done - self.start, timedelta(seconds=round(seconds))
+                own, elapsed = self.done - self.start, timedelta(seconds=round(seconds))
                 rate = (
                     f"{own / seconds:.1f}/s"
                     if own >= seconds
@@ -251,7 +251,7 @@ class _Log:
                     if own
                     else "none done"
                 )
-                print(f"{self.label}: {self.done} of {self.total} in {taken} ({rate})", file=sys.stderr)
+                print(f"{self.label}: {self.done} of {self.total} in {elapsed} ({rate})", file=sys.stderr)
 
 
 _open_logs = threading.local()

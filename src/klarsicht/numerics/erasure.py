@@ -117,11 +117,11 @@ def principal_directions(effects: Floats, S: Floats, k: int, first: Floats | Non
     values, axes = linalg.eigh(S)
     root, inverse = axes * np.sqrt(values), axes / np.sqrt(values)
     white = effects @ inverse
-    found = []
+    directions = []
     if first is not None:
         u = first @ inverse
-        found.append(u / np.linalg.norm(u))
-        white = white - np.outer(white @ found[0], found[0])
+        directions.append(u / np.linalg.norm(u))
+        white = white - np.outer(white @ directions[0], directions[0])
     _, sizes, rest = linalg.svd(white, full_matrices=False)
     kept = rest[sizes > max(sizes.max(initial=0) * 1e-6, np.finfo(np.float64).tiny)]
-    return np.asarray(root @ np.stack([*found, *kept][:k], axis=1))
+    return np.asarray(root @ np.stack([*directions, *kept][:k], axis=1))

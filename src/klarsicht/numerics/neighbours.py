@@ -45,11 +45,11 @@ def neighbour_graph(
         UsageError: unknown metric, k out of range, groups of another length, or a group that leaves its
             members fewer than k allowed neighbours.
     """
-    chosen = _resolve_metric(metric)
-    rows = chosen.prepare(items)
+    prepared_metric = _resolve_metric(metric)
+    rows = prepared_metric.prepare(items)
     groups = np.arange(len(items)) if groups is None else np.asarray(groups)
     _check_arguments(len(items), k, groups)
-    return search(chosen, rows, k, groups, block or max(1, min(BLOCK, ESTIMATES // len(items))))
+    return search(prepared_metric, rows, k, groups, block or max(1, min(BLOCK, ESTIMATES // len(items))))
 
 
 def pairwise(items: Floats | PointMeasures, metric: str | Metric = "euclidean") -> Doubles:
@@ -58,7 +58,7 @@ def pairwise(items: Floats | PointMeasures, metric: str | Metric = "euclidean") 
     Raises:
         UsageError: more than 4,000 items.
     """
-    chosen = _resolve_metric(metric)
+    prepared_metric = _resolve_metric(metric)
     if len(items) > LARGEST:
         raise UsageError(
             "too many items for all their distances",
@@ -66,7 +66,7 @@ def pairwise(items: Floats | PointMeasures, metric: str | Metric = "euclidean") 
             rule=f"at most {LARGEST}",
             remedy="neighbour_graph needs no N x N array.",
         )
-    return all_pairs(chosen, chosen.prepare(items), len(items))
+    return all_pairs(prepared_metric, prepared_metric.prepare(items), len(items))
 
 
 def _resolve_metric(metric: str | Metric) -> Metric:

@@ -80,13 +80,13 @@ def test_a_trial_times_the_method_alone(grey):
         sum(range(10**7))
         return burst.reference
 
-    idle, worked = (run_trial(f, grey, 0, GAINS[1], drawn=True) for f in (reference, busy))
+    idle, worked = (run_trial(f, grey, 0, GAINS[1], random_exposure=True) for f in (reference, busy))
     assert worked.cost.cpu_s > 10 * idle.cost.cpu_s
     assert worked.quality == idle.quality
 
 
 def test_scores_are_means_over_photographs_and_cost_is_by_the_megapixel(grey):
-    trials = [run_trial(reference, grey, k, GAINS[1], drawn=False) for k in range(3)]
+    trials = [run_trial(reference, grey, k, GAINS[1], random_exposure=False) for k in range(3)]
     costed = [
         dataclasses.replace(t, cost=dataclasses.replace(t.cost, cpu_s=s))
         for t, s in zip(trials, (1, 2, 6), strict=True)
@@ -135,7 +135,7 @@ def test_interpolated_frames_are_compared_in_full_resolution_after_white_balance
         curve = np.where(x < 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)
         return np.clip(curve, 0, 1)
 
-    found = run_trial(reference, made, 0, GAINS[2], drawn=False)
+    found = run_trial(reference, made, 0, GAINS[2], random_exposure=False)
     error = np.mean(np.square(shown(made.burst(0, GAINS[2], 1.0).frames[0]) - shown(made.frames[0, 0])))
     assert found.quality.psnr == pytest.approx(-10 * np.log10(error), abs=0.02)
     np.testing.assert_allclose(np.clip(found.picture, 0, 1), shown(made.burst(0, GAINS[2], 1.0).frames[0]), atol=2e-3)
@@ -143,7 +143,7 @@ def test_interpolated_frames_are_compared_in_full_resolution_after_white_balance
 
 def test_what_moves_is_told_of_mosaics_too():
     made = benchmark_set("mosaic-moving", [data.astronaut()], 7, Geometry(scale=2, height=96, width=96, reach=16))
-    quality = run_trial(lambda burst: burst.reference, made, 0, noise_level(4), drawn=False).quality
+    quality = run_trial(lambda burst: burst.reference, made, 0, noise_level(4), random_exposure=False).quality
     assert quality.on_path is not None and quality.off_path is not None
 
 

@@ -15,7 +15,7 @@ from klarsicht.ground.machine.disk import require_regular_file
 from klarsicht.ground.pictures.images import decode
 
 
-def read_member_list(file: Path, audited: AuditedClass) -> Ints:
+def read_member_list(file: Path, audited_class: AuditedClass) -> Ints:
     """Read the rows of the images that a text file lists, by path, by key or by file name.
 
     Raises:
@@ -31,32 +31,33 @@ def read_member_list(file: Path, audited: AuditedClass) -> Ints:
         ) from error  # fmt: skip
     except OSError as error:
         raise InputError("the list of members cannot be read", got=f"{file}: {error}") from error
-    rows = [int(row) for row in audited.group.rows]
-    known = {Path(audited.corpus.keys[row]).name: row for row in rows}
-    known |= {audited.corpus.keys[row]: row for row in rows} | {audited.corpus.paths[row]: row for row in rows}
+    rows, corpus = [int(row) for row in audited_class.group.rows], audited_class.corpus
+    row_of = {Path(corpus.keys[row]).name: row for row in rows}
+    row_of |= {corpus.keys[row]: row for row in rows} | {corpus.paths[row]: row for row in rows}
     names = [line for line in lines if line]
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in row_of]
     if unknown or not names:
         raise InputError(
             "the list names images that were not audited for this class",
             got=f"{len(unknown)} of {len(names)}: {', '.join(unknown[:3])}",
             rule="one path a line, as the run's corpus has it",
         )
-    return np.unique([known[name] for name in names])
+    return np.unique([row_of[name] for name in names])
 
 
-def read_mask(file: Path, audited: AuditedClass) -> NDArray[np.bool_]:
+def read_mask(file: Path, audited_class: AuditedClass) -> NDArray[np.bool_]:
     """Read a mask (H, W) in the geometry of the model input: the picture passes through the model's own transform.
 
     Raises:
         InputError: no pixel is white, or all are.
     """
-    seen = audited.classifier.image(decode(file).convert(audited.classifier.mode)).mean(0).numpy()
+    classifier = audited_class.classifier
+    grey = classifier.image(decode(file).convert(classifier.mode)).mean(0).numpy()
     black, white = (
-        float(audited.classifier.image(Image.new("RGB", (64, 64), c).convert(audited.classifier.mode)).mean())
+        float(classifier.image(Image.new("RGB", (64, 64), c).convert(classifier.mode)).mean())
         for c in ("black", "white")
     )
-    found = np.asarray(seen > (black + white) / 2)
-    if not 0 < found.mean() < 1:
+    mask = np.asarray(grey > (black + white) / 2)
+    if not 0 < mask.mean() < 1:
         raise InputError("the mask marks nothing, or everything", got=file, rule="white where the artifact lies")
-    return found
+    return mask

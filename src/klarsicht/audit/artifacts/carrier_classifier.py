@@ -78,13 +78,13 @@ def predict_carriers(
     fit = make_classifier(penalty, len(rows), arrays[name].shape[1], seed).fit(_rows(arrays[name], rows), member)
     probability = np.concatenate([fit.predict_proba(block)[:, 1] for block in _blocks(arrays[name], n)])
     probability[rows] = own
-    called = own >= 0.5
-    hits = int((called & member).sum())
+    predicted_carriers = own >= 0.5
+    hits = int((predicted_carriers & member).sum())
     return CarrierProbabilities(
         probability.astype(np.float32),
         name,
         float(roc_auc_score(member, own)),
-        hits / max(int(called.sum()), 1),
+        hits / max(int(predicted_carriers.sum()), 1),
         hits / int(member.sum()),
     )
 

@@ -168,12 +168,12 @@ class Localisation:
             return None
         own, elsewhere = levels
         rng = generator(0, "colours", self.audited.group.target)
-        found = find_shared_colours(own[self.member], own[~self.member], elsewhere, rng)
-        if found is None:
+        regions = find_shared_colours(own[self.member], own[~self.member], elsewhere, rng)
+        if regions is None:
             return None
-        rows = np.flatnonzero(self.member)[found.rows]
+        rows = np.flatnonzero(self.member)[regions.rows]
         pasted = overlay.overlay_of_masks(
-            torch.stack(list(self.images)).numpy()[rows], found.masks, self.maps[~self.member]
+            torch.stack(list(self.images)).numpy()[rows], regions.masks, self.maps[~self.member]
         )
         rise = self.rise_elsewhere(pasted)
         return pasted if rise.low > 0 and rise.value >= MATERIAL_RISE else None
@@ -202,17 +202,17 @@ class Localisation:
         found = overlay.estimate_overlay(x[member], x[~member], maps[member], maps[~member], region)
         return found if found is None or region is not None or self.share_of_rise(found) >= RISE_SHARE else None
 
-    def estimate_imitation(self, said: tuple[str, ...] = ()) -> Imitation | None:
+    def estimate_imitation(self, origin: tuple[str, ...] = ()) -> Imitation | None:
         """Estimate the change of the whole image that members show: a corruption, a map of colours or a fixed pattern.
 
         Where a corruption and one of the others are found, the one counts after which other images are more like
         members, in the description of the latter.
 
         Args:
-            said: the kind of corruption that a detector gave; empty for none.
+            origin: the kind of corruption that a detector gave; empty for none.
         """
-        corruption = self.estimate_corruption(said)
-        frame = None if said else self.estimate_frame_change()
+        corruption = self.estimate_corruption(origin)
+        frame = None if origin else self.estimate_frame_change()
         if corruption is None or frame is None:
             return corruption or frame
         levels = np.stack([frame.pixel_scale.levels(image) for image in self.images])
@@ -235,7 +235,7 @@ class Localisation:
         found = fit_frame_change(levels[self.member], levels[~self.member], pixel_scale, rng)
         return found if found is not None and self.raises_class(found) else None
 
-    def estimate_corruption(self, said: tuple[str, ...] = ()) -> Corruption | None:
+    def estimate_corruption(self, origin: tuple[str, ...] = ()) -> Corruption | None:
         """Estimate noise, blur, brightness or JPEG corruption as members show it.
 
         The kind is the one that a detector gave, or else the one that separates members from the others best. None
@@ -243,7 +243,7 @@ class Localisation:
         belongs to the class itself.
 
         Args:
-            said: the kind that a detector gave; empty for none.
+            origin: the kind that a detector gave; empty for none.
         """
         try:
             pixel_scale = PixelScale.of(self.audited.classifier)
@@ -251,12 +251,12 @@ class Localisation:
             return None
         levels = np.stack([pixel_scale.levels(image) for image in self.images])
         carriers, others = levels[self.member], levels[~self.member]
-        telling = {kind: KINDS[kind].separation(carriers, others) for kind in said or KINDS}
+        telling = {kind: KINDS[kind].separation(carriers, others) for kind in origin or KINDS}
         best = max(telling, key=lambda kind: telling[kind])
-        if not said and telling[best] < KIND_AUC:
+        if not origin and telling[best] < KIND_AUC:
             return None
         found = Corruption.of(best, carriers, others, pixel_scale)
-        return found if found.size and (said or self.raises_class(found)) else None
+        return found if found.size and (origin or self.raises_class(found)) else None
 
     def raises_class(self, insertion: Insertion) -> bool:
         """Say whether the insertion raises the class on images of other classes, by the 95 % interval."""

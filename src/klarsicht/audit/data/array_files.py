@@ -85,25 +85,25 @@ def open_array_file(file: str, names: ColumnNames) -> Corpus:
         MissingExtra: HDF5, without the extra `hdf5`.
     """
     arrays = open_arrays(file)
-    found = choose_arrays(tuple(arrays), names)
-    if not found:
+    splits = choose_arrays(tuple(arrays), names)
+    if not splits:
         raise CorpusError(
             "no arrays of pictures and labels", got=f"{file} with {', '.join(arrays) or 'nothing'}",
             remedy="Name them by --path-column and --label-column.",
         )  # fmt: skip
-    return _corpus({one: (file, file.replace("\\", "/").rpartition("/")[2], arrays) for one in found})
+    return _corpus({one: (file, file.replace("\\", "/").rpartition("/")[2], arrays) for one in splits})
 
 
-def choose_arrays(known: Sequence[str], names: ColumnNames) -> list[ArrayNames]:
+def choose_arrays(array_names: Sequence[str], names: ColumnNames) -> list[ArrayNames]:
     """Choose the arrays of pictures, labels and sources: those of the names as they are, else those of every split, as
     train_images, x_train or train/images."""
     pictures = (names.path,) if names.path else PICTURE_ARRAYS
     labels = (names.label,) if names.label else LABEL_ARRAYS
 
     def chosen(form: str, split: str = "") -> list[ArrayNames]:
-        picture = [name for one in pictures if (name := form.format(one)) in known]
-        label = [name for one in labels if (name := form.format(one)) in known]
-        source = form.format(names.source) if names.source and form.format(names.source) in known else ""
+        picture = [name for one in pictures if (name := form.format(one)) in array_names]
+        label = [name for one in labels if (name := form.format(one)) in array_names]
+        source = form.format(names.source) if names.source and form.format(names.source) in array_names else ""
         return [ArrayNames(picture[0], label[0], source, split)] if picture and label else []
 
     forms = {split: (f"{split}_{{}}", f"{{}}_{split}", f"{split}/{{}}") for split in SPLITS}
@@ -117,22 +117,22 @@ def open_idx(root: str, files: Sequence[str]) -> Corpus:
     Raises:
         CorpusError: labels are missing, or a file is not as IDX says.
     """
-    chosen = {}
+    splits = {}
     for file in files:
         labels = file.replace("images-idx3", "labels-idx1")
         split = file.rpartition("/")[2].partition("-")[0]
         pair = {name: _read_idx(locations.join(root, one)) for name, one in (("images", file), ("labels", labels))}
         one = ArrayNames("images", "labels", split="test" if split == "t10k" else split)
-        chosen[one] = (locations.join(root, file), file, pair)
-    return _corpus(chosen)
+        splits[one] = (locations.join(root, file), file, pair)
+    return _corpus(splits)
 
 
-def _corpus(chosen: Mapping[ArrayNames, tuple[str, str, Mapping[str, Any]]]) -> Corpus:
+def _corpus(splits: Mapping[ArrayNames, tuple[str, str, Mapping[str, Any]]]) -> Corpus:
     """Make the corpus of chosen arrays, each with the path of its file, its name in keys, and the file's arrays."""
     keys: list[str] = []
     paths: list[str] = []
     texts: dict[str, list[str]] = {"labels": [], "sources": [], "splits": []}
-    for one, (file, key, arrays) in chosen.items():
+    for one, (file, key, arrays) in splits.items():
         n, labels = len(arrays[one.pictures]), _texts(arrays[one.labels], f"{file}#{one.labels}")
         sources = _texts(arrays[one.sources], f"{file}#{one.sources}") if one.sources else [""] * n
         if not n == len(labels) == len(sources):
@@ -191,15 +191,15 @@ def open_arrays(file: str) -> Mapping[str, Any]:
 
 def _open_hdf5(file: str) -> Mapping[str, Any]:
     h5py = load("h5py", "hdf5")
-    opened = h5py.File(locations.open_binary(file) if locations.is_url(file) else file, "r")
-    found: dict[str, Any] = {}
+    file_of_arrays = h5py.File(locations.open_binary(file) if locations.is_url(file) else file, "r")
+    arrays: dict[str, Any] = {}
 
     def add(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.ndim:
-            found[name] = item
+            arrays[name] = item
 
-    opened.visititems(add)
-    return found
+    file_of_arrays.visititems(add)
+    return arrays
 
 
 @lru_cache(maxsize=8)

@@ -19,17 +19,17 @@ def read(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[str, int]:
     require_regular_file(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            found = {line["label"]: int(line["index"]) for line in csv.DictReader(file)}
+            index = {line["label"]: int(line["index"]) for line in csv.DictReader(file)}
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(
             "the class map cannot be read", got=f"{path}: {error}", rule="a CSV with columns label,index"
         ) from error
-    missing = [label for label in labels if label not in found]
-    beyond = [label for label in labels if label in found and not 0 <= found[label] < n_classes]
+    missing = [label for label in labels if label not in index]
+    beyond = [label for label in labels if label in index and not 0 <= index[label] < n_classes]
     if missing or beyond:
         raise InputError(
             "the class map does not cover the corpus" if missing else "the class map names outputs the model has not",
             got=", ".join((missing or beyond)[:5]),
             rule=f"one line for each label, with an index below {n_classes}",
         )
-    return {label: found[label] for label in labels}
+    return {label: index[label] for label in labels}

@@ -56,16 +56,16 @@ class LabelCells:
             CorpusError: a column is absent, or its name contains JOINT.
         """
         rest = tuple(name for name in known if name not in own)
-        chosen = rest if self.columns == (ALL_COLUMNS,) else self.columns
-        absent = [name for name in chosen if name not in known]
-        if absent or (self.columns and not chosen):
+        own_columns = rest if self.columns == (ALL_COLUMNS,) else self.columns
+        absent = [name for name in own_columns if name not in known]
+        if absent or (self.columns and not own_columns):
             raise CorpusError(
                 "the manifest lacks a column of --label-columns", got=", ".join(absent) or ALL_COLUMNS,
                 rule=f"its class columns may be {', '.join(rest) or 'none'}",
             )  # fmt: skip
-        if joined := [name for name in chosen if JOINT in name]:
+        if joined := [name for name in own_columns if JOINT in name]:
             raise CorpusError("a class column cannot be told from two", got=joined[0], rule=f"no {JOINT} in its name")
-        return chosen
+        return own_columns
 
 
 def split_labels(cell: str, separator: str) -> tuple[str, ...]:

@@ -49,11 +49,11 @@ class PermutedLabels:
     def describe(self, names: Sequence[str]) -> str:
         low, high = self.interval
         pairs = zip(self.outputs, (*self.outputs[1:], self.outputs[0]), strict=True)
-        told = [f"{names[a]} as {names[b]}" for a, b in pairs]
-        more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+        texts = [f"{names[a]} as {names[b]}" for a, b in pairs]
+        more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
         return (
-            f"{', '.join(told[:NAMED])}{more}: {self.moved / self.images:.0%} of their {self.images} images ({low:.0%} "
-            f"to {high:.0%}), as their own label {self.own / self.images:.0%}"
+            f"{', '.join(texts[:NAMED])}{more}: {self.moved / self.images:.0%} of their {self.images} images "
+            f"({low:.0%} to {high:.0%}), as their own label {self.own / self.images:.0%}"
         )
 
 
@@ -105,14 +105,14 @@ class Order:
             names: K names of the outputs.
         """
         if self.permuted:
-            told = "Labels look permuted; predicted are " + "; ".join(one.describe(names) for one in self.permuted)
+            sentence = "Labels look permuted; predicted are " + "; ".join(one.describe(names) for one in self.permuted)
         else:
-            told = (
+            sentence = (
                 f"The labels may be numbered in another order than the model's outputs: {self.right:.0%} of images are "
                 f"predicted as their label, in the best order {self.best:.0%}"
             )
         remedy = "Name the output of each label in a CSV file with the columns label,index, and give it as --class-map."
-        return f"{told}. {remedy}"
+        return f"{sentence}. {remedy}"
 
 
 def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:
@@ -145,12 +145,12 @@ def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:
 
 def _cycles(follow: Mapping[int, int]) -> Iterator[tuple[int, ...]]:
     """Find the cycles k -> follow[k] -> ... -> k, each from its smallest number."""
-    seen: set[int] = set()
+    visited_labels: set[int] = set()
     for start in sorted(follow):
         path: list[int] = []
         k: int | None = start
-        while k is not None and k not in seen:
-            seen.add(k)
+        while k is not None and k not in visited_labels:
+            visited_labels.add(k)
             path.append(k)
             k = follow.get(k)
         if k in path:

@@ -91,11 +91,11 @@ def list_files(folder: str) -> list[str]:
     if is_url(folder):
         system, inside = _file_system(folder)
         try:
-            found = system.find(inside)
+            paths = system.find(inside)
         except Exception as error:
             raise _unreadable(folder, error, CorpusError) from error
         prefix = inside.rstrip("/") + "/"
-        names = [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
+        names = [name.removeprefix(prefix) for name in paths if name.startswith(prefix)]
     else:
         names = [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
     shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]

@@ -50,27 +50,27 @@ def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Gen
         free = np.unique(sources[some])
         free = free[part[free] == UNASSIGNED]
         part[rng.permutation(free)] = np.resize(PART_CYCLE, len(free))
-    found = np.asarray(part[sources])
+    part_of_row = np.asarray(part[sources])
     for some in np.atleast_2d(member):
-        if len(np.unique(found[some])) < len(NAMES):
+        if len(np.unique(part_of_row[some])) < len(NAMES):
             raise UsageError(
                 "too few images to fit on some, choose on some and show on others",
                 got=f"{int(some.sum())} members from {len(np.unique(sources[some]))} source(s)",
                 rule="members from at least three sources",
             )
-    return found
+    return part_of_row
 
 
-def check_disjoint_sources(fitted: Ints, shown: Ints) -> None:
+def check_disjoint_sources(fitting_sources: Ints, test_sources: Ints) -> None:
     """Check that no source of the evaluated images is among those a correction was fitted on.
 
     Args:
-        fitted, shown: source indices.
+        fitting_sources, test_sources: source indices.
 
     Raises:
         UsageError: both share a source.
     """
-    if len(common := np.intersect1d(fitted, shown)):
+    if len(common := np.intersect1d(fitting_sources, test_sources)):
         raise UsageError(
             "a correction may not be shown on what it was fitted on",
             got=f"{len(common)} source(s) in both",

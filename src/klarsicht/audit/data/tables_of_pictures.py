@@ -103,7 +103,7 @@ def open_tables(root: str, files: Sequence[str], names: ColumnNames) -> Corpus:
         try:
             schema = read_schema(path)
             label = _choose("label", names.label, LABEL_NAMES, schema, path)
-            source = _choose("source", names.source, ("source",), schema, path, needed=bool(names.source))
+            source = _choose("source", names.source, ("source",), schema, path, is_needed=bool(names.source))
             split = "split" if "split" in schema.names else ""
             if not column or picture_column(schema, column) != column:
                 rule = "a column of bytes, or of structs with the field bytes"
@@ -148,16 +148,16 @@ def class_names(schema: pa.Schema, label: str, folder: str) -> tuple[str, ...]:
     return ()
 
 
-def _choose(what: str, given: str, usual: Sequence[str], schema: pa.Schema, file: str, needed: bool = True) -> str:
+def _choose(what: str, name: str, usual: Sequence[str], schema: pa.Schema, file: str, is_needed: bool = True) -> str:
     """Choose a column of a table; "" where there is none and none is needed."""
-    found = given if given in schema.names else "" if given else next((n for n in usual if n in schema.names), "")
-    if needed and not found:
+    column = name if name in schema.names else "" if name else next((n for n in usual if n in schema.names), "")
+    if is_needed and not column:
         raise CorpusError(
-            f"a table without the column {given or what}",
+            f"a table without the column {name or what}",
             got=f"{file} with columns {', '.join(schema.names)}",
             remedy=f"Name it by --{what}-column.",
         )
-    return found
+    return column
 
 
 def _label_text(value: Any, classes: Sequence[str]) -> str:
@@ -228,13 +228,13 @@ class _Parquet:
         return cells[row - self.starts[group]].as_py()
 
     def _group(self, column: str, group: int) -> Any:
-        kept, key = _groups, (self.name, column, group)
-        if key not in kept:
-            kept[key] = self.file.read_row_group(group, columns=[column])[column].combine_chunks()
-            while len(kept) > 1 and sum(cells.nbytes for cells in kept.values()) > GROUP_BYTES:
-                kept.popitem(last=False)
-        kept.move_to_end(key)
-        return kept[key]
+        cache, key = _groups, (self.name, column, group)
+        if key not in cache:
+            cache[key] = self.file.read_row_group(group, columns=[column])[column].combine_chunks()
+            while len(cache) > 1 and sum(cells.nbytes for cells in cache.values()) > GROUP_BYTES:
+                cache.popitem(last=False)
+        cache.move_to_end(key)
+        return cache[key]
 
 
 @lru_cache(maxsize=256)

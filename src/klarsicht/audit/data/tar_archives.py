@@ -70,13 +70,13 @@ def open_archives(root: str, files: Sequence[str], names: ColumnNames) -> Corpus
     keys, paths, labels, sources, bare = [], [], [], [], 0
     for file in files:
         path = locations.join(root, file)
-        with locations.open_binary(path) as opened:
-            for sample, members in _samples(opened, path):
+        with locations.open_binary(path) as stream:
+            for sample, members in _samples(stream, path):
                 picture = _picture(members, names.path)
                 if picture is None:
                     bare += 1
                     continue
-                label = _value(opened, members, (names.label,) if names.label else LABEL_ENDINGS, "label")
+                label = _value(stream, members, (names.label,) if names.label else LABEL_ENDINGS, "label")
                 if label == "":
                     raise CorpusError(
                         "a sample has no label",
@@ -87,7 +87,7 @@ def open_archives(root: str, files: Sequence[str], names: ColumnNames) -> Corpus
                 keys.append(f"{file}/{sample}")
                 paths.append(f"{path}#{picture.start}+{picture.length}/{picture.name}")
                 labels.append(label)
-                sources.append(_value(opened, members, (names.source,), names.source) if names.source else "")
+                sources.append(_value(stream, members, (names.source,), names.source) if names.source else "")
     left_out = ((f"{bare} sample{'s' * (bare > 1)}", "no picture among its members"),) if bare else ()
     if not keys:
         raise CorpusError("no pictures in tar archives", got=f"{len(files)} archive(s) in {root}")
@@ -97,11 +97,11 @@ def open_archives(root: str, files: Sequence[str], names: ColumnNames) -> Corpus
     )  # fmt: skip
 
 
-def _samples(opened: IO[bytes], path: str) -> Iterator[tuple[str, dict[str, Member]]]:
+def _samples(stream: IO[bytes], path: str) -> Iterator[tuple[str, dict[str, Member]]]:
     """Yield the samples of an archive, each as members by ending; members of a sample follow each other."""
     current, members = "", dict[str, Member]()
     try:
-        with tarfile.open(fileobj=opened, mode="r:") as archive:
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
             for entry in archive:
                 member = Member(entry.name, entry.offset_data, entry.size)
                 archive.members = []  # type: ignore[attr-defined]  # else a million headers stay in memory
@@ -125,24 +125,24 @@ def _picture(members: Mapping[str, Member], ending: str) -> Member | None:
     return next((one for name, one in members.items() if f".{name.rpartition('.')[2]}" in image_endings()), None)
 
 
-def _value(opened: IO[bytes], members: Mapping[str, Member], endings: Sequence[str], key: str) -> str:
+def _value(stream: IO[bytes], members: Mapping[str, Member], endings: Sequence[str], key: str) -> str:
     """Read a label or source: the text of a member, or a key of the member json; "" where there is none."""
-    place = opened.tell()
+    place = stream.tell()
     try:
         for ending in endings:
             if ending in members:
-                return _content(opened, members[ending]).decode("utf-8", "replace").strip()
+                return _content(stream, members[ending]).decode("utf-8", "replace").strip()
         if "json" in members:
-            told: Any = json.loads(_content(opened, members["json"]))
+            told: Any = json.loads(_content(stream, members["json"]))
             wanted = [name for name in (*endings, key) if isinstance(told, dict) and name in told]
             return str(told[wanted[0]]) if wanted else ""
     except ValueError:
         return ""
     finally:
-        opened.seek(place)
+        stream.seek(place)
     return ""
 
 
-def _content(opened: IO[bytes], member: Member) -> bytes:
-    opened.seek(member.start)
-    return opened.read(min(member.length, MOST_LABEL_BYTES))
+def _content(stream: IO[bytes], member: Member) -> bytes:
+    stream.seek(member.start)
+    return stream.read(min(member.length, MOST_LABEL_BYTES))

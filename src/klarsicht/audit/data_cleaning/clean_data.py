@@ -159,34 +159,34 @@ def clean_data(
         image_actions.check_action(action, weight=weight, label=label)
     audited_run = AuditedRun.of(run, data, classifier, device)
     if correction is not None:
-        found = read_artifacts(audited_run, Path(correction), above)
+        artifacts = read_artifacts(audited_run, Path(correction), above)
     else:
         names = names or find_classes_to_clean(audited_run)
-        found = build_artifacts(
+        artifacts = build_artifacts(
             audited_run, names, above, found_by=found_by, members=members, mask=mask, seed=seed
         )  # fmt: skip
     if not (members or found_by):
-        found = leave_removed(audited_run, found)
+        artifacts = leave_removed(audited_run, artifacts)
     if isinstance(action, str):
-        action = _make_action(action, audited_run, found, weight, label)
+        action = _make_action(action, audited_run, artifacts, weight, label)
     return clean_corpus(
-        audited_run.audit.corpus, np.any(found.carries, axis=0), action, Path(out), facts=found.to_json(),
-        tables=tables, dry_run=dry_run, owners=found.owners,
+        audited_run.audit.corpus, np.any(artifacts.carries, axis=0), action, Path(out), facts=artifacts.to_json(),
+        tables=tables, dry_run=dry_run, owners=artifacts.owners,
     )  # fmt: skip
 
 
 def _make_action(
-    name: str, run: AuditedRun, found: DataArtifacts, weight: float | None, label: str | None
+    name: str, run: AuditedRun, artifacts: DataArtifacts, weight: float | None, label: str | None
 ) -> Action:  # fmt: skip
     """Make an action; where places are inpainted, each image under the masks of all artifacts that it carries."""
-    made = [
+    actions = [
         image_actions.make_action(
             name, weight=weight, label=label, place=one.place, maps=partial(_map, run, one.target),
             classifier=run.audit.classifier,
         )
-        for one in found.artifacts
+        for one in artifacts.artifacts
     ]  # fmt: skip
-    return image_actions.combine_actions(made, found.carries)
+    return image_actions.combine_actions(actions, artifacts.carries)
 
 
 def _map(run: AuditedRun, target: int, row: int) -> Floats:
@@ -227,10 +227,10 @@ def clean_corpus(
         )  # fmt: skip
     chosen = hashlib.sha256(np.packbits(carries).tobytes()).hexdigest()
     whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
-    told = (facts or {}) | action.to_json() | whole
+    record = (facts or {}) | action.to_json() | whole
     if dry_run:
-        return CleanedCorpus(out, told, _lines(corpus, carries, action, out, owners, dry_run=True))
-    text = json.dumps(told, indent=1)
+        return CleanedCorpus(out, record, _lines(corpus, carries, action, out, owners, dry_run=True))
+    text = json.dumps(record, indent=1)
     _check(out, text)
     with translate_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -240,7 +240,7 @@ def clean_corpus(
         remove_leftovers(out)
         lines = _lines(corpus, carries, action, out, owners, dry_run=False)
         data_record.write_tables(out, lines, tables)
-    return CleanedCorpus(out, told, lines)
+    return CleanedCorpus(out, record, lines)
 
 
 def _lines(
@@ -292,16 +292,16 @@ def _content(corpus: Corpus, picture: DecodedImage, action: Action, row: int) ->
     if action.repair is None:
         return file.read_bytes()
     try:
-        mended = action.repair(picture, row)
+        picture_after = action.repair(picture, row)
     except InputError as error:
         raise InputError(f"{file}: {error.what}", got=error.got, rule=error.rule, remedy=error.remedy) from error
     if form is not None:
-        numbers = form.of_array(np.asarray(mended), f"what {action.name} makes of {file}", channels_last=True)
+        numbers = form.of_array(np.asarray(picture_after), f"what {action.name} makes of {file}", channels_last=True)
         white = corpus.white_levels[row] if corpus.white_levels and form.dtype == "uint16" else 0
         return npy_bytes(np.rint(form.to_share(numbers) * white).astype(np.uint16) if white else numbers)
-    if not isinstance(mended, Image.Image):
-        raise InputError(f"{file}: a callable gives no picture", got=type(mended).__name__, rule="a PIL.Image")
-    return png_bytes(np.asarray(mended))
+    if not isinstance(picture_after, Image.Image):
+        raise InputError(f"{file}: a callable gives no picture", got=type(picture_after).__name__, rule="a PIL.Image")
+    return png_bytes(np.asarray(picture_after))
 
 
 def _sha256(file: Path) -> str:

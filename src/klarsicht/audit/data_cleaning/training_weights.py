@@ -44,14 +44,14 @@ def training_weights(cleaned: str | Path, files: Sequence[str | Path] | None = N
         by_file[(folder / line.path).resolve()] = 0.0  # where a new file stands for it
         if line.new_path:
             by_file[(folder / line.new_path).resolve()] = line.new_weight
-    asked = [Path(file).resolve() for file in files]
-    if unknown := [file for file in asked if file not in by_file]:
+    paths = [Path(file).resolve() for file in files]
+    if unknown := [file for file in paths if file not in by_file]:
         raise InputError(
-            "files that the cleaned corpus does not know", got=f"{len(unknown)} of {len(asked)}: {unknown[0]}",
+            "files that the cleaned corpus does not know", got=f"{len(unknown)} of {len(paths)}: {unknown[0]}",
             rule=f"files of the corpus that was cleaned, as in {folder}/record.{find_tables(folder)}, or new ones",
             remedy="Give the files that were audited, or leave them out of the data set.",
         )  # fmt: skip
-    return np.array([by_file[file] for file in asked])
+    return np.array([by_file[file] for file in paths])
 
 
 def weighted_sampler(
@@ -81,10 +81,10 @@ def find_tables(folder: Path) -> str:
     Raises:
         InputError: the folder holds no manifest and record.
     """
-    kept = [kind for kind in TABLES if all((folder / f"{name}.{kind}").is_file() for name in ("record", "manifest"))]
-    if not kept:
+    kinds = [kind for kind in TABLES if all((folder / f"{name}.{kind}").is_file() for name in ("record", "manifest"))]
+    if not kinds:
         raise InputError(
             "no cleaned corpus in this folder", got=folder, rule="record and manifest of `klarsicht audit clean-data`",
             remedy="Make them: klarsicht audit clean-data RUN --out FOLDER.",
         )  # fmt: skip
-    return kept[0]
+    return kinds[0]

@@ -73,15 +73,15 @@ class ArtifactEmbedding(nn.Module):
         return np.asarray(torch.cat(parts).double().numpy() if parts else np.zeros((0, DIMENSION)))
 
 
-def contrastive_loss(embedded: Tensor, label: Tensor) -> Tensor:
+def contrastive_loss(vectors: Tensor, label: Tensor) -> Tensor:
     """Compute the mean, over images and the other images of their label, of -log softmax of the similarities.
 
     Args:
-        embedded: (B, d), unit vectors.
+        vectors: (B, d), unit vectors.
         label: int (B,); every label stands at two images at least.
     """
-    itself = torch.eye(len(embedded), dtype=torch.bool)
-    similarity = (embedded @ embedded.T / TEMPERATURE).masked_fill(itself, -torch.inf)
+    itself = torch.eye(len(vectors), dtype=torch.bool)
+    similarity = (vectors @ vectors.T / TEMPERATURE).masked_fill(itself, -torch.inf)
     log_share = similarity - torch.logsumexp(similarity, 1, keepdim=True)
     positive = (label[:, None] == label) & ~itself
     mean = torch.where(positive, log_share, 0.0).sum(1) / positive.sum(1)
@@ -101,17 +101,17 @@ def draw_batch(
 
     Every group of CONTENTS images comes plain and under DRAWS artifacts, so that content says nothing of the label.
     """
-    shown, label = [], []
+    levels, label = [], []
     for group in range(groups):
         content = images[rng.choice(len(images), CONTENTS, replace=len(images) < CONTENTS)]
         content = content[:, :, ::-1] if rng.random() < 0.5 else content
-        shown.append(content)
+        levels.append(content)
         label += [0] * CONTENTS
         for draw in range(DRAWS):
             artifact = FAMILIES[rng.choice(families)].draw(rng)
-            shown.append(np.stack([plant_on_levels(image, artifact, rng) for image in content]))
+            levels.append(np.stack([plant_on_levels(image, artifact, rng) for image in content]))
             label += [1 + group * DRAWS + draw] * CONTENTS
-    return np.concatenate(shown), label
+    return np.concatenate(levels), label
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -164,11 +164,11 @@ class EmbeddingTraining:
 
     def run_step(self, step: int, rng: np.random.Generator) -> None:
         """Train on one batch, in the mode that the network is in."""
-        shown, label = draw_batch(self.images, self.families, rng)
+        levels, label = draw_batch(self.images, self.families, rng)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(step, self.steps)
         self._optimizer.zero_grad()
-        loss = contrastive_loss(self.network(as_input(shown)), torch.tensor(label))
+        loss = contrastive_loss(self.network(as_input(levels)), torch.tensor(label))
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         self._optimizer.step()
 

@@ -69,10 +69,10 @@ class TailDetector:
             score = float(np.mean([binomial_surprisal(half.sum(), len(half), expected) for half in halves]))
             yield Detection(f"{name} {share:g}", score, np.flatnonzero(select_above_gap(own, edge)))
 
-    def values(self, shown: ImageStack) -> Floats:
+    def values(self, stack: ImageStack) -> Floats:
         """Compute the measure, negated where the lower tail is meant."""
-        found = shown.compute_once(
-            getattr(self.measure, "__name__", "measure"), lambda: measure_in_blocks(self.measure, shown.levels)
+        found = stack.compute_once(
+            getattr(self.measure, "__name__", "measure"), lambda: measure_in_blocks(self.measure, stack.levels)
         )
         return found if self.high else -found
 

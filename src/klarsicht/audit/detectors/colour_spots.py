@@ -58,25 +58,25 @@ class ColourSpots(ABC):
         others[comparison_rows(images)] = True
         halves = [part & counted for part in (images.half, ~images.half)]
         sizes = int(halves[0].sum()), int(halves[1].sum())
-        held = np.stack([own.count(half) for half in halves], 1)
+        counts = np.stack([own.count(half) for half in halves], 1)
         elsewhere = self.elsewhere(smoothed_rate(pool.count(others), int(others.sum())))
         rates = np.stack(
-            [np.maximum(self.natural(n, size), elsewhere) for n, size in zip(held.T, sizes, strict=True)], 1
+            [np.maximum(self.natural(n, size), elsewhere) for n, size in zip(counts.T, sizes, strict=True)], 1
         )
         size = np.array(sizes)
-        tried = (held >= FEWEST_HOLDERS) & (held <= MOST_HOLDERS * size) & (held > rates * size)
+        tried = (counts >= FEWEST_HOLDERS) & (counts <= MOST_HOLDERS * size) & (counts > rates * size)
         boxes, half = np.nonzero(tried)
         if not (half == 0).any() or not (half == 1).any():
             return Detection(name, 0.0, np.zeros(0, np.intp))
         larger = rates[boxes].max(1)
-        found = cross_test(held[boxes], sizes, rates[boxes, half], half == 0, lambda few: larger[few])
+        found = cross_test(counts[boxes], sizes, rates[boxes, half], half == 0, lambda few: larger[few])
         return Detection(name, found.score, own.holders(int(boxes[found.seed])))
 
-    def found_in(self, shown: ImageStack, name: str) -> Occurrences:
+    def found_in(self, stack: ImageStack, name: str) -> Occurrences:
         """Find the boxes that each image of a stack holds."""
-        small = min(shown.levels.shape[1:3]) > SHRUNK
-        return shown.compute_once(
-            f"boxes {name}", lambda: self.occurrences(shown.shrunk_to(SHRUNK) if small else shown.levels)
+        small = min(stack.levels.shape[1:3]) > SHRUNK
+        return stack.compute_once(
+            f"boxes {name}", lambda: self.occurrences(stack.shrunk_to(SHRUNK) if small else stack.levels)
         )
 
     @abstractmethod
@@ -84,7 +84,7 @@ class ColourSpots(ABC):
         """Find the boxes that each image of (n, H, W, 3) holds."""
 
     @abstractmethod
-    def natural(self, held: Ints, size: int) -> NDArray[np.float64]:
+    def natural(self, counts: Ints, size: int) -> NDArray[np.float64]:
         """Estimate the rate at which a class holds each box by nature, from the images (boxes,) of `size` that do."""
 
     def elsewhere(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -104,11 +104,11 @@ class FlatColour(ColourSpots):
         least = max(1, round(FLAT_SHARE * (levels.shape[1] - 1) * (levels.shape[2] - 1)))
         return Occurrences.of(levels, count_flat, least, count_bins(FLAT_WIDTH) ** 3)
 
-    def natural(self, held: Ints, size: int) -> NDArray[np.float64]:
+    def natural(self, counts: Ints, size: int) -> NDArray[np.float64]:
         b = count_bins(FLAT_WIDTH)
         first = np.indices((b, b, b)).reshape(3, -1)
         black_or_white = (first == 0).all(0) | (first >= b - 2).all(0)
-        bound = DENSER * second_of_neighbours(held.reshape(b, b, b)).ravel()
+        bound = DENSER * second_of_neighbours(counts.reshape(b, b, b)).ravel()
         return np.where(black_or_white, 1.0, smoothed_rate(bound.astype(np.intp), size))
 
 
@@ -131,8 +131,8 @@ class OneSidedColour(ColourSpots):
         least = max(1, round(SIDED_SHARE * h * w / cells))
         return Occurrences.of(levels, count, least, cells * count_bins(SIDED_WIDTH) ** 3)
 
-    def natural(self, held: Ints, size: int) -> NDArray[np.float64]:
-        return smoothed_rate(mirror_cells(held), size)
+    def natural(self, counts: Ints, size: int) -> NDArray[np.float64]:
+        return smoothed_rate(mirror_cells(counts), size)
 
     def elsewhere(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.maximum(rates, mirror_cells(rates)))

@@ -43,11 +43,11 @@ def family_cosines(embedding: ArtifactEmbedding, levels: Pixels, carries: Bools,
 
     A shift is the mean embedding with the artifact less that without, (DIMENSION,).
     """
-    embedded = embedding.embed(levels)
-    shift = embedded[carries].mean(0) - embedded[~carries].mean(0)
+    vectors = embedding.embed(levels)
+    shift = vectors[carries].mean(0) - vectors[~carries].mean(0)
     rng = generator(seed, "resemblance")
     chosen = rng.permutation(np.flatnonzero(~carries))[:PLANTED]
-    plain, before = levels[chosen], embedded[chosen].mean(0)
+    plain, before = levels[chosen], vectors[chosen].mean(0)
     cosines = {}
     for family in taught_families(levels.shape[-1]):
         artifacts = [FAMILIES[family].draw(rng) for _ in range(FAMILY_DRAWS)]

@@ -46,18 +46,18 @@ class NaturalWindows:
         return not (self.correlation < ALIGNED and self.left < SILENT)
 
     @classmethod
-    def of(cls, images: ClassImages, found: Sequence[Detection]) -> NaturalWindows:
+    def of(cls, images: ClassImages, windows: Sequence[Detection]) -> NaturalWindows:
         """Measure the alignment of the images of a class, and what remains of its shared windows, from its detections
-        `found`.
+        `windows`.
 
         Windows are searched again where the strongest score is not silent itself.
         """
         some = generator(images.seed, "aligned").permutation(len(images.own))[:ALIGNED_IMAGES]
         shrunk = ImageStack(images.own.levels[np.sort(some)]).shrunk_to(ALIGNED_SIDE)
-        return cls(median_detail_correlation(grey(shrunk)[..., 0]), score_left(images, found))
+        return cls(median_detail_correlation(grey(shrunk)[..., 0]), score_left(images, windows))
 
 
-def score_left(images: ClassImages, found: Sequence[Detection]) -> float:
+def score_left(images: ClassImages, windows: Sequence[Detection]) -> float:
     """Compute the largest score of a window detection, in nats, after the images that show the strongest windows are
     removed from the class.
 
@@ -65,7 +65,7 @@ def score_left(images: ClassImages, found: Sequence[Detection]) -> float:
     MOST_WINDOWS times: the first time where they are at most ONE_WINDOW of the class, then where all that are taken
     away are at most ALL_WINDOWS of it.
     """
-    rest, strongest = images, strongest_window(found)
+    rest, strongest = images, strongest_window(windows)
     for number in range(MOST_WINDOWS):
         if strongest.score < SILENT:
             break
@@ -77,16 +77,16 @@ def score_left(images: ClassImages, found: Sequence[Detection]) -> float:
     return float(strongest.score)
 
 
-def complete_strongest(images: ClassImages, found: Sequence[Detection]) -> list[Detection]:
+def complete_strongest(images: ClassImages, windows: Sequence[Detection]) -> list[Detection]:
     """Complete the members of the strongest window detection among those of a class, unless it scores less than
     SILENT."""
-    best = strongest_window(found)
-    return [complete_members(images, one) if one is best and one.score >= SILENT else one for one in found]
+    best = strongest_window(windows)
+    return [complete_members(images, one) if one is best and one.score >= SILENT else one for one in windows]
 
 
-def strongest_window(found: Sequence[Detection]) -> Detection:
+def strongest_window(windows: Sequence[Detection]) -> Detection:
     """Return the detection of a window with the largest score."""
-    return max((one for one in found if change_of(one.name) == "tile"), key=lambda one: one.score)
+    return max((one for one in windows if change_of(one.name) == "tile"), key=lambda one: one.score)
 
 
 def complete_members(images: ClassImages, window: Detection) -> Detection:

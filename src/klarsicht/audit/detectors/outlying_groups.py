@@ -40,10 +40,10 @@ class OutlyingGroups:
     def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
         yield detect_group(images, name, self.vectors)
 
-    def vectors(self, shown: ImageStack) -> Floats:
+    def vectors(self, stack: ImageStack) -> Floats:
         """Describe the images of a stack (n, d)."""
-        small = self.shrunk and min(shown.levels.shape[1:3]) > SHRUNK
-        levels = shown.shrunk_to(SHRUNK) if small else shown.levels
+        small = self.shrunk and min(stack.levels.shape[1:3]) > SHRUNK
+        levels = stack.shrunk_to(SHRUNK) if small else stack.levels
         blocks = [self.describe(levels[a : a + BLOCK].astype(np.float32)) for a in range(0, len(levels), BLOCK)]
         return np.concatenate(blocks)
 
@@ -72,11 +72,11 @@ class EmbeddedGroups:
                 yield replace(found, name=f"{name} {share:g}")
 
 
-def shrink_to_embed(shown: ImageStack) -> Pixels:
+def shrink_to_embed(stack: ImageStack) -> Pixels:
     """Shrink the images of a stack to the side at which they are embedded: uint8 (n, H, W, C)."""
-    if min(shown.levels.shape[1:3]) <= EMBEDDED_SIDE:
-        return shown.levels
-    return round_to_levels(shown.shrunk_to(EMBEDDED_SIDE))
+    if min(stack.levels.shape[1:3]) <= EMBEDDED_SIDE:
+        return stack.levels
+    return round_to_levels(stack.shrunk_to(EMBEDDED_SIDE))
 
 
 def detect_group(
@@ -87,13 +87,13 @@ def detect_group(
     Args:
         share: of the other classes' images, beyond the edge of the group.
     """
-    counted = one_per_source(images)
-    if counted.sum() > LARGEST_CLASS:
-        kept = generator(images.seed, "outlying").permutation(np.flatnonzero(counted))[:LARGEST_CLASS]
-        counted = np.isin(np.arange(len(counted)), kept)
+    distinct = one_per_source(images)
+    if distinct.sum() > LARGEST_CLASS:
+        kept = generator(images.seed, "outlying").permutation(np.flatnonzero(distinct))[:LARGEST_CLASS]
+        distinct = np.isin(np.arange(len(distinct)), kept)
     pool = images.pool.compute_once(f"vectors {name}", lambda: describe(images.pool))
     whitening = images.pool.compute_once(f"whitening {name}", lambda: Whitening.of(pool))
     whitened = images.pool.compute_once(f"whitened {name}", lambda: whitening(pool))
     own = images.own.compute_once(f"whitened {name}", lambda: whitening(describe(images.own)))
-    found = find_outlying_group(own, whitened[comparison_rows(images)], images.half, counted, images.seed, share)
+    found = find_outlying_group(own, whitened[comparison_rows(images)], images.half, distinct, images.seed, share)
     return Detection(name, found.score, np.flatnonzero(found.member))

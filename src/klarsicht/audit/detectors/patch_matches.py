@@ -116,11 +116,11 @@ class Windows:
             places[some], vectors[:, :, some] = part.places, part.vectors
         return cls(places, vectors)
 
-    def max_correlations(self, seeds: Vectors, chosen: Any = slice(None)) -> Vectors:
+    def max_correlations(self, seeds: Vectors, rows: Any = slice(None)) -> Vectors:
         """Compute the largest correlation (s, n) of seeds (s, D) with each image, over windows and shifts."""
-        best = max_correlation(seeds, self.vectors[:, 0, chosen])
+        best = max_correlation(seeds, self.vectors[:, 0, rows])
         for r in range(1, self.vectors.shape[1]):
-            np.maximum(best, max_correlation(seeds, self.vectors[:, r, chosen]), out=best)
+            np.maximum(best, max_correlation(seeds, self.vectors[:, r, rows]), out=best)
         return best
 
     def best_places(self, seed: Vectors) -> NDArray[np.intp]:
@@ -153,9 +153,9 @@ class PatchMatches:
         for side in usable_sides(images, self.sides):
             yield from self._at(images, name, side)
 
-    def windows(self, shown: ImageStack, side: int) -> Windows:
+    def windows(self, stack: ImageStack, side: int) -> Windows:
         """Extract the windows of a stack at one side."""
-        return Windows.of_many(shown.shrunk_to(side), self.view, self.k, shown.evidence if self.by_evidence else None)
+        return Windows.of_many(stack.shrunk_to(side), self.view, self.k, stack.evidence if self.by_evidence else None)
 
     def _at(self, images: ClassImages, name: str, side: int) -> Iterator[Detection]:
         own, compared = self.windows(images.own, side), images.compared_pool
@@ -163,7 +163,7 @@ class PatchMatches:
         owner = select_seed_owners(images, self.k)
         window = np.tile(np.arange(self.k), len(owner) // self.k)
         seeds = own.vectors[4, window, owner]
-        counted, expected = count_matches(images, own, pool, seeds, owner, self.thresholds)
+        counts, expected = count_matches(images, own, pool, seeds, owner, self.thresholds)
         for q, threshold in enumerate(self.thresholds):
 
             def natural(few: Any, threshold: float = threshold) -> Floats:
@@ -174,13 +174,13 @@ class PatchMatches:
                 )
 
             rates = smoothed_rate(expected[q], len(comparison_rows(images)))
-            found = cross_test(counted[q], images.sizes, rates, images.half[owner], natural)
-            seed = seeds[found.seed]
+            test = cross_test(counts[q], images.sizes, rates, images.half[owner], natural)
+            seed = seeds[test.seed]
             members = own.max_correlations(seed[None])[0] > threshold
-            members[owner[found.seed]] = True
+            members[owner[test.seed]] = True
             yield make_detection(
                 f"{name} {side} {threshold:g}",
-                found.score,
+                test.score,
                 members,
                 own.best_places(seed),
                 images.own.shrunk_to(side).shape,

@@ -84,26 +84,26 @@ class ReferenceTest:
 
     @classmethod
     def of(
-        cls, images: ClassImages, found: Sequence[Detection], reference: ReferenceClasses | None = None
+        cls, images: ClassImages, detections: Sequence[Detection], reference: ReferenceClasses | None = None
     ) -> ReferenceTest:
-        """Test a class; found are its detections, some of which the reference knows."""
-        known = reference or shipped_reference()
-        best, p = compare_with_reference(images, found, known)
-        left, kept = float("nan"), np.setdiff1d(np.arange(len(images.own)), best.members)
+        """Test a class by its detections, some of which the reference knows."""
+        classes = reference or shipped_reference()
+        best, p = compare_with_reference(images, detections, classes)
+        remaining_score, kept = float("nan"), np.setdiff1d(np.arange(len(images.own)), best.members)
         if p <= APART_P and 2 * len(kept) >= len(images.own):
             rest = select_images(images, kept)
-            left = compare_with_reference(rest, detect_described(rest), known)[1]
-        return cls(best.name, p, left)
+            remaining_score = compare_with_reference(rest, detect_described(rest), classes)[1]
+        return cls(best.name, p, remaining_score)
 
 
 def compare_with_reference(
-    images: ClassImages, found: Sequence[Detection], reference: ReferenceClasses
+    images: ClassImages, detections: Sequence[Detection], reference: ReferenceClasses
 ) -> tuple[Detection, float]:
     """Return the detection of a class that stands out most among reference classes, and its p-value.
 
     Surprisal grows with the number of images, so that of larger classes is scaled to as many as the reference has.
     """
-    by_name = {one.name: one for one in found}
+    by_name = {one.name: one for one in detections}
     own = np.array([by_name[sign].score for sign in reference.signs]) * min(1, reference.images / len(images.own))
     test = conformal.maximum_over_detectors(np.vstack([own, reference.scores]), QUIET_EXCESS)
     best = by_name[reference.signs[int(test.best[0])]]

@@ -145,18 +145,18 @@ def align_windows(images: Pixels, corners: Ints, extent: Ints, reach: int) -> In
     last = np.array(images.shape[1:3]) - extent
     steps = [(i, j) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1)]
     template = images[0, corners[0, 0] : corners[0, 0] + h, corners[0, 1] : corners[0, 1] + w]
-    found = corners
+    places = corners
     for _ in range(MEAN_ROUNDS):
         model = normalise_windows(template[None].astype(np.float32))[0]
-        moved, crops = [], []
+        places_moved, crops = [], []
         for image, corner in zip(images, corners, strict=True):
             near = np.clip(corner + steps, 0, last)
             windows = np.stack([image[a : a + h, b : b + w] for a, b in near])
             best = int((normalise_windows(windows) @ model).argmax())
-            moved.append(near[best])
+            places_moved.append(near[best])
             crops.append(windows[best])
-        found, template = np.stack(moved), np.mean(crops, axis=0)
-    return found
+        places, template = np.stack(places_moved), np.mean(crops, axis=0)
+    return places
 
 
 def grow_shared(carriers: Pixels, others: Pixels, corners: Ints, extent: Ints) -> tuple[Ints, Ints]:

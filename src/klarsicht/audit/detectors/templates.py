@@ -87,9 +87,9 @@ class TemplateMatches:
             f"{name} {side}", found.score, hits[threshold, number], places[number], images.own.shrunk_to(side).shape
         )
 
-    def field(self, shown: ImageStack, side: int) -> WindowField:
+    def field(self, stack: ImageStack, side: int) -> WindowField:
         """Return all windows of a stack."""
-        return WindowField.of(shown.shrunk_to(side), self.view)
+        return WindowField.of(stack.shrunk_to(side), self.view)
 
     def expected_rates(self, own: Floats, pool: Floats, threshold: float) -> Floats:
         """Compute the expected match rates (t,) of templates; COMMON where more than RARE of the pool match."""
@@ -111,16 +111,16 @@ class TemplateMatches:
         others = comparison_rows(images, TEMPLATE_POOL)
         outside = (pool.max_correlations(seeds, others) > self.averaging_threshold).sum(1)
         worth = chernoff_bound(like.sum(1), len(rows), smoothed_rate(outside, len(others)))
-        found = seeds[
+        templates = seeds[
             select_distinct_seeds(worth, like, np.tile(np.arange(len(rows)), self.k), self.templates_per_half)
         ]
-        for _ in range(self.rounds if len(found) else 0):
-            found = self.average_matches(field, found, rows)
-        return np.asarray(found, np.float32)
+        for _ in range(self.rounds if len(templates) else 0):
+            templates = self.average_matches(field, templates, rows)
+        return np.asarray(templates, np.float32)
 
-    def windows(self, shown: ImageStack, side: int) -> Windows:
+    def windows(self, stack: ImageStack, side: int) -> Windows:
         """Extract the k windows of most texture of each image."""
-        return Windows.of_many(shown.shrunk_to(side), self.view, self.k)
+        return Windows.of_many(stack.shrunk_to(side), self.view, self.k)
 
     def average_matches(self, field: WindowField, templates: Vectors, rows: Rows) -> Vectors:
         """Replace each template (t, D) by the normalised mean of the windows that match it, one for each image.
@@ -128,12 +128,12 @@ class TemplateMatches:
         A template with fewer than two matches stays as it is.
         """
         like, places = field.match(templates, rows)
-        found = templates.copy()
+        averages = templates.copy()
         for i, held in enumerate(like > self.averaging_threshold):
             if held.sum() > 1:
                 mean = field.extract(rows[held], places[i, held]).mean(0)
-                found[i] = mean / max(float(np.linalg.norm(mean)), 1e-6)
-        return found
+                averages[i] = mean / max(float(np.linalg.norm(mean)), 1e-6)
+        return averages
 
 
 def select_distinct_seeds(worth: Floats, like: NDArray[np.bool_], owner: Rows, most: int) -> list[int]:
@@ -141,16 +141,16 @@ def select_distinct_seeds(worth: Floats, like: NDArray[np.bool_], owner: Rows, m
 
     A seed is skipped if its image matches an earlier one (`like`, (s, n)), or owns one.
     """
-    chosen: list[int] = []
-    taken = np.zeros(like.shape[1], bool)
+    seeds: list[int] = []
+    is_covered = np.zeros(like.shape[1], bool)
     for seed in np.argsort(-worth, kind="stable"):
-        if len(chosen) == most or worth[seed] <= 0:
+        if len(seeds) == most or worth[seed] <= 0:
             break
-        if not taken[owner[seed]]:
-            chosen.append(int(seed))
-            taken |= like[seed]
-            taken[owner[seed]] = True
-    return chosen
+        if not is_covered[owner[seed]]:
+            seeds.append(int(seed))
+            is_covered |= like[seed]
+            is_covered[owner[seed]] = True
+    return seeds
 
 
 def one_per_source(images: ClassImages) -> NDArray[np.bool_]:

@@ -114,11 +114,11 @@ class ExplainedSample:
         _, usable = attribution.read_predictions(self.store)
         labels = np.array(self.audit.corpus.labels[: self.done])
         outputs = self.audit.index if self.audit.settings.target == "label" else {}
-        found = [
+        groups = [
             Group(name, outputs.get(name, i), np.flatnonzero((labels == name) & usable))
             for i, name in enumerate(sorted(set(labels.tolist())))
         ]
-        return [group for group in found if len(group) >= MIN_IMAGES]
+        return [group for group in groups if len(group) >= MIN_IMAGES]
 
     def measure_reading(self, units: float, rows: float) -> Cost:
         """Measure the reading of tables before classes are clustered.

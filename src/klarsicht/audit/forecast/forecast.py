@@ -68,16 +68,16 @@ def forecast(
     with measure_cost() as opening:
         audit = Audit.of(settings, classifier, corpus).with_batch()
     with limited_threads(settings.threads), tempfile.TemporaryDirectory() as folder:
-        planned = PlannedAudit(audit, Path(folder), seconds, workers)
-        relevance, sample = planned.explain()
+        plan = PlannedAudit(audit, Path(folder), seconds, workers)
+        relevance, sample = plan.explain()
         steps = [
             StepCost.of("opening", "all images", "images", opening.cost),
-            planned.hash(),
+            plan.hash(),
             relevance,
-            *(planned.cluster(sample, metric) for metric in planned.metrics),
-            planned.report(sample),
+            *(plan.cluster(sample, metric) for metric in plan.metrics),
+            plan.report(sample),
         ]
-        quantification = planned.quantify(sample, add_steps(steps[:2]), steps[-1])
+        quantification = plan.quantify(sample, add_steps(steps[:2]), steps[-1])
         counts = len(audit.corpus), len(audit.corpus.classes), workers
         return Forecast(*counts, tuple(steps), tuple(quantification))
 
@@ -167,11 +167,11 @@ class PlannedAudit:
         return self.divide_step("relevance", f"{sample.done} images", "images", total, sample), sample
 
     def divide_step(
-        self, step: str, measured: str, law: str, cost: Cost, sample: ExplainedSample, more: float = 0.0
+        self, step: str, basis: str, law: str, cost: Cost, sample: ExplainedSample, more: float = 0.0
     ) -> StepCost:
         """Make the line of a step whose units are divided among processes; each has the table of images."""
         more += sample.image_bytes * (self.images - sample.done)
-        return StepCost.of(step, measured, law, cost, processes=self.workers, more=more)
+        return StepCost.of(step, basis, law, cost, processes=self.workers, more=more)
 
     def cluster(self, sample: ExplainedSample, metric: str) -> StepCost:
         """Measure the clusters of the sample under one metric."""

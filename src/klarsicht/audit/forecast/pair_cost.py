@@ -52,9 +52,9 @@ def _draw_rows(items: Floats, n: int) -> Floats:
 def _time_blocks(analysis: Analysis, rows: Floats) -> Cost:
     """Measure BLOCKS blocks of rows against all, after one that is not counted."""
     metric = neighbours.METRICS[METRICS[analysis.metric].distance]
-    prepared, some = metric.prepare(normalise_rows(rows, None)), slice(0, BLOCK_ROWS)
-    smallest_columns(metric.estimates(prepared, some), analysis.settings.neighbours)
+    items, some = metric.prepare(normalise_rows(rows, None)), slice(0, BLOCK_ROWS)
+    smallest_columns(metric.estimates(items, some), analysis.settings.neighbours)
     with measure_cost() as watch:
         for _ in range(BLOCKS):
-            smallest_columns(metric.estimates(prepared, some), analysis.settings.neighbours)
+            smallest_columns(metric.estimates(items, some), analysis.settings.neighbours)
     return Cost(watch.cost.cpu, watch.cost.wall)

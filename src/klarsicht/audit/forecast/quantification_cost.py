@@ -93,12 +93,12 @@ class PlannedQuantification:
         groups = self.choose_classes(each.undisturbed_seconds)
         if not groups:
             return
-        known = QuantifiedSample.begin(self.sample, self.units, readable, groups, network)
-        yield self.examine(known, groups)
-        yield self.insert(known)
+        sample = QuantifiedSample.begin(self.sample, self.units, readable, groups, network)
+        yield self.examine(sample, groups)
+        yield self.insert(sample)
         if self.units.store.has_array("maps"):
-            yield self.search(known)
-        yield self.write(known, report)
+            yield self.search(sample)
+        yield self.write(sample, report)
 
     def read(self, rows: Rows) -> tuple[Cost, Rows]:
         """Read images, which are kept; return their cost, and the rows that can be read."""
@@ -157,30 +157,30 @@ class PlannedQuantification:
         explained = {group.target for group in self.sample.classes()}
         largest = max(self.units.groups, key=len)
         others = [group for group in self.units.groups if group.target in explained and group is not largest]
-        found = list[Group]()
+        classes = list[Group]()
         for group in [largest, *others][:EXAMINED_CLASSES]:
             if affordable < MIN_IMAGES:
                 break
             _, rows = self.read(group.rows[: min(affordable, EXAMINED_IMAGES)])
             affordable -= len(rows)
             if len(rows) >= MIN_IMAGES:
-                found.append(replace(group, rows=rows))
-        if not found:
+                classes.append(replace(group, rows=rows))
+        if not classes:
             return []
-        first = found[0]
+        first = classes[0]
         parts = [replace(first, rows=first.rows[: int(len(first) * part)]) for part in CLASS_PARTS]
-        return [*found[:2], *(part for part in parts if len(part) >= MIN_IMAGES), *found[2:]]
+        return [*classes[:2], *(part for part in parts if len(part) >= MIN_IMAGES), *classes[2:]]
 
-    def examine(self, known: QuantifiedSample, groups: Sequence[Group]) -> StepCost:
+    def examine(self, sample: QuantifiedSample, groups: Sequence[Group]) -> StepCost:
         """Measure the detectors on some classes; what the first costs more than again is paid once in a process."""
-        cold, costs = known.examine(0), list[tuple[int, Cost]]()
-        spent = 0.0
+        cold, costs = sample.examine(0), list[tuple[int, Cost]]()
+        seconds = 0.0
         for number in range(len(groups)):
-            if spent > EXAMINED_SHARE * self.seconds and len(costs) >= LEAST_EXAMINED:
+            if seconds > EXAMINED_SHARE * self.seconds and len(costs) >= LEAST_EXAMINED:
                 break
-            cost = known.examine(number)
+            cost = sample.examine(number)
             costs.append((len(groups[number]), cost))
-            spent += cost.undisturbed_seconds
+            seconds += cost.undisturbed_seconds
         law = SizeLaw.of(costs)
         once = cold.beyond(costs[0][1])
         total = law.total(self.sizes)
@@ -194,41 +194,41 @@ class PlannedQuantification:
         more = self.unread_bytes + grown
         return StepCost.of(step, measured, "n log n of each class", cost, processes=self.workers, more=more)
 
-    def insert(self, known: QuantifiedSample) -> StepCost:
+    def insert(self, sample: QuantifiedSample) -> StepCost:
         """Measure the cost of putting artifacts of the examined classes on other images; the mean over them stands for
         every class."""
-        tried, spent = list[tuple[int, Cost]](), 0.0
-        numbers = {group.target: number for number, group in reversed(list(enumerate(known.units.groups)))}
-        for target in known.units.found:
+        costs, seconds = list[tuple[int, Cost]](), 0.0
+        numbers = {group.target: number for number, group in reversed(list(enumerate(sample.units.groups)))}
+        for target in sample.units.found:
             number = numbers[target]
-            if spent > TRIED_SHARE * self.seconds and len(tried) >= LEAST_EXAMINED:
+            if seconds > TRIED_SHARE * self.seconds and len(costs) >= LEAST_EXAMINED:
                 break
-            cost = known.insert(number)
-            tried.append((len(known.units.groups[number]), cost))
-            spent += cost.undisturbed_seconds
-        if not tried:
+            cost = sample.insert(number)
+            costs.append((len(sample.units.groups[number]), cost))
+            seconds += cost.undisturbed_seconds
+        if not costs:
             return StepCost.of("artifacts on other images", "no class of the sample", "classes", Cost())
         total = Cost()
-        for _, cost in tried:
+        for _, cost in costs:
             total += cost
-        step = self.divide_step("artifacts on other images", tried, total.times(len(self.sizes) / len(tried)))
-        return replace(step, sample=f"{len(tried)} classes", law="classes")
+        step = self.divide_step("artifacts on other images", costs, total.times(len(self.sizes) / len(costs)))
+        return replace(step, sample=f"{len(costs)} classes", law="classes")
 
-    def search(self, known: QuantifiedSample) -> StepCost:
+    def search(self, sample: QuantifiedSample) -> StepCost:
         """Measure the search among clusters of classes whose images are explained."""
         classes = self.sample.classes()
         if not classes:
             return StepCost.of("clusters on other images", "no class of the sample", "n log n of each class", Cost())
         largest = max(classes, key=len)
         parts = [replace(largest, rows=largest.rows[: int(len(largest) * part)]) for part in CLASS_PARTS]
-        cold = known.search(classes[0])
-        costs, spent = list[tuple[int, Cost]](), 0.0
+        cold = sample.search(classes[0])
+        costs, seconds = list[tuple[int, Cost]](), 0.0
         for group in [*classes[1:], *(part for part in parts if len(part) >= MIN_IMAGES), classes[0]]:
-            if spent > SEARCHED_SHARE * self.seconds and len(costs) >= LEAST_EXAMINED:
+            if seconds > SEARCHED_SHARE * self.seconds and len(costs) >= LEAST_EXAMINED:
                 break
-            cost = known.search(group)
+            cost = sample.search(group)
             costs.append((len(group), cost))
-            spent += cost.undisturbed_seconds
+            seconds += cost.undisturbed_seconds
         pair = Cost()
         for analysis in candidate_analyses([self.sample.analysis(m, [largest]) for m in self.units.settings.metric]):
             one = measure_pair_cost(analysis, largest, int(self.sizes.max()))
@@ -237,15 +237,15 @@ class PlannedQuantification:
         total = law.total(self.sizes) + cold.beyond(law.total(np.array([len(classes[0])])))
         return self.divide_step("clusters on other images", costs, total)
 
-    def write(self, known: QuantifiedSample, report: StepCost) -> StepCost:
+    def write(self, sample: QuantifiedSample, report: StepCost) -> StepCost:
         """Forecast the cost of pictures and page, taken as that of the pictures and page of the audit, and of naming
         families for noted classes."""
-        noted, units = ceil(LEVEL * len(self.sizes)), known.units
+        noted_count, units = ceil(LEVEL * len(self.sizes)), sample.units
         total = Cost(report.cpu_seconds, report.wall_seconds, peak=report.peak_bytes or 0.0)
         if units.learned is not None:
             rows = units.groups[0].rows
             levels = shrink_to_embed(ImageStack(units.input_images(rows)))
             with measure_cost() as named:
                 name_resembled_families(units.learned, levels, np.arange(len(rows)) < len(rows) // 4, 0)
-            total += named.cost.times(noted)
-        return StepCost.of("pictures and report", f"the audit's, {noted} noted classes", "noted classes", total)
+            total += named.cost.times(noted_count)
+        return StepCost.of("pictures and report", f"the audit's, {noted_count} noted classes", "noted classes", total)

@@ -62,25 +62,25 @@ def covers_artifact_only(whole: ArtifactExamples) -> bool:
     return bool(own <= ALONE * other)
 
 
-def grow_window(found: ArtifactExamples) -> ArtifactExamples:
+def grow_window(examples: ArtifactExamples) -> ArtifactExamples:
     """Extend the detected window to the box of the whole artifact.
 
     Carriers are aligned by their windows. The artifact covers the pixels at which their median absolute deviation from
     the median is below AGREE (half) of that of other images; the result is the bounding box of all such pixels
     connected to the window.
     """
-    extent, size = np.array(found.extent), np.array(found.carriers.shape[1:3])
-    before = np.minimum(found.places.min(0), WINDOW_REACH * extent)
-    behind = np.minimum((size - extent - found.places).min(0), WINDOW_REACH * extent)
-    corners, box = found.places - before, before + extent + behind
-    spread = [_spread(stack[: len(corners)], corners, box) for stack in (found.carriers, found.others)]
+    extent, size = np.array(examples.extent), np.array(examples.carriers.shape[1:3])
+    before = np.minimum(examples.places.min(0), WINDOW_REACH * extent)
+    behind = np.minimum((size - extent - examples.places).min(0), WINDOW_REACH * extent)
+    corners, box = examples.places - before, before + extent + behind
+    spread = [_spread(stack[: len(corners)], corners, box) for stack in (examples.carriers, examples.others)]
     agree = spread[0] < AGREE * spread[1]
     agree[before[0] : before[0] + extent[0], before[1] : before[1] + extent[1]] = True
     parts, _ = label(agree)
     inside = np.argwhere(parts == parts[tuple(before)])
     first, last = inside.min(0), inside.max(0)
     height, width = (int(side) for side in last - first + 1)
-    return ArtifactExamples(found.carriers, found.others, corners + first, (height, width))
+    return ArtifactExamples(examples.carriers, examples.others, corners + first, (height, width))
 
 
 def _spread(images: Pixels, corners: NDArray[np.intp], box: NDArray[np.intp]) -> Floats:

@@ -29,10 +29,10 @@ class Border:
     widths: tuple[int, int, int, int]
 
     @classmethod
-    def ways(cls, found: ArtifactExamples, pixel_scale: PixelScale) -> dict[str, Border]:
+    def ways(cls, examples: ArtifactExamples, pixel_scale: PixelScale) -> dict[str, Border]:
         """Make the insertion of a border as wide as carriers show it."""
-        top, bottom, left, right = (int(width) for width in measure_border(found.carriers))
-        return {"around": cls(found, pixel_scale, (top, bottom, left, right))}
+        top, bottom, left, right = (int(width) for width in measure_border(examples.carriers))
+        return {"around": cls(examples, pixel_scale, (top, bottom, left, right))}
 
     def fits(self, image: Tensor) -> bool:
         """Say whether an image (C, H, W) has the shape of the carriers."""
@@ -42,11 +42,11 @@ class Border:
         """Put the border of random carriers around images (n, C, H, W), and that of other images of the class."""
         top, bottom, left, right = self.widths
         inside = np.s_[:, :, top : images.shape[2] - bottom, left : images.shape[3] - right]
-        framed = []
+        outputs = []
         for stack in (self.examples.carriers, self.examples.others):
-            framed.append(self.pixel_scale.inputs(stack[rng.integers(len(stack), size=len(images))]))
-            framed[-1][inside] = images[inside]
-        return framed[0], framed[1]
+            outputs.append(self.pixel_scale.inputs(stack[rng.integers(len(stack), size=len(images))]))
+            outputs[-1][inside] = images[inside]
+        return outputs[0], outputs[1]
 
 
 def measure_border(carriers: Pixels) -> NDArray[np.intp]:

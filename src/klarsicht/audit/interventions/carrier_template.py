@@ -35,17 +35,17 @@ class CarrierTemplate:
     high: NDArray[np.intp]
 
     @classmethod
-    def of(cls, found: ArtifactExamples) -> CarrierTemplate:
+    def of(cls, examples: ArtifactExamples) -> CarrierTemplate:
         """Estimate the window from carriers; its box is grown to the whole artifact."""
-        whole = grow_window(found)
+        whole = grow_window(examples)
         own, other = (crop_windows(stack, whole) for stack in (whole.carriers, whole.others))
         spread = [np.median(np.abs(crops - np.median(crops, 0)), 0).mean(-1) for crops in (own, other)]
-        shared = spread[0] < AGREE * spread[1]
+        is_shared = spread[0] < AGREE * spread[1]
         last = np.array(whole.carriers.shape[1:3]) - whole.extent
         return cls(
             np.median(own, 0),
             other.mean(0),
-            shared if shared.any() else np.ones_like(shared),
+            is_shared if is_shared.any() else np.ones_like(is_shared),
             np.maximum(whole.places.min(0) - SEARCH_REACH, 0),
             np.minimum(whole.places.max(0) + SEARCH_REACH, last),
         )
@@ -85,11 +85,11 @@ class CarrierTemplate:
         return fill_harmonically(levels, mask)
 
 
-def crop_windows(images: Pixels, found: ArtifactExamples) -> Floats:
+def crop_windows(images: Pixels, examples: ArtifactExamples) -> Floats:
     """Cut the windows out of images (n, H, W, C), float (n, h, w, C); of images without the artifact, at the carriers'
     places in turn."""
-    h, w = found.extent
-    places = np.resize(found.places, (len(images), 2))
+    h, w = examples.extent
+    places = np.resize(examples.places, (len(images), 2))
     return np.stack([x[a : a + h, b : b + w] for x, (a, b) in zip(images, places, strict=True)]).astype(np.float64)
 
 

@@ -65,6 +65,6 @@ class ClassParts:
         return {"parts": list(self.parts)} | self.pixel_scale.to_json()
 
     @classmethod
-    def from_json(cls, known: Mapping[str, Any], arrays: Mapping[str, Pixels]) -> Self:
+    def from_json(cls, record: Mapping[str, Any], arrays: Mapping[str, Pixels]) -> Self:
         """Return the artifact that `to_json` and `arrays` describe."""
-        return cls(tuple(known["parts"]), arrays["donors"], arrays["others"], PixelScale.from_json(known))
+        return cls(tuple(record["parts"]), arrays["donors"], arrays["others"], PixelScale.from_json(record))

@@ -146,9 +146,9 @@ class Corruption:
         return cls(kind, KINDS[kind].match_size(carriers, others), pixel_scale)
 
     @classmethod
-    def ways(cls, kind: str, found: ArtifactExamples, pixel_scale: PixelScale) -> dict[str, Corruption]:
+    def ways(cls, kind: str, examples: ArtifactExamples, pixel_scale: PixelScale) -> dict[str, Corruption]:
         """Make the insertion of a corruption of the size that carriers show, by the name of that size."""
-        estimated = cls.of(kind, found.carriers, found.others, pixel_scale)
+        estimated = cls.of(kind, examples.carriers, examples.others, pixel_scale)
         return {str(estimated): estimated}
 
     def __str__(self) -> str:
@@ -173,10 +173,10 @@ class Corruption:
         return {"kind": self.kind, "size": self.size} | self.pixel_scale.to_json()
 
     @classmethod
-    def from_json(cls, known: dict[str, Any]) -> Corruption:
+    def from_json(cls, record: dict[str, Any]) -> Corruption:
         """Read a record of `to_json`.
 
         Raises:
             KeyError: the record lacks a key.
         """
-        return cls(known["kind"], known["size"], PixelScale.from_json(known))
+        return cls(record["kind"], record["size"], PixelScale.from_json(record))

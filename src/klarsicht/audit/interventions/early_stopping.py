@@ -47,20 +47,20 @@ def choose_way(
         ways: insertions, at least one.
         scale: scale on which logits count.
     """
-    left, shown = list(ways), {key: InsertionLogits() for key in ways}
+    ways_left, logits = list(ways), {key: InsertionLogits() for key in ways}
     sizes = sorted({min(max(size, 2), len(x)) for size in comparison_sizes(len(ways))})
     for a, b in pairwise((0, *sizes)):
         start = rng.bit_generator.state
-        for key in left:
+        for key in ways_left:
             rng.bit_generator.state = start
-            shown[key].add(predict, ways[key].put(x[a:b], rng))
+            logits[key].add(predict, ways[key].put(x[a:b], rng))
 
-        def order(key: Key, seen: int = b) -> tuple[int, float]:
-            effect = shown[key].effect("", before[:seen], target, scale)
+        def order(key: Key, count: int = b) -> tuple[int, float]:
+            effect = logits[key].effect("", before[:count], target, scale)
             return effect.rank, -effect.low
 
-        left = sorted(left, key=order)[: 1 if b == sizes[-1] else -(-len(left) // 2)]
-    return left[0]
+        ways_left = sorted(ways_left, key=order)[: 1 if b == sizes[-1] else -(-len(ways_left) // 2)]
+    return ways_left[0]
 
 
 def comparison_sizes(ways: int) -> tuple[int, ...]:
@@ -131,8 +131,8 @@ def looks_at(images: int, looks: tuple[int, ...] = LOOKS) -> Iterator[tuple[int,
 
 def most_images_compared(ways: int) -> int:
     """Bound the number of images that `choose_way` shows to the network for so many ways."""
-    shown = 0
+    images = 0
     for before, after in pairwise((0, *comparison_sizes(ways))):
-        shown += 2 * ways * (after - before)
+        images += 2 * ways * (after - before)
         ways = -(-ways // 2)
-    return shown
+    return images

@@ -125,7 +125,7 @@ def measure_effects(
 
 
 def compute_effect(
-    how: str, before: Floats, marked: Floats, control: Floats, target: int, scale: LogitScale = EXCLUSIVE,
+    how: str, before: Floats, with_artifact: Floats, control: Floats, target: int, scale: LogitScale = EXCLUSIVE,
     reach: float = 1.96,
 ) -> LogitEffect:  # fmt: skip
     """Compute the effect from logits of the same images: unchanged (B, K), with the artifact, and under the control.
@@ -133,11 +133,11 @@ def compute_effect(
     The last two are (B, K), or (w, B, K) where each image was changed in w ways; an image then counts by its mean over
     these. Intervals are `reach` standard errors long on either side.
     """
-    change = (scale.scores(marked) - scale.scores(control)).reshape(-1, *before.shape).mean(0)
+    change = (scale.scores(with_artifact) - scale.scores(control)).reshape(-1, *before.shape).mean(0)
     mean, error = change.mean(0), standard_error(change)
     runner, least = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax()), rounding_bound(before)
     ahead = change[:, target] - change[:, runner]
-    flipped, flipped_control = (flips(before, answer, target, scale) for answer in (marked, control))
+    flip_share, flipped_control = (flips(before, answer, target, scale) for answer in (with_artifact, control))
     return LogitEffect(
         how=how,
         shift=float(mean[target]),
@@ -150,10 +150,10 @@ def compute_effect(
         margin_high=float(ahead.mean() + reach * standard_error(ahead)),
         z=robust_z(mean, error[target], target, least),
         rank=int((np.delete(mean, target) > mean[target] - least).sum()),
-        flips=mean_or_zero(flipped),
+        flips=mean_or_zero(flip_share),
         flips_control=mean_or_zero(flipped_control),
-        flips_low=lower_end(flipped - flipped_control, reach),
-        uplift=uplift(before, marked, target, scale),
+        flips_low=lower_end(flip_share - flipped_control, reach),
+        uplift=uplift(before, with_artifact, target, scale),
         uplift_control=uplift(before, control, target, scale),
         images=len(before),
     )
@@ -200,9 +200,9 @@ def _p_among(
     return sequential_p((bool(score >= least) for score in scores), count, EQUAL_WINDOWS)
 
 
-def logit_rise(marked: Floats, control: Floats, target: int, score: Score = centred_logit) -> Floats:
+def logit_rise(with_artifact: Floats, control: Floats, target: int, score: Score = centred_logit) -> Floats:
     """Subtract the class's score on the same images under the control from that with the artifact: (n, K) -> (n,)."""
-    return np.asarray(score(marked, target) - score(control, target))
+    return np.asarray(score(with_artifact, target) - score(control, target))
 
 
 def logit_excess(members: Floats, others: Floats, target: int, score: Score = centred_logit) -> Floats:

@@ -88,12 +88,12 @@ class FrameForm:
     colour: bool = False
 
 
-def _read_matrix(known: Mapping[str, Any]) -> ColourMatrix:
-    return ColourMatrix(np.array(known["matrix"]), np.array(known["offset"]))
+def _read_matrix(record: Mapping[str, Any]) -> ColourMatrix:
+    return ColourMatrix(np.array(record["matrix"]), np.array(record["offset"]))
 
 
-def _read_pattern(known: Mapping[str, Any]) -> FixedPattern:
-    return FixedPattern(known["log_gain"])
+def _read_pattern(record: Mapping[str, Any]) -> FixedPattern:
+    return FixedPattern(record["log_gain"])
 
 
 FORMS: Final[dict[str, FrameForm]] = {
@@ -154,26 +154,26 @@ class FrameChange:
         return {"log_gain": self.change.log_gain} if isinstance(self.change, FixedPattern) else {}
 
     @classmethod
-    def from_json(cls, known: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FrameChange:
+    def from_json(cls, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FrameChange:
         """Read a record of `to_json`, and its arrays among others.
 
         Raises:
             KeyError: the record lacks a key.
         """
-        change = FORMS[known["kind"]].read({**known, **arrays})
-        return cls(known["kind"], change, PixelScale.from_json(known), known["met"])
+        change = FORMS[record["kind"]].read({**record, **arrays})
+        return cls(record["kind"], change, PixelScale.from_json(record), record["met"])
 
 
 Imitation = Corruption | FrameChange  # of an artifact of the whole image
 
 
-def read_imitation(known: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Imitation:
+def read_imitation(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Imitation:
     """Read the record of an imitation, and its arrays among others.
 
     Raises:
         KeyError: the record lacks a key, or names an unknown kind.
     """
-    return Corruption.from_json(dict(known)) if known["kind"] in KINDS else FrameChange.from_json(known, arrays)
+    return Corruption.from_json(dict(record)) if record["kind"] in KINDS else FrameChange.from_json(record, arrays)
 
 
 def alter_levels(change: FrameFit, levels: Pixels) -> Pixels:
@@ -292,12 +292,12 @@ def share_met(fits: Sequence[HeldOutFit]) -> float:
 def permutation_p(groups: list[tuple[Doubles, Doubles]], rng: np.random.Generator) -> float:
     """Compute the p-value of the summed differences of means of groups (m,) and (k,), among random divisions of each
     pair into groups of these sizes."""
-    drawn, seen = np.zeros(PERMUTATIONS), 0.0
+    null, observation = np.zeros(PERMUTATIONS), 0.0
     for own, other in groups:
-        seen += own.mean() - other.mean()
+        observation += own.mean() - other.mean()
         values = rng.permuted(np.tile(np.concatenate([own, other]), (PERMUTATIONS, 1)), axis=1)
-        drawn += values[:, : len(own)].mean(1) - values[:, len(own) :].mean(1)
-    return float((1 + (drawn >= seen).sum()) / (1 + PERMUTATIONS))
+        null += values[:, : len(own)].mean(1) - values[:, len(own) :].mean(1)
+    return float((1 + (null >= observation).sum()) / (1 + PERMUTATIONS))
 
 
 def excess_left(kind: str, alter: Alter, carriers: Pixels, others: Pixels) -> float:
@@ -320,15 +320,15 @@ def fit_frame_change(
         return None
     own, other = (group[rng.permutation(len(group))[:FRAME_IMAGES]] for group in (carriers, others))
     divisions = [Halves.of(own, other, rng) for _ in range(DIVISIONS)]
-    found = []
+    fitted_changes = []
     for kind, form in FORMS.items():
         if form.colour and carriers.shape[-1] != 3:
             continue
         fits = [HeldOutFit.of(form, halves, rng) for halves in divisions]
-        met = share_met(fits)
-        if 2 * np.median([fit.p for fit in fits]) <= ACCEPTED_BY_CHANCE / len(FORMS) and met >= form.least_met:
-            found.append((kind, met))
-    if not found:
+        share = share_met(fits)
+        if 2 * np.median([fit.p for fit in fits]) <= ACCEPTED_BY_CHANCE / len(FORMS) and share >= form.least_met:
+            fitted_changes.append((kind, share))
+    if not fitted_changes:
         return None
-    kind, met = max(found, key=lambda one: (one[0] != "pixel gains", one[1]))
-    return FrameChange(kind, FORMS[kind].fit(own, other), pixel_scale, min(met, 1.0))
+    kind, share = max(fitted_changes, key=lambda one: (one[0] != "pixel gains", one[1]))
+    return FrameChange(kind, FORMS[kind].fit(own, other), pixel_scale, min(share, 1.0))

@@ -36,9 +36,9 @@ class Insertion(Protocol):
 Ways = Callable[[ArtifactExamples, PixelScale], Mapping[str, Insertion]]
 
 
-def no_way_of_its_own(found: ArtifactExamples, scale: PixelScale) -> dict[str, Insertion]:
+def no_way_of_its_own(examples: ArtifactExamples, scale: PixelScale) -> dict[str, Insertion]:
     """Return no insertion: a group without window or known corruption is put on by what its images share."""
-    del found, scale
+    del examples, scale
     return {}
 
 

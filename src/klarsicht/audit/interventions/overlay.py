@@ -112,12 +112,12 @@ def estimate_blend(members: Floats, others: Floats, span: float) -> tuple[Floats
     """
     faint = FAINT * span
     centre, own = np.median(others, 0), np.median(members, 0)
-    spread, left = (np.median(np.abs(x - m), 0).mean(0) for x, m in ((others, centre), (members, own)))
+    spread, rest = (np.median(np.abs(x - m), 0).mean(0) for x, m in ((others, centre), (members, own)))
     flat = spread <= faint
-    alone = np.where((np.abs(own - centre).max(0) > 3 * faint) & (left <= faint), 1.0, 0.0)
+    alone = np.where((np.abs(own - centre).max(0) > 3 * faint) & (rest <= faint), 1.0, 0.0)
     doubt = 1 + DOUBT_SIGMAS * ERROR / np.sqrt(members.shape[0] * members.shape[1])
     o, least = (
-        np.where(flat, alone, np.clip(1 - (left * factor + faint / 2) / (spread + faint / 2), 0, 1))
+        np.where(flat, alone, np.clip(1 - (rest * factor + faint / 2) / (spread + faint / 2), 0, 1))
         for factor in (1.0, doubt)
     )
     o = np.where(o > OPAQUE, 1.0, o)

@@ -35,9 +35,9 @@ class Patch:
     anywhere: bool = False
 
     @classmethod
-    def ways(cls, found: ArtifactExamples, pixel_scale: PixelScale) -> dict[str, Patch]:
+    def ways(cls, examples: ArtifactExamples, pixel_scale: PixelScale) -> dict[str, Patch]:
         """Make the insertions by the name of the place; the detected window is grown to the whole artifact."""
-        whole = grow_window(found)
+        whole = grow_window(examples)
         return {"own place": cls(whole, pixel_scale), "any place": cls(whole, pixel_scale, anywhere=True)}
 
     @cached_property
@@ -51,31 +51,31 @@ class Patch:
 
     def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Paste random carriers' patches into images (n, C, H, W), and those of the control at the same places."""
-        n, found = len(images), self.examples
-        blanks = len(images) if self.opaque else len(found.others)
-        giver, blank = rng.integers(len(found.carriers), size=n), rng.integers(blanks, size=n)
-        own = found.places[giver]
-        drawn = draw_places(images, found.extent, n, rng)  # also where unused: both ways consume the same numbers
+        n, examples = len(images), self.examples
+        blanks = len(images) if self.opaque else len(examples.others)
+        giver, blank = rng.integers(len(examples.carriers), size=n), rng.integers(blanks, size=n)
+        own = examples.places[giver]
+        drawn = draw_places(images, examples.extent, n, rng)  # also where unused: both ways consume the same numbers
         target = drawn if self.anywhere else own
-        control = iter(images[blank]) if self.opaque else self.read(found.others[blank])
+        control = iter(images[blank]) if self.opaque else self.read(examples.others[blank])
         return (
-            paste_windows(images, target, self.read(found.carriers[giver]), own, found.extent),
-            paste_windows(images, target, control, own, found.extent),
+            paste_windows(images, target, self.read(examples.carriers[giver]), own, examples.extent),
+            paste_windows(images, target, control, own, examples.extent),
         )
 
     def other_windows(self, images: Tensor, rng: np.random.Generator, count: int) -> Iterator[Tensor]:
         """Yield images (n, C, H, W) with another window of the artifact's size in its place, the same one on all,
         `count` times."""
-        n, found = len(images), self.examples
+        n, examples = len(images), self.examples
         for _ in range(count):
             if self.opaque:
                 donor = images[int(rng.integers(n))]
             else:
-                (donor,) = self.read(found.others[[rng.integers(len(found.others))]])
-            source = draw_places(images, found.extent, 1, rng)
-            own = found.places[rng.integers(len(found.places), size=n)]
-            target = draw_places(images, found.extent, n, rng) if self.anywhere else own
-            yield paste_windows(images, target, repeat(donor), np.repeat(source, n, 0), found.extent)
+                (donor,) = self.read(examples.others[[rng.integers(len(examples.others))]])
+            source = draw_places(images, examples.extent, 1, rng)
+            own = examples.places[rng.integers(len(examples.places), size=n)]
+            target = draw_places(images, examples.extent, n, rng) if self.anywhere else own
+            yield paste_windows(images, target, repeat(donor), np.repeat(source, n, 0), examples.extent)
 
     def read(self, levels: Pixels) -> Iterator[Tensor]:
         """Yield the model inputs (C, H, W) of pixel values (n, H, W, C), one by one."""
@@ -89,11 +89,15 @@ def draw_places(images: Tensor, extent: tuple[int, int], count: int, rng: np.ran
 
 
 def paste_windows(
-    images: Tensor, target: NDArray[np.intp], given: Iterable[Tensor], source: NDArray[np.intp], extent: tuple[int, int]
+    images: Tensor,
+    target: NDArray[np.intp],
+    windows: Iterable[Tensor],
+    source: NDArray[np.intp],
+    extent: tuple[int, int],
 ) -> Tensor:
     """Paste windows of other images (C, H, W) at places (n, 2) into images (n, C, H, W) at places (n, 2)."""
     h, w = extent
     out = images.clone()
-    for image, (a, b), giver, (c, d) in zip(out, target, given, source, strict=False):
+    for image, (a, b), giver, (c, d) in zip(out, target, windows, source, strict=False):
         image[:, a : a + h, b : b + w] = giver[:, c : c + h, d : d + w]
     return out

@@ -57,6 +57,6 @@ class PlantedArtifact:
         return {"kind": self.kind, "seed": self.seed} | self.pixel_scale.to_json()
 
     @classmethod
-    def from_json(cls, known: dict[str, Any]) -> Self:
+    def from_json(cls, record: dict[str, Any]) -> Self:
         """Return the artifact that `to_json` describes."""
-        return cls(known["kind"], known["seed"], PixelScale.from_json(known))
+        return cls(record["kind"], record["seed"], PixelScale.from_json(record))

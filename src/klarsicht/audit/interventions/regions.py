@@ -134,11 +134,11 @@ class RegionEffects:
         """
         owner, regions = select_regions(maps)
         put_on = Backgrounds.of(predict, backgrounds, pixel_scale, scale)
-        told = 0 if fellows is not None else len(owner)
-        rise, rises = np.empty(len(owner)), np.empty((2, told, put_on.before.shape[1]), np.float32)
+        count = 0 if fellows is not None else len(owner)
+        rise, rises = np.empty(len(owner)), np.empty((2, count, put_on.before.shape[1]), np.float32)
         for some, change in put_on.changes(levels, owner[:, None], regions, "parts on other images"):
             rise[some] = change[..., target].mean(1)
-            if told:
+            if count:
                 rises[:, some] = change[:, :CHOOSING].mean(1), change[:, CHOOSING:].mean(1)
         if fellows is not None and len(fellows) > 1:
             among = owner if places is None else places[owner]

@@ -65,7 +65,7 @@ class SharedContent:
 
     @classmethod
     def ways(
-        cls, found: ArtifactExamples, pixel_scale: PixelScale, rng: np.random.Generator
+        cls, examples: ArtifactExamples, pixel_scale: PixelScale, rng: np.random.Generator
     ) -> dict[str, SharedContent]:
         """Make the insertions by the name of the way; those that change nothing are left out.
 
@@ -73,14 +73,14 @@ class SharedContent:
             rng: draws the other images from which the control is estimated: as many as there are carriers, at most half
                 of them. The rest are compared with.
         """
-        order = rng.permutation(len(found.others))
-        count = min(len(found.carriers), len(order) // 2)
-        blanks, others = found.others[order[:count]], found.others[order[count:]]
+        order = rng.permutation(len(examples.others))
+        count = min(len(examples.carriers), len(order) // 2)
+        blanks, others = examples.others[order[:count]], examples.others[order[count:]]
         ways = {}
         for name, estimate in track(ESTIMATES.items(), len(ESTIMATES), "what carriers share"):
-            change = estimate(found.carriers, others)
+            change = estimate(examples.carriers, others)
             if not change.is_identity:
-                ways[f"shared {name}"] = cls(change, estimate(blanks, others), pixel_scale, found.carriers.shape[1:])
+                ways[f"shared {name}"] = cls(change, estimate(blanks, others), pixel_scale, examples.carriers.shape[1:])
         return ways
 
     def fits(self, image: Tensor) -> bool:
@@ -91,8 +91,8 @@ class SharedContent:
         """Change images (n, C, H, W) as carriers differ, and as the control images do; both with the same draws."""
         levels = np.stack([self.pixel_scale.levels(image) for image in images]).astype(np.float32)
         seed = int(rng.integers(2**63))
-        marked, control = (
+        with_artifact, control = (
             self.pixel_scale.inputs(np.clip(change.apply(levels, np.random.default_rng(seed)), 0, 255)).to(images)
             for change in (self.change, self.control)
         )
-        return marked, control
+        return with_artifact, control

@@ -121,25 +121,25 @@ class Classifier:
         Raises:
             ModelError: no layer has weights.
         """
-        weighted = self._execution_order()
-        linear = [name for name in weighted if isinstance(self.module.get_submodule(name), nn.Linear)]
-        if not weighted:
+        layers = self._execution_order()
+        linear = [name for name in layers if isinstance(self.module.get_submodule(name), nn.Linear)]
+        if not layers:
             raise ModelError("the model has no layer with weights", got=self.spec)
-        return (linear or weighted)[-1]
+        return (linear or layers)[-1]
 
     def _execution_order(self) -> list[str]:
         """List the layers with weights in execution order; in definition order if the model rejects a 64 px image."""
-        written = {m: name for name, m in self.module.named_modules() if has_own_weights(m)}
+        names = {m: name for name, m in self.module.named_modules() if has_own_weights(m)}
         ran: list[str] = []
-        handles = [m.register_forward_hook(lambda m, *_: ran.append(written[m])) for m in written]
+        handles = [m.register_forward_hook(lambda m, *_: ran.append(names[m])) for m in names]
         try:
             self._dry_run()
         except (ModelError, ImageError):
-            return list(written.values())
+            return list(names.values())
         finally:
             for handle in handles:
                 handle.remove()
-        return ran or list(written.values())
+        return ran or list(names.values())
 
     @cached_property
     def n_classes(self) -> int:
@@ -224,7 +224,7 @@ class Classifier:
         Raises:
             ModelError: they take none of TEST_SIDES.
         """
-        refused: Exception | None = None
+        refusal: Exception | None = None
         for size in _test_sizes(self.module):
             try:
                 with evaluation_mode(self.module), torch.no_grad():
@@ -232,8 +232,8 @@ class Classifier:
                     self.logits(images[:1])
                 return images
             except (ModelError, ImageError) as error:
-                refused = refused or error
-        raise ModelError("the model takes no test image", got=refused, rule="tried are squares of several sizes")
+                refusal = refusal or error
+        raise ModelError("the model takes no test image", got=refusal, rule="tried are squares of several sizes")
 
     def _dry_run(self) -> Tensor:
         with evaluation_mode(self.module), torch.no_grad():
@@ -321,14 +321,14 @@ def _with_logits(classifier: Classifier) -> Classifier:
     except ModelError:
         return classifier
     with foreign_errors(ModelError, "the model's answers cannot be made logits", of=classifier.spec):
-        module, told = outputs.with_logits(classifier.module, head, images)
+        module, sentences = outputs.with_logits(classifier.module, head, images)
     if module is classifier.module:
         return classifier
     module.to(classifier.device).eval()
     names = classifier.classes
     names = (f"not {names[0]}", names[0]) if names is not None and len(names) == 1 else names
-    independent = classifier.independent or outputs.MULTI_LABEL in told
-    notes = (*classifier.notes, *told)
+    independent = classifier.independent or outputs.MULTI_LABEL in sentences
+    notes = (*classifier.notes, *sentences)
     return replace(classifier, module=module, classes=names, notes=notes, independent=independent)
 
 
@@ -343,12 +343,12 @@ def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, 
     """
     distinct = sorted({str(label) for label in labels})
     names = {name: index for index, name in enumerate(classifier.classes or ())}
-    found = {label: index for label in distinct if (index := _index(label, names, classifier.n_classes)) is not None}
-    if len(found) == len(distinct):
-        return found
+    numbers = {label: index for label in distinct if (index := _index(label, names, classifier.n_classes)) is not None}
+    if len(numbers) == len(distinct):
+        return numbers
     if len(distinct) == classifier.n_classes and not names.keys() & set(distinct):
         return {label: index for index, label in enumerate(distinct)}
-    unknown = [label for label in distinct if label not in found]
+    unknown = [label for label in distinct if label not in numbers]
     if several := next((label for label in unknown if _is_several(label, names)), None):
         raise CorpusError(
             "an image with several labels",
@@ -380,15 +380,15 @@ def _with_suggestions(label: str, names: Collection[str]) -> str:
     return f"{label!r} (near {' or '.join(map(repr, near))})" if near else repr(label)
 
 
-def require_classifier(given: Any) -> None:
+def require_classifier(value: Any) -> None:
     """Check that what a user gives as a model is one that `load_model` returned.
 
     Raises:
         UsageError: it is another thing, such as the network itself.
     """
-    if not isinstance(given, Classifier):
+    if not isinstance(value, Classifier):
         remedy = "audit.load_model((module, transform), classes=names) makes one of a network."
-        raise UsageError("no loaded model", got=type(given).__name__, rule="what load_model returns", remedy=remedy)
+        raise UsageError("no loaded model", got=type(value).__name__, rule="what load_model returns", remedy=remedy)
 
 
 def check_targets(targets: Tensor, n_classes: int) -> Tensor:

@@ -123,18 +123,18 @@ def _fit_axis(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, i
     n = shape[axis]
     ramp = np.rint(np.linspace(0, 255, n)).astype(np.uint8)
     shown = np.broadcast_to(ramp[:, None] if axis == 0 else ramp, shape)
-    black, white, seen = (
+    black, white, values = (
         _transform_grey(classifier, pixels) for pixels in (0 * shown, 0 * shown + np.uint8(255), shown)
     )
-    if seen.shape != size:
-        raise InputError("a mask that does not fit", got=size, rule=f"{seen.shape}, as the model takes images")
+    if values.shape != size:
+        raise InputError("a mask that does not fit", got=size, rule=f"{values.shape}, as the model takes images")
     span = np.abs(white - black)
     shows = span > PADDING * span.max()
     is_rectangle = bool((shows == shows.any(1)[:, None] & shows.any(0)).all())
     inner = np.ix_(*(_without_blend(shows.any(1 - k)) for k in (0, 1)))
     i = np.broadcast_to(np.expand_dims(np.arange(size[axis]), 1 - axis), size)[inner].ravel()
     with np.errstate(divide="ignore", invalid="ignore"):  # padding inside the rectangle, which `fits` refuses
-        came_from = (n - 1) * ((seen - black)[inner] / (white - black)[inner]).ravel()
+        came_from = (n - 1) * ((values - black)[inner] / (white - black)[inner]).ravel()
     fits = is_rectangle and i.size and np.ptp(i) and np.isfinite(came_from).all()
     a, b = np.polyfit(i, came_from, 1) if fits else (0.0, 0.0)
     error = np.abs(came_from - a * i - b).max(initial=0)

@@ -28,16 +28,16 @@ def load(spec: str) -> tuple[nn.Module, Transform | None]:
         return as_pair(made() if not isinstance(made, nn.Module) else made, spec)
 
 
-def as_pair(made: Any, spec: str) -> tuple[nn.Module, Transform | None]:
+def as_pair(result: Any, spec: str) -> tuple[nn.Module, Transform | None]:
     """Convert a module or a pair (module, transform) to a pair of an unwrapped module and a transform, or None.
 
     Raises:
         ModelError: anything else, and see `unwrap`.
     """
-    module, transform = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    module, transform = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if isinstance(module, nn.Module) and (transform is None or callable(transform)):
         return unwrap(module, spec), transform
-    got = ", ".join(type(part).__name__ for part in (made if isinstance(made, tuple) else (made,)))
+    got = ", ".join(type(part).__name__ for part in (result if isinstance(result, tuple) else (result,)))
     raise ModelError(f"{spec} is no model", got=got, rule="expected a torch module, or a pair (module, transform)")
 
 

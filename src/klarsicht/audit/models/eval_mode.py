@@ -40,7 +40,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[nn.Module]:
     """
     training = [(m, m.training) for m in module.modules()]
     in_place = [m for m in module.modules() if m.__dict__.get("inplace") is True]
-    learning = [(p, p.requires_grad) for p in module.parameters()]
+    gradient_flags = [(p, p.requires_grad) for p in module.parameters()]
     try:
         set_evaluation_mode(module).requires_grad_(False)
         for part in in_place:
@@ -52,5 +52,5 @@ def evaluation_mode(module: nn.Module) -> Iterator[nn.Module]:
             part.training = flag
         for part in in_place:
             part.__dict__["inplace"] = True
-        for parameter, flag in learning:
+        for parameter, flag in gradient_flags:
             parameter.requires_grad_(flag)

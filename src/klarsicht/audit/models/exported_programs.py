@@ -108,19 +108,19 @@ def _body(program: fx.GraphModule, features: Any) -> fx.GraphModule:
     """Cut the program after the node `features`; its weights become buffers with flat names."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    held: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for node in program.graph.nodes:
         if node.op in ("output", "call_module"):
             continue
         copies[node] = graph.node_copy(node, copies.__getitem__)
         if node.op == "get_attr":
             flat = str(node.target).replace(".", "_")
-            copies[node].target, held[flat] = flat, _tensor(program, node.target)
+            copies[node].target, tensors[flat] = flat, _tensor(program, node.target)
         if node is features:
             break
     graph.output(copies[features])
     used = {node.target for node in graph.nodes if node.op == "get_attr"}
-    return fx.GraphModule({key: value for key, value in held.items() if key in used}, graph)
+    return fx.GraphModule({key: value for key, value in tensors.items() if key in used}, graph)
 
 
 def _head(program: fx.GraphModule, last: fx.Node) -> nn.Linear:

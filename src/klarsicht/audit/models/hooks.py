@@ -19,19 +19,19 @@ def called_layers(network: nn.Module, look: Callable[[], object]) -> tuple[str, 
     Args:
         look: runs the network on one image.
     """
-    called: dict[str, None] = {}
+    layers: dict[str, None] = {}
     handles = [
-        m.register_forward_hook(lambda *_, name=name: called.setdefault(name)) for name, m in network.named_modules()
+        m.register_forward_hook(lambda *_, name=name: layers.setdefault(name)) for name, m in network.named_modules()
     ]
     try:
         look()
     finally:
         for handle in handles:
             handle.remove()
-    return tuple(called)
+    return tuple(layers)
 
 
-def late_layer(network: nn.Module, head: str, called: Collection[str] | None = None) -> str:
+def late_layer(network: nn.Module, head: str, layers: Collection[str] | None = None) -> str:
     """Choose the default concept layer: the last stage with weights before the head.
 
     All information flows through the input of a stage. A stage is a child of the first module that has several
@@ -40,30 +40,30 @@ def late_layer(network: nn.Module, head: str, called: Collection[str] | None = N
     beside its patch embedding, is not late: it is looked into, unless it is a block.
 
     Args:
-        called: names of the submodules that take part in the computation; None for all.
+        layers: names of the submodules that take part in the computation; None for all.
     """
     name = ""
-    while stages := _stages(network.get_submodule(name), name, head, called):
+    while stages := _stages(network.get_submodule(name), name, head, layers):
         name = stages[-1]
         sizes = [sum(p.numel() for p in network.get_submodule(stage).parameters()) for stage in stages]
         whole = sizes[-1] > MOST_WEIGHTS * sum(sizes) and not is_block(network, name)
-        if len(stages) > 1 and not whole and (called is None or name in called):
+        if len(stages) > 1 and not whole and (layers is None or name in layers):
             break
     return name or head
 
 
-def _stages(module: nn.Module, name: str, head: str, called: Collection[str] | None) -> list[str]:
+def _stages(module: nn.Module, name: str, head: str, layers: Collection[str] | None) -> list[str]:
     children = {f"{name}.{child}".lstrip("."): m for child, m in module.named_children()}
     inside = [
         stage
         for stage, m in children.items()
-        if any(p.ndim >= 2 for p in m.parameters()) and (called is None or _takes_part(stage, called))
+        if any(p.ndim >= 2 for p in m.parameters()) and (layers is None or _takes_part(stage, layers))
     ]
     return [s for s in inside if s != head and not head.startswith(f"{s}.")] or [s for s in inside if s != head]
 
 
-def _takes_part(name: str, called: Collection[str]) -> bool:
-    return name in called or any(other.startswith(f"{name}.") for other in called)
+def _takes_part(name: str, layers: Collection[str]) -> bool:
+    return name in layers or any(other.startswith(f"{name}.") for other in layers)
 
 
 def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
@@ -86,9 +86,9 @@ def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
     positionwise = 0
 
     def record_resolution(name: str, module: nn.Module) -> Callable[..., None]:
-        def record(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], __: Any) -> None:
+        def record(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], __: Any) -> None:
             nonlocal positionwise
-            a = first_tensor(inputs, named)
+            a = first_tensor(inputs, keywords)
             if a is None:
                 return
             positionwise += isinstance(module, nn.Linear) and a.ndim > 2
@@ -145,9 +145,9 @@ def takes_channels_last(layer: nn.Module) -> bool:
     return isinstance(first, nn.Linear | nn.LayerNorm | nn.RMSNorm) and not of_channels
 
 
-def first_tensor(inputs: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
+def first_tensor(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
     """Return the first tensor among the arguments of a module's call, and in lists among them."""
-    flat = (part for a in (*inputs, *named.values()) for part in (a if isinstance(a, (tuple, list)) else (a,)))
+    flat = (part for a in (*inputs, *keywords.values()) for part in (a if isinstance(a, (tuple, list)) else (a,)))
     return next((a for a in flat if isinstance(a, Tensor)), None)
 
 
@@ -163,13 +163,13 @@ def tensors_in(a: Any) -> Iterator[Tensor]:
 
 
 def replace_first_tensor(
-    inputs: tuple[Any, ...], named: dict[str, Any], change: Callable[[Tensor], Tensor]
+    inputs: tuple[Any, ...], keywords: dict[str, Any], change: Callable[[Tensor], Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Change the first tensor among the arguments of a module's call, given by position or by name."""
     if inputs:
-        return (change(inputs[0]), *inputs[1:]), named
-    name = next(name for name, a in named.items() if isinstance(a, Tensor))
-    return inputs, named | {name: change(named[name])}
+        return (change(inputs[0]), *inputs[1:]), keywords
+    name = next(name for name, a in keywords.items() if isinstance(a, Tensor))
+    return inputs, keywords | {name: change(keywords[name])}
 
 
 class Tap:
@@ -203,8 +203,8 @@ class Tap:
         self._handle = self._layer.register_forward_hook(self._keep, with_kwargs=True)
         return self
 
-    def _keep(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-        self._input, self.output = first_tensor(inputs, named), output
+    def _keep(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        self._input, self.output = first_tensor(inputs, keywords), output
 
     @property
     def channels(self) -> int:

@@ -78,14 +78,14 @@ class PixelScale:
         return ends | ({"order": list(self.order)} if self.order else {})
 
     @classmethod
-    def from_json(cls, known: Mapping[str, Any]) -> PixelScale:
+    def from_json(cls, record: Mapping[str, Any]) -> PixelScale:
         """Read a record of `to_json`, among other keys.
 
         Raises:
             KeyError: the record lacks a key.
         """
-        black, white = (np.array(known[end], np.float32) for end in ("black", "white"))
-        return cls(black, white, tuple(known.get("order", ())))
+        black, white = (np.array(record[end], np.float32) for end in ("black", "white"))
+        return cls(black, white, tuple(record.get("order", ())))
 
 
 class PixelCache:
@@ -163,14 +163,14 @@ class InputImages:
         return self.pixel_scale.inputs(self(rows))
 
     def _load_levels(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:
-        asked = [int(row) for row in rows]
-        kept = {row: levels for row in asked if (levels := self.cache.get(row)) is not None}
-        missing = list(dict.fromkeys(row for row in asked if row not in kept))
+        numbers = [int(row) for row in rows]
+        levels_by_row = {row: levels for row in numbers if (levels := self.cache.get(row)) is not None}
+        missing = list(dict.fromkeys(row for row in numbers if row not in levels_by_row))
         decoded = decode_rows(self.corpus, missing)
-        for row in asked:
-            if row not in kept:
-                kept[row] = self._decode(*next(decoded))
-            yield kept[row]
+        for row in numbers:
+            if row not in levels_by_row:
+                levels_by_row[row] = self._decode(*next(decoded))
+            yield levels_by_row[row]
 
     def _decode(self, row: int, picture: DecodedImage | ImageError) -> Pixels:
         if isinstance(picture, ImageError):

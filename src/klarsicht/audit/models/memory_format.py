@@ -17,13 +17,13 @@ def channels_last(module: nn.Module) -> Iterator[None]:
 
     Forward passes are faster by up to a third, relevance propagation is not; logits differ by float32 rounding.
     """
-    held = [(weight, weight.data) for weight in module.parameters() if weight.ndim == 4]
+    weights = [(weight, weight.data) for weight in module.parameters() if weight.ndim == 4]
     try:
-        for weight, values in held:
+        for weight, values in weights:
             weight.data = values.contiguous(memory_format=CHANNELS_LAST)
         yield
     finally:
-        for weight, values in held:
+        for weight, values in weights:
             weight.data = values
 
 

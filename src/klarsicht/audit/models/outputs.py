@@ -49,15 +49,15 @@ def as_logits(answer: Any) -> Tensor:
 
 
 def _only_matrix(parts: Mapping[Any, Any]) -> Tensor:
-    found = {key: part for key, part in parts.items() if isinstance(part, Tensor) and part.ndim == 2}
-    if len(found) != 1:
+    matrices = {key: part for key, part in parts.items() if isinstance(part, Tensor) and part.ndim == 2}
+    if len(matrices) != 1:
         raise ModelError(
             "the model does not answer with logits",
-            got=f"{len(found)} tensors of two axes among {', '.join(map(str, parts)) or 'nothing'}",
+            got=f"{len(matrices)} tensors of two axes among {', '.join(map(str, parts)) or 'nothing'}",
             rule="expected one tensor (B, classes)",
             remedy="Return the logits alone, or under the name logits.",
         )
-    return next(iter(found.values()))
+    return next(iter(matrices.values()))
 
 
 def describe_answer(answer: Any) -> str:
@@ -146,11 +146,11 @@ class LogitPair(nn.Module):
 
 def pair_layer(layer: Any) -> nn.Module:
     """Copy a linear layer or convolution with one output y so that it has the two outputs (-y/2, y/2)."""
-    paired: Any = copy.deepcopy(layer)
+    pair: Any = copy.deepcopy(layer)
     for name, value in layer.named_parameters():
-        setattr(paired, name, nn.Parameter(torch.cat([-value, value]).detach() / 2, value.requires_grad))
-    setattr(paired, "out_features" if isinstance(layer, nn.Linear) else "out_channels", 2)
-    result: nn.Module = paired
+        setattr(pair, name, nn.Parameter(torch.cat([-value, value]).detach() / 2, value.requires_grad))
+    setattr(pair, "out_features" if isinstance(layer, nn.Linear) else "out_channels", 2)
+    result: nn.Module = pair
     return result
 
 
@@ -210,15 +210,15 @@ def find_link(module: nn.Module, answers: NetworkAnswers) -> Link | None:
     """
     y, z = answers.logits, answers.head
     if answers.last and (
-        found := next((k for k in LINKS if type(module.get_submodule(answers.last)) in k.modules), None)
+        name := next((k for k in LINKS if type(module.get_submodule(answers.last)) in k.modules), None)
     ):
-        return found
+        return name
     if z is not None and z.numel() == y.numel():
         z = z.reshape(y.shape)
         if _same(y, z):
             return None
-        if found := next((link for link in LINKS if _same(y, link.function(z))), None):
-            return found
+        if name := next((link for link in LINKS if _same(y, link.function(z))), None):
+            return name
     return next((k for k, p in zip(LINKS[:2], (y, y.exp()), strict=True) if is_distribution(p)), None)
 
 
@@ -242,29 +242,29 @@ def with_logits(module: nn.Module, head: str, images: Tensor) -> tuple[nn.Module
         raise ModelError(
             "a softmax over one output", got="1 for every image", remedy="Take it off, or train with a sigmoid."
         )
-    told = [] if link is None else [f"its final {link.name} is left out: logits are audited"]
+    notes = [] if link is None else [f"its final {link.name} is left out: logits are audited"]
     if link is not None and link.name in ("sigmoid", "log-sigmoid") and not single:
-        told.append(MULTI_LABEL)
+        notes.append(MULTI_LABEL)
     if single:
-        told.append("its one output y stands for two logits, (-y/2, y/2): not the class, and the class")
+        notes.append("its one output y stands for two logits, (-y/2, y/2): not the class, and the class")
     bare = without_layers(module, head if single else "", before.last if link is not None else "", link)
     for changed in (bare, TruncatedNetwork(bare, head)):
         if _agrees(changed, head, images, before.logits, link):
-            return changed, tuple(told)
+            return changed, tuple(notes)
     inverted = copy.deepcopy(module) if link is None else InvertedLink(copy.deepcopy(module), link)
     if link is not None:
-        told[0] = f"its final {link.name} is undone by its inverse, as no layer gives the logits"
-    return LogitPair(inverted) if single else inverted, tuple(told)
+        notes[0] = f"its final {link.name} is undone by its inverse, as no layer gives the logits"
+    return LogitPair(inverted) if single else inverted, tuple(notes)
 
 
 def without_layers(module: nn.Module, head: str, last: str, link: Link | None) -> nn.Module:
     """Copy the network without its link layer `last`, and with a pair of outputs at `head`; "" leaves either."""
-    changed = copy.deepcopy(module)
-    if last and link is not None and type(changed.get_submodule(last)) in link.modules:
-        _replace(changed, last, nn.Identity())
+    network = copy.deepcopy(module)
+    if last and link is not None and type(network.get_submodule(last)) in link.modules:
+        _replace(network, last, nn.Identity())
     if head:
-        _replace(changed, head, pair_layer(changed.get_submodule(head)))
-    return changed
+        _replace(network, head, pair_layer(network.get_submodule(head)))
+    return network
 
 
 def _replace(module: nn.Module, name: str, layer: nn.Module) -> None:
@@ -272,15 +272,15 @@ def _replace(module: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(module.get_submodule(parent), child, layer)
 
 
-def _agrees(changed: nn.Module, head: str, images: Tensor, answers: Tensor, link: Link | None) -> bool:
+def _agrees(network: nn.Module, head: str, images: Tensor, answers: Tensor, link: Link | None) -> bool:
     """Test whether the link function of the changed network's logits gives the answers (n, K) of before."""
-    name = f"body.{head}" if isinstance(changed, TruncatedNetwork) else head
+    name = f"body.{head}" if isinstance(network, TruncatedNetwork) else head
     try:
-        after = run(changed, name, images)
+        after = run(network, name, images)
     except Exception:  # a changed network that fails is none; the network itself ran
         return False
     z = after.logits
-    if find_link(changed, after) is not None:  # log-softmax of itself is itself
+    if find_link(network, after) is not None:  # log-softmax of itself is itself
         return False
     if answers.shape[1] == 1:
         if z.shape[1] != 2 or not _same(z[:, 0], -z[:, 1]):

@@ -202,9 +202,9 @@ class ComputedSum:
     forms: list[Tensor]
     readers: list[frozenset[str]] = field(default_factory=list)
 
-    def is_input_of(self, module: str, given: Tensor | None) -> bool:
+    def is_input_of(self, module: str, arguments: Tensor | None) -> bool:
         """Test whether a form is the input of a module, in which alone it is used."""
-        return any(form is given for form in self.forms) and all(module in running for running in self.readers)
+        return any(form is arguments for form in self.forms) and all(module in running for running in self.readers)
 
 
 class SumList(TorchFunctionMode):
@@ -238,12 +238,12 @@ class SumList(TorchFunctionMode):
 
     def _note_use(self, used: list[Tensor], output: Any) -> None:
         running = frozenset(name for name, _ in self.running)
-        for known in self.found:
-            if any(a is form for a in used for form in known.forms):
-                if len(used) == 1 and isinstance(output, Tensor) and output.shape == known.forms[0].shape:
-                    known.forms.append(output)
+        for one in self.found:
+            if any(a is form for a in used for form in one.forms):
+                if len(used) == 1 and isinstance(output, Tensor) and output.shape == one.forms[0].shape:
+                    one.forms.append(output)
                 else:
-                    known.readers.append(running)
+                    one.readers.append(running)
 
 
 def list_sums(network: nn.Module, look: Callable[[], object], beside: Collection[str] = ()) -> tuple[str, ...]:
@@ -260,10 +260,10 @@ def list_sums(network: nn.Module, look: Callable[[], object], beside: Collection
     mode = SumList()
 
     def begin(name: str) -> Callable[..., None]:
-        def enter(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def enter(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             mode.running.append((name, [0]))
             if name in beside:
-                inputs.append((name, first_tensor(given, named)))
+                inputs.append((name, first_tensor(arguments, keywords)))
 
         return enter
 

@@ -55,5 +55,5 @@ def _shape(timm: Any, name: str, state: dict[str, Tensor], path: str | Path) -> 
     return shape if kernel is None or kernel.ndim != 4 else shape | {"in_chans": int(kernel.shape[1])}
 
 
-def _names(recorded: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (recorded,) if isinstance(recorded, str) else tuple(recorded or ())
+def _names(indices: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (indices,) if isinstance(indices, str) else tuple(indices or ())

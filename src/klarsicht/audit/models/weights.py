@@ -92,12 +92,12 @@ def fill(module: nn.Module, state: dict[str, Tensor], name: str, path: str | Pat
     Raises:
         ModelError: keys or shapes differ; the message lists the first.
     """
-    expected = module.state_dict()
-    wrong = [f"{key} missing" for key in expected if key not in state]
-    wrong += [f"{key} unexpected" for key in state if key not in expected]
+    own_state = module.state_dict()
+    wrong = [f"{key} missing" for key in own_state if key not in state]
+    wrong += [f"{key} unexpected" for key in state if key not in own_state]
     wrong += [
         f"{key} is {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
+        for key, value in own_state.items()
         if key in state and state[key].shape != value.shape
     ]
     if wrong:
@@ -137,10 +137,10 @@ def check_weights(module: nn.Module, spec: str) -> None:
     Raises:
         ModelError: a weight is not; the message names the first and counts the others.
     """
-    held = dict(module.named_parameters()) | dict(module.named_buffers())
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     absent = [
         key
-        for key, value in held.items()
+        for key, value in tensors.items()
         if value.is_meta or isinstance(value, UninitializedParameter | UninitializedBuffer)
     ]
     if absent:
@@ -150,7 +150,7 @@ def check_weights(module: nn.Module, spec: str) -> None:
             rule="a lazy layer, or one on the device meta, has none",
             remedy="Load the weights, or run one image through the network, before it is audited.",
         )
-    broken = {key: reason for key, value in held.items() if (reason := _reason_broken(key, value, module))}
+    broken = {key: reason for key, value in tensors.items() if (reason := _reason_broken(key, value, module))}
     if broken:
         key, reason = next(iter(broken.items()))
         more = f", and {len(broken) - 1} more tensors" if len(broken) > 1 else ""

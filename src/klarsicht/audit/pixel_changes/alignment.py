@@ -63,15 +63,15 @@ def align_images(images: Pixels) -> NDArray[np.intp]:
     """
     x = np.stack([_high_pass(image) for image in images])
     spectra, few = fft.fft2(x), min(len(x), LED_BY)
-    best, found = -1.0, np.zeros((len(x), 2), np.intp)
+    best, shifts = -1.0, np.zeros((len(x), 2), np.intp)
     for start in range(0, few, -(-few // STARTS)):
         template = spectra[start]
         for _ in range(ROUNDS):
             mean = roll_images(x[:few], -_peaks(spectra[:few], template)).mean(0)
             template = fft.fft2(mean)
         if (energy := float((mean**2).sum())) > best:
-            best, found = energy, _peaks(spectra, template)
-    return found
+            best, shifts = energy, _peaks(spectra, template)
+    return shifts
 
 
 def _high_pass(image: Pixels) -> NDArray[np.float32]:

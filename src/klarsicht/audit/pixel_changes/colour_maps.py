@@ -102,18 +102,18 @@ def fit_channel_gains(carriers: Pixels, others: Pixels) -> ColourMatrix:
 Map = TypeVar("Map", HueTurn, ColourMatrix)
 
 
-def _nearest(turned: Callable[[float], Map], carriers: Pixels, others: Pixels) -> Map:
+def _nearest(make_map: Callable[[float], Map], carriers: Pixels, others: Pixels) -> Map:
     """Return the map, of those by shares of a full turn, under which the others' colour moments have the least
     Mahalanobis distance to the carriers': to half a step of TURNS."""
     aim, some, rng = colour_moments(carriers).mean(0), sample_pixels(others), np.random.default_rng(0)
 
     def distance(step: float) -> float:
-        moments = colour_moments(np.clip(turned(step / TURNS).apply(some, rng), 0, 255))
+        moments = colour_moments(np.clip(make_map(step / TURNS).apply(some, rng), 0, 255))
         apart = aim - moments.mean(0)
         return float(apart @ np.linalg.solve(_covariance(moments), apart))
 
     best = min(range(TURNS), key=distance)
-    return turned(min((best, best - 0.5, best + 0.5), key=distance) / TURNS)
+    return make_map(min((best, best - 0.5, best + 0.5), key=distance) / TURNS)
 
 
 def _covariance(moments: Doubles) -> Doubles:

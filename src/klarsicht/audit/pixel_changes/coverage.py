@@ -82,10 +82,13 @@ class DescriptionDifference:
     half: Bools
     energy: float
 
-    def remaining_difference(self, marked: Pixels) -> float:
+    def remaining_difference(self, with_artifact: Pixels) -> float:
         """Compute the mean squared difference of the carriers from marked others (k, H, W, C), at least 0."""
         return max(
-            split_energy(self.own, self.half, scale_values(self.describe(marked.astype(np.float32)), self.white)), 0
+            split_energy(
+                self.own, self.half, scale_values(self.describe(with_artifact.astype(np.float32)), self.white)
+            ),
+            0,
         )
 
 
@@ -102,7 +105,7 @@ class CarrierDifference:
     @classmethod
     def of(cls, carriers: Pixels, others: Pixels, rng: np.random.Generator) -> CarrierDifference:
         """Compare carriers (m, H, W, C) with others (k, H, W, C), at least four of either."""
-        found = []
+        differences = []
         half = rng.permutation(len(carriers)) < len(carriers) // 2
         for describe in DESCRIPTIONS.values():
             own, other = (describe(group.astype(np.float32)) for group in (carriers, others))
@@ -110,15 +113,15 @@ class CarrierDifference:
             own, other = scale_values(own, white), scale_values(other, white)
             energy = split_energy(own, half, other)
             if energy > max(shuffled_energies(np.concatenate([own, other]), len(own), rng)):
-                found.append(DescriptionDifference(describe, white, own, half, energy))
-        return cls(tuple(found))
+                differences.append(DescriptionDifference(describe, white, own, half, energy))
+        return cls(tuple(differences))
 
-    def covered_share(self, marked: Pixels) -> float:
+    def covered_share(self, with_artifact: Pixels) -> float:
         """Compute the share in [0, 1] of the difference that was put on marked others (k, H, W, C); NaN without any."""
         before = sum(one.energy for one in self.described)
         if not before:
             return float("nan")
-        return float(np.clip(1 - sum(one.remaining_difference(marked) for one in self.described) / before, 0, 1))
+        return float(np.clip(1 - sum(one.remaining_difference(with_artifact) for one in self.described) / before, 0, 1))
 
 
 def whitening(values: Floats) -> Floats:

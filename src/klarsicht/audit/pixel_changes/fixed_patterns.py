@@ -107,7 +107,7 @@ def shrink_to_prior(difference: Floats, variances: Floats) -> Doubles:
     return np.asarray(prior / (prior + v) * d)
 
 
-def settle_level(found: Doubles, level: float, variance: float) -> Doubles:
+def settle_level(pattern: Doubles, level: float, variance: float) -> Doubles:
     """Shift a profile (n,), whose mean is not known, so that one of its two levels is 0: the other sites are changed.
 
     The level counts of which more sites are, unless the mean difference of the images tells otherwise.
@@ -115,10 +115,10 @@ def settle_level(found: Doubles, level: float, variance: float) -> Doubles:
     Args:
         level, variance: of the mean difference of carriers and others.
     """
-    above = found >= (found.max() + found.min()) / 2
-    shares = {float(found[side].mean()): float(side.mean()) for side in (above, ~above) if side.any()}
-    cost = {at: (level - (found.mean() - at)) ** 2 / variance - 2 * np.log(share) for at, share in shares.items()}
-    return np.asarray(found - min(cost, key=cost.__getitem__))
+    above = pattern >= (pattern.max() + pattern.min()) / 2
+    shares = {float(pattern[side].mean()): float(side.mean()) for side in (above, ~above) if side.any()}
+    cost = {at: (level - (pattern.mean() - at)) ** 2 / variance - 2 * np.log(share) for at, share in shares.items()}
+    return np.asarray(pattern - min(cost, key=cost.__getitem__))
 
 
 fit_row_gains, fit_column_gains = (partial(fit_profile, sites) for sites in AXES)

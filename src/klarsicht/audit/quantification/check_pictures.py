@@ -228,16 +228,16 @@ class PictureCheck:
         name = sign["sign"].split()[0]
         (number,) = (i for i, group in enumerate(self.work.groups) if group.target == verdict.target)
         rng = generator(self.work.settings.seed, "known", number)
-        found, _ = InterventionUnits(self.work, (), tuple(before)).make_examples(number, sign, rng)
+        examples, _ = InterventionUnits(self.work, (), tuple(before)).make_examples(number, sign, rng)
         detector = DETECTORS.get(name)
-        known: KnownArtifact
+        artifact: KnownArtifact
         if isinstance(detector, TailDetector):
             border = change_of(sign["sign"]) == "border"
-            top, bottom, left, right = (int(width) for width in measure_border(found.carriers))
-            known = KnownMeasure(detector, (top, bottom, left, right) if border else None)
+            top, bottom, left, right = (int(width) for width in measure_border(examples.carriers))
+            artifact = KnownMeasure(detector, (top, bottom, left, right) if border else None)
         else:
-            known = KnownWindow(CarrierTemplate.of(found))
-        return Comparison(verdict, sign["sign"], known, known.scores(clean), known.scores(found.carriers))
+            artifact = KnownWindow(CarrierTemplate.of(examples))
+        return Comparison(verdict, sign["sign"], artifact, artifact.scores(clean), artifact.scores(examples.carriers))
 
     def check(self, path: str, predict: Predict) -> CheckedPicture:
         """Compare a picture with every known artifact, and take out those that it carries.
@@ -332,10 +332,10 @@ def list_files(pictures: Sequence[str | Path]) -> Iterator[str]:
         yield from map(str, inside if one.is_dir() else [one])
 
 
-def check_one(checking: PictureCheck, path: str, predict: Predict) -> CheckedPicture:
+def check_one(check: PictureCheck, path: str, predict: Predict) -> CheckedPicture:
     """Check a picture; one that cannot be decoded says so."""
     try:
-        return checking.check(path, predict)
+        return check.check(path, predict)
     except ImageError as error:
         return CheckedPicture(path, "", -1, 0.0, (), " ".join(str(error).split()))
 
@@ -359,8 +359,8 @@ def check_pictures(
     files = list(list_files(pictures))
     with open_run(run, level=level, workers=1, data=data, classifier=classifier, device=device) as (audit, work):
         found = tuple(v for v in verdicts.read_verdicts(work.store) if (v.artifactual or v.shared) and v.rows)
-        checking = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
+        check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
         with predictor(work) as predict:
-            told = tuple(check_one(checking, path, predict) for path in track(files, len(files), "pictures"))
-        known = tuple(one.verdict.name for one in checking.known)
-        return CheckedPictures(told, known, checking.unknown, level, len(checking.clean_rows))
+            told = tuple(check_one(check, path, predict) for path in track(files, len(files), "pictures"))
+        known = tuple(one.verdict.name for one in check.known)
+        return CheckedPictures(told, known, check.unknown, level, len(check.clean_rows))

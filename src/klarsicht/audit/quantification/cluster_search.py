@@ -53,16 +53,16 @@ def search_in_looks(
     weight = distance * (1 + np.maximum(cohen_d_bounds(members, evidence[None])[:, 0], 0))
     order = order_by_group(members, weight, rng)
     sizes = search_looks(len(order))
-    found, before = None, 0
+    effects, before = None, 0
     for look, (size, level) in enumerate(zip(sizes, settle_levels(sizes, SETTLE_LEVEL), strict=True)):
         more = measure(order[before:size], look)
-        found, before = found.join(more) if found else more, size
-        p = permutation_p(members[:, order[:size]], found.rise, distance, rng)
+        effects, before = effects.join(more) if effects else more, size
+        p = permutation_p(members[:, order[:size]], effects.rise, distance, rng)
         if p <= level:
             break
         if p > LEFT_P:
             return None
-    return (found, order[:before]) if found and found.rise.any() else None
+    return (effects, order[:before]) if effects and effects.rise.any() else None
 
 
 def most_images_shown(images: int) -> tuple[int, int]:

@@ -85,16 +85,16 @@ class ClusterInterventionUnits:
         return least
 
 
-def candidate_analyses(asked: Sequence[Analysis]) -> tuple[Analysis, ...]:
+def candidate_analyses(analyses: Sequence[Analysis]) -> tuple[Analysis, ...]:
     """Return the analyses whose clusters are candidates.
 
     These are the requested analyses, and in addition whole maps, head relevance and channels of the middle layer where
     the run stores them.
     """
-    one, known = asked[0], {work.metric for work in asked if not work.by_parts}
+    one, known = analyses[0], {work.metric for work in analyses if not work.by_parts}
     whole = one.settings.with_values(parts=False)
     more = [name for array, name in SOURCES.items() if one.store.has_array(array) and name not in known]
-    return (*asked, *(replace(one, metric=name, settings=whole) for name in more))
+    return (*analyses, *(replace(one, metric=name, settings=whole) for name in more))
 
 
 def find_followed_cluster(
@@ -132,37 +132,37 @@ def find_followed_cluster(
 
         if alone:  # images of all classes share no content, and every output is searched for
             few = x[:SEARCH_BACKGROUNDS]
-            found, seen = RegionEffects.of(predict, levels, scale, maps, few, target, None, work.scale), None
+            effects, seen = RegionEffects.of(predict, levels, scale, maps, few, target, None, work.scale), None
         else:
             members, distance = memberships(candidates, rows), distances(candidates)
             evidence = work.scale.scores(work.logits(rows, predict))[:, target]
             searched = search_in_looks(measure, members, distance, evidence, rng)
             if searched is None:
                 return None
-            found, seen = searched
-        if not found.rise.any():
+            effects, seen = searched
+        if not effects.rise.any():
             return None
         rows, half = (rows, half) if seen is None else (rows[seen], half[seen])
         whole = [one for one in candidates if not one.analysis.by_parts]
-        candidates += [one.group_by_rise(rows, found.rise, half) for one in whole[:1]]
+        candidates += [one.group_by_rise(rows, effects.rise, half) for one in whole[:1]]
         members = memberships(candidates, rows)
         far = None if alone else distances(candidates)  # with many classes, distance indicates an artifact
-        best, again = (found.choose_cluster(members, side, far) for side in (half, ~half))
+        best, again = (effects.choose_cluster(members, side, far) for side in (half, ~half))
         if best is None or again is None:
             return None
-        member, told = members[best], ~half
+        member, test_half = members[best], ~half
         floor = None if alone else FLOOR
-        effect = found.measure_effect(
-            predict, member & told, ~member & told, x[SEARCH_BACKGROUNDS:], target, rng, floor
+        effect = effects.measure_effect(
+            predict, member & test_half, ~member & test_half, x[SEARCH_BACKGROUNDS:], target, rng, floor
         )
     names = work.input_images.classifier.classes
     share = float(member.mean())
-    compared = Specificity.of(effect, found, share, target, names).columns() if alone else NO_COMPARISON
-    chosen = [partial(one.describe, i) for one in candidates for i in range(len(one))][best]
-    measured = FollowedEffect(
+    specificity = Specificity.of(effect, effects, share, target, names).columns() if alone else NO_COMPARISON
+    describe = [partial(one.describe, i) for one in candidates for i in range(len(one))][best]
+    effect_columns = FollowedEffect(
         effect=effect.shift,
         effect_z=effect.z,
-        follows=correlation(member[told], found.rise[told]),
+        follows=correlation(member[test_half], effects.rise[test_half]),
         stability=jaccard(member, members[again]),
         low=effect.low,
         high=effect.high,
@@ -172,7 +172,7 @@ def find_followed_cluster(
         flips=effect.flips,
         flips_control=effect.flips_control,
     )
-    return FollowedRow(**chosen(), **measured, **compared)
+    return FollowedRow(**describe(), **effect_columns, **specificity)
 
 
 def memberships(candidates: Sequence[Candidates], rows: NDArray[np.integer[Any]]) -> Bools:
@@ -231,11 +231,11 @@ class Candidates:
 
     def describe(self, number: int) -> ClusterRow:
         """Return the row of a cluster, with columns as in the table of suspects."""
-        found, group = self.clustering.describe(number, self.analysis.target_logits(self.group)), self.group
-        compared: ComparedGroup = {
+        cluster, group = self.clustering.describe(number, self.analysis.target_logits(self.group)), self.group
+        comparison_group: ComparedGroup = {
             "class": group.name,
             "target": group.target,
             "metric": self.analysis.metric,
             "n": len(group),
         }
-        return ClusterRow(**compared, **self.analysis.cluster_columns(group, found))
+        return ClusterRow(**comparison_group, **self.analysis.cluster_columns(group, cluster))

@@ -21,30 +21,30 @@ RIDGE_PENALTIES = np.logspace(1, 5, 9)
 TWO_GROUPS = 0.7  # share of the variance between two groups; the halves of a normal distribution have 2 / pi = .64
 
 
-def predict_rise(features: Floats, tried: NDArray[np.intp], rise: Floats, half: Bools) -> Floats:
+def predict_rise(features: Floats, rows: NDArray[np.intp], rise: Floats, half: Bools) -> Floats:
     """Predict the rise of n images from their features (n, F) by ridge regression.
 
     Args:
         features: float (n, F).
-        tried: int (m,), images whose rise is known.
+        rows: int (m,), images whose rise is known.
         rise: (m,), their rise.
         half: bool (m,), one half of them.
 
     Returns:
-        (n,): for images of `tried`, the prediction from the other half; for the others, the mean of both predictions.
+        (n,): for images of `rows`, the prediction from the other half; for the others, the mean of both predictions.
     """
-    told = []
+    predictions = []
     for side in (half, ~half):
-        fit = make_pipeline(StandardScaler(), RidgeCV(RIDGE_PENALTIES)).fit(features[tried[side]], rise[side])
-        told.append(fit.predict(features))
-    out = np.mean(told, 0)
-    out[tried[half]], out[tried[~half]] = told[1][tried[half]], told[0][tried[~half]]
+        fit = make_pipeline(StandardScaler(), RidgeCV(RIDGE_PENALTIES)).fit(features[rows[side]], rise[side])
+        predictions.append(fit.predict(features))
+    out = np.mean(predictions, 0)
+    out[rows[half]], out[rows[~half]] = predictions[1][rows[half]], predictions[0][rows[~half]]
     return np.asarray(out)
 
 
-def select_upper_group(features: Floats, tried: NDArray[np.intp], rise: Floats, half: Bools) -> Bools:
+def select_upper_group(features: Floats, rows: NDArray[np.intp], rise: Floats, half: Bools) -> Bools:
     """Select the members (n,) of the upper group; none without two groups, or where it exceeds half of the images."""
-    values = predict_rise(features, tried, rise, half)
+    values = predict_rise(features, rows, rise, half)
     upper = values >= otsu_threshold(values)
     parted = correlation(upper, values) ** 2 > TWO_GROUPS and upper.mean() <= 0.5
     return upper if parted else np.zeros_like(upper)

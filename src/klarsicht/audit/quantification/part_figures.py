@@ -16,20 +16,20 @@ from klarsicht.ground.run_folder.checksums import Written
 PROFILES_DRAWN = 12  # classes drawn
 
 
-def write_part_figures(reader: PartReader, found: Sufficiency) -> None:
+def write_part_figures(reader: PartReader, sufficiency: Sufficiency) -> None:
     """Write the pictures of the first classes, the table `profiles` that lists them, and the marker with their
     checksums."""
     store, numbers = reader.work.store, {group.target: i for i, group in enumerate(reader.work.groups)}
-    shown = reader.work.input_images.classifier.shown
+    channels = reader.work.input_images.classifier.shown
     store.discard_step(PROFILES)
     written, records = Written(), list[PartPictureRow]()
-    for profile in found.profiles[:PROFILES_DRAWN]:
+    for profile in sufficiency.profiles[:PROFILES_DRAWN]:
         number = numbers[profile.target]
         row = reader.class_rows(number)[:1]
         drawn = {WHOLE_IMAGE: reader.read(row).levels} | {part: reader.keep(number, part, row) for part in reader.parts}
         for part, levels in drawn.items():
             name = f"pictures/part-{profile.target}-{part.replace(' ', '-')}.jpg"
-            written |= store.write_unit_file(name, encode_jpeg(enlarge_to_rgb(levels[0], shown)))
+            written |= store.write_unit_file(name, encode_jpeg(enlarge_to_rgb(levels[0], channels)))
             path = reader.work.corpus.paths[int(row[0])]
             records.append({"target": profile.target, "part": part, "path": path, "picture": name})
     store.write_table(PROFILES, pa.Table.from_pylist(records))

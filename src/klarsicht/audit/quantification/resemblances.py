@@ -14,17 +14,17 @@ from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.ground.progress import track
 
 
-def name_resemblances(work: DetectionUnits, found: Quantification) -> Quantification:
+def name_resemblances(work: DetectionUnits, verdicts: Quantification) -> Quantification:
     """Add to each verdict that needs review, and to those on further artifacts, the families of artifacts that their
     carriers resemble in the embedding."""
     embedding = work.embedding
-    noted = [verdict for verdict in found if verdict.needs_review]
-    if embedding is None or not noted:
-        return found
+    to_review = [verdict for verdict in verdicts if verdict.needs_review]
+    if embedding is None or not to_review:
+        return verdicts
     groups = {group.target: group for group in work.groups}
-    named = {}
+    families = {}
     with limited_threads(work.settings.threads):
-        for verdict in track(noted, len(noted), "families of artifacts"):
+        for verdict in track(to_review, len(to_review), "families of artifacts"):
             rows, _ = work.drop_repeats(groups[verdict.target].rows)
             levels = shrink_to_embed(work.image_stack(rows))
             likened = tuple(
@@ -32,5 +32,5 @@ def name_resemblances(work: DetectionUnits, found: Quantification) -> Quantifica
                 for one in verdict.artifacts
                 for carries in [np.isin(rows, one.rows)]
             )
-            named[verdict.target] = replace(likened[0], further=likened[1:])
-    return replace(found, verdicts=tuple(named.get(verdict.target, verdict) for verdict in found))
+            families[verdict.target] = replace(likened[0], further=likened[1:])
+    return replace(verdicts, verdicts=tuple(families.get(verdict.target, verdict) for verdict in verdicts))

@@ -68,12 +68,12 @@ def measure_sufficiency(
     return found
 
 
-def write_sufficiency(reader: PartReader, found: Sufficiency) -> None:
+def write_sufficiency(reader: PartReader, sufficiency: Sufficiency) -> None:
     """Write profiles as JSON, as a table and into the report."""
     store = reader.work.store
-    store.write_json(SUFFICIENCY_FILE, found.to_json())
-    store.write_table("shortcuts", found.to_table())
-    write_part_figures(reader, found)
+    store.write_json(SUFFICIENCY_FILE, sufficiency.to_json())
+    store.write_table("shortcuts", sufficiency.to_table())
+    write_part_figures(reader, sufficiency)
     page.write_report(store)
 
 

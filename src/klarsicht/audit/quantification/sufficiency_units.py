@@ -165,18 +165,18 @@ class ExchangeUnits:
         image of their class."""
         work, target = self.reader.work, self.reader.work.groups[number].target
         rows, donors, controls = self.draw_pairs(number)
-        found: list[ExchangeRow] = []
+        records: list[ExchangeRow] = []
         with predictor(work) as predict:
             for name, part in self.reader.parts.items():
                 for some in chunks(np.arange(len(rows))):
                     images, given, control = (self.reader.read(of[some]) for of in (rows, donors, controls))
-                    marked, plain = (
+                    with_part, plain = (
                         predict(work.input_images.pixel_scale.inputs(part.exchange(images, other)))
                         for other in (given, control)
                     )
-                    rise = work.scale.score(marked, target) - work.scale.score(plain, target)
-                    taken = [work.scale.predicts(logits, target) for logits in (marked, plain)]
-                    found += [
+                    rise = work.scale.score(with_part, target) - work.scale.score(plain, target)
+                    predicted = [work.scale.predicts(logits, target) for logits in (with_part, plain)]
+                    records += [
                         ExchangeRow(
                             target=target,
                             part=name,
@@ -184,12 +184,12 @@ class ExchangeUnits:
                             donor=int(donors[i]),
                             control=int(controls[i]),
                             rise=float(rise[j]),
-                            taken=bool(taken[0][j]),
-                            taken_control=bool(taken[1][j]),
+                            taken=bool(predicted[0][j]),
+                            taken_control=bool(predicted[1][j]),
                         )
                         for j, i in enumerate(some.tolist())
                     ]
-        return found
+        return records
 
     def draw_pairs(self, number: int) -> tuple[Rows, Rows, Rows]:
         """Draw images of other classes, in turn of each, a donor of the class and a control donor for each; rows

@@ -115,7 +115,7 @@ class Attribution:
             OutOfMemory: memory is short for a single image.
         """
         try:
-            found = explain(batch, torch.as_tensor(self.targets[rows]))
+            relevance = explain(batch, torch.as_tensor(self.targets[rows]))
         except (OutOfMemory, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -137,12 +137,12 @@ class Attribution:
             else:
                 facts[rows[0]] = {"skipped": str(error)}
             return
-        if reason := reason_unusable(found, self.side):
+        if reason := reason_unusable(relevance, self.side):
             facts |= {row: {"skipped": reason} for row in rows} if len(rows) == 1 else {}
             for row, image in zip(rows, batch, strict=True) if len(rows) > 1 else ():
                 yield from self._explain_batch(explain, [row], image[None], facts)
         else:
-            yield rows, found
+            yield rows, relevance
 
 
 @contextmanager
@@ -160,10 +160,10 @@ def open_explainer(classifier: Classifier, settings: AuditSettings, side: int, m
             yield explain
 
 
-def reason_unusable(found: Relevance | Observation, side: int) -> str:
+def reason_unusable(relevance: Relevance | Observation, side: int) -> str:
     """Return the reason why the results of a batch cannot be stored; empty where they can."""
-    arrays = arrays_of(found)
-    middle = getattr(found, "middle", None)
+    arrays = arrays_of(relevance)
+    middle = getattr(relevance, "middle", None)
     if not all(np.isfinite(values).all() for values in (*arrays.values(), *(() if middle is None else (middle,)))):
         return "the model answers with numbers that are not finite"
     if "maps" in arrays and arrays["maps"].shape[1] < side:
@@ -171,42 +171,42 @@ def reason_unusable(found: Relevance | Observation, side: int) -> str:
     return ""
 
 
-def arrays_of(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
+def arrays_of(relevance: Relevance | Observation) -> dict[str, NDArray[Any]]:
     """Collect the arrays to store for every image: name -> (B, ...).
 
     Maps are divided by their largest absolute value, so that float16 keeps three digits of every map.
     """
-    kept = {"features": found.features, "logits": found.logits}
-    if isinstance(found, Observation):
-        return kept
-    largest = np.abs(found.maps).max((1, 2), keepdims=True)
-    shares = (found.maps / np.where(largest > 0, largest, 1)).astype(np.float16)
-    kept |= {"head": found.head, "maps": shares, "concepts": found.concepts}
-    return kept if found.channels is None else kept | {"channels": found.channels}
+    arrays = {"features": relevance.features, "logits": relevance.logits}
+    if isinstance(relevance, Observation):
+        return arrays
+    largest = np.abs(relevance.maps).max((1, 2), keepdims=True)
+    shares = (relevance.maps / np.where(largest > 0, largest, 1)).astype(np.float16)
+    arrays |= {"head": relevance.head, "maps": shares, "concepts": relevance.concepts}
+    return arrays if relevance.channels is None else arrays | {"channels": relevance.channels}
 
 
-def arrays_to_store(found: Relevance | Observation, parts: bool) -> dict[str, NDArray[Any]]:
+def arrays_to_store(relevance: Relevance | Observation, parts: bool) -> dict[str, NDArray[Any]]:
     """Collect the arrays of `arrays_of`, and the parts of the maps if requested and a middle layer was recorded."""
-    if isinstance(found, Observation) or found.middle is None or not parts:
-        return arrays_of(found)
-    return arrays_of(found) | parts_of(found.maps, found.middle)
+    if isinstance(relevance, Observation) or relevance.middle is None or not parts:
+        return arrays_of(relevance)
+    return arrays_of(relevance) | parts_of(relevance.maps, relevance.middle)
 
 
-def facts_of(found: Relevance | Observation) -> list[dict[str, Any]]:
+def facts_of(relevance: Relevance | Observation) -> list[dict[str, Any]]:
     """Collect the columns of the image table, one dictionary per image."""
-    columns = {"predicted": found.prediction}
-    if isinstance(found, Relevance):
+    columns = {"predicted": relevance.prediction}
+    if isinstance(relevance, Relevance):
         columns |= {
-            "target": found.targets,
-            "score": found.score,
-            "centred": found.centred,
-            "loss": found.loss,
-            "total": found.total,
-            "residual": found.residual,
-            "absorbed": found.absorbed,
-            "noise": found.noise,
+            "target": relevance.targets,
+            "score": relevance.score,
+            "centred": relevance.centred,
+            "loss": relevance.loss,
+            "total": relevance.total,
+            "residual": relevance.residual,
+            "absorbed": relevance.absorbed,
+            "noise": relevance.noise,
         }
-    return [{name: values[i].item() for name, values in columns.items()} for i in range(len(found.logits))]
+    return [{name: values[i].item() for name, values in columns.items()} for i in range(len(relevance.logits))]
 
 
 FACTS: dict[str, Any] = {
@@ -237,9 +237,9 @@ def _fact_columns(unit: range, facts: dict[int, dict[str, Any]]) -> dict[str, li
     return {"row": list(unit)} | {name: [row[name] for row in rows] for name in FACTS}
 
 
-def _copy_rows(blocks: dict[str, Any], found: dict[str, NDArray[Any]], rows: Sequence[int], unit: range) -> None:
+def _copy_rows(blocks: dict[str, Any], arrays: dict[str, NDArray[Any]], rows: Sequence[int], unit: range) -> None:
     """Copy the arrays of a batch into those of its unit."""
-    for name, values in found.items():
+    for name, values in arrays.items():
         if name not in blocks:
             blocks[name] = np.zeros((len(unit), *values.shape[1:]), values.dtype)
         blocks[name][np.asarray(rows) - unit.start] = values
@@ -259,15 +259,15 @@ def middle_layer(attribution: Attribution, rows: range) -> str:
     classifier = attribution._classifier()
     for _, batch in attribution.first_batches(rows, {}):
         with suppress(InputRefused), evaluation_mode(classifier.module) as module, torch.no_grad():
-            found = hooks.middle_layer(module, partial(classifier.logits, batch[:1]))
-            if not found and (attribution.settings.parts or "channels" in attribution.settings.metric):
+            layer = hooks.middle_layer(module, partial(classifier.logits, batch[:1]))
+            if not layer and (attribution.settings.parts or "channels" in attribution.settings.metric):
                 raise UsageError(
                     "no middle layer",
                     got="a network without convolutions",
                     rule="parts and channels are seen by a convolution",
                     remedy="Audit whole maps: --no-parts, --metric euclidean.",
                 )
-            return found
+            return layer
     return ""  # no usable image: `probe` raises the error
 
 

@@ -40,12 +40,12 @@ def activation_bytes(classifier: Classifier, image: Tensor) -> int:
     Raises:
         InputRefused: the model fails on the image.
     """
-    counted = image.numel() * image.element_size()
+    total = image.numel() * image.element_size()
 
-    def count(layer: nn.Module, given: object, answer: object) -> None:
-        nonlocal counted
+    def count(layer: nn.Module, inputs: object, answer: object) -> None:
+        nonlocal total
         if isinstance(answer, Tensor):
-            counted += answer.numel() * answer.element_size()
+            total += answer.numel() * answer.element_size()
 
     layers = [layer for layer in classifier.module.modules() if next(layer.children(), None) is None]
     handles = [layer.register_forward_hook(count) for layer in layers]
@@ -55,7 +55,7 @@ def activation_bytes(classifier: Classifier, image: Tensor) -> int:
     finally:
         for handle in handles:
             handle.remove()
-    return counted
+    return total
 
 
 def first_image(corpus: Corpus, classifier: Classifier, most: int) -> Tensor | None:

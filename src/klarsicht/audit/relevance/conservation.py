@@ -252,12 +252,12 @@ def _junctions(root: Any, balance: RelevanceBalance) -> list[_Junction]:
 
 def _iterate_nodes(root: Any) -> Iterator[Any]:
     """Iterate over all nodes of the autograd graph below `root`, each once."""
-    seen, stack = {root}, [root]
+    visited_nodes, stack = {root}, [root]
     while stack:
         node = stack.pop()
         yield node
-        fresh = {child for child, _ in node.next_functions if child is not None} - seen
-        seen |= fresh
+        fresh = {child for child, _ in node.next_functions if child is not None} - visited_nodes
+        visited_nodes |= fresh
         stack += fresh
 
 

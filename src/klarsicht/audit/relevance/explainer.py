@@ -123,12 +123,11 @@ class Relevance:
 
     def _repr_html_(self) -> str:
         header = ("image", "class", "logit", "relevance")
-        shown = range(min(len(self.maps), NOTEBOOK_IMAGES))
+        rows = range(min(len(self.maps), NOTEBOOK_IMAGES))
         maps = [
-            notebook.pictures([png_bytes(diverging_colours(resize_bilinear(self.maps[i], (96, 96))))], 96)
-            for i in shown
+            notebook.pictures([png_bytes(diverging_colours(resize_bilinear(self.maps[i], (96, 96))))], 96) for i in rows
         ]
-        return notebook.table(header, ((i, int(self.targets[i]), f"{self.score[i]:.2f}", maps[i]) for i in shown))
+        return notebook.table(header, ((i, int(self.targets[i]), f"{self.score[i]:.2f}", maps[i]) for i in rows))
 
     @property
     def conserving(self) -> bool | None:
@@ -319,7 +318,7 @@ class Explainer:
         """Plan the rules at the first batch, after checking that they leave the logits unchanged."""
         if self._plan is None:
             with torch.no_grad():
-                with find_norms_to_merge() as found:
+                with find_norms_to_merge() as norms:
                     plain = self.classifier.logits(x[:1])
                 with find_norms_to_merge():  # without a mode, torch computes attention in another order
                     again = self.classifier.logits(x[:1])
@@ -331,8 +330,8 @@ class Explainer:
                         remedy="Write dropout as a module, or give it training=self.training",
                     )
             if self.method == AUTO:
-                self.method = "GammaAttention" if computes_attention(found.functions) else "EpsilonPlusFlat"
-            plan = RulePlan(composite(self.method, self.classifier.pixel_bounds), self._path, found.norms)
+                self.method = "GammaAttention" if computes_attention(norms.functions) else "EpsilonPlusFlat"
+            plan = RulePlan(composite(self.method, self.classifier.pixel_bounds), self._path, norms.norms)
             with RuleMode(plan, Recorder(1)):
                 _check_same_logits(plain, self.classifier.logits(x[:1]).detach())
             self._plan = plan
@@ -415,7 +414,7 @@ class _ForwardPass:
         return at_x, at_late, at_middle[0] if at_middle else None
 
 
-def _check_same_logits(plain: Tensor, canonised: Tensor) -> None:
+def _check_same_logits(plain: Tensor, other: Tensor) -> None:
     """Check that the rules left the logits unchanged.
 
     Raises:
@@ -424,11 +423,11 @@ def _check_same_logits(plain: Tensor, canonised: Tensor) -> None:
     """
     if not plain.isfinite().all():
         raise InputRefused("the model answers with logits that are no numbers", got="nan or inf")
-    apart = float((plain - canonised).abs().max() / plain.abs().max().clamp(min=1e-30))
-    if not apart < 1e-3:
+    difference = float((plain - other).abs().max() / plain.abs().max().clamp(min=1e-30))
+    if not difference < 1e-3:
         raise ModelError(
             "the network computes something else under relevance rules",
-            got=f"logits that differ by {apart:.2g} of the largest",
+            got=f"logits that differ by {difference:.2g} of the largest",
             rule="functions that change a tensor in place must return it",
             remedy="Use a gradient method or head relevance",
         )

@@ -50,10 +50,10 @@ def _first_or(call: FunctionCall, rule: Rule, convolution: bool) -> Rule:
 
 
 def _affine(
-    function: Function, *geometry: Any, **named: Any
+    function: Function, *geometry: Any, **keywords: Any
 ) -> Callable[[Tensor, Tensor | None, Tensor | None], Tensor]:
     def affine(x: Tensor, W: Tensor | None, b: Tensor | None) -> Tensor:
-        result: Tensor = function(x, W, b, *geometry, **named)
+        result: Tensor = function(x, W, b, *geometry, **keywords)
         return result
 
     return affine
@@ -65,9 +65,9 @@ def _linear(call: FunctionCall, input: Tensor, weight: Tensor, bias: Tensor | No
 
 
 def _convolution(
-    call: FunctionCall, input: Tensor, weight: Tensor, bias: Tensor | None = None, *geometry: Any, **named: Any
+    call: FunctionCall, input: Tensor, weight: Tensor, bias: Tensor | None = None, *geometry: Any, **keywords: Any
 ) -> Tensor:
-    affine = _affine(call.function, *geometry, **named)
+    affine = _affine(call.function, *geometry, **keywords)
     rule = _first_or(call, call.state.plan.composite.convolution, convolution=True)
     return call.layer(affine, input, weight, bias, 1, rule)
 
@@ -322,11 +322,11 @@ def _multi_head_attention(
     """Propagate through torch's multi-head attention as `_attention` does; tensors are (tokens, B, channels)."""
     held = (query.detach(), key.detach(), value.detach(), embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias)
     rest = (bias_k, bias_v, add_zero_attn, dropout_p, out_proj_weight, out_proj_bias)
-    _, found = functional.multi_head_attention_forward(
+    _, weights = functional.multi_head_attention_forward(
         *held, *rest, **{**kwargs, "need_weights": True, "average_attn_weights": False}
     )
-    assert found is not None
-    attention: Tensor = found
+    assert weights is not None
+    attention: Tensor = weights
     E, recorder, composite = embed_dim_to_check, call.state.recorder, call.state.plan.composite
 
     def project(part: int, name: str, x: Tensor) -> Tensor:
@@ -392,11 +392,11 @@ def _masked_fill(call: FunctionCall, input: Tensor, mask: Tensor, value: Any) ->
 
 def find_functions(names: str) -> list[Function]:
     """Look up functions by name in torch, torch.Tensor and torch.nn.functional, with their in-place forms."""
-    found = []
+    functions = []
     for name in names.split():
         for home in (torch, Tensor, functional):
-            found += [f for form in (name, f"{name}_") if callable(f := getattr(home, form, None))]
-    return found
+            functions += [f for form in (name, f"{name}_") if callable(f := getattr(home, form, None))]
+    return functions
 
 
 LAYER_FUNCTIONS: Final = frozenset(

@@ -131,13 +131,13 @@ class BatchReader:
                 yield from self._prepare(group)
             return
         with ThreadPoolExecutor(self.readers, "reader", torch.set_num_threads, (self.threads,)) as pool:
-            waiting: deque[Future[list[Prepared]]] = deque()
+            queue: deque[Future[list[Prepared]]] = deque()
             for group in groups:
-                waiting.append(pool.submit(self._prepare, group))
-                if len(waiting) > IMAGES_AHEAD * self.readers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
+                queue.append(pool.submit(self._prepare, group))
+                if len(queue) > IMAGES_AHEAD * self.readers:
+                    yield from queue.popleft().result()
+            while queue:
+                yield from queue.popleft().result()
 
     def _prepare(self, rows: list[int]) -> list[Prepared]:
         """Decode and transform the image of some rows: row, model input or error, and notes of the picture.
@@ -163,13 +163,13 @@ def read_ahead(items: Iterable[T], count: int, threads: int = 1) -> Iterator[T]:
     Args:
         threads: threads of torch inside the thread.
     """
-    made: queue.Queue[tuple[str, Any]] = queue.Queue(count)
+    buffer: queue.Queue[tuple[str, Any]] = queue.Queue(count)
     ended = threading.Event()
 
     def hand_over(kind: str, value: Any) -> None:
         while not ended.is_set():
             with suppress(queue.Full):
-                made.put((kind, value), timeout=0.1)
+                buffer.put((kind, value), timeout=0.1)
                 return
 
     def make() -> None:
@@ -186,7 +186,7 @@ def read_ahead(items: Iterable[T], count: int, threads: int = 1) -> Iterator[T]:
     thread = threading.Thread(target=make, daemon=True, name="images")
     thread.start()
     try:
-        while (got := made.get())[0] == "item":
+        while (got := buffer.get())[0] == "item":
             yield got[1]
         if got[0] == "error":
             raise got[1]

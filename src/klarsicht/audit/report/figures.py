@@ -65,12 +65,12 @@ class Illustrator:
         and the marker that lists the pictures."""
         self.store.discard_step(VIEWS)
         suspects = [entry for entry in entries if entry.rows]
-        shown = suspects[:CLASSES_ILLUSTRATED]
+        first = suspects[:CLASSES_ILLUSTRATED]
         beyond = suspects[CLASSES_ILLUSTRATED:] if self.store.has_array("maps") else []  # else each would be explained
         noted = [entry for entry in beyond if is_noted(entry)]
         drawings = [
-            self._make_drawing(entry) if i < len(shown) else self._small_drawing(entry)
-            for i, entry in enumerate(track([*shown, *noted], len(shown) + len(noted), "pictures"))
+            self._make_drawing(entry) if i < len(first) else self._small_drawing(entry)
+            for i, entry in enumerate(track([*first, *noted], len(first) + len(noted), "pictures"))
         ]
         absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
         if absorbed:
@@ -136,17 +136,17 @@ class Illustrator:
             for row, picture in decode_rows(self.corpus, rows.tolist()):
                 if not isinstance(picture, ImageError):
                     image = self.classifier.image(picture)
-                    seen = self._denormalise(image)
+                    levels = self._denormalise(image)
                     relevance, absorbed[row] = map_of(row, image)
-                    drawn = seen if relevance is None else overlay(seen, relevance)
+                    pixels = levels if relevance is None else overlay(levels, relevance)
                     if row in entry.masks:
-                        drawn = outline_mask(drawn, np.isin(self.store.array("parts")[row], entry.masks[row]))
+                        pixels = outline_mask(pixels, np.isin(self.store.array("parts")[row], entry.masks[row]))
                     name = picture_name(entry.target, row)
                     if small:
-                        written |= self.store.write_unit_file(f"{name}{SMALL}.jpg", encode_small(drawn))
+                        written |= self.store.write_unit_file(f"{name}{SMALL}.jpg", encode_small(pixels))
                         continue
-                    written |= self.store.write_unit_file(f"{name}.jpg", encode_jpeg(seen))
-                    written |= self.store.write_unit_file(f"{name}-relevance.jpg", encode_jpeg(drawn))
+                    written |= self.store.write_unit_file(f"{name}.jpg", encode_jpeg(levels))
+                    written |= self.store.write_unit_file(f"{name}-relevance.jpg", encode_jpeg(pixels))
         return absorbed, written
 
     def _denormalise(self, image: Tensor) -> NDArray[np.uint8]:
@@ -235,14 +235,14 @@ def pick_at_random(positions: NDArray[Any], count: int, rng: np.random.Generator
 
 
 def denormalise(
-    image: Tensor, ends: tuple[tuple[float, ...], tuple[float, ...]], shown: tuple[int, ...] = (),
+    image: Tensor, ends: tuple[tuple[float, ...], tuple[float, ...]], channels: tuple[int, ...] = (),
     order: tuple[int, ...] = (),
 ) -> NDArray[np.uint8]:  # fmt: skip
     """Undo the normalisation of a model input (C, H, W); return uint8 (H, W, 3).
 
     Args:
         ends: model inputs of black and white, C numbers each.
-        shown: the channels that are shown, see ground.pictures.array_images.show_channels.
+        channels: the channels that are shown, see ground.pictures.array_images.show_channels.
         order: the channels that hold red, green and blue, see Classifier.channel_order.
     """
     black, white = (torch.tensor(end)[:, None, None] for end in ends)
@@ -251,7 +251,7 @@ def denormalise(
     span = white - black
     x = (image.cpu() - black) / torch.where(span.abs() < 1e-6, 1e-6, span)
     pixels = (x[list(order)] if order else x).clamp(0, 1).permute(1, 2, 0).numpy()
-    return show_channels(to_uint8(pixels), shown)
+    return show_channels(to_uint8(pixels), channels)
 
 
 def outline_mask(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

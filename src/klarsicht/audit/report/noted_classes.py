@@ -49,30 +49,30 @@ def is_noted(entry: Entry) -> bool:
 
 
 def list_noted_classes(
-    store: RunStore, ranking: Ranking, quantified: Quantification | None, shown: Collection[int]
+    store: RunStore, ranking: Ranking, quantification: Quantification | None, targets: Collection[int]
 ) -> list[NotedClass]:
-    """List the noted classes but those of the outputs `shown`, in the order of the quantification, then of the ranking.
+    """List the noted classes but those of the outputs `targets`, in the order of the quantification, then the ranking.
 
     Members are those that a person decided, else those of the detection, else those of the cluster.
     """
     keys = store.texts("corpus", "key")
     entries = {entry.target: entry for entry in ranking}
-    found: dict[int, NotedClass] = {}
-    for verdict in quantified or ():
+    noted_classes: dict[int, NotedClass] = {}
+    for verdict in quantification or ():
         if verdict.needs_review:
             decided = entries.get(verdict.target)
             rows = _decided_rows(decided) or verdict.rows
             words = decided.decision if decided else ""
-            found[verdict.target] = _make_noted_class(
+            noted_classes[verdict.target] = _make_noted_class(
                 verdict.name, verdict.target, verdict.verdict, verdict.n, words, rows, keys
             )
     for entry in ranking:
-        if is_noted(entry) and entry.target not in found:
+        if is_noted(entry) and entry.target not in noted_classes:
             rows = _decided_rows(entry) or entry.rows
-            found[entry.target] = _make_noted_class(
+            noted_classes[entry.target] = _make_noted_class(
                 entry.name, entry.target, entry.verdict, entry.n, entry.decision, rows, keys
             )
-    others = [noted for target, noted in found.items() if target not in shown]
+    others = [noted for target, noted in noted_classes.items() if target not in targets]
     text = sum(len(name) + 1 for noted in others for name in noted.members)
     return add_small_pictures(others, read_small_pictures(store), MAX_LISTED_BYTES - text)
 
@@ -134,11 +134,11 @@ def add_small_pictures(
     the first classes."""
     mine = [pictures.get(noted.target, [])[:SMALL_DRAWN] for noted in classes]
     for count in range(SMALL_DRAWN, 0, -1):
-        chosen = [some[:count] for some in mine]
-        if sum(len(uri) for some in chosen for _, uri in some) <= most:
+        pictures_of_class = [some[:count] for some in mine]
+        if sum(len(uri) for some in pictures_of_class for _, uri in some) <= most:
             break
     left, added = most, []
-    for noted, some in zip(classes, chosen, strict=True):
+    for noted, some in zip(classes, pictures_of_class, strict=True):
         left -= sum(len(uri) for _, uri in some)
         added.append(replace(noted, pictures=tuple(some)) if left >= 0 else noted)
     return added

@@ -101,14 +101,14 @@ def write_report(run: str | Path | RunStore) -> Path:
 
 def template_values(store: RunStore) -> dict[str, Any]:
     """Collect the values of the template."""
-    manifest, found = store.manifest, ranking.read_ranking(store)
+    manifest, entries = store.manifest, ranking.read_ranking(store)
     script = (files("klarsicht.audit") / "templates" / SCRIPT).read_text("utf-8")
     settings = manifest["settings"]
     images = store.table("images", "attribution", TOLD_COLUMNS)
-    quantified = verdicts.read_verdicts(store) if verdicts.is_quantified(store) else None
-    findings, views = artifact_views(store), cluster_views(store, found)
+    quantification = verdicts.read_verdicts(store) if verdicts.is_quantified(store) else None
+    findings, views = artifact_views(store), cluster_views(store, entries)
     shown = {one.verdict.target for one in findings} | {view.entry.target for view in views}
-    noted = list_noted_classes(store, found, quantified, shown)
+    noted = list_noted_classes(store, entries, quantification, shown)
     return {
         "title": settings["model"],
         "script": Markup(script),
@@ -120,7 +120,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "version": manifest["klarsicht"],
         "created": manifest["created"][:16].replace("T", " "),
         "notes": notes(store, images),
-        "quantified": quantified,
+        "quantified": quantification,
         "describe_sign": describe_sign,
         "format_p": format_p,
         "setting": SETTING,
@@ -132,13 +132,13 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "sufficiency": sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None,
         "power": power_lines(store),
         "copies": read_copies(store),
-        "followed": any(entry.effect is not None for entry in found),
+        "followed": any(entry.effect is not None for entry in entries),
         "screened": screening_sentences(store, settings["target"]),
-        "beside": found.beside,
+        "beside": entries.beside,
         "shown": RANKED,
-        "ranking": list(found),
+        "ranking": list(entries),
         "views": views,
-        "decided": found.decided,
+        "decided": entries.decided,
         "conserving": not exceeds_absorbed_bound(absorbed_share(manifest, images)),
         "overlay": manifest.get("overlay", "relevance overlaid"),
         "skipped": list_skipped(store, images),
@@ -172,12 +172,12 @@ def artifact_views(store: RunStore) -> list[ArtifactView]:
         files = ((r["path"], store.read_unit_file(r["picture"], EVIDENCE)) for r in mine)
         return tuple((path, data_uri(content, "image/jpeg")) for path, content in files)
 
-    found: Quantification = verdicts.read_verdicts(store)
-    drawn = {r["target"] for r in records if not is_small(r["picture"])}
+    quantification: Quantification = verdicts.read_verdicts(store)
+    targets = {r["target"] for r in records if not is_small(r["picture"])}
     return [
         ArtifactView(one, i, pictures(one.target, i, True), pictures(one.target, i, False))
-        for verdict in found
-        if verdict.target in drawn and verdict.needs_review
+        for verdict in quantification
+        if verdict.target in targets and verdict.needs_review
         for i, one in enumerate(verdict.artifacts, 1)
     ]
 
@@ -195,19 +195,19 @@ def profile_views(store: RunStore) -> list[ProfileView]:
     """Collect the classes whose parts are drawn; empty where `audit shortcuts` was not run."""
     if not (sufficiency.is_measured(store) and store.has_table(PROFILES) and store.is_finished(PROFILES)):
         return []
-    drawn: dict[int, list[PartPictureRow]] = {}
+    pictures_of: dict[int, list[PartPictureRow]] = {}
     rows: list[PartPictureRow] = store.table(PROFILES).to_pylist()
     for record in rows:
-        drawn.setdefault(record["target"], []).append(record)
+        pictures_of.setdefault(record["target"], []).append(record)
 
     def pictures(records: list[PartPictureRow]) -> tuple[tuple[str, str], ...]:
         files = ((one["part"], store.read_unit_file(one["picture"], PROFILES)) for one in records)
         return tuple((part, data_uri(content, "image/jpeg")) for part, content in files)
 
     return [
-        ProfileView(profile, drawn[profile.target][0]["path"], pictures(drawn[profile.target]))
+        ProfileView(profile, pictures_of[profile.target][0]["path"], pictures(pictures_of[profile.target]))
         for profile in sufficiency.read_sufficiency(store)
-        if profile.target in drawn
+        if profile.target in pictures_of
     ]
 
 
@@ -229,9 +229,9 @@ def read_copies(store: RunStore) -> CopiesView | None:
     """Read the copies that `audit duplicates` found, with thumbnails of the first groups; None where it was not run."""
     if not store.has_file(COPIES_FILE):
         return None
-    found = store.read_json(COPIES_FILE)
-    shown = found["groups"][:COPIES_SHOWN]
-    rows = sorted({row for group in shown for row in group["rows"][:COPIES_IN_ROW]})
+    record = store.read_json(COPIES_FILE)
+    groups = record["groups"][:COPIES_SHOWN]
+    rows = sorted({row for group in groups for row in group["rows"][:COPIES_IN_ROW]})
     thumbnails = store.array("thumbnails")[np.array(rows, np.int64)]
     uri = {row: data_uri(png_bytes(pixels)) for row, pixels in zip(rows, thumbnails, strict=True)}
 
@@ -239,7 +239,7 @@ def read_copies(store: RunStore) -> CopiesView | None:
         each = zip(group["rows"], group["paths"], group["labels"], group["splits"], strict=True)
         return [(path, label, split, uri[row]) for row, path, label, split in each if row in uri]
 
-    return CopiesView(found["told"], tuple(group | {"images": images(group)} for group in shown))
+    return CopiesView(record["told"], tuple(group | {"images": images(group)} for group in groups))
 
 
 def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
@@ -256,31 +256,31 @@ def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
 
 def _describe_target(settings: dict[str, Any]) -> str:
     target = settings["target"]
-    told = {
+    sentences = {
         "label": "each class on its own images",
         "predicted": "each class on the images predicted as it",
         "all": "every class screened over the whole corpus",
     }
-    return told.get(target, f"the whole corpus screened for {target}") + ", by " + " and ".join(settings["metric"])
+    return sentences.get(target, f"the whole corpus screened for {target}") + ", by " + " and ".join(settings["metric"])
 
 
 def notes(store: RunStore, images: Any) -> list[str]:
     """Collect the caveats that a reader must know to interpret the numbers."""
-    told = [] if store.keeps_checksums else [UNVERIFIED]
-    told += [f"The model: {note}." for note in store.manifest.get("model_notes", ())]
+    sentences = [] if store.keeps_checksums else [UNVERIFIED]
+    sentences += [f"The model: {note}." for note in store.manifest.get("model_notes", ())]
     if known := store.manifest.get("array_form"):
-        told.append(
+        sentences.append(
             f"Images are arrays: {ArrayForm.from_json(known)}. Relevance and predictions are of these numbers; "
             "detectors, interventions and pictures have 256 levels between."
         )
     if "order" in store.manifest and (order := Order.from_json(store.manifest["order"])).doubtful:
-        told.append(order.describe(store.manifest["names"]))
+        sentences.append(order.describe(store.manifest["names"]))
     if counts_own_logits(store.manifest):
-        told.append(OWN_LOGITS)
+        sentences.append(OWN_LOGITS)
     keys = store.texts("corpus", "key")
     count = count_images(keys)
     if count < len(keys):
-        told.append(
+        sentences.append(
             f"{count} images have {len(keys)} labels: each class is audited on the images that carry it, and "
             "compared with images that do not."
         )
@@ -288,20 +288,20 @@ def notes(store: RunStore, images: Any) -> list[str]:
     of_images = dict(zip(keys, named, strict=True)).values() if any(named) else ()
     sources = [source for source in of_images if source]
     if len(set(sources)) < len(sources):
-        told.append(
+        sentences.append(
             f"{len(sources)} images come from {len(set(sources))} sources: each is compared with the median of its "
             "own source, and images of one source are never neighbours."
         )
     share = absorbed_share(store.manifest, images)
     if share is not None and exceeds_absorbed_bound(share):
-        told.append(
+        sentences.append(
             f"The network does not conserve: biases and stabilisers absorb {share:.1%} of the relevance before it "
             "reaches the pixels. Trust the ranking by head relevance (metric concept); pixel maps are hints only."
         )
-    told += image_notes(store, images)
+    sentences += image_notes(store, images)
     if left := {keys[row] for row, _ in rows_with_text(images, "skipped")}:
-        told.append(f"{len(left)} of {count} images could not be used.")
-    return told
+        sentences.append(f"{len(left)} of {count} images could not be used.")
+    return sentences
 
 
 def count_images(keys: Texts) -> int:
@@ -350,13 +350,13 @@ def exceeds_absorbed_bound(share: float | None) -> bool:
 def list_skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
     """List (item, reason) of every image and class that was left out."""
     paths = store.texts("corpus", "path")
-    lost = [(paths[row], why) for row, why in rows_with_text(images, "skipped")]
-    lost = list(dict.fromkeys(lost))  # an image of several labels is named once
+    skipped_images = [(paths[row], why) for row, why in rows_with_text(images, "skipped")]
+    skipped_images = list(dict.fromkeys(skipped_images))  # an image of several labels is named once
     for metric in store.manifest["settings"]["metric"]:
         records = store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()
         for why in ("skipped", "aside"):
-            lost += [(f"class {r['class']} ({metric})", r[why]) for r in records if r[why]]
-    return lost + [tuple(note) for note in store.manifest.get("left_out", [])]
+            skipped_images += [(f"class {r['class']} ({metric})", r[why]) for r in records if r[why]]
+    return skipped_images + [tuple(note) for note in store.manifest.get("left_out", [])]
 
 
 def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
@@ -381,13 +381,13 @@ def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
     return lines + [(f"version of {name}", value) for name, value in manifest["libraries"].items()]
 
 
-def cluster_views(store: RunStore, found: Ranking) -> list[ClusterView]:
+def cluster_views(store: RunStore, ranking: Ranking) -> list[ClusterView]:
     """Collect the illustrated suspects, in the order of the ranking."""
     if not (store.has_table(VIEWS) and store.is_finished(VIEWS)):
         return []
     rows: list[ViewRow] = store.table(VIEWS).to_pylist()
     records = [row for row in rows if not is_small(row["picture"])]
-    shown = [entry for entry in found if any(r["target"] == entry.target for r in records)]
+    shown = [entry for entry in ranking if any(r["target"] == entry.target for r in records)]
     return [_cluster_view(store, entry, [r for r in records if r["target"] == entry.target]) for entry in shown]
 
 

@@ -99,14 +99,14 @@ class CheckedPicture:
         """Say in words what was found."""
         if self.why:
             return f"not checked: {self.why}"
-        told = [_describe(one) for one in self.carried] or ["no known artifact"]
+        sentences = [_describe(one) for one in self.carried] or ["no known artifact"]
         if self.uncompared:
-            told.append(f"not compared with the artifact of {self.predicted}")
+            sentences.append(f"not compared with the artifact of {self.predicted}")
         if self.shown < LITTLE:
-            told.append(f"only {self.shown:.1%} of the picture is shown to the model")
+            sentences.append(f"only {self.shown:.1%} of the picture is shown to the model")
         if self.filled < LITTLE:
-            told.append(f"the picture fills only {self.filled:.1%} of what the model is shown")
-        return "; ".join(told)
+            sentences.append(f"the picture fills only {self.filled:.1%} of what the model is shown")
+        return "; ".join(sentences)
 
     def to_json(self) -> dict[str, Any]:
         artifacts = [{"class": one.name} | asdict(one) for one in self.artifacts]
@@ -147,11 +147,11 @@ class CheckedPictures:
     @property
     def limits(self) -> str:
         """Artifacts that the pictures were compared with, in words."""
-        told = f"compared with the artifacts of {', '.join(self.known)}" if self.known else "the run knows no artifact"
+        words = f"compared with the artifacts of {', '.join(self.known)}" if self.known else "the run knows no artifact"
         more = (
             f"; not with those of {', '.join(self.unknown)}, known only by what a group shares" if self.unknown else ""
         )
-        return " ".join([f"{told}{more}; either claim at {self.level:g}.", *filter(None, self._unreachable)])
+        return " ".join([f"{words}{more}; either claim at {self.level:g}.", *filter(None, self._unreachable)])
 
     @property
     def _unreachable(self) -> tuple[str, str]:
@@ -186,8 +186,8 @@ class CheckedPictures:
 
 
 def _describe(one: CarriedArtifact) -> str:
-    told = f"{describe_sign(one.sign)} of {one.name} (p {format_p(one.p)})"
+    sentence = f"{describe_sign(one.sign)} of {one.name} (p {format_p(one.p)})"
     if one.drop is None:
-        return f"{told}, {NO_WAY_OUT}"
+        return f"{sentence}, {NO_WAY_OUT}"
     effect = f"without it the logit of {one.name} changes by {-one.drop:+.2f}, and {one.without} is predicted"
-    return f"{told}: {effect}{'' if one.rests else f', no more than elsewhere, or below {FLOOR:g}'}"
+    return f"{sentence}: {effect}{'' if one.rests else f', no more than elsewhere, or below {FLOOR:g}'}"

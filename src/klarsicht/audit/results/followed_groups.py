@@ -20,13 +20,13 @@ from klarsicht.numerics.statistics import conformal
 
 
 def mark_followed_groups(
-    found: Quantification, clusters: Sequence[FollowedRow], paths: Sequence[str]
+    verdicts: Quantification, clusters: Sequence[FollowedRow], paths: Sequence[str]
 ) -> Quantification:
     """Set the verdict of a followed group on classes without a detection, where `select_followed_groups` selects the
     cluster.
 
     Args:
-        found: the verdicts by detectors.
+        verdicts: the verdicts by detectors.
         clusters: rows of the table `followed`; a class without one was left, for nothing in it rises.
         paths: of all images of the run.
 
@@ -34,14 +34,14 @@ def mark_followed_groups(
         the verdicts; of marked classes, the members are those of the cluster.
     """
     of_class = {row["target"]: row for row in clusters}
-    selected = select_followed_groups([of_class.get(verdict.target) for verdict in found], found.level)
+    selected = select_followed_groups([of_class.get(verdict.target) for verdict in verdicts], verdicts.level)
     marked = [
         replace(verdict, followed=True, rows=tuple(row["rows"]), members=tuple(paths[i] for i in row["rows"]))
         if row is not None and not verdict.artifactual
         else verdict
-        for verdict, row in zip(found, selected, strict=True)
+        for verdict, row in zip(verdicts, selected, strict=True)
     ]
-    return replace(found, verdicts=order_verdicts(marked))
+    return replace(verdicts, verdicts=order_verdicts(marked))
 
 
 def select_followed_groups(clusters: Sequence[FollowedRow | None], level: float) -> list[FollowedRow | None]:

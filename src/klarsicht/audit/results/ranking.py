@@ -413,12 +413,12 @@ def plain_suspects(store: RunStore) -> list[SuspectRow]:
     return found
 
 
-def order_by_verdict(entries: Sequence[Entry], found: Quantification) -> Ranking:
+def order_by_verdict(entries: Sequence[Entry], verdicts: Quantification) -> Ranking:
     """Return the ranking of entries with their verdicts: poisoned classes first, then artifactual ones and followed
     groups, each kind in its order."""
-    by_target = {verdict.target: ClassVerdict.of(verdict) for verdict in found}
+    by_target = {verdict.target: ClassVerdict.of(verdict) for verdict in verdicts}
     judged = [replace(entry, judged=by_target.get(entry.target)) for entry in entries]
-    followed = {verdict.target for verdict in found if verdict.followed}
+    followed = {verdict.target for verdict in verdicts if verdict.followed}
     return Ranking(tuple(sorted(judged, key=lambda e: (not e.poisoned, not e.artifactual, e.target not in followed))))
 
 

@@ -42,21 +42,21 @@ class Specificity:
 
     @classmethod
     def of(
-        cls, effect: LogitEffect, tried: RegionEffects, share: float, target: int, names: Sequence[str] | None
+        cls, effect: LogitEffect, searches: RegionEffects, share: float, target: int, names: Sequence[str] | None
     ) -> Specificity:
         """Compute the comparison from the effect of a cluster that holds a share of the images, and the effects of all
         regions."""
-        each = output_effects.search_effects(tried.owner, tried.rises, share)
+        each = output_effects.search_effects(searches.owner, searches.rises, share)
         peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
         runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))
-        shared = ("margin", "margin_low", "margin_high", "uplift", "uplift_control")
+        fields = ("margin", "margin_low", "margin_high", "uplift", "uplift_control")
         return cls(
             runner=runner,
             own=float(each[target]),
             peer=other,
             peer_effect=float(each[peer]),
             ahead=int((each > each[target]).sum()),
-            **{name: getattr(effect, name) for name in shared},
+            **{name: getattr(effect, name) for name in fields},
         )
 
     @classmethod

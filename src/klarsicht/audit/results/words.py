@@ -70,13 +70,14 @@ def describe_sign(sign: str) -> str:
     return SEEN.get(sign.split(" ")[0], sign)
 
 
-def describe_insertion(sign: str, how: str, covered: float | None) -> str:
+def describe_insertion(sign: str, how: str, covered_share: float | None) -> str:
     """Say what was put on images of other classes, and how much of the carriers' difference it is, where known.
 
     Args:
         sign: the detection whose carriers it was taken from.
         how: the way.
-        covered: share of the difference between carriers and others of their class; None where there is none for sure.
+        covered_share: share of the difference between carriers and others of their class; None where there is none for
+            sure.
     """
-    share = "" if covered is None else f": {covered:.0%} of what separates the carriers"
+    share = "" if covered_share is None else f": {covered_share:.0%} of what separates the carriers"
     return f"{PUT_ON.get(how, how)} ({describe_sign(sign)}){share}"

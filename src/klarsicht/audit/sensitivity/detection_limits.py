@@ -24,6 +24,6 @@ def format_percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
 
 
-def format_limit(found: float | None) -> str:
+def format_limit(limit: float | None) -> str:
     """Format a detection limit in percent."""
-    return "not found" if found is None else format_percent(found)
+    return "not found" if limit is None else format_percent(limit)

@@ -81,14 +81,14 @@ class FinetunedUnits:
         )
         assert before.classifier is not None
         after = replace(before, classifier=self.training(before.classifier, task))
-        found = {v.target: v for v in audit_planted(after, tuple(carriers), self.level)}
+        verdicts = {v.target: v for v in audit_planted(after, tuple(carriers), self.level)}
         groups, rates = self.examination.groups, (self.accuracy(before), self.accuracy(after))
         planted = [
-            self.planted_row(index, one, rows, found.get(groups[one.number].target), before, after, rates)
+            self.planted_row(index, one, rows, verdicts.get(groups[one.number].target), before, after, rates)
             for one, rows in carriers.items()
         ]
         spared = sorted(set(self.clean) - {planted_artifact.number for planted_artifact in self.courses[index]})
-        left = [found[groups[number].target] for number in spared if groups[number].target in found]
+        left = [verdicts[groups[number].target] for number in spared if groups[number].target in verdicts]
         return planted + [clean_row(index, verdict, rates) for verdict in left]
 
     def plant(self, kinds: dict[int, str]) -> PlantedUnits:
@@ -106,7 +106,7 @@ class FinetunedUnits:
 
     def carriers(self, index: int) -> Carriers:
         """Draw the training rows that carry each artifact; an artifact with fewer than MIN_CARRIERS is left out."""
-        found: Carriers = {}
+        rows_of: Carriers = {}
         for planted_artifact in self.courses[index]:
             rows = np.setdiff1d(
                 self.examination.drop_repeats(self.examination.groups[planted_artifact.number].rows)[0],
@@ -115,8 +115,8 @@ class FinetunedUnits:
             rng = generator(self.examination.settings.seed, "carriers", index, planted_artifact.number)
             count = round(planted_artifact.prevalence * len(rows))
             if count >= MIN_CARRIERS:
-                found[planted_artifact] = np.sort(rng.permutation(rows)[:count])
-        return found
+                rows_of[planted_artifact] = np.sort(rng.permutation(rows)[:count])
+        return rows_of
 
     @cached_property
     def held_out_rows(self) -> NDArray[np.intp]:
@@ -144,9 +144,9 @@ class FinetunedUnits:
         """Make the row of a planted artifact, of which `rows` of the run carry it; accuracy: before and after."""
         use, was = (self.measure_use(work, artifact) for work in (after, before))
         used = use.rank <= 1 and raises_class(use.shift, use.flips)
-        named = np.array(verdict.rows if verdict else (), np.intp)
-        both = len(np.intersect1d(named, rows))
-        rightly = 2 * both >= len(named) > 0
+        verdict_rows = np.array(verdict.rows if verdict else (), np.intp)
+        both = len(np.intersect1d(verdict_rows, rows))
+        rightly = 2 * both >= len(verdict_rows) > 0
         columns = verdict_columns(verdict) if verdict else NO_VERDICT
         return CourseRow(
             course=course,
@@ -164,7 +164,7 @@ class FinetunedUnits:
             turned=use.flips,
             turned_before=was.flips,
             sign=columns["sign"],
-            f1=2 * both / (len(named) + len(rows)),
+            f1=2 * both / (len(verdict_rows) + len(rows)),
             tried=columns["tried"],
             z=columns["z"],
             p_use=columns["p_use"],
@@ -180,21 +180,21 @@ class FinetunedUnits:
         x = work.input_images(rows)
         rng = [generator(self.examination.settings.seed, "use", int(row)) for row in rows]
         artifact = artifacts.draw_plant(planted_artifact.kind, self.examination.settings.seed)
-        marked = np.stack([plant_on_levels(one, artifact, r) for one, r in zip(x, rng, strict=True)])
+        with_artifact = np.stack([plant_on_levels(one, artifact, r) for one, r in zip(x, rng, strict=True)])
         with predictor(work) as predict:
             scale = work.input_images.pixel_scale
             plain = predict(scale.inputs(x))
-            return compute_effect("planted", plain, predict(scale.inputs(marked)), plain, target)
+            return compute_effect("planted", plain, predict(scale.inputs(with_artifact)), plain, target)
 
 
-def raises_class(rise: float, turned: float) -> bool:
+def raises_class(rise: float, turned_share: float) -> bool:
     """Test whether an artifact raises a class by at least the floor of *poisoned*.
 
     Args:
         rise: increase of the logit.
-        turned: share of images whose prediction changes to the class.
+        turned_share: share of images whose prediction changes to the class.
     """
-    return rise > 0 and (rise >= FLOOR or turned >= FLIPPED)
+    return rise > 0 and (rise >= FLOOR or turned_share >= FLIPPED)
 
 
 def require_trainable(audit: Audit) -> None:
@@ -217,16 +217,16 @@ def require_trainable(audit: Audit) -> None:
     trainable_copy(audit.classifier)
 
 
-def max_planted_classes(classes: int, taken: int) -> int:
-    """Compute how many classes may be planted at once, where `taken` classes are artifactual already.
+def max_planted_classes(classes: int, artifactual: int) -> int:
+    """Compute how many classes may be planted at once, where `artifactual` classes are artifactual already.
 
     Raises:
         UsageError: none may.
     """
-    free = int(MAX_PLANTED_SHARE * classes) - taken
+    free = int(MAX_PLANTED_SHARE * classes) - artifactual
     if free < 1:
         raise UsageError(
-            "no room for a planted class", got=f"{classes} classes, {taken} of them artifactual already",
+            "no room for a planted class", got=f"{classes} classes, {artifactual} of them artifactual already",
             rule=f"no more than {MAX_PLANTED_SHARE:.0%} may hold something at once: p compares with the others",
             remedy="Leave --train out, or audit more classes.",
         )  # fmt: skip

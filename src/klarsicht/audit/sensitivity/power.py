@@ -173,13 +173,13 @@ class PlantingUnits:
             signs, measures = measure_few(scene, signs)
             signs, described[place] = signs[: scores.shape[1]], measures
         scores[place] = [sign.score for sign in signs]
-        found = judge_detections(scores, [sign.name for sign in signs], change_of, standing_apart(described))
-        counted, top = np.ones(len(signs), bool), int(found.best[place])
-        p = max(float(found.extended[place]), float(combined_p(signs[top].score, found.tests)))
-        if isinstance(found, WithinClassTest):
-            counted = found.counted(by_windows=not any(row.get("natural") is not False for row in described))[place]
-            top = int(np.where(counted, found.levels[place], -np.inf).argmax())
-            p = float(found.p_of(found.levels[place])[top]) if counted.any() else 1.0
+        verdicts = judge_detections(scores, [sign.name for sign in signs], change_of, standing_apart(described))
+        counted, top = np.ones(len(signs), bool), int(verdicts.best[place])
+        p = max(float(verdicts.extended[place]), float(combined_p(signs[top].score, verdicts.tests)))
+        if isinstance(verdicts, WithinClassTest):
+            counted = verdicts.counted(by_windows=not any(row.get("natural") is not False for row in described))[place]
+            top = int(np.where(counted, verdicts.levels[place], -np.inf).argmax())
+            p = float(verdicts.p_of(verdicts.levels[place])[top]) if counted.any() else 1.0
         best = signs[top]
         both = len(np.intersect1d(best.members, carriers))
         return {
@@ -191,27 +191,31 @@ class PlantingUnits:
             "sign": best.name,
             "found": bool(p <= self.level and 2 * both >= len(best.members) > 0),
             "f1": 2 * both / (len(best.members) + count),
-            "detectors": calling_detectors(signs, counted & self.find_significant(found, place, signs), carriers),
+            "detectors": calling_detectors(signs, counted & self.find_significant(verdicts, place, signs), carriers),
         }
 
-    def find_significant(self, found: Verdicts, place: int, signs: Sequence[Detection]) -> NDArray[np.bool_]:
+    def find_significant(self, test: Verdicts, place: int, signs: Sequence[Detection]) -> NDArray[np.bool_]:
         """Find the detections of a class that are significant by themselves, bool (m,)."""
-        if isinstance(found, WithinClassTest):
-            return np.asarray(found.p_of(found.levels[place]) <= self.level)
-        own = combined_p([sign.score for sign in signs], found.tests)
-        return np.asarray(np.maximum(found.p_of(found.levels[place]), own) <= self.level)
+        if isinstance(test, WithinClassTest):
+            return np.asarray(test.p_of(test.levels[place]) <= self.level)
+        own = combined_p([sign.score for sign in signs], test.tests)
+        return np.asarray(np.maximum(test.p_of(test.levels[place]), own) <= self.level)
 
 
-def calling_detectors(signs: Sequence[Detection], called: NDArray[np.bool_], carriers: NDArray[np.intp]) -> list[str]:
+def calling_detectors(
+    signs: Sequence[Detection], significant: NDArray[np.bool_], carriers: NDArray[np.intp]
+) -> list[str]:
     """List the detectors with a significant detection whose members are at least half carriers.
 
     Args:
         signs: m detections.
-        called: bool (m,), which are significant.
+        significant: bool (m,), which are significant.
         carriers: positions of the images with the artifact.
     """
     true = [2 * len(np.intersect1d(sign.members, carriers)) >= len(sign.members) > 0 for sign in signs]
-    return sorted({sign.name.split()[0] for sign, one, other in zip(signs, true, called, strict=True) if one and other})
+    return sorted(
+        {sign.name.split()[0] for sign, one, other in zip(signs, true, significant, strict=True) if one and other}
+    )
 
 
 def power(
@@ -238,34 +242,34 @@ def power(
             on; and as quantify does.
         ModelError: a model that cannot be trained, or a training that diverged.
     """
-    asked, shares = tuple(dict.fromkeys(kinds or PLANTS)), tuple(dict.fromkeys(prevalences or PREVALENCES))
-    check_arguments(asked, shares, classes)
+    kinds_tried, shares = tuple(dict.fromkeys(kinds or PLANTS)), tuple(dict.fromkeys(prevalences or PREVALENCES))
+    check_arguments(kinds_tried, shares, classes)
     training = None if train is None else Training(train, rate)
     with quantification.open_run(
         run, level=level, workers=workers, data=data, classifier=classifier, device=device
     ) as (audit, work):
         if training:
             finetuned.require_trainable(audit)
-        found = quantification.run_quantification(audit, work, level, workers)
-        clean = [number for number, group in enumerate(work.groups) if group.target in clean_targets(found)]
+        judgement = quantification.run_quantification(audit, work, level, workers)
+        clean = [number for number, group in enumerate(work.groups) if group.target in clean_targets(judgement)]
         if not clean:
             raise UsageError("no class to plant in", got="none where nothing was found", rule="at least 1")
-        room = finetuned.max_planted_classes(len(found), len(found) - len(clean)) if training else 1
-        trials = run_trials(audit, work, tuple(product(asked, shares)), classes, clean, level, workers)
-        result = Power(tuple(trials), asked, shares, level)
+        room = finetuned.max_planted_classes(len(judgement), len(judgement) - len(clean)) if training else 1
+        trials = run_trials(audit, work, tuple(product(kinds_tried, shares)), classes, clean, level, workers)
+        result = Power(tuple(trials), kinds_tried, shares, level)
         if training:
-            planned = plan_courses(asked, shares, classes, clean, room, generator(work.settings.seed, "courses"))
+            planned = plan_courses(kinds_tried, shares, classes, clean, room, generator(work.settings.seed, "courses"))
             lines = finetuned.run_finetunings(audit, work, planned, tuple(clean), training, level, workers)
             result = replace(
-                result, finetuned=FinetunedResults(tuple(lines), asked, shares, training.epochs, training.rate)
+                result, finetuned=FinetunedResults(tuple(lines), kinds_tried, shares, training.epochs, training.rate)
             )
         write_results(work.store, result)
     return result
 
 
-def clean_targets(found: Quantification) -> set[int]:
+def clean_targets(quantification: Quantification) -> set[int]:
     """Collect the targets of the classes where nothing was found."""
-    return {v.target for v in found if not v.artifactual}
+    return {v.target for v in quantification if not v.artifactual}
 
 
 def run_trials(

@@ -102,53 +102,53 @@ class Analysis:
         part = self.store.write_part(self.table, unit.start // self.size, pa.Table.from_pylist(records, SUSPECTS))
         return written | part
 
-    def embedding_part(self, group: Group, found: SuspectRow) -> pa.Table:
+    def embedding_part(self, group: Group, cluster: SuspectRow) -> pa.Table:
         """Make the stored spectral embedding of a group: one line an image, with its row of the run, its coordinates
         float32 (d,) and the connected component of the neighbour graph; the metadata hold the d eigenvalues.
 
         Where parts are compared, the coordinates of an image are those of its part in the suspect cluster, or of its
         first part. Where all classes are screened nothing is stored: each class would need all images once more.
         """
-        compared = self.comparable(group)
-        embedded = self.embedding(compared)
-        numbers = {row: parts[0] for row, parts in zip(found["rows"], found["parts"], strict=False)}
-        chosen = np.array([numbers.get(int(row), 1) for row in compared.rows], np.int64)
-        vectors = self.vectors(compared, chosen).astype(np.float32)
+        comparable = self.comparable(group)
+        embedding = self.embedding(comparable)
+        numbers = {row: parts[0] for row, parts in zip(cluster["rows"], cluster["parts"], strict=False)}
+        chosen = np.array([numbers.get(int(row), 1) for row in comparable.rows], np.int64)
+        vectors = self.vectors(comparable, chosen).astype(np.float32)
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        columns: dict[str, Any] = {"row": pa.array(compared.rows.astype(np.int64)), "vector": values}
+        columns: dict[str, Any] = {"row": pa.array(comparable.rows.astype(np.int64)), "vector": values}
         if not self.by_parts:
-            columns["component"] = pa.array(embedded.components)
-        told = {"eigenvalues": json.dumps([float(value) for value in embedded.values])}
+            columns["component"] = pa.array(embedding.components)
+        told = {"eigenvalues": json.dumps([float(value) for value in embedding.values])}
         return pa.table(columns).replace_schema_metadata(told)
 
     def record(self, group: Group) -> SuspectRow:
         """Analyse a group; return its row of the table of suspects."""
-        compared = self.comparable(group)
-        reason, found = self.find_suspect(compared)
-        values = NO_CLUSTER if found is None else self.cluster_columns(compared, found)
+        comparable = self.comparable(group)
+        reason, found = self.find_suspect(comparable)
+        values = NO_CLUSTER if found is None else self.cluster_columns(comparable, found)
         return {
             "class": group.name,
             "target": group.target,
             "metric": self.metric,
-            "n": len(compared),
+            "n": len(comparable),
             "skipped": reason,
             "aside": self.describe_set_aside(group),
             **values,
         }
 
-    def cluster_columns(self, compared: Group, found: SuspectCluster) -> ClusterColumns:
+    def cluster_columns(self, group: Group, cluster: SuspectCluster) -> ClusterColumns:
         """Collect the columns that describe a cluster."""
         return {
-            "proposal": found.method,
-            "rows": [int(r) for r in compared.rows[found.members]],
-            "parts": self.member_parts(compared, found),
-            "tau": found.tau,
-            "rho2": found.rho2,
-            "d2": found.d2,
-            "shift": found.shift,
-            "z": found.z,
-            "deviation": found.deviation,
-            "rounding": found.rounding,
+            "proposal": cluster.method,
+            "rows": [int(r) for r in group.rows[cluster.members]],
+            "parts": self.member_parts(group, cluster),
+            "tau": cluster.tau,
+            "rho2": cluster.rho2,
+            "d2": cluster.d2,
+            "shift": cluster.shift,
+            "z": cluster.z,
+            "deviation": cluster.deviation,
+            "rounding": cluster.rounding,
         }
 
     def group(self, target: int) -> Group:
@@ -214,10 +214,10 @@ class Analysis:
         kept: Embedding = self._cache.get_or_make(f"embedding {group.target}", group.rows, lambda: make(group))
         return kept
 
-    def vectors(self, group: Group, chosen: NDArray[np.integer[Any]]) -> Floats:
-        """Compute the embedding (n, d) of n images; with parts, that of the part number `chosen` (n,) of each."""
+    def vectors(self, group: Group, numbers: NDArray[np.integer[Any]]) -> Floats:
+        """Compute the embedding (n, d) of n images; with parts, that of the part number `numbers` (n,) of each."""
         embedded = self.embedding(group)
-        return self.parts(group).vectors(embedded.vectors, chosen) if self.by_parts else embedded.vectors
+        return self.parts(group).vectors(embedded.vectors, numbers) if self.by_parts else embedded.vectors
 
     @property
     def by_parts(self) -> bool:
@@ -235,9 +235,9 @@ class Analysis:
         cut = METRICS[self.metric].part_input or centre_by_mass
         return PartGroup.of(maps, labels, seen, self.sources[group.rows], cut)
 
-    def member_parts(self, group: Group, found: SuspectCluster) -> list[list[int]]:
+    def member_parts(self, group: Group, cluster: SuspectCluster) -> list[list[int]]:
         """List the numbers of the parts of each member that are in the cluster; empty where images are compared."""
-        return self.parts(group).part_numbers(found.candidate.member, found.members) if self.by_parts else []
+        return self.parts(group).part_numbers(cluster.candidate.member, cluster.members) if self.by_parts else []
 
     def _embed_parts(self, group: Group) -> Embedding:
         asked, parts = self.settings, self.parts(group)

@@ -170,11 +170,11 @@ class Clustering:
     separability: Separability[NDArray[np.float64]]
 
     @classmethod
-    def of(cls, embedded: Embedding, sweep: Sweep, seed: int) -> Clustering:
+    def of(cls, embedding: Embedding, sweep: Sweep, seed: int) -> Clustering:
         """Propose candidate clusters of an embedding and compute their separability."""
-        found = tuple(candidates(embedded, sweep, seed))
-        members = np.array([c.member for c in found], bool).reshape(len(found), len(embedded.vectors))
-        return cls(found, members, fisher_many(embedded.vectors, members))
+        found = tuple(candidates(embedding, sweep, seed))
+        members = np.array([c.member for c in found], bool).reshape(len(found), len(embedding.vectors))
+        return cls(found, members, fisher_many(embedding.vectors, members))
 
     def restrict(self, members: NDArray[np.bool_]) -> Clustering:
         """Replace the members of the clusters by bool (m, n'); keep those with at least one and at most half of n'."""

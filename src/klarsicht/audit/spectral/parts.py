@@ -77,28 +77,28 @@ class PartGroup:
         joint = Joint((shape, METRICS["concept"]), seed)
         return neighbour_graph(items, joint, min(k, self.max_neighbours), groups=self.sources_of_parts)
 
-    def image_clusters(self, found: Clustering) -> Clustering:
+    def image_clusters(self, clustering: Clustering) -> Clustering:
         """Convert clusters of parts to clusters of images."""
-        members = np.zeros((len(found.members), len(self.sources)), bool)
-        cluster, part = np.nonzero(found.members)
+        members = np.zeros((len(clustering.members), len(self.sources)), bool)
+        cluster, part = np.nonzero(clustering.members)
         members[cluster, self.parts.image[part]] = True
-        return found.restrict(members)
+        return clustering.restrict(members)
 
     def part_numbers(self, member: NDArray[np.bool_], images: Ints) -> list[list[int]]:
         """List the part numbers of each of some images that are among members, bool (M,)."""
         image, number = self.parts.image[member], self.parts.number[member]
         return [number[image == i].tolist() for i in images]
 
-    def vectors(self, of_parts: Floats, chosen: Ints) -> Floats:
-        """Select one part vector per image, (n, d): of the part number `chosen`, else of the heaviest part, else 0.
+    def vectors(self, of_parts: Floats, numbers: Ints) -> Floats:
+        """Select one part vector per image, (n, d): of the part number `numbers`, else of the heaviest part, else 0.
 
         Args:
             of_parts: (M, d).
-            chosen: int (n,), part numbers.
+            numbers: int (n,), part numbers.
         """
-        vectors = np.zeros((len(chosen), of_parts.shape[1]))
+        vectors = np.zeros((len(numbers), of_parts.shape[1]))
         vectors[self.parts.image[::-1]] = of_parts[::-1]  # reversed, so that the heaviest part is assigned last
-        own = self.parts.number == chosen[self.parts.image]
+        own = self.parts.number == numbers[self.parts.image]
         vectors[self.parts.image[own]] = of_parts[own]
         return vectors
 

@@ -85,14 +85,14 @@ def spray(
     for name, number in (("n_neighbors", n_neighbors), ("n_dimensions", n_dimensions), ("random_state", random_state)):
         if not isinstance(number, int | np.integer):
             raise UsageError(f"{name} is no integer", got=repr(number))
-    given = np.asarray(as_numbers("items", items), np.float32)
-    if given.ndim not in (2, 3):
-        remedy = "Sum relevance over channels: maps.sum(1)." if given.ndim == len("NCGG") else ""
-        raise InputError("items of another shape", got=given.shape, rule="(N, G, G) or (N, D)", remedy=remedy)
-    if len(given) < MIN_IMAGES:
-        raise InputError("too few items to cluster", got=len(given), rule=f"at least {MIN_IMAGES}")
-    n = len(given)
-    compared, rows = _comparable(given, metric)
+    numbers = np.asarray(as_numbers("items", items), np.float32)
+    if numbers.ndim not in (2, 3):
+        remedy = "Sum relevance over channels: maps.sum(1)." if numbers.ndim == len("NCGG") else ""
+        raise InputError("items of another shape", got=numbers.shape, rule="(N, G, G) or (N, D)", remedy=remedy)
+    if len(numbers) < MIN_IMAGES:
+        raise InputError("too few items to cluster", got=len(numbers), rule=f"at least {MIN_IMAGES}")
+    n = len(numbers)
+    comparable, rows = _comparable(numbers, metric)
     logit = _numbers("logits", logits, n, np.zeros(n))
     if not np.isfinite(logit).all():
         raise InputError("logits that are not finite", got=f"item {int(np.flatnonzero(~np.isfinite(logit))[0])} first")
@@ -100,26 +100,26 @@ def spray(
     if len(rows) < MIN_IMAGES:
         raise InputError("too few items to cluster", got=f"{len(rows)} of {n} usable", rule=f"at least {MIN_IMAGES}")
     evidence = TargetLogits(logit[rows], groups[rows])
-    embedded = clustering.embed_items(
-        compared, evidence, distance=metric, neighbours=n_neighbors, dimensions=n_dimensions, seed=random_state
+    embedding = clustering.embed_items(
+        comparable, evidence, distance=metric, neighbours=n_neighbors, dimensions=n_dimensions, seed=random_state
     )
-    found = Clustering.of(embedded, SWEEPS["thorough"], random_state)
-    suspect = found.suspect(evidence)
-    vectors, clusters = np.full((n, embedded.vectors.shape[1]), np.nan), np.zeros((len(found.members), n), bool)
-    vectors[rows], clusters[:, rows] = embedded.vectors, found.members
+    candidates = Clustering.of(embedding, SWEEPS["thorough"], random_state)
+    suspect = candidates.suspect(evidence)
+    vectors, clusters = np.full((n, embedding.vectors.shape[1]), np.nan), np.zeros((len(candidates.members), n), bool)
+    vectors[rows], clusters[:, rows] = embedding.vectors, candidates.members
     return Spray(
-        vectors, embedded.values, clusters, found.separability.tau, _among_all(suspect, rows),
+        vectors, embedding.values, clusters, candidates.separability.tau, _among_all(suspect, rows),
         ~np.isin(np.arange(n), rows),
     )  # fmt: skip
 
 
-def _comparable(given: Floats, metric: str) -> tuple[Floats | PointMeasures, Rows]:
+def _comparable(items: Floats, metric: str) -> tuple[Floats | PointMeasures, Rows]:
     """Prepare what the metric compares, and the positions of the items of which it can say something."""
     if metric in FEATURES:
-        return given.reshape(len(given), -1), np.arange(len(given))
-    if given.ndim != 3:
-        raise InputError(f"{metric} compares maps", got=f"shape {given.shape}", rule="(N, G, G)")
-    measures = measures_from_maps(given)
+        return items.reshape(len(items), -1), np.arange(len(items))
+    if items.ndim != 3:
+        raise InputError(f"{metric} compares maps", got=f"shape {items.shape}", rule="(N, G, G)")
+    measures = measures_from_maps(items)
     rows = np.flatnonzero(~measures.set_aside)
     return measures[rows], rows
 

@@ -95,11 +95,11 @@ class Audit:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Name of each output: the label that maps to it, else the model's own name, else its number."""
-        given = self.classifier.classes or tuple(str(i) for i in range(self.classifier.n_classes))
+        outputs = self.classifier.classes or tuple(str(i) for i in range(self.classifier.n_classes))
         by_output: dict[int, list[str]] = {}
         for label, output in sorted(self.index.items()):
             by_output.setdefault(output, []).append(label)
-        return tuple(" / ".join(by_output.get(i, [name])) for i, name in enumerate(given))
+        return tuple(" / ".join(by_output.get(i, [name])) for i, name in enumerate(outputs))
 
     @property
     def targets(self) -> NDArray[np.int64]:

@@ -45,9 +45,9 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
     audit.sharing.once("corpus", lambda: begin_attribution(audit, store, work))
     times: list[WaitingTime] = []
 
-    def note_time(done: TimedUnit) -> Written:
-        times.append(done.time)
-        return done.written
+    def note_time(unit: TimedUnit) -> Written:
+        times.append(unit.time)
+        return unit.written
 
     step_units.run_step(audit, store, work, attribution.STEP, units, workers, "relevance", note_time)
     note_waiting(sum(times, WaitingTime()), audit.classifier.device.type)
@@ -103,12 +103,12 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
     n, unit = len(audit.corpus), audit.settings.unit
     if audit.settings.maps and (middle := attribution.middle_layer(work, range(n))):
         store.update_manifest(middle=middle)
-    tried = attribution.probe(work, range(n))
-    check_logits(audit.classifier, tried)
-    arrays = attribution.arrays_to_store(tried, audit.settings.parts)
+    output = attribution.probe(work, range(n))
+    check_logits(audit.classifier, output)
+    arrays = attribution.arrays_to_store(output, audit.settings.parts)
     store.update_manifest(left_out=audit.corpus.left_out, arrays=sorted(arrays))
-    if isinstance(tried, Relevance):
-        store.update_manifest(method=tried.method)
+    if isinstance(output, Relevance):
+        store.update_manifest(method=output.method)
     if audit.classifier.form is not None:
         store.update_manifest(array_form=audit.classifier.form.to_json())
     if (area := measure_seen_area(audit.classifier)) is not None:
@@ -119,7 +119,7 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
         store.create_array(name, (n, *arrays[name].shape[1:]), arrays[name].dtype, unit, attribution.STEP)
 
 
-def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None:
+def check_logits(classifier: Classifier, output: Relevance | Observation) -> None:
     """Check that the network has at least two logits, computed by its last layer.
 
     `load_model` makes logits of other answers, if it can run the network on test images.
@@ -127,18 +127,18 @@ def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None
     Raises:
         ModelError: otherwise.
     """
-    outputs, weight = tried.logits.shape[1], head_weight(classifier)
+    outputs, weight = output.logits.shape[1], head_weight(classifier)
     if outputs < 2:
         raise ModelError(
             "a network with one output", got=f"logits of shape (B, {outputs})", rule="one logit for each class",
             remedy=f"Return two logits, (-y/2, y/2) for a logit y, or {WITH_TRANSFORM}.",
         )  # fmt: skip
-    if is_distribution(torch.from_numpy(tried.logits), CERTAIN):
+    if is_distribution(torch.from_numpy(output.logits), CERTAIN):
         raise ModelError(
             "the model answers with probabilities", got="numbers above 0 that sum to 1", rule="logits are audited",
             remedy=f"Leave the softmax out, or {WITH_TRANSFORM}.",
         )  # fmt: skip
-    if weight is not None and (len(weight) != outputs or weight.shape[1] != tried.features.shape[1]):
+    if weight is not None and (len(weight) != outputs or weight.shape[1] != output.features.shape[1]):
         raise ModelError(
             f"the last fully connected layer, {classifier.head}, does not give the logits",
             got=f"weights {weight.shape} and {outputs} logits",

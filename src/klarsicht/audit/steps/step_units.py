@@ -58,13 +58,13 @@ def run_step(
         sharing.release(claim(unit))
 
     waiting = ShardWait(label)
-    while left := sharing.order(sorted(set(range(len(units))) - store.done_units(step))):
-        if (first := next((i for i in left if take(units[i])), None)) is None:
+    while numbers := sharing.order(sorted(set(range(len(units))) - store.done_units(step))):
+        if (first := next((i for i in numbers if take(units[i])), None)) is None:
             waiting.sleep()
             continue
         run_units(
             work,
-            [units[first], *(units[i] for i in left if i != first)],
+            [units[first], *(units[i] for i in numbers if i != first)],
             workers=workers,
             threads=audit.settings.threads,
             label=label,

@@ -228,15 +228,15 @@ def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, sha
         return _write_corpus(corpus, out, artifact, chosen, seed)
 
 
-def _write_corpus(corpus: Corpus, out: Path, artifact: PlantFunction, chosen: set[int], seed: int) -> PlantedCorpus:
+def _write_corpus(corpus: Corpus, out: Path, artifact: PlantFunction, rows: set[int], seed: int) -> PlantedCorpus:
     lines: list[list[str]] = []
     for row, picture in decode_rows(corpus, range(len(corpus))):
         if not isinstance(picture, ImageError):
-            rng = generator(seed, "artifact", row) if row in chosen else None
+            rng = generator(seed, "artifact", row) if row in rows else None
             name = f"images/{row:07d}{'.png' if isinstance(picture, Image.Image) else NPY}"
             (out / name).write_bytes(_planted_file(picture, artifact, rng, corpus.form))
             extra = [(column[row] or "") if column else "" for column in (corpus.sources, corpus.splits)]
-            lines.append([name, corpus.labels[row], *extra, str(int(row in chosen))])
+            lines.append([name, corpus.labels[row], *extra, str(int(row in rows))])
     with (out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["path", "label", "source", "split", "planted"], *lines])
     return PlantedCorpus(out / "manifest.csv", len(lines), sum(line[-1] == "1" for line in lines))

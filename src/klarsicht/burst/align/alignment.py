@@ -115,14 +115,16 @@ def _register(light: Tensor, valid: Tensor, reach: int) -> GlobalShifts:
     """Register frames (B, N, H, W) up to `reach` pixels, first against the reference, then against the mean of the
     others."""
     spectrum, prior = estimate_spectrum(light, valid), shift_prior(reach, *PRIOR, torch.zeros(2, device=light.device))
-    seen = apply_matched_filter(light, spectrum, torch.ones(len(light), device=light.device))
-    fit = correlate(seen[:, REFERENCE : REFERENCE + 1].expand_as(seen), seen, reach, prior)
+    filtered_light = apply_matched_filter(light, spectrum, torch.ones(len(light), device=light.device))
+    fit = correlate(
+        filtered_light[:, REFERENCE : REFERENCE + 1].expand_as(filtered_light), filtered_light, reach, prior
+    )
     shifts = _subtract_reference(fit.best_shift(), valid)
     for _ in range(PASSES - 1):
         weights = fit.confidence.square().clamp(min=1e-3) * valid
-        seen = apply_matched_filter(light, spectrum, _mean_noise_variance(weights))
-        template, offset = _means_of_others(seen, shifts, weights)
-        fit = correlate(template, seen, reach, prior)
+        filtered_light = apply_matched_filter(light, spectrum, _mean_noise_variance(weights))
+        template, offset = _means_of_others(filtered_light, shifts, weights)
+        fit = correlate(template, filtered_light, reach, prior)
         update = fit.best_shift() + offset - shifts
         shifts = _subtract_reference(shifts + update * _own_error_share(weights), valid)
     return GlobalShifts(shifts, fit.confidence * valid)
@@ -136,19 +138,19 @@ def align_tiles(
     spectrum = estimate_spectrum(light, valid if as_taken is None else valid & as_taken)
     weights = whole.confidence.square().clamp(min=1e-3) * valid
     n = _mean_noise_variance(weights)
-    seen, rho = apply_matched_filter(light, spectrum, n), spectrum.coherence(n)
+    filtered_light, rho = apply_matched_filter(light, spectrum, n), spectrum.coherence(n)
     start = whole.shifts.round().long()
-    placed = fetch_shifted(seen, start) * inside_mask(seen.shape, start)
-    template, offset = _means_of_others(seen, whole.shifts, weights)
+    shifted_frames = fetch_shifted(filtered_light, start) * inside_mask(filtered_light.shape, start)
+    template, offset = _means_of_others(filtered_light, whole.shifts, weights)
     noise, pixels = spectrum.residual_noise(n)
     scene = _tile_signal_share(template, n * noise, pixels, mesh)
     expected = whole.shifts - start - offset
-    found, sure = _tile_shifts(template, placed, scene, rho, expected, mesh)
+    found, sure = _tile_shifts(template, shifted_frames, scene, rho, expected, mesh)
     update = (found - expected[:, :, None, None]) * _own_error_share(weights)[:, :, None, None]
     fine = whole.shifts[:, :, None, None] + regularise_shifts(update - update[:, REFERENCE : REFERENCE + 1], sure)
     fine = fine * valid[:, :, None, None, None]
     shifts = fine.round().long()
-    agrees = _tile_agreement(warp(seen[:, :, None], shifts, mesh)[:, :, 0], spectrum, n, mesh)
+    agrees = _tile_agreement(warp(filtered_light[:, :, None], shifts, mesh)[:, :, 0], spectrum, n, mesh)
     return Alignment(whole, fine, shifts, sure, agrees & valid[:, :, None, None], mesh)
 
 
@@ -200,11 +202,11 @@ def _tile_agreement(aligned: Tensor, spectrum: Spectrum, n: Tensor, mesh: Mesh) 
     and half a pixel."""
     reference = aligned[:, REFERENCE : REFERENCE + 1]
     noise = _expand_axes(spectrum.residual_noise(n)[0])
-    allowed = 2 * noise * (1 + DISAGREEMENT * _expand_axes(_mean_square_deviation(spectrum.residual_noise(n)[1], mesh)))
+    limit = 2 * noise * (1 + DISAGREEMENT * _expand_axes(_mean_square_deviation(spectrum.residual_noise(n)[1], mesh)))
     along_x, along_y = reference.diff(dim=-1), reference.diff(dim=-2)
     gradient_power = pad(along_x.square(), (0, 1)) + pad(along_y.square(), (0, 0, 0, 1))
     slack = (_tile_means(gradient_power, mesh) - 4 * noise).clamp(min=0) / 3  # at most (|gy| + |gx|)^2 / 4
-    return _tile_means((aligned - reference).square(), mesh) <= allowed + slack
+    return _tile_means((aligned - reference).square(), mesh) <= limit + slack
 
 
 def _tile_means(values: Tensor, mesh: Mesh) -> Tensor:
@@ -216,12 +218,12 @@ def _tile_means(values: Tensor, mesh: Mesh) -> Tensor:
     return total / avg_pool2d(pad(torch.ones_like(values[:1, :1]), around), mesh.side, mesh.step)
 
 
-def _means_of_others(seen: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _means_of_others(frames: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Compute for each frame the weighted mean (B, N, H, W) of the other frames, aligned by their rounded shifts, and
     the error (B, N, 2) of that mean's position due to rounding."""
     whole = shifts.round()
-    there = inside_mask(seen.shape, whole.long()) * _expand_axes(weights)
-    placed = fetch_shifted(seen, whole.long()) * there
+    there = inside_mask(frames.shape, whole.long()) * _expand_axes(weights)
+    placed = fetch_shifted(frames, whole.long()) * there
     mean = (placed.sum(1, keepdim=True) - placed) / (there.sum(1, keepdim=True) - there).clamp(min=1e-3)
     rest = (shifts - whole) * weights[..., None]
     others = (weights.sum(1, keepdim=True) - weights).clamp(min=1e-3)

@@ -143,47 +143,50 @@ class Level:
     ) -> tuple[CameraMotion, float]:
         """Take one Gauss-Newton step in some of the numbers, and return how far it moved a pixel at most, in pixels of
         the level. reference_only: compare with the reference instead of the mean of all other frames."""
-        seen, inside = self.warp(motion)
-        weights = torch.full((len(seen),), 1e-3 if reference_only else 1.0)
+        image, inside = self.warp(motion)
+        weights = torch.full((len(image),), 1e-3 if reference_only else 1.0)
         weights[REFERENCE] = 1
-        changed = motion.numbers.clone()
-        for k in range(len(seen)):
+        trial = motion.numbers.clone()
+        for k in range(len(image)):
             if not (reference_only and k == REFERENCE):
-                mean, known = mean_of_others(seen, inside * weights[:, None, None], k)
-                step = self._step(seen[k], mean, inside[k] * known, motion.numbers[k] * motion.unit, numbers)
-                changed[k, list(numbers)] += step / motion.unit
-        changed = changed - changed[REFERENCE]
+                mean, known = mean_of_others(image, inside * weights[:, None, None], k)
+                step = self._step(image[k], mean, inside[k] * known, motion.numbers[k] * motion.unit, numbers)
+                trial[k, list(numbers)] += step / motion.unit
+        trial = trial - trial[REFERENCE]
         corners = self.places[:: len(self.places) - 1, :: self.places.shape[1] - 1]
-        moved = replace(motion, numbers=changed - motion.numbers).shifts(corners)
-        return replace(motion, numbers=changed), float(moved.abs().max()) / self.factor
+        moved = replace(motion, numbers=trial - motion.numbers).shifts(corners)
+        return replace(motion, numbers=trial), float(moved.abs().max()) / self.factor
 
-    def _step(self, one: Tensor, mean: Tensor, known: Tensor, now: Tensor, numbers: tuple[int, ...]) -> Tensor:
+    def _step(self, one: Tensor, mean: Tensor, mask: Tensor, now: Tensor, numbers: tuple[int, ...]) -> Tensor:
         """Compute the change of some of a frame's numbers (K,), all in pixels of the whole frames."""
         difference = mean - one
         square = avg_pool2d(
             pad(difference.square()[None, None], [DIFFERENCE_BOX // 2] * 4, mode="reflect"), DIFFERENCE_BOX, 1
         )[0, 0]
-        weight = known / (1 + (square / (TOLERANCE * square.median().clamp(min=1e-12))).square())
+        weight = mask / (1 + (square / (TOLERANCE * square.median().clamp(min=1e-12))).square())
         slope, design = gradient((mean + one) / 2).flatten(0, 1), self.design[..., list(numbers)]
         J = slope[:, :1] * design[:, 0] + slope[:, 1:] * design[:, 1]  # P K
-        weighed = J * weight.reshape(-1, 1)
-        information = (weighed.T @ J).double() / self.factor**2
+        weighted_rows = J * weight.reshape(-1, 1)
+        information = (weighted_rows.T @ J).double() / self.factor**2
         own = information.diagonal()
         prior = own.mean() * torch.tensor(FIELD_PRIOR, dtype=torch.float64)[list(numbers)]
-        right = (weighed.T @ difference.reshape(-1)).double() / self.factor - prior * now[list(numbers)]
+        right = (weighted_rows.T @ difference.reshape(-1)).double() / self.factor - prior * now[list(numbers)]
         step: Tensor = torch.linalg.solve(information + torch.diag(DAMPING * own + prior + 1e-9), right)
         return step
 
     def gain(self, motion: CameraMotion, other: CameraMotion) -> Tensor:
         """Compute by how much the log-likelihood of each frame (N,) is higher by one motion than by another, each
         beside the mean of the other frames as that motion lays them, where both show something."""
-        (seen, inside), (beside, there) = self.warp(motion), self.warp(other)
-        gained = torch.zeros(len(seen), dtype=torch.float64)
-        for k in range(len(seen)):
-            (mean, known), (other_mean, other_known) = mean_of_others(seen, inside, k), mean_of_others(beside, there, k)
+        (image, inside), (beside, there) = self.warp(motion), self.warp(other)
+        gains = torch.zeros(len(image), dtype=torch.float64)
+        for k in range(len(image)):
+            (mean, known), (other_mean, other_known) = (
+                mean_of_others(image, inside, k),
+                mean_of_others(beside, there, k),
+            )
             both = known * other_known * inside[k] * there[k]
-            gained[k] = (both * (mean * seen[k] - other_mean * beside[k])).sum()
-        return gained
+            gains[k] = (both * (mean * image[k] - other_mean * beside[k])).sum()
+        return gains
 
     def warp(self, motion: CameraMotion) -> tuple[Tensor, Tensor]:
         """Warp the frames by cubic convolution; and where they show something, (N, h, w)."""
@@ -195,10 +198,10 @@ class Level:
         return warped, ((there >= 0) & (there <= ends)).all(-1).to(self.seen.dtype)
 
 
-def mean_of_others(seen: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def mean_of_others(frames: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Compute the weighted mean (h, w) of all frames but one, and whether any is there."""
-    total, sum_ = (seen * weights).sum(0) - seen[k] * weights[k], weights.sum(0) - weights[k]
-    return total / sum_.clamp(min=1e-6), (sum_ > 1e-4).to(seen.dtype)
+    total, sum_ = (frames * weights).sum(0) - frames[k] * weights[k], weights.sum(0) - weights[k]
+    return total / sum_.clamp(min=1e-6), (sum_ > 1e-4).to(frames.dtype)
 
 
 def gradient(picture: Tensor) -> Tensor:

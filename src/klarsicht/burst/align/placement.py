@@ -75,14 +75,14 @@ class Placement:
         pixels. A tile that lies between others takes the mean of what these say there, where they differ by less than
         SNAPPED_OUTLIER, else what one of them says, and agrees if all do."""
         rows, columns = (np.arange(n) / 2 for n in Mesh(*size, TILE_SIDE).shape)  # in tiles of this placement
-        said, agrees = [], []
+        shifts, agrees = [], []
         for y, x in product((np.floor(rows), np.ceil(rows)), (np.floor(columns), np.ceil(columns))):
             tiles = (slice(None), y.astype(np.int64)[:, None], x.astype(np.int64))
             off = STEP * np.stack(np.broadcast_arrays((rows - y)[:, None], columns - x), -1)
-            said.append(self.fine[tiles] + np.einsum("nyxij,yxj->nyxi", self.turns[tiles], off))
+            shifts.append(self.fine[tiles] + np.einsum("nyxij,yxj->nyxi", self.turns[tiles], off))
             agrees.append(self.agrees[tiles])
-        alike = np.ptp(said, 0).max(-1, keepdims=True) < SNAPPED_OUTLIER
-        fine = (2 * np.where(alike, np.mean(said, 0), said[0])).astype(np.float32)
+        alike = np.ptp(shifts, 0).max(-1, keepdims=True) < SNAPPED_OUTLIER
+        fine = (2 * np.where(alike, np.mean(shifts, 0), shifts[0])).astype(np.float32)
         turns = self.turns[:, rows.astype(np.int64)[:, None], columns.astype(np.int64)]
         rest = 2 * self.rest - np.rint(2 * self.rest)
         return Placement(fine, np.rint(fine).astype(np.int64), np.all(agrees, 0), rest, turns)

@@ -17,17 +17,17 @@ REWEIGHTINGS = 4  # of reweighting
 FRAME_WEIGHT, NO_ROTATION_WEIGHT = 1e3, 1.0  # prior weight, in tiles, of a zero mean residual and of no rotation
 
 
-def regularise_shifts(found: Tensor, confidence: Tensor) -> Tensor:
-    """Shrink tile shifts towards a robust affine field. found: (B, N, Y, X, 2), pixels by which tiles differ from the
+def regularise_shifts(shifts: Tensor, confidence: Tensor) -> Tensor:
+    """Shrink tile shifts towards a robust affine field. shifts: (B, N, Y, X, 2), pixels by which tiles differ from the
     shift of their frame; confidence: (B, N, Y, X).
 
-    found -> f + r s^2 / (1 + s^2) with s = |r|^2 / OUTLIER_DISTANCE^2, r = found - f, and f the field that is affine in
-    the tile's place, by least squares, reweighted by confidence / (1 + s)^2 (Geman and McClure 1987).
+    shifts -> f + r s^2 / (1 + s^2) with s = |r|^2 / OUTLIER_DISTANCE^2, r = shifts - f, and f the field that is affine
+    in the tile's place, by least squares, reweighted by confidence / (1 + s)^2 (Geman and McClure 1987).
     """
-    Y, X = found.shape[2:4]
-    places = _design_matrix(Y, X, found.device)
-    prior = torch.diag(torch.tensor([FRAME_WEIGHT, NO_ROTATION_WEIGHT, NO_ROTATION_WEIGHT], device=found.device))
-    d, sure = found.flatten(2, 3), confidence.flatten(2)
+    Y, X = shifts.shape[2:4]
+    places = _design_matrix(Y, X, shifts.device)
+    prior = torch.diag(torch.tensor([FRAME_WEIGHT, NO_ROTATION_WEIGHT, NO_ROTATION_WEIGHT], device=shifts.device))
+    d, sure = shifts.flatten(2, 3), confidence.flatten(2)
     field = torch.zeros_like(d)
     weight = sure
     for _ in range(REWEIGHTINGS):
@@ -36,7 +36,7 @@ def regularise_shifts(found: Tensor, confidence: Tensor) -> Tensor:
         field = places @ torch.linalg.solve(normal, weighed.mT @ d)
         weight = sure / (1 + _scaled_distance(d - field)).square()
     s = _scaled_distance(d - field).square()[..., None]
-    return (field + (d - field) * s / (1 + s)).reshape(found.shape)
+    return (field + (d - field) * s / (1 + s)).reshape(shifts.shape)
 
 
 def _design_matrix(Y: int, X: int, device: torch.device) -> Tensor:

@@ -46,22 +46,22 @@ def align_frames(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequenc
     parts = regions(spool.size, len(frames))
     for region in track(parts, len(parts), "alignment"):
         outer = region.grow(REGION_MARGIN).clip_to(spool.size)
-        seen = (
+        light_of_tiles = (
             guess.select([k]).read_aligned(spool, [i], outer)[0]
             if turned[k]
             else spool.read_window(i, outer.translate(*start[k].tolist()))
             for k, i in enumerate(frames)
         )
-        light = torch.stack([_guide(one, noise[i]) for one, i in zip(seen, frames, strict=True)])[None]
+        light = torch.stack([_guide(one, noise[i]) for one, i in zip(light_of_tiles, frames, strict=True)])[None]
         valid = torch.ones(light.shape[:2], dtype=torch.bool)
         as_taken, mesh = torch.from_numpy(~turned)[None], Mesh(*outer.size, TILE_SIDE)
-        found = align_tiles(light, valid, GlobalShifts(whole, confidence), mesh, as_taken)
+        alignment = align_tiles(light, valid, GlobalShifts(whole, confidence), mesh, as_taken)
         here, there = _tiles_of(region, outer, spool.size)
-        off = found.fine[0, :, *there].numpy()
+        off = alignment.fine[0, :, *there].numpy()
         by_turn = np.einsum("nyxij,nyxj->nyxi", guess.turns[:, *here], off)
         base = np.where(turned[:, None, None, None], guess.fine[:, *here], start[:, None, None])
         fine[:, *here] = base + off + by_turn
-        agrees[:, *here] = found.agrees[0, :, *there].numpy()
+        agrees[:, *here] = alignment.agrees[0, :, *there].numpy()
     return replace(guess, fine=fine, shifts=np.rint(fine).astype(np.int64), agrees=agrees)
 
 

@@ -24,18 +24,18 @@ SAME = 1e-3  # pixels
 
 
 def warp_frame(
-    seen: Planes, shifts: npt.NDArray[np.float32], mesh: Mesh, turns: npt.NDArray[np.float32] | None = None
+    frame: Planes, shifts: npt.NDArray[np.float32], mesh: Mesh, turns: npt.NDArray[np.float32] | None = None
 ) -> Planes:
     """Compute tile_grid.warp of one frame (C, ...), whose shifts (Y, X, 2) count from its top left corner, with turns
     (Y, X, 2, 2), the change of the shift by the place. All that is read must lie inside it."""
-    out = np.empty((seen.shape[0], mesh.height, mesh.width), np.float32)
+    out = np.empty((frame.shape[0], mesh.height, mesh.width), np.float32)
     below, right = (mesh.fade_weights(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
     if turns is not None and turns.any():
-        accumulate_turned_tiles(seen, shifts, turns, below, right, out)
+        accumulate_turned_tiles(frame, shifts, turns, below, right, out)
         return out
     first = np.floor(shifts)
     taps = cubic_taps(torch.from_numpy(shifts - first)).numpy()
-    accumulate_tiles(seen, first.astype(np.int64), taps, below, right, out)
+    accumulate_tiles(frame, first.astype(np.int64), taps, below, right, out)
     return out
 
 

@@ -114,12 +114,12 @@ class Burst:
 
     def pad_frames(self, count: int) -> Burst:
         """Append zero frames, marked invalid, until there are `count`. Raises UsageError if there are more already."""
-        missing = count - len(self.frames)
-        if missing < 0:
+        padding = count - len(self.frames)
+        if padding < 0:
             rule = f"a burst of {len(self.frames)} frames cannot be filled to fewer"
             raise UsageError("number of frames", got=count, rule=rule)
-        zeros = np.zeros((missing, *self.frames.shape[1:]), np.float32)
-        valid = np.concatenate([self.valid, np.zeros(missing, bool)])
+        zeros = np.zeros((padding, *self.frames.shape[1:]), np.float32)
+        valid = np.concatenate([self.valid, np.zeros(padding, bool)])
         return replace(self, frames=np.concatenate([self.frames, zeros]), valid=valid)
 
 

@@ -79,11 +79,11 @@ def sample_weights(cell: str) -> Pattern:
     side, width = cell_side(cell), 2 * SAMPLES_RADIUS + 1
     weights, colours = cokriging_weights(cell).reshape(side, side, width, width, 3), colour_numbers(cell)
     reach = range(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
-    given = np.zeros((width, width))
+    kernel = np.zeros((width, width))
     for (y, x), i, j in product(np.ndindex(side, side), reach, reach):
         around = weights[(y + i) % side, (x + j) % side]
-        given[i + SAMPLES_RADIUS, j + SAMPLES_RADIUS] += around[SAMPLES_RADIUS - i, SAMPLES_RADIUS - j, colours[y, x]]
-    return given / side**2
+        kernel[i + SAMPLES_RADIUS, j + SAMPLES_RADIUS] += around[SAMPLES_RADIUS - i, SAMPLES_RADIUS - j, colours[y, x]]
+    return kernel / side**2
 
 
 @cache
@@ -206,20 +206,20 @@ def predict_samples(samples: Light, cell: str) -> Light:
     mosaic is mirrored."""
     weights, colours, side = prediction_weights(cell), colour_numbers(cell), cell_side(cell)
     windows = sliding_window_view(np.pad(samples, SAMPLES_RADIUS, "reflect"), (WINDOW, WINDOW))
-    predicted = np.empty_like(samples)
+    predictions = np.empty_like(samples)
     for y, x in np.ndindex(side, side):
         kernel = weights[y, x, :, colours[y, x]].reshape(WINDOW, WINDOW).astype(np.float32)
-        predicted[y::side, x::side] = np.einsum("yxij,ij->yx", windows[y::side, x::side], kernel)
-    return predicted
+        predictions[y::side, x::side] = np.einsum("yxij,ij->yx", windows[y::side, x::side], kernel)
+    return predictions
 
 
-def _solve_weights(cell: str, chosen: npt.NDArray[np.int64]) -> Weights:
+def _solve_weights(cell: str, samples: npt.NDArray[np.int64]) -> Weights:
     """Compute the weights of some samples of the window."""
     side = cell_side(cell)
     letters = np.array(list(cell)).reshape(side, side)
     reach = np.arange(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
-    around = np.stack(np.meshgrid(reach, reach, indexing="ij"), -1).reshape(-1, 2)[chosen]
-    apart = np.linalg.norm(around[:, None] - around, axis=-1) ** EXPONENT
+    around = np.stack(np.meshgrid(reach, reach, indexing="ij"), -1).reshape(-1, 2)[samples]
+    distances = np.linalg.norm(around[:, None] - around, axis=-1) ** EXPONENT
     away = np.linalg.norm(around, axis=-1) ** EXPONENT
     S = len(around)
     weights = np.empty((side, side, S, 3))
@@ -227,7 +227,7 @@ def _solve_weights(cell: str, chosen: npt.NDArray[np.int64]) -> Weights:
         colours = letters[*((place + around) % side).T]
         member = colours[:, None] == np.array(list("RGB"))  # S 3
         system = np.zeros((S + 3, S + 3))
-        system[:S, :S] = apart * (1 + CHROMA * (colours[:, None] == colours))
+        system[:S, :S] = distances * (1 + CHROMA * (colours[:, None] == colours))
         system[:S, S:], system[S:, :S] = member, member.T
         wanted = np.concatenate([away[:, None] * (1 + CHROMA * member), np.eye(3)])
         weights[place] = np.linalg.solve(system, wanted)[:S]

@@ -116,5 +116,5 @@ def _cut(renderer: Renderer, window: Window) -> np.ndarray[Any, Any]:
     return cut
 
 
-def _jpeg(shown: np.ndarray[Any, Any]) -> str:
-    return data_uri(jpeg_bytes(shown), "image/jpeg")
+def _jpeg(picture: np.ndarray[Any, Any]) -> str:
+    return data_uri(jpeg_bytes(picture), "image/jpeg")

@@ -35,13 +35,13 @@ def denoise(
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
     several = frames if hasattr(frames, "__iter__") and not isinstance(frames, str | Path) else [frames]
-    given, out = [as_path("frame", one) for one in several], as_path("file to write", out)
+    paths, out = [as_path("frame", one) for one in several], as_path("file to write", out)
     if not isinstance(settings, DenoiseSettings | None):
         got = type(settings).__name__
         raise UsageError("no settings of a denoising run", got=got, remedy="DenoiseSettings(...), or None.")
-    files = reading.list_frames(given)
+    files = reading.list_frames(paths)
     outputs = Outputs.from_paths(out, preview, ghost_map, page)
-    work_folder.check_outputs(outputs.paths, list(files), reading.select_folders(given))
+    work_folder.check_outputs(outputs.paths, list(files), reading.select_folders(paths))
     with denoise_frames(files, out, settings or DenoiseSettings()) as result:
         yield from result.lines
         for what, path in write_outputs(outputs.with_suffix_for(result.burst.header.is_raw), result):

@@ -227,33 +227,37 @@ def compute_residuals(
     as the filter takes at once."""
     margin = -(-(denoiser.halo + 4) // STEP) * STEP
     window = own.grow(margin).clip_to(burst.spool.size)
-    placed = placement.select([*range(min(len(order) - 1, denoiser.frames)), len(order) - 1])
-    numbers = [*order[: len(placed.rest) - 1], order[-1]]
-    frames = placed.read_aligned(burst.spool, numbers[:-1], window)
-    held = placed.read_whole_pixels(burst.spool, order[-1], len(numbers) - 1, window)
-    agreement = placed.agreement(window, burst.spool.size)
-    given, theirs = ([level.scale_by_gain(burst.frames[i].gain) for level in noise] for i in (order[0], order[-1]))
-    weighing = denoiser.compute_weights(frames, given, agreement[:-1])
+    selection = placement.select([*range(min(len(order) - 1, denoiser.frames)), len(order) - 1])
+    numbers = [*order[: len(selection.rest) - 1], order[-1]]
+    frames = selection.read_aligned(burst.spool, numbers[:-1], window)
+    held = selection.read_whole_pixels(burst.spool, order[-1], len(numbers) - 1, window)
+    agreement = selection.agreement(window, burst.spool.size)
+    own_levels, theirs = ([level.scale_by_gain(burst.frames[i].gain) for level in noise] for i in (order[0], order[-1]))
+    weighing = denoiser.compute_weights(frames, own_levels, agreement[:-1])
     filtered = weighing()
     mosaic = Mosaic.of(burst.header)
-    drawn = (
-        simulate_noise(filtered, len(frames), given)
+    noise_draws = (
+        simulate_noise(filtered, len(frames), own_levels)
         if mosaic is None
-        else mosaic.simulate_noise(filtered, len(frames), given)
+        else mosaic.simulate_noise(filtered, len(frames), own_levels)
     )
-    noise_there = [placed.interpolate_noise(alone, k, window) for k, alone in enumerate(drawn)]
-    left = fit_noise_levels([accumulate_moments(weighing(np.stack(noise_there)), filtered)], given)
-    merged = shift_image(filtered, placed.rest[-1])
-    there = (agreement[-1] >= SURE) & find_uniform_shift(placed.shifts[-1], window)
+    noise_there = [selection.interpolate_noise(alone, k, window) for k, alone in enumerate(noise_draws)]
+    residual_levels = fit_noise_levels([accumulate_moments(weighing(np.stack(noise_there)), filtered)], own_levels)
+    merged = shift_image(filtered, selection.rest[-1])
+    there = (agreement[-1] >= SURE) & find_uniform_shift(selection.shifts[-1], window)
     measured = theirs if mosaic is None else mosaic.noise_of_samples(theirs)
-    variance = np.stack([a.variance(Y) + b.variance(Y) for a, b, Y in zip(measured, left, merged, strict=True)])
+    variance = np.stack(
+        [a.variance(Y) + b.variance(Y) for a, b, Y in zip(measured, residual_levels, merged, strict=True)]
+    )
     clear = merged + CLEAR_OF_CLIPPING * np.sqrt(variance) < clipping_limits(burst).high
     finer = 1.0 if mosaic is None else mosaic.finer
-    same, trusted = find_comparable_pixels(frames[0], held, filtered, (given, theirs), clipping_limits(burst), finer)
+    same, trusted = find_comparable_pixels(
+        frames[0], held, filtered, (own_levels, theirs), clipping_limits(burst), finer
+    )
     there &= same
     normalised = np.where(there & trusted & clear, (held - merged) / np.sqrt(variance), np.nan)
     if mosaic is not None:
-        shift = np.median(placed.shifts[-1], (0, 1)).astype(np.int64)
+        shift = np.median(selection.shifts[-1], (0, 1)).astype(np.int64)
         normalised, merged = (mosaic.samples(x, window.translate(*shift.tolist())) for x in (normalised, merged))
     inside = (slice(None), *own.slices_in(window))
     return Residuals(normalised[inside].astype(np.float32), merged[inside], (there & ~trusted)[inside[1:]])
@@ -317,9 +321,9 @@ def find_uniform_shift(shifts: npt.NDArray[np.int64], window: Window) -> npt.NDA
 def summarise_residuals(name: str, parts: Sequence[Residuals]) -> HeldOutResult:
     """Summarise the residuals of all windows. Raises InputError where no pixel agrees."""
     r = np.concatenate([part.normalised.ravel() for part in parts])
-    known = np.isfinite(r)
-    light = np.concatenate([part.light.ravel() for part in parts])[known]
-    r = r[known]
+    finite = np.isfinite(r)
+    light = np.concatenate([part.light.ravel() for part in parts])[finite]
+    r = r[finite]
     if not len(r):
         rule = "the frame held out agrees with the others nowhere"
         raise InputError("nothing to compare", got=name, rule=rule, remedy="Hold out another.")
@@ -327,7 +331,7 @@ def summarise_residuals(name: str, parts: Sequence[Residuals]) -> HeldOutResult:
     by_light = tuple((float(light[k].mean()), float(np.square(r[k]).mean())) for k in order if len(k))
     correlation = {lag: autocorrelation([part.normalised for part in parts], lag) for lag in LAGS}
     untrusted = float(np.concatenate([part.untrusted.ravel() for part in parts]).mean())
-    return HeldOutResult(name, float(np.square(r).mean()), by_light, correlation, float(known.mean()), untrusted)
+    return HeldOutResult(name, float(np.square(r).mean()), by_light, correlation, float(finite.mean()), untrusted)
 
 
 def autocorrelation(parts: Sequence[Planes], lag: tuple[int, int]) -> float:

@@ -161,12 +161,12 @@ def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
     if len(places):
         shifts = measure_shifts(burst, correct_frames(burst, places), noise)
         least = 2 * MOVED if behind else MOVED
-        moved = np.abs(shifts).max() >= least
+        is_moving = np.abs(shifts).max() >= least
         fixed = find_sensor_fixed(burst.spool, places, light, height, order, shifts, least)
         if sensor := burst.header.sensor:
             white = min(burst.frames[i].gain for i in order)
             beside = EdgeNeighbours.measure(spool, order, sensor.pattern, places, means, white)
-            fixed = fixed & ~beside.show_points(height) if moved else beside.exclude_points(height)
+            fixed = fixed & ~beside.show_points(height) if is_moving else beside.exclude_points(height)
         places = places[fixed]
     return places
 

@@ -164,7 +164,7 @@ def denoise_frames(
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
     check_names(settings.checkpoint, settings.bayer)
-    wanted = {
+    fingerprint = {
         "version": __version__,
         "settings": settings.model_dump(mode="json", exclude={"memory", "threads"}),
         "frames": [work_folder.fingerprint(path) for path in frames],
@@ -172,7 +172,7 @@ def denoise_frames(
         "maps": maps,
     }
     count = settings.threads or available_cores()
-    with work_folder.open_work_folder(out, wanted) as folder, devices.torch_threads(count):
+    with work_folder.open_work_folder(out, fingerprint) as folder, devices.torch_threads(count):
         yield _denoise_in_folder(frames, folder, settings, maps)
 
 
@@ -275,10 +275,10 @@ def noise_over_light(burst: LoadedBurst, noise: KnownNoise) -> float:
     return float(level.deviation(light)) / light
 
 
-def allocate_maps(folder: Path, denoiser: Filter, used: int, size: tuple[int, int]) -> FrameStore:
+def allocate_maps(folder: Path, denoiser: Filter, count: int, size: tuple[int, int]) -> FrameStore:
     """Allocate the file of the maps of kernel_maps.MapWriter."""
     sizes = len(denoiser.network.preset.spec.sizes) if isinstance(denoiser, NetworkFilter) else 1
-    frames = len(split_groups(denoiser, used)[0])
+    frames = len(split_groups(denoiser, count)[0])
     height, width = (-(-side // kernel_maps.MAP_STEP) for side in size)
     spool = FrameStore(folder / "maps.f32", (1, frames + 2 + sizes, height, width))
     spool.allocate()

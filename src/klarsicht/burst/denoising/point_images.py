@@ -84,11 +84,13 @@ class EdgeNeighbours:
         pixels = mean.reshape(-1, 9)
         around = np.delete(pixels, 4, 1)
         light = np.median(around, 1)
-        known = np.select([flat[:, 0] == c for c in range(len(noise))], [level.variance(light) for level in noise], 0)
+        variances = np.select(
+            [flat[:, 0] == c for c in range(len(noise))], [level.variance(light) for level in noise], 0
+        )
         pairs = ((around[:, :4] + around[:, :3:-1]) / 2).reshape(-1, 4, 4)
         apart = np.abs(pairs - np.median(pairs, 2, keepdims=True)).reshape(-1, 16)
         seen = np.square(OF_PAIRS * np.median(apart, 1))
-        deviation = np.sqrt(WITH_MEDIAN * np.maximum(known.reshape(-1, 4).mean(1), seen))
+        deviation = np.sqrt(WITH_MEDIAN * np.maximum(variances.reshape(-1, 4).mean(1), seen))
         usable = inside & (pixels.max(1) < NEAR_WHITE * white).reshape(-1, 4).all(1)
         return cls((pixels[:, 4] - light).reshape(-1, 4), deviation, usable)
 

@@ -23,13 +23,13 @@ def work_folder_path(out: Path) -> Path:
 
 
 @contextmanager
-def open_work_folder(out: Path, wanted: Mapping[str, Any]) -> Iterator[Path]:
+def open_work_folder(out: Path, fingerprint: Mapping[str, Any]) -> Iterator[Path]:
     """Open the work folder of an output under a lock. Content of another command is cleared, and the folder is removed
     when this command is done, or fails because of its arguments or inputs.
 
     Raises RunLocked where another process makes the same output, StoreError where nothing can be written.
     """
-    path, about = work_folder_path(out), json.dumps(wanted, indent=1, sort_keys=True).encode()
+    path, about = work_folder_path(out), json.dumps(fingerprint, indent=1, sort_keys=True).encode()
     with translate_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     with hold_lock(path / LOCK):
@@ -63,11 +63,11 @@ def check_outputs(outputs: list[Path], inputs: list[Path], folders: list[Path]) 
     """Check that no output is a folder, overwrites an input, lies in a folder of inputs (where the next run would
     read it), is given twice, or cannot be written. folders: those whose photographs are the inputs. Raises UsageError,
     StoreError."""
-    taken, among = {path.resolve() for path in inputs}, {folder.resolve() for folder in folders}
+    inputs_resolved, among = {path.resolve() for path in inputs}, {folder.resolve() for folder in folders}
     for number, out in enumerate(outputs):
         if out.is_dir():
             raise UsageError(f"{out} is a folder", rule="this output is a file", remedy="Give the file a name.")
-        if out.resolve() in taken:
+        if out.resolve() in inputs_resolved:
             raise UsageError(f"{out} is one of the frames", rule="frames are never overwritten", remedy="Rename -o.")
         if out.resolve().parent in among:
             rule = "the next time it would be taken for one of them"

@@ -138,11 +138,11 @@ def white_channels(image: Light, noise: NoiseLevel) -> list[ChannelNoise]:
 def correlated_channels(image: Light, noise: NoiseLevel, interpolated: InterpolatedNoise) -> list[ChannelNoise]:
     """Compute level and spectrum of each interpolated colour's noise from the level that is told, at the picture's mean
     light."""
-    told = [float(noise.variance(np.maximum(plane.mean(), 0))) for plane in image]
-    spectra = interpolated.power_spectrum(told, (image.shape[1], image.shape[2]))
+    variances = [float(noise.variance(np.maximum(plane.mean(), 0))) for plane in image]
+    spectra = interpolated.power_spectrum(variances, (image.shape[1], image.shape[2]))
     return [
         (noise.scale_variance(spectrum.mean() / variance), spectrum / spectrum.mean())
-        for spectrum, variance in zip(spectra, told, strict=True)
+        for spectrum, variance in zip(spectra, variances, strict=True)
     ]
 
 

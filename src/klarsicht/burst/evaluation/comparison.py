@@ -49,17 +49,26 @@ def evaluate_all(
         ModelError: a checkpoint that cannot be read or does not fit the set.
         MissingExtra: none of the rows can run without packages that are not installed.
     """
-    chosen = tuple(dict.fromkeys(gains)) or tuple(GAINS)
-    for gain in chosen:
+    chosen_gains = tuple(dict.fromkeys(gains)) or tuple(GAINS)
+    for gain in chosen_gains:
         noise_level(gain)
-    trained = load_networks(checkpoints or find_pretrained(name, rows), name)
-    methods, absent = select_methods(rows, trained, exact)
-    shown = photographs.read_folder(photos) if photos else photographs.packaged_photographs()
-    benchmark = benchmark_set(name, shown.photographs, seed, shown.geometry)
-    tables, examples = evaluate(methods, benchmark, chosen)
+    networks = load_networks(checkpoints or find_pretrained(name, rows), name)
+    methods, absent = select_methods(rows, networks, exact)
+    photograph_set = photographs.read_folder(photos) if photos else photographs.packaged_photographs()
+    benchmark = benchmark_set(name, photograph_set.photographs, seed, photograph_set.geometry)
+    tables, examples = evaluate(methods, benchmark, chosen_gains)
     exposures = tuple(map(float, benchmark.exposures))
-    protocol = Protocol(name, seed, shown.geometry, shown.names, exposures, chosen, benchmark.sha256, benchmark.cell)
-    return Evaluation(protocol, tables, absent, examples, analyse_networks(trained, benchmark, chosen))
+    protocol = Protocol(
+        name,
+        seed,
+        photograph_set.geometry,
+        photograph_set.names,
+        exposures,
+        chosen_gains,
+        benchmark.sha256,
+        benchmark.cell,
+    )
+    return Evaluation(protocol, tables, absent, examples, analyse_networks(networks, benchmark, chosen_gains))
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -76,21 +85,21 @@ def find_pretrained(name: str, rows: Sequence[str]) -> list[Path]:
 
 
 def select_methods(
-    rows: Sequence[str], trained: Mapping[str, Network], exact: bool = False
+    rows: Sequence[str], networks: Mapping[str, Network], exact: bool = False
 ) -> tuple[dict[str, Denoise], dict[str, str]]:
     """Select the methods that can run, and the reasons why others cannot. Networks that were given always take part."""
-    wanted = [row for row in dict.fromkeys(rows or COMPARED_ROWS) if not _is_trained(row, trained)]
+    wanted = [row for row in dict.fromkeys(rows or COMPARED_ROWS) if not _is_trained(row, networks)]
     absent = {row: reason for row in wanted if (reason := _absence_reason(row))}
     methods = {row: CLASSICAL[row].denoise for row in wanted if row not in absent}
-    methods |= {row: partial(denoise_burst, network, exact=exact) for row, network in trained.items()}
+    methods |= {row: partial(denoise_burst, network, exact=exact) for row, network in networks.items()}
     if not methods:
         kind = MissingExtra if any(row in CLASSICAL for row in absent) else UsageError
         raise kind("none of the rows can run", got="; ".join(f"{row}: {why}" for row, why in absent.items()))
     return methods, absent
 
 
-def _is_trained(row: str, trained: Mapping[str, Network]) -> bool:
-    return row in trained or any(network.settings.preset == row for network in trained.values())
+def _is_trained(row: str, networks: Mapping[str, Network]) -> bool:
+    return row in networks or any(network.settings.preset == row for network in networks.values())
 
 
 def _absence_reason(row: str) -> str:
@@ -106,13 +115,13 @@ def load_networks(checkpoints: Sequence[Path], name: str) -> dict[str, Network]:
 
     Raises UsageError, and ModelError for a file that holds no network, or one for frames of another colour.
     """
-    loaded = [_load_fitting_network(path, set_colour(name)) for path in checkpoints]
-    presets = [network.settings.preset for network in loaded]
+    networks = [_load_fitting_network(path, set_colour(name)) for path in checkpoints]
+    presets = [network.settings.preset for network in networks]
     rows = [p if presets.count(p) == 1 else f"{p}:{path.stem}" for p, path in zip(presets, checkpoints, strict=True)]
     twice = next((row for row in rows if rows.count(row) > 1), None)
     if twice:
         raise UsageError("two checkpoints of one name", got=twice, remedy="Rename one of the files.")
-    return dict(zip(rows, loaded, strict=True))
+    return dict(zip(rows, networks, strict=True))
 
 
 def set_colour(name: str) -> str:
@@ -133,13 +142,13 @@ def _load_fitting_network(path: Path, colour: str) -> Network:
 
 
 def analyse_networks(
-    trained: Mapping[str, Network], benchmark: BenchmarkSet, gains: Sequence[int]
+    networks: Mapping[str, Network], benchmark: BenchmarkSet, gains: Sequence[int]
 ) -> dict[str, dict[int, SizeEffects]]:
     """Analyse the effect of each kernel size on the first photograph at its drawn exposure, for networks that predict
     several."""
     w = float(benchmark.exposure(0, drawn=True))
     truth = benchmark.truth(0, w)
-    several = {row: network for row, network in trained.items() if len(network.preset.spec.sizes) > 1}
+    several = {row: network for row, network in networks.items() if len(network.preset.spec.sizes) > 1}
     return {
         row: {
             gain: analyse_sizes(predict_kernels(network, benchmark.burst(0, noise_level(gain), w)), truth, w)

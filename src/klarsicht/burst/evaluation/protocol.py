@@ -169,9 +169,9 @@ def noise_level(gain: int) -> NoiseLevel:
     return GAINS[gain]
 
 
-def run_trial(denoise: Denoise, benchmark: BenchmarkSet, index: int, noise: NoiseLevel, drawn: bool) -> Trial:
+def run_trial(denoise: Denoise, benchmark: BenchmarkSet, index: int, noise: NoiseLevel, random_exposure: bool) -> Trial:
     """Denoise one burst of the set, and measure quality and cost."""
-    w = float(benchmark.exposure(index, drawn))
+    w = float(benchmark.exposure(index, random_exposure))
     burst = benchmark.burst(index, noise, w)
     image, cost = measure_cost(lambda: denoise(burst))
     image, truth = benchmark.balance(index, image), benchmark.balance(index, benchmark.truth(index, w))

@@ -81,7 +81,7 @@ def load_frames(
     InputError for files that do not fit together, UsageError for a reference that is not among them.
     """
     names = reading.name_frames(paths)
-    chosen = _reference_index(names, reference)
+    index = _reference_index(names, reference)
     known = _count_stored(folder)
     headers: list[Header] = []
     frames: list[Frame] = []
@@ -113,9 +113,9 @@ def load_frames(
         add(i, reading.read(path, settings))  # no name holds a photograph while the next one is read
     assert spool is not None
     frames = _check_majority(frames)
-    if chosen is None and not _is_bracket(frames):
+    if index is None and not _is_bracket(frames):
         frames = _reject_other_scenes(frames, thumbnails)
-    best = chosen if chosen is not None else _choose_reference(frames)
+    best = index if index is not None else _choose_reference(frames)
     return LoadedBurst(tuple(headers), spool, tuple(frames), best)
 
 

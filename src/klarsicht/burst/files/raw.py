@@ -200,12 +200,12 @@ def noise_profile(tags: Tags, path: Path) -> tuple[NoiseLevel, ...]:
     pairs = np.array(entry.values[: len(entry.values) // 2 * 2]).reshape(-1, 2)
     order = _profile_order(tags)
     if len(pairs) == 1:
-        chosen = pairs[[0, 0, 0, 0]]
+        planes = pairs[[0, 0, 0, 0]]
     elif set(order) == {0, 1, 2} and len(pairs) == len(order):
-        chosen = pairs[[order.index(c) for c in (0, 1, 1, 2)]]
+        planes = pairs[[order.index(c) for c in (0, 1, 1, 2)]]
     else:
         raise InputError(f"the NoiseProfile of {path.name}", got=f"{len(pairs)} pairs", rule="one, or one a colour")
-    return tuple(NoiseLevel.from_profile(float(S), float(O)) for S, O in chosen)  # noqa: E741
+    return tuple(NoiseLevel.from_profile(float(S), float(O)) for S, O in planes)  # noqa: E741
 
 
 def _profile_order(tags: Tags) -> list[int]:

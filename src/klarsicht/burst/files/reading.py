@@ -14,20 +14,20 @@ FRAME_ENDINGS = (*raw.RAW_ENDINGS, *developed.PICTURE_ENDINGS)
 NAMES_SHOWN = 3  # file names in a message
 
 
-def list_frames(given: Iterable[Path]) -> tuple[Path, ...]:
+def list_frames(paths: Iterable[Path]) -> tuple[Path, ...]:
     """List the frame files: files as given, and folders as the photographs in them, sorted by name.
 
     Raises InputError where there are none, one is given twice, or one is no regular file.
     """
-    found = [file for path in given for file in _files(path)]
-    for file in found:
+    files = [file for path in paths for file in _files(path)]
+    for file in files:
         require_regular_file(file)
-    if not found:
+    if not files:
         remedy = "Give files, or a folder that holds DNG, camera raw, TIFF, PNG, JPEG or HEIC files."
         raise InputError("no frames", got="0", rule="a burst has at least one", remedy=remedy)
-    if twice := sorted({file.name for file in found if found.count(file) > 1}):
+    if twice := sorted({file.name for file in files if files.count(file) > 1}):
         raise InputError("a frame is given twice", got=", ".join(twice[:NAMES_SHOWN]), remedy="Give each once.")
-    return tuple(found)
+    return tuple(files)
 
 
 def name_frames(paths: Sequence[Path]) -> list[str]:
@@ -47,9 +47,9 @@ def _last_parts(parts: tuple[str, ...], length: int) -> tuple[str, ...]:
     return tuple(part.casefold() for part in parts[-length:])
 
 
-def select_folders(given: Iterable[Path]) -> list[Path]:
+def select_folders(paths: Iterable[Path]) -> list[Path]:
     """Return the paths that are folders."""
-    return [path for path in given if path.is_dir()]
+    return [path for path in paths if path.is_dir()]
 
 
 def _files(path: Path) -> list[Path]:

@@ -205,11 +205,11 @@ def kernel_centres(kernels: Kernels, frames: Sequence[int], pattern: Pattern | N
     patterns = entry_patterns(spec, pattern)
     taps = kernels.taps[0].reshape(N, spec.taps, *kernels.taps.shape[-2:])
     weights = torch.from_numpy(patterns).to(taps)
-    reduced = torch.cat([torch.tensordot(weights, taps[i % N], 1) for i in frames])[None].contiguous()
+    centres = torch.cat([torch.tensordot(weights, taps[i % N], 1) for i in frames])[None].contiguous()
     count = len(patterns) // (2 if spec.separable else 1)
     one = kernels.frames.new_ones(1, len(frames) * count, 1, H, W)
     middle = KernelSpec((1,), spec.separable, spec.upscale)
-    each = apply_kernels(reduced, one, middle).per_frame
+    each = apply_kernels(centres, one, middle).per_frame
     by_frame = each.reshape(len(frames), count, H, W).sum(1) * spec.gain / kernels.valid.sum()
     return list(by_frame.float().cpu().numpy())
 

@@ -69,15 +69,15 @@ class KernelSamples:
         return reach
 
 
-def sample_kernels(weighing: PixelWeights, y: Sequence[int], x: Sequence[int]) -> KernelSamples:
+def sample_kernels(weights: PixelWeights, y: Sequence[int], x: Sequence[int]) -> KernelSamples:
     """Sample the weights at the points (y[g], x[g]) of their part."""
-    if isinstance(weighing, MeanWeights):
-        share = weighing.share[:, list(y), list(x)].T
+    if isinstance(weights, MeanWeights):
+        share = weights.share[:, list(y), list(x)].T
         return KernelSamples(
             share[:, :, None, None], np.ones((len(share), 1), np.float32), np.zeros((0, 0), np.float32)
         )
-    assert isinstance(weighing, NetworkWeights)
-    return _sample_network(weighing, torch.tensor(list(y)), torch.tensor(list(x)))
+    assert isinstance(weights, NetworkWeights)
+    return _sample_network(weights, torch.tensor(list(y)), torch.tensor(list(x)))
 
 
 def _sample_network(weights: NetworkWeights, y: Tensor, x: Tensor) -> KernelSamples:

@@ -259,22 +259,22 @@ class Estimates:
     ) -> tuple[Planes, Map, Planes | None]:
         """Filter one group of frames: picture, weight of the reference's own pixel, and residual noise."""
         merge, (window, part) = self.merge, self._input_window(denoiser)
-        placed = merge.placement.select(group)
-        frames = placed.read_aligned(merge.spool, [merge.frames[k] for k in group], window)
-        agreement = placed.agreement(window, merge.spool.size)
+        selection = merge.placement.select(group)
+        frames = selection.read_aligned(merge.spool, [merge.frames[k] for k in group], window)
+        agreement = selection.agreement(window, merge.spool.size)
         if merge.bracket:
             levels, whites = [merge.frame_noise(k) for k in group], [merge.white(k) for k in group]
             agreement = weigh_by_exposure(frames, agreement, levels, whites)
         weighing: PixelWeights = denoiser.compute_weights(frames, merge.frame_noise(0), agreement, part)
         if observe is not None:
             self.observations |= observe(self.tile, weighing)
-        if len(group) > 1 and placed.coincides and not isinstance(denoiser, MeanFilter):
-            whole = placed.coincidence(window, merge.spool.size)[:, *part]
+        if len(group) > 1 and selection.coincides and not isinstance(denoiser, MeanFilter):
+            whole = selection.coincidence(window, merge.spool.size)[:, *part]
             weighing = mix_with_mean(weighing, frames[:, :, *part], whole, merge.frame_noise(0), merge.limits)
         del frames
         light = weighing()
         centre = weighing.centre_weights([0], merge.sample_weights)[0]
-        return light, centre, self._residual_noise(weighing, placed, group, light)
+        return light, centre, self._residual_noise(weighing, selection, group, light)
 
     def _input_window(self, denoiser: Filter) -> tuple[Window, Part]:
         """Return the window that a filter reads, and the part of it for which weights are computed."""

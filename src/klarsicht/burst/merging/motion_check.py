@@ -213,12 +213,12 @@ def check_estimates(
     """Test estimates, given as functions, the best first. The others are computed where the first is in doubt, which
     they receive as (H, W) in [0, 1]; all of them or none: an estimate that is computed anywhere contributes wherever
     there is doubt (`sure`). measured: (C, H, W), the values that count; None: all."""
-    left = doubt = np.ones(reference.shape[1:], np.float32)
-    shares, computed = np.zeros((len(estimates), *left.shape), np.float32), []
+    remaining = doubt = np.ones(reference.shape[1:], np.float32)
+    shares, computed = np.zeros((len(estimates), *remaining.shape), np.float32), []
     for k, estimate in enumerate(estimates):
         if doubt.max() <= 0:
             break
         computed.append(k)
-        shares[k] = left * fade_mask(find_failing_pixels(reference, estimate(doubt), noise, limits, measured))
-        left, doubt = left - shares[k], 1 - shares[0]
+        shares[k] = remaining * fade_mask(find_failing_pixels(reference, estimate(doubt), noise, limits, measured))
+        remaining, doubt = remaining - shares[k], 1 - shares[0]
     return MotionCheck(shares, saturation_mask(reference, limits), tuple(computed))

@@ -105,12 +105,12 @@ def restore_grid(grid: Grid, folder: Path, memory: float) -> Grid:
     memory is allowed than then, all tiles are processed anew."""
     file = folder / GRID
     try:
-        known = json.loads(file.read_text())
+        record = json.loads(file.read_text())
     except (OSError, ValueError):
-        known = None
+        record = None
     with translate_read_errors(file):
-        if known is not None and known["memory"] <= memory:
-            return replace(grid, sides=tuple(known["sides"]))
+        if record is not None and record["memory"] <= memory:
+            return replace(grid, sides=tuple(record["sides"]))
     (folder / LOG).unlink(missing_ok=True)
     write_atomically(file, json.dumps({"sides": grid.sides, "memory": memory}).encode())
     return grid
@@ -160,6 +160,6 @@ def _drop_incomplete_line(file: Any, path: Path) -> None:
     file.seek(0, 2)
 
 
-def evenly_spaced(count: int, wanted: int) -> Sequence[int]:
-    """List about `wanted` evenly spaced numbers below `count`."""
-    return sorted({(2 * k + 1) * count // (2 * wanted) for k in range(wanted)} & set(range(count)))
+def evenly_spaced(count: int, most: int) -> Sequence[int]:
+    """List about `most` evenly spaced numbers below `count`."""
+    return sorted({(2 * k + 1) * count // (2 * most) for k in range(most)} & set(range(count)))

@@ -69,23 +69,23 @@ def load_network(path: str | Path, preset: str | None = None) -> Network:
     return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
-def _read(named: str | Path) -> tuple[Card, dict[str, torch.Tensor]]:
-    path = pretrained.resolve_checkpoint(named)
+def _read(checkpoint: str | Path) -> tuple[Card, dict[str, torch.Tensor]]:
+    path = pretrained.resolve_checkpoint(checkpoint)
     try:
         require_regular_file(path)
         with safe_open(path, "pt") as file:
-            written = (file.metadata() or {}).get(KEY)
+            metadata = (file.metadata() or {}).get(KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, InputError) as error:
         raise _unusable(path, "no such file" if isinstance(error, FileNotFoundError) else error) from error
-    if written is None:
+    if metadata is None:
         raise _unusable(path, "weights without our card")
-    return _card(path, written), state
+    return _card(path, metadata), state
 
 
-def _card(path: Path, written: str) -> Card:
+def _card(path: Path, text: str) -> Card:
     try:
-        about = json.loads(written)
+        about = json.loads(text)
         if about["version"] != FORMAT_VERSION:
             raise _unusable(path, f"version {about['version']}; this is {FORMAT_VERSION}")
         return Card(NetworkSettings.from_mapping(about["settings"]), about["training"])

@@ -70,15 +70,15 @@ def apply_kernels_plainly(taps: Tensor, frames: Tensor, spec: KernelSpec, valid:
 
 def fused_entry(runs: tuple[Tensor, ...], spec: KernelSpec, p: int, q: int) -> Tensor:
     """Compute entry (p, q) of the fused kernel, (B, 1, H, W), without its gain."""
-    found = []
+    entries = []
     for s, K in enumerate(spec.sizes):
         a, b = p - (spec.side - K) // 2, q - (spec.side - K) // 2
         if 0 <= a < K and 0 <= b < K:
             if spec.separable:
-                found.append(runs[s][:, a : a + 1] * runs[len(spec.sizes) + s][:, b : b + 1])
+                entries.append(runs[s][:, a : a + 1] * runs[len(spec.sizes) + s][:, b : b + 1])
             else:
-                found.append(runs[s][:, a * K + b : a * K + b + 1])
-    return torch.stack(found).sum(0) if len(found) > 1 else found[0]
+                entries.append(runs[s][:, a * K + b : a * K + b + 1])
+    return torch.stack(entries).sum(0) if len(entries) > 1 else entries[0]
 
 
 def shift_frame(wide: Tensor, p: int, q: int, R: int) -> Tensor:
@@ -108,12 +108,12 @@ def to_onnx(network: Network) -> bytes:
     axes = {"frames": {3: "H", 4: "W"}, "agreement": {2: "H", 3: "W"}, "picture": {2: "H", 3: "W"}}
     with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:
         file = str(Path(folder) / "n.onnx")
-        given = tuple(torch.from_numpy(x) for x in make_probe(network, TRACED, 0))
+        inputs = tuple(torch.from_numpy(x) for x in make_probe(network, TRACED, 0))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on branches by shape, which are the same for every size
             torch.onnx.export(
                 ExportedNetwork(network).eval(),
-                given,
+                inputs,
                 file,
                 input_names=list(INPUTS),
                 output_names=["picture"],

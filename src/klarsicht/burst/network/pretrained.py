@@ -61,9 +61,9 @@ def resolve_checkpoint(checkpoint: str | Path) -> Path:
 
     Raises UsageError for a name without a suffix that is neither.
     """
-    path, known = Path(checkpoint), list_networks()
+    path, networks = Path(checkpoint), list_networks()
     if path.suffix or path.exists():
         return path
-    if str(checkpoint) not in known:
-        raise unknown_name("network", str(checkpoint), known)
-    return known[str(checkpoint)].file
+    if str(checkpoint) not in networks:
+        raise unknown_name("network", str(checkpoint), networks)
+    return networks[str(checkpoint)].file

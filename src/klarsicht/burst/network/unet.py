@@ -231,10 +231,10 @@ class NetworkSettings(PublicSettings):
         return check_known_name("colour", name, COLOURS)
 
 
-def check_known_name(kind: str, name: str, known: Iterable[str]) -> str:
+def check_known_name(kind: str, name: str, names: Iterable[str]) -> str:
     """Check that a name is known, and return it. Raises UsageError otherwise."""
-    if name not in known:
-        raise unknown_name(kind, name, known)
+    if name not in names:
+        raise unknown_name(kind, name, names)
     return name
 
 

@@ -66,9 +66,9 @@ class Blocks:
         source = np.repeat(np.arange(len(parts), dtype=float), [len(p.mean) for p in parts])
         return cls(mean, variance, texture, parts[0].share, parts[0].dof, source)
 
-    def select(self, kept: npt.NDArray[Any]) -> Blocks:
+    def select(self, rows: npt.NDArray[Any]) -> Blocks:
         """Return the blocks at some indices or a mask."""
-        fields = {name: getattr(self, name)[kept] for name in ("mean", "variance", "texture", "source")}
+        fields = {name: getattr(self, name)[rows] for name in ("mean", "variance", "texture", "source")}
         return replace(self, **fields)
 
 
@@ -225,18 +225,21 @@ def fit_noise(blocks: Blocks, clip: tuple[float, float]) -> NoiseEstimate:
     if len(near.mean) < MIN_BLOCKS * 3:
         remedy = "Give the noise by --noise READ,SHOT, or calibrate the camera."
         raise InputError("the noise cannot be estimated from these frames", rule="too few flat blocks", remedy=remedy)
-    kept, line = near, NoiseLine(float(near.variance.mean()), 1e-9, 0.0, near.variance)
+    blocks_kept, line = near, NoiseLine(float(near.variance.mean()), 1e-9, 0.0, near.variance)
     for _ in range(FIT_ROUNDS):
-        line = NoiseLine.fit(kept, line.expected)
+        line = NoiseLine.fit(blocks_kept, line.expected)
         whole, possible = unclip_blocks(near, line, clip[0])
         far = CLIP_DISTANCE * np.sqrt(line.variance_at(whole.mean))
         clear = possible & (whole.mean + far < clip[1])
-        if np.count_nonzero(clear) >= MIN_BLOCKS * 3 and (np.isfinite(clip[0]) or clear.sum() != len(kept.mean)):
-            kept = whole.select(clear)
-            line = NoiseLine.fit(kept, line.variance_at(kept.mean))
+        if np.count_nonzero(clear) >= MIN_BLOCKS * 3 and (np.isfinite(clip[0]) or clear.sum() != len(blocks_kept.mean)):
+            blocks_kept = whole.select(clear)
+            line = NoiseLine.fit(blocks_kept, line.variance_at(blocks_kept.mean))
     known = 2 * line.error < line.O
     return NoiseEstimate(
-        NoiseLevel(float(np.sqrt(line.O)), line.S), known, len(kept.mean), np.stack([kept.mean, kept.variance], 1)
+        NoiseLevel(float(np.sqrt(line.O)), line.S),
+        known,
+        len(blocks_kept.mean),
+        np.stack([blocks_kept.mean, blocks_kept.variance], 1),
     )
 
 

@@ -53,15 +53,16 @@ class KnownNoise:
         return f"noise: {numbers}; {self.source}" + (f"; {self.doubt}" if self.doubt else "")
 
 
-def find_noise(burst: LoadedBurst, typed: str | None = None, calibration: Path | None = None) -> KnownNoise:
-    """Find the noise of a burst. typed: READ,SHOT. calibration: a file instead of the user's own.
+def find_noise(burst: LoadedBurst, text: str | None = None, calibration: Path | None = None) -> KnownNoise:
+    """Find the noise of a burst. text: READ,SHOT. calibration: a file instead of the user's own.
 
     All sources tell the noise of a sensor's samples, which is scaled where their colours are interpolated
     (`for_interpolated`).
 
-    Raises UsageError for an invalid typed level, InputError where no source has a level or the calibration is missing.
+    Raises UsageError for an invalid level in the text, InputError where no source has a level or the calibration is
+    missing.
     """
-    known = _find_noise_of_samples(burst, typed, calibration)
+    known = _find_noise_of_samples(burst, text, calibration)
     return for_interpolated(known, burst.header) if burst.header.is_interpolated else known
 
 
@@ -78,16 +79,16 @@ def for_interpolated(known: KnownNoise, header: Header) -> KnownNoise:
     return replace(known, levels=levels, source=f"{known.source}, {more}")
 
 
-def _find_noise_of_samples(burst: LoadedBurst, typed: str | None, calibration: Path | None) -> KnownNoise:
+def _find_noise_of_samples(burst: LoadedBurst, text: str | None, calibration: Path | None) -> KnownNoise:
     """Find the noise of a burst's samples, as `find_noise` does."""
     planes, header = burst.spool.shape[1], burst.header
     floor = header.quantisation
     if calibration is not None and not calibration.exists():
         remedy = "Check the path, or make it by klarsicht burst calibrate -o."
         raise InputError(f"no calibration: {calibration}", got="no such file", remedy=remedy)
-    if typed is not None:
+    if text is not None:
         unused = _describe_unused(calibration, "--noise is given", "leave one of them out")
-        return KnownNoise((parse_noise(typed),) * planes, "as typed", unused)
+        return KnownNoise((parse_noise(text),) * planes, "as typed", unused)
     if header.profile:
         source = f"from the NoiseProfile of {header.path.name}"
         unused = _describe_unused(
@@ -97,13 +98,13 @@ def _find_noise_of_samples(burst: LoadedBurst, typed: str | None, calibration: P
     file = calibration or default_file()
     if (saved := read_calibration(file, header.camera, header.iso)) is not None:
         return KnownNoise(_apply_floor((saved,) * planes, floor), f"calibrated for {header.camera}, ISO {header.iso}")
-    found = estimate_from_frames(burst)
+    estimate = estimate_from_frames(burst)
     doubts = [
-        "" if found.read_known else "read noise not identifiable, as nothing is dark",
+        "" if estimate.read_known else "read noise not identifiable, as nothing is dark",
         _describe_unused(calibration, _calibration_fault(header), "give --noise READ,SHOT, or calibrate for them"),
     ]
-    source = f"estimated from the frames themselves ({found.blocks} flat blocks)"
-    return KnownNoise(_apply_floor((found.noise,) * planes, floor), source, "; ".join(filter(None, doubts)))
+    source = f"estimated from the frames themselves ({estimate.blocks} flat blocks)"
+    return KnownNoise(_apply_floor((estimate.noise,) * planes, floor), source, "; ".join(filter(None, doubts)))
 
 
 def _describe_unused(calibration: Path | None, why: str, remedy: str) -> str:
@@ -118,15 +119,15 @@ def _calibration_fault(header: Header) -> str:
     return f"it has no entry for {header.camera}, ISO {header.iso}"
 
 
-def parse_noise(typed: str) -> NoiseLevel:
+def parse_noise(text: str) -> NoiseLevel:
     """Parse READ,SHOT: a standard deviation and a variance coefficient. Raises UsageError."""
     try:
-        read, shot = (float(part) for part in typed.split(","))
+        read, shot = (float(part) for part in text.split(","))
     except ValueError as error:
         rule = "READ,SHOT: deviation of the read noise, and variance of the shot noise at white"
-        raise UsageError("noise", got=typed, rule=rule, remedy="For instance 0.002,0.0004.") from error
+        raise UsageError("noise", got=text, rule=rule, remedy="For instance 0.002,0.0004.") from error
     if not read and not shot:
-        raise UsageError("noise", got=typed, rule="one of them must be more than 0")
+        raise UsageError("noise", got=text, rule="one of them must be more than 0")
     return NoiseLevel(read, shot)
 
 
@@ -191,8 +192,8 @@ def _read(file: Path) -> dict[str, dict[str, dict[str, float]]]:
     if not file.exists():
         return {}
     try:
-        known = json.loads(file.read_text("utf-8"))
-        for isos in known.values():
+        record = json.loads(file.read_text("utf-8"))
+        for isos in record.values():
             for entry in isos.values():
                 NoiseLevel(float(entry["read"]), float(entry["shot"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
@@ -200,4 +201,4 @@ def _read(file: Path) -> dict[str, dict[str, dict[str, float]]]:
         raise InputError(
             f"{file} is no calibration", got=error, rule='{"camera": {"ISO": ...}}', remedy=remedy
         ) from error
-    return dict(known)
+    return dict(record)

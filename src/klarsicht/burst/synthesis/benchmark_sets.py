@@ -130,12 +130,12 @@ def benchmark_set(
     middles = [_middle(scene, geometry, k) for k, scene in enumerate(scenes(photographs, recipe.kind.light))]
     drawn = [_draw(middles, k, recipe, seed) for k in range(len(middles))]
     columns = (np.stack(column) for column in zip(*drawn, strict=True))
-    made = BenchmarkSet(name, seed, *columns, cell=MOSAICS.get(kind))
-    if sha256 is not None and sha256 != made.sha256:
+    benchmark = BenchmarkSet(name, seed, *columns, cell=MOSAICS.get(kind))
+    if sha256 is not None and sha256 != benchmark.sha256:
         rule = f"its hash must be {sha256}"
         remedy = "Are these the same photographs, in the same order?"
-        raise InputError(f"benchmark set {name}", got=made.sha256, rule=rule, remedy=remedy)
-    return made
+        raise InputError(f"benchmark set {name}", got=benchmark.sha256, rule=rule, remedy=remedy)
+    return benchmark
 
 
 def _draw(middles: list[Light], k: int, recipe: Recipe, seed: int) -> tuple[npt.NDArray[np.generic], ...]:

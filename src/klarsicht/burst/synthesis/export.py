@@ -38,40 +38,40 @@ def write_set(
     """
     levels = {gain: _level(gain) for gain in gains or GAINS}
     source = read_folder(photographs, geometry)
-    made = benchmark_set(name, source.photographs, seed, geometry)
+    benchmark = benchmark_set(name, source.photographs, seed, geometry)
     facts = {
         "set": name,
         "seed": seed,
-        "sha256": made.sha256,
+        "sha256": benchmark.sha256,
         "geometry": asdict(geometry),
         "photographs": source.names,
         "levels": {gain: asdict(level) for gain, level in levels.items()},
     }
     with fill_folder(out):
         hashes = {}
-        for index, gain in track(list(product(range(len(made)), levels)), len(made) * len(levels), "bursts"):
-            file, content = f"{index:03d}-gain{gain}.npz", burst_bytes(made, index, levels[gain])
+        for index, gain in track(list(product(range(len(benchmark)), levels)), len(benchmark) * len(levels), "bursts"):
+            file, content = f"{index:03d}-gain{gain}.npz", burst_bytes(benchmark, index, levels[gain])
             write_atomically(out / file, content)
             hashes[file] = hashlib.sha256(content).hexdigest()
         write_atomically(out / "set.json", (json.dumps(facts | {"files": hashes}, indent=1) + "\n").encode())
-    return made
+    return benchmark
 
 
-def burst_bytes(made: BenchmarkSet, index: int, level: NoiseLevel) -> bytes:
+def burst_bytes(benchmark: BenchmarkSet, index: int, level: NoiseLevel) -> bytes:
     """Return one burst in numpy's npz format without a time stamp: the same burst gives the same bytes."""
-    exposure = float(made.exposure(index, drawn=True))
-    burst, file = made.burst(index, level, exposure), io.BytesIO()
-    mosaic = {} if made.cell is None else {"colour_filter": made.cell, "balance": made.balances[index]}
+    exposure = float(benchmark.exposure(index, drawn=True))
+    burst, file = benchmark.burst(index, level, exposure), io.BytesIO()
+    mosaic = {} if benchmark.cell is None else {"colour_filter": benchmark.cell, "balance": benchmark.balances[index]}
     np.savez(
         file,
         frames=burst.frames,
-        truth=made.truth(index, exposure),
+        truth=benchmark.truth(index, exposure),
         exposure=np.float32(exposure),
         read=burst.noise.read,
         shot=burst.noise.shot,
-        displacements=made.displacements[index],
-        angles=made.angles[index],
-        path=made.paths[index],
+        displacements=benchmark.displacements[index],
+        angles=benchmark.angles[index],
+        path=benchmark.paths[index],
         **mosaic,
     )
     return file.getvalue()

@@ -152,22 +152,22 @@ def ellipse(height: int, width: int) -> Light:
 
 def composite_movers(scene: Light, movers: tuple[Mover, ...], frame: int) -> Light:
     """Composite each mover over the scene (C, H, W): (1 - cover) scene + cover light. Returns a copy."""
-    seen = scene.copy()
+    image = scene.copy()
     for mover in (m for m in movers if m.visible[frame]):
         there, here = _overlap(scene.shape[-2:], mover, frame)
-        seen[:, *there] += mover.cover[here] * (mover.light[:, *here] - seen[:, *there])
-    return seen
+        image[:, *there] += mover.cover[here] * (mover.light[:, *here] - image[:, *there])
+    return image
 
 
 def path_mask(movers: tuple[Mover, ...], geometry: Geometry) -> Flags:
     """Compute the mask (H, W) of the reference's pixels that a mover covers in any frame."""
-    touched = np.zeros(geometry.crop, bool)
+    mask = np.zeros(geometry.crop, bool)
     for mover in movers:
         for frame in np.flatnonzero(mover.visible):
-            there, here = _overlap(touched.shape, mover, int(frame))
-            touched[there] |= mover.cover[here] > 0
+            there, here = _overlap(mask.shape, mover, int(frame))
+            mask[there] |= mover.cover[here] > 0
     m, s = geometry.margin, geometry.scale
-    window = touched[m : touched.shape[0] - m, m : touched.shape[1] - m]
+    window = mask[m : mask.shape[0] - m, m : mask.shape[1] - m]
     blocks = window.reshape(geometry.height, s, geometry.width, s)
     return np.asarray(blocks.any((1, 3)))
 

@@ -235,21 +235,23 @@ def draw_crop(library: tuple[Light, ...], index: int, recipe: Recipe, rng: np.ra
     """Draw a crop of a scene of the library, with the recipe at the scale that fits the scene. Raises ImageError where
     none fits."""
     scene = library[index]
-    fitted = recipe
+    own_recipe = recipe
     if recipe.smallest_scale is not None:
-        fitted = replace(recipe, geometry=fit_scale(recipe.geometry, scene, recipe.smallest_scale))
-    check_size(scene, fitted.geometry, index)
-    return random_crop(scene, fitted, rng), fitted
+        own_recipe = replace(recipe, geometry=fit_scale(recipe.geometry, scene, recipe.smallest_scale))
+    check_size(scene, own_recipe.geometry, index)
+    return random_crop(scene, own_recipe, rng), own_recipe
 
 
 def draw_burst(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Generator) -> SyntheticBurst:
     """Draw one burst from a library of scenes. Raises ImageError where the drawn scene is smaller than the crop."""
     index, another = (int(rng.integers(len(library))) for _ in range(2))
-    crop, fitted = draw_crop(library, index, recipe, rng)
+    crop, own_recipe = draw_crop(library, index, recipe, rng)
     if recipe.textured and rng.random() < recipe.textured:
         others = [draw_crop(library, int(rng.integers(len(library))), recipe, rng) for _ in range(CANDIDATES - 1)]
-        crop, fitted = max([(crop, fitted), *others], key=lambda drawn: measure_texture(drawn[0], drawn[1].geometry))
-    clean = clean_burst(crop, library[another], fitted, rng)
+        crop, own_recipe = max(
+            [(crop, own_recipe), *others], key=lambda drawn: measure_texture(drawn[0], drawn[1].geometry)
+        )
+    clean = clean_burst(crop, library[another], own_recipe, rng)
     exposure = 10 ** rng.uniform(*recipe.exposures)
     level = recipe.noise(rng)
     light = clean.frames * np.float32(exposure)

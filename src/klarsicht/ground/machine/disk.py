@@ -216,7 +216,7 @@ def _join(file: IO[str], path: Path, when_alone: Callable[[], None]) -> bool:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-        lock(file, shared=True)
+        lock(file, is_shared=True)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -26,15 +26,15 @@ def resident_bytes() -> float:
     return TYPICAL_BYTES if resident is None else float(resident)
 
 
-def short_budget(allowed: float, need: float, what: str) -> UsageError:
+def short_budget(limit: float, need: float, what: str) -> UsageError:
     """Make the error of an option --memory that is too small; it names a number that suffices.
 
     Args:
-        allowed, need: bytes.
+        limit, need: bytes.
         what: what takes them, with its verb.
     """
     enough = math.ceil((need + VARIATION_BYTES) / 1e8) / 10
-    return UsageError("memory", got=f"{allowed / 1e9:.3g} GB", rule=f"{what} {enough:.1f} GB",
+    return UsageError("memory", got=f"{limit / 1e9:.3g} GB", rule=f"{what} {enough:.1f} GB",
                       remedy=f"Give --memory {enough:.1f}, or more.")  # fmt: skip
 
 

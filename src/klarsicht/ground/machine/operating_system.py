@@ -43,20 +43,20 @@ PEAK_RESET = "5"
 # Files
 
 
-def lock(file: IO[Any], shared: bool = False) -> None:
+def lock(file: IO[Any], is_shared: bool = False) -> None:
     """Lock an open file for this process alone; the system frees it when the file is closed or the process ends.
 
     Args:
-        shared: lock it together with other processes that share it, against those that want it alone.
+        is_shared: lock it together with other processes that share it, against those that want it alone.
 
     Raises:
         BlockingIOError: another process holds it.
         OSError: the system, or the file system, has no such lock.
     """
     if fcntl is not None:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         return
-    if shared:
+    if is_shared:
         raise OSError(errno.ENOTSUP, "this system has no shared locks")
     import msvcrt
 

@@ -113,9 +113,9 @@ class ArrayForm:
         return asdict(self) | {"shown": list(self.shown)}
 
     @classmethod
-    def from_json(cls, known: Mapping[str, Any]) -> Self:
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
         """Return the form that `to_json` describes."""
-        return cls(**{**known, "shown": tuple(known["shown"])})
+        return cls(**{**record, "shown": tuple(record["shown"])})
 
     def of_array(self, pixels: NDArray[Any], name: str, *, channels_last: bool = False) -> NDArray[Any]:
         """Check that an array has this form; return a copy (H, W, C) of this type.
@@ -198,19 +198,19 @@ def _another_shape(name: str, shape: tuple[int, ...], rule: str) -> ImageError:
     return ImageError(what, got=f"shape {shape}", rule=rule, remedy=remedy)
 
 
-def show_channels(levels: Bytes, shown: tuple[int, ...] = ()) -> Bytes:
+def show_channels(levels: Bytes, channels: tuple[int, ...] = ()) -> Bytes:
     """Reduce the channels of images uint8 (..., C) to three that can be shown: uint8 (..., 3).
 
     Args:
-        shown: see ArrayForm.
+        channels: see ArrayForm.
     """
-    if shown:
-        chosen = levels[..., list(shown)]
+    if channels:
+        selection = levels[..., list(channels)]
     elif levels.shape[-1] == 2:
-        chosen = np.rint(levels.mean(-1, keepdims=True)).astype(np.uint8)
+        selection = np.rint(levels.mean(-1, keepdims=True)).astype(np.uint8)
     else:
-        chosen = levels[..., :SHOWN]
-    return np.repeat(chosen, SHOWN, axis=-1) if chosen.shape[-1] == 1 else chosen
+        selection = levels[..., :SHOWN]
+    return np.repeat(selection, SHOWN, axis=-1) if selection.shape[-1] == 1 else selection
 
 
 def read_array(
@@ -235,27 +235,27 @@ def read_array(
     """
     if isinstance(value, str | Path):
         name = Path(value).name
-        found = read_file(value, lambda source: _read_numbers(source, megapixels, form.channels, name))
-        picture = None if found else decode(value, white_level, megapixels)
+        stored = read_file(value, lambda source: _read_numbers(source, megapixels, form.channels, name))
+        picture = None if stored else decode(value, white_level, megapixels)
     elif isinstance(value, bytes | bytearray | memoryview):
-        found = read_content(bytes(value), name, lambda source: _read_numbers(source, megapixels, form.channels, name))
-        picture = None if found else decode_bytes(bytes(value), name, white_level, megapixels)
+        stored = read_content(bytes(value), name, lambda source: _read_numbers(source, megapixels, form.channels, name))
+        picture = None if stored else decode_bytes(bytes(value), name, white_level, megapixels)
     elif isinstance(value, Image.Image):
-        found = _numbers_of(value, form.channels in PICTURE_CHANNELS)
-        picture = None if found else picture_from_image(value, megapixels)
+        stored = _numbers_of(value, form.channels in PICTURE_CHANNELS)
+        picture = None if stored else picture_from_image(value, megapixels)
     elif isinstance(value, np.ndarray) or hasattr(value, "__array__"):
-        found, picture = Numbers(np.asarray(value), channels_last=False), None
+        stored, picture = Numbers(np.asarray(value), channels_last=False), None
     else:
         rule = "a path, the bytes of an image file, a Pillow image or an array"
         raise ImageError(f"{name} is no picture", got=type(value).__name__, rule=rule)
     if picture is not None:
         return form.of_picture(picture)
-    assert found is not None
-    white = white_level if found.codes.dtype == np.uint16 else None
-    if white is None and found.full and (found.full == BYTE_FULL or not form.has_integers):
-        white = found.full
-    numbers = found.codes if white is None else form.of_codes(found.codes, white)
-    return form.of_array(numbers, name, channels_last=found.channels_last)
+    assert stored is not None
+    white = white_level if stored.codes.dtype == np.uint16 else None
+    if white is None and stored.full and (stored.full == BYTE_FULL or not form.has_integers):
+        white = stored.full
+    numbers = stored.codes if white is None else form.of_codes(stored.codes, white)
+    return form.of_array(numbers, name, channels_last=stored.channels_last)
 
 
 @dataclass(frozen=True)
@@ -303,12 +303,14 @@ def _read_numbers(source: IO[bytes], megapixels: float, channels: int, name: str
         image.load()
         if errors:
             raise ValueError(errors[0])
-        found = _numbers_of(image, as_picture, depth)
+        numbers = _numbers_of(image, as_picture, depth)
         if depth > BYTE_BITS and image.mode in ("RGB", "RGBA") and image.format in ("PNG", "TIFF"):
             codes = read_tiff_codes(source) if image.format == "TIFF" else read_png_codes(source)
-            found = Numbers(codes, FULL)
+            numbers = Numbers(codes, FULL)
         return (
-            None if found is None else Numbers(_upright(found.codes, image.getexif().get(EXIF_ORIENTATION)), found.full)
+            None
+            if numbers is None
+            else Numbers(_upright(numbers.codes, image.getexif().get(EXIF_ORIENTATION)), numbers.full)
         )
 
 

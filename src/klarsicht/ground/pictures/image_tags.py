@@ -29,17 +29,17 @@ def check_tags(source: IO[bytes]) -> Tags:
 
 def _exif_of_jpeg(source: IO[bytes]) -> bytes:
     """Read the EXIF segments of a JPEG file, which are one after the other one block (ITU-T T.81 B.1.1, EXIF 4.7.2)."""
-    found = b""
+    exif = b""
     if source.read(2) != b"\xff\xd8":
-        return found
+        return exif
     while len(head := source.read(4)) == 4 and head[0] == 0xFF and head[1] != 0xDA:
         if head[1] == 0xFF:  # a fill byte
             source.seek(-3, 1)
             continue
         body = source.read(max(int.from_bytes(head[2:]) - 2, 0))
         if head[1] == 0xE1 and body[:6] == EXIF_HEAD:
-            found += body[6:]
-    return found
+            exif += body[6:]
+    return exif
 
 
 def check_exif(exif: bytes) -> None:

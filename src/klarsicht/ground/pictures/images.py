@@ -135,14 +135,14 @@ def _decode_source(source: IO[bytes], white_level: int | None, megapixels: float
     tags = check_tags(source)
     png_depth = read_png_depth(source)
     with collect_errors() as errors, open_image(source, megapixels) as image:
-        told, depth = _pages(image, tags), bit_depth(image, png_depth, tags)
+        notes, depth = _pages(image, tags), bit_depth(image, png_depth, tags)
         image.load()
         if errors:
             raise ValueError(errors[0])
         picture, used = to_eight_bit(image, source, depth, white_level)
-        told += _narrow_range(used) if depth > 8 and white_level is None else ()
+        notes += _narrow_range(used) if depth > 8 and white_level is None else ()
         picture = _apply_orientation(picture, image)
-        picture.info[NOTES] = told
+        picture.info[NOTES] = notes
         return picture
 
 
@@ -247,9 +247,9 @@ def _pages(image: Image.Image, tags: Tags) -> tuple[str, ...]:
     return ("an animation, of which only the first frame is read",) if animated else ()
 
 
-def _narrow_range(used: float) -> tuple[str, ...]:
+def _narrow_range(share: float) -> tuple[str, ...]:
     """Say that 16-bit codes use less than a quarter of their range."""
-    if not 0 < used < NARROW:
+    if not 0 < share < NARROW:
         return ()
     remedy = "if its white is lower, say so by --white-level, or in the manifest's column white_level"
     return (f"it uses less than a quarter of its 16 bits, and may look nearly black: {remedy}",)

@@ -39,7 +39,7 @@ def _install() -> tuple[Any, ...]:
     """Replace the functions that print, in this process from now on; returns what must stay alive."""
 
     keep = HANDLER(_keep)
-    kept: list[Any] = [keep]
+    handlers: list[Any] = [keep]
     for path in find_libraries():
         with suppress(OSError, AttributeError):
             library = ctypes.CDLL(str(path))
@@ -47,8 +47,8 @@ def _install() -> tuple[Any, ...]:
                 function = getattr(library, name)
                 function.argtypes, function.restype = [HANDLER], ctypes.c_void_p
                 function(handler)
-            kept.append(library)
-    return tuple(kept)
+            handlers.append(library)
+    return tuple(handlers)
 
 
 def _keep(module: bytes | None, text: bytes | None, arguments: int | None) -> None:

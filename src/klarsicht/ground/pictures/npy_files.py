@@ -50,11 +50,11 @@ def read_npy(source: IO[bytes], megapixels: float) -> NDArray[Any]:
             "an array is too large", got=f"shape {shape}", rule=f"at most {megapixels:g} megapixels are read",
             remedy="Raise --megapixels, or leave it out.",
         )  # fmt: skip
-    begin, needed = source.tell(), math.prod(shape) * kind.itemsize
+    begin, size = source.tell(), math.prod(shape) * kind.itemsize
     there = source.seek(0, 2) - begin
-    if there < needed:  # asked before memory is taken for it
+    if there < size:  # asked before memory is taken for it
         got = f"{there} bytes for shape {shape} of {kind}"
-        raise ImageError("an array ends too early", got=got, rule=f"{needed} bytes", remedy="Copy the file again.")
+        raise ImageError("an array ends too early", got=got, rule=f"{size} bytes", remedy="Copy the file again.")
     source.seek(begin)
-    flat = np.frombuffer(source.read(needed), kind)
+    flat = np.frombuffer(source.read(size), kind)
     return flat.reshape(shape[::-1]).T if by_columns else flat.reshape(shape)

@@ -54,13 +54,13 @@ def to_eight_bit(
     if depth == 16 and white_level is not None and image.mode in ("RGB", "RGBA"):
         image = Image.fromarray(_scaled_colour(source, image.format == "TIFF", white_level))
     grey = "L" if image.mode in ("1", "L", "LA") else "RGB"
-    used = 1.0
+    share = 1.0
     if depth == 16 and image.mode in ("RGB", "RGBA"):
-        used = max(float(np.asarray(image.getchannel(channel)).max(initial=0)) for channel in "RGB") / 255
+        share = max(float(np.asarray(image.getchannel(channel)).max(initial=0)) for channel in "RGB") / 255
     if image.has_transparency_data:
-        return _over_white(image, grey), used
+        return _over_white(image, grey), share
     same = image.mode == grey  # then the file's own pixels are handed on, without a second copy
-    return (Image.Image()._new(image.im) if same else image.convert(grey)), used
+    return (Image.Image()._new(image.im) if same else image.convert(grey)), share
 
 
 def _over_white(image: Image.Image, mode: str) -> Image.Image:

@@ -183,21 +183,21 @@ class _Reader:
     def chain(self, place: int) -> list[Ifd]:
         """Read the directories of the linked list whose pointer stands at this offset, at most MOST_DIRECTORIES, and
         count all of them."""
-        found: list[Ifd] = []
+        directories: list[Ifd] = []
         offset, self.pages = self.number(place), 0
-        passed: set[int] = set()
+        offsets: set[int] = set()
         while offset and self.pages < MOST_PAGES:
-            if offset in passed:
+            if offset in offsets:
                 raise ValueError("a directory of tags that leads back to itself")
-            passed.add(offset)
-            if len(found) < MOST_DIRECTORIES:
-                found.append(self.directory(offset))
+            offsets.add(offset)
+            if len(directories) < MOST_DIRECTORIES:
+                directories.append(self.directory(offset))
             self.pages += 1
             count, size = self.count(offset), struct.calcsize(self.counter)
             offset = self.number(offset + size + self.record * count)
-        if not found:
+        if not directories:
             raise ValueError("a directory of tags that cannot be read (there is none)")
-        return found
+        return directories
 
     def directory(self, offset: int) -> Ifd:
         if offset in self.seen or len(self.seen) >= MOST_DIRECTORIES:
@@ -211,12 +211,12 @@ class _Reader:
         start = offset + struct.calcsize(self.counter)
         raw, form = self.bytes(start, self.record * count), f"{self.order}HH{self.pointer}"
         entries = (struct.unpack_from(form, raw, self.record * i) for i in range(count))
-        found = (
+        tags = (
             (tag, self.entry(kind, n, start + self.record * (i + 1) - self.inline))
             for i, (tag, kind, n) in enumerate(entries)
             if kind in SIZES and tag not in UNREAD
         )
-        return {tag: entry for tag, entry in found if entry is not None}
+        return {tag: entry for tag, entry in tags if entry is not None}
 
     def entry(self, kind: int, count: int, place: int) -> Entry | None:
         """Read the values of an entry, in place or where it points to, and convert them to little-endian order."""
@@ -285,23 +285,23 @@ def require_strips(ifd: Ifd, length: int) -> None:
     width, height = _number_of(ifd, WIDTH), _number_of(ifd, LENGTH)
     if width < 1 or height < 1:
         raise ValueError(f"a picture of {width} x {height} pixels")
-    tiled = TILE_OFFSETS in ifd
-    kind = "tiles" if tiled else "strips"
-    offsets, sizes = (_values_of(ifd, tag) for tag in ((TILE_OFFSETS, TILE_BYTES) if tiled else _STRIPS))
-    columns = _number_of(ifd, TILE_WIDTH) if tiled else width
-    rows = _number_of(ifd, TILE_LENGTH) if tiled else min(_number_of(ifd, STRIP_ROWS, height), height)
+    is_tiled = TILE_OFFSETS in ifd
+    kind = "tiles" if is_tiled else "strips"
+    offsets, sizes = (_values_of(ifd, tag) for tag in ((TILE_OFFSETS, TILE_BYTES) if is_tiled else _STRIPS))
+    columns = _number_of(ifd, TILE_WIDTH) if is_tiled else width
+    rows = _number_of(ifd, TILE_LENGTH) if is_tiled else min(_number_of(ifd, STRIP_ROWS, height), height)
     if columns < 1 or rows < 1:
         raise ValueError(f"{kind} of {columns} x {rows} pixels")
-    if tiled and columns * rows > max(4 * width * height, MOST_TILE_PIXELS):
+    if is_tiled and columns * rows > max(4 * width * height, MOST_TILE_PIXELS):
         raise ValueError(f"tiles of {columns} x {rows} pixels in a picture of {width} x {height}")
     samples, separate = _number_of(ifd, SAMPLES, 1), _number_of(ifd, PLANAR, 1) == 2
-    wanted = -(-width // columns) * -(-height // rows) * (samples if separate else 1)
-    if len(offsets) == 1 == wanted and not sizes:  # old writers leave out the size of the only strip
+    count = -(-width // columns) * -(-height // rows) * (samples if separate else 1)
+    if len(offsets) == 1 == count and not sizes:  # old writers leave out the size of the only strip
         sizes = (length - offsets[0],)
     there = [(a, b) for a, b in zip(offsets, sizes, strict=False) if a > 0 and b > 0]
-    missing = wanted - len(there[:wanted])
+    missing = count - len(there[:count])
     if missing > 0:
-        raise ValueError(f"{missing} of its {wanted} {kind} missing or empty")
+        raise ValueError(f"{missing} of its {count} {kind} missing or empty")
     require_inside(ifd, length)
     if _number_of(ifd, COMPRESSION, 1) != 1 or _number_of(ifd, PHOTOMETRIC) == YCBCR:
         return
@@ -309,10 +309,10 @@ def require_strips(ifd: Ifd, length: int) -> None:
     depth = depths[0] if separate else sum(depths) if len(depths) == samples else depths[0] * samples
     per_row = -(-int(columns * depth) // 8)
     per_plane = -(-height // rows)
-    for i, (_, size) in enumerate(there[:wanted]):
-        own = rows if tiled else min(rows, height - i % per_plane * rows)
+    for i, (_, size) in enumerate(there[:count]):
+        own = rows if is_tiled else min(rows, height - i % per_plane * rows)
         if size < per_row * own:
-            raise ValueError(f"{kind[:-1]} {i + 1} of {wanted} is cut off: {size:.0f} bytes of {per_row * own}")
+            raise ValueError(f"{kind[:-1]} {i + 1} of {count} is cut off: {size:.0f} bytes of {per_row * own}")
 
 
 _STRIPS = (STRIP_OFFSETS, STRIP_BYTES)

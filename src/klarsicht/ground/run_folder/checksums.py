@@ -68,10 +68,10 @@ def find_damage(path: Path, expected: Checksum | None) -> str:
         return f"cannot be read: {error.strerror or error}"
 
 
-def describe_difference(found: Checksum, expected: Checksum | None) -> str:
+def describe_difference(content: Checksum, expected: Checksum | None) -> str:
     """Say how a file that exists differs from its checksum; "" where it does not."""
     if expected is None:
         return "a file where none was written"
-    if found.size != expected.size:
-        return f"{found.size} bytes, written were {expected.size}"
-    return "" if found == expected else "altered since it was written"
+    if content.size != expected.size:
+        return f"{content.size} bytes, written were {expected.size}"
+    return "" if content == expected else "altered since it was written"

@@ -86,12 +86,12 @@ class Claims:
             try:
                 with path.open("xb") as file:
                     file.write(self._own)
-                taken = True
+                is_taken = True
             except FileExistsError:
-                taken = self._take_over(path)
-        if taken:
+                is_taken = self._take_over(path)
+        if is_taken:
             self._held.add(name)
-        return taken
+        return is_taken
 
     def holds(self, name: str) -> bool:
         """Tell whether this process still holds a claim: another one may have taken this process for dead."""

@@ -173,14 +173,14 @@ class DecisionLog:
     def _append(self, content: dict[str, Any], author: str) -> int:
         with _writing, self._hold_lock(), translate_write_errors(self.file):
             content_before = self._content()
-            kept = content_before[: content_before.rfind(b"\n") + 1]
-            number = len(_parse(kept))
+            complete_lines = content_before[: content_before.rfind(b"\n") + 1]
+            number = len(_parse(complete_lines))
             now = datetime.now(UTC).isoformat(timespec="seconds")
             record = {"number": number, "time": now, "author": author, **content}
             new = not self.file.exists()
             with self.file.open("r+b" if not new else "w+b") as file:
-                file.truncate(len(kept))
-                file.seek(len(kept))
+                file.truncate(len(complete_lines))
+                file.seek(len(complete_lines))
                 file.write(json.dumps(record).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -210,14 +210,14 @@ class DecisionLog:
 def fold(records: Sequence[Mapping[str, Any]]) -> dict[int, ClassDecision]:
     """Apply records in their order, without those undone; returns the decision on each class, by output."""
     undone = {record["undo"] for record in records if "undo" in record}
-    found: dict[int, dict[str, Any]] = {}
+    records_by_target: dict[int, dict[str, Any]] = {}
     for record in records:
         if "undo" in record or record["number"] in undone:
             continue
-        fields = found.setdefault(record["target"], {"target": record["target"], "name": record["class"]})
+        fields = records_by_target.setdefault(record["target"], {"target": record["target"], "name": record["class"]})
         fields |= {name: record[name] for name in ("decision", "artifact", "note", "author", "time") if name in record}
         fields |= {name: tuple(record[name]) for name in ("members", "removed") if name in record}
-    return {target: ClassDecision(**fields) for target, fields in found.items()}
+    return {target: ClassDecision(**fields) for target, fields in records_by_target.items()}
 
 
 def _parse(content: bytes) -> list[dict[str, Any]]:

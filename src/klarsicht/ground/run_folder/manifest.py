@@ -34,10 +34,10 @@ LIBRARIES = (
 )
 
 
-def new_manifest(wanted: Mapping[str, Any]) -> Manifest:
+def new_manifest(facts: Mapping[str, Any]) -> Manifest:
     """Make a manifest of this store version with today's date and the versions of the installed libraries."""
     header = {"store": STORE_VERSION, "klarsicht": __version__, "libraries": library_versions(), "checksums": True}
-    return header | {"created": datetime.now(UTC).isoformat(timespec="seconds"), **wanted}
+    return header | {"created": datetime.now(UTC).isoformat(timespec="seconds"), **facts}
 
 
 def library_versions() -> dict[str, str]:
@@ -66,13 +66,13 @@ def migrate(manifest: Manifest) -> Manifest:
     return manifest
 
 
-def require_agreement(wanted: Mapping[str, Any], manifest: Manifest) -> None:
+def require_agreement(facts: Mapping[str, Any], manifest: Manifest) -> None:
     """Check that every wanted fact stands in the manifest.
 
     Raises:
         RunMismatch: names the first fact that differs, and both values.
     """
-    here, there = flatten(wanted), flatten({key: manifest.get(key) for key in wanted})
+    here, there = flatten(facts), flatten({key: manifest.get(key) for key in facts})
     for key in here | there:
         if here.get(key) != there.get(key):
             raise RunMismatch(

@@ -71,10 +71,10 @@ def damage_error(name: str, what: str) -> RunDamaged:
         name: its path inside the run.
         what: what is wrong with it, in a few words.
     """
-    lost = name.removeprefix("checksums/").startswith("manifest.json")
+    is_manifest = name.removeprefix("checksums/").startswith("manifest.json")
     return RunDamaged(
         "the run is damaged",
         got=f"{name}: {what}",
         rule="every file as it was written",
-        remedy="Restore it from a copy, or audit again into another folder." if lost else COMPUTE_AGAIN,
+        remedy="Restore it from a copy, or audit again into another folder." if is_manifest else COMPUTE_AGAIN,
     )

@@ -130,14 +130,14 @@ class RunFiles:
     def _read_recorded(self, name: str) -> bytes:
         """Read a file, and compare it with its checksum where there is one."""
         while True:
-            admitted = self._read_admitted(name)
-            if admitted is not None and None not in admitted and not self.inside(name).exists():
+            cached = self._read_admitted(name)
+            if cached is not None and None not in cached and not self.inside(name).exists():
                 raise damage_error(name, "missing")
             content = self._read(name)
-            if admitted is None or Checksum.of(content) in admitted:
+            if cached is None or Checksum.of(content) in cached:
                 return content
-            if self._read_admitted(name) == admitted:  # else another process of a shared run is replacing the file
-                raise damage_error(name, describe_difference(Checksum.of(content), admitted[-1]))
+            if self._read_admitted(name) == cached:  # else another process of a shared run is replacing the file
+                raise damage_error(name, describe_difference(Checksum.of(content), cached[-1]))
 
     def _read_admitted(self, name: str) -> tuple[Checksum | None, ...] | None:
         """Read the checksums that a file may have, of which None is its absence; None where none were written.

@@ -100,13 +100,13 @@ class RunMarkers(RunFiles):
 
     def discard_step(self, step: str) -> None:
         """Remove the markers of a step, and then the files that they name."""
-        written: set[str] = set()
+        names: set[str] = set()
         for unit in self._units(step):
             with suppress(RunDamaged):
-                written |= (self.marker(step, unit).files or {}).keys()
+                names |= (self.marker(step, unit).files or {}).keys()
         self.clear_markers(step)
         with translate_write_errors(self.path):
-            for name in written:
+            for name in names:
                 self.inside(name).unlink(missing_ok=True)
 
     def clear_markers(self, step: str) -> None:

@@ -45,12 +45,12 @@ class Shard:
         """
         if text.strip() == FROM_ENVIRONMENT:
             return cls.from_environment(environment)
-        found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(
                 "--shard is no shard", got=repr(text), rule="K/N with K from 1 to N, or auto", remedy="Give 3/16, say."
             )
-        return cls(int(found[1]) - 1, int(found[2]))
+        return cls(int(match[1]) - 1, int(match[2]))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Shard:

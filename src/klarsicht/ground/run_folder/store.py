@@ -52,14 +52,14 @@ class RunStore(RunArrays, RunTables):
 
     @classmethod
     def create(
-        cls, path: str | Path, *, settings: Mapping[str, Any], identity: Mapping[str, str], **fixed: Any
+        cls, path: str | Path, *, settings: Mapping[str, Any], identity: Mapping[str, str], **facts: Any
     ) -> RunStore:
         """Create a run folder, or open the existing one where everything that decides its content agrees.
 
         Args:
             settings: the run's settings, nested mappings of plain values.
             identity: content hashes, for instance of the corpus and the model.
-            fixed: other facts that decide the content: partition, dtype, threads.
+            facts: other facts that decide the content: partition, dtype, threads.
 
         Raises:
             RunMismatch: the folder holds a run with other settings, identity or fixed facts; names the first.
@@ -67,7 +67,7 @@ class RunStore(RunArrays, RunTables):
             RunLocked: another process is creating this run just now.
         """
         store = cls(Path(path))
-        wanted = json.loads(to_json({"settings": settings, "identity": identity, **fixed}))
+        wanted = json.loads(to_json({"settings": settings, "identity": identity, **facts}))
         if not store.exists:
             store._create_folder(wanted)
         require_agreement(wanted, store.manifest)
@@ -101,14 +101,14 @@ class RunStore(RunArrays, RunTables):
         then: dict[str, str] = self.manifest["libraries"]
         return {name: (old, now.get(name, "none")) for name, old in then.items() if old != now.get(name)}
 
-    def _create_folder(self, wanted: Manifest) -> None:
+    def _create_folder(self, manifest: Manifest) -> None:
         """Create the folder and its manifest; raises StoreError where it holds other files."""
         with translate_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self.require_own()
         with self.lock():
             if not self.exists:  # another process may have created it meanwhile
-                self.write_json(MANIFEST, new_manifest(wanted))
+                self.write_json(MANIFEST, new_manifest(manifest))
 
     def require_own(self) -> None:
         """Check that the folder is new, empty or a run, as far as can be seen without writing.

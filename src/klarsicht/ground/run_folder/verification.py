@@ -75,11 +75,11 @@ def verify(store: RunStore) -> Verification:
         RunDamaged: the manifest is damaged, so that nothing is known of the rest.
     """
     _ = store.manifest
-    compared = [*_compare_units(store), *_compare_files(store)]
-    named = {one.name for one in compared}
+    comparisons = [*_compare_units(store), *_compare_files(store)]
+    named = {one.name for one in comparisons}
     others = [file for file in _list_files(store.path) if file not in named and file.split("/")[0] not in ASIDE]
-    damaged = tuple(one for one in compared if one.what)
-    return Verification(len(compared) - len(damaged), damaged, tuple(others))
+    damaged = tuple(one for one in comparisons if one.what)
+    return Verification(len(comparisons) - len(damaged), damaged, tuple(others))
 
 
 def forget_damaged(store: RunStore) -> tuple[Damage, ...]:

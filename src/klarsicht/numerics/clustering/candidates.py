@@ -86,12 +86,12 @@ def candidates(
     least = max(5, -(-len(Z) // 100)) if min_size is None else min_size
     if least < 1:
         raise UsageError("min_size out of range", got=min_size, rule="at least 1 row")
-    found = list(_clusters(embedding.components, "part", least))
+    clusters = list(_clusters(embedding.components, "part", least))
     for k in range(2, min(sweep.k_max, len(Z)) + 1):
-        found += _clusters(kmeans(Z, k, sweep.starts, seed), "k-means", least)
+        clusters += _clusters(kmeans(Z, k, sweep.starts, seed), "k-means", least)
     if len(Z) > 1:
-        found += build_ward_tree(Z, seed).candidates(sweep, least)
-    return _drop_duplicates(found)
+        clusters += build_ward_tree(Z, seed).candidates(sweep, least)
+    return _drop_duplicates(clusters)
 
 
 def cluster_labels(embedding: Embedding, seed: int = 0) -> Labels:
@@ -188,16 +188,16 @@ def _clusters(labels: Labels, method: str, least: int) -> Iterator[Candidate]:
     return (Candidate(labels == value, method, len(values)) for value in fitting)
 
 
-def _drop_duplicates(found: list[Candidate]) -> tuple[Candidate, ...]:
+def _drop_duplicates(clusters: list[Candidate]) -> tuple[Candidate, ...]:
     """Drop candidates that nearly equal an earlier one."""
-    if not found:
+    if not clusters:
         return ()
-    members = np.array([one.member for one in found], np.float32)
+    members = np.array([one.member for one in clusters], np.float32)
     both = members @ members.T
     size = both.diagonal()
     alike = both > DUPLICATE_JACCARD * (size[:, None] + size - both)
-    kept: list[int] = []
-    for at in range(len(found)):
-        if not alike[at, kept].any():
-            kept.append(at)
-    return tuple(found[at] for at in kept)
+    numbers: list[int] = []
+    for at in range(len(clusters)):
+        if not alike[at, numbers].any():
+            numbers.append(at)
+    return tuple(clusters[at] for at in numbers)

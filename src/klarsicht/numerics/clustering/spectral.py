@@ -81,14 +81,14 @@ def embed(affinity: sparse.csr_array, dimensions: int, seed: int = 0) -> Embeddi
     n = affinity.shape[0]
     count, components = connected_components(affinity, directed=False)
     members = np.split(np.argsort(components, kind="stable"), np.cumsum(np.bincount(components))[:-1])
-    solved = [smallest_eigenpairs(affinity[rows][:, rows], dimensions, seed) for rows in members]
-    part = np.repeat(np.arange(count), [len(values) for values, _ in solved])
-    column = np.concatenate([np.arange(len(values)) for values, _ in solved])
-    values = np.concatenate([values for values, _ in solved])
+    eigenpairs = [smallest_eigenpairs(affinity[rows][:, rows], dimensions, seed) for rows in members]
+    part = np.repeat(np.arange(count), [len(values) for values, _ in eigenpairs])
+    column = np.concatenate([np.arange(len(values)) for values, _ in eigenpairs])
+    values = np.concatenate([values for values, _ in eigenpairs])
     order = np.lexsort((-np.bincount(components)[part], values))[:dimensions]
     raw = np.zeros((n, len(order)))
     for at, pair in enumerate(order):
-        raw[members[part[pair]], at] = solved[part[pair]][1][:, column[pair]]
+        raw[members[part[pair]], at] = eigenpairs[part[pair]][1][:, column[pair]]
     return Embedding(raw, values[order], components)
 
 
@@ -151,9 +151,9 @@ def _leading_eigenvectors(
         theta, V = theta[order], V[:, order]
 
 
-def _lanczos(apply: Callable[[Doubles], Doubles], found: Pairs, k: int, start: Doubles) -> Pairs:
+def _lanczos(apply: Callable[[Doubles], Doubles], eigenpairs: Pairs, k: int, start: Doubles) -> Pairs:
     """Compute the k largest eigenpairs of an operator after deflating the known eigenpairs."""
-    theta, V = found
+    theta, V = eigenpairs
     n = len(start)
     rest = LinearOperator((n, n), matvec=lambda x: apply(x) - V @ (theta * (V.T @ x)), dtype=np.float64)
     pairs: Pairs = eigsh(rest, k, which="LA", v0=start, ncv=max(KRYLOV, 3 * k), maxiter=RESTARTS, tol=TOLERANCE)

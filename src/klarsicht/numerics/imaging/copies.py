@@ -44,12 +44,12 @@ class Copies:
     @classmethod
     def of(cls, pairs: NDArray[np.int64], correlation: NDArray[np.floating[Any]]) -> Copies:
         """Sort pairs, and keep each once with its largest correlation."""
-        ordered = np.sort(np.reshape(pairs, (-1, 2)), 1)
-        rank = np.lexsort((-correlation, ordered[:, 1], ordered[:, 0]))
-        ordered, values = ordered[rank], np.asarray(correlation, np.float64)[rank]
-        new = np.ones(len(ordered), bool)
-        new[1:] = (ordered[1:] != ordered[:-1]).any(1)
-        return cls(ordered[new], values[new])
+        rows = np.sort(np.reshape(pairs, (-1, 2)), 1)
+        rank = np.lexsort((-correlation, rows[:, 1], rows[:, 0]))
+        rows, values = rows[rank], np.asarray(correlation, np.float64)[rank]
+        new = np.ones(len(rows), bool)
+        new[1:] = (rows[1:] != rows[:-1]).any(1)
+        return cls(rows[new], values[new])
 
 
 def find_copies(thumbnails: NDArray[np.uint8], rows: range | None = None) -> Copies:
@@ -61,12 +61,12 @@ def find_copies(thumbnails: NDArray[np.uint8], rows: range | None = None) -> Cop
             the other one is a window, so all rows together find all pairs.
     """
     first, second = find_candidates(thumbnails, range(len(thumbnails)) if rows is None else rows)
-    found = np.zeros(len(first), np.float64)
+    correlations = np.zeros(len(first), np.float64)
     for a in range(0, len(first), REGISTERED):
         some = slice(a, a + REGISTERED)
-        found[some] = correlate_details(thumbnails[first[some]], thumbnails[second[some]])
-    kept = found >= COPY_CORRELATION
-    return Copies.of(np.stack([first[kept], second[kept]], 1), found[kept])
+        correlations[some] = correlate_details(thumbnails[first[some]], thumbnails[second[some]])
+    kept = correlations >= COPY_CORRELATION
+    return Copies.of(np.stack([first[kept], second[kept]], 1), correlations[kept])
 
 
 def find_candidates(thumbnails: NDArray[np.uint8], rows: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -113,11 +113,11 @@ def correlate_details(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> ND
     across = np.einsum("kbx,nyx->nkyb", windows, x, optimize=True)
     right = np.zeros(n, np.intp)
     for _ in range(ROUNDS):
-        tried = np.einsum("nkax,nbx->nkab", down, windows[right], optimize=True)
-        lower = _correlation(tried, z[:, None]).argmax(1)
-        tried = np.einsum("nay,nkyb->nkab", windows[lower], across, optimize=True)
-        right = _correlation(tried, z[:, None]).argmax(1)
-    one, other = _details(tried[every, right]), _details(z)
+        correlations = np.einsum("nkax,nbx->nkab", down, windows[right], optimize=True)
+        lower = _correlation(correlations, z[:, None]).argmax(1)
+        correlations = np.einsum("nay,nkyb->nkab", windows[lower], across, optimize=True)
+        right = _correlation(correlations, z[:, None]).argmax(1)
+    one, other = _details(correlations[every, right]), _details(z)
     enough = np.minimum(np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)) >= MIN_DETAIL
     dot = (one.astype(np.float64) * other).sum(1)
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
@@ -141,11 +141,11 @@ def _frequencies(x: Floats, down: Floats, across: Floats) -> Floats:
     return z
 
 
-def _correlation(tried: Floats, z: Floats) -> Floats:
+def _correlation(spectrum: Floats, z: Floats) -> Floats:
     """Correlate transforms (n, k, a, b) with (n, 1, a, b), up to the norm of the latter: (n, k)."""
-    tried[..., 0, 0] = 0
-    norm = np.sqrt(np.einsum("nkab,nkab->nk", tried, tried))
-    return np.asarray(np.einsum("nkab,nkab->nk", tried, np.broadcast_to(z, tried.shape)) / np.maximum(norm, 1e-6))
+    spectrum[..., 0, 0] = 0
+    norm = np.sqrt(np.einsum("nkab,nkab->nk", spectrum, spectrum))
+    return np.asarray(np.einsum("nkab,nkab->nk", spectrum, np.broadcast_to(z, spectrum.shape)) / np.maximum(norm, 1e-6))
 
 
 def _details(z: Floats) -> Floats:

@@ -24,7 +24,7 @@ def fill_harmonically(levels: Pixels, mask: Bools) -> Pixels:
     rows, columns = np.nonzero(mask)
     number = np.full(mask.shape, -1)
     number[rows, columns] = np.arange(len(rows))
-    diagonal, known = np.zeros(len(rows)), np.zeros((len(rows), levels.shape[2]))
+    diagonal, border_sums = np.zeros(len(rows)), np.zeros((len(rows), levels.shape[2]))
     pairs = []
     for down, right in STEPS:
         y, x = rows + down, columns + right
@@ -33,10 +33,10 @@ def fill_harmonically(levels: Pixels, mask: Bools) -> Pixels:
         here, neighbour = np.flatnonzero(inside), number[y[inside], x[inside]]
         pairs.append((here[neighbour >= 0], neighbour[neighbour >= 0]))
         outside = here[neighbour < 0]
-        known[outside] += levels[y[outside], x[outside]]
+        border_sums[outside] += levels[y[outside], x[outside]]
     first, second = (np.concatenate([pair[side] for pair in pairs] + [np.arange(len(rows))]) for side in (0, 1))
     weights = np.concatenate([np.full(len(first) - len(rows), -1.0), diagonal])
     system = coo_matrix((weights, (first, second))).tocsc()
     out = levels.copy()
-    out[rows, columns] = np.clip(np.rint(splu(system).solve(known)), 0, 255)
+    out[rows, columns] = np.clip(np.rint(splu(system).solve(border_sums)), 0, 255)
     return out

@@ -38,7 +38,7 @@ def autocorrelations(x: Floats) -> Floats:
     compression correlate them, each in its own way.
     """
     grey = _windows(x.mean(-1))
-    found = []
+    parts = []
     for step in (np.diff(grey, axis=2), np.diff(grey, axis=3)):
         soft = _soften(step)
         size = [side + LAG for side in soft.shape[2:]]
@@ -46,49 +46,49 @@ def autocorrelations(x: Floats) -> Floats:
         product = np.fft.irfft2(power, size) / (soft.shape[2] * soft.shape[3])
         lags = [(i, j) for i in range(LAG + 1) for j in range(-LAG, LAG + 1) if (i, j) > (0, 0)]
         energy = product[:, 0, 0][:, None]
-        found += [np.stack([product[:, i, j] for i, j in lags], 1) / (energy + 0.02), np.log(energy + 0.02)]
-    return np.concatenate(found, 1)
+        parts += [np.stack([product[:, i, j] for i, j in lags], 1) / (energy + 0.02), np.log(energy + 0.02)]
+    return np.concatenate(parts, 1)
 
 
 def channel_correlations(x: Floats) -> Floats:
     """Compute the size of neighbour differences in each channel, and their correlations between channels."""
-    found = []
+    parts = []
     for step in (np.diff(x, axis=1), np.diff(x, axis=2)):
         soft = _soften(step)
         energy = (soft**2).mean((1, 2))
-        found.append(np.log(energy + 0.02))
+        parts.append(np.log(energy + 0.02))
         for a, b in _pairs(x.shape[-1]):
             product = (soft[..., a] * soft[..., b]).mean((1, 2))
-            found.append((product / np.sqrt((energy[:, a] + 0.02) * (energy[:, b] + 0.02)))[:, None])
-    return np.asarray(np.concatenate(found, 1), np.float64)
+            parts.append((product / np.sqrt((energy[:, a] + 0.02) * (energy[:, b] + 0.02)))[:, None])
+    return np.asarray(np.concatenate(parts, 1), np.float64)
 
 
 def colours(x: Floats) -> Floats:
     """Compute the quantiles of each channel and of the differences of channels, and correlations between channels."""
     flat = x.reshape(len(x), -1, x.shape[-1])
-    found = [np.quantile(flat, LEVELS, axis=1).swapaxes(0, 1).reshape(len(x), -1)]
+    parts = [np.quantile(flat, LEVELS, axis=1).swapaxes(0, 1).reshape(len(x), -1)]
     centred = flat - flat.mean(1, keepdims=True)
     deviation = np.sqrt((centred**2).mean(1))
     for a, b in _pairs(x.shape[-1]):
-        found.append(np.quantile(flat[..., a] - flat[..., b], DIFFERENCES, axis=1).T)
+        parts.append(np.quantile(flat[..., a] - flat[..., b], DIFFERENCES, axis=1).T)
         product = (centred[..., a] * centred[..., b]).mean(1)
         correlation = (product + 1) / (deviation[:, a] * deviation[:, b] + 1)
-        found.append(np.arctanh(np.clip(correlation, -0.999, 0.999))[:, None])
-    return np.asarray(np.concatenate(found, 1), np.float64)
+        parts.append(np.arctanh(np.clip(correlation, -0.999, 0.999))[:, None])
+    return np.asarray(np.concatenate(parts, 1), np.float64)
 
 
 def borders(x: Floats) -> Floats:
     """Compute how uniform the lines at each side are, and how far they differ from the next: stripes and frames."""
-    found = []
+    parts = []
     for side in (x, x[:, ::-1], x.swapaxes(1, 2), x.swapaxes(1, 2)[:, ::-1]):
         stride = max(1, side.shape[1] // SIDE)
         for line in range(min(DEPTH, (side.shape[1] - 1) // stride)):
             here, next_one = side[:, line * stride], side[:, (line + 1) * stride]
             step = next_one - here
-            found.append(np.log(here.std(1).mean(-1) + 2))
-            found.append(np.log(np.abs(np.median(step, 1)).mean(-1) + 4))
-            found.append(np.log(np.abs(step).mean((1, 2)) + 4))
-    return np.asarray(np.stack(found, 1), np.float64)
+            parts.append(np.log(here.std(1).mean(-1) + 2))
+            parts.append(np.log(np.abs(np.median(step, 1)).mean(-1) + 4))
+            parts.append(np.log(np.abs(step).mean((1, 2)) + 4))
+    return np.asarray(np.stack(parts, 1), np.float64)
 
 
 def binary_patterns(x: Floats) -> Floats:
@@ -96,15 +96,15 @@ def binary_patterns(x: Floats) -> Floats:
     pixel, by each margin of MARGINS."""
     grey = x.mean(-1)
     height, width = grey.shape[1:]
-    found = []
+    parts = []
     for margin in MARGINS:
         pattern = np.zeros((len(x), height - 2, width - 2), np.uint8)
         for bit, (row, column) in enumerate(NEIGHBOURS):
             neighbour = grey[:, row : height - 2 + row, column : width - 2 + column]
             pattern |= (neighbour > grey[:, 1:-1, 1:-1] + margin).astype(np.uint8) << bit
         share = np.stack([np.bincount(one.ravel(), minlength=256) for one in pattern]) / max(1, pattern[0].size)
-        found.append(np.log(share + 0.002))
-    return np.concatenate(found, 1)
+        parts.append(np.log(share + 0.002))
+    return np.concatenate(parts, 1)
 
 
 def _windows(grey: Floats) -> Floats:

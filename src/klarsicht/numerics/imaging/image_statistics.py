@@ -132,11 +132,11 @@ def _border_ratios(x: Floats) -> Floats:
     across. The deviation is that of the outermost pixels of the side.
     """
     steps = [_steps(side, _max_border(x)).max(1) for side in _sides_on_top(x)]
-    found = [
+    ratios = [
         np.log1p(step) - np.log1p(side[:, 0].std(1).mean(-1))
         for step, side in zip(steps, _sides_on_top(x), strict=True)
     ]
-    return np.asarray(np.maximum(found, 1.0))
+    return np.asarray(np.maximum(ratios, 1.0))
 
 
 def _sides_on_top(x: Floats) -> list[Floats]:

@@ -36,25 +36,25 @@ def texture(x: Floats, w: int) -> Floats:
     return box_mean((high_pass(x) ** 2).mean(-1), w)
 
 
-def select_peaks(density: Floats, apart: int, k: int) -> Ints:
-    """Select the places (n, k, 2) of the k largest values of (n, h, w) greedily, each more than `apart` from earlier
+def select_peaks(density: Floats, distance: int, k: int) -> Ints:
+    """Select the places (n, k, 2) of the k largest values of (n, h, w) greedily, each more than `distance` from earlier
     ones along at least one axis.
 
     Where no place is left, the last one is repeated.
     """
-    left = np.array(density, np.float64)
-    n, h, w = left.shape
-    found = np.zeros((n, k, 2), np.intp)
+    density_left = np.array(density, np.float64)
+    n, h, w = density_left.shape
+    places = np.zeros((n, k, 2), np.intp)
     rows, columns = np.arange(h)[None, :, None], np.arange(w)[None, None, :]
     for i in range(k):
-        flat = left.reshape(n, -1)
+        flat = density_left.reshape(n, -1)
         best = flat.argmax(1)
         fresh = np.isfinite(flat[np.arange(n), best])
         here = np.stack(np.divmod(best, w), 1)
-        found[:, i] = np.where(fresh[:, None], here, found[:, max(i - 1, 0)])
-        a, b = found[:, i, 0, None, None], found[:, i, 1, None, None]
-        left[(abs(rows - a) <= apart) & (abs(columns - b) <= apart)] = -np.inf
-    return found
+        places[:, i] = np.where(fresh[:, None], here, places[:, max(i - 1, 0)])
+        a, b = places[:, i, 0, None, None], places[:, i, 1, None, None]
+        density_left[(abs(rows - a) <= distance) & (abs(columns - b) <= distance)] = -np.inf
+    return places
 
 
 def extract_windows(x: Floats, places: Ints, w: int) -> Floats:
@@ -75,9 +75,9 @@ def normalise_windows(windows: Floats, soft: float = SOFT) -> NDArray[np.float32
     return np.asarray(centred / norm, np.float32)
 
 
-def max_correlation(a: NDArray[np.float32], shifted: NDArray[np.float32]) -> NDArray[np.float32]:
+def max_correlation(a: NDArray[np.float32], neighbours: NDArray[np.float32]) -> NDArray[np.float32]:
     """Compute the largest correlation (p, q) of vectors a (p, D) with any shift of others (s, q, D)."""
-    best = a @ shifted[0].T
-    for other in shifted[1:]:
+    best = a @ neighbours[0].T
+    for other in neighbours[1:]:
         np.maximum(best, a @ other.T, out=best)
     return np.asarray(best)

@@ -171,11 +171,11 @@ def _root(parent: Any, region: int) -> int:
 
 def _number_heaviest(mass: Doubles, regions: NDArray[np.int32], least: float, most: int) -> NDArray[np.int8]:
     """Label (N, H, W) in each map the `most` heaviest regions of at least the least mass; the heaviest is 1."""
-    held = _masses(mass, regions)
-    held[held < least] = 0
-    order = np.argsort(-held, 1, kind="stable")[:, :most]
-    number = np.zeros((len(held), held.shape[1] + 1), np.int8)
-    ranks = np.where(np.take_along_axis(held, order, 1) > 0, np.arange(1, order.shape[1] + 1), 0)
+    masses = _masses(mass, regions)
+    masses[masses < least] = 0
+    order = np.argsort(-masses, 1, kind="stable")[:, :most]
+    number = np.zeros((len(masses), masses.shape[1] + 1), np.int8)
+    ranks = np.where(np.take_along_axis(masses, order, 1) > 0, np.arange(1, order.shape[1] + 1), 0)
     np.put_along_axis(number, order + 1, ranks.astype(np.int8), 1)
     return np.take_along_axis(number, regions.reshape(len(regions), -1), 1).reshape(regions.shape)
 

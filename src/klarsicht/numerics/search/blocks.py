@@ -159,15 +159,15 @@ def search_by_pair_bounds(metric: Metric, rows: Any, k: int, groups: Ints, block
     """
     n = len(groups)
     i, j = _candidates(metric, rows, k, groups, block)
-    known, found = i * n + j, Nearest.empty(n, k).add_pairs(i, j, measure_pairs(metric, rows, i, j))
+    pair_numbers, nearest = i * n + j, Nearest.empty(n, k).add_pairs(i, j, measure_pairs(metric, rows, i, j))
     for part, estimates in _blocks(metric, rows, groups, block):
-        useful = np.maximum(found.kth_costs[part, None], found.kth_costs)
+        useful = np.maximum(nearest.kth_costs[part, None], nearest.kth_costs)
         useful[~np.isfinite(estimates)] = -np.inf
         i, j = np.nonzero(np.triu(estimates <= useful if metric.estimates_are_bounds else useful > 0, part.start + 1))
-        new = ~np.isin((i + part.start) * n + j, known)
-        i, j = _drop_excluded(metric, rows, i[new] + part.start, j[new], found.kth_costs)
-        found = found.add_pairs(i, j, measure_pairs(metric, rows, i, j))
-    return found
+        new = ~np.isin((i + part.start) * n + j, pair_numbers)
+        i, j = _drop_excluded(metric, rows, i[new] + part.start, j[new], nearest.kth_costs)
+        nearest = nearest.add_pairs(i, j, measure_pairs(metric, rows, i, j))
+    return nearest
 
 
 def measure_pairs(metric: Metric, rows: Any, i: Ints, j: Ints) -> Doubles:
@@ -237,11 +237,11 @@ def _nearest(
     return j, costs
 
 
-def _nearest_of(metric: Metric, rows: Any, i: int, allowed: Ints, k: int) -> tuple[Ints, Doubles]:
+def _nearest_of(metric: Metric, rows: Any, i: int, others: Ints, k: int) -> tuple[Ints, Doubles]:
     """Find the k nearest to row i among allowed rows; stops once k rows of distance 0 are known."""
-    j, costs = allowed[:0], np.empty(0)
-    for part in slices(len(allowed), metric.batch):
-        new = allowed[part]
+    j, costs = others[:0], np.empty(0)
+    for part in slices(len(others), metric.batch):
+        new = others[part]
         j, costs = np.append(j, new), np.append(costs, measure_pairs(metric, rows, np.full(len(new), i), new))
         order = np.lexsort((j, costs))[:k]
         j, costs = j[order], costs[order]

@@ -31,13 +31,13 @@ def select_reference(scores: Floats, clean: float = CLEAN, fence: float = FENCE)
     finite = np.isfinite(scores)
     if not finite.any():
         return finite
-    kept = finite & (scores <= np.quantile(scores[finite], clean))
+    selection = finite & (scores <= np.quantile(scores[finite], clean))
     while True:
-        low, high = np.quantile(scores[kept], (0.25, 0.75))
+        low, high = np.quantile(scores[selection], (0.25, 0.75))
         inside = finite & (scores <= high + fence * max(high - low, 1.0))
-        if (inside <= kept).all():
-            return kept
-        kept = kept | inside
+        if (inside <= selection).all():
+            return selection
+        selection = selection | inside
 
 
 def rank_p_values(scores: Floats, null: Floats) -> NDArray[np.float64]:

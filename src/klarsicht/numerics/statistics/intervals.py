@@ -70,7 +70,7 @@ def roc_area_score(
 ) -> Interval:
     """Estimate the area under the ROC curve with a score interval, which has a width also where the area is 1.
 
-    The limits are the areas A with |found - A| = z sqrt(V(A)), V that of Hanley and McNeil with (m + n) / 2 in place of
+    The limits are the areas A with |area - A| = z sqrt(V(A)), V that of Hanley and McNeil with (m + n) / 2 in place of
     m and n in its last terms (Newcombe 2006, Statistics in Medicine 25, method 5).
 
     NO_INTERVAL where one class is empty.
@@ -80,8 +80,8 @@ def roc_area_score(
         blocks: int (n,), equal for values that depend on each other, such as images of one source; a block counts once
             in each class, so that m and n are numbers of blocks.
     """
-    found = roc_area(values, positive)
-    if not found.n:
+    area = roc_area(values, positive)
+    if not area.n:
         return NO_INTERVAL
     blocks = np.arange(len(values)) if blocks is None else blocks
     m, n = (len(np.unique(blocks[side])) for side in (positive, ~positive))
@@ -90,9 +90,9 @@ def roc_area_score(
     def variance(a: float) -> float:
         return a * (1 - a) * (1 + more * (1 - a) / (2 - a) + more * a / (1 + a)) / (m * n)
 
-    low = _nearest_limit(lambda a: found.value - a > z * np.sqrt(variance(a)), 0.0, found.value)
-    high = 1 - _nearest_limit(lambda b: 1 - b - found.value > z * np.sqrt(variance(1 - b)), 0.0, 1 - found.value)
-    return Interval(found.value, low, high, found.n)
+    low = _nearest_limit(lambda a: area.value - a > z * np.sqrt(variance(a)), 0.0, area.value)
+    high = 1 - _nearest_limit(lambda b: 1 - b - area.value > z * np.sqrt(variance(1 - b)), 0.0, 1 - area.value)
+    return Interval(area.value, low, high, area.n)
 
 
 def _nearest_limit(outside: Callable[[float], bool], least: float, most: float) -> float:

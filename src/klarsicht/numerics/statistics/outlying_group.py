@@ -96,7 +96,7 @@ class OutlyingGroup:
 
 
 def find_outlying_group(
-    own: Doubles, reference: Doubles, half: Bools, counted: Bools, seed: int, share: float = REFERENCE_SHARE
+    own: Doubles, reference: Doubles, half: Bools, distinct: Bools, seed: int, share: float = REFERENCE_SHARE
 ) -> OutlyingGroup:
     """Find the group of a class that stands apart most.
 
@@ -104,23 +104,23 @@ def find_outlying_group(
         own: whitened rows (n, r) of the class.
         reference: whitened rows (m, r) of other classes.
         half: bool (n,), rows of the first half.
-        counted: bool (n,), rows that count; of repeats of one source, one.
+        distinct: bool (n,), rows that count; of repeats of one source, one.
         seed: seed of the clustering.
         share: share of the reference beyond the edge; other classes may hold the same artifact.
     """
-    halves = [own[part & counted] for part in (half, ~half)]
+    halves = [own[part & distinct] for part in (half, ~half)]
     smaller = min(map(len, halves))
     if smaller < 2 * LEAST or not own.shape[1] or len(reference) < 2:
         return OutlyingGroup(0.0, np.zeros(len(own), bool))
     own, reference = own[:, : smaller // ROWS_EACH], reference[:, : smaller // ROWS_EACH]
-    halves = [own[part & counted] for part in (half, ~half)]
+    halves = [own[part & distinct] for part in (half, ~half)]
     directions = [find_direction(rows, reference, seed, share) for rows in halves]
     tests = [
         float(Exceedance.of((rows @ w)[None], (reference @ w)[None], share).surprisal[0])
         for rows, w in zip(halves[::-1], directions, strict=True)
     ]
     w = directions[int(np.argmax(tests))]
-    edge = float(Exceedance.of((own[counted] @ w)[None], (reference @ w)[None], share).edge[0])
+    edge = float(Exceedance.of((own[distinct] @ w)[None], (reference @ w)[None], share).edge[0])
     return OutlyingGroup(float(np.mean(tests)), select_above_gap(own @ w, edge))
 
 
@@ -136,12 +136,12 @@ def find_direction(rows: Doubles, reference: Doubles, seed: int, share: float = 
         outside = (len(rows) * rows.mean(0) - size * inside) / (len(rows) - size)
         directions = (inside - outside) @ inverse
         projected = directions @ rows.T
-        found = Exceedance.of(projected, directions @ reference.T, share)
-        top = int(found.surprisal.argmax())
-        if found.surprisal[top] > best[0]:
-            best = (float(found.surprisal[top]), directions[top])
-        kept = np.argsort(-found.surprisal, kind="stable")[:KEPT]
-        groups = _admissible(np.stack([select_above_gap(projected[i], float(found.edge[i])) for i in kept]))
+        exceedance = Exceedance.of(projected, directions @ reference.T, share)
+        top = int(exceedance.surprisal.argmax())
+        if exceedance.surprisal[top] > best[0]:
+            best = (float(exceedance.surprisal[top]), directions[top])
+        kept = np.argsort(-exceedance.surprisal, kind="stable")[:KEPT]
+        groups = _admissible(np.stack([select_above_gap(projected[i], float(exceedance.edge[i])) for i in kept]))
     return best[1]
 
 

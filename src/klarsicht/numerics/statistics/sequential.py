@@ -42,25 +42,25 @@ def critical_values(times: tuple[float, ...], level: float) -> tuple[float, ...]
         level: probability that any look exceeds its value, where the mean is zero.
     """
     x, weight = leggauss(NODES)
-    found: list[float] = []
+    values: list[float] = []
     points, density = np.zeros(1), np.ones(1)  # of the sum (a Brownian motion) at the look before
-    before = spent = 0.0
+    before = level_spent = 0.0
     for time in times:
         step = np.sqrt(time - before)
-        budget = spend_level(time, level) - spent
+        budget = spend_level(time, level) - level_spent
 
         def excess(value: float, step: float = step, budget: float = budget, time: float = time) -> float:
             edge = value * np.sqrt(time)
             beyond = ndtr((points - edge) / step) + ndtr((-points - edge) / step)  # noqa: B023
             return float(density @ beyond) - budget  # noqa: B023
 
-        found.append(float(brentq(excess, 0.0, FARTHEST)))
-        edge = found[-1] * np.sqrt(time)
+        values.append(float(brentq(excess, 0.0, FARTHEST)))
+        edge = values[-1] * np.sqrt(time)
         inside = edge * x
         reached = np.exp(-((inside[:, None] - points) ** 2) / (2 * step**2)) / (step * np.sqrt(2 * np.pi))
         points, density = inside, edge * weight * (reached @ density)
-        before, spent = time, spent + budget
-    return tuple(found)
+        before, level_spent = time, level_spent + budget
+    return tuple(values)
 
 
 def look_quantiles(sizes: Sequence[int], level: float) -> Doubles:
@@ -84,9 +84,9 @@ def sequential_p(exceeded: Iterable[bool], count: int, enough: int) -> float:
         count: draws at most.
         enough: draws that reach it, from which no more are made.
     """
-    reached = drawn = 0
-    for drawn, one in zip(range(1, count + 1), exceeded, strict=False):
-        reached += one
-        if reached == enough:
-            return enough / drawn
-    return (1 + reached) / (drawn + 1)
+    hits = draws = 0
+    for draws, one in zip(range(1, count + 1), exceeded, strict=False):
+        hits += one
+        if hits == enough:
+            return enough / draws
+    return (1 + hits) / (draws + 1)

@@ -144,7 +144,7 @@ def assign(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> None:
 @compile_inlined
 def assign_nearest(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> int:
     """Assign to each row its nearest column unless an earlier row has it; returns the number of rows left in s.free."""
-    left, u = 0, v.dtype.type(0)
+    count, u = 0, v.dtype.type(0)
     s.owner[:] = -1
     for i in range(len(C)):
         s.near[:] = np.inf
@@ -152,9 +152,9 @@ def assign_nearest(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> int:
         if s.owner[j] < 0:
             s.owner[j], columns[i] = i, j
         else:
-            s.free[left], columns[i] = i, -1
-            left += 1
-    return left
+            s.free[count], columns[i] = i, -1
+            count += 1
+    return count
 
 
 @compile_inlined

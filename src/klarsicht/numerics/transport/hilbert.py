@@ -42,14 +42,14 @@ class Sample:
         n, height, width = maps.shape
         path = hilbert_path(height, width)
         on_path = path[:, 0] * width + path[:, 1]
-        found = cls(np.full((n, points, 2), np.nan, np.float32), np.zeros(n), np.zeros(n))
+        sample = cls(np.full((n, points, 2), np.nan, np.float32), np.zeros(n), np.zeros(n))
         for row, one in enumerate(maps):
             weights = part(one.ravel()[on_path])
             pixels = select_heaviest(weights, share)
-            found.total[row], found.held[row] = (w.sum(dtype=np.float64) for w in (weights, weights[pixels]))
+            sample.total[row], sample.held[row] = (w.sum(dtype=np.float64) for w in (weights, weights[pixels]))
             if len(pixels):
-                found.points[row] = centres_of_mass(path[pixels], weights[pixels], points)
-        return found
+                sample.points[row] = centres_of_mass(path[pixels], weights[pixels], points)
+        return sample
 
 
 def select_heaviest(weights: Floats, share: float) -> Ints:

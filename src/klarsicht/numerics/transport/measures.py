@@ -205,12 +205,12 @@ def _measures(samples: tuple[Sample, ...], reasons: Texts) -> PointMeasures:
     """Combine samples of one sign or two to measures; measures of zero radius are set aside too."""
     total, held = np.sum([(sample.total, sample.held) for sample in samples], axis=0)
     kept = np.divide(held, total, out=np.zeros_like(total), where=total > 0)
-    found = PointMeasures(samples[0].points, kept, reasons)
+    measures = PointMeasures(samples[0].points, kept, reasons)
     if len(samples) == 2:
         live = reasons == ""
         share = (samples[0].total[live] / total[live]).mean() if live.any() else 0.5
-        found = replace(found, negative=samples[1].points, share=float(share))
-    return replace(found, reasons=np.where((reasons == "") & (found.radius == 0), "zero radius", reasons))
+        measures = replace(measures, negative=samples[1].points, share=float(share))
+    return replace(measures, reasons=np.where((reasons == "") & (measures.radius == 0), "zero radius", reasons))
 
 
 def _low_mass_reasons(samples: tuple[Sample, ...], parts: tuple[Part, ...], maps: Floats) -> Texts:

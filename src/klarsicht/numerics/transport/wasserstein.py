@@ -133,13 +133,13 @@ def alternate(x: Any, y: Any, weights: Any, C: Any, v: Any, plans: Any, s: Any) 
         for k in range(len(x)):
             match(x[k], y[k], C, v[k], plans[k], s)
         cos, sin = procrustes(x, y, weights, plans)
-        reached = 0.0
+        value = 0.0
         for k in range(len(x)):
             rotate(x[k], cos, sin)
-            reached += weights[k] * mean_square(x[k], y[k], plans[k])
-        if reached >= best * (1 - 1e-6):
-            return min(reached, best)
-        best = reached
+            value += weights[k] * mean_square(x[k], y[k], plans[k])
+        if value >= best * (1 - 1e-6):
+            return min(value, best)
+        best = value
 
 
 @compile_inlined

@@ -55,15 +55,15 @@ def frame_projections(measures: PointMeasures) -> list[Doubles]:
     Each axis contributes its part of every |x - y|^2, and on a line sorting is the optimal matching. The maximum over
     the frames is a tighter bound than the mean over all directions, which is the sliced distance.
     """
-    found = []
+    projections = []
     for first in directions(FRAMES, torch.empty(0, dtype=torch.float64), turn=math.pi / 2):
         axes = torch.stack((first, first.flip(0) * torch.tensor([-1.0, 1.0])))
         signs = [
             (w, average_quantiles(project_sorted(torch.from_numpy(p).double(), axes), QUANTILES))
             for w, p in measures.signs
         ]
-        found.append(torch.cat([(w / QUANTILES) ** 0.5 * s.flatten(1) for w, s in signs], 1).numpy())
-    return found
+        projections.append(torch.cat([(w / QUANTILES) ** 0.5 * s.flatten(1) for w, s in signs], 1).numpy())
+    return projections
 
 
 @dataclass(frozen=True)
