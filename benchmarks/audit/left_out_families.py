@@ -79,15 +79,21 @@ def truth(case: cases.Case, label: int) -> Line:
     return line
 
 
+def write_images(case: cases.Case, data: Path) -> None:
+    """Write the images of a case that are not there yet, a folder a class."""
+    for k, stack in enumerate(case.images):
+        folder = data / f"{k:03d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(stack):
+            if not (folder / f"{i:03d}.png").exists():
+                Image.fromarray(image).save(folder / f"{i:03d}.png", compress_level=1)
+
+
 def audited(case: cases.Case, folder: Path, method: str = HEAD_RELEVANCE) -> list[Line]:
     """One line a class from `audit run` and `audit quantify`; the folder is that of the run."""
     names, data, shown = [f"{k:03d}" for k in range(len(case.names))], folder / "data", [0]
     begun = (folder / "run").exists()
-    for name, stack in zip(names, case.images, strict=True):
-        (data / name).mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(stack):
-            if not (data / name / f"{i:03d}.png").exists():
-                Image.fromarray(image).save(data / name / f"{i:03d}.png", compress_level=1)
+    write_images(case, data)
     case.net.register_forward_pre_hook(lambda net, given: shown.__setitem__(0, shown[0] + len(given[0])))
     classifier = load_model(case.net, classes=names)
     settings = AuditSettings(model="object", data=str(data), method=method, batch=64, unit=4096, seed=case.seed)

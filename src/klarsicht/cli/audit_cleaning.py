@@ -40,7 +40,10 @@ Affected = Annotated[float | None, option(CleanSettings, "affected")]
 def clean(
     run: RunFolder,
     name: Annotated[
-        list[str] | None, typer.Option("--class", help="The class to relieve of its artifact. [all poisoned classes]")
+        list[str] | None,
+        typer.Option(
+            "--class", help='Relieved of its artifact, or of a further one: "carton, artifact 2". [all poisoned]'
+        ),
     ] = None,
     method: Annotated[str | None, option(CleanSettings, "method")] = None,
     train: Annotated[bool | None, option(CleanSettings, "train", "--train/--closed-form")] = None,
@@ -178,7 +181,7 @@ def clean_data(
     out: Annotated[Path, typer.Option(help="A new folder for the manifest, the record and new files.")],
     name: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Of the artifact; may be given again; or --correction. [all poisoned classes]"),
+        typer.Option("--class", help="Of the artifact, as in `audit clean`; or --correction. [all poisoned classes]"),
     ] = None,
     correction: Annotated[
         Path | None, typer.Option(help="A folder written by `audit clean` whose artifact is meant.")

@@ -1,5 +1,6 @@
 """Origins of a class's artifact, and its imitation where it has no place."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.audit.conftest import Marked, picture
+from tests.audit.quantification.test_quantification import BOTH, NAMES, USED
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts import artifact
 from klarsicht.audit.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.artifacts.localisation import Localisation
+from klarsicht.audit.cleaning import clean_classes
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import verdicts
@@ -143,3 +146,33 @@ def test_members_that_are_like_the_others_are_imitated_by_nothing(patient):
         FoundArtifact(patient.audited_class(0, "euclidean"), some, "list", "blur"), some, others, others[:0]
     )
     assert seen.find_insertion() == (None, None) and seen.estimate_corruption() is None
+
+
+def test_a_further_artifact_is_found_by_its_name(quantified):
+    run, classifier, found = quantified
+    audited = AuditedRun.of(run, classifier=classifier)
+    (further,) = found.of(NAMES[BOTH]).further
+    second = audited.find_members(f"{NAMES[BOTH]}, artifact 2")
+    assert second.members.tolist() == list(further.rows) and further.detection.sign in second.origin
+    assert (second.folder_name, audited.find_members(NAMES[BOTH]).folder_name) == (f"{BOTH}-artifact-2", str(BOTH))
+    made = artifact.build_artifact(second)
+    assert (made.name, made.folder_name) == (f"{NAMES[BOTH]}, artifact 2", second.folder_name)
+    with pytest.raises(UsageError, match=f"no such artifact.*Name one: {NAMES[BOTH]}; {NAMES[BOTH]}, artifact 2"):
+        audited.find_members(f"{NAMES[BOTH]}, artifact 3")
+    with pytest.raises(UsageError, match="unknown class"):
+        audited.find_members("moon, artifact 2")
+
+
+def test_every_artifact_that_the_model_uses_is_cleaned_without_a_class(quantified, tmp_path):
+    """The verdicts of a run, of which those on a class with two artifacts are changed by hand: both are used."""
+    run, classifier, found = quantified
+    shutil.copytree(run, tmp_path / "run")
+    audited = AuditedRun.of(tmp_path / "run", classifier=classifier)
+    both = found.of(NAMES[BOTH])
+    used = replace(both, poisoned=True, further=tuple(replace(one, poisoned=True) for one in both.further))
+    told = replace(found, verdicts=tuple(used if one.target == BOTH else one for one in found))
+    audited.store.write_json(verdicts.VERDICTS_FILE, told.to_json())
+    names = clean_classes.find_classes_to_clean(audited)
+    assert set(names) == {NAMES[USED], NAMES[BOTH], f"{NAMES[BOTH]}, artifact 2"}
+    taken, left_out = clean_classes.find_all_members(audited, names, None)
+    assert len(taken) == 3 and not left_out

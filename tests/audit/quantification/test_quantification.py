@@ -433,3 +433,10 @@ def test_the_page_lists_every_class_and_all_members_and_runs_its_own_script_alon
         assert {name for name in NAMES if f">{name}<" in table} == set(NAMES)
     (listed,) = re.findall(rf'<pre id="fm{USED}">(.*?)</pre>', page, re.S)
     assert tuple(listed.split()) == found.of(NAMES[USED]).members
+
+
+def test_a_further_artifact_is_found_by_its_name(done):
+    run, _, found = done
+    name = f"{NAMES[BOTH]}, artifact 2"
+    assert found.of(name) == found.of(NAMES[BOTH]).further[0] == verdicts.read_verdicts(run).of(f"{BOTH}, artifact 2")
+    assert [label for label, _ in found.of(NAMES[BOTH]).named_artifacts] == [NAMES[BOTH], name]

@@ -116,9 +116,9 @@ class AuditedRun:
         """
         if by not in (None, *FINDERS):
             raise unknown_name("finder", str(by), FINDERS)
-        _, number = groups.find_artifact(name, self.audit.names, self.audit.index)
+        target, number = groups.find_artifact(name, self.audit.names, self.audit.index)
         if number > 1:
-            return self.members_of_further(name, number)
+            return self.members_of_further(name, target, number)
         decision = self.decision_on(name) if by is None else None
         if decision is not None and decision.is_legitimate:
             raise UsageError(
@@ -177,8 +177,12 @@ class AuditedRun:
             return FoundArtifact(audited, detected.members[kept], origin, detected.change, places, detected.extent)
         return FoundArtifact(audited, rows, origin)
 
-    def members_of_further(self, name: str, number: int) -> FoundArtifact:
+    def members_of_further(self, name: str, target: int, number: int) -> FoundArtifact:
         """Return the members of a further artifact of a class.
+
+        Args:
+            name: of the artifact.
+            target, number: output of its class, and its number there.
 
         Raises:
             UsageError: `audit quantify` found no such artifact, or the run was not quantified.
@@ -188,7 +192,13 @@ class AuditedRun:
                 "no such artifact", got=name, rule="further artifacts of a class are found by `audit quantify`",
                 remedy="Run `klarsicht audit quantify` first.",
             )  # fmt: skip
-        return self.members_of_detection(verdicts.read_verdicts(self.store).of(name), number)
+        known = verdicts.read_verdicts(self.store).of(str(target)).named_artifacts
+        if number > len(known):
+            raise UsageError(
+                "no such artifact", got=name, rule=f"{len(known) - 1} further artifact(s) of this class were found",
+                remedy=f"Name one: {'; '.join(one for one, _ in known)}.",
+            )  # fmt: skip
+        return self.members_of_detection(known[number - 1][1], number)
 
     def members_of_detection(self, verdict: Verdict, number: int = 1) -> FoundArtifact:
         """Return the members by the detector of a verdict, each with its window.
