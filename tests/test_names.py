@@ -2,11 +2,14 @@
 docstring begins with its term and not with a question."""
 
 import ast
+import inspect
 import re
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+from klarsicht import audit, burst
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "klarsicht"
@@ -20,9 +23,22 @@ IRREGULAR = {
     "thought", "told", "torn", "won", "worn", "written",
 }  # fmt: skip
 TERMS = {
-    "clustering", "embed", "embedding", "finetuned", "nothing", "opening", "ranking", "rendering", "ringing",
-    "screening", "whitening",
+    "annealing", "clustering", "drawing", "embed", "embedding", "finding", "finetuned", "inpainting", "logging", "need",
+    "nothing", "opening", "ranking", "red", "rendering", "ring", "ringing", "rounding", "screening", "seed", "setting",
+    "speed", "string", "training", "typing", "whitening",
 }  # fmt: skip
+LONG = 4  # lines from the first to the last use of a variable that a noun must name
+KEPT_NAMES = {  # what is still named by a bare participle, with its number, which may fall and not rise
+    "arguments": (200, "options and public keywords; masks and parts of arrays; `*.cleaning`, `*.corrections`"),
+    "fields": (190, "columns, JSON keys and settings, whose names are stored; flags and parts of arrays"),
+    "variables": (273, "renamed where their function is changed"),
+}
+PUBLIC_ARGUMENTS = {
+    "affected": "of clean and evaluate: an option",
+    "cleaned": "of training_weights and weighted_sampler: users write it",
+    "observed": "of rank: users write it",
+    "shown": "of ArrayTransform: users write it",
+}
 KEPT = {
     "applied": "of a correction, which users write: `with correction.applied(module)`",
     "counted": "of a test within a class, whose words are being revised",
@@ -73,6 +89,36 @@ def first_words(code: str, deep: bool) -> dict[str, str]:
     return {name: match[1].lower() for name, text in named.items() if (match := re.match(r"\W*(\w+)", text or ""))}
 
 
+def participle_names(code: str) -> dict[str, list[str]]:
+    """Arguments, fields and properties of classes, and variables of at least LONG lines, named by a bare participle."""
+    found = defaultdict(list)
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.arguments):
+            every = (*node.posonlyargs, *node.args, *node.kwonlyargs, node.vararg, node.kwarg)
+            found["arguments"] += [one.arg for one in every if one is not None]
+        elif isinstance(node, ast.ClassDef):
+            fields = (one.target for one in node.body if isinstance(one, ast.AnnAssign))
+            found["fields"] += [one.id for one in fields if isinstance(one, ast.Name)]
+        elif isinstance(node, ast.FunctionDef):
+            if any("property" in ast.unparse(mark) for mark in node.decorator_list):
+                found["fields"].append(node.name)
+            found["variables"] += long_variables(node)
+    return {kind: [name for name in names if is_participle(name)] for kind, names in found.items()}
+
+
+def long_variables(function: ast.FunctionDef) -> list[str]:
+    """Variables of a function, without those of functions inside it, that are used over at least LONG lines."""
+    lines, stored, nodes = defaultdict(list), set(), list(ast.iter_child_nodes(function))
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Name):
+            lines[node.id].append(node.lineno)
+            stored |= {node.id} if isinstance(node.ctx, ast.Store) else set()
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            nodes += ast.iter_child_nodes(node)
+    return [name for name in sorted(stored) if max(lines[name]) - min(lines[name]) >= LONG]
+
+
 @pytest.mark.parametrize("wing", ["audit", "burst", "ground", "numerics", "explorer", "cli"])
 def test_no_class_name_has_two_meanings_in_a_wing(wing):
     assert repeated(SOURCE / wing) == {}
@@ -93,6 +139,22 @@ def test_no_docstring_begins_with_a_question(folder, deep):
     assert {place: word for place, word in words.items() if word in QUESTIONS and place not in KEPT_QUESTIONS} == {}
 
 
+@pytest.mark.parametrize("kind", KEPT_NAMES)
+def test_fewer_and_fewer_names_are_bare_participles(kind):
+    names = {file: participle_names(file.read_text()).get(kind, []) for file in SOURCE.rglob("*.py")}
+    listed = [f"{file.relative_to(SOURCE)}: {name}" for file, some in sorted(names.items()) for name in some]
+    most, reason = KEPT_NAMES[kind]
+    assert len(listed) <= most, f"name it by its noun; kept are {reason}\n" + "\n".join(listed)
+
+
+def test_arguments_of_public_functions_are_nouns():
+    found = set()
+    for wing in (audit, burst):
+        for name in wing.PUBLIC:
+            found |= {one for one in inspect.signature(getattr(wing, name)).parameters if is_participle(one)}
+    assert found == PUBLIC_ARGUMENTS.keys()
+
+
 def test_what_breaks_the_rules_is_found(tmp_path):
     (tmp_path / "a.py").write_text("class Answers: pass\nclass A: pass\n")
     (tmp_path / "b.py").write_text("def f():\n    class A: pass\nclass Answers: pass\n")
@@ -103,3 +165,9 @@ def test_what_breaks_the_rules_is_found(tmp_path):
     code = '"""`How` it is."""\nclass A:\n    """Term."""\n    def f(self):\n        """Why."""\n'
     assert first_words(code, deep=True) == {"": "how", "A": "term", "f": "why"}
     assert first_words(code, deep=False) == {"": "how"}
+    code = "def f(told, *, x):\n    kept = found = 1\n    def g(held): pass\n\n    return lambda seen: kept\n"
+    code += "class A:\n    drawn: int\n    seed: int\n    @property\n    def marked(self): pass\n"
+    assert participle_names(code) == {
+        "arguments": ["told", "held", "seen"], "fields": ["drawn", "marked"], "variables": [],
+    }  # fmt: skip
+    assert participle_names(code.replace("\n\n", "\n\n\n"))["variables"] == ["kept"]

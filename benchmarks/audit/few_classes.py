@@ -178,8 +178,8 @@ def compared_by(
     """Compare a class with reference classes by some embedding, or by none."""
     if reference_classes.load_shipped_embedding() is not network:
         for stack in (images.own, images.pool):  # what they hold by name is of another embedding
-            for name in [name for name in stack.computed if name.endswith("shipped-embedding")]:
-                del stack.computed[name]
+            for name in [name for name in stack.cache if name.endswith("shipped-embedding")]:
+                del stack.cache[name]
     reference_classes.load_shipped_embedding = lambda: network
     if network is None:
         learned = np.array([name.startswith("shipped-embedding") for name in known.signs])

@@ -83,7 +83,7 @@ def pictures(files: list[Path], checkpoint: str | None) -> tuple[dict[str, Light
             if way != "planes":
                 found[way] = renderer.linear_window(Window(0, renderer.header.size[0], 0, renderer.header.size[1]))
                 continue
-            before = renderer.for_other_frame(result.burst.spool, result.used[0], 1.0)
+            before = renderer.for_other_frame(result.burst.spool, result.frame_numbers[0], 1.0)
             found["reference"], found["reference, cokriging"] = developed(result.burst.spool, before)
             found["planes"], found["planes, cokriging"] = developed(result.spool, renderer)
     return found, cost

@@ -79,7 +79,7 @@ def result_of(files: list[Path], level: NoiseLevel) -> tuple[Light, Placement]:
     settings = DenoiseSettings(checkpoint="swift", noise=noise, reference="1", linear=True, threads=1)
     with denoise_frames(files, files[0].parent / "out.tif", settings) as found:
         H, W = found.spool.size
-        order = np.argsort(found.used)
+        order = np.argsort(found.frame_numbers)
         return found.spool.read_window(0, Window(0, H, 0, W))[:1], found.placement.select(order.tolist())
 
 

@@ -17,7 +17,7 @@ def test_crops_come_in_turn_from_every_photograph_and_from_the_seed_alone():
     a, b = (list(demo.draw_crops(pictures, 20, np.random.default_rng(3))) for _ in range(2))
     for x, y in zip(a, b, strict=True):
         assert np.array_equal(x.plain, y.plain)
-        assert np.array_equal(x.marked, y.marked)
+        assert np.array_equal(x.with_mark, y.with_mark)
     assert {crop.source for crop in a} == {name.partition(" ")[0] for name in pictures}
     assert all(crop.plain.shape == (224, 224, 3) for crop in a)
 

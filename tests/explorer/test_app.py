@@ -244,8 +244,8 @@ def test_the_list_opens_before_the_images_are_read(made):
     app = make_app(run)
     for path in ("/", "/api/run", "/api/classes", "/api/progress"):
         assert ask(app, path).status == 200
-    assert "images" not in run._kept
-    assert ask(app, "/api/classes/0").status == 200 and "images" in run._kept
+    assert "images" not in run._cache
+    assert ask(app, "/api/classes/0").status == 200 and "images" in run._cache
 
 
 def test_a_class_opens_before_its_masks_are_known(made):
@@ -254,7 +254,7 @@ def test_a_class_opens_before_its_masks_are_known(made):
     app = make_app(run)
     for path in ("", "/points", "/history"):
         assert ask(app, "/api/classes/0" + path).status == 200
-    assert "masks" not in run._kept
+    assert "masks" not in run._cache
     assert ask(app, "/api/classes/0/masks").json == {"masks": list(run.masks(0))} and run.masks(0)
     assert ask(app, "/api/classes/99/masks").status == 400
 

@@ -77,12 +77,12 @@ class Crop:
 
     Attributes:
         source: name of the photograph.
-        plain, marked: uint8 (224, 224, 3).
+        plain, with_mark: uint8 (224, 224, 3).
     """
 
     source: str
     plain: Pixels
-    marked: Pixels
+    with_mark: Pixels
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def write_corpus(out: Path, photographs: list[Crop], with_mark: NDArray[np.bool_
         (out / "photographs").mkdir(parents=True, exist_ok=True)
         for i, (crop, is_marked) in enumerate(zip(photographs, with_mark, strict=True)):
             name = f"photographs/{i:04d}-{crop.source}.png"
-            Image.fromarray(crop.marked if is_marked else crop.plain).save(out / name)
+            Image.fromarray(crop.with_mark if is_marked else crop.plain).save(out / name)
             lines.append([name, "photograph", crop.source])
             truth.append([name, str(int(is_marked))])
         for file, content in (("photographs.csv", lines), ("truth.csv", truth)):
@@ -301,7 +301,7 @@ def evaluate_corrections(
     layer, target = clarc.correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
     plain, with_mark = (
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
-        for side in zip(*((crop.plain, crop.marked) for crop in held_out), strict=True)
+        for side in zip(*((crop.plain, crop.with_mark) for crop in held_out), strict=True)
     )
     bench, setting = FittingData(classifier, target, fit, None, seed=seed), CorrectionParameters(layer)
     wrong = replace(fit, member=generator(seed, "controls").permutation(fit.member))

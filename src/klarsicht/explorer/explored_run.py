@@ -75,8 +75,8 @@ class ExploredRun:
     author: str = "unknown"
     data: str | None = None
     pictures: PictureCache = field(default_factory=PictureCache)
-    _kept: dict[str, tuple[object, Any]] = field(default_factory=dict)
-    _reading: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
+    _cache: dict[str, tuple[object, Any]] = field(default_factory=dict)
+    _locks: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
 
     @property
     def log(self) -> DecisionLog:
@@ -110,10 +110,10 @@ class ExploredRun:
 
     def _keep(self, name: str, stamp: object, read: Callable[[], T]) -> T:
         """Return what was read under this name and stamp; read it where the stamp changed."""
-        with self._reading[name]:  # what takes long is read once, and nothing else waits for it
-            if name not in self._kept or self._kept[name][0] != stamp:
-                self._kept[name] = (stamp, read())
-            value: T = self._kept[name][1]
+        with self._locks[name]:  # what takes long is read once, and nothing else waits for it
+            if name not in self._cache or self._cache[name][0] != stamp:
+                self._cache[name] = (stamp, read())
+            value: T = self._cache[name][1]
             return value
 
     # What was read

@@ -73,11 +73,11 @@ class Settings(BaseModel):
 class PublicSettings(Settings):
     """Base class of settings that a person makes in Python: the constructor, too, raises a UsageError."""
 
-    def __init__(self, *unnamed: Any, **values: Any) -> None:
-        if unnamed:
-            fields = ", ".join(f"{name}=..." for name in list(type(self).model_fields)[: len(unnamed)])
+    def __init__(self, *positional: Any, **values: Any) -> None:
+        if positional:
+            fields = ", ".join(f"{name}=..." for name in list(type(self).model_fields)[: len(positional)])
             raise UsageError(
-                "settings without their names", got=f"{len(unnamed)} values", rule="each is given by its name",
+                "settings without their names", got=f"{len(positional)} values", rule="each is given by its name",
                 remedy=f"{type(self).__name__}({fields}).",
             )  # fmt: skip
         try:

@@ -49,7 +49,7 @@ def test_sample_holds_what_the_audit_computes(corpus, tmp_path):
     audit = Audit.of(settings(corpus, target="label"), load_model(network()))
     planned = PlannedAudit(audit, tmp_path / "samples", 60, 1)
     _, sample = planned.explain()
-    assert sample.done == 90
+    assert sample.done_units == 90
     rows = [sample.audit.corpus.keys.index(key) for key in audit.corpus.keys]
     store = pipeline.open_run(audit, tmp_path / "run")
     relevance_step.attribute(audit, store, 1)

@@ -35,7 +35,7 @@ def planned(tmp_path_factory):
     sample = ExplainedSample.begin(audit, rows, 8, folder / "sample")
     for unit in partition(len(rows), 8):
         sample.explain(unit)
-    sample = replace(sample, done=len(rows)).first_rows()
+    sample = replace(sample, done_units=len(rows)).first_rows()
     units = DetectionUnits(
         sample.store, audit.corpus, settings, whole.groups(), audit.classifier.identity, audit.classifier
     )
@@ -65,7 +65,7 @@ def test_detections_are_those_of_the_quantification(planned, audited):
     known.examine(0)
     with quantification.open_run(audited.path, level=0.05, workers=1, data=None, classifier=None) as (_, units):
         _, signs = units.examine(0)
-    found = known.units.found[groups[0].target]
+    found = known.units.sign_rows[groups[0].target]
     keys = np.array(known.units.corpus.keys)
     for sign, other in zip(found, signs, strict=True):
         if not sign["sign"].startswith("evidence"):

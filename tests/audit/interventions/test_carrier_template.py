@@ -29,7 +29,7 @@ def test_similarities_are_those_of_a_slow_search(anywhere):
     for i, j in np.ndindex(*alike.shape):
         a, b = template.low[0] + i, template.low[1] + j
         window = image[a : a + template.extent[0], b : b + template.extent[1]].astype(float)
-        x, t = ((one - template.plain)[template.shared].ravel() for one in (window, template.values))
+        x, t = ((one - template.plain)[template.is_shared].ravel() for one in (window, template.values))
         assert alike[i, j] == pytest.approx(2 * x @ t / (x @ x + t @ t), abs=1e-9)
 
 

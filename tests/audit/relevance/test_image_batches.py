@@ -65,7 +65,7 @@ def test_images_are_read_while_the_network_computes_and_the_rest_was_waited_for(
         reader = BatchReader(corpus, load_model((network(), Slow(0.01))), 4, readers)
         for _ in reader.batches(range(8, 24), {}):
             time.sleep(0.04)
-        waited[readers], seconds[readers] = reader.time.waited, reader.time.seconds
+        waited[readers], seconds[readers] = reader.time.waiting_seconds, reader.time.seconds
     assert 0.15 < waited[0] < seconds[0] - 0.15
     assert waited[1] < 0.75 * waited[0]  # the first batch is waited for
 
@@ -106,7 +106,7 @@ def test_items_are_made_no_further_ahead_than_asked_and_the_thread_ends_with_the
 
 def test_shares_of_waiting_add_up():
     total = sum([WaitingTime(2, 1), WaitingTime(6, 1)], WaitingTime())
-    assert (total.seconds, total.waited, total.share) == (8, 2, 0.25)
+    assert (total.seconds, total.waiting_seconds, total.share) == (8, 2, 0.25)
     assert WaitingTime().share == 0
 
 

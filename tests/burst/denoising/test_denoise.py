@@ -91,8 +91,8 @@ def test_a_burst_becomes_as_clean_as_a_mean_of_its_frames(burst, scene, tmp_path
     truth = to_planes(cut(scene)[None])[0]
     error = error_of(got, truth)
     assert error < 1.15 * LEVEL.average_frames(5).variance(truth).mean()
-    assert found.shares["burst"] > 0.97 and not found.dropped
-    remaining = np.mean([level.variance(truth.mean()) for level in found.remaining])
+    assert found.shares["burst"] > 0.97 and not found.rejections
+    remaining = np.mean([level.variance(truth.mean()) for level in found.residual_levels])
     assert remaining == pytest.approx(error, rel=0.15)
 
 
@@ -113,9 +113,9 @@ def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tm
         dng(burst / f"{i}.dng", counts(cut(scene, dy, dx), 50 + i), profile=(LEVEL.shot, LEVEL.read**2))
     second, _ = made(burst, tmp_path / "b.dng", reference="0.dng", bayer=bayer)
     left = np.square(first[:-1] - second[:-1])[:, 16:-16, 16:-16].mean() / 2
-    told = np.mean([level.variance(x).mean() for level, x in zip(found.remaining, first[:-1], strict=True)])
+    told = np.mean([level.variance(x).mean() for level, x in zip(found.residual_levels, first[:-1], strict=True)])
     assert 0.7 < told / left < 1.3
-    assert all(level.shot > 0 for level in found.remaining)
+    assert all(level.shot > 0 for level in found.residual_levels)
 
 
 def test_tiles_are_the_whole(tiled, tmp_path, monkeypatch):
@@ -194,7 +194,7 @@ def test_a_frame_of_another_scene_is_dropped_by_name(burst, dng, scene, tmp_path
     other = np.pad(other, ((0, 0), (0, SIZE[1] - SIZE[0])), "reflect")
     dng(burst / "9.dng", counts(other / other.mean() * cut(scene).mean(), 9))
     _, found = made(burst, tmp_path / "out.dng", reference="0.dng")
-    assert [why.split()[0] for why in found.dropped] == ["9.dng"]
+    assert [why.split()[0] for why in found.rejections] == ["9.dng"]
     assert found.shares["burst"] > 0.97
 
 
@@ -368,7 +368,7 @@ def test_one_jpeg_alone_says_no_factor_of_its_noise(scene, tmp_path):
     _, found = made(tmp_path / "a.jpg", tmp_path / "out.tif", noise="1e-5,0")
     assert found.residual > pipeline.TOO_LOUD
     assert "one frame alone" in found.lines[-1] and not any("times the noise" in line for line in found.lines)
-    assert "more than 10 times" in replace(found, used=(0, 1), residual=630.0).lines[-1]
+    assert "more than 10 times" in replace(found, frame_numbers=(0, 1), residual=630.0).lines[-1]
 
 
 def test_exact_computes_in_float32_and_else_in_bfloat16_where_that_is_faster(burst, tmp_path, monkeypatch):

@@ -100,11 +100,11 @@ def test_a_bracket_is_merged_by_exposure(files, tmp_path):
     folder, scene = files
     with denoise_frames(reading.list_frames([folder]), tmp_path / "o.dng", DenoiseSettings(threads=1)) as found:
         assert found.burst.frames[found.burst.reference].name == "1.dng"
-        gains = [found.burst.frames[i].gain / found.burst.frames[1].gain for i in found.used]
+        gains = [found.burst.frames[i].gain / found.burst.frames[1].gain for i in found.frame_numbers]
         assert sorted(gains) == pytest.approx([0.25, 1, 4], rel=0.03)
         (told,) = (line for line in found.lines if line.startswith("bracket: exposures +0.0,"))
         assert "+2.0" in told and "-2.0" in told
-        assert not found.dropped
+        assert not found.rejections
         H, W = found.spool.size
         got = found.spool.read_window(0, Window(0, H, 0, W))[:4]
     truth = np.stack([scene[a::2, b::2] for a in (0, 1) for b in (0, 1)])
@@ -131,6 +131,6 @@ def test_another_scene_at_another_exposure_is_dropped_by_name(files, dng, tmp_pa
     upside_down = np.rint(scene[::-1] * (WHITE - BLACK) + BLACK)
     dng(folder / "3.dng", upside_down, extra=[(33434, 5, 1, (1, 1), True)], profile=(LEVEL.shot, LEVEL.read**2))
     with denoise_frames(reading.list_frames([folder]), tmp_path / "o.dng", DenoiseSettings(threads=1)) as found:
-        assert len(found.dropped) == 1 and found.dropped[0].startswith("3.dng is -6.")
-        assert "another scene" in found.dropped[0] and "\n" not in found.dropped[0]
-        assert len(found.used) == 3
+        assert len(found.rejections) == 1 and found.rejections[0].startswith("3.dng is -6.")
+        assert "another scene" in found.rejections[0] and "\n" not in found.rejections[0]
+        assert len(found.frame_numbers) == 3

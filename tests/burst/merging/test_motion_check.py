@@ -139,11 +139,11 @@ def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
         return truth
 
     verdict = motion_check.check_estimates(reference, [lambda doubt: wrong, second], [LEVEL] * 3)
-    assert verdict.computed == (0, 1)
+    assert verdict.estimate_numbers == (0, 1)
     assert (made[0][:64] == 1).all() and (made[0][64 + motion_check.CHECK_MARGIN :] == 0).all()
     np.testing.assert_allclose(verdict.mix([wrong, truth], reference), truth, atol=1e-6)
     untouched = motion_check.check_estimates(reference, [lambda doubt: truth, second], [LEVEL] * 3)
-    assert len(made) == 1 and untouched.computed == (0,)
+    assert len(made) == 1 and untouched.estimate_numbers == (0,)
 
 
 def test_a_part_with_its_margin_is_as_the_whole(truth):

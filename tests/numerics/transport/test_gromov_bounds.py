@@ -75,7 +75,7 @@ def test_sorted_is_slb_where_nothing_is_averaged():
     """P = 8 has 64 distances, one for each quantile: SLB is W2^2 of the two lists (scipy sorts nothing away)."""
     of = Shapes.of(PointMeasures.of(np.random.default_rng(2).standard_normal((2, 8, 2))))
     D, E = (np.sort(d.ravel()) for d in distances(of))
-    found = embedding_bound(invariants(of).sorted, np.array([0]), np.array([1]))
+    found = embedding_bound(invariants(of).sorted_distances, np.array([0]), np.array([1]))
     np.testing.assert_allclose(found, ((D - E) ** 2).mean(), rtol=1e-3)
 
 

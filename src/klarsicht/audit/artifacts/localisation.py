@@ -47,14 +47,14 @@ class Localisation:
     """Members and other images of a group, all of one size.
 
     Attributes:
-        found: the artifact that was found in the group.
+        artifact: the artifact that was found in the group.
         rows: int (n,), of the corpus.
         images: n images as model inputs.
         member: bool (n,), some and not all.
         elsewhere: rows of images of other classes; empty where the group is the whole corpus.
     """
 
-    found: FoundArtifact
+    artifact: FoundArtifact
     rows: Ints
     images: Images
     member: Bools
@@ -75,7 +75,7 @@ class Localisation:
 
     @property
     def audited(self) -> AuditedClass:
-        return self.found.audited
+        return self.artifact.audited
 
     @cached_property
     def maps(self) -> Floats:
@@ -92,7 +92,7 @@ class Localisation:
         window the one is taken that raises the class more on images of other classes; a window only if it raises it
         materially. A map of colours or a fixed pattern goes before them where it raises the class more for sure.
         """
-        change = self.found.change
+        change = self.artifact.change
         if region is None and change not in KINDS and (seen := self.overlay_from_windows()) is not None:
             return seen, None
         place = None if change in KINDS else self.overlay_from_relevance(region)
@@ -181,16 +181,16 @@ class Localisation:
     def window_examples(self) -> ArtifactExamples | None:
         """Cut out the members' windows in 8-bit values; None without windows, or where the model's transform is not
         affine."""
-        if not self.found.has_places:
+        if not self.artifact.has_places:
             return None
         try:
             scale = PixelScale.of(self.audited.classifier)
         except ModelError:
             return None
         levels = np.stack([scale.levels(image) for image in self.images])
-        number = {int(row): i for i, row in enumerate(self.found.members)}
-        places = self.found.places[[number[int(row)] for row in self.rows[self.member]]]
-        detection = Detection(self.found.origin, 0.0, np.flatnonzero(self.member), places, self.found.extent)
+        number = {int(row): i for i, row in enumerate(self.artifact.members)}
+        places = self.artifact.places[[number[int(row)] for row in self.rows[self.member]]]
+        detection = Detection(self.artifact.origin, 0.0, np.flatnonzero(self.member), places, self.artifact.extent)
         return ArtifactExamples.of(detection, levels)
 
     def overlay_from_relevance(self, region: Bools | None) -> Overlay | None:

@@ -24,21 +24,21 @@ class ImageStack:
     Attributes:
         levels: uint8 (n, H, W, C).
         evidence: float (n, G, G), relevance maps; or None.
-        computed: cached quantities by name.
+        cache: cached quantities by name.
     """
 
     levels: Pixels
     evidence: Floats | None = None
-    computed: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.levels)
 
     def compute_once(self, name: str, make: Callable[[], T]) -> T:
         """Return the cached quantity of that name, computed by `make` at the first call."""
-        if name not in self.computed:
-            self.computed[name] = make()
-        value: T = self.computed[name]
+        if name not in self.cache:
+            self.cache[name] = make()
+        value: T = self.cache[name]
         return value
 
     def shrunk_to(self, side: int) -> NDArray[np.float32]:

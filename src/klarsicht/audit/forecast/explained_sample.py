@@ -28,11 +28,11 @@ class SampledAudit(Audit):
 
     Attributes:
         whole: audit of the whole corpus.
-        given: groups that are analysed together, in place of those of the target.
+        sample_groups: groups that are analysed together, in place of those of the target.
     """
 
     whole: Audit | None = None
-    given: tuple[Group, ...] = ()
+    sample_groups: tuple[Group, ...] = ()
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -41,7 +41,7 @@ class SampledAudit(Audit):
 
     def groups(self, predicted: NDArray[Any], usable: NDArray[np.bool_]) -> list[Group]:
         """Return the groups that were given."""
-        return list(self.given)
+        return list(self.sample_groups)
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class ExplainedSample:
         audit: of these rows.
         store: the run folder.
         rows: of the whole corpus.
-        done: rows that are explained, the first ones.
+        done_units: rows that are explained, the first ones.
     """
 
     audit: SampledAudit
     store: RunStore
     rows: tuple[int, ...]
-    done: int = 0
+    done_units: int = 0
 
     @classmethod
     def begin(cls, whole: Audit, rows: list[int], unit: int, folder: Path) -> ExplainedSample:
@@ -93,13 +93,13 @@ class ExplainedSample:
     def explain(self, unit: range) -> Cost:
         """Explain the rows of a unit, and mark it done."""
         with measure_cost(self.store.path) as watch:
-            written = self.work(unit).written
+            written = self.work(unit).checksums
             self.store.mark_done(attribution.STEP, unit.start // self.audit.settings.unit, written)
         return watch.cost
 
     def first_rows(self) -> ExplainedSample:
         """Return the sample without the rows that are not explained."""
-        audit = replace(self.audit, corpus=self.audit.corpus[: self.done])
+        audit = replace(self.audit, corpus=self.audit.corpus[: self.done_units])
         self.store.write_table("corpus", audit.corpus.to_table())
         return replace(self, audit=audit)
 
@@ -112,7 +112,7 @@ class ExplainedSample:
     def classes(self) -> list[Group]:
         """Return the classes with enough explained images; by prediction, those of a label count as a class."""
         _, usable = attribution.read_predictions(self.store)
-        labels = np.array(self.audit.corpus.labels[: self.done])
+        labels = np.array(self.audit.corpus.labels[: self.done_units])
         outputs = self.audit.index if self.audit.settings.target == "label" else {}
         groups = [
             Group(name, outputs.get(name, i), np.flatnonzero((labels == name) & usable))
@@ -153,7 +153,7 @@ class ExplainedSample:
             for i in range(len(groups)):
                 self.store.mark_done(work.step, i, work(range(i, i + 1)))
             self.store.finish_step(work.step, len(groups))
-        audit = replace(self.audit, given=tuple(groups))
+        audit = replace(self.audit, sample_groups=tuple(groups))
         with measure_cost(self.store.path) as first:
             pipeline.report(audit, self.store)
         with measure_cost() as again:

@@ -157,20 +157,20 @@ class PlannedAudit:
         sample = ExplainedSample.begin(self.audit, rows, min(unit, len(rows)), self.folder / "sample")
         cost, began = Cost(), time.perf_counter()
         for some in partition(len(rows), min(unit, len(rows))):
-            if sample.done and time.perf_counter() - began > self.seconds * RELEVANCE_SHARE:
+            if sample.done_units and time.perf_counter() - began > self.seconds * RELEVANCE_SHARE:
                 break
             cost += sample.explain(some)
-            sample = replace(sample, done=some.stop)
+            sample = replace(sample, done_units=some.stop)
         sample = sample.first_rows()
         once = begun.cost + (cold.beyond(warm[0]) if warm else Cost())
-        total = once + cost.times(self.images / sample.done)
-        return self.divide_step("relevance", f"{sample.done} images", "images", total, sample), sample
+        total = once + cost.times(self.images / sample.done_units)
+        return self.divide_step("relevance", f"{sample.done_units} images", "images", total, sample), sample
 
     def divide_step(
         self, step: str, basis: str, law: str, cost: Cost, sample: ExplainedSample, more: float = 0.0
     ) -> StepCost:
         """Make the line of a step whose units are divided among processes; each has the table of images."""
-        more += sample.image_bytes * (self.images - sample.done)
+        more += sample.image_bytes * (self.images - sample.done_units)
         return StepCost.of(step, basis, law, cost, processes=self.workers, more=more)
 
     def cluster(self, sample: ExplainedSample, metric: str) -> StepCost:
@@ -207,7 +207,7 @@ class PlannedAudit:
         """Measure the clusters of parts of the sample for a few targets; what the first target costs more is paid once
         in a unit."""
         name, later = f"clusters ({metric})", min(len(self.sizes) - 1, TIMED_TARGETS)
-        rows = np.arange(sample.done)
+        rows = np.arange(sample.done_units)
         cold = sample.cluster(metric, [Group("0", 0, rows)])
         first, others = list[tuple[int, Cost]](), list[tuple[int, Cost]]()
         for part in (*PARTS, 1):
@@ -255,7 +255,7 @@ class PlannedAudit:
         if self.by_class:
             groups, classes = sample.classes(), int((self.sizes >= MIN_IMAGES).sum())
         else:
-            groups, classes = [Group("0", 0, np.arange(sample.done))], len(self.sizes)
+            groups, classes = [Group("0", 0, np.arange(sample.done_units))], len(self.sizes)
         name, law = "ranking and report", "once, and classes"
         if not groups:
             return StepCost.of(name, "no class of the sample", law, Cost())

@@ -199,7 +199,7 @@ class PlannedQuantification:
         every class."""
         costs, seconds = list[tuple[int, Cost]](), 0.0
         numbers = {group.target: number for number, group in reversed(list(enumerate(sample.units.groups)))}
-        for target in sample.units.found:
+        for target in sample.units.sign_rows:
             number = numbers[target]
             if seconds > TRIED_SHARE * self.seconds and len(costs) >= LEAST_EXAMINED:
                 break

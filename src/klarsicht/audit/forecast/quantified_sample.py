@@ -46,7 +46,7 @@ class SampledDetection(DetectionUnits):
         pooled: rows of the pool.
         images: images of the corpus, those that are needed in its cache.
         learned: the embedding; None where the corpus is too small for one.
-        found: rows of the table `signs` of the classes that were examined, by target.
+        sign_rows: rows of the table `signs` of the classes that were examined, by target.
         aside: seconds that computed logits took.
     """
 
@@ -54,7 +54,7 @@ class SampledDetection(DetectionUnits):
     pooled: tuple[int, ...] = ()
     images: InputImages | None = None
     learned: ArtifactEmbedding | None = None
-    found: dict[int, list[SignRow]] = field(default_factory=dict, repr=False, compare=False)
+    sign_rows: dict[int, list[SignRow]] = field(default_factory=dict, repr=False, compare=False)
     aside: TimeAside = field(default_factory=TimeAside, repr=False, compare=False)
 
     @cached_property
@@ -76,7 +76,7 @@ class SampledDetection(DetectionUnits):
         """Return the table lines of a class, and keep those of its detections."""
         described, signs = super().examine(number)
         if signs:
-            self.found[self.groups[number].target] = signs
+            self.sign_rows[self.groups[number].target] = signs
         return described, signs
 
     def image_stack(self, rows: Rows) -> ImageStack:
@@ -123,7 +123,7 @@ class QuantifiedSample:
             groups: classes of the whole corpus, or some of their images, that are to be examined.
             embedding: as in `SampledDetection`.
         """
-        first = np.array(sample.rows[: sample.done], np.intp)
+        first = np.array(sample.rows[: sample.done_units], np.intp)
         later = np.setdiff1d(np.concatenate([pool, *(group.rows for group in groups)]), first)
         rows = np.concatenate([first, later])
         place = dict(zip(rows.tolist(), range(len(rows)), strict=True))
@@ -153,8 +153,8 @@ class QuantifiedSample:
 
     def insert(self, number: int) -> Cost:
         """Put the artifacts of a class that was examined on images of others, and write what the step writes."""
-        choice = significance.select_detections(list(self.units.found.values()), change_of, LEVEL)
-        signs = signs_to_insert(self.units.found, choice, self.units.groups)
+        choice = significance.select_detections(list(self.units.sign_rows.values()), change_of, LEVEL)
+        signs = signs_to_insert(self.units.sign_rows, choice, self.units.groups)
         return self._without_aside(InterventionUnits(self.units, signs), number)
 
     def search(self, group: Group) -> Cost:

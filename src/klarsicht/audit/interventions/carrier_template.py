@@ -24,13 +24,13 @@ class CarrierTemplate:
     Attributes:
         values: float (h, w, C), median over carriers, 0 to 255.
         plain: float (h, w, C), mean over other images at the same places.
-        shared: bool (h, w), pixels at which carriers agree.
+        is_shared: bool (h, w), pixels at which carriers agree.
         low, high: int (2,), the least and the largest upper left corner at which the window is searched.
     """
 
     values: Doubles
     plain: Doubles
-    shared: Bools
+    is_shared: Bools
     low: NDArray[np.intp]
     high: NDArray[np.intp]
 
@@ -69,7 +69,7 @@ class CarrierTemplate:
         """
         (a, b), (c, d) = self.low, self.high + self.extent
         x = levels[a:c, b:d].astype(np.float64)
-        mask = np.repeat(self.shared[..., None], x.shape[2], 2).astype(np.float64)
+        mask = np.repeat(self.is_shared[..., None], x.shape[2], 2).astype(np.float64)
         plain, window = mask * self.plain, mask * (self.values - self.plain)
         product = correlate(x, window, "valid")[..., 0] - (plain * window).sum()
         energy = correlate(x**2, mask, "valid") - 2 * correlate(x, plain, "valid") + (plain**2).sum()

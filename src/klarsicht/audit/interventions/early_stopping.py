@@ -76,21 +76,21 @@ class InsertionLogits:
 
     Attributes:
         turns: how often each image is shown, each time with another artifact; it counts by its mean.
-        marked, control: parts (turns, n, K).
+        with_artifact, control: parts (turns, n, K).
     """
 
     turns: int = 1
-    marked: list[Floats] = field(default_factory=list)
+    with_artifact: list[Floats] = field(default_factory=list)
     control: list[Floats] = field(default_factory=list)
 
     def add(self, predict: Predict, put: tuple[Tensor, Tensor]) -> None:
         """Show images with the artifact and under the control to the network, each (turns n, C, H, W)."""
-        for known, images in zip((self.marked, self.control), put, strict=True):
+        for known, images in zip((self.with_artifact, self.control), put, strict=True):
             known.append(np.stack([predict(turn) for turn in torch.split(images, len(images) // self.turns)]))
 
     def effect(self, how: str, before: Floats, target: int, scale: LogitScale, reach: float = 1.96) -> LogitEffect:
         """Compute the effect on all images so far, whose logits before are (n, K)."""
-        marked, control = (np.concatenate(parts, 1) for parts in (self.marked, self.control))
+        marked, control = (np.concatenate(parts, 1) for parts in (self.with_artifact, self.control))
         return compute_effect(how, before, marked, control, target, scale, reach)
 
 

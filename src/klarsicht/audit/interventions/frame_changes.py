@@ -76,14 +76,14 @@ class FrameForm:
     Attributes:
         fit: function of carriers (m, H, W, C) and others (k, H, W, C) that returns the change.
         read: function that reads a record of the change.
-        described: name of FRAME_DESCRIPTIONS by which it is accepted.
+        description: name of FRAME_DESCRIPTIONS by which it is accepted.
         least_met: share of the squared difference in that description that it must put on.
         colour: whether it needs three channels.
     """
 
     fit: Callable[[Pixels, Pixels], FrameFit]
     read: Callable[[Mapping[str, Any]], FrameFit]
-    described: str
+    description: str
     least_met: float
     colour: bool = False
 
@@ -265,7 +265,7 @@ class HeldOutFit:
     @classmethod
     def of(cls, form: FrameForm, halves: Halves, rng: np.random.Generator) -> HeldOutFit:
         """Fit the form on either half, and compare it with the other half."""
-        describe, groups = FRAME_DESCRIPTIONS[form.described], []
+        describe, groups = FRAME_DESCRIPTIONS[form.description], []
         before = after = 0.0
         for first in (True, False):
             change = form.fit(*halves.split(first))
@@ -303,7 +303,7 @@ def permutation_p(groups: list[tuple[Doubles, Doubles]], rng: np.random.Generato
 def excess_left(kind: str, alter: Alter, carriers: Pixels, others: Pixels) -> float:
     """Compute the squared difference of carriers (m, H, W, C) from changed others (k, H, W, C) in the description of a
     form, in units of its noise."""
-    own, other = (FRAME_DESCRIPTIONS[FORMS[kind].described](group) for group in (carriers, alter(others)))
+    own, other = (FRAME_DESCRIPTIONS[FORMS[kind].description](group) for group in (carriers, alter(others)))
     return SquaredDifference.of(own, other, whitening_of(own, other)).excess
 
 

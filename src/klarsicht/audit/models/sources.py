@@ -40,14 +40,14 @@ class Source:
         transform: its preprocessing, or None where the source has none.
         classes: names of its outputs, or None.
         spec: the specification.
-        owned: whether the network was made for this audit, so that it may be changed.
+        may_change: whether the network was made for this audit, so that it may be changed.
     """
 
     module: nn.Module
     transform: Transform | None
     classes: tuple[str, ...] | None
     spec: str
-    owned: bool = True
+    may_change: bool = True
 
 
 def open_source(spec: str | nn.Module | tuple[nn.Module, Transform | None], checkpoint: str | Path | None) -> Source:
@@ -59,7 +59,7 @@ def open_source(spec: str | nn.Module | tuple[nn.Module, Transform | None], chec
     """
     if not isinstance(spec, str):
         module, transform = entry_point.as_pair(spec, type(spec).__name__)
-        return Source(module, transform, None, f"object:{type(module).__name__}", owned=False)
+        return Source(module, transform, None, f"object:{type(module).__name__}", may_change=False)
     for known, open_one in MODEL_SOURCES.items():
         if spec == known or (known.endswith(":") and spec.startswith(known)):
             return open_one(spec, checkpoint)

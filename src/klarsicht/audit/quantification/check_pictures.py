@@ -159,16 +159,16 @@ class PictureCheck:
     Attributes:
         work: store, corpus, settings and groups.
         names: of the outputs.
-        found: verdicts on classes with an artifact.
+        verdicts: verdicts on classes with an artifact.
         level: of p.
-        seen: part of a file that the model sees; None where it is not known.
+        area: part of a file that the model sees; None where it is not known.
     """
 
     work: DetectionUnits
     names: tuple[str, ...]
-    found: tuple[Verdict, ...]
+    verdicts: tuple[Verdict, ...]
     level: float
-    seen: SeenArea | None = None
+    area: SeenArea | None = None
 
     @cached_property
     def comparisons(self) -> dict[str, Comparison | None]:
@@ -176,7 +176,7 @@ class PictureCheck:
         clean = self.work.input_images(self.clean_rows)
         detections = read_detections(self.work.store, verdicts.read_verdicts(self.work.store))
         made: dict[str, Comparison | None] = {}
-        for verdict in track(self.found, len(self.found), "known artifacts"):
+        for verdict in track(self.verdicts, len(self.verdicts), "known artifacts"):
             before: tuple[int, ...] = ()
             for number, (name, one) in enumerate(verdict.named_artifacts, 1):
                 rows = detections.get((one.target, number), [])
@@ -198,12 +198,12 @@ class PictureCheck:
     def unknown_targets(self) -> frozenset[int]:
         """Outputs of the classes with such an artifact."""
         unknown = set(self.unknown)
-        return frozenset(v.target for v in self.found if unknown & {name for name, _ in v.named_artifacts})
+        return frozenset(v.target for v in self.verdicts if unknown & {name for name, _ in v.named_artifacts})
 
     @cached_property
     def carrying(self) -> Rows:
         """Rows of images that carry a known artifact, and -1."""
-        every = (one.rows for verdict in self.found for one in verdict.artifacts)
+        every = (one.rows for verdict in self.verdicts for one in verdict.artifacts)
         return np.concatenate([[-1], *every]).astype(np.intp)
 
     @cached_property
@@ -256,8 +256,8 @@ class PictureCheck:
         artifacts = [self.compare(image, logits, one, predict) for one in self.known]
         order = sorted(artifacts, key=lambda one: (one.p, one.target))
         shown, filled = 1.0, 1.0
-        if self.seen is not None and isinstance(picture, Image.Image):  # of arrays the size is not told
-            shown, filled = self.seen.overlap(picture.size)
+        if self.area is not None and isinstance(picture, Image.Image):  # of arrays the size is not told
+            shown, filled = self.area.overlap(picture.size)
         return CheckedPicture(
             path, self.names[target], target, probability, tuple(order), shown=shown, filled=filled,
             uncompared=target in self.unknown_targets,

@@ -157,7 +157,7 @@ def open_run(
 def announce(work: DetectionUnits) -> None:
     """Print how many images will be shown to the network, where any will be."""
     planned = ShownImages.of(work)
-    if planned.inserted or planned.searched:
+    if planned.insertion_images or planned.search_images:
         note(planned.describe())
 
 

@@ -16,14 +16,14 @@ class ShownImages:
     """Numbers of images that are to be shown to the network.
 
     Attributes:
-        inserted: with artifacts put on them, at most.
-        searched: with regions put on them, at most.
-        left: of `searched`, where every class is left at the first look.
+        insertion_images: with artifacts put on them, at most.
+        search_images: with regions put on them, at most.
+        first_look_images: of `search_images`, where every class is left at the first look.
     """
 
-    inserted: int
-    searched: int
-    left: int
+    insertion_images: int
+    search_images: int
+    first_look_images: int
 
     @classmethod
     def of(cls, work: DetectionUnits) -> ShownImages:
@@ -42,11 +42,13 @@ class ShownImages:
 
     def describe(self) -> str:
         """Return a line on standard error."""
-        stages = [f"{self.inserted:,} with artifacts on them"] if self.inserted else []
-        if self.searched:
-            left = f", {self.left:,} if no class shows any" if self.left < self.searched else ""
-            stages.append(f"{self.searched:,} with parts of clusters on them{left}")
-        return f"at most {self.inserted + self.searched:,} images will be shown to the network: {'; '.join(stages)}"
+        stages = [f"{self.insertion_images:,} with artifacts on them"] if self.insertion_images else []
+        if self.search_images:
+            first = self.first_look_images
+            left = f", {first:,} if no class shows any" if first < self.search_images else ""
+            stages.append(f"{self.search_images:,} with parts of clusters on them{left}")
+        most = self.insertion_images + self.search_images
+        return f"at most {most:,} images will be shown to the network: {'; '.join(stages)}"
 
 
 def _most_images_screened(images: int) -> int:

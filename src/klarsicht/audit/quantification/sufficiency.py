@@ -104,7 +104,7 @@ class KeptScores:
         target, row: int (n,), class and row of the run of each image.
         level: float (n,), score of its own class.
         predicted: bool (n,), whether it is predicted as its class.
-        told: int (m,), positions of the images that other classes are told from.
+        comparison_rows: int (m,), positions of the images that other classes are told from.
         levels: float (m, K), of these.
     """
 
@@ -112,7 +112,7 @@ class KeptScores:
     row: Rows
     level: Doubles
     predicted: Bools
-    told: Rows
+    comparison_rows: Rows
     levels: Doubles
 
     @classmethod
@@ -132,9 +132,9 @@ class KeptScores:
             images, sources: int (N,), numbers of the image and of the source of each row of the run.
         """
         target, own = group.target, self.target == group.target
-        others = self.told[~own[self.told]]
+        others = self.comparison_rows[~own[self.comparison_rows]]
         free = ~np.isin(images[self.row[others]], images[group.rows])
-        values = np.concatenate([self.level[own], self.levels[~own[self.told]][free, target]])
+        values = np.concatenate([self.level[own], self.levels[~own[self.comparison_rows]][free, target]])
         positive = np.arange(len(values)) < own.sum()
         return roc_area_score(values, positive, sources[np.concatenate([self.row[own], self.row[others[free]]])])
 

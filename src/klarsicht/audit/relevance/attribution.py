@@ -38,7 +38,7 @@ Explain = Callable[[Tensor, Tensor], Relevance | Observation]
 class TimedUnit:
     """Checksums of what a unit wrote, and how long its images were waited for."""
 
-    written: Written
+    checksums: Written
     time: WaitingTime
 
 

@@ -86,14 +86,14 @@ class PassState:
         plan: rules of the network.
         recorder: receives the balances of the backward pass.
         first: rule of the first layer, until that has run.
-        merged: outputs of layers in which a batch norm was merged, by id.
+        merged_outputs: outputs of layers in which a batch norm was merged, by id.
         gates: outputs of functions whose values lie between two bounds, by id.
     """
 
     plan: RulePlan
     recorder: Recorder
     first: Rule | None
-    merged: dict[int, Tensor] = field(default_factory=dict)
+    merged_outputs: dict[int, Tensor] = field(default_factory=dict)
     gates: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -145,7 +145,7 @@ class FunctionCall:
             plan.layers[self.number] = weight, layer
         z = propagate_layer(self.state.recorder, layer, x)
         if norm is not None:
-            self.state.merged[id(z)] = z
+            self.state.merged_outputs[id(z)] = z
         return z
 
 

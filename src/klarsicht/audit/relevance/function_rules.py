@@ -84,7 +84,9 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Pass relevance through a batch norm; one that was merged into the layer before it computes nothing."""
-    if call.state.merged.pop(id(input), None) is not None:  # once: a second norm of the same tensor is none of it
+    if (
+        call.state.merged_outputs.pop(id(input), None) is not None
+    ):  # once: a second norm of the same tensor is none of it
         return input
     return pass_through(
         input, lambda x: functional.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)

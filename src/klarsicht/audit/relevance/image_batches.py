@@ -36,14 +36,14 @@ class WaitingTime:
     """Seconds of a computation, and how many of them it waited for images."""
 
     seconds: float = 0.0
-    waited: float = 0.0
+    waiting_seconds: float = 0.0
 
     def __add__(self, other: WaitingTime) -> WaitingTime:
-        return WaitingTime(self.seconds + other.seconds, self.waited + other.waited)
+        return WaitingTime(self.seconds + other.seconds, self.waiting_seconds + other.waiting_seconds)
 
     @property
     def share(self) -> float:
-        return self.waited / self.seconds if self.seconds else 0.0
+        return self.waiting_seconds / self.seconds if self.seconds else 0.0
 
 
 class PendingBatch:
@@ -101,11 +101,11 @@ class BatchReader:
         ahead = read_ahead(made, BATCHES_AHEAD, self.threads) if self.readers else made
         began = last = time.perf_counter()
         for batch in ahead:
-            self.time.waited += time.perf_counter() - last
+            self.time.waiting_seconds += time.perf_counter() - last
             yield batch
             last = time.perf_counter()
         ended = time.perf_counter()
-        self.time.waited += ended - last
+        self.time.waiting_seconds += ended - last
         self.time.seconds += ended - began
 
     def _make_batches(self, rows: Iterable[int], facts: dict[int, dict[str, Any]]) -> Iterator[Batch]:

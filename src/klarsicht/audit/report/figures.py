@@ -72,7 +72,7 @@ class Illustrator:
             self._make_drawing(entry) if i < len(first) else self._small_drawing(entry)
             for i, entry in enumerate(track([*first, *noted], len(first) + len(noted), "pictures"))
         ]
-        absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
+        absorbed = [share for drawing in drawings for share in drawing.absorbed_shares.values() if np.isfinite(share)]
         if absorbed:
             self.store.update_manifest(absorbed=float(np.median(absorbed)))
         elif not self.store.has_array("maps"):
@@ -80,7 +80,7 @@ class Illustrator:
         rows = [row for drawing in drawings for row in drawing.rows_of_views(self.corpus.paths)]
         if rows:
             self.store.write_table(VIEWS, pa.Table.from_pylist(rows))
-        written = [drawing.written for drawing in drawings]
+        written = [drawing.checksums for drawing in drawings]
         self.store.mark_done(VIEWS, 0, {name: one for files in written for name, one in files.items()})
         self.store.finish_step(VIEWS, 1)
 
@@ -98,8 +98,8 @@ class Illustrator:
             rows=group.rows[points],
             member=member[points],
             layout=self._layout(entry, group, points),
-            absorbed=absorbed,
-            written=written,
+            absorbed_shares=absorbed,
+            checksums=written,
         )
 
     def _small_drawing(self, entry: Entry) -> Drawing:
@@ -194,8 +194,8 @@ class Drawing:
         rows: int (n,), rows of the run that are points of the scatter plot.
         member: bool (n,), whether they are members of the cluster.
         layout: (n, 2), positions of the points in units of the plot.
-        absorbed: absorbed share of relevance of each row with a picture.
-        written: checksums of the pictures.
+        absorbed_shares: absorbed share of relevance of each row with a picture.
+        checksums: checksums of the pictures.
         small: whether there is one small picture of each row.
     """
 
@@ -203,8 +203,8 @@ class Drawing:
     rows: NDArray[Any]
     member: NDArray[np.bool_]
     layout: NDArray[Any]
-    absorbed: dict[int, float]
-    written: Written
+    absorbed_shares: dict[int, float]
+    checksums: Written
     small: bool = False
 
     def rows_of_views(self, paths: Sequence[str]) -> list[ViewRow]:
@@ -218,7 +218,7 @@ class Drawing:
                 "member": bool(member),
                 "x": float(x),
                 "y": float(y),
-                "picture": picture_name(self.target, row) + end if row in self.absorbed else "",
+                "picture": picture_name(self.target, row) + end if row in self.absorbed_shares else "",
             }
             for row, member, (x, y) in zip(self.rows.tolist(), self.member, self.layout, strict=True)
         ]

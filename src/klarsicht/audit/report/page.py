@@ -221,7 +221,7 @@ def power_lines(store: RunStore) -> list[PowerRow]:
 class CopiesView:
     """Content of the page on copies: a sentence, and the first groups, each with (path, label, split, data URI)."""
 
-    told: str
+    sentence: str
     groups: tuple[dict[str, Any], ...]
 
 

@@ -134,7 +134,7 @@ class PlantingUnits:
         trials: (kind, prevalence, group number of the class).
         scores: float64 (n, m), scores of n classes and m detections in the unchanged corpus.
         numbers: group numbers of these n classes.
-        described: what was measured of these n classes; only asked where they are few.
+        class_measures: what was measured of these n classes; only asked where they are few.
         level: significance level.
         step: name of the step and table in the run store.
     """
@@ -143,7 +143,7 @@ class PlantingUnits:
     trials: tuple[tuple[str, float, int], ...]
     scores: NDArray[np.float64]
     numbers: tuple[int, ...]
-    described: tuple[FewClassMeasures, ...]
+    class_measures: tuple[FewClassMeasures, ...]
     level: float
     step: str
 
@@ -168,7 +168,7 @@ class PlantingUnits:
         levels = plant_in_carriers(scene.own.levels, artifact, carriers, rng)
         scene = replace(scene, own=ImageStack(levels, scene.own.evidence))
         signs, place = run_detectors(scene), self.numbers.index(number)
-        scores, described = self.scores.copy(), list(self.described)
+        scores, described = self.scores.copy(), list(self.class_measures)
         if len(self.numbers) < MIN_CLASSES:
             signs, measures = measure_few(scene, signs)
             signs, described[place] = signs[: scores.shape[1]], measures

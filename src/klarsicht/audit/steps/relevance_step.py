@@ -47,7 +47,7 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
 
     def note_time(unit: TimedUnit) -> Written:
         times.append(unit.time)
-        return unit.written
+        return unit.checksums
 
     step_units.run_step(audit, store, work, attribution.STEP, units, workers, "relevance", note_time)
     note_waiting(sum(times, WaitingTime()), audit.classifier.device.type)

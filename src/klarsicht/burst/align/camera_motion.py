@@ -120,10 +120,10 @@ def choose(one: CameraMotion, other: CameraMotion, where: Tensor) -> CameraMotio
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Frames reduced by a factor and filtered, seen (N, h, w). design: (h w, 2, K), regressors of the motion at their
-    pixels, and places (h, w, 2), in pixels of the whole frames."""
+    """Frames reduced by a factor and filtered. frames: (N, h, w). design: (h w, 2, K), regressors of the motion at
+    their pixels, and places (h, w, 2), in pixels of the whole frames."""
 
-    seen: Tensor
+    frames: Tensor
     factor: int
     places: Tensor
     design: Tensor
@@ -190,12 +190,12 @@ class Level:
 
     def warp(self, motion: CameraMotion) -> tuple[Tensor, Tensor]:
         """Warp the frames by cubic convolution; and where they show something, (N, h, w)."""
-        h, w = self.seen.shape[-2:]
-        ends = torch.tensor((h - 1, w - 1), dtype=torch.float64, device=self.seen.device)
+        h, w = self.frames.shape[-2:]
+        ends = torch.tensor((h - 1, w - 1), dtype=torch.float64, device=self.frames.device)
         there = to_reduced(self.places + motion.shifts(self.places), self.factor)
-        grid = (2 * there / ends - 1).flip(-1).to(self.seen.dtype)
-        warped = grid_sample(self.seen[:, None], grid, "bicubic", "border", align_corners=True)[:, 0]
-        return warped, ((there >= 0) & (there <= ends)).all(-1).to(self.seen.dtype)
+        grid = (2 * there / ends - 1).flip(-1).to(self.frames.dtype)
+        warped = grid_sample(self.frames[:, None], grid, "bicubic", "border", align_corners=True)[:, 0]
+        return warped, ((there >= 0) & (there <= ends)).all(-1).to(self.frames.dtype)
 
 
 def mean_of_others(frames: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:

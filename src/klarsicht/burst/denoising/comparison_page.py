@@ -42,7 +42,7 @@ def write_page(path: Path, result: DenoiseResult, renderer: Renderer) -> None:
 def template_context(result: DenoiseResult, renderer: Renderer) -> dict[str, Any]:
     """Build the variables of the template."""
     frames, renderer = result.burst.frames, renderer.for_display
-    first = result.used[0]
+    first = result.frame_numbers[0]
     before = renderer.for_other_frame(result.burst.spool, first, frames[first].gain)
     after, trust = renderer.thumbnail(SIDE), renderer.trust_map(SIDE)
     return {
@@ -59,7 +59,7 @@ def template_context(result: DenoiseResult, renderer: Renderer) -> dict[str, Any
             for title, window in choose_crops(renderer, trust).items()
         ],
         "points": to_script_json(kernel_points(result, renderer.header.orientation)),
-        "names": to_script_json([printable(frames[i].name) for i in result.used]),
+        "names": to_script_json([printable(frames[i].name) for i in result.frame_numbers]),
     }
 
 

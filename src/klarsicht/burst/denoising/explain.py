@@ -54,7 +54,7 @@ def collect_maps(result: DenoiseResult) -> dict[str, Numbers]:
     assert result.maps is not None
     height, width = result.maps.size
     values = result.maps.read_window(0, Window(0, height, 0, width))
-    group = split_groups(result.filter, len(result.used))[0]
+    group = split_groups(result.filter, len(result.frame_numbers))[0]
     n = len(group)
     H, W = result.spool.size
     trust = np.concatenate([light[-1] for _, light in result.spool.read_strips(0)])
@@ -65,7 +65,7 @@ def collect_maps(result: DenoiseResult) -> dict[str, Numbers]:
         "reach": values[n + 1],
         "size": values[n + 2 :],
         "trust": trust,
-        "frames": np.array([result.burst.frames[result.used[k]].name for k in group]),
+        "frames": np.array([result.burst.frames[result.frame_numbers[k]].name for k in group]),
         "sizes": np.array(kernel_sizes(result)),
         "every": np.array(MAP_STEP),
     }
@@ -78,8 +78,8 @@ def kernel_sizes(result: DenoiseResult) -> tuple[int, ...]:
 
 def describe_maps(result: DenoiseResult, arrays: dict[str, Numbers]) -> Iterator[str]:
     """Summarise the maps in words."""
-    if len(result.used) > len(arrays["frames"]):
-        yield f"weights are those of the first {len(arrays['frames'])} frames, of {len(result.used)} in groups"
+    if len(result.frame_numbers) > len(arrays["frames"]):
+        yield f"weights are those of the first {len(arrays['frames'])} frames, of {len(result.frame_numbers)} in groups"
     for name, share in zip(arrays["frames"], arrays["share"], strict=True):
         yield f"share of {name}: {share.mean():.1%}"
     averaged, reach = (float(np.quantile(arrays[name], MIDDLE_QUANTILE)) for name in ("averaged", "reach"))

@@ -69,7 +69,7 @@ def write_outputs(outputs: Outputs, result: DenoiseResult) -> Iterator[tuple[str
     """Write each file atomically; yield its kind and its path."""
     renderer = Renderer.from_header(result.spool, result.burst.header)
     if outputs.photograph.suffix.lower() == ".dng":
-        dng.write(result.spool, result.burst.header, result.remaining, outputs.photograph)
+        dng.write(result.spool, result.burst.header, result.residual_levels, outputs.photograph)
     else:
         write_pictures.WRITERS[outputs.photograph.suffix.lower()](renderer, outputs.photograph)
     yield "photograph", outputs.photograph
@@ -91,13 +91,13 @@ def report(result: DenoiseResult) -> dict[str, object]:
     """Summarise the frames used, the noise and the result as plain values."""
     frames = result.burst.frames
     return {
-        "reference": frames[result.used[0]].name,
-        "frames": [frames[i].name for i in result.used],
-        "dropped": list(result.dropped),
+        "reference": frames[result.frame_numbers[0]].name,
+        "frames": [frames[i].name for i in result.frame_numbers],
+        "dropped": list(result.rejections),
         "hot pixels": result.hot,
-        "gains": [frames[i].gain for i in result.used],
+        "gains": [frames[i].gain for i in result.frame_numbers],
         "noise": {"source": result.noise.source, "profile": [level.profile for level in result.noise.levels]},
-        "remaining noise": [level.profile for level in result.remaining],
+        "remaining noise": [level.profile for level in result.residual_levels],
         "filter": result.filter.name,
         "shares": dict(result.shares),
         "residual over noise": result.residual,

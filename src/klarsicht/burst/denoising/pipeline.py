@@ -81,22 +81,21 @@ class DenoiseSettings(PublicSettings):
 class DenoiseResult:
     """A denoised picture in its spool, (1, C + 1, H, W), the last plane being the trust in the burst there.
 
-    used: numbers of the frames, the reference first. hot: number of the sensor's pixels that were replaced in all of
-    them. remaining: the residual noise, one level for each channel. shares: of the picture, by estimate
+    frame_numbers: numbers of the frames, the reference first. hot: number of the sensor's pixels that were replaced in
+    all of them. residual_levels: the residual noise, one level for each channel. shares: of the picture, by estimate
     (merge_tile.ESTIMATES). residual: mean square of the difference from the reference, over the variance of the noise.
     strength: of the run. kernels: those of a grid of points (kernel_maps.KernelGrid). maps: of all points, where
-    requested.
-    """
+    requested."""
 
     burst: LoadedBurst
     spool: FrameStore
     noise: KnownNoise
-    used: tuple[int, ...]
+    frame_numbers: tuple[int, ...]
     placement: Placement
-    dropped: tuple[str, ...]
+    rejections: tuple[str, ...]
     hot: int
     filter: Filter
-    remaining: tuple[NoiseLevel, ...]
+    residual_levels: tuple[NoiseLevel, ...]
     shares: Mapping[str, float]
     residual: float
     strength: float
@@ -114,7 +113,7 @@ class DenoiseResult:
             f"reference: {frames[self.burst.reference].name}, {self.burst.reference_reason}"
             if len(frames) > 1
             else f"one frame: {frames[0].name}",
-            *(f"dropped: {why}" for why in self.dropped),
+            *(f"dropped: {why}" for why in self.rejections),
             self.noise.summary,
             *self._bracket_lines,
             *([f"hot pixels: {self.hot} of the sensor were replaced by their neighbours"] if self.hot else []),
@@ -131,7 +130,7 @@ class DenoiseResult:
         """The exposures of a bracket's frames, in stops above that of the reference; nothing of another burst."""
         if not self.burst.is_bracket:
             return ()
-        gains = [self.burst.frames[i].gain for i in self.used]
+        gains = [self.burst.frames[i].gain for i in self.frame_numbers]
         stops = ", ".join(f"{np.log2(gains[0] / gain):+.1f}" for gain in gains)
         return (f"bracket: exposures {stops} EV, merged by their exposure, without a network",)
 
@@ -147,7 +146,7 @@ class DenoiseResult:
     def _excess_warning(self) -> str:
         """Warning that more was taken off than noise. One frame alone does not tell detail from noise, so that a factor
         would say nothing."""
-        if len(self.used) == 1:
+        if len(self.frame_numbers) == 1:
             return "one frame alone does not tell its noise from detail: give --noise READ,SHOT, or more frames"
         times = f"{self.residual:.2g}" if self.residual < MOST_SAID else f"more than {MOST_SAID}"
         return f"{times} times the noise was taken off: its level may be too low"
@@ -217,7 +216,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         filter=denoiser,
         limits=clipping_limits(burst),
         strength=settings.strength,
-        sampled=tiles.evenly_spaced(len(grid), SAMPLED),
+        sample_tiles=tiles.evenly_spaced(len(grid), SAMPLED),
         observe=make_observer((H, W), map_store),
         bracket=burst.is_bracket,
         interpolated=InterpolatedNoise.of(burst.header),
@@ -233,12 +232,12 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         burst=burst,
         spool=result,
         noise=noise,
-        used=tuple(merge.frames),
+        frame_numbers=tuple(merge.frames),
         placement=merge.placement,
-        dropped=tuple(dropped),
+        rejections=tuple(dropped),
         hot=hot,
         filter=denoiser,
-        remaining=residual_noise.fit_noise_levels(merge_tile.collect_noise_moments(records), noise.levels),
+        residual_levels=residual_noise.fit_noise_levels(merge_tile.collect_noise_moments(records), noise.levels),
         shares={name: mean(name) for name in merge_tile.ESTIMATES},
         residual=mean("residual"),
         strength=settings.strength,

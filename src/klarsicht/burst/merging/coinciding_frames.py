@@ -35,18 +35,18 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 class MixedWeights:
     """Weights of share (h, w) times a filter's, plus the rest times those of a mean."""
 
-    filtered: PixelWeights
+    filter_weights: PixelWeights
     mean: MeanWeights
     share: Map
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> npt.NDArray[np.float32]:
-        own, others = (weights.centre_weights(frames, pattern) for weights in (self.filtered, self.mean))
+        own, others = (weights.centre_weights(frames, pattern) for weights in (self.filter_weights, self.mean))
         centres: npt.NDArray[np.float32] = others + self.share * (own - others)
         return centres
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         M = self.mean(frames)
-        picture: Planes = M + self.share * (self.filtered(frames) - M)
+        picture: Planes = M + self.share * (self.filter_weights(frames) - M)
         return picture
 
 

@@ -49,12 +49,11 @@ class TileMerger:
     """Merges the frames of a burst, tile by tile.
 
     frames: numbers in the spool, the reference first. gains: the factor on each frame. noise: of a frame of gain 1, one
-    level for each channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. sampled: the tiles
-    in which residual noise is measured. observe: receives the weights of each tile (of the first group of frames).
-    bracket: whether the frames are weighed by their exposures, which the gains undo. interpolated: the noise of frames
-    whose colours were interpolated; None: it is white. only_measured: whether they are tested, and mixed by Stein's
-    estimate, where a colour was measured; False: everywhere, as if their noise were white.
-    """
+    level for each channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. sample_tiles: the
+    tiles in which residual noise is measured. observe: receives the weights of each tile (of the first group of
+    frames). bracket: whether the frames are weighed by their exposures, which the gains undo. interpolated: the noise
+    of frames whose colours were interpolated; None: it is white. only_measured: whether they are tested, and mixed by
+    Stein's estimate, where a colour was measured; False: everywhere, as if their noise were white."""
 
     spool: FrameStore
     result: FrameStore
@@ -65,7 +64,7 @@ class TileMerger:
     filter: Filter
     limits: motion_check.ClippingLimits
     strength: float
-    sampled: Sequence[int]
+    sample_tiles: Sequence[int]
     observe: Observer | None = None
     bracket: bool = False
     interpolated: InterpolatedNoise | None = None
@@ -87,7 +86,7 @@ class TileMerger:
         self.result.write_window(0, tile.core, np.concatenate([picture / np.float32(self.gains[0]), trusted])[inside])
         residual = motion_check.compute_residual(reference, estimates.burst_light, *known)
         record = self._statistics(verdict, residual, inside) | estimates.observations
-        if tile.number not in self.sampled:
+        if tile.number not in self.sample_tiles:
             return record
         noise_after = self._mix(verdict, estimates.noise, self.simulate_noise(tile, 0, picture), unmeasured)
         here = picture[inside] / np.float32(self.gains[0])
@@ -224,7 +223,7 @@ class Estimates:
         light[:, *inside], centre[inside] = self._before_clipping(
             weighing(), weighing.centre_weights([0], merge.sample_weights)[0]
         )
-        if self.tile.number not in merge.sampled:
+        if self.tile.number not in merge.sample_tiles:
             return LightEstimate(light, centre, uses_other_frames=False), None
         left = merge.simulate_noise(self.tile, 0, light)
         left[:, *inside] = weighing(left[None, :, *inside])
@@ -285,7 +284,7 @@ class Estimates:
         self, weighing: PixelWeights, placed: Placement, group: Sequence[int], light: Planes
     ) -> Planes | None:
         """Filter simulated noise at that brightness, interpolated as frames are when they are read."""
-        if self.tile.number not in self.merge.sampled:
+        if self.tile.number not in self.merge.sample_tiles:
             return None
         noise = (self.merge.simulate_noise(self.tile, k, light) for k in group)
         return weighing(

@@ -186,16 +186,17 @@ def saturation_mask(reference: Planes, limits: ClippingLimits) -> Map:
 @dataclass(frozen=True, eq=False)
 class MotionCheck:
     """Result of the test. shares: (n, H, W), the share of each of n estimates in the picture; the rest is the
-    reference. saturation: (C, H, W), where that is clipped. computed: numbers of the estimates that were computed."""
+    reference. saturation: (C, H, W), where that is clipped. estimate_numbers: numbers of the estimates that were
+    computed."""
 
     shares: npt.NDArray[np.float32]
     saturation: Planes
-    computed: tuple[int, ...]
+    estimate_numbers: tuple[int, ...]
 
     def mix(self, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
         """Mix the estimates by their shares, without those not computed (their share is 0)."""
         trusted = (1 - self.shares.sum(0)) * reference
-        for k in self.computed:
+        for k in self.estimate_numbers:
             estimate = estimates[k]
             assert estimate is not None
             trusted += self.shares[k] * estimate

@@ -161,7 +161,7 @@ def apply_risk_shares(
     """Replace the shares of a check by those of least risk: where the best estimate is trusted, its share; where it is
     in doubt, a mixture of all estimates that were computed."""
     risk = Risk(reference, noise, limits, measured)
-    computed = [estimate for k in reversed(verdict.computed) if (estimate := estimates[k]) is not None]
+    computed = [estimate for k in reversed(verdict.estimate_numbers) if (estimate := estimates[k]) is not None]
     trusted, shares = verdict.shares[0], np.zeros_like(verdict.shares)
     shares[0] = trusted * risk.estimate_share(computed[-1])
     if trusted.min() < 1:

@@ -168,9 +168,9 @@ def spectral_bound(rows: Any, i: Ints, j: Ints) -> Doubles:
 
 def distance_bound(rows: Any, i: Ints, j: Ints) -> Doubles:
     """Bound GW^2 of pairs from below by all distances, sorted (SLB)."""
-    return embedding_bound(rows.invariants.sorted, i, j)
+    return embedding_bound(rows.invariants.sorted_distances, i, j)
 
 
 def projection_bound(rows: Any, i: Ints, j: Ints) -> Doubles:
     """Bound GW^2 of pairs from below by projected rows of distances (TLB)."""
-    return embedding_bound(rows.invariants.projected, i, j)
+    return embedding_bound(rows.invariants.projections, i, j)

@@ -40,13 +40,13 @@ class Invariants(NamedTuple):
 
     Attributes:
         spectral: spectrum of the centred distances, and means.
-        sorted: all distances, sorted (SLB).
-        projected: each point's sorted centred distances and mean, on orthonormal axes, sorted on each (TLB).
+        sorted_distances: all distances, sorted (SLB).
+        projections: each point's sorted centred distances and mean, on orthonormal axes, sorted on each (TLB).
     """
 
     spectral: Floats
-    sorted: Floats
-    projected: Floats
+    sorted_distances: Floats
+    projections: Floats
 
 
 def invariants(shapes: Shapes) -> Invariants:

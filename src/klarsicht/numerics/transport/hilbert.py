@@ -27,12 +27,12 @@ class Sample:
     Attributes:
         points: float32 (N, P, 2), rows and columns in pixels, in the order of the curve; NaN where a map has no mass.
         total: float64 (N,), the mass of each map.
-        held: float64 (N,), the mass on the selected pixels.
+        selected_mass: float64 (N,), the mass on the selected pixels.
     """
 
     points: NDArray[np.float32]
     total: Doubles
-    held: Doubles
+    selected_mass: Doubles
 
     @classmethod
     def of(cls, maps: Floats, part: Part, points: int, share: float) -> Sample:
@@ -46,7 +46,7 @@ class Sample:
         for row, one in enumerate(maps):
             weights = part(one.ravel()[on_path])
             pixels = select_heaviest(weights, share)
-            sample.total[row], sample.held[row] = (w.sum(dtype=np.float64) for w in (weights, weights[pixels]))
+            sample.total[row], sample.selected_mass[row] = (w.sum(dtype=np.float64) for w in (weights, weights[pixels]))
             if len(pixels):
                 sample.points[row] = centres_of_mass(path[pixels], weights[pixels], points)
         return sample

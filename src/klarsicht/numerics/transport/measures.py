@@ -203,7 +203,7 @@ def require_comparable(items: Any) -> PointMeasures:
 
 def _measures(samples: tuple[Sample, ...], reasons: Texts) -> PointMeasures:
     """Combine samples of one sign or two to measures; measures of zero radius are set aside too."""
-    total, held = np.sum([(sample.total, sample.held) for sample in samples], axis=0)
+    total, held = np.sum([(sample.total, sample.selected_mass) for sample in samples], axis=0)
     kept = np.divide(held, total, out=np.zeros_like(total), where=total > 0)
     measures = PointMeasures(samples[0].points, kept, reasons)
     if len(samples) == 2:
