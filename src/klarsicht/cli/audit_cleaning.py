@@ -81,7 +81,7 @@ def clean(
     Without --class, or with several: one corrected model for all these classes, with one certificate; resumes where it
     was stopped.
     """
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "method": method,
         "train": train,
         "direction": direction,
@@ -100,8 +100,8 @@ def clean(
         "rate": rate,
         "seed": seed,
     }
-    asked = CleanSettings.read(settings, given)
-    asked.require_known_names()
+    clean_settings = CleanSettings.read(settings, options)
+    clean_settings.require_known_names()
     require_run(run, data)
     from klarsicht.audit.cleaning import clean_classes, clean_model
 
@@ -112,17 +112,17 @@ def clean(
                 rule="they are of one class's artifact", remedy="Name the class: --class.",
             )  # fmt: skip
         together = clean_classes.clean_classes(
-            run, name or (), asked, out=out, found_by=found_by, data=data, device=device
+            run, name or (), clean_settings, out=out, found_by=found_by, data=data, device=device
         )
         if as_json:
             echo_block(json.dumps(together.record, indent=2))
         else:
             cleaning_tables.joint_correction(together)
         return together.check()
-    found = clean_model.clean(
+    result = clean_model.clean(
         run,
         name[0],
-        asked,
+        clean_settings,
         out=out,
         found_by=found_by,
         members=members,
@@ -133,10 +133,10 @@ def clean(
         device=device,
     )
     if as_json:
-        echo_block(json.dumps(found.record, indent=2))
+        echo_block(json.dumps(result.record, indent=2))
     else:
-        cleaning_tables.correction(found)
-    return found.check()
+        cleaning_tables.correction(result)
+    return result.check()
 
 
 def evaluate(
@@ -159,21 +159,21 @@ def evaluate(
     require_run(run, data)
     from klarsicht.audit.cleaning import certify
 
-    found = certify.certify(
+    result = certify.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
         data=data, seed=seed, device=device,
     )  # fmt: skip
-    alone = len(found.certificate.evaluations) == 1
+    alone = len(result.certificate.evaluations) == 1
     if as_json:
-        told = found.evaluations[0].to_json() if alone else found.certificate.to_json()
+        told = result.evaluations[0].to_json() if alone else result.certificate.to_json()
         echo_block(json.dumps(told, indent=2))
     elif alone:
-        cleaning_tables.evaluations(found.evaluations[0])
+        cleaning_tables.evaluations(result.evaluations[0])
     else:
-        cleaning_tables.certificate(found.certificate)
+        cleaning_tables.certificate(result.certificate)
     if not as_json:
-        echo(f"certificate: {found.folder / 'certificate.html'}")
-    found.check()
+        echo(f"certificate: {result.folder / 'certificate.html'}")
+    result.check()
 
 
 def clean_data(
@@ -205,13 +205,13 @@ def clean_data(
     require_run(run, data)
     from klarsicht.audit.data_cleaning import clean_data as cleaning
 
-    found = cleaning.clean_data(
+    result = cleaning.clean_data(
         run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,
         found_by=found_by, members=members, mask=mask, seed=seed, tables=tables, dry_run=dry_run, data=data,
         device=device,
     )  # fmt: skip
     if as_json:
-        echo_block(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(result.to_json(), indent=2))
     else:
-        cleaning_tables.corpus(found, dry_run)
-    found.check()
+        cleaning_tables.corpus(result, dry_run)
+    result.check()

@@ -82,7 +82,7 @@ def test_logits_of_images_that_are_not_explained_are_computed(planned, audited):
     with predictor(known.units) as predict:
         found = known.units.logits(rows, predict)
     np.testing.assert_allclose(found, audited.array("logits")[place], atol=1e-4)
-    assert known.units.aside.wall > 0
+    assert known.units.excluded_time.wall > 0
 
 
 def test_every_step_of_the_quantification_is_foretold(planned):

@@ -38,7 +38,7 @@ class DataArtifacts:
 
     @property
     def carries(self) -> Bools:
-        """Which artifact each image carries: bool (m, N)."""
+        """Images that carry each artifact: bool (m, N)."""
         found = np.array([one.member | (one.membership.probability >= self.above) for one in self.artifacts])
         for carries, rows in zip(found, self.removed, strict=False):
             carries &= ~np.isin(np.arange(len(carries)), rows)
@@ -46,7 +46,7 @@ class DataArtifacts:
 
     @property
     def owners(self) -> tuple[str, ...]:
-        """For each image the classes whose artifact it carries, separated by semicolons."""
+        """Classes whose artifact each image carries, separated by semicolons."""
         names = [one.name for one in self.artifacts]
         return tuple(
             "; ".join(name for name, on in zip(names, row, strict=True) if on) if row.any() else ""

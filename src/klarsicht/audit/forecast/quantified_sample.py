@@ -28,7 +28,7 @@ from klarsicht.ground.arrays import Doubles, Rows
 
 
 @dataclass
-class TimeAside:
+class ExcludedTime:
     """Seconds of work that a quantification does not do, taken out of its cost."""
 
     cpu: float = 0.0
@@ -39,7 +39,7 @@ class TimeAside:
 class SampledDetection(DetectionUnits):
     """Detection units of some classes, of whose images only the first rows are explained.
 
-    Other images borrow the maps of explained ones, and their logits are computed, aside.
+    Other images borrow the maps of explained ones, and the time that computing their logits takes is excluded.
 
     Attributes:
         explained: number of these rows.
@@ -47,7 +47,7 @@ class SampledDetection(DetectionUnits):
         images: images of the corpus, those that are needed in its cache.
         learned: the embedding; None where the corpus is too small for one.
         sign_rows: rows of the table `signs` of the classes that were examined, by target.
-        aside: seconds that computed logits took.
+        excluded_time: seconds that computed logits took.
     """
 
     explained: int = 0
@@ -55,7 +55,7 @@ class SampledDetection(DetectionUnits):
     images: InputImages | None = None
     learned: ArtifactEmbedding | None = None
     sign_rows: dict[int, list[SignRow]] = field(default_factory=dict, repr=False, compare=False)
-    aside: TimeAside = field(default_factory=TimeAside, repr=False, compare=False)
+    excluded_time: ExcludedTime = field(default_factory=ExcludedTime, repr=False, compare=False)
 
     @cached_property
     def pool_rows(self) -> Rows:
@@ -92,8 +92,8 @@ class SampledDetection(DetectionUnits):
         cpu, wall = time.process_time(), time.perf_counter()
         if other.any():
             logits[other] = predict(self.input_images.as_inputs(rows[other]))
-        self.aside.cpu += time.process_time() - cpu
-        self.aside.wall += time.perf_counter() - wall
+        self.excluded_time.cpu += time.process_time() - cpu
+        self.excluded_time.wall += time.perf_counter() - wall
         return logits
 
 
@@ -155,20 +155,20 @@ class QuantifiedSample:
         """Put the artifacts of a class that was examined on images of others, and write what the step writes."""
         choice = significance.select_detections(list(self.units.sign_rows.values()), change_of, LEVEL)
         signs = signs_to_insert(self.units.sign_rows, choice, self.units.groups)
-        return self._without_aside(InterventionUnits(self.units, signs), number)
+        return self._measure_step(InterventionUnits(self.units, signs), number)
 
     def search(self, group: Group) -> Cost:
         """Search the cluster of a class of explained images that the model follows, and write what the step writes."""
         sample, others = self.sample, self.units.groups[-1]
         asked = tuple(sample.analysis(metric, [group]) for metric in sample.audit.settings.metric)
         units = replace(self.units, groups=(group, others))
-        return self._without_aside(ClusterInterventionUnits(units, candidate_analyses(asked)), 0)
+        return self._measure_step(ClusterInterventionUnits(units, candidate_analyses(asked)), 0)
 
-    def _without_aside(self, work: InterventionUnits | ClusterInterventionUnits, number: int) -> Cost:
-        store, aside = self.units.store, self.units.aside
-        aside.cpu = aside.wall = 0.0
+    def _measure_step(self, work: InterventionUnits | ClusterInterventionUnits, number: int) -> Cost:
+        store, excluded_time = self.units.store, self.units.excluded_time
+        excluded_time.cpu = excluded_time.wall = 0.0
         with measure_cost(store.path) as watch:
             store.mark_done(work.step, number, work(range(number, number + 1)))
         cost = watch.cost
         store.discard_step(work.step)
-        return cost.beyond(Cost(aside.cpu, aside.wall))
+        return cost.beyond(Cost(excluded_time.cpu, excluded_time.wall))
