@@ -26,7 +26,7 @@ from klarsicht.numerics.statistics.split_half import combined_p
 
 REFERENCE_FILE = Path(__file__).parent / "reference_scores.json"
 QUIET_EXCESS = 0.5  # nats, least mean excess of a detector: those that are quiet in clean classes count by little
-TWO_TESTS = 2  # of a class: by windows or the learned embedding, and this one
+REFERENCE_SHARE = 0.8  # of the level, for this test of a class; the rest is for windows and the learned embedding
 APART_P = 0.05  # p of a class that stands apart, and of what is left without the members, above which nothing is left
 
 
@@ -73,7 +73,7 @@ class ReferenceTest:
     Attributes:
         sign: name of the detection.
         p: p-value, the larger of the rank among reference classes, continued by a power law, and of chance within the
-            class; doubled, for windows are tested as well.
+            class; divided by REFERENCE_SHARE, for windows are tested as well.
         left: the same of what is left of the class without the members; NaN where p is above APART_P or more than
             half of the class are members: what more share is its nature.
     """
@@ -108,7 +108,7 @@ def compare_with_reference(
     test = conformal.maximum_over_detectors(np.vstack([own, reference.scores]), QUIET_EXCESS)
     best = by_name[reference.signs[int(test.best[0])]]
     p = max(float(test.extended[0]), float(combined_p(best.score, len(reference.signs))))
-    return best, min(1.0, TWO_TESTS * p)
+    return best, min(1.0, p / REFERENCE_SHARE)
 
 
 def detect_described(images: ClassImages) -> list[Detection]:

@@ -19,6 +19,7 @@ LEARNED = "embedding"  # detector by the learned embedding
 TRIED = 3  # detections of a class that are inserted, at most one for each kind of change
 SAME = 0.5  # Jaccard index from which on two detections have the same members
 NEAR = 0.25  # share of the largest level; detections below it are not inserted
+WITHIN_SHARE = 0.2  # of the level, for windows and the learned embedding of few classes; the rest is for the reference
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class WithinClassTest(conformal.Verdicts):
                 others.
         """
         tested = placed | learned
-        tests = int(tested.sum())
+        tests = count_tests(placed, learned)
         apart = np.zeros(scores.shape, bool) if apart_p is None else np.isfinite(apart_p)
         levels = np.where(tested, scores, 0.0)
         if apart_p is not None:
@@ -64,15 +65,15 @@ class WithinClassTest(conformal.Verdicts):
         placed: NDArray[np.bool_], apart: NDArray[np.bool_],
     ) -> WithinClassTest:  # fmt: skip
         """Make the test of levels (n, m) of which `top` (n,) decides."""
-        p = combined_p(top, int((placed | learned).sum()))
+        p = combined_p(top, count_tests(placed, learned))
         nobody = np.zeros(len(levels), bool)
         q = conformal.benjamini_hochberg(p)
         return cls(levels, levels.argmax(1), top, nobody, p, p, q, learned, placed, apart)
 
     @property
     def tests(self) -> int:
-        """Number of detections that are tested."""
-        return int((self.placed | self.learned).sum())
+        """Number of detections that are tested, see `count_tests`."""
+        return count_tests(self.placed, self.learned)
 
     def p_of(self, level: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return the p-value of levels."""
@@ -93,6 +94,11 @@ class WithinClassTest(conformal.Verdicts):
         `counted` (n, m) decide."""
         levels, deciding = (np.where(some, self.levels, 0.0) for some in (named, counted))
         return self._of_levels(levels, deciding.max(1), self.learned, self.placed, self.apart)
+
+
+def count_tests(placed: NDArray[np.bool_], learned: NDArray[np.bool_]) -> int:
+    """Count the detections (m,) that are tested within a class, each as often as their share goes into the level."""
+    return round(int((placed | learned).sum()) / WITHIN_SHARE)
 
 
 def compare_classes(
