@@ -43,7 +43,7 @@ for (const table of document.querySelectorAll('table.classes')) {
   }
   if (few) {
     const all = document.createElement('button')
-    all.textContent = `Show all ${rows.length} classes`
+    all.textContent = `Show all ${rows.length} lines`
     all.addEventListener('click', () => { few = false; draw(); all.remove() })
     const seek = document.createElement('input')
     Object.assign(seek, { type: 'search', className: 'seek', placeholder: 'Search classes' })
