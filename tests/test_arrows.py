@@ -49,16 +49,20 @@ ARROWS = {
     "audit.settings": (),
     "audit.status": ("ground.run_folder",),
     "audit.data": ("ground.pictures",),
-    "audit.models": ("ground.pictures", "audit.data"),
+    "audit.networks": (),
+    "audit.models": ("ground.pictures", "audit.data", "audit.networks"),
     "audit.synthetic": ("ground.pictures", "audit.data"),
     "audit.relevance": (
-        "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.settings", "audit.data", "audit.models",
+        "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.settings", "audit.data",
+        "audit.networks", "audit.models",
     ),
     "audit.spectral": (
         "ground.run_folder", "numerics.statistics", "numerics.imaging", "numerics.search", "numerics.transport",
         "numerics.neighbours", "numerics.clustering", "audit.settings", "audit.data", "audit.models",
     ),
-    "audit.detectors": ("numerics.statistics", "numerics.imaging", "audit.models", "audit.synthetic"),
+    "audit.detectors": (
+        "numerics.statistics", "numerics.imaging", "audit.networks", "audit.models", "audit.synthetic",
+    ),
     "audit.pixel_changes": ("audit.models", "audit.synthetic"),
     "audit.interventions": (
         "numerics.statistics", "numerics.imaging", "audit.models", "audit.synthetic", "audit.detectors",
@@ -66,7 +70,7 @@ ARROWS = {
     ),
     "audit.corrections": (
         "ground.run_folder", "numerics.statistics", "numerics.erasure", "numerics.neighbours", "audit.data",
-        "audit.models", "audit.interventions",
+        "audit.networks", "audit.models", "audit.interventions",
     ),
     "audit.results": (
         "ground.pictures", "ground.run_folder", "numerics.statistics", "audit.data", "audit.spectral",
@@ -81,7 +85,8 @@ ARROWS = {
         "audit.spectral", "audit.results",
     ),
     "audit.steps": (
-        "ground.run_folder", "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance",
+        "ground.run_folder", "audit.executor", "audit.settings", "audit.data", "audit.networks", "audit.models",
+        "audit.relevance",
         "audit.spectral", "audit.corrections",
     ),
     "audit.pipeline": (
@@ -89,7 +94,8 @@ ARROWS = {
         "audit.results", "audit.report", "audit.steps",
     ),
     "audit.doctor": (
-        "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
+        "numerics.statistics", "audit.settings", "audit.data", "audit.networks", "audit.models", "audit.relevance",
+        "audit.spectral",
         "audit.corrections", "audit.results", "audit.steps",
     ),
     "audit.duplicates": (
@@ -98,7 +104,8 @@ ARROWS = {
     ),
     "audit.quantification": (
         "ground.pictures", "ground.run_folder", "numerics.statistics", "numerics.imaging", "numerics.clustering",
-        "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
+        "audit.executor", "audit.settings", "audit.data", "audit.networks", "audit.models", "audit.relevance",
+        "audit.spectral",
         "audit.detectors", "audit.pixel_changes", "audit.interventions", "audit.results", "audit.report",
         "audit.steps", "audit.pipeline",
     ),
@@ -109,7 +116,8 @@ ARROWS = {
     ),
     "audit.cleaning": (
         "", "ground.run_folder", "numerics.statistics", "numerics.erasure", "numerics.clustering", "audit.settings",
-        "audit.data", "audit.models", "audit.spectral", "audit.detectors", "audit.interventions", "audit.corrections",
+        "audit.data", "audit.networks", "audit.models", "audit.spectral", "audit.detectors", "audit.interventions",
+        "audit.corrections",
         "audit.results", "audit.artifacts", "audit.steps", "audit.pipeline",
     ),
     "audit.data_cleaning": (

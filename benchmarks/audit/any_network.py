@@ -46,7 +46,7 @@ from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.corrections.activations import Correction, apply_correction
 from klarsicht.audit.corrections.corrected_model import load_corrected
 from klarsicht.audit.data.corpus_formats import open_corpus
-from klarsicht.audit.models.outputs import as_logits
+from klarsicht.audit.networks.outputs import as_logits
 from klarsicht.audit.synthetic.artifacts import plant_corpus, tag
 from klarsicht.ground.errors import KlarsichtError
 

@@ -15,9 +15,9 @@ from klarsicht.audit.corrections.activations import (
 )
 from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap
-from klarsicht.audit.models.residual_sums import ResidualSum, SumTap
+from klarsicht.audit.networks.eval_mode import evaluation_mode
+from klarsicht.audit.networks.hooks import Tap
+from klarsicht.audit.networks.residual_sums import ResidualSum, SumTap
 from klarsicht.ground.errors import ModelError
 from klarsicht.numerics.erasure import orthogonal_eraser
 

@@ -21,7 +21,7 @@ from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters
 from klarsicht.audit.corrections.corrected_model import CorrectedLayer
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.models.outputs import as_logits
+from klarsicht.audit.networks.outputs import as_logits
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings

@@ -9,8 +9,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from klarsicht.audit.models import weights
 from klarsicht.audit.models.classifier import Classifier, label_indices, load_model
-from klarsicht.audit.models.eval_mode import evaluation_mode, set_evaluation_mode
 from klarsicht.audit.models.transforms import PhotographTransform, PixelTransform
+from klarsicht.audit.networks.eval_mode import evaluation_mode, set_evaluation_mode
 from klarsicht.ground.errors import CorpusError, ModelError, UsageError
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.models.hooks import late_layer
+from klarsicht.audit.networks.hooks import late_layer
 from klarsicht.audit.relevance.explainer import METHODS, Explainer, activation_gradient, explain, head_relevance
 from klarsicht.audit.relevance.gradients import integrated_gradients
 from klarsicht.audit.relevance.pooling import pool_relevance, pooling_matrix

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.models.hooks import middle_layer
+from klarsicht.audit.networks.hooks import middle_layer
 from klarsicht.audit.relevance.explainer import Explainer
 from klarsicht.audit.relevance.part_features import MAX_PARTS, appearance, parts_of
 from klarsicht.ground.errors import UsageError

@@ -29,7 +29,7 @@ from klarsicht.audit.corrections.selection import Choice
 from klarsicht.audit.corrections.setting_outcomes import Grid
 from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.residual_sums import ResidualSum
+from klarsicht.audit.networks.residual_sums import ResidualSum
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.errors import InputError, UsageError

@@ -30,8 +30,8 @@ from klarsicht.audit.corrections.samples import Images, Sample
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import centre_targets
+from klarsicht.audit.networks.eval_mode import evaluation_mode
 from klarsicht.audit.results.ranking import MATERIAL
 from klarsicht.audit.spectral import clustering
 from klarsicht.audit.spectral.clustering import MIN_DEVIATION, MIN_IMAGES, Clustering, TargetLogits

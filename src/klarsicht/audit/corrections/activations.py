@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from klarsicht.audit.corrections.clarc import Erasure, change_activations, find_layer
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import channel_axis, first_tensor, leading_tokens
-from klarsicht.audit.models.residual_sums import ResidualSum, change_sum
+from klarsicht.audit.networks.eval_mode import evaluation_mode
+from klarsicht.audit.networks.hooks import channel_axis, first_tensor, leading_tokens
+from klarsicht.audit.networks.residual_sums import ResidualSum, change_sum
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputRefused, ModelError
 

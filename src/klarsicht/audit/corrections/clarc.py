@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import is_block, replace_first_tensor
-from klarsicht.audit.models.outputs import as_logits
-from klarsicht.audit.models.residual_sums import ResidualSum, change_sum, list_sums
+from klarsicht.audit.networks.eval_mode import evaluation_mode
+from klarsicht.audit.networks.hooks import is_block, replace_first_tensor
+from klarsicht.audit.networks.outputs import as_logits
+from klarsicht.audit.networks.residual_sums import ResidualSum, change_sum, list_sums
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.numerics.erasure import Eraser

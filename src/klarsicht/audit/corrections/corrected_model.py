@@ -27,8 +27,8 @@ from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting, In
 from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.models.hooks import replace_first_tensor, takes_channels_last
-from klarsicht.audit.models.residual_sums import ResidualSum
+from klarsicht.audit.networks.hooks import replace_first_tensor, takes_channels_last
+from klarsicht.audit.networks.residual_sums import ResidualSum
 from klarsicht.ground.errors import ModelError, UsageError
 from klarsicht.numerics.erasure import Eraser
 

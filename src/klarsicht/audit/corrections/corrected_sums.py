@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from klarsicht.audit.corrections.clarc import Erasure, find_layer, has_channels_first
-from klarsicht.audit.models.residual_sums import ResidualSum, SumHooks
+from klarsicht.audit.networks.residual_sums import ResidualSum, SumHooks
 from klarsicht.numerics.erasure import Eraser
 
 CHILD_NAME: Final = "erased_sum"

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, pad
 
 from klarsicht.audit.corrections.clarc import change_activations
-from klarsicht.audit.models.hooks import arrange_in_grid
+from klarsicht.audit.networks.hooks import arrange_in_grid
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import InputError
 

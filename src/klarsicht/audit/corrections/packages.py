@@ -34,8 +34,8 @@ from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting
 from klarsicht.audit.corrections.joint_correction import JointCorrection, LayerCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.outputs import LogitsNetwork
+from klarsicht.audit.networks.eval_mode import evaluation_mode
+from klarsicht.audit.networks.outputs import LogitsNetwork
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory

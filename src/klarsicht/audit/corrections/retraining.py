@@ -26,8 +26,8 @@ from klarsicht.audit.corrections.activations import compute_activations
 from klarsicht.audit.corrections.clarc import find_layer
 from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.interventions.insertion import put_on
-from klarsicht.audit.models.hooks import Tap, channel_axis, sum_over_positions
-from klarsicht.audit.models.outputs import LogitsNetwork
+from klarsicht.audit.networks.hooks import Tap, channel_axis, sum_over_positions
+from klarsicht.audit.networks.outputs import LogitsNetwork
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.fit import Learner, Plan
 from klarsicht.ground.machine.devices import world

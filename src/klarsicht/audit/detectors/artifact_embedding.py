@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from klarsicht.audit.models.eval_mode import evaluation_mode
+from klarsicht.audit.networks.eval_mode import evaluation_mode
 from klarsicht.audit.synthetic.families import COLOUR_ONLY, FAMILIES
 from klarsicht.audit.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.arrays import Doubles, Pixels

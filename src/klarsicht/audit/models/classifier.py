@@ -16,14 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from klarsicht.audit.data.pictures import DecodedImage
-from klarsicht.audit.models import outputs, weights
+from klarsicht.audit.models import weights
 from klarsicht.audit.models.array_transforms import ArrayTransform
 from klarsicht.audit.models.entry_point import Transform as Transform
-from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.exported_programs import ExportedNetwork
-from klarsicht.audit.models.outputs import as_logits, describe_answer
 from klarsicht.audit.models.sources import open_source
 from klarsicht.audit.models.transforms import MODES, has_own_weights, input_channels, plain_transform
+from klarsicht.audit.networks import outputs
+from klarsicht.audit.networks.eval_mode import evaluation_mode
+from klarsicht.audit.networks.outputs import as_logits, describe_answer
 from klarsicht.ground.errors import CorpusError, ImageError, InputRefused, ModelError, UsageError
 from klarsicht.ground.foreign import foreign_errors
 from klarsicht.ground.pictures.array_images import ArrayForm

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.inputs import InputImages
-from klarsicht.audit.models.outputs import LogitsNetwork
+from klarsicht.audit.networks.outputs import LogitsNetwork
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.fit import Batch, Learner, Plan, prefetch
 from klarsicht.ground.machine.devices import world

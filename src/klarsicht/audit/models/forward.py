@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap
+from klarsicht.audit.networks.eval_mode import evaluation_mode
+from klarsicht.audit.networks.hooks import Tap
 
 Array = NDArray[Any]
 

@@ -19,7 +19,6 @@ from klarsicht.audit.models import (
     torchvision_models,
 )
 from klarsicht.audit.models.entry_point import Transform
-from klarsicht.audit.models.eval_mode import set_evaluation_mode
 from klarsicht.audit.models.specifications import (
     HF_PREFIX,
     PROGRAM_ENDING,
@@ -29,6 +28,7 @@ from klarsicht.audit.models.specifications import (
 )
 from klarsicht.audit.models.torchvision_models import imagenet_classes
 from klarsicht.audit.models.transforms import PhotographTransform
+from klarsicht.audit.networks.eval_mode import set_evaluation_mode
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from klarsicht.audit.detectors.patch_matches import WINDOW_POOL, grey
 from klarsicht.audit.detectors.reference_classes import APART_P, ReferenceClasses, ReferenceTest, detect_shipped
 from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.inputs import InputImages
-from klarsicht.audit.models.memory_format import as_channels_last, channels_last
+from klarsicht.audit.networks.eval_mode import evaluation_mode
+from klarsicht.audit.networks.memory_format import as_channels_last, channels_last
 from klarsicht.audit.results.rows import ClassRow, EffectRow, FewClassMeasures, SignRow
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.settings import AuditSettings, counts_own_logits

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus
-from klarsicht.audit.models import hooks
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import Observation, Observer
+from klarsicht.audit.networks import hooks
+from klarsicht.audit.networks.eval_mode import evaluation_mode
 from klarsicht.audit.relevance.explainer import Explainer, Relevance
 from klarsicht.audit.relevance.image_batches import BatchReader, WaitingTime
 from klarsicht.audit.relevance.part_features import parts_of

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from klarsicht.audit.models.hooks import tensors_in
+from klarsicht.audit.networks.hooks import tensors_in
 
 
 @dataclass(frozen=True)

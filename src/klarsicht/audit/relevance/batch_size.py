@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import evaluation_mode
+from klarsicht.audit.networks.eval_mode import evaluation_mode
 from klarsicht.audit.relevance.image_batches import BatchReader
 
 LARGEST_BATCH: Final = 256

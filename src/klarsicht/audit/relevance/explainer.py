@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from klarsicht.audit.models.classifier import Classifier, check_targets, require_classifier
-from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import centre_targets, target_logits
-from klarsicht.audit.models.hooks import Tap, arrange_in_grid, called_layers, late_layer
+from klarsicht.audit.networks.eval_mode import evaluation_mode
+from klarsicht.audit.networks.hooks import Tap, arrange_in_grid, called_layers, late_layer
 from klarsicht.audit.relevance.composites import PROPAGATIONS, composite
 from klarsicht.audit.relevance.conservation import (
     REMEDY,

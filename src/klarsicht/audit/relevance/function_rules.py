@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from klarsicht.audit.models.hooks import tensors_in
+from klarsicht.audit.networks.hooks import tensors_in
 from klarsicht.audit.relevance.function_calls import Function, FunctionCall, carries_relevance, changes_in_place
 from klarsicht.audit.relevance.propagation import (
     Recorder,

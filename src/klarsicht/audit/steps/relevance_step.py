@@ -17,7 +17,7 @@ from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.crop_geometry import measure_seen_area
 from klarsicht.audit.models.forward import Observation
-from klarsicht.audit.models.outputs import is_distribution
+from klarsicht.audit.networks.outputs import is_distribution
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.attribution import Attribution, TimedUnit
 from klarsicht.audit.relevance.explainer import Relevance

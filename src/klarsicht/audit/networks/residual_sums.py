@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from klarsicht.audit.models.hooks import channel_axis, first_tensor, tensors_in
+from klarsicht.audit.networks.hooks import channel_axis, first_tensor, tensors_in
 from klarsicht.ground.errors import ModelError
 
 Change = Callable[[Tensor], Tensor]

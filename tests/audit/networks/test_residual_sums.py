@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from klarsicht.audit.models.residual_sums import ResidualSum, SumTap, change_sum, list_sums
+from klarsicht.audit.networks.residual_sums import ResidualSum, SumTap, change_sum, list_sums
 from klarsicht.ground.errors import ModelError
 
 

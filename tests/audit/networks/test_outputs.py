@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import softmax
 
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.models.outputs import LogitPair, as_logits, is_distribution
+from klarsicht.audit.networks.outputs import LogitPair, as_logits, is_distribution
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import ModelError
 

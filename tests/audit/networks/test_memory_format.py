@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from klarsicht.audit.models.memory_format import as_channels_last, channels_last
+from klarsicht.audit.networks.memory_format import as_channels_last, channels_last
 
 
 def network():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from klarsicht.audit.models.hooks import (
+from klarsicht.audit.networks.hooks import (
     Tap,
     channel_axis,
     late_layer,

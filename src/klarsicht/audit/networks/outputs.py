@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid
 
-from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap
+from klarsicht.audit.networks.eval_mode import evaluation_mode
+from klarsicht.audit.networks.hooks import Tap
 from klarsicht.ground.errors import ModelError
 
 MULTI_LABEL: Final = "its outputs are independent of each other (multi-label)"
