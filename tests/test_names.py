@@ -29,9 +29,9 @@ TERMS = {
 }  # fmt: skip
 LONG = 4  # lines from the first to the last use of a variable that a noun must name
 KEPT_NAMES = {  # what is still named by a bare participle, with its number, which may fall and not rise
-    "arguments": (200, "options and public keywords; masks and parts of arrays; `*.cleaning`, `*.corrections`"),
+    "arguments": (191, "options and public keywords; masks and parts of arrays; `*.cleaning`, `*.corrections`"),
     "fields": (190, "columns, JSON keys and settings, whose names are stored; flags and parts of arrays"),
-    "variables": (270, "renamed where their function is changed"),
+    "variables": (269, "renamed where their function is changed"),
 }
 PUBLIC_ARGUMENTS = {
     "affected": "of clean and evaluate: an option",

@@ -147,4 +147,4 @@ def test_several_labels_are_counted_and_each_is_a_prediction_of_its_own(tmp_path
     [(0.2, "80% of the relevance reaches the pixels"), (-0.1, "add 10%"), (1.23, "more than the relevance (123%")],
 )
 def test_the_share_of_relevance_that_reaches_the_pixels_is_never_negative(absorbed, told):
-    assert told in describe_absorption(absorbed, conserving=False)
+    assert told in describe_absorption(absorbed, is_conserving=False)

@@ -224,10 +224,10 @@ def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> Me
     return MethodTrial(method, True, description, speed)
 
 
-def describe_absorption(share: float, conserving: bool) -> str:
+def describe_absorption(share: float, is_conserving: bool) -> str:
     """Describe how much relevance reaches the pixels, by the share that biases and stabilisers absorb; a negative share
     is what biases add."""
-    use = "maps can be read" if conserving else "maps are hints only"
+    use = "maps can be read" if is_conserving else "maps are hints only"
     if share > 1:
         return f"{use}: biases and stabilisers absorb more than the relevance ({share:.0%} of it), and turn its sign"
     kept = f"biases and stabilisers {'absorb' if share >= 0 else 'add'} {abs(share):.0%}"

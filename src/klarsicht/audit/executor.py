@@ -127,9 +127,9 @@ def _run_in_workers(work: Work[R], units: Iterable[range], workers: int, threads
             ) from error
 
 
-def _in_worker(pickled: PickledWork, unit: range, threads: int) -> tuple[range, Any]:
+def _in_worker(work_file: PickledWork, unit: range, threads: int) -> tuple[range, Any]:
     memory.keep_freed_memory()
-    work = pickled.load()
+    work = work_file.load()
     with limited_threads(threads):
         return unit, work(unit)
 

@@ -61,17 +61,17 @@ class Localisation:
     elsewhere: Ints
 
     @classmethod
-    def of(cls, found: FoundArtifact, inside: Ints, outside: Ints, elsewhere: Ints) -> Localisation | None:
+    def of(cls, artifact: FoundArtifact, inside: Ints, outside: Ints, elsewhere: Ints) -> Localisation | None:
         """Read the images; None where they differ in size, or where either side is empty."""
         both = np.concatenate([inside, outside])
-        images, kept, _ = samples.read_images(found.audited.corpus, found.audited.classifier, both)
+        images, kept, _ = samples.read_images(artifact.audited.corpus, artifact.audited.classifier, both)
         rows = both[kept]
         member = np.isin(rows, inside)
         alike = len({tuple(image.shape) for image in images}) == 1
         some = alike and 0 < member.sum() < len(member)
         # at equal steps, so that all classes are represented: rows are sorted by class
         spread_out = elsewhere[:: max(1, len(elsewhere) // PASTE_IMAGES)][:PASTE_IMAGES]
-        return cls(found, rows, images, member, spread_out) if some else None
+        return cls(artifact, rows, images, member, spread_out) if some else None
 
     @property
     def audited(self) -> AuditedClass:

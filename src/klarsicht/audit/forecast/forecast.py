@@ -203,7 +203,7 @@ class PlannedAudit:
         measured = f"{len(counts)} groups of {min(counts)} to {max(counts)} images"
         return self.divide_step(name, measured, "n log n of each class", total, sample, grown)
 
-    def screen(self, sample: ExplainedSample, metric: str, reading: Cost) -> StepCost:
+    def screen(self, sample: ExplainedSample, metric: str, reading_cost: Cost) -> StepCost:
         """Measure the clusters of parts of the sample for a few targets; what the first target costs more is paid once
         in a unit."""
         name, later = f"clusters ({metric})", min(len(self.sizes) - 1, TIMED_TARGETS)
@@ -222,7 +222,7 @@ class PlannedAudit:
         pair = measure_pair_cost(sample.analysis(metric, [group]), group, self.images)
         total = SizeLaw.of(others, pair).total(self.sizes) + SizeLaw.of(first).total(self.sizes[:1]).times(units)
         grown = max(0.0, total.added - max(cost.added for _, cost in others))
-        total += cold.beyond(first[-1][1] + others[-1][1]) + reading
+        total += cold.beyond(first[-1][1] + others[-1][1]) + reading_cost
         measured = f"{1 + later} targets on {others[0][0]} to {others[-1][0]} images"
         return self.divide_step(name, measured, "n log n of the corpus, targets", total, sample, grown)
 

@@ -111,14 +111,14 @@ class QuantifiedSample:
 
     @classmethod
     def begin(
-        cls, sample: ExplainedSample, planned: DetectionUnits, pool: Rows, groups: Sequence[Group],
+        cls, sample: ExplainedSample, plan: DetectionUnits, pool: Rows, groups: Sequence[Group],
         embedding: ArtifactEmbedding | None,
     ) -> QuantifiedSample:  # fmt: skip
         """Collect explained images, images of groups, and the pool.
 
         Args:
             sample: of the whole corpus.
-            planned: units of the whole corpus, which have read all of these images.
+            plan: units of the whole corpus, which have read all of these images.
             pool: rows of the whole corpus.
             groups: classes of the whole corpus, or some of their images, that are to be examined.
             embedding: as in `SampledDetection`.
@@ -131,15 +131,15 @@ class QuantifiedSample:
         def places(some: Rows) -> Rows:
             return np.array([place[row] for row in some.tolist()], np.intp)
 
-        images = replace(planned.input_images, corpus=planned.corpus[rows.tolist()], cache=PixelCache())
+        images = replace(plan.input_images, corpus=plan.corpus[rows.tolist()], cache=PixelCache())
         for new, row in enumerate(rows.tolist()):
-            if (levels := planned.input_images.cache.get(row)) is not None:
+            if (levels := plan.input_images.cache.get(row)) is not None:
                 images.cache.put(new, levels)
         chosen = [replace(group, rows=np.sort(places(group.rows))) for group in groups]
         others = np.setdiff1d(places(pool), np.concatenate([group.rows for group in chosen]))
         units = SampledDetection(
-            sample.store, images.corpus, planned.settings, (*chosen, Group("", -1, others)), planned.identity,
-            planned.classifier, len(first), tuple(places(pool).tolist()), images, embedding,
+            sample.store, images.corpus, plan.settings, (*chosen, Group("", -1, others)), plan.identity,
+            plan.classifier, len(first), tuple(places(pool).tolist()), images, embedding,
         )  # fmt: skip
         return cls(sample, units)
 

@@ -170,13 +170,13 @@ def _mean_square_deviation(pixels: Tensor, mesh: Mesh) -> Tensor:
 
 
 def _tile_shifts(
-    template: Tensor, placed: Tensor, scene: Tensor, rho: Tensor, expected: Tensor, mesh: Mesh
+    template: Tensor, shifted_frames: Tensor, scene: Tensor, rho: Tensor, expected: Tensor, mesh: Mesh
 ) -> tuple[Tensor, Tensor]:
-    """Estimate the shifts (B, N, Y, X, 2) of tiles of placed frames towards the template, and their confidence, a row
+    """Estimate the shifts (B, N, Y, X, 2) of tiles of shifted frames towards the template, and their confidence, a row
     of tiles at a time. expected: (B, N, 2), the shift if only the whole frame moved."""
     prior = shift_prior(TILE_REACH, *TILE_PRIOR, expected[:, :, None])
     shifts, sure = [], []
-    for row, (small, large) in enumerate(_rows_of_tiles(template, placed, mesh)):
+    for row, (small, large) in enumerate(_rows_of_tiles(template, shifted_frames, mesh)):
         likelihood = correlate_tiles(small, large, rho[:, None, None, None, None])
         score = scene[:, :, row, :, None, None] * likelihood + prior
         shifts.append(best_shift(score))
@@ -184,13 +184,13 @@ def _tile_shifts(
     return torch.stack(shifts, 2), torch.stack(sure, 2)
 
 
-def _rows_of_tiles(template: Tensor, placed: Tensor, mesh: Mesh) -> Iterator[tuple[Tensor, Tensor]]:
+def _rows_of_tiles(template: Tensor, frames: Tensor, mesh: Mesh) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the tiles (B, N, X, T, T) of the template, row by row, and those of the frames, larger by TILE_REACH on
     every side."""
     T, r, (Y, X) = mesh.side, TILE_REACH, mesh.shape
     below, right = Y * mesh.step - mesh.height, X * mesh.step - mesh.width
     first = pad(template, (mesh.step, right, mesh.step, below))
-    second = pad(placed, (mesh.step + r, right + r, mesh.step + r, below + r))
+    second = pad(frames, (mesh.step + r, right + r, mesh.step + r, below + r))
     for y in range(0, Y * mesh.step, mesh.step):
         small = first[..., y : y + T, :].unfold(-1, T, mesh.step).transpose(-3, -2)
         large = second[..., y : y + T + 2 * r, :].unfold(-1, T + 2 * r, mesh.step).transpose(-3, -2)

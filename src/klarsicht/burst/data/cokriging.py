@@ -139,11 +139,11 @@ def interpolate_mosaic(
     return out
 
 
-def _whiten(light: Light, clipped: npt.NDArray[np.bool_], colours: npt.NDArray[np.int64], white: float) -> None:
-    """Make white what has clipped samples only, (3, h, w), of its colour among the nearest 3 x 3; clipped: (h + 2,
+def _whiten(light: Light, clip_mask: npt.NDArray[np.bool_], colours: npt.NDArray[np.int64], white: float) -> None:
+    """Make white what has clipped samples only, (3, h, w), of its colour among the nearest 3 x 3; clip_mask: (h + 2,
     w + 2)."""
     side, around = len(colours), np.arange(-1, 2)
-    windows = sliding_window_view(clipped, (3, 3))
+    windows = sliding_window_view(clip_mask, (3, 3))
     for (y, x), c in product(np.ndindex(side, side), range(3)):
         member = colours[(y + around[:, None]) % side, (x + around) % side] == c
         if member.any():

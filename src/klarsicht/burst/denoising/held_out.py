@@ -265,8 +265,8 @@ def compute_residuals(
 
 def find_comparable_pixels(
     reference: Planes,
-    held: Planes,
-    filtered: Planes,
+    held_frame: Planes,
+    merged_frame: Planes,
     noise: tuple[Sequence[NoiseLevel], Sequence[NoiseLevel]],
     limits: motion_check.ClippingLimits,
     finer: float = 1.0,
@@ -275,9 +275,9 @@ def find_comparable_pixels(
     of noise is estimated from the frames themselves, since the level under test must not decide where it is tested.
     finer: variance of a pixel's noise over that of the level, which is not 1 where colours are interpolated."""
     pair = [NoiseLevel(float(np.hypot(a.read, b.read)), a.shot + b.shot) for a, b in zip(*noise, strict=True)]
-    loudness = _noise_ratio(held - reference, filtered, pair) / finer
-    differs = motion_check.find_failing_pixels(reference, held, scale_noise(pair, loudness), limits)
-    return ~differs, ~motion_check.find_failing_pixels(reference, filtered, scale_noise(noise[0], loudness), limits)
+    loudness = _noise_ratio(held_frame - reference, merged_frame, pair) / finer
+    differs = motion_check.find_failing_pixels(reference, held_frame, scale_noise(pair, loudness), limits)
+    return ~differs, ~motion_check.find_failing_pixels(reference, merged_frame, scale_noise(noise[0], loudness), limits)
 
 
 def _noise_ratio(difference: Planes, light: Planes, noise: Sequence[NoiseLevel]) -> float:

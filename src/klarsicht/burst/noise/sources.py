@@ -66,17 +66,17 @@ def find_noise(burst: LoadedBurst, text: str | None = None, calibration: Path | 
     return for_interpolated(known, burst.header) if burst.header.is_interpolated else known
 
 
-def for_interpolated(known: KnownNoise, header: Header) -> KnownNoise:
+def for_interpolated(noise: KnownNoise, header: Header) -> KnownNoise:
     """Convert the noise of the samples behind a mosaic, one level a plane, to that of R, G and B after interpolation:
     the level of white noise which is as strong at low frequencies (cokriging.white_variance), because filter and tests
     take noise to be white."""
     assert header.sensor is not None
-    R, *G, B = known.levels
+    R, *G, B = noise.levels
     green = NoiseLevel(float(np.sqrt(np.mean([g.read**2 for g in G]))), float(np.mean([g.shot for g in G])))
     factor = white_variance(header.sensor.pattern)
     levels = tuple(level.scale_variance(factor) for level in (R, green, B))
     more = f"variance times {factor:g}, because interpolated colours have coarser noise"
-    return replace(known, levels=levels, source=f"{known.source}, {more}")
+    return replace(noise, levels=levels, source=f"{noise.source}, {more}")
 
 
 def _find_noise_of_samples(burst: LoadedBurst, text: str | None, calibration: Path | None) -> KnownNoise:
