@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 from scipy.linalg import fractional_matrix_power
 from sklearn.covariance import LedoitWolf
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.erasure import (
+    RIDGE_OF_CHANGE,
     Eraser,
     covariance,
     oblique_eraser,
     orthogonal_eraser,
     pattern,
     principal_directions,
+    regression_eraser,
 )
 
 rng = np.random.default_rng(0)
@@ -153,6 +155,25 @@ def test_principal_directions_beside_a_first_one_span_what_they_should():
     assert V.shape == (6, 2)
     z = np.zeros(6)
     np.testing.assert_allclose(oblique_eraser(V, S, z)(effects), 0, atol=1e-8)
+
+
+def test_a_regression_eraser_subtracts_what_scikit_learns_ridge_predicts():
+    draw = np.random.default_rng(2)
+    X = draw.standard_normal((200, 6)) * [3, 1, 1, 2, 0.5, 1] + 4
+    change = X @ draw.standard_normal((6, 6)) + draw.standard_normal((200, 6)) + 7
+    ridge = Ridge(alpha=RIDGE_OF_CHANGE * X.var(0).mean() * len(X)).fit(X, change)
+    np.testing.assert_allclose(X - regression_eraser(X, change, 9)(X), ridge.predict(X), atol=1e-8)
+    # of two axes: the best approximation of rank two of the predicted changes about their mean (Eckart and Young 1936)
+    U, sizes, V = np.linalg.svd(ridge.predict(X) - change.mean(0), full_matrices=False)
+    expected = (U[:, :2] * sizes[:2]) @ V[:2] + change.mean(0)
+    np.testing.assert_allclose(X - regression_eraser(X, change, 2)(X), expected, atol=1e-8)
+
+
+def test_a_change_that_is_a_constant_is_subtracted_whole_and_rows_without_variance_are_no_trouble():
+    X, shift = rng.standard_normal((50, 3)), np.array([1.0, -2, 0])
+    np.testing.assert_allclose(regression_eraser(X + shift, np.tile(shift, (50, 1)), 3)(X + shift), X, atol=1e-12)
+    still = np.ones((50, 3))
+    np.testing.assert_array_equal(regression_eraser(still, np.zeros((50, 3)), 3)(still), still)
 
 
 @pytest.mark.parametrize("V", [np.zeros((4, 1)), np.ones((4, 2)), np.empty((4, 0)), np.full((4, 1), np.nan)])

@@ -12,6 +12,10 @@ minimises the change of clean rows, E|L R (a - z)|^2, in every norm at once (LEA
 2306.03819, for V = cov(a, y)): R (a - z) is the generalised least-squares estimate of the amounts of V in a row.
 
 Both map V to 0. So with V = cov(a, y) the erased rows have no covariance with y, and no linear classifier predicts y.
+
+*By regression*: where rows are known with an artifact and without it, a' = a - s (L R (a - z) + o) subtracts the change
+by it that the rows with it predict. R L is not I then, and rows without the artifact are changed as well: it needs a
+gate.
 """
 
 from __future__ import annotations
@@ -28,11 +32,12 @@ from klarsicht.ground.arrays import Doubles, Floats
 from klarsicht.ground.errors import InputError
 
 RIDGE = 1e-6  # share of the mean variance added to every variance: constant channels have none
+RIDGE_OF_CHANGE = 1e-3  # the same, where a change is predicted from rows
 
 
 @dataclass(frozen=True)
 class Eraser:
-    """Affine eraser with L (C, k), R (k, C) and z (C,) as in the module's docstring.
+    """Affine eraser with L (C, k), R (k, C), z (C,) and o (C,) as in the module's docstring; without an offset o = 0.
 
     Raises:
         InputError: shapes that do not fit.
@@ -41,19 +46,22 @@ class Eraser:
     left: Doubles
     right: Doubles
     reference: Doubles
+    offset: Doubles | None = None
 
     def __post_init__(self) -> None:
         C, k = self.left.shape
-        if self.right.shape != (k, C) or self.reference.shape != (C,):
+        offset = self.reference if self.offset is None else self.offset
+        if self.right.shape != (k, C) or self.reference.shape != (C,) or offset.shape != (C,):
             raise InputError(
                 "an eraser whose parts do not fit",
-                got=f"{self.left.shape}, {self.right.shape}, {self.reference.shape}",
-                rule="(C, k), (k, C), (C,)",
+                got=f"{self.left.shape}, {self.right.shape}, {self.reference.shape}, {offset.shape}",
+                rule="(C, k), (k, C), (C,), (C,)",
             )
 
     def __call__(self, a: Floats, strength: float = 1.0) -> Doubles:
         """Erase the directions from rows (n, C)."""
-        return np.asarray(a - strength * self.amounts(a) @ self.left.T)
+        taken = self.amounts(a) @ self.left.T
+        return np.asarray(a - strength * (taken if self.offset is None else taken + self.offset))
 
     def amounts(self, a: Floats) -> Doubles:
         """Compute the amount of each direction in rows (n, C): R (a - z), (n, k)."""
@@ -71,6 +79,27 @@ def oblique_eraser(V: Floats, S: Floats, z: Floats) -> Eraser:
     L = unit_directions(V)
     weighed = linalg.solve(S, L, assume_a="pos")
     return Eraser(L, linalg.solve(L.T @ weighed, weighed.T, assume_a="pos"), np.asarray(z, np.float64))
+
+
+def regression_eraser(carriers: Floats, change: Floats, most: int) -> Eraser:
+    """Make the eraser that subtracts from rows with an artifact the change by it, as a ridge regression on these rows
+    predicts it.
+
+    Of the predicted changes about their mean the `most` largest principal axes are kept (reduced-rank regression,
+    Izenman 1975, J. Multivariate Anal. 5).
+
+    Args:
+        carriers: rows (n, C) with the artifact.
+        change: what it added to each of them, (n, C).
+        most: axes that are kept, at most.
+    """
+    X, Y = np.asarray(carriers, np.float64), np.asarray(change, np.float64)
+    z, o = X.mean(0), Y.mean(0)
+    S = (X - z).T @ (X - z) / len(X)
+    raised = S + RIDGE_OF_CHANGE * (float(np.trace(S)) / len(S) or 1.0) * np.eye(len(S))
+    B = linalg.solve(raised, (X - z).T @ (Y - o) / len(X), assume_a="pos")
+    _, axes = linalg.eigh(B.T @ S @ B, subset_by_index=[max(0, len(S) - most), len(S) - 1])
+    return Eraser(axes, (B @ axes).T, z, o)
 
 
 def unit_directions(V: Floats) -> Doubles:

@@ -88,4 +88,11 @@ def test_the_chosen_correction_flips_no_more_pictures_than_the_former_default(pu
     assert before > 0.02
     assert after <= former and after < before / 4
     assert accuracy - kept < 0.005
-    assert {one.method for one in chosen.tried} == {"project", "oblique", "reactive", "reactive-class", "inpaint"}
+    assert {one.method for one in chosen.tried} == {
+        "project",
+        "oblique",
+        "reactive",
+        "reactive-class",
+        "restore",
+        "inpaint",
+    }

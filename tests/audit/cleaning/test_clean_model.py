@@ -153,7 +153,14 @@ def test_without_a_method_all_in_closed_form_are_tried_and_the_table_is_in_the_r
     asked = CleanSettings(images=60)
     found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
     tried = found.record["choice"]["tried"]
-    assert {one["method"] for one in tried} == {"project", "oblique", "reactive", "reactive-class", "inpaint"}
+    assert {one["method"] for one in tried} == {
+        "project",
+        "oblique",
+        "reactive",
+        "reactive-class",
+        "restore",
+        "inpaint",
+    }
     for method in ("project", "oblique", "reactive", "reactive-class"):
         assert {one["layer"] for one in tried if one["method"] == method} == {"last", "head"}
     best = max(one["gained at least"] for one in tried if one["within the bounds"])
@@ -302,7 +309,7 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
     assert found.judgement.before.turned.value == 0
     assert found.judgement.is_used and found.judgement.is_below_least
     assert found.choice.chosen.method == "nothing"  # of some fifty images none can show half a point
-    assert {one.method for one in found.choice.tried} == {"reactive", "reactive-class", "inpaint", "nothing"}
+    assert {one.method for one in found.choice.tried} == {"reactive", "reactive-class", "restore", "inpaint", "nothing"}
     tried = f"and none of {len(found.choice.tried) - 1} settings tried takes away half of it for sure and costs nothing"
     assert found.choice.reason == (
         f"the artifact is used, but by less than matters, {tried}, so the model is left as it is"

@@ -36,7 +36,7 @@ def correction(method="oblique", layer="last", **more):
 
 
 @pytest.mark.parametrize("layer", ["last", "head"])
-@pytest.mark.parametrize("method", ["oblique", "reactive"])
+@pytest.mark.parametrize("method", ["oblique", "reactive", "restore"])
 def test_an_erasure_built_in_is_the_erasure(tmp_path, method, layer):
     found, before = correction(method, layer), classifier()
     packages.save_correction(tmp_path, found, {"model": "object"})
@@ -137,9 +137,31 @@ class TakesRows(nn.Module):
         return self.body(x).mean((1, 2))
 
 
+class TakesTokens(nn.Module):
+    """Norm of tokens (B, 9, 6), of which the first is of another kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.body(x).mean(1)
+
+
 def of_channels(channels, seed):
     rng = np.random.default_rng(seed)
     return orthogonal_eraser(rng.standard_normal((channels, 2)), rng.standard_normal(channels))
+
+
+def shifted(eraser, seed):
+    return replace(eraser, offset=np.random.default_rng(seed).standard_normal(len(eraser.reference)))
+
+
+def features_gate(channels, axes):
+    """A gate by means, maxima and correlations along axes that is open."""
+    rng = np.random.default_rng(3)
+    along = rng.standard_normal((channels, axes)).astype(np.float32)
+    return Gate(rng.standard_normal(2 * axes + axes * (axes - 1) // 2).astype(np.float32), 50.0, along)
 
 
 @pytest.mark.parametrize(
@@ -151,13 +173,15 @@ def of_channels(channels, seed):
             (3, 64, 64),
             {"leading": (of_channels(24, 1),)},
         ),
+        (TakesTokens, "body", (9, 6), {"leading": (shifted(of_channels(6, 1), 2),), "gate": features_gate(6, 4)}),
         (TakesRows, "body", (6, 4, 6), {"channels": -1}),
+        (TakesRows, "body", (6, 4, 6), {"channels": -1, "gate": features_gate(6, 6)}),
     ],
-    ids=["class token", "as many rows as channels"],
+    ids=["class token", "restored tokens", "as many rows as channels", "restored channels"],
 )
 def test_a_saved_erasure_is_the_same_built_in_exported_and_without_klarsicht(build, layer, shape, more, tmp_path):
     torch.manual_seed(0)
-    net, channels = build().eval(), 24 if "leading" in more else 6
+    net, channels = build().eval(), 24 if layer == "blocks.1" else 6
     found = Erasure(layer, of_channels(channels, 0), 0.75, **more)
     x = torch.rand(2, *shape)
     with torch.no_grad(), found.applied(net):

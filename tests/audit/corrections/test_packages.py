@@ -42,7 +42,9 @@ def test_what_is_loaded_corrects_as_what_was_saved(tmp_path, method):
     )
 
 
-@pytest.mark.parametrize("method", ["oblique", "reactive", "reactive-class", "inpaint", "augment", "nothing"])
+@pytest.mark.parametrize(
+    "method", ["oblique", "reactive", "reactive-class", "restore", "inpaint", "augment", "nothing"]
+)
 def test_the_standalone_module_corrects_alike_without_klarsicht(tmp_path, method):
     b, x = bench(), torch.rand(7, 4, 4, 4)
     made = METHODS[method].make(b, CorrectionParameters("last", 2, 0.9))
@@ -59,7 +61,7 @@ def test_the_standalone_module_corrects_alike_without_klarsicht(tmp_path, method
     torch.testing.assert_close(alone, corrected(b.classifier.module, made, x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["project", "reactive", "augment"])
+@pytest.mark.parametrize("method", ["project", "reactive", "restore", "augment"])
 def test_the_exported_model_takes_batches_of_any_size(tmp_path, method):
     b, x = bench(), torch.rand(5, 4, 4, 4)
     made = METHODS[method].make(b, CorrectionParameters("last", 1, 1.0))

@@ -37,7 +37,7 @@ from klarsicht.ground.seeding import generator
 
 CORRECTION_METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
 CANDIDATES = {name: method for name, method in CLOSED.items() if not method.baseline}
-SELECTIVE = {name: CANDIDATES[name] for name in ("reactive", "reactive-class", "inpaint")}
+SELECTIVE = {name: CANDIDATES[name] for name in ("reactive", "reactive-class", "restore", "inpaint")}
 """Methods that act where they find the artifact, and may therefore cost nothing."""
 MORE: Final = 10  # times as many images as are chosen on: to compare losses on, and to show
 MOST_MEMORY: Final = 2**29  # bytes of images that are held at once to show a correction on

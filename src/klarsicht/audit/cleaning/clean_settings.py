@@ -9,7 +9,7 @@ from pydantic import Field
 from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import UsageError, unknown_name
 
-CLOSED_NAMES = ("nothing", "project", "oblique", "reactive", "reactive-class", "inpaint", "random")
+CLOSED_NAMES = ("nothing", "project", "oblique", "reactive", "reactive-class", "restore", "inpaint", "random")
 RETRAINED_NAMES = ("augment", "augment-latent", "penalise", "fine-tune", "dfr", "group-dro")
 DIRECTION_NAMES = ("pattern", "svm", "logistic", "ridge")
 """Names of the registries of corrections and directions, available without torch; a test compares them with the

@@ -1,7 +1,7 @@
 """Erase an artifact from the input of a layer, or from a sum of two branches, without training (class artifact
 compensation, ClArC).
 
-    a' = a - s g L R (a - z)        numerics.erasure; g = 1, or a gate
+    a' = a - s g (L R (a - z) + o)        numerics.erasure; g = 1, or a gate
 
 This holds at every position (Anders et al. 2022, Information Fusion 77), or with the amount R (mean a - z) of the whole
 image at every position (`pooled`). A gate erases only where it predicts that the artifact is present. Tokens before
@@ -11,7 +11,7 @@ direction: each has an eraser of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -31,24 +31,52 @@ from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.numerics.erasure import Eraser
 
 LAYERS: Final = 6  # blocks or convolutions that are tried
+LEAST_VARIANCE: Final = 1e-9  # of an axis over the positions of an image, by which correlations are divided
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Probability that an image carries the artifact: sigmoid(w . mean a + b).
+    """Probability that an image carries the artifact: sigmoid(w . mean a + b); with axes, 1 where w . f(a) + b is above
+    0, else 0, of the features f of `channel_features`.
 
     Attributes:
-        weight: w, float32 (C,).
+        weight: w, float32 (C,); with axes (D,).
         bias: b.
+        axes: float32 (C, q), or None.
     """
 
     weight: NDArray[np.float32]
     bias: float
+    axes: NDArray[np.float32] | None = None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The arrays by their names: weight, bias, and axes where there are any."""
+        return {"weight": self.weight, "bias": np.array(self.bias)} | ({} if self.axes is None else {"axes": self.axes})
 
     def __call__(self, a: Tensor) -> Tensor:
         """Compute the probability from activations of positions: (B, P, C) -> (B, 1, 1), in [0, 1]."""
-        p: Tensor = torch.sigmoid(a.mean(1) @ _as(self.weight, a) + self.bias)
-        return p[:, None, None]
+        return open_gate(a, {name: _as(value, a) for name, value in self.parts.items()})[:, None, None]
+
+
+def open_gate(a: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
+    """Compute the probability of a gate from activations of positions, (B, P, C) -> (B,), by its parts."""
+    if "axes" not in parts:
+        return torch.sigmoid(a.mean(1) @ parts["weight"] + parts["bias"])
+    return (channel_features(a, parts["axes"]) @ parts["weight"] + parts["bias"] > 0).to(a.dtype)
+
+
+def channel_features(a: Tensor, axes: Tensor) -> Tensor:
+    """Compute features of activations of positions (B, P, C) along axes (C, q): mean, maximum less the mean, and the
+    correlation over positions of each two axes, (B, 2 q + q (q - 1) / 2)."""
+    along = a @ axes
+    mean = along.mean(1)
+    centred = along - mean[:, None]
+    covariance = centred.transpose(1, 2) @ centred / a.shape[1]
+    deviation = covariance.diagonal(dim1=1, dim2=2).clamp_min(LEAST_VARIANCE).sqrt()
+    correlation = covariance / (deviation[:, :, None] * deviation[:, None])
+    rows, columns = torch.triu_indices(axes.shape[1], axes.shape[1], 1, device=a.device)
+    return torch.cat([mean, along.amax(1) - mean, correlation[:, rows, columns]], 1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +85,7 @@ class Erasure:
 
     Attributes:
         layer: name of the module whose input is corrected, or of a sum, see models.residual_sums.
-        eraser: L, R and z.
+        eraser: L, R, z and o.
         strength: s; 1 erases completely.
         pooled: whether the amount is measured on the mean over positions and subtracted equally at every position.
         gate: probability by which the erasure is multiplied, or None.
@@ -255,8 +283,9 @@ def correction_layer(module: nn.Module) -> str:
 
 
 def _artifact_part(eraser: Eraser, a: Tensor) -> Tensor:
-    """Compute L R (a - z) of activations (B, P, C)."""
-    return (a - _as(eraser.reference, a)) @ _as(eraser.right, a).T @ _as(eraser.left, a).T
+    """Compute L R (a - z) + o of activations (B, P, C)."""
+    part = (a - _as(eraser.reference, a)) @ _as(eraser.right, a).T @ _as(eraser.left, a).T
+    return part if eraser.offset is None else part + _as(eraser.offset, a)
 
 
 def _as(values: Floats, like: Tensor) -> Tensor:

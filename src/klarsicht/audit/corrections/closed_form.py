@@ -30,6 +30,13 @@ from klarsicht.audit.corrections.feature_inpainting import (
     check_located,
     fit_inpainting,
 )
+from klarsicht.audit.corrections.restoration import (
+    FALSE_ALARMS,
+    Restoration,
+    feature_axes,
+    fit_restoration,
+    read_rows,
+)
 from klarsicht.audit.corrections.samples import Images, Sample
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
@@ -40,6 +47,7 @@ from klarsicht.numerics import erasure
 from klarsicht.numerics.erasure import Eraser
 
 ROWS: Final = 20_000  # of activations, from which a covariance is estimated
+MOST_DIRECTIONS: Final = 8  # of an artifact, along which features are computed in any case
 PASS_BYTES: Final = 512 * 2**20  # of positions that are kept of all layers of one pass
 
 
@@ -50,7 +58,8 @@ class CorrectionParameters:
     Attributes:
         layer: layer whose input is corrected; "" where the correction has none.
         directions: number of directions.
-        strength: s of an erasure, or the factor lambda of a penalty.
+        strength: s of an erasure, the factor lambda of a penalty, or of a restoration the factor on the images without
+            the artifact that are taken for carriers.
     """
 
     layer: str = ""
@@ -121,6 +130,13 @@ class LayerStatistics:
         scale = np.maximum(a.std(0), 1e-6)
         fit = LogisticRegression(C=10, max_iter=2000).fit(a / scale, member)
         return Gate((fit.coef_[0] / scale).astype(np.float32), float(fit.intercept_[0]))
+
+
+def nothing_to_put() -> InputError:
+    """Return the error of methods that compare images with the artifact and without, where it cannot be put on."""
+    return InputError(
+        "nothing to put on images", got="an artifact without a place or imitation", remedy="Use an erasure."
+    )
 
 
 MakeEraser = Callable[[TokenStatistics, int], Eraser]
@@ -197,9 +213,7 @@ class FittingData:
         insertion = self.insertion
         alike = [i for i in clean if insertion is not None and insertion.fits(i) and i.shape == clean[0].shape]
         if insertion is None or not alike:
-            raise InputError(
-                "nothing to put on images", got="an artifact without a place or imitation", remedy="Use an erasure."
-            )
+            raise nothing_to_put()
         rng = generator(self.seed, "located", self.target)
         chosen = [alike[i] for i in np.sort(rng.permutation(len(alike))[:MOST_FITTED])]
         return chosen, [put_on(image, insertion, rng) for image in chosen]
@@ -215,6 +229,25 @@ class FittingData:
     def oblique_erasures(self) -> dict[CorrectionParameters, Erasure]:
         """Oblique erasures that were made already: methods with a gate or a condition share them."""
         return {}
+
+    @cached_property
+    def restorations(self) -> dict[str, Restoration]:
+        """Restorations that were fitted already, by layer: all strengths share one."""
+        return {}
+
+    @cached_property
+    def restored_pairs(self) -> tuple[Images, Images, NDArray[np.bool_]]:
+        """Clean images, those of the class too, the same with the artifact put on, and whether they are of the class.
+
+        Raises:
+            InputError: the artifact cannot be put on images.
+        """
+        clean, insertion = self.fit.select(~self.fit.member), self.insertion
+        if insertion is None or not any(map(insertion.fits, clean.images)):
+            raise nothing_to_put()
+        able = clean.select(np.array([insertion.fits(image) for image in clean.images]))
+        rng = generator(self.seed, "restored", self.target)
+        return able.images, [put_on(image, insertion, rng) for image in able.images], able.labels == self.target
 
     @cached_property
     def _by_layer(self) -> dict[str, LayerStatistics | InputError | UsageError]:
@@ -384,6 +417,24 @@ def reactive_class(data: FittingData, setting: CorrectionParameters) -> WhenPred
     return WhenPredicted(oblique(data, setting), data.target)
 
 
+def restore(data: FittingData, setting: CorrectionParameters) -> Erasure:
+    """Fit a restoration of the images that are recognised as carriers: at strength s, FALSE_ALARMS s of the images
+    without the artifact are taken for such.
+
+    Raises:
+        InputError: the artifact cannot be put on images; or see fit_restoration.
+    """
+    layer = setting.layer
+    if layer not in data.restorations:
+        *pairs, own = data.restored_pairs
+        statistics = data.layer_statistics(layer).positions
+        axes = feature_axes(statistics.covariance, statistics.directions(MOST_DIRECTIONS))
+        plain, carriers = (read_rows(data.classifier, images, layer, axes) for images in pairs)
+        rng = generator(data.seed, f"folds at {layer}", data.target)
+        data.restorations[layer] = fit_restoration(layer, plain, carriers, own, axes, rng)
+    return data.restorations[layer].make_erasure(FALSE_ALARMS * setting.strength)
+
+
 def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainting:
     """Fit a locator of the artifact's window in each image, which is filled from around it.
 
@@ -438,10 +489,11 @@ CLOSED: dict[str, CorrectionMethod] = {
     "oblique": CorrectionMethod(oblique, SWEPT),
     "reactive": CorrectionMethod(reactive, SWEPT),
     "reactive-class": CorrectionMethod(reactive_class, SWEPT),
+    "restore": CorrectionMethod(restore, frozenset({"layer", "strength"})),
     "inpaint": CorrectionMethod(inpaint, frozenset({"layer"}), at_image=True),
     "random": CorrectionMethod(random, frozenset({"layer"}), baseline=True),
 }
 ERASING: dict[str, CorrectionMethod] = {name: CLOSED[name] for name in ("project", "oblique", "reactive")}
 """Methods whose corrections are erasures at a layer: they are tried at further layers beside another."""
-COMPOSED: dict[str, CorrectionMethod] = ERASING | {"inpaint": CLOSED["inpaint"]}
+COMPOSED: dict[str, CorrectionMethod] = ERASING | {name: CLOSED[name] for name in ("restore", "inpaint")}
 """Methods whose corrections are layers: several can be built into one model."""

@@ -1,6 +1,6 @@
 """Load a model with its correction built in as ordinary layers, so that it can be audited again.
 
-An erasure at each position alone is an affine map, a' = (I - s L R) a + s L R z: a 1 x 1 convolution, or a linear
+An erasure at each position alone is an affine map, a' = (I - s L R) a + s (L R z - o): a 1 x 1 convolution, or a linear
 layer, before the corrected layer. Relevance rules therefore apply to it as to any layer. One with a gate g mixes this
 map with its input, (1 - g) a + g a'; the gate is held fixed where relevance or gradients pass, as gates are, and so are
 located windows that are filled. A correction at a sum of two branches is built in by hooks, see corrected_sums.
@@ -20,7 +20,7 @@ from torch.nn.functional import linear
 
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
-from klarsicht.audit.corrections.clarc import Erasure, Gate, find_layer, has_channels_first
+from klarsicht.audit.corrections.clarc import Erasure, Gate, find_layer, has_channels_first, open_gate
 from klarsicht.audit.corrections.closed_form import NoCorrection
 from klarsicht.audit.corrections.corrected_sums import affine_map, attach_to_sum, build_in_sum
 from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting, InpaintingModule
@@ -231,8 +231,9 @@ class GatedLayer(CorrectedLayer):
     ) -> None:
         super().__init__(erasure, layer, channels, leading)
         held = erasure.weight
-        self.register_buffer("gate_weight", torch.as_tensor(gate.weight).to(held))
-        self.register_buffer("gate_bias", torch.tensor(gate.bias).to(held))
+        self.gate_parts = tuple(gate.parts)
+        for name, value in gate.parts.items():
+            self.register_buffer(f"gate_{name}", torch.as_tensor(value).to(held))
 
     def _get_name(self) -> str:
         return "GatedLayer"
@@ -242,8 +243,8 @@ class GatedLayer(CorrectedLayer):
         first = has_channels_first(a, len(self.erasure.weight), self.channels)
         last = a.movedim(1, -1) if first else a
         flat = last[:, None] if last.ndim == 2 else last.flatten(1, -2)
-        amount: Tensor = flat[:, self.before :].mean(1) @ self.gate_weight + self.gate_bias
-        g = torch.sigmoid(amount).detach().reshape(-1, *[1] * (a.ndim - 1))
+        parts = {name: getattr(self, f"gate_{name}") for name in self.gate_parts}
+        g = open_gate(flat[:, self.before :], parts).detach().reshape(-1, *[1] * (a.ndim - 1))
         return (1 - g) * a + g * super().erase(a)
 
 

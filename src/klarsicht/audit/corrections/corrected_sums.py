@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from klarsicht.audit.corrections.clarc import Erasure, find_layer, has_channels_first
+from klarsicht.audit.corrections.clarc import Erasure, find_layer, has_channels_first, open_gate
 from klarsicht.audit.networks.residual_sums import ResidualSum, SumHooks
 from klarsicht.numerics.erasure import Eraser
 
@@ -31,20 +31,18 @@ class SumErasure(nn.Module):
     bias: Tensor
     leading_weight: Tensor
     leading_bias: Tensor
-    gate_weight: Tensor
-    gate_bias: Tensor
 
     def __init__(self, correction: Erasure, like: Tensor) -> None:
         super().__init__()
-        self.channels, self.before, self.gated = correction.channels, len(correction.leading), bool(correction.gate)
+        self.channels, self.before = correction.channels, len(correction.leading)
         (weight, bias), *of_tokens = (affine_map(correction, one) for one in (correction.eraser, *correction.leading))
         buffers = {"weight": weight, "bias": bias}
         if of_tokens:
             buffers["leading_weight"] = torch.stack([W for W, _ in of_tokens])
             buffers["leading_bias"] = torch.stack([b for _, b in of_tokens])
-        if correction.gate is not None:
-            gate = correction.gate
-            buffers |= {"gate_weight": torch.as_tensor(gate.weight), "gate_bias": torch.tensor(gate.bias)}
+        parts = correction.gate.parts if correction.gate else {}
+        self.gate_parts = tuple(parts)
+        buffers |= {f"gate_{name}": torch.as_tensor(value) for name, value in parts.items()}
         for name, value in buffers.items():
             self.register_buffer(name, value.to(like.device, like.dtype))
 
@@ -55,17 +53,20 @@ class SumErasure(nn.Module):
         tokens = [linear(last[:, i : i + 1], self.leading_weight[i], self.leading_bias[i]) for i in range(self.before)]
         found = linear(last[:, self.before :], self.weight, self.bias)
         found = torch.cat([*tokens, found], 1) if tokens else found
-        if self.gated:
-            amount: Tensor = last.flatten(1, -2)[:, self.before :].mean(1) @ self.gate_weight + self.gate_bias
-            g = torch.sigmoid(amount).detach().reshape(-1, *[1] * (a.ndim - 1))
+        if self.gate_parts:
+            parts = {name: getattr(self, f"gate_{name}") for name in self.gate_parts}
+            g = open_gate(last.flatten(1, -2)[:, self.before :], parts).detach().reshape(-1, *[1] * (a.ndim - 1))
             found = torch.addcmul((1 - g) * last, g, found)  # no addition, which would be counted, see SumMode
         return found.movedim(-1, 1) if first else found
 
 
 def affine_map(correction: Erasure, e: Eraser) -> tuple[Tensor, Tensor]:
     """Return the map a -> W a + b of an eraser at the strength of an erasure: W (C, C) and b (C,), float64."""
-    taken = correction.strength * torch.as_tensor(e.left, dtype=torch.float64) @ torch.as_tensor(e.right).double()
-    return torch.eye(len(taken), dtype=taken.dtype) - taken, taken @ torch.as_tensor(e.reference, dtype=taken.dtype)
+    part = correction.strength * torch.as_tensor(e.left, dtype=torch.float64) @ torch.as_tensor(e.right).double()
+    bias = part @ torch.as_tensor(e.reference, dtype=part.dtype)
+    if e.offset is not None:
+        bias = bias - correction.strength * torch.as_tensor(e.offset, dtype=part.dtype)
+    return torch.eye(len(part), dtype=part.dtype) - part, bias
 
 
 def build_in_sum(module: nn.Module, correction: Erasure, total: ResidualSum) -> None:

@@ -83,7 +83,7 @@ class Sum(TorchFunctionMode):
 
 
 def erase(a, parts):
-    """a - s g L R (a - z) at every position; see klarsicht.audit.corrections.clarc."""
+    """a - s g (L R (a - z) + o) at every position; see klarsicht.audit.corrections.clarc."""
 
     def tensor(k):
         return torch.as_tensor(parts[k], dtype=a.dtype, device=a.device)
@@ -96,16 +96,33 @@ def erase(a, parts):
     positions = flat[:, before:]
     measured = positions.mean(1, keepdim=True) if parts["pooled"] else positions
     taken = (measured - tensor("reference")) @ tensor("right").T @ tensor("left").T
-    taken = taken.expand_as(positions)
+    taken = (taken + tensor("offset") if "offset" in parts else taken).expand_as(positions)
     if before:  # a class token and registers, each with an eraser of its own
         token = flat[:, :before] - tensor("leading_reference")
         amounts = torch.einsum("btc,tkc->btk", token, tensor("leading_right"))
-        taken = torch.cat([torch.einsum("btk,tck->btc", amounts, tensor("leading_left")), taken], 1)
+        tokens = torch.einsum("btk,tck->btc", amounts, tensor("leading_left"))
+        taken = torch.cat([tokens + tensor("leading_offset") if "leading_offset" in parts else tokens, taken], 1)
     weight = float(parts["strength"])
     if "weight" in parts:
-        weight = weight * torch.sigmoid(positions.mean(1) @ tensor("weight") + float(parts["bias"]))[:, None, None]
+        if "axes" in parts:
+            gate = (features(positions, tensor("axes")) @ tensor("weight") + float(parts["bias"]) > 0).to(a.dtype)
+        else:
+            gate = torch.sigmoid(positions.mean(1) @ tensor("weight") + float(parts["bias"]))
+        weight = weight * gate[:, None, None]
     shaped = (flat - weight * taken).reshape(last.shape)
     return shaped.movedim(-1, 1) if first else shaped
+
+
+def features(a, axes):
+    """Means, maxima and correlations of axes over positions; see klarsicht.audit.corrections.clarc."""
+    along = a @ axes
+    mean = along.mean(1)
+    centred = along - mean[:, None]
+    covariance = centred.transpose(1, 2) @ centred / a.shape[1]
+    deviation = covariance.diagonal(dim1=1, dim2=2).clamp_min(1e-9).sqrt()
+    correlation = covariance / (deviation[:, :, None] * deviation[:, None])
+    rows, columns = torch.triu_indices(axes.shape[1], axes.shape[1], 1, device=a.device)
+    return torch.cat([mean, along.amax(1) - mean, correlation[:, rows, columns]], 1)
 
 
 def inpaint(a, parts):
@@ -252,6 +269,7 @@ def _arrays(correction: Erasure | WhenPredicted | JointCorrection | FeatureInpai
         return _arrays(correction.erasure) | {"target": np.array(correction.target)}
     e, gate = correction.eraser, correction.gate
     parts = {"left": e.left, "right": e.right, "reference": e.reference}
+    parts |= {} if e.offset is None else {"offset": e.offset}
     parts |= {
         "layer": np.array(correction.layer),
         "strength": np.array(correction.strength),
@@ -261,16 +279,19 @@ def _arrays(correction: Erasure | WhenPredicted | JointCorrection | FeatureInpai
         parts["channels"] = np.array(correction.channels)
     if correction.leading:
         parts |= _stack_erasers(correction.leading)
-    return parts if gate is None else parts | {"weight": gate.weight, "bias": np.array(gate.bias)}
+    return parts if gate is None else parts | gate.parts
 
 
 def _stack_erasers(erasers: Sequence[Eraser]) -> dict[str, Any]:
-    """Stack erasers of p tokens, padded by zeros to as many directions: (p, C, k), (p, k, C), (p, C)."""
+    """Stack erasers of p tokens, padded by zeros to as many directions: (p, C, k), (p, k, C), (p, C), and (p, C) where
+    one has an offset."""
     k = max(e.left.shape[1] for e in erasers)
-    missing = [(0, k - e.left.shape[1]) for e in erasers]
-    return {
-        "leading_left": np.stack([np.pad(e.left, ((0, 0), m)) for e, m in zip(erasers, missing, strict=True)]),
-        "leading_right": np.stack([np.pad(e.right, (m, (0, 0))) for e, m in zip(erasers, missing, strict=True)]),
+    gaps = [(0, k - e.left.shape[1]) for e in erasers]
+    offsets = [np.zeros_like(e.reference) if e.offset is None else e.offset for e in erasers]
+    shifted = any(e.offset is not None for e in erasers)
+    return ({"leading_offset": np.stack(offsets)} if shifted else {}) | {
+        "leading_left": np.stack([np.pad(e.left, ((0, 0), m)) for e, m in zip(erasers, gaps, strict=True)]),
+        "leading_right": np.stack([np.pad(e.right, (m, (0, 0))) for e, m in zip(erasers, gaps, strict=True)]),
         "leading_reference": np.stack([e.reference for e in erasers]),
     }
 
@@ -397,11 +418,12 @@ def _read_layer_correction(parts: dict[str, Any]) -> LayerCorrection | WhenPredi
 
 
 def _read_erasure(parts: dict[str, Any]) -> Erasure | WhenPredicted:
-    gate = Gate(parts["weight"], float(parts["bias"])) if "weight" in parts else None
-    eraser = Eraser(parts["left"], parts["right"], parts["reference"])
+    gate = Gate(parts["weight"], float(parts["bias"]), parts.get("axes")) if "weight" in parts else None
+    eraser = Eraser(parts["left"], parts["right"], parts["reference"], parts.get("offset"))
     channels = int(parts["channels"]) if "channels" in parts else None
-    names = ("leading_left", "leading_right", "leading_reference")
-    leading = tuple(map(Eraser, *(parts[name] for name in names))) if names[0] in parts else ()
+    names = ("leading_left", "leading_right", "leading_reference", "leading_offset")
+    stacked = [parts[name] for name in names if name in parts]
+    leading = tuple(map(Eraser, *stacked)) if stacked else ()
     erasure = Erasure(
         str(parts["layer"]), eraser, float(parts["strength"]), bool(parts["pooled"]), gate, channels, leading
     )
