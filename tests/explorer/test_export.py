@@ -12,6 +12,7 @@ from PIL import Image
 from pyarrow import parquet
 from tests.explorer.made_run import EIGENVALUES, SIDE, TAG, WINDOW, D, G, write_run
 
+from klarsicht.explorer.class_lines import read_class_lines
 from klarsicht.explorer.export import EXPORTS, export_run
 from klarsicht.explorer.export_tables import nearest, pad_neighbours
 from klarsicht.ground.errors import InputError, UsageError
@@ -93,6 +94,32 @@ def test_coco_holds_the_decided_artifacts_and_of_undecided_runs_those_of_detecto
     assert [one["name"] for one in found["categories"]] == ["tagged"] and len(found["annotations"]) == CARRIERS
     with pytest.raises(UsageError, match="no class has an artifact"):
         export_run(other.path, "coco", tmp_path / "c.json", classes=["plain"])
+
+
+def test_members_of_a_further_artifact_carry_it(tmp_path):
+    """A frequent artifact that is not used, and a rare one on other images that is."""
+    store = write_run(tmp_path, each=EACH, carriers=CARRIERS)
+    content, rare = store.read_json("quantification.json"), [CARRIERS + 1, CARRIERS + 4]
+    first = next(one for one in content["classes"] if one["target"] == 0)
+    first["further"] = [first | {"rows": rare, "size": 2}]
+    first |= {"poisoned": False, "used": False, "verdict": "artifactual: present, no use shown"}
+    store.write_json("quantification.json", content)
+    assert read_class_lines(store)[0].to_json()["kind"] == "poisoned"
+    lines = parquet.read_table(
+        export_run(store.path, "parquet", tmp_path / "p.parquet", classes=["tagged"])
+    ).to_pylist()
+    assert [line["row"] for line in lines if line["carries"] == "yes"] == [*range(CARRIERS), *rare]
+    found = json.loads(export_run(store.path, "coco", tmp_path / "a.json").read_bytes())
+    names = {one["id"]: one["name"] for one in found["categories"]}
+    told = [(names[one["category_id"]], one["image_id"], one["whole"]) for one in found["annotations"]]
+    expected = [("tagged", row, False) for row in range(CARRIERS)]
+    assert told == expected + [("tagged, artifact 2", row, True) for row in rare]
+    assert {one["class"] for one in found["annotations"]} == {"tagged"}
+    DecisionLog(store.path).append(Change(0, "tagged", "legitimate"), "ada")
+    lines = parquet.read_table(
+        export_run(store.path, "parquet", tmp_path / "q.parquet", classes=["tagged"])
+    ).to_pylist()
+    assert {line["carries"] for line in lines} == {"no"}
 
 
 def test_atlas_has_coordinates_neighbours_and_images(run, tmp_path):

@@ -137,6 +137,10 @@ def test_the_place_that_a_correction_saved_goes_before_relevance(made):
     source, mask = made.mask_of(0, 0, (SIDE, SIDE))
     assert source == "place"
     np.testing.assert_array_equal(mask, opacity[0, 1::2, 1::2] > 0)  # a pixel of the file is two by two of the model
+    further = save_artifact(made, "0-artifact-2-auto", 0, opacity=np.ones((1, 48, 48), np.float32))
+    (further / "artifact.json").write_text(json.dumps({"target": 0, "artifact": 2}))
+    os.utime(further / "artifact.json", ns=((folder / "artifact.json").stat().st_mtime_ns + 10**8,) * 2)
+    np.testing.assert_array_equal(made.mask_of(0, 0, (SIDE, SIDE))[1], mask)  # that of another artifact is not shown
     newer = save_artifact(made, "augment", 0, opacity=(opacity == 0).astype(np.float32))
     os.utime(newer / "artifact.json", ns=((folder / "artifact.json").stat().st_mtime_ns + 10**9,) * 2)
     assert made.mask_of(0, 0, (SIDE, SIDE))[1].sum() == SIDE**2 - mask.sum()

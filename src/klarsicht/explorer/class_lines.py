@@ -37,6 +37,7 @@ class ClassLine:
         cluster, detected: rows of the run that are members of the cluster, and of the detection.
         by_detector: whether the found members are those of the detection.
         resembles: families of artifacts that the detected one is like; empty where none or not asked.
+        further: rows of the members of each further artifact of the class.
     """
 
     target: int
@@ -57,6 +58,7 @@ class ClassLine:
     detected: tuple[int, ...] = ()
     by_detector: bool = False
     resembles: tuple[str, ...] = ()
+    further: tuple[tuple[int, ...], ...] = ()
 
     @property
     def found(self) -> tuple[int, ...]:
@@ -65,7 +67,8 @@ class ClassLine:
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, and the rows of the first members; the other rows are read with the class."""
-        content = {name: value for name, value in asdict(self).items() if name not in ("cluster", "detected")}
+        rows = ("cluster", "detected", "further")
+        content = {name: value for name, value in asdict(self).items() if name not in rows}
         return content | {
             "prevalence": self.size / self.n if self.n else None,
             "first": list(self.found[:DRAWN_FIRST]),
@@ -152,6 +155,7 @@ def _with_verdict(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
         detected=detected_rows,
         by_detector=by_detector,
         resembles=tuple(map(str, record.get("resembles") or ())),
+        further=tuple(tuple(map(int, one["rows"])) for one in record.get("further") or ()),
     )
 
 
@@ -164,12 +168,13 @@ def _describe_further(record: Mapping[str, Any]) -> list[str]:
 
 
 def _kind(record: Mapping[str, Any]) -> tuple[str, bool]:
-    """Return the kind of a verdict, and whether its members are those of a detector."""
+    """Return the kind of a verdict, and whether its members are those of a detector; a class of which the model uses a
+    further artifact is poisoned, too."""
     if record.get("shared"):
         return SHARED, True
     if record["artifactual"]:
-        tested = record.get("tested", True)
-        return (POISONED if record["poisoned"] else PRESENT if tested else UNTESTED), True
+        used = any(one["poisoned"] for one in (record, *(record.get("further") or ())))
+        return (POISONED if used else PRESENT if record.get("tested", True) else UNTESTED), True
     return (FOLLOWED if record.get("followed") else NOTHING), False
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.explorer.explored_run import CARRIES, ExploredRun
 from klarsicht.explorer.pixel_masks import WINDOW
 from klarsicht.explorer.thumbnails import draw_mask
 from klarsicht.ground.arrays import Bools
@@ -22,7 +22,8 @@ LYING = (5, 6, 7, 8)  # EXIF orientations in which width and height change place
 
 
 def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "") -> dict[str, Any]:
-    """Describe the members of some classes' artifacts as a COCO data set: one category an artifact.
+    """Describe the members of some classes' artifacts as a COCO data set: one category an artifact; members of further
+    artifacts of a class have no masks.
 
     An annotation has the mask of the artifact as an uncompressed run-length code, that of a detector's window as a
     polygon, and `mask_source` names its source (not `mask`: FiftyOne makes attributes of further fields, and has one of
@@ -41,15 +42,20 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
     for target in targets:
         decision = run.decisions().get(target)
         name = (decision.artifact if decision else "") or run.line(target).name
-        category = categories.setdefault(name, len(categories) + 1)
-        for row, size, known in _masks_in_files(run, target, source):
-            by, mask = known or ("", None)
-            images[row] = {"id": row, "file_name": run.images().key(row), "width": size[0], "height": size[1]}
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": row, "category_id": category, "iscrowd": 0}
-                | describe_mask(mask, size, by)
-                | {"class": run.line(target).name, "carries": run.carrier_status(target)}
-            )
+        members = [(name, run.carrier_status(target), _masks_in_files(run, target, source))]
+        for number, rows in enumerate(run.further_members(target), 2):
+            sizes = ((row, size, None) for row, size in _sizes_of_files(run, rows))
+            members.append((f"{run.line(target).name}, artifact {number}", CARRIES, sizes))
+        for label, carries, files in members:
+            category = categories.setdefault(label, len(categories) + 1)
+            for row, size, known in files:
+                by, mask = known or ("", None)
+                images[row] = {"id": row, "file_name": run.images().key(row), "width": size[0], "height": size[1]}
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": row, "category_id": category, "iscrowd": 0}
+                    | describe_mask(mask, size, by)
+                    | {"class": run.line(target).name, "carries": carries}
+                )
     return {
         "info": {"description": f"artifacts found by klarsicht in {run.manifest['settings']['model']}"},
         "images": list(images.values()),
@@ -115,14 +121,19 @@ def _masks_in_files(
     run: ExploredRun, target: int, source: str
 ) -> Iterator[tuple[int, tuple[int, int], tuple[str, Bools] | None]]:
     """Yield (row, (width, height), source and mask (h, w) or None) of the members whose files can be opened."""
-    for row in run.members(target):
+    for row, size in _sizes_of_files(run, run.members(target)):
+        yield row, size, run.mask_of(target, row, size, source)
+
+
+def _sizes_of_files(run: ExploredRun, rows: Iterable[int]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield (row, (width, height)) of those rows whose files can be opened."""
+    for row in rows:
         try:
             file = run.images().file(row)
             is_array = run.array_form is not None or file.suffix.lower() == NPY
-            size = run.read_picture(row).size if is_array else image_size(file)
+            yield row, (run.read_picture(row).size if is_array else image_size(file))
         except ImageError:
             continue
-        yield row, size, run.mask_of(target, row, size, source)
 
 
 def image_size(file: Path) -> tuple[int, int]:

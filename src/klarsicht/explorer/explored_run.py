@@ -185,6 +185,12 @@ class ExploredRun:
         decision = self.decisions().get(target)
         return self.line(target).found if decision is None or decision.members is None else decision.members
 
+    def further_members(self, target: int) -> tuple[tuple[int, ...], ...]:
+        """Return the rows that carry each further artifact of a class; none where a person decided that what its images
+        share belongs to it."""
+        decision = self.decisions().get(target)
+        return () if decision is not None and decision.is_legitimate else self.line(target).further
+
     def carrier_status(self, target: int) -> str:
         """Return what is known of the members of a class, one of CARRIER_STATUSES: CARRIES where a person decided or a
         detector found that they carry an artifact, NOT_CARRYING where a person decided that what they share belongs to

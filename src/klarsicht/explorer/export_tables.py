@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klarsicht.explorer.explored_run import NOT_CARRYING, ExploredRun
+from klarsicht.explorer.explored_run import CARRIES, NOT_CARRYING, ExploredRun
 from klarsicht.explorer.point_clouds import CLUSTER_BIT, DETECTED_BIT, REMOVED_BIT, PointCloud, membership_flags
 from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.errors import ImageError, UsageError
@@ -62,9 +62,11 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
 
 
 def carrier_statuses(run: ExploredRun, target: int, rows: Ints) -> list[str]:
-    """Return for each row (n,) of a class one of CARRIER_STATUSES; images that are no members do not carry."""
+    """Return for each row (n,) of a class one of CARRIER_STATUSES: images that are no members of an artifact do not
+    carry, and those of a further artifact do, unless a person decided that the class has none."""
     member, status = np.isin(rows, np.array(run.members(target), np.int64)), run.carrier_status(target)
-    return [status if one else NOT_CARRYING for one in member]
+    further = np.isin(rows, np.array([row for some in run.further_members(target) for row in some], np.int64))
+    return [status if one else CARRIES if other else NOT_CARRYING for one, other in zip(member, further, strict=True)]
 
 
 def write_csv(run: ExploredRun, targets: Sequence[int], out: Path) -> None:

@@ -130,14 +130,16 @@ def mask_in_file(masks: SeenMasks, row: int, size: tuple[int, int], area: SeenAr
 
 
 def read_saved_masks(run: Path, target: int, maps: Maps | None) -> SeenMasks | None:
-    """Read the masks of the artifact that `audit clean` saved last for a class; None without one that has a place.
+    """Read the masks of the artifact that `audit clean` saved last for a class, of several the first, which is the one
+    that the explorer shows; None without one that has a place.
 
     What cannot be read is no artifact: the page of corrections names files that are damaged.
     """
     for folder in saved_artifacts(run):
         try:
             record, arrays = (folder / name for name in ARTIFACT_FILES)
-            if record.stat().st_size > MAX_RECORD or json.loads(record.read_bytes())["target"] != target:
+            facts = json.loads(record.read_bytes()) if record.stat().st_size <= MAX_RECORD else {}
+            if facts["target"] != target or facts.get("artifact", 1) != 1:
                 continue
             opacity, background = _read_place(arrays)
         except Exception:  # zipfile and numpy raise nearly anything on damaged files

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from klarsicht.audit.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.artifacts.localisation import Localisation
 from klarsicht.audit.cleaning import clean_classes
 from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.data import groups
+from klarsicht.audit.data_cleaning.data_artifacts import build_artifacts, leave_removed
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 
 LIGHT = 50
 
@@ -176,3 +180,55 @@ def test_every_artifact_that_the_model_uses_is_cleaned_without_a_class(quantifie
     assert set(names) == {NAMES[USED], NAMES[BOTH], f"{NAMES[BOTH]}, artifact 2"}
     taken, left_out = clean_classes.find_all_members(audited, names, None)
     assert len(taken) == 3 and not left_out
+
+
+def test_what_carries_another_artifact_of_the_class_is_not_clean(quantified, tmp_path):
+    """The images of either artifact are disjoint: those of the other are neither members nor clean, with a mask too."""
+    run, classifier, found = quantified
+    audited = AuditedRun.of(run, classifier=classifier)
+    first, second = (list(one.rows) for one in found.of(NAMES[BOTH]).artifacts)
+    mask = tmp_path / "mask.png"
+    Image.fromarray(np.pad(np.full((5, 5), 255, np.uint8), (0, 27))).save(mask)
+    for name, number, mine, others in ((NAMES[BOTH], 1, first, second), (f"{BOTH}, artifact 2", 2, second, first)):
+        for region in (None, mask):
+            made, of_class = audited.build_artifact(name, mask=region)
+            assert (made.number, made.members.tolist(), made.of_others.tolist()) == (number, mine, others)
+            assert made.folder_name == (str(BOTH) if number == 1 else f"{BOTH}-artifact-2")
+            case = made.case(of_class)
+            assert not case.clean[others].any() and not case.clean[mine].any() and case.clean.any()
+    made.save(tmp_path, audited.audit.corpus)
+    np.testing.assert_array_equal(artifact.load_artifact(tmp_path).case(of_class).clean, case.clean)
+    alone, _ = audited.build_artifact(NAMES[USED])
+    assert not len(alone.of_others)
+
+
+def test_a_further_artifact_heeds_the_decision_on_its_class_and_the_finder(quantified, tmp_path):
+    run, classifier, _ = quantified
+    shutil.copytree(run, tmp_path / "run")
+    audited, name = AuditedRun.of(tmp_path / "run", classifier=classifier), f"{NAMES[BOTH]}, artifact 2"
+    with pytest.raises(UsageError, match="a further artifact of a class has no cluster"):
+        audited.find_members(name, "cluster")
+    DecisionLog(tmp_path / "run").append(Change(BOTH, NAMES[BOTH], "legitimate"), "ada")
+    with pytest.raises(UsageError, match="decided to be legitimate"):
+        audited.find_members(name)
+    assert audited.find_members(name, "detector").number == 2
+
+
+def test_an_artifact_is_named_by_its_output_where_a_class_has_its_name():
+    audit = SimpleNamespace(names=("carton", "carton, artifact 2"), index={})
+    run = AuditedRun(None, audit)
+    assert run.name_clearly("carton, artifact 2", 0, 2) == "0, artifact 2"
+    assert run.name_clearly("carton, artifact 2", 1, 1) == "carton, artifact 2"
+    assert run.name_clearly("carton, artifact 2, artifact 2", 1, 2) == "carton, artifact 2, artifact 2"
+    for name, found in (("0, artifact 2", (0, 2)), ("carton, artifact 2", (1, 1)), ("carton, artifact 3", (0, 3))):
+        assert groups.find_artifact(name, audit.names, audit.index) == found
+
+
+def test_images_taken_out_of_the_first_artifact_may_carry_a_further_one(quantified, tmp_path):
+    run, classifier, found = quantified
+    shutil.copytree(run, tmp_path / "run")
+    audited, names = AuditedRun.of(tmp_path / "run", classifier=classifier), [NAMES[BOTH], f"{NAMES[BOTH]}, artifact 2"]
+    removed = (found.of(names[0]).rows[0], found.of(names[1]).rows[0])
+    DecisionLog(tmp_path / "run").append(Change(BOTH, NAMES[BOTH], removed=removed), "ada")
+    carries = leave_removed(audited, build_artifacts(audited, names, 0.5)).carries
+    assert not carries[0, list(removed)].any() and carries[1, removed[1]]

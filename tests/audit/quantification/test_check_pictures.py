@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tests.audit.quantification.test_quantification import BOTH, NAMES, NOISY, SIDE, TAGS, UNUSED, USED
 
+from klarsicht.audit.data.groups import name_artifact
 from klarsicht.audit.detectors.bank import DETECTORS
 from klarsicht.audit.quantification import check_pictures as check_pictures_module
 from klarsicht.audit.quantification.check_pictures import KnownMeasure, PictureCheck, check_pictures, choose_sign
@@ -118,7 +119,8 @@ def test_what_cannot_be_asked_of_the_predicted_class_is_undecided(uncompared, ta
     picture = CheckedPicture("a.png", "fish", 3, 0.9, (other,), uncompared=uncompared)
     assert picture.undecided == picture.to_json()["undecided"] == undecided
     assert not picture.rests
-    assert ("not compared with the artifact of fish" in picture.describe()) == uncompared
+    which = "every" if target == 3 else "the"  # of its own class the picture is compared with another artifact
+    assert (f"not compared with {which} artifact of fish" in picture.describe()) == uncompared
     assert not replace(picture, artifacts=(replace(other, target=3, rests=True),)).undecided
 
 
@@ -189,7 +191,8 @@ def test_a_broken_file_is_named_and_the_rest_is_checked(checked):
     assert pictures["broken"].why and "not checked" in pictures["broken"].describe()
     assert len(found) == 4 * PICTURES + 1 and NAMES[USED] in found.limits
     told = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert {line["class"] for line in told["pictures"][-1]["artifacts"]} == set(found.known)
+    lines = told["pictures"][-1]["artifacts"]
+    assert {name_artifact(line["class"], line["artifact"]) for line in lines} == set(found.known)
 
 
 def test_a_border_is_compared_with_as_many_images_as_reach_the_level(quantified):
@@ -234,3 +237,12 @@ def test_what_is_not_there_is_an_error(quantified, tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match="no run"):
         check_pictures(tmp_path / "run", [run / "report.html"], classifier=classifier)
+
+
+def test_a_further_artifact_is_told_by_its_number_and_its_class_by_its_logit():
+    second = CarriedArtifact("carton", 4, "texture 32 0.9", 0.01, 1.0, True, drop=2.0, without="boat", number=2)
+    picture = CheckedPicture("a.png", "carton", 4, 0.9, (second,))
+    assert picture.describe().startswith("the same window of carton, artifact 2 (p ")
+    assert "without it the logit of carton changes by -2.00" in picture.describe()
+    (line,) = picture.to_json()["artifacts"]
+    assert (line["class"], line["artifact"]) == ("carton", 2) and "number" not in line

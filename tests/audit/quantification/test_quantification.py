@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from klarsicht.audit.detectors import natural_windows
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification import quantification
+from klarsicht.audit.quantification.further_artifacts import find_further_artifacts
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.report.page import PAGE
 from klarsicht.audit.results import ranking, significance, verdicts
+from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
@@ -443,3 +446,10 @@ def test_a_further_artifact_is_found_by_its_name(done):
     name = f"{NAMES[BOTH]}, artifact 2"
     assert found.of(name) == found.of(NAMES[BOTH]).further[0] == verdicts.read_verdicts(run).of(f"{BOTH}, artifact 2")
     assert [label for label, _ in found.of(NAMES[BOTH]).named_artifacts] == [NAMES[BOTH], name]
+
+
+def test_of_fewer_examined_classes_than_are_compared_none_is_examined_again(done):
+    """Classes with too few images are groups of the run, and no classes to compare with: nothing of it is looked at."""
+    _, _, found = done
+    few = replace(found, verdicts=found.verdicts[: MIN_CLASSES - 1])
+    assert few[0].artifactual and find_further_artifacts(None, None, few, 1) is few

@@ -3,14 +3,16 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from klarsicht.audit.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 from klarsicht.audit.interventions.shared_content import ESTIMATES
 from klarsicht.audit.results import verdicts, words
+from klarsicht.audit.results.detection_rows import name_further_step
 from klarsicht.audit.results.ranking import ClassVerdict
 from klarsicht.audit.results.rows import NO_EFFECT, read_effect
-from klarsicht.audit.results.verdicts import DetectionResult, UseResult, Verdict
+from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict, order_verdicts
 
 USE = UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light")
 FOUND = Verdict(
@@ -68,3 +70,39 @@ def test_words_say_what_was_put_on_and_how_much():
     assert {f"shared {name}" for name in ESTIMATES} <= words.PUT_ON.keys()
     assert words.describe_sign("a detector of another version .5") == "a detector of another version .5"
     assert words.SEEN.keys() <= DETECTORS.keys() | FEW_CLASS_DETECTORS.keys()
+
+
+def test_a_class_is_found_by_its_name_before_the_output_of_another():
+    """Classes that are called by numbers, from 1, of outputs that are counted from 0, whatever their order."""
+    some = [
+        replace(FOUND, name=str(k + 1), target=k, further=(replace(FOUND, name=str(k + 1), target=k),)) for k in (0, 1)
+    ]
+    for order in (some, some[::-1]):
+        found = Quantification(tuple(order), 0.01, 0.05)
+        assert [found.of(name).target for name in ("1", "2", "0")] == [0, 1, 0]
+        assert [found.of(f"{name}, artifact 2").target for name in ("1", "2", "0")] == [0, 1, 0]
+        assert [found.of_target(k).target for k in (0, 1)] == [0, 1] and found.of_target(7) is None
+
+
+def test_a_class_may_be_called_as_a_further_artifact_is():
+    alike = replace(FOUND, name="carton, artifact 2", target=5)
+    for some in ((FOUND, alike), (alike, FOUND)):
+        several = [replace(one, further=(replace(one, n=7),)) for one in some]
+        found = Quantification(tuple(several), 0.01, 0.05)
+        assert found.of("carton, artifact 2").target == 5
+        second, other = found.of("4, artifact 2"), found.of("carton, artifact 2, artifact 2")
+        assert (second.n, second.target) == (7, 4) and (other.n, other.target) == (7, 5)
+
+
+def test_a_class_of_which_a_further_artifact_is_used_comes_first():
+    rare = replace(FOUND, target=9, further=(replace(FOUND, target=9, poisoned=True, used=True),))
+    assert [one.target for one in order_verdicts([FOUND, rare])] == [9, 4]
+    assert rare.verdict == verdicts.PRESENT  # that of its frequent artifact
+    assert ClassVerdict.of(rare).words == verdicts.POISONED != ClassVerdict.of(FOUND).words
+    assert "1 poisoned" in repr(Quantification((rare, FOUND), 0.01, 0.05))
+
+
+def test_a_level_is_the_same_number_in_any_type():
+    """JSON gives a float back whatever was given: the table of the step is found by it."""
+    assert name_further_step([FOUND], np.float64(0.05)) == name_further_step([FOUND], 0.05)
+    assert name_further_step([FOUND], 0.1) != name_further_step([FOUND], 0.05)

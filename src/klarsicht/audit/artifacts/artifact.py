@@ -10,7 +10,7 @@ Detector and place are fitted only on members of the part `fit`; see audit.data.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from klarsicht.audit.artifacts.found_artifact import FoundArtifact, name_folder
 from klarsicht.audit.artifacts.localisation import Localisation
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.samples import Case
-from klarsicht.audit.data import groups, splits
+from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.splits import TRAIN
 from klarsicht.audit.interventions import overlay
@@ -63,6 +63,8 @@ class Artifact:
         planted: the known artifact, if it is one of `audit plant`, or parts of the class's images, which all of them
             carry: it has no members, and all images count as clean.
         number: of the artifact in its class, from 1.
+        of_others: int (k,), rows of the images that carry other artifacts of the class and not this one: they do not
+            carry it and are not clean.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Artifact:
     imitation: Imitation | None = None
     planted: PlantedArtifact | ClassParts | None = None
     number: int = 1
+    of_others: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
 
     @property
     def folder_name(self) -> str:
@@ -111,8 +114,9 @@ class Artifact:
 
     def case(self, audited: AuditedClass) -> Case:
         """Make the case on which corrections of the class are fitted and evaluated."""
-        a = audited
-        return Case(a.corpus, a.classifier, self.target, a.labels, self.part, self.member, ~self.carries, self.planted)
+        a, clean = audited, ~self.carries
+        clean[self.of_others] = False
+        return Case(a.corpus, a.classifier, self.target, a.labels, self.part, self.member, clean, self.planted)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of artifact.json."""
@@ -141,6 +145,8 @@ class Artifact:
             arrays |= self.planted.arrays()
         if isinstance(self.imitation, FrameChange):
             arrays |= self.imitation.arrays()
+        if len(self.of_others):
+            arrays["of_others"] = self.of_others
         content, lines = BytesIO(), BytesIO()
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         parts = [splits.NAMES[part] for part in self.part]
@@ -172,7 +178,8 @@ def load_artifact(folder: Path) -> Artifact:
             planted = ClassParts.from_json(drawn, kept) if "parts" in drawn else PlantedArtifact.from_json(drawn)
         who = facts["class"], facts["target"], facts["origin"]
         number = facts.get("artifact", 1)
-        return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number)
+        others = kept.get("of_others", np.empty(0, np.intp))
+        return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others)
     except InputError:
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
@@ -214,10 +221,10 @@ def build_artifact(
     place, imitation = (None, None) if seen is None else seen.find_insertion(region)
     if place is not None and place.opaque.any():
         carriers = carriers.with_certain(find_showing_rows(audited, place, _some(inside, PLACE_IMAGES, rng)))
-    name = groups.name_artifact(group.name, found.number)
     return Artifact(
-        name, group.target, found.origin, np.sort(members), part, carriers, place, imitation, number=found.number
-    )
+        found.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation,
+        number=found.number, of_others=np.array(found.of_others, np.intp),
+    )  # fmt: skip
 
 
 def make_known_artifact(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from klarsicht.audit.artifacts.audited_class import AuditedClass
+from klarsicht.audit.data.groups import name_artifact
 from klarsicht.ground.arrays import Doubles, Ints
 
 NO_CHANGE = ""  # the change of an image is unknown
@@ -26,6 +27,7 @@ class FoundArtifact:
             empty without windows.
         extent: (height, width) of that window in such shares.
         number: of the artifact in its class, from 1.
+        of_others: rows of the images that carry other artifacts of the class and not this one: they are not clean.
     """
 
     audited: AuditedClass
@@ -35,6 +37,12 @@ class FoundArtifact:
     places: Doubles = field(default_factory=lambda: np.zeros((0, 2)))
     extent: tuple[float, float] = (0.0, 0.0)
     number: int = 1
+    of_others: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The class, and the number of a further artifact."""
+        return name_artifact(self.audited.group.name, self.number)
 
     @property
     def folder_name(self) -> str:

@@ -13,7 +13,7 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts.annotations import read_mask, read_member_list
 from klarsicht.audit.artifacts.artifact import Artifact, build_artifact, deal_images, make_known_artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
-from klarsicht.audit.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.artifacts.found_artifact import NO_CHANGE, FoundArtifact
 from klarsicht.audit.cleaning.exchanged_parts import check_parts, noted_parts
 from klarsicht.audit.data import groups
 from klarsicht.audit.data.groups import Group
@@ -117,19 +117,24 @@ class AuditedRun:
         if by not in (None, *FINDERS):
             raise unknown_name("finder", str(by), FINDERS)
         target, number = groups.find_artifact(name, self.audit.names, self.audit.index)
-        if number > 1:
-            return self.members_of_further(name, target, number)
-        decision = self.decision_on(name) if by is None else None
+        decision = DecisionLog(self.store.path).decisions().get(target) if by is None else None
         if decision is not None and decision.is_legitimate:
             raise UsageError(
                 "the class was decided to be legitimate", got=f"{name}, by {decision.author} on {decision.time[:10]}",
                 rule="what its images share belongs to it",
                 remedy="Decide again in `audit explore`, or name the members: --found-by or --members.",
             )  # fmt: skip
+        if number > 1:
+            if by == CLUSTER:
+                raise UsageError(
+                    "a further artifact of a class has no cluster", got=name, rule="a detector found it",
+                    remedy="Leave out --found-by.",
+                )  # fmt: skip
+            return self.members_of_further(name, target, number)
         if decision is not None and decision.is_artifact and decision.members is not None:
             return self.members_of_decision(decision)
         if by != CLUSTER and verdicts.is_quantified(self.store):
-            verdict = verdicts.read_verdicts(self.store).of(name)
+            verdict = self.verdict_on(name, target)
             if verdict.artifactual or (by == DETECTOR and verdict.shared):
                 return self.members_of_detection(verdict)
         if by == DETECTOR:
@@ -144,15 +149,20 @@ class AuditedRun:
             self.audited_class(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}"
         )
 
-    def decision_on(self, name: str) -> ClassDecision | None:
-        """Return what a person decided on a class; None where nobody did.
+    def name_clearly(self, name: str, target: int, number: int) -> str:
+        """Name an artifact by its class, or by its output where another class has that name: a class may itself be
+        called "carton, artifact 2"."""
+        by_name = groups.find_artifact(name, self.audit.names, self.audit.index)
+        return name if by_name == (target, number) else groups.name_artifact(str(target), number)
+
+    def verdict_on(self, name: str, target: int) -> Verdict:
+        """Return the verdict on a class by its output: a name may be that of one class and the output of another.
 
         Raises:
-            UsageError: the class was not audited.
-            RunDamaged: the records of decisions are damaged.
+            UsageError: the class was not examined.
         """
-        target = groups.find_output(name, self.audit.names, self.audit.index)
-        return DecisionLog(self.store.path).decisions().get(target)
+        quantification = verdicts.read_verdicts(self.store)
+        return quantification.of_target(target) or quantification.of(name)
 
     def members_of_decision(self, decision: ClassDecision) -> FoundArtifact:
         """Return the members as a person left them, with the detector's windows where every member has one.
@@ -168,14 +178,16 @@ class AuditedRun:
                 "the decision names no image of the class", got=decision.name,
                 remedy="Look at it again: `klarsicht audit explore`.",
             )  # fmt: skip
-        found = verdicts.read_verdicts(self.store) if verdicts.is_quantified(self.store) else ()
-        verdict = next((one for one in found if one.target == target), None)
+        quantified = verdicts.is_quantified(self.store)
+        verdict = verdicts.read_verdicts(self.store).of_target(target) if quantified else None
+        further = set().union(*(one.rows for one in verdict.further)) if verdict else set[int]()
+        others = tuple(sorted(further - set(rows.tolist())))
         if verdict is not None and (verdict.artifactual or verdict.shared) and set(rows.tolist()) <= set(verdict.rows):
             detected = self.members_of_detection(verdict)
             kept = np.isin(detected.members, rows)
             places = detected.places[kept] if detected.has_places else detected.places
-            return FoundArtifact(audited, detected.members[kept], origin, detected.change, places, detected.extent)
-        return FoundArtifact(audited, rows, origin)
+            return replace(detected, members=detected.members[kept], origin=origin, places=places, of_others=others)
+        return FoundArtifact(audited, rows, origin, of_others=others)
 
     def members_of_further(self, name: str, target: int, number: int) -> FoundArtifact:
         """Return the members of a further artifact of a class.
@@ -192,13 +204,13 @@ class AuditedRun:
                 "no such artifact", got=name, rule="further artifacts of a class are found by `audit quantify`",
                 remedy="Run `klarsicht audit quantify` first.",
             )  # fmt: skip
-        known = verdicts.read_verdicts(self.store).of(str(target)).named_artifacts
-        if number > len(known):
+        artifacts = self.verdict_on(name, target).named_artifacts
+        if number > len(artifacts):
             raise UsageError(
-                "no such artifact", got=name, rule=f"{len(known) - 1} further artifact(s) of this class were found",
-                remedy=f"Name one: {'; '.join(one for one, _ in known)}.",
+                "no such artifact", got=name, rule=f"{len(artifacts) - 1} further artifact(s) of this class were found",
+                remedy=f"Name one: {'; '.join(one for one, _ in artifacts)}.",
             )  # fmt: skip
-        return self.members_of_detection(known[number - 1][1], number)
+        return self.members_of_detection(artifacts[number - 1][1], number)
 
     def members_of_detection(self, verdict: Verdict, number: int = 1) -> FoundArtifact:
         """Return the members by the detector of a verdict, each with its window.
@@ -209,13 +221,16 @@ class AuditedRun:
         sign, rows = verdict.detection.sign, np.array(verdict.rows)
         origin = f"detector: {sign}"
         audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
-        detections = read_detections(self.store, verdicts.read_verdicts(self.store))
-        for row in detections.get((verdict.target, number), []):
-            places = np.array(row["places"], float).reshape(-1, 2)
+        quantification = verdicts.read_verdicts(self.store)
+        of_class = quantification.of_target(verdict.target)
+        every = set().union(*(one.rows for one in of_class.artifacts)) if of_class else set[int]()
+        others = tuple(sorted(every - set(verdict.rows)))
+        members = FoundArtifact(audited, rows, origin, change_of(sign), number=number, of_others=others)
+        for row in read_detections(self.store, quantification).get((verdict.target, number), []):
             if row["sign"] == sign and row["rows"] == list(verdict.rows):
-                extent = (row["height"], row["width"])
-                return FoundArtifact(audited, rows, origin, change_of(sign), places, extent, number)
-        return FoundArtifact(audited, rows, origin, change_of(sign), number=number)
+                places = np.array(row["places"], float).reshape(-1, 2)
+                return replace(members, places=places, extent=(row["height"], row["width"]))
+        return members
 
     def read_members(self, name: str, members: Path) -> FoundArtifact:
         """Read the members that a person lists.
@@ -291,7 +306,7 @@ class AuditedRun:
         """Build the artifact of a class from members that the audit found or a person lists.
 
         Args:
-            name: the class.
+            name: the class, or a further artifact of it, see `find_members`.
             found_by: see `find_members`.
             members: a text file that lists the members.
             mask: a picture of the place, white where the artifact lies; otherwise the windows of the detector or
@@ -307,7 +322,7 @@ class AuditedRun:
         finding = self.find_members(name, found_by) if members is None else self.read_members(name, members)
         region = None if mask is None else read_mask(mask, finding.audited)
         origin = finding.origin + (", mask" if mask else "")
-        asked = (
-            replace(finding, origin=origin) if mask is None else FoundArtifact(finding.audited, finding.members, origin)
-        )
-        return build_artifact(asked, seed=seed, region=region), finding.audited
+        finding = replace(finding, origin=origin)
+        if mask is not None:  # the place is the mask's
+            finding = replace(finding, change=NO_CHANGE, places=np.zeros((0, 2)), extent=(0.0, 0.0))
+        return build_artifact(finding, seed=seed, region=region), finding.audited

@@ -2,6 +2,7 @@
 
     OUT/plan.json                               what is asked for; other contents of OUT are kept only if it is the same
     OUT/TARGET/                                 artifact and correction of one class, as of clean_model.clean
+    OUT/TARGET-artifact-2/                      those of a further artifact of the class
     OUT/correction.json, erasure.npz, model.pt2 the corrections together
     OUT/certificate.json, certificate.html      effect and harm of each alone and of all together
 
@@ -142,7 +143,11 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
     quantified = verdicts.is_quantified(run.store)
     judged = verdicts.read_verdicts(run.store) if quantified else ()
     poisoned = [
-        name for one in judged if one.name not in legitimate for name, used in one.named_artifacts if used.poisoned
+        run.name_clearly(name, one.target, number)
+        for one in judged
+        if one.name not in legitimate
+        for number, (name, used) in enumerate(one.named_artifacts, 1)
+        if used.poisoned
     ]
     if names := tuple(dict.fromkeys([*poisoned, *sorted(decided)])):
         return names
@@ -236,7 +241,7 @@ def fit_classes(
                 place = folder / one.folder_name
                 known.append((one, read_or_build_artifact(one, place, part, settings)))
             except (InputError, UsageError) as error:
-                refused.append((one.audited.group.name, str(error)))
+                refused.append((one.name, str(error)))
                 why = error
             advance()
         clean = ~np.any([artifact.carries for _, artifact in known], axis=0) if known else np.zeros(0, bool)
@@ -287,7 +292,7 @@ def read_or_fit_correction(
     chosen = clean_model.choose_correction(data, test, settings, COMPOSED, further=False, draw=draw)
     skipped = tuple(one for sample in (data.fit, test.sample) for one in sample.skipped)
     record = clean_model.make_record(run, artifact, settings, chosen, skipped)
-    record |= {"setting": str(chosen.chosen), "use": clean_model.describe_missing_use(run, artifact.name)}
+    record |= {"setting": str(chosen.chosen), "use": clean_model.describe_missing_use(run, artifact)}
     packages.save_correction(place, chosen.correction, record)
     if not isinstance(chosen.correction, LayerCorrection):
         raise TypeError(f"{chosen.chosen.method} gave {type(chosen.correction).__name__}")

@@ -90,9 +90,9 @@ def clean(
 
     Args:
         run: the run folder.
-        name: the class.
+        name: the class, or a further artifact of it: "carton, artifact 2".
         settings: see CleanSettings; by default its defaults.
-        out: the folder of the correction; by default RUN/corrections/TARGET-METHOD.
+        out: the folder of the correction; by default RUN/corrections/TARGET-METHOD, or TARGET-artifact-2-METHOD.
         found_by: a name of audited_run.FINDERS; by default detectors where they called the class artifactual.
         members: a text file of images that carry the artifact, one path or key a line, in place of those found.
         mask: a picture, white where the artifact lies, in place of relevance.
@@ -142,7 +142,7 @@ def clean(
         if settings.method == AUTOMATIC and (why := find_reason_to_refuse(judgement, chosen)):
             chosen = selection.leave_unchanged(trial, make_bounds(settings), why, chosen.tried)
             judgement = replace(judge(trial, case, chosen.correction, settings), refused=judgement)
-        use = "" if artifact.planted else describe_missing_use(audited_run, name)
+        use = "" if artifact.planted else describe_missing_use(audited_run, artifact)
         artifact.save(folder, audited.corpus)
         example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
         record = make_record(audited_run, artifact, settings, chosen, (*skipped, *trial.sample.skipped))
@@ -249,16 +249,16 @@ def find_origin(test: CorrectionTest, case: Case, other: LabelledAnswers | None 
     return recognise_training_images(LabelledAnswers.of(test.plain[fair], test.truth[fair]), names, other)
 
 
-def describe_missing_use(run: AuditedRun, name: str) -> str:
-    """Return the verdict of `audit quantify` on a class, where it was quantified and is not called poisoned; else an
-    empty text."""
+def describe_missing_use(run: AuditedRun, artifact: Artifact) -> str:
+    """Return the verdict of `audit quantify` on an artifact, where its class was quantified and the verdict is not
+    that the model uses it; else an empty text."""
     if not verdicts.is_quantified(run.store):
         return ""
-    try:
-        found = verdicts.read_verdicts(run.store).of(name)
-    except UsageError:  # not examined
+    of_class = verdicts.read_verdicts(run.store).of_target(artifact.target)
+    if of_class is None:  # not examined
         return ""
-    return "" if found.poisoned or found.followed or (found.shared and found.used) else found.verdict
+    verdict = of_class.artifacts[artifact.number - 1]
+    return "" if verdict.poisoned or verdict.followed or (verdict.shared and verdict.used) else verdict.verdict
 
 
 def judgement_json(judgement: Judgement, shown: int) -> dict[str, Any]:

@@ -97,9 +97,12 @@ def build_artifacts(
 
 
 def leave_removed(run: AuditedRun, found: DataArtifacts) -> DataArtifacts:
-    """Return the artifacts without those carriers that a person removed from the members."""
+    """Return the artifacts without those carriers that a person removed from the members: of a class with several,
+    those of the first, which a decision is about."""
     decisions = DecisionLog(run.store.path).decisions()
-    removed = [decisions[one.target].removed if one.target in decisions else () for one in found.artifacts]
+    removed = [
+        decisions[one.target].removed if one.target in decisions and one.number == 1 else () for one in found.artifacts
+    ]
     return replace(found, removed=tuple(removed))
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from klarsicht.audit.data.groups import name_artifact
 from klarsicht.audit.data.pictures import make_image
 from klarsicht.audit.detectors.bank import DETECTORS, TailDetector, change_of
 from klarsicht.audit.detectors.detection import ImageStack
@@ -134,6 +135,7 @@ class Comparison:
     Attributes:
         sign: the detection that it is compared by, see `choose_sign`.
         clean, carriers: float (n,) and (m,).
+        number: of the artifact in its class, from 1.
     """
 
     verdict: Verdict
@@ -141,6 +143,7 @@ class Comparison:
     artifact: KnownArtifact
     clean: Doubles
     carriers: Doubles
+    number: int = 1
 
     def p_clean(self, score: float) -> float:
         """Compute the p-value of a score among clean images."""
@@ -171,16 +174,17 @@ class PictureCheck:
     area: SeenArea | None = None
 
     @cached_property
-    def comparisons(self) -> dict[str, Comparison | None]:
-        """Each artifact by its name, ready to be compared with single images; None where it cannot be."""
+    def comparisons(self) -> dict[tuple[int, int], Comparison | None]:
+        """Each artifact by output and number in its class, ready to be compared with single images; None where it
+        cannot be."""
         clean = self.work.input_images(self.clean_rows)
         detections = read_detections(self.work.store, verdicts.read_verdicts(self.work.store))
-        made: dict[str, Comparison | None] = {}
+        made: dict[tuple[int, int], Comparison | None] = {}
         for verdict in track(self.verdicts, len(self.verdicts), "known artifacts"):
             before: tuple[int, ...] = ()
-            for number, (name, one) in enumerate(verdict.named_artifacts, 1):
-                rows = detections.get((one.target, number), [])
-                made[name] = self.make_comparison(replace(one, name=name), rows, before, clean)
+            for number, one in enumerate(verdict.artifacts, 1):
+                which = one.target, number
+                made[which] = self.make_comparison(one, number, detections.get(which, []), before, clean)
                 before += one.rows
         return made
 
@@ -192,13 +196,14 @@ class PictureCheck:
     @property
     def unknown(self) -> tuple[str, ...]:
         """Artifacts that single images cannot be compared with: known by what a group shares."""
-        return tuple(name for name, one in self.comparisons.items() if one is None)
+        names = {verdict.target: verdict.name for verdict in self.verdicts}
+        lacking = (which for which, one in self.comparisons.items() if one is None)
+        return tuple(name_artifact(names[target], number) for target, number in lacking)
 
     @cached_property
     def unknown_targets(self) -> frozenset[int]:
         """Outputs of the classes with such an artifact."""
-        unknown = set(self.unknown)
-        return frozenset(v.target for v in self.verdicts if unknown & {name for name, _ in v.named_artifacts})
+        return frozenset(target for (target, _), one in self.comparisons.items() if one is None)
 
     @cached_property
     def carrying(self) -> Rows:
@@ -213,12 +218,13 @@ class PictureCheck:
         return np.sort(generator(self.work.settings.seed, "clean images").permutation(rows)[:CLEAN_IMAGES])
 
     def make_comparison(
-        self, verdict: Verdict, rows: Sequence[SignRow], before: Sequence[int], clean: Pixels
+        self, verdict: Verdict, which: int, rows: Sequence[SignRow], before: Sequence[int], clean: Pixels
     ) -> Comparison | None:
         """Compare clean images (n, H, W, C) with the artifact of a verdict; None where a group shares it without a
         window or a measure.
 
         Args:
+            which: number of the artifact in its class, from 1.
             rows: detections of the class, or of what is left of it.
             before: rows of the run that carry the artifacts of the class before this one.
         """
@@ -237,7 +243,8 @@ class PictureCheck:
             artifact = KnownMeasure(detector, (top, bottom, left, right) if border else None)
         else:
             artifact = KnownWindow(CarrierTemplate.of(examples))
-        return Comparison(verdict, sign["sign"], artifact, artifact.scores(clean), artifact.scores(examples.carriers))
+        scores = artifact.scores(clean), artifact.scores(examples.carriers)
+        return Comparison(verdict, sign["sign"], artifact, *scores, which)
 
     def check(self, path: str, predict: Predict) -> CheckedPicture:
         """Compare a picture with every known artifact, and take out those that it carries.
@@ -270,7 +277,7 @@ class PictureCheck:
         p = min(1.0, with_known.p_clean(score) * len(self.known))
         like = with_known.likeness(score)
         carried = p <= self.level and like >= LEAST_LIKE
-        told = CarriedArtifact(verdict.name, target, with_known.sign, p, like, carried)
+        told = CarriedArtifact(verdict.name, target, with_known.sign, p, like, carried, number=with_known.number)
         if not told.carried:
             return told
         told = replace(told, place=known.place(image))
@@ -362,5 +369,5 @@ def check_pictures(
         check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
         with predictor(work) as predict:
             told = tuple(check_one(check, path, predict) for path in track(files, len(files), "pictures"))
-        known = tuple(one.verdict.name for one in check.known)
+        known = tuple(name_artifact(one.verdict.name, one.number) for one in check.known)
         return CheckedPictures(told, known, check.unknown, level, len(check.clean_rows))

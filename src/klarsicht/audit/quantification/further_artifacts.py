@@ -34,7 +34,7 @@ from klarsicht.audit.results.rows import (
     read_effect,
 )
 from klarsicht.audit.results.significance import MIN_CLASSES, common_detections, select_detections
-from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.verdicts import Quantification, Verdict, order_verdicts
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.audit.steps.step_units import run_step
@@ -158,10 +158,10 @@ class FurtherUnits:
 def find_further_artifacts(audit: Audit, work: DetectionUnits, first: Quantification, workers: int) -> Quantification:
     """Add to each called class the verdicts on its further artifacts, of which there are MOST_FURTHER at most.
 
-    Fewer than MIN_CLASSES classes are judged by other tests, and have no further ones.
+    Fewer than MIN_CLASSES examined classes are judged by other tests, and have no further ones.
     """
     called = list_called(first)
-    if not called or len(work.groups) < MIN_CLASSES:
+    if not called or len(first) < MIN_CLASSES:
         return first
     units = FurtherUnits(work, called, first.level)
     if not work.store.is_finished(units.step):
@@ -170,4 +170,4 @@ def find_further_artifacts(audit: Audit, work: DetectionUnits, first: Quantifica
     run_step(audit, work.store, units, units.step, partition(len(called), 1), workers, "further artifacts")
     audit.sharing.once(f"{units.step}.kept", lambda: work.store.forget_unfinished((FURTHER_STEPS,)))
     further = units.verdicts()
-    return replace(first, verdicts=tuple(replace(one, further=further.get(one.target, ())) for one in first))
+    return replace(first, verdicts=order_verdicts([replace(one, further=further.get(one.target, ())) for one in first]))

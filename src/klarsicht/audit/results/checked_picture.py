@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from klarsicht.audit.data.groups import name_artifact
 from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.results.words import describe_sign, format_p
@@ -32,6 +33,7 @@ class CarriedArtifact:
         p_drop: p-value of that fall among those when as much is taken out elsewhere; None likewise.
         without: class predicted without the artifact; None likewise.
         rests: whether the level falls by FLOOR at least, and p_drop is at most the level.
+        number: of the artifact in its class, from 1; JSON calls it `artifact`.
     """
 
     name: str
@@ -45,6 +47,12 @@ class CarriedArtifact:
     p_drop: float | None = None
     without: str | None = None
     rests: bool = False
+    number: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        flat = asdict(self)
+        name, number = flat.pop("name"), flat.pop("number")
+        return {"class": name, **flat, "artifact": number}
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class CheckedPicture:
         why: why it could not be checked; empty where it was.
         shown: share of the picture that the model's transform leaves of it; 1 where it is not known.
         filled: share of what the model is shown that the picture fills, the rest being padding; 1 likewise.
-        uncompared: whether the predicted class has a known artifact that one picture cannot be compared with.
+        uncompared: whether the predicted class has a known artifact, the only one or not, that one picture cannot be
+            compared with.
     """
 
     path: str
@@ -100,8 +109,9 @@ class CheckedPicture:
         if self.why:
             return f"not checked: {self.why}"
         sentences = [_describe(one) for one in self.carried] or ["no known artifact"]
+        own = any(one.target == self.target for one in self.artifacts)
         if self.uncompared:
-            sentences.append(f"not compared with the artifact of {self.predicted}")
+            sentences.append(f"not compared with {'every' if own else 'the'} artifact of {self.predicted}")
         if self.shown < LITTLE:
             sentences.append(f"only {self.shown:.1%} of the picture is shown to the model")
         if self.filled < LITTLE:
@@ -109,15 +119,12 @@ class CheckedPicture:
         return "; ".join(sentences)
 
     def to_json(self) -> dict[str, Any]:
-        artifacts = [{"class": one.name} | asdict(one) for one in self.artifacts]
-        for one in artifacts:
-            del one["name"]
         flat = {
             name: getattr(self, name)
             for name in ("path", "predicted", "target", "probability", "why", "shown", "filled", "uncompared")
         }
         said = {name: getattr(self, name) for name in ("rests", "undecided", "changes")}
-        return flat | said | {"artifacts": artifacts, "verdict": self.describe()}
+        return flat | said | {"artifacts": [one.to_json() for one in self.artifacts], "verdict": self.describe()}
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,8 @@ class CheckedPictures:
 
     Attributes:
         pictures: in the order that was asked for.
-        known: classes with an artifact that pictures were compared with.
-        unknown: classes whose artifact is what a group shares; one picture cannot be compared with it.
+        known: artifacts that pictures were compared with, by their class: "carton", or "carton, artifact 2".
+        unknown: artifacts, likewise, that are what a group shares; one picture cannot be compared with it.
         level: of p.
         clean: images of the run that a picture is compared with.
     """
@@ -186,7 +193,7 @@ class CheckedPictures:
 
 
 def _describe(one: CarriedArtifact) -> str:
-    sentence = f"{describe_sign(one.sign)} of {one.name} (p {format_p(one.p)})"
+    sentence = f"{describe_sign(one.sign)} of {name_artifact(one.name, one.number)} (p {format_p(one.p)})"
     if one.drop is None:
         return f"{sentence}, {NO_WAY_OUT}"
     effect = f"without it the logit of {one.name} changes by {-one.drop:+.2f}, and {one.without} is predicted"

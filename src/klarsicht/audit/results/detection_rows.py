@@ -21,7 +21,10 @@ def list_called(found: Iterable[Verdict]) -> tuple[Verdict, ...]:
 def name_further_step(called: Iterable[Verdict], level: float) -> str:
     """Name the step, and its table, that examines called classes without the members of their first artifacts: another
     one where other members are left out, or at another level."""
-    asked = level, [(verdict.target, verdict.rows) for verdict in called]
+    asked = (
+        float(level),
+        [(verdict.target, verdict.rows) for verdict in called],
+    )  # a number of numpy is written otherwise
     return FURTHER_STEPS + hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
 
 

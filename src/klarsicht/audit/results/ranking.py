@@ -83,7 +83,7 @@ class ClassVerdict:
     """Verdict of the quantification on a class, as far as a ranking needs it.
 
     Attributes:
-        artifactual, poisoned, q: the two claims, and the false-discovery rate.
+        artifactual, poisoned, q: the two claims, the latter of any artifact of the class, and the false-discovery rate.
         low, flips_low: lower ends of the 95 % intervals of the logit that the artifact adds on images of other classes,
             and of the share of them that it turns into this class.
         matters: whether either of the two clears its floor, see audit.results.verdicts.
@@ -104,7 +104,7 @@ class ClassVerdict:
     def of(cls, verdict: Verdict) -> ClassVerdict:
         return cls(
             artifactual=verdict.artifactual,
-            poisoned=verdict.poisoned,
+            poisoned=verdict.has_used_artifact,
             q=verdict.detection.q,
             low=verdict.use.low,
             flips_low=verdict.use.flips_low,

@@ -146,9 +146,10 @@ class Sufficiency:
         Raises:
             UsageError: the class was not examined; the message lists near matches.
         """
-        for profile in self.profiles:
-            if name in (profile.name, str(profile.target)):
-                return profile
+        for field in ("name", "target"):  # a class may be called as another's output
+            for profile in self.profiles:
+                if name == str(getattr(profile, field)):
+                    return profile
         raise unknown_name("class in these profiles", name, [one.name for one in self.profiles])
 
     @property

@@ -200,6 +200,11 @@ class Verdict:
         return tuple((name_artifact(self.name, i), one) for i, one in enumerate(self.artifacts, 1))
 
     @property
+    def has_used_artifact(self) -> bool:
+        """Whether the model uses any artifact of the class: a rare one may be used, and the frequent one not."""
+        return any(one.poisoned for one in self.artifacts)
+
+    @property
     def needs_review(self) -> bool:
         """Whether a person should look at the class."""
         return self.artifactual or self.shared or self.followed
@@ -258,7 +263,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Quantification:
-    """Verdicts on all classes: poisoned ones first, then artifactual ones, then by p.
+    """Verdicts on all classes: those of which the model uses an artifact first, then artifactual ones, then by p.
 
     Attributes:
         verdicts: in this order.
@@ -310,11 +315,19 @@ class Quantification:
         Raises:
             UsageError: the class was not examined; the message lists near matches.
         """
+        by_name = {v.name: v for v in self.verdicts}
+        by_name = {name: one for v in self.verdicts for name, one in v.named_artifacts} | by_name
+        if name in by_name:  # a class may be called as another's output, or as another's further artifact
+            return by_name[name]
         for verdict in self.verdicts:
             for i, one in enumerate(verdict.artifacts, 1):
-                if name in (name_artifact(verdict.name, i), name_artifact(str(verdict.target), i)):
+                if name == name_artifact(str(verdict.target), i):
                     return one
         raise unknown_name("class in this quantification", name, [v.name for v in self.verdicts])
+
+    def of_target(self, target: int) -> Verdict | None:
+        """Return the verdict on the class of an output; None where it was not examined."""
+        return next((verdict for verdict in self.verdicts if verdict.target == target), None)
 
     def to_table(self) -> pa.Table:
         """Return one row for each class; `further` is the number of its further artifacts."""
@@ -332,7 +345,7 @@ class Quantification:
         return self.to_table().to_pandas()
 
     def __repr__(self) -> str:
-        poisoned, artifactual = sum(v.poisoned for v in self), sum(v.artifactual for v in self)
+        poisoned, artifactual = sum(v.has_used_artifact for v in self), sum(v.artifactual for v in self)
         return (
             f"Quantification({len(self)} classes, {artifactual} artifactual, {poisoned} poisoned, level {self.level:g})"
         )
@@ -407,12 +420,12 @@ def clears_floor(low: float, flips_low: float) -> bool:
 
 
 def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """Sort verdicts: poisoned, artifactual, followed, then by p."""
+    """Sort verdicts: classes of which the model uses an artifact, artifactual ones, followed ones, then by p."""
     return tuple(
         sorted(
             verdicts,
             key=lambda v: (
-                not v.poisoned,
+                not v.has_used_artifact,
                 not v.artifactual,
                 not v.followed,
                 v.detection.extended,
