@@ -113,7 +113,7 @@ def test_members_of_a_further_artifact_carry_it(tmp_path):
     names = {one["id"]: one["name"] for one in found["categories"]}
     told = [(names[one["category_id"]], one["image_id"], one["whole"]) for one in found["annotations"]]
     expected = [("tagged", row, False) for row in range(CARRIERS)]
-    assert told == expected + [("tagged, artifact 2", row, True) for row in rare]
+    assert told == expected + [("tagged (artifact 2)", row, True) for row in rare]
     assert {one["class"] for one in found["annotations"]} == {"tagged"}
     DecisionLog(store.path).append(Change(0, "tagged", "legitimate"), "ada")
     lines = parquet.read_table(

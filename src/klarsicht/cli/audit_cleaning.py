@@ -42,7 +42,7 @@ def clean(
     name: Annotated[
         list[str] | None,
         typer.Option(
-            "--class", help='Relieved of its artifact, or of a further one: "carton, artifact 2". [all poisoned]'
+            "--class", help='Relieved of its artifact, or of a further one: "carton (artifact 2)". [all poisoned]'
         ),
     ] = None,
     method: Annotated[str | None, option(CleanSettings, "method")] = None,

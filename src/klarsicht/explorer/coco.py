@@ -45,7 +45,7 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
         members = [(name, run.carrier_status(target), _masks_in_files(run, target, source))]
         for number, rows in enumerate(run.further_members(target), 2):
             sizes = ((row, size, None) for row, size in _sizes_of_files(run, rows))
-            members.append((f"{run.line(target).name}, artifact {number}", CARRIES, sizes))
+            members.append((f"{run.line(target).name} (artifact {number})", CARRIES, sizes))
         for label, carries, files in members:
             category = categories.setdefault(label, len(categories) + 1)
             for row, size, known in files:

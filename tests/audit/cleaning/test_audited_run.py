@@ -156,15 +156,15 @@ def test_a_further_artifact_is_found_by_its_name(quantified):
     run, classifier, found = quantified
     audited = AuditedRun.of(run, classifier=classifier)
     (further,) = found.of(NAMES[BOTH]).further
-    second = audited.find_members(f"{NAMES[BOTH]}, artifact 2")
+    second = audited.find_members(f"{NAMES[BOTH]} (artifact 2)")
     assert second.members.tolist() == list(further.rows) and further.detection.sign in second.origin
     assert (second.folder_name, audited.find_members(NAMES[BOTH]).folder_name) == (f"{BOTH}-artifact-2", str(BOTH))
     made = artifact.build_artifact(second)
-    assert (made.name, made.folder_name) == (f"{NAMES[BOTH]}, artifact 2", second.folder_name)
-    with pytest.raises(UsageError, match=f"no such artifact.*Name one: {NAMES[BOTH]}; {NAMES[BOTH]}, artifact 2"):
-        audited.find_members(f"{NAMES[BOTH]}, artifact 3")
+    assert (made.name, made.folder_name) == (f"{NAMES[BOTH]} (artifact 2)", second.folder_name)
+    with pytest.raises(UsageError, match=rf"no such artifact.*Name one: {NAMES[BOTH]}; {NAMES[BOTH]} \(artifact 2\)"):
+        audited.find_members(f"{NAMES[BOTH]} (artifact 3)")
     with pytest.raises(UsageError, match="unknown class"):
-        audited.find_members("moon, artifact 2")
+        audited.find_members("moon (artifact 2)")
 
 
 def test_every_artifact_that_the_model_uses_is_cleaned_without_a_class(quantified, tmp_path):
@@ -177,7 +177,7 @@ def test_every_artifact_that_the_model_uses_is_cleaned_without_a_class(quantifie
     told = replace(found, verdicts=tuple(used if one.target == BOTH else one for one in found))
     audited.store.write_json(verdicts.VERDICTS_FILE, told.to_json())
     names = clean_classes.find_classes_to_clean(audited)
-    assert set(names) == {NAMES[USED], NAMES[BOTH], f"{NAMES[BOTH]}, artifact 2"}
+    assert set(names) == {NAMES[USED], NAMES[BOTH], f"{NAMES[BOTH]} (artifact 2)"}
     taken, left_out = clean_classes.find_all_members(audited, names, None)
     assert len(taken) == 3 and not left_out
 
@@ -189,7 +189,7 @@ def test_what_carries_another_artifact_of_the_class_is_not_clean(quantified, tmp
     first, second = (list(one.rows) for one in found.of(NAMES[BOTH]).artifacts)
     mask = tmp_path / "mask.png"
     Image.fromarray(np.pad(np.full((5, 5), 255, np.uint8), (0, 27))).save(mask)
-    for name, number, mine, others in ((NAMES[BOTH], 1, first, second), (f"{BOTH}, artifact 2", 2, second, first)):
+    for name, number, mine, others in ((NAMES[BOTH], 1, first, second), (f"{BOTH} (artifact 2)", 2, second, first)):
         for region in (None, mask):
             made, of_class = audited.build_artifact(name, mask=region)
             assert (made.number, made.members.tolist(), made.of_others.tolist()) == (number, mine, others)
@@ -205,7 +205,7 @@ def test_what_carries_another_artifact_of_the_class_is_not_clean(quantified, tmp
 def test_a_further_artifact_heeds_the_decision_on_its_class_and_the_finder(quantified, tmp_path):
     run, classifier, _ = quantified
     shutil.copytree(run, tmp_path / "run")
-    audited, name = AuditedRun.of(tmp_path / "run", classifier=classifier), f"{NAMES[BOTH]}, artifact 2"
+    audited, name = AuditedRun.of(tmp_path / "run", classifier=classifier), f"{NAMES[BOTH]} (artifact 2)"
     with pytest.raises(UsageError, match="a further artifact of a class has no cluster"):
         audited.find_members(name, "cluster")
     DecisionLog(tmp_path / "run").append(Change(BOTH, NAMES[BOTH], "legitimate"), "ada")
@@ -215,19 +215,22 @@ def test_a_further_artifact_heeds_the_decision_on_its_class_and_the_finder(quant
 
 
 def test_an_artifact_is_named_by_its_output_where_a_class_has_its_name():
-    audit = SimpleNamespace(names=("carton", "carton, artifact 2"), index={})
+    audit = SimpleNamespace(names=("carton", "carton (artifact 2)"), index={})
     run = AuditedRun(None, audit)
-    assert run.name_clearly("carton, artifact 2", 0, 2) == "0, artifact 2"
-    assert run.name_clearly("carton, artifact 2", 1, 1) == "carton, artifact 2"
-    assert run.name_clearly("carton, artifact 2, artifact 2", 1, 2) == "carton, artifact 2, artifact 2"
-    for name, found in (("0, artifact 2", (0, 2)), ("carton, artifact 2", (1, 1)), ("carton, artifact 3", (0, 3))):
+    assert run.name_clearly("carton (artifact 2)", 0, 2) == "0 (artifact 2)"
+    assert run.name_clearly("carton (artifact 2)", 1, 1) == "carton (artifact 2)"
+    assert run.name_clearly("carton (artifact 2) (artifact 2)", 1, 2) == "carton (artifact 2) (artifact 2)"
+    for name, found in (("0 (artifact 2)", (0, 2)), ("carton (artifact 2)", (1, 1)), ("carton (artifact 3)", (0, 3))):
         assert groups.find_artifact(name, audit.names, audit.index) == found
 
 
 def test_images_taken_out_of_the_first_artifact_may_carry_a_further_one(quantified, tmp_path):
     run, classifier, found = quantified
     shutil.copytree(run, tmp_path / "run")
-    audited, names = AuditedRun.of(tmp_path / "run", classifier=classifier), [NAMES[BOTH], f"{NAMES[BOTH]}, artifact 2"]
+    audited, names = (
+        AuditedRun.of(tmp_path / "run", classifier=classifier),
+        [NAMES[BOTH], f"{NAMES[BOTH]} (artifact 2)"],
+    )
     removed = (found.of(names[0]).rows[0], found.of(names[1]).rows[0])
     DecisionLog(tmp_path / "run").append(Change(BOTH, NAMES[BOTH], removed=removed), "ada")
     carries = leave_removed(audited, build_artifacts(audited, names, 0.5)).carries

@@ -99,7 +99,7 @@ def test_noise_is_unlike_clean_images_and_carries_no_tag(checked):
 
 def test_a_class_known_by_what_a_group_shares_is_named(checked):
     found = checked[2]
-    both = [NAMES[BOTH], f"{NAMES[BOTH]}, artifact 2"]
+    both = [NAMES[BOTH], f"{NAMES[BOTH]} (artifact 2)"]
     assert set(found.known) | set(found.unknown) == {NAMES[USED], NAMES[UNUSED], NAMES[NOISY], *both}
     some = CheckedPictures((), found.known[:2], found.known[2:], 0.05, 500)
     assert all(name in some.limits for name in found.known) and "group shares" in some.limits
@@ -242,7 +242,7 @@ def test_what_is_not_there_is_an_error(quantified, tmp_path):
 def test_a_further_artifact_is_told_by_its_number_and_its_class_by_its_logit():
     second = CarriedArtifact("carton", 4, "texture 32 0.9", 0.01, 1.0, True, drop=2.0, without="boat", number=2)
     picture = CheckedPicture("a.png", "carton", 4, 0.9, (second,))
-    assert picture.describe().startswith("the same window of carton, artifact 2 (p ")
+    assert picture.describe().startswith("the same window of carton (artifact 2) (p ")
     assert "without it the logit of carton changes by -2.00" in picture.describe()
     (line,) = picture.to_json()["artifacts"]
     assert (line["class"], line["artifact"]) == ("carton", 2) and "number" not in line

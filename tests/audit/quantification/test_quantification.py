@@ -235,7 +235,7 @@ def test_each_of_two_artifacts_of_a_class_is_named(done):
         planted.remove(true)
         assert 2 * len(numbers & true) / (len(numbers) + len(true)) > 0.8, sorted(numbers)
     assert not set(first.rows) & set(further[0].rows) and further[0].n == first.n
-    assert f"{NAMES[BOTH]}, artifact 2" in (run / PAGE).read_text()
+    assert f"{NAMES[BOTH]} (artifact 2)" in (run / PAGE).read_text()
 
 
 def test_a_class_of_one_artifact_has_no_further_one(done):
@@ -443,8 +443,8 @@ def test_the_page_lists_every_class_and_all_members_and_runs_its_own_script_alon
 
 def test_a_further_artifact_is_found_by_its_name(done):
     run, _, found = done
-    name = f"{NAMES[BOTH]}, artifact 2"
-    assert found.of(name) == found.of(NAMES[BOTH]).further[0] == verdicts.read_verdicts(run).of(f"{BOTH}, artifact 2")
+    name = f"{NAMES[BOTH]} (artifact 2)"
+    assert found.of(name) == found.of(NAMES[BOTH]).further[0] == verdicts.read_verdicts(run).of(f"{BOTH} (artifact 2)")
     assert [label for label, _ in found.of(NAMES[BOTH]).named_artifacts] == [NAMES[BOTH], name]
 
 

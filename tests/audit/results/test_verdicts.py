@@ -80,17 +80,17 @@ def test_a_class_is_found_by_its_name_before_the_output_of_another():
     for order in (some, some[::-1]):
         found = Quantification(tuple(order), 0.01, 0.05)
         assert [found.of(name).target for name in ("1", "2", "0")] == [0, 1, 0]
-        assert [found.of(f"{name}, artifact 2").target for name in ("1", "2", "0")] == [0, 1, 0]
+        assert [found.of(f"{name} (artifact 2)").target for name in ("1", "2", "0")] == [0, 1, 0]
         assert [found.of_target(k).target for k in (0, 1)] == [0, 1] and found.of_target(7) is None
 
 
 def test_a_class_may_be_called_as_a_further_artifact_is():
-    alike = replace(FOUND, name="carton, artifact 2", target=5)
+    alike = replace(FOUND, name="carton (artifact 2)", target=5)
     for some in ((FOUND, alike), (alike, FOUND)):
         several = [replace(one, further=(replace(one, n=7),)) for one in some]
         found = Quantification(tuple(several), 0.01, 0.05)
-        assert found.of("carton, artifact 2").target == 5
-        second, other = found.of("4, artifact 2"), found.of("carton, artifact 2, artifact 2")
+        assert found.of("carton (artifact 2)").target == 5
+        second, other = found.of("4 (artifact 2)"), found.of("carton (artifact 2) (artifact 2)")
         assert (second.n, second.target) == (7, 4) and (other.n, other.target) == (7, 5)
 
 

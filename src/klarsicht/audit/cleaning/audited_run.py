@@ -105,7 +105,7 @@ class AuditedRun:
         detector, or the suspect cluster.
 
         Args:
-            name: the class, or a further artifact of it: "carton, artifact 2".
+            name: the class, or a further artifact of it: "carton (artifact 2)".
             by: a name of FINDERS; by default the decision of a person, else the detector where `audit quantify` called
                 the class artifactual by one. Where classes are too few for such a verdict, shared windows count as an
                 artifact only if a person says so: DETECTOR.
@@ -151,7 +151,7 @@ class AuditedRun:
 
     def name_clearly(self, name: str, target: int, number: int) -> str:
         """Name an artifact by its class, or by its output where another class has that name: a class may itself be
-        called "carton, artifact 2"."""
+        called "carton (artifact 2)"."""
         by_name = groups.find_artifact(name, self.audit.names, self.audit.index)
         return name if by_name == (target, number) else groups.name_artifact(str(target), number)
 

@@ -90,7 +90,7 @@ def clean(
 
     Args:
         run: the run folder.
-        name: the class, or a further artifact of it: "carton, artifact 2".
+        name: the class, or a further artifact of it: "carton (artifact 2)".
         settings: see CleanSettings; by default its defaults.
         out: the folder of the correction; by default RUN/corrections/TARGET-METHOD, or TARGET-artifact-2-METHOD.
         found_by: a name of audited_run.FINDERS; by default detectors where they called the class artifactual.

@@ -69,7 +69,7 @@ def group_for_screening(targets: Sequence[int], names: Sequence[str], usable: ND
     return [Group(names[c], int(c), rows) for c in targets]
 
 
-FURTHER_ARTIFACT = re.compile(r"(.+), artifact ([2-9])")
+FURTHER_ARTIFACT = re.compile(r"(.+) \(artifact ([2-9])\)")
 
 
 def find_output(name: str, names: Sequence[str], index: Mapping[str, int]) -> int:
@@ -88,8 +88,8 @@ def find_output(name: str, names: Sequence[str], index: Mapping[str, int]) -> in
 
 
 def name_artifact(name: str, number: int) -> str:
-    """Name an artifact by its class, and a further one by its number in the class too: "carton, artifact 2"."""
-    return name if number == 1 else f"{name}, artifact {number}"
+    """Name an artifact by its class, and a further one by its number in the class too: "carton (artifact 2)"."""
+    return name if number == 1 else f"{name} (artifact {number})"
 
 
 def find_artifact(name: str, names: Sequence[str], index: Mapping[str, int]) -> tuple[int, int]:

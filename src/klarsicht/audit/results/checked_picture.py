@@ -133,7 +133,7 @@ class CheckedPictures:
 
     Attributes:
         pictures: in the order that was asked for.
-        known: artifacts that pictures were compared with, by their class: "carton", or "carton, artifact 2".
+        known: artifacts that pictures were compared with, by their class: "carton", or "carton (artifact 2)".
         unknown: artifacts, likewise, that are what a group shares; one picture cannot be compared with it.
         level: of p.
         clean: images of the run that a picture is compared with.

@@ -310,7 +310,7 @@ class Quantification:
         return self.verdicts[position]
 
     def of(self, name: str) -> Verdict:
-        """Return the verdict on a class, by name or output, or on a further artifact of one: "carton, artifact 2".
+        """Return the verdict on a class, by name or output, or on a further artifact of one: "carton (artifact 2)".
 
         Raises:
             UsageError: the class was not examined; the message lists near matches.
