@@ -13,7 +13,7 @@ from klarsicht.audit.corrections.clarc import Gate, channel_features
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.outcomes import CorrectionTest
 from klarsicht.audit.corrections.restoration import (
-    FALSE_ALARMS,
+    CARRIER_FALSE_ALARMS,
     RIDGE_OF_SCORES,
     LayerRows,
     feature_axes,
@@ -66,7 +66,7 @@ def test_recognised_images_get_their_answers_back_and_others_keep_theirs_to_the_
     net, under = classifier(), put(images)
     plain, marked = (compute_logits(net, some) for some in (images, under))
     after, restored = (compute_logits(net, some, made) for some in (images, under))
-    assert (after == plain).all(1).mean() > 1 - 3 * FALSE_ALARMS
+    assert (after == plain).all(1).mean() > 1 - 3 * CARRIER_FALSE_ALARMS
     known = (restored != marked).any(1)
     assert known.mean() > 0.9
     np.testing.assert_allclose(restored[known], plain[known], atol=0.1)
@@ -88,7 +88,7 @@ def test_more_strength_recognises_more_and_the_threshold_is_that_of_the_scores()
     biases = [one.gate.bias for one in made]
     assert biases == sorted(biases)
     known = data.restorations["last"]
-    share = FALSE_ALARMS * 20
+    share = CARRIER_FALSE_ALARMS * 20
     expected = max(np.quantile(known.scores, 1 - share), np.quantile(known.scores[known.own], 1 - 2 * share))
     assert -biases[2] == pytest.approx(expected)
     opened = [float(one.gate(torch.stack(images).flatten(2).movedim(1, 2)).mean()) for one in made]

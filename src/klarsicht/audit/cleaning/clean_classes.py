@@ -142,14 +142,14 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
     legitimate = {decision.name for decision in decisions.values() if decision.is_legitimate}
     quantified = verdicts.is_quantified(run.store)
     judged = verdicts.read_verdicts(run.store) if quantified else ()
-    poisoned = [
-        run.name_clearly(name, one.target, number)
+    poisoned = {
+        run.name_clearly(name, one.target, number): one.name
         for one in judged
-        if one.name not in legitimate
         for number, (name, used) in enumerate(one.named_artifacts, 1)
         if used.poisoned
-    ]
-    if names := tuple(dict.fromkeys([*poisoned, *sorted(decided)])):
+    }
+    left = [name for name, of_class in poisoned.items() if of_class not in legitimate]
+    if names := tuple(dict.fromkeys([*left, *sorted(decided)])):
         return names
     if not quantified:
         raise UsageError(

@@ -31,7 +31,7 @@ from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.numerics.erasure import Eraser
 
 LAYERS: Final = 6  # blocks or convolutions that are tried
-LEAST_VARIANCE: Final = 1e-9  # of an axis over the positions of an image, by which correlations are divided
+LEAST_AXIS_VARIANCE: Final = 1e-9  # of an axis over the positions of an image, by which correlations are divided
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def channel_features(a: Tensor, axes: Tensor) -> Tensor:
     mean = along.mean(1)
     centred = along - mean[:, None]
     covariance = centred.transpose(1, 2) @ centred / a.shape[1]
-    deviation = covariance.diagonal(dim1=1, dim2=2).clamp_min(LEAST_VARIANCE).sqrt()
+    deviation = covariance.diagonal(dim1=1, dim2=2).clamp_min(LEAST_AXIS_VARIANCE).sqrt()
     correlation = covariance / (deviation[:, :, None] * deviation[:, None])
     rows, columns = torch.triu_indices(axes.shape[1], axes.shape[1], 1, device=a.device)
     return torch.cat([mean, along.amax(1) - mean, correlation[:, rows, columns]], 1)

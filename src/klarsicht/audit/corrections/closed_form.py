@@ -31,7 +31,7 @@ from klarsicht.audit.corrections.feature_inpainting import (
     fit_inpainting,
 )
 from klarsicht.audit.corrections.restoration import (
-    FALSE_ALARMS,
+    CARRIER_FALSE_ALARMS,
     Restoration,
     feature_axes,
     fit_restoration,
@@ -418,8 +418,8 @@ def reactive_class(data: FittingData, setting: CorrectionParameters) -> WhenPred
 
 
 def restore(data: FittingData, setting: CorrectionParameters) -> Erasure:
-    """Fit a restoration of the images that are recognised as carriers: at strength s, FALSE_ALARMS s of the images
-    without the artifact are taken for such.
+    """Fit a restoration of the images that are recognised as carriers: at strength s, CARRIER_FALSE_ALARMS s of the
+    images without the artifact are taken for such.
 
     Raises:
         InputError: the artifact cannot be put on images; or see fit_restoration.
@@ -432,7 +432,7 @@ def restore(data: FittingData, setting: CorrectionParameters) -> Erasure:
         plain, carriers = (read_rows(data.classifier, images, layer, axes) for images in pairs)
         rng = generator(data.seed, f"folds at {layer}", data.target)
         data.restorations[layer] = fit_restoration(layer, plain, carriers, own, axes, rng)
-    return data.restorations[layer].make_erasure(FALSE_ALARMS * setting.strength)
+    return data.restorations[layer].make_erasure(CARRIER_FALSE_ALARMS * setting.strength)
 
 
 def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainting:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 from torch import Tensor
 
-from klarsicht.audit.corrections.activations import channels_last, compute_layer_inputs
+from klarsicht.audit.corrections.activations import POSITIONS, channels_last, compute_layer_inputs
 from klarsicht.audit.corrections.clarc import Erasure, Gate, channel_features
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.models.classifier import Classifier
@@ -31,13 +31,12 @@ from klarsicht.ground.arrays import Bools, Doubles, Floats
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.erasure import Eraser, regression_eraser
 
-FALSE_ALARMS: Final = 0.01  # share of images without the artifact that may be taken for carriers, at strength 1
+CARRIER_FALSE_ALARMS: Final = 0.01  # share of images without the artifact that may be taken for carriers, at strength 1
 OF_CLASS: Final = 2.0  # times as many of those of the class: its bound on harm is wider, and they are few
 MOST_AXES: Final = 64  # of the change that are subtracted, and that the discriminant looks at
-FOLDS: Final = 5  # of the pairs, whose scores are of discriminants fitted on the other folds
+SCORE_FOLDS: Final = 5  # of the pairs, whose scores are of discriminants fitted on the other folds
 FEWEST_PAIRS: Final = 20
 RIDGE_OF_SCORES: Final = 0.1  # of the variance of each feature, added to it
-POSITIONS: Final = 32  # of an image, at most, from which the change is regressed
 MOST_HELD: Final = 20_000_000  # activations that are held at once
 
 
@@ -156,10 +155,10 @@ def fit_restoration(
     if not (carriers.positions != plain.positions).any():
         raise InputError("the artifact changes nothing at this layer", remedy="Choose another --layer.")
     features = np.concatenate([plain.features, carriers.features])
-    carries, fold = np.arange(2 * n) >= n, np.tile(rng.permutation(n) % FOLDS, 2)
+    carries, fold = np.arange(2 * n) >= n, np.tile(rng.permutation(n) % SCORE_FOLDS, 2)
     simple = np.arange(features.shape[1]) < 2 * axes.shape[1]
     of_sets = [cross_validate(features * kept, carries, fold) for kept in (simple, np.ones_like(simple))]
-    recognised = [float((s[n:] > np.quantile(s[:n], 1 - FALSE_ALARMS)).mean()) for s in of_sets]
+    recognised = [float((s[n:] > np.quantile(s[:n], 1 - CARRIER_FALSE_ALARMS)).mean()) for s in of_sets]
     best = int(np.argmax(recognised))  # of equal ones the simpler
     w, b = fit_discriminant(features * simple if best == 0 else features, carries)
     scores = of_sets[best][:n] - b
@@ -176,7 +175,7 @@ def fit_restoration(
 def cross_validate(features: Doubles, carries: Bools, fold: NDArray[np.intp]) -> Doubles:
     """Compute scores (n,) of features (n, D) by discriminants that were fitted on the other folds, int (n,)."""
     scores = np.zeros(len(features))
-    for one in range(FOLDS):
+    for one in range(SCORE_FOLDS):
         w, b = fit_discriminant(features[fold != one], carries[fold != one])
         scores[fold == one] = features[fold == one] @ w + b
     return scores
