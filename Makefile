@@ -1,15 +1,23 @@
-# `make demo` and `make test` do all the set-up in .venv; the second time they start at once.
+# `make demo` and `make test` do all the set-up in .venv; the second time they start at once. `make test` leaves the slow
+# tests out; `make test-all` runs them too.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile  # two processes, a thread each
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-slow test-all lint docs clean
 .DELETE_ON_ERROR:
 
 demo: .venv/with-demo
 	$(BIN)/klarsicht demo --out demo-out
 
 test: .venv/with-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly" --durations=10  # two processes, a thread each
+	$(PYTEST) -m "not slow and not nightly"
+
+test-slow: .venv/with-test
+	$(PYTEST) -m "slow and not nightly" --recent-first --no-loadscope-reorder --durations=10
+
+test-all: .venv/with-test
+	HYPOTHESIS_PROFILE=large $(PYTEST) -m "not nightly" --durations=10
 
 lint: .venv/with-test
 	$(BIN)/ruff check .

@@ -4,14 +4,18 @@ The memory that a process of the tests holds is counted as that of a fresh proce
 """
 
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.kept import KeptFolders
 
 from klarsicht.burst.data import photograph
 from klarsicht.burst.denoising import pipeline
 from klarsicht.ground.machine.memory import resident_bytes
 
+ROOT = Path(__file__).parents[1]
 FRESH = 0.6e9  # bytes that a process of its own holds, torch and a network included
 
 settings.register_profile("same", derandomize=True)
@@ -29,3 +33,41 @@ def memory_of_a_fresh_process():
         for module in (pipeline, photograph):
             patch.setattr(module, "resident_bytes", lambda: min(resident_bytes(), FRESH))
         yield
+
+
+@pytest.fixture(scope="session")
+def kept(request):
+    """Folders that outlive this test run."""
+    return KeptFolders(request.config.cache.mkdir("kept"))
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--recent-first",
+        action="store_true",
+        help="run tests of the files that were changed last first: they fail first",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--recent-first"):
+        changes = times_of_changes()
+        items.sort(key=lambda item: -max(changes.get(file, 0) for file in (item.path, module_of(item.path))))
+
+
+def times_of_changes():
+    """Return the time of the last commit that changed a file, by path; nothing without a repository."""
+    command = ["git", "log", "--format=%x00%ct", "--name-only", "-n", "500"]
+    log = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    changes = {}
+    for commit in log.split("\0")[1:]:
+        time, *names = commit.split("\n")
+        for name in filter(None, names):
+            changes.setdefault(ROOT / name, int(time))
+    return changes
+
+
+def module_of(test):
+    """Return the path of the module that a file of tests mirrors: tests/a/test_b.py is of src/klarsicht/a/b.py."""
+    inside = test.relative_to(ROOT / "tests")
+    return ROOT / "src" / "klarsicht" / inside.with_name(inside.name.removeprefix("test_"))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import pickle
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn import manifold
+from tests.kept import KeptFolders
 from torch import nn
 
 from klarsicht.audit.models.classifier import Classifier, load_model
@@ -87,6 +92,24 @@ def no_waiting_for_disks() -> Iterator[None]:
         yield
 
 
+class TwoComponents:
+    """The first two principal components, in place of t-SNE: whoever looks at a page sees points in the plane."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def fit_transform(self, vectors: np.ndarray) -> np.ndarray:
+        centred = np.asarray(vectors, np.float64) - np.mean(vectors, 0, dtype=np.float64)
+        return centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_layouts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifold, "TSNE", TwoComponents)
+        yield
+
+
 @contextmanager
 def in_brief(pool: int) -> Iterator[None]:
     """Few images to compare a class with, and a short sweep of clusters: for tests that are about neither."""
@@ -98,11 +121,14 @@ def in_brief(pool: int) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def quantified(tmp_path_factory: pytest.TempPathFactory):
-    """The corpus of test_quantification audited and quantified: the run folder, the classifier, and the verdicts."""
-    from tests.audit.quantification.test_quantification import quantified_in
+def quantified(kept: KeptFolders, tmp_path_factory: pytest.TempPathFactory):
+    """The corpus of test_quantification audited and quantified: a run folder, the classifier, and the verdicts."""
+    from tests.audit.quantification.test_quantification import quantified_in, reader_of_a_tag
 
-    return quantified_in(tmp_path_factory.mktemp("quantified"))
+    made, folder = kept.folder("quantified", quantified_in), tmp_path_factory.mktemp("quantified")
+    shutil.copytree(made / "run", folder / "run")
+    (folder / "data").symlink_to(made / "data")
+    return folder / "run", reader_of_a_tag(), pickle.loads((made / "verdicts.pkl").read_bytes())
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from klarsicht.ground.names import printable
@@ -24,6 +25,7 @@ def mark_commands(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(part) if k % 2 else part for k, part in enumerate(parts))
 
 
+@cache  # compiling one takes longer than filling it in
 def load_template(package: str, name: str) -> Template:
     """Load a template of a package's folder `templates`; its texts are escaped, for HTML and by `names.printable`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import pickle
 import re
 from dataclasses import replace
 
@@ -93,15 +94,19 @@ def write_corpus(folder, classes=range(K)):
 POOL = 20 * K  # half of all images: a class is compared with those of others
 
 
+def reader_of_a_tag():
+    return load_model(ReadsATag().eval(), classes=NAMES)
+
+
 def quantified_in(folder):
-    """A finished run, quantified: its folder, the classifier, and the verdicts."""
+    """Write a corpus, its audit, quantified, and the verdicts."""
     torch.set_num_threads(1)
     write_corpus(folder / "data")
-    classifier = load_model(ReadsATag().eval(), classes=NAMES)
     settings = AuditSettings(model="object", data=str(folder / "data"), method="HeadRelevance", batch=64)
     with in_brief(POOL):
-        pipeline.run(settings, folder / "run", classifier=classifier)
-        return folder / "run", classifier, quantification.quantify(folder / "run", classifier=classifier)
+        pipeline.run(settings, folder / "run", classifier=reader_of_a_tag())
+        found = quantification.quantify(folder / "run", classifier=reader_of_a_tag())
+    (folder / "verdicts.pkl").write_bytes(pickle.dumps(found))
 
 
 @pytest.fixture

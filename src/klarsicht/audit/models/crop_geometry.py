@@ -131,13 +131,13 @@ def _fit_axis(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, i
     span = np.abs(white - black)
     shows = span > PADDING * span.max()
     is_rectangle = bool((shows == shows.any(1)[:, None] & shows.any(0)).all())
-    inner = np.ix_(*(_without_blend(shows.any(1 - k)) for k in (0, 1)))
-    i = np.broadcast_to(np.expand_dims(np.arange(size[axis]), 1 - axis), size)[inner].ravel()
+    inner = [_without_blend(shows.any(1 - k)) for k in (0, 1)]
+    rectangle, i = np.ix_(*inner), np.arange(size[axis])[inner[axis]]
     with np.errstate(divide="ignore", invalid="ignore"):  # padding inside the rectangle, which `fits` refuses
-        came_from = (n - 1) * ((values - black)[inner] / (white - black)[inner]).ravel()
-    fits = is_rectangle and i.size and np.ptp(i) and np.isfinite(came_from).all()
-    a, b = np.polyfit(i, came_from, 1) if fits else (0.0, 0.0)
-    error = np.abs(came_from - a * i - b).max(initial=0)
+        came_from = (n - 1) * ((values - black)[rectangle] / (white - black)[rectangle])
+    fits = is_rectangle and came_from.size and np.ptp(i) and np.isfinite(came_from).all()
+    a, b = np.polyfit(i, came_from.mean(1 - axis), 1) if fits else (0.0, 0.0)  # least squares over all pixels
+    error = np.abs(came_from - np.expand_dims(a * i + b, 1 - axis)).max(initial=0)
     if not (a > 0 and error <= a + n / 255):  # tolerance: an input pixel, and one grey level of the ramp
         raise InputError(
             "the artifact's place cannot be found on the files",

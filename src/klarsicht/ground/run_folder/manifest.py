@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -42,8 +43,11 @@ def new_manifest(facts: Mapping[str, Any]) -> Manifest:
 
 def library_versions() -> dict[str, str]:
     """Read the versions of installed libraries without importing them."""
-    installed = {found.name.lower(): found.version for found in metadata.distributions()}
-    return {name: installed[name] for name in LIBRARIES if name in installed}
+    versions = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def migrate(manifest: Manifest) -> Manifest:
