@@ -1,4 +1,5 @@
-"""Examples are the same in each run, so that a change is judged by what it changes; nightly runs draw new ones.
+"""Examples are few and the same in each run, so that a change is judged by what it changes; `make test-all` draws more,
+nightly runs new ones.
 
 The memory that a process of the tests holds is counted as that of a fresh process (`memory_of_a_fresh_process`).
 """
@@ -18,9 +19,10 @@ from klarsicht.ground.machine.memory import resident_bytes
 ROOT = Path(__file__).parents[1]
 FRESH = 0.6e9  # bytes that a process of its own holds, torch and a network included
 
-settings.register_profile("same", derandomize=True)
-settings.register_profile("new", print_blob=True)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+settings.register_profile("small", derandomize=True, deadline=None, max_examples=25)
+settings.register_profile("large", derandomize=True, deadline=None, max_examples=200)
+settings.register_profile("new", print_blob=True, deadline=None, max_examples=200)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "small"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -200,7 +200,7 @@ ORPHANS = """
         os.write(1, f"{os.getpid()}\\n".encode())  # at once: two workers write
         if sys.argv[1] == "main":
             sum(range(10**10))  # holds Python's lock, as a long call of a library may
-        time.sleep(60)
+        time.sleep(3600)
 
     def begin():
         run_units(slow, partition(4, 1), workers=2, on_done=print)
@@ -236,7 +236,7 @@ def test_workers_end_with_a_parent_that_is_killed_alone(tmp_path, how, thread):
         run.send_signal(how)
         run.wait()
         began = time.monotonic()
-        while (left := [pid for pid in pids if running(pid)]) and time.monotonic() - began < 5:
+        while (left := [pid for pid in pids if running(pid)]) and time.monotonic() - began < 300:
             time.sleep(0.05)
         for pid in left:
             os.kill(int(pid), signal.SIGKILL)
@@ -280,7 +280,7 @@ SLOW = """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have it ignored
 
     def slow(unit):
-        time.sleep(0.05 if unit.start < 6 else 30)
+        time.sleep(0.05 if unit.start < 6 else 3600)
         return unit.start
 
     def keep(unit, result):
@@ -301,10 +301,8 @@ def test_interrupt_is_prompt_keeps_finished_units_and_frees_the_lock(tmp_path, w
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, **pipes) as run:
         told = [int(run.stdout.readline()) for _ in range(5)]
-        began = time.monotonic()
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the workers too
-        _, err = run.communicate(timeout=25)
-        assert time.monotonic() - began < 20  # a unit takes 30; unloaded this is .1 s
+        _, err = run.communicate(timeout=600)  # a unit takes an hour; unloaded this is 0.1 s
     assert "KeyboardInterrupt" in err
     assert run.returncode not in (0, None)
     store = RunStore.open(tmp_path / "run")

@@ -352,14 +352,14 @@ BODIES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=PATHS, piece=PIECES, query=QUERIES)
 def test_no_question_is_answered_by_a_failure(app, path, piece, query):
     text = "&".join(f"{name}={value}" for name, value in query.items())
     assert ask(app, path.format(piece) + (f"?{text}" if text else "")).status < 500
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(["/api/decisions", "/api/undo", "/api/mean"]), body=BODIES)
 def test_no_order_is_answered_by_a_failure(app, path, body):
     assert ask(app, path, body).status < 500

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, field_validator
 
@@ -56,7 +56,6 @@ RECIPES = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
 @given(RECIPES)
 def test_toml_round_trip(recipe):
     written = recipe.to_toml()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.ground.errors import InputError, KlarsichtError, UsageError
@@ -49,7 +49,6 @@ def test_zero_symmetry_and_order_of_points(metric):
 
 
 @pytest.mark.parametrize("metric", TRIANGLE)
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_triangle_inequality(metric, seed):
     D = pairwise(PointMeasures.of(clouds(5, 8, seed)), metric)

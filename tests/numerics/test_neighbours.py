@@ -3,7 +3,7 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
@@ -101,7 +101,6 @@ def test_near_ties_below_float32_are_told_apart():
     np.testing.assert_array_equal(neighbour_graph(X, k=5).indices, indices)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     X=hnp.arrays(np.float32, (24, 4), elements=st.sampled_from([-1.0, 1.0])),
     groups=hnp.arrays(np.int64, 24, elements=st.integers(0, 5)),

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.ground.errors import UsageError
@@ -121,7 +121,6 @@ def test_delta_returns_the_frame(dtype):
 
 
 @given(st.integers(-4, 4), st.integers(-4, 4))
-@settings(max_examples=20, deadline=None)
 def test_shifted_delta_shifts(dy, dx):
     size, spec = (1, 1, 1, 12, 13), KernelSpec((9,))
     X = numbers(*size)

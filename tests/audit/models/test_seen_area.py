@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision import transforms
@@ -144,7 +144,6 @@ def test_overlaps_are_counted_pixels(unit):
     assert shown == pytest.approx(inside / 2400) and filled == pytest.approx(inside / ((right - left) * (bottom - top)))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     unit=st.sampled_from(EXTENT_UNITS),
     extents=st.tuples(*[st.floats(0.3, 1.2)] * 2),

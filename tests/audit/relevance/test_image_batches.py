@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.relevance import image_batches
 from klarsicht.audit.relevance.image_batches import BatchReader, PendingBatch, WaitingTime, read_ahead
 
 
@@ -41,40 +43,58 @@ def test_batches_are_those_of_one_thread_in_their_order(corpus, readers):
     assert list(facts) == [3] and "skipped" in facts[3]
 
 
-class Slow:
-    """A transform that takes a while and knows how many threads were in it at once."""
+class Inside:
+    """A transform that knows how many threads were in it at once; they leave it together."""
 
-    def __init__(self, seconds):
-        self.seconds, self.inside, self.most, self.lock = seconds, 0, 0, threading.Lock()
+    def __init__(self):
+        self.inside, self.most, self.lock = 0, 0, threading.Lock()
+        self.together, self.transformed = threading.Barrier(1), threading.Semaphore(0)
 
     def __call__(self, picture):
         with self.lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
-        time.sleep(self.seconds)
+        self.together.wait(timeout=600)
         with self.lock:
             self.inside -= 1
+        self.transformed.release()
         return torch.zeros(3, 12, 12)
 
 
-def test_images_are_read_while_the_network_computes_and_the_rest_was_waited_for(corpus):
-    """16 images of 10 ms in batches of 4, and 40 ms of computing for each: about .16 s, and .16 s more when read one
-    after the other. Bounds are wide, since sleeping is not exact."""
-    waited, seconds = {}, {}
-    for readers in (0, 1):
-        reader = BatchReader(corpus, load_model((network(), Slow(0.01))), 4, readers)
-        for _ in reader.batches(range(8, 24), {}):
-            time.sleep(0.04)
-        waited[readers], seconds[readers] = reader.time.waiting_seconds, reader.time.seconds
-    assert 0.15 < waited[0] < seconds[0] - 0.15
-    assert waited[1] < 0.75 * waited[0]  # the first batch is waited for
+def test_what_the_network_waits_for_images_is_counted(corpus, monkeypatch):
+    """By a clock that goes on by 1 for each image, and by 10 while the network computes: 16 images in batches of 4."""
+    clock = [0.0]
+    monkeypatch.setattr(image_batches, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def transform(picture):
+        clock[0] += 1
+        return torch.zeros(3, 12, 12)
+
+    reader = BatchReader(corpus, load_model((network(), transform)), 4, readers=0)
+    before = clock[0]
+    for _ in reader.batches(range(8, 24), {}):
+        clock[0] += 10
+    assert reader.time == WaitingTime(seconds=16 + 40, waiting_seconds=16) and clock[0] == before + 56
 
 
-@pytest.mark.parametrize(("readers", "threads"), [(1, 1), (3, 3)])
-def test_as_many_threads_transform_as_there_are_readers(corpus, readers, threads):
-    slow = Slow(0.02)
-    list(BatchReader(corpus, load_model((network(), slow)), 4, readers).batches(range(8, 24), {}))
-    assert slow.most == threads
+def test_images_are_read_while_the_network_computes(corpus):
+    """The network takes a batch only when the next one is there: were they read when they are asked for, it would wait
+    for ever."""
+    inside = Inside()
+    model = load_model((network(), inside))
+    for number, _ in enumerate(BatchReader(corpus, model, 4, readers=1).batches(range(8, 24), {}), start=1):
+        for _ in range({1: 8, 4: 0}.get(number, 4)):  # after batch n the images of batch n + 1 are transformed
+            assert inside.transformed.acquire(timeout=600)
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_as_many_threads_transform_as_there_are_readers(corpus, readers):
+    """Each transform waits until as many are inside."""
+    inside, facts = Inside(), {}
+    model = load_model((network(), inside))
+    inside.together = threading.Barrier(readers)
+    assert sum(len(rows) for rows, _ in BatchReader(corpus, model, 4, readers).batches(range(8, 23), facts)) == 15
+    assert facts == {} and inside.most == readers
 
 
 def test_an_error_of_a_thread_is_raised_where_the_items_are_taken():

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -17,7 +17,6 @@ from klarsicht.ground.errors import InputError, UsageError
 PLACED = ("tag", "text", "border", "glyphs")
 
 
-@settings(max_examples=25, deadline=None)
 @given(kind=st.sampled_from(PLACED), h=st.integers(24, 90), w=st.integers(24, 90), grey=st.booleans())
 def test_nothing_changes_outside_the_mask(kind, h, w, grey):
     rng = np.random.default_rng(h * w)

@@ -9,7 +9,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -182,7 +182,6 @@ def test_no_file(tmp_path, name, told):
         images.decode(tmp_path / name)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damage_is_an_image_error_or_an_image(tmp_path_factory, data):
     sound = bytearray(png(filtered(COLOUR), 7, 5, 8, 2))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.ground.errors import RunDamaged, UsageError
@@ -57,7 +57,6 @@ fields = st.fixed_dictionaries(
 steps = st.lists(st.one_of(st.tuples(st.integers(0, 3), fields), st.integers(0, 30)), max_size=30)
 
 
-@settings(deadline=None)
 @given(steps)
 def test_decisions_are_those_of_a_replay_without_what_was_undone(steps):
     """Against a literal rewrite: replay everything from the start, once for each class and field."""

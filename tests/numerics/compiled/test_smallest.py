@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.numerics.compiled.smallest import STRIDE, smallest_columns
@@ -20,7 +20,6 @@ def test_equals_a_stable_sort(n, c):
     np.testing.assert_array_equal(np.sort(smallest_columns(rows, c), 1), sorted_first(rows, c))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_of_equal_entries_the_first_are_taken(seed, c):
     """Few values, some infinite: what a row may not have as neighbour."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.morphology import local_maxima, reconstruction
@@ -121,7 +121,6 @@ def test_a_saddle_joins_by_its_share_of_the_lower_peak(saddle, count):
     assert len(parts) == count
 
 
-@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999), power=st.integers(-60, 60), side=st.integers(1, 14))
 def test_laws(seed, power, side):
     maps = rough(3, side, seed)

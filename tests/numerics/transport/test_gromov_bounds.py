@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -26,7 +26,6 @@ def by_all_permutations(D, E):
     return ((D - E[p[:, :, None], p[:, None, :]]) ** 2).mean((1, 2)).min()
 
 
-@settings(max_examples=80, deadline=None)
 @given(points=arrays(np.float64, (2, 5, 2), elements=PLACES), moved=st.booleans())
 @pytest.mark.parametrize("bound", Invariants._fields)
 def test_never_above_the_least_of_all_permutations(bound, points, moved):

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
@@ -41,7 +41,6 @@ def test_equals_pot(P):
     np.testing.assert_allclose(squared_wasserstein(x, y), expected, rtol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
 @given(x=arrays(np.float64, (1, 5, 2), elements=PLACES), y=arrays(np.float64, (1, 5, 2), elements=PLACES))
 def test_is_the_least_of_all_permutations(x, y):
     """Duplicates, lines and single places among them. Costs are float32 of the largest coordinate."""
