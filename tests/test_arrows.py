@@ -324,14 +324,17 @@ HEAVY = {"torch", "torchvision", "numba", "sklearn", "zennit"}
 # This house
 
 
+@pytest.mark.slow
 def test_arrows_point_down_and_the_wings_never_meet():
     assert broken_arrows(SOURCE) == []
 
 
+@pytest.mark.slow
 def test_nothing_runs_in_a_circle():
     assert circle(SOURCE) == []
 
 
+@pytest.mark.slow
 def test_the_table_points_down_and_allows_nothing_that_nobody_needs():
     order = list(ARROWS)
     assert [

@@ -13,6 +13,7 @@ from klarsicht.audit.data.corpus_formats import open_corpus
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.slow
 def test_the_tag_on_the_threes_is_found(tmp_path):
     command = [sys.executable, str(EXAMPLES / "clever_hans_digits.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)

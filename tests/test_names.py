@@ -137,6 +137,7 @@ def test_no_docstring_begins_with_a_question(folder, deep):
     assert {place: word for place, word in words.items() if word in QUESTIONS} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KEPT_NAMES)
 def test_fewer_and_fewer_names_are_bare_participles(kind):
     names = {file: participle_names(file.read_text()).get(kind, []) for file in SOURCE.rglob("*.py")}

@@ -37,6 +37,7 @@ def test_every_public_name_is_used_by_an_example():
     assert [name for wing, name in NAMES if f"{wing.__name__.split('.')[1]}.{name}" not in used] == []
 
 
+@pytest.mark.slow
 def test_the_examples_run(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for label, name in enumerate(("a", "carton", "c")):

@@ -122,6 +122,7 @@ def of_arrays(place):
         return store, quantify(store, classifier=deep_model())
 
 
+@pytest.mark.slow
 def test_sixteen_bits_are_audited_as_eight_bits_are(of_files, of_arrays):
     for name in ("maps", "logits", "features", "channels"):
         np.testing.assert_array_equal(of_arrays[0].array(name)[:], of_files[0].array(name)[:])
@@ -155,6 +156,7 @@ def test_a_picture_is_checked_and_copies_are_found(place, of_files, of_arrays):
     assert find_duplicates(of_arrays[0].path).groups == find_duplicates(of_files[0].path).groups
 
 
+@pytest.mark.slow
 def test_the_command_line_audits_arrays(place, of_arrays, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(place)
     told = ["--model", "nets.py:deep", "--data", str(place / "arrays"), "--unit", "64", "--method", "HeadRelevance"]
@@ -178,6 +180,7 @@ def tiles(per_class=40, seed=0):
     return made
 
 
+@pytest.mark.slow
 def test_four_channels_of_floats_from_python_to_verdict_and_pictures(tmp_path):
     corpus, model = tiles(), tile_model()
     with in_brief(60):
@@ -282,6 +285,7 @@ def test_arrays_are_repaired_in_their_own_range(place, tmp_path):
     assert (codes[mask] % CODES).any() and not (codes[~mask] % CODES).any()
 
 
+@pytest.mark.slow
 def test_a_run_of_arrays_is_cleaned_as_that_of_files(of_files, of_arrays, tmp_path):
     """Oracle: the cleaning of the run of 8-bit files, whose artifact is the same."""
     changed = []

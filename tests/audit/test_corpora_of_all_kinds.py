@@ -52,6 +52,7 @@ def items(place):
     return [(Image.open(file).copy(), file.parent.name) for file in sorted((place / "data").rglob("*.png"))]
 
 
+@pytest.mark.slow
 def test_a_sequence_in_python_is_audited_and_quantified_as_files_are(place, audited, tmp_path):
     run = pipeline.run(settings(), tmp_path / "run", classifier=load_model(network()), corpus=items(place))
     for name in ("maps", "logits", "features", "channels"):
@@ -66,6 +67,7 @@ def test_a_sequence_in_python_is_audited_and_quantified_as_files_are(place, audi
         quantify(run, classifier=load_model(network()), data=changed)
 
 
+@pytest.mark.slow
 def test_arrays_by_their_names_on_the_command_line(place, audited, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     pictures = [np.asarray(picture) for picture, _ in items(place)]
@@ -78,6 +80,7 @@ def test_arrays_by_their_names_on_the_command_line(place, audited, tmp_path, mon
     assert klarsicht(["audit", "run", "--data", str(tmp_path / "a.npz"), "--out", str(out), *told.split()[4:]]) == 3
 
 
+@pytest.mark.slow
 def test_a_function_decodes_what_is_stored_also_in_workers(place, audited, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     told = "--data data --decode net.py:brighter --unit 64 --neighbours 6 --model net.py:build --workers 2"

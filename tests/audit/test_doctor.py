@@ -52,6 +52,7 @@ def test_a_model_that_conserves_gets_every_method(corpus):
     assert [one for one in found.missing if "no column source" in one]
 
 
+@pytest.mark.slow
 def test_a_method_works_where_the_explainer_does(corpus):
     """Oracle: the explainer itself, on a network with attention."""
     found = diagnosed(corpus, "tests.audit.test_hostile:Attend")

@@ -55,6 +55,7 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_copies_are_grouped_and_what_crosses_splits_or_labels_comes_first(place, tmp_path):
     shutil.copytree(place / "run", tmp_path / "run")
     found = find_duplicates(tmp_path / "run")

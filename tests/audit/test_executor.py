@@ -15,6 +15,7 @@ import threadpoolctl
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.marks import slow
 
 from klarsicht.audit.executor import limited_threads, partition, run_units
 from klarsicht.ground.errors import DiskFull, ModelError, OutOfMemory, UsageError
@@ -88,7 +89,7 @@ def failing(unit):
     return unit.start
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, slow(2)])
 def test_an_error_comes_out_as_it_was_raised(workers):
     done = {}
     with pytest.raises(ModelError) as caught:
@@ -264,6 +265,7 @@ EPHEMERAL = """
 """
 
 
+@pytest.mark.slow
 def test_workers_survive_the_thread_that_made_them():
     """The kernel tells the end of a thread like that of its process: the next run must find no dead workers."""
     told = subprocess.run([sys.executable, "-c", textwrap.dedent(EPHEMERAL)], capture_output=True, text=True)

@@ -45,6 +45,7 @@ class Attend(nn.Module):
         return self.head(self.attend(tokens, tokens, tokens)[0].mean(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"target": "all"}, {"method": "HeadRelevance"}])
 def test_attention_can_be_audited_by_head_relevance(tmp_path, changes):
     write_corpus(tmp_path / "data", per_class=25)
@@ -54,6 +55,7 @@ def test_attention_can_be_audited_by_head_relevance(tmp_path, changes):
     assert not store.has_array("maps")
 
 
+@pytest.mark.slow
 def test_head_relevance_without_maps_ranks_as_with_them(tmp_path):
     write_corpus(tmp_path / "data")
     with_maps = ranking.read_ranking(audit(tmp_path, network(), run="maps"))
@@ -62,6 +64,7 @@ def test_head_relevance_without_maps_ranks_as_with_them(tmp_path):
     np.testing.assert_allclose([e.z for e in with_maps], [e.z for e in without], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_grey_pictures_reach_a_colour_model_in_colour(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     for i in range(5):
@@ -79,6 +82,7 @@ class FixedSize(nn.Module):
         return self.head(self.flatten(x))
 
 
+@pytest.mark.slow
 def test_images_that_the_model_refuses_are_left_out_by_name_and_take_no_others_with_them(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     Image.new("RGB", (40, 40)).save(tmp_path / "data" / "a" / "big.png")
@@ -118,6 +122,7 @@ class Choosy(Marked):
 ERRORS = [KeyError("logit"), AttributeError("no such part"), SystemExit(3), ZeroDivisionError("by zero")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_whatever_a_model_raises_takes_one_image_away_and_no_more(tmp_path, error):
     write_corpus(tmp_path / "data", per_class=25)
@@ -128,6 +133,7 @@ def test_whatever_a_model_raises_takes_one_image_away_and_no_more(tmp_path, erro
     assert "test_hostile.py, line" in left_out["a/black.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_whatever_a_transform_raises_takes_one_image_away_and_no_more(tmp_path, error):
     def choosy(image):
@@ -165,16 +171,19 @@ def test_a_model_with_weights_that_are_no_numbers_is_not_called_unconserving(tmp
         audit(tmp_path, net)
 
 
+@pytest.mark.slow
 def test_a_model_of_half_precision_is_audited_in_single(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     assert ranking.read_ranking(audit(tmp_path, network().half()))[0].name == "b"
 
 
+@pytest.mark.slow
 def test_a_double_precision_model_works(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     assert len(ranking.read_ranking(audit(tmp_path, network().double()))) == 3
 
 
+@pytest.mark.slow
 def test_a_picture_with_numbers_that_are_not_finite_is_left_out(tmp_path):
     def standardised(image):
         pixels = to_tensor(image)
@@ -198,6 +207,7 @@ class HeadFirst(nn.Module):
         return self.head(torch.relu(self.hidden(x.mean((2, 3)))))
 
 
+@pytest.mark.slow
 def test_the_head_is_the_layer_that_runs_last(tmp_path):
     assert load_model(HeadFirst().eval()).head == "head"
     write_corpus(tmp_path / "data", per_class=25)
@@ -228,6 +238,7 @@ def test_answers_that_no_test_image_could_show_are_refused_at_the_first_image(tm
         audit(tmp_path, nn.Sequential(nn.Flatten(), ending).eval(), **options)
 
 
+@pytest.mark.slow
 def test_probabilities_are_audited_by_their_logits(tmp_path):
     """Oracle: the same audit of the network without its softmax; probabilities would saturate at 1."""
     write_corpus(tmp_path / "data")
@@ -240,6 +251,7 @@ def test_probabilities_are_audited_by_their_logits(tmp_path):
     assert not any("softmax" in line for line in page.notes(plain, plain.table("images")))
 
 
+@pytest.mark.slow
 def test_a_network_with_one_output_is_audited_as_two_classes(tmp_path):
     write_corpus(tmp_path / "data")
     (tmp_path / "map.csv").write_text("label,index\na,0\nb,1\nc,0\n")
@@ -278,6 +290,7 @@ def test_a_class_from_one_source_and_a_class_of_copies_are_skipped_by_name(tmp_p
     assert "distinct image" in page
 
 
+@pytest.mark.slow
 def test_labels_of_one_output_are_one_class_and_none_vanishes(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     (tmp_path / "map.csv").write_text("label,index\na,0\nb,1\nc,1\n")
@@ -285,6 +298,7 @@ def test_labels_of_one_output_are_one_class_and_none_vanishes(tmp_path):
     assert {e.name: e.n for e in ranking.read_ranking(store)} == {"a": 25, "b / c": 50}
 
 
+@pytest.mark.slow
 def test_one_class_is_screened_by_its_folder_name(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     store = audit(tmp_path, network(), target="b")
@@ -298,6 +312,7 @@ def test_another_transform_is_another_model():
     assert whole.identity == load_model((network(), to_tensor)).identity
 
 
+@pytest.mark.slow
 def test_a_corpus_that_moved_is_cleaned_where_it_is_now(tmp_path):
     write_corpus(tmp_path / "data")
     classifier = load_model(network(), classes=["a", "b", "c"])
@@ -315,6 +330,7 @@ def test_a_negative_seed_is_refused(tmp_path):
         AuditSettings.from_mapping({"model": "x", "data": "y", "seed": -1})
 
 
+@pytest.mark.slow
 def test_a_file_name_that_is_no_text_is_reported_all_the_same(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     place = bytes(tmp_path / "data") + b"/\xff\xfe"
@@ -324,6 +340,7 @@ def test_a_file_name_that_is_no_text_is_reported_all_the_same(tmp_path):
     assert (audit(tmp_path, network(), classes=["a", "b", "c"]).path / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_dangling_link_is_left_out_by_name(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     picture(0, False, np.random.default_rng(0)).save(tmp_path / "gone.png")
@@ -332,6 +349,7 @@ def test_a_dangling_link_is_left_out_by_name(tmp_path):
     assert "a/link.png" in skipped(audit(tmp_path, network()))
 
 
+@pytest.mark.slow
 def test_what_is_read_in_part_or_looks_black_is_said_and_a_stated_white_level_is_used(tmp_path, capsys):
     write_corpus(tmp_path / "data", per_class=25)
     rng = np.random.default_rng(0)
@@ -351,6 +369,7 @@ def test_what_is_read_in_part_or_looks_black_is_said_and_a_stated_white_level_is
     assert np.abs(bright).max() > 8 * np.abs(dark).max()  # 65535 / 4095 is 16; the network is linear in the grey level
 
 
+@pytest.mark.slow
 def test_an_image_larger_than_the_bound_is_left_out_by_name(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     head = struct.pack(">IIBBBBB", 20_000, 12_000, 8, 0, 0, 0, 0)
@@ -362,6 +381,7 @@ def test_an_image_larger_than_the_bound_is_left_out_by_name(tmp_path):
     assert "20000 x 12000 pixels, more than the 220 megapixels" in left_out["a/large.png"]
 
 
+@pytest.mark.slow
 def test_names_that_turn_the_text_around_them_are_shown_escaped(tmp_path, capsys):
     write_corpus(tmp_path / "data", per_class=25)
     (tmp_path / "data" / "c").rename(tmp_path / "data" / "c\u202efig")

@@ -57,6 +57,7 @@ def finished(audited, tmp_path):
     return tmp_path / "data", RunStore.open(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "classes"),
     [
@@ -100,6 +101,7 @@ def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, class
     assert "class b (wasserstein-t)" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_screening_finds_the_mark_on_images_of_other_classes(tmp_path, classifier):
     """The mark lies on images of class a, labels say nothing about it, and it is class b that it raises."""
     rng = np.random.default_rng(0)
@@ -117,6 +119,7 @@ def test_screening_finds_the_mark_on_images_of_other_classes(tmp_path, classifie
         assert ranking.read_ranking(run)[0].name == "b"
 
 
+@pytest.mark.slow
 def test_predicted_targets_group_by_what_the_model_says(corpus, classifier, tmp_path):
     data, _ = corpus
     store = pipeline.run(settings(data, target="predicted"), tmp_path / "run", classifier=classifier)
@@ -124,6 +127,7 @@ def test_predicted_targets_group_by_what_the_model_says(corpus, classifier, tmp_
     assert all(i["target"] == i["predicted"] for i in images)
 
 
+@pytest.mark.slow
 def test_what_is_stored_agrees_with_the_network(audited, classifier):
     data, _, store = audited
     audit = Audit.of(settings(data), classifier)
@@ -144,6 +148,7 @@ def digest(run: Path):
     return arrays | {name: (run / name).read_bytes() for name in ("ranking.json", "report.html")}
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_undisturbed(corpus, tmp_path, monkeypatch):
     """A process of its own is killed; what it left is resumed here, where the undisturbed run is made too."""
     data, _ = corpus
@@ -167,6 +172,7 @@ def test_killed_and_resumed_equals_undisturbed(corpus, tmp_path, monkeypatch):
     assert whole == killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("array", ["channels", "concepts", "features", "head", "logits", "maps"])
 def test_an_audit_killed_between_an_array_and_its_checksum_resumes(corpus, tmp_path, monkeypatch, array):
     """The array is there and unrecorded, the last of them when all others are recorded; the oracle is a whole run."""
@@ -220,6 +226,7 @@ def test_other_settings_another_model_or_other_data_do_not_mix_into_a_run(finish
         pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
 
 
+@pytest.mark.slow
 def test_bad_images_are_counted_named_and_left_out(corpus, classifier, tmp_path):
     data, marked = corpus
     (data / "a" / "text.png").write_text("this is no picture")
@@ -238,6 +245,7 @@ def test_bad_images_are_counted_named_and_left_out(corpus, classifier, tmp_path)
     assert len(ranking.read_ranking(store).of("b").members) == len(marked)
 
 
+@pytest.mark.slow
 def test_a_class_of_three_images_is_skipped_by_name(corpus, classifier, tmp_path):
     data, _ = corpus
     for file in sorted((data / "c").iterdir())[3:]:
@@ -262,6 +270,7 @@ def test_labels_the_model_does_not_know_are_refused_by_name(corpus, classifier, 
         pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
 
 
+@pytest.mark.slow
 def test_a_class_map_tells_the_outputs_of_foreign_labels(corpus, classifier, tmp_path):
     data, _ = corpus
     (data / "b").rename(data / "zebra")
@@ -419,6 +428,7 @@ def test_a_network_without_convolutions_has_maps_and_no_channels(corpus, tmp_pat
         pipeline.run(settings(corpus[0], metric=("channels",)), tmp_path / "again", classifier=classifier)
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, classifier, tmp_path):
     audit = Audit.of(settings(corpus[0]), classifier)
     store = pipeline.open_run(audit, tmp_path / "run")
@@ -432,6 +442,7 @@ def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, clas
     assert not store.has_array("channels") and ranking.read_ranking(store)[0].name == "b"
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_a_setting_existed_is_resumed_at_its_default(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, unit=40)

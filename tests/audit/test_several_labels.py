@@ -66,6 +66,7 @@ def audited(tmp_path_factory):
         return lines, marked, folder, classifier, pipeline.run(chosen, folder / "run", classifier=classifier)
 
 
+@pytest.mark.slow
 def test_pairs_are_audited_as_copies_of_the_image_with_one_label_each(audited):
     """Oracle: a corpus of files with one label each, an image of two labels copied; the same bits."""
     lines, _, folder, classifier, store = audited
@@ -113,6 +114,7 @@ def test_head_relevance_and_evidence_are_of_the_own_logit(audited):
     np.testing.assert_allclose([f["loss"] for f in facts], -np.log(expit(own)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_followed_cluster_is_measured_in_own_logits_on_images_that_do_not_carry_the_class(audited, tmp_path):
     """Oracle: the network reads the mark for class b, by construction."""
     _, marked, _, classifier, store = audited
@@ -221,6 +223,7 @@ def several(scenes):
     return folder / "several", quantified(folder / "several", data, classifier, label_separator="|"), labels, classifier
 
 
+@pytest.mark.slow
 def test_the_used_tag_is_found_and_its_co_carried_classes_are_not_blamed(several):
     _, found, _, _ = several
     first = found.of(NAMES[USED])
@@ -241,6 +244,7 @@ def test_others_of_a_class_do_not_carry_it_and_the_pool_holds_each_image_once(se
             assert {work.corpus.keys[row] for row in work.other_rows(number)} == {f"{i:02d}.png" for i in others}
 
 
+@pytest.mark.slow
 def test_with_one_label_each_the_verdicts_are_those_of_a_plain_run(scenes):
     folder, labels, classifier = scenes
     data = write_list(folder / "data" / "single.csv", [some[:1] for some in labels])

@@ -93,6 +93,7 @@ def wait_until(true, *running, seconds=300):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_killed_halfway_loses_its_units_to_the_other_and_the_result_is_that_of_one_process(place):
     done = place / "shared" / "done" / "attribution"
     common = f"run --model net.py:build {OPTIONS} --out shared"
@@ -140,6 +141,7 @@ def test_shards_killed_at_random_and_started_again_give_the_same_run_and_the_sam
     same(whole, place / out)
 
 
+@pytest.mark.slow
 def test_a_shard_alone_does_everything_and_the_array_it_names_may_come_later(place, tmp_path):
     settings = AuditSettings.of_run(RunStore.open(place / "whole").manifest)
     for shard in ("2/7", "7/7"):

@@ -25,6 +25,7 @@ def finished(tmp_path, monkeypatch):
     return out
 
 
+@pytest.mark.slow
 def test_a_run_prints_its_ranking_and_where_the_report_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     write_corpus(tmp_path / "data")
@@ -35,6 +36,7 @@ def test_a_run_prints_its_ranking_and_where_the_report_is(tmp_path, monkeypatch,
     assert (out / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_rank_status_and_report_read_a_finished_run(finished, capsys):
     capsys.readouterr()
     assert run(["audit", "rank", str(finished), "--json"]) == 0
@@ -48,6 +50,7 @@ def test_rank_status_and_report_read_a_finished_run(finished, capsys):
     assert capsys.readouterr().out.strip() == str(finished / "report.html")
 
 
+@pytest.mark.slow
 def test_settings_come_from_a_file_and_options_override_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     write_corpus(tmp_path / "data")
@@ -114,6 +117,7 @@ def test_help_answers_in_half_a_second_without_torch():
     assert ended.children_user + ended.children_system - began.children_user - began.children_system < 1.0
 
 
+@pytest.mark.slow
 def test_what_names_alone_show_to_be_wrong_is_said_without_torch(tmp_path):
     """Torch is what takes seconds; the expected codes are those of docs/exit-codes.md."""
     (tmp_path / "data" / "a").mkdir(parents=True)

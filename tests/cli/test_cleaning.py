@@ -35,6 +35,7 @@ def finished(once, tmp_path, monkeypatch):
     return str(shutil.copytree(once, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):
     out = str(tmp_path / "correction")
     clean = ["audit", "clean", finished, "--class", "b", "--method", "project", "--layer", "last", "--out", out]
@@ -100,6 +101,7 @@ def test_a_trained_correction_that_leaves_the_effect_exits_8_and_is_saved(finish
     assert json.loads((out / "correction.json").read_text())["shown"]["clean"] is False
 
 
+@pytest.mark.slow
 def test_corrections_evaluated_before_are_further_seeds(finished, tmp_path, capsys):
     """Two seeds of one method are one line; its figure is their mean, counted here from their own evaluations."""
     folders = [str(tmp_path / f"seed-{seed}") for seed in (0, 1)]
@@ -122,6 +124,7 @@ def test_corrections_evaluated_before_are_further_seeds(finished, tmp_path, caps
     assert run([*together, "--overall", "0.5", "--out", str(tmp_path / "mixed")]) == 2  # judged by another bound
 
 
+@pytest.mark.slow
 def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     (tmp_path / "list.txt").write_text("\n".join(honest.write_corpus(tmp_path / "data")))

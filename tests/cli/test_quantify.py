@@ -29,6 +29,7 @@ def audited(tmp_path, monkeypatch, share=0.2):
     return out
 
 
+@pytest.mark.slow
 def test_quantify_prints_a_line_for_every_class_and_what_p_is_worth(finished, capsys):
     capsys.readouterr()
     assert run(["audit", "quantify", str(finished)]) == 0
@@ -42,6 +43,7 @@ def test_quantify_prints_a_line_for_every_class_and_what_p_is_worth(finished, ca
     assert {"signs", "effects"} <= {step["name"] for step in json.loads(capsys.readouterr().out)}
 
 
+@pytest.mark.slow
 def test_a_level_that_is_none_is_a_usage_error(finished, capsys):
     assert run(["audit", "quantify", str(finished), "--level", "2"]) == 2
     assert "level is out of range" in capsys.readouterr().err
@@ -94,6 +96,7 @@ def test_power_says_unknown_until_copies_are_trained(unmarked, capsys):
     assert told["epochs"] == 1 and [t["kind"] for t in told["trials"]].count("blocks") == 1
 
 
+@pytest.mark.slow
 def test_no_epochs_are_a_usage_error(finished, capsys):
     assert run(["audit", "power", str(finished), "--train", "0"]) == 2
     assert "--train is out of range; got 0" in capsys.readouterr().err

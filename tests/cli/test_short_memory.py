@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.marks import slow
 
 import klarsicht
 from klarsicht.cli import limited_memory
@@ -107,7 +108,7 @@ def watched(command):
         ("os.abort()", "a library ended the process"),
         ("ctypes.CDLL(None).exit(1)", "a library ended the process"),
         # as OpenBLAS 0.3.30 does for its buffer
-        ("ask_in_a_loop()", "no memory could be had"),
+        slow("ask_in_a_loop()", "no memory could be had"),
         ("bytes(1 << 29)", "a library ended the process"),  # a command that does not tell: not even its import fits
     ],
 )
@@ -149,6 +150,7 @@ def test_a_signal_ends_both(number):
     assert process.returncode == -number
 
 
+@pytest.mark.slow
 @linux
 def test_a_whole_command_with_hardly_any_addresses_tells_so():
     compileall.compile_dir(Path(klarsicht.__file__).parent, quiet=2)  # Python's compiler tells short memory as it likes

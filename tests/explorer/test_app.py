@@ -352,6 +352,7 @@ BODIES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=PATHS, piece=PIECES, query=QUERIES)
 def test_no_question_is_answered_by_a_failure(app, path, piece, query):

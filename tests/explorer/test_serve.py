@@ -21,6 +21,7 @@ def made(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("made"), images=False).path
 
 
+@pytest.mark.slow
 def test_it_answers_without_torch_asks_for_its_token_and_ends_by_an_interrupt(made):
     words = [sys.executable, "-m", "klarsicht", "audit", "explore", str(made), "--no-browser", "--port", "0", "--token"]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)

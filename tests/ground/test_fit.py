@@ -117,6 +117,7 @@ fit(Line(), Slow(), PLAN, Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_step_ends_with_the_same_curve(tmp_path):
     fit(Line(), Regression(), PLAN, tmp_path / "undisturbed")
     program = PROGRAM.format(root=str(ROOT))

@@ -9,6 +9,7 @@ from klarsicht.ground.names import printable, printable_lines
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
+@pytest.mark.slow
 def test_every_hidden_character_is_escaped_and_every_plain_one_stays():
     for code in range(0x110000):
         character = chr(code)

@@ -117,6 +117,7 @@ def test_groups_equal_a_masked_exhaustive_search(X, groups, k):
     np.testing.assert_array_equal(graph.indices, exhaustive(X, k, groups)[0])
 
 
+@pytest.mark.slow
 def test_a_crowd_of_duplicates_takes_the_lowest_indices():
     X = np.ones((1500, 4), np.float32)
     X[::500] = [1, 2, 3, 4]

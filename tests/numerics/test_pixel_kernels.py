@@ -92,6 +92,7 @@ def test_torch_equals_the_literal_model(spec):
     np.testing.assert_allclose(apply_kernels(taps, X, spec).per_frame, literally(taps, X, spec), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [MANY, FULL, FINE])
 def test_compiled_equals_the_literal_model(spec):
     taps, X = case(spec, dtype=torch.float32)
@@ -168,6 +169,7 @@ def test_gradients_by_finite_differences(spec):
     assert torch.autograd.gradcheck(lambda t, x, v: tuple(apply_kernels(t, x, spec, v)), (taps, X, validity))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "size"), [(MANY, (2, 2, 2, 21, 161)), (FULL, (1, 3, 2, 40, 35)), (FINE, (1, 4, 2, 9, 70))]
 )
@@ -185,6 +187,7 @@ def test_compiled_equals_torch(spec, size):
         assert (ours - exact).abs().max() < 3e-6 * exact.abs().max()
 
 
+@pytest.mark.slow
 def test_compiled_reads_and_writes_bfloat16():
     """Taps and frames are rounded once on the way in, the gradient once on the way out: half a unit in 2^-8."""
     size = (1, 2, 1, 33, 140)
@@ -228,6 +231,7 @@ def test_layouts_and_threads_do_not_matter():
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.slow
 def test_more_planes_than_registers():
     """Six planes are filtered in groups: the same as plane by plane."""
     taps, X = case(FULL, (1, 1, 6, 16, 18), torch.float32)

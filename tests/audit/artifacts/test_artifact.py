@@ -36,6 +36,7 @@ def members(audited):
     return np.array(ranking.read_ranking(audited.store).of("b").rows)
 
 
+@pytest.mark.slow
 def test_the_record_knows_members_place_and_detector(audited):
     found = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster"))
     assert found.place.fixed
@@ -48,6 +49,7 @@ def test_the_record_knows_members_place_and_detector(audited):
     assert {int((found.part[found.members] == part).sum()) for part in range(3)} <= {2, 3, 4, 5}
 
 
+@pytest.mark.slow
 def test_nothing_is_learned_from_images_that_are_shown_later(audited):
     """Every file of the parts `choose` and `show` is spoilt, and so are their rows of the store: the record is the
     same, to the bit, but for what the detector now says of them."""
@@ -68,6 +70,7 @@ def test_nothing_is_learned_from_images_that_are_shown_later(audited):
     assert (first.membership.auc, first.membership.seen) == (second.membership.auc, second.membership.seen)
 
 
+@pytest.mark.slow
 def test_an_image_that_shows_the_artifact_at_its_place_carries_it(audited):
     """From half of the marked images the others are found by their pixels, whatever the detector says of features."""
     rows = members(audited)
@@ -78,6 +81,7 @@ def test_an_image_that_shows_the_artifact_at_its_place_carries_it(audited):
     np.testing.assert_array_equal(np.flatnonzero(found.carries), rows)
 
 
+@pytest.mark.slow
 def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
     """Relevance of members, overwritten, points at the corner opposite the mark: what lies there raises nothing. The
     window that members share is then the mark."""
@@ -99,6 +103,7 @@ def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
     assert artifact.build_artifact(FoundArtifact(audited, rows, "cluster"), region=region).place is not None
 
 
+@pytest.mark.slow
 def test_members_that_share_nothing_are_no_artifact(tmp_path, classifier):
     """A third of a class, drawn at random: no detector, out of fold, tells it from the rest."""
     write_corpus(tmp_path / "data", per_class=240, share=0)
@@ -113,6 +118,7 @@ def test_members_that_share_nothing_are_no_artifact(tmp_path, classifier):
         artifact.build_artifact(FoundArtifact(audited, drawn, "list"))
 
 
+@pytest.mark.slow
 def test_samples_of_different_parts_share_no_source(audited):
     case = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster")).case(audited)
     rng = np.random.default_rng(0)
@@ -123,6 +129,7 @@ def test_samples_of_different_parts_share_no_source(audited):
     assert not (show.member & show.fair_draw).any()
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_any_more_is_named(audited):
     case = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster")).case(audited)
     shown = np.flatnonzero((case.part == splits.TEST) & case.clean)
@@ -134,6 +141,7 @@ def test_an_image_that_cannot_be_read_any_more_is_named(audited):
     assert len(found) == (case.part == splits.TEST).sum() - 1
 
 
+@pytest.mark.slow
 def test_a_saved_record_is_the_record(audited, tmp_path):
     found = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster"))
     found.save(tmp_path / "a", audited.corpus)
@@ -171,6 +179,7 @@ def with_windows(audited, rows, places, extent=(3, 3)):
     return FoundArtifact(audited, rows, "detector: texture", "tile", shares, (extent[0] / 12, extent[1] / 12))
 
 
+@pytest.mark.slow
 def test_a_detectors_window_inside_the_mark_gives_the_whole_mark_to_the_pixel(audited):
     """The window is 3 x 3 somewhere inside of the 4 x 4 mark; relevance is spoilt and could not say where it lies."""
     rows = members(audited)
@@ -185,6 +194,7 @@ def test_a_detectors_window_inside_the_mark_gives_the_whole_mark_to_the_pixel(au
     np.testing.assert_array_equal(without.masks[0], truth)  # by the window that members share
 
 
+@pytest.mark.slow
 def test_windows_that_do_not_do_what_the_artifact_does_are_not_believed(audited):
     """Windows in the opposite corner show nothing that raises the class: relevance says where the mark lies."""
     rows = members(audited)
@@ -193,6 +203,7 @@ def test_windows_that_do_not_do_what_the_artifact_does_are_not_believed(audited)
     assert found.place.masks[0][:4, :4].all() and not found.place.masks[0][8:, 8:].any()
 
 
+@pytest.mark.slow
 def test_a_mark_at_varying_places_is_cut_out_to_the_pixel_from_a_list_of_members(tmp_path, classifier):
     """Nobody says where it lies; relevance of this network has as many cells as the image has pixels, and is spoilt."""
     rng, truth = np.random.default_rng(0), {}

@@ -57,6 +57,7 @@ def test_each_image_has_a_mask_of_its_own_and_is_inpainted_under_it(moving, tmp_
     assert "for each image" in found.facts["method"]
 
 
+@pytest.mark.slow
 def test_masks_survive_saving(moving, tmp_path):
     store, classifier, _, folder = moving
     patient = AuditedRun.of(store.path, classifier=classifier)

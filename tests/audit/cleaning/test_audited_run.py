@@ -152,6 +152,7 @@ def test_members_that_are_like_the_others_are_imitated_by_nothing(patient):
     assert seen.find_insertion() == (None, None) and seen.estimate_corruption() is None
 
 
+@pytest.mark.slow
 def test_a_further_artifact_is_found_by_its_name(quantified):
     run, classifier, found = quantified
     audited = AuditedRun.of(run, classifier=classifier)
@@ -182,6 +183,7 @@ def test_every_artifact_that_the_model_uses_is_cleaned_without_a_class(quantifie
     assert len(taken) == 3 and not left_out
 
 
+@pytest.mark.slow
 def test_what_carries_another_artifact_of_the_class_is_not_clean(quantified, tmp_path):
     """The images of either artifact are disjoint: those of the other are neither members nor clean, with a mask too."""
     run, classifier, found = quantified

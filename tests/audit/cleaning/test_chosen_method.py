@@ -64,6 +64,7 @@ def trained(put, seed):
     return load_model((net.eval(), lambda image: image)), x, seen, y, carries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("put", "seed"), [(logo, 0), (stripe, 1)])
 def test_the_chosen_correction_flips_no_more_pictures_than_the_former_default(put, seed):
     """And less than a quarter of those before, whatever rounding makes of the network."""

@@ -154,6 +154,7 @@ def marked(tmp_path_factory):
 ASKED = CleanSettings(method="oblique", layer="last", directions=2, strength=1, images=60)
 
 
+@pytest.mark.slow
 def test_two_classes_are_cleaned_by_one_model_that_resumes(marked, tmp_path, monkeypatch):
     classifier = of_two_marks()
     found = clean_classes.clean_classes(marked, "bc", ASKED, out=tmp_path, classifier=classifier)
@@ -187,6 +188,7 @@ def test_two_classes_are_cleaned_by_one_model_that_resumes(marked, tmp_path, mon
         clean_classes.clean_classes(marked, "bc", other, out=tmp_path, classifier=classifier)
 
 
+@pytest.mark.slow
 def test_two_classes_are_cleaned_by_inpaintings_in_one_model(marked, tmp_path):
     """At the image both marks are located and filled, by one network that is exported, too."""
     classifier = of_two_marks()

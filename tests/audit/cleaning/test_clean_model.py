@@ -40,6 +40,7 @@ def audited(tmp_path_factory):
     return pipeline.run(settings, folder / "run", classifier=of(network())), marked
 
 
+@pytest.mark.slow
 def test_cleaning_takes_the_shortcut_away_and_leaves_the_model_alone(audited, tmp_path):
     store, _ = audited
     classifier = of(network())
@@ -59,6 +60,7 @@ def test_cleaning_takes_the_shortcut_away_and_leaves_the_model_alone(audited, tm
     assert abs(rise[1]) < 0.1 * rise[0]
 
 
+@pytest.mark.slow
 def test_the_exported_model_gives_the_corrected_logits(audited, tmp_path):
     store, _ = audited
     classifier = of(network())
@@ -68,6 +70,7 @@ def test_the_exported_model_gives_the_corrected_logits(audited, tmp_path):
     np.testing.assert_allclose(alone.detach(), compute_logits(classifier, list(x), found.choice.correction), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_parts_share_no_source_and_nothing_is_fitted_on_what_is_shown(audited, tmp_path, monkeypatch):
     store, _ = audited
     asked, drawn = [], clean_model.Case.sample
@@ -84,6 +87,7 @@ def test_parts_share_no_source_and_nothing_is_fitted_on_what_is_shown(audited, t
     assert len(sources[0] | sources[1] | sources[2]) == sum(map(len, sources))
 
 
+@pytest.mark.slow
 def test_leaked_parts_are_refused(tmp_path):
     """Two images of one source, one fitted on and one shown: the record was tampered with, or the corpus changed."""
     write_corpus(tmp_path / "data", share=0.3)
@@ -148,6 +152,7 @@ def test_another_model_is_refused(audited):
         clean_model.clean(audited[0].path, "b", ASKED, classifier=of(other))
 
 
+@pytest.mark.slow
 def test_without_a_method_all_in_closed_form_are_tried_and_the_table_is_in_the_record(audited, tmp_path):
     store, _ = audited
     asked = CleanSettings(images=60)
@@ -175,6 +180,7 @@ def test_without_a_method_all_in_closed_form_are_tried_and_the_table_is_in_the_r
     assert found.record["shown"]["verdict"] == found.judgement.verdict
 
 
+@pytest.mark.slow
 def test_what_is_announced_is_of_images_that_nothing_was_fitted_or_chosen_on(audited, tmp_path):
     """Counted here image by image: a gain of half a point was announced once where nearly one was lost."""
     store, _ = audited
@@ -231,6 +237,7 @@ def unused(audited, tmp_path_factory):
     return pipeline.run(settings, folder / "run", classifier=of(unused_network())), folder / "list.txt"
 
 
+@pytest.mark.slow
 def test_an_artifact_that_is_not_used_is_said_to_be_so(unused, tmp_path):
     run, members = unused
     found = clean_model.clean(
@@ -242,6 +249,7 @@ def test_an_artifact_that_is_not_used_is_said_to_be_so(unused, tmp_path):
         found.check()
 
 
+@pytest.mark.slow
 def test_without_a_method_nothing_is_tried_for_an_artifact_that_is_not_used_and_the_answer_is_the_same(
     unused, tmp_path
 ):
@@ -383,6 +391,7 @@ def test_a_correction_is_shown_on_more_images_than_it_is_chosen_on_as_far_as_the
     assert clean_model.count_shown(case, 60) == 60
 
 
+@pytest.mark.slow
 def test_one_clean_image_of_the_class_is_too_few_to_compare_members_with(tmp_path):
     """Of sixty images of b 57 are marked: one or two of the others are among those to fit on."""
     marked = write_corpus(tmp_path / "data", share=0.95)
@@ -417,6 +426,7 @@ def natural(tmp_path_factory):
     return pipeline.run(settings, folder / "run", classifier=of(honest.network())), folder / "list.txt"
 
 
+@pytest.mark.slow
 def test_one_image_of_the_class_that_carries_the_artifact_is_no_reason_to_refuse(tmp_path):
     """Screened for b, of which there is one image, marked like a third of a and of c."""
     rng, names = np.random.default_rng(0), []

@@ -44,6 +44,7 @@ def explored(audited):
     (audited.store.path / DECISIONS_FILE).unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_the_explorer_shows_what_ranking_and_verdicts_say(audited):
     lines = {line.name: line for line in read_class_lines(audited.store)}
     verdict = verdicts.read_verdicts(audited.store).of("b")
@@ -91,6 +92,7 @@ def test_legitimate_classes_are_not_cleaned_and_decided_ones_are(audited, explor
         clean_classes.find_classes_to_clean(audited)
 
 
+@pytest.mark.slow
 def test_an_image_that_was_taken_out_stays_in_the_cleaned_data(audited, explored, tmp_path):
     run = audited.store.path
     before = clean_data(run, tmp_path / "a", name="b", classifier=audited.audit.classifier, dry_run=True)

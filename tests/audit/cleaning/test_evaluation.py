@@ -102,6 +102,7 @@ def cleaned(tmp_path_factory):
     ).folder
 
 
+@pytest.mark.slow
 def test_before_after_and_the_control_are_shown(cleaned):
     store, folder = cleaned
     found = evaluation.evaluate(store.path, folder, classifier=load_model(network(), classes=["a", "b", "c"]))
@@ -126,6 +127,7 @@ def test_before_after_and_the_control_are_shown(cleaned):
     assert len(shown["changed"]) == sum(line["before"] != line["after"] for line in answers)
 
 
+@pytest.mark.slow
 def test_evaluate_says_of_the_same_images_what_clean_said(cleaned, tmp_path, monkeypatch):
     """Chosen on 8 of each kind, shown on 80 by both; probes and the second audit look at 8."""
     store, _ = cleaned

@@ -65,6 +65,7 @@ def shown(label, white):
     return image
 
 
+@pytest.mark.slow
 def test_clean_images_of_the_class_have_the_corner_of_another(marked):
     run = AuditedRun.of(marked.path, classifier=of(network()))
     found, audited = run.part_artifact("b", [CORNER])

@@ -40,6 +40,7 @@ def white_corner(pixels, rng):
     return PlantedImage(out, (out != pixels).any(2))
 
 
+@pytest.mark.slow
 def test_a_known_artifact_is_taken_away_though_no_image_carries_it(unmarked, tmp_path, monkeypatch):
     monkeypatch.setitem(artifacts.PLANTS, "corner", white_corner)
     classifier = of(network())

@@ -238,6 +238,7 @@ def test_a_correction_that_looks_at_the_whole_image_is_refused(method, more):
         corrected_model.build_in(Shortcut(), correction(method, **more))
 
 
+@pytest.mark.slow
 def test_the_loop_closes_the_cleaned_model_is_audited_by_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[3])
     write_corpus(tmp_path / "data", share=0.3)

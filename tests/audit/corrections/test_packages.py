@@ -73,6 +73,7 @@ def test_the_exported_model_takes_batches_of_any_size(tmp_path, method):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["oblique"])
 def test_the_exported_model_runs_in_a_process_that_never_saw_klarsicht(tmp_path, method):
     b, x = bench(), torch.rand(3, 4, 4, 4)
@@ -90,6 +91,7 @@ def test_the_exported_model_runs_in_a_process_that_never_saw_klarsicht(tmp_path,
     torch.testing.assert_close(torch.load(tmp_path / "y.pt").detach(), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_network_with_an_output_object_is_exported_as_its_logits(tmp_path):
     transformers = pytest.importorskip("transformers")
     shape = {"image_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -89,6 +89,7 @@ def test_a_run_of_an_older_version_has_no_cycles():
     assert Order.from_json({"right": 0.1, "best": 0.9}).doubtful
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "told"),
     [(["a", "b", "c"], ""), (["b", "c", "a"], "b as c, c as a, a as b"), (["a", "c", "b"], "c as b, b as c")],

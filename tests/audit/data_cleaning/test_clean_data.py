@@ -277,6 +277,7 @@ def test_a_place_that_varies_is_not_inpainted_where_relevance_does_not_say_how()
             masks.make_masks(place)
 
 
+@pytest.mark.slow
 def test_a_run_is_cleaned_of_the_artifact_it_found(tmp_path):
     """The marked images, all of them and no other; no image of the new corpus carries the mark."""
     marked = write_corpus(tmp_path / "data", share=0.3)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.audit.cleaning.test_clean_classes import ASKED, marked, of_two_marks  # noqa: F401 - a fixture
+from tests.marks import slow_but_first
 
 from klarsicht.audit.cleaning import clean_classes
 from klarsicht.audit.cleaning.audited_run import AuditedRun
@@ -26,7 +27,7 @@ def marks(path):
     return "; ".join(name for name, on in (("b", white), ("c", red)) if on)
 
 
-@pytest.mark.parametrize("action", ["drop", "weigh", "inpaint"])
+@pytest.mark.parametrize("action", slow_but_first(["inpaint", "drop", "weigh"]))
 def test_two_classes_are_cleaned_at_once(marked, tmp_path, action):  # noqa: F811
     found = clean_data(marked, tmp_path, action, name=["b", "c"], classifier=of_two_marks())
     expected = [marks(tmp_path / line.path) for line in found.lines]
@@ -43,6 +44,7 @@ def test_two_classes_are_cleaned_at_once(marked, tmp_path, action):  # noqa: F81
     assert [one["class"] for one in told["classes"]] == ["b", "c"]
 
 
+@pytest.mark.slow
 def test_an_image_that_carries_both_is_inpainted_under_both_masks(marked, tmp_path):  # noqa: F811
     run = AuditedRun.of(marked, classifier=of_two_marks())
     found = data_artifacts.build_artifacts(run, ["b", "c"], 1e-9)  # every image counts as a carrier of both
@@ -63,6 +65,7 @@ def test_the_corrections_of_several_classes_say_which_artifacts(marked, tmp_path
     assert not any(map(marks, open_corpus(found.manifest).paths))
 
 
+@pytest.mark.slow
 def test_without_a_class_all_poisoned_ones_are_cleaned(marked, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(cleaning, "find_classes_to_clean", lambda run: ("b", "c"))
     found = clean_data(marked, tmp_path, classifier=of_two_marks())

@@ -123,6 +123,7 @@ def test_embedding_does_not_depend_on_the_block_and_restores_the_mode():
     assert network.embed(images[:0]).shape == (0, 64)
 
 
+@pytest.mark.slow
 def test_images_with_the_same_artifact_are_alike_whatever_they_show(monkeypatch):
     """Taught on two families, tags, which were never taught, are nearer to each other than to clean images."""
     for name, value in {"STEPS": 40, "STAGES": 1, "CONTENT_GROUPS": 2, "DRAWS": 3}.items():

@@ -64,6 +64,7 @@ def test_the_reference_that_comes_along_knows_all_detections_that_are_no_windows
     assert change_of("shipped-embedding 0.002") == "shared"
 
 
+@pytest.mark.slow
 def test_a_border_on_a_quarter_stands_apart_and_leaves_nothing():
     rng = np.random.default_rng(0)
     own, other = scenes(rng, N), scenes(rng, N)

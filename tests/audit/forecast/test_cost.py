@@ -44,6 +44,7 @@ def test_seconds_add_and_memory_does_not():
     assert both.beyond(Cost(1, 30, 3, 9, 9)) == Cost(10, 0, 30, 4, 50)
 
 
+@pytest.mark.slow
 def test_disk_is_what_was_written_and_memory_what_was_held(tmp_path):
     """Oracle: the bytes that are written and allocated here."""
     (tmp_path / "before").write_bytes(bytes(100_000))

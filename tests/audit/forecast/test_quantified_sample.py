@@ -57,6 +57,7 @@ def begin(plan):
     return QuantifiedSample.begin(plan.sample, plan.units, readable, groups, None), groups
 
 
+@pytest.mark.slow
 def test_detections_are_those_of_the_quantification(planned, audited):
     """Oracle: the same class of the run; maps are left out, which images that are not explained borrow."""
     _, audit, plan = planned
@@ -85,6 +86,7 @@ def test_logits_of_images_that_are_not_explained_are_computed(planned, audited):
     assert known.units.excluded_time.wall > 0
 
 
+@pytest.mark.slow
 def test_every_step_of_the_quantification_is_foretold(planned):
     _, _, plan = planned
     report = StepCost.of("report", "", "", Cost(1, 2, 3, 4, 5))

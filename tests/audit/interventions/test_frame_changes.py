@@ -28,6 +28,7 @@ def fitted(carriers, others, seed=0):
     return fit_frame_change(carriers, others, GLASS, np.random.default_rng(seed))
 
 
+@pytest.mark.slow
 def test_a_turn_of_hue_is_accepted():
     found = fitted(turned_by_pillow(coloured(24, 1), 120), coloured(50, 2))
     assert found.kind in ("hue", "rotation about grey") and found.met > 0.9

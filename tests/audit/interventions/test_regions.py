@@ -57,6 +57,7 @@ def found(images):
     return regions_of(reads_tag, *images)
 
 
+@pytest.mark.slow
 def test_the_rise_is_what_a_loop_over_pastes_gives(images, found):
     levels, _ = images
     x = scenes(5, seed=7).astype(np.float32)
@@ -102,6 +103,7 @@ def test_strangers_are_always_others_and_any_of_them():
     assert abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
 
 
+@pytest.mark.slow
 def test_what_all_images_of_a_class_do_at_a_place_is_no_rise(images):
     """Every image carries the tag at one place: it raises the class by itself, and tells no image from another."""
     levels, maps = images
@@ -228,6 +230,7 @@ def test_masks_grow_cell_by_cell():
     assert (enlarge_masks(mask, (4, 8)) == mask).all()
 
 
+@pytest.mark.slow
 def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path, capsys):
     """And no more images are shown to the network than were announced before."""
     marked, shown, net = write_corpus(tmp_path / "data"), [0], network()
@@ -254,6 +257,7 @@ def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path, cap
     assert f"{entry.effect.shift:+.2f}" in page
 
 
+@pytest.mark.slow
 def test_candidates_come_from_all_that_is_stored_whatever_was_asked_for(tmp_path, monkeypatch):
     """Plain features were asked for and are made noise: another source must find the mark, and be drawn and opened."""
     marked = write_corpus(tmp_path / "data")

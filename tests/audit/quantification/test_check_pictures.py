@@ -124,6 +124,7 @@ def test_what_cannot_be_asked_of_the_predicted_class_is_undecided(uncompared, ta
     assert not replace(picture, artifacts=(replace(other, target=3, rests=True),)).undecided
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_class_that_is_not_compared_says_so(quantified, monkeypatch, tmp_path):
     """The tag that the network uses, while no detection of its class can be compared with one picture."""
     run, classifier, _ = quantified

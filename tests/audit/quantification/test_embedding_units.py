@@ -49,6 +49,7 @@ def learn(run):
         return work.embedding
 
 
+@pytest.mark.slow
 def test_training_that_was_stopped_ends_with_the_same_bytes(run, tmp_path, monkeypatch):
     whole = shutil.copytree(run, tmp_path / "whole")
     learn(whole)
@@ -95,6 +96,7 @@ def test_images_are_drawn_once_and_shrunk(run, monkeypatch):
         assert images.shape == (50, 32, 32, 3) and (images == work.input_images(rows)).all()
 
 
+@pytest.mark.slow
 def test_quantification_looks_through_the_embedding(run):
     torch.set_num_threads(1)
     with in_brief(60):

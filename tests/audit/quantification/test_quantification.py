@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tests.audit import conftest
 from tests.audit.conftest import in_brief
+from tests.marks import slow
 from torch import nn
 
 from klarsicht import audit
@@ -114,6 +115,7 @@ def done(quantified):
     return quantified
 
 
+@pytest.mark.slow
 def test_the_used_tag_is_poison_and_the_others_are_present(done):
     _, _, found = done
     assert found[0].name == NAMES[USED] and found[0].verdict == verdicts.POISONED
@@ -132,9 +134,9 @@ def test_the_used_tag_is_poison_and_the_others_are_present(done):
     ("tagged", "natural", "verdict"),
     [
         (USED, False, verdicts.POISONED),
-        (UNUSED, False, verdicts.PRESENT),
-        (USED, True, verdicts.SHARED_AND_USED),
-        (UNUSED, True, verdicts.CLASS_SPECIFIC),
+        slow(UNUSED, False, verdicts.PRESENT),
+        slow(USED, True, verdicts.SHARED_AND_USED),
+        slow(UNUSED, True, verdicts.CLASS_SPECIFIC),
     ],
 )
 def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, monkeypatch, tagged, natural, verdict):
@@ -409,6 +411,7 @@ def test_the_ranking_of_a_run_that_was_not_quantified_knows_no_verdict():
     assert entry.artifactual is None and entry.poisoned is None and entry.judged is None
 
 
+@pytest.mark.slow
 def test_pictures_that_a_kill_prevented_are_drawn_by_the_same_command(tmp_path, monkeypatch):
     """The table of what is drawn is on the disk when the kill comes: the next run must not take it for drawn."""
     conftest.write_corpus(tmp_path / "data", per_class=20)

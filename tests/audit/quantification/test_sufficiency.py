@@ -91,6 +91,7 @@ def measured(folder):
     )
 
 
+@pytest.mark.slow
 def test_the_border_that_all_images_of_a_class_have_is_noted_and_nothing_else_is(measured):
     _, _, found = measured
     assert found.compared and found.profiles[0].name == NAMES[FRAMED]
@@ -166,6 +167,7 @@ def test_what_is_done_is_not_shown_again(measured, monkeypatch):
     assert shown == []
 
 
+@pytest.mark.slow
 def test_a_measurement_that_was_stopped_goes_on_and_says_the_same(measured, folder, tmp_path, monkeypatch):
     _, classifier, found = measured
     shutil.copytree(folder / "run", tmp_path / "run")
@@ -186,6 +188,7 @@ def test_a_measurement_that_was_stopped_goes_on_and_says_the_same(measured, fold
     assert measure_sufficiency(tmp_path / "run", images=IMAGES, classifier=classifier) == found
 
 
+@pytest.mark.slow
 def test_shards_measure_what_one_process_does(measured, folder, tmp_path):
     """The first does everything, for nobody else comes; the second finds it done."""
     _, classifier, found = measured

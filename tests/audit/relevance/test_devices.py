@@ -29,6 +29,7 @@ def run(code):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_method_gives_on_a_device_what_it_gives_on_the_cpu():
     run("""
 for method in METHODS:
@@ -38,6 +39,7 @@ for method in METHODS:
 """)
 
 
+@pytest.mark.slow
 def test_a_device_without_float64_agrees_up_to_rounding():
     run("""
 expected = {method: explain(load_model(network()), x, t, method=method) for method in METHODS}
@@ -50,6 +52,7 @@ for method in METHODS:
 """)
 
 
+@pytest.mark.slow
 def test_a_fake_device_refuses_what_a_gpu_refuses():
     """The test of the tests: a tensor that was left on the CPU is noticed."""
     told = run("""
@@ -61,6 +64,7 @@ except RuntimeError as error:
     assert "of the CPU in one computation" in told
 
 
+@pytest.mark.slow
 def test_a_run_and_its_quantification_on_a_device_are_those_on_the_cpu(tmp_path):
     """Whole commands by the option --device; the name of the device is let through, as if it were a GPU."""
     run(f"""

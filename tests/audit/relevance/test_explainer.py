@@ -41,6 +41,7 @@ def x():
     return torch.randn(2, 3, 16, 12)
 
 
+@pytest.mark.slow
 @given(n=st.integers(1, 70), g=st.integers(1, 32))
 def test_columns_of_a_pooling_matrix_sum_to_one_and_cells_are_of_equal_area(n, g):
     A = pooling_matrix(n, g)

@@ -44,6 +44,7 @@ def audited(folder, out):
     return pipeline.run(settings, folder / out, classifier=load_model(network(), classes=["a", "b", "c"]))
 
 
+@pytest.mark.slow
 def test_a_batch_is_halved_until_memory_suffices_and_no_image_is_skipped(tmp_path):
     whole = audited(tmp_path, "whole")
     Short.most = 3
@@ -53,6 +54,7 @@ def test_a_batch_is_halved_until_memory_suffices_and_no_image_is_skipped(tmp_pat
         np.testing.assert_allclose(halved.array(name)[:], whole.array(name)[:], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_where_one_image_is_too_much_it_stops_with_one_line_and_resumes_whole(tmp_path, monkeypatch, capsys):
     whole = audited(tmp_path, "whole")
     Short.calls, Short.short = 0, range(2 * Short.calls // 3, 10**9)

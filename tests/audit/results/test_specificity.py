@@ -21,6 +21,7 @@ def stands(model, target, seed=0):
     return Specificity.of(effect, tried, CARRIES.mean(), target, None)
 
 
+@pytest.mark.slow
 def test_the_class_that_the_tag_makes_is_first_and_any_other_is_behind_it():
     first = stands(reads_tag, 3)
     assert first.ahead == 0 and first.own > 3 * first.peer_effect and first.margin_low > 0

@@ -76,6 +76,7 @@ def done(tmp_path_factory):
     return folder / "run", classifier, before, lines, again, found
 
 
+@pytest.mark.slow
 def test_what_the_network_sees_is_learned_and_called_and_what_it_cannot_see_is_not(done):
     *_, found = done
     tags, marks = (found.finetuned.select(kind, 0.25) for kind in ("tag", "mark"))

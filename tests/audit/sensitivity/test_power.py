@@ -61,6 +61,7 @@ def test_an_artifact_of_a_family_is_drawn_once_for_a_class():
         power.check_arguments(("strip",), (0.1,), 1)
 
 
+@pytest.mark.slow
 def test_power_of_a_run(quantified, tmp_path):
     """Of one that is quantified; test_finetuned begins with one that is not."""
     run, classifier, _ = quantified
@@ -93,6 +94,7 @@ def test_a_power_that_was_stopped_is_open_until_another_one_ends(tmp_path):
     assert all(step.complete for step in read_progress(store.path))
 
 
+@pytest.mark.slow
 def test_windows_of_few_classes_count_where_no_class_shares_any_by_nature(quantified, monkeypatch):
     """As `audit quantify` does of two to four classes; every class of this run counts as one of few."""
     run, classifier, _ = quantified

@@ -81,6 +81,7 @@ def test_agreement_fades_and_ends_where_a_frame_ends(random_placement):
     np.testing.assert_allclose(random_placement.agreement(window, (150, 170)), inside[:, 32:, 64:], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_known_shifts_are_found_across_regions(tmp_path, monkeypatch):
     monkeypatch.setattr(tiled, "REGION", 8 * STEP)
     picture = data.retina()[:700, :700].mean(-1, dtype=np.float32) / 255

@@ -66,6 +66,7 @@ def made(tmp_path_factory):
     return light, tifffile.imread(folder / NAME), Page(page.read_text()), page.read_text()
 
 
+@pytest.mark.slow
 def test_it_needs_nothing_else(made):
     _, _, page, text = made
     assert all(source.startswith("data:image/") for source in page.sources.values())

@@ -86,6 +86,7 @@ def error_of(picture, truth):
     return np.square(picture[:4] - truth)[:, 16:-16, 16:-16].mean()
 
 
+@pytest.mark.slow
 def test_a_burst_becomes_as_clean_as_a_mean_of_its_frames(burst, scene, tmp_path, no_weights):
     got, found = made(burst, tmp_path / "out.dng", reference="0.dng")
     truth = to_planes(cut(scene)[None])[0]
@@ -96,6 +97,7 @@ def test_a_burst_becomes_as_clean_as_a_mean_of_its_frames(burst, scene, tmp_path
     assert remaining == pytest.approx(error, rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_network_that_comes_along_is_cleaner_than_the_mean_of_the_frames(burst, scene, tmp_path, monkeypatch):
     truth = to_planes(cut(scene)[None])[0]
     by_network, found = made(burst, tmp_path / "a.dng", threads=None, reference="0.dng", bayer="planes")
@@ -105,6 +107,7 @@ def test_the_network_that_comes_along_is_cleaner_than_the_mean_of_the_frames(bur
     assert error_of(by_network, truth) < 0.8 * error_of(by_mean, truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bayer", ["planes", "rgb"])
 def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tmp_path, bayer):
     """Of one scene with fresh noise: half the mean square of the difference, the network's own changes included."""
@@ -118,6 +121,7 @@ def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tm
     assert all(level.shot > 0 for level in found.residual_levels)
 
 
+@pytest.mark.slow
 def test_tiles_are_the_whole(tiled, tmp_path, monkeypatch):
     """With false alarms here and there, so that the burst is doubted, and other estimates are made."""
     monkeypatch.setattr(pipeline, "SAMPLED", 0)
@@ -131,6 +135,7 @@ def test_tiles_are_the_whole(tiled, tmp_path, monkeypatch):
     assert found.shares["burst"] < 0.97 and found.shares["alone"] > 0
 
 
+@pytest.mark.slow
 def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):
     few = tiles.Grid((320, 448), (192, 256), 50, 50)
     monkeypatch.setattr(tiles, "choose_grid", lambda *_: few)
@@ -181,6 +186,7 @@ def test_the_command_writes_what_is_asked_for(burst, tmp_path, capsys, no_weight
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
+@pytest.mark.slow
 def test_strength_mixes_with_the_reference(burst, tmp_path, no_weights):
     none, found = made(burst, tmp_path / "a.dng", strength=0.0, reference="0.dng")
     reference = picture(found.burst.spool) if found.burst.spool.path.exists() else reading.read(burst / "0.dng").light
@@ -189,6 +195,7 @@ def test_strength_mixes_with_the_reference(burst, tmp_path, no_weights):
     np.testing.assert_allclose(half[:4], (none + all_)[:4] / 2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_frame_of_another_scene_is_dropped_by_name(burst, dng, scene, tmp_path):
     other = np.rot90(cut(scene)[: SIZE[0], : SIZE[0]], 2)
     other = np.pad(other, ((0, 0), (0, SIZE[1] - SIZE[0])), "reflect")
@@ -198,6 +205,7 @@ def test_a_frame_of_another_scene_is_dropped_by_name(burst, dng, scene, tmp_path
     assert found.shares["burst"] > 0.97
 
 
+@pytest.mark.slow
 def test_drift_of_exposure_is_evened_out(burst, dng, scene, tmp_path):
     dng(burst / "4.dng", counts(0.85 * cut(scene, -2, 0), 4), profile=(LEVEL.shot, LEVEL.read**2))
     got, found = made(burst, tmp_path / "out.dng", reference="0.dng", bayer="planes")
@@ -207,6 +215,7 @@ def test_drift_of_exposure_is_evened_out(burst, dng, scene, tmp_path):
     assert np.square(got[:4] - truth).mean() < 1.2 * LEVEL.average_frames(5).variance(truth).mean()
 
 
+@pytest.mark.slow
 def test_one_frame_and_rgb_work(tmp_path, scene):
     rgb = np.repeat(cut(scene)[..., None], 3, 2)
     noisy = LEVEL.sample(rgb.astype(np.float32), np.random.default_rng(0))
@@ -217,6 +226,7 @@ def test_one_frame_and_rgb_work(tmp_path, scene):
     assert np.square(picture - rgb).mean() <= 1.02 * np.square(np.clip(noisy, 0, 1) - rgb).mean()
 
 
+@pytest.mark.slow
 def test_an_x_trans_burst_becomes_a_cleaner_linear_dng(dng, tmp_path, no_weights):
     """Red, green and blue are known; the mean of five frames has a fifth of the noise, and what is told to be left
     is as strong at low frequencies."""
@@ -371,6 +381,7 @@ def test_one_jpeg_alone_says_no_factor_of_its_noise(scene, tmp_path):
     assert "more than 10 times" in replace(found, frame_numbers=(0, 1), residual=630.0).lines[-1]
 
 
+@pytest.mark.slow
 def test_exact_computes_in_float32_and_else_in_bfloat16_where_that_is_faster(burst, tmp_path, monkeypatch):
     monkeypatch.setattr("klarsicht.ground.machine.devices.bf16_is_faster", lambda device: True)
     monkeypatch.setattr("klarsicht.burst.merging.filters.bf16_is_faster", lambda device: True)

@@ -51,6 +51,7 @@ def explained(burst, out, *words):
     return np.load(out / "arrays.npz")
 
 
+@pytest.mark.slow
 def test_a_frame_has_no_share_where_it_shows_something_else(burst, tmp_path, capsys):
     arrays = explained(burst, tmp_path / "out")
     assert arrays["share"].shape == (3, 24, 32) and arrays["trust"].shape == (192, 256)
@@ -63,6 +64,7 @@ def test_a_frame_has_no_share_where_it_shows_something_else(burst, tmp_path, cap
     assert "share of 2.tif" in told and "(median)" in told
 
 
+@pytest.mark.slow
 def test_frames_of_one_name_in_two_folders_keep_their_pictures(burst, tmp_path, capsys):
     """Two of three frames are called 0.tif, the other 0.TIFF; what was changed in the third is seen in its picture."""
     folders = [tmp_path / name for name in "abc"]
@@ -104,6 +106,7 @@ def test_pictures_are_upright_and_sizes_named(tmp_path):
         assert Image.open(tmp_path / "out" / name).size == (12, 16)
 
 
+@pytest.mark.slow
 def test_the_network_that_comes_along_explains_itself(burst, tmp_path, capsys):
     """Of three frames, the third has little weight where it shows something else, and a fair share elsewhere."""
     arrays = explained(burst, tmp_path / "out", "--checkpoint", "swift")

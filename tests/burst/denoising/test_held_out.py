@@ -60,6 +60,7 @@ def test_a_frame_to_hold_out_that_is_not_there_is_refused_before_frames_are_alig
         check_held_out(still(scene, tmp_path), RIGHT, tmp_path / "work", "nine")
 
 
+@pytest.mark.slow
 def test_the_network_that_comes_along_is_checked_and_a_wrong_level_is_told(scene, tmp_path):
     """Detail that it loses adds to the difference, hardly correlated, and not in every light; half the noise, typed,
     makes four times of it everywhere."""
@@ -74,6 +75,7 @@ def test_the_network_that_comes_along_is_checked_and_a_wrong_level_is_told(scene
     assert verdict.variance > 3.6 and "too low" in verdict.conclusion
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "word"), [(0.5, "low"), (2.0, "high")])
 def test_a_wrong_noise_level_is_told_and_how_wrong(scene, tmp_path, factor, word):
     settings = DenoiseSettings(noise=f"{LEVEL.read * factor},{LEVEL.shot * factor**2}")
@@ -82,6 +84,7 @@ def test_a_wrong_noise_level_is_told_and_how_wrong(scene, tmp_path, factor, word
     assert verdict.variance == pytest.approx(1 / factor**2, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_filter_that_loses_detail_is_told(scene, tmp_path, monkeypatch):
     @dataclass(frozen=True)
     class Blur:
@@ -99,6 +102,7 @@ def test_a_filter_that_loses_detail_is_told(scene, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_what_moved_is_not_held_against_the_filter(scene, tmp_path):
     folder = still(scene, tmp_path)
     for i in range(5):
@@ -120,6 +124,7 @@ def test_correlation_is_that_of_an_autoregressive_noise():
     assert got == pytest.approx([a, a**2, 0], abs=0.02)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_checked_is_refused(scene, tmp_path):
     folder = still(scene, tmp_path, 3)
     with pytest.raises(InputError, match=r"too few frames; got 2.*Give three"):
@@ -157,6 +162,7 @@ def test_interpolated_colours_are_checked_at_the_samples(dng, tmp_path, cell):
     assert all(abs(value) < 0.04 for value in verdict.correlation.values())
 
 
+@pytest.mark.slow
 def test_a_frame_that_shows_something_else_is_not_held_out(scene, tmp_path):
     """It is the least sharp one; held out, it would agree with the others nowhere."""
     still(scene, tmp_path)

@@ -116,6 +116,7 @@ def test_a_hot_pixel_becomes_the_median_of_its_healthy_neighbours(tmp_path):
         np.testing.assert_array_equal(np.concatenate([s for _, s in mended.read_strips(i)], 1), wanted[i])
 
 
+@pytest.mark.slow
 def test_the_burst_is_trusted_around_them_and_told(scene, tmp_path, dng, monkeypatch):
     monkeypatch.setattr(
         "klarsicht.burst.network.pretrained.find_weights", lambda colour: None

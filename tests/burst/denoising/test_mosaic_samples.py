@@ -183,6 +183,7 @@ def test_without_hot_pixels_the_burst_is_the_same_file(scene, tmp_path, dng):
     assert got is burst and count == 0 and burst.spool.path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_command_replaces_them(scene, tmp_path, dng, monkeypatch):
     """Where they were, the result is as near to the light as elsewhere."""
     monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)

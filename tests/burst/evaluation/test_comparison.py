@@ -107,6 +107,7 @@ def test_packages_that_are_all_missing(shelf, monkeypatch):
         comparison.evaluate_all(rows=["bm3d"])
 
 
+@pytest.mark.slow
 def test_scores_of_a_network_are_those_of_its_pictures(shelf, tmp_path):
     """PSNR by hand from what the network gives for each burst."""
     path = checkpoint(tmp_path / "a.safetensors", "kpn-separable")

@@ -291,6 +291,7 @@ def test_more_pixels_than_allowed_are_refused_before_they_are_decoded(dng, tmp_p
         reading.read(path, ReadSettings(memory=0.01))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not reset_memory_peak(), reason="only Linux sets the peak of memory anew")
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
 def test_the_memory_that_the_error_names_suffices_for_reading(tmp_path, monkeypatch, ending):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import convolve
+from tests.marks import slow_but_first
 
 from klarsicht.burst.data.cokriging import MOSAICS, measured_mask, sample_weights
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
@@ -226,7 +227,7 @@ def test_errors_of_interpolation_do_not_count_against_what_is_right(cell):
     assert motion_check.find_failing_pixels(X, x, [level] * 3).all()
 
 
-@pytest.mark.parametrize("preset", ["swift", "kpn", "mean"])
+@pytest.mark.parametrize("preset", slow_but_first(["mean", "swift", "kpn"]))
 def test_the_weight_on_a_sample_is_what_its_interpolation_leaves(preset):
     """Weights are linear: applied to what a sample gives to the pixels around it, they give its weight."""
     rng = np.random.default_rng(6)
@@ -251,7 +252,7 @@ def weights_of(preset, frames, agreement, rng):
     return NetworkFilter(network).compute_weights(frames, [LEVEL], agreement)
 
 
-@pytest.mark.parametrize("preset", ["swift", "mkpn", "kpn", "mean"])
+@pytest.mark.parametrize("preset", slow_but_first(["mean", "swift", "mkpn", "kpn"]))
 def test_the_centre_is_what_an_impulse_leaves(preset):
     """Weights are linear in the frames they are laid over, so that an impulse in the reference shows them."""
     rng = np.random.default_rng(6)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.marks import slow
 
 from klarsicht.burst.network import onnx_export
 from klarsicht.burst.network.checkpoints import save_network
@@ -49,11 +50,12 @@ def swift_of_three(tmp_path_factory):
         return exported(tmp_path_factory.mktemp("swift"), "swift", "mosaic")
 
 
+@pytest.mark.slow
 def test_onnxruntime_gives_what_torch_gives_for_swift(swift_of_three):
     check(*swift_of_three)
 
 
-@pytest.mark.parametrize(("preset", "colour", "frames"), [("swift", "mosaic", 1), ("kpn", "grey", 3)])
+@pytest.mark.parametrize(("preset", "colour", "frames"), [slow("swift", "mosaic", 1), ("kpn", "grey", 3)])
 def test_onnxruntime_gives_what_torch_gives(tmp_path, preset, colour, frames):
     """swift with all its entries, for one frame and the mean."""
     check(*exported(tmp_path, preset, colour, frames))
@@ -78,6 +80,7 @@ def check(net, file):
         assert np.abs(got - frames[:, 0]).max() > 100 * PARITY  # it does something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [KernelSpec((1, 3, 5)), KernelSpec((3,), separable=False, upscale=1, averaged=False)])
 def test_plain_operators_filter_as_the_kernel_operator(spec):
     draw = torch.Generator().manual_seed(2)

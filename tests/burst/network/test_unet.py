@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.marks import slow, slow_but_first
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from klarsicht.burst.network.heads import (
@@ -92,8 +93,8 @@ def test_the_head_commutes_with_upsampling():
     assert torch.allclose(upsample_twice(head(features)), head(upsample_twice(features)), atol=1e-6)
 
 
-@pytest.mark.parametrize("colour", COLOURS)
-@pytest.mark.parametrize("preset", ["mkpn", "kpn", "kpn-separable", "direct", "swift"])
+@pytest.mark.parametrize("colour", slow_but_first(COLOURS))
+@pytest.mark.parametrize("preset", ["mkpn", "kpn", slow("kpn-separable"), "direct", "swift"])
 def test_with_a_head_that_learned_nothing_the_mean_of_the_valid_frames_comes_out(preset, colour):
     network = small(preset, colour)
     for layer in network.head.children():
@@ -117,6 +118,7 @@ def test_kernels_at_rest_leave_a_frame_as_it_is_summed_or_averaged(separable, av
     assert torch.allclose(field.kernel_at(3, 3)[0], delta, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_basis_add_up_to_one():
     ones = torch.ones(2, 3, 1, 40, 40)
     inside = small("bpn")(ones, READ, SHOT).merged[..., 8:-8, 8:-8]
@@ -243,6 +245,7 @@ def test_first_weights_depend_on_the_seed_alone_and_disturb_no_one():
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_half_precision_with_channels_last_stays_near_single():
     network, frames = random_head(small("swift")), burst()
     with torch.no_grad():

@@ -34,6 +34,7 @@ def photographs(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_network_its_card_pictures_and_a_curve(photographs, tmp_path):
     out = train(SMALL, photographs, tmp_path / "net.safetensors")
     assert load_network(out).settings == SMALL.network
@@ -50,6 +51,7 @@ def test_a_run_leaves_a_network_its_card_pictures_and_a_curve(photographs, tmp_p
     assert {"psnr at gain 1", "psnr at gain 8"} <= lines[-1].keys()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(photographs, tmp_path, monkeypatch):
     train(SMALL, photographs, tmp_path / "whole.safetensors")
     loss = training.DenoisingTask.loss
@@ -69,6 +71,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(photographs, tmp_pat
         assert whole.read_bytes() == stopped.read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_network_learns(photographs, tmp_path, monkeypatch):
     """Taught one very noisy burst again and again, it leaves the mean of the frames far behind."""
     burst = BatchStream.draw
@@ -105,6 +108,7 @@ def test_a_network_for_colours_is_taught_on_grey_frames_too(photographs, tmp_pat
         TrainSettings(grey_too=True)
 
 
+@pytest.mark.slow
 def test_a_training_may_start_from_another_and_its_card_says_which(photographs, tmp_path):
     first = train(SMALL.with_values(steps=3), photographs, tmp_path / "first.safetensors")
     second = train(
@@ -117,6 +121,7 @@ def test_a_training_may_start_from_another_and_its_card_says_which(photographs, 
     assert str(tmp_path) not in json.dumps(card)
 
 
+@pytest.mark.slow
 def test_a_training_may_start_from_the_network_that_comes_along_by_its_name(photographs, tmp_path):
     settings = TrainSettings(preset="swift", colour="rgb", start="swift", size=32, scale=1, batch=1, steps=1, rate=1e-9)
     out = train(settings, photographs, tmp_path / "net.safetensors")
@@ -172,6 +177,7 @@ def test_small_photographs_tripods_and_texture_are_taught_when_asked_for(photogr
     assert read_card(out).training["settings"]["textured"] == 0.5
 
 
+@pytest.mark.slow
 def test_frames_behind_a_mosaic_teach_a_network_for_rgb_alone(photographs, tmp_path):
     settings = SMALL.with_values(colour="rgb", mosaics=("bayer", "x-trans"), size=48, steps=2, every=2)
     assert {recipe.mosaic for recipe in settings.recipes} == set(MOSAICS.values())

@@ -85,6 +85,7 @@ def results(folder):
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(kept)}
 
 
+@pytest.mark.slow
 def test_an_audit_without_fcntl_and_proc_is_the_same_and_holds_its_lock(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     write_corpus(tmp_path / "data", per_class=10)

@@ -133,6 +133,7 @@ def _write(folder, author, count):
         DecisionLog(Path(folder)).append(Change(i, "c", "artifact"), author)
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_no_record(tmp_path):
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write, args=(str(tmp_path), name, 8)) for name in ("ada", "bo")]

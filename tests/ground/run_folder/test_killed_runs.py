@@ -90,6 +90,7 @@ print("kills", kills)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *(pytest.param(s, marks=pytest.mark.nightly) for s in range(2, 30))])
 def test_killed_again_and_again_equals_undisturbed(tmp_path, seed):
     killed, calm = tmp_path / "killed", tmp_path / "calm"

@@ -80,6 +80,7 @@ RunStore.create(sys.argv[1], settings={}, identity={})
 """
 
 
+@pytest.mark.slow
 def test_creation_that_was_killed_at_any_call_of_the_system_can_be_repeated(tmp_path):
     for call in range(1, 100):
         run = tmp_path / f"run{call}"
@@ -217,6 +218,7 @@ def monkeypatched_join(seconds):
         yield
 
 
+@pytest.mark.slow
 def test_a_manifest_that_another_process_replaces_is_read_whole(tmp_path):
     """Every read of some hundred replacements gives one of the contents that were written, in their order."""
     store = RunStore.create(tmp_path / "run", settings={}, identity={})

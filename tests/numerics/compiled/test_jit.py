@@ -26,6 +26,7 @@ CALLEE = (
 )
 
 
+@pytest.mark.slow
 def test_a_changed_callee_is_compiled_anew(tmp_path):
     """The trap: numba alone would answer 2 again, from the kernel kept for the caller's unchanged file."""
     (tmp_path / "caller.py").write_text(CALLER)

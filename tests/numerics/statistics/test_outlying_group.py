@@ -46,6 +46,7 @@ def test_a_shifted_group_is_found_with_its_members(shifted):
     assert group.member[shifted:].sum() <= 2
 
 
+@pytest.mark.slow
 def test_clean_classes_do_not_surprise():
     """The surprisal of chance is exponential at most: its mean over classes is below one nat."""
     assert np.mean([found(*classes(seed)).score for seed in range(30)]) < 0.5

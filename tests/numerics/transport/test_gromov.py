@@ -242,6 +242,7 @@ def test_exact_search_leaves_pairs_unsolved():
     assert sum(solved) < 0.75 * 120 * 119 / 2
 
 
+@pytest.mark.slow
 def test_candidates_find_nearly_all_neighbours():
     metric = Gromov()
     rows = metric.prepare(PointMeasures.of(planted(150, 32)))

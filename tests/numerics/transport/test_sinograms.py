@@ -46,6 +46,7 @@ def test_distances_equal_the_literal_least_over_coarse_turns(reflection):
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_align_is_near_a_search_in_quarter_degrees_and_never_above_the_coarse_one():
     measures = clouds(10, seed=1)
     sinograms, (i, j) = Sinograms.of(measures), np.triu_indices(10, 1)

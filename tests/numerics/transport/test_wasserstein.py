@@ -65,6 +65,7 @@ def test_far_from_the_origin_nothing_is_lost():
     np.testing.assert_allclose(squared_wasserstein(x + 1e6, y + 1e6), (means**2).sum(1) + centred, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_symmetry_order_and_triangle():
     x, y, z = RNG.standard_normal((3, 10, 24, 2))
     np.testing.assert_allclose(squared_wasserstein(x, y), squared_wasserstein(y, x), rtol=1e-7)
