@@ -112,6 +112,7 @@ def test_a_group_says_which_share_of_its_pairs_are_copies_of_each_other():
     assert told.to_json()["groups"][0]["mutual"] == pytest.approx(0.4)
 
 
+@pytest.mark.slow
 def test_the_command_resumes_and_says_the_same_in_json(place, tmp_path, capsys):
     """Units that a killed process left without a marker are made again."""
     shutil.copytree(place / "run", tmp_path / "run")

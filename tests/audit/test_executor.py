@@ -42,7 +42,7 @@ def draws(unit):
     return np.random.default_rng(unit.start).normal(size=(len(unit), 3)) @ np.full((3, 3), 0.1)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, slow(2)])
 def test_results_are_those_of_a_plain_loop(workers):
     done = collected(draws, workers=workers)
     assert set(done) == set(UNITS)
@@ -50,6 +50,7 @@ def test_results_are_those_of_a_plain_loop(workers):
         np.testing.assert_array_equal(done[unit], draws(unit))
 
 
+@pytest.mark.slow
 def test_workers_work_in_the_folder_of_this_process_whenever_they_were_started(tmp_path, monkeypatch):
     """Workers are used again by later calls, and a relative path names a file of the folder that is current then."""
     for name in ("one", "two"):
@@ -77,6 +78,7 @@ class Heavy:
         return os.getpid(), type(self).opened
 
 
+@pytest.mark.slow
 def test_work_travels_once_to_each_worker():
     done = collected(Heavy(), partition(40, 2), workers=2)
     assert os.getpid() not in {pid for pid, _ in done.values()}
@@ -98,7 +100,7 @@ def test_an_error_comes_out_as_it_was_raised(workers):
     assert range(8, 12) not in done
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, slow(2)])
 def test_an_error_while_keeping_a_result_stops_the_run(workers):
     told = []
 
@@ -126,6 +128,7 @@ def test_no_space_to_send_the_work_is_disk_full(monkeypatch):
         run_units(len, partition(4, 1), workers=2, on_done=lambda unit, result: None)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_an_error_with_a_remedy():
     with pytest.raises(OutOfMemory, match=r"worker process died.*fewer --workers"):
         collected(dying, workers=2)
@@ -137,7 +140,7 @@ def test_wrong_arguments(how, match):
         collected(draws, **how)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, slow(2)])
 def test_units_that_are_not_admitted_are_left_out_and_asked_for_when_they_are_reached(workers):
     asked = []
 
@@ -150,7 +153,7 @@ def test_units_that_are_not_admitted_are_left_out_and_asked_for_when_they_are_re
     assert asked == UNITS
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, slow(2)])
 def test_an_error_on_the_way_to_a_unit_ends_the_work_and_is_raised(workers):
     """joblib asks in a thread of its own, which would lose it, and the work would not end."""
 
@@ -186,6 +189,7 @@ def late_threads(unit):
     return torch.get_num_threads(), max(pools().values()), os.environ["OMP_NUM_THREADS"]
 
 
+@pytest.mark.slow
 def test_a_library_imported_late_in_a_worker_is_limited_too():
     done = collected(late_threads, partition(2, 1), workers=2, threads=1)
     assert set(done.values()) == {(1, 1, "1")}

@@ -199,6 +199,7 @@ def test_an_audit_killed_between_an_array_and_its_checksum_resumes(corpus, tmp_p
     }
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers(audited, tmp_path, monkeypatch):
     """Nor on whether the model is given or named."""
     data, _, one = audited

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.marks import slow_but_first
 
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.pixel_kernels import load, reference
@@ -204,18 +205,20 @@ def test_compiled_reads_and_writes_bfloat16():
         assert ((ours - right).abs() <= right.abs() * 2**-8 + 1e-6 * right.abs().max()).all()
 
 
-def test_adjointness_compiled():
+@pytest.mark.parametrize("spec", slow_but_first([KernelSpec((1, 3)), MANY]))
+def test_adjointness_compiled(spec):
     """<A(t) x, y> = <x, A(t)* y>, and the gradient in the columns of taps is homogeneous of degree one."""
-    taps, X = case(MANY, (1, 2, 2, 23, 37), torch.float32)
+    taps, X = case(spec, (1, 2, 2, 23, 37), torch.float32)
     y = numbers(1, 2, 2, 23, 37, seed=5, dtype=torch.float32)
-    Y = load.apply(taps, X, MANY)
-    d_taps, d_frames = load.gradients(taps, X, MANY, y, (True, True))
+    Y = load.apply(taps, X, spec)
+    d_taps, d_frames = load.gradients(taps, X, spec, y, (True, True))
     inner = (Y.double() * y).sum()
     torch.testing.assert_close((d_frames.double() * X).sum(), inner, rtol=1e-5, atol=1e-4)
-    columns = (d_taps.double() * taps).unflatten(1, (2, MANY.taps))[:, :, : sum(MANY.sizes)].sum()
+    columns = (d_taps.double() * taps).unflatten(1, (2, spec.taps))[:, :, : sum(spec.sizes)].sum()
     torch.testing.assert_close(columns, inner, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_layouts_and_threads_do_not_matter():
     taps, X = case(FULL, (2, 2, 2, 150, 20), torch.float32)
     y = numbers(*X.shape, seed=3, dtype=torch.float32)

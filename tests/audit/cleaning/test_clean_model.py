@@ -292,6 +292,7 @@ def test_without_a_method_nothing_is_tried_for_an_artifact_that_is_not_used_and_
         cleaned("unknown", layer="lasd")
 
 
+@pytest.mark.slow
 def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(audited, tmp_path):
     """White, 3 in all, in place of 190 levels, on a ninth of the picture, at weight 1: too little to turn any. None of
     some fifty images turned shows that it is less than 10 %, and not that it is less than 2."""

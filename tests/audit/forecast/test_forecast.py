@@ -44,6 +44,7 @@ def test_disk_is_that_of_the_audit(corpus, tmp_path, monkeypatch):
     assert all(step.cpu_seconds > 0 for step in found.steps)
 
 
+@pytest.mark.slow
 def test_sample_holds_what_the_audit_computes(corpus, tmp_path):
     """Oracle: the arrays of `audit run` of the same images."""
     audit = Audit.of(settings(corpus, target="label"), load_model(network()))

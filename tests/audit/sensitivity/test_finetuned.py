@@ -90,6 +90,7 @@ def test_what_the_network_sees_is_learned_and_called_and_what_it_cannot_see_is_n
     assert not {t["target"] for t in found.finetuned.trials} & {SOME.index(k) for k in (USED, UNUSED, NOISY)}
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_is_done_again_to_the_same_lines_and_no_other(done):
     *_, lines, again, found = done
     assert again == [1]
@@ -97,6 +98,7 @@ def test_a_training_that_was_stopped_is_done_again_to_the_same_lines_and_no_othe
     assert known == list(found.finetuned.trials)
 
 
+@pytest.mark.slow
 def test_the_model_stays_as_it_was_to_the_bit(done):
     _, classifier, before, *_ = done
     assert all(torch.equal(classifier.module.state_dict()[name], value) for name, value in before.items())
@@ -104,6 +106,7 @@ def test_the_model_stays_as_it_was_to_the_bit(done):
     assert not classifier.module.training
 
 
+@pytest.mark.slow
 def test_the_files_and_the_page_tell_it(done):
     run, *_, found = done
     told = json.loads((run / power.POWER_FILE).read_text())["poisoned"]
@@ -115,6 +118,7 @@ def test_the_files_and_the_page_tell_it(done):
     assert page.count('class="planted"') == 2
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained_is_refused_before_anything_is_looked_at(done, monkeypatch):
     run, classifier, *_ = done
     monkeypatch.setattr(
@@ -127,6 +131,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_looked_at(done, mo
         power.power(run, classifier=frozen, train=1)
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_explain_labels_has_none_to_train_on(done):
     run, classifier, *_ = done
     settings = AuditSettings(model="object", data=str(run.parent / "data"), target="predicted", method="HeadRelevance")

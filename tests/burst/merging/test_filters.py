@@ -11,6 +11,7 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.01, 1e-3)
+pytestmark = pytest.mark.usefixtures("plain_kernels")
 
 
 def network(colour, preset="swift"):

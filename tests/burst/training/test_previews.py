@@ -33,7 +33,7 @@ def test_there_is_one_burst_a_gain_with_that_noise(shown_bursts):
     assert all(one.burst.count == 3 for one in shown_bursts.values())
 
 
-def test_a_burst_without_motion_is_restored_to_its_mean_by_kernels_at_rest():
+def test_a_burst_without_motion_is_restored_to_its_mean_by_kernels_at_rest(plain_kernels):
     rng = np.random.default_rng(2)
     from klarsicht.burst.data.burst import Burst
 

@@ -128,7 +128,7 @@ def test_a_training_may_start_from_the_network_that_comes_along_by_its_name(phot
     assert read_card(out).training["start"] == list_networks()["swift"].card["sha256"]
 
 
-def test_another_training_in_the_same_place_is_refused(photographs, tmp_path):
+def test_another_training_in_the_same_place_is_refused(photographs, tmp_path, plain_kernels):
     train(SMALL, photographs, tmp_path / "net.safetensors")
     with pytest.raises(RunMismatch, match="seed"):
         train(SMALL.with_values(seed=1), photographs, tmp_path / "net.safetensors")
@@ -137,7 +137,7 @@ def test_another_training_in_the_same_place_is_refused(photographs, tmp_path):
         train(SMALL, photographs, tmp_path / "net.safetensors")
 
 
-def test_minutes_become_steps_once_and_stay(photographs, tmp_path, monkeypatch):
+def test_minutes_become_steps_once_and_stay(photographs, tmp_path, monkeypatch, plain_kernels):
     monkeypatch.setattr(training.fit, "measure_step_seconds", lambda *a: 15.0)
     by_clock = SMALL.model_copy(update={"steps": None, "minutes": 1.0})
     train(by_clock, photographs, tmp_path / "net.safetensors")
