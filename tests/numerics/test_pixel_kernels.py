@@ -114,7 +114,7 @@ def test_fused_is_the_mean_of_separate_filterings():
     torch.testing.assert_close(apply_kernels(taps, X, summed).per_frame, sum(separate), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", slow_but_first([torch.float64, torch.float32]))
 def test_delta_returns_the_frame(dtype):
     size = (1, 2, 2, 11, 9)
     X = numbers(*size, dtype=dtype)

@@ -190,7 +190,7 @@ def random_head(network):
 
 
 @pytest.mark.parametrize("preset", ["mkpn", "swift"])
-def test_a_tile_with_its_halo_gives_what_the_whole_gives(preset):
+def test_a_tile_with_its_halo_gives_what_the_whole_gives(preset, plain_kernels):
     network, layout = random_head(small(preset, frames=2)), PRESETS[preset]
     whole = burst(frames=2, height=32 * layout.stride, width=21)
     margin = -(-layout.halo // layout.stride) * layout.stride

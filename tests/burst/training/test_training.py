@@ -146,7 +146,7 @@ def test_minutes_become_steps_once_and_stay(photographs, tmp_path, monkeypatch, 
     train(by_clock, photographs, tmp_path / "net.safetensors")
 
 
-def test_threads_are_given_back(photographs, tmp_path):
+def test_threads_are_given_back(photographs, tmp_path, plain_kernels):
     before = torch.get_num_threads()
     train(SMALL.with_values(steps=1), photographs, tmp_path / "net.safetensors", threads=before + 1)
     assert torch.get_num_threads() == before
