@@ -101,7 +101,8 @@ def tests_by_line(coverage_file: str, module: str) -> dict[int, set[str]]:
 
 def collect_tests(marks: str) -> set[str]:
     """Return the tests that a mark expression chooses."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", marks]
+    addopts = "addopts=--import-mode=importlib"  # of the project say -q, and twice means no names
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", addopts, "-m", marks]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return {line for line in listing.splitlines() if "::" in line}
 
@@ -122,7 +123,8 @@ def meet(copy: Path, tests: Iterable[str], seconds: float) -> bool:
         with contextlib.suppress(BaseException):
             os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
         os._exit(1)
-    return os.waitpid(child, 0)[1] != 0
+    status = os.waitpid(child, 0)[1]
+    return os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in (1, 2, 3)  # 2: the module cannot be imported
 
 
 def main() -> None:
@@ -145,7 +147,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     seconds = json.loads(asked.seconds.read_text())
-    quick = collect_tests("not slow and not nightly")
+    quick, all_tests = collect_tests("not slow and not nightly"), collect_tests("not nightly")
     copy = asked.out.with_suffix(".copy")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", ".pytest_cache", "*.egg-info"))
@@ -164,7 +166,8 @@ def main() -> None:
             changed = mutate_code(source, plugins.get_operator(mutant.operator)(), mutant.occurrence)
             (copy / module).write_text(changed)
             running = sorted(
-                by_line.get(mutant.line) or everyone, key=lambda t: (not t.startswith(own), seconds.get(t, 1.0))
+                (by_line.get(mutant.line) or everyone) & all_tests,
+                key=lambda test: (not test.startswith(own), seconds.get(test, 1.0)),
             )
             killed = ""
             for kind in ("quick", "slow"):
