@@ -116,9 +116,8 @@ def compare(one: Path, other: Path) -> int:
     for word, names in (("only in one", missing), ("differs", changed)):
         for name in names:
             print(f"{word}: {name}")
-    print(
-        f"{len(here.keys() & there.keys()) - len(changed)} files equal, {len(changed)} differ, {len(missing)} in one only"
-    )
+    equal = len(here.keys() & there.keys()) - len(changed)
+    print(f"{equal} files equal, {len(changed)} differ, {len(missing)} in one only")
     return len(missing) + len(changed)
 
 
