@@ -23,7 +23,7 @@ from klarsicht.audit.executor import partition
 from klarsicht.audit.pipeline import require_identity
 from klarsicht.audit.report import page
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.steps.audit_inputs import require_given, select_data
+from klarsicht.audit.steps.audit_inputs import select_data, settings_of_run
 from klarsicht.audit.steps.step_units import run_step
 from klarsicht.ground.errors import ImageError
 from klarsicht.ground.pictures.array_images import ArrayForm
@@ -246,8 +246,7 @@ def find_duplicates(run: str | Path, *, data: Any = None, workers: int = 1, shar
         RunMismatch: the data differ from those of the run.
     """
     store = RunStore.open(run)
-    require_given(store.manifest, data)
-    settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None)
+    settings = settings_of_run(store, data)
     corpus = select_data(settings, None if isinstance(data, str) else data)
     require_identity(store, {"corpus": corpus.hash})
     if known := store.manifest.get("array_form"):

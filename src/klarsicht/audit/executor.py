@@ -27,6 +27,7 @@ from klarsicht.ground.machine.disk import translate_write_errors
 from klarsicht.ground.machine.operating_system import end_with_parent
 from klarsicht.ground.progress import progress
 from klarsicht.ground.ranges import WORKERS
+from klarsicht.ground.trust import is_trusted, set_trust
 
 R = TypeVar("R")
 Work = Callable[[range], R]
@@ -162,14 +163,16 @@ class PickledWork:
         file: holds the function.
         folder: current folder of this process. A worker may be older; it works there, for relative paths name models
             and functions.
+        trusted: whether code of others may run, as in this process.
     """
 
     file: Path
     folder: Path
+    trusted: bool
 
     @classmethod
     def of(cls, work: Work[Any], folder: str) -> PickledWork:
-        one = cls(Path(folder) / "work", Path.cwd())
+        one = cls(Path(folder) / "work", Path.cwd(), is_trusted())
         # definitions of a notebook are pickled by value, those of a module by name
         with translate_write_errors(one.file):
             one.file.write_bytes(pickle.dumps(joblib.wrap_non_picklable_objects(work, keep_wrapper=False)))
@@ -177,6 +180,7 @@ class PickledWork:
 
     def load(self) -> Work[Any]:
         os.chdir(self.folder)
+        set_trust(self.trusted)
         return _load_pickled(self.file)
 
 

@@ -18,7 +18,7 @@ from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis, head_weight
 from klarsicht.audit.steps import step_units
-from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.steps.audit_inputs import Audit, record_own_code
 from klarsicht.audit.steps.relevance_step import attribute, record_label_order
 from klarsicht.ground.errors import RunLocked, RunMismatch, UsageError
 from klarsicht.ground.progress import note
@@ -69,6 +69,7 @@ def run(
     with store.share(own_shard) as sharing:
         audit = replace(audit, sharing=sharing)
         sharing.once("verified", lambda: note_damaged(store))
+        sharing.once("code", lambda: record_own_code(store, settings))
         attribute(audit, store, workers, own=classifier)
         sharing.once("label-order", lambda: record_label_order(audit, store))
         analyse(audit, store, workers)

@@ -6,8 +6,10 @@ import difflib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +38,41 @@ def import_callable(spec: str, kind: type[KlarsichtError], what: str, remedy: st
             hint = f"Did you mean {' or '.join(near)}?" if near else ""
             raise kind(f"{path} has no {attribute!r}", got=repr(spec), remedy=hint)
         yield getattr(package, attribute)
+
+
+def find_files(spec: str) -> tuple[Path, ...] | None:
+    """Find the files that an import of `package.module:callable` or `file.py:callable` runs, without importing any.
+
+    Returns:
+        the files, the module's own last; empty where it has none, or is of Python's own library; None where there is no
+        such module or file.
+    """
+    path = spec.rpartition(":")[0]
+    if path.endswith(".py"):
+        return (Path(path),) if Path(path).is_file() else None
+    parts, files = path.split("."), list[Path]()
+    places: list[str] | None = None
+    with _importable(Path.cwd()):
+        for depth in range(len(parts)):
+            found = _find_module(".".join(parts[: depth + 1]), places)
+            if found is None:
+                return () if path in sys.modules else None
+            files += [Path(found.origin)] if found.has_location and found.origin is not None else []
+            places = list(found.submodule_search_locations or ())
+    return () if any(map(_is_of_python, files)) else tuple(files)
+
+
+def _find_module(name: str, places: list[str] | None) -> ModuleSpec | None:
+    """Find a module as an import does, in the places of its package; None: at the top."""
+    found = (finder.find_spec(name, places) for finder in sys.meta_path)
+    return next((one for one in found if one is not None), None)
+
+
+def _is_of_python(file: Path) -> bool:
+    """Test for a file of the standard library, in whose folder installed packages lie as well."""
+    folders = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    inside = any(file.is_relative_to(folder) for folder in folders)
+    return inside and not {"site-packages", "dist-packages"} & {*file.parts}
 
 
 def _import_file(path: Path, kind: type[KlarsichtError]) -> ModuleType:

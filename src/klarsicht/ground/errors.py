@@ -7,6 +7,7 @@
     │   └── CorpusError               3    no usable images, or labels the model does not know
     ├── ModelError                    4    the model cannot be loaded or explained
     │   ├── InputRefused              4    the model fails on an image (a corpus skips, counts and names it)
+    │   ├── UntrustedCode             4    code of others that would run, and that nobody vouched for
     │   ├── UnsupportedLayer          4    a layer without a relevance rule
     │   └── NotConserving             4    relevance appears or vanishes that no formula accounts for
     ├── StoreError                    5    the run folder
@@ -83,6 +84,10 @@ class ModelError(KlarsichtError):
 
 class InputRefused(ModelError):
     """Image on which the model fails."""
+
+
+class UntrustedCode(ModelError):
+    """Code of somebody else that would run unasked."""
 
 
 class UnsupportedLayer(ModelError):

@@ -27,7 +27,7 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.verdicts import Verdict
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings, counts_own_logits
-from klarsicht.audit.steps.audit_inputs import Audit, require_given
+from klarsicht.audit.steps.audit_inputs import Audit, settings_of_run
 from klarsicht.ground.arrays import Ints
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.run_folder.decisions import ClassDecision, DecisionLog
@@ -83,10 +83,8 @@ class AuditedRun:
             RunMismatch: model or data differ from those of the run.
         """
         store = RunStore.open(run)
-        require_given(store.manifest, data)
-        settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None, device)
-        require_exclusive_classes(store.manifest, settings)
-        audit = Audit.of(settings, classifier, None if isinstance(data, str) else data)
+        require_exclusive_classes(store.manifest, settings_of_run(store, data))
+        audit = Audit.of_run(store, data, classifier, device)
         pipeline.check_unchanged(audit, store)
         return cls(store, audit)
 

@@ -311,6 +311,7 @@ def make_joint_record(
         "targets": [one.artifact.target for one in ordered],
         "settings": settings.model_dump(mode="json"),
         "model": run.audit.settings.model,
+        "code": run.store.manifest.get("code", {}),
         "identity": run.store.manifest["identity"],
         "corrections": [
             {"class": one.artifact.name, "folder": one.artifact.folder_name, "setting": one.setting} for one in ordered

@@ -417,6 +417,7 @@ def make_record(
         "target": artifact.target,
         "settings": settings.model_dump(mode="json"),
         "model": run.audit.settings.model,
+        "code": manifest.get("code", {}),
         "identity": manifest["identity"],
         "choice": chosen.to_json(),
         "artifact": artifact.to_json(),

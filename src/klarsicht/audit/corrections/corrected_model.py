@@ -27,9 +27,11 @@ from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting, In
 from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
+from klarsicht.audit.models.specifications import code_of
 from klarsicht.audit.networks.hooks import replace_first_tensor, takes_channels_last
 from klarsicht.audit.networks.residual_sums import ResidualSum
 from klarsicht.ground.errors import ModelError, UsageError
+from klarsicht.ground.trust import RecordedCode
 from klarsicht.numerics.erasure import Eraser
 
 PYTHON_MODEL: Final = "object"  # placeholder for a model that was built in Python
@@ -44,6 +46,7 @@ def load_corrected(spec: str, *, device: torch.device | None = None) -> Classifi
 
     Raises:
         ModelError: the model was built in Python: use `corrected_classifier`.
+        UntrustedCode: the correction names code that lies inside it, or that is not as it was when it was made.
         UsageError, InputError: see `corrected_classifier` and packages.load_correction.
     """
     if not (Path(spec) / packages.RECORD).is_file():
@@ -54,6 +57,7 @@ def load_corrected(spec: str, *, device: torch.device | None = None) -> Classifi
             "a correction of a model that was built in Python", got=spec, rule="only its weights are known",
             remedy="In Python: audit.corrections.corrected_model.corrected_classifier(classifier, folder).",
         )  # fmt: skip
+    RecordedCode.of(spec, record).require(code_of(record["model"]))
     return corrected_classifier(load_corrected(record["model"], device=device), spec)
 
 

@@ -14,8 +14,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
+from klarsicht.audit.models.program_inspection import require_plain_program
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import foreign_errors
+from klarsicht.ground.trust import is_trusted
 
 _ATEN: Final = torch.ops.aten
 _LINKS: Final[dict[Any, nn.Module]] = {
@@ -51,12 +53,16 @@ def load(path: Path) -> nn.Module:
     """Load a program of torch.export as body, head and, if it has one, its last softmax or sigmoid.
 
     Raises:
+        UntrustedCode: loading it would run code of the file's own, see program_inspection.require_plain_program.
         ModelError: the file is none, or its program does not end in a fully connected operation on one image tensor.
     """
     if not path.is_file():
         raise ModelError("no such file", got=str(path))
-    with foreign_errors(ModelError, "the file holds no program of torch.export", of=str(path)):
-        program = torch.export.load(path)
+    with path.open("rb") as file, foreign_errors(ModelError, "the file holds no program of torch.export", of=str(path)):
+        if not is_trusted():
+            require_plain_program(file, str(path))
+            file.seek(0)
+        program = torch.export.load(file)
         unlifted = program.module(check_guards=False)
     network = rebuild(unlifted, str(path))
     return network.eval()

@@ -28,6 +28,12 @@ def known_forms() -> tuple[str, ...]:
     )
 
 
+def code_of(spec: str) -> str | None:
+    """Return a specification that names a function, `package.module:callable` or `file.py:callable`; None of others."""
+    prefixes = (TORCHVISION_PREFIX, TIMM_PREFIX, HF_PREFIX)
+    return spec if ":" in spec and not spec.startswith(prefixes) and not spec.endswith(PROGRAM_ENDING) else None
+
+
 def check_specification(spec: str) -> None:
     """Check that a specification has a known form, and that the file or folder that it names is there.
 

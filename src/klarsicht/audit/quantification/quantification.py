@@ -40,9 +40,9 @@ from klarsicht.audit.results import ranking, significance, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.rows import FollowedRow, read_effect
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
-from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.audit.steps import step_units
-from klarsicht.audit.steps.audit_inputs import Audit, require_given
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
@@ -142,15 +142,13 @@ def open_run(
     P_LEVEL.require("level", level)
     WORKERS.require("workers", workers)
     store = RunStore.open(run)
-    require_given(store.manifest, data)
-    settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None, device)
-    audit = Audit.of(settings, classifier, None if isinstance(data, str) else data)
+    audit = Audit.of_run(store, data, classifier, device)
     pipeline.check_unchanged(audit, store)
     with store.share(None if shard is None else Shard.parse(shard)) as sharing:
         here = audit.classifier if classifier is not None or workers == 1 else None
         yield (
             replace(audit, sharing=sharing),
-            DetectionUnits(store, audit.corpus, settings, grouped(audit, store), audit.classifier.identity, here),
+            DetectionUnits(store, audit.corpus, audit.settings, grouped(audit, store), audit.classifier.identity, here),
         )
 
 

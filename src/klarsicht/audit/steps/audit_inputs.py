@@ -20,12 +20,15 @@ from klarsicht.audit.data.label_cells import LabelCells
 from klarsicht.audit.models.classifier import Classifier, label_indices, require_classifier
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.batch_size import choose_batch_size, first_image
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.models.specifications import code_of
+from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, head_weight, require_head_weight
 from klarsicht.ground.errors import CorpusError, UsageError
 from klarsicht.ground.machine.devices import select_device
 from klarsicht.ground.run_folder.manifest import Manifest
 from klarsicht.ground.run_folder.shards import Sharing
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.trust import RecordedCode, record_code
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,27 @@ class Audit:
         if "concept" in settings.metric and not settings.maps:
             require_head_weight(head_weight(audit.classifier))
         return audit
+
+    @classmethod
+    def of_run(
+        cls, store: RunStore, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE
+    ) -> Audit:
+        """Open model and corpus of a run.
+
+        Args:
+            store: the run folder.
+            data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
+            classifier: a model built in Python, in place of the one that the run names.
+            device: where the model runs, see ground.machine.devices.select_device.
+
+        Raises:
+            UntrustedCode: the run names code that lies inside it, or that is not as it was when the run was made.
+            CorpusError, ModelError, StoreError: see `of` and `settings_of_run`.
+        """
+        settings = settings_of_run(store, data, device)
+        if classifier is None:
+            RecordedCode.of(store.path, store.manifest).require(code_of(settings.model))
+        return cls.of(settings, classifier, None if isinstance(data, str) else data)
 
     def with_batch(self) -> Audit:
         """Return the audit with a batch size, chosen within the memory of the settings where they have none."""
@@ -143,6 +167,29 @@ def open_for_model(data: str, model: str) -> Corpus:
         model: specification of the model, see audit.models.classifier.load_model.
     """
     return open_corpus(data).as_arrays(corrected_model.load_corrected(model).form)
+
+
+def settings_of_run(store: RunStore, data: Any = None, device: str = ANY_DEVICE) -> AuditSettings:
+    """Read the settings of a run whose corpus is opened again.
+
+    Args:
+        store, data, device: see `Audit.of_run`.
+
+    Raises:
+        UntrustedCode: the run names a decoder that lies inside it, or that is not as it was when the run was made.
+        CorpusError, StoreError: see `require_given` and AuditSettings.of_run.
+    """
+    require_given(store.manifest, data)
+    settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None, device)
+    RecordedCode.of(store.path, store.manifest).require(settings.decode)
+    return settings
+
+
+def record_own_code(store: RunStore, settings: AuditSettings) -> None:
+    """Record the hashes of the files that the model and the decoder of a command are imported from."""
+    code = record_code(code_of(settings.model), settings.decode)
+    if store.manifest.get("code", {}) != code:
+        store.update_manifest(code=code)
 
 
 def require_given(manifest: Manifest, data: Any) -> None:

@@ -1,0 +1,102 @@
+"""Trust in code that a file, a run or a correction of somebody else brings along: it is named, and not run unasked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from klarsicht.ground.entry_points import find_files
+from klarsicht.ground.errors import UntrustedCode
+
+TRUST_REMEDY: Final = "Give --trust (in Python: `with audit.trusted_code():`) if you know who wrote it."
+RECORD_REMEDY: Final = "Or give its `audit run` again, which records the code that --model and --decode name."
+_TRUST: Final = ContextVar("trust", default=False)
+
+
+@contextmanager
+def trusted_code() -> Iterator[None]:
+    """Run code that model files, runs and corrections bring along or name, while the context is open, as `--trust` does.
+
+    Without it such code is named and not run: pickles and programs in a .pt2 file, weights of transformers in a pickle,
+    and functions that a run or correction folder names in a file that lies inside it, or that changed since. Threads
+    that are begun meanwhile do not inherit it; worker processes do.
+
+    Raises:
+        Nothing of its own.
+    """
+    token = _TRUST.set(True)
+    try:
+        yield
+    finally:
+        _TRUST.reset(token)
+
+
+def is_trusted() -> bool:
+    """Test whether code of others may run here, see `trusted_code`."""
+    return _TRUST.get()
+
+
+def set_trust(trusted: bool) -> None:
+    """Take over the trust of the process that sent work to this one."""
+    _TRUST.set(trusted)
+
+
+@dataclass(frozen=True)
+class RecordedCode:
+    """Code that the record in a folder names, and the hashes of it from when the record was made.
+
+    Attributes:
+        folder: the folder of a run or a correction.
+        digests: SHA-256 by specification, `package.module:callable` or `file.py:callable`.
+    """
+
+    folder: Path
+    digests: Mapping[str, str]
+
+    @classmethod
+    def of(cls, folder: str | Path, record: Mapping[str, Any]) -> RecordedCode:
+        """Read the hashes of a manifest, or of the record of a correction; of earlier versions there are none."""
+        code = record.get("code")
+        return cls(Path(folder), code if isinstance(code, dict) else {})
+
+    def require(self, spec: str | None) -> None:
+        """Check code that the record names: files outside the folder, as they were when the record was made.
+
+        Args:
+            spec: `package.module:callable` or `file.py:callable`; None passes, and so does what is not there.
+
+        Raises:
+            UntrustedCode: otherwise, unless code is trusted here.
+        """
+        if spec is None or is_trusted() or (files := find_files(spec)) is None:
+            return
+        inside = [file for file in files if file.resolve().is_relative_to(self.folder.resolve())]
+        if inside:
+            what = "a folder brings its own code along"
+        elif not files:
+            what = "a folder names code that is no file of yours"
+        elif spec not in self.digests:
+            what = "a folder names code without its hash"
+        elif self.digests[spec] != hash_files(files):
+            what = "code is not what it was when a folder was made that names it"
+        else:
+            return
+        got = str((inside or files)[-1]) if files else spec
+        rule = f"{self.folder} names {spec}, which would be run"
+        raise UntrustedCode(what, got=got, rule=rule, remedy=f"{TRUST_REMEDY} {RECORD_REMEDY}")
+
+
+def record_code(*specs: str | None) -> dict[str, str]:
+    """Hash the files of code, by its specification; what has none is left out."""
+    found = {spec: files for spec in specs if spec is not None and (files := find_files(spec))}
+    return {spec: hash_files(files) for spec, files in found.items()}
+
+
+def hash_files(files: tuple[Path, ...]) -> str:
+    """Hash the content of files: SHA-256 of the SHA-256 of each."""
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
