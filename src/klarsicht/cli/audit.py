@@ -12,7 +12,7 @@ from klarsicht.audit.data.locations import require_place
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.cli import audit_cleaning, audit_exploring, tables
 from klarsicht.cli.echo import echo, echo_block
-from klarsicht.cli.options import number, option
+from klarsicht.cli.options import Trust, number, option
 from klarsicht.cli.places import require_audit, require_model, require_run
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine import memory
@@ -86,6 +86,7 @@ def run(
     readers: Annotated[int | None, option(AuditSettings, "readers")] = None,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
     options: dict[str, Any] = {
@@ -163,6 +164,7 @@ def doctor(
     seconds: Annotated[float, number(SAMPLE_SECONDS, "That the samples of --cost take, about, each.")] = 60,
     workers: Annotated[int, number(WORKERS, "Processes over which --cost divides the hours.")] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what an audit of this model and corpus would give: methods, conservation, layers, speed, what is missing.
@@ -234,6 +236,7 @@ def quantify(
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     device: Device = ANY_DEVICE,
+    trust: Trust = False,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
 ) -> None:
@@ -261,6 +264,7 @@ def duplicates(
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
 ) -> None:
@@ -284,6 +288,7 @@ def shortcuts(
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     device: Device = ANY_DEVICE,
+    trust: Trust = False,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Classes to print.")] = 20,
 ) -> None:
@@ -316,6 +321,7 @@ def power(
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     device: Device = ANY_DEVICE,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what `audit quantify` could have found: plants known artifacts in this corpus, and looks for them."""
@@ -339,6 +345,7 @@ def check(
     level: Annotated[float, number(P_LEVEL, "Of p: below it a picture carries an artifact, and rests on it.")] = 0.05,
     data: Annotated[str | None, typer.Option(help="Where the corpus of the run is now, if it moved.")] = None,
     device: Device = ANY_DEVICE,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Say of single pictures whether their prediction rests on an artifact that a run knows, and what it is without."""
@@ -402,6 +409,7 @@ def plant(
     model: Annotated[
         str | None, typer.Option(help="A model that takes arrays: images are read and written as it takes them.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
     require_place(data)

@@ -12,7 +12,7 @@ from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.cli import cleaning_tables
 from klarsicht.cli.echo import echo, echo_block
-from klarsicht.cli.options import number, option
+from klarsicht.cli.options import Trust, number, option
 from klarsicht.cli.places import require_run
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.ranges import IMAGE_WEIGHT, SEED, SHARE, SHOWN_IMAGES
@@ -73,6 +73,7 @@ def clean(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     data: Data = None,
     device: Device = ANY_DEVICE,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved; exits 7 where it
@@ -153,6 +154,7 @@ def evaluate(
     seed: Annotated[int, number(SEED, "Of samples, probes and controls.")] = 0,
     data: Data = None,
     device: Device = ANY_DEVICE,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Show corrections before and after on held-out images; exits 7 where one harms too much, 8 where none helps."""
@@ -198,6 +200,7 @@ def clean_data(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")] = False,
     data: Data = None,
     device: Device = ANY_DEVICE,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a new corpus without the artifact of a class, or of all poisoned ones: a manifest, a record, new files; old

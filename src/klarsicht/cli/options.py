@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from klarsicht.ground.config import Settings
 from klarsicht.ground.ranges import Range, range_of
+from klarsicht.ground.trust import trusted_code
+
+
+TRUST_HELP = (
+    "Run code that a model file, a run or a correction of somebody else brings along: pickles, programs, functions."
+)
+
+
+def _trust(context: typer.Context, value: bool) -> bool:
+    """Trust code until the command ends."""
+    if value:
+        context.with_resource(trusted_code())
+    return value
+
+
+Trust = Annotated[bool, typer.Option("--trust", help=TRUST_HELP, callback=_trust)]
+"""Option of the commands that load a model or decode images; its callback is what it does."""
 
 
 def option(settings: type[Settings], name: str, *flags: str, default: str | None = None) -> Any:

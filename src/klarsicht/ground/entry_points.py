@@ -44,19 +44,22 @@ def find_files(spec: str) -> tuple[Path, ...] | None:
     """Find the files that an import of `package.module:callable` or `file.py:callable` runs, without importing any.
 
     Returns:
-        the files, the module's own last; empty where it has none, or is of Python's own library; None where there is no
-        such module or file.
+        the files, the module's own last; that alone where it is imported already; empty where it has none, or is of
+        Python's own library; None where there is no such module or file.
     """
     path = spec.rpartition(":")[0]
     if path.endswith(".py"):
         return (Path(path),) if Path(path).is_file() else None
+    if path in sys.modules:
+        own = getattr(sys.modules[path], "__file__", None)
+        return (Path(own),) if own and not _is_of_python(Path(own)) else ()
     parts, files = path.split("."), list[Path]()
     places: list[str] | None = None
     with _importable(Path.cwd()):
         for depth in range(len(parts)):
             found = _find_module(".".join(parts[: depth + 1]), places)
             if found is None:
-                return () if path in sys.modules else None
+                return None
             files += [Path(found.origin)] if found.has_location and found.origin is not None else []
             places = list(found.submodule_search_locations or ())
     return () if any(map(_is_of_python, files)) else tuple(files)

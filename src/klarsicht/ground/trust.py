@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from klarsicht.ground.entry_points import find_files
-from klarsicht.ground.errors import UntrustedCode
+from klarsicht.ground.errors import InputError, UntrustedCode
 
 TRUST_REMEDY: Final = "Give --trust (in Python: `with audit.trusted_code():`) if you know who wrote it."
 RECORD_REMEDY: Final = "Or give its `audit run` again, which records the code that --model and --decode name."
@@ -52,7 +52,7 @@ class RecordedCode:
 
     Attributes:
         folder: the folder of a run or a correction.
-        digests: SHA-256 by specification, `package.module:callable` or `file.py:callable`.
+        digests: SHA-256 of the module's file by specification, `package.module:callable` or `file.py:callable`.
     """
 
     folder: Path
@@ -82,7 +82,7 @@ class RecordedCode:
             what = "a folder names code that is no file of yours"
         elif spec not in self.digests:
             what = "a folder names code without its hash"
-        elif self.digests[spec] != hash_files(files):
+        elif self.digests[spec] != hash_file(files[-1]):
             what = "code is not what it was when a folder was made that names it"
         else:
             return
@@ -92,11 +92,18 @@ class RecordedCode:
 
 
 def record_code(*specs: str | None) -> dict[str, str]:
-    """Hash the files of code, by its specification; what has none is left out."""
+    """Hash the file of each module, by its specification; code that has none is left out."""
     found = {spec: files for spec in specs if spec is not None and (files := find_files(spec))}
-    return {spec: hash_files(files) for spec, files in found.items()}
+    return {spec: hash_file(files[-1]) for spec, files in found.items()}
 
 
-def hash_files(files: tuple[Path, ...]) -> str:
-    """Hash the content of files: SHA-256 of the SHA-256 of each."""
-    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+def hash_file(file: Path) -> str:
+    """Return the SHA-256 of a file of code.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError("a file of code cannot be read", got=f"{file}: {error.strerror}") from error

@@ -1,5 +1,7 @@
 """Models from timm, transformers, torch.export and files: their logits and transforms are those of their libraries."""
 
+import json
+import shutil
 import sys
 
 import numpy as np
@@ -12,7 +14,8 @@ from torch import nn
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.models.forward import Observer
 from klarsicht.audit.relevance.explainer import explain
-from klarsicht.ground.errors import MissingExtra, ModelError, UnsupportedLayer, UsageError
+from klarsicht.ground.errors import MissingExtra, ModelError, UnsupportedLayer, UntrustedCode, UsageError
+from klarsicht.ground.trust import trusted_code
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8))
 
@@ -96,6 +99,29 @@ def test_a_folder_of_transformers_has_its_processor_and_class_names(vit, capsys)
     assert torch.equal(image, processor(images=PICTURE, return_tensors="pt")["pixel_values"][0])
     with torch.no_grad():
         torch.testing.assert_close(classifier.logits(image[None]), net(image[None]).logits)
+
+
+def test_equal_names_of_a_model_of_transformers_are_made_distinct_and_said(vit, tmp_path):
+    shutil.copytree(vit[1], tmp_path / "vit")
+    config = json.loads((tmp_path / "vit" / "config.json").read_text())
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(config | {"id2label": {"0": "cock", "1": "hen", "2": "hen"}}))
+    classifier = load_model(f"hf:{tmp_path / 'vit'}")
+    assert classifier.classes == ("cock", "hen", "hen (2)")
+    assert classifier.notes == ("classes of one name were made distinct: hen (2) is number 2, hen number 1",)
+    assert load_model(f"hf:{tmp_path / 'vit'}", classes=["a", "b", "c"]).notes == ()
+
+
+def test_weights_of_transformers_in_a_pickle_are_read_only_with_trust(vit, tmp_path):
+    net, folder = vit
+    shutil.copytree(folder, tmp_path / "vit", ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(net.state_dict(), tmp_path / "vit" / "pytorch_model.bin")
+    with pytest.raises(UntrustedCode, match=r"in a pickle.*pytorch_model\.bin.*save_pretrained.*--trust"):
+        load_model(f"hf:{tmp_path / 'vit'}")
+    with trusted_code():
+        classifier = load_model(f"hf:{tmp_path / 'vit'}")
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(classifier.logits(x), net(x).logits)
 
 
 def test_a_model_of_transformers_saved_in_bfloat16_is_audited_in_float32(vit, tmp_path):

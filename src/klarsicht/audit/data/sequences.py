@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from klarsicht.audit.data.class_names import describe_renamed, make_distinct, require_distinct
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.pictures import FileReader, hash_array, hash_content
 from klarsicht.ground.errors import CorpusError, ImageError
 from klarsicht.ground.foreign import foreign_errors
-from klarsicht.ground.progress import track
+from klarsicht.ground.progress import note, track
 from klarsicht.ground.ranges import IMAGE_WEIGHT
 
 PICTURE_KEYS, LABEL_KEYS = ("image", "img", "picture", "pixel_values"), ("label", "labels", "fine_label", "target")
@@ -58,10 +59,13 @@ def open_sequence(items: Items, classes: Sequence[str] | None = None) -> Corpus:
             `features`, else the numbers.
 
     Raises:
+        InputError: one of `classes` stands twice; names of the sequence itself are made distinct, which is said.
         CorpusError: no items, an item that is none, or one that is another picture each time it is read.
     """
     n = len(items)
-    names = tuple(classes or _names_of(items))
+    if classes:
+        require_distinct([str(name) for name in classes], "the list of class names")
+    names = tuple(classes) if classes else _distinct_names_of(items)
     read = []
     with foreign_errors(CorpusError, "a sequence cannot be read", of=type(items).__name__):
         for number in track(range(n), n, "reading pictures"):
@@ -125,6 +129,15 @@ def _fingerprint(picture: Any, number: int) -> bytes:
         return FileReader().fingerprint(str(picture))
     rule = "a path, the bytes of an image file, a Pillow image or an array"
     raise CorpusError("a picture of a sequence is none", got=f"item {number}: {type(picture).__name__}", rule=rule)
+
+
+def _distinct_names_of(items: Items) -> tuple[str, ...]:
+    """Read the names of the classes that a sequence itself has; those of one name are made distinct, which is said."""
+    names = _names_of(items)
+    distinct = make_distinct(names)
+    if told := describe_renamed(names, distinct):
+        note(told)
+    return distinct
 
 
 def _names_of(items: Items) -> Sequence[str]:

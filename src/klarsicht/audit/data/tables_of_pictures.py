@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit.data import locations
+from klarsicht.audit.data.class_names import describe_renamed, make_distinct
 from klarsicht.audit.data.column_names import ColumnNames
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.pictures import UNREADABLE, hash_content
 from klarsicht.ground.errors import CorpusError, ImageError, InputError
+from klarsicht.ground.progress import note
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,7 +114,10 @@ def open_tables(root: str, files: Sequence[str], names: ColumnNames) -> Corpus:
             table = _read_columns(path, [name for name in (label, source, split) if name])
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise CorpusError("a table cannot be read", got=f"{path}: {error}", rule="parquet or Arrow") from error
-        n, classes = table.num_rows, class_names(schema, label, root)
+        n, names = table.num_rows, class_names(schema, label, root)
+        classes = make_distinct(names)
+        if not keys and (told := describe_renamed(names, classes)):
+            note(told)
         labels = [_label_text(value, classes) for value in table[label].to_pylist()]
         if "" in labels:
             raise CorpusError("a row has no label", got=f"{path}#{labels.index('')}")

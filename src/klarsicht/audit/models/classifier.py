@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from klarsicht.audit.data.class_names import describe_renamed, make_distinct, require_distinct
 from klarsicht.audit.data.pictures import DecodedImage
 from klarsicht.audit.models import weights
 from klarsicht.audit.models.array_transforms import ArrayTransform
@@ -280,27 +281,36 @@ def load_model(
     Args:
         spec: one of these.
         checkpoint: the file of the state dict, where `spec` names none.
-        classes: names of the outputs; by default those that the specification brings along.
+        classes: names of the outputs; by default those that the specification brings along, of which equal ones are
+            numbered: cat, cat (2).
         device: where the module goes; by default it stays where it is.
 
     Raises:
         UsageError: a specification of none of these forms, or a text in place of class names.
+        InputError: one of `classes` stands twice.
+        UntrustedCode: the file brings code along that would be run, see ground.trust.trusted_code.
         MissingExtra: the extra `demo`, `timm` or `hf` is not installed.
         ModelError: the model cannot be loaded, has weights that are not finite, or another number of logits than class
             names.
     """
     if isinstance(classes, str):
         raise UsageError("class names are one text", got=repr(classes), rule="a sequence with a name for each output")
+    if classes is not None:
+        require_distinct([str(name) for name in classes], "the list of class names")
     source = open_source(str(spec) if isinstance(spec, Path) else spec, checkpoint)
+    brought = source.classes or ()
+    distinct = make_distinct(brought)
     module = weights.in_float32(source.module)
     weights.check_weights(module, source.spec)
+    halved = "" if module is source.module else "its weights of half precision became float32"
+    described = describe_renamed(brought, distinct) if classes is None else ""
     classifier = _with_logits(
         Classifier(
             module if device is None else module.to(torch.device(device)),
             source.transform if source.transform is not None else plain_transform(module),
-            tuple(classes) if classes is not None else source.classes,
+            tuple(classes) if classes is not None else distinct or None,
             source.spec,
-            () if module is source.module else ("its weights of half precision became float32",),
+            tuple(filter(None, (halved, described))),
         )
     )
     if classifier.classes is not None and len(classifier.classes) != classifier.n_classes:

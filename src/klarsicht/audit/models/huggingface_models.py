@@ -15,6 +15,7 @@ from klarsicht.audit.models.specifications import HF_PREFIX, require_saved_model
 from klarsicht.ground import optional
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import foreign_errors
+from klarsicht.ground.trust import is_trusted
 
 HF_EXTRA: Final = "hf"
 
@@ -33,10 +34,11 @@ class ProcessorTransform:
 def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | None]:
     """Load the network of `hf:FOLDER` in evaluation mode, its transform, and its class names or None.
 
-    Nothing is downloaded, and code in the folder is not run.
+    Nothing is downloaded, and code in the folder is not run; weights in a pickle are read only where code is trusted.
 
     Raises:
         MissingExtra: transformers is not installed.
+        UntrustedCode: the weights are a pickle.
         ModelError: the folder holds no image classifier, no image processor, or only some of the weights.
     """
     folder = Path(spec.removeprefix(HF_PREFIX))
@@ -46,7 +48,10 @@ def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | No
     remedy = "Save the model again: model.save_pretrained(FOLDER)."
     with _quiet(transformers), foreign_errors(ModelError, "transformers cannot load the model", of=spec, remedy=remedy):
         network = transformers.AutoModelForImageClassification
-        module, found = network.from_pretrained(folder, **local, output_loading_info=True)
+        only_tensors = None if is_trusted() else True
+        module, found = network.from_pretrained(
+            folder, **local, use_safetensors=only_tensors, output_loading_info=True
+        )
     if lacking := sorted(found["missing_keys"]):
         raise ModelError(
             "the folder lacks weights of the classifier",

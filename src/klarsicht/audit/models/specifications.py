@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Final
 
 from klarsicht.audit.models import efficientnet_lite0
-from klarsicht.ground.errors import ModelError, UsageError, unknown_name
+from klarsicht.ground.errors import ModelError, UntrustedCode, UsageError, unknown_name
+from klarsicht.ground.trust import TRUST_REMEDY, is_trusted
 
 TORCHVISION_PREFIX: Final = "torchvision:"
 TIMM_PREFIX: Final = "timm:"
 HF_PREFIX: Final = "hf:"
 PROGRAM_ENDING: Final = ".pt2"
+PICKLE_ENDING: Final = ".bin"
 ENTRY_POINTS: Final = ("package.module:callable", "file.py:callable")
 WEIGHTS: Final = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
@@ -89,10 +91,11 @@ def require_checkpoint(path: Path) -> None:
 
 
 def require_saved_model(folder: Path) -> None:
-    """Check that a folder holds a model of transformers.
+    """Check that a folder holds a model of transformers, and not in a pickle.
 
     Raises:
         ModelError: it does not.
+        UntrustedCode: its weights are a pickle, which may run code.
     """
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -100,4 +103,12 @@ def require_saved_model(folder: Path) -> None:
             got=str(folder),
             rule="a folder that save_pretrained wrote holds a config.json, and nothing is ever downloaded",
             remedy="Save the model first: model.save_pretrained(FOLDER).",
+        )
+    pickles = sorted(file.name for file in folder.glob(f"*{PICKLE_ENDING}"))
+    if pickles and not is_trusted() and not any(folder.glob("*.safetensors")):
+        raise UntrustedCode(
+            "weights of transformers in a pickle, which may run code of its own",
+            got=f"{folder}: {pickles[0]}",
+            rule="weights are read from .safetensors",
+            remedy=f"Save them again: model.save_pretrained(FOLDER). {TRUST_REMEDY}",
         )

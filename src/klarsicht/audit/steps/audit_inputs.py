@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.data import class_map, groups
+from klarsicht.audit.data.class_names import make_distinct
 from klarsicht.audit.data.column_names import ColumnNames
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.corpus_formats import open_corpus
@@ -118,12 +119,16 @@ class Audit:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Name of each output: the label that maps to it, else the model's own name, else its number."""
+        """Name of each output: the label that maps to it, else the model's own name, else its number; an own name that
+        is the label of another output is numbered, as "ant (2)"."""
         outputs = self.classifier.classes or tuple(str(i) for i in range(self.classifier.n_classes))
         by_output: dict[int, list[str]] = {}
         for label, output in sorted(self.index.items()):
             by_output.setdefault(output, []).append(label)
-        return tuple(" / ".join(by_output.get(i, [name])) for i, name in enumerate(outputs))
+        own = [i for i in range(len(outputs)) if i not in by_output]
+        labels = tuple(self.index)
+        free = dict(zip(own, make_distinct((*labels, *(outputs[i] for i in own)))[len(labels) :], strict=True))
+        return tuple(free[i] if i in free else " / ".join(by_output[i]) for i in range(len(outputs)))
 
     @property
     def targets(self) -> NDArray[np.int64]:
