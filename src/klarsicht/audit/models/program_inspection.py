@@ -23,7 +23,7 @@ from klarsicht.ground.trust import TRUST_REMEDY
 
 Record = Callable[[], bytes]
 
-_NAME: Final = re.compile(r"-?[A-Za-z0-9_.]*")
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]*")
 """Text that is no code, wherever it is put: torch makes names of nodes and arguments those of variables."""
 
 _FORMULA_WORDS: Final = (
@@ -41,12 +41,14 @@ _EXPRESSION: Final = re.compile(
 )
 """Formula of sizes, which sympy evaluates as Python."""
 
-_NUMBERS: Final = frozenset(
-    {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "neg", "pos", "getitem")}
-    | {f"_operator.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_")}
+_HARMLESS: Final = frozenset(
+    {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "neg", "pos", "abs")}
+    | {f"_operator.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_", "getitem")}
     | {f"math.{name}" for name in ("ceil", "floor", "trunc", "sqrt")}
     | {f"torch.sym_{name}" for name in ("int", "float", "max", "min", "not", "ite", "sum")}
     | {f"torch.ops.higher_order.wrap_with_{name}" for name in ("set_grad_enabled", "autocast")}
+    | {"torch._C._set_grad_enabled"}
+    | {f"torch.amp.autocast_mode._{name}_autocast" for name in ("enter", "exit")}
 )
 """Operations on sizes, and what marks a part of a program, beside the operators of torch."""
 
@@ -162,8 +164,9 @@ def _code_in(value: Any, key: str = "") -> Iterator[str]:
     """
     if isinstance(value, dict):
         is_mapping = key in _MAPPINGS
+        named = _EXPRESSION if key == "range_constraints" else _NAME
         for inner, content in value.items():
-            if not (_NAME.fullmatch(inner) or _EXPRESSION.fullmatch(inner)):
+            if not named.fullmatch(inner):
                 yield f"the name {inner[:60]!r}"
             if is_mapping or inner not in _FREE or not _is_text(content):
                 yield from _code_in(content, "" if is_mapping else inner)
@@ -216,7 +219,7 @@ def _code_in_containers(spec: Any) -> Iterator[str]:
 
 def _is_builtin(target: str) -> bool:
     """Test whether a target is an operation on sizes, or an operator of torch that opens no file."""
-    if target in _NUMBERS:
+    if target in _HARMLESS:
         return True
     match = _OPERATOR.fullmatch(target)
     packet = getattr(getattr(torch.ops, match[1]), match[2], None) if match else None
