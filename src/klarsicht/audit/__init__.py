@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.data_cleaning.training_weights import weighted_sampler as weighted_sampler
     from klarsicht.audit.models.array_transforms import ArrayTransform as ArrayTransform
     from klarsicht.audit.models.classifier import load_model as load_model
+    from klarsicht.audit.models.specifications import trusted_code as trusted_code
     from klarsicht.audit.pipeline import run as run
     from klarsicht.audit.quantification.check_pictures import check_pictures as check_pictures
     from klarsicht.audit.quantification.quantification import quantify as quantify
@@ -68,6 +69,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "run": "pipeline",
     "screen": "quantification.screening",
     "spray": "spectral.spray",
+    "trusted_code": "models.specifications",
     "training_weights": "data_cleaning.training_weights",
     "weighted_sampler": "data_cleaning.training_weights",
 }

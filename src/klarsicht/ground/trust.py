@@ -24,10 +24,10 @@ def trusted_code() -> Iterator[None]:
 
     Without it such code is named and not run: pickles and programs in a .pt2 file, weights of transformers in a pickle,
     and functions that a run or correction folder names in a file that lies inside it, or that changed since. Threads
-    that are begun meanwhile do not inherit it; worker processes do.
+    that are begun meanwhile do not inherit it; worker processes of a run do.
 
     Raises:
-        Nothing of its own.
+        Exception: what is raised inside.
     """
     token = _TRUST.set(True)
     try:

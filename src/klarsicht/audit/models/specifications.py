@@ -8,6 +8,7 @@ from typing import Final
 from klarsicht.audit.models import efficientnet_lite0
 from klarsicht.ground.errors import ModelError, UntrustedCode, UsageError, unknown_name
 from klarsicht.ground.trust import TRUST_REMEDY, is_trusted
+from klarsicht.ground.trust import trusted_code as trusted_code
 
 TORCHVISION_PREFIX: Final = "torchvision:"
 TIMM_PREFIX: Final = "timm:"
