@@ -19,7 +19,9 @@ FEATURES = {"timm"}  # packages whose third number counts releases of all kinds
 def bounds():
     """Least declared version of each package that users install."""
     listed = [*PROJECT["dependencies"]]
-    listed += [line for extra, lines in PROJECT["optional-dependencies"].items() if extra not in DEVELOPMENT for line in lines]
+    listed += [
+        line for extra, lines in PROJECT["optional-dependencies"].items() if extra not in DEVELOPMENT for line in lines
+    ]
     found = {}
     for requirement in map(Requirement, listed):
         least = [Version(one.version) for one in requirement.specifier if one.operator == ">="]

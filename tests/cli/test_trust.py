@@ -180,7 +180,9 @@ def test_a_correction_that_names_code_is_asked_like_a_run(here, capsys, command,
 def test_records_of_corrections_hand_on_the_hashes_of_the_run(here):
     classifier = load_model(network())
     store = RunStore.open("run")
-    of_run = SimpleNamespace(store=store, audit=SimpleNamespace(settings=SimpleNamespace(model="x"), classifier=classifier))
+    of_run = SimpleNamespace(
+        store=store, audit=SimpleNamespace(settings=SimpleNamespace(model="x"), classifier=classifier)
+    )
     one = SimpleNamespace(name="b", target=1, to_json=dict)
     settings = CleanSettings()
     records = (

@@ -10,7 +10,6 @@ from klarsicht.ground.config import Settings
 from klarsicht.ground.ranges import Range, range_of
 from klarsicht.ground.trust import trusted_code
 
-
 TRUST_HELP = (
     "Run code that a model file, a run or a correction of somebody else brings along: pickles, programs, functions."
 )

@@ -20,7 +20,7 @@ _TRUST: Final = ContextVar("trust", default=False)
 
 @contextmanager
 def trusted_code() -> Iterator[None]:
-    """Run code that model files, runs and corrections bring along or name, while the context is open, as `--trust` does.
+    """Run code that model files, runs and corrections bring along or name, while the context is open, as by `--trust`.
 
     Without it such code is named and not run: pickles and programs in a .pt2 file, weights of transformers in a pickle,
     and functions that a run or correction folder names in a file that lies inside it, or that changed since. Threads

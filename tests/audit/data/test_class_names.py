@@ -1,13 +1,18 @@
 """One label stands once: lists of the user's are refused by the label, names of others are made distinct and said."""
 
+import json
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.audit.conftest import network, write_corpus
+from pyarrow import parquet
+from tests.audit.conftest import network, picture, write_corpus
 
 from klarsicht.audit.data import class_map
 from klarsicht.audit.data.class_names import describe_renamed, make_distinct
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data.sequences import open_sequence
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
@@ -68,21 +73,15 @@ def test_names_that_a_data_set_brings_along_are_made_distinct_and_said(capsys):
 
 
 def test_a_table_of_others_has_distinct_names_too(tmp_path, capsys):
-    import json
-
-    pa = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-    from tests.audit.conftest import picture
-
-    from klarsicht.audit.data.corpus_formats import open_corpus
-
     picture(0, False, np.random.default_rng(0)).save(tmp_path / "one.png")
     features = {"label": {"names": ["cat", "dog", "cat"], "_type": "ClassLabel"}}
     table = pa.table({"image": [(tmp_path / "one.png").read_bytes()] * 3, "label": [0, 1, 2]})
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "pictures.parquet")
-    assert open_corpus(tmp_path / "pictures.parquet").labels == ("cat", "dog", "cat (2)")
-    assert "cat (2) is number 2" in capsys.readouterr().err
+    (tmp_path / "data").mkdir()
+    for name in ("train-0", "train-1"):
+        parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "data" / f"{name}.parquet")
+    assert open_corpus(tmp_path / "data").labels == ("cat", "dog", "cat (2)") * 2
+    assert capsys.readouterr().err.count("cat (2) is number 2") == 1
 
 
 def test_an_own_name_of_the_model_that_is_the_label_of_another_output_is_numbered(tmp_path):

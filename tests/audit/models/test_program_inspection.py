@@ -8,6 +8,7 @@ import pickle
 import sys
 import warnings
 import zipfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -107,9 +108,15 @@ def in_a_size_under_a_name_that_notes_have(records, mark):
     return {PROGRAM: edited(records[PROGRAM].replace(b'"relu"', b'"metadata"'), change)}
 
 
-def in_an_import(records, mark):
-    (Path(sys.path[0]) / "brought_along.py").write_text(f"import os\nos.makedirs({str(mark)!r}, exist_ok=True)\nmake = dict\n")
+def write_module(mark):
+    """Write the module that a program brings along, into the first folder of imports."""
+    code = f"import os\nos.makedirs({str(mark)!r}, exist_ok=True)\nmake = dict\n"
+    (Path(sys.path[0]) / "brought_along.py").write_text(code)
     sys.modules.pop("brought_along", None)
+
+
+def in_an_import(records, mark):
+    write_module(mark)
     context = {"default_factory_module": "brought_along", "default_factory_name": "make", "dict_context": []}
 
     def change(tree):
@@ -122,8 +129,7 @@ def in_an_import(records, mark):
 
 
 def in_an_enumeration(records, mark):
-    (Path(sys.path[0]) / "brought_along.py").write_text(f"import os\nos.makedirs({str(mark)!r}, exist_ok=True)\n")
-    sys.modules.pop("brought_along", None)
+    write_module(mark)
 
     def change(tree):
         signature = tree["graph_module"]["module_call_graph"][0]["signature"]
@@ -151,10 +157,8 @@ def write(path, records, root="net/", more=()):
 
 def run_by_torch(path):
     """Load and run a program as a script without klarsicht would."""
-    try:
+    with suppress(Exception):
         torch.export.load(path).module(check_guards=False)(torch.zeros(2, 3, 12, 12))
-    except Exception:
-        pass
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.__name__ for attack in ATTACKS])
@@ -170,7 +174,9 @@ def test_what_torch_would_run_of_a_file_is_named_and_not_run(plain, tmp_path, mo
 
 
 def test_with_trust_a_file_is_loaded_as_torch_loads_it(plain, tmp_path, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("torch._export.serde.serialize"), "disabled", True)  # its message is no format
+    monkeypatch.setattr(
+        logging.getLogger("torch._export.serde.serialize"), "disabled", True
+    )  # its message is no format
     mark = tmp_path / "ran"
     path = write(tmp_path / "net.pt2", plain[1] | in_sample_inputs(plain[1], mark))
     with trusted_code():
@@ -242,7 +248,17 @@ def test_expressions_that_are_no_formula_of_sizes_are_named(plain, tmp_path, exp
         load_model(write(tmp_path / "net.pt2", plain[1] | {PROGRAM: edited(plain[1][PROGRAM], change)}))
 
 
-@pytest.mark.parametrize("target", ["torch.os.makedirs", "torch.ops.aten.relu.__class__", "torch.ops.load_library", "torch.ops.aten.from_file.default", "torch.ops.aten.save.default", "_operator.call"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.os.makedirs",
+        "torch.ops.aten.relu.__class__",
+        "torch.ops.load_library",
+        "torch.ops.aten.from_file.default",
+        "torch.ops.aten.save.default",
+        "_operator.call",
+    ],
+)
 def test_operators_that_open_files_or_call_are_named(plain, tmp_path, target):
     program = plain[1][PROGRAM].replace(b"torch.ops.aten.relu.default", target.encode())
     with pytest.raises(UntrustedCode, match=rf"the operator '{target}'"):

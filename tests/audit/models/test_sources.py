@@ -104,7 +104,9 @@ def test_a_folder_of_transformers_has_its_processor_and_class_names(vit, capsys)
 def test_equal_names_of_a_model_of_transformers_are_made_distinct_and_said(vit, tmp_path):
     shutil.copytree(vit[1], tmp_path / "vit")
     config = json.loads((tmp_path / "vit" / "config.json").read_text())
-    (tmp_path / "vit" / "config.json").write_text(json.dumps(config | {"id2label": {"0": "cock", "1": "hen", "2": "hen"}}))
+    (tmp_path / "vit" / "config.json").write_text(
+        json.dumps(config | {"id2label": {"0": "cock", "1": "hen", "2": "hen"}})
+    )
     classifier = load_model(f"hf:{tmp_path / 'vit'}")
     assert classifier.classes == ("cock", "hen", "hen (2)")
     assert classifier.notes == ("classes of one name were made distinct: hen (2) is number 2, hen number 1",)

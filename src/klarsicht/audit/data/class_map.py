@@ -14,8 +14,8 @@ def read(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[str, int]:
     """Read the output index, 0 to n_classes - 1, of each label from a CSV with columns label,index.
 
     Raises:
-        InputError: the file cannot be read, has a label twice, lacks a label of the corpus, or names an output that the model does not
-            have.
+        InputError: the file cannot be read, has a label twice, lacks a label of the corpus, or names an output that the
+            model does not have.
     """
     require_regular_file(path)
     try:

@@ -114,9 +114,9 @@ def open_tables(root: str, files: Sequence[str], names: ColumnNames) -> Corpus:
             table = _read_columns(path, [name for name in (label, source, split) if name])
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise CorpusError("a table cannot be read", got=f"{path}: {error}", rule="parquet or Arrow") from error
-        n, names = table.num_rows, class_names(schema, label, root)
-        classes = make_distinct(names)
-        if not keys and (told := describe_renamed(names, classes)):
+        n, brought = table.num_rows, class_names(schema, label, root)
+        classes = make_distinct(brought)
+        if not keys and (told := describe_renamed(brought, classes)):
             note(told)
         labels = [_label_text(value, classes) for value in table[label].to_pylist()]
         if "" in labels:

@@ -49,9 +49,7 @@ def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | No
     with _quiet(transformers), foreign_errors(ModelError, "transformers cannot load the model", of=spec, remedy=remedy):
         network = transformers.AutoModelForImageClassification
         only_tensors = None if is_trusted() else True
-        module, found = network.from_pretrained(
-            folder, **local, use_safetensors=only_tensors, output_loading_info=True
-        )
+        module, found = network.from_pretrained(folder, **local, use_safetensors=only_tensors, output_loading_info=True)
     if lacking := sorted(found["missing_keys"]):
         raise ModelError(
             "the folder lacks weights of the classifier",

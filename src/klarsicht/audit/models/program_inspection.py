@@ -2,7 +2,7 @@
 code out of names that it finds in the file.
 
 Only what torch.export.save writes for a network of built-in operations passes; everything is listed by what is allowed.
-Records are read by torch's own reader, since other readers may find another record by the same name in a crafted archive.
+Records are read by torch's own reader, since others may find another record by the same name in a crafted archive.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import PurePosixPath
 from typing import IO, Any, Final
 
@@ -34,7 +35,17 @@ _FORMULA_WORDS: Final = (
     "LShift", "RShift", "PowByNatural", "FloatPow", "FloatTrueDiv", "IntTrueDiv", "IsNonOverlappingAndDenseIndicator",
     "TruncToFloat", "TruncToInt", "RoundToInt", "RoundDecimal", "ToFloat", "Identity",
 )  # fmt: skip
-_ASSUMPTIONS: Final = ("positive", "nonnegative", "negative", "integer", "real", "finite", "zero", "nonzero", "precision")
+_ASSUMPTIONS: Final = (
+    "positive",
+    "nonnegative",
+    "negative",
+    "integer",
+    "real",
+    "finite",
+    "zero",
+    "nonzero",
+    "precision",
+)
 _EXPRESSION: Final = re.compile(
     rf"(?:\s|\d++(?:\.\d++)?+|'[A-Za-z0-9_.]*+'|[-+*/%(),<>=&|~]|\b(?:s|ps|u|zf|zuf)\d++\b"
     rf"|\b(?:{'|'.join((*_FORMULA_WORDS, *_ASSUMPTIONS))})\b)*"
@@ -90,17 +101,16 @@ def require_plain_program(file: IO[bytes], name: str) -> None:
 
 
 def _torch_records(file: IO[bytes]) -> dict[str, Record] | None:
-    """Return the records that torch's reader finds, by their path in the archive; None where it finds no archive."""
+    """Return the records that torch's reader finds, by their path in the archive; None where it finds no program."""
     file.seek(0)
     try:
         reader = torch._C.PyTorchFileReader(file)
-        if not reader.has_record("archive_format"):
-            return None
-        return {path: lambda path=path: reader.get_record(path) for path in reader.get_all_records()}  # type: ignore[misc]
+        paths = reader.get_all_records()
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
         return None
+    return {path: partial(reader.get_record, path) for path in paths} if "archive_format" in paths else None
 
 
 def _zip_records(file: IO[bytes]) -> dict[str, Record] | None:
@@ -108,11 +118,10 @@ def _zip_records(file: IO[bytes]) -> dict[str, Record] | None:
     file.seek(0)
     try:
         archive = zipfile.ZipFile(file)
-        return {path: lambda path=path: archive.read(path) for path in archive.namelist()} if (  # type: ignore[misc]
-            "version" in archive.namelist()
-        ) else None
     except zipfile.BadZipFile:
         return None
+    paths = archive.namelist()
+    return {path: partial(archive.read, path) for path in paths} if "version" in paths else None
 
 
 def _describe_code(path: str, read: Record) -> str | None:
@@ -211,7 +220,8 @@ def _code_in_containers(spec: Any) -> Iterator[str]:
             return
         context = tree.get("context")
         keys = json.loads(context) if isinstance(context, str) else context
-        if not (keys is None or isinstance(keys, list) and all(isinstance(k, str) and _NAME.fullmatch(k) for k in keys)):
+        is_plain = isinstance(keys, list) and all(isinstance(one, str) and _NAME.fullmatch(one) for one in keys)
+        if keys is not None and not is_plain:
             yield f"the container {str(context)[:60]!r}"
             return
         trees += tree.get("children_spec", [])

@@ -19,9 +19,9 @@ from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.data.label_cells import LabelCells
 from klarsicht.audit.models.classifier import Classifier, label_indices, require_classifier
+from klarsicht.audit.models.specifications import code_of
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.batch_size import choose_batch_size, first_image
-from klarsicht.audit.models.specifications import code_of
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, head_weight, require_head_weight
 from klarsicht.ground.errors import CorpusError, UsageError
