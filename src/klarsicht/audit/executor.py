@@ -163,12 +163,12 @@ class PickledWork:
         file: holds the function.
         folder: current folder of this process. A worker may be older; it works there, for relative paths name models
             and functions.
-        trusted: whether code of others may run, as in this process.
+        trust: whether code of others may run, as in this process.
     """
 
     file: Path
     folder: Path
-    trusted: bool
+    trust: bool
 
     @classmethod
     def of(cls, work: Work[Any], folder: str) -> PickledWork:
@@ -180,7 +180,7 @@ class PickledWork:
 
     def load(self) -> Work[Any]:
         os.chdir(self.folder)
-        set_trust(self.trusted)
+        set_trust(self.trust)
         return _load_pickled(self.file)
 
 

@@ -57,11 +57,11 @@ def find_files(spec: str) -> tuple[Path, ...] | None:
     places: list[str] | None = None
     with _importable(Path.cwd()):
         for depth in range(len(parts)):
-            found = _find_module(".".join(parts[: depth + 1]), places)
-            if found is None:
+            module_spec = _find_module(".".join(parts[: depth + 1]), places)
+            if module_spec is None:
                 return None
-            files += [Path(found.origin)] if found.has_location and found.origin is not None else []
-            places = list(found.submodule_search_locations or ())
+            files += [Path(module_spec.origin)] if module_spec.has_location and module_spec.origin is not None else []
+            places = list(module_spec.submodule_search_locations or ())
     return () if any(map(_is_of_python, files)) else tuple(files)
 
 

@@ -41,9 +41,9 @@ def is_trusted() -> bool:
     return _TRUST.get()
 
 
-def set_trust(trusted: bool) -> None:
+def set_trust(value: bool) -> None:
     """Take over the trust of the process that sent work to this one."""
-    _TRUST.set(trusted)
+    _TRUST.set(value)
 
 
 @dataclass(frozen=True)

@@ -30,24 +30,23 @@ def require_distinct(names: Sequence[str], of: str) -> None:
 
 def make_distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Number the names that stand for several outputs, from the second on: cat, cat (2); the others stay."""
-    taken = set(names)
-    seen: set[str] = set()
+    all_names, used_names = set(names), set[str]()
     distinct = []
     for name in names:
         number, new = 1, name
-        while new in seen or (number > 1 and new in taken):
+        while new in used_names or (number > 1 and new in all_names):
             number += 1
             new = f"{name} ({number})"
-        seen.add(new)
+        used_names.add(new)
         distinct.append(new)
     return tuple(distinct)
 
 
 def describe_renamed(names: Sequence[str], distinct: Sequence[str]) -> str:
     """Describe which classes got another name, and which one keeps it; empty where none did."""
-    renamed = [
+    changes = [
         f"{new} is number {number}, {old} number {list(names).index(old)}"
         for number, (old, new) in enumerate(zip(names, distinct, strict=True))
         if old != new
     ]
-    return f"classes of one name were made distinct: {'; '.join(renamed)}" if renamed else ""
+    return f"classes of one name were made distinct: {'; '.join(changes)}" if changes else ""

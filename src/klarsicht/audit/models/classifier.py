@@ -302,15 +302,15 @@ def load_model(
     distinct = make_distinct(brought)
     module = weights.in_float32(source.module)
     weights.check_weights(module, source.spec)
-    halved = "" if module is source.module else "its weights of half precision became float32"
-    described = describe_renamed(brought, distinct) if classes is None else ""
+    precision_note = "" if module is source.module else "its weights of half precision became float32"
+    renaming_note = describe_renamed(brought, distinct) if classes is None else ""
     classifier = _with_logits(
         Classifier(
             module if device is None else module.to(torch.device(device)),
             source.transform if source.transform is not None else plain_transform(module),
             tuple(classes) if classes is not None else distinct or None,
             source.spec,
-            tuple(filter(None, (halved, described))),
+            tuple(filter(None, (precision_note, renaming_note))),
         )
     )
     if classifier.classes is not None and len(classifier.classes) != classifier.n_classes:

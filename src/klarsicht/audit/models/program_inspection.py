@@ -126,18 +126,18 @@ def _zip_records(file: IO[bytes]) -> dict[str, Record] | None:
 
 def _describe_code(path: str, read: Record) -> str | None:
     """Describe code that torch.export would run of a record; None where there is none."""
-    folder, name, ending = str(PurePosixPath(path).parent), PurePosixPath(path).name, PurePosixPath(path).suffix
+    folder, name, suffix = str(PurePosixPath(path).parent), PurePosixPath(path).name, PurePosixPath(path).suffix
     if path in ("archive_format", "archive_version", "byteorder", "version"):
         return None
     if path.startswith((".", "extra/", "extra_files/")):  # read as texts, or not at all
         return None
-    if (folder, ending) == ("models", ".json") or path == "serialized_exported_program.json":
+    if (folder, suffix) == ("models", ".json") or path == "serialized_exported_program.json":
         return _describe_program(read)
     if folder in ("data/weights", "data/constants") and name.endswith("_config.json"):
         return _describe_program(read)
     if re.fullmatch(r"data/weights/weight_\d+|data/constants/tensor_\d+", path):
         return None
-    if ending == ".pt" and folder in ("data/sample_inputs", "data/weights", "data/constants"):
+    if suffix == ".pt" and folder in ("data/sample_inputs", "data/weights", "data/constants"):
         return _describe_pickle(read)
     if folder == "." and path.partition(".")[0] in _LEGACY:
         return _describe_pickle(read)
