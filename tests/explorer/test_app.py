@@ -3,7 +3,9 @@
 import io
 import json
 import struct
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -115,6 +117,53 @@ def test_decisions_are_recorded_with_their_members_and_undone(app, made):
     assert ask(app, "/api/undo", {"number": 1}).status == 400
     assert len(ask(app, "/api/classes/0/history").json) == 3
     assert ask(app, "/api/classes/1/history").json == []
+
+
+def together(calls):
+    """Send requests at the same moment, each in a thread of its own."""
+    barrier = threading.Barrier(len(calls))
+
+    def call(app, path, body):
+        barrier.wait(60)
+        return ask(app, path, body)
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(lambda one: call(*one), calls))
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_simultaneous_decisions_are_all_kept_and_of_undos_one(made, app, servers):
+    apps = [app, make_app(ExploredRun(made, "bo"))][:servers]
+    apps = [apps[i % servers] for i in range(12)]
+    found = ask(app, "/api/classes/1").json["members"]
+    others = [row for row in range(EACH, 2 * EACH) if row not in found][:12]
+    answers = together([(app, "/api/decisions", {"target": 1, "add": [row]}) for app, row in zip(apps, others)])
+    assert sorted(answer.json["number"] for answer in answers) == list(range(12))
+    for one in apps[:servers]:
+        assert ask(one, "/api/classes/1").json["members"] == sorted(found + others)
+    answers = together([(one, "/api/undo", {"number": 3}) for one in apps[:8]])
+    assert sorted(answer.status for answer in answers) == [200] + [400] * 7
+    assert len(ask(app, "/api/classes/1").json["members"]) == len(found) + 11
+
+
+def test_an_addition_is_undone_after_that_of_another(app, made):
+    other = make_app(ExploredRun(made, "bo"))
+    mine = ask(app, "/api/decisions", {"target": 0, "add": [9], "remove": [0]}).json["number"]
+    assert ask(other, "/api/decisions", {"target": 0, "add": [10]}).json["decided"]["members"] == CARRIERS + 1
+    assert ask(app, "/api/undo", {"number": mine}).json["decided"]["members"] == CARRIERS + 1
+    assert ask(other, "/api/classes/0").json["members"] == [*range(CARRIERS), 10]
+
+
+def test_a_page_knows_whether_others_decided_in_between(app, made):
+    """The number of the next record is the count that the list and the progress tell; results have a text of their
+    own."""
+    known = ask(app, "/api/classes").json
+    assert known["records"] == ask(app, "/api/progress").json["records"] == 0
+    assert ask(app, "/api/decisions", {"target": 0, "decision": "unsure"}).json["number"] == 0
+    ask(make_app(ExploredRun(made, "bo")), "/api/decisions", {"target": 1, "decision": "unsure"})
+    assert ask(app, "/api/decisions", {"target": 0, "note": "a"}).json["number"] == 2
+    now = ask(app, "/api/progress").json
+    assert (now["records"], now["revision"]) == (3, known["revision"])
 
 
 def test_classes_of_one_artifact_are_one_finding(app):

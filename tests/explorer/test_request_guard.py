@@ -1,13 +1,17 @@
 """Requests that the explorer answers: by host, origin, token and kind of request."""
 
+import ipaddress
+import json
+import socket
+
 import pytest
 from tests.explorer.made_run import write_run
 from tests.explorer.requests import HOST, ask
 
 from klarsicht.explorer.app import STATIC, make_app
 from klarsicht.explorer.explored_run import ExploredRun
-from klarsicht.explorer.request_guard import LOOPBACK, MAX_BODY, TOKEN_COOKIE, RequestGuard, new_token
-from klarsicht.explorer.serve import host_names, is_loopback
+from klarsicht.explorer.request_guard import LOOPBACK, MAX_BODY, RequestGuard, new_token
+from klarsicht.explorer.serve import host_names, is_loopback, names_to_open
 
 
 @pytest.fixture(scope="module")
@@ -116,26 +120,61 @@ def test_no_other_file_can_be_asked_for(guard, path):
     assert ask(guard, path).status in (404, 422)
 
 
-def test_beyond_loopback_a_token_is_asked_for(inner):
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_pages_of_other_sites_and_ports_get_no_answer(guard, inner, site):
+    from_there = {"sec-fetch-site": site}
+    for path in ("/", "/api/classes", "/api/images/0/picture", "/static/main.js"):
+        assert ask(guard, path, headers=from_there).status == 403
+        assert ask(guard, path, headers=from_there, method="HEAD").status == 403
+    token = new_token()
+    asked = RequestGuard(inner, LOOPBACK, 8735, token)
+    for path in ("/?token=wrong", f"/api/classes?token={token}", "/?token="):
+        assert ask(asked, path, headers=from_there).status == 403
+    assert ask(asked, f"/?token={token}", headers=from_there).status == 200  # a file of this user, that knows it
+
+
+def test_a_body_is_measured_as_it_comes(guard):
+    """Whatever its header says, as of one that comes in chunks."""
+    long = b" " * (MAX_BODY + 1)
+    assert ask(guard, "/api/decisions", long, headers={"content-length": "9"}).status == 413
+    rows = json.dumps({"rows": [2**31 - 1 - i for i in range(80_000)]}).encode()  # as many as a page sends at once
+    assert len(rows) < MAX_BODY and ask(guard, "/api/mean", rows).status == 400  # and only the rows are refused
+
+
+def test_beyond_loopback_a_token_is_exchanged_for_a_session(inner):
     token = new_token()
     guard = RequestGuard(inner, LOOPBACK, 8735, token)
-    assert (
-        ask(guard, "/api/classes").status == ask(guard, "/?token=wrong").status == ask(guard, "/?token=").status == 401
-    )
+    refused = [ask(guard, path).status for path in ("/", "/api/classes", "/?token=wrong", "/?token=", "/?token")]
+    assert refused == [401] * 5
     assert ask(guard, f"/api/classes?token={token}").status == 401  # only the page takes it from the address
     first = ask(guard, f"/?token={token}")
-    assert first.status == 303 and first.headers["location"] == "/"
-    cookie = first.headers["set-cookie"]
-    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
-    assert ask(guard, "/api/classes", headers={"cookie": cookie.split(";")[0]}).status == 200
+    assert first.status == 200 and b'content="0;url=/"' in first.content
+    cookie, *rules = first.headers["set-cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} == set(rules)
+    name, _, session = cookie.partition("=")
+    assert name.endswith("-8735") and len(session) == 43 and token not in str(first)
+    assert ask(guard, "/api/classes", headers={"cookie": f"other=1; {cookie}"}).status == 200
     assert ask(guard, "/api/classes", headers={"authorization": f"Bearer {token}"}).status == 200
-    for wrong in (f"{TOKEN_COOKIE}=x", "\x01", f"{TOKEN_COOKIE}"):
+    other = name.replace("8735", "8736")
+    for wrong in (f"{name}=x", f"{name}={token}", f"{other}={session}", "\x01", name):
         assert ask(guard, "/api/classes", headers={"cookie": wrong}).status == 401
+    assert ask(guard, "/api/classes", headers={"authorization": f"Bearer {session}"}).status == 401
     assert ask(guard, f"/?token={token}", headers={"host": "evil.example"}).status == 421
+    later = RequestGuard(inner, LOOPBACK, 8735, token)
+    assert ask(later, "/api/classes", headers={"cookie": cookie}).status == 401  # a session ends with its server
 
 
 def test_loopback_is_told_from_other_addresses():
-    assert all(map(is_loopback, ("127.0.0.1", "127.8.0.1", "localhost", "::1", "[::1]")))
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.0.1", "::1")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "example.org", "")))
-    assert host_names("127.0.0.1")[:3] == LOOPBACK and host_names("192.168.0.7") == ("192.168.0.7",)
-    assert {"0.0.0.0", "localhost"} <= set(host_names("0.0.0.0"))
+    assert set(LOOPBACK) < set(host_names("127.8.0.1", "127.8.0.1"))
+    assert host_names("Studio", "192.168.0.7") == ("studio", "192.168.0.7")
+
+
+@pytest.mark.parametrize(("host", "own"), [("0.0.0.0", "0.0.0.0"), ("0", "0.0.0.0"), ("::", "::"), ("", "0.0.0.0")])
+def test_of_a_server_on_all_addresses_those_are_told_that_can_be_opened(host, own):
+    names = names_to_open(host, own)
+    addresses = [ipaddress.ip_address(name.strip("[]")) for name in names]
+    assert addresses[-1].is_loopback and not any(one.is_unspecified for one in addresses)
+    assert {*names, "localhost", socket.gethostname().lower()} <= set(host_names(host, own))
+    assert names_to_open("studio", "192.168.0.7") == ["studio"] and names_to_open("::1", "::1") == ["[::1]"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Query, Request
@@ -84,6 +86,7 @@ def make_app(run: ExploredRun) -> FastAPI:
     app.add_exception_handler(KlarsichtError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_refusal)
+    app.add_exception_handler(Exception, _answer_fault)
 
     def get(path: str, answer: Callable[..., Any]) -> None:
         app.add_api_route(path, answer, methods=["GET"], response_model=None)
@@ -119,13 +122,14 @@ def make_app(run: ExploredRun) -> FastAPI:
         )
 
     def show_progress() -> Response:
-        return answer_json({"revision": run.revision, "steps": run.progress()})
+        return answer_json({"revision": run.revision, "records": run.record_count, "steps": run.progress()})
 
     def list_classes() -> Response:
-        revision, decisions = run.revision, run.decisions()
+        known = {"revision": run.revision, "records": run.record_count}  # before what they count is read
+        decisions = run.decisions()
         found = [line.to_json() | {"decided": decision_json(run, line.target)} for line in run.lines().values()]
         others = [target for target in decisions if target not in run.lines()]
-        return answer_json({"revision": revision, "classes": found, "decided_elsewhere": others})
+        return answer_json(known | {"classes": found, "decided_elsewhere": others})
 
     def show_class(target: Target, metric: str = "") -> Response:
         cloud, line = run.points(target, metric), run.line(target)
@@ -170,13 +174,14 @@ def make_app(run: ExploredRun) -> FastAPI:
             request.target, decision=request.decision, artifact=request.artifact, note=request.note, add=request.add,
             remove=request.remove,
         )  # fmt: skip
-        return answer_json({"number": number, "decided": decision_json(run, request.target), "revision": run.revision})
+        return answer_record(number, request.target)
 
     def undo(request: UndoRequest) -> Response:
         number = run.log.undo(request.number, run.author)
-        target = run.log.records()[request.number]["target"]
-        told = {"number": number, "target": target, "decided": decision_json(run, target), "revision": run.revision}
-        return answer_json(told)
+        return answer_record(number, run.log.records()[request.number]["target"])
+
+    def answer_record(number: int, target: int) -> Response:
+        return answer_json({"number": number, "target": target, "decided": decision_json(run, target)})
 
     def show_history(target: Target) -> Response:
         records = run.log.records()
@@ -286,6 +291,14 @@ async def _answer_error(_: Request, error: Exception) -> Response:
 async def _answer_refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return answer_json({"error": str(error.detail)}, error.status_code)
+
+
+async def _answer_fault(_: Request, error: Exception) -> Response:
+    """Tell the page of a fault of klarsicht itself: the server prints nothing of a request."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    told = f"a fault of klarsicht itself: {type(error).__name__}: {error} ({where}). Please report it."
+    return answer_json({"error": told}, 500)
 
 
 async def _answer_invalid(_: Request, error: Exception) -> Response:

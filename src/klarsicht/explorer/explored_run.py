@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,9 +85,14 @@ class ExploredRun:
 
     @property
     def revision(self) -> str:
-        """Text that changes whenever results or decisions of the run change."""
-        stamps = (self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._decisions_stamp, self._analysed_units)
+        """Text that changes whenever results of the run change."""
+        stamps = (self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._analysed_units)
         return "-".join(map(str, stamps))
+
+    @property
+    def record_count(self) -> int:
+        """Number of records of decisions: a page that knows as many, and wrote the next, has missed none."""
+        return self._keep("records", self._decisions_stamp, lambda: len(self.log.records()))
 
     @property
     def _decisions_stamp(self) -> object:
@@ -273,8 +278,8 @@ class ExploredRun:
     ) -> int:  # fmt: skip
         """Record a decision on a class; returns the number of the record.
 
-        A decision that the class carries an artifact, and each change of members, records all its members, so that it
-        stays as it is when the run is quantified again.
+        A decision that the class carries an artifact, and each change of members, records the rows that the audit
+        names, so that it stays as it is when the run is quantified again.
 
         Args:
             decision, artifact, note: see ClassDecision; None leaves the field as it is.
@@ -284,14 +289,10 @@ class ExploredRun:
             UsageError: no such class, or a row that is no image of the class.
         """
         line = self.line(target)
-        change = Change(target, line.name, decision, artifact, note=note)
-        decision_before = self.decisions().get(target, ClassDecision(target, line.name))
-        if add or remove or decision == "artifact":
-            self._require_images_of(target, [*add, *remove])
-            members = (set(self.members(target)) | set(add)) - set(remove)
-            removed = (set(decision_before.removed) | (set(remove) & set(line.found))) - set(add)
-            change = replace(change, members=tuple(sorted(members)), removed=tuple(sorted(removed)))
-        return self.log.append(change, self.author)
+        self._require_images_of(target, [*add, *remove])
+        base = line.found if add or remove or decision == ARTIFACT else None
+        rows = {"add": tuple(sorted(set(add))), "remove": tuple(sorted(set(remove)))}
+        return self.log.append(Change(target, line.name, decision, artifact, note, base, **rows), self.author)
 
     def _require_images_of(self, target: int, rows: Sequence[int]) -> None:
         """Check that rows are images of a class; raises UsageError."""

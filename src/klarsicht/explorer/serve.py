@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from klarsicht.explorer.explored_run import open_explored_run
-from klarsicht.explorer.request_guard import LOOPBACK, RequestGuard, new_token
+from klarsicht.explorer.request_guard import LOOPBACK, RequestGuard, forward_page, new_token
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.machine.disk import temporary_folder
 from klarsicht.ground.optional import load
+
+if TYPE_CHECKING:
+    import uvicorn
 
 DEFAULT_PORT: Final = 8735
 
@@ -33,7 +38,7 @@ def serve_run(
         data: where the corpus is now, if it moved.
         token: whether to ask for a token on loopback, too: other users of this machine reach it.
         browser: whether to open the page in a browser.
-        tell: called with the address.
+        tell: called with each address under which it can be opened.
 
     Raises:
         MissingExtra: FastAPI or uvicorn is not installed.
@@ -42,22 +47,57 @@ def serve_run(
     """
     explored = open_explored_run(run, author, data)
     load("fastapi", "explore")
-    uvicorn = load("uvicorn", "explore")
+    load("uvicorn", "explore")
     from klarsicht.explorer.app import make_app
 
     listening = listen(host, port)
-    number = listening.getsockname()[1]
-    secret = new_token() if token or not is_loopback(host) else None
-    guard = RequestGuard(make_app(explored), host_names(host), number, secret)
-    address = f"http://{_authority(host)}:{number}/" + (f"?token={secret}" if secret else "")
-    tell(address)
-    config = uvicorn.Config(guard, log_level="warning", server_header=False, date_header=False, lifespan="off",
-                            h11_max_incomplete_event_size=1 << 16, timeout_graceful_shutdown=2)  # fmt: skip
+    own, number = (str(listening.getsockname()[0]), int(listening.getsockname()[1]))
+    secret = new_token() if token or not is_loopback(own) else None
+    guard = RequestGuard(make_app(explored), host_names(host, own), number, secret)
+    addresses = [
+        f"http://{name}:{number}/" + (f"?token={secret}" if secret else "") for name in names_to_open(host, own)
+    ]
+    for address in addresses:
+        tell(address)
     threading.Thread(target=explored.require_ready, daemon=True).start()
-    if browser:
-        threading.Timer(0.3, _open_browser, (address,)).start()
-    with listening, suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+    hidden = hide_address(addresses[0]) if browser and secret else nullcontext(addresses[0])
+    with listening, hidden as opened, suppress(KeyboardInterrupt):
+        if browser:
+            threading.Timer(0.3, _open_browser, (opened,)).start()
+        make_server(guard).run(sockets=[listening])
+
+
+def make_server(guard: RequestGuard) -> uvicorn.Server:
+    """Make a server of bounded connections that prints nothing of a request, however it fails: who can send requests
+    could fill a terminal, or the file that takes standard error."""
+    import uvicorn
+
+    from klarsicht.explorer.bounded_connection import BACKLOG, BoundedConnection
+
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    config = uvicorn.Config(
+        guard, http=BoundedConnection, ws="none", lifespan="off", backlog=BACKLOG, log_config=None,
+        log_level="critical", access_log=False, server_header=False, date_header=False,
+        h11_max_incomplete_event_size=1 << 16, timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+@contextmanager
+def hide_address(address: str) -> Iterator[str]:
+    """Make a file that only this user reads and that leads a browser to an address; yields the file's address.
+
+    A browser is started with what it opens as an argument, and every user of a machine reads the arguments of all
+    processes: those would hold the token.
+
+    Raises:
+        DiskFull, StoreError: see temporary_folder.
+    """
+    with temporary_folder() as folder:
+        file = folder / "open.html"
+        file.touch(0o600)
+        file.write_bytes(forward_page(address))
+        yield file.as_uri()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -71,6 +111,8 @@ def listen(host: str, port: int) -> socket.socket:
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family is socket.AF_INET6 and is_everywhere(host):
+                connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             connection.bind((host.strip("[]"), number))
             connection.listen(128)
             return connection
@@ -83,37 +125,58 @@ def listen(host: str, port: int) -> socket.socket:
     )  # fmt: skip
 
 
-def is_loopback(host: str) -> bool:
-    """Say whether a host reaches this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+def is_loopback(address: str) -> bool:
+    """Say whether an address reaches this machine alone."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(address).is_loopback
+    return False
 
 
-def host_names(host: str) -> tuple[str, ...]:
-    """Return the names under which a server on this host is asked for, as they stand in the header Host."""
-    own = _authority(host).lower()
-    if is_loopback(host):
-        return tuple(dict.fromkeys((*LOOPBACK, own)))
-    names = [own]
-    if own in ("0.0.0.0", "[::]"):
-        name = socket.gethostname().lower()
-        names += [*LOOPBACK, name, *_addresses(name)]
+def is_everywhere(address: str) -> bool:
+    """Say whether an address stands for all addresses of this machine."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(address.strip("[]")).is_unspecified
+    return False
+
+
+def host_names(host: str, own: str) -> tuple[str, ...]:
+    """Return the names under which a server is asked for, as they stand in the header Host.
+
+    Args:
+        host: the name or address that was given.
+        own: the address that it listens on.
+    """
+    names = [_authority(host).lower(), _authority(own)]
+    if is_loopback(own):
+        names += LOOPBACK
+    if is_everywhere(own):
+        machine = socket.gethostname().lower()
+        names += [*LOOPBACK, machine, *_addresses_of_name(machine), *routed_addresses()]
     return tuple(dict.fromkeys(names))
 
 
-def _addresses(name: str) -> list[str]:
-    """Return the addresses of this machine that its name and its default route tell."""
-    addresses: list[str] = []
-    with suppress(OSError):
-        addresses += [_authority(str(one[4][0])) for one in socket.getaddrinfo(name, None)]
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses the interface
-        addresses.append(str(probe.getsockname()[0]))
+def names_to_open(host: str, own: str) -> list[str]:
+    """Return the names under which a browser opens a server: that of `host_names`, or where it listens on all addresses
+    of this machine, which no browser opens, those that other machines reach, and last that of this machine alone."""
+    if not is_everywhere(own):
+        return [_authority(host)]
+    return [*routed_addresses(), "[::1]" if ":" in own else "127.0.0.1"]
+
+
+def routed_addresses() -> list[str]:
+    """Return the addresses of this machine on its default routes, of IP 4 and 6."""
+    addresses = []
+    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))  # sends nothing: it only chooses the interface
+            addresses.append(_authority(str(probe.getsockname()[0])))
     return addresses
+
+
+def _addresses_of_name(name: str) -> list[str]:
+    with suppress(OSError):
+        return [_authority(str(one[4][0])) for one in socket.getaddrinfo(name, None)]
+    return []
 
 
 def _authority(host: str) -> str:

@@ -234,6 +234,6 @@ def test_images_taken_out_of_the_first_artifact_may_carry_a_further_one(quantifi
         [NAMES[BOTH], f"{NAMES[BOTH]} (artifact 2)"],
     )
     removed = (found.of(names[0]).rows[0], found.of(names[1]).rows[0])
-    DecisionLog(tmp_path / "run").append(Change(BOTH, NAMES[BOTH], removed=removed), "ada")
+    DecisionLog(tmp_path / "run").append(Change(BOTH, NAMES[BOTH], base=removed, remove=removed), "ada")
     carries = leave_removed(audited, build_artifacts(audited, names, 0.5)).carries
     assert not carries[0, list(removed)].any() and carries[1, removed[1]]

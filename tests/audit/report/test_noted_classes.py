@@ -85,7 +85,7 @@ def test_every_noted_class_has_all_its_members_and_is_linked(store):
 
 def test_what_a_person_decided_is_listed(store):
     log = DecisionLog(store.path)
-    log.append(Change(3, NAMES[3], "artifact", "dust", members=(80, 81, 95)), "ada")
+    log.append(Change(3, NAMES[3], "artifact", "dust", base=(80, 81, 95)), "ada")
     log.append(Change(2, NAMES[2], "legitimate"), "ada")
     page = write_report(store).read_text()
     found = Lists(page)

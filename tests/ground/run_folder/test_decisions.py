@@ -7,6 +7,8 @@ import random
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,10 +24,10 @@ from klarsicht.ground.run_folder.verification import verify
 def test_of_each_field_the_last_record_counts(tmp_path):
     log = DecisionLog(tmp_path)
     assert log.decisions() == {}
-    log.append(Change(3, "carton", "artifact", members=(1, 5)), "ada")
+    log.append(Change(3, "carton", "artifact", base=(1, 5)), "ada")
     log.append(Change(3, "carton", artifact="watermark"), "bo")
     log.append(Change(4, "crate", "legitimate"), "bo")
-    log.append(Change(3, "carton", members=(1,), removed=(5,), note="5 is clean"), "ada")
+    log.append(Change(3, "carton", note="5 is clean", base=(1, 5), remove=(5,)), "ada")
     found = log.decisions()
     time = log.records()[-1]["time"]
     assert found[3] == ClassDecision(3, "carton", "artifact", "watermark", (1,), (5,), "5 is clean", "ada", time)
@@ -47,14 +49,16 @@ def test_an_undone_record_does_not_count_and_stays_in_the_file(tmp_path):
             log.undo(number, "ada")
 
 
+rows = st.lists(st.integers(0, 5), max_size=3, unique=True).map(sorted)
 fields = st.fixed_dictionaries(
     {},
     optional={
         "decision": st.sampled_from(["artifact", "legitimate", "unsure", ""]), "artifact": st.text(max_size=5),
-        "members": st.lists(st.integers(0, 9)), "removed": st.lists(st.integers(0, 9)), "note": st.text(max_size=5),
+        "members": rows, "removed": rows, "note": st.text(max_size=5),
     },
 )  # fmt: skip
-steps = st.lists(st.one_of(st.tuples(st.integers(0, 3), fields), st.integers(0, 30)), max_size=30)
+changes = st.fixed_dictionaries({"base": rows}, optional={"add": rows, "remove": rows})
+steps = st.lists(st.one_of(st.tuples(st.integers(0, 3), fields | changes), st.integers(0, 30)), max_size=30)
 
 
 @given(steps)
@@ -74,11 +78,94 @@ def test_decisions_are_those_of_a_replay_without_what_was_undone(steps):
     for target in range(4):
         mine = [r for r in records if r.get("target") == target and r["number"] not in undone]
         assert (target in found) == bool(mine)
-        for name, default in (("decision", ""), ("artifact", ""), ("note", ""), ("members", None), ("removed", [])):
-            values = [r[name] for r in mine if name in r]
-            wanted = values[-1] if values else default
+        for name in ("decision", "artifact", "note"):
             if mine:
-                assert getattr(found[target], name) == (tuple(wanted) if isinstance(wanted, list) else wanted)
+                assert getattr(found[target], name) == ([r[name] for r in mine if name in r] or [""])[-1]
+        if mine:
+            assert (found[target].members, found[target].removed) == row_by_row(mine)
+
+
+def row_by_row(records):
+    """Members and removed rows, each row for itself: what the last record says that speaks of it."""
+    bases = [r["base"] for r in records if "base" in r]
+    decided = bases or any("members" in r for r in records)
+    members = tuple(row for row in range(10) if is_member(row, records[::-1], bases)) if decided else None
+    return members, tuple(row for row in range(10) if is_removed(row, records[::-1]))
+
+
+def is_member(row, latest_first, bases):
+    for record in latest_first:
+        if row in record.get("remove", ()):
+            return False
+        if "members" in record or row in record.get("add", ()):
+            return row in record.get("members", record.get("add"))
+    return bool(bases) and row in bases[0]
+
+
+def is_removed(row, latest_first):
+    for record in latest_first:
+        if row in record.get("add", ()):
+            return False
+        if row in record.get("remove", ()) and row in record["base"]:
+            return True
+        if "removed" in record:
+            return row in record["removed"]
+    return False
+
+
+OLD = """\
+{"number": 0, "time": "2026-01-31T12:00:00+00:00", "author": "ada", "target": 3, "class": "carton", \
+"decision": "artifact", "members": [1, 5], "removed": []}
+{"number": 1, "time": "2026-01-31T12:00:01+00:00", "author": "bo", "target": 3, "class": "carton", \
+"members": [1, 5, 9], "removed": []}
+{"number": 2, "time": "2026-01-31T12:00:02+00:00", "author": "bo", "target": 3, "class": "carton", \
+"members": [5, 9], "removed": [1]}
+"""
+
+
+def test_records_that_hold_whole_members_are_read_and_added_to(tmp_path):
+    """Lines as version 0.1.0 wrote them before records held additions."""
+    (tmp_path / DECISIONS_FILE).write_text(OLD)
+    log = DecisionLog(tmp_path)
+    assert (log.decisions()[3].members, log.decisions()[3].removed) == ((5, 9), (1,))
+    log.append(Change(3, "carton", base=(1, 5), add=(1, 7), remove=(5,)), "ada")
+    assert (log.decisions()[3].members, log.decisions()[3].removed) == ((1, 7, 9), (5,))
+    log.undo(2, "bo")
+    assert (log.decisions()[3].members, log.decisions()[3].removed) == ((1, 7, 9), (5,))
+    log.undo(3, "ada")
+    assert (log.decisions()[3].members, log.decisions()[3].removed) == ((1, 5, 9), ())
+
+
+def test_an_addition_is_undone_after_that_of_another(tmp_path):
+    log = DecisionLog(tmp_path)
+    mine = log.append(Change(0, "a", base=(1, 2), add=(7,)), "ada")
+    log.append(Change(0, "a", base=(1, 2), add=(8,), remove=(2,)), "bo")
+    log.append(Change(0, "a", base=(1, 2, 3), add=(7, 9)), "cy")
+    log.undo(mine, "ada")
+    assert log.decisions()[0].members == (1, 7, 8, 9) and log.decisions()[0].removed == (2,)  # cy added the 7, too
+
+
+def together(act, arguments):
+    """Call a function with each argument at the same moment, in threads; returns what they return or raise."""
+    barrier = threading.Barrier(len(arguments))
+
+    def call(argument):
+        barrier.wait(60)
+        try:
+            return act(argument)
+        except UsageError as error:
+            return error
+
+    with ThreadPoolExecutor(len(arguments)) as threads:
+        return list(threads.map(call, arguments))
+
+
+def test_of_simultaneous_undos_of_a_record_one_is_accepted(tmp_path):
+    log = DecisionLog(tmp_path)
+    number = log.append(Change(0, "a", "artifact"), "ada")
+    answers = together(lambda author: log.undo(number, author), [f"{i}" for i in range(8)])
+    assert sorted(map(type, answers), key=str) == [int] + [UsageError] * 7
+    assert len(log.records()) == 2 and log.decisions() == {}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +173,8 @@ def test_decisions_are_those_of_a_replay_without_what_was_undone(steps):
     [
         (Change(0, "a", "artefact"), "Did you mean artifact"),
         (Change(0, "a"), "nothing is decided"),
+        (Change(0, "a", add=(1,)), "without a base"),
+        (Change(0, "a", "artifact", remove=(1,)), "without a base"),
         (Change(0, "a", artifact="x" * 201), "at most 200"),
         (Change(0, "a", note="x" * 4001), "at most 4000"),
     ],
@@ -114,6 +203,9 @@ def test_a_line_without_an_end_is_no_record_and_the_next_one_replaces_it(tmp_pat
         b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "members": ["x"]}\n',
         b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "note": 1}\n',
         b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "members": 7}\n',
+        b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "base": [1], "add": [true]}\n',
+        b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "base": null}\n',
+        b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "add": [1]}\n',
     ],
 )  # fmt: skip
 def test_a_damaged_line_is_named(tmp_path, line):

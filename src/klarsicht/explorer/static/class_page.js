@@ -1,9 +1,9 @@
 // One class: its embedding, its images in two groups, and what a person decides about them.
 
-import { decisionButtons, state, undo, decide, DECISIONS } from './classes.js'
+import { decisionButtons, state, undo, decide, writeDecision, DECISIONS } from './classes.js'
 import { drawing, element, effectInterval, menu, percent, probability, signed } from './elements.js'
 import { enlarge, kindMenus, makeGallery } from './gallery.js'
-import { attempt, read, readBytes, write, writeForPicture } from './requests.js'
+import { attempt, inTurn, read, readBytes, record, writeForPicture } from './requests.js'
 import { Scatter } from './scatter.js'
 
 const CLUSTER = 1, DETECTED = 2, DECIDED = 4, REMOVED = 8
@@ -11,6 +11,11 @@ const CLUSTER = 1, DETECTED = 2, DECIDED = 4, REMOVED = 8
 const COLOURS = [[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0], [240, 228, 66], [120, 94, 240], [128, 128, 128]]
 const QUIET = [140, 150, 160], HOT = [204, 51, 38]
 const WAITING = 250 // milliseconds after the last change before a mean is asked for
+const MEAN_MAPS = 2000 // of so many images the server takes a mean at most
+const MOST_ROWS = 80000 // of a request, which holds 1 MB at most
+
+/** At most so many of some rows, at equal steps. */
+const chooseEvenly = (rows, most) => (rows.length <= most ? rows : Array.from({ length: most }, (_, i) => rows[Math.floor((i * (rows.length - 1)) / (most - 1))]))
 
 /** Columns of the points, see point_clouds.py. */
 export function parse(buffer) {
@@ -185,7 +190,7 @@ export async function showClassPage(place, target, run, listed) {
       mean.hidden = true
       if (!run.maps || !group.items.length) return
       group.waiting = setTimeout(async () => {
-        const rows = group.items.map((i) => page.cloud.rows[i])
+        const rows = chooseEvenly(group.items.map((i) => page.cloud.rows[i]).sort((a, b) => a - b), MEAN_MAPS)
         const found = await attempt(() => writeForPicture('/api/mean', { rows, side: 112 }))
         if (!found) return
         URL.revokeObjectURL(mean.src)
@@ -218,15 +223,22 @@ export async function showClassPage(place, target, run, listed) {
 
   // Decisions
   page.change = async (rows, adds) => {
-    const changed = rows.filter((row) => page.members.has(row) !== adds)
-    if (!changed.length) return
-    const found = await attempt(() => write('/api/decisions', { target, [adds ? 'add' : 'remove']: changed }))
-    if (!found) return
-    state.written.push(found.number)
-    line.decided = found.decided
-    await reread()
+    const changed = await record(async () => {
+      const others = rows.filter((row) => page.members.has(row) !== adds)
+      for (let at = 0; at < others.length; at += MOST_ROWS) {
+        const part = others.slice(at, at + MOST_ROWS)
+        line.decided = (await writeDecision({ target, [adds ? 'add' : 'remove']: part })).decided
+        for (const row of part) page.members[adds ? 'add' : 'delete'](row)
+      }
+      return others.length
+    })
+    if (changed) await reread()
   }
   const reread = async () => {
+    await attempt(() => inTurn(readAgain))
+    await askMasks()
+  }
+  const readAgain = async () => {
     const [now, points] = await Promise.all([read(`/api/classes/${target}`), readBytes(`/api/classes/${target}/points?metric=${page.metric}`)])
     page.members = new Set(now.members)
     page.cloud = parse(points)
@@ -234,7 +246,6 @@ export async function showClassPage(place, target, run, listed) {
     for (const group of page.groups) group.show(group.shows, group.shows === 'selection' ? group.items : undefined)
     colourPoints()
     drawDecision()
-    await askMasks()
   }
   /** Ask which masks there are, after the first picture: of a large class the server reads many maps for them. */
   const askMasks = async () => {
@@ -247,24 +258,25 @@ export async function showClassPage(place, target, run, listed) {
     if (gone) for (const group of page.groups) group.grid.set(group.items)
   }
   const decision = element('div')
+  let drawn = '' // the decision that the page shows
   const name = element('input', { maxLength: 200, aria: { label: 'Name of the artifact' } })
   name.setAttribute('list', 'artifact-names')
   const note = element('textarea', { maxLength: 4000, aria: { label: 'Note' } })
   const names = element('datalist', { id: 'artifact-names' })
   const save = async (field, input) => {
     const value = input.value
-    if (value === (line.decided?.[field] ?? '')) return
-    const found = await attempt(() => write('/api/decisions', { target, [field]: value }))
-    if (found) {
-      state.written.push(found.number)
-      line.decided = found.decided
-      drawDecision()
-    }
+    const saved = await record(async () => {
+      if (value === (line.decided?.[field] ?? '')) return false
+      line.decided = (await writeDecision({ target, [field]: value })).decided
+      return true
+    })
+    if (saved) drawDecision()
   }
   name.addEventListener('change', () => save('artifact', name))
   note.addEventListener('change', () => save('note', note))
   const drawDecision = () => {
     const decided = line.decided
+    drawn = JSON.stringify(decided)
     if (document.activeElement !== name) name.value = decided?.artifact ?? ''
     if (document.activeElement !== note) note.value = decided?.note ?? ''
     const known = new Set(state.classes.map((one) => one.decided?.artifact).filter(Boolean))
@@ -319,6 +331,7 @@ export async function showClassPage(place, target, run, listed) {
   return {
     scrolls: true,
     page,
+    redraw() { if (JSON.stringify(line.decided) !== drawn) reread() }, // others decided on this class
     end() { scheme.removeEventListener('change', recolour); scatter?.end(); document.getElementById('picture').close() },
     async key(event) {
       if (event.key === 'j') step(1)

@@ -1,7 +1,7 @@
 // The list of classes: sorted, filtered, searched, decided.
 
 import { effectInterval, element, menu, percent, picture, probability, signed } from './elements.js'
-import { attempt, read, write } from './requests.js'
+import { inTurn, read, record, Refused, write } from './requests.js'
 import { VirtualList } from './virtual.js'
 
 const KINDS = {
@@ -21,22 +21,23 @@ const ORDERS = {
 export const DECISIONS = [['artifact', 'artifact', 'y'], ['legitimate', 'legitimate', 'n'], ['unsure', 'unsure', 'u']]
 
 export const state = {
-  classes: [], revision: '', search: '', kind: '', decided: '', order: 'verdict', current: 0, written: [], shown: [], most: 1, reads: 0,
+  classes: [], revision: '', records: 0, search: '', kind: '', decided: '', order: 'verdict', current: 0, written: [], shown: [], most: 1, reads: 0,
 }
 const WIDE = matchMedia('(min-width: 1800px)') // where lines show more images
 const FEW_IMAGES = 3
 
-/** Read the lines again where the run changed; returns whether it did. */
-export async function refresh(revision) {
-  if (revision !== undefined && revision === state.revision) return false
+/** Read the lines again where the run changed, `told` tells how far it is; returns whether it did. Lines stay the same
+ *  objects, which pages hold. */
+export const refresh = (told) => inTurn(async () => {
+  if (told && told.revision === state.revision && told.records === state.records) return false
   const found = await read('/api/classes')
-  state.revision = found.revision
-  state.reads++
-  state.classes = found.classes.map((line, place) => ({ ...line, place, sought: line.name.toLowerCase() }))
+  const known = new Map(state.classes.map((line) => [line.target, line]))
+  Object.assign(state, { revision: found.revision, records: found.records, reads: state.reads + 1 })
+  state.classes = found.classes.map((line, place) => Object.assign(known.get(line.target) ?? {}, line, { place, sought: line.name.toLowerCase() }))
   const ends = state.classes.flatMap((line) => (line.shift === null ? [] : [Math.abs(line.low), Math.abs(line.high)]))
   state.most = Math.max(0.5, ...ends)
   return true
-}
+})
 
 export const decisionOf = (line) => line.decided?.decision ?? ''
 
@@ -50,30 +51,43 @@ export function chosen({ classes, search, kind, decided, order }) {
     .sort(ORDERS[order][1])
 }
 
-/** Record a decision on a class; a second time the same one takes it back. */
-export async function decide(line, decision) {
+/** Keep what the server tells of a record that this page wrote; returns the line of its class. Where others wrote one in
+ *  between, the lines are read again by the next `refresh`. */
+function keep(told) {
+  const line = state.classes.find((one) => one.target === told.target)
+  if (line) line.decided = told.decided
+  if (told.number === state.records) state.records++
+  return line
+}
+
+/** Write a decision, in an act of `record`; returns what the server tells. */
+export async function writeDecision(content) {
+  const told = await write('/api/decisions', content)
+  state.written.push(told.number)
+  keep(told)
+  return told
+}
+
+/** Record a decision on a class; the same one as the page shows takes it back. Returns whether it is recorded. */
+export function decide(line, decision) {
   const wanted = decisionOf(line) === decision ? '' : decision
-  const told = await attempt(() => write('/api/decisions', { target: line.target, decision: wanted }))
-  if (told) {
-    line.decided = told.decided
-    state.written.push(told.number)
-    state.revision = told.revision
-  }
-  return Boolean(told)
+  return record(async () => {
+    await writeDecision({ target: line.target, decision: wanted })
+    return true
+  })
 }
 
 /** Take back the last record that this page wrote; returns the class that it was of. */
-export async function undo() {
+export const undo = () => record(async () => {
   if (!state.written.length) return undefined
-  const last = state.written.at(-1)
-  const told = await attempt(() => write('/api/undo', { number: last }))
-  if (!told) return undefined
-  state.written.pop()
-  state.revision = told.revision
-  const line = state.classes.find((one) => one.target === told.target)
-  if (line) line.decided = told.decided
-  return line
-}
+  const number = state.written.pop()
+  try {
+    return keep(await write('/api/undo', { number }))
+  } catch (error) {
+    if (!(error instanceof Refused && error.status === 400)) state.written.push(number) // else it is taken back already
+    throw error
+  }
+})
 
 export function decisionButtons(line, changed) {
   const buttons = DECISIONS.map(([decision, text, key]) =>

@@ -1,8 +1,8 @@
 // Artifacts that a person named, each with all classes that carry it, and undecided classes that seem to share one.
 
-import { state, undo } from './classes.js'
+import { undo, writeDecision } from './classes.js'
 import { element, picture } from './elements.js'
-import { attempt, read, write } from './requests.js'
+import { read, record } from './requests.js'
 
 const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`
 const cosine = (value) => value.toFixed(2).replace(/^0/, '')
@@ -28,12 +28,10 @@ function decidedCard(finding) {
 function proposedCard(finding, number, redraw) {
   const name = element('input', { maxLength: 200, placeholder: 'Name of the artifact', aria: { label: `Name of the artifact of proposal ${number}` } })
   const decide = async (decision) => {
-    for (const [target] of finding.classes) {
-      const content = { target, decision, ...(decision === 'artifact' && name.value ? { artifact: name.value } : {}) }
-      const told = await attempt(() => write('/api/decisions', content))
-      if (!told) break
-      state.written.push(told.number)
-    }
+    const named = decision === 'artifact' && name.value ? { artifact: name.value } : {}
+    await record(async () => {
+      for (const [target] of finding.classes) await writeDecision({ target, decision, ...named })
+    })
     await redraw()
   }
   const button = (decision, text) => element('button', { type: 'button', aria: { label: `${text}: proposal ${number}` }, onclick: () => decide(decision) }, text)

@@ -72,7 +72,7 @@ async function poll() {
   const told = await read('/api/progress').catch(() => undefined)
   if (told) {
     showProgress(told.steps)
-    if (await refresh(told.revision).catch(() => false)) page.redraw?.()
+    if (await refresh(told).catch(() => false)) page.redraw?.()
   }
   setTimeout(poll, POLL)
 }

@@ -1,6 +1,11 @@
 // Requests to the server, and the message line that tells what went wrong.
 
-export class Refused extends Error {}
+export class Refused extends Error {
+  constructor(message, status) {
+    super(message)
+    this.status = status
+  }
+}
 
 async function answer(path, options) {
   let response
@@ -11,7 +16,7 @@ async function answer(path, options) {
   }
   if (!response.ok) {
     const told = await response.json().catch(() => ({}))
-    throw new Refused(told.error ?? `${response.status} ${response.statusText}`)
+    throw new Refused(told.error ?? `${response.status} ${response.statusText}`, response.status)
   }
   return response
 }
@@ -33,15 +38,37 @@ export function tell(text) {
   place.hidden = !text
 }
 
-/** Run what may be refused; a refusal is told. */
+let refusals = 0
+
+/** Run what may be refused; a refusal is told, and stays until something that was asked for after it succeeds. */
 export async function attempt(act) {
+  const before = refusals
   try {
     const found = await act()
-    tell()
+    if (refusals === before) tell()
     return found
   } catch (error) {
     if (!(error instanceof Refused)) throw error
+    refusals++
     tell(error.message)
     return undefined
   }
 }
+
+let last = Promise.resolve()
+let unwritten = 0
+
+/** Run an act after those that were asked for before it: it sees the page as their answers left it. */
+export function inTurn(act) {
+  const mine = last.then(act)
+  last = mine.catch(() => {})
+  return mine
+}
+
+/** Run an act that writes decisions, in turn; a refusal is told. */
+export function record(act) {
+  unwritten++
+  return attempt(() => inTurn(act)).finally(() => { unwritten-- })
+}
+
+addEventListener('beforeunload', (event) => { if (unwritten) event.preventDefault() })

@@ -1,12 +1,17 @@
 """Decisions of a person on the classes of a run: append-only records in RUN/decisions.jsonl.
 
     {"number": 0, "time": "2026-01-31T12:00:00+00:00", "author": "ada", "target": 478, "class": "carton",
-     "decision": "artifact", "artifact": "watermark", "members": [3, 17], "note": "lower left"}
-    {"number": 1, "time": ..., "author": ..., "undo": 0}
+     "decision": "artifact", "artifact": "watermark", "note": "lower left", "base": [3, 17, 20], "remove": [20]}
+    {"number": 1, "time": ..., "author": ..., "target": 478, "class": "carton", "base": [3, 17, 20], "add": [5]}
+    {"number": 2, "time": ..., "author": ..., "undo": 0}
 
-One line a record. A record holds what it changes and nothing else; of each field the last record counts that no later
-one undoes. A record is on the disk when `append` returns. A process that is killed as it writes leaves a line without
-an end: no reader counts it, and the next record replaces it.
+One line a record. A record holds what it changes and nothing else. Of the decision, the name and the note the last
+record counts that no later one undoes; rows are added and taken out in the order of the records, so that those of
+several people come together. `base` holds the rows that the audit named when the record was made: members start from
+those of the first record that counts. Older records hold `members` and `removed`, whole, in place of the three.
+
+A record is on the disk when `append` returns. A process that is killed as it writes leaves a line without an end: no
+reader counts it, and the next record replaces it.
 """
 
 from __future__ import annotations
@@ -15,9 +20,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +37,9 @@ DECISIONS_LOCK: Final = "decisions.lock"
 ARTIFACT, LEGITIMATE, UNSURE, UNDECIDED = "artifact", "legitimate", "unsure", ""
 KINDS: Final = (ARTIFACT, LEGITIMATE, UNSURE, UNDECIDED)
 MAX_NAME, MAX_NOTE = 200, 4000  # characters
-PATIENCE = 5.0  # seconds to wait for another process that writes a record
+PATIENCE = 30.0  # seconds to wait for other processes that write records
+LOOK = 0.005  # seconds between two tries of the lock
+ROWS: Final = ("members", "removed", "base", "add", "remove")
 _writing = threading.Lock()
 
 
@@ -80,22 +87,26 @@ class Change:
 
     Attributes:
         target, name: the class.
-        decision, artifact, members, removed, note: see ClassDecision.
+        decision, artifact, note: see ClassDecision.
+        base: rows that the audit names now, from which members start where nobody decided on them; None: members are
+            left alone.
+        add, remove: rows that carry the artifact after all, or do not; they need a base.
     """
 
     target: int
     name: str
     decision: str | None = None
     artifact: str | None = None
-    members: tuple[int, ...] | None = None
-    removed: tuple[int, ...] | None = None
     note: str | None = None
+    base: tuple[int, ...] | None = None
+    add: tuple[int, ...] = ()
+    remove: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Check that the change can be recorded.
 
         Raises:
-            UsageError: an unknown decision, nothing that changes, or a text that is too long.
+            UsageError: an unknown decision, nothing that changes, rows without a base, or a text that is too long.
         """
         if self.decision is not None and self.decision not in KINDS:
             raise unknown_name("decision", self.decision, [kind for kind in KINDS if kind])
@@ -104,11 +115,15 @@ class Change:
                 raise UsageError(f"the {what} is too long", got=f"{len(text)} characters", rule=f"at most {most}")
         if not self.fields():
             raise UsageError("nothing is decided", rule="a decision, a name, members or a note")
+        if self.base is None and (self.add or self.remove):
+            raise UsageError("rows are added or taken out without a base", rule="the rows that the audit names")
 
     def fields(self) -> dict[str, Any]:
         """Return what changes."""
-        given = {name: getattr(self, name) for name in ("decision", "artifact", "members", "removed", "note")}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if v is not None}
+        texts = {name: getattr(self, name) for name in ("decision", "artifact", "note")}
+        rows = {"add": list(self.add) or None, "remove": list(self.remove) or None}
+        base = None if self.base is None else list(self.base)
+        return {name: value for name, value in (texts | {"base": base} | rows).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,7 @@ class DecisionLog:
             DiskFull, StoreError: see disk.translate_write_errors.
         """
         change.check()
-        return self._append({"target": change.target, "class": change.name, **change.fields()}, author)
+        return self._append(lambda _: {"target": change.target, "class": change.name, **change.fields()}, author)
 
     def undo(self, number: int, author: str) -> int:
         """Record that a record does not count; returns the number of the new record.
@@ -140,11 +155,14 @@ class DecisionLog:
             UsageError: there is no such record, or it is undone already, or itself an undo.
             RunLocked, RunDamaged, DiskFull, StoreError: as `append`.
         """
-        records = self.records()
-        undone = {record["undo"] for record in records if "undo" in record}
-        if not 0 <= number < len(records) or "undo" in records[number] or number in undone:
-            raise UsageError("no record that can be undone", got=number, rule="a record that still counts")
-        return self._append({"undo": number}, author)
+
+        def make_undo(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+            undone = {record["undo"] for record in records if "undo" in record}
+            if not 0 <= number < len(records) or "undo" in records[number] or number in undone:
+                raise UsageError("no record that can be undone", got=number, rule="a record that still counts")
+            return {"undo": number}
+
+        return self._append(make_undo, author)
 
     def records(self) -> list[dict[str, Any]]:
         """Read all records, in their order; a line that a killed process left without an end is none.
@@ -170,13 +188,15 @@ class DecisionLog:
         except OSError as error:
             raise damage_error(DECISIONS_FILE, f"cannot be read: {error.strerror or error}") from error
 
-    def _append(self, content: dict[str, Any], author: str) -> int:
+    def _append(self, make_content: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]], author: str) -> int:
+        """Append the record that is made of those before it, while nobody else writes one; returns its number."""
         with _writing, self._hold_lock(), translate_write_errors(self.file):
             content_before = self._content()
             complete_lines = content_before[: content_before.rfind(b"\n") + 1]
-            number = len(_parse(complete_lines))
+            records = _parse(complete_lines)
+            number = len(records)
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            record = {"number": number, "time": now, "author": author, **content}
+            record = {"number": number, "time": now, "author": author, **make_content(records)}
             new = not self.file.exists()
             with self.file.open("r+b" if not new else "w+b") as file:
                 file.truncate(len(complete_lines))
@@ -200,7 +220,7 @@ class DecisionLog:
             except RunLocked:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.02)
+                time.sleep(LOOK)
         try:
             yield
         finally:
@@ -210,14 +230,24 @@ class DecisionLog:
 def fold(records: Sequence[Mapping[str, Any]]) -> dict[int, ClassDecision]:
     """Apply records in their order, without those undone; returns the decision on each class, by output."""
     undone = {record["undo"] for record in records if "undo" in record}
-    records_by_target: dict[int, dict[str, Any]] = {}
+    decisions: dict[int, ClassDecision] = {}
     for record in records:
-        if "undo" in record or record["number"] in undone:
-            continue
-        fields = records_by_target.setdefault(record["target"], {"target": record["target"], "name": record["class"]})
-        fields |= {name: record[name] for name in ("decision", "artifact", "note", "author", "time") if name in record}
-        fields |= {name: tuple(record[name]) for name in ("members", "removed") if name in record}
-    return {target: ClassDecision(**fields) for target, fields in records_by_target.items()}
+        if "undo" not in record and record["number"] not in undone:
+            target = record["target"]
+            decisions[target] = _apply(record, decisions.get(target, ClassDecision(target, record["class"])))
+    return decisions
+
+
+def _apply(record: Mapping[str, Any], decision: ClassDecision) -> ClassDecision:
+    """Apply a record to the decision before it."""
+    fields = {name: record[name] for name in ("decision", "artifact", "note", "author", "time") if name in record}
+    fields |= {name: tuple(record[name]) for name in ("members", "removed") if name in record}
+    if "base" in record:
+        base, add, remove = (set(record.get(name, ())) for name in ("base", "add", "remove"))
+        members = base if decision.members is None else set(decision.members)
+        fields["members"] = tuple(sorted((members | add) - remove))
+        fields["removed"] = tuple(sorted((set(decision.removed) | (remove & base)) - add))
+    return replace(decision, **fields)
 
 
 def _parse(content: bytes) -> list[dict[str, Any]]:
@@ -245,7 +275,9 @@ def _check_record(record: Any, number: int) -> None:
     integers = ["undo"] if "undo" in record else ["target"]
     texts = ["time", "author", *(() if "undo" in record else ("class",))]
     texts += [name for name in ("decision", "artifact", "note") if name in record]
-    rows = [row for name in ("members", "removed") for row in record.get(name, ())]
+    if "base" not in record and ("add" in record or "remove" in record):
+        raise KeyError("base")
+    rows = [row for name in ROWS for row in record.get(name, ())]
     if not all(type(value) is int for value in [*(record[name] for name in integers), *rows]):
         raise TypeError("a number is none")
     if not all(isinstance(record[name], str) for name in texts):
