@@ -137,7 +137,9 @@ def test_simultaneous_decisions_are_all_kept_and_of_undos_one(made, app, servers
     apps = [apps[i % servers] for i in range(12)]
     found = ask(app, "/api/classes/1").json["members"]
     others = [row for row in range(EACH, 2 * EACH) if row not in found][:12]
-    answers = together([(app, "/api/decisions", {"target": 1, "add": [row]}) for app, row in zip(apps, others)])
+    answers = together(
+        [(app, "/api/decisions", {"target": 1, "add": [row]}) for app, row in zip(apps, others, strict=True)]
+    )
     assert sorted(answer.json["number"] for answer in answers) == list(range(12))
     for one in apps[:servers]:
         assert ask(one, "/api/classes/1").json["members"] == sorted(found + others)

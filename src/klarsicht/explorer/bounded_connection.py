@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Final
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MAX_CONNECTIONS: Final = (
-    128  # a browser opens six; with BACKLOG they are fewer than 256, the files of a process on macOS
-)
-BACKLOG: Final = 32  # connections that are accepted at once
+MAX_CONNECTIONS: Final = 128  # a browser opens six
+ACCEPTED: Final = 32  # at once: with the others fewer than 256, the files that a process may open on macOS
+QUEUE: Final = 1024  # connections that the system holds until they are accepted
 WHOLE_SECONDS: Final = 20.0  # in which a request must be there with its headers and body
 
 
@@ -73,3 +74,17 @@ class BoundedConnection(H11Protocol):
             self._start_timer()
         else:
             self.transport.abort()
+
+
+class BoundedServer(uvicorn.Server):
+    """Server of bounded connections, for which the system holds more than are accepted at once: one that finds the
+    system's queue full tries again after a second."""
+
+    def __init__(self, config: uvicorn.Config):
+        config.http, config.backlog = BoundedConnection, ACCEPTED
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(QUEUE)

@@ -72,15 +72,15 @@ def make_server(guard: RequestGuard) -> uvicorn.Server:
     could fill a terminal, or the file that takes standard error."""
     import uvicorn
 
-    from klarsicht.explorer.bounded_connection import BACKLOG, BoundedConnection
+    from klarsicht.explorer.bounded_connection import BoundedServer
 
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
-        guard, http=BoundedConnection, ws="none", lifespan="off", backlog=BACKLOG, log_config=None,
+        guard, ws="none", lifespan="off", log_config=None,
         log_level="critical", access_log=False, server_header=False, date_header=False,
         h11_max_incomplete_event_size=1 << 16, timeout_graceful_shutdown=2,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return BoundedServer(config)
 
 
 @contextmanager
