@@ -21,7 +21,8 @@ from tests.explorer.made_run import write_run
 
 from klarsicht.cli.app import run as command
 from klarsicht.explorer.point_clouds import principal_plane
-from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, DecisionLog
+from klarsicht.explorer.serve import hide_address
+from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, Change, DecisionLog
 from klarsicht.ground.run_folder.store import RunStore
 
 pytestmark = pytest.mark.nightly
@@ -34,9 +35,9 @@ NAMES = ("tagged", "observed", "plain", "<script>alert(1)</script>", "\u202eexe.
 
 
 @contextmanager
-def served(run):
+def served(run, *options):
     """A server on a run, in a process of its own; gives its address and the process."""
-    words = [sys.executable, "-m", "klarsicht", "audit", "explore", str(run), "--no-browser", "--port", "0"]
+    words = [sys.executable, "-m", "klarsicht", "audit", "explore", str(run), "--no-browser", "--port", "0", *options]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         yield server.stdout.readline().split()[1], server
@@ -231,13 +232,13 @@ def test_the_progress_of_a_running_audit_appears_without_a_reload(page, tmp_path
     store.update_manifest(finished=["attribution"])
     with served(store.path) as (found, _):
         page.goto(found)
-        page.wait_for_selector("#progress:has-text('clusters: concept, 1 of 3')")
+        page.wait_for_selector("#progress:has-text('clusters (concept), 1 of 3')")
         assert names(page) == ["tagged"]
         page.evaluate("window.loaded = 'once'")
         page.locator("input[type=search]").fill("e")  # and what a person does is left alone
         for name in units[0]:
             write(name)
-        page.wait_for_selector("#progress:has-text('clusters: concept, 2 of 3')", timeout=20000)
+        page.wait_for_selector("#progress:has-text('clusters (concept), 2 of 3')", timeout=20000)
         page.wait_for_selector(".line .name a:has-text('observed')", timeout=20000)
         assert names(page) == ["tagged", "observed"] and page.locator("input[type=search]").input_value() == "e"
         for name in [*units[1], *ranking]:
@@ -256,6 +257,61 @@ def test_two_browsers_see_the_decisions_of_each_other(page, browser, address):
     page.keyboard.press("u")
     other.wait_for_selector(".line button[data-decision=unsure][aria-pressed=true]", timeout=20000)
     other.close()
+
+
+def test_what_is_decided_while_the_server_answers_waits_for_its_turn(page, address, made):
+    page.goto(address)
+    page.wait_for_selector(".line.current")
+    held = []
+    page.route("**/api/decisions", lambda route: held.append(route))
+    for key in "yjnju":
+        page.keyboard.press(key)
+    for count in (1, 2, 3):
+        for _ in range(100):
+            page.wait_for_timeout(50)
+            if len(held) == count:
+                break
+        page.wait_for_timeout(200)
+        assert len(held) == count  # one request at a time, however many keys were pressed
+        held[-1].continue_()
+    page.wait_for_selector(".line button[data-decision=unsure][aria-pressed=true]")
+    assert [record["decision"] for record in DecisionLog(made).records()] == ["artifact", "legitimate", "unsure"]
+    for key in "zzz":
+        page.keyboard.press(key)
+    until(page, "document.querySelectorAll('.line button[aria-pressed=true]').length === 0")
+    assert [record.get("undo") for record in DecisionLog(made).records()[3:]] == [2, 1, 0]
+    assert page.locator("#message").is_hidden()
+
+
+def test_what_another_decided_meanwhile_is_shown(page, address, made):
+    """In the list also where the own record came right after it; on the page of a class its members."""
+    log = DecisionLog(made)
+    page.goto(address)
+    page.wait_for_selector(".line.current")
+    log.append(Change(1, "observed", "legitimate"), "bo")
+    page.keyboard.press("u")
+    page.wait_for_selector(".line button[data-decision=legitimate][aria-pressed=true]", timeout=20000)
+    page.goto(address + "#/class/0")
+    drawn(page)
+    log.append(Change(0, "tagged", base=tuple(range(CARRIERS)), add=(CARRIERS, CARRIERS + 1)), "bo")
+    page.wait_for_selector(f".group-head:has-text('{CARRIERS + 2} images')", timeout=20000)
+
+
+def test_a_file_leads_to_the_page_and_the_token_leaves_no_trace(page, made):
+    with served(made, "--token") as (found, _), hide_address(found) as file:
+        sites = []
+        page.on("request", lambda one: sites.append(one) if one.is_navigation_request() else None)
+        page.goto(file)
+        page.wait_for_selector(".line.current")
+        bare = found.partition("?")[0]
+        assert page.url == bare and [one.url for one in sites] == [file, found, bare]
+        assert [one.all_headers().get("sec-fetch-site") for one in sites[1:]] == ["cross-site", "same-origin"]
+        until(page, "[...document.querySelectorAll('.first img')].every((one) => one.naturalWidth > 0)")
+        (cookie,) = page.context.cookies()
+        assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and cookie["value"] not in found
+        page.go_back()
+        assert "token" not in page.url
+        page.goto("about:blank")
 
 
 def test_what_was_decided_is_there_after_the_server_was_killed(page, made):

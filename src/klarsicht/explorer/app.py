@@ -215,6 +215,7 @@ def make_app(run: ExploredRun) -> FastAPI:
 
     get("/", show_page)
     get("/static/{name}", show_static)
+    get("/favicon.ico", lambda: show_static("icon.svg"))  # of pages that name no icon
     get("/api/run", show_run)
     get("/api/progress", show_progress)
     get("/api/classes", list_classes)
