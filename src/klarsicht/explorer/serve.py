@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -160,14 +160,17 @@ def names_to_open(host: str, own: str) -> list[str]:
     of this machine, which no browser opens, those that other machines reach, and last that of this machine alone."""
     if not is_everywhere(own):
         return [_authority(host)]
-    return [*routed_addresses(), "[::1]" if ":" in own else "127.0.0.1"]
+    if ":" in own:
+        return [*routed_addresses(), "[::1]"]
+    return [*routed_addresses((socket.AF_INET,)), "127.0.0.1"]
 
 
-def routed_addresses() -> list[str]:
+def routed_addresses(families: Sequence[int] = (socket.AF_INET, socket.AF_INET6)) -> list[str]:
     """Return the addresses of this machine on its default routes, of IP 4 and 6."""
     addresses = []
-    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+    for family in families:
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            elsewhere = "192.0.2.1" if family == socket.AF_INET else "2001:db8::1"
             probe.connect((elsewhere, 9))  # sends nothing: it only chooses the interface
             addresses.append(_authority(str(probe.getsockname()[0])))
     return addresses
