@@ -42,7 +42,7 @@ WRONG = {
 async def answer(scope, receive, send):
     if scope["path"] == "/fault":
         raise KeyError("told to nobody here")
-    await asyncio.sleep(0.3 if scope["path"] == "/slow" else 0)
+    await asyncio.sleep(0.1 if scope["path"] == "/slow" else 0)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"x" * (LARGE if scope["path"] == "/large" else 1)})
 
@@ -103,21 +103,21 @@ def test_one_too_many_takes_the_place_of_the_oldest_that_waits(monkeypatch, capf
 
 @pytest.mark.parametrize("content", UNFINISHED.values(), ids=UNFINISHED)
 def test_a_request_that_does_not_come_whole_is_given_up(monkeypatch, capfd, content):
-    monkeypatch.setattr(bounded_connection, "WHOLE_SECONDS", 0.1)
+    monkeypatch.setattr(bounded_connection, "WHOLE_SECONDS", 0.02)
     with served() as server, connect(server.port, content) as connection:
         assert is_closed(connection)
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_answer_may_take_longer_than_its_request(monkeypatch):
-    monkeypatch.setattr(bounded_connection, "WHOLE_SECONDS", 0.1)
+    monkeypatch.setattr(bounded_connection, "WHOLE_SECONDS", 0.02)
     with served() as server:
         assert get(server.port, "/slow") == b"x"
 
 
 def test_who_takes_nothing_of_an_answer_is_left(monkeypatch):
     """The answer does not fit into the buffers of the system: the rest is dropped, and the connection with it."""
-    monkeypatch.setattr(bounded_connection, "WHOLE_SECONDS", 0.1)
+    monkeypatch.setattr(bounded_connection, "WHOLE_SECONDS", 0.02)
     with served() as server, connect(server.port, b"GET /large HTTP/1.1\r\n" + HEAD + b"\r\n") as connection:
         assert connection.recv(9) == b"HTTP/1.1 "
         end = time.monotonic() + SECONDS

@@ -138,7 +138,7 @@ class RequestGuard:
         return scope["method"] == "GET" and scope["path"] == "/" and _same(given, self.token)
 
     def _knows_session(self, headers: MutableMapping[str, str]) -> bool:
-        """Say whether a request holds the session, among the cookies of whatever else runs on this host, or the token."""
+        """Say whether a request holds the session, among the cookies of all servers of this host, or the token."""
         cookies = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
         given = headers.get("authorization", "").removeprefix("Bearer ")
         sessions = (value for name, _, value in cookies if name == self.cookie_name)
