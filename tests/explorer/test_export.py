@@ -26,7 +26,7 @@ NAMES = ("tagged", 'a "name", with\ncommas', "plain")
 def run(tmp_path_factory):
     store = write_run(tmp_path_factory.mktemp("made"), NAMES, EACH, CARRIERS)
     log = DecisionLog(store.path)
-    log.append(Change(0, "tagged", "artifact", "tag", members=(1, 2, 9), removed=(0,)), "ada")
+    log.append(Change(0, "tagged", "artifact", "tag", base=(0, 1, 2), add=(9,), remove=(0,)), "ada")
     return store.path
 
 
@@ -71,7 +71,7 @@ def test_a_suspect_cluster_is_undecided_until_a_person_decides(tmp_path, decisio
         if decision:
             DecisionLog(store.path).append(Change(target, name, decision), "ada")
         assert exported_statuses(store.path, tmp_path, name) == ({status}, {"no"})
-    DecisionLog(store.path).append(Change(2, "plain", members=tuple(range(2 * EACH, 2 * EACH + CARRIERS))), "ada")
+    DecisionLog(store.path).append(Change(2, "plain", base=tuple(range(2 * EACH, 2 * EACH + CARRIERS))), "ada")
     assert exported_statuses(store.path, tmp_path, "plain") == ({"yes"}, {"no"})  # a person chose them
 
 

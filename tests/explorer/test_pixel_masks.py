@@ -95,9 +95,9 @@ def test_of_a_cluster_relevance_is_the_mask(tmp_path):
 
 def test_the_masks_follow_the_decided_members(made):
     before = made.mask_of(0, 0, (SIDE, SIDE), "relevance")[1]
-    DecisionLog(made.store.path).append(Change(0, "tagged", members=(*range(EACH),)), "ada")
+    DecisionLog(made.store.path).append(Change(0, "tagged", base=(*range(EACH),)), "ada")
     assert list(made.masks(0)) == ["window"]  # no image is left to compare with
-    DecisionLog(made.store.path).append(Change(0, "tagged", members=(0, 1, 2)), "ada")
+    DecisionLog(made.store.path).append(Change(0, "tagged", base=(*range(EACH),), remove=(*range(3, EACH),)), "ada")
     assert made.mask_of(0, 0, (SIDE, SIDE), "relevance")[1].sum() <= before.sum()
 
 

@@ -45,7 +45,7 @@ def run(tmp_path_factory):
     """Three classes, of which the last has no stored embedding; members of the first are decided."""
     store = write_run(tmp_path_factory.mktemp("made"), NAMES, EACH, CARRIERS, embedded=[0, 1])
     log = DecisionLog(store.path)
-    log.append(Change(0, "tagged", "artifact", "tag", members=(1, 2, 9), removed=(0,)), "ada")
+    log.append(Change(0, "tagged", "artifact", "tag", base=(0, 1, 2), add=(9,), remove=(0,)), "ada")
     return store.path
 
 

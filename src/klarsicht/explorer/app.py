@@ -125,11 +125,11 @@ def make_app(run: ExploredRun) -> FastAPI:
         return answer_json({"revision": run.revision, "records": run.record_count, "steps": run.progress()})
 
     def list_classes() -> Response:
-        known = {"revision": run.revision, "records": run.record_count}  # before what they count is read
+        progress = {"revision": run.revision, "records": run.record_count}  # before what they count is read
         decisions = run.decisions()
         found = [line.to_json() | {"decided": decision_json(run, line.target)} for line in run.lines().values()]
         others = [target for target in decisions if target not in run.lines()]
-        return answer_json(known | {"classes": found, "decided_elsewhere": others})
+        return answer_json(progress | {"classes": found, "decided_elsewhere": others})
 
     def show_class(target: Target, metric: str = "") -> Response:
         cloud, line = run.points(target, metric), run.line(target)
