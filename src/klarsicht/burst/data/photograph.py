@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import to_planes
+from klarsicht.burst.data.lens_corrections import NO_CORRECTIONS, LensCorrections
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.memory import resident_bytes, short_budget
 from klarsicht.ground.pictures.images import MAX_MEGAPIXELS, require_megapixels
@@ -85,7 +86,8 @@ class Header:
     colour: mosaic (of Bayer), rgb or grey. size: height and width as stored, before the picture is turned upright by
     `orientation` (TIFF's values 1 to 8). levels: the highest code (0 for floats). curve: the tone curve that was
     undone, srgb or none. sensor: the levels, only of raw files. profile: the noise levels of the NoiseProfile tag, one
-    a plane, or empty. notes: assumptions that were made, as text for the user.
+    a plane, or empty. lens: corrections that the file prescribes, only of raw files. notes: assumptions that were made,
+    as text for the user.
     """
 
     path: Path
@@ -99,6 +101,7 @@ class Header:
     icc: bytes | None = None
     tags: Tags = field(default=NO_TAGS, repr=False)
     profile: tuple[NoiseLevel, ...] = ()
+    lens: LensCorrections = NO_CORRECTIONS
     notes: tuple[str, ...] = ()
 
     @property

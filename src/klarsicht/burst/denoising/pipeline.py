@@ -118,6 +118,7 @@ class DenoiseResult:
             *self._bracket_lines,
             *([f"hot pixels: {self.hot} of the sensor were replaced by their neighbours"] if self.hot else []),
             *self._bayer_lines,
+            *self.burst.header.lens.lines(mosaic=self.burst.header.colour == "mosaic"),
             f"filter: {self.filter.name}",
             f"made of: {parts}",
         ]
@@ -256,13 +257,16 @@ def check_network(burst: LoadedBurst, settings: DenoiseSettings) -> None:
 
 
 def is_filtered_as_rgb(burst: LoadedBurst, noise: KnownNoise, settings: DenoiseSettings) -> bool:
-    """Whether a Bayer burst is interpolated before it is filtered. Raises UsageError for a bracket that shall be."""
+    """Whether a Bayer burst is interpolated before it is filtered: not, where no way is asked for, if its file prescribes
+    corrections of the mosaic that are not applied here. Raises UsageError for a bracket that shall be."""
     if burst.header.colour != "mosaic":
         return False
     if burst.is_bracket:
         if settings.bayer not in (None, "planes"):
             rule = "frames of different exposures are merged as planes"
             raise UsageError("Bayer frames", got=settings.bayer, rule=rule, remedy="Leave --bayer out.")
+        return False
+    if burst.header.lens.obstacle and settings.bayer is None and settings.checkpoint is None:
         return False
     return choose_bayer_colour(settings.bayer, settings.checkpoint, noise_over_light(burst, noise)) == "rgb"
 

@@ -3,6 +3,9 @@ RGB, also of a mosaic whose colours were interpolated, as a linear DNG.
 
 Counts are the sensor's times an integer that uses the range of 16 bits, because the mean of a burst is more precise
 than a frame's rounding. NoiseProfile is rewritten to the noise that remains. Tags: DNG specification 1.4.
+
+A mosaic keeps its opcode lists. A linear DNG has those applied that can be, and they are taken out: darktable 5.0 and
+RawTherapee 5.11 apply the gain maps of mosaics only. What gains lift above white has codes above WhiteLevel.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ import numpy.typing as npt
 from klarsicht import __version__
 from klarsicht.burst.data.bayer import PATTERNS, to_mosaic
 from klarsicht.burst.data.colour import RGB_TO_XYZ
-from klarsicht.burst.data.frame_store import FrameStore, strip_rows
+from klarsicht.burst.data.frame_store import FrameStore, Window, strip_rows
+from klarsicht.burst.data.lens_corrections import LISTS
 from klarsicht.burst.data.photograph import ORIENTATION, Header, Sensor
+from klarsicht.burst.files.corrected_light import correct_colours
 from klarsicht.burst.files.raw import CFA_PLANE_COLOURS, NOISE_PROFILE
+from klarsicht.burst.files.rendering import Renderer
 from klarsicht.burst.files.write_pictures import ICC, SOFTWARE
 from klarsicht.ground.machine.disk import replace_atomically
 from klarsicht.ground.pictures import tiff_tags
@@ -26,6 +32,9 @@ from klarsicht.ground.pictures.tiff_tags import Ifd, Tags, numbers, rationals, t
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 FULL = 65535
+MOST_HEADROOM = 16.0  # times white that codes reach: beyond it white would have too few of them
+SAMPLED = 9  # places a side at which gains are averaged
+FAINT = 1e-3  # light that no gain makes white
 CFA_DIM, CFA_PATTERN, VERSION, BACKWARD, UNIQUE_MODEL = 33421, 33422, 50706, 50707, 50708
 BLACK_DIM, BLACK, WHITE, MATRIX, NEUTRAL, ILLUMINANT = 50713, 50714, 50717, 50721, 50728, 50778
 D65 = 21
@@ -46,19 +55,52 @@ DROPPED_TAGS = {
     *(512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 347),  # JPEG
     *(50712, 50715, 50716),  # linearisation and black level by row and column, which are already applied
     *(50828, 50972, 51111, 50829, 50830, 700),  # original file, digests, areas of the whole sensor, XMP
-    *(50740, ICC),
+    *(50740, ICC, *LISTS.values()),
 }
 MOSAIC_TAGS = {CFA_DIM, CFA_PATTERN, CFA_PLANE_COLOURS, BLACK_DIM, 50711, 50733, 50738}
 """Tags of a mosaic alone: also its layout, black by place, the split of its greens, the filter before its sensor."""
 
 
 def write(spool: FrameStore, header: Header, noise: Sequence[NoiseLevel], path: Path) -> None:
-    """Write the first frame of a store as a DNG. noise: the noise that remains, one level a channel."""
-    mosaic = header.sensor if header.colour == "mosaic" else None
-    tags = mosaic_tags(header, noise) if mosaic else linear_tags(header, noise)
-    strips = mosaic_strips(spool, mosaic) if mosaic else linear_strips(spool)
+    """Write the first frame of a store as a DNG. noise: the noise that remains, one level a channel, before the file's
+    corrections of the lens."""
+    if header.colour == "mosaic":
+        assert header.sensor is not None
+        tags, strips = mosaic_tags(header, noise), mosaic_strips(spool, header.sensor)
+    else:
+        renderer = Renderer(spool, header)
+        white = round(FULL / headroom(renderer))
+        tags, strips = linear_tags(header, corrected_noise(renderer, noise), white), linear_strips(renderer, white)
     with replace_atomically(path) as file:
         tiff_tags.write(file, tags, (strip.astype("<u2").tobytes() for strip in strips))
+
+
+def headroom(renderer: Renderer) -> float:
+    """Return the factor above white, from 1 to MOST_HEADROOM, up to which gains lift the light of a picture."""
+    if renderer.header.lens.is_empty:
+        return 1.0
+    brightest = max(float(renderer.linear_window(window).max()) for window in renderer.spool.strip_windows())
+    return min(max(1.0, brightest), MOST_HEADROOM)
+
+
+def corrected_noise(renderer: Renderer, noise: Sequence[NoiseLevel]) -> list[NoiseLevel]:
+    """Return the noise levels of light with the file's corrections: where a gain is g, the variance is g^2 read^2 + g
+    shot y at corrected light y. The tag has one level for the whole picture, of the mean of g^2 and that of g."""
+    lens, (H, W) = renderer.header.lens, renderer.header.size
+    if lens.is_empty:
+        return list(noise)
+
+    def read(window: Window) -> npt.NDArray[np.float32]:
+        return FAINT * renderer.sample_gains(window)
+
+    places = ((round(y), round(x)) for y in np.linspace(0, H - 6, SAMPLED) for x in np.linspace(0, W - 6, SAMPLED))
+    windows = (Window(y, y + 6, x, x + 6) for y, x in places)
+    parts = [correct_colours(lens, window, read, (H, W)).reshape(len(noise), -1) / FAINT for window in windows]
+    gains = np.concatenate(parts, 1, dtype=np.float64)
+    return [
+        NoiseLevel(level.read * float(np.sqrt(np.square(g).mean())), level.shot * float(g.mean()))
+        for level, g in zip(noise, gains, strict=True)
+    ]
 
 
 def count_scale(sensor: Sensor) -> int:
@@ -75,16 +117,19 @@ def mosaic_strips(spool: FrameStore, sensor: Sensor) -> Iterator[npt.NDArray[np.
         yield to_mosaic(counts, sensor.pattern).astype(np.uint16)
 
 
-def linear_strips(spool: FrameStore) -> Iterator[npt.NDArray[np.uint16]]:
-    """Yield strips (rows, W, C) of linear light in 16 bits, 0 the black level: darktable 5.0 and RawTherapee 5.11 do
-    not subtract another one as the standard says."""
-    for _, light in spool.read_strips(0):
-        yield np.moveaxis(np.rint(np.clip(light[:-1], 0, 1) * FULL), 0, -1).astype(np.uint16)
+def linear_strips(renderer: Renderer, white: int) -> Iterator[npt.NDArray[np.uint16]]:
+    """Yield strips (rows, W, C) of linear light, 0 the black level and `white` the code of white: darktable 5.0 and
+    RawTherapee 5.11 do not subtract another black as the standard says."""
+    for window in renderer.spool.strip_windows():
+        light = renderer.linear_window(window)
+        yield np.moveaxis(np.rint(np.clip(light * np.float32(white), 0, FULL)), 0, -1).astype(np.uint16)
 
 
 def _common(header: Header, height: int, width: int, samples: int, rows: int) -> Ifd:
-    """Return the tags that mosaics and linear pictures share: the reference's own, without DROPPED_TAGS, and the
-    layout."""
+    """Return the tags that mosaics and linear pictures share: the reference's own, without DROPPED_TAGS, the layout, and
+    the opcode lists that are kept."""
+    mosaic = header.colour == "mosaic"
+    oldest = header.lens.backward_version(mosaic)
     kept = {tag: entry for tag, entry in header.tags.image.items() if tag not in DROPPED_TAGS}
     return kept | {
         tiff_tags.SUBFILES: numbers(tiff_tags.LONG, 0),
@@ -97,9 +142,10 @@ def _common(header: Header, height: int, width: int, samples: int, rows: int) ->
         tiff_tags.PLANAR: numbers(tiff_tags.SHORT, 1),
         ORIENTATION: numbers(tiff_tags.SHORT, header.orientation),
         SOFTWARE: text(f"klarsicht {__version__}"),
-        VERSION: numbers(tiff_tags.BYTE, 1, 4, 0, 0),
-        BACKWARD: numbers(tiff_tags.BYTE, 1, 1, 0, 0),
+        VERSION: numbers(tiff_tags.BYTE, *max((1, 4, 0, 0), oldest)),
+        BACKWARD: numbers(tiff_tags.BYTE, *oldest),
         UNIQUE_MODEL: header.tags.image.get(UNIQUE_MODEL) or text(header.camera or "unknown"),
+        **header.lens.tags(mosaic),
     }
 
 
@@ -143,13 +189,14 @@ def colour_tags(header: Header) -> Ifd:
     }
 
 
-def linear_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
-    """Return the tags of RGB or grey light in sRGB's primaries, or in a camera's colours, with its own tags."""
+def linear_tags(header: Header, noise: Sequence[NoiseLevel], white: int) -> Tags:
+    """Return the tags of RGB or grey light in sRGB's primaries, or in a camera's colours, with its own tags. white: the
+    code of white."""
     height, width = header.size
     samples = len(noise)
     image = _common(header, height, width, samples, strip_rows(samples + 1, width))
     image |= {tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, tiff_tags.LINEAR_RAW), NOISE_PROFILE: noise_entry(noise)}
-    image |= {BLACK: numbers(tiff_tags.SHORT, *[0] * samples), WHITE: numbers(tiff_tags.LONG, *[FULL] * samples)}
+    image |= {BLACK: numbers(tiff_tags.SHORT, *[0] * samples), WHITE: numbers(tiff_tags.LONG, *[white] * samples)}
     if header.sensor is not None:
         image = {tag: entry for tag, entry in image.items() if tag not in MOSAIC_TAGS}
         if MATRIX not in image:

@@ -12,6 +12,7 @@ import numpy as np
 from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.cokriging import CELL, colour_numbers, interpolate_mosaic, is_x_trans
 from klarsicht.burst.data.colour import RGB_TO_XYZ
+from klarsicht.burst.data.lens_corrections import read_corrections
 from klarsicht.burst.data.photograph import (
     AS_WRITTEN,
     Codes,
@@ -169,6 +170,7 @@ def _header(raw: Any, path: Path, tags: Tags, pattern: str) -> Header:
         orientation=FLIPS.get(raw.sizes.flip, 1),
         tags=tags,
         profile=levels if bayer else levels[:1] + levels[2:],
+        lens=read_corrections(tags, (height, width), path.name),
     )
 
 

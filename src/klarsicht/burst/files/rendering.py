@@ -1,5 +1,5 @@
-"""Rendering of a denoised picture in a frame store for display: demosaicking, white balance, colours, tone curve,
-orientation, strip by strip.
+"""Rendering of a denoised picture in a frame store for display: corrections of the lens, demosaicking, white balance,
+colours, tone curve, orientation, strip by strip.
 
 Axes: C channels, H W pixels of the picture as stored; rows of strips are those of the upright picture.
 """
@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import PLANE_CHANNELS, to_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.data.lens_corrections import LensCorrections
 from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.burst.files import demosaic
+from klarsicht.burst.files.corrected_light import apply_gains, colour_gains, correct_colours, plane_gains
 from klarsicht.ground.pictures.pixel_depths import to_uint16
 from klarsicht.numerics.imaging.tone import tone_curve
 
@@ -81,19 +83,37 @@ class Renderer:
         return self.develop(self.linear_window(window))
 
     def linear_window(self, window: Window) -> Planes:
-        """Read a window (C, h, w) of linear light, demosaicked to the camera's colours for a mosaic: the filters take a
-        grey surface to have equal samples, so the mosaic is balanced for them and the result is not."""
+        """Read a window (C, h, w) of linear light, corrected for the lens, demosaicked to the camera's colours for a
+        mosaic. Light that a correction lifts above white is not cut off."""
+        return correct_colours(self.header.lens, window, self._camera_window, self.header.size)
+
+    def _camera_window(self, window: Window) -> Planes:
+        """Read a window (C, h, w) of colours before the corrections that are for colours. The filters take a grey
+        surface to have equal samples, so a mosaic is balanced for them and the result is not."""
         if self.header.sensor is None or self.header.is_interpolated:
-            return self.spool.read_window(self.frame, window)[: self.channels]
+            return self._stored_window(window)
         cells = Window(window.y0 // 2, -(-window.y1 // 2), window.x0 // 2, -(-window.x1 // 2)).grow(
             demosaic.MARGIN // 2
         )
         gains = np.array(self.header.rendering.gains, np.float32)[:, None, None]
-        planes = self.spool.read_window(self.frame, cells)[:4] * gains[list(PLANE_CHANNELS)]
+        planes = self._stored_window(cells) * gains[list(PLANE_CHANNELS)]
         mosaic = to_mosaic(planes, self.header.sensor.pattern)
         rgb = demosaic.interpolate_colours(mosaic, self.header.sensor.pattern) / gains
         y, x = window.y0 - 2 * cells.y0, window.x0 - 2 * cells.x0
         return rgb[:, y : y + window.size[0], x : x + window.size[1]]
+
+    def _stored_window(self, window: Window) -> Planes:
+        """Read a window of the store, planes (4, h, w) of a mosaic or colours (C, h, w), with the gains that are for
+        the mosaic's samples."""
+        planes = 4 if self.header.colour == "mosaic" else self.channels
+        light = self.spool.read_window(self.frame, window)[:planes]
+        return apply_gains(light, self.sample_gains(window)) if self.header.lens.on_samples else light
+
+    def sample_gains(self, window: Window) -> Planes:
+        """Compute the gains of the mosaic's samples in a window of the store, as `_stored_window` applies them."""
+        assert self.header.sensor is not None
+        gains_of = plane_gains if self.header.colour == "mosaic" else colour_gains
+        return gains_of(self.header.lens, window, self.spool.size, self.header.sensor.pattern)
 
     def develop(self, light: Planes) -> Shown:
         """Apply white balance, the conversion to sRGB's primaries and its tone curve to light (C, h, w); white stays
@@ -118,19 +138,32 @@ class Renderer:
         """Return the store's last channel, the trust in the burst, as means of blocks (h, w) in [0, 1], upright, at
         most `side` large."""
         block = max(1, -(-max(self.spool.size) // side))
-        rows = [_blocks(light[-1:], block)[0] for _, light in self.spool.read_strips(0, block)]
-        upright: npt.NDArray[np.float32] = turn_upright(np.concatenate(rows), self.header.orientation)
+        rows = [_blocks(light[-1:], block) for _, light in self.spool.read_strips(0, block)]
+        trust = np.repeat(np.concatenate(rows, 1), 3, 0)
+        upright: npt.NDArray[np.float32] = turn_upright(
+            self._correct_blocks(trust, self.header.lens.warps_alone, block)[1], self.header.orientation
+        )
         return upright
+
+    def _correct_blocks(self, light: Planes, lens: LensCorrections, block: int) -> Planes:
+        """Apply the corrections for colours to means (3, h, w) of blocks of the store's pixels."""
+        size = (light.shape[1], light.shape[2])
+        step = 2 * block if self.header.colour == "mosaic" else block
+
+        def read(window: Window) -> Planes:
+            return light[:, window.y0 : window.y1, window.x0 : window.x1]
+
+        return correct_colours(lens, Window(0, size[0], 0, size[1]), read, size, step)
 
     def thumbnail(self, side: int, developed: bool = True) -> Shown:
         """Return a reduced upright picture (h, w, C), at most `side` large, from means of blocks, of a mosaic those of
         its planes. developed: apply `develop`; otherwise it is linear."""
         block = max(1, -(-max(self.spool.size) // side))
-        planes = 4 if self.header.colour == "mosaic" else self.channels
-        rows = [_blocks(light[:planes], block) for _, light in self.spool.read_strips(self.frame, block)]
+        rows = [_blocks(self._stored_window(window), block) for window in self.spool.strip_windows(block)]
         light = np.concatenate([row for row in rows if row.shape[1]], 1)
-        if planes == 4:
+        if len(light) == 4:
             light = np.stack([light[0], light[1:3].mean(0), light[3]])
+        light = self._correct_blocks(light, self.header.lens, block)
         shown = self.develop(light) if developed else np.moveaxis(light, 0, -1)
         upright: Shown = turn_upright(shown, self.header.orientation)
         return upright
