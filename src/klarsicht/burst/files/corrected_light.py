@@ -25,8 +25,8 @@ from klarsicht.burst.data.photograph import Planes
 
 Reader = Callable[[Window], Planes]
 
-AROUND = 2  # pixels: reach of the tent that takes the mean gain of samples
-TENT = np.array([1.0, 2, 3, 2, 1])
+AROUND = 2  # pixels: reach of the mean gain of samples
+WEIGHTS = np.array([1.0, 2, 2, 2, 1])  # of that mean, along a side: both greens of a Bayer cell count alike everywhere
 SPLINE_REACH = 12  # pixels after which the prefilter of cubic splines is below 1e-6
 TILE = 256  # pixels a side that are warped at once
 
@@ -49,7 +49,7 @@ def colour_gains(lens: LensCorrections, window: Window, size: tuple[int, int], c
     gains = sample_gains(lens, rows.astype(np.float64), columns.astype(np.float64))
     side, inside = cell_side(cell), (slice(None), *window.slices_in(around))
     member = colour_numbers(cell)[rows[:, None] % side, columns % side] == np.arange(COLOURS)[:, None, None]
-    means: Gains = _tent_sums(gains * member)[inside] / _tent_sums(member.astype(np.float32))[inside]
+    means: Gains = _local_sums(gains * member)[inside] / _local_sums(member.astype(np.float32))[inside]
     return means
 
 
@@ -123,10 +123,10 @@ def _read_between(plane: npt.NDArray[np.float32], where: npt.NDArray[np.float64]
     return values
 
 
-def _tent_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Sum values (C, h, w) around each pixel, weighed by a tent of 5 x 5; nothing lies beyond the border."""
-    down = correlate1d(values, TENT, 1, mode="constant")
-    sums: npt.NDArray[np.float32] = correlate1d(down, TENT, 2, mode="constant")
+def _local_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Sum values (C, h, w) around each pixel, by WEIGHTS; nothing lies beyond the border."""
+    down = correlate1d(values, WEIGHTS, 1, mode="constant")
+    sums: npt.NDArray[np.float32] = correlate1d(down, WEIGHTS, 2, mode="constant")
     return sums
 
 
