@@ -64,7 +64,7 @@ def gain_by_map(opcode, row, column, plane, height, width):
 
 
 def radius(row, column, centre, height, width):
-    """Offsets from the optical centre in units of the distance to the farthest corner; that distance, and the centre."""
+    """Offsets from the optical centre in units of the distance to the farthest corner; that distance; the centre."""
     cx, cy = centre[0] * (width - 1), centre[1] * (height - 1)
     corners = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
     m = max(math.dist((cy, cx), corner) for corner in corners)

@@ -1,5 +1,5 @@
-"""Readers of foreign files, each with sound files to damage: pictures of both wings, raw frames, manifests, settings,
-run folders, corrections, weights.
+"""Readers of foreign files, each with sound files to damage: pictures of both wings, raw frames and their opcode lists,
+manifests, settings, run folders, corrections, weights.
 
 `Target.strike` writes a mutant in place of one file, reads it, and puts the sound file back. A reader may return, or
 raise a KlarsichtError; anything else is a fault.
@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from tests.audit.conftest import network, write_corpus
 from tests.burst.conftest import write_dng
+from tests.burst.opcodes import gain_map, packed, tag, vignette, warp
 from tests.fuzzing.mutators import Rng, mutate
 from tests.older_runs import before_checksums
 
@@ -40,8 +41,10 @@ from klarsicht.audit.report import page
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.status import read_progress
-from klarsicht.burst.data.photograph import ReadSettings
-from klarsicht.burst.files import reading
+from klarsicht.burst.data.frame_store import FrameStore
+from klarsicht.burst.data.lens_corrections import LISTS, read_corrections
+from klarsicht.burst.data.photograph import Header, ReadSettings, Sensor
+from klarsicht.burst.files import dng, reading
 from klarsicht.burst.network.checkpoints import load_network, save_network
 from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.burst.noise import sources
@@ -50,8 +53,10 @@ from klarsicht.ground import fit
 from klarsicht.ground.errors import ImageError, KlarsichtError
 from klarsicht.ground.pictures.array_images import ArrayForm, read_array
 from klarsicht.ground.pictures.images import decode
+from klarsicht.ground.pictures.tiff_tags import UNDEFINED, Entry, Tags
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.erasure import Eraser
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,10 @@ class Fault:
 
 def targets(folder: Path) -> list[Target]:
     """Write the sound files into a folder and return all targets, whose kinds are mutated equally often."""
-    made = (pictures, arrays, photographs, raw_frames, manifests, settings, run_folders, corrections, weights)
+    made = (
+        *(pictures, arrays, photographs, raw_frames, opcode_lists, manifests),
+        *(settings, run_folders, corrections, weights),
+    )
     return [Target(one.__name__, files, read) for one in made for files, read in one(folder / one.__name__)]
 
 
@@ -234,6 +242,34 @@ def raw_frames(folder: Path) -> Iterator[Files]:
         frame = np.fromfile(real, "<u2").reshape(512, 768)[:128, :192]
         sound.append(write_dng(folder / "real.dng", frame, extra=extra))
     yield tuple(sound), reading.read
+
+
+def opcode_lists(folder: Path) -> Iterator[Files]:
+    """Opcode lists of DNG files, which are read and applied to a picture; and DNG files that hold them."""
+    size = (48, 64)
+    maps = [gain_map((y, x, *size), [[[1.0], [1.5]], [[1.2], [2.0]]], (2, 2)) for y in (0, 1) for x in (0, 1)]
+    bulge, fix = warp([(0.97, 0.03, 0, 0, 0.001, 0)] * 3), vignette((0.2, 0.1, 0, 0, 0))
+    skipped = (77, 1, b"unknown")
+    lists = {2: packed(*maps), 3: packed(fix, bulge, skipped)}
+    folder.mkdir(parents=True)
+    for number, data in lists.items():
+        (folder / f"{number}.list").write_bytes(data)
+    light = np.full((3, *size), 0.4, np.float32)
+    sensor = Sensor("RGGB", (0.0,) * 4, 65535.0)
+    spool = FrameStore(folder / "light.f32", (1, 4, *size))
+    spool.allocate()
+    spool.write_frame(0, np.concatenate([light, light[:1]]))
+
+    def apply(path: Path) -> None:
+        data = path.read_bytes()
+        tags = Tags({LISTS[int(path.stem)]: Entry(UNDEFINED, len(data), data)}, {}, {})
+        header = Header(path, "rgb", size, 65535, sensor=sensor, lens=read_corrections(tags, size, path.name))
+        dng.write(spool, header, [NoiseLevel(1e-3, 1e-4)] * 3, folder / "out.dng")
+        assert all("\n" not in line for line in header.lens.lines(mosaic=False))
+
+    yield tuple(folder / f"{number}.list" for number in lists), apply
+    counts, extra = _scene(np.uint16, size, 1) // 4, [tag(number, data) for number, data in lists.items()]
+    yield (write_dng(folder / "a.dng", counts, extra=extra),), reading.read
 
 
 def manifests(folder: Path) -> Iterator[Files]:

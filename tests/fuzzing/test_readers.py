@@ -18,6 +18,7 @@ KINDS = (
     "arrays",
     "photographs",
     "raw_frames",
+    "opcode_lists",
     "manifests",
     "settings",
     "run_folders",

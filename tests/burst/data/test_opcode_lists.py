@@ -149,8 +149,9 @@ def test_what_is_applied_to_colours_is_not_in_their_dng_and_in_that_of_a_mosaic(
         51022: packed(turn, MAP, turn, trim),
     }
     assert found.backward_version(mosaic=False) == (1, 3, 0, 0) and not found.obstacle
-    assert "lens corrections of the file, applied: 1 GainMap of OpcodeList2, 1 WarpRectilinear of OpcodeList3" in (
-        found.lines(mosaic=False)[0]
+    assert (
+        "lens corrections of the file, applied: 1 GainMap of OpcodeList2, 1 WarpRectilinear of OpcodeList3"
+        in (found.lines(mosaic=False)[0])
     )
 
 

@@ -1,4 +1,4 @@
-"""Corrections of the lens in every output: the specification pixel by pixel, truths before the lens, tags of the DNG."""
+"""Corrections of the lens in every output: the specification pixel by pixel, truths before the lens, tags of DNGs."""
 
 from functools import partial
 
@@ -192,8 +192,8 @@ def test_the_noise_of_the_dng_is_that_of_corrected_light(tmp_path):
 
 @pytest.mark.parametrize("pattern", ["RGGB", X_TRANS])
 def test_vignetting_is_right_in_a_dng_that_is_read_and_in_all_that_is_written(dng_of, tmp_path, pattern):
-    """A grey scene behind a lens whose corners have two thirds of the light: grey to a hundredth in DNG, TIFF, preview and
-    thumbnail, but for X-Trans at the very border, which is interpolated from cells inside."""
+    """A grey scene behind a lens whose corners have two thirds of the light: grey to a hundredth in DNG, TIFF, preview
+    and thumbnail, but for X-Trans at the very border, which is interpolated from cells inside."""
     gains = [[[1.5], [1.2], [1.5]], [[1.1], [1.0], [1.1]], [[1.5], [1.2], [1.5]]]
     inside = (slice(2, -2), slice(2, -2))
     smooth = gain_map((0, 0, 96, 126), gains)
@@ -235,7 +235,9 @@ def test_places_count_from_the_active_area(dng_of, tmp_path):
     active = (50829, 4, 4, (4, 6, 100, 132), True)
     inner = gain_map((2, 3, 40, 50), [[[1.8]]])
     counts = np.full((100, 140), 4000)
-    header = read(dng_of(tmp_path / "in.dng", counts, extra=[active, tag(2, packed(inner)), tag(1, packed(inner))])).header
+    header = read(
+        dng_of(tmp_path / "in.dng", counts, extra=[active, tag(2, packed(inner)), tag(1, packed(inner))])
+    ).header
     assert header.size == (96, 126) == header.lens.size
     room = Renderer(spooled(np.full((4, 48, 63), 0.2, np.float32), tmp_path / "s"), header)
     gains = to_mosaic(room.sample_gains(Window(0, 48, 0, 63)), header.sensor.pattern)
@@ -247,7 +249,9 @@ def test_places_count_from_the_active_area(dng_of, tmp_path):
 
 def test_stale_lists_of_a_picture_that_is_no_raw_file_are_not_handed_on(tmp_path):
     data = packed(gain_map((0, 0, 9, 9), [[[2.0]]]))
-    header = Header(tmp_path / "a.tif", "rgb", SIZE, 65535, "srgb", tags=Tags({51022: Entry(7, len(data), data)}, {}, {}))
+    header = Header(
+        tmp_path / "a.tif", "rgb", SIZE, 65535, "srgb", tags=Tags({51022: Entry(7, len(data), data)}, {}, {})
+    )
     room = Renderer(spooled(np.full((3, *SIZE), 0.2, np.float32), tmp_path / "s"), header)
     dng.write(room.spool, header, [NoiseLevel(1e-3, 1e-4)] * 3, tmp_path / "out.dng")
     with tifffile.TiffFile(tmp_path / "out.dng") as file:

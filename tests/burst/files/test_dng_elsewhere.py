@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import tifffile
 from tests.burst.conftest import X_TRANS
+from tests.burst.opcodes import gain_map, packed, tag, vignette, warp
 
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header
+from klarsicht.burst.denoising.interpolated_frames import interpolate_window
 from klarsicht.burst.files.dng import write as write_dng
 from klarsicht.burst.files.reading import read
 from klarsicht.burst.files.rendering import Renderer
@@ -23,6 +25,9 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 pytestmark = pytest.mark.nightly
 SIZE = (96, 128)
 INSIDE = (slice(8, -8), slice(8, -8))
+FALLOFF = [[[1.8], [1.2], [1.6]], [[1.1], [1.0], [1.2]], [[1.9], [1.3], [1.7]]]
+MAPS = [gain_map((y, x, *SIZE), FALLOFF, pitch=(2, 2)) for y in (0, 1) for x in (0, 1)]
+BULGE = (0.97, 0.03, 0.0, 0.0, 0.001, 0.0)
 
 
 def needs(program):
@@ -39,7 +44,7 @@ def spooled(planes, path):
     return spool
 
 
-@pytest.fixture(params=["of a DNG", "of X-Trans", "of a TIFF"])
+@pytest.fixture(params=["of a DNG", "of X-Trans", "of a TIFF", "behind a lens"])
 def written(request, dng, tmp_path):
     """A smooth picture as the DNG that is written for frames of that kind, its spool and its header."""
     y, x = np.mgrid[: SIZE[0], : SIZE[1]] / np.array(SIZE)[:, None, None]
@@ -49,11 +54,21 @@ def written(request, dng, tmp_path):
         header = Header(tmp_path / "a.tif", "rgb", SIZE, 65535, "srgb", tags=tags)
         noise = [NoiseLevel(1e-3, 1e-5)] * 3
     else:
-        pattern = "RGGB" if request.param == "of a DNG" else X_TRANS
+        pattern = X_TRANS if request.param == "of X-Trans" else "RGGB"
         counts = np.rint(600 + (0.05 + 0.25 * x + 0.15 * y) * (16383 - 600))  # no colour is white after its balance
-        taken = read(dng(tmp_path / "in.dng", counts, pattern, extra=[(50735, 2, 0, "SN-123", True)]))
+        extra = [(50735, 2, 0, "SN-123", True)]
+        if request.param == "behind a lens":
+            extra += [tag(2, packed(*MAPS)), tag(3, packed(vignette((0.1, 0.1, 0, 0, 0)), warp([BULGE])))]
+            counts = np.rint(600 + 0.5 * (counts - 600))
+        taken = read(dng(tmp_path / "in.dng", counts, pattern, extra=extra))
         light, exif = taken.light, {33434: rationals(0.02), 34855: numbers(3, 800)}
         header = replace(taken.header, tags=replace(taken.header.tags, exif=exif))
+        if request.param == "behind a lens":
+            mosaic = FrameStore(tmp_path / "mosaic", (1, *light.shape))
+            mosaic.allocate()
+            mosaic.write_frame(0, light)
+            light = interpolate_window(mosaic, 0, Window(0, SIZE[0] // 2, 0, SIZE[1] // 2), header)
+            header = replace(header, colour="rgb")
         noise = [NoiseLevel(1e-3, 1e-5)] * len(light)
     spool = spooled(light, tmp_path / "s")
     write_dng(spool, header, noise, tmp_path / "out.dng")

@@ -172,8 +172,8 @@ def _grid_position(
 
 @dataclass(frozen=True)
 class RadialGain:
-    """FixVignetteRadial: the gain 1 + k0 r^2 + k1 r^4 + ... + k4 r^10 at radius r (`radius_frame`). centre: vertical and
-    horizontal, in shares of the image."""
+    """FixVignetteRadial: the gain 1 + k0 r^2 + k1 r^4 + ... + k4 r^10 at radius r (`radius_frame`). centre: vertical
+    and horizontal, in shares of the image."""
 
     coefficients: tuple[float, ...]
     centre: tuple[float, float]

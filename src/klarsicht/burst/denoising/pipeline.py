@@ -257,8 +257,8 @@ def check_network(burst: LoadedBurst, settings: DenoiseSettings) -> None:
 
 
 def is_filtered_as_rgb(burst: LoadedBurst, noise: KnownNoise, settings: DenoiseSettings) -> bool:
-    """Whether a Bayer burst is interpolated before it is filtered: not, where no way is asked for, if its file prescribes
-    corrections of the mosaic that are not applied here. Raises UsageError for a bracket that shall be."""
+    """Whether a Bayer burst is interpolated before it is filtered. Where no way is asked for, it is not if its file
+    prescribes corrections of the mosaic that are not applied here. Raises UsageError for a bracket that shall be."""
     if burst.header.colour != "mosaic":
         return False
     if burst.is_bracket:

@@ -126,8 +126,8 @@ def linear_strips(renderer: Renderer, white: int) -> Iterator[npt.NDArray[np.uin
 
 
 def _common(header: Header, height: int, width: int, samples: int, rows: int) -> Ifd:
-    """Return the tags that mosaics and linear pictures share: the reference's own, without DROPPED_TAGS, the layout, and
-    the opcode lists that are kept."""
+    """Return the tags that mosaics and linear pictures share: the reference's own, without DROPPED_TAGS, the layout,
+    and the opcode lists that are kept."""
     mosaic = header.colour == "mosaic"
     oldest = header.lens.backward_version(mosaic)
     kept = {tag: entry for tag, entry in header.tags.image.items() if tag not in DROPPED_TAGS}
