@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Places = npt.NDArray[np.float64]  # (h,) or (w,): pixels
+Places = npt.NDArray[np.floating[Any]]  # (h,) or (w,): pixels
 Gains = npt.NDArray[np.float32]  # h w
-Positions = npt.NDArray[np.float64]  # h w: pixels
+Positions = npt.NDArray[np.floating[Any]]  # h w: pixels
 
 NAMES = {
     1: "WarpRectilinear",
@@ -158,7 +159,8 @@ class GainMap:
 
 def _members(places: Places, first: int, end: int, pitch: int) -> npt.NDArray[np.bool_]:
     pixels = np.floor(places + 0.5).astype(np.int64)
-    return (pixels >= first) & (pixels < end) & ((pixels - first) % pitch == 0)
+    members: npt.NDArray[np.bool_] = (pixels >= first) & (pixels < end) & ((pixels - first) % pitch == 0)
+    return members
 
 
 def _grid_position(

@@ -20,7 +20,7 @@ from klarsicht.burst.data.bayer import cell_offsets
 from klarsicht.burst.data.cokriging import AT_WHITE, cell_side, colour_numbers
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.lens_corrections import COLOURS, Correction, LensCorrections
-from klarsicht.burst.data.opcode_lists import Gains, Places, RectilinearWarp
+from klarsicht.burst.data.opcode_lists import Gains, Places, Positions, RectilinearWarp
 from klarsicht.burst.data.photograph import Planes
 
 Reader = Callable[[Window], Planes]
@@ -46,7 +46,7 @@ def colour_gains(lens: LensCorrections, window: Window, size: tuple[int, int], c
     the frame."""
     around = window.grow(AROUND).clip_to(size)
     rows, columns = np.arange(around.y0, around.y1), np.arange(around.x0, around.x1)
-    gains = sample_gains(lens, rows.astype(np.float64), columns.astype(np.float64))
+    gains = sample_gains(lens, 1.0 * rows, 1.0 * columns)
     side, inside = cell_side(cell), (slice(None), *window.slices_in(around))
     member = colour_numbers(cell)[rows[:, None] % side, columns % side] == np.arange(COLOURS)[:, None, None]
     means: Gains = _local_sums(gains * member)[inside] / _local_sums(member.astype(np.float32))[inside]
@@ -112,7 +112,7 @@ def _warp(
     return out
 
 
-def _read_between(plane: npt.NDArray[np.float32], where: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _read_between(plane: npt.NDArray[np.float32], where: Positions) -> npt.NDArray[np.float32]:
     """Read a plane (h, w) at positions (2, h, w) by cubic splines, and linearly where all pixels around a position are
     white, because splines would swing there."""
     values: npt.NDArray[np.float32] = map_coordinates(plane, where, order=3, mode="nearest")

@@ -4,8 +4,8 @@ RGB, also of a mosaic whose colours were interpolated, as a linear DNG.
 Counts are the sensor's times an integer that uses the range of 16 bits, because the mean of a burst is more precise
 than a frame's rounding. NoiseProfile is rewritten to the noise that remains. Tags: DNG specification 1.4.
 
-A mosaic keeps its opcode lists. A linear DNG has those applied that can be, and they are taken out: darktable 5.0 and
-RawTherapee 5.11 apply the gain maps of mosaics only. What gains lift above white has codes above WhiteLevel.
+A mosaic keeps its opcode lists. A linear DNG has those applied that can be, and they are taken out: darktable 5.0
+applies gain maps to mosaics alone, LibRaw to none. What gains lift above white has codes above WhiteLevel.
 """
 
 from __future__ import annotations
