@@ -119,7 +119,7 @@ def test_the_list_for_colours_is_applied_in_its_order(tmp_path, opcodes, monkeyp
     room = renderer(tmp_path, light, l3=packed(*opcodes))
     got = whole(room)
     np.testing.assert_allclose(got, literal(light, opcodes), atol=6e-4)
-    monkeypatch.setattr("klarsicht.burst.files.corrected_light.TILE", 16)
+    monkeypatch.setattr("klarsicht.burst.files.corrected_light.WARP_SIDE", 16)
     np.testing.assert_allclose(room.linear_window(Window(5, 31, 9, 47)), got[:, 5:31, 9:47], atol=1e-6)
 
 

@@ -23,7 +23,7 @@ Version = tuple[int, int, int, int]
 
 LISTS = {1: 51008, 2: 51009, 3: 51022}
 """Tags of the lists: for counts as stored, for the mosaic's light, for the colours made of it."""
-COLOURS = 3
+COLOUR_PLANES = 3
 GAIN_MAP, VIGNETTE, WARP, BAD_PIXELS = 9, 3, 1, (4, 5)
 LINEARISATION, ACTIVE_AREA = 50712, 50829
 FIRST_VERSION, LAST_VERSION = (1, 1, 0, 0), (1, 7, 1, 0)  # of the specification, by which files are written
@@ -98,20 +98,20 @@ def read_corrections(tags: Tags, size: tuple[int, int], name: str) -> LensCorrec
     whole, an optional opcode that no specification has is skipped, and both are noted."""
     notes: list[str] = []
     lists: dict[int, tuple[Opcode, ...]] = {}
-    applied: dict[int, tuple[Correction, ...]] = {}
+    corrections: dict[int, tuple[Correction, ...]] = {}
     remains: dict[int, tuple[Opcode, ...]] = {}
     for number, tag in LISTS.items():
         if (entry := tags.image.get(tag)) is None:
             continue
         try:
             opcodes = parse_list(entry.data)
-            needed = tuple(one for one in opcodes if one.is_known or not one.is_optional)
-            applied[number], remains[number] = _interpret(needed, number, size)
+            readable = tuple(one for one in opcodes if one.is_known or not one.is_optional)
+            corrections[number], remains[number] = _interpret(readable, number, size)
         except ValueError as error:
             notes.append(f"OpcodeList{number} of {name} is damaged and left out: {error}")
             continue
         lists[number] = opcodes
-        skipped = dict.fromkeys(one.name for one in opcodes if one not in needed)
+        skipped = dict.fromkeys(one.name for one in opcodes if one not in readable)
         notes += [f"OpcodeList{number}: optional {one} is unknown and skipped" for one in skipped]
     for_counts = [one for one in remains.get(1, ()) if one.number not in BAD_PIXELS]
     if len(for_counts) < len(remains.get(1, ())):
@@ -122,11 +122,11 @@ def read_corrections(tags: Tags, size: tuple[int, int], name: str) -> LensCorrec
             notes.append(f"{_words(for_counts, 1)} is left out: it is for pixels as the camera stored them")
             for_counts = []
     obstacles = [_words(for_counts, 1), _words(remains.get(2, ()), 2)]
-    samples = tuple(one for one in applied.get(2, ()) if not isinstance(one, RectilinearWarp))
+    samples = tuple(one for one in corrections.get(2, ()) if not isinstance(one, RectilinearWarp))
     return LensCorrections(
         size=size,
         on_samples=samples,
-        on_colours=applied.get(3, ()),
+        on_colours=corrections.get(3, ()),
         lists=tuple(lists.items()),
         obstacle=", ".join(words for words in obstacles if words),
         remains=remains.get(3, ()),
@@ -140,18 +140,18 @@ def _interpret(
     """Return the corrections of a list up to the first opcode that is not applied, and the opcodes from there on: each
     acts on what those before it leave. None is applied to counts as stored, and one warp, to colours. Raises
     ValueError."""
-    made: list[Correction] = []
+    corrections: list[Correction] = []
     for i, opcode in enumerate(opcodes):
-        is_warped = any(isinstance(one, RectilinearWarp) for one in made)
+        is_warped = any(isinstance(one, RectilinearWarp) for one in corrections)
         if opcode.number == GAIN_MAP and number > 1:
-            made.append(GainMap.parse(opcode.data))
+            corrections.append(GainMap.parse(opcode.data))
         elif opcode.number == VIGNETTE and number > 1:
-            made.append(RadialGain.parse(opcode.data))
+            corrections.append(RadialGain.parse(opcode.data))
         elif opcode.number == WARP and number == 3 and not is_warped:
-            made.append(RectilinearWarp.parse(opcode.data, COLOURS, size))
+            corrections.append(RectilinearWarp.parse(opcode.data, COLOUR_PLANES, size))
         else:
-            return tuple(made), opcodes[i:]
-    return tuple(made), ()
+            return tuple(corrections), opcodes[i:]
+    return tuple(corrections), ()
 
 
 def _is_stored_alike(tags: Tags) -> bool:

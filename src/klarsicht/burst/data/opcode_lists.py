@@ -4,7 +4,7 @@ A list is a count, and that many opcodes, each with its number, version, flags a
 them are computed here: GainMap, FixVignetteRadial and WarpRectilinear. Places are pixels of the image that the list is
 for, 0 the centre of the first; its size is (H, W).
 
-Axes: h rows and w columns of places, V H points of a map, P planes.
+Axes: h rows and w columns of places.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Places = npt.NDArray[np.floating[Any]]  # (h,) or (w,): pixels
 Gains = npt.NDArray[np.float32]  # h w
 Positions = npt.NDArray[np.floating[Any]]  # h w: pixels
 
-NAMES = {
+OPCODE_NAMES = {
     1: "WarpRectilinear",
     2: "WarpFisheye",
     3: "FixVignetteRadial",
@@ -56,7 +56,7 @@ class Opcode:
 
     @property
     def name(self) -> str:
-        return NAMES.get(self.number, f"opcode {self.number}")
+        return OPCODE_NAMES.get(self.number, f"opcode {self.number}")
 
     @property
     def is_optional(self) -> bool:
@@ -65,10 +65,10 @@ class Opcode:
     @property
     def is_known(self) -> bool:
         """Whether the specification has such an opcode."""
-        return self.number in NAMES
+        return self.number in OPCODE_NAMES
 
-    @property
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
+        """Pack the opcode as it is stored."""
         return HEAD.pack(self.number, *self.version, self.flags, len(self.data)) + self.data
 
 
@@ -95,20 +95,20 @@ def parse_list(data: bytes) -> tuple[Opcode, ...]:
 
 def pack_list(opcodes: tuple[Opcode, ...]) -> bytes:
     """Pack opcodes to a list, the inverse of `parse_list`."""
-    return struct.pack(">I", len(opcodes)) + b"".join(opcode.packed for opcode in opcodes)
+    return struct.pack(">I", len(opcodes)) + b"".join(opcode.pack() for opcode in opcodes)
 
 
 @dataclass(frozen=True, eq=False)
 class GainMap:
     """Gains at the points of a grid, interpolated bilinearly. area: top, left, bottom and right (exclusive) of the
     pixels that are multiplied, every pitch-th row and column of them. planes: first of the image's planes, and number.
-    spacing, origin: of the points, vertical and horizontal, in shares of the image's sides. gains: (V, H, P); planes
-    beyond P take the last."""
+    step: between points, vertical and horizontal, in shares of the image's sides; origin: of the first point, likewise.
+    gains: (rows, columns, planes) of points; planes beyond these take the last."""
 
     area: tuple[int, int, int, int]
     planes: tuple[int, int]
     pitch: tuple[int, int]
-    spacing: tuple[float, float]
+    step: tuple[float, float]
     origin: tuple[float, float]
     gains: npt.NDArray[np.float32]
 
@@ -120,36 +120,36 @@ class GainMap:
         if len(data) < cls.HEAD.size:
             raise ValueError(f"a GainMap of {len(data)} bytes")
         *whole, rows, columns = cls.HEAD.unpack_from(data)[:10]
-        spacing_v, spacing_h, origin_v, origin_h, depth = cls.HEAD.unpack_from(data)[10:]
-        top, left, bottom, right, plane, planes, row_pitch, column_pitch = whole
+        step_v, step_h, origin_v, origin_h, depth = cls.HEAD.unpack_from(data)[10:]
+        top, first, bottom, right, plane, planes, row_pitch, column_pitch = whole
         points = rows * columns * depth
         if points < 1 or len(data) != cls.HEAD.size + 4 * points:
             raise ValueError(f"a GainMap of {rows} x {columns} x {depth} points in {len(data)} bytes")
-        if min(row_pitch, column_pitch, planes) < 1 or bottom <= top or right <= left:
-            raise ValueError(f"a GainMap of rows {top} to {bottom} by {row_pitch}, columns {left} to {right}")
-        spacing = (spacing_v if rows > 1 else 1.0, spacing_h if columns > 1 else 1.0)
+        if min(row_pitch, column_pitch, planes) < 1 or bottom <= top or right <= first:
+            raise ValueError(f"a GainMap of rows {top} to {bottom} by {row_pitch}, columns {first} to {right}")
+        step = (step_v if rows > 1 else 1.0, step_h if columns > 1 else 1.0)
         origin = (origin_v if rows > 1 else 0.0, origin_h if columns > 1 else 0.0)
-        if not all(map(math.isfinite, (*spacing, *origin))) or min(spacing) <= 0:
-            raise ValueError(f"a GainMap whose points are {spacing} apart, from {origin}")
+        if not all(map(math.isfinite, (*step, *origin))) or min(step) <= 0:
+            raise ValueError(f"a GainMap whose points are {step} apart, from {origin}")
         gains = np.frombuffer(data, ">f4", points, cls.HEAD.size).reshape(rows, columns, depth).astype(np.float32)
         if not ((gains >= 0) & (gains <= MOST_GAIN)).all():
             raise ValueError(f"a GainMap with gains that are not between 0 and {MOST_GAIN:g}")
-        return cls((top, left, bottom, right), (plane, planes), (row_pitch, column_pitch), spacing, origin, gains)
+        return cls((top, first, bottom, right), (plane, planes), (row_pitch, column_pitch), step, origin, gains)
 
     def gain(self, rows: Places, columns: Places, plane: int, size: tuple[int, int]) -> Gains:
         """Compute the gains (h, w) of a plane at places; 1 where the map does not apply."""
-        top, left, bottom, right = self.area
+        top, start, bottom, right = self.area
         first, count = self.planes
         out = np.ones((len(rows), len(columns)), np.float32)
         if not first <= plane < first + count:
             return out
         down = _members(rows, top, bottom, self.pitch[0])
-        across = _members(columns, left, right, self.pitch[1])
+        across = _members(columns, start, right, self.pitch[1])
         if not down.any() or not across.any():
             return out
         points = self.gains[..., min(plane - first, self.gains.shape[-1] - 1)]
-        i, v = _grid_position(rows[down], size[0], self.spacing[0], self.origin[0], len(points))
-        j, u = _grid_position(columns[across], size[1], self.spacing[1], self.origin[1], points.shape[1])
+        i, v = _grid_position(rows[down], size[0], self.step[0], self.origin[0], len(points))
+        j, u = _grid_position(columns[across], size[1], self.step[1], self.origin[1], points.shape[1])
         below, beside = np.minimum(i + 1, len(points) - 1), np.minimum(j + 1, points.shape[1] - 1)
         upper = points[np.ix_(i, j)] * (1 - u) + points[np.ix_(i, beside)] * u
         lower = points[np.ix_(below, j)] * (1 - u) + points[np.ix_(below, beside)] * u
@@ -164,10 +164,10 @@ def _members(places: Places, first: int, end: int, pitch: int) -> npt.NDArray[np
 
 
 def _grid_position(
-    places: Places, side: int, spacing: float, origin: float, points: int
+    places: Places, side: int, step: float, origin: float, points: int
 ) -> tuple[npt.NDArray[np.int64], Gains]:
     """Return the point before each place, and how far beyond it the place lies, 0 to 1; beyond the grid its border."""
-    position = np.clip(((places + 0.5) / side - origin) / spacing, 0, points - 1)
+    position = np.clip(((places + 0.5) / side - origin) / step, 0, points - 1)
     point = np.floor(position)
     return point.astype(np.int64), (position - point).astype(np.float32)
 
@@ -186,12 +186,12 @@ class RadialGain:
         if len(data) != 56:
             raise ValueError(f"a FixVignetteRadial of {len(data)} bytes")
         *coefficients, x, y = struct.unpack(">7d", data)
-        made = cls(tuple(coefficients), (y, x))
-        _check_numbers("FixVignetteRadial", coefficients, made.centre)
-        gains = made.at_radius(np.linspace(0, 1, CHECKED) ** 2)
+        correction = cls(tuple(coefficients), (y, x))
+        _check_numbers("FixVignetteRadial", coefficients, correction.centre)
+        gains = correction.at_radius(np.linspace(0, 1, CHECKED) ** 2)
         if not ((gains >= 0) & (gains <= MOST_GAIN)).all():
             raise ValueError(f"a FixVignetteRadial with gains that are not between 0 and {MOST_GAIN:g}")
-        return made
+        return correction
 
     def at_radius(self, r2: Positions) -> Positions:
         """Compute the gain at squared radii."""
@@ -219,16 +219,16 @@ class RectilinearWarp:
         if sets not in (1, planes) or len(data) != 4 + 48 * sets + 16:
             raise ValueError(f"a WarpRectilinear of {sets} sets of coefficients in {len(data)} bytes")
         *flat, x, y = struct.unpack_from(f">{6 * sets + 2}d", data, 4)
-        made = cls(tuple(tuple(flat[6 * i : 6 * i + 6]) for i in range(sets)), (y, x))
-        _check_numbers("WarpRectilinear", flat, made.centre)
+        correction = cls(tuple(tuple(flat[6 * i : 6 * i + 6]) for i in range(sets)), (y, x))
+        _check_numbers("WarpRectilinear", flat, correction.centre)
         rows, columns = (np.linspace(0, side - 1, CHECKED) for side in size)
         for plane in range(sets):
-            v, u = made.source(rows, columns, plane, size)
+            v, u = correction.source(rows, columns, plane, size)
             for axis, (source, places) in enumerate(((v, rows), (u, columns))):
                 scale = np.diff(source, axis=axis) / max(places[1] - places[0], 1e-9)
                 if not ((scale > 0) & (scale <= MOST_SCALE)).all():
                     raise ValueError("a WarpRectilinear that folds the picture")
-        return made
+        return correction
 
     def source(self, rows: Places, columns: Places, plane: int, size: tuple[int, int]) -> tuple[Positions, Positions]:
         """Compute the rows and columns (h, w) that are read for the pixels at places."""

@@ -19,7 +19,7 @@ from scipy.ndimage import correlate1d, map_coordinates
 from klarsicht.burst.data.bayer import cell_offsets
 from klarsicht.burst.data.cokriging import AT_WHITE, cell_side, colour_numbers
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.data.lens_corrections import COLOURS, Correction, LensCorrections
+from klarsicht.burst.data.lens_corrections import COLOUR_PLANES, Correction, LensCorrections
 from klarsicht.burst.data.opcode_lists import Gains, Places, Positions, RectilinearWarp
 from klarsicht.burst.data.photograph import Planes
 
@@ -28,7 +28,7 @@ Reader = Callable[[Window], Planes]
 AROUND = 2  # pixels: reach of the mean gain of samples
 WEIGHTS = np.array([1.0, 2, 2, 2, 1])  # of that mean, along a side: both greens of a Bayer cell count alike everywhere
 SPLINE_REACH = 12  # pixels after which the prefilter of cubic splines is below 1e-6
-TILE = 256  # pixels a side that are warped at once
+WARP_SIDE = 256  # pixels a side that are warped at once
 
 
 def plane_gains(lens: LensCorrections, cells: Window, size: tuple[int, int], pattern: str) -> Gains:
@@ -48,7 +48,7 @@ def colour_gains(lens: LensCorrections, window: Window, size: tuple[int, int], c
     rows, columns = np.arange(around.y0, around.y1), np.arange(around.x0, around.x1)
     gains = sample_gains(lens, 1.0 * rows, 1.0 * columns)
     side, inside = cell_side(cell), (slice(None), *window.slices_in(around))
-    member = colour_numbers(cell)[rows[:, None] % side, columns % side] == np.arange(COLOURS)[:, None, None]
+    member = colour_numbers(cell)[rows[:, None] % side, columns % side] == np.arange(COLOUR_PLANES)[:, None, None]
     means: Gains = _local_sums(gains * member)[inside] / _local_sums(member.astype(np.float32))[inside]
     return means
 
@@ -90,7 +90,7 @@ def _correct(
     if isinstance(last, RectilinearWarp):
         return _warp(last, lens.size, window, before, size, step)
     rows, columns = _places(window, step)
-    return apply_gains(before(window), np.stack([last.gain(rows, columns, c, lens.size) for c in range(COLOURS)]))
+    return apply_gains(before(window), np.stack([last.gain(rows, columns, c, lens.size) for c in range(COLOUR_PLANES)]))
 
 
 def _warp(
@@ -98,16 +98,16 @@ def _warp(
 ) -> Planes:
     """Read colours where a warp says, by cubic splines; beyond the frame its border is repeated. area: size of the
     image that the warp is for."""
-    out = np.empty((COLOURS, *window.size), np.float32)
+    out = np.empty((COLOUR_PLANES, *window.size), np.float32)
     for tile in _split(window):
         rows, columns = _places(tile, step)
-        positions = np.array([warp.source(rows, columns, c, area) for c in range(COLOURS)])
+        positions = np.array([warp.source(rows, columns, c, area) for c in range(COLOUR_PLANES)])
         where = (positions - (step - 1) / 2) / step  # C 2 h w
         ends = np.floor(where.min((0, 2, 3))), np.ceil(where.max((0, 2, 3))) + 1
         (y0, x0), (y1, x1) = (np.clip(end, -1, np.array(size) + 1).astype(int).tolist() for end in ends)
         box = Window(y0, y1, x0, x1).grow(SPLINE_REACH).clip_to(size)
         light, corner = read(box), np.array([box.y0, box.x0])[:, None, None]
-        for c in range(COLOURS):
+        for c in range(COLOUR_PLANES):
             out[c][tile.slices_in(window)] = _read_between(light[c], where[c] - corner)
     return out
 
@@ -137,9 +137,9 @@ def _places(window: Window, step: int) -> tuple[Places, Places]:
 
 
 def _split(window: Window) -> list[Window]:
-    """Split a window into tiles of at most TILE pixels a side."""
+    """Split a window into tiles of at most WARP_SIDE pixels a side."""
     return [
-        Window(y, min(y + TILE, window.y1), x, min(x + TILE, window.x1))
-        for y in range(window.y0, window.y1, TILE)
-        for x in range(window.x0, window.x1, TILE)
+        Window(y, min(y + WARP_SIDE, window.y1), x, min(x + WARP_SIDE, window.x1))
+        for y in range(window.y0, window.y1, WARP_SIDE)
+        for x in range(window.x0, window.x1, WARP_SIDE)
     ]

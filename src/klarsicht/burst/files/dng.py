@@ -33,8 +33,8 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 FULL = 65535
 MOST_HEADROOM = 16.0  # times white that codes reach: beyond it white would have too few of them
-SAMPLED = 9  # places a side at which gains are averaged
-FAINT = 1e-3  # light that no gain makes white
+GAIN_WINDOWS = 9  # places a side at which gains are averaged
+PROBE_LIGHT = 1e-3  # light that no gain makes white
 CFA_DIM, CFA_PATTERN, VERSION, BACKWARD, UNIQUE_MODEL = 33421, 33422, 50706, 50707, 50708
 BLACK_DIM, BLACK, WHITE, MATRIX, NEUTRAL, ILLUMINANT = 50713, 50714, 50717, 50721, 50728, 50778
 D65 = 21
@@ -91,11 +91,13 @@ def corrected_noise(renderer: Renderer, noise: Sequence[NoiseLevel]) -> list[Noi
         return list(noise)
 
     def read(window: Window) -> npt.NDArray[np.float32]:
-        return FAINT * renderer.sample_gains(window)
+        return PROBE_LIGHT * renderer.sample_gains(window)
 
-    places = ((round(y), round(x)) for y in np.linspace(0, H - 6, SAMPLED) for x in np.linspace(0, W - 6, SAMPLED))
+    places = (
+        (round(y), round(x)) for y in np.linspace(0, H - 6, GAIN_WINDOWS) for x in np.linspace(0, W - 6, GAIN_WINDOWS)
+    )
     windows = (Window(y, y + 6, x, x + 6) for y, x in places)
-    parts = [correct_colours(lens, window, read, (H, W)).reshape(len(noise), -1) / FAINT for window in windows]
+    parts = [correct_colours(lens, window, read, (H, W)).reshape(len(noise), -1) / PROBE_LIGHT for window in windows]
     gains = np.concatenate(parts, 1, dtype=np.float64)
     return [
         NoiseLevel(level.read * float(np.sqrt(np.square(g).mean())), level.shot * float(g.mean()))
