@@ -25,7 +25,7 @@ from klarsicht.burst.data.photograph import Planes
 
 Reader = Callable[[Window], Planes]
 
-AROUND = 2  # pixels: reach of the mean gain of samples
+SAMPLES_AROUND = 2  # pixels: reach of the mean gain of samples
 WEIGHTS = np.array([1.0, 2, 2, 2, 1])  # of that mean, along a side: both greens of a Bayer cell count alike everywhere
 SPLINE_REACH = 12  # pixels after which the prefilter of cubic splines is below 1e-6
 WARP_SIDE = 256  # pixels a side that are warped at once
@@ -44,7 +44,7 @@ def plane_gains(lens: LensCorrections, cells: Window, size: tuple[int, int], pat
 def colour_gains(lens: LensCorrections, window: Window, size: tuple[int, int], cell: str) -> Gains:
     """Compute the gains (3, h, w) of colours that were interpolated behind a mosaic of such a cell, in a window inside
     the frame."""
-    around = window.grow(AROUND).clip_to(size)
+    around = window.grow(SAMPLES_AROUND).clip_to(size)
     rows, columns = np.arange(around.y0, around.y1), np.arange(around.x0, around.x1)
     gains = sample_gains(lens, 1.0 * rows, 1.0 * columns)
     side, inside = cell_side(cell), (slice(None), *window.slices_in(around))
