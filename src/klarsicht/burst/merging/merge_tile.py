@@ -82,7 +82,7 @@ class TileMerger:
             unmeasured = UnmeasuredColours.fit(self.tested_interpolation, tile.context, risk, estimates.estimates)
         picture = self._mix(verdict, estimates.light, reference, unmeasured)
         inside = (slice(None), *tile.core.slices_in(tile.context))
-        trusted = verdict.shares[:2].sum(0, keepdims=True)
+        trusted = verdict.shares_of_picture[:2].sum(0, keepdims=True)
         self.result.write_window(0, tile.core, np.concatenate([picture / np.float32(self.gains[0]), trusted])[inside])
         residual = motion_check.compute_residual(reference, estimates.burst_light, *known)
         record = self._statistics(verdict, residual, inside) | estimates.observations
@@ -155,7 +155,7 @@ class TileMerger:
     ) -> dict[str, Any]:
         r, variance, counted = residual
         ratio = (r.square() / variance)[counted]
-        shares = [float(share[inside[1:]].mean()) for share in verdict.shares]
+        shares = [float(share[inside[1:]].mean()) for share in verdict.shares_of_picture]
         pixels = int(verdict.shares[0][inside[1:]].size)
         return {
             **dict.fromkeys(ESTIMATES, 0.0),

@@ -185,13 +185,19 @@ def saturation_mask(reference: Planes, limits: ClippingLimits) -> Map:
 
 @dataclass(frozen=True, eq=False)
 class MotionCheck:
-    """Result of the test. shares: (n, H, W), the share of each of n estimates in the picture; the rest is the
-    reference. saturation: (C, H, W), where that is clipped. estimate_numbers: numbers of the estimates that were
-    computed."""
+    """Result of the test. shares: (n, H, W), the share of each of n estimates in the mixture; the rest is the
+    reference. kept: (C, H, W) in [0, 1], how much of a channel is the reference instead of the mixture, because it is
+    clipped there. estimate_numbers: numbers of the estimates that were computed."""
 
     shares: npt.NDArray[np.float32]
-    saturation: Planes
+    kept: Planes
     estimate_numbers: tuple[int, ...]
+
+    @property
+    def shares_of_picture(self) -> npt.NDArray[np.float32]:
+        """Share of each estimate in the picture, (n, H, W), in the mean over the channels."""
+        taken: npt.NDArray[np.float32] = self.shares * (1 - self.kept.mean(0))
+        return taken
 
     def mix(self, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
         """Mix the estimates by their shares, without those not computed (their share is 0)."""
@@ -200,7 +206,7 @@ class MotionCheck:
             estimate = estimates[k]
             assert estimate is not None
             trusted += self.shares[k] * estimate
-        picture: Planes = (1 - self.saturation) * trusted + self.saturation * reference
+        picture: Planes = (1 - self.kept) * trusted + self.kept * reference
         return picture
 
 

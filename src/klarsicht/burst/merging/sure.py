@@ -18,7 +18,8 @@ of the normal distribution; and the weight of X counts where X is not clipped, a
 sum of v is multiplied by the share of such pixels. h(t) - t falls from .8 at t = 0 to .3 at t = 3: what E says matters
 little. At white the same holds, mirrored, but for two things. The sum of v leaves clipped pixels out: v there may be
 many times that of the dark pixels beside them, where at black it is v of about the same light. And light may lie beyond
-the limit, where nothing is known of it: the larger the share of clipped pixels in a window, the more of X is taken.
+the limit, where nothing is known of it: the larger the share of clipped pixels in a window, the more of X is taken, of
+each channel by its own share, since where one is at white the others have noise as elsewhere.
 
 Of colours that were interpolated from a mosaic, the sums run over what was measured: X is biased elsewhere, and would
 hold its own errors against an estimate that knows better. A sample is part of the interpolated light around it, too, so
@@ -101,11 +102,10 @@ class Risk:
         return shares
 
     @property
-    def unclipped_share(self) -> Map:
-        """Share of the surrounding pixels that are not clipped at white, (H, W) in [0, 1]."""
-        clipped = window_sums((self.reference >= self.limits.high).astype(np.float32)) / (BOX**2 * len(self.reference))
-        share: Map = np.clip(1 - clipped, 0, 1)
-        return share
+    def clipped_share(self) -> Planes:
+        """Share of the surrounding pixels of the same channel that are clipped at white, (C, H, W) in [0, 1]."""
+        clipped = (self.reference >= self.limits.high).astype(np.float32)
+        return np.clip(uniform_filter(clipped, (0, BOX, BOX), mode="nearest"), 0, 1) if clipped.any() else clipped
 
     def excess_error(self, estimate: LightEstimate, other: LightEstimate) -> Map:
         """Estimate by how much the mean square error of an estimate exceeds that of another, (H, W), in variances of
@@ -159,14 +159,15 @@ def apply_risk_shares(
     measured: Mask | None = None,
 ) -> MotionCheck:
     """Replace the shares of a check by those of least risk: where the best estimate is trusted, its share; where it is
-    in doubt, a mixture of all estimates that were computed."""
+    in doubt, a mixture of all estimates that were computed; and around clipped pixels the reference."""
     risk = Risk(reference, noise, limits, measured)
     computed = [estimate for k in reversed(verdict.estimate_numbers) if (estimate := estimates[k]) is not None]
     trusted, shares = verdict.shares[0], np.zeros_like(verdict.shares)
     shares[0] = trusted * risk.estimate_share(computed[-1])
     if trusted.min() < 1:
         shares[: len(computed)] += (1 - trusted) * risk.mixture_shares(computed)[::-1]
-    return replace(verdict, shares=shares * risk.unclipped_share)
+    kept = verdict.kept + (1 - verdict.kept) * risk.clipped_share
+    return replace(verdict, shares=shares, kept=kept)
 
 
 def truncation_mean(t: Planes) -> Planes:

@@ -43,16 +43,14 @@ FROM_EXCESS = 0.5  # variances of the noise: excess of the burst's error from wh
 @dataclass(frozen=True, eq=False)
 class UnmeasuredColours:
     """Mixture for one window of a picture. measured: (3, H, W). correction: (H, W) in [0, 1], the share b. alone:
-    (H, W) in [0, 1], the share of the filtered reference. unclipped: (H, W) in [0, 1], the share of the surrounding
-    pixels that are not clipped at white: the rest is the reference. white: (3, H, W), where the reference is clipped,
-    and a difference from it says nothing."""
+    (H, W) in [0, 1], the share of the filtered reference. white: (3, H, W), where the reference is clipped, and a
+    difference from it says nothing."""
 
     noise: InterpolatedNoise
     there: Window
     measured: Mask
     correction: Map
     alone: Map
-    unclipped: Map
     white: Mask
 
     @classmethod
@@ -76,7 +74,7 @@ class UnmeasuredColours:
         excess = np.zeros_like(correction) if alone is None else risk.excess_error(burst, alone)
         replaced: Map = np.clip((excess - FROM_EXCESS) / (1 - FROM_EXCESS), 0, 1)
         white = reference >= risk.limits.high
-        return cls(noise, there, measured_mask(cell, there.size), correction, replaced, risk.unclipped_share, white)
+        return cls(noise, there, measured_mask(cell, there.size), correction, replaced, white)
 
     def mix(self, verdict: MotionCheck, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
         """Mix estimates, in the order of fit, with the reference; linear in both."""
@@ -84,10 +82,9 @@ class UnmeasuredColours:
         assert burst is not None
         lost = reference - self.noise.interpolate_samples(burst, self.there.y0, self.there.x0)
         lost[self.white] = 0
-        kept = (1 - verdict.saturation) * self.unclipped
         best = burst + self.correction * lost
         if estimates[-1] is not None:
             best += self.alone * (estimates[-1] - best)
-        elsewhere = reference + kept * (best - reference)
+        elsewhere = reference + (1 - verdict.kept) * (best - reference)
         picture: npt.NDArray[np.float32] = np.where(self.measured, verdict.mix(estimates, reference), elsewhere)
         return picture

@@ -1,8 +1,13 @@
-"""Moments of noise that is clipped at black, and what they were before.
+"""Moments of noise that is clipped at black and at white, and what they were before.
 
-max(0, Y), where Y is normal with mean m and deviation s, has the mean s h(t) and the variance s^2 g(t), t = m / s:
+max(0, Y), where Y is normal with mean m and deviation s, has the mean s h(t) and the second moment s^2 q(t), t = m / s:
 
-    h = phi(t) + t Phi(t),   g = (1 + t^2) Phi(t) + t phi(t) - h^2.
+    h = phi(t) + t Phi(t),   q = (1 + t^2) Phi(t) + t phi(t).
+
+min(w, max(0, Y)) is max(0, Y) - max(0, Y - w), and so, with u = w / s, has the mean s (h(t) - h(t - u)) and the variance
+s^2 g, where
+
+    g = q(t) - q(t - u) - 2 u h(t - u) - (h(t) - h(t - u))^2.
 """
 
 from __future__ import annotations
@@ -18,13 +23,15 @@ Numbers = npt.NDArray[np.float64]
 
 LEAST_MEAN = -0.5  # deviations: what the mean of a block of 64 pixels without light hardly ever falls below by chance
 LEAST_VARIANCE = 1e-14
+BEYOND_WHITE = 4.0  # deviations of light above white, of which clipping leaves next to nothing
+NEAREST, FARTHEST = 3.0, 12.0  # deviations: below and above a limit, of the table of distances
 TABLE_LENGTH = 2048  # of the table of means
 
 
 class Unclipped(NamedTuple):
-    """Means before clipping at black, each (M,). mean: before clipping. variance_left: g, the share of the variance
-    that clipping left. possible: whether the mean is not too low for any light. slope: the derivative of the mean
-    by the clipped mean, 1 / Phi(t)."""
+    """Means before clipping, each (M,). mean: before clipping. variance_left: g, the share of the variance that clipping
+    left. possible: whether the mean is not too low for any light. slope: the derivative of the mean by the mean that is
+    clipped at black, 1 / Phi(t)."""
 
     mean: Numbers
     variance_left: Numbers
@@ -32,24 +39,47 @@ class Unclipped(NamedTuple):
     slope: Numbers
 
 
-def clipped_moments(t: Numbers) -> tuple[Numbers, Numbers]:
-    """Compute h and g, mean and variance of a clipped normal variable of mean t and deviation 1."""
+def clipped_moments(t: Numbers, u: Numbers | float = np.inf) -> tuple[Numbers, Numbers]:
+    """Compute mean and variance g of a normal variable of mean t and deviation 1 that is clipped at 0 and at u."""
+    h, q = _moments_above_zero(t)
+    above_h, above_q = _moments_above_zero(t - u)
+    mean = h - above_h
+    beyond = np.where(above_h > 0, u, 0.0) * above_h  # u may be infinite
+    return mean, np.maximum(q - above_q - 2 * beyond - mean**2, 0)
+
+
+def _moments_above_zero(t: Numbers) -> tuple[Numbers, Numbers]:
+    """Compute h and q, the first and second moment of max(0, Y) for a normal variable Y of mean t and deviation 1."""
+    t = np.maximum(t, -40.0)  # where both are 0 already: t may be infinite
     density, below = norm.pdf(t), norm.cdf(t)
-    h = density + t * below
-    return h, (1 + t**2) * below + t * density - h**2
+    return density + t * below, (1 + t**2) * below + t * density
 
 
-def unclip(means: Numbers, variance_at: Callable[[Numbers], Numbers]) -> Unclipped:
-    """Compute the means before clipping at 0 from those after it (M,), for noise whose variance depends on the mean."""
+def unclip(means: Numbers, variance_at: Callable[[Numbers], Numbers], white: float = np.inf) -> Unclipped:
+    """Compute the means before clipping at 0 and at white from those after it (M,), for noise whose variance depends on
+    the mean. Where all is white, the mean is the least that makes it so."""
 
     def deviation_at(m: Numbers) -> Numbers:
         s: Numbers = np.sqrt(np.maximum(variance_at(m), LEAST_VARIANCE))
         return s
 
     darkest = 2 * LEAST_MEAN * float(deviation_at(np.zeros(1))[0])
-    top = np.sqrt(max(float(means.max()), 1e-12) - darkest)  # s h(t) >= m: the largest is inside
-    m = np.linspace(0, top, TABLE_LENGTH) ** 2 + darkest
+    brightest = max(float(means.max()), 1e-12)  # s h(t) >= m: the largest is inside
+    if np.isfinite(white):
+        brightest = white + BEYOND_WHITE * float(deviation_at(np.array([white]))[0])
+    m = np.linspace(0, np.sqrt(brightest - darkest), TABLE_LENGTH) ** 2 + darkest
     s = deviation_at(m)
-    mean = np.interp(means, s * clipped_moments(m / s)[0], m)
-    t = mean / deviation_at(mean)
-    return Unclipped(mean, clipped_moments(t)[1], t > LEAST_MEAN, 1 / norm.cdf(t))
+    mean = np.interp(means, s * clipped_moments(m / s, white / s)[0], m)
+    s = deviation_at(mean)
+    t = mean / s
+    return Unclipped(mean, clipped_moments(t, white / s)[1], t > LEAST_MEAN, 1 / norm.cdf(t))
+
+
+def distance_from_limit(means: Numbers, variances: Numbers) -> Numbers:
+    """Compute how far samples were from a clipping limit, in deviations before clipping, (M,) from -NEAREST to FARTHEST,
+    from the means of their distances from it and from their variances after clipping: g(t) / h(t)^2, which falls as t
+    rises, is the variance over the square of the mean."""
+    t = np.linspace(-NEAREST, FARTHEST, TABLE_LENGTH)
+    h, g = clipped_moments(t)
+    distances: Numbers = np.interp(-variances / np.maximum(means, 1e-12) ** 2, -g / h**2, t)
+    return distances

@@ -6,15 +6,18 @@ quiet ones. One frame alone: the same with the highest and the lowest coefficien
 Texture enters the difference by the error of alignment to whole pixels; of a slope that doubles the variance of the
 sum, half a pixel adds about a hundredth.
 
-Where frames are clipped at black, the mean of a dark block is too high and its variance too low; `clipped_noise` says
-by how much for a line, and the fit is repeated with what the means and variances were before.
+Where frames are clipped at black or at white, the mean of a block near it is off and its variance too low;
+`clipped_noise` says by how much for a line, and the fit is repeated with what the means and variances were before.
+Light ends at black but not at white: a block there may be white in part, and its few darker samples look like noise of
+next to no variance. So the distance from white is computed from each block's own mean and variance, whatever the line
+says, and blocks that are nearer than CLIP_DISTANCE are left out.
 
 Axes: N frames, C channels, H W pixels, Y X blocks of a frame, M blocks in a list (the points of the noise curve).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -35,10 +38,13 @@ Numbers = npt.NDArray[np.float64]
 
 BLOCK_SIDE = 8  # pixels
 FLATTEST_SHARE = 0.3  # of the blocks of a brightness bin
-MAX_LEAKAGE = 1.0  # share of texture that enters a variance
+MAX_LEAKAGE = 0.5  # share of the noise that may be taken for the leaked texture of one
 BRIGHTNESS_BINS, MIN_BLOCKS = 24, 6  # bins of brightness; least number of blocks in each
-FIT_ROUNDS = 16  # of the fit, whose weights depend on its result
-CLIP_DISTANCE = 3.5  # least distance of a usable block from the clipping levels, in deviations
+FIT_ROUNDS = 16  # of the fit, in which the line before says what is noise
+LEAST_BLOCKS = 3 * MIN_BLOCKS  # of a fit
+LEAST_CANDIDATES = 4 * LEAST_BLOCKS  # of which the flattest are enough for a fit
+CLIP_DISTANCE = 1.0  # least distance of a usable block from white, in deviations of its samples
+LEAST_LEFT = 0.1  # share of the variance that clipping leaves in a usable block; at black it leaves .17
 CLIPPED_SHARE = 1e-4  # share of values at an extreme above which it is a clipping level
 ALIGNED_TILE = 64  # pixels: side of a tile of the alignment
 
@@ -112,17 +118,14 @@ class NoiseEstimate:
 def estimate(windows: Iterable[Frames], spectrum: NoiseSpectrum = WHITE_NOISE) -> NoiseEstimate:
     """Estimate the noise of samples from windows (N, C, H, W) of the burst, linear, not aligned, whose noise has that
     spectrum. Raises InputError where no block is usable."""
-    windows = list(windows)
+    windows, clip = clip_alike(list(windows))
     single = Blocks.concatenate(single_frame_blocks(w[:1], spectrum) for w in windows)
-    alone = fit_noise(single, clipping_levels(windows))
+    alone = fit_noise(select_unclipped(single, clip), clip)
     if len(windows[0]) == 1:
         return alone
-    pairs = [part for w in windows for part in frame_pair_blocks(w, alone.noise, spectrum)]
-    return (
-        fit_noise(Blocks.concatenate(pairs), clipping_levels(windows))
-        if sum(len(p.mean) for p in pairs) >= BRIGHTNESS_BINS * MIN_BLOCKS
-        else alone
-    )
+    pairs = Blocks.concatenate(part for w in windows for part in frame_pair_blocks(w, alone.noise, spectrum))
+    usable = select_unclipped(pairs, clip)
+    return fit_noise(usable, clip) if len(usable.mean) >= BRIGHTNESS_BINS * MIN_BLOCKS else alone
 
 
 # Blocks
@@ -203,12 +206,30 @@ def cut_blocks(frames: Frames) -> Numbers:
     return whole.reshape(N, C, Y, BLOCK_SIDE, X, BLOCK_SIDE).swapaxes(3, 4)
 
 
+def clip_alike(windows: list[Frames]) -> tuple[list[Frames], tuple[float, float]]:
+    """Clip windows (N, C, H, W) where any of their N frames is clipped: frames that were scaled have limits of their
+    own. Returns these limits, too, below and above; infinite where there are none."""
+    limits = [clipping_levels([w[i] for w in windows]) for i in range(len(windows[0]))]
+    low, high = max(low for low, _ in limits), min(high for _, high in limits)
+    return [np.clip(w, low, high) for w in windows], (low, high)
+
+
 def clipping_levels(windows: list[Frames]) -> tuple[float, float]:
     """Return the values at which the frames are clipped, below and above; infinite where they are not."""
     values = np.concatenate([w.ravel()[:: max(1, w.size // 200_000)] for w in windows])
     low, high = float(values.min()), float(values.max())
     piled = [float(np.mean(np.abs(values - end) < 1e-6)) > CLIPPED_SHARE for end in (low, high)]
     return (low if piled[0] else -np.inf), (high if piled[1] else np.inf)
+
+
+def select_unclipped(blocks: Blocks, clip: tuple[float, float]) -> Blocks:
+    """Select the blocks that are not black all over, and are CLIP_DISTANCE from white; where these are too few for a
+    fit, those farthest from it."""
+    seen = blocks.select((blocks.mean > clip[0]) & (blocks.mean < clip[1]))
+    variance_of_samples = seen.texture + (1 - seen.share) * seen.variance
+    distances = clipped_noise.distance_from_limit(clip[1] - seen.mean, variance_of_samples)
+    enough = np.sort(distances)[-LEAST_CANDIDATES:]
+    return seen.select(distances >= np.min(enough, initial=CLIP_DISTANCE))
 
 
 # The line
@@ -219,67 +240,75 @@ def fit_noise(blocks: Blocks, clip: tuple[float, float]) -> NoiseEstimate:
 
     Raises InputError where too few blocks are left.
     """
-    near = select_flattest(blocks)
-    if np.isfinite(clip[0]):
-        near = near.select(near.mean > clip[0])
-    if len(near.mean) < MIN_BLOCKS * 3:
+    used = select_flattest(blocks)
+    if len(used.mean) < LEAST_BLOCKS:
         remedy = "Give the noise by --noise READ,SHOT, or calibrate the camera."
         raise InputError("the noise cannot be estimated from these frames", rule="too few flat blocks", remedy=remedy)
-    blocks_kept, line = near, NoiseLine(float(near.variance.mean()), 1e-9, 0.0, near.variance)
+    line = NoiseLine.fit(used, NoiseLine(float(used.variance.mean()), 0.0, 0.0, {}))
     for _ in range(FIT_ROUNDS):
-        line = NoiseLine.fit(blocks_kept, line.expected)
-        whole, possible = unclip_blocks(near, line, clip[0])
-        far = CLIP_DISTANCE * np.sqrt(line.variance_at(whole.mean))
-        clear = possible & (whole.mean + far < clip[1])
-        if np.count_nonzero(clear) >= MIN_BLOCKS * 3 and (np.isfinite(clip[0]) or clear.sum() != len(blocks_kept.mean)):
-            blocks_kept = whole.select(clear)
-            line = NoiseLine.fit(blocks_kept, line.variance_at(blocks_kept.mean))
+        flattest = select_flattest(unclip_blocks(blocks, line, clip))
+        used = flattest if len(flattest.mean) >= LEAST_BLOCKS else used
+        line = NoiseLine.fit(used, line)
     known = 2 * line.error < line.O
     return NoiseEstimate(
-        NoiseLevel(float(np.sqrt(line.O)), line.S),
-        known,
-        len(blocks_kept.mean),
-        np.stack([blocks_kept.mean, blocks_kept.variance], 1),
+        NoiseLevel(float(np.sqrt(line.O)), line.S), known, len(used.mean), np.stack([used.mean, used.variance], 1)
     )
 
 
-def unclip_blocks(blocks: Blocks, line: NoiseLine, low: float) -> tuple[Blocks, npt.NDArray[np.bool_]]:
-    """Compute what the blocks' means and variances were before they were clipped at black, for noise of that line, and
-    which blocks are possible: light is not below black, and their means are not too low for it."""
-    if np.isneginf(low):
-        return blocks, np.ones(len(blocks.mean), bool)
-    unclipped = clipped_noise.unclip(blocks.mean - low, lambda m: line.variance_at(m + low))
-    f = 1 / unclipped.variance_left
-    whole = replace(blocks, mean=unclipped.mean + low, variance=blocks.variance * f, texture=blocks.texture * f)
-    return whole, unclipped.possible
+def unclip_blocks(blocks: Blocks, line: NoiseLine, clip: tuple[float, float]) -> Blocks:
+    """Compute what the blocks' means and variances were before they were clipped, for noise of that line; blocks whose
+    means are too low for any light are left out."""
+    low, high = clip
+    if np.isfinite(low):
+        unclipped = clipped_noise.unclip(blocks.mean - low, lambda m: line.variance_at(m + low), high - low)
+        mean, possible = unclipped.mean + low, unclipped.possible
+    elif np.isfinite(high):  # white is the black of the negative, but light may lie beyond it
+        unclipped = clipped_noise.unclip(high - blocks.mean, lambda m: line.variance_at(high - m))
+        mean, possible = high - unclipped.mean, np.ones(len(blocks.mean), bool)
+    else:
+        return blocks
+    f = 1 / np.maximum(unclipped.variance_left, LEAST_LEFT)
+    return replace(blocks, mean=mean, variance=blocks.variance * f, texture=blocks.texture * f).select(possible)
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseLine:
-    """The fitted line v = O + S m; error: the standard error of O; expected: (M,), fitted variances of the blocks,
-    leakage included."""
+    """The fitted line v = O + S m; error: the standard error of O; leakage: k by source, 0 where none is said."""
 
     O: float  # noqa: E741 - the symbols of the DNG specification
     S: float
     error: float
-    expected: Numbers
+    leakage: Mapping[float, float]
 
     def variance_at(self, m: Numbers) -> Numbers:
         """Compute the variance at mean m."""
         return np.maximum(self.O + self.S * np.maximum(m, 0), 1e-14)
 
+    def texture_of(self, blocks: Blocks) -> Numbers:
+        """Compute the texture (M,) of blocks without the noise in it."""
+        return blocks.texture - blocks.share * self.variance_at(blocks.mean)
+
+    def expected_variance(self, blocks: Blocks) -> Numbers:
+        """Compute the variance (M,) of blocks, leaked texture included."""
+        k = np.array([self.leakage.get(i, 0.0) for i in blocks.source])
+        return self.variance_at(blocks.mean) + k * self.texture_of(blocks)
+
     @classmethod
-    def fit(cls, blocks: Blocks, expected: Numbers) -> NoiseLine:
-        """Fit the line by non-negative least squares, weighted by the variance of a variance, 2 v^2 / dof, with v from
-        the variances expected before."""
-        weight = np.sqrt(blocks.dof / 2) / np.maximum(expected, 1e-14)
-        leaks = [(blocks.source == i) * blocks.texture for i in np.unique(blocks.source)]
-        A = np.stack([np.ones_like(weight), np.maximum(blocks.mean, 0), *leaks], 1)
-        x, _ = nnls(A * weight[:, None], blocks.variance * weight)
-        k = np.minimum(x[2:], MAX_LEAKAGE)
-        less = 1 - blocks.share * float(np.mean(k))
-        error = float(np.sqrt(np.linalg.pinv((A * weight[:, None]).T @ (A * weight[:, None]))[0, 0]))
-        return cls(float(x[0] / less), float(x[1] / less), error, A @ x)
+    def fit(cls, blocks: Blocks, before: NoiseLine) -> NoiseLine:
+        """Fit the line by non-negative least squares, weighted by the variance of a variance, 2 v^2 / dof. The line
+        before says what v is, and what of the texture is noise. Of a leakage beyond its bound the bound is taken, and
+        the line fitted again."""
+        weight = np.sqrt(blocks.dof / 2) / before.expected_variance(blocks)
+        sources, most = np.unique(blocks.source), MAX_LEAKAGE / blocks.share
+        leaks = (blocks.source[:, None] == sources) * before.texture_of(blocks)[:, None]
+        noise = np.stack([np.ones_like(weight), np.maximum(blocks.mean, 0)], 1)
+        A = np.hstack([noise, leaks]) * weight[:, None]
+        x, _ = nnls(A, blocks.variance * weight)
+        k = np.minimum(x[2:], most)
+        if (x[2:] > most).any():
+            x, _ = nnls(noise * weight[:, None], (blocks.variance - leaks @ k) * weight)
+        error = float(np.sqrt(np.linalg.pinv(A.T @ A)[0, 0]))
+        return cls(float(x[0]), float(x[1]), error, dict(zip(sources.tolist(), k.tolist(), strict=True)))
 
 
 def select_flattest(blocks: Blocks) -> Blocks:
