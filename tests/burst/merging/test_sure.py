@@ -166,12 +166,43 @@ def test_an_estimate_in_doubt_still_gives_what_it_is_good_for():
     assert shares[0].mean() == pytest.approx(1 / 5, rel=0.05)
 
 
+WHITE = ClippingLimits(high=1 - 1e-6)
+
+
+def merged(X, estimate, levels, limits):
+    """The picture of an estimate, after all tests and weights."""
+    verdict = motion_check.check_estimates(X, [lambda doubt: estimate.light], levels, limits)
+    verdict = sure.apply_risk_shares(verdict, X, [estimate], levels, limits)
+    return verdict, verdict.mix([estimate.light], X)
+
+
 def test_where_all_is_white_the_reference_stays():
     X = np.ones((1, *SIZE), np.float32)
-    estimate = LightEstimate(X - np.float32(0.02), own(0.125))
-    verdict = motion_check.check_estimates(X, [lambda doubt: estimate.light], [LEVEL], ClippingLimits(high=1 - 1e-6))
-    shares = sure.apply_risk_shares(verdict, X, [estimate], [LEVEL], ClippingLimits(high=1 - 1e-6)).shares
-    assert shares.max() == 0
+    verdict, picture = merged(X, LightEstimate(X - np.float32(0.02), own(0.125)), [LEVEL], WHITE)
+    np.testing.assert_array_equal(picture, X)
+    assert verdict.shares_of_picture.max() == 0
+
+
+def test_where_one_channel_is_white_the_others_lose_all_their_noise():
+    """Red is far above white and stays as it is; green and blue are those of the estimate, which is the truth; of the
+    picture, in the mean over its channels, the estimate makes two thirds."""
+    x = np.broadcast_to(np.float32([2, 0.5, 0.2])[:, None, None], (3, *SIZE))
+    X = np.minimum(LEVEL.sample(x, np.random.default_rng(11)), 1)
+    verdict, picture = merged(X, LightEstimate(np.minimum(x, 1), own(0.0)), [LEVEL] * 3, WHITE)
+    np.testing.assert_array_equal(picture[0], 1)
+    left = np.square(picture - x)[1:].mean() / np.square(X - x)[1:].mean()
+    assert left < 0.01
+    assert verdict.shares_of_picture[0].mean() == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_around_white_pixels_as_much_of_the_channel_is_kept_as_they_are():
+    """Counted one by one in the window of 9 x 9 around a pixel."""
+    X = np.full((2, *SIZE), 0.5, np.float32)
+    X[0, 100:140, 100:103], X[1, 120, 104] = 1, 1
+    share = Risk(X, [LEVEL] * 2, WHITE).clipped_share
+    for y, x in ((120, 101), (120, 105), (103, 98), (96, 106)):
+        window = X[:, y - 4 : y + 5, x - 4 : x + 5]
+        np.testing.assert_allclose(share[:, y, x], [np.mean(channel == 1) for channel in window], atol=1e-5)
 
 
 def interpolated_burst(cell, texture=0.0):

@@ -1,19 +1,24 @@
-"""Noise clipped at black: moments by numerical integration, and means that are found again."""
+"""Noise clipped at black and at white: moments by numerical integration, and means that are found again."""
 
 import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from klarsicht.burst.noise.clipped_noise import clipped_moments, unclip
+from klarsicht.burst.noise.clipped_noise import clipped_moments, distance_from_limit, unclip
 
 
-@pytest.mark.parametrize("t", [0.0, 0.3, 1.0, 2.5, 6.0])
-def test_moments_are_those_of_the_clipped_density(t):
-    first, second = (quad(lambda y, k=k: y**k * norm.pdf(y - t), 0, t + 12)[0] for k in (1, 2))
-    h, g = clipped_moments(np.array([t]))
-    assert h[0] == pytest.approx(first, rel=1e-7)
-    assert g[0] == pytest.approx(second - first**2, rel=1e-6)
+@pytest.mark.parametrize("u", [np.inf, 0.5, 3.0])
+@pytest.mark.parametrize("t", [-1.0, 0.0, 0.3, 2.5, 6.0])
+def test_moments_are_those_of_the_clipped_density(t, u):
+    ends = np.clip([t - 12, t + 12], 0, u)
+    first, second = (quad(lambda y, k=k: y**k * norm.pdf(y - t), *ends)[0] for k in (1, 2))
+    above = norm.sf(u - t)
+    if above:
+        first, second = first + u * above, second + u**2 * above
+    mean, g = clipped_moments(np.array([t]), u)
+    assert mean[0] == pytest.approx(first, rel=1e-6)
+    assert g[0] == pytest.approx(second - first**2, rel=1e-6, abs=1e-9)
 
 
 def test_means_and_variances_are_found_again():
@@ -41,3 +46,27 @@ def test_the_slope_is_the_derivative():
 def test_without_noise_nothing_changes():
     light = np.linspace(0, 1, 50)
     np.testing.assert_allclose(unclip(light, np.zeros_like).mean, light, atol=1e-5)
+
+
+def test_what_was_cut_off_at_white_is_found_again():
+    """From simulated pixels, of noise so strong that the darkest are cut off at both ends."""
+    rng, light = np.random.default_rng(1), np.array([0.05, 0.3, 0.7, 0.95, 1.1])
+
+    def variance(m):
+        return 0.2**2 + 0.05 * m
+
+    pixels = np.clip(light + np.sqrt(variance(light)) * rng.standard_normal((400_000, 5)), 0, 1)
+    found = unclip(pixels.mean(0), variance, white=1.0)
+    np.testing.assert_allclose(found.mean, light, atol=2e-3)
+    np.testing.assert_allclose(pixels.var(0) / found.variance_left, variance(light), rtol=0.02)
+
+
+@pytest.mark.parametrize("s", [0.01, 0.3])
+def test_the_distance_from_a_limit_is_that_of_the_light(s):
+    """Without being told of the noise; far away it is mean over deviation, and samples of two kinds are near."""
+    rng, t = np.random.default_rng(2), np.array([-1.0, 0.0, 1.0, 2.0, 5.0, 20.0])
+    beyond = np.maximum(s * (t + rng.standard_normal((100_000, 6))), 0)
+    found = distance_from_limit(beyond.mean(0), beyond.var(0))
+    np.testing.assert_allclose(found, np.minimum(t, 12), atol=0.05)
+    few = np.where(rng.random(100_000) < 0.1, s, 0)
+    assert distance_from_limit(few.mean(keepdims=True), few.var(keepdims=True))[0] < -0.5

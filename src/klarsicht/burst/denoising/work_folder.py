@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from klarsicht.ground.errors import InputError, ModelError, UsageError
-from klarsicht.ground.machine.disk import hold_lock, require_writable, translate_write_errors, write_atomically
+from klarsicht.ground.machine.disk import (
+    hold_lock,
+    require_writable,
+    translate_faults,
+    translate_write_errors,
+    write_atomically,
+)
 from klarsicht.ground.machine.operating_system import REMOVES_OPEN_FILES
 
 ABOUT, LOCK = "work.json", "lock"
@@ -54,8 +60,10 @@ def _remove(path: Path) -> None:
 
 
 def fingerprint(path: Path) -> list[Any]:
-    """Identify a file by its path, size and modification time, without reading it."""
-    stat = path.stat()
+    """Identify a file by its path, size and modification time, without reading it. Raises InputError where it is out
+    of reach."""
+    with translate_faults(path):
+        stat = path.stat()
     return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
 
 

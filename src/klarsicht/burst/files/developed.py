@@ -14,6 +14,7 @@ from PIL import Image
 from klarsicht.burst.data.photograph import AS_WRITTEN, ORIENTATION, Codes, Header, Photograph, ReadSettings, from_codes
 from klarsicht.burst.files import heif
 from klarsicht.ground.errors import InputError, KlarsichtError
+from klarsicht.ground.machine.disk import is_fault_of_place
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import tiff_tags
@@ -51,8 +52,8 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     except (KlarsichtError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything on damaged data
-        if is_out_of_memory(error):
-            raise
+        if is_out_of_memory(error) or is_fault_of_place(error):
+            raise  # of the machine, not of the file
         remedy = "Save it again, or leave it out."
         got = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, ReadSettings
 from klarsicht.burst.files import developed, raw
 from klarsicht.ground.errors import InputError
-from klarsicht.ground.machine.disk import require_regular_file
+from klarsicht.ground.machine.disk import read_to_end, require_regular_file, translate_faults
 
 FRAME_ENDINGS = (*raw.RAW_ENDINGS, *developed.PICTURE_ENDINGS)
 NAMES_SHOWN = 3  # file names in a message
@@ -19,9 +19,13 @@ def list_frames(paths: Iterable[Path]) -> tuple[Path, ...]:
 
     Raises InputError where there are none, one is given twice, or one is no regular file.
     """
-    files = [file for path in paths for file in _files(path)]
+    files = []
+    for path in paths:
+        with translate_faults(path):
+            files += _files(path)
     for file in files:
-        require_regular_file(file)
+        with translate_faults(file):
+            require_regular_file(file)
     if not files:
         remedy = "Give files, or a folder that holds DNG, camera raw, TIFF, PNG, JPEG or HEIC files."
         raise InputError("no frames", got="0", rule="a burst has at least one", remedy=remedy)
@@ -48,8 +52,12 @@ def _last_parts(parts: tuple[str, ...], length: int) -> tuple[str, ...]:
 
 
 def select_folders(paths: Iterable[Path]) -> list[Path]:
-    """Return the paths that are folders."""
-    return [path for path in paths if path.is_dir()]
+    """Return the paths that are folders. Raises InputError for one that is out of reach."""
+    folders = []
+    for path in paths:
+        with translate_faults(path):
+            folders += [path] if path.is_dir() else []
+    return folders
 
 
 def _files(path: Path) -> list[Path]:
@@ -72,14 +80,18 @@ def _is_hidden(file: Path) -> bool:
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     """Read one photograph.
 
-    Raises InputError for a file that is damaged or is no photograph; MissingExtra.
+    Raises InputError for a file that is damaged, is no photograph, or is out of reach; MissingExtra.
     """
-    require_regular_file(path)
-    if not path.stat().st_size:
-        raise InputError(f"{path.name} is empty", remedy="Copy it again, or leave it out.")
-    if path.suffix.lower() in raw.RAW_ENDINGS:
-        return raw.read(path, settings)
-    return developed.read(path, settings)
+    with translate_faults(path):
+        require_regular_file(path)
+        if not path.stat().st_size:
+            raise InputError(f"{path.name} is empty", remedy="Copy it again, or leave it out.")
+        reader = raw.read if path.suffix.lower() in raw.RAW_ENDINGS else developed.read
+        try:
+            return reader(path, settings)
+        except InputError:
+            read_to_end(path)
+            raise
 
 
 def check_alike(first: Header, other: Header) -> None:

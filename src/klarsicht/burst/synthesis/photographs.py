@@ -11,6 +11,7 @@ from PIL import Image
 from klarsicht.burst.synthesis.benchmark_sets import KODAK
 from klarsicht.burst.synthesis.scenes import Geometry, Photograph
 from klarsicht.ground.errors import CorpusError, ImageError, MissingExtra
+from klarsicht.ground.machine.disk import translate_faults
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.pictures.images import decode, extensions
 
@@ -41,14 +42,19 @@ def packaged_photographs() -> PhotographSet:
 
 
 def read_folder(path: Path, geometry: Geometry = KODAK) -> PhotographSet:
-    """Read every image file in a folder, sorted by name, at 8 bits. Raises CorpusError, and ImageError that names the
-    file."""
+    """Read every image file in a folder, sorted by name, at 8 bits. Raises CorpusError, ImageError that names the file,
+    and InputError for one that is out of reach."""
     if not path.is_dir():
         raise CorpusError("no such folder", got=str(path), rule="photographs are read from a folder")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in extensions())
+    with translate_faults(path):
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in extensions())
     if not files:
         raise CorpusError(f"no photographs in {path}", remedy="Give a folder that holds PNG, JPEG or TIFF files.")
-    return PhotographSet(tuple(file.name for file in files), tuple(_read(file, geometry) for file in files), geometry)
+    photographs = []
+    for file in files:
+        with translate_faults(file):
+            photographs.append(_read(file, geometry))
+    return PhotographSet(tuple(file.name for file in files), tuple(photographs), geometry)
 
 
 def _read(file: Path, geometry: Geometry) -> Photograph:

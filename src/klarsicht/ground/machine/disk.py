@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,11 +20,32 @@ from klarsicht.ground.errors import DiskFull, InputError, KlarsichtError, RunLoc
 from klarsicht.ground.machine.operating_system import lock, process_exists, sync
 
 NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OF_THE_CALL = (errno.EINVAL, errno.EISDIR, errno.ENAMETOOLONG, errno.ESPIPE, errno.EOVERFLOW, errno.EFBIG, errno.EDOM,
+               errno.ERANGE, errno.EILSEQ, errno.ENOMEM)  # fmt: skip
+"""Error numbers of what a decoder asks of damaged content, such as a place before the beginning of a file; and that of
+short memory, see `memory.is_out_of_memory`."""
+HDF5_NUMBER = re.compile(r"\berrno = (\d+)")  # in the text of the errors of HDF5, which have no number
+READ_AT_ONCE = 1 << 20  # bytes
 UNFINISHED = ".unfinished"  # marks a folder that is being filled
 LEFTOVERS = (".*.tmp", "*.partial")  # temporary files of killed processes: klarsicht's and zarr's
 JOIN_SECONDS = 60.0  # that a lock is waited for which others share: one alone holds it while it tidies up
 LOCK_LOOK = 0.1  # seconds between two tries of a lock
 TEMPORARY = "klarsicht-"  # beginning of the names of temporary folders, followed by the process's number
+
+
+def is_fault_of_place(error: BaseException) -> bool:
+    """Tell whether an error is the answer of a disk, of a network or of the system, which says nothing of the content
+    of a file. Decoders raise OSError, too, for damaged content: these have no error number, or one of OF_THE_CALL."""
+    if not isinstance(error, OSError):
+        return False
+    in_text = HDF5_NUMBER.search(str(error))
+    number = int(in_text[1]) if error.errno is None and in_text else error.errno
+    return isinstance(error, ConnectionError | TimeoutError) or (number is not None and number not in OF_THE_CALL)
+
+
+def describe_system_error(error: BaseException) -> str:
+    """Describe an error of the system or of a library in its own words, in one line."""
+    return str(getattr(error, "strerror", "") or f"{type(error).__name__}: {error}".split("\n")[0])
 
 
 @contextmanager
@@ -79,6 +101,32 @@ def require_regular_file(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise InputError(f"no regular file: {path.name}", got=f"a folder, a pipe or a device at {path}",
                          remedy="Name a file, or leave it out.")  # fmt: skip
+
+
+@contextmanager
+def translate_faults(path: Path) -> Iterator[None]:
+    """Convert the answer of a disk, of a network or of the system for an input file to an error that names it.
+
+    Raises:
+        InputError: the file is out of reach, which says nothing of its content.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_fault_of_place(error):
+            raise
+        raise InputError(
+            f"{path.name} is out of reach", got=f"{describe_system_error(error)}, at {path}",
+            remedy="Look after the disk or the network, and run the same command again.",
+        ) from error  # fmt: skip
+
+
+def read_to_end(path: Path) -> None:
+    """Read a file that could not be decoded to its end, for the system's errors: libraries in C tell damaged content
+    and a disk that does not answer by the same error."""
+    with path.open("rb") as file:
+        while file.read(READ_AT_ONCE):
+            pass
 
 
 @contextmanager
