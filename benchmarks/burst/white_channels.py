@@ -3,10 +3,10 @@
     python benchmarks/burst/white_channels.py FOLDER [--count 24] [--gain 1 --gain 4] [--light 3] [--seed 31]
 
 Eight RGB frames of 160 x 160 pixels of each photograph, shaken, with so many times its light, cut off at black and
-white, as linear TIFF files of 16 bits through the command, the noise told. Photographs of which less than a hundredth is
-white in some channel and not in all are left out. PSNR in dB as displayed, of the reference and of each form; what a form
-gains over the first, with a 95 % interval over photographs (Student's t) and the least; and of the blocks of 32 x 32
-pixels how many are more than 1.02 times as wrong as the reference, and the worst.
+white, as linear TIFF files of 16 bits through the command, the noise told. Photographs of which less than a hundredth
+is white in some channel and not in all are left out. PSNR in dB as displayed, of the reference and of each form; what
+a form gains over the first, with a 95 % interval over photographs (Student's t) and the least; and of the blocks of
+32 x 32 pixels of each channel how many are more than 1.02 times as wrong as the reference, and the worst.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def denoise(frames: Light, level: NoiseLevel) -> Light:
 
 
 def block_errors(picture: Light, truth: Light) -> Light:
-    """Compute the mean square errors of blocks, (Y, X)."""
-    square = np.square(picture - truth).mean(0)
-    Y, X = (side // BLOCK for side in square.shape)
-    means: Light = square[: Y * BLOCK, : X * BLOCK].reshape(Y, BLOCK, X, BLOCK).mean((1, 3))
+    """Compute the mean square errors of blocks, (3, Y, X)."""
+    square = np.square(picture - truth)
+    Y, X = (side // BLOCK for side in square.shape[1:])
+    means: Light = square[:, : Y * BLOCK, : X * BLOCK].reshape(3, Y, BLOCK, X, BLOCK).mean((2, 4))
     return means
 
 
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=31)
     asked = parser.parse_args()
     photographs = read_folder(asked.photographs, GEOMETRY).photographs[: asked.count]
-    print("| gain | photographs | reference | share of clipped pixels | result | gained (least) | blocks worse (worst) |")
+    print("| gain | photographs | reference | clipped share of | result | gained (least) | blocks worse (worst) |")
     print("|---" * 7 + "|")
     for gain in asked.gain or (1, 4):
         for line in rows(photographs, gain, asked.light, asked.seed):

@@ -1,5 +1,5 @@
-"""Frames whose disk or network does not answer in mid-run: one line, an exit code, nothing written, and the same command
-given again ends as an undisturbed one. The system's errors are injected from the n-th call on, for every n."""
+"""Frames whose disk or network does not answer in mid-run: one line, an exit code, nothing written, and the same
+command given again ends as an undisturbed one. The system's errors are injected from the n-th call on."""
 
 import builtins
 import errno
@@ -66,9 +66,9 @@ def unanswered(victim, number=errno.EIO, first=RAISES):
 
 
 def words(command, burst, out):
-    told = ["burst", command, str(burst), "--threads", "1"] if command != "calibrate" else ["burst", command, str(burst)]
-    told += ["--noise", "0.02,0.001"] if command in ("denoise", "explain", "check") else ["--camera", "a", "--iso", "1"]
-    return told + ([] if command == "check" else ["-o", str(out)])
+    camera, noise = ["--camera", "a", "--iso", "1"], ["--noise", "0.02,0.001", "--threads", "1"]
+    to = [] if command == "check" else ["-o", str(out)]
+    return ["burst", command, str(burst), *(camera if command == "calibrate" else noise), *to]
 
 
 def held(folder):

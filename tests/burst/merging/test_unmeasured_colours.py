@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from klarsicht.burst.data.cokriging import MOSAICS, measured_mask
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
-from klarsicht.burst.merging.motion_check import NO_LIMITS, ClippingLimits, MotionCheck
+from klarsicht.burst.merging.motion_check import NO_LIMITS, MotionCheck
 from klarsicht.burst.merging.sure import LightEstimate, Risk
 from klarsicht.burst.merging.unmeasured_colours import UnmeasuredColours
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel

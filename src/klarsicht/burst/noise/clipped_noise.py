@@ -4,8 +4,8 @@ max(0, Y), where Y is normal with mean m and deviation s, has the mean s h(t) an
 
     h = phi(t) + t Phi(t),   q = (1 + t^2) Phi(t) + t phi(t).
 
-min(w, max(0, Y)) is max(0, Y) - max(0, Y - w), and so, with u = w / s, has the mean s (h(t) - h(t - u)) and the variance
-s^2 g, where
+min(w, max(0, Y)) is max(0, Y) - max(0, Y - w), and so, with u = w / s, has the mean s (h(t) - h(t - u)) and the
+variance s^2 g, where
 
     g = q(t) - q(t - u) - 2 u h(t - u) - (h(t) - h(t - u))^2.
 """
@@ -29,9 +29,9 @@ TABLE_LENGTH = 2048  # of the table of means
 
 
 class Unclipped(NamedTuple):
-    """Means before clipping, each (M,). mean: before clipping. variance_left: g, the share of the variance that clipping
-    left. possible: whether the mean is not too low for any light. slope: the derivative of the mean by the mean that is
-    clipped at black, 1 / Phi(t)."""
+    """Means before clipping, each (M,). mean: before clipping. variance_left: g, the share of the variance that
+    clipping left. possible: whether the mean is not too low for any light. slope: the derivative of the mean by the
+    mean that is clipped at black, 1 / Phi(t)."""
 
     mean: Numbers
     variance_left: Numbers
@@ -76,9 +76,9 @@ def unclip(means: Numbers, variance_at: Callable[[Numbers], Numbers], white: flo
 
 
 def distance_from_limit(means: Numbers, variances: Numbers) -> Numbers:
-    """Compute how far samples were from a clipping limit, in deviations before clipping, (M,) from -NEAREST to FARTHEST,
-    from the means of their distances from it and from their variances after clipping: g(t) / h(t)^2, which falls as t
-    rises, is the variance over the square of the mean."""
+    """Compute how far samples were from a clipping limit, in deviations before clipping, (M,) from -NEAREST to
+    FARTHEST, from the means of their distances from it and from their variances after clipping: g(t) / h(t)^2, which
+    falls as t rises, is the variance over the square of the mean."""
     t = np.linspace(-NEAREST, FARTHEST, TABLE_LENGTH)
     h, g = clipped_moments(t)
     distances: Numbers = np.interp(-variances / np.maximum(means, 1e-12) ** 2, -g / h**2, t)
