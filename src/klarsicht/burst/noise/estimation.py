@@ -225,11 +225,11 @@ def clipping_levels(windows: list[Frames]) -> tuple[float, float]:
 def select_unclipped(blocks: Blocks, clip: tuple[float, float]) -> Blocks:
     """Select the blocks that are not black all over, and are CLIP_DISTANCE from white; where these are too few for a
     fit, those farthest from it."""
-    seen = blocks.select((blocks.mean > clip[0]) & (blocks.mean < clip[1]))
-    variance_of_samples = seen.texture + (1 - seen.share) * seen.variance
-    distances = clipped_noise.distance_from_limit(clip[1] - seen.mean, variance_of_samples)
+    open_blocks = blocks.select((blocks.mean > clip[0]) & (blocks.mean < clip[1]))
+    variance_of_samples = open_blocks.texture + (1 - open_blocks.share) * open_blocks.variance
+    distances = clipped_noise.distance_from_limit(clip[1] - open_blocks.mean, variance_of_samples)
     enough = np.sort(distances)[-LEAST_CANDIDATES:]
-    return seen.select(distances >= np.min(enough, initial=CLIP_DISTANCE))
+    return open_blocks.select(distances >= np.min(enough, initial=CLIP_DISTANCE))
 
 
 # The line
@@ -240,18 +240,18 @@ def fit_noise(blocks: Blocks, clip: tuple[float, float]) -> NoiseEstimate:
 
     Raises InputError where too few blocks are left.
     """
-    used = select_flattest(blocks)
-    if len(used.mean) < LEAST_BLOCKS:
+    flat = select_flattest(blocks)
+    if len(flat.mean) < LEAST_BLOCKS:
         remedy = "Give the noise by --noise READ,SHOT, or calibrate the camera."
         raise InputError("the noise cannot be estimated from these frames", rule="too few flat blocks", remedy=remedy)
-    line = NoiseLine.fit(used, NoiseLine(float(used.variance.mean()), 0.0, 0.0, {}))
+    line = NoiseLine.fit(flat, NoiseLine(float(flat.variance.mean()), 0.0, 0.0, {}))
     for _ in range(FIT_ROUNDS):
-        flattest = select_flattest(unclip_blocks(blocks, line, clip))
-        used = flattest if len(flattest.mean) >= LEAST_BLOCKS else used
-        line = NoiseLine.fit(used, line)
+        again = select_flattest(unclip_blocks(blocks, line, clip))
+        flat = again if len(again.mean) >= LEAST_BLOCKS else flat
+        line = NoiseLine.fit(flat, line)
     known = 2 * line.error < line.O
     return NoiseEstimate(
-        NoiseLevel(float(np.sqrt(line.O)), line.S), known, len(used.mean), np.stack([used.mean, used.variance], 1)
+        NoiseLevel(float(np.sqrt(line.O)), line.S), known, len(flat.mean), np.stack([flat.mean, flat.variance], 1)
     )
 
 
