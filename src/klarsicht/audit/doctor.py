@@ -126,6 +126,7 @@ def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
     candidates = np.unique(np.linspace(0, len(audit.corpus) - 1, TRIED_IMAGES).astype(int)).tolist()
     inputs: dict[int, Tensor] = {}
     reasons: dict[str, int] = Counter()
+    _ = audit.corpus[candidates].hash  # notes which of these cannot be read
     for row, picture in decode_rows(audit.corpus, candidates):
         image = picture if isinstance(picture, Exception) else prepare(audit.classifier, picture)
         if isinstance(image, Tensor):

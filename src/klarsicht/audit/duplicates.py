@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.pictures import DecodedImage
+from klarsicht.audit.data.skipped_images import SkippedImages
 from klarsicht.audit.executor import partition
 from klarsicht.audit.pipeline import require_identity
 from klarsicht.audit.report import page
@@ -200,6 +201,18 @@ class ThumbnailUnits:
         written = self.store.write_rows(THUMBNAILS, unit.start, thumbnails)
         return written | self.store.write_rows(DIGESTS, unit.start, digests)
 
+    def try_again(self) -> None:
+        """Try the images that finished units could not read; a unit with one that can be read now counts as never
+        computed, and so do the copies that were found without it."""
+        units = partition(len(self.corpus), self.size)
+        done = [units[number] for number in sorted(self.store.done_units(self.step))]
+        digests = self.store.array(DIGESTS)
+        unread = [row for unit in done for row in unit.start + np.flatnonzero(~digests[unit.start : unit.stop].any(1))]
+        pictures = decode_rows(self.corpus, map(int, unread))
+        if usable := [row for row, picture in pictures if not isinstance(picture, ImageError)]:
+            self.store.discard_step(COPIES)
+            self.store.clear_markers(self.step, {row // self.size for row in usable})
+
     def as_picture(self, image: DecodedImage) -> Image.Image:
         """Return a picture as it is, and an array as one."""
         if isinstance(image, Image.Image):
@@ -231,7 +244,9 @@ class CopyUnits:
         return self.store.write_part(COPIES, unit.start // ROWS_IN_UNIT, pa.Table.from_pylist(lines, COPY_ROWS))
 
 
-def find_duplicates(run: str | Path, *, data: Any = None, workers: int = 1, shard: str | None = None) -> Duplicates:
+def find_duplicates(
+    run: str | Path, *, data: Any = None, workers: int = 1, shard: str | None = None, max_skipped: float | None = None
+) -> Duplicates:  # fmt: skip
     """Find the exact and near copies among the images of a finished run; write them as JSON, as a table and into its
     report. The same call resumes an interrupted one.
 
@@ -241,12 +256,19 @@ def find_duplicates(run: str | Path, *, data: Any = None, workers: int = 1, shar
         workers: processes; results do not depend on it.
         shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
 
+        max_skipped: share of images that may be skipped, see `AuditSettings`; by default its own.
+
+    Images that could not be read before are tried again.
+
     Raises:
         InputError: no run in the folder.
         RunMismatch: the data differ from those of the run.
+        TooManySkipped: more images than that cannot be decoded.
+        Unreachable, ProgramFailed: see `Corpus.decode`.
     """
     store = RunStore.open(run)
     settings = settings_of_run(store, data)
+    settings = settings if max_skipped is None else settings.with_values(max_skipped=max_skipped)
     corpus = select_data(settings, None if isinstance(data, str) else data)
     require_identity(store, {"corpus": corpus.hash})
     if known := store.manifest.get("array_form"):
@@ -256,9 +278,12 @@ def find_duplicates(run: str | Path, *, data: Any = None, workers: int = 1, shar
         size, n = audit.settings.unit, len(audit.corpus)
         audit.sharing.once(f"{THUMBNAILS}.arrays", lambda: create_arrays(store, n, size))
         work = ThumbnailUnits(store, audit.corpus, size)
+        audit.sharing.once(f"{THUMBNAILS}.again", lambda: work.try_again())
         run_step(audit, store, work, THUMBNAILS, partition(n, size), workers, "thumbnails")
         digests, rows = store.array(DIGESTS)[:], np.unique(audit.corpus.image_numbers, return_index=True)[1]
         readable = rows[digests[rows].any(1)]
+        unread = {int(row): "it cannot be decoded" for row in np.setdiff1d(rows, readable)}
+        SkippedImages(audit.corpus, audit.settings.max_skipped).add(unread)
         units = partition(len(readable), ROWS_IN_UNIT)
         run_step(audit, store, CopyUnits(store, readable), COPIES, units, workers, "copies")
         pairs = store.table(COPIES, COPIES).to_pylist() if units else []

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from klarsicht.audit.data.skipped_images import SkippedImages
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance import attribution
@@ -106,6 +107,7 @@ def open_run(audit: Audit, out: str | Path, wait: float = 0) -> RunStore:
     Raises:
         RunLocked: another process is creating it, and still is after that time.
         RunMismatch: it was made with other settings, data or model.
+        TooManySkipped: more files cannot be read than may be skipped; then nothing is created.
     """
     began = time.monotonic()
     while True:
@@ -124,6 +126,8 @@ def _create_run(audit: Audit, out: str | Path) -> RunStore:
         with begun.translate_parse_errors(MANIFEST):
             settings = {k: v for k, v in settings.items() if k in known or v != fields[k].default}
     identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
+    absent = {row: "it cannot be read" for row, path in enumerate(audit.corpus.paths) if path in audit.corpus.absent}
+    SkippedImages(audit.corpus, audit.settings.max_skipped).add(absent)
     device = audit.classifier.device.type
     independent = True if audit.classifier.independent else None  # runs of older versions say nothing
     return RunStore.create(

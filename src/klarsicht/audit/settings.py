@@ -17,7 +17,8 @@ OF_THE_PLACE = (
     "device",
     "readers",
     "batch_memory",
-)  # settings of one machine, on which the result does not depend
+    "max_skipped",
+)  # settings of one machine or one call, on which the result does not depend
 HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
 METHOD_NAMES = (
     "auto", "EpsilonPlusFlat", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GammaAttention", "GradientTimesInput",
@@ -88,6 +89,12 @@ WHITE_LEVEL_HELP = (
 )
 
 
+SKIPPED_HELP = (
+    "Share of images, and of those of one class, that may be skipped because they cannot be used; beyond it the "
+    "command ends with exit code 13. One image may be, unless it is 0."
+)
+
+
 def _model_name(value: Any) -> str:
     return _as_text(value, "a specification; a model in Python is given to audit.run as classifier=, beside any text")
 
@@ -136,6 +143,7 @@ class AuditSettings(PublicSettings):
     threads: Annotated[int, Field(ge=1, le=1024, description="Threads of one worker.")] = 1
     white_level: Annotated[int | None, Field(ge=1, le=65535, description=WHITE_LEVEL_HELP)] = None
     megapixels: Annotated[float, Field(gt=0, le=10_000, description="Largest image that is read, in megapixels.")] = 220
+    max_skipped: Annotated[float, Field(ge=0, le=1, description=SKIPPED_HELP)] = 0.1
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Root of all randomness.")] = 0
     device: Annotated[str, Field(description=DEVICE_HELP)] = ANY_DEVICE
     readers: Annotated[int, Field(ge=0, le=64, description=READERS_HELP)] = 1
@@ -171,7 +179,7 @@ class AuditSettings(PublicSettings):
             raise unknown_name("relevance method", self.method, METHOD_NAMES)
 
     def to_record(self) -> dict[str, Any]:
-        """Return the settings that the manifest keeps, as plain values: all but those of the place, OF_THE_PLACE."""
+        """Return the settings that the manifest keeps, as plain values: all but OF_THE_PLACE."""
         return self.model_dump(mode="json", exclude=set(OF_THE_PLACE))
 
     @property

@@ -13,7 +13,8 @@ from klarsicht import __version__
 from klarsicht.cli import audit, burst, demo
 from klarsicht.cli.short_memory import describe_shortage, end_at_failed_threads
 from klarsicht.cli.streams import guarded_streams
-from klarsicht.ground.errors import KlarsichtError
+from klarsicht.ground.errors import KlarsichtError, ProgramFailed
+from klarsicht.ground.foreign import describe_error, is_device_error
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.names import printable
 from klarsicht.ground.progress import begin_loading
@@ -83,7 +84,13 @@ def _exit_code(arguments: Sequence[str]) -> int:
         return _print_error(f"{error.format_message().rstrip('.?')}{_name_help(error)}", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except SystemExit as error:  # of a user's code where no error of ours stands for it, as in a backward pass
+        failed = ProgramFailed("foreign code ended the command", got=describe_error(error), remedy="Repair it.")
+        return _print_error(str(failed), failed.exit_code)
     except Exception as error:
+        if is_device_error(error):
+            failed = ProgramFailed("the device failed", got=describe_error(error), remedy="The same command resumes.")
+            return _print_error(str(failed), failed.exit_code)
         if not is_out_of_memory(error):
             raise
         short = describe_shortage(error)

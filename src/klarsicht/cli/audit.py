@@ -80,6 +80,7 @@ def run(
     threads: Annotated[int | None, option(AuditSettings, "threads")] = None,
     white_level: Annotated[int | None, option(AuditSettings, "white_level")] = None,
     megapixels: Annotated[float | None, option(AuditSettings, "megapixels")] = None,
+    max_skipped: Annotated[float | None, option(AuditSettings, "max_skipped")] = None,
     seed: Annotated[int | None, option(AuditSettings, "seed")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     device: Annotated[str | None, option(AuditSettings, "device")] = None,
@@ -115,6 +116,7 @@ def run(
         "threads": threads,
         "white_level": white_level,
         "megapixels": megapixels,
+        "max_skipped": max_skipped,
         "seed": seed,
         "device": device,
         "readers": readers,
@@ -265,6 +267,7 @@ def duplicates(
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     trust: Trust = False,
+    max_skipped: Annotated[float | None, option(AuditSettings, "max_skipped")] = None,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
 ) -> None:
@@ -272,7 +275,7 @@ def duplicates(
     require_run(run, data)
     from klarsicht.audit.duplicates import find_duplicates
 
-    copies = find_duplicates(run, data=data, workers=workers, shard=shard)
+    copies = find_duplicates(run, data=data, workers=workers, shard=shard, max_skipped=max_skipped)
     if as_json:
         echo_block(json.dumps(copies.to_json(), indent=2))
     else:

@@ -4,6 +4,8 @@
     ├── UsageError                    2    an argument or a setting is off
     ├── InputError                    3    a file or folder is not what it should be
     │   ├── ImageError                3    one image cannot be decoded (a corpus skips, counts and names it)
+    │   │   ├── UnreadableFile        3    the system does not give a file (of a corpus that listed it: Unreachable)
+    │   │   └── ImageRefused          3    a user's code fails on an image (a corpus skips, counts and names it)
     │   └── CorpusError               3    no usable images, or labels the model does not know
     ├── ModelError                    4    the model cannot be loaded or explained
     │   ├── InputRefused              4    the model fails on an image (a corpus skips, counts and names it)
@@ -19,6 +21,9 @@
     ├── HarmExceeded                  7    a correction harms more than its bound allows
     ├── EffectRemains                 8    a correction leaves more than half of what the artifact does
     ├── OutOfMemory                   9    memory ran short: what is complete is kept, the command resumes
+    ├── Unreachable                  11    images that were there do not answer: the command resumes
+    ├── ProgramFailed                12    model, transform or decoder fail on a test image, too: the command resumes
+    ├── TooManySkipped               13    more images cannot be used than may be
     └── OutputClosed                141    the reader of standard output ended before all was written
 
 A message has four parts: *what* is wrong, what was *got*, the *rule*, the *remedy*. Ctrl-C exits 130.
@@ -70,6 +75,14 @@ class InputError(KlarsichtError):
 
 class ImageError(InputError):
     """Image that cannot be decoded."""
+
+
+class UnreadableFile(ImageError):
+    """File of an image that the system does not give, which says nothing of its content."""
+
+
+class ImageRefused(ImageError):
+    """Image on which a user's code fails: a transform or a decoder."""
 
 
 class CorpusError(InputError):
@@ -144,6 +157,24 @@ class OutOfMemory(KlarsichtError):
     """Memory that ran short; says nothing of the image or the model at hand."""
 
     exit_code = 9
+
+
+class Unreachable(KlarsichtError):
+    """Image that was there when its corpus was opened, and that its disk or store does not give now."""
+
+    exit_code = 11
+
+
+class ProgramFailed(KlarsichtError):
+    """Code of a user, or its device, that fails on a test image or one that worked before, too."""
+
+    exit_code = 12
+
+
+class TooManySkipped(KlarsichtError):
+    """More images without a result than may be."""
+
+    exit_code = 13
 
 
 class OutputClosed(KlarsichtError):

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from klarsicht.ground.errors import KlarsichtError, OutOfMemory
+from klarsicht.ground.errors import KlarsichtError, OutOfMemory, Unreachable
+from klarsicht.ground.machine.disk import is_fault_of_place
 from klarsicht.ground.machine.memory import is_out_of_memory
 
 LONGEST: Final = 300  # characters of a foreign message that are kept
+DEVICE_FAILED: Final = ("cuda error", "hip error", "device-side assert", "cudnn_status_", "cublas_status_")
 
 
 @contextmanager
@@ -36,6 +38,32 @@ def foreign_errors(kind: type[KlarsichtError], what: str, *, of: str, remedy: st
         if is_out_of_memory(error):
             raise OutOfMemory("memory ran short", got=of, remedy="Free memory and run it again.") from error
         raise kind(what, got=f"{of}: {describe_error(error)}", remedy=remedy) from error
+
+
+@contextmanager
+def foreign_errors_on_image(kind: type[KlarsichtError], what: str, *, of: str) -> Iterator[None]:
+    """Convert exceptions of foreign code that is given an image, as `foreign_errors`.
+
+    Raises:
+        Unreachable: the system does not give what the code reads, which says nothing of the image.
+    """
+    with foreign_errors(kind, what, of=of):
+        try:
+            yield
+        except OSError as error:
+            if not is_fault_of_place(error):
+                raise
+            raise Unreachable(
+                "what is read for an image is out of reach", got=f"{of}: {describe_error(error)}",
+                remedy="Look after the disk or the network; the same command resumes.",
+            ) from error  # fmt: skip
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Tell whether an error of torch says that a device failed, after which it fails at everything."""
+    text = str(error).lower()
+    said = any(sign in text for sign in DEVICE_FAILED)
+    return type(error).__name__ == "AcceleratorError" or (isinstance(error, RuntimeError) and said)
 
 
 def describe_error(error: BaseException) -> str:

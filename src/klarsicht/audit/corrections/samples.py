@@ -12,11 +12,12 @@ from torch import Tensor
 
 from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.data.skipped_images import MOST_SKIPPED, most_skipped
 from klarsicht.audit.interventions.class_parts import ClassParts
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Ints
-from klarsicht.ground.errors import ImageError
+from klarsicht.ground.errors import ImageError, TooManySkipped
 from klarsicht.ground.progress import track
 
 Images = Sequence[Tensor]
@@ -180,6 +181,10 @@ def read_images(
 
     Returns:
         the images, their positions among the rows, and (path, reason) of the others.
+
+    Raises:
+        TooManySkipped: these are more than a share of MOST_SKIPPED, and all could be used when the run was made.
+        Unreachable, ProgramFailed: see `Corpus.decode` and `Classifier.image`.
     """
     images, kept, skipped = [], [], []
     decoded = decode_rows(corpus, [int(row) for row in rows])
@@ -191,6 +196,11 @@ def read_images(
             kept.append(i)
         except ImageError as error:
             skipped.append((corpus.paths[row], str(error)))
+    if len(skipped) > (most := most_skipped(len(rows), MOST_SKIPPED)):
+        raise TooManySkipped(
+            f"too many images cannot be used any more: {len(skipped)} of {len(rows)}", got=": ".join(skipped[0]),
+            rule=f"at most {most} may be skipped", remedy="Restore them from a copy; the same command resumes.",
+        )  # fmt: skip
     return images, np.array(kept, np.intp), tuple(skipped)
 
 

@@ -17,7 +17,8 @@ from klarsicht.audit.data import locations
 from klarsicht.audit.data.column_names import ColumnNames
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.pictures import UNREADABLE, hash_array, hash_content
-from klarsicht.ground.errors import CorpusError, ImageError, InputError, KlarsichtError
+from klarsicht.ground.errors import CorpusError, ImageError, KlarsichtError
+from klarsicht.ground.machine.disk import is_fault_of_place
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.optional import load
 
@@ -39,7 +40,7 @@ class ArrayReader:
         try:
             value = open_arrays(file)[name][int(row)]
         except Exception as error:
-            if isinstance(error, KlarsichtError) or is_out_of_memory(error):
+            if isinstance(error, KlarsichtError) or is_out_of_memory(error) or is_fault_of_place(error):
                 raise
             raise ImageError("an array cannot be read", got=f"{path}: {error}") from error
         return bytes(value) if isinstance(value, bytes | np.bytes_) else _as_bytes(np.asarray(value))
@@ -47,7 +48,7 @@ class ArrayReader:
     def fingerprint(self, path: str) -> bytes:
         try:
             value = self.read(path)
-        except InputError:
+        except ImageError:
             return UNREADABLE
         return hash_content(value) if isinstance(value, bytes) else hash_array(value)
 

@@ -9,7 +9,8 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +24,7 @@ from klarsicht.audit.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.data.label_cells import LabelCells, split_labels
 from klarsicht.audit.data.pictures import (
     FILES,
+    UNREADABLE,
     DecodedImage,
     PictureReader,
     call_decoder,
@@ -30,7 +32,17 @@ from klarsicht.audit.data.pictures import (
     image_endings,
     make_image,
 )
-from klarsicht.ground.errors import CorpusError, ImageError, InputError
+from klarsicht.ground.errors import (
+    CorpusError,
+    ImageError,
+    ImageRefused,
+    KlarsichtError,
+    ProgramFailed,
+    Unreachable,
+    UnreadableFile,
+)
+from klarsicht.ground.machine.disk import describe_system_error, is_fault_of_place
+from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.images import MAX_MEGAPIXELS
 from klarsicht.ground.texts import Texts
@@ -40,6 +52,7 @@ if TYPE_CHECKING:
 
 WRITTEN_FOLDER = "images"  # folder of new files beside a manifest, as `audit plant` and `audit clean-data` write them
 WRITTEN_MANIFESTS = ("manifest.csv", "manifest.parquet")
+WITNESSES = 8  # other images that a decoder is tried on after it failed on one
 TABLE_BLOCK = 1 << 16  # rows of the table of a corpus that are made at once
 # Columns of a corpus's table and the fields they hold.
 COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
@@ -67,6 +80,8 @@ class Corpus:
         reader: where the pictures are; `paths` are names that it reads.
         decoder: a user's function from what is stored to a picture, see `pictures.load_decoder`; or "".
         form: of the arrays that images are decoded to; None: 8-bit pictures.
+        absent: paths that could not be read when the corpus was hashed, which lists them; shared by all corpora that
+            are made of this one.
     """
 
     keys: Sequence[str]
@@ -82,6 +97,7 @@ class Corpus:
     reader: PictureReader = FILES
     decoder: str = ""
     form: ArrayForm | None = None
+    absent: set[str] = field(default_factory=set, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -91,8 +107,8 @@ class Corpus:
             paths = replace(paths, array=keys.array)
         object.__setattr__(self, "keys", keys)
         object.__setattr__(self, "paths", paths)
-        for field in REPEATED:
-            object.__setattr__(self, field, _share_equal(getattr(self, field)))
+        for name in REPEATED:
+            object.__setattr__(self, name, _share_equal(getattr(self, name)))
         if not keys.are_distinct:
             _require_distinct(keys if self.separator else tuple(zip(keys, self.labels, strict=True)))
 
@@ -120,13 +136,60 @@ class Corpus:
         """Decode the image of a row to a picture, RGB or grey, or to an array of the corpus's form.
 
         Raises:
-            InputError: it cannot be read or decoded.
+            ImageError: it cannot be decoded, or could not be read when the corpus was hashed either.
+            Unreachable: it could be read then, and its disk or store does not give it now.
+            ProgramFailed: the user's decoder fails on other images, too.
         """
         path, white = self.paths[row], (self.white_levels[row] if self.white_levels else 0) or None
-        stored = self.reader.read(path)
-        if self.decoder:
-            stored = call_decoder(self.decoder, stored, path)
-        return make_image(stored, path, white, self.megapixels, self.form)
+        try:
+            return make_image(self._decode_stored(path), path, white, self.megapixels, self.form)
+        except UnreadableFile as error:
+            if path in self.absent:
+                raise
+            raise _out_of_reach(path, error) from error
+        except Unreachable as error:
+            if path not in self.absent:
+                raise
+            raise UnreadableFile(error.what, got=error.got, remedy=error.remedy) from error
+
+    def _decode_stored(self, path: str) -> Any:
+        """Read what is stored at a path, and decode it by the user's decoder, if there is one."""
+        stored = self._read_stored(path)
+        if not self.decoder:
+            return stored
+        try:
+            return call_decoder(self.decoder, stored, path)
+        except ImageRefused as error:
+            if path not in self.absent and self._fingerprint(path) == UNREADABLE:
+                raise _out_of_reach(path, error) from error
+            self._require_decoder(path, error)
+            raise
+
+    def _read_stored(self, path: str) -> Any:
+        with _places(path):
+            return self.reader.read(path)
+
+    def _fingerprint(self, path: str) -> bytes:
+        with _places(path):
+            return self.reader.fingerprint(path)
+
+    def _require_decoder(self, path: str, error: ImageRefused) -> None:
+        """Check that the user's decoder, which failed on an image, decodes another one.
+
+        Raises:
+            ProgramFailed: it fails on all of WITNESSES others.
+        """
+        spread = np.linspace(0, len(self) - 1, WITNESSES + 1).astype(int)
+        others = {self.paths[int(row)] for row in spread} - {path} - self.absent
+        for other in sorted(others):
+            with suppress(ImageError):
+                call_decoder(self.decoder, self._read_stored(other), other)
+                return
+        if others:
+            raise ProgramFailed(
+                "--decode fails on other images, too", got=error.got,
+                rule=f"tried are {len(others)} others", remedy="Repair it; the same command resumes.",
+            ) from error  # fmt: skip
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -174,14 +237,16 @@ class Corpus:
         and its first and last 64 KiB is not detected.
 
         Raises:
-            CorpusError: a file can no longer be read.
+            Unreachable: a disk or a store does not give a file that was listed.
         """
         digest = hashlib.sha256()
-        of_file = lru_cache(maxsize=1)(self.reader.fingerprint)  # rows of one image follow each other
+        of_file = lru_cache(maxsize=1)(self._fingerprint)  # rows of one image follow each other
         for i, (key, path, label) in enumerate(zip(self.keys, self.paths, self.labels, strict=True)):
             source = self.sources[i] if self.sources else ""
             digest.update(f"{key}\0{label}\0{source}\0".encode())
-            digest.update(of_file(path))
+            digest.update(content := of_file(path))
+            if content == UNREADABLE:
+                self.absent.add(path)
             if self.white_levels:
                 digest.update(f"{self.white_levels[i]}".encode())
         return digest.hexdigest()
@@ -349,8 +414,8 @@ def _is_file(path: Path) -> bool:
 
 
 def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, DecodedImage | ImageError]]:
-    """Decode the images of these rows as `Corpus.decode` does; yield the ImageError instead where one cannot be
-    decoded.
+    """Decode the images of these rows as `Corpus.decode` does, with its other errors; yield the ImageError instead
+    where one cannot be decoded.
 
     An image of several rows that follow each other is decoded once; each row gets a copy, as a transform may change it.
     """
@@ -358,11 +423,40 @@ def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Deco
         *before, last = some
         try:
             picture: DecodedImage | ImageError = corpus.decode(last)
-        except InputError as error:  # of a container, too
-            picture = error if isinstance(error, ImageError) else ImageError(error.what, got=error.got)
+        except ImageError as error:
+            picture = error
         for row in before:
             yield row, picture if isinstance(picture, ImageError) else picture.copy()
         yield last, picture
+
+
+@contextmanager
+def _places(path: str) -> Iterator[None]:
+    """Convert errors of a disk, of a store and of a container that was opened before.
+
+    Raises:
+        Unreachable: one of them does not give what is stored at a path.
+    """
+    try:
+        yield
+    except (UnreadableFile, CorpusError) as error:
+        raise _out_of_reach(path, error) from error
+    except KlarsichtError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error) or not (is_fault_of_place(error) or locations.is_url(path)):
+            raise
+        raise _out_of_reach(path, error) from error
+
+
+def _out_of_reach(path: str, error: Exception) -> Unreachable:
+    """Make the error of an image that was listed and is not given."""
+    reason = error.got if isinstance(error, KlarsichtError) else f"{path}: {describe_system_error(error)}"
+    return Unreachable(
+        "an image that was listed is out of reach", got=reason,
+        rule="this says nothing of its content, so it is not skipped",
+        remedy="Look after the disk or the network, or leave it out; the same command resumes.",
+    )  # fmt: skip
 
 
 def _require_distinct(rows: Sequence[Hashable]) -> None:

@@ -61,9 +61,12 @@ def read_range(path: str, start: int, length: int) -> bytes:
             return bytes(system.cat_file(inside, start=start, end=start + length))
         except Exception as error:
             raise _unreadable(path, error, CorpusError) from error
-    with open_binary(path) as file:
-        file.seek(start)
-        return file.read(length)
+    try:
+        with open_binary(path) as file:
+            file.seek(start)
+            return file.read(length)
+    except OSError as error:
+        raise _unreadable(path, error, CorpusError) from error
 
 
 def read_ends(path: str, ends: int) -> tuple[int, bytes]:
@@ -156,5 +159,15 @@ def _unreadable(path: str, error: Exception, kind: type[InputError]) -> Exceptio
 
 def read_into_memory(path: str) -> IO[bytes]:
     """Read a whole file or URL into memory; raises as `open_binary`."""
-    with open_binary(path) as file:
-        return io.BytesIO(file.read())
+    return io.BytesIO(read_all(path))
+
+
+def read_all(path: str) -> bytes:
+    """Read the bytes of a whole file or URL; raises as `open_binary`."""
+    try:
+        with open_binary(path) as file:
+            return file.read()
+    except KlarsichtError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error, CorpusError) from error

@@ -5,7 +5,9 @@ An image is an 8-bit picture, or an array where the model takes arrays.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -17,8 +19,9 @@ from PIL import Image
 
 from klarsicht.audit.data import locations
 from klarsicht.ground.entry_points import import_callable
-from klarsicht.ground.errors import CorpusError, ImageError, UsageError
-from klarsicht.ground.foreign import foreign_errors
+from klarsicht.ground.errors import ImageError, ImageRefused, UnreadableFile, UsageError
+from klarsicht.ground.foreign import foreign_errors_on_image
+from klarsicht.ground.machine.disk import describe_system_error
 from klarsicht.ground.pictures.array_images import ArrayForm, read_array
 from klarsicht.ground.pictures.images import decode, decode_bytes, extensions, picture_from_array, picture_from_image
 from klarsicht.ground.pictures.npy_files import NPY
@@ -36,11 +39,16 @@ class PictureReader(Protocol):
         """Read what is stored: the bytes of an image file, its path, an array or a Pillow image.
 
         Raises:
-            InputError: it cannot be read.
+            ImageError: what is stored is none, or damaged.
+            InputError: a disk or a store does not give it.
         """
 
     def fingerprint(self, path: str) -> bytes:
-        """Hash what is stored; UNREADABLE where it cannot be read."""
+        """Hash what is stored; UNREADABLE where there is nothing that could be read.
+
+        Raises:
+            InputError: a disk or a store does not answer.
+        """
 
 
 @dataclass(frozen=True)
@@ -48,20 +56,11 @@ class FileReader:
     """Pictures that are files, local or at URLs."""
 
     def read(self, path: str) -> Any:
-        if not locations.is_url(path):
-            return path
-        with locations.open_binary(path) as file:
-            return file.read()
+        return locations.read_all(path) if locations.is_url(path) else path
 
     def fingerprint(self, path: str) -> bytes:
         file = file_of(path)
-        if locations.is_url(file):
-            try:
-                size, ends = locations.read_ends(file, END_BYTES)
-            except CorpusError:
-                return UNREADABLE
-            return _hash_parts(size, ends)
-        return hash_file(Path(file))
+        return _hash_parts(*locations.read_ends(file, END_BYTES)) if locations.is_url(file) else hash_file(Path(file))
 
 
 FILES: Final = FileReader()
@@ -90,20 +89,27 @@ def hash_array(pixels: NDArray[Any]) -> bytes:
 
 
 def hash_file(path: Path) -> bytes:
-    """Hash size, first and last END_BYTES of a file.
+    """Hash size, first and last END_BYTES of a file; UNREADABLE where it is a dangling link, or may not be read.
 
     A pipe or a device is never opened: it might never end.
+
+    Raises:
+        UnreadableFile: its folder is away, or its disk does not answer.
     """
-    if not path.is_file():
-        return UNREADABLE
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return UNREADABLE
         with path.open("rb") as file:
-            size = path.stat().st_size
             head = file.read(END_BYTES)
-            file.seek(max(size - END_BYTES, len(head)))
-            return _hash_parts(size, head + file.read(END_BYTES))
-    except OSError:
+            file.seek(max(found.st_size - END_BYTES, len(head)))
+            return _hash_parts(found.st_size, head + file.read(END_BYTES))
+    except (PermissionError, ValueError):
         return UNREADABLE
+    except OSError as error:
+        if error.errno == errno.ELOOP or path.is_symlink():
+            return UNREADABLE
+        raise UnreadableFile("a file cannot be read", got=f"{path}: {describe_system_error(error)}") from error
 
 
 def _hash_parts(size: int, ends: bytes) -> bytes:
@@ -169,7 +175,8 @@ def call_decoder(spec: str, value: Any, name: str) -> Any:
     """Call a user's function with what is stored.
 
     Raises:
-        ImageError: it fails on it.
+        ImageRefused: it fails on it.
+        Unreachable: the system does not give what it reads.
     """
-    with foreign_errors(ImageError, f"--decode refuses {name}", of=spec):
+    with foreign_errors_on_image(ImageRefused, f"--decode refuses {name}", of=spec):
         return load_decoder(spec)(value)

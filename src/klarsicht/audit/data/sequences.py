@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,9 +12,9 @@ from PIL import Image
 
 from klarsicht.audit.data.class_names import describe_renamed, make_distinct, require_distinct
 from klarsicht.audit.data.corpus import Corpus
-from klarsicht.audit.data.pictures import FileReader, hash_array, hash_content
-from klarsicht.ground.errors import CorpusError, ImageError
-from klarsicht.ground.foreign import foreign_errors
+from klarsicht.audit.data.pictures import UNREADABLE, FileReader, hash_array, hash_content
+from klarsicht.ground.errors import CorpusError, ProgramFailed, UnreadableFile
+from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
 from klarsicht.ground.progress import note, track
 from klarsicht.ground.ranges import IMAGE_WEIGHT
 
@@ -41,7 +42,9 @@ class SequenceReader:
     fingerprints: Sequence[bytes]
 
     def read(self, path: str) -> Any:
-        with foreign_errors(ImageError, "an item of the sequence cannot be read", of=f"item {int(path)}"):
+        with foreign_errors_on_image(
+            ProgramFailed, "an item that was read cannot be read again", of=f"item {int(path)}"
+        ):
             return split_item(self.items[int(path)], int(path))[0]
 
     def fingerprint(self, path: str) -> bytes:
@@ -126,7 +129,9 @@ def _fingerprint(picture: Any, number: int) -> bytes:
     if isinstance(picture, np.ndarray) or hasattr(picture, "__array__"):
         return hash_array(np.asarray(picture))
     if isinstance(picture, str) or hasattr(picture, "__fspath__"):
-        return FileReader().fingerprint(str(picture))
+        with suppress(UnreadableFile):  # a file that was never there says nothing of a disk
+            return FileReader().fingerprint(str(picture))
+        return UNREADABLE
     rule = "a path, the bytes of an image file, a Pillow image or an array"
     raise CorpusError("a picture of a sequence is none", got=f"item {number}: {type(picture).__name__}", rule=rule)
 

@@ -16,7 +16,9 @@ from klarsicht.audit.data.class_names import describe_renamed, make_distinct
 from klarsicht.audit.data.column_names import ColumnNames
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.pictures import UNREADABLE, hash_content
-from klarsicht.ground.errors import CorpusError, ImageError, InputError
+from klarsicht.ground.errors import CorpusError, ImageError
+from klarsicht.ground.machine.disk import is_fault_of_place
+from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.progress import note
 
 if TYPE_CHECKING:
@@ -40,8 +42,15 @@ class TableReader:
     column: str
 
     def read(self, path: str) -> bytes:
+        import pyarrow as pa
+
         file, _, row = path.rpartition("#")
-        value = _read_cell(file, self.column, int(row))
+        try:
+            value = _read_cell(file, self.column, int(row))
+        except (pa.ArrowException, OSError) as error:
+            if is_out_of_memory(error) or is_fault_of_place(error):
+                raise
+            raise ImageError("a picture cannot be read from its table", got=f"{path}: {error}") from error
         if value is None:
             raise ImageError("no picture in this row", got=path, rule="bytes of an image file")
         return value
@@ -49,7 +58,7 @@ class TableReader:
     def fingerprint(self, path: str) -> bytes:
         try:
             return hash_content(self.read(path))
-        except InputError:
+        except ImageError:
             return UNREADABLE
 
 

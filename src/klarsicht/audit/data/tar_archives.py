@@ -11,8 +11,8 @@ from typing import IO, Any
 from klarsicht.audit.data import locations
 from klarsicht.audit.data.column_names import ColumnNames
 from klarsicht.audit.data.corpus import Corpus
-from klarsicht.audit.data.pictures import UNREADABLE, hash_content, image_endings
-from klarsicht.ground.errors import CorpusError, InputError
+from klarsicht.audit.data.pictures import hash_content, image_endings
+from klarsicht.ground.errors import CorpusError
 
 TAR = ".tar"
 LABEL_ENDINGS = ("cls", "txt", "label")
@@ -29,10 +29,7 @@ class TarReader:
         return locations.read_range(f"{archive}{TAR}", int(start), int(length))
 
     def fingerprint(self, path: str) -> bytes:
-        try:
-            return hash_content(self.read(path))
-        except InputError:
-            return UNREADABLE
+        return hash_content(self.read(path))
 
 
 @dataclass(frozen=True)

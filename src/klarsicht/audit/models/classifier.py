@@ -26,8 +26,16 @@ from klarsicht.audit.models.transforms import MODES, has_own_weights, input_chan
 from klarsicht.audit.networks import outputs
 from klarsicht.audit.networks.eval_mode import evaluation_mode
 from klarsicht.audit.networks.outputs import as_logits, describe_answer
-from klarsicht.ground.errors import CorpusError, ImageError, InputRefused, ModelError, UsageError
-from klarsicht.ground.foreign import foreign_errors
+from klarsicht.ground.errors import (
+    CorpusError,
+    ImageError,
+    ImageRefused,
+    InputRefused,
+    ModelError,
+    ProgramFailed,
+    UsageError,
+)
+from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
 from klarsicht.ground.pictures.array_images import ArrayForm
 
 _RAMP: Final = Image.linear_gradient("L").convert("RGB")
@@ -89,13 +97,32 @@ class Classifier:
         the form that the transform takes.
 
         Raises:
-            ImageError: the transform fails on the picture, or returns something else.
-            OutOfMemory: memory ran short, which says nothing of the picture.
+            ImageRefused: the transform fails on the picture, or returns something else.
+            ProgramFailed: it does so with a test image, too.
+            Unreachable, OutOfMemory: a disk does not answer, or memory ran short, which says nothing of the picture.
         """
-        with foreign_errors(ImageError, "the model's transform refuses this image", of=self._transform_name):
+        try:
+            return self._transform(picture)
+        except ImageRefused as error:
+            if picture is not _RAMP:
+                self._require_transform(error)
+            raise
+
+    def _require_transform(self, error: ImageRefused) -> None:
+        """Check that the transform, which failed on a picture, takes a test image."""
+        try:
+            self._transform(_RAMP)
+        except ImageRefused:
+            raise ProgramFailed(
+                "the model's transform fails on a test image, too", got=error.got,
+                remedy="Repair it, or the device; the same command resumes.",
+            ) from error  # fmt: skip
+
+    def _transform(self, picture: DecodedImage) -> Tensor:
+        with foreign_errors_on_image(ImageRefused, "the model's transform refuses this image", of=self._transform_name):
             image: Any = self.transform(self._as_taken(picture))
         if not isinstance(image, Tensor) or image.ndim != 3:
-            raise ImageError(
+            raise ImageRefused(
                 "the model's transform does not return an image",
                 got=f"{self._transform_name}: {describe_answer(image)}",
                 rule="expected a tensor (C, H, W)",
@@ -206,11 +233,11 @@ class Classifier:
 
         Raises:
             InputRefused: the model fails on these images.
-            OutOfMemory: memory ran short, which says nothing of the images.
+            Unreachable, OutOfMemory: a disk does not answer, or memory ran short, which says nothing of the images.
             ModelError: the output is not a tensor of logits.
         """
         shape = f"{self.spec}, shape {tuple(batch.shape[1:])}"
-        with foreign_errors(InputRefused, "the model fails on an image", of=shape):
+        with foreign_errors_on_image(InputRefused, "the model fails on an image", of=shape):
             answer = self.module(self.as_input(batch))
         return as_logits(answer)
 
@@ -233,7 +260,7 @@ class Classifier:
                     images = self.as_input(torch.stack([self.image(picture) for picture in _test_pictures(size)]))
                     self.logits(images[:1])
                 return images
-            except (ModelError, ImageError) as error:
+            except (ModelError, ImageError, ProgramFailed) as error:
                 refusal = refusal or error
         raise ModelError("the model takes no test image", got=refusal, rule="tried are squares of several sizes")
 

@@ -34,7 +34,7 @@ from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
-from klarsicht.ground.errors import ImageError, InputError
+from klarsicht.ground.errors import ImageError, InputError, Unreachable, UnreadableFile
 from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
@@ -340,10 +340,18 @@ def list_files(pictures: Sequence[str | Path]) -> Iterator[str]:
 
 
 def check_one(check: PictureCheck, path: str, predict: Predict) -> CheckedPicture:
-    """Check a picture; one that cannot be decoded says so."""
+    """Check a picture; one that cannot be decoded, or may not be read, says so.
+
+    Raises:
+        Unreachable: its disk does not give it any more.
+    """
     try:
         return check.check(path, predict)
     except ImageError as error:
+        if isinstance(error, UnreadableFile) and not isinstance(error.__cause__, PermissionError):
+            raise Unreachable(
+                "a picture that was listed is out of reach", got=error.got, remedy="Look after its disk; try again."
+            ) from error
         return CheckedPicture(path, "", -1, 0.0, (), " ".join(str(error).split()))
 
 

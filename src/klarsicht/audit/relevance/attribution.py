@@ -22,7 +22,7 @@ from klarsicht.audit.relevance.explainer import Explainer, Relevance
 from klarsicht.audit.relevance.image_batches import BatchReader, WaitingTime
 from klarsicht.audit.relevance.part_features import parts_of
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
-from klarsicht.ground.errors import InputError, InputRefused, OutOfMemory, UsageError
+from klarsicht.ground.errors import InputError, InputRefused, OutOfMemory, ProgramFailed, UsageError
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.store import RunStore
@@ -36,10 +36,11 @@ Explain = Callable[[Tensor, Tensor], Relevance | Observation]
 
 @dataclass(frozen=True)
 class TimedUnit:
-    """Checksums of what a unit wrote, and how long its images were waited for."""
+    """Checksums of what a unit wrote, how long its images were waited for, and why rows have no result."""
 
     checksums: Written
     time: WaitingTime
+    skipped: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,19 @@ class Attribution:
 
     def __call__(self, unit: range) -> TimedUnit:
         """Explain the rows of a unit; for rows that fail, the reason is recorded and the arrays are zero. Returns the
-        checksums of what was written, and how long images were waited for."""
+        checksums of what was written, how long images were waited for, and why rows fail.
+
+        Raises:
+            Unreachable: an image that was listed is not given by its disk or store.
+            ProgramFailed: the model or its transform fails on an image that it took, too.
+        """
         facts: dict[int, dict[str, Any]] = {}
         blocks: dict[str, Any] = {}
         reader = self._reader(self.settings.readers)
         with open_explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
+            explain_with_witness = WitnessedExplainer(explain, partial(self._first_images, len(self.corpus)))
             for rows, batch in reader.batches(unit, facts):
-                for some, found in self._explain_batch(explain, rows, batch, facts):
+                for some, found in self._explain_batch(explain_with_witness, rows, batch, facts):
                     _copy_rows(blocks, arrays_to_store(found, self.settings.parts), some, unit)
                     for row, fact in zip(some, facts_of(found), strict=True):
                         facts[row] = facts.get(row, {}) | fact
@@ -79,7 +86,24 @@ class Attribution:
         for name, values in blocks.items():
             if self.store.has_array(name):  # a run of an older version keeps its set of arrays
                 written |= self.store.write_rows(name, unit.start, values)
-        return TimedUnit(written, reader.time)
+        skipped = {row: fact["skipped"] for row, fact in facts.items() if "skipped" in fact}
+        return TimedUnit(written, reader.time, skipped)
+
+    def find_usable(self, rows: Sequence[int]) -> list[int]:
+        """Try to explain rows, image by image; return those that can be."""
+        found: list[int] = []
+        facts: dict[int, dict[str, Any]] = {}
+        with open_explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
+            for some, batch in self._reader().batches(rows, facts):
+                for row, image in zip(some, batch, strict=True):
+                    found += [row for _ in self._explain_batch(explain, [row], image[None], facts)]
+        return found
+
+    def _first_images(self, n: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the first usable images of the corpus, one by one, with their targets."""
+        for rows, batch in self.first_batches(range(n), {}):
+            for row, image in zip(rows, batch, strict=True):
+                yield image[None], torch.as_tensor(self.targets[[row]])
 
     @property
     def side(self) -> int:
@@ -143,6 +167,47 @@ class Attribution:
                 yield from self._explain_batch(explain, [row], image[None], facts)
         else:
             yield rows, relevance
+
+
+class WitnessedExplainer:
+    """Function (images, targets) -> relevance that checks, where the model fails on an image, that it still explains
+    one that it explained before: the first image of a work unit, or before that one of the corpus.
+
+    Args:
+        explain: function (images, targets) -> relevance.
+        others: yields images of the corpus with their targets, one of which could be explained when the run was made.
+    """
+
+    def __init__(self, explain: Explain, others: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> None:
+        self._explain, self._others = explain, others
+        self._witness: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, batch: Tensor, targets: Tensor) -> Relevance | Observation:
+        """Explain images (B, C, H, W) for target classes (B,).
+
+        Raises:
+            InputRefused: the model fails on these images.
+            ProgramFailed: it fails on one image, and on the witness, too.
+        """
+        try:
+            found = self._explain(batch, targets)
+        except InputRefused as error:
+            if len(batch) == 1:
+                self._require_witness(error)
+            raise
+        if self._witness is None:
+            self._witness = batch[:1], targets[:1]
+        return found
+
+    def _require_witness(self, error: InputRefused) -> None:
+        for image, target in [self._witness] if self._witness else self._others():
+            with suppress(InputRefused):
+                self._explain(image, target)
+                return
+        raise ProgramFailed(
+            "the model fails on an image that it took before, too", got=error.got,
+            remedy="Repair it, or start its device anew; the same command resumes.",
+        ) from error  # fmt: skip
 
 
 @contextmanager

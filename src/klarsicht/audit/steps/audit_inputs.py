@@ -96,6 +96,7 @@ class Audit:
         """Return the audit with a batch size, chosen within the memory of the settings where they have none."""
         if self.settings.batch:
             return self
+        _ = self.corpus.hash  # notes which images cannot be read
         image = first_image(self.corpus, self.classifier, attribution.MAX_PROBED)
         if image is None:  # the probe of the first images raises the error
             return replace(self, settings=self.settings.with_values(batch=1))

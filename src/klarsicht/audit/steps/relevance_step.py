@@ -12,6 +12,7 @@ from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.data.sequences import SequenceReader
+from klarsicht.audit.data.skipped_images import SkippedImages
 from klarsicht.audit.data.tables_in_memory import ListedFiles
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
@@ -25,6 +26,7 @@ from klarsicht.audit.relevance.image_batches import WaitingTime
 from klarsicht.audit.spectral.analysis import head_weight
 from klarsicht.audit.steps import step_units
 from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.steps.skipped_images import read_skipped, try_skipped_again
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.machine.devices import select_device
 from klarsicht.ground.progress import MIN_SECONDS, note
@@ -36,20 +38,32 @@ CERTAIN = 1e-5  # of a sum of probabilities in one answer
 
 
 def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | None = None) -> None:
-    """Compute the relevance of every image, unit by unit."""
+    """Compute the relevance of every image, unit by unit; those that were skipped before are tried again.
+
+    Raises:
+        TooManySkipped: more images, or more of a class, cannot be used than the settings allow; the unit with which
+            they become too many is not marked done.
+        Unreachable, ProgramFailed: see `Attribution`.
+    """
     here = audit.classifier if own is not None or workers == 1 else None
     work = Attribution(
         store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, load_worker_model, here
     )
     units = partition(len(audit.corpus), audit.settings.unit)
     audit.sharing.once("corpus", lambda: begin_attribution(audit, store, work))
+    audit.sharing.once("skipped", lambda: try_skipped_again(audit, store, work))
+    skipped = SkippedImages(audit.corpus, audit.settings.max_skipped)
+    skipped.add(read_skipped(store))
     times: list[WaitingTime] = []
 
-    def note_time(unit: TimedUnit) -> Written:
+    def note_unit(unit: TimedUnit) -> Written:
         times.append(unit.time)
+        skipped.add(unit.skipped)
         return unit.checksums
 
-    step_units.run_step(audit, store, work, attribution.STEP, units, workers, "relevance", note_time)
+    step_units.run_step(audit, store, work, attribution.STEP, units, workers, "relevance", note_unit)
+    if audit.sharing.shard is not None:
+        skipped.add(read_skipped(store))  # those of other processes, too
     note_waiting(sum(times, WaitingTime()), audit.classifier.device.type)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import stat
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -14,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from klarsicht.ground.errors import ImageError, KlarsichtError
+from klarsicht.ground.errors import ImageError, KlarsichtError, UnreadableFile
+from klarsicht.ground.machine.disk import describe_system_error, is_fault_of_place
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.pictures.image_tags import check_exif, check_tags
 from klarsicht.ground.pictures.libtiff import collect_errors
@@ -75,24 +78,51 @@ def read_file(path: str | Path, read: Callable[[IO[bytes]], P]) -> P:
     """Read an image file by a function of the open file, whose exceptions become errors of ours.
 
     Raises:
-        ImageError: no such file, a folder, a pipe or a device, or the function fails.
+        ImageError: a folder, a pipe or a device, or the function fails.
+        UnreadableFile: no such file, or the system does not give it to its end.
     """
     file = Path(path)
-    try:
-        if file.exists() and not file.is_file():
+    with _unreadable_files(file):
+        kind = file.stat()
+        if not stat.S_ISREG(kind.st_mode):
             raise ImageError(
                 f"no regular file: {file.name}", got="a folder, a pipe or a device", remedy="Leave it out."
             )
-        if not file.is_file():
-            raise ImageError("no such file", got=file, remedy="Check the path.")
-        with file.open("rb") as source:
-            return read(source)
-    except KlarsichtError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
+        try:
+            with file.open("rb") as source:
+                return read(source)
+        except KlarsichtError:
+            _read_to_end(file)
+            raise
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
+            if is_out_of_memory(error) or is_fault_of_place(error):
+                raise  # of the machine, not of the image
+            _read_to_end(file)
+            raise _undecodable(file.name, kind.st_size, error) from error
+
+
+@contextmanager
+def _unreadable_files(file: Path) -> Iterator[None]:
+    """Convert the system's errors to one that names the file."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UnreadableFile("no such file", got=file, remedy="Check the path.") from error
+    except (ValueError, OSError) as error:
         if is_out_of_memory(error):
-            raise  # of the machine, not of the image
-        raise _undecodable(file.name, file.stat().st_size, error) from error
+            raise
+        if not is_fault_of_place(error):  # a name that no system can hold
+            raise ImageError("no such file", got=file, remedy="Check the path.") from error
+        got = f"{file}: {describe_system_error(error)}"
+        raise UnreadableFile("a file cannot be read", got=got, remedy="Check its rights, and its disk.") from error
+
+
+def _read_to_end(file: Path) -> None:
+    """Read a file that could not be decoded to its end: libraries in C tell damaged content and a disk that does not
+    answer by the same error."""
+    with file.open("rb") as source:
+        while source.read(1 << 20):
+            pass
 
 
 def decode_bytes(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from klarsicht.ground.errors import KlarsichtError, RunDamaged, StoreError
-from klarsicht.ground.machine.disk import write_atomically
+from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.run_folder.checksums import Checksum, describe_difference
 from klarsicht.ground.run_folder.manifest import Manifest, migrate, to_json
@@ -96,6 +96,17 @@ class RunFiles:
             raise damage_error(name, f"cannot be read: {error.strerror or error}") from error
         admitted = self._read_admitted(name)
         return admitted is not None and None not in admitted
+
+    def recorded_files(self) -> list[str]:
+        """List the files that have a checksum of their own."""
+        folder = self.path / "checksums"
+        return sorted(file.relative_to(folder).as_posix().removesuffix(".json") for file in folder.rglob("*.json"))
+
+    def remove_file(self, name: str) -> None:
+        """Remove a file, and then its checksum, so that it counts as never written."""
+        with translate_write_errors(self.path):
+            for one in (name, record_path(name)):
+                self.inside(one).unlink(missing_ok=True)
 
     @contextmanager
     def translate_parse_errors(self, name: str) -> Iterator[None]:

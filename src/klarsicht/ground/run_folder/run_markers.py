@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,10 @@ class RunMarkers(RunFiles):
         manifest = self.manifest
         return step in manifest.get("finished", ()) or not manifest["checksums"]
 
+    def begun_steps(self) -> set[str]:
+        """List the steps that have begun."""
+        return {*self.manifest.get("steps", {}), *(folder.name for folder in (self.path / "done").glob("*"))}
+
     def discard_step(self, step: str) -> None:
         """Remove the markers of a step, and then the files that they name."""
         names: set[str] = set()
@@ -109,15 +113,16 @@ class RunMarkers(RunFiles):
             for name in names:
                 self.inside(name).unlink(missing_ok=True)
 
-    def clear_markers(self, step: str) -> None:
-        """Remove the markers of a step, so that its units are computed again."""
+    def clear_markers(self, step: str, units: Collection[int] | None = None) -> None:
+        """Remove the markers of a step, or of some of its units, so that these are computed again."""
         finished = self.manifest.get("finished", [])
         if step in finished:
             self.update_manifest(finished=[one for one in finished if one != step])
         folder = self.path / "done" / check_name(step)
         with translate_write_errors(folder):
-            for marker in self._units(step).values():
-                marker.unlink(missing_ok=True)
+            for unit, marker in self._units(step).items():
+                if units is None or unit in units:
+                    marker.unlink(missing_ok=True)
             if folder.is_dir():
                 sync(folder)
 

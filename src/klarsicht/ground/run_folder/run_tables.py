@@ -116,6 +116,18 @@ class RunTables(RunMarkers):
                     return _from_parquet(self.read_unit_file(file, step, unit))
         return None
 
+    def done_parts(self, name: str, step: str, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Read some columns of the parts of a table that a step's units wrote so far, each with its unit.
+
+        Raises:
+            RunDamaged: a part or a marker is altered.
+        """
+        for unit in sorted(self._units(step)):
+            part, files = _part(name, unit), self.marker(step, unit).files
+            if part in files if files is not None else self.inside(part).exists():
+                with self.translate_parse_errors(part):
+                    yield unit, _from_parquet(self.read_unit_file(part, step, unit), columns)
+
     def _read_parts(self, name: str, step: str) -> Iterator[tuple[str, bytes]]:
         """Read the parts of a table that a step's units wrote, each compared with its marker."""
         known = self._parts(name)
