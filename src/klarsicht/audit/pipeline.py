@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from klarsicht.audit.data.skipped_images import SkippedImages
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance import attribution
@@ -21,6 +20,7 @@ from klarsicht.audit.spectral.analysis import Analysis, head_weight
 from klarsicht.audit.steps import step_units
 from klarsicht.audit.steps.audit_inputs import Audit, record_own_code
 from klarsicht.audit.steps.relevance_step import attribute, record_label_order
+from klarsicht.audit.steps.skipped_images import require_readable
 from klarsicht.ground.errors import RunLocked, RunMismatch, UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.run_files import MANIFEST
@@ -126,8 +126,7 @@ def _create_run(audit: Audit, out: str | Path) -> RunStore:
         with begun.translate_parse_errors(MANIFEST):
             settings = {k: v for k, v in settings.items() if k in known or v != fields[k].default}
     identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
-    absent = {row: "it cannot be read" for row, path in enumerate(audit.corpus.paths) if path in audit.corpus.absent}
-    SkippedImages(audit.corpus, audit.settings.max_skipped).add(absent)
+    require_readable(audit)
     device = audit.classifier.device.type
     independent = True if audit.classifier.independent else None  # runs of older versions say nothing
     return RunStore.create(

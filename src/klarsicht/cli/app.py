@@ -85,12 +85,10 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except SystemExit as error:  # of a user's code where no error of ours stands for it, as in a backward pass
-        failed = ProgramFailed("foreign code ended the command", got=describe_error(error), remedy="Repair it.")
-        return _print_error(str(failed), failed.exit_code)
+        return _print_failed_program("foreign code ended the command", error)
     except Exception as error:
         if is_device_error(error):
-            failed = ProgramFailed("the device failed", got=describe_error(error), remedy="The same command resumes.")
-            return _print_error(str(failed), failed.exit_code)
+            return _print_failed_program("the device failed", error)
         if not is_out_of_memory(error):
             raise
         short = describe_shortage(error)
@@ -98,6 +96,11 @@ def _exit_code(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:
         return _print_error("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
     return int(code)
+
+
+def _print_failed_program(what: str, error: BaseException) -> int:
+    remedy = "Repair the code, or start the device anew; the same command resumes."
+    return _print_error(str(ProgramFailed(what, got=describe_error(error), remedy=remedy)), ProgramFailed.exit_code)
 
 
 def _name_help(error: Any) -> str:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data.manifest import read_columns
-from klarsicht.ground.errors import CorpusError, ImageError
+from klarsicht.ground.errors import CorpusError, ImageError, Unreachable
 
 
 def picture(path, value=0, size=4):
@@ -286,12 +286,25 @@ def test_labels_and_sources_are_part_of_the_identity(folder):
     assert len(hashes) == 4
 
 
-def test_a_file_that_went_away_changes_the_hash_and_is_named_when_it_is_read(folder):
-    before = open_corpus(folder).hash
-    corpus = open_corpus(folder)
+def test_a_file_that_was_listed_and_went_away_is_out_of_reach(folder):
+    corpus, later = open_corpus(folder), open_corpus(folder)
+    _ = corpus.hash
     (folder / "b/2.png").unlink()
-    assert corpus.hash != before
-    ((_, gone),) = decode_rows(corpus, [corpus.keys.index("b/2.png")])
+    with pytest.raises(Unreachable, match=r"2\.png.*says nothing of its content"):
+        _ = later.hash
+    with pytest.raises(Unreachable, match=r"2\.png"):
+        list(decode_rows(corpus, [corpus.keys.index("b/2.png")]))
+    (folder / "b/2.png").symlink_to("nothing.png")
+    with pytest.raises(Unreachable, match=r"2\.png"):
+        list(decode_rows(corpus, [corpus.keys.index("b/2.png")]))
+
+
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read(folder):
+    (folder / "b/2.png").unlink()
+    (folder / "b/2.png").symlink_to("nothing.png")
+    corpus = open_corpus(folder)
+    _ = corpus.hash
+    ((_, gone),) = decode_rows(corpus[[2, 4, 5]].as_arrays(None), [corpus[[2, 4, 5]].keys.index("b/2.png")])
     assert isinstance(gone, ImageError)
     assert "2.png" in str(gone)
 

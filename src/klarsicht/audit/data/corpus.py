@@ -154,11 +154,11 @@ class Corpus:
 
     def _decode_stored(self, path: str) -> Any:
         """Read what is stored at a path, and decode it by the user's decoder, if there is one."""
-        stored = self._read_stored(path)
+        content = self._read_stored(path)
         if not self.decoder:
-            return stored
+            return content
         try:
-            return call_decoder(self.decoder, stored, path)
+            return call_decoder(self.decoder, content, path)
         except ImageRefused as error:
             if path not in self.absent and self._fingerprint(path) == UNREADABLE:
                 raise _out_of_reach(path, error) from error
@@ -244,8 +244,8 @@ class Corpus:
         for i, (key, path, label) in enumerate(zip(self.keys, self.paths, self.labels, strict=True)):
             source = self.sources[i] if self.sources else ""
             digest.update(f"{key}\0{label}\0{source}\0".encode())
-            digest.update(content := of_file(path))
-            if content == UNREADABLE:
+            digest.update(fingerprint := of_file(path))
+            if fingerprint == UNREADABLE:
                 self.absent.add(path)
             if self.white_levels:
                 digest.update(f"{self.white_levels[i]}".encode())

@@ -97,13 +97,13 @@ def hash_file(path: Path) -> bytes:
         UnreadableFile: its folder is away, or its disk does not answer.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             return UNREADABLE
         with path.open("rb") as file:
             head = file.read(END_BYTES)
-            file.seek(max(found.st_size - END_BYTES, len(head)))
-            return _hash_parts(found.st_size, head + file.read(END_BYTES))
+            file.seek(max(status.st_size - END_BYTES, len(head)))
+            return _hash_parts(status.st_size, head + file.read(END_BYTES))
     except (PermissionError, ValueError):
         return UNREADABLE
     except OSError as error:

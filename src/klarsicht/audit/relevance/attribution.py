@@ -40,7 +40,7 @@ class TimedUnit:
 
     checksums: Written
     time: WaitingTime
-    skipped: dict[int, str]
+    reasons: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -86,18 +86,18 @@ class Attribution:
         for name, values in blocks.items():
             if self.store.has_array(name):  # a run of an older version keeps its set of arrays
                 written |= self.store.write_rows(name, unit.start, values)
-        skipped = {row: fact["skipped"] for row, fact in facts.items() if "skipped" in fact}
-        return TimedUnit(written, reader.time, skipped)
+        reasons = {row: fact["skipped"] for row, fact in facts.items() if "skipped" in fact}
+        return TimedUnit(written, reader.time, reasons)
 
     def find_usable(self, rows: Sequence[int]) -> list[int]:
         """Try to explain rows, image by image; return those that can be."""
-        found: list[int] = []
+        usable: list[int] = []
         facts: dict[int, dict[str, Any]] = {}
         with open_explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
             for some, batch in self._reader().batches(rows, facts):
                 for row, image in zip(some, batch, strict=True):
-                    found += [row for _ in self._explain_batch(explain, [row], image[None], facts)]
-        return found
+                    usable += [row for _ in self._explain_batch(explain, [row], image[None], facts)]
+        return usable
 
     def _first_images(self, n: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the first usable images of the corpus, one by one, with their targets."""
@@ -190,14 +190,14 @@ class WitnessedExplainer:
             ProgramFailed: it fails on one image, and on the witness, too.
         """
         try:
-            found = self._explain(batch, targets)
+            relevance = self._explain(batch, targets)
         except InputRefused as error:
             if len(batch) == 1:
                 self._require_witness(error)
             raise
         if self._witness is None:
             self._witness = batch[:1], targets[:1]
-        return found
+        return relevance
 
     def _require_witness(self, error: InputRefused) -> None:
         for image, target in [self._witness] if self._witness else self._others():

@@ -52,18 +52,18 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
     units = partition(len(audit.corpus), audit.settings.unit)
     audit.sharing.once("corpus", lambda: begin_attribution(audit, store, work))
     audit.sharing.once("skipped", lambda: try_skipped_again(audit, store, work))
-    skipped = SkippedImages(audit.corpus, audit.settings.max_skipped)
-    skipped.add(read_skipped(store))
+    tally = SkippedImages(audit.corpus, audit.settings.max_skipped)
+    tally.add(read_skipped(store))
     times: list[WaitingTime] = []
 
     def note_unit(unit: TimedUnit) -> Written:
         times.append(unit.time)
-        skipped.add(unit.skipped)
+        tally.add(unit.reasons)
         return unit.checksums
 
     step_units.run_step(audit, store, work, attribution.STEP, units, workers, "relevance", note_unit)
     if audit.sharing.shard is not None:
-        skipped.add(read_skipped(store))  # those of other processes, too
+        tally.add(read_skipped(store))  # those of other processes, too
     note_waiting(sum(times, WaitingTime()), audit.classifier.device.type)
 
 

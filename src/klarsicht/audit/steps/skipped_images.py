@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from klarsicht.audit.data.skipped_images import SkippedImages
 from klarsicht.audit.relevance.attribution import IMAGES, STEP, Attribution
 from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.progress import note
@@ -21,16 +22,27 @@ def read_skipped(store: RunStore) -> dict[int, str]:
     return {row: why for row, why in lines if why}
 
 
+def require_readable(audit: Audit) -> None:
+    """Check that few files of the corpus cannot be read: a run that is created while its folder may not be read is of
+    another corpus than the one that is meant.
+
+    Raises:
+        TooManySkipped: more cannot be read than may be skipped.
+    """
+    absent = {row: "it cannot be read" for row, path in enumerate(audit.corpus.paths) if path in audit.corpus.absent}
+    SkippedImages(audit.corpus, audit.settings.max_skipped).add(absent)
+
+
 def try_skipped_again(audit: Audit, store: RunStore, work: Attribution) -> None:
     """Try the images that finished units could not use. A unit with one that can be used now counts as never computed,
     and so does all that was made of the images since."""
-    skipped = read_skipped(store)
-    if not skipped:
+    reasons = read_skipped(store)
+    if not reasons:
         return
-    usable = replace(work, classifier=audit.classifier).find_usable(list(skipped))
+    usable = replace(work, classifier=audit.classifier).find_usable(list(reasons))
     if not usable:
         return
-    note(f"{len(usable)} of {len(skipped)} skipped images can be used now: what was made without them is made again")
+    note(f"{len(usable)} of {len(reasons)} skipped images can be used now: what was made without them is made again")
     forget_results(store)
     store.clear_markers(STEP, {row // audit.settings.unit for row in usable})
 

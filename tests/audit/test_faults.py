@@ -1,0 +1,122 @@
+"""Faults in mid-run of every command that reads images: the place, the network, its transform and a decoder fail from a
+call on. Oracle: the folders of the same commands undisturbed."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tests.audit import faulty
+from tests.audit.conftest import in_brief, write_corpus
+
+from klarsicht.cli.app import run
+from klarsicht.ground.errors import ProgramFailed, TooManySkipped, Unreachable
+
+ROOT = Path(__file__).parents[2]
+RUN = "--model tests.audit.faulty:network --data ../data --unit 16 --batch 4 --neighbours 6"
+EACH = 20  # images of a class
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, in a folder that holds a corpus as ../data, and what it needs.
+
+    Attributes:
+        after: the command whose folder it is given.
+        out: whether it writes files that are compared.
+    """
+
+    line: str
+    after: str = ""
+    out: bool = True
+
+
+COMMANDS = {
+    "run": Command(f"run {RUN} --metric euclidean --out run"),
+    "run --target all": Command(f"run {RUN} --target all --out screen"),
+    "doctor": Command("doctor --model tests.audit.faulty:network --data ../data", out=False),
+    "duplicates": Command("duplicates run", "run"),
+    "shortcuts": Command("shortcuts run --images 8", "run"),
+    "clean": Command("clean run --class b --method oblique --layer last --images 16 --found-by cluster --out c", "run"),
+    "evaluate": Command("evaluate run --correction c --overall 1 --affected 1 --images 16", "clean"),
+    "clean-data": Command("clean-data run --class b --action inpaint --out d --found-by cluster", "run"),
+    "plant": Command("plant ../data --out p --kind tag --share 0.3"),
+    "quantify": Command("quantify run", "run"),
+    "check": Command("check ../data/b/000.png ../data/a/000.png --run run", "quantify", out=False),
+    "power": Command("power run --kind tag --prevalence 0.2 --classes 1", "quantify"),
+}
+CODES = {0, 7, 8}  # of a command that wrote all it had to
+
+
+class Bench:
+    """Folders of undisturbed commands, made when they are asked for, with how often each calls a place."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.calls = folder, {}
+        write_corpus(folder / "data", per_class=EACH, share=0.3)
+
+    def begin(self, name: str) -> Path:
+        """Copy the folder that a command begins with."""
+        work = self.folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        if after := COMMANDS[name].after:
+            shutil.copytree(self.undisturbed(after), work)
+        else:
+            work.mkdir()
+        return work
+
+    def undisturbed(self, name: str) -> Path:
+        done = self.folder / name.replace(" ", "")
+        if name not in self.calls:
+            work = self.begin(name)
+            with faulty.fault("none", KeyError(), 1) as calls:
+                assert self.give(name, work) in CODES
+            self.calls[name] = dict(calls)
+            shutil.copytree(work, done)
+        return done
+
+    def give(self, name: str, work: Path) -> int:
+        """Give a command in a folder, whose openings of images are counted."""
+        with pytest.MonkeyPatch.context() as patch, faulty.files_that_fail(self.folder / "data"):
+            patch.syspath_prepend(ROOT)
+            patch.chdir(work)
+            return run(["audit", *COMMANDS[name].line.split()])
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    torch.set_num_threads(1)
+    with in_brief(60):
+        yield Bench(tmp_path_factory.mktemp("faults"))
+
+
+def disturb(bench, name, place, error, capsys, share=0.6):
+    """Give a command of which a place fails from a share of its calls on; return the folder, exit code and lines."""
+    bench.undisturbed(name)
+    if not (calls := bench.calls[name].get(place)):
+        pytest.skip(f"{name} does not come there")
+    work = bench.begin(name)
+    capsys.readouterr()
+    with faulty.fault(place, error, max(1, int(share * calls))):
+        code = bench.give(name, work)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("klarsicht:", "Traceback"))]
+    return work, code, told[-1:]
+
+
+@pytest.mark.parametrize("kind", faulty.KINDS)
+@pytest.mark.parametrize("place", ["forward", "transform"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_code_that_fails_from_a_call_on_ends_the_command(bench, name, place, kind, capsys):
+    _, code, told = disturb(bench, name, place, faulty.KINDS[kind], capsys)
+    assert told and told[0].startswith("klarsicht:") and kind in told[0]
+    assert code == ProgramFailed.exit_code or (place, code) == ("forward", 4)
+
+
+@pytest.mark.parametrize("number", faulty.NUMBERS)
+@pytest.mark.parametrize("share", [0.2, 0.9])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_files_that_do_not_answer_from_one_on_end_the_command(bench, name, number, share, capsys):
+    _, code, told = disturb(bench, name, "file", faulty.system_error(number), capsys, share)
+    assert code == Unreachable.exit_code
+    assert told and "out of reach" in told[0]
