@@ -1,4 +1,4 @@
-"""A network, its transform, a decoder and files that fail from a call on, as a dead device or a mount that drops does."""
+"""A network, its transform, a decoder and files that fail from a call on, as a dead device and a lost mount do."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def digest(folder: Path) -> dict[str, str]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", ".lock")):
         content = path.read_bytes()
         if path.parent.name == "checksums" and path.stem in ("manifest.json", "report.html"):
-            content = repr(json.loads(content) == [Checksum.of_file(path.parent.with_name(path.stem)).to_json()]).encode()
+            content = repr(
+                json.loads(content) == [Checksum.of_file(path.parent.with_name(path.stem)).to_json()]
+            ).encode()
         for date in dates:
             content = content.replace(date.encode(), b"").replace(date[:16].replace("T", " ").encode(), b"")
         hashes[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()

@@ -11,7 +11,7 @@ from tests.audit import faulty
 from tests.audit.conftest import in_brief, write_corpus
 
 from klarsicht.cli.app import run
-from klarsicht.ground.errors import ProgramFailed, TooManySkipped, Unreachable
+from klarsicht.ground.errors import ProgramFailed, Unreachable
 
 ROOT = Path(__file__).parents[2]
 RUN = "--model tests.audit.faulty:network --data ../data --unit 16 --batch 4 --neighbours 6"
@@ -58,12 +58,13 @@ class Bench:
 
     def begin(self, name: str) -> Path:
         """Copy the folder that a command begins with."""
-        work = self.folder / "work"
+        work, after = self.folder / "work", COMMANDS[name].after
+        before = self.undisturbed(after) if after else None
         shutil.rmtree(work, ignore_errors=True)
-        if after := COMMANDS[name].after:
-            shutil.copytree(self.undisturbed(after), work)
-        else:
+        if before is None:
             work.mkdir()
+        else:
+            shutil.copytree(before, work)
         return work
 
     def undisturbed(self, name: str) -> Path:
@@ -104,9 +105,14 @@ def disturb(bench, name, place, error, capsys, share=0.6):
     return work, code, told[-1:]
 
 
+def some_slow(slow, names=COMMANDS):
+    """Names of commands, of which some take above a second."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
+
 @pytest.mark.parametrize("kind", faulty.KINDS)
 @pytest.mark.parametrize("place", ["forward", "transform"])
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", some_slow({"quantify", "power", "clean", "run --target all"}))
 def test_code_that_fails_from_a_call_on_ends_the_command(bench, name, place, kind, capsys):
     _, code, told = disturb(bench, name, place, faulty.KINDS[kind], capsys)
     assert told and told[0].startswith("klarsicht:") and kind in told[0]
@@ -114,9 +120,38 @@ def test_code_that_fails_from_a_call_on_ends_the_command(bench, name, place, kin
 
 
 @pytest.mark.parametrize("number", faulty.NUMBERS)
-@pytest.mark.parametrize("share", [0.2, 0.9])
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("share", [0.2, 0.9])  # while the corpus is hashed, and while its images are read
+@pytest.mark.parametrize("name", some_slow({"quantify"}))
 def test_files_that_do_not_answer_from_one_on_end_the_command(bench, name, number, share, capsys):
     _, code, told = disturb(bench, name, "file", faulty.system_error(number), capsys, share)
     assert code == Unreachable.exit_code
     assert told and "out of reach" in told[0]
+
+
+@pytest.mark.parametrize("place", ["file", "forward", "transform"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("name", some_slow(COMMANDS, [name for name, command in COMMANDS.items() if command.out]))
+def test_the_same_command_without_the_fault_ends_as_an_undisturbed_one(bench, name, place, share, capsys):
+    """A fault of the network while it is loaded may leave nothing behind."""
+    error = faulty.system_error("ESTALE") if place == "file" else faulty.KINDS["CUDA"]
+    work, code, _ = disturb(bench, name, place, error, capsys, share)
+    wanted = faulty.digest(bench.undisturbed(name))
+    assert code not in CODES or faulty.digest(work) == wanted
+    assert bench.give(name, work) in CODES
+    assert faulty.digest(work) == wanted
+
+
+@pytest.mark.parametrize("kind", faulty.KINDS)
+def test_a_decoder_that_fails_from_a_call_on_ends_the_run(bench, kind, capsys):
+    line = f"run {RUN} --target all --decode tests.audit.faulty:decode --out decoded"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(COMMANDS, "decode", Command(line))
+        _, code, told = disturb(bench, "decode", "decode", faulty.KINDS[kind], capsys)
+    assert code == ProgramFailed.exit_code
+    assert "--decode fails on other images" in told[0] and kind in told[0]
+
+
+@pytest.mark.parametrize("number", faulty.NUMBERS)
+def test_what_the_system_does_not_give_a_network_ends_the_run(bench, number, capsys):
+    _, code, told = disturb(bench, "run", "forward", faulty.system_error(number), capsys)
+    assert code == Unreachable.exit_code and "test_faults" not in told[0]

@@ -28,7 +28,7 @@ from klarsicht.audit.report.rows import ViewRow
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis
-from klarsicht.ground.errors import ImageError, ModelError, UnsupportedLayer
+from klarsicht.ground.errors import ImageError, InputRefused, ModelError, UnsupportedLayer
 from klarsicht.ground.pictures.array_images import show_channels
 from klarsicht.ground.pictures.colour_maps import overlay
 from klarsicht.ground.pictures.encoded_pictures import thumbnail
@@ -176,10 +176,14 @@ class Illustrator:
                     explain = stack.enter_context(Explainer(self.classifier, self.settings.method, map_side=64))
 
             def explained(_: int, image: Tensor) -> tuple[NDArray[Any] | None, float]:
-                with suppress(ModelError):
+                try:
                     if explain is not None:
                         found = explain(image[None], torch.tensor([target]))
                         return found.maps[0], float(found.absorbed[0])
+                except InputRefused:  # by the rules alone, or by a model that took the image before and fails now
+                    self.classifier.logits(image[None])
+                except ModelError:
+                    pass
                 return None, float("nan")
 
             yield explained
