@@ -175,16 +175,23 @@ class Illustrator:
                 if self.settings.method != HEAD_RELEVANCE:
                     explain = stack.enter_context(Explainer(self.classifier, self.settings.method, map_side=64))
 
+            def compute_map(image: Tensor) -> tuple[NDArray[Any] | None, float]:
+                if explain is None:
+                    return None, float("nan")
+                relevance = explain(image[None], torch.tensor([target]))
+                return relevance.maps[0], float(relevance.absorbed[0])
+
             def explained(_: int, image: Tensor) -> tuple[NDArray[Any] | None, float]:
                 try:
-                    if explain is not None:
-                        found = explain(image[None], torch.tensor([target]))
-                        return found.maps[0], float(found.absorbed[0])
+                    return compute_map(image)
                 except InputRefused:  # by the rules alone, or by a model that took the image before and fails now
                     self.classifier.logits(image[None])
                 except ModelError:
-                    pass
-                return None, float("nan")
+                    return None, float("nan")
+                try:
+                    return compute_map(image)
+                except ModelError:
+                    return None, float("nan")
 
             yield explained
 
