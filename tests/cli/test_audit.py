@@ -87,6 +87,19 @@ def test_an_error_is_one_line_and_its_exit_code(tmp_path, monkeypatch, capsys, a
     assert len(printed.splitlines()) == 1
 
 
+@pytest.mark.parametrize("error", [SystemExit(0), RuntimeError("CUDA error: an illegal memory access was encountered")])
+def test_foreign_code_that_ends_a_command_is_one_line_whoever_called_it(monkeypatch, capsys, error):
+    """As in a backward pass or a hook, where no error of ours stands for it."""
+
+    def ends(*_):
+        raise error
+
+    monkeypatch.setattr("klarsicht.cli.audit.require_run", ends)
+    assert run(["audit", "duplicates", "run"]) == 12
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("klarsicht: ") and type(error).__name__ in told and "test_audit.py, line" in told
+
+
 def test_a_function_without_a_rule_is_named_with_a_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recurrent.py").write_text(

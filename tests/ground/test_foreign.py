@@ -1,12 +1,13 @@
 """Exceptions of foreign code become one line; ours, Ctrl-C and a shortage of memory stay what they are."""
 
+import errno
 import json
 import sys
 
 import pytest
 
-from klarsicht.ground.errors import ModelError, OutOfMemory, UsageError
-from klarsicht.ground.foreign import describe_error, foreign_errors
+from klarsicht.ground.errors import ImageRefused, ModelError, OutOfMemory, Unreachable, UsageError
+from klarsicht.ground.foreign import describe_error, foreign_errors, foreign_errors_on_image, is_device_error
 
 
 def guarded(error):
@@ -53,3 +54,27 @@ def test_the_place_is_the_line_of_the_user_and_none_of_a_library():
     except ValueError as error:
         assert f"(decoder.py, line {sys.exc_info()[2].tb_next.tb_next.tb_next.tb_lineno})" in describe_error(error)
     assert describe_error(ValueError("x" * 5000)) == f"ValueError: {'x' * 300}"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (KeyError("logit"), ImageRefused),
+        (OSError("image file is truncated"), ImageRefused),  # of Pillow: no number
+        (OSError(errno.EINVAL, "Invalid argument"), ImageRefused),  # a place before the beginning of a file
+        (FileNotFoundError(errno.ENOENT, "No such file", "x.png"), Unreachable),
+        (OSError(errno.ESTALE, "Stale file handle"), Unreachable),
+        (TimeoutError("timed out"), Unreachable),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfMemory),
+    ],
+)
+def test_what_the_system_does_not_give_says_nothing_of_an_image(error, kind):
+    with pytest.raises(kind, match="zoo:net"), foreign_errors_on_image(ImageRefused, "it fails", of="zoo:net"):
+        raise error
+
+
+def test_an_error_of_a_device_is_known_by_the_words_of_torch():
+    assert is_device_error(RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be"))
+    assert is_device_error(type("AcceleratorError", (RuntimeError,), {})("HIP failure"))
+    assert not is_device_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_device_error(KeyError("CUDA error"))

@@ -87,7 +87,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except SystemExit as error:  # of a user's code where no error of ours stands for it, as in a backward pass
         return _print_failed_program("foreign code ended the command", error)
     except Exception as error:
-        if is_device_error(error):
+        if is_device_error(error) and not is_out_of_memory(error):
             return _print_failed_program("the device failed", error)
         if not is_out_of_memory(error):
             raise

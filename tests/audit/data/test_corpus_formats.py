@@ -1,9 +1,11 @@
 """Corpora of every format. Oracle: the same pictures as files in class folders; libraries that write a format."""
 
+import errno
 import gzip
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -14,7 +16,7 @@ import torchvision
 from PIL import Image
 from pyarrow import parquet
 
-from klarsicht.audit.data import tables_of_pictures
+from klarsicht.audit.data import corpus_formats, tables_of_pictures
 from klarsicht.audit.data.column_names import ColumnNames
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.corpus_formats import open_corpus
@@ -375,6 +377,33 @@ def test_urls(folder, tmp_path):
     memory.rm("/bucket/classes/cat/00.png")
     with pytest.raises(Unreachable, match=r"cat/00\.png"):
         next(decode_rows(corpus, [0]))
+
+
+@pytest.mark.parametrize("kind", ["tables", "tars", "arrays"])
+def test_a_container_whose_disk_does_not_answer_is_out_of_reach(tmp_path, monkeypatch, kind):
+    parquet.write_table(hub_table(), tmp_path / "t.parquet")
+    write_tar(
+        tmp_path / "a.tar", [(f"{i:02d}.{e}", c) for i in range(12) for e, c in (("png", PNGS[i]), ("cls", b"9"))]
+    )
+    np.savez(tmp_path / "a.npz", images=PIXELS, labels=LABELS)
+    file = {"tables": "t.parquet", "tars": "a.tar", "arrays": "a.npz"}[kind]
+    corpus = open_corpus(tmp_path / file)
+    _ = corpus.hash
+    assert corpus.absent == set()
+    corpus_formats.close_tables()  # as a worker process begins
+    corpus_formats.close_arrays()
+    opened = Path.open
+
+    def stale(path, *args, **kwargs):
+        if path.name == file:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", stale)
+    with pytest.raises(Unreachable, match=r"out of reach.*Stale file handle"):
+        next(decode_rows(corpus, [3]))
+    monkeypatch.undo()
+    check(corpus, list(corpus.labels))
 
 
 def test_a_scheme_whose_package_is_missing_names_it(monkeypatch):

@@ -11,7 +11,7 @@ from klarsicht.audit.models import weights
 from klarsicht.audit.models.classifier import Classifier, label_indices, load_model
 from klarsicht.audit.models.transforms import PhotographTransform, PixelTransform
 from klarsicht.audit.networks.eval_mode import evaluation_mode, set_evaluation_mode
-from klarsicht.ground.errors import CorpusError, ModelError, UsageError
+from klarsicht.ground.errors import CorpusError, ImageRefused, ModelError, ProgramFailed, UsageError
 
 
 def network(channels=3, classes=5):
@@ -167,6 +167,23 @@ def test_logits_are_counted_when_the_head_cannot_say():
     net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).train()
     classifier = load_model(net)
     assert (classifier.head, classifier.n_classes, net.training) == ("0", 6, True)
+
+
+def test_a_transform_that_fails_on_an_image_is_tried_on_a_test_image():
+    sound = PixelTransform("RGB")
+
+    def transform(picture):
+        if refusals is None or picture.size in refusals:
+            raise IndexError("no such crop")
+        return sound(picture)
+
+    refusals = {(9, 9)}
+    classifier = load_model((network(), transform))
+    with pytest.raises(ImageRefused, match="transform: IndexError: no such crop"):
+        classifier.image(Image.new("RGB", (9, 9)))
+    refusals = None
+    with pytest.raises(ProgramFailed, match=r"fails on a test image, too; got .*no such crop"):
+        classifier.image(Image.new("RGB", (10, 10)))
 
 
 def test_identity_follows_the_weights():

@@ -6,15 +6,18 @@ import resource
 import subprocess
 import sys
 import tempfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from klarsicht.ground.errors import DiskFull, InputError, RunLocked, StoreError
 from klarsicht.ground.machine.disk import (
     UNFINISHED,
     fill_folder,
     hold_lock,
+    is_fault_of_place,
     remove_leftovers,
     require_regular_file,
     temporary_folder,
@@ -180,3 +183,25 @@ def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch
         assert folder.is_dir()
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, folder.name])
     assert not folder.exists()
+
+
+def test_errors_of_the_system_are_told_from_those_of_decoders(tmp_path):
+    """The oracle for the first is the system itself; for the others, Pillow and HDF5 on damaged files."""
+    with pytest.raises(OSError) as missing:
+        (tmp_path / "nothing").open()
+    with pytest.raises(OSError) as no_picture:
+        Image.open(BytesIO(b"no picture"))
+    damaged = BytesIO()
+    Image.new("RGB", (40, 40), "red").save(damaged, "PNG")
+    with pytest.raises(OSError) as truncated:
+        Image.open(BytesIO(damaged.getvalue()[:60])).load()
+    with pytest.raises(OSError) as before, (tmp_path / "some").open("w+b") as file:
+        file.seek(-1)
+    assert is_fault_of_place(missing.value)
+    assert not any(is_fault_of_place(one.value) for one in (no_picture, truncated, before))
+    told = (
+        "Can't synchronously read data (file read failed: time = now, errno = 5, error message = 'Input/output error')"
+    )
+    assert is_fault_of_place(OSError(told))
+    assert not is_fault_of_place(OSError("Can't synchronously read data (inflate() failed)"))
+    assert not is_fault_of_place(KeyError(errno.EIO))

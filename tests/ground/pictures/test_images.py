@@ -1,5 +1,6 @@
 """Decoding. Oracles: files written by hand or by tifffile, EXIF's table."""
 
+import errno
 import io
 import struct
 import tracemalloc
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from klarsicht.ground.errors import ImageError
+from klarsicht.ground.errors import ImageError, UnreadableFile
 from klarsicht.ground.pictures import images, libtiff
 
 RNG = np.random.default_rng(0)
@@ -180,6 +181,53 @@ def test_floats_have_no_known_white(tmp_path):
 def test_no_file(tmp_path, name, told):
     with pytest.raises(ImageError, match=told):
         images.decode(tmp_path / name)
+
+
+class FailingFile(io.BytesIO):
+    """A file whose disk does not answer after some bytes, by an error with or without the system's number."""
+
+    def __init__(self, content, sound, error):
+        super().__init__(content)
+        self.sound, self.error = sound, error
+
+    def read(self, size=-1):
+        if self.tell() + (size if size >= 0 else 1 << 30) > self.sound:
+            raise self.error
+        return super().read(size)
+
+
+@pytest.mark.parametrize("sound", [0, 40])
+def test_a_file_that_its_disk_does_not_give_is_not_called_damaged(tmp_path, monkeypatch, sound):
+    content = png(filtered(COLOUR), 7, 5, 8, 2)
+    (tmp_path / "x.png").write_bytes(content)
+    error = OSError(errno.EIO, "Input/output error")
+    monkeypatch.setattr(images.Path, "open", lambda *_: FailingFile(content, sound, error))
+    with pytest.raises(UnreadableFile, match=r"x\.png: Input/output error"):
+        images.decode(tmp_path / "x.png")
+
+
+def test_a_library_in_c_that_hides_the_answer_of_a_disk_is_not_believed(tmp_path, monkeypatch):
+    """libtiff reads a file by its number, and Pillow tells a disk that fails as damage."""
+    (tmp_path / "x.png").write_bytes(content := png(filtered(COLOUR), 7, 5, 8, 2))
+    error = OSError(errno.ESTALE, "Stale file handle")
+    monkeypatch.setattr(images.Path, "open", lambda *_: FailingFile(content, 30, error))
+
+    def decoder(source):
+        raise OSError("decoder error -2 when reading image file")
+
+    with pytest.raises(UnreadableFile, match="Stale file handle"):
+        images.read_file(tmp_path / "x.png", decoder)
+    monkeypatch.undo()
+    with pytest.raises(ImageError, match=r"cannot decode.*decoder error -2") as told:
+        images.read_file(tmp_path / "x.png", decoder)
+    assert type(told.value) is ImageError
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".png", "x\0.png"])
+def test_a_name_that_no_system_holds_is_no_fault_of_a_disk(tmp_path, name):
+    with pytest.raises(ImageError, match="no such file") as told:
+        images.decode(tmp_path / name)
+    assert type(told.value) is ImageError
 
 
 @given(st.data())
