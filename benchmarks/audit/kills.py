@@ -73,7 +73,7 @@ def network():
 """
 MANY_TILES = """
 from klarsicht.__main__ import main
-from klarsicht.burst.denoising import tiles
+from klarsicht.burst.merging import tiles
 
 tiles.MOST = tiles.LEAST  # a small picture, yet of many tiles
 main()
@@ -111,10 +111,11 @@ COMMANDS = {
     "audit quantify": Command("audit quantify run", after="audit run"),
     "audit quantify --workers 2": Command("audit quantify run --workers 2", after="audit run", workers=True),
     "audit clean": Command(
-        "audit clean run --class b --method oblique --layer 2 --images 16 --found-by cluster", after="audit run"
+        "audit clean run --class b --method oblique --layer 2 --images 16 --found-by cluster --fewest-clean 3", after="audit run"
     ),
     "audit clean --method augment": Command(
-        "audit clean run --class b --method augment --layer 2 --images 16 --steps 4 --batch 8 --found-by cluster",
+        "audit clean run --class b --method augment --layer 2 --images 16 --steps 4 --batch 8 --found-by cluster "
+        "--fewest-clean 3",
         after="audit run",
     ),
     "audit evaluate": Command("audit evaluate run --correction run/corrections/1-oblique --overall 1 --affected 1 "
