@@ -111,7 +111,8 @@ COMMANDS = {
     "audit quantify": Command("audit quantify run", after="audit run"),
     "audit quantify --workers 2": Command("audit quantify run --workers 2", after="audit run", workers=True),
     "audit clean": Command(
-        "audit clean run --class b --method oblique --layer 2 --images 16 --found-by cluster --fewest-clean 3", after="audit run"
+        "audit clean run --class b --method oblique --layer 2 --images 16 --found-by cluster --fewest-clean 3",
+        after="audit run",
     ),
     "audit clean --method augment": Command(
         "audit clean run --class b --method augment --layer 2 --images 16 --steps 4 --batch 8 --found-by cluster "

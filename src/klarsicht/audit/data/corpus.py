@@ -146,7 +146,7 @@ class Corpus:
         except UnreadableFile as error:
             if path in self.absent:
                 raise
-            raise _out_of_reach(path, error) from error
+            raise out_of_reach(path, error) from error
         except Unreachable as error:
             if path not in self.absent:
                 raise
@@ -161,7 +161,7 @@ class Corpus:
             return call_decoder(self.decoder, content, path)
         except ImageRefused as error:
             if path not in self.absent and self._fingerprint(path) == UNREADABLE:
-                raise _out_of_reach(path, error) from error
+                raise out_of_reach(path, error) from error
             self._require_decoder(path, error)
             raise
 
@@ -440,16 +440,16 @@ def _places(path: str) -> Iterator[None]:
     try:
         yield
     except (UnreadableFile, CorpusError) as error:
-        raise _out_of_reach(path, error) from error
+        raise out_of_reach(path, error) from error
     except KlarsichtError:
         raise
     except Exception as error:
         if is_out_of_memory(error) or not (is_fault_of_place(error) or locations.is_url(path)):
             raise
-        raise _out_of_reach(path, error) from error
+        raise out_of_reach(path, error) from error
 
 
-def _out_of_reach(path: str, error: Exception) -> Unreachable:
+def out_of_reach(path: str, error: Exception) -> Unreachable:
     """Make the error of an image that was listed and is not given."""
     reason = error.got if isinstance(error, KlarsichtError) else f"{path}: {describe_system_error(error)}"
     return Unreachable(

@@ -32,7 +32,7 @@ from klarsicht.audit.artifacts.artifact import CARRIES
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_classes import find_classes_to_clean
 from klarsicht.audit.corrections import samples
-from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.data.corpus import Corpus, out_of_reach
 from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.data.pictures import DecodedImage, FileReader
 from klarsicht.audit.data_cleaning import data_record, image_actions
@@ -265,8 +265,10 @@ def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bo
     try:
         picture = corpus.decode(row)
     except ImageError as error:
-        return ImageRecord(path, label, source, split, _sha256(file), SKIP, "", label, 0, " ".join(str(error).split()))
-    sha256 = _sha256(file)
+        return ImageRecord(
+            path, label, source, split, _sha256(corpus, row), SKIP, "", label, 0, " ".join(str(error).split())
+        )
+    sha256 = _sha256(corpus, row)
     if action is None:
         return ImageRecord(path, label, source, split, sha256, KEEP, path, label, 1)
     new = path
@@ -287,10 +289,14 @@ def _content(corpus: Corpus, picture: DecodedImage, action: Action, row: int) ->
     Raises:
         InputError: the picture cannot be repaired, or a callable returns none, or an array of another form; the message
             names the file.
+        Unreachable: the file cannot be read any more.
     """
     file, form = Path(corpus.paths[row]), corpus.form
     if action.repair is None:
-        return file.read_bytes()
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise out_of_reach(corpus.paths[row], error) from error
     try:
         picture_after = action.repair(picture, row)
     except InputError as error:
@@ -304,13 +310,20 @@ def _content(corpus: Corpus, picture: DecodedImage, action: Action, row: int) ->
     return png_bytes(np.asarray(picture_after))
 
 
-def _sha256(file: Path) -> str:
-    """Return the SHA-256 of a file, or "" where it cannot be read."""
+def _sha256(corpus: Corpus, row: int) -> str:
+    """Return the SHA-256 of the file of a row, or "" where it could not be read when the corpus was hashed.
+
+    Raises:
+        Unreachable: it could, and cannot be read now.
+    """
+    path = corpus.paths[row]
     try:
-        with file.open("rb") as content:
+        with Path(path).open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError:
-        return ""
+    except OSError as error:
+        if path in corpus.absent:
+            return ""
+        raise out_of_reach(path, error) from error
 
 
 def _check(out: Path, text: str) -> None:
