@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from klarsicht.ground.errors import ImageRefused, ModelError, OutOfMemory, Unreachable, UsageError
+from klarsicht.ground.errors import ImageRefused, ModelError, OutOfMemory, ProgramFailed, Unreachable, UsageError
 from klarsicht.ground.foreign import describe_error, foreign_errors, foreign_errors_on_image, is_device_error
 
 
@@ -66,6 +66,9 @@ def test_the_place_is_the_line_of_the_user_and_none_of_a_library():
         (OSError(errno.ESTALE, "Stale file handle"), Unreachable),
         (TimeoutError("timed out"), Unreachable),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfMemory),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), ProgramFailed),
+        (RuntimeError("CUDA error: out of memory"), OutOfMemory),
+        (RuntimeError("shapes cannot be multiplied"), ImageRefused),
     ],
 )
 def test_what_the_system_does_not_give_says_nothing_of_an_image(error, kind):

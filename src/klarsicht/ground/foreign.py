@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from klarsicht.ground.errors import KlarsichtError, OutOfMemory, Unreachable
+from klarsicht.ground.errors import KlarsichtError, OutOfMemory, ProgramFailed, Unreachable
 from klarsicht.ground.machine.disk import is_fault_of_place
 from klarsicht.ground.machine.memory import is_out_of_memory
 
@@ -46,10 +46,16 @@ def foreign_errors_on_image(kind: type[KlarsichtError], what: str, *, of: str) -
 
     Raises:
         Unreachable: the system does not give what the code reads, which says nothing of the image.
+        ProgramFailed: a device failed, which says nothing of it either.
     """
     with foreign_errors(kind, what, of=of):
         try:
             yield
+        except RuntimeError as error:
+            if not is_device_error(error) or is_out_of_memory(error):
+                raise
+            remedy = "Start it anew; the same command resumes."
+            raise ProgramFailed("the device failed", got=f"{of}: {describe_error(error)}", remedy=remedy) from error
         except OSError as error:
             if not is_fault_of_place(error):
                 raise
