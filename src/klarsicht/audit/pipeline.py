@@ -27,12 +27,13 @@ from klarsicht.ground.run_folder.run_files import MANIFEST
 from klarsicht.ground.run_folder.shards import LOOK, Shard
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.verification import forget_damaged
-from klarsicht.ground.user_paths import as_path
+from klarsicht.ground.user_arguments import check_arguments
 
 CREATION_SECONDS = 60.0  # that a shard waits for another one to create the run
 SCREENING_UNIT = 25  # targets in a work unit of a screening
 
 
+@check_arguments
 def run(
     settings: AuditSettings, out: str | Path, *, classifier: Classifier | None = None, corpus: Any = None,
     workers: int = 1, shard: str | None = None,
@@ -57,11 +58,6 @@ def run(
     Raises:
         UsageError, InputError, ModelError, StoreError: see ground.errors.
     """
-    if not isinstance(settings, AuditSettings):
-        raise UsageError(
-            "no settings of an audit", got=type(settings).__name__, rule="AuditSettings(model=..., data=...)"
-        )
-    out = as_path("run folder", out)
     audit = Audit.of(with_batch_of_run(settings, out), classifier, corpus).with_batch()
     if classifier is not None and workers > 1:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")

@@ -49,6 +49,7 @@ from klarsicht.ground.run_folder.run_files import MANIFEST
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.stored_array import StoredArray
 from klarsicht.ground.step_words import describe_step, is_measured_beside
+from klarsicht.ground.user_arguments import check_arguments
 
 CARRIES, OPEN, NOT_CARRYING = CARRIER_STATUSES = ("yes", "undecided", "no")
 PICTURES = ("image", "relevance", "overlay", "window", "masked", "mask")
@@ -460,6 +461,7 @@ def choose_runs(rows: Ints, most: int) -> Ints:
     return rows[np.unique(starts[:, None] + np.arange(RUN_ROWS))]
 
 
+@check_arguments
 def open_explored_run(run: str | Path, author: str, data: str | None = None) -> ExploredRun:
     """Open a run to look at.
 

@@ -13,6 +13,7 @@ from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.machine.disk import fill_folder, write_atomically
 from klarsicht.ground.progress import track
+from klarsicht.ground.user_arguments import check_arguments
 
 Write = Callable[[ExploredRun, Sequence[int], Path], None]
 
@@ -32,6 +33,7 @@ class ExportFormat:
     folder: bool = False
 
 
+@check_arguments
 def export_run(
     run: str | Path, to: str, out: str | Path | None = None, *, classes: Sequence[str] = (), data: str | None = None
 ) -> Path:

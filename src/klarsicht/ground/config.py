@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.machine.disk import require_regular_file
-
-LONGEST_INPUT = 200  # characters of a wrong value that an error shows
+from klarsicht.ground.names import describe_value
 
 
 class Settings(BaseModel):
@@ -119,13 +118,7 @@ def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
     if first["type"] == "tuple_type":
         rule = "it should be a list or a tuple"
     remedy = f"Correct {name}.{more}"
-    return UsageError(f"setting {name}", got=_describe_input(first["input"]), rule=rule, remedy=remedy)
-
-
-def _describe_input(value: Any) -> str:
-    """Describe a wrong value: as it is written in Python, or where that is long or has lines, its type."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_INPUT and text.isprintable() else type(value).__name__
+    return UsageError(f"setting {name}", got=describe_value(first["input"]), rule=rule, remedy=remedy)
 
 
 def _names_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
+LONGEST_VALUE: Final = 200  # characters of a wrong value that an error shows
 # Invisible, though Unicode counts them among letters, marks and symbols: fillers of Hangul and Khmer, the grapheme
 # joiner, selectors of Mongolian and of variants, the blank pattern of Braille (Unicode 15, DerivedCoreProperties:
 # Default_Ignorable_Code_Point).
@@ -34,3 +37,9 @@ def _escape(character: str) -> str:
 def printable_lines(text: str) -> str:
     """Escape every line of a text, whose line breaks and tabs stay."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def describe_value(value: Any) -> str:
+    """Describe a wrong value: as it is written in Python, or where that is long or has lines, its type."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE and text.isprintable() else type(value).__name__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,17 @@ def as_path(name: str, value: Any, remedy: str = "") -> Path:
     """Convert what a user gives under a name to a path.
 
     Raises:
-        UsageError: it is neither a text nor a path.
+        UsageError: it is neither a text nor a path, or no file of this system can have that name.
     """
-    if not isinstance(value, str | PathLike):
+    text = os.fspath(value) if isinstance(value, str | PathLike) else value
+    if not isinstance(text, str):
         raise UsageError(f"{name} is no path", got=type(value).__name__, rule="a text or a pathlib.Path", remedy=remedy)
+    try:
+        os.lstat(text)
+    except ValueError as error:  # a zero byte, or characters that no name of a file can have
+        raise UsageError(f"{name} is no path", got=repr(text), rule=f"a name of a file: {error}") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            got, rule = f"{len(text)} characters", error.strerror
+            raise UsageError(f"{name} is no path", got=got, rule=rule, remedy="Give a shorter one.") from error
     return Path(value)

@@ -56,9 +56,9 @@ def test_an_artifact_of_a_family_is_drawn_once_for_a_class():
     planted = power.plant_in_carriers(levels, stripe, np.array([0, 2, 4]), np.random.default_rng(0))
     assert (planted[[0, 2, 4]] == planted[0]).all() and (planted[0] != levels[0]).any()
     assert (planted[[1, 3]] == levels[[1, 3]]).all()
-    power.check_arguments(("stripe", "tag"), (0.1,), 1)
+    power.check_plants(("stripe", "tag"), (0.1,), 1)
     with pytest.raises(UsageError, match="stripe"):
-        power.check_arguments(("strip",), (0.1,), 1)
+        power.check_plants(("strip",), (0.1,), 1)
 
 
 @pytest.mark.slow

@@ -40,7 +40,9 @@ from klarsicht.ground.machine.disk import translate_write_errors, write_atomical
 from klarsicht.ground.progress import note, progress
 from klarsicht.ground.run_folder.decisions import DecisionLog
 from klarsicht.ground.run_folder.manifest import to_json
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
+from klarsicht.ground.user_arguments import check_arguments
 
 PLAN: Final = "plan.json"
 
@@ -70,9 +72,10 @@ class CleanedClasses:
         self.judgement.check()
 
 
+@check_arguments
 def clean_classes(
-    run: str | Path, names: Sequence[str] = (), settings: CleanSettings | None = None, *,
-    out: str | Path | None = None, found_by: str | None = None, data: str | None = None,
+    run: str | Path | RunStore, names: Sequence[str] = (), settings: CleanSettings | None = None, *,
+    out: str | Path | None = None, found_by: str | None = None, data: Any = None,
     classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CleanedClasses:  # fmt: skip
     """Fit a correction for the artifact of each class, compose them into one corrected model, and save it with a

@@ -33,7 +33,9 @@ from klarsicht.audit.networks.residual_sums import ResidualSum
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
+from klarsicht.ground.user_arguments import check_arguments
 
 CORRECTION_METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
 CANDIDATES = {name: method for name, method in CLOSED.items() if not method.baseline}
@@ -80,10 +82,11 @@ class CleanedModel:
         self.judgement.check()
 
 
+@check_arguments
 def clean(
-    run: str | Path, name: str, settings: CleanSettings | None = None, *, out: str | Path | None = None,
+    run: str | Path | RunStore, name: str, settings: CleanSettings | None = None, *, out: str | Path | None = None,
     found_by: str | None = None, members: Path | None = None, mask: Path | None = None, kind: str | None = None,
-    part: Sequence[str] | None = None, data: str | None = None, classifier: Classifier | None = None,
+    part: Sequence[str] | None = None, data: Any = None, classifier: Classifier | None = None,
     device: str = ANY_DEVICE,
 ) -> CleanedModel:  # fmt: skip
     """Fit a correction of the audited model for the artifact of a class, choose it under the bounds, and save it.

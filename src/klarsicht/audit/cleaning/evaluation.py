@@ -38,7 +38,9 @@ from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.manifest import to_json
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics import erasure
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
 
@@ -157,9 +159,10 @@ class Evaluation:
         }
 
 
+@check_arguments
 def evaluate(
-    run: str | Path, folder: str | Path, *, test: str | None = None, images: int | None = None,
-    overall: float | None = None, affected: float | None = None, data: str | None = None,
+    run: str | Path | RunStore, folder: str | Path, *, test: str | None = None, images: int | None = None,
+    overall: float | None = None, affected: float | None = None, data: Any = None,
     classifier: Classifier | None = None, seed: int = 0, device: str = ANY_DEVICE,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a saved correction; write FOLDER/evaluation.json.

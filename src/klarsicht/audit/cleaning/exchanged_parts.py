@@ -17,6 +17,8 @@ from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
 from klarsicht.ground.errors import InputError, StoreError, UsageError, unknown_name
 from klarsicht.ground.ranges import SHARE
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
+from klarsicht.ground.user_arrays import as_numbers
 
 CHANGED_SHARE: Final = 1.0  # share of the pictures that get a part of a random one
 
@@ -36,16 +38,25 @@ class ExchangedParts(Dataset[tuple[Any, ...]]):
         maps: float (n, G, G), relevance of each picture, which says what its background is; needed for that alone.
 
     Raises:
-        UsageError: unknown part, no part, the background without maps, a share out of range, or one class alone.
+        UsageError: unknown part, no part, the background without maps, a share out of range, one class alone, or what
+            is no data set.
+        InputError: labels or maps that are no numbers.
     """
 
+    @check_arguments
     def __init__(
         self, pictures: Any, labels: Sequence[int] | Ints, parts: Sequence[str], *, share: float = CHANGED_SHARE,
         transform: Callable[[Image.Image], Any] | None = None, maps: Floats | None = None,
     ) -> None:  # fmt: skip
         SHARE.require("share", share)
         check_parts(parts, background=maps is not None)
-        self.pictures, self.labels, self.maps = pictures, np.asarray(labels), maps
+        if not (hasattr(pictures, "__len__") and hasattr(pictures, "__getitem__")):
+            rule = "a data set with a length, of (picture, label, ...)"
+            raise UsageError("no pictures to exchange parts between", got=type(pictures).__name__, rule=rule)
+        self.pictures, self.labels = pictures, np.atleast_1d(as_numbers("labels", labels))
+        self.maps = None if maps is None else as_numbers("maps", maps)
+        if self.maps is not None and (self.maps.ndim != len("nGG") or len(self.maps) != len(pictures)):
+            raise UsageError("maps of another shape", got=self.maps.shape, rule=f"({len(pictures)}, G, G)")
         self.parts, self.share, self.transform = tuple(parts), share, transform
         if len(self.labels) != len(pictures) or len(np.unique(self.labels)) < 2:
             raise UsageError(
@@ -84,8 +95,9 @@ class ExchangedParts(Dataset[tuple[Any, ...]]):
         return background_masks(np.asarray(self.maps[i], np.float32)[None], (picture.height, picture.width))
 
 
+@check_arguments
 def exchange_parts(
-    run: str | Path, pictures: Any, labels: Sequence[int] | Ints, files: Sequence[str | Path] = (), *,
+    run: str | Path | RunStore, pictures: Any, labels: Sequence[int] | Ints, files: Sequence[str | Path] = (), *,
     parts: Sequence[str] = (), share: float = CHANGED_SHARE, transform: Callable[[Image.Image], Any] | None = None,
 ) -> ExchangedParts:  # fmt: skip
     """Exchange in a data set the strongest part that `audit shortcuts` noted in each class of a run.

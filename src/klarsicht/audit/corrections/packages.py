@@ -40,7 +40,7 @@ from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.run_folder.manifest import to_json
-from klarsicht.ground.user_paths import as_path
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.erasure import Eraser
 
 PACKAGE_REMEDY: Final = "Copy the folder again, or make it again with `klarsicht audit clean`."
@@ -324,6 +324,7 @@ def export_model(folder: Path, correction: Correction, classifier: Classifier, e
     return {"exported": True}
 
 
+@check_arguments
 def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
     """Load a saved correction and its record; `with correction.applied(module): ...` corrects a model.
 
@@ -333,7 +334,7 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
     Raises:
         InputError: the folder holds no correction, or a damaged one.
     """
-    place = as_path("folder of a correction", folder, "Give the folder that `klarsicht audit clean` printed.")
+    place = Path(folder)
     if not (place / RECORD).is_file():
         what = "no correction in this folder" if place.is_dir() else "no such folder"
         remedy = "Make one with `klarsicht audit clean`, which prints where it lies."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ from klarsicht.audit.data.tables_of_pictures import (
 )
 from klarsicht.audit.data.tar_archives import TAR, open_archives
 from klarsicht.ground.errors import CorpusError, InputError, UsageError
+from klarsicht.ground.user_arguments import check_arguments
+from klarsicht.ground.user_paths import as_path
 
 CACHED = "cache-"  # beginning of the names of files that `datasets` keeps beside its own
 
 
+@check_arguments
 def open_corpus(
     data: Any, cells: LabelCells = manifest.ONE_LABEL, names: ColumnNames = DEFAULT_NAMES, decoder: str = "",
     classes: Sequence[str] | None = None,
@@ -51,6 +55,8 @@ def open_corpus(
         CorpusError: there is none at this path, or it cannot be read.
         MissingExtra: a format, or a URL, whose package is not installed.
     """
+    if isinstance(data, str | PathLike) and not locations.is_url(data):
+        as_path("data", data)
     if _is_place(data) and cells.several:
         raise _one_label(data, "a class folder gives each image one label")
     if decoder:

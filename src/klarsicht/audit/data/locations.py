@@ -10,6 +10,7 @@ from typing import IO, Any
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError, MissingExtra
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.optional import load
+from klarsicht.ground.user_paths import as_path
 
 CLOUD_EXTRA = "cloud"
 
@@ -24,8 +25,9 @@ def require_place(data: str | Path) -> None:
 
     Raises:
         CorpusError: neither a file nor a folder is at this path.
+        UsageError: no file can have this path.
     """
-    if not is_url(data) and not (Path(data).is_dir() or Path(data).is_file()):
+    if not is_url(data) and not ((place := as_path("--data", data)).is_dir() or place.is_file()):
         raise CorpusError("no such folder or manifest", got=data, remedy="Check the path of --data.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.pictures import UNREADABLE, FileReader, hash_array, hash_content
 from klarsicht.ground.errors import CorpusError, ProgramFailed, UnreadableFile
 from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
+from klarsicht.ground.names import describe_value
 from klarsicht.ground.progress import note, track
 from klarsicht.ground.ranges import IMAGE_WEIGHT
+from klarsicht.ground.user_arguments import as_kind
 
 PICTURE_KEYS, LABEL_KEYS = ("image", "img", "picture", "pixel_values"), ("label", "labels", "fine_label", "target")
 
@@ -109,9 +112,24 @@ def split_item(item: Any, number: int) -> tuple[Any, Any, str, float]:
     picture, label, source, weight = parts
     if picture is None or label is None:
         raise _no_item(item, number)
-    weight = 1.0 if weight is None else float(weight)
+    weight = 1.0 if weight is None else as_kind(f"weight of item {number}", weight, float)
     IMAGE_WEIGHT.require(f"weight of item {number}", weight)
-    return picture, label, "" if source is None else str(source), weight
+    require_name(label, f"label of item {number}")
+    return picture, label, "" if source is None else str(require_name(source, f"source of item {number}")), weight
+
+
+def require_name(value: Any, name: str) -> Any:
+    """Return a label or a source, given under a name, where it is a text, an integer or a finite number: of others,
+    such as NaN or a tuple, images would share a name that nobody gave.
+
+    Raises:
+        CorpusError: it is another thing.
+    """
+    plain = value.item() if getattr(value, "shape", None) == () else value
+    if isinstance(plain, str | int) or (isinstance(plain, float) and math.isfinite(plain)):
+        return value
+    rule = "a text, an integer or a finite number"
+    raise CorpusError(f"{name} is no name", got=describe_value(value), rule=rule, remedy="Name it, or leave it out.")
 
 
 def _no_item(item: Any, number: int) -> CorpusError:

@@ -48,6 +48,8 @@ from klarsicht.ground.pictures.encoded_pictures import png_bytes
 from klarsicht.ground.pictures.npy_files import NPY, npy_bytes
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import SEED, SHARE
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
 
 KEEP, SKIP = "keep", "skip"
 
@@ -111,12 +113,13 @@ class CleanedCorpus:
         return self.facts | {"folder": str(self.folder), "counts": self.counts, "changed": changed}
 
 
+@check_arguments
 def clean_data(
-    run: str | Path, out: str | Path, action: str | Action = "drop", *, name: str | Sequence[str] | None = None,
-    correction: str | Path | None = None, above: float = CARRIES, weight: float | None = None, label: str | None = None,
-    found_by: str | None = None, members: Path | None = None, mask: Path | None = None, seed: int = 0,
-    tables: str = "csv", dry_run: bool = False, data: str | None = None, classifier: Classifier | None = None,
-    device: str = ANY_DEVICE,
+    run: str | Path | RunStore, out: str | Path, action: str | Action = "drop", *,
+    name: str | Sequence[str] | None = None, correction: str | Path | None = None, above: float = CARRIES,
+    weight: float | None = None, label: str | None = None, found_by: str | None = None, members: Path | None = None,
+    mask: Path | None = None, seed: int = 0, tables: str = "csv", dry_run: bool = False, data: Any = None,
+    classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CleanedCorpus:  # fmt: skip
     """Clean the corpus of a run of the artifact of a class, or of several classes at once.
 

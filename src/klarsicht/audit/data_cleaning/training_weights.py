@@ -13,8 +13,11 @@ from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data_cleaning.data_record import TABLES, read_record
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.ranges import SEED
+from klarsicht.ground.user_arguments import check_arguments
 
 
+@check_arguments
 def training_weights(cleaned: str | Path, files: Sequence[str | Path] | None = None) -> Doubles:
     """Return the weight of each file in a training on the cleaned corpus: 0 for one that it lacks.
 
@@ -54,6 +57,7 @@ def training_weights(cleaned: str | Path, files: Sequence[str | Path] | None = N
     return np.array([by_file[file] for file in paths])
 
 
+@check_arguments
 def weighted_sampler(
     cleaned: str | Path, files: Sequence[str | Path] | None = None, *, draws: int | None = None, seed: int = 0
 ) -> WeightedRandomSampler:
@@ -66,8 +70,11 @@ def weighted_sampler(
         seed: seed of the draws.
 
     Raises:
-        InputError, UsageError: see training_weights, or no image has a weight.
+        InputError, UsageError: see training_weights, or no image has a weight, or draws or seed are out of range.
     """
+    SEED.require("seed", seed)
+    if draws is not None and draws < 1:
+        raise UsageError("no draws in an epoch", got=draws, rule="at least 1")
     weights = training_weights(cleaned, files)
     if not weights.any():
         raise InputError("no image to draw", got=f"{len(weights)} files, all of weight 0")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klarsicht.ground.pictures.array_images import ARRAY_TYPES, ArrayForm
+from klarsicht.ground.user_arguments import check_fields
 
 UNIT: Final = 1.0  # white of floats, where it is not said
 
@@ -34,8 +35,8 @@ class ArrayTransform:
             first three, the mean of two, the only one.
 
     Raises:
-        UsageError: no channels, an unknown type, black not below white, numbers that the type cannot hold, or channels
-            to show that are not there.
+        UsageError: a value of another kind, no channels, an unknown type, black not below white, numbers that the type
+            cannot hold, or channels to show that are not there.
     """
 
     function: Callable[[NDArray[Any]], Tensor]
@@ -46,6 +47,7 @@ class ArrayTransform:
     shown: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _ = self.form
 
     def __call__(self, pixels: NDArray[Any]) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from PIL import Image
@@ -37,6 +37,7 @@ from klarsicht.ground.errors import (
 )
 from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
 from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.user_arguments import check_arguments
 
 _RAMP: Final = Image.linear_gradient("L").convert("RGB")
 """Test image, 256 x 256, a ramp from black to white; its transformed pixels identify a transform."""
@@ -58,6 +59,8 @@ class Classifier:
         independent: whether the outputs are independent of each other, as sigmoids are; a class then counts by its own
             logit, else by its lead over the mean of all logits.
     """
+
+    MADE_BY: ClassVar = "audit.load_model((module, transform), classes=names) makes one of a network."
 
     module: nn.Module
     transform: Transform
@@ -285,6 +288,7 @@ def _test_pictures(size: tuple[int, int]) -> tuple[Image.Image, ...]:
     return Image.new("RGB", size, "grey"), ramp, ramp.rotate(180), colours
 
 
+@check_arguments
 def load_model(
     spec: str | Path | nn.Module | tuple[nn.Module, Transform | None],
     *,
@@ -313,17 +317,16 @@ def load_model(
         device: where the module goes; by default it stays where it is.
 
     Raises:
-        UsageError: a specification of none of these forms, or a text in place of class names.
+        UsageError: a specification of none of these forms, a class name that is no text, or a device that this machine
+            does not have.
         InputError: one of `classes` stands twice.
         UntrustedCode: the file brings code along that would be run, see ground.trust.trusted_code.
         MissingExtra: the extra `demo`, `timm` or `hf` is not installed.
         ModelError: the model cannot be loaded, has weights that are not finite, or another number of logits than class
             names.
     """
-    if isinstance(classes, str):
-        raise UsageError("class names are one text", got=repr(classes), rule="a sequence with a name for each output")
     if classes is not None:
-        require_distinct([str(name) for name in classes], "the list of class names")
+        require_distinct(classes, "the list of class names")
     source = open_source(str(spec) if isinstance(spec, Path) else spec, checkpoint)
     brought = source.classes or ()
     distinct = make_distinct(brought)
@@ -333,7 +336,7 @@ def load_model(
     renaming_note = describe_renamed(brought, distinct) if classes is None else ""
     classifier = _with_logits(
         Classifier(
-            module if device is None else module.to(torch.device(device)),
+            module if device is None else _move(module, device),
             source.transform if source.transform is not None else plain_transform(module),
             tuple(classes) if classes is not None else distinct or None,
             source.spec,
@@ -347,6 +350,11 @@ def load_model(
             rule=f"the model has {classifier.n_classes} logits",
         )
     return classifier
+
+
+def _move(module: nn.Module, device: str | torch.device) -> nn.Module:
+    with foreign_errors(UsageError, "the model cannot be moved to the device", of=str(device)):
+        return module.to(torch.device(device))
 
 
 def _with_logits(classifier: Classifier) -> Classifier:
@@ -416,17 +424,6 @@ def _is_several(label: str, names: Collection[str]) -> bool:
 def _with_suggestions(label: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(label, names, n=2)
     return f"{label!r} (near {' or '.join(map(repr, near))})" if near else repr(label)
-
-
-def require_classifier(value: Any) -> None:
-    """Check that what a user gives as a model is one that `load_model` returned.
-
-    Raises:
-        UsageError: it is another thing, such as the network itself.
-    """
-    if not isinstance(value, Classifier):
-        remedy = "audit.load_model((module, transform), classes=names) makes one of a network."
-        raise UsageError("no loaded model", got=type(value).__name__, rule="what load_model returns", remedy=remedy)
 
 
 def check_targets(targets: Tensor, n_classes: int) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -37,7 +37,9 @@ from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
 from klarsicht.ground.errors import ImageError, InputError, Unreachable, UnreadableFile
 from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
 from klarsicht.ground.progress import track
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.split_half import combined_p
 
 CLEAN_IMAGES = 500  # of the run, that a picture is compared with
@@ -355,8 +357,9 @@ def check_one(check: PictureCheck, path: str, predict: Predict) -> CheckedPictur
         return CheckedPicture(path, "", -1, 0.0, (), " ".join(str(error).split()))
 
 
+@check_arguments
 def check_pictures(
-    run: str | Path, pictures: Sequence[str | Path], *, level: float = LEVEL, data: str | None = None,
+    run: str | Path | RunStore, pictures: Sequence[str | Path], *, level: float = LEVEL, data: Any = None,
     classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CheckedPictures:  # fmt: skip
     """Check pictures against the artifacts that a quantified run knows.

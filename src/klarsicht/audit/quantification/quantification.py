@@ -48,10 +48,12 @@ from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
 from klarsicht.ground.run_folder.shards import Shard
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
 
 
+@check_arguments
 def quantify(
-    run: str | Path, *, level: float = LEVEL, workers: int = 1, data: Any = None,
+    run: str | Path | RunStore, *, level: float = LEVEL, workers: int = 1, data: Any = None,
     classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
 ) -> Quantification:  # fmt: skip
     """Compute verdicts on all classes of a finished run, and write them as JSON, as a table and into its report.

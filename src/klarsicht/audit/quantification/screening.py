@@ -28,6 +28,7 @@ from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
 
 FOLLOWS = "followed: put on other images, it raises this class more than what is found for other outputs raises them"
 NO_USE = "no use shown"
@@ -97,8 +98,9 @@ def is_screening(run: str | Path) -> bool:
     return RunStore.open(run).manifest["settings"]["target"] not in ("label", "predicted")
 
 
+@check_arguments
 def screen(
-    run: str | Path, *, level: float = LEVEL, workers: int = 1, data: Any = None,
+    run: str | Path | RunStore, *, level: float = LEVEL, workers: int = 1, data: Any = None,
     classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
 ) -> Screening:  # fmt: skip
     """Find the cluster of a screened corpus that the model follows; write it as JSON, and into ranking and report.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,14 +35,17 @@ from klarsicht.ground.arrays import Bools, Doubles, Ints, Rows
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import SHOWN_IMAGES
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.intervals import Interval, block_mean_interval, roc_area_score
 
 PROFILE_IMAGES = 64  # of a class, by default
 
 
+@check_arguments
 def measure_sufficiency(
-    run: str | Path, *, images: int = PROFILE_IMAGES, level: float = LEVEL, workers: int = 1, data: str | None = None,
-    classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
+    run: str | Path | RunStore, *, images: int = PROFILE_IMAGES, level: float = LEVEL, workers: int = 1,
+    data: Any = None, classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
 ) -> Sufficiency:  # fmt: skip
     """Measure the profile of every class of a finished run, and write it as JSON, as a table and into its report.
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from klarsicht.audit.models.classifier import Classifier, check_targets, require_classifier
+from klarsicht.audit.models.classifier import Classifier, check_targets
 from klarsicht.audit.models.forward import centre_targets, target_logits
 from klarsicht.audit.networks.eval_mode import evaluation_mode
 from klarsicht.audit.networks.hooks import Tap, arrange_in_grid, called_layers, late_layer
@@ -36,6 +36,8 @@ from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.pictures.colour_maps import diverging_colours, resize_bilinear
 from klarsicht.ground.pictures.encoded_pictures import png_bytes
+from klarsicht.ground.ranges import SEED
+from klarsicht.ground.user_arguments import check_arguments
 
 AUTO: Final = "auto"  # the composite that fits the network, chosen at the first batch
 
@@ -186,11 +188,12 @@ class Explainer:
         middle: layer whose input and channel relevance are returned; None for neither.
 
     Raises:
-        UsageError: unknown method or layer.
+        UsageError: unknown method or layer, or an argument out of range.
         UnsupportedLayer, NotConserving: the method does not cover the network.
         ModelError: the network does not return logits.
     """
 
+    @check_arguments
     def __init__(
         self,
         classifier: Classifier,
@@ -200,9 +203,9 @@ class Explainer:
         seed: int = 0,
         middle: str | None = None,
     ) -> None:
-        require_classifier(classifier)
         if method not in METHODS:
             raise unknown_name("relevance method", method, METHODS)
+        SEED.require("seed", seed)
         if map_side < 1:
             raise UsageError("the side of a map must be positive", got=map_side, remedy="Try 32")
         self.classifier, self.method, self.map_side, self.seed = classifier, method, map_side, seed
@@ -437,6 +440,7 @@ def _to_numpy(a: Tensor) -> Array:
     return a.detach().cpu().numpy()
 
 
+@check_arguments
 def explain(
     classifier: Classifier,
     batch: Tensor | Array,
@@ -481,6 +485,8 @@ def check_batch(batch: Tensor | Array, targets: Tensor | Array | Sequence[int]) 
     if not (len(batch) and batch.is_floating_point()):
         got, remedy = f"{len(batch)} of {batch.dtype}", "Give images as the model's transform returns them."
         raise UsageError("a batch of images", got=got, rule="at least one image, of floats", remedy=remedy)
+    if targets.is_floating_point() or targets.is_complex():
+        raise UsageError("targets are no integers", got=targets.dtype, rule="numbers of the model's outputs")
     if targets.shape != batch.shape[:1]:
         rule, remedy = f"one for each of {len(batch)} images", "Give a class for each image: [3] * len(batch)."
         raise UsageError("targets", got=tuple(targets.shape), rule=rule, remedy=remedy)

@@ -28,6 +28,7 @@ from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.texts import Texts
+from klarsicht.ground.user_arguments import check_arguments
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -422,6 +423,7 @@ def order_by_verdict(entries: Sequence[Entry], verdicts: Quantification) -> Rank
     return Ranking(tuple(sorted(judged, key=lambda e: (not e.poisoned, not e.artifactual, e.target not in followed))))
 
 
+@check_arguments
 def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranking:
     """Read the ranking of a finished run, with its verdicts where the run was quantified.
 

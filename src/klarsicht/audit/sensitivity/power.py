@@ -46,6 +46,7 @@ from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.ground.step_words import MEASURED_BESIDE
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.conformal import Verdicts
 from klarsicht.numerics.statistics.split_half import combined_p
 
@@ -218,9 +219,10 @@ def calling_detectors(
     )
 
 
+@check_arguments
 def power(
-    run: str | Path, *, kinds: Sequence[str] | None = None, prevalences: Sequence[float] | None = None,
-    classes: int = 5, level: float = LEVEL, workers: int = 1, data: str | None = None,
+    run: str | Path | RunStore, *, kinds: Sequence[str] | None = None, prevalences: Sequence[float] | None = None,
+    classes: int = 5, level: float = LEVEL, workers: int = 1, data: Any = None,
     classifier: Classifier | None = None, train: int | None = None, rate: float = RATE,
     device: str = ANY_DEVICE,
 ) -> Power:  # fmt: skip
@@ -243,7 +245,7 @@ def power(
         ModelError: a model that cannot be trained, or a training that diverged.
     """
     kinds_tried, shares = tuple(dict.fromkeys(kinds or PLANTS)), tuple(dict.fromkeys(prevalences or PREVALENCES))
-    check_arguments(kinds_tried, shares, classes)
+    check_plants(kinds_tried, shares, classes)
     training = None if train is None else Training(train, rate)
     with quantification.open_run(
         run, level=level, workers=workers, data=data, classifier=classifier, device=device
@@ -299,7 +301,7 @@ def write_results(store: RunStore, result: Power) -> None:
     page.write_report(store)
 
 
-def check_arguments(kinds: Sequence[str], prevalences: Sequence[float], classes: int) -> None:
+def check_plants(kinds: Sequence[str], prevalences: Sequence[float], classes: int) -> None:
     """Check kinds, prevalences and number of classes.
 
     Raises:

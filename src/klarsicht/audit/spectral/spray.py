@@ -15,6 +15,8 @@ from klarsicht.audit.spectral import clustering
 from klarsicht.audit.spectral.clustering import MIN_IMAGES, Clustering, SuspectCluster, TargetLogits
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Rows
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.ranges import SEED
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.ground.user_arrays import as_numbers
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.neighbours import METRICS
@@ -53,6 +55,7 @@ class Spray:
         return f"<p>{head}<br>suspect: {facts}<br>members: {', '.join(map(str, s.members[:20]))}</p>"
 
 
+@check_arguments
 def spray(
     items: ArrayLike,
     logits: ArrayLike | None = None,
@@ -82,9 +85,7 @@ def spray(
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
-    for name, number in (("n_neighbors", n_neighbors), ("n_dimensions", n_dimensions), ("random_state", random_state)):
-        if not isinstance(number, int | np.integer):
-            raise UsageError(f"{name} is no integer", got=repr(number))
+    SEED.require("random_state", random_state)
     numbers = np.asarray(as_numbers("items", items), np.float32)
     if numbers.ndim not in (2, 3):
         remedy = "Sum relevance over channels: maps.sum(1)." if numbers.ndim == len("NCGG") else ""

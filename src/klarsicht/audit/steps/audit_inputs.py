@@ -18,7 +18,7 @@ from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.data.label_cells import LabelCells
-from klarsicht.audit.models.classifier import Classifier, label_indices, require_classifier
+from klarsicht.audit.models.classifier import Classifier, label_indices
 from klarsicht.audit.models.specifications import code_of
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.batch_size import choose_batch_size, first_image
@@ -62,10 +62,9 @@ class Audit:
             CorpusError, ModelError: see audit.data.corpus and audit.models.classifier.
         """
         check_names(settings)
-        if classifier is not None:
-            require_classifier(classifier)
         chosen = select_data(settings, corpus)
-        model = classifier or corrected_model.load_corrected(settings.model, device=select_device(settings.device))
+        device = select_device(settings.device)
+        model = classifier or corrected_model.load_corrected(settings.model, device=device)
         audit = cls(settings, chosen.as_arrays(model.form), model.with_outputs(settings.independent_outputs))
         if "concept" in settings.metric and not settings.maps:
             require_head_weight(head_weight(audit.classifier))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from klarsicht.burst.data.bayer import cell_offsets, to_mosaic, to_planes
 from klarsicht.burst.data.cokriging import is_x_trans
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.user_arguments import check_fields
+from klarsicht.ground.user_arrays import as_numbers
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.imaging.tone import Values
 
@@ -29,8 +32,14 @@ class Burst:
     zero. black_level, white_level: the sensor's own values, needed to write photographs back; colour_filter: the cell
     of the mosaic that the planes came from, or from which the colours of RGB frames were interpolated (their noise is
     then told as that of white noise, cokriging.white_variance), or None. balance: the gains of R, G and B with which
-    they were interpolated. Raises InputError.
+    they were interpolated.
+
+    Raises:
+        InputError: frames or flags of another shape or type, or a colour filter that does not fit them.
+        UsageError: another field of another kind.
     """
+
+    MADE_BY: ClassVar = "burst.Burst(frames, burst.NoiseLevel(read, shot)) makes one."
 
     frames: Frames
     noise: NoiseLevel
@@ -44,12 +53,11 @@ class Burst:
         if hasattr(self.frames, "detach"):  # a tensor
             object.__setattr__(self, "frames", self.frames.detach().cpu().numpy())
         _check_frames(self.frames)
-        if not isinstance(self.noise, NoiseLevel):
-            remedy = "NoiseLevel(read=0.01, shot=0.002) in units of white."
-            raise InputError("noise of a burst", got=repr(self.noise), rule="a NoiseLevel", remedy=remedy)
-        valid = self.valid if self.valid.size else np.ones(len(self.frames), bool)
+        check_fields(self)
+        flags = as_numbers("validity of frames", self.valid)
+        valid = flags if flags.size else np.ones(len(self.frames), bool)
         object.__setattr__(self, "valid", valid)
-        if valid.shape != (len(self.frames),) or not valid[REFERENCE]:
+        if valid.dtype != bool or valid.shape != (len(self.frames),) or not valid[REFERENCE]:
             rule = f"one flag a frame ({len(self.frames)}), the reference among the valid ones"
             raise InputError("validity of frames", got=valid.tolist(), rule=rule)
         if self.colour_filter is not None:

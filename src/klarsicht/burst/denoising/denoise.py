@@ -13,10 +13,10 @@ from klarsicht.burst.denoising import work_folder
 from klarsicht.burst.denoising.outputs import Outputs, write_outputs
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
-from klarsicht.ground.errors import UsageError
-from klarsicht.ground.user_paths import as_path
+from klarsicht.ground.user_arguments import check_arguments
 
 
+@check_arguments
 def denoise(
     frames: str | Path | Sequence[str | Path],
     out: str | Path,
@@ -34,11 +34,7 @@ def denoise(
 
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
-    several = frames if hasattr(frames, "__iter__") and not isinstance(frames, str | Path) else [frames]
-    paths, out = [as_path("frame", one) for one in several], as_path("file to write", out)
-    if not isinstance(settings, DenoiseSettings | None):
-        got = type(settings).__name__
-        raise UsageError("no settings of a denoising run", got=got, remedy="DenoiseSettings(...), or None.")
+    paths, out = [Path(one) for one in ([frames] if isinstance(frames, str | Path) else frames)], Path(out)
     files = reading.list_frames(paths)
     outputs = Outputs.from_paths(out, preview, ghost_map, page)
     work_folder.check_outputs(outputs.paths, list(files), reading.select_folders(paths))

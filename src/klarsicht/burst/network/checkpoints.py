@@ -16,7 +16,7 @@ from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.unet import Network, NetworkSettings
 from klarsicht.ground.errors import InputError, ModelError, UsageError
 from klarsicht.ground.machine.disk import require_regular_file, write_atomically
-from klarsicht.ground.user_paths import as_path
+from klarsicht.ground.user_arguments import check_arguments
 
 KEY, FORMAT_VERSION = "klarsicht burst network", 1
 RULE = "a network is a .safetensors file that `klarsicht burst train` wrote"
@@ -46,6 +46,7 @@ def read_card(path: Path) -> Card:
     return _read(path)[0]
 
 
+@check_arguments
 def load_network(path: str | Path, preset: str | None = None) -> Network:
     """Load a network from a file, or a shipped one by its name (`pretrained`), in evaluation mode, channels last, in 32
     bits.
@@ -57,7 +58,7 @@ def load_network(path: str | Path, preset: str | None = None) -> Network:
         ModelError: the file does not exist, or holds no network of klarsicht, or one of another version or preset than
             wanted.
     """
-    card, state = _read(as_path("network", path, 'Give a file, or a name such as "swift".'))
+    card, state = _read(path)
     if preset not in (None, card.settings.preset):
         got = f"preset {card.settings.preset} in {path}"
         raise ModelError("the network has another preset", got=got, rule=f"wanted is {preset}")

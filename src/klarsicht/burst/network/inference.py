@@ -9,11 +9,13 @@ import torch
 from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.data.burst import Burst, Frames
 from klarsicht.burst.network.unet import Network
-from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.devices import bf16_is_faster
+from klarsicht.ground.user_arguments import check_arguments
 
 
 @torch.no_grad()
+@check_arguments
 def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames:
     """Denoise a burst with a network; return the clean reference (C, H, W), linear, not clipped. exact: compute in
     float32, also where bfloat16 is faster.
@@ -21,12 +23,6 @@ def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames
     Raises UsageError where the burst does not fit the network, or either is another thing; InputError for frames that
     are not finite.
     """
-    if not isinstance(network, Network):
-        remedy = 'burst.load_network("swift")'
-        raise UsageError("no network", got=type(network).__name__, rule="what load_network returns", remedy=remedy)
-    if not isinstance(burst, Burst):
-        remedy = "burst.Burst(frames, burst.NoiseLevel(read, shot))"
-        raise UsageError("no burst", got=type(burst).__name__, rule="a Burst", remedy=remedy)
     if not np.isfinite(burst.frames).all():
         frame = int(np.flatnonzero(~np.isfinite(burst.frames).all((1, 2, 3)))[0])
         raise InputError("frames that are not finite", got=f"frame {frame} first", rule="linear light, 1 is white")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from pydantic import Field, field_validator
@@ -248,6 +249,8 @@ class Network(nn.Module):
 
     Returns Filtered(each Y_i (B, N, C, H, W), merged Y (B, C, H, W)). Raises UsageError for shapes that do not fit.
     """
+
+    MADE_BY: ClassVar = 'burst.load_network("swift") returns one.'
 
     def __init__(self, settings: NetworkSettings, preset: Preset | None = None) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ from klarsicht.ground.ranges import (
     TRAINING_STEPS,
 )
 from klarsicht.ground.seeding import integer
-from klarsicht.ground.user_paths import as_path
+from klarsicht.ground.user_arguments import check_arguments
 
 STEPS = 20_000
 FEWEST_FOR_PREVIEW = 4  # photographs from which on one is kept for previews
@@ -226,6 +226,7 @@ def hash_file(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@check_arguments
 def train(settings: TrainSettings, photographs: str | Path, out: str | Path, threads: int = 1) -> Path:
     """Train a network, or resume the same training; return `out`, the network's file.
 
@@ -238,9 +239,7 @@ def train(settings: TrainSettings, photographs: str | Path, out: str | Path, thr
         RunMismatch, RunLocked, StoreError, DiskFull: the run folder.
     """
     THREADS.require("threads", threads)
-    if not isinstance(settings, TrainSettings):
-        raise UsageError("no settings of a training", got=type(settings).__name__, rule="TrainSettings(...)")
-    photographs, out = as_path("folder of photographs", photographs), as_path("file of the network", out)
+    photographs, out = Path(photographs), Path(out)
     if out.suffix != ".safetensors":
         raise UsageError("file of the network", got=out, rule="its name must end in .safetensors")
     lesson = TrainingData.from_folder(photographs, settings)

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from klarsicht.ground.errors import InputError, StoreError, UsageError
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, share_lock, translate_write_errors
@@ -49,6 +49,8 @@ class RunStore(RunArrays, RunTables):
     method raises DiskFull or StoreError as `disk.translate_write_errors` does; every reading method raises StoreError
     for what does not exist, and RunDamaged for what is missing or altered since it was written.
     """
+
+    MADE_BY: ClassVar = "Give the folder of a run, or what audit.run returned."
 
     @classmethod
     def create(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,8 @@ class NoiseLevel:
     Raises:
         UsageError: a value that is negative, not finite or no number.
     """
+
+    MADE_BY: ClassVar = "burst.NoiseLevel(read=0.01, shot=0.002) makes one, in units of white."
 
     read: float
     shot: float

@@ -1,0 +1,143 @@
+"""Arguments that a user gives a public function, checked against the annotations of the function."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from functools import cache, wraps
+from numbers import Real
+from os import PathLike
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Final, ParamSpec, TypeVar, Union, get_args, get_origin
+
+import numpy as np
+
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.names import describe_value
+from klarsicht.ground.user_paths import as_path
+
+P = ParamSpec("P")
+R = TypeVar("R")
+WORDS: Final = {
+    str: "text", Path: "path", bool: "True or False", int: "integer", float: "finite number", Callable: "function",
+    Sequence: "list", tuple: "list",
+}  # fmt: skip
+NO_LISTS: Final = (str, bytes, Mapping, Set, PathLike)  # have items, or no order of them
+
+
+class _Misfit(Exception):
+    """Value that is of another kind."""
+
+
+def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public function, or a constructor, so that it checks its arguments against its annotations.
+
+    Texts, paths, numbers, flags, functions, sequences of these, and instances of classes are checked; arrays and Any
+    are left to the function, see `ground.user_arrays`. A `Path` may be given as a text, an integer as one of numpy's.
+    A class says by its attribute MADE_BY which call returns an instance.
+
+    Raises:
+        UsageError: in the call, for a value of another kind, a number that is not finite, or a path that no file can
+            have.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*positional: P.args, **named: P.kwargs) -> R:
+        given, kinds = signature.bind(*positional, **named), _annotations(function)
+        for name, value in given.arguments.items():
+            given.arguments[name] = as_kind(name, value, kinds[name]) if name in kinds else value
+        return function(*given.args, **given.kwargs)
+
+    return checked
+
+
+def check_fields(record: Any) -> None:
+    """Check the fields of a frozen dataclass as `check_arguments` does; for `__post_init__`.
+
+    Raises:
+        UsageError: see `check_arguments`.
+    """
+    for name, kind in _annotations(type(record)).items():
+        if get_origin(kind) is not typing.ClassVar:
+            object.__setattr__(record, name, as_kind(name, getattr(record, name), kind))
+
+
+_annotations = cache(typing.get_type_hints)
+
+
+def as_kind(name: str, value: Any, kind: Any) -> Any:
+    """Convert a value that is given under a name to a kind, which is an annotation.
+
+    Raises:
+        UsageError: it is of another kind.
+    """
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if not all(map(_is_checked, kinds)):
+        return value
+    for one in kinds:
+        with suppress(_Misfit):
+            fit = _as_one_kind(name, value, one)
+            if one is str and Path in kinds:
+                as_path(name, value)
+            return fit
+    named = [one for one in kinds if one is not NoneType and (one is not str or Path not in kinds)]
+    allowed = " or ".join(dict.fromkeys(WORDS.get(_class_of(one), _class_of(one).__name__) for one in named))
+    remedy = " ".join(_make_remedy(one) for one in named if _class_of(one) not in WORDS)
+    raise UsageError(f"argument {name} is no {allowed}", got=describe_value(value), remedy=remedy)
+
+
+def _make_remedy(kind: type) -> str:
+    """Say which call returns an instance of a class."""
+    return str(getattr(kind, "MADE_BY", f"{kind.__name__}(...) makes one."))
+
+
+def _class_of(kind: Any) -> Any:
+    """Return the class of an annotation, such as `tuple` of `tuple[int, ...]`."""
+    return get_origin(kind) or kind
+
+
+def _is_checked(kind: Any) -> bool:
+    """Tell whether values of a kind are checked here: not of Any, of protocols, and of arrays."""
+    of = _class_of(kind)
+    return isinstance(of, type) and not getattr(of, "_is_protocol", False) and of not in (Any, object, np.ndarray)
+
+
+def _as_one_kind(name: str, value: Any, kind: Any) -> Any:
+    """Convert a value to a kind that is no union.
+
+    Raises:
+        _Misfit: it is of another kind.
+        UsageError: an item of a sequence is of another kind, or a path that no file can have.
+    """
+    of = _class_of(kind)
+    if of is Path and isinstance(value, str | PathLike):
+        return as_path(name, value)
+    if of in (Sequence, tuple) and isinstance(value, Iterable) and not isinstance(value, NO_LISTS):
+        items, of_each = tuple(value), get_args(kind)
+        if of is Sequence or of_each[-1] is Ellipsis:
+            of_each = (of_each[0],) * len(items)
+        if len(items) == len(of_each):
+            return tuple(as_kind(f"{name}[{i}]", *one) for i, one in enumerate(zip(items, of_each, strict=True)))
+    if of is int and not isinstance(value, bool | np.bool_):
+        with suppress(TypeError):
+            return operator.index(value)
+    if (of is float and _is_finite(value)) or (of is Callable and callable(value)):
+        return value
+    if of is bool and isinstance(value, bool | np.bool_):
+        return bool(value)
+    if of not in (Path, Sequence, tuple, int, float, bool, Callable) and isinstance(value, of):
+        return value
+    raise _Misfit
+
+
+def _is_finite(value: Any) -> bool:
+    """Tell whether a value is a finite number, and no flag."""
+    with suppress(OverflowError):  # an integer beyond floats
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return False
