@@ -84,7 +84,7 @@ def as_kind(name: str, value: Any, kind: Any) -> Any:
         with suppress(_Misfit):
             fit = _as_one_kind(name, value, one)
             if one is str and Path in kinds:
-                as_path(name, value)
+                as_path(f"argument {name}", value)
             return fit
     named = [one for one in kinds if one is not NoneType and (one is not str or Path not in kinds)]
     allowed = " or ".join(dict.fromkeys(WORDS.get(_class_of(one), _class_of(one).__name__) for one in named))
@@ -117,7 +117,7 @@ def _as_one_kind(name: str, value: Any, kind: Any) -> Any:
     """
     of = _class_of(kind)
     if of is Path and isinstance(value, str | PathLike):
-        return as_path(name, value)
+        return as_path(f"argument {name}", value)
     if of in (Sequence, tuple) and isinstance(value, Iterable) and not isinstance(value, NO_LISTS):
         items, of_each = tuple(value), get_args(kind)
         if of is Sequence or of_each[-1] is Ellipsis:

@@ -72,7 +72,7 @@ def estimate_spectrum(frames: Tensor, valid: Tensor) -> Spectrum:
 def apply_matched_filter(frames: Tensor, spectrum: Spectrum, n: Tensor) -> Tensor:
     """Filter frames (B, N, H, W) with sqrt(W), with mirrored borders, and remove their mean."""
     height, width = frames.shape[-2:]
-    margin = min(MIRROR, height - 1, width - 1)
+    margin = min(MIRROR, height - 1, width - 1 - width % 2)
     wide = pad(
         frames / spectrum.noise.sqrt()[:, None, None, None], (margin, margin + width % 2, margin, margin), "reflect"
     )

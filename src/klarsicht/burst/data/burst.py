@@ -55,7 +55,7 @@ class Burst:
         _check_frames(self.frames)
         check_fields(self)
         flags = as_numbers("validity of frames", self.valid)
-        valid = flags if flags.size else np.ones(len(self.frames), bool)
+        valid = flags if flags.shape != (0,) else np.ones(len(self.frames), bool)
         object.__setattr__(self, "valid", valid)
         if valid.dtype != bool or valid.shape != (len(self.frames),) or not valid[REFERENCE]:
             rule = f"one flag a frame ({len(self.frames)}), the reference among the valid ones"
