@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import struct
 import threading
 import zipfile
@@ -259,6 +260,20 @@ def test_pictures_are_those_of_the_files_and_of_the_stored_maps(app, made):
 def test_a_picture_that_there_is_not_is_refused(app, query):
     assert ask(app, f"/api/images/{EACH}/picture?{query}").status in (400, 422)
     assert ask(app, "/api/images/100000/picture").status == 400
+
+
+def test_rows_of_thousands_of_digits_are_no_rows(app):
+    answer = ask(app, f"/api/images?rows=0,{'1' * 5000},1")
+    assert answer.status == 200 and [one["row"] for one in answer.json] == [0, 1]
+
+
+@pytest.mark.parametrize(("name", "value"), [("model", None), ("target", 5), ("metric", "concept")])
+def test_settings_of_another_kind_are_damage_and_no_failure(made, tmp_path, name, value):
+    run = RunStore(shutil.copytree(made.path, tmp_path / "run"))
+    facts = run.manifest
+    run.write_json("manifest.json", facts | {"settings": facts["settings"] | {name: value}})
+    answer = ask(make_app(open_explored_run(run.path, "a")), "/api/run")
+    assert answer.status == 410 and name in answer.json["error"]
 
 
 def test_a_mean_is_that_of_the_maps(app):

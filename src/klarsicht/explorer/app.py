@@ -28,6 +28,7 @@ from klarsicht.ground.errors import (
     UsageError,
 )
 from klarsicht.ground.names import printable, printable_lines
+from klarsicht.ground.ranges import parse_digits
 from klarsicht.ground.run_folder.decisions import MAX_NAME, MAX_NOTE
 
 STATIC: Final = {
@@ -155,7 +156,7 @@ def make_app(run: ExploredRun) -> FastAPI:
         return Response(run.point_bytes(target, metric), media_type="application/octet-stream", headers=_NOT_KEPT)
 
     def describe_images(rows: Annotated[str, Query(max_length=12 * MAX_ROWS_NAMED)]) -> Response:
-        numbers = [int(text) for text in rows.split(",") if text.isascii() and text.isdecimal()][:MAX_ROWS_NAMED]
+        numbers = [number for text in rows.split(",") if (number := parse_digits(text)) is not None][:MAX_ROWS_NAMED]
         return answer_json(run.images().describe(numbers, run.names))
 
     def show_picture(

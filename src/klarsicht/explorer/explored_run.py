@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel
 
 from klarsicht.explorer import thumbnails
 from klarsicht.explorer.class_lines import (
@@ -34,6 +35,7 @@ from klarsicht.explorer.point_clouds import PointCloud, membership_flags, read_p
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.explorer.thumbnails import PictureCache, Window
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints
+from klarsicht.ground.config import require_shape
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
@@ -45,6 +47,7 @@ from klarsicht.ground.run_folder.decisions import (
     ClassDecision,
     DecisionLog,
 )
+from klarsicht.ground.run_folder.manifest import Manifest
 from klarsicht.ground.run_folder.run_files import MANIFEST
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.stored_array import StoredArray
@@ -59,6 +62,16 @@ ABSORBED_SHARE = 0.9  # median share of absorbed relevance above which maps are 
 MEAN_MAPS = 2000  # relevance maps of which a mean is taken at most
 BACKGROUND_MAPS, RUN_ROWS = 512, 64  # maps whose mean masks by relevance exceed, and those that are read together
 T = TypeVar("T")
+
+
+class AuditSettingsShape(BaseModel):
+    """Shape of the settings of an audit, as far as pages read them."""
+
+    model: str
+    target: str
+    metric: list[str]
+    megapixels: float = 220
+    white_level: int | None = None
 
 
 @dataclass
@@ -126,7 +139,13 @@ class ExploredRun:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return self._keep("manifest", self._stamp(MANIFEST), lambda: self.store.manifest)
+        return self._keep("manifest", self._stamp(MANIFEST), self._read_manifest)
+
+    def _read_manifest(self) -> Manifest:
+        manifest = self.store.manifest
+        with self.store.translate_parse_errors(MANIFEST):
+            require_shape(manifest["settings"], AuditSettingsShape)
+        return manifest
 
     @property
     def names(self) -> list[str]:

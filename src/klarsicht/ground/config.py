@@ -69,6 +69,20 @@ class Settings(BaseModel):
         return "\n".join(_lines(self.model_dump(mode="json"))) + "\n"
 
 
+def require_shape(record: Any, shape: type[BaseModel]) -> None:
+    """Check that a record read from JSON has the fields of a shape, each of its kind.
+
+    Raises:
+        ValueError: it has not; the message names the first field, and what is wrong with it.
+    """
+    try:
+        shape.model_validate(record, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the record"
+        raise ValueError(f"{place}: {first['msg']}") from error
+
+
 class PublicSettings(Settings):
     """Base class of settings that a person makes in Python: the constructor, too, raises a UsageError."""
 

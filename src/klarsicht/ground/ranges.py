@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,12 @@ def range_of(settings: type[Settings], name: str) -> Range | None:
         return None
     least, most = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     return None if least is None or most is None else Range(least, most, "gt" in bounds, "lt" in bounds)
+
+
+def parse_digits(text: str) -> int | None:
+    """Parse a number written in up to 18 of the digits 0 to 9; None of another text: Python itself raises ValueError
+    beyond 4,300 digits."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 WORKERS = Range(1, 1024)

@@ -12,7 +12,8 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
+from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, NoCorrection
+from klarsicht.audit.corrections.corrected_model import load_corrected
 from klarsicht.audit.corrections.retraining import RETRAINED
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.ground.errors import InputError
@@ -164,3 +165,19 @@ def test_a_correction_without_a_part_or_with_a_damaged_one_is_refused_by_its_nam
     (tmp_path / packages.RECORD).write_bytes(b"")
     with pytest.raises(InputError, match="no correction in this folder"):
         packages.load_correction(tmp_path)
+
+
+@pytest.mark.parametrize("record", [
+    [], None, 5, "text", {"model": None}, {"model": ["a"]}, {"files": []}, {"files": {"erasure.npz": None}},
+    {"settings": None}, {"settings": {"overall": "a"}}, {"choice": {"chosen": 5}}, {"layers": "abc"},
+    {"corrections": [{"folder": None}]}, {"corrections": {}}, {"identity": 5}, {"artifact files": None},
+])  # fmt: skip
+def test_a_record_of_another_shape_is_no_correction(tmp_path, record):
+    packages.save_correction(tmp_path / "c", NoCorrection(), {"model": "object:Net"})
+    written = json.loads((tmp_path / "c" / "correction.json").read_bytes())
+    changed = written | record if isinstance(record, dict) else record
+    (tmp_path / "c" / "correction.json").write_text(json.dumps(changed))
+    for reads in (packages.load_correction, lambda folder: load_corrected(str(folder))):
+        with pytest.raises(InputError, match="no correction in this folder; got .*ValueError: ") as caught:
+            reads(tmp_path / "c")
+        assert "\n" not in str(caught.value)

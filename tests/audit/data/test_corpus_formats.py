@@ -22,6 +22,7 @@ from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data.label_cells import LabelCells
 from klarsicht.ground.errors import CorpusError, ImageError, MissingExtra, ProgramFailed, Unreachable, UsageError
+from klarsicht.ground.pictures.array_images import ArrayForm
 
 CLASSES = ("cat", "dog", "owl")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
@@ -458,6 +459,36 @@ def test_what_is_stored_is_decoded_by_a_users_function(tmp_path):
     ):
         with pytest.raises(UsageError, match=told):
             open_corpus(tmp_path / "all.csv", decoder=f"{tmp_path}/{spec}")
+
+
+@pytest.mark.parametrize("form", [None, ArrayForm(3, "uint8", 0, 255)], ids=["picture", "array"])
+def test_a_function_may_return_what_pillow_opened_and_did_not_load(tmp_path, form):
+    """A damaged picture and a closed file show only when pixels are loaded: each is one image's error."""
+    (tmp_path / "read.py").write_text(OPENS)
+    pixels = rng.integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    for name in ("a.png", "cut.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:600])
+    (tmp_path / "all.csv").write_text("path,label\na.png,a\ncut.png,a\n")
+    opens, closes = (
+        open_corpus(tmp_path / "all.csv", decoder=f"{tmp_path}/read.py:{by}") for by in ("opens", "closes")
+    )
+    np.testing.assert_array_equal(np.asarray(opens.as_arrays(form).decode(0)), pixels)
+    for corpus, row in ((opens, 1), (closes, 0)):
+        with pytest.raises(ImageError, match="cannot use a picture"):
+            corpus.as_arrays(form).decode(row)
+
+
+OPENS = """
+from PIL import Image
+
+def opens(path):
+    return Image.open(path)
+
+def closes(path):
+    with Image.open(path) as image:
+        return image
+"""
 
 
 def test_files_of_any_ending_are_images_where_a_function_decodes_them(tmp_path):

@@ -1,6 +1,7 @@
 """Damage to a run. Oracles: the bytes that were written, and what was done to them."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -252,6 +253,36 @@ def test_a_manifest_of_something_else_is_refused(tmp_path, manifest):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(StoreError, match=r"manifest\.json"):
         RunStore.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("settings", None), ("settings", []), ("identity", None), ("identity", {"corpus": 5}), ("libraries", []), ("created", None), ("steps", []),
+     ("steps", {"attribution": None}), ("finished", None), ("finished", [5]), ("data", 5), ("names", "abc"),
+     ("checksums", None), ("klarsicht", [])],
+)  # fmt: skip
+def test_a_manifest_with_a_fact_of_another_kind_is_damaged(store, name, value):
+    """It was written so, by another program: its checksum is right."""
+    facts = json.loads((store.path / "manifest.json").read_bytes())
+    store.write_json("manifest.json", facts | {name: value})
+    with pytest.raises(RunDamaged, match=rf"manifest\.json: cannot be read: ValueError: {name}"):
+        _ = store.manifest
+
+
+PIPES = [SHARD, PART, "ranking.json", "tables/corpus.parquet", "manifest.json", "checksums/ranking.json.json",
+         "done/attribution/00000.json"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("file", PIPES)
+def test_a_pipe_or_device_in_place_of_a_file_is_damage_and_is_not_read(store, file, kind):
+    """Reading a pipe that nobody writes to, or an endless device, would never end."""
+    (store.path / file).unlink()
+    os.mkfifo(store.path / file) if kind == "pipe" else (store.path / file).symlink_to("/dev/zero")
+    with pytest.raises(RunDamaged, match="no regular file"):
+        read_all(store)
+    if file != "manifest.json":
+        assert {file} <= {one for damage in verify(store).damaged for one in (damage.name, damage.keeper)}
 
 
 def test_checksums_are_those_of_zlib(tmp_path):

@@ -35,7 +35,7 @@ from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.interventions.planted_artifact import PlantedArtifact
 from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.errors import ImageError, InputError
-from klarsicht.ground.machine.disk import write_atomically
+from klarsicht.ground.machine.disk import read_regular_file, write_atomically
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.numerics.statistics.intervals import roc_area
 
@@ -165,7 +165,7 @@ def load_artifact(folder: Path) -> Artifact:
     """
     try:
         packages.check_artifact_files(folder)
-        facts = json.loads((folder / "artifact.json").read_bytes())
+        facts = json.loads(read_regular_file(folder / "artifact.json"))
         with np.load(folder / "artifact.npz") as file:
             kept = dict(file)
         place = Overlay(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None

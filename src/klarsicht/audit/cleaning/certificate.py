@@ -21,6 +21,7 @@ import numpy as np
 from klarsicht.audit.cleaning.evaluation import AS_IT_IS, CORRECTED
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
+from klarsicht.ground.machine.disk import read_regular_file
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval, student_quantile
 
 FIGURES: Final = {
@@ -217,7 +218,7 @@ def combine_seeds(seeds: Sequence[Facts | None], within: tuple[float, float] = (
 
 def _evaluation(folder: Path) -> Facts:
     try:
-        found: Facts = json.loads((folder / "evaluation.json").read_bytes())
+        found: Facts = json.loads(read_regular_file(folder / "evaluation.json"))
         return {name: found[name] for name in KNOWN} | {"images": found.get("images")}  # absent in earlier versions
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -52,7 +52,7 @@ def load_corrected(spec: str, *, device: torch.device | None = None) -> Classifi
     if not (Path(spec) / packages.RECORD).is_file():
         return load_model(spec, device=device)
     _, record = packages.load_correction(spec)
-    if record["model"].split(":")[0] == PYTHON_MODEL:
+    if record.get("model", "").split(":")[0] == PYTHON_MODEL:
         raise ModelError(
             "a correction of a model that was built in Python", got=spec, rule="only its weights are known",
             remedy="In Python: audit.corrections.corrected_model.corrected_classifier(classifier, folder).",

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -36,6 +37,7 @@ from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.networks.eval_mode import evaluation_mode
 from klarsicht.audit.networks.outputs import LogitsNetwork
+from klarsicht.ground.config import require_shape
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory
@@ -341,6 +343,7 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
         raise InputError(what, got=place, rule=f"a folder with {RECORD}", remedy=remedy)
     try:
         record = json.loads((place / RECORD).read_bytes())
+        require_shape(record, RecordShape)
         _check_parts(place, record)
         return _read(place), record
     except InputError:
@@ -351,6 +354,48 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
             got=f"{place}: {type(error).__name__}: {error}",
             remedy="Make one with `klarsicht audit clean`.",
         ) from error
+
+
+class ChosenSetting(BaseModel):
+    """Shape of the setting that a correction was made by."""
+
+    method: str = ""
+
+
+class MadeChoice(BaseModel):
+    """Shape of what a record says of the choice of its setting."""
+
+    chosen: ChosenSetting = ChosenSetting()
+
+
+class RecordedSettings(BaseModel):
+    """Shape of the settings of a record, as far as they are read; earlier versions had fewer."""
+
+    method: str = "nothing"
+    images: int = 1
+    overall: float = 0
+    affected: float = 0
+    least_effect: float = 0
+
+
+class PartOfSeveral(BaseModel):
+    """Shape of what a record of several corrections says of each."""
+
+    folder: str
+
+
+class RecordShape(BaseModel):
+    """Shape of a record, as far as it is read by its names; other fields are free."""
+
+    model: str = ""
+    identity: dict[str, str] = {}
+    target: int = 0
+    settings: RecordedSettings = RecordedSettings()
+    choice: MadeChoice = MadeChoice()
+    layers: list[str] = []
+    files: dict[str, str] = {}
+    artifact_files: dict[str, str] = Field({}, alias="artifact files")
+    corrections: list[PartOfSeveral] = []
 
 
 def check_artifact_files(folder: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.ranges import parse_digits
 
 Ints = NDArray[np.integer]
 
@@ -82,8 +83,8 @@ def find_output(name: str, names: Sequence[str], index: Mapping[str, int]) -> in
         return index[name]
     if name in names:
         return list(names).index(name)
-    if name.isdecimal() and int(name) < len(names):
-        return int(name)
+    if (number := parse_digits(name)) is not None and number < len(names):
+        return number
     raise unknown_name("class", name, [*names, *index])
 
 

@@ -37,6 +37,7 @@ from klarsicht.ground.errors import (
 )
 from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
 from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.ranges import parse_digits
 from klarsicht.ground.user_arguments import check_arguments
 
 _RAMP: Final = Image.linear_gradient("L").convert("RGB")
@@ -413,7 +414,8 @@ def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, 
 def _index(label: str, names: dict[str, int], n_classes: int) -> int | None:
     if label in names:
         return names[label]
-    return int(label) if label.isascii() and label.isdigit() and int(label) < n_classes else None
+    number = parse_digits(label)
+    return number if number is not None and number < n_classes else None
 
 
 def _is_several(label: str, names: Collection[str]) -> bool:

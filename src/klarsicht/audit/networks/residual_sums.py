@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from klarsicht.audit.networks.hooks import channel_axis, first_tensor, tensors_in
 from klarsicht.ground.errors import ModelError
+from klarsicht.ground.ranges import parse_digits
 
 Change = Callable[[Tensor], Tensor]
 SUM_MARK: Final = ":sum"
@@ -45,7 +46,7 @@ class ResidualSum:
     def parse(cls, name: str) -> Self | None:
         """Read `MODULE:sumN`; None for the name of a module."""
         module, mark, number = name.rpartition(SUM_MARK)
-        return cls(module, int(number)) if mark and number.isdecimal() else None
+        return cls(module, int(number)) if mark and parse_digits(number) is not None else None
 
     def __str__(self) -> str:
         return f"{self.module}{SUM_MARK}{self.number}"

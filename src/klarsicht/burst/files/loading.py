@@ -18,6 +18,7 @@ from klarsicht.burst.files import reading, scene_majority
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
+from klarsicht.ground.ranges import parse_digits
 
 CELLS = 24  # along the longer side, for the comparison of brightness
 MOST_DRIFT = 2 ** (1 / 3)  # of exposure: a third of a stop
@@ -125,7 +126,7 @@ def _reference_index(names: Sequence[str], reference: str | None) -> int | None:
         return None
     if reference in names:
         return names.index(reference)
-    if reference.isdigit() and 1 <= int(reference) <= len(names):
+    if 1 <= (parse_digits(reference) or 0) <= len(names):
         return int(reference) - 1
     rule = f"a frame's name, or its number, 1 to {len(names)}"
     raise UsageError("reference", got=reference, rule=rule)

@@ -9,6 +9,7 @@ import glob
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,7 @@ OF_THE_CALL = (errno.EINVAL, errno.EISDIR, errno.ENAMETOOLONG, errno.ESPIPE, err
 short memory, see `memory.is_out_of_memory`."""
 HDF5_NUMBER = re.compile(r"\berrno = (\d+)")  # in the text of the errors of HDF5, which have no number
 READ_AT_ONCE = 1 << 20  # bytes
+NOT_REGULAR = "no regular file, but a pipe or a device"
 UNFINISHED = ".unfinished"  # marks a folder that is being filled
 LEFTOVERS = (".*.tmp", "*.partial")  # temporary files of killed processes: klarsicht's and zarr's
 JOIN_SECONDS = 60.0  # that a lock is waited for which others share: one alone holds it while it tidies up
@@ -101,6 +103,18 @@ def require_regular_file(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise InputError(f"no regular file: {path.name}", got=f"a folder, a pipe or a device at {path}",
                          remedy="Name a file, or leave it out.")  # fmt: skip
+
+
+def read_regular_file(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        OSError: it cannot be read, or is a folder, a pipe or a device, of which the last two might never end.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system says so itself
+        raise OSError(errno.EINVAL, NOT_REGULAR)
+    return path.read_bytes()
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from klarsicht.ground.pictures.images import (
     decode,
     decode_bytes,
     is_npy,
+    load_pixels,
     open_image,
     picture_from_image,
     read_content,
@@ -241,6 +242,7 @@ def read_array(
         stored = read_content(bytes(value), name, lambda source: _read_numbers(source, megapixels, form.channels, name))
         picture = None if stored else decode_bytes(bytes(value), name, white_level, megapixels)
     elif isinstance(value, Image.Image):
+        load_pixels(value, megapixels)
         stored = _numbers_of(value, form.channels in PICTURE_CHANNELS)
         picture = None if stored else picture_from_image(value, megapixels)
     elif isinstance(value, np.ndarray) or hasattr(value, "__array__"):

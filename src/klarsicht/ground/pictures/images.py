@@ -198,13 +198,28 @@ def picture_from_image(image: Image.Image, megapixels: float = MAX_MEGAPIXELS) -
     """Convert a Pillow image of any mode to 8-bit "RGB" or "L", transparent pixels on white.
 
     Raises:
-        ImageError: it is too large, or its mode has no known white.
+        ImageError: it is too large or cannot be loaded, or its mode has no known white.
     """
+    load_pixels(image, megapixels)
     try:
-        require_megapixels(image.width, image.height, megapixels)
         return to_eight_bit(image, io.BytesIO(), 8, None)[0]
     except ValueError as error:
         raise ImageError("cannot use a picture", got=error, rule="8 bit a channel, grey or colour") from error
+
+
+def load_pixels(image: Image.Image, megapixels: float = MAX_MEGAPIXELS) -> None:
+    """Load the pixels of a Pillow image, which `Image.open` leaves in its file.
+
+    Raises:
+        ImageError: it is too large, or its file is damaged or closed.
+    """
+    try:
+        require_megapixels(image.width, image.height, megapixels)
+        image.load()
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
+        if is_out_of_memory(error):
+            raise  # of the machine, not of the image
+        raise ImageError("cannot use a picture", got=error, rule="an image that Pillow can load") from error
 
 
 def picture_from_array(

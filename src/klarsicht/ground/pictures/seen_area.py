@@ -94,5 +94,5 @@ def read_seen_area(manifest: Mapping[str, Any]) -> SeenArea | None:
     known = manifest.get("seen")
     try:
         return None if known is None else SeenArea.from_json(known)
-    except ValueError:  # a form that a later version writes
+    except (ValueError, TypeError, LookupError, AttributeError):  # a form that a later version writes
         return None

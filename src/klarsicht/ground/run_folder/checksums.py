@@ -6,12 +6,16 @@ protects against failing disks, broken copies and mistakes, not against intent.
 
 from __future__ import annotations
 
+import errno
+import stat
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from klarsicht.ground.machine.disk import NOT_REGULAR
 
 BLOCK = 1 << 20  # bytes that are read at once
 
@@ -32,6 +36,8 @@ class Checksum:
     def of_file(cls, path: Path) -> Checksum:
         """Compute the checksum of a file; once in this process as long as size, date and inode stay. Raises OSError."""
         known = path.stat()
+        if not stat.S_ISREG(known.st_mode):
+            raise OSError(errno.EINVAL, NOT_REGULAR)
         return _of_unchanged(path, known.st_ino, known.st_size, known.st_mtime_ns)
 
     @classmethod

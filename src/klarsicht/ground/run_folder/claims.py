@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from klarsicht.ground.machine.disk import translate_write_errors, wait_for_lock, write_atomically
+from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, wait_for_lock, write_atomically
 from klarsicht.ground.machine.operating_system import machine_name, process_exists
 
 BEAT = 10.0  # seconds between two counts of a process
@@ -146,7 +146,7 @@ class Claims:
     @staticmethod
     def _read(path: Path) -> bytes | None:
         try:
-            return path.read_bytes()
+            return read_regular_file(path)
         except OSError:
             return None
 

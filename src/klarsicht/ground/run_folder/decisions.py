@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from klarsicht.ground.errors import RunLocked, UsageError, unknown_name
-from klarsicht.ground.machine.disk import hold_lock, translate_write_errors
+from klarsicht.ground.machine.disk import hold_lock, read_regular_file, translate_write_errors
 from klarsicht.ground.machine.operating_system import sync
 from klarsicht.ground.run_folder.markers import damage_error
 
@@ -182,7 +182,7 @@ class DecisionLog:
 
     def _content(self) -> bytes:
         try:
-            return self.file.read_bytes()
+            return read_regular_file(self.file)
         except FileNotFoundError:
             return b""
         except OSError as error:

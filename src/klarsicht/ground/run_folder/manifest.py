@@ -8,9 +8,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from klarsicht import __version__
 from klarsicht.ground.errors import RunMismatch, StoreError
@@ -33,6 +34,25 @@ LIBRARIES = (
     "pyarrow",
     "pillow",
 )
+
+
+class ManifestShape(BaseModel):
+    """Shape of a manifest, as far as it is read by its names; other facts are free."""
+
+    klarsicht: str = ""
+    settings: dict[str, Any]
+    identity: dict[str, str]
+    libraries: dict[str, str]
+    created: str
+    checksums: bool
+    steps: dict[str, Annotated[int, Field(ge=0)]] = {}
+    finished: list[str] = []
+    data: str | None = None
+    names: list[str] = []
+    model_notes: list[str] = []
+    arrays: list[str] = []
+    index: dict[str, int] | None = None
+    absorbed: float | None = None
 
 
 def new_manifest(facts: Mapping[str, Any]) -> Manifest:

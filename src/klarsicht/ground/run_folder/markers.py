@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from klarsicht.ground.errors import RunDamaged
+from klarsicht.ground.machine.disk import read_regular_file
 from klarsicht.ground.run_folder.checksums import Checksum, Written
 from klarsicht.ground.run_folder.manifest import to_json
 
@@ -54,7 +55,7 @@ class Marker:
 
 @lru_cache(maxsize=1 << 16)
 def _read_unchanged(path: Path, step: str, unit: int, inode: int, date: int) -> Marker:
-    content = json.loads(path.read_bytes())
+    content = json.loads(read_regular_file(path))
     facts = {name: value for name, value in content.items() if name not in HEADER}
     if not any(name in content for name in HEADER):
         return Marker(step, unit, None, facts)

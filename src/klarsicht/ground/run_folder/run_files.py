@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from klarsicht.ground.config import require_shape
 from klarsicht.ground.errors import KlarsichtError, RunDamaged, StoreError
-from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
+from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.run_folder.checksums import Checksum, describe_difference
-from klarsicht.ground.run_folder.manifest import Manifest, migrate, to_json
+from klarsicht.ground.run_folder.manifest import Manifest, ManifestShape, migrate, to_json
 from klarsicht.ground.run_folder.markers import damage_error
 
 MANIFEST = "manifest.json"
@@ -46,8 +47,7 @@ class RunFiles:
         content = self._parse(MANIFEST, self._read_recorded(MANIFEST))
         with self.translate_parse_errors(MANIFEST):
             manifest = migrate(content)
-            if missing := {"settings", "identity", "libraries", "created"} - manifest.keys():
-                raise ValueError(f"no {sorted(missing)[0]}")
+            require_shape(manifest, ManifestShape)
         if manifest["checksums"] and self._read_admitted(MANIFEST) is None:
             raise damage_error(MANIFEST, "its checksum is missing")
         return manifest
@@ -132,7 +132,7 @@ class RunFiles:
     def _read(self, name: str) -> bytes:
         """Read a file without comparing it with its checksum."""
         try:
-            return self.inside(name).read_bytes()
+            return read_regular_file(self.inside(name))
         except (FileNotFoundError, NotADirectoryError):
             raise self._absent("file", name) from None
         except OSError as error:
@@ -158,7 +158,7 @@ class RunFiles:
         """
         record = record_path(name)
         try:
-            content = self.inside(record).read_bytes()
+            content = read_regular_file(self.inside(record))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
+from klarsicht.ground.ranges import parse_digits
 from klarsicht.ground.run_folder.claims import Claims
 
 LOOK = 0.5  # seconds between two looks at the work of others
@@ -45,7 +46,7 @@ class Shard:
         """
         if text.strip() == FROM_ENVIRONMENT:
             return cls.from_environment(environment)
-        match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(
                 "--shard is no shard", got=repr(text), rule="K/N with K from 1 to N, or auto", remedy="Give 3/16, say."
@@ -156,5 +157,4 @@ def _read_pair(environment: Mapping[str, str], number: str, count: str) -> tuple
 
 
 def _read_number(environment: Mapping[str, str], name: str) -> int | None:
-    text = environment.get(name, "").strip()
-    return int(text) if text.isdecimal() else None
+    return parse_digits(environment.get(name, "").strip())

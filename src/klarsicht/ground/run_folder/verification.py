@@ -134,5 +134,5 @@ def _compare_files(store: RunStore) -> Iterator[Damage]:
 
 
 def _list_files(folder: Path, pattern: str = "*") -> list[str]:
-    """List the files below a folder by their paths inside it."""
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob(pattern) if file.is_file())
+    """List the files below a folder, and pipes and devices, by their paths inside it."""
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob(pattern) if not file.is_dir())
