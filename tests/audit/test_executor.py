@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.marks import slow
 
 from klarsicht.audit.executor import limited_threads, partition, run_units
 from klarsicht.ground.errors import DiskFull, ModelError, OutOfMemory, UsageError
+from klarsicht.ground.machine.disk import temporary_folder
 
 # Workers need not import this file: what it defines travels by value, as from a notebook.
 pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
@@ -132,6 +135,36 @@ def test_no_space_to_send_the_work_is_disk_full(monkeypatch):
 def test_a_worker_that_dies_is_an_error_with_a_remedy():
     with pytest.raises(OutOfMemory, match=r"worker process died.*fewer --workers"):
         collected(dying, workers=2)
+
+
+KILLED = """
+import os, signal, time
+from klarsicht.audit.executor import partition, run_units
+def work(unit):
+    os.write(1, b"at work\\n")
+    time.sleep(600)
+run_units(work, partition(4, 1), workers=2, on_done=print)
+"""
+
+
+@pytest.mark.slow
+def test_what_killed_workers_leave_is_removed_at_the_next_start(tmp_path, monkeypatch):
+    """The group is killed, and with it joblib's own process that would tidy up."""
+    place = {"env": {**os.environ, "TMPDIR": str(tmp_path)}, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    group = subprocess.Popen([sys.executable, "-c", KILLED], start_new_session=True, **place)
+    assert group.stdout.readline() == b"at work\n"
+    os.killpg(group.pid, signal.SIGKILL)
+    group.communicate()
+
+    def left():
+        places = (tmp_path, Path("/dev/shm"))
+        names = [p.name for place in places if place.is_dir() for p in place.iterdir()]
+        return {name for name in names if re.search(rf"(?<!\d){group.pid}(?!\d)", name)}
+
+    assert len(left()) > 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with temporary_folder():
+        assert left() == set()
 
 
 @pytest.mark.parametrize(("how", "match"), [({"workers": 0}, "1 to 1024"), ({"workers": 1025}, "1 to 1024")])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -23,7 +22,7 @@ import joblib
 
 from klarsicht.ground.errors import OutOfMemory, UsageError
 from klarsicht.ground.machine import memory
-from klarsicht.ground.machine.disk import translate_write_errors
+from klarsicht.ground.machine.disk import temporary_folder, translate_write_errors
 from klarsicht.ground.machine.operating_system import end_with_parent
 from klarsicht.ground.progress import progress
 from klarsicht.ground.ranges import WORKERS
@@ -171,8 +170,8 @@ class PickledWork:
     trust: bool
 
     @classmethod
-    def of(cls, work: Work[Any], folder: str) -> PickledWork:
-        one = cls(Path(folder) / "work", Path.cwd(), is_trusted())
+    def of(cls, work: Work[Any], folder: Path) -> PickledWork:
+        one = cls(folder / "work", Path.cwd(), is_trusted())
         # definitions of a notebook are pickled by value, those of a module by name
         with translate_write_errors(one.file):
             one.file.write_bytes(pickle.dumps(joblib.wrap_non_picklable_objects(work, keep_wrapper=False)))
@@ -197,7 +196,7 @@ def _open_processes(work: Work[R], threads: int) -> Iterator[PickledWork]:
     of_main_thread = threading.current_thread() is threading.main_thread()
     ending = {"initializer": end_with_parent, "initargs": (os.getpid(), of_main_thread)}
     with (
-        tempfile.TemporaryDirectory() as folder,
+        temporary_folder() as folder,
         joblib.parallel_config("loky", inner_max_num_threads=threads, **ending),
     ):
         yield PickledWork.of(work, folder)

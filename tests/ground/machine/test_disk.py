@@ -13,17 +13,20 @@ import pytest
 from PIL import Image
 
 from klarsicht.ground.errors import DiskFull, InputError, RunLocked, StoreError
+from klarsicht.ground.machine import disk, operating_system
 from klarsicht.ground.machine.disk import (
     UNFINISHED,
     fill_folder,
     hold_lock,
     is_fault_of_place,
     remove_leftovers,
+    replace_atomically,
     require_regular_file,
     temporary_folder,
     translate_write_errors,
     write_atomically,
 )
+from klarsicht.ground.machine.operating_system import process_mark
 
 
 def raising(code):
@@ -146,8 +149,11 @@ def test_a_folder_that_was_left_unfinished_is_filled_anew_and_others_are_refused
 def test_what_killed_processes_left_of_a_file_is_removed_when_it_is_written(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    gone, mine = tmp_path / f".a[1].{ended.pid}.tmp", tmp_path / f".a[1].{os.getppid()}.tmp"
-    others = [tmp_path / f".b.{ended.pid}.tmp", tmp_path / ".a[1].mine.tmp", tmp_path / f"a[1].{ended.pid}.tmp"]
+    machine = process_mark().partition(".")[0]
+    gone, mine = (tmp_path / f".a[1].{machine}.{pid}.tmp" for pid in (ended.pid, os.getppid()))
+    names = (f".b.{machine}.{ended.pid}.tmp", ".a[1].mine.tmp", f"a[1].{machine}.{ended.pid}.tmp",
+             f".a[1].0123456789ab.{ended.pid}.tmp")  # fmt: skip
+    others = [tmp_path / name for name in names]
     for file in (gone, mine, *others):
         file.touch()
     write_atomically(tmp_path / "a[1]", b"new")
@@ -174,14 +180,19 @@ def dead():
 
 def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch, dead):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / f"klarsicht-{dead}-abc").mkdir()
-    (tmp_path / f"klarsicht-{dead}-abc" / "frames.f32").touch()
-    others = [f"klarsicht-{os.getpid()}-abc", "klarsicht-abc", "mine"]
-    for name in others:
-        (tmp_path / name).mkdir()
+    (machine, own), shared = process_mark().split("."), tmp_path / "shm"
+    monkeypatch.setattr(disk, "SHARED_MEMORY", shared)
+    gone = [f"klarsicht-{machine}.{dead}-abc", f"joblib_memmapping_folder_{dead}_a_b",
+            f"shm/joblib_memmapping_folder_{dead}_c_d", f"shm/sem.loky-{dead}-xyz"]  # fmt: skip
+    kept = [f"klarsicht-{machine}.{own}-abc", f"klarsicht-0123456789ab.{dead}-abc", "klarsicht-abc", "mine",
+            f"shm/sem.loky-{dead}0-x", f"shm/sem.loky-{own}-x", f"shm/joblib_memmapping_folder_{own}_a"]  # fmt: skip
+    for name in (*gone, *kept):
+        (tmp_path / name / "in it").mkdir(parents=True)
+    (shared / f"sem.loky-{dead}-file").touch()
     with temporary_folder() as folder:
         assert folder.is_dir()
-        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, folder.name])
+        left = {str(p.relative_to(tmp_path)) for place in (tmp_path, shared) for p in place.iterdir()}
+        assert left == {*kept, folder.name, "shm"}
     assert not folder.exists()
 
 
@@ -205,3 +216,58 @@ def test_errors_of_the_system_are_told_from_those_of_decoders(tmp_path):
     assert is_fault_of_place(OSError(told))
     assert not is_fault_of_place(OSError("Can't synchronously read data (inflate() failed)"))
     assert not is_fault_of_place(KeyError(errno.EIO))
+
+
+def test_workers_files_of_a_process_that_was_not_ours_stay(tmp_path, monkeypatch, dead):
+    """Without a folder of ours nothing says that the process was: it may be any program that uses joblib."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(disk, "SHARED_MEMORY", tmp_path)
+    (tmp_path / "tmp" / f"klarsicht-0123456789ab.{dead}-of another machine").mkdir(parents=True)
+    (tmp_path / f"sem.loky-{dead}-x").touch()
+    with temporary_folder():
+        assert (tmp_path / f"sem.loky-{dead}-x").exists()
+
+
+@pytest.fixture
+def in_container(monkeypatch):
+    """A function that puts this process into a container of a name: another machine, in which no process exists but
+    this one, under the same number."""
+
+    def enter(name):
+        monkeypatch.setattr(operating_system, "machine_name", lambda: f"{name}/boot/pid:[1]")
+        monkeypatch.setattr(operating_system, "process_exists", lambda pid: False)
+
+    return enter
+
+
+def test_two_containers_write_one_file_under_the_same_process_number(tmp_path, in_container):
+    """Each sees the other's process as none: what it is writing must stay, and must not be written into."""
+    file = tmp_path / "x.json"
+    in_container("a")
+    with replace_atomically(file) as of_a:
+        of_a.write(b"from a")
+        in_container("b")
+        with replace_atomically(file) as of_b:
+            of_b.write(b"b")
+        assert file.read_bytes() == b"b"
+        in_container("a")
+    assert file.read_bytes() == b"from a"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_container_removes_what_its_own_killed_process_left_and_no_others(tmp_path, in_container):
+    for name in ("a", "b"):
+        in_container(name)
+        (tmp_path / f".x.json.{process_mark()}.tmp").touch()
+    of_a = next(p for p in tmp_path.iterdir() if process_mark() not in p.name)
+    write_atomically(tmp_path / "x.json", b"1")
+    assert {p.name for p in tmp_path.iterdir()} == {"x.json", of_a.name}
+
+
+def test_two_containers_keep_their_temporary_folders(tmp_path, monkeypatch, in_container):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    in_container("a")
+    with temporary_folder() as of_a:
+        in_container("b")
+        with temporary_folder() as of_b:
+            assert of_a.is_dir() and of_b.is_dir()

@@ -257,9 +257,9 @@ def test_a_manifest_of_something_else_is_refused(tmp_path, manifest):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("settings", None), ("settings", []), ("identity", None), ("identity", {"corpus": 5}), ("libraries", []), ("created", None), ("steps", []),
-     ("steps", {"attribution": None}), ("finished", None), ("finished", [5]), ("data", 5), ("names", "abc"),
-     ("checksums", None), ("klarsicht", [])],
+    [("settings", None), ("settings", []), ("identity", None), ("identity", {"corpus": 5}), ("libraries", []),
+     ("created", None), ("steps", []), ("steps", {"attribution": None}), ("finished", None), ("finished", [5]),
+     ("data", 5), ("names", "abc"), ("checksums", None), ("klarsicht", [])],
 )  # fmt: skip
 def test_a_manifest_with_a_fact_of_another_kind_is_damaged(store, name, value):
     """It was written so, by another program: its checksum is right."""

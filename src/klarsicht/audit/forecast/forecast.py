@@ -10,7 +10,6 @@ process (compiled code, the first batch) is measured where it occurs. For `audit
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.ground.machine.disk import temporary_folder
 from klarsicht.ground.ranges import SAMPLE_SECONDS, WORKERS
 from klarsicht.ground.seeding import generator
 
@@ -67,8 +67,8 @@ def forecast(
     WORKERS.require("workers", workers)
     with measure_cost() as opening:
         audit = Audit.of(settings, classifier, corpus).with_batch()
-    with limited_threads(settings.threads), tempfile.TemporaryDirectory() as folder:
-        plan = PlannedAudit(audit, Path(folder), seconds, workers)
+    with limited_threads(settings.threads), temporary_folder() as folder:
+        plan = PlannedAudit(audit, folder, seconds, workers)
         relevance, sample = plan.explain()
         steps = [
             StepCost.of("opening", "all images", "images", opening.cost),

@@ -11,7 +11,6 @@ supported by every runtime.
 from __future__ import annotations
 
 import json
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from torch.nn.functional import interpolate, pad
 from klarsicht.burst.network import checkpoints
 from klarsicht.burst.network.unet import COLOURS, Network
 from klarsicht.ground.errors import ModelError
-from klarsicht.ground.machine.disk import write_atomically
+from klarsicht.ground.machine.disk import temporary_folder, write_atomically
 from klarsicht.ground.optional import load
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
@@ -106,8 +105,8 @@ def to_onnx(network: Network) -> bytes:
     import onnx
 
     axes = {"frames": {3: "H", 4: "W"}, "agreement": {2: "H", 3: "W"}, "picture": {2: "H", 3: "W"}}
-    with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:
-        file = str(Path(folder) / "n.onnx")
+    with temporary_folder() as folder:
+        file = str(folder / "n.onnx")
         inputs = tuple(torch.from_numpy(x) for x in make_probe(network, TRACED, 0))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on branches by shape, which are the same for every size

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from klarsicht.ground.errors import DiskFull, InputError, KlarsichtError, RunLocked, StoreError
-from klarsicht.ground.machine.operating_system import lock, process_exists, sync
+from klarsicht.ground.machine.operating_system import lock, marked_dead, process_mark, sync
 
 NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_THE_CALL = (errno.EINVAL, errno.EISDIR, errno.ENAMETOOLONG, errno.ESPIPE, errno.EOVERFLOW, errno.EFBIG, errno.EDOM,
@@ -32,7 +32,9 @@ UNFINISHED = ".unfinished"  # marks a folder that is being filled
 LEFTOVERS = (".*.tmp", "*.partial")  # temporary files of killed processes: klarsicht's and zarr's
 JOIN_SECONDS = 60.0  # that a lock is waited for which others share: one alone holds it while it tidies up
 LOCK_LOOK = 0.1  # seconds between two tries of a lock
-TEMPORARY = "klarsicht-"  # beginning of the names of temporary folders, followed by the process's number
+TEMPORARY = "klarsicht-"  # beginning of the names of temporary folders, followed by the mark of the process
+SHARED_MEMORY = Path("/dev/shm")
+OF_WORKERS = ("sem.loky-{0}-*", "joblib_memmapping_folder_{0}_*")  # made by joblib for a process of that number
 
 
 def is_fault_of_place(error: BaseException) -> bool:
@@ -170,7 +172,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def replace_atomically(path: Path) -> Iterator[BinaryIO]:
     """Yield a temporary file that durably replaces the old one when the context ends; the temporary files that killed
     processes left of it are removed. Raises as `write_atomically`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{process_mark()}.tmp")
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -187,10 +189,9 @@ def replace_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove the temporary files of a file that belong to processes which exist no more."""
+    """Remove the temporary files of a file that belong to processes of this machine which exist no more."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        number = left.name.removesuffix(".tmp").rpartition(".")[2]
-        if number.isdecimal() and not process_exists(int(number)):
+        if marked_dead(left.name[len(path.name) + 2 : -len(".tmp")]) is not None:
             left.unlink(missing_ok=True)
 
 
@@ -337,18 +338,29 @@ def remove_leftovers(folder: Path) -> None:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Make a folder in the system's place for temporary files, and remove it at the end; those of killed processes are
-    removed first.
+    removed first, with what joblib made for their workers: that a process was ours, its folder says.
 
     Raises:
         DiskFull, StoreError: it cannot be made.
     """
-    for old in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
-        pid = old.name.removeprefix(TEMPORARY).partition("-")[0]
-        if pid.isdecimal() and not process_exists(int(pid)):
+    place = Path(tempfile.gettempdir())
+    for old in place.glob(f"{TEMPORARY}*"):
+        number = marked_dead(old.name.removeprefix(TEMPORARY).partition("-")[0])
+        if number is not None:
+            _remove_worker_files(number)
             shutil.rmtree(old, ignore_errors=True)
-    with translate_write_errors(Path(tempfile.gettempdir())):
-        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-"))
+    with translate_write_errors(place):
+        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{process_mark()}-"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_worker_files(number: int) -> None:
+    """Remove the semaphores and folders that joblib made for the workers of a process which was killed with them."""
+    for place in (SHARED_MEMORY, Path(tempfile.gettempdir())):
+        for pattern in OF_WORKERS:
+            for left in place.glob(pattern.format(number)):
+                with suppress(OSError):  # of another user, or removed meanwhile
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()

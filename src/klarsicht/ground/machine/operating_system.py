@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import platform
 import signal
@@ -34,6 +35,7 @@ except ImportError:  # Windows
 REMOVES_OPEN_FILES = fcntl is not None
 PROC = Path("/proc")
 LOCKED_BYTE = 1 << 30  # Windows locks bytes, and nobody else may read them: one far behind what the file holds
+DIGEST = 12  # hexadecimal digits that stand for the name of a machine in names of files
 PR_SET_PDEATHSIG = 1
 SECONDS_BETWEEN_LOOKS = 1.0  # at the parent
 M_ARENA_MAX = -8
@@ -198,6 +200,24 @@ def machine_name() -> str:
         name += "/" + (PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
         name += "/" + str((PROC / "self" / "ns" / "pid").readlink())
     return name
+
+
+def process_mark() -> str:
+    """Name this process beyond its machine, `MACHINE.NUMBER`: two containers may give out the same number."""
+    return f"{_machine_digest()}.{os.getpid()}"
+
+
+def marked_dead(mark: str) -> int | None:
+    """Return the number of the process that `process_mark` named so, where it was of this machine and exists no more;
+    None of any other text."""
+    machine, _, number = mark.rpartition(".")
+    if machine != _machine_digest() or not number.isdecimal() or process_exists(int(number)):
+        return None
+    return int(number)
+
+
+def _machine_digest() -> str:
+    return hashlib.sha256(machine_name().encode()).hexdigest()[:DIGEST]
 
 
 def end_with_parent(parent: int, of_main_thread: bool) -> None:
