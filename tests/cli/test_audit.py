@@ -11,6 +11,7 @@ from PIL import Image
 from tests.audit.conftest import write_corpus
 
 from klarsicht.cli.app import run
+from klarsicht.cli.audit import note_left_out
 
 ROOT = Path(__file__).parents[2]
 MODEL = "tests.audit.conftest:network"
@@ -29,10 +30,14 @@ def finished(tmp_path, monkeypatch):
 def test_a_run_prints_its_ranking_and_where_the_report_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     write_corpus(tmp_path / "data")
+    for name in ("a/notes.txt", "b/notes.txt", "list.pdf"):
+        (tmp_path / "data" / name).touch()
     out = tmp_path / "a run with spaces"
     assert run(["audit", "run", "--model", MODEL, "--data", str(tmp_path / "data"), "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
+    printed, notes = capsys.readouterr()
     assert printed.splitlines()[1].split()[:2] == ["1", "b"]
+    assert "note: left out: 2 files: no image by its ending .txt\n" in notes
+    assert "note: left out: 1 file: no image by its ending .pdf\n" in notes
     assert (out / "report.html").is_file()
 
 
@@ -183,3 +188,10 @@ def test_ctrl_c_says_that_the_run_can_be_resumed(monkeypatch, capsys):
     monkeypatch.setattr(RunStore, "open", interrupted)
     assert run(["audit", "rank", "anywhere"]) == 130
     assert "resumes" in capsys.readouterr().err
+
+
+def test_of_many_kinds_of_files_left_out_a_few_are_said_and_the_others_counted(capsys):
+    note_left_out([(f"{i} files", "no image") for i in range(12)])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [*(f"note: left out: {i} files: no image" for i in range(5)),
+                     "note: left out: 7 more, which the report lists"]  # fmt: skip

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from klarsicht.ground.names import printable, printable_lines
+from klarsicht.ground.names import printable, printable_lines, without_formula
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -41,3 +41,14 @@ def test_names_that_mislead(name, shown):
 
 def test_lines_and_tabs_of_a_text_stay():
     assert printable_lines("a\tb\nc\u202e") == "a\tb\nc\\u202e"
+
+
+@pytest.mark.parametrize("formula", ["=1+2", '=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+def test_a_text_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(formula):
+    """The beginnings are those of OWASP, CSV Injection."""
+    assert without_formula(formula) == "'" + formula
+
+
+@pytest.mark.parametrize("cell", ["", "a=1", "'=1", " =1", -1, -1.5, None, True])
+def test_other_cells_stay(cell):
+    assert without_formula(cell) is cell

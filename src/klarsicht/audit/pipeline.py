@@ -13,7 +13,7 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
-from klarsicht.audit.results import ranking
+from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis, head_weight
@@ -152,12 +152,14 @@ def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) ->
 
 
 def write_ranking(audit: Audit, store: RunStore) -> Ranking:
-    """Rank all classes, most suspect first, and write the ranking as JSON and as a table."""
+    """Rank all classes, most suspect first, and write the ranking as JSON and as a table, which keeps what was measured
+    on the run since."""
     tables = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in audit.settings.metric]
     entries = [Entry.from_record(line, audit.corpus.paths) for table in tables for line in table if line["rows"]]
     ordered = ranking.rank_by_z(ranking.with_baseline(entries, ranking.plain_suspects(store)))
     store.write_json(ranking.FILE, ordered.to_json())
-    store.write_table("ranking", ordered.to_table())
+    is_measured = verdicts.is_quantified(store) or store.has_table(ranking.FOLLOWED)
+    store.write_table("ranking", (ranking.read_ranking(store) if is_measured else ordered).to_table())
     return ordered
 
 

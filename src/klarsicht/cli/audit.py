@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ def prepare_memory() -> None:
 
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
+NOTED = 5  # kinds of files left out that are said one by one
 POWER_HELP = "An artifact to plant, a kind or family of `audit plant`; may be repeated. [all kinds, no family]"
 PLANT_HELP = (  # the names stand in audit.synthetic, which the help would load for a second
     "The same in every image: tag, text, border, glyphs, mark, noise, blur, cast, blocks. Or a family, of which --seed "
@@ -130,8 +132,17 @@ def run(
     store = pipeline.run(audit_settings, out, workers=workers, shard=shard)
     for note in notes(store, store.table("images", "attribution")):
         echo(f"note: {note}", err=True)
+    note_left_out(store.manifest.get("left_out", ()))
     tables.ranking(ranking.read_ranking(store), 10)
     echo(f"report: {store.path / 'report.html'}")
+
+
+def note_left_out(left_out: Sequence[tuple[str, str]]) -> None:
+    """Say on standard error which files and folders hold no image of the corpus, by (what, why)."""
+    for what, why in left_out[:NOTED]:
+        echo(f"note: left out: {what}: {why}", err=True)
+    if more := len(left_out[NOTED:]):
+        echo(f"note: left out: {more} more, which the report lists", err=True)
 
 
 def note_unverified(run: Path) -> None:

@@ -14,6 +14,7 @@ from klarsicht.explorer.point_clouds import CLUSTER_BIT, DETECTED_BIT, REMOVED_B
 from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.machine.disk import replace_atomically
+from klarsicht.ground.names import without_formula
 from klarsicht.ground.progress import track
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def carrier_statuses(run: ExploredRun, target: int, rows: Ints) -> list[str]:
 
 
 def write_csv(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
-    """Write the tables of classes into one CSV file, UTF-8 with a line of headings."""
+    """Write the tables of classes into one CSV file, UTF-8 with a line of headings; texts that a spreadsheet would
+    compute begin with an apostrophe."""
     with replace_atomically(out) as file:
         for i, target in enumerate(track(targets, len(targets), "export")):
             table, _ = class_table(run, target)
@@ -78,7 +80,8 @@ def write_csv(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
             writer = csv.writer(text)
             if i == 0:
                 writer.writerow(table.column_names)
-            writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            columns = ([without_formula(cell) for cell in column.to_pylist()] for column in table.columns)
+            writer.writerows(zip(*columns, strict=True))
             file.write("".join(text.lines).encode("utf-8", "surrogateescape"))
 
 

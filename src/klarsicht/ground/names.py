@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+FORMULA_BEGINNINGS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")  # of cells (OWASP, CSV Injection)
 LONGEST_VALUE: Final = 200  # characters of a wrong value that an error shows
 # Invisible, though Unicode counts them among letters, marks and symbols: fillers of Hangul and Khmer, the grapheme
 # joiner, selectors of Mongolian and of variants, the blank pattern of Braille (Unicode 15, DerivedCoreProperties:
@@ -37,6 +38,11 @@ def _escape(character: str) -> str:
 def printable_lines(text: str) -> str:
     """Escape every line of a text, whose line breaks and tabs stay."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def without_formula(cell: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would compute, as `=HYPERLINK(...)`; other cells stay."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_BEGINNINGS) else cell
 
 
 def describe_value(value: Any) -> str:

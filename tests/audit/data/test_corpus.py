@@ -144,6 +144,18 @@ def test_numbers_and_nulls_in_parquet(folder):
     assert (corpus.labels, corpus.sources, corpus.splits) == (("3", "4"), ("", "x"), ())
 
 
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32()])
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_label_that_is_nan_in_parquet_is_missing_as_null_is(folder, missing, kind):
+    """pandas writes a missing number as NaN: as a text it would be a class of its own."""
+    columns = {"path": ["b/2.png", "b/1.jpg"], "label": pa.array([3.0, missing], kind)}
+    parquet.write_table(pa.table(columns), folder / "list.parquet")
+    with pytest.raises(CorpusError, match="a line of the manifest has no label; got line 3"):
+        open_corpus(folder / "list.parquet")
+    parquet.write_table(pa.table(columns | {"label": ["a", "nan"]}), folder / "list.parquet")  # a text is a name
+    assert open_corpus(folder / "list.parquet").labels == ("a", "nan")
+
+
 def test_weights_are_numbers_and_follow_their_rows(folder):
     columns = ("path", "label", "source", "split", "weight")
     lines = [("b/2.png", "x", "", "", "0.5"), ("b/1.jpg", "x", "", "", ""), ("a/z.bmp", "y", "", "", "3")]

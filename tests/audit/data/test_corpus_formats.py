@@ -76,6 +76,18 @@ def hub_table(rows=slice(None)):
     return table.replace_schema_metadata({b"huggingface": HUGGINGFACE})
 
 
+def test_labels_that_are_nan_beside_pictures_and_in_arrays_are_missing(tmp_path):
+    labels = np.where(np.arange(12) == 7, np.nan, 1.0)
+    table = hub_table()
+    table = table.set_column(1, "label", pa.array(labels, pa.float64())).replace_schema_metadata(None)
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(CorpusError, match=r"a row has no label; got .*#7"):
+        open_corpus(tmp_path / "t.parquet")
+    np.savez(tmp_path / "a.npz", images=PIXELS, labels=labels)
+    with pytest.raises(CorpusError, match=r"a label is no number; got nan in .*item 7"):
+        open_corpus(tmp_path / "a.npz")
+
+
 def test_parquet_with_pictures_and_a_folder_of_it_with_splits(tmp_path, folder, monkeypatch):
     (tmp_path / "data").mkdir()
     parquet.write_table(hub_table(slice(0, 8)), tmp_path / "data" / "train-00000-of-00001.parquet", row_group_size=3)

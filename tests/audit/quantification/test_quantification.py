@@ -5,6 +5,7 @@ import hashlib
 import json
 import pickle
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -289,6 +290,17 @@ def test_effects_say_how_much_was_put_on(done):
     (line,) = (li for li in RunStore.open(run).table("effects").to_pylist() if li["target"] == USED)
     assert line["covered"] == found[0].use.covered or found[0].use.covered is None
     assert found[0].tested and found[0].use.describe() in (run / PAGE).read_text()
+
+
+def test_an_audit_given_again_keeps_the_verdicts_in_the_table(done, tmp_path):
+    run, classifier, found = done
+    copy = RunStore(shutil.copytree(run, tmp_path / "run"))
+    before = copy.table("ranking")
+    settings = AuditSettings(model="object", data=str(run.parent / "data"), method="HeadRelevance", batch=64)
+    with in_brief(POOL):
+        pipeline.run(settings, copy.path, classifier=classifier)
+    assert copy.table("ranking") == before
+    assert before["verdict"][0].as_py() == found[0].verdict
 
 
 def test_it_resumes_to_the_same_verdicts_without_looking_again(done, monkeypatch):

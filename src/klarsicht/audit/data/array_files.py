@@ -160,6 +160,9 @@ def _texts(values: Any, name: str) -> list[str]:
     if flat.ndim != 1:
         rule = "one number or text for each picture"
         raise CorpusError("labels are no list", got=f"{name} of shape {array.shape}", rule=rule)
+    if np.issubdtype(flat.dtype, np.floating) and not np.isfinite(flat).all():
+        first = int(np.flatnonzero(~np.isfinite(flat))[0])
+        raise CorpusError("a label is no number", got=f"{flat[first]} in {name}, item {first}", rule="finite numbers")
     whole = np.issubdtype(flat.dtype, np.floating) and bool((flat == np.rint(flat)).all())
     items = (flat.astype(np.int64) if whole else flat).tolist()
     return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from klarsicht.audit.data import locations
 from klarsicht.audit.data.column_names import DEFAULT_NAMES, ColumnNames
@@ -73,7 +73,7 @@ def select_columns(table: pa.Table, cells: LabelCells, names: ColumnNames) -> di
     chosen = cells.choose_columns(table.column_names, known.values())
     read = {usual: name for usual, name in known.items() if name in table.column_names}
     read |= {name: name for name in chosen if name not in known.values()}
-    columns = {usual: ["" if v is None else str(v) for v in table[name].to_pylist()] for usual, name in read.items()}
+    columns = {usual: ["" if is_blank(v) else str(v) for v in table[name].to_pylist()] for usual, name in read.items()}
     listed = ", ".join(table.column_names)
     if chosen:
         columns["label"] = join_columns({name: columns[name] for name in chosen})
@@ -95,6 +95,11 @@ def select_columns(table: pa.Table, cells: LabelCells, names: ColumnNames) -> di
     if names.source and "source" not in columns:
         raise CorpusError(f"the manifest lacks the column {names.source}", got=f"columns {listed}")
     return {name: columns[name] for name in (*REQUIRED, *OPTIONAL) if name in columns}
+
+
+def is_blank(value: Any) -> bool:
+    """Test whether a cell holds nothing: None, or NaN as pandas writes it."""
+    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ == "NAType"
 
 
 def _require_text(manifest: str | Path, file: IO[bytes]) -> None:

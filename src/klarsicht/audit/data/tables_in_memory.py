@@ -67,14 +67,15 @@ def open_table(
     _require_labels(columns, label, manifest.ONE_LABEL)
     blank = [None] * len(columns[picture])
     more = (columns.get(name, blank) for name in (names.source or "source", "weight"))
-    rows = TableRows((columns[picture], columns[label], *([None if _is_blank(v) else v for v in of] for of in more)))
+    filled = ([None if manifest.is_blank(value) else value for value in of] for of in more)
+    rows = TableRows((columns[picture], columns[label], *filled))
     return open_sequence(rows, classes)
 
 
 def _open_paths(columns: Mapping[str, Sequence[Any]], cells: LabelCells, names: ColumnNames, decoder: str) -> Corpus:
     import pyarrow as pa
 
-    texts = {name: ["" if _is_blank(value) else str(value) for value in of] for name, of in columns.items()}
+    texts = {name: ["" if manifest.is_blank(value) else str(value) for value in of] for name, of in columns.items()}
     table = pa.table({name: pa.array(of, pa.string()) for name, of in texts.items()})
     known = manifest.select_columns(table, cells, names)
     corpus = Corpus.from_columns(known, locations.parent("table"), cells, decoder, "table", "the current folder")
@@ -87,7 +88,7 @@ def _require_labels(columns: Mapping[str, Sequence[Any]], label: str, cells: Lab
         return
     if label not in columns:
         raise _lacking_column(label, columns)
-    blank = [row for row, value in enumerate(columns[label]) if _is_blank(value)]
+    blank = [row for row, value in enumerate(columns[label]) if manifest.is_blank(value)]
     if blank and not cells.several:
         raise CorpusError(f"a row of the table has no {label}", got=f"row {blank[0]}, counted from 0")
 
@@ -102,8 +103,3 @@ def _lacking_column(name: str, columns: Mapping[str, Any]) -> CorpusError:
 
 def _first_of(names: Sequence[str], columns: Mapping[str, Any]) -> str:
     return next((name for name in names if name in columns), "")
-
-
-def _is_blank(value: Any) -> bool:
-    """Test whether a cell holds nothing: None, or NaN as pandas writes it."""
-    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ == "NAType"

@@ -15,6 +15,7 @@ from klarsicht.audit.data import locations
 from klarsicht.audit.data.class_names import describe_renamed, make_distinct
 from klarsicht.audit.data.column_names import ColumnNames
 from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.data.manifest import is_blank
 from klarsicht.audit.data.pictures import UNREADABLE, hash_content
 from klarsicht.ground.errors import CorpusError, ImageError
 from klarsicht.ground.machine.disk import is_fault_of_place
@@ -181,7 +182,7 @@ def _label_text(value: Any, classes: Sequence[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if is_blank(value) else str(value)
 
 
 def _split_of(file: str) -> str:
