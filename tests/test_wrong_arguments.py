@@ -15,6 +15,7 @@ from klarsicht import audit, burst
 from klarsicht.burst.training.training import TrainSettings
 from klarsicht.explorer.explored_run import open_explored_run
 from klarsicht.explorer.export import export_run
+from klarsicht.explorer.serve import listen, serve_run
 from klarsicht.ground.errors import KlarsichtError, UsageError
 
 BATCH, MAPS = torch.rand(2, 3, 12, 12), np.random.default_rng(0).random((24, 8, 8))
@@ -42,7 +43,7 @@ NUMBER_LISTS = (5, "abc", {0.1}, [None], ["a"], [math.nan])
 
 WRONG = {
     "above": NUMBERS, "affected": NUMBERS, "author": TEXTS, "balance": (*NUMBER_LISTS, (1.0, 1.0)),
-    "black": NUMBERS, "black_level": ("a", None, Odd(), ["a"]), "burst": NO_CLASS, "cells": NO_CLASS,
+    "browser": FLAGS, "host": TEXTS, "port": INTEGERS, "tell": NO_FUNCTION, "token": FLAGS, "black": NUMBERS, "black_level": ("a", None, Odd(), ["a"]), "burst": NO_CLASS, "cells": NO_CLASS,
     "channels": INTEGERS, "checkpoint": PATHS, "classifier": (*NO_CLASS, network()), "cleaned": PATHS,
     "colour_filter": TEXTS, "correction": PATHS, "decoder": TEXTS, "device": TEXTS, "draws": INTEGERS,
     "dry_run": FLAGS, "dtype": TEXTS, "exact": FLAGS, "files": PATH_LISTS, "folder": PATHS, "found_by": TEXTS,
@@ -62,6 +63,7 @@ OWN = {  # where a name means another kind
     ("clean_data", "name"): (5, math.nan, b"x", {"a"}, [None], [math.nan], Odd()), ("clean", "name"): TEXTS,
     ("power", "classes"): INTEGERS, ("load_model", "classes"): TEXT_LISTS, ("open_corpus", "classes"): TEXT_LISTS,
     ("export_run", "classes"): TEXT_LISTS, ("export_run", "data"): TEXTS, ("open_explored_run", "data"): TEXTS,
+    ("serve_run", "data"): TEXTS,
     ("clean_data", "action"): NO_FUNCTION[:1], ("open_corpus", "names"): NO_CLASS,
     ("load_model", "device"): NO_CLASS[:1],
 }  # fmt: skip
@@ -77,13 +79,13 @@ ARRAYS = {
     "targets",
     "valid",
 }  # arrays, or anything: their own cases stand below
-ELSEWHERE = {"AuditSettings", "NoiseLevel"}  # checked by pydantic, and by a class of its own: see test_user_inputs
+ELSEWHERE = {"AuditSettings", "NoiseLevel", "trusted_code"}  # by pydantic, a class of its own; no arguments
 ARRAYS_HERE = {("ExchangedParts", "pictures"), ("exchange_parts", "pictures"), ("Burst", "frames")}
 
 
 def public_functions():
     named = {name: getattr(wing, name) for wing in (audit, burst) for name in wing.PUBLIC if name not in ELSEWHERE}
-    return named | {"export_run": export_run, "open_explored_run": open_explored_run}
+    return named | {"export_run": export_run, "open_explored_run": open_explored_run, "serve_run": serve_run}
 
 
 CASES = [
@@ -125,7 +127,7 @@ def usable():
         "denoise": {"frames": here, "out": "nowhere.tif"}, "load_network": {"path": here},
         "denoise_burst": {"network": burst.load_network("swift"), "burst": burst.Burst(FRAMES, LEVEL)},
         "train": {"settings": TrainSettings(steps=1), "photographs": here, "out": "nowhere.safetensors"},
-        "export_run": run | {"to": "coco"}, "open_explored_run": run | {"author": "a"},
+        "export_run": run | {"to": "coco"}, "open_explored_run": run | {"author": "a"}, "serve_run": run,
     }  # fmt: skip
 
 
@@ -224,6 +226,11 @@ def test_labels_that_are_texts_and_numbers_stay():
         (lambda: list(burst.denoise("nowhere", "a.tif")), "nowhere"),
         (lambda: burst.Burst(FRAMES, LEVEL, colour_filter="nowhere"), "nowhere"),
         (lambda: burst.Burst(FRAMES[:0], LEVEL), "none of them 0"),
+        (lambda: serve_run("nowhere", port=70_000), "port is out of range"),
+        (lambda: serve_run("nowhere", port=-1), "port is out of range"),
+        (lambda: listen("a\0b", 0), "cannot listen there"),
+        (lambda: listen(TOO_LONG, 0), "cannot listen there"),
+        (lambda: listen(NO_NAME, 0), "cannot listen there"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_one_error(call, words, tmp_path, monkeypatch):
@@ -240,7 +247,7 @@ def test_a_burst_of_single_pixels_is_refused(sides):
         burst.denoise_burst(burst.load_network("swift"), shots)
 
 
-@pytest.mark.parametrize("sides", [(3, 3), (4, 4), (9, 5), (3, 1200)])
+@pytest.mark.parametrize("sides", [(3, 3), (4, 4), (9, 5), (3, 520)])
 def test_the_smallest_burst_that_is_not_refused_is_denoised(sides):
     shots = burst.Burst(np.full((2, 1, *sides), 0.3, np.float32), LEVEL)
     picture = burst.denoise_burst(burst.load_network("swift"), shots)

@@ -17,6 +17,8 @@ from klarsicht.explorer.request_guard import LOOPBACK, RequestGuard, forward_pag
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine.disk import temporary_folder
 from klarsicht.ground.optional import load
+from klarsicht.ground.ranges import PORT
+from klarsicht.ground.user_arguments import check_arguments
 
 if TYPE_CHECKING:
     import uvicorn
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT: Final = 8735
 
 
+@check_arguments
 def serve_run(
     run: str | Path, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, author: str = "unknown",
     data: str | None = None, token: bool = False, browser: bool = True, tell: Callable[[str], None] = print,
@@ -45,6 +48,7 @@ def serve_run(
         InputError, RunDamaged: see RunStore.open.
         UsageError: the address cannot be listened on.
     """
+    PORT.require("port", port)
     explored = open_explored_run(run, author, data)
     load("fastapi", "explore")
     load("uvicorn", "explore")
@@ -116,11 +120,11 @@ def listen(host: str, port: int) -> socket.socket:
             connection.bind((host.strip("[]"), number))
             connection.listen(128)
             return connection
-        except OSError as error:
+        except (OSError, ValueError, TypeError) as error:  # the last two of a host that can be no name
             connection.close()
-            why = error
+            why = getattr(error, "strerror", None) or error
     raise UsageError(
-        "cannot listen there", got=f"{host} port {port}: {why.strerror or why}", rule="an address of this machine",
+        "cannot listen there", got=f"{host} port {port}: {why}", rule="an address of this machine",
         remedy="Give another --port, or 0 for any free one.",
     )  # fmt: skip
 

@@ -68,7 +68,7 @@ def check_fields(record: Any) -> None:
             object.__setattr__(record, name, as_kind(name, getattr(record, name), kind))
 
 
-_annotations = cache(typing.get_type_hints)
+_annotations: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def as_kind(name: str, value: Any, kind: Any) -> Any:

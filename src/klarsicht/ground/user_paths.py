@@ -26,6 +26,6 @@ def as_path(name: str, value: Any, remedy: str = "") -> Path:
         raise UsageError(f"{name} is no path", got=repr(text), rule=f"a name of a file: {error}") from error
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            got, rule = f"{len(text)} characters", error.strerror
+            got, rule = f"{len(text)} characters", str(error.strerror)
             raise UsageError(f"{name} is no path", got=got, rule=rule, remedy="Give a shorter one.") from error
     return Path(value)

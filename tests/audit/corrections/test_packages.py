@@ -178,6 +178,6 @@ def test_a_record_of_another_shape_is_no_correction(tmp_path, record):
     changed = written | record if isinstance(record, dict) else record
     (tmp_path / "c" / "correction.json").write_text(json.dumps(changed))
     for reads in (packages.load_correction, lambda folder: load_corrected(str(folder))):
-        with pytest.raises(InputError, match="no correction in this folder; got .*ValueError: ") as caught:
+        with pytest.raises(InputError, match=r"no correction in this folder; got .*ValueError: ") as caught:
             reads(tmp_path / "c")
         assert "\n" not in str(caught.value)

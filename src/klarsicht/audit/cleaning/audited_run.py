@@ -68,7 +68,11 @@ class AuditedRun:
 
     @classmethod
     def of(
-        cls, run: str | Path, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE
+        cls,
+        run: str | Path | RunStore,
+        data: Any = None,
+        classifier: Classifier | None = None,
+        device: str = ANY_DEVICE,
     ) -> AuditedRun:
         """Open a run.
 

@@ -55,7 +55,7 @@ def open_corpus(
         CorpusError: there is none at this path, or it cannot be read.
         MissingExtra: a format, or a URL, whose package is not installed.
     """
-    if isinstance(data, str | PathLike) and not locations.is_url(data):
+    if isinstance(data, str | PathLike) and not locations.is_url(str(data)):
         as_path("data", data)
     if _is_place(data) and cells.several:
         raise _one_label(data, "a class folder gives each image one label")

@@ -127,7 +127,7 @@ def usable_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
 
 @contextmanager
 def open_run(
-    run: str | Path, *, level: float, workers: int, data: Any, classifier: Classifier | None,
+    run: str | Path | RunStore, *, level: float, workers: int, data: Any, classifier: Classifier | None,
     grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = class_groups, shard: str | None = None,
     device: str = ANY_DEVICE,
 ) -> Iterator[tuple[Audit, DetectionUnits]]:  # fmt: skip

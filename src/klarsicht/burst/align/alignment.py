@@ -31,7 +31,7 @@ from klarsicht.numerics.imaging.tone import stabilise
 
 MOST_SHIFT = 64  # largest shift of a frame in pixels, at most a quarter of its side
 COARSE = 512  # largest side at which whole frames are registered
-LEAST_SIDE = 3  # pixels of frames, which are compared at shifts of up to 2
+SHORTEST_SIDE = 3  # pixels of frames, which are compared at shifts of up to 2
 PASSES = 3  # over whole frames: one against the reference, the others against the mean
 PRIOR = (4.0, 1.5)  # spread in pixels and strength of the prior for whole frames
 TILE_REACH = 8  # largest shift in pixels of a tile relative to its frame
@@ -106,14 +106,14 @@ def align_whole_frames(light: Tensor, valid: Tensor) -> GlobalShifts:
     """Estimate shifts of whole frames from a guide (B, N, H, W), at a reduced size that suffices.
 
     Raises:
-        InputError: a side is shorter than LEAST_SIDE.
+        InputError: a side is shorter than SHORTEST_SIDE.
     """
     height, width = light.shape[-2:]
-    if min(height, width) < LEAST_SIDE:
+    if min(height, width) < SHORTEST_SIDE:
         got = f"{height} x {width} pixels of a frame, or of a plane of its mosaic"
-        raise InputError("frames are too small to align", got=got, rule=f"sides of {LEAST_SIDE} pixels and more")
+        raise InputError("frames are too small to align", got=got, rule=f"sides of {SHORTEST_SIDE} pixels and more")
     shrink = 1
-    while max(height, width) > COARSE * shrink and min(height, width) >= LEAST_SIDE * 2 * shrink:
+    while max(height, width) > COARSE * shrink and min(height, width) >= SHORTEST_SIDE * 2 * shrink:
         shrink *= 2
     small = avg_pool2d(light, shrink) * shrink  # the noise keeps deviation 1
     reach = max(2, min(MOST_SHIFT // shrink, min(small.shape[-2:]) // 4))

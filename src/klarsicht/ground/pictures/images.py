@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from klarsicht.ground.errors import ImageError, KlarsichtError, UnreadableFile
-from klarsicht.ground.machine.disk import describe_system_error, is_fault_of_place
+from klarsicht.ground.machine.disk import describe_system_error, is_fault_of_place, translate_faults
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.pictures.image_tags import check_exif, check_tags
 from klarsicht.ground.pictures.libtiff import collect_errors
@@ -212,14 +212,16 @@ def load_pixels(image: Image.Image, megapixels: float = MAX_MEGAPIXELS) -> None:
 
     Raises:
         ImageError: it is too large, or its file is damaged or closed.
+        InputError: the file is out of reach.
     """
-    try:
-        require_megapixels(image.width, image.height, megapixels)
-        image.load()
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
-        if is_out_of_memory(error):
-            raise  # of the machine, not of the image
-        raise ImageError("cannot use a picture", got=error, rule="an image that Pillow can load") from error
+    with translate_faults(Path(str(getattr(image, "filename", "") or "a picture"))):
+        try:
+            require_megapixels(image.width, image.height, megapixels)
+            image.load()
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
+            if is_out_of_memory(error) or is_fault_of_place(error):
+                raise  # of the machine, not of the image
+            raise ImageError("cannot use a picture", got=error, rule="an image that Pillow can load") from error
 
 
 def picture_from_array(
