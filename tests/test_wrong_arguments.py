@@ -43,7 +43,8 @@ NUMBER_LISTS = (5, "abc", {0.1}, [None], ["a"], [math.nan])
 
 WRONG = {
     "above": NUMBERS, "affected": NUMBERS, "author": TEXTS, "balance": (*NUMBER_LISTS, (1.0, 1.0)),
-    "browser": FLAGS, "host": TEXTS, "port": INTEGERS, "tell": NO_FUNCTION, "token": FLAGS, "black": NUMBERS, "black_level": ("a", None, Odd(), ["a"]), "burst": NO_CLASS, "cells": NO_CLASS,
+    "browser": FLAGS, "host": TEXTS, "port": INTEGERS, "tell": NO_FUNCTION, "token": FLAGS, "black": NUMBERS,
+    "black_level": ("a", None, Odd(), ["a"]), "burst": NO_CLASS, "cells": NO_CLASS,
     "channels": INTEGERS, "checkpoint": PATHS, "classifier": (*NO_CLASS, network()), "cleaned": PATHS,
     "colour_filter": TEXTS, "correction": PATHS, "decoder": TEXTS, "device": TEXTS, "draws": INTEGERS,
     "dry_run": FLAGS, "dtype": TEXTS, "exact": FLAGS, "files": PATH_LISTS, "folder": PATHS, "found_by": TEXTS,

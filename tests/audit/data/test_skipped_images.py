@@ -1,4 +1,4 @@
-"""How many images may be skipped. Oracle: the sentence of the option, written out with fractions."""
+"""Bound on skipped images. Oracle: the sentence of the option, written out with fractions."""
 
 from fractions import Fraction
 

@@ -52,7 +52,7 @@ def _last_parts(parts: tuple[str, ...], length: int) -> tuple[str, ...]:
 
 
 def select_folders(paths: Iterable[Path]) -> list[Path]:
-    """Return the paths that are folders. Raises InputError for one that is out of reach."""
+    """Return the paths that are folders. Raises Unreachable for one that is out of reach."""
     folders = []
     for path in paths:
         with translate_faults(path):
@@ -80,7 +80,7 @@ def _is_hidden(file: Path) -> bool:
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     """Read one photograph.
 
-    Raises InputError for a file that is damaged, is no photograph, or is out of reach; MissingExtra.
+    Raises InputError for a file that is damaged or no photograph, Unreachable, MissingExtra.
     """
     with translate_faults(path):
         require_regular_file(path)

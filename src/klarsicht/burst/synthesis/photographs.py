@@ -43,7 +43,7 @@ def packaged_photographs() -> PhotographSet:
 
 def read_folder(path: Path, geometry: Geometry = KODAK) -> PhotographSet:
     """Read every image file in a folder, sorted by name, at 8 bits. Raises CorpusError, ImageError that names the file,
-    and InputError for one that is out of reach."""
+    and Unreachable for one that is out of reach."""
     if not path.is_dir():
         raise CorpusError("no such folder", got=str(path), rule="photographs are read from a folder")
     with translate_faults(path):

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from klarsicht.ground.errors import DiskFull, InputError, KlarsichtError, RunLocked, StoreError
+from klarsicht.ground.errors import DiskFull, InputError, KlarsichtError, RunLocked, StoreError, Unreachable
 from klarsicht.ground.machine.operating_system import lock, marked_dead, process_mark, sync
 
 NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -124,14 +124,14 @@ def translate_faults(path: Path) -> Iterator[None]:
     """Convert the answer of a disk, of a network or of the system for an input file to an error that names it.
 
     Raises:
-        InputError: the file is out of reach, which says nothing of its content.
+        Unreachable: the file is out of reach, which says nothing of its content.
     """
     try:
         yield
     except OSError as error:
         if not is_fault_of_place(error):
             raise
-        raise InputError(
+        raise Unreachable(
             f"{path.name} is out of reach", got=f"{describe_system_error(error)}, at {path}",
             remedy="Look after the disk or the network, and run the same command again.",
         ) from error  # fmt: skip

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from klarsicht.ground.errors import ImageError, KlarsichtError, UnreadableFile
-from klarsicht.ground.machine.disk import describe_system_error, is_fault_of_place, translate_faults
+from klarsicht.ground.machine.disk import describe_system_error, is_fault_of_place, read_to_end, translate_faults
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.pictures.image_tags import check_exif, check_tags
 from klarsicht.ground.pictures.libtiff import collect_errors
@@ -92,12 +92,12 @@ def read_file(path: str | Path, read: Callable[[IO[bytes]], P]) -> P:
             with file.open("rb") as source:
                 return read(source)
         except KlarsichtError:
-            _read_to_end(file)
+            read_to_end(file)
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
             if is_out_of_memory(error) or is_fault_of_place(error):
                 raise  # of the machine, not of the image
-            _read_to_end(file)
+            read_to_end(file)
             raise _undecodable(file.name, kind.st_size, error) from error
 
 
@@ -115,14 +115,6 @@ def _unreadable_files(file: Path) -> Iterator[None]:
             raise ImageError("no such file", got=file, remedy="Check the path.") from error
         got = f"{file}: {describe_system_error(error)}"
         raise UnreadableFile("a file cannot be read", got=got, remedy="Check its rights, and its disk.") from error
-
-
-def _read_to_end(file: Path) -> None:
-    """Read a file that could not be decoded to its end: libraries in C tell damaged content and a disk that does not
-    answer by the same error."""
-    with file.open("rb") as source:
-        while source.read(1 << 20):
-            pass
 
 
 def decode_bytes(
@@ -212,7 +204,7 @@ def load_pixels(image: Image.Image, megapixels: float = MAX_MEGAPIXELS) -> None:
 
     Raises:
         ImageError: it is too large, or its file is damaged or closed.
-        InputError: the file is out of reach.
+        Unreachable: its file is out of reach.
     """
     with translate_faults(Path(str(getattr(image, "filename", "") or "a picture"))):
         try:
