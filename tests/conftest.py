@@ -40,7 +40,9 @@ def memory_of_a_fresh_process():
 @pytest.fixture(scope="session")
 def kept(request):
     """Folders that outlive this test run."""
-    return KeptFolders(request.config.cache.mkdir("kept"))
+    root = request.config.rootpath / ".pytest_cache" / "d" / "kept"
+    root.mkdir(parents=True, exist_ok=True)
+    return KeptFolders(root)
 
 
 def pytest_addoption(parser):

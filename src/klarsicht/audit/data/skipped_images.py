@@ -13,13 +13,13 @@ from klarsicht.audit.data.label_cells import split_labels
 from klarsicht.ground.errors import TooManySkipped
 
 MOST_SKIPPED: Final = 0.1  # share of images, or of those of one class, that may be without a result
-ROUNDING: Final = 1e-9  # of a share times a number, such as 0.29 times 100
+SHARE_ROUNDING: Final = 1e-9  # of a share times a number, such as 0.29 times 100
 
 
 def most_skipped(images: int, share: float) -> int:
     """Return how many of so many images may be without a result: their share, rounded down, but 1 where it is not 0:
     one damaged image in a class of three is no sign of a fault."""
-    return max(1, math.floor(share * images + ROUNDING)) if share else 0
+    return max(1, math.floor(share * images + SHARE_ROUNDING)) if share else 0
 
 
 class SkippedImages:

@@ -24,7 +24,7 @@ Numbers = npt.NDArray[np.float64]
 LEAST_MEAN = -0.5  # deviations: what the mean of a block of 64 pixels without light hardly ever falls below by chance
 LEAST_VARIANCE = 1e-14
 BEYOND_WHITE = 4.0  # deviations of light above white, of which clipping leaves next to nothing
-NEAREST, FARTHEST = 3.0, 12.0  # deviations: below and above a limit, of the table of distances
+NEAREST_LIMIT, FARTHEST = 3.0, 12.0  # deviations: below and above a limit, of the table of distances
 TABLE_LENGTH = 2048  # of the table of means
 
 
@@ -76,10 +76,10 @@ def unclip(means: Numbers, variance_at: Callable[[Numbers], Numbers], white: flo
 
 
 def distance_from_limit(means: Numbers, variances: Numbers) -> Numbers:
-    """Compute how far samples were from a clipping limit, in deviations before clipping, (M,) from -NEAREST to
+    """Compute how far samples were from a clipping limit, in deviations before clipping, (M,) from -NEAREST_LIMIT to
     FARTHEST, from the means of their distances from it and from their variances after clipping: g(t) / h(t)^2, which
     falls as t rises, is the variance over the square of the mean."""
-    t = np.linspace(-NEAREST, FARTHEST, TABLE_LENGTH)
+    t = np.linspace(-NEAREST_LIMIT, FARTHEST, TABLE_LENGTH)
     h, g = clipped_moments(t)
     distances: Numbers = np.interp(-variances / np.maximum(means, 1e-12) ** 2, -g / h**2, t)
     return distances
