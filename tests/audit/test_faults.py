@@ -11,7 +11,8 @@ from tests.audit import faulty
 from tests.audit.conftest import in_brief, write_corpus
 
 from klarsicht.cli.app import run
-from klarsicht.ground.errors import ProgramFailed, Unreachable
+from klarsicht.ground.errors import DiskFull, ProgramFailed, Unreachable
+from klarsicht.ground.run_folder.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 RUN = "--model tests.audit.faulty:network --data ../data --unit 16 --batch 4 --neighbours 6"
@@ -160,3 +161,15 @@ def test_a_decoder_that_fails_from_a_call_on_ends_the_run(bench, kind, capsys):
 def test_what_the_system_does_not_give_a_network_ends_the_run(bench, number, capsys):
     _, code, told = disturb(bench, "run", "forward", faulty.system_error(number), capsys)
     assert code == Unreachable.exit_code and "test_faults" not in told[0]
+
+
+@pytest.mark.slow
+def test_a_step_that_ended_and_was_not_recorded_is_recorded_by_the_same_command(bench):
+    """As after a disk that refused to write the manifest, when all units had their markers."""
+    wanted = faulty.digest(bench.undisturbed("shortcuts"))
+    work = bench.begin("shortcuts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunStore, "finish_step", lambda *_: (_ for _ in ()).throw(DiskFull("no space left")))
+        assert bench.give("shortcuts", work) == DiskFull.exit_code
+    assert bench.give("shortcuts", work) == 0
+    assert faulty.digest(work) == wanted

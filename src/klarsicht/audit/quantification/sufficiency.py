@@ -85,9 +85,8 @@ def run_units(audit: Audit, reader: PartReader, workers: int) -> None:
     work, units = reader.work, partition(len(reader.work.groups), 1)
     steps = (KeptPartUnits(reader), "images with one part left"), (ExchangeUnits(reader), "parts on other images")
     for step, label in steps:
-        if all(work.store.is_done(step.step, i) for i in range(len(units))):
-            continue
-        note(f"{label}: at most {most_images_shown(reader, step):,} images will be shown to the network")
+        if work.store.done_units(step.step) != {*range(len(units))}:
+            note(f"{label}: at most {most_images_shown(reader, step):,} images will be shown to the network")
         step_units.run_step(audit, work.store, step, step.step, units, workers, label)
 
 
