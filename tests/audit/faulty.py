@@ -30,7 +30,7 @@ KINDS = {
     "SystemExit": SystemExit(0),
     "CUDA": RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA"),
 }
-NUMBERS = ("ENOENT", "EIO", "ESTALE", "ENOTCONN")
+NUMBERS = ("ENOENT", "EIO", "ESTALE", "ENOTCONN", "EACCES")
 CALLS: Counter[str] = Counter()  # of each place since the fault was set
 FAULT: dict[str, Any] = {}
 

@@ -119,7 +119,7 @@ def test_too_many_skipped_images_end_the_run_until_they_are_allowed_or_repaired(
         audit(folder, max_skipped=0.0)
 
 
-def test_files_that_may_not_be_read_are_named_before_a_run_is_made(folder):
+def test_links_to_a_disk_that_is_away_are_named_before_a_run_is_made(folder):
     for file in sorted((folder / "data" / "c").iterdir())[:3]:
         file.unlink()
         file.symlink_to("nothing.png")

@@ -89,12 +89,12 @@ def hash_array(pixels: NDArray[Any]) -> bytes:
 
 
 def hash_file(path: Path) -> bytes:
-    """Hash size, first and last END_BYTES of a file; UNREADABLE where it is a dangling link, or may not be read.
+    """Hash size, first and last END_BYTES of a file; UNREADABLE where it is a dangling link, or no file.
 
     A pipe or a device is never opened: it might never end.
 
     Raises:
-        UnreadableFile: its folder is away, or its disk does not answer.
+        UnreadableFile: its folder is away, it may not be read, or its disk does not answer.
     """
     try:
         status = path.stat()
@@ -104,7 +104,7 @@ def hash_file(path: Path) -> bytes:
             head = file.read(END_BYTES)
             file.seek(max(status.st_size - END_BYTES, len(head)))
             return _hash_parts(status.st_size, head + file.read(END_BYTES))
-    except (PermissionError, ValueError):
+    except ValueError:  # a name that no system can hold
         return UNREADABLE
     except OSError as error:
         if error.errno == errno.ELOOP or path.is_symlink():

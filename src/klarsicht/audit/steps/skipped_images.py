@@ -23,8 +23,8 @@ def read_skipped(store: RunStore) -> dict[int, str]:
 
 
 def require_readable(audit: Audit) -> None:
-    """Check that few files of the corpus cannot be read: a run that is created while its folder may not be read is of
-    another corpus than the one that is meant.
+    """Check that few files of the corpus cannot be read: a run that is created while links lead to a disk that is away
+    is of another corpus than the one that is meant.
 
     Raises:
         TooManySkipped: more cannot be read than may be skipped.
