@@ -40,11 +40,11 @@ from klarsicht.audit.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections import clarc
 from klarsicht.audit.corrections.activations import Correction, apply_correction, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import Classifier, load_model
+from klarsicht.audit.models.correction_tensors import correction_layer
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
@@ -214,7 +214,7 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
         for method in asked.methods:
             chosen = CleanSettings(method="project" if method == PLAIN else method, images=asked.images, seed=seed)
             if method == PLAIN:
-                chosen = chosen.with_values(layer=clarc.correction_layer(net), directions=1, strength=1.0)
+                chosen = chosen.with_values(layer=correction_layer(net), directions=1, strength=1.0)
             try:
                 choice = clean_model.choose_correction(bench, trial, chosen)
             except KlarsichtError as error:

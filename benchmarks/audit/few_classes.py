@@ -53,8 +53,8 @@ from klarsicht.audit.detectors.reference_classes import (
     shipped_reference,
 )
 from klarsicht.audit.quantification import embedding_units
+from klarsicht.audit.quantification.significance import select_detections
 from klarsicht.audit.quantification.units import measure_few, sign_row, standing_apart
-from klarsicht.audit.results.significance import select_detections
 from klarsicht.audit.results.verdicts import LEVEL, NOTHING
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator

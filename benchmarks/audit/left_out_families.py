@@ -49,9 +49,9 @@ from klarsicht.audit.quantification.class_verdicts import (
 )
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.quantification import open_run, quantify
+from klarsicht.audit.quantification.significance import select_detections
 from klarsicht.audit.quantification.units import sign_row
 from klarsicht.audit.results.rows import SignRow, read_effect
-from klarsicht.audit.results.significance import select_detections
 from klarsicht.audit.results.verdicts import LEVEL, NOTHING, Quantification
 from klarsicht.audit.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
 from klarsicht.audit.synthetic.families import FAMILIES

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.corrections import clarc
 from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.data.corpus import decode_rows
 from klarsicht.audit.interventions.effect import uplift
 from klarsicht.audit.models.classifier import Classifier, load_model
+from klarsicht.audit.models.correction_tensors import correction_layer
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import AuditSettings
@@ -261,7 +261,7 @@ def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -
         classes=len(order),
         audit=ScreeningResult.of(order, with_mark),
         baseline=ScreeningResult.of(plain, with_mark),
-        layer=clarc.correction_layer(classifier.module),
+        layer=correction_layer(classifier.module),
         effects=effects,
         held_out=HELD_OUT,
         seconds=time.monotonic() - began,
@@ -298,7 +298,7 @@ def evaluate_corrections(
     classifier: Classifier, fit: Sample, held_out: list[Crop], seed: int
 ) -> tuple[CorrectionEffect, ...]:
     """Evaluate the unchanged model, the corrections and the controls on held-out crops."""
-    layer, target = clarc.correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
+    layer, target = correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
     plain, with_mark = (
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
         for side in zip(*((crop.plain, crop.with_mark) for crop in held_out), strict=True)

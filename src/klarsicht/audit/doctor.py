@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from klarsicht.audit.corrections.clarc import correction_tensors
 from klarsicht.audit.data.corpus import decode_rows
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.correction_tensors import correction_tensors
 from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.audit.networks.eval_mode import evaluation_mode
 from klarsicht.audit.networks.hooks import late_layer, middle_layer
 from klarsicht.audit.relevance.explainer import METHODS, explain
 from klarsicht.audit.relevance.image_batches import prepare
-from klarsicht.audit.results.significance import MIN_CLASSES
+from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.words import format_count
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import head_weight

@@ -11,6 +11,7 @@ from torchvision.models import efficientnet_b0, resnet18
 
 from klarsicht.audit.corrections import clarc
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
+from klarsicht.audit.models.correction_tensors import correction_layer, correction_layers
 from klarsicht.ground.errors import InputError, ModelError, UsageError
 from klarsicht.numerics.erasure import oblique_eraser, orthogonal_eraser
 
@@ -180,17 +181,17 @@ def test_activations_of_other_channels_are_refused():
 
 def test_layers_worth_a_try_are_the_last_blocks_and_the_head():
     blocks = ("layer2.0", "layer2.1", "layer3.0", "layer3.1", "layer4.0", "layer4.1")
-    assert clarc.correction_layers(resnet18(), "fc") == (*blocks, "fc")
-    assert clarc.correction_layers(efficientnet_b0(), "classifier.1")[-1] == "classifier.1"
-    assert clarc.correction_layers(network(), "5") == ("2", "5")
-    assert clarc.correction_layers(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1") == ("1",)
+    assert correction_layers(resnet18(), "fc") == (*blocks, "fc")
+    assert correction_layers(efficientnet_b0(), "classifier.1")[-1] == "classifier.1"
+    assert correction_layers(network(), "5") == ("2", "5")
+    assert correction_layers(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1") == ("1",)
     with pytest.raises(UsageError, match="no layer"):
-        clarc.correction_layers(nn.Linear(2, 2))
+        correction_layers(nn.Linear(2, 2))
 
 
 def test_the_default_layer_is_the_last_block():
-    assert clarc.correction_layer(resnet18()) == "layer4.1"
-    assert clarc.correction_layer(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))) == "2"
+    assert correction_layer(resnet18()) == "layer4.1"
+    assert correction_layer(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))) == "2"
 
 
 def test_an_unknown_layer_lists_near_ones():

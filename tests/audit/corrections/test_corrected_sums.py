@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from klarsicht.audit.corrections import corrected_model, packages
-from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_layers, correction_tensors
+from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
 from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.models.correction_tensors import correction_layers, correction_tensors
 from klarsicht.audit.networks.hooks import late_layer
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import UsageError

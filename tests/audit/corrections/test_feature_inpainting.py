@@ -12,13 +12,13 @@ from torch import nn
 from klarsicht.audit.corrections import corrected_model, packages
 from klarsicht.audit.corrections import feature_inpainting as f
 from klarsicht.audit.corrections.activations import compute_logits
-from klarsicht.audit.corrections.clarc import first_convolution
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting
 from klarsicht.audit.corrections.outcomes import CorrectionTest
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.interventions.overlay import Overlay
+from klarsicht.audit.models.correction_tensors import first_convolution
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import InputError
 

@@ -16,7 +16,7 @@ from klarsicht.audit.detectors.reference_classes import (
     detect_described,
     shipped_reference,
 )
-from klarsicht.audit.results.significance import WITHIN_SHARE
+from klarsicht.audit.quantification.significance import WITHIN_SHARE
 from klarsicht.numerics.statistics.split_half import draw_halves
 
 N, SIDE = 90, 32

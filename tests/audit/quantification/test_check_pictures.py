@@ -11,13 +11,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tests.audit.quantification.test_quantification import BOTH, NAMES, NOISY, SIDE, TAGS, UNUSED, USED
 
-from klarsicht.audit.data.groups import name_artifact
 from klarsicht.audit.detectors.bank import DETECTORS
 from klarsicht.audit.quantification import check_pictures as check_pictures_module
 from klarsicht.audit.quantification.check_pictures import KnownMeasure, PictureCheck, check_pictures, choose_sign
 from klarsicht.audit.quantification.quantification import open_run
 from klarsicht.audit.quantification.units import predictor
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
+from klarsicht.audit.results.words import name_artifact
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.pictures.seen_area import SeenArea
 

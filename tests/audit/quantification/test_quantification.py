@@ -28,7 +28,7 @@ from klarsicht.audit.quantification.further_artifacts import find_further_artifa
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.report.page import PAGE
 from klarsicht.audit.results import ranking, significance, verdicts
-from klarsicht.audit.results.significance import MIN_CLASSES
+from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from klarsicht.audit.artifacts.audited_class import AuditedClass
-from klarsicht.audit.data.groups import name_artifact
+from klarsicht.audit.results.words import name_artifact
 from klarsicht.ground.arrays import Doubles, Ints
 
 NO_CHANGE = ""  # the change of an image is unknown

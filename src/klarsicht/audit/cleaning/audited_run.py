@@ -26,6 +26,7 @@ from klarsicht.audit.models.inputs import InputImages, PixelScale
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.verdicts import Verdict
+from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings, counts_own_logits
 from klarsicht.audit.steps.audit_inputs import Audit, settings_of_run
 from klarsicht.ground.arrays import Ints
@@ -155,7 +156,7 @@ class AuditedRun:
         """Name an artifact by its class, or by its output where another class has that name: a class may itself be
         called "carton (artifact 2)"."""
         by_name = groups.find_artifact(name, self.audit.names, self.audit.index)
-        return name if by_name == (target, number) else groups.name_artifact(str(target), number)
+        return name if by_name == (target, number) else name_artifact(str(target), number)
 
     def verdict_on(self, name: str, target: int) -> Verdict:
         """Return the verdict on a class by its output: a name may be that of one class and the output of another.

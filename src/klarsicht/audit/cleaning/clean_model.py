@@ -18,7 +18,7 @@ from klarsicht.audit.cleaning.shown_classes import ShownClasses
 from klarsicht.audit.cleaning.training_images import ImageOrigin, LabelledAnswers, recognise_training_images
 from klarsicht.audit.corrections import packages, selection, setting_search
 from klarsicht.audit.corrections.activations import Correction
-from klarsicht.audit.corrections.clarc import correction_layers, find_layer
+from klarsicht.audit.corrections.clarc import find_layer
 from klarsicht.audit.corrections.clean_losses import CleanDraw
 from klarsicht.audit.corrections.closed_form import CLOSED, ERASING, CorrectionMethod, FittingData
 from klarsicht.audit.corrections.harm import HARMFUL, Bounds
@@ -29,6 +29,7 @@ from klarsicht.audit.corrections.selection import Choice
 from klarsicht.audit.corrections.setting_outcomes import Grid
 from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.correction_tensors import correction_layers
 from klarsicht.audit.networks.residual_sums import ResidualSum
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.settings import ANY_DEVICE

@@ -21,7 +21,7 @@ from klarsicht.audit.corrections.activations import (
     compute_layer_inputs,
     compute_logits,
 )
-from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_tensors, first_convolution
+from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
 from klarsicht.audit.corrections.directions import fit_direction, random_direction
 from klarsicht.audit.corrections.feature_inpainting import (
     MOST_ACTIVATIONS,
@@ -40,6 +40,7 @@ from klarsicht.audit.corrections.restoration import (
 from klarsicht.audit.corrections.samples import Images, Sample
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.correction_tensors import correction_tensors, first_convolution
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.seeding import generator

@@ -88,11 +88,6 @@ def find_output(name: str, names: Sequence[str], index: Mapping[str, int]) -> in
     raise unknown_name("class", name, [*names, *index])
 
 
-def name_artifact(name: str, number: int) -> str:
-    """Name an artifact by its class, and a further one by its number in the class too: "carton (artifact 2)"."""
-    return name if number == 1 else f"{name} (artifact {number})"
-
-
 def find_artifact(name: str, names: Sequence[str], index: Mapping[str, int]) -> tuple[int, int]:
     """Find the output index of the class of an artifact, and its number in the class, by the name of either.
 

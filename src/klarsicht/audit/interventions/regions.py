@@ -37,7 +37,7 @@ from klarsicht.numerics.statistics.rising_groups import MIN_MEMBERS, weighted_bo
 MAX_COMPONENTS = 3  # components of an image that are tried, those of most relevance
 WHOLE = 0.9  # share of its positive relevance in the region that is tried as one
 SEARCH_BACKGROUNDS = 5  # images into which each is pasted: five forward passes a region
-CHOOSING = 2  # of these, on which every output chooses its own images; see audit.results.output_effects
+CHOOSING = 2  # of these, on which every output chooses its own images; see audit.interventions.output_effects
 DONORS_PER_IMAGE = 4  # members whose regions each image gets in turn for the effect, and as many controls
 REGION_BLOCK = 64  # regions pasted at a time
 

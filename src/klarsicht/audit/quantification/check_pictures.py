@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from klarsicht.audit.data.groups import name_artifact
 from klarsicht.audit.data.pictures import make_image
 from klarsicht.audit.detectors.bank import DETECTORS, TailDetector, change_of
 from klarsicht.audit.detectors.detection import ImageStack
@@ -32,6 +31,7 @@ from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, 
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
+from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
 from klarsicht.ground.errors import ImageError, InputError, Unreachable, UnreadableFile

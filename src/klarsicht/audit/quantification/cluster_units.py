@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klarsicht.audit.data.groups import Group
+from klarsicht.audit.interventions.output_effects import compare_outputs
 from klarsicht.audit.interventions.regions import SEARCH_BACKGROUNDS, RegionEffects, correlation, jaccard
 from klarsicht.audit.quantification import effect_groups
 from klarsicht.audit.quantification.cluster_search import search_in_looks
 from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS as MEASURED
 from klarsicht.audit.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.results.rows import FollowedEffect, FollowedRow
-from klarsicht.audit.results.specificity import NO_COMPARISON, Specificity
+from klarsicht.audit.results.specificity import NO_COMPARISON
+from klarsicht.audit.results.suspect_rows import ClusterRow, ComparedGroup
 from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.spectral.analysis import Analysis
 from klarsicht.audit.spectral.clustering import Clustering
-from klarsicht.audit.spectral.suspect_rows import ClusterRow, ComparedGroup
 from klarsicht.ground.arrays import Bools, Doubles, Rows
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
@@ -157,7 +158,7 @@ def find_followed_cluster(
         )
     names = work.input_images.classifier.classes
     share = float(member.mean())
-    specificity = Specificity.of(effect, effects, share, target, names).columns() if alone else NO_COMPARISON
+    specificity = compare_outputs(effect, effects, share, target, names).columns() if alone else NO_COMPARISON
     describe = [partial(one.describe, i) for one in candidates for i in range(len(one))][best]
     effect_columns = FollowedEffect(
         effect=effect.shift,

@@ -22,8 +22,10 @@ from klarsicht.audit.quantification.class_verdicts import (
     signs_to_insert,
 )
 from klarsicht.audit.quantification.intervention_units import InterventionUnits, most_images_inserted
+from klarsicht.audit.quantification.significance import common_detections, select_detections
 from klarsicht.audit.quantification.units import DetectionUnits, sign_row
 from klarsicht.audit.results.detection_rows import FURTHER_STEPS, list_called, name_further_step
+from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.rows import (
     NO_EFFECT,
     ClassRow,
@@ -33,7 +35,6 @@ from klarsicht.audit.results.rows import (
     SignRow,
     read_effect,
 )
-from klarsicht.audit.results.significance import MIN_CLASSES, common_detections, select_detections
 from klarsicht.audit.results.verdicts import Quantification, Verdict, order_verdicts
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.steps.audit_inputs import Audit

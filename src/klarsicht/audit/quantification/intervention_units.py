@@ -24,9 +24,9 @@ from klarsicht.audit.interventions.patch import Patch
 from klarsicht.audit.interventions.shared_content import SharedContent
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.audit.pixel_changes.coverage import CarrierDifference
+from klarsicht.audit.quantification.significance import TRIED
 from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS, EFFECTS, DetectionUnits, predictor
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
-from klarsicht.audit.results.significance import TRIED
 from klarsicht.audit.results.verdicts import FLOOR, MIN_OUTPUTS, OTHER_WINDOWS
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.arrays import Floats, Pixels, Rows

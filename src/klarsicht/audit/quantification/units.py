@@ -27,8 +27,8 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.networks.eval_mode import evaluation_mode
 from klarsicht.audit.networks.memory_format import as_channels_last, channels_last
+from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.rows import ClassRow, EffectRow, FewClassMeasures, SignRow
-from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.steps.relevance_step import load_worker_model

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from klarsicht.audit.data.groups import name_artifact
 from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.verdicts import FLOOR
-from klarsicht.audit.results.words import describe_sign, format_p
+from klarsicht.audit.results.words import describe_sign, format_p, name_artifact
 
 NO_WAY_OUT = "cannot be taken out of one picture"
 LITTLE = 0.25  # share of a picture shown, or of the input filled, below which it is said

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.rows import FollowedRow
-from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.results.verdicts import Quantification, clears_floor, order_verdicts
 from klarsicht.numerics.statistics import conformal
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.rows import FollowedRow
+from klarsicht.audit.results.suspect_rows import SuspectRow
 from klarsicht.audit.results.verdicts import FOLLOWED_GROUP, POISONED, PRESENT, UNTESTED, Quantification, Verdict
-from klarsicht.audit.spectral.suspect_rows import SuspectRow
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
-from klarsicht.audit.spectral.suspect_rows import ClusterRow
+from klarsicht.audit.results.suspect_rows import ClusterRow
 
 
 class FewClassMeasures(TypedDict):

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from klarsicht.audit.results import output_effects
 from klarsicht.audit.results.rows import FollowedRow, SpecificityColumns
-
-if TYPE_CHECKING:
-    from klarsicht.audit.interventions.effect import LogitEffect
-    from klarsicht.audit.interventions.regions import RegionEffects
 
 
 @dataclass(frozen=True)
@@ -24,7 +16,7 @@ class Specificity:
         runner: of the other outputs the one that the class's cluster raises most.
         margin, margin_low, margin_high: by how much the class rises more, see audit.interventions.effect.
         uplift, uplift_control: ratio of the class's probability after to before, with the regions and with the control.
-        own: the effect of the class, found by the same search as that of the others, see audit.results.output_effects.
+        own: the effect of the class, found by the search that `interventions.output_effects` makes for all outputs.
         peer, peer_effect: the other output of largest effect, each with images of its own.
         ahead: number of other outputs whose effect is larger than that of the class.
     """
@@ -39,25 +31,6 @@ class Specificity:
     peer: str
     peer_effect: float
     ahead: int
-
-    @classmethod
-    def of(
-        cls, effect: LogitEffect, searches: RegionEffects, share: float, target: int, names: Sequence[str] | None
-    ) -> Specificity:
-        """Compute the comparison from the effect of a cluster that holds a share of the images, and the effects of all
-        regions."""
-        each = output_effects.search_effects(searches.owner, searches.rises, share)
-        peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
-        runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))
-        fields = ("margin", "margin_low", "margin_high", "uplift", "uplift_control")
-        return cls(
-            runner=runner,
-            own=float(each[target]),
-            peer=other,
-            peer_effect=float(each[peer]),
-            ahead=int((each > each[target]).sum()),
-            **{name: getattr(effect, name) for name in fields},
-        )
 
     @classmethod
     def from_row(cls, row: FollowedRow) -> Specificity | None:

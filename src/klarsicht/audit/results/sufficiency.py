@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.results.resolution import describe_rank_limit
-from klarsicht.audit.results.significance import MIN_CLASSES
+from klarsicht.audit.results.resolution import MIN_CLASSES, describe_rank_limit
 from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.run_folder.store import RunStore

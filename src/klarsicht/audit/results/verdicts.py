@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from klarsicht.audit.data.groups import name_artifact
-from klarsicht.audit.results.resolution import describe_least_p, describe_rank_limit
+from klarsicht.audit.results.resolution import MIN_CLASSES, describe_least_p, describe_rank_limit
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow
-from klarsicht.audit.results.significance import MIN_CLASSES
-from klarsicht.audit.results.words import describe_insertion, format_p
+from klarsicht.audit.results.words import describe_insertion, format_p, name_artifact
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook

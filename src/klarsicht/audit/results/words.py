@@ -81,3 +81,8 @@ def describe_insertion(sign: str, how: str, covered_share: float | None) -> str:
     """
     share = "" if covered_share is None else f": {covered_share:.0%} of what separates the carriers"
     return f"{PUT_ON.get(how, how)} ({describe_sign(sign)}){share}"
+
+
+def name_artifact(name: str, number: int) -> str:
+    """Name an artifact by its class, and a further one by its number in the class too: "carton (artifact 2)"."""
+    return name if number == 1 else f"{name} (artifact {number})"

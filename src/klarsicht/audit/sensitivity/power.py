@@ -24,11 +24,12 @@ from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.finetuning import RATE, Training
 from klarsicht.audit.quantification import class_verdicts, quantification
+from klarsicht.audit.quantification.significance import WithinClassTest, judge_detections
 from klarsicht.audit.quantification.units import DetectionUnits, measure_few, standing_apart
 from klarsicht.audit.report import page
 from klarsicht.audit.results.power_rows import PowerRow, TrialRow
+from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.rows import FewClassMeasures
-from klarsicht.audit.results.significance import MIN_CLASSES, WithinClassTest, judge_detections
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.sensitivity import detection_limits, finetuned
 from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults

@@ -16,12 +16,12 @@ from torch import nn
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.results.suspect_rows import NO_CLUSTER, ClusterColumns, SuspectRow
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral import clustering as clusters
 from klarsicht.audit.spectral.cache import RowCache
 from klarsicht.audit.spectral.clustering import MIN_IMAGES, Clustering, SuspectCluster, TargetLogits
 from klarsicht.audit.spectral.parts import PartGroup, centre_by_mass
-from klarsicht.audit.spectral.suspect_rows import NO_CLUSTER, ClusterColumns, SuspectRow
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.rows import schema_of

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.rows import ClassRow, SignRow
 from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.split_half import combined_p, score_of_p
 
-MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a class is tested by itself
 PLACED = "tile"  # change of an artifact with a place
 LEARNED = "embedding"  # detector by the learned embedding
 TRIED = 3  # detections of a class that are inserted, at most one for each kind of change

@@ -8,8 +8,13 @@ forward passes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from klarsicht.audit.interventions.effect import LogitEffect
+from klarsicht.audit.interventions.regions import RegionEffects
+from klarsicht.audit.results.specificity import Specificity
 from klarsicht.ground.arrays import Floats, Rows
 
 
@@ -42,3 +47,29 @@ def best_region_rises(owner: Rows, rises: Floats) -> tuple[Floats, Floats]:
     best = np.stack([some[rises[0, some].argmax(0)] for some in regions])
     first, then = (np.take_along_axis(one, best, 0) for one in rises)
     return first, then
+
+
+def compare_outputs(
+    effect: LogitEffect, searches: RegionEffects, share: float, target: int, names: Sequence[str] | None
+) -> Specificity:
+    """Compare the effect of a cluster on its class, output `target`, with what the same search finds for all
+    other outputs.
+
+    Args:
+        effect: of the cluster.
+        searches: effects of all regions.
+        share: share of the images that the cluster holds.
+        names: K class names; numbers where there are none.
+    """
+    each = search_effects(searches.owner, searches.rises, share)
+    peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
+    runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))
+    fields = ("margin", "margin_low", "margin_high", "uplift", "uplift_control")
+    return Specificity(
+        runner=runner,
+        own=float(each[target]),
+        peer=other,
+        peer_effect=float(each[peer]),
+        ahead=int((each > each[target]).sum()),
+        **{name: getattr(effect, name) for name in fields},
+    )
