@@ -44,8 +44,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from klarsicht import audit
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.corrections.activations import Correction, apply_correction
-from klarsicht.audit.corrections.corrected_model import load_corrected
 from klarsicht.audit.data.corpus_formats import open_corpus
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.networks.outputs import as_logits
 from klarsicht.audit.synthetic.artifacts import plant_corpus, tag
 from klarsicht.ground.errors import KlarsichtError
@@ -230,7 +230,7 @@ def rebuilt(folder: Path, net: nn.Module, correction: Correction, x: Tensor, rec
     """Largest difference of logits of the corrected model, built in and exported, from those under the correction."""
     wanted = logits(net, x, correction)
     try:
-        again: Any = float((logits(load_corrected(str(folder)).module.eval(), x) - wanted).abs().max())
+        again: Any = float((logits(load_model(str(folder)).module.eval(), x) - wanted).abs().max())
     except KlarsichtError as error:
         again = str(error)
     if not record.get("exported"):

@@ -22,8 +22,7 @@ from typing import Any
 
 import torch
 
-from klarsicht.audit.corrections import corrected_model
-from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.steps import step_units
 from klarsicht.ground.run_folder.store import RunStore
@@ -61,7 +60,7 @@ def stand_in(outputs: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def measure(run: Path, images_only: bool) -> None:
     store = RunStore.open(run)
-    classifier = corrected_model.load_corrected(store.manifest["settings"]["model"], device=torch.device("cpu"))
+    classifier = load_model(store.manifest["settings"]["model"], device=torch.device("cpu"))
     meter, classes = Meter(classifier), len(set(store.table("corpus")["label"].to_pylist()))
     if images_only:
         classifier.module.forward = stand_in(store.array("logits").shape[1])  # type: ignore[method-assign]

@@ -36,9 +36,8 @@ from klarsicht.audit.detectors.bank import change_of, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.detectors.patch_matches import grey
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification import quantification
+from klarsicht.audit.quantification import quantification, significance
 from klarsicht.audit.quantification.units import POOL, THUMBNAIL, DetectionUnits
-from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, LEVEL
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.steps import audit_inputs, relevance_step

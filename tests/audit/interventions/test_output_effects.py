@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from klarsicht.audit.results import output_effects
+from klarsicht.audit.interventions import output_effects
 
 RNG = np.random.default_rng(0)
 

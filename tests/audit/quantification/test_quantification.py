@@ -23,11 +23,11 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.detectors import natural_windows
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification import quantification
+from klarsicht.audit.quantification import quantification, significance
 from klarsicht.audit.quantification.further_artifacts import find_further_artifacts
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.report.page import PAGE
-from klarsicht.audit.results import ranking, significance, verdicts
+from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import StoreError, UsageError

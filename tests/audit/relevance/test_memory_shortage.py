@@ -71,7 +71,7 @@ def test_where_one_image_is_too_much_it_stops_with_one_line_and_resumes_whole(tm
 def test_the_command_exits_with_a_code_of_its_own(tmp_path, monkeypatch, capsys):
     audited(tmp_path, "whole")
     Short.calls, Short.short = 0, range(2 * Short.calls // 3, 10**9)
-    monkeypatch.setattr("klarsicht.audit.steps.audit_inputs.corrected_model.load_corrected",
+    monkeypatch.setattr("klarsicht.audit.steps.audit_inputs.load_model",
                         lambda *_, **__: load_model(network(), classes=["a", "b", "c"]))  # fmt: skip
     out, named = str(tmp_path / "run"), tmp_path / "short.py"
     named.write_text("")  # names are looked at before a model is loaded

@@ -10,9 +10,8 @@ from tests.audit.quantification.test_quantification import NOISY, POOL, UNUSED, 
 from tests.explorer.made_run import write_run
 
 from klarsicht.audit.detectors.detection import Detection
-from klarsicht.audit.quantification import class_verdicts, quantification
+from klarsicht.audit.quantification import class_verdicts, quantification, significance
 from klarsicht.audit.report.page import PAGE, write_report
-from klarsicht.audit.results import significance
 from klarsicht.audit.sensitivity import power
 from klarsicht.audit.status import read_progress
 from klarsicht.audit.synthetic import artifacts

@@ -37,11 +37,11 @@ from klarsicht.numerics.erasure import Eraser
 PYTHON_MODEL: Final = "object"  # placeholder for a model that was built in Python
 
 
-def load_corrected(spec: str, *, device: torch.device | None = None) -> Classifier:
-    """Load a model as audit.models.classifier.load_model; for a folder of `audit clean`, the corrected model.
+def load_corrected(folder: str, device: torch.device | None = None) -> Classifier:
+    """Load the corrected model of a folder of `audit clean`, as `audit.models.classifier.load_model` does of it.
 
     Args:
-        spec: specification of a model, or a folder of `audit clean`.
+        folder: the folder.
         device: device of the model.
 
     Raises:
@@ -49,16 +49,14 @@ def load_corrected(spec: str, *, device: torch.device | None = None) -> Classifi
         UntrustedCode: the correction names code that lies inside it, or that is not as it was when it was made.
         UsageError, InputError: see `corrected_classifier` and packages.load_correction.
     """
-    if not (Path(spec) / packages.RECORD).is_file():
-        return load_model(spec, device=device)
-    _, record = packages.load_correction(spec)
+    _, record = packages.load_correction(folder)
     if record.get("model", "").split(":")[0] == PYTHON_MODEL:
         raise ModelError(
-            "a correction of a model that was built in Python", got=spec, rule="only its weights are known",
+            "a correction of a model that was built in Python", got=folder, rule="only its weights are known",
             remedy="In Python: audit.corrections.corrected_model.corrected_classifier(classifier, folder).",
         )  # fmt: skip
-    RecordedCode.of(spec, record).require(code_of(record["model"]))
-    return corrected_classifier(load_corrected(record["model"], device=device), spec)
+    RecordedCode.of(folder, record).require(code_of(record["model"]))
+    return corrected_classifier(load_model(record["model"], device=device), folder)
 
 
 def corrected_classifier(classifier: Classifier, folder: str | Path) -> Classifier:

@@ -17,11 +17,11 @@ from klarsicht.audit.forecast.cost import Cost, measure_cost
 from klarsicht.audit.forecast.explained_sample import ExplainedSample
 from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.inputs import InputImages, PixelCache
+from klarsicht.audit.quantification import significance
 from klarsicht.audit.quantification.class_verdicts import signs_to_insert
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.units import DetectionUnits
-from klarsicht.audit.results import significance
 from klarsicht.audit.results.rows import ClassRow, SignRow
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.ground.arrays import Doubles, Rows

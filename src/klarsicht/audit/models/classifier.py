@@ -21,6 +21,7 @@ from klarsicht.audit.models import weights
 from klarsicht.audit.models.array_transforms import ArrayTransform
 from klarsicht.audit.models.entry_point import Transform as Transform
 from klarsicht.audit.models.exported_programs import ExportedNetwork
+from klarsicht.audit.models.model_folders import find_opener
 from klarsicht.audit.models.sources import open_source
 from klarsicht.audit.models.transforms import MODES, has_own_weights, input_channels, plain_transform
 from klarsicht.audit.networks import outputs
@@ -303,6 +304,7 @@ def load_model(
     - `torchvision:NAME@FILE`, `timm:NAME@FILE`: an architecture and a local state dict (or `checkpoint=FILE`)
     - `hf:FOLDER`: an image classifier of transformers, as `save_pretrained` writes it
     - `FILE.pt2`: a program of torch.export, for gradient methods and head relevance
+    - a folder of `audit clean`: the corrected model
     - `package.module:callable`, `file.py:callable`: a function or class that returns a module, or a pair (module,
       transform)
     - a module, or such a pair, itself: its training mode is kept, and restored after each use
@@ -328,6 +330,9 @@ def load_model(
     """
     if classes is not None:
         require_distinct(classes, "the list of class names")
+    if isinstance(spec, str | Path) and (open_folder := find_opener(str(spec))) is not None:
+        found = open_folder(str(spec), None if device is None else torch.device(device))
+        return _require_fitting_names(found if classes is None else replace(found, classes=tuple(classes)))
     source = open_source(str(spec) if isinstance(spec, Path) else spec, checkpoint)
     brought = source.classes or ()
     distinct = make_distinct(brought)
@@ -344,6 +349,11 @@ def load_model(
             tuple(filter(None, (precision_note, renaming_note))),
         )
     )
+    return _require_fitting_names(classifier)
+
+
+def _require_fitting_names(classifier: Classifier) -> Classifier:
+    """Return the classifier; raises ModelError where it has another number of class names than of logits."""
     if classifier.classes is not None and len(classifier.classes) != classifier.n_classes:
         raise ModelError(
             "class names do not fit the model",

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.bank import change_of
+from klarsicht.audit.quantification import significance
 from klarsicht.audit.quantification.significance import SelectedDetections
 from klarsicht.audit.quantification.units import DetectionUnits
-from klarsicht.audit.results import significance, verdicts
+from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.ground.run_folder.store import RunStore

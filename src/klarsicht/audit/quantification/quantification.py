@@ -18,7 +18,7 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.quantification import figures
+from klarsicht.audit.quantification import figures, significance
 from klarsicht.audit.quantification.class_verdicts import (
     classes_by_target,
     make_quantification,
@@ -36,7 +36,7 @@ from klarsicht.audit.quantification.units import DetectionUnits, standing_apart
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
-from klarsicht.audit.results import ranking, significance, verdicts
+from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.rows import FollowedRow, read_effect
 from klarsicht.audit.results.verdicts import LEVEL, Quantification

@@ -19,10 +19,9 @@ from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
 from klarsicht.audit.models.finetuning import ClassificationTask, Training, trainable_copy
-from klarsicht.audit.quantification import class_verdicts
+from klarsicht.audit.quantification import class_verdicts, significance
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.units import DetectionUnits, predictor, standing_apart
-from klarsicht.audit.results import significance
 from klarsicht.audit.results.power_rows import CourseRow, VerdictColumns
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
 from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, MIN_CARRIERS, Planted, PlantedSet, PlantedUnits

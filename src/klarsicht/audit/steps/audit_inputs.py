@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.data import class_map, groups
 from klarsicht.audit.data.class_names import make_distinct
 from klarsicht.audit.data.column_names import ColumnNames
@@ -18,7 +17,7 @@ from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.data.label_cells import LabelCells
-from klarsicht.audit.models.classifier import Classifier, label_indices
+from klarsicht.audit.models.classifier import Classifier, label_indices, load_model
 from klarsicht.audit.models.specifications import code_of
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.batch_size import choose_batch_size, first_image
@@ -63,8 +62,7 @@ class Audit:
         """
         check_names(settings)
         chosen = select_data(settings, corpus)
-        device = select_device(settings.device)
-        model = classifier or corrected_model.load_corrected(settings.model, device=device)
+        model = classifier or load_model(settings.model, device=select_device(settings.device))
         audit = cls(settings, chosen.as_arrays(model.form), model.with_outputs(settings.independent_outputs))
         if "concept" in settings.metric and not settings.maps:
             require_head_weight(head_weight(audit.classifier))
@@ -171,7 +169,7 @@ def open_for_model(data: str, model: str) -> Corpus:
         data: path of the corpus.
         model: specification of the model, see audit.models.classifier.load_model.
     """
-    return open_corpus(data).as_arrays(corrected_model.load_corrected(model).form)
+    return open_corpus(data).as_arrays(load_model(model).form)
 
 
 def settings_of_run(store: RunStore, data: Any = None, device: str = ANY_DEVICE) -> AuditSettings:

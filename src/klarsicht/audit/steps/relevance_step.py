@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.data.sequences import SequenceReader
 from klarsicht.audit.data.skipped_images import SkippedImages
 from klarsicht.audit.data.tables_in_memory import ListedFiles
 from klarsicht.audit.executor import partition
-from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.models.crop_geometry import measure_seen_area
 from klarsicht.audit.models.forward import Observation
 from klarsicht.audit.networks.outputs import is_distribution
@@ -97,7 +96,7 @@ def load_worker_model(spec: str, identity: str, device: str) -> Classifier:
     Raises:
         ModelError: its weights differ from those of the run.
     """
-    classifier = corrected_model.load_corrected(spec, device=select_device(device))
+    classifier = load_model(spec, device=select_device(device))
     if classifier.identity != identity:
         raise ModelError(
             "a worker loaded another model than this run is of",

@@ -5,8 +5,8 @@ import pytest
 from tests.audit.interventions.test_effect import SCALE, K, blind, on_inputs, reads_tag, scenes
 from tests.audit.interventions.test_regions import CARRIERS, CARRIES, PLACES, N, tagged
 
+from klarsicht.audit.interventions.output_effects import compare_outputs
 from klarsicht.audit.interventions.regions import RegionEffects
-from klarsicht.audit.results.specificity import Specificity
 
 
 def stands(model, target, seed=0):
@@ -18,7 +18,7 @@ def stands(model, target, seed=0):
     x, predict = SCALE.inputs(scenes(37, seed + 100)), on_inputs(model)
     tried = RegionEffects.of(predict, levels, SCALE, maps, x[:5], target)
     effect = tried.measure_effect(predict, CARRIES, ~CARRIES, x[5:], target, rng)
-    return Specificity.of(effect, tried, CARRIES.mean(), target, None)
+    return compare_outputs(effect, tried, CARRIES.mean(), target, None)
 
 
 @pytest.mark.slow
