@@ -5,20 +5,23 @@
 
 Made are a run of 24 classes (two of them with a tag on a quarter of the images, of which the network reads one, a third
 with noise) with its verdicts, a correction of the class whose tag is used, a run of three classes with theirs, and the
-parts by which classes can be told. Compared are all files of the runs and of the correction, but for dates, processes
-and versions of libraries.
+parts by which classes can be told. Compared are all files of the runs and of the correction, tables by their values,
+but for dates, processes and versions of libraries. A move of modules changes `corrected.py`, which names one, and
+`model.pt2`, in which torch keeps the names of modules.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from pyarrow import parquet
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
@@ -70,19 +73,19 @@ def write_corpus(folder: Path, classes: int) -> None:
 
 
 def make(out: Path) -> None:
-    """Make the runs, their verdicts and the correction."""
+    """Make the runs, their verdicts and the correction, in the folder: what is stored names no other."""
     torch.set_num_threads(1)
+    out.mkdir(parents=True)
+    os.chdir(out)
     for name, classes in (("many", CLASSES), ("few", 3)):
-        write_corpus(out / name / "data", classes)
+        write_corpus(Path(name, "data"), classes)
         model = audit.load_model(TagReader(classes).eval(), classes=NAMES[:classes])
-        settings = audit.AuditSettings(
-            model="object", data=str(out / name / "data"), metric=("concept", "euclidean"), batch=64
-        )
-        run = audit.run(settings, out / name / "run", classifier=model)
+        settings = audit.AuditSettings(model="object", data=f"{name}/data", metric=("concept", "euclidean"), batch=64)
+        run = audit.run(settings, f"{name}/run", classifier=model)
         audit.quantify(run, classifier=model)
         audit.measure_sufficiency(run, classifier=model)
         if name == "many":
-            audit.clean(run, NAMES[USED], classifier=model, out=out / "correction")
+            audit.clean(run, NAMES[USED], classifier=model, out="correction")
 
 
 def without_dates(value: object) -> object:
@@ -96,6 +99,9 @@ def content(file: Path, folder: Path) -> object:
     """Return what is compared of a file."""
     if file.suffix == ".json" and "checksums" not in file.parts and "done" not in file.parts:
         return json.dumps(without_dates(json.loads(file.read_bytes())), sort_keys=True).replace(str(folder), "")
+    if file.suffix == ".parquet":
+        table = parquet.read_table(file)
+        return f"{table.schema}{table.to_pylist()}".replace(str(folder), "")
     return file.read_bytes().replace(str(folder).encode(), b"")
 
 

@@ -51,7 +51,7 @@ def test_csv_and_parquet_have_a_line_for_each_image_of_each_class(run, tmp_path)
 
 def test_what_a_spreadsheet_would_compute_is_written_as_a_text(run, tmp_path):
     copy, formula = shutil.copytree(run, tmp_path / "run"), '=HYPERLINK("http://x","y")'
-    DecisionLog(copy).append(Change(0, "tagged", "artifact", formula, members=(1,)), "ada")
+    DecisionLog(copy).append(Change(0, "tagged", "artifact", formula, base=(), add=(1,)), "ada")
     with export_run(copy, "csv", tmp_path / "a.csv", classes=["tagged"]).open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert {line["artifact"] for line in lines} == {f"'{formula}"} and lines[0]["image"] == "tagged/00000.png"

@@ -43,16 +43,16 @@ class ManifestShape(BaseModel):
     settings: dict[str, Any]
     identity: dict[str, str]
     libraries: dict[str, str]
-    created: str
+    creation_time: str = Field(alias="created")
     checksums: bool
     steps: dict[str, Annotated[int, Field(ge=0)]] = {}
-    finished: list[str] = []
+    finished_steps: list[str] = Field([], alias="finished")
     data: str | None = None
     names: list[str] = []
     model_notes: list[str] = []
     arrays: list[str] = []
     index: dict[str, int] | None = None
-    absorbed: float | None = None
+    absorbed_share: float | None = Field(None, alias="absorbed")
 
 
 def new_manifest(facts: Mapping[str, Any]) -> Manifest:
