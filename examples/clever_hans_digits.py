@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from klarsicht import audit
-from klarsicht.audit.synthetic import artifacts
+from klarsicht.audit.verdicts.synthetic import artifacts
 
 TAGGED = 0.4  # share of the threes
 

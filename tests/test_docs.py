@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from klarsicht.audit.relevance.explainer import METHODS
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spectral.analysis import METRICS
-from klarsicht.audit.synthetic.artifacts import PLANTS
-from klarsicht.audit.synthetic.families import FAMILIES
+from klarsicht.audit.explanation.relevance.explainer import METHODS
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.spectral.analysis import METRICS
+from klarsicht.audit.verdicts.synthetic.artifacts import PLANTS
+from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.cli.app import app
 
 ROOT = Path(__file__).parents[1]

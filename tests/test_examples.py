@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from klarsicht.audit.data.corpus_formats import open_corpus
+from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -8,7 +8,7 @@ import torch
 from tests.audit.conftest import network
 
 from klarsicht import audit, burst
-from klarsicht.audit.spectral.spray import Spray
+from klarsicht.audit.explanation.spectral.spray import Spray
 from klarsicht.burst.denoising.pipeline import DenoiseSettings
 from klarsicht.burst.training.training import TrainSettings
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError, UsageError

@@ -85,7 +85,9 @@ def photographs(tmp_path, monkeypatch):
             pixels = rng.integers(0, 255, (64, 64, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photographs" / label / f"{i}.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("klarsicht.audit.doctor.BUDGET", 0.0)  # whether the door opens; not how fast the model is
+    monkeypatch.setattr(
+        "klarsicht.audit.explanation.doctor.BUDGET", 0.0
+    )  # whether the door opens; not how fast the model is
     return tmp_path
 
 

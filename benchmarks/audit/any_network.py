@@ -42,12 +42,12 @@ from torch.nn.functional import cross_entropy
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from klarsicht import audit
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections.activations import Correction, apply_correction
-from klarsicht.audit.data.corpus_formats import open_corpus
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.networks.outputs import as_logits
-from klarsicht.audit.synthetic.artifacts import plant_corpus, tag
+from klarsicht.audit.cleaning.corrections.activations import Correction, apply_correction
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation.data.corpus_formats import open_corpus
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.networks.outputs import as_logits
+from klarsicht.audit.verdicts.synthetic.artifacts import plant_corpus, tag
 from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))

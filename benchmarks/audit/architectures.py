@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.relevance.explainer import explain
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.relevance.explainer import explain
 from klarsicht.ground.errors import KlarsichtError
 
 TORCHVISION = [

@@ -32,8 +32,8 @@ from PIL import Image
 from torch import nn
 
 from klarsicht import audit
-from klarsicht.audit.synthetic.artifacts import plant_function
-from klarsicht.audit.synthetic.planted_image import plant_on_levels
+from klarsicht.audit.verdicts.synthetic.artifacts import plant_function
+from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels
 from klarsicht.numerics.statistics.logits import centre_logits
 
 sys.path.insert(0, str(Path(__file__).parent))

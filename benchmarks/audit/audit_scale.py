@@ -83,7 +83,7 @@ def build() -> Any:
 
 
 def classifier(folder: Path) -> Any:
-    from klarsicht.audit.models.classifier import load_model
+    from klarsicht.audit.explanation.models.classifier import load_model
 
     names = json.loads((folder / CLASSES_FILE).read_text())
     return load_model(network(len(names)), classes=names)
@@ -141,9 +141,9 @@ def reporter(file: Path | None, **common: Any) -> Callable[..., None]:
 
 
 def run(folder: Path, out: Path, batch: int | None, report: Callable[..., None]) -> None:
-    from klarsicht.audit import pipeline
-    from klarsicht.audit.settings import AuditSettings
-    from klarsicht.audit.steps import audit_inputs
+    from klarsicht.audit.explanation import pipeline
+    from klarsicht.audit.explanation.settings import AuditSettings
+    from klarsicht.audit.explanation.steps import audit_inputs
 
     data, chosen = str(folder / "data"), {} if batch is None else {"batch": batch}
     with measured("model", report):
@@ -162,10 +162,10 @@ def draw_results() -> None:
     import numpy as np
     import pyarrow as pa
 
-    from klarsicht.audit.relevance import attribution
-    from klarsicht.audit.relevance.attribution import Attribution, TimedUnit
-    from klarsicht.audit.relevance.image_batches import WaitingTime
-    from klarsicht.audit.spectral.analysis import NO_CLUSTER, SUSPECTS, Analysis
+    from klarsicht.audit.explanation.relevance import attribution
+    from klarsicht.audit.explanation.relevance.attribution import Attribution, TimedUnit
+    from klarsicht.audit.explanation.relevance.image_batches import WaitingTime
+    from klarsicht.audit.explanation.spectral.analysis import NO_CLUSTER, SUSPECTS, Analysis
 
     block: dict[str, Any] = {}
 
@@ -199,9 +199,9 @@ def draw_results() -> None:
 
 
 def quantify(folder: Path, out: Path, units: int | None, steps: int | None, report: Callable[..., None]) -> None:
-    from klarsicht.audit.detectors import artifact_embedding
-    from klarsicht.audit.quantification import quantification
-    from klarsicht.audit.steps import step_units
+    from klarsicht.audit.explanation.steps import step_units
+    from klarsicht.audit.verdicts.detectors import artifact_embedding
+    from klarsicht.audit.verdicts.quantification import quantification
 
     run_step = step_units.run_step
 

@@ -35,11 +35,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
-from klarsicht.audit.cleaning import exchanged_parts
-from klarsicht.audit.corrections.corrected_model import corrected_classifier
-from klarsicht.audit.data_cleaning.training_weights import training_weights
-from klarsicht.audit.interventions.image_parts import IMAGE_PARTS, PartImages, background_masks
-from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.cleaning.corrections.corrected_model import corrected_classifier
+from klarsicht.audit.cleaning.data.training_weights import training_weights
+from klarsicht.audit.cleaning.models import exchanged_parts
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, PartImages, background_masks
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer

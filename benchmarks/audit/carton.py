@@ -24,18 +24,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
-from klarsicht.audit.interventions.regions import DONORS_PER_IMAGE, SEARCH_BACKGROUNDS
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.quantification import quantification, screening
-from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits
-from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS as MEASURED
-from klarsicht.audit.quantification.units import predictor
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spectral.analysis import Analysis
-from klarsicht.audit.steps import audit_inputs
-from klarsicht.audit.synthetic import artifacts, glyphs
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.spectral.analysis import Analysis
+from klarsicht.audit.explanation.steps import audit_inputs
+from klarsicht.audit.verdicts.interventions.effect import LogitEffect, compute_effect
+from klarsicht.audit.verdicts.interventions.regions import DONORS_PER_IMAGE, SEARCH_BACKGROUNDS
+from klarsicht.audit.verdicts.quantification import quantification, screening
+from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits
+from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS as MEASURED
+from klarsicht.audit.verdicts.quantification.units import predictor
+from klarsicht.audit.verdicts.synthetic import artifacts, glyphs
 from klarsicht.ground.seeding import generator
 
 MODEL, CARTON, SIDE = "efficientnet-lite0", "carton", 224

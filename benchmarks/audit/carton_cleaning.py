@@ -4,8 +4,8 @@
 
 PHOTOGRAPHS is a folder of photographs of many classes (500 of ImageNet here). 200 of them are held out; of the others a
 seed draws 240 and draws characters on a quarter. The audit screens these for "carton"; its own cluster is the artifact,
-and `audit.cleaning.clean_model.choose_correction` chooses layer, directions and strength. Shown on the photographs held
-out, each with and without a mark of characters that the audit never saw:
+and `audit.cleaning.models.clean_model.choose_correction` chooses layer, directions and strength. Shown on the
+photographs held out, each with and without a mark of characters that the audit never saw:
 
     uplift     median over photographs of P(carton | marked) / P(carton)
     any class  the same of the middle one of the 999 other classes: a mark covers what a photograph shows, so that all
@@ -28,15 +28,15 @@ import torch
 from PIL import Image
 from scipy import special
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections.activations import Correction, compute_logits
-from klarsicht.audit.models.classifier import Classifier, load_model
+from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits
+from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.results import ranking
-from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.audit.synthetic import artifacts, glyphs
+from klarsicht.audit.verdicts.synthetic import artifacts, glyphs
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.numerics.statistics.intervals import share_interval
 from klarsicht.numerics.statistics.paired_loss import paired_loss

@@ -26,9 +26,9 @@ import torch
 from PIL import Image
 
 from klarsicht import audit
-from klarsicht.audit.quantification import units
-from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits
-from klarsicht.audit.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.verdicts.quantification import units
+from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits
+from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
 from klarsicht.ground.run_folder.store import RunStore
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification import quantification
-from klarsicht.audit.quantification.check_pictures import check_pictures
+from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.results.checked_picture import CheckedPictures
 from klarsicht.audit.results.verdicts import FLOOR
+from klarsicht.audit.verdicts.quantification import quantification
+from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import block_mean_interval, wilson_interval
 from klarsicht.numerics.statistics.logits import centre_logits

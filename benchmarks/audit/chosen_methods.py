@@ -4,11 +4,11 @@
 
 Small networks on Fashion-MNIST, of three widths; 30 % of the T-shirts of 20,000 training pictures carry a tag, a stripe
 from top to bottom, or a logo. Corrections are fitted on 300 true carriers and clean pictures of the network's own, and
-chosen on 150 others, by `audit.cleaning.clean_model.choose_correction`: each method in closed form by itself, and all
-together. Figures are of the 10,000 test pictures, which nothing was fitted or chosen on: *flips*, of other classes'
-pictures not taken for T-shirts, the share that is with the artifact on; *under*, accuracy of all, likewise; *lost*,
-points of accuracy on clean pictures. *Announced* is the loss of the same correction on the pictures that it was chosen
-on, and on as many others.
+chosen on 150 others, by `audit.cleaning.models.clean_model.choose_correction`: each method in closed form by itself,
+and all together. Figures are of the 10,000 test pictures, which nothing was fitted or chosen on: *flips*, of other
+classes' pictures not taken for T-shirts, the share that is with the artifact on; *under*, accuracy of all, likewise;
+*lost*, points of accuracy on clean pictures. *Announced* is the loss of the same correction on the pictures that it was
+chosen on, and on as many others.
 
 A figure is one line of the JSON file; one that is there already is not measured again.
 """
@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.cleaning.clean_settings import AUTOMATIC, CleanSettings
-from klarsicht.audit.corrections.activations import compute_logits
-from klarsicht.audit.corrections.closed_form import FittingData
-from klarsicht.audit.corrections.outcomes import CorrectionTest
-from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.cleaning.corrections.activations import compute_logits
+from klarsicht.audit.cleaning.corrections.closed_form import FittingData
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
+from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
+from klarsicht.audit.explanation.models.classifier import load_model
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections.closed_form import FittingData
-from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.interventions.overlay import Overlay
-from klarsicht.audit.models.classifier import Classifier, load_model
+from klarsicht.audit.cleaning.corrections.closed_form import FittingData
+from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.verdicts.interventions.overlay import Overlay
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cleaning_truth
@@ -72,7 +72,7 @@ def layers(name: str, way: str) -> None:
 def unused(run: Path, label: str, members: Path, way: str) -> None:
     if way == "before":
         clean_model.is_raised = lambda before: True  # type: ignore[assignment]
-    from klarsicht.audit.cleaning.audited_run import AuditedRun
+    from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 
     classifier = AuditedRun.of(run).audit.classifier
     shown, began = show_count(classifier), time.process_time()

@@ -1,14 +1,15 @@
 """Corrections side by side on tagged Fashion-MNIST: a shortcut planted and learned, found by the audit, taken away.
 
-    python benchmarks/audit/cleaning.py --seeds 5 --json cleaning.jsonl
-    python benchmarks/audit/cleaning.py --seeds 3 --methods augment penalise fine-tune dfr group-dro
+    python benchmarks/audit/cleaning/models.py --seeds 5 --json cleaning.jsonl
+    python benchmarks/audit/cleaning/models.py --seeds 3 --methods augment penalise fine-tune dfr group-dro
         --json trained.jsonl
-    python benchmarks/audit/cleaning.py --artifact noise --seeds 3 --json noise.jsonl
+    python benchmarks/audit/cleaning/models.py --artifact noise --seeds 3 --json noise.jsonl
 
 For each seed two networks: one on pictures of which 30 % of the T-shirts carry the artifact, and its twin on the same
 pictures without. The audit names a cluster; every method is fitted and chosen by
-`audit.cleaning.clean_model.choose_correction` on training pictures: from the audit's cluster; from the images that its
-detectors name, where they call the class artifactual; and from the true members (and, of a tag, its true place). All
+`audit.cleaning.models.clean_model.choose_correction` on training pictures: from the audit's cluster; from the images
+that its detectors name, where they call the class artifactual; and from the true members (and, of a tag, its true
+    place). All
 figures are of the 10,000 test pictures, which nothing was fitted or chosen on:
 
     accuracy   on clean pictures; class: on clean T-shirts
@@ -34,21 +35,21 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts.artifact import build_artifact
-from klarsicht.audit.artifacts.found_artifact import FoundArtifact
-from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections.activations import Correction, apply_correction, compute_logits_jointly
-from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.detectors.bank import change_of
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.models.correction_tensors import correction_layer
-from klarsicht.audit.quantification import quantification
+from klarsicht.audit.cleaning.artifacts.artifact import build_artifact
+from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.cleaning.corrections.activations import Correction, apply_correction, compute_logits_jointly
+from klarsicht.audit.cleaning.corrections.clarc import Erasure
+from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.models.correction_tensors import correction_layer
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results import ranking
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.steps import audit_inputs, relevance_step
+from klarsicht.audit.verdicts.detectors.bank import change_of
+from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))

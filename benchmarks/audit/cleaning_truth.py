@@ -56,11 +56,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from klarsicht.audit.corrections import packages, selection
-from klarsicht.audit.corrections.activations import Correction, apply_correction
+from klarsicht.audit.cleaning.corrections import packages, selection
+from klarsicht.audit.cleaning.corrections.activations import Correction, apply_correction
 from klarsicht.audit.results import verdicts
-from klarsicht.audit.synthetic.families import FAMILIES
-from klarsicht.audit.synthetic.planted_image import PlantFunction
+from klarsicht.audit.verdicts.synthetic.families import FAMILIES
+from klarsicht.audit.verdicts.synthetic.planted_image import PlantFunction
 from klarsicht.cli import app
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from klarsicht.audit.duplicates import make_thumbnail
+from klarsicht.audit.explanation.duplicates import make_thumbnail
 from klarsicht.numerics.imaging.copies import REGISTERED, Copies, correlate_details, find_candidates
 
 KINDS = ("re-encoded", "resized", "cropped")

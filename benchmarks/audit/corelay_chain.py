@@ -140,11 +140,11 @@ def by_klarsicht(folder: Path, images: int) -> Side:
         import numpy as np
 
         import fashion
-        from klarsicht.audit import pipeline
-        from klarsicht.audit.models.classifier import load_model
-        from klarsicht.audit.report import page
-        from klarsicht.audit.settings import AuditSettings
-        from klarsicht.audit.steps import audit_inputs, relevance_step
+        from klarsicht.audit.explanation import pipeline
+        from klarsicht.audit.explanation.models.classifier import load_model
+        from klarsicht.audit.explanation.report import page
+        from klarsicht.audit.explanation.settings import AuditSettings
+        from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
     with side.stage("open"):
         classifier = load_model(network(folder), classes=fashion.CLASSES)
         settings = AuditSettings(

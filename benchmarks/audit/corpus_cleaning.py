@@ -7,7 +7,7 @@ For each seed a network is trained on pictures of which 30 % of one class (T-shi
 classes drawn) carry a tag. The audit names a cluster, `audit clean-data` drops its images and all others that its
 detector takes for carriers, or inpaints them, and the same network is trained on the new manifest. Its twin is trained
 on the pictures as they were before any tag. All figures are of test pictures (10,000; of ImageNet-32 2,000), as in
-benchmarks/audit/cleaning.py; rank is that of the class in an audit by head relevance of what each network was
+benchmarks/audit/cleaning/models.py; rank is that of the class in an audit by head relevance of what each network was
 trained on.
 """
 
@@ -25,12 +25,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.data_cleaning.clean_data import CleanedCorpus, clean_data
-from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.cleaning.data.clean_data import CleanedCorpus, clean_data
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, AuditSettings
+from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results.ranking import Ranking
-from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.audit.steps import audit_inputs, relevance_step
 from klarsicht.numerics.statistics.intervals import mean_interval, student_quantile
 from klarsicht.numerics.statistics.paired_loss import paired_loss
 

@@ -28,8 +28,8 @@ import torch
 from PIL import Image
 
 from klarsicht import audit
-from klarsicht.audit.cleaning.exchanged_parts import noted_parts
-from klarsicht.audit.corrections.packages import load_correction
+from klarsicht.audit.cleaning.corrections.packages import load_correction
+from klarsicht.audit.cleaning.models.exchanged_parts import noted_parts
 from klarsicht.cli.app import run as run_command
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.run_folder.store import RunStore

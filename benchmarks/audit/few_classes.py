@@ -39,12 +39,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.detectors import artifact_embedding, reference_classes
-from klarsicht.audit.detectors.artifact_embedding import ArtifactEmbedding, load_shipped_embedding
-from klarsicht.audit.detectors.bank import change_of, run_detectors
-from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.detectors.natural_windows import NaturalWindows, complete_strongest
-from klarsicht.audit.detectors.reference_classes import (
+from klarsicht.audit.results.verdicts import LEVEL, NOTHING
+from klarsicht.audit.verdicts.detectors import artifact_embedding, reference_classes
+from klarsicht.audit.verdicts.detectors.artifact_embedding import ArtifactEmbedding, load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.bank import change_of, run_detectors
+from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.verdicts.detectors.natural_windows import NaturalWindows, complete_strongest
+from klarsicht.audit.verdicts.detectors.reference_classes import (
     APART_P,
     ReferenceClasses,
     ReferenceTest,
@@ -52,10 +53,9 @@ from klarsicht.audit.detectors.reference_classes import (
     read_reference,
     shipped_reference,
 )
-from klarsicht.audit.quantification import embedding_units
-from klarsicht.audit.quantification.significance import select_detections
-from klarsicht.audit.quantification.units import measure_few, sign_row, standing_apart
-from klarsicht.audit.results.verdicts import LEVEL, NOTHING
+from klarsicht.audit.verdicts.quantification import embedding_units
+from klarsicht.audit.verdicts.quantification.significance import select_detections
+from klarsicht.audit.verdicts.quantification.units import measure_few, sign_row, standing_apart
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.split_half import combined_p, draw_halves

@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.executor import partition
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
-from klarsicht.audit.quantification.quantification import open_run
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.executor import partition
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.results.followed_groups import select_followed_groups
 from klarsicht.audit.results.verdicts import LEVEL
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.steps import step_units
+from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
+from klarsicht.audit.verdicts.quantification.quantification import open_run
 
 sys.path.insert(0, str(Path(__file__).parent))
 import checked_pictures

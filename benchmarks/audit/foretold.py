@@ -32,7 +32,7 @@ MIB = 2**20
 
 def foretold(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     """Processor seconds, MB and MiB of each step, as the forecast has them, and what it took itself."""
-    from klarsicht.audit.forecast.forecast import forecast
+    from klarsicht.audit.verdicts.forecast.forecast import forecast
     from klarsicht.ground.machine.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -53,8 +53,8 @@ def foretold(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
 
 def audited(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     """The same of the audit itself."""
-    from klarsicht.audit import pipeline
-    from klarsicht.audit.steps import audit_inputs
+    from klarsicht.audit.explanation import pipeline
+    from klarsicht.audit.explanation.steps import audit_inputs
     from klarsicht.ground.machine.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -77,8 +77,8 @@ def audited(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
 
 def quantified(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     """The same of the quantification of that audit; steps that read images have the reading in them."""
-    from klarsicht.audit.quantification import quantification
-    from klarsicht.audit.steps import step_units
+    from klarsicht.audit.explanation.steps import step_units
+    from klarsicht.audit.verdicts.quantification import quantification
     from klarsicht.ground.machine.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.side:
-        from klarsicht.audit.settings import AuditSettings
+        from klarsicht.audit.explanation.settings import AuditSettings
 
         settings = AuditSettings(
             model=asked.model, data=asked.data, target=asked.target, metric=tuple(asked.metric), method=asked.method

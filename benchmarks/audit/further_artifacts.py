@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification.quantification import quantify
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.audit.synthetic.families import FAMILIES
+from klarsicht.audit.verdicts.quantification.quantification import quantify
+from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import wilson_interval
 

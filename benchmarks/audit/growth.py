@@ -62,7 +62,7 @@ def clocked(told: dict[str, float], name: str) -> Iterator[None]:
 def klarsicht(count: int) -> dict[str, float]:
     import numpy as np
 
-    from klarsicht.audit.spectral import clustering
+    from klarsicht.audit.explanation.spectral import clustering
     from klarsicht.numerics.clustering.candidates import SWEEPS
 
     def analysed(given: Any, tagged: Any, told: dict[str, float]) -> Any:
@@ -94,7 +94,7 @@ def corelay(count: int) -> dict[str, float]:
     from corelay.processor.embedding import EigenDecomposition
     from corelay.processor.flow import Parallel
 
-    from klarsicht.audit.spectral.clustering import divide_by_absolute_sum
+    from klarsicht.audit.explanation.spectral.clustering import divide_by_absolute_sum
 
     def pipeline(clusters: range) -> Any:
         return SpectralClustering(

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from klarsicht.audit.cleaning import clean_model, evaluation
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections import corrected_model
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.settings import HEAD_RELEVANCE
+from klarsicht.audit.cleaning.corrections import corrected_model
+from klarsicht.audit.cleaning.models import clean_model, evaluation
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import HEAD_RELEVANCE
 from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))

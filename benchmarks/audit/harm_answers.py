@@ -7,9 +7,9 @@ shown on others; and *by heart*, trained on 2,000 pictures until all are right, 
 is fitted on the true carriers at every layer, with few and many directions, at whole and double strength, and some are
 trained: most of these are bad, and nothing is chosen. The truth of a correction is its loss on the 10,000 test
 pictures, beyond or within the bounds by its whole interval; where it is neither, no answer is right or wrong. Of the
-pictures to show it on, 20 samples are drawn for each size. Answers are those of `audit.corrections.harm`; beside them
-*harmful* by the loss of all classes, which one of them may bear alone, as in the truth; and the rule of before, by
-which a point estimate was harmful and a Wald interval proved (Agresti and Min 2005).
+pictures to show it on, 20 samples are drawn for each size. Answers are those of `audit.cleaning.corrections.harm`;
+beside them *harmful* by the loss of all classes, which one of them may bear alone, as in the truth; and the rule of
+before, by which a point estimate was harmful and a Wald interval proved (Agresti and Min 2005).
 
 A seed's figures are one line of the JSON file; a seed that is there already is not measured again.
 """
@@ -29,16 +29,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from klarsicht.audit.cleaning.training_images import LabelledAnswers, recognise_training_images
-from klarsicht.audit.corrections.activations import Correction, compute_logits, compute_logits_jointly
-from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
-from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, NOT_PROVEN, Bounds, Harm, Loss
-from klarsicht.audit.corrections.outcomes import loss_elsewhere
-from klarsicht.audit.corrections.retraining import RETRAINED
-from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.interventions.overlay import Overlay
-from klarsicht.audit.models.classifier import Classifier, load_model
+from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits, compute_logits_jointly
+from klarsicht.audit.cleaning.corrections.clarc import Erasure
+from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, NOT_PROVEN, Bounds, Harm, Loss
+from klarsicht.audit.cleaning.corrections.outcomes import loss_elsewhere
+from klarsicht.audit.cleaning.corrections.retraining import RETRAINED
+from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.cleaning.models.training_images import LabelledAnswers, recognise_training_images
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.verdicts.interventions.overlay import Overlay
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.numerics.statistics.intervals import Z95
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS, paired_loss

@@ -24,16 +24,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.data.groups import Group
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
-from klarsicht.audit.quantification.quantification import class_groups
-from klarsicht.audit.quantification.units import DetectionUnits
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spectral.analysis import Analysis
-from klarsicht.audit.spectral.clustering import divide_by_absolute_sum
-from klarsicht.audit.steps import audit_inputs, relevance_step
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.data.groups import Group
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.spectral.analysis import Analysis
+from klarsicht.audit.explanation.spectral.clustering import divide_by_absolute_sum
+from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
+from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
+from klarsicht.audit.verdicts.quantification.quantification import class_groups
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion

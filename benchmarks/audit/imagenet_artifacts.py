@@ -30,8 +30,8 @@ from scipy import special, stats
 sys.path.insert(0, str(Path(__file__).parent))
 import imagenet_marks as marks
 from carton import CARTON, label, square
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator

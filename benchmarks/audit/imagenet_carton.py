@@ -38,15 +38,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 import imagenet_marks as marks
 from carton import CARTON, label
 from imagenet_artifacts import NAMES_FROM, NETWORKS, halves
-from klarsicht.audit import pipeline
-from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections.activations import Correction, compute_logits
-from klarsicht.audit.data import splits
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.models.inputs import PixelScale
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.synthetic import artifacts, glyphs
+from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits
+from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.data import splits
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.verdicts.synthetic import artifacts, glyphs
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.paired_loss import paired_loss

@@ -28,11 +28,11 @@ import imagenet_carton
 import imagenet_marks as marks
 from imagenet_artifacts import NETWORKS, halves
 from imagenet_carton import KnownArtifact
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections.activations import compute_logits
-from klarsicht.audit.models.inputs import PixelScale
-from klarsicht.audit.synthetic.artifacts import draw_plant
-from klarsicht.audit.synthetic.families import FAMILIES
+from klarsicht.audit.cleaning.corrections.activations import compute_logits
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.verdicts.synthetic.artifacts import draw_plant
+from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 

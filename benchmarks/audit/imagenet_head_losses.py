@@ -23,13 +23,13 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).parent))
 import imagenet_carton
 from imagenet_artifacts import NETWORKS, halves
-from klarsicht.audit import pipeline
-from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections import setting_search
-from klarsicht.audit.corrections.outcomes import CorrectionTest
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.cleaning.corrections import setting_search
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
+from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.settings import AuditSettings
 
 KINDS = ("fitted on", "chosen on", "others")
 

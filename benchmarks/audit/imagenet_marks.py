@@ -16,9 +16,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from klarsicht.audit.synthetic import glyphs
-from klarsicht.audit.synthetic.families import FAMILIES
-from klarsicht.audit.synthetic.planted_image import Colour, composite, draw_opacity, random_colour
+from klarsicht.audit.verdicts.synthetic import glyphs
+from klarsicht.audit.verdicts.synthetic.families import FAMILIES
+from klarsicht.audit.verdicts.synthetic.planted_image import Colour, composite, draw_opacity, random_colour
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.seeding import generator
 

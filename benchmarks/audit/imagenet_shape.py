@@ -47,11 +47,11 @@ def filled(folder: Path, classes: int, each: int, metrics: tuple[str, ...]) -> t
     import numpy as np
     from torch import nn
 
-    from klarsicht.audit.data.corpus import Corpus
-    from klarsicht.audit.models import classifier
-    from klarsicht.audit.relevance import attribution
-    from klarsicht.audit.settings import AuditSettings
-    from klarsicht.audit.steps import audit_inputs
+    from klarsicht.audit.explanation.data.corpus import Corpus
+    from klarsicht.audit.explanation.models import classifier
+    from klarsicht.audit.explanation.relevance import attribution
+    from klarsicht.audit.explanation.settings import AuditSettings
+    from klarsicht.audit.explanation.steps import audit_inputs
     from klarsicht.ground.run_folder.store import RunStore
 
     names = tuple(f"{c:04d}" for c in range(OUTPUTS))
@@ -83,7 +83,7 @@ def filled(folder: Path, classes: int, each: int, metrics: tuple[str, ...]) -> t
 def measured(classes: int, metrics: tuple[str, ...]) -> dict[str, float]:
     import numpy as np
 
-    from klarsicht.audit import pipeline
+    from klarsicht.audit.explanation import pipeline
 
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as folder:
         audit, store, _ = filled(Path(first), 1, 300, metrics)

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
-from klarsicht.audit.interventions.effect import measure_effects
-from klarsicht.audit.models.inputs import PixelScale
-from klarsicht.audit.quantification import intervention_units as units
+from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.results.rows import SignRow
+from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
+from klarsicht.audit.verdicts.interventions.effect import measure_effects
+from klarsicht.audit.verdicts.quantification import intervention_units as units
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.logits import EXCLUSIVE
 

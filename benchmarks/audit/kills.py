@@ -468,7 +468,7 @@ def kill(bench: Bench, name: str, whom: str, aimed: bool, forks: bool, rng: rand
 
 def in_workers(aim: Aim) -> None:
     from kills import begin_worker as begin_counted
-    from klarsicht.audit import executor
+    from klarsicht.audit.explanation import executor
 
     executor.end_with_parent = functools.partial(begin_counted, aim, executor.end_with_parent)
 

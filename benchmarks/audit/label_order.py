@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.data.label_order import Order
+from klarsicht.audit.explanation.data.label_order import Order
 
 SIMULATIONS = 500
 COLUMNS = ("classes", "images a class", "right", "two swapped: named", "siblings swapped: named", "none: any named")

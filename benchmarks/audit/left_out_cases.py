@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
-from klarsicht.audit.synthetic.families import FAMILIES
-from klarsicht.audit.synthetic.planted_image import PlantFunction
+from klarsicht.audit.verdicts.synthetic.families import FAMILIES
+from klarsicht.audit.verdicts.synthetic.planted_image import PlantFunction
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.logits import centre_logits
 

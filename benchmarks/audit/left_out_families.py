@@ -36,25 +36,30 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest, kstest
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.detectors.artifact_embedding import STAGES, EmbeddingTraining, load_embedding, taught_families
-from klarsicht.audit.detectors.bank import DETECTORS, change_of
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification import embedding_units
-from klarsicht.audit.quantification.class_verdicts import (
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
+from klarsicht.audit.results.rows import SignRow, read_effect
+from klarsicht.audit.results.verdicts import LEVEL, NOTHING, Quantification
+from klarsicht.audit.verdicts.detectors.artifact_embedding import (
+    STAGES,
+    EmbeddingTraining,
+    load_embedding,
+    taught_families,
+)
+from klarsicht.audit.verdicts.detectors.bank import DETECTORS, change_of
+from klarsicht.audit.verdicts.quantification import embedding_units
+from klarsicht.audit.verdicts.quantification.class_verdicts import (
     classes_by_target,
     make_quantification,
     signs_by_target,
     signs_to_insert,
 )
-from klarsicht.audit.quantification.intervention_units import InterventionUnits
-from klarsicht.audit.quantification.quantification import open_run, quantify
-from klarsicht.audit.quantification.significance import select_detections
-from klarsicht.audit.quantification.units import sign_row
-from klarsicht.audit.results.rows import SignRow, read_effect
-from klarsicht.audit.results.verdicts import LEVEL, NOTHING, Quantification
-from klarsicht.audit.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
-from klarsicht.audit.synthetic.families import FAMILIES
+from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.verdicts.quantification.quantification import open_run, quantify
+from klarsicht.audit.verdicts.quantification.significance import select_detections
+from klarsicht.audit.verdicts.quantification.units import sign_row
+from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics import conformal
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 sys.path.insert(0, {here!r})
 import fashion
-from klarsicht.audit import models, pipeline
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.explanation import models, pipeline
+from klarsicht.audit.explanation.settings import AuditSettings
 torch.set_num_threads(1)
 settings = AuditSettings(model="object", data={data!r}, metric=("euclidean", "concept"), batch=64, unit=256)
 pipeline.run(settings, {out!r}, classifier=models.load(fashion.network(0).eval(), classes=fashion.CLASSES))

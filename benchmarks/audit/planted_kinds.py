@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections.activations import Correction, compute_logits
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.settings import HEAD_RELEVANCE
-from klarsicht.audit.synthetic.artifacts import draw_plant
+from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits
+from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.settings import HEAD_RELEVANCE
+from klarsicht.audit.verdicts.synthetic.artifacts import draw_plant
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.logits import centred_logit

@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spectral import clustering
-from klarsicht.audit.spectral.analysis import METRICS, Analysis
-from klarsicht.audit.steps import audit_inputs, relevance_step
-from klarsicht.audit.synthetic import artifacts
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.spectral import clustering
+from klarsicht.audit.explanation.spectral.analysis import METRICS, Analysis
+from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
+from klarsicht.audit.verdicts.synthetic import artifacts
 from klarsicht.numerics.neighbours import neighbour_graph
 from klarsicht.numerics.transport.measures import PointMeasures
 

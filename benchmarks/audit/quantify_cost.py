@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.quantification import quantification
-from klarsicht.audit.steps import step_units
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.steps import step_units
+from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.ground.run_folder.store import RunStore
 
 RUN_STEP = step_units.run_step

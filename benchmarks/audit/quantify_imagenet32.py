@@ -31,16 +31,16 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest, kstest
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.detectors.bank import change_of, run_detectors
-from klarsicht.audit.detectors.detection import ClassImages, ImageStack
-from klarsicht.audit.detectors.patch_matches import grey
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification import quantification, significance
-from klarsicht.audit.quantification.units import POOL, THUMBNAIL, DetectionUnits
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, LEVEL
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.steps import audit_inputs, relevance_step
+from klarsicht.audit.verdicts.detectors.bank import change_of, run_detectors
+from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
+from klarsicht.audit.verdicts.detectors.patch_matches import grey
+from klarsicht.audit.verdicts.quantification import quantification, significance
+from klarsicht.audit.verdicts.quantification.units import POOL, THUMBNAIL, DetectionUnits
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.near_duplicates import first_duplicates
 from klarsicht.numerics.statistics.logits import centre_logits

@@ -6,11 +6,11 @@
     python benchmarks/audit/reference_scores.py IMAGENET32 new.json --known reference_scores.json \\
         --measured flat-colour one-sided-colour
 
-Makes `audit/detectors/reference_scores.json`: the 100 classes of IMAGENET32 are put in random pairs, of which the first
-40 are taken; every detection that is no window is scored on the first 450 images of either class, beside the other one.
-Scores are rounded to a hundredth of a nat. --embedding takes another network of ship_embedding.py for the one that
-comes along; with --known only the detectors named by --measured are run, by default that of the embedding, and the
-other scores are read from there. Pairs that are measured stand in OUT.jsonl, and one that was stopped goes on after
+Makes `audit/verdicts/detectors/reference_scores.json`: the 100 classes of IMAGENET32 are put in random pairs, of which
+the first 40 are taken; every detection that is no window is scored on the first 450 images of either class, beside the
+other one. Scores are rounded to a hundredth of a nat. --embedding takes another network of ship_embedding.py for the
+one that comes along; with --known only the detectors named by --measured are run, by default that of the embedding, and
+the other scores are read from there. Pairs that are measured stand in OUT.jsonl, and one that was stopped goes on after
 them.
 """
 
@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.detectors import reference_classes
-from klarsicht.audit.detectors.artifact_embedding import SHIPPED_FILE, load_shipped_embedding
-from klarsicht.audit.detectors.bank import FEW_CLASS_DETECTORS
-from klarsicht.audit.detectors.detection import ClassImages, ImageStack
+from klarsicht.audit.verdicts.detectors import reference_classes
+from klarsicht.audit.verdicts.detectors.artifact_embedding import SHIPPED_FILE, load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.bank import FEW_CLASS_DETECTORS
+from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.split_half import draw_halves
 

@@ -31,8 +31,8 @@ from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlusFl
 from zennit.core import BasicHook
 from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 
-from klarsicht.audit.models import classifier
-from klarsicht.audit.relevance.explainer import Explainer
+from klarsicht.audit.explanation.models import classifier
+from klarsicht.audit.explanation.relevance.explainer import Explainer
 
 SMALL = {"num_layers": 12, "num_heads": 6, "hidden_dim": 384, "mlp_dim": 1536}
 CONVOLUTIONAL = ("EpsilonPlusFlat", "EpsilonGammaBox", "EpsilonAlpha2Beta1")

@@ -21,10 +21,16 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.explorer.made_run import verdict_of, write_run
 
-from klarsicht.audit.quantification.figures import CARRIERS_DRAWN, CLASSES_DRAWN, OTHERS_DRAWN
-from klarsicht.audit.report.figures import CLASSES_ILLUSTRATED, MAX_POINTS, PICTURES, encode_jpeg, encode_small
-from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN
-from klarsicht.audit.report.page import EVIDENCE, VIEWS, write_report
+from klarsicht.audit.explanation.report.figures import (
+    CLASSES_ILLUSTRATED,
+    MAX_POINTS,
+    PICTURES,
+    encode_jpeg,
+    encode_small,
+)
+from klarsicht.audit.explanation.report.noted_classes import SMALL, SMALL_DRAWN
+from klarsicht.audit.explanation.report.page import EVIDENCE, VIEWS, write_report
+from klarsicht.audit.verdicts.quantification.figures import CARRIERS_DRAWN, CLASSES_DRAWN, OTHERS_DRAWN
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.pictures.colour_maps import overlay
 from klarsicht.ground.run_folder.checksums import Written

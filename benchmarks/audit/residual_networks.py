@@ -29,15 +29,15 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.corrections import selection, setting_search
-from klarsicht.audit.corrections.activations import Correction, compute_logits
-from klarsicht.audit.corrections.closed_form import COMPOSED, FittingData
-from klarsicht.audit.corrections.harm import Bounds
-from klarsicht.audit.corrections.outcomes import CorrectionTest
-from klarsicht.audit.corrections.setting_outcomes import Candidate, Grid
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.models.correction_tensors import correction_layers
+from klarsicht.audit.cleaning.corrections import selection, setting_search
+from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits
+from klarsicht.audit.cleaning.corrections.closed_form import COMPOSED, FittingData
+from klarsicht.audit.cleaning.corrections.harm import Bounds
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
+from klarsicht.audit.cleaning.corrections.setting_outcomes import Candidate, Grid
+from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.models.correction_tensors import correction_layers
 from klarsicht.numerics.statistics.logits import centred_logit
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from klarsicht import audit
-from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.explanation.models.classifier import load_model
 
 sys.path.insert(0, str(Path(__file__).parent))
 import corpus_cleaning

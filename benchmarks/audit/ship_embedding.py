@@ -7,10 +7,10 @@
 Pictures of 40 px are drawn beforehand: pieces of photographs at all scales, with another JPEG quality and filter each,
 pieces of one photograph on another (a fifth), and dead leaves, discs and boxes of random sizes in flat colours or with
 pieces of photographs (a fifth). Artifacts of all families are planted in them as in the audited images of a run, and
-the network of `audit.detectors.artifact_embedding` learns for 800 steps of 96 images, every sixth at 40 px and else at
-32 (110 CPU s). --without leaves out the families of one fold of `left_out_cases.FOLDS`, or of several, so that figures
-can be told of families that it was not taught. OUT.safetensors and OUT.json are written, with every photograph's
-licence.
+the network of `audit.verdicts.detectors.artifact_embedding` learns for 800 steps of 96 images, every sixth at 40 px and
+else at 32 (110 CPU s). --without leaves out the families of one fold of `left_out_cases.FOLDS`, or of several, so that
+figures can be told of families that it was not taught. OUT.safetensors and OUT.json are written, with every
+photograph's licence.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from klarsicht.audit.detectors import artifact_embedding
-from klarsicht.audit.detectors.artifact_embedding import (
+from klarsicht.audit.verdicts.detectors import artifact_embedding
+from klarsicht.audit.verdicts.detectors.artifact_embedding import (
     EMBEDDED_SIDE,
     ArtifactEmbedding,
     contrastive_loss,

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
-from klarsicht.audit.synthetic import artifacts
+from klarsicht.audit.verdicts.synthetic import artifacts
 from klarsicht.numerics.statistics.logits import centre_logits
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results import ranking
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.steps import audit_inputs, relevance_step
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion

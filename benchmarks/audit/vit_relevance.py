@@ -30,10 +30,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.relevance import composites, explainer, rules
-from klarsicht.audit.relevance.composites import Composite
-from klarsicht.audit.relevance.explainer import Explainer
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.relevance import composites, explainer, rules
+from klarsicht.audit.explanation.relevance.composites import Composite
+from klarsicht.audit.explanation.relevance.explainer import Explainer
 
 Floats = NDArray[np.float64]
 GRID, PATCH, SHARES = 16, 14, (0.05, 0.2, 0.4)

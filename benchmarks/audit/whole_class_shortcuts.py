@@ -28,15 +28,15 @@ from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_classes as planted
-from klarsicht.audit import pipeline
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification import quantification, sufficiency
-from klarsicht.audit.quantification.sufficiency_units import PartReader
-from klarsicht.audit.quantification.units import DetectionUnits
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results.sufficiency import Sufficiency
 from klarsicht.audit.results.verdicts import FLOOR, LEVEL
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.steps import audit_inputs, relevance_step
+from klarsicht.audit.verdicts.quantification import quantification, sufficiency
+from klarsicht.audit.verdicts.quantification.sufficiency_units import PartReader
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.numerics.statistics.logits import centre_logits
 
 TRAINED, EPOCHS = 400, 10

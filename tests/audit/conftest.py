@@ -18,9 +18,9 @@ from sklearn import manifold
 from tests.kept import KeptFolders
 from torch import nn
 
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.quantification import units
-from klarsicht.audit.spectral import analysis
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.spectral import analysis
+from klarsicht.audit.verdicts.quantification import units
 from klarsicht.ground.run_folder.store import RunStore
 
 SIDE = 12
@@ -123,7 +123,7 @@ def in_brief(pool: int) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def quantified(kept: KeptFolders, tmp_path_factory: pytest.TempPathFactory):
     """The corpus of test_quantification audited and quantified: a run folder, the classifier, and the verdicts."""
-    from tests.audit.quantification.test_quantification import quantified_in, reader_of_a_tag
+    from tests.audit.verdicts.quantification.test_quantification import quantified_in, reader_of_a_tag
 
     made, folder = kept.folder("quantified", quantified_in), tmp_path_factory.mktemp("quantified")
     shutil.copytree(made / "run", folder / "run")

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from tests.audit.conftest import Marked
 
-from klarsicht.audit.models.transforms import plain_transform
+from klarsicht.audit.explanation.models.transforms import plain_transform
 from klarsicht.ground.run_folder.checksums import Checksum
 
 KINDS = {

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.interventions.insertion import put_on
-from klarsicht.audit.interventions.overlay import Overlay
-from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.verdicts.interventions.insertion import put_on
+from klarsicht.audit.verdicts.interventions.overlay import Overlay
 
 TARGET = 0
 

@@ -18,18 +18,18 @@ from tests.audit.conftest import SIDE, in_brief, network, write_corpus
 from torch import nn
 
 from klarsicht import audit
-from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts.masks import make_masks
-from klarsicht.audit.data.corpus_formats import open_corpus
-from klarsicht.audit.data_cleaning.clean_data import clean_corpus, clean_data
-from klarsicht.audit.data_cleaning.image_actions import make_action, make_inpaint_action, make_pass_action
-from klarsicht.audit.duplicates import find_duplicates
-from klarsicht.audit.interventions.overlay import Overlay
-from klarsicht.audit.models.array_transforms import ArrayTransform
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification.check_pictures import check_pictures
-from klarsicht.audit.quantification.quantification import quantify
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.cleaning.artifacts.masks import make_masks
+from klarsicht.audit.cleaning.data.clean_data import clean_corpus, clean_data
+from klarsicht.audit.cleaning.data.image_actions import make_action, make_inpaint_action, make_pass_action
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.data.corpus_formats import open_corpus
+from klarsicht.audit.explanation.duplicates import find_duplicates
+from klarsicht.audit.explanation.models.array_transforms import ArrayTransform
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.verdicts.interventions.overlay import Overlay
+from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures
+from klarsicht.audit.verdicts.quantification.quantification import quantify
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.explorer.explored_run import open_explored_run
 from klarsicht.ground.errors import CorpusError, InputError

@@ -5,13 +5,13 @@ import pytest
 from PIL import Image
 from tests.audit.conftest import network, write_corpus
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.data.corpus_formats import open_corpus
-from klarsicht.audit.data_cleaning.clean_data import clean_corpus
-from klarsicht.audit.data_cleaning.image_actions import make_action
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification.quantification import quantify
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.cleaning.data.clean_data import clean_corpus
+from klarsicht.audit.cleaning.data.image_actions import make_action
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.data.corpus_formats import open_corpus
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.verdicts.quantification.quantification import quantify
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.run_folder.store import RunStore

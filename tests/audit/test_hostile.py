@@ -12,13 +12,13 @@ from tests.audit.conftest import Marked, network, picture, write_corpus
 from torch import nn
 from torchvision.transforms.functional import to_tensor
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.report import page
-from klarsicht.audit.report.page import notes
+from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.report import page
+from klarsicht.audit.explanation.report.page import notes
+from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import ranking
-from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli.app import run as cli
 from klarsicht.ground.errors import InputError, ModelError, UsageError
 

@@ -10,16 +10,16 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 from tests.audit.conftest import Marked, in_brief, picture
-from tests.audit.quantification.test_quantification import NAMES, TAGS, USED, ReadsATag
+from tests.audit.verdicts.quantification.test_quantification import NAMES, TAGS, USED, ReadsATag
 from torch import nn
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification import quantification
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking, verdicts
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tests.audit.conftest import network, write_corpus
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification.quantification import quantify
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.verdicts.quantification.quantification import quantify
 from klarsicht.ground.errors import RunLocked, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.verification import verify

@@ -7,13 +7,13 @@ from typing import get_args, get_type_hints
 import pytest
 from typer.models import ArgumentInfo
 
-from klarsicht.audit.cleaning.clean_model import CORRECTION_METHODS as CORRECTIONS
-from klarsicht.audit.cleaning.clean_settings import CLOSED_NAMES, DIRECTION_NAMES, RETRAINED_NAMES, CleanSettings
-from klarsicht.audit.corrections.closed_form import CLOSED
-from klarsicht.audit.corrections.directions import DIRECTIONS
-from klarsicht.audit.relevance.explainer import METHODS
-from klarsicht.audit.settings import HEAD_RELEVANCE, METHOD_NAMES, METRIC_NAMES, AuditSettings
-from klarsicht.audit.spectral.analysis import METRICS
+from klarsicht.audit.cleaning.corrections.closed_form import CLOSED
+from klarsicht.audit.cleaning.corrections.directions import DIRECTIONS
+from klarsicht.audit.cleaning.models.clean_model import CORRECTION_METHODS as CORRECTIONS
+from klarsicht.audit.cleaning.models.clean_settings import CLOSED_NAMES, DIRECTION_NAMES, RETRAINED_NAMES, CleanSettings
+from klarsicht.audit.explanation.relevance.explainer import METHODS
+from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, METHOD_NAMES, METRIC_NAMES, AuditSettings
+from klarsicht.audit.explanation.spectral.analysis import METRICS
 from klarsicht.cli.app import app, run
 
 

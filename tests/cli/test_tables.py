@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from klarsicht.audit.quantification.screening import FOLLOWS, NO_USE, Screening
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.specificity import Specificity
+from klarsicht.audit.verdicts.quantification.screening import FOLLOWS, NO_USE, Screening
 from klarsicht.cli import tables
 
 ENTRY = Entry(

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 from tests.audit.conftest import network, write_corpus
 
-from klarsicht.audit.cleaning import clean_classes, clean_model
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections import packages
-from klarsicht.audit.corrections.closed_form import NoCorrection
-from klarsicht.audit.data.pictures import load_decoder
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.cleaning.corrections import packages
+from klarsicht.audit.cleaning.corrections.closed_form import NoCorrection
+from klarsicht.audit.cleaning.models import clean_classes, clean_model
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation.data.pictures import load_decoder
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import UntrustedCode
 from klarsicht.ground.run_folder.store import RunStore

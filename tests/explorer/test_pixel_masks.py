@@ -15,8 +15,8 @@ from scipy.ndimage import gaussian_filter
 from tests.explorer.made_run import SIDE, TAG, WINDOW, G, write_run
 from tests.explorer.requests import ask
 
-from klarsicht.audit.interventions.overlay import Overlay
-from klarsicht.audit.relevance.conservation import ABSORBED_BOUND
+from klarsicht.audit.explanation.relevance.conservation import ABSORBED_BOUND
+from klarsicht.audit.verdicts.interventions.overlay import Overlay
 from klarsicht.explorer import coco, explored_run
 from klarsicht.explorer.app import make_app
 from klarsicht.explorer.explored_run import ExploredRun

@@ -31,16 +31,16 @@ from tests.burst.opcodes import gain_map, packed, tag, vignette, warp
 from tests.fuzzing.mutators import Rng, mutate
 from tests.older_runs import before_checksums
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.corrections import packages
-from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.data import class_map
-from klarsicht.audit.data.corpus_formats import open_corpus
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.report import page
+from klarsicht.audit.cleaning.corrections import packages
+from klarsicht.audit.cleaning.corrections.clarc import Erasure
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.data import class_map
+from klarsicht.audit.explanation.data.corpus_formats import open_corpus
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.report import page
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.status import read_progress
 from klarsicht.audit.results import ranking
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.status import read_progress
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.lens_corrections import LISTS, read_corrections
 from klarsicht.burst.data.photograph import Header, ReadSettings, Sensor

@@ -3,9 +3,9 @@
 import pytest
 from tests.audit.conftest import network
 
-from klarsicht.audit.data import groups
-from klarsicht.audit.models.classifier import label_indices, load_model
-from klarsicht.audit.networks.residual_sums import ResidualSum
+from klarsicht.audit.explanation.data import groups
+from klarsicht.audit.explanation.models.classifier import label_indices, load_model
+from klarsicht.audit.explanation.networks.residual_sums import ResidualSum
 from klarsicht.burst.files import loading
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.ranges import parse_digits

@@ -22,56 +22,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from klarsicht.audit.cleaning.clean_classes import clean_classes as clean_classes
-    from klarsicht.audit.cleaning.clean_model import clean as clean
-    from klarsicht.audit.cleaning.evaluation import evaluate as evaluate
-    from klarsicht.audit.cleaning.exchanged_parts import ExchangedParts as ExchangedParts
-    from klarsicht.audit.cleaning.exchanged_parts import exchange_parts as exchange_parts
-    from klarsicht.audit.corrections.packages import load_correction as load_correction
-    from klarsicht.audit.data.corpus_formats import open_corpus as open_corpus
-    from klarsicht.audit.data_cleaning.clean_data import clean_data as clean_data
-    from klarsicht.audit.data_cleaning.training_weights import training_weights as training_weights
-    from klarsicht.audit.data_cleaning.training_weights import weighted_sampler as weighted_sampler
-    from klarsicht.audit.models.array_transforms import ArrayTransform as ArrayTransform
-    from klarsicht.audit.models.classifier import load_model as load_model
-    from klarsicht.audit.models.specifications import trusted_code as trusted_code
-    from klarsicht.audit.pipeline import run as run
-    from klarsicht.audit.quantification.check_pictures import check_pictures as check_pictures
-    from klarsicht.audit.quantification.quantification import quantify as quantify
-    from klarsicht.audit.quantification.screening import screen as screen
-    from klarsicht.audit.quantification.sufficiency import measure_sufficiency as measure_sufficiency
-    from klarsicht.audit.relevance.explainer import Explainer as Explainer
-    from klarsicht.audit.relevance.explainer import explain as explain
+    from klarsicht.audit.cleaning.corrections.packages import load_correction as load_correction
+    from klarsicht.audit.cleaning.data.clean_data import clean_data as clean_data
+    from klarsicht.audit.cleaning.data.training_weights import training_weights as training_weights
+    from klarsicht.audit.cleaning.data.training_weights import weighted_sampler as weighted_sampler
+    from klarsicht.audit.cleaning.models.clean_classes import clean_classes as clean_classes
+    from klarsicht.audit.cleaning.models.clean_model import clean as clean
+    from klarsicht.audit.cleaning.models.evaluation import evaluate as evaluate
+    from klarsicht.audit.cleaning.models.exchanged_parts import ExchangedParts as ExchangedParts
+    from klarsicht.audit.cleaning.models.exchanged_parts import exchange_parts as exchange_parts
+    from klarsicht.audit.explanation.data.corpus_formats import open_corpus as open_corpus
+    from klarsicht.audit.explanation.models.array_transforms import ArrayTransform as ArrayTransform
+    from klarsicht.audit.explanation.models.classifier import load_model as load_model
+    from klarsicht.audit.explanation.models.specifications import trusted_code as trusted_code
+    from klarsicht.audit.explanation.pipeline import run as run
+    from klarsicht.audit.explanation.relevance.explainer import Explainer as Explainer
+    from klarsicht.audit.explanation.relevance.explainer import explain as explain
+    from klarsicht.audit.explanation.settings import AuditSettings as AuditSettings
+    from klarsicht.audit.explanation.spectral.spray import spray as spray
     from klarsicht.audit.results.ranking import read_ranking as rank  # noqa: F401 - by another name
-    from klarsicht.audit.sensitivity.power import power as power
-    from klarsicht.audit.settings import AuditSettings as AuditSettings
-    from klarsicht.audit.spectral.spray import spray as spray
+    from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures as check_pictures
+    from klarsicht.audit.verdicts.quantification.quantification import quantify as quantify
+    from klarsicht.audit.verdicts.quantification.screening import screen as screen
+    from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency as measure_sufficiency
+    from klarsicht.audit.verdicts.sensitivity.power import power as power
 
 PUBLIC: Final = {  # name -> the module that defines it, and its name there where that differs; imported when asked for
-    "ArrayTransform": "models.array_transforms",
-    "AuditSettings": "settings",
-    "ExchangedParts": "cleaning.exchanged_parts",
-    "Explainer": "relevance.explainer",
-    "check_pictures": "quantification.check_pictures",
-    "clean": "cleaning.clean_model",
-    "clean_classes": "cleaning.clean_classes",
-    "clean_data": "data_cleaning.clean_data",
-    "evaluate": "cleaning.evaluation",
-    "exchange_parts": "cleaning.exchanged_parts",
-    "explain": "relevance.explainer",
-    "load_correction": "corrections.packages",
-    "load_model": "models.classifier",
-    "measure_sufficiency": "quantification.sufficiency",
-    "open_corpus": "data.corpus_formats",
-    "power": "sensitivity.power",
-    "quantify": "quantification.quantification",
+    "ArrayTransform": "explanation.models.array_transforms",
+    "AuditSettings": "explanation.settings",
+    "ExchangedParts": "cleaning.models.exchanged_parts",
+    "Explainer": "explanation.relevance.explainer",
+    "check_pictures": "verdicts.quantification.check_pictures",
+    "clean": "cleaning.models.clean_model",
+    "clean_classes": "cleaning.models.clean_classes",
+    "clean_data": "cleaning.data.clean_data",
+    "evaluate": "cleaning.models.evaluation",
+    "exchange_parts": "cleaning.models.exchanged_parts",
+    "explain": "explanation.relevance.explainer",
+    "load_correction": "cleaning.corrections.packages",
+    "load_model": "explanation.models.classifier",
+    "measure_sufficiency": "verdicts.quantification.sufficiency",
+    "open_corpus": "explanation.data.corpus_formats",
+    "power": "verdicts.sensitivity.power",
+    "quantify": "verdicts.quantification.quantification",
     "rank": "results.ranking:read_ranking",
-    "run": "pipeline",
-    "screen": "quantification.screening",
-    "spray": "spectral.spray",
-    "trusted_code": "models.specifications",
-    "training_weights": "data_cleaning.training_weights",
-    "weighted_sampler": "data_cleaning.training_weights",
+    "run": "explanation.pipeline",
+    "screen": "verdicts.quantification.screening",
+    "spray": "explanation.spectral.spray",
+    "trusted_code": "explanation.models.specifications",
+    "training_weights": "cleaning.data.training_weights",
+    "weighted_sampler": "cleaning.data.training_weights",
 }
 __all__ = list(PUBLIC)
 

@@ -21,19 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.corrections.activations import compute_logits
-from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
-from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.data.corpus import decode_rows
-from klarsicht.audit.interventions.effect import uplift
-from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.models.correction_tensors import correction_layer
+from klarsicht.audit.cleaning.corrections.activations import compute_logits
+from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
+from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.data.corpus import decode_rows
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.models.correction_tensors import correction_layer
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry, Ranking
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.steps.audit_inputs import Audit
-from klarsicht.audit.synthetic import artifacts
+from klarsicht.audit.verdicts.interventions.effect import uplift
+from klarsicht.audit.verdicts.synthetic import artifacts
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from klarsicht.audit.data.locations import require_place
-from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
+from klarsicht.audit.explanation.data.locations import require_place
+from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
 from klarsicht.cli import audit_cleaning, audit_exploring, tables
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import Trust, number, option
@@ -43,7 +43,7 @@ def prepare_memory() -> None:
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 NOTED = 5  # kinds of files left out that are said one by one
 POWER_HELP = "An artifact to plant, a kind or family of `audit plant`; may be repeated. [all kinds, no family]"
-PLANT_HELP = (  # the names stand in audit.synthetic, which the help would load for a second
+PLANT_HELP = (  # the names stand in audit.verdicts.synthetic, which the help would load for a second
     "The same in every image: tag, text, border, glyphs, mark, noise, blur, cast, blocks. Or a family, of which --seed "
     "draws an artifact: random-tag, caption, date-stamp, watermark, stripe, two-stripes, frame, rounded-frame, ruler, "
     "logo, flare, vignette, scratches, scan-lines, moire, hue, white-balance, gamma, grain, defocus, motion-blur, "
@@ -125,8 +125,8 @@ def run(
     }
     audit_settings = AuditSettings.read(settings, options)
     require_audit(audit_settings, out)
-    from klarsicht.audit import pipeline
-    from klarsicht.audit.report.page import notes
+    from klarsicht.audit.explanation import pipeline
+    from klarsicht.audit.explanation.report.page import notes
     from klarsicht.audit.results import ranking
 
     store = pipeline.run(audit_settings, out, workers=workers, shard=shard)
@@ -204,8 +204,8 @@ def doctor(
     }
     audit_settings = AuditSettings.read(settings, options)
     require_audit(audit_settings)
-    from klarsicht.audit.doctor import diagnose
-    from klarsicht.audit.forecast.forecast import forecast
+    from klarsicht.audit.explanation.doctor import diagnose
+    from klarsicht.audit.verdicts.forecast.forecast import forecast
 
     # first, since it also measures what is paid once in a process
     foretold = forecast(audit_settings, seconds=seconds, workers=workers) if cost else None
@@ -258,7 +258,7 @@ def quantify(
     Of a run with one class as its target: which images of any class make the model think of it.
     """
     require_run(run, data)
-    from klarsicht.audit.quantification import quantification, screening
+    from klarsicht.audit.verdicts.quantification import quantification, screening
 
     result = (screening.screen if screening.is_screening(run) else quantification.quantify)(
         run, level=level, workers=workers, data=data, shard=shard, device=device
@@ -284,7 +284,7 @@ def duplicates(
 ) -> None:
     """Find exact and near copies among a run's images, across labels and splits too; resumes where it was stopped."""
     require_run(run, data)
-    from klarsicht.audit.duplicates import find_duplicates
+    from klarsicht.audit.explanation.duplicates import find_duplicates
 
     copies = find_duplicates(run, data=data, workers=workers, shard=shard, max_skipped=max_skipped)
     if as_json:
@@ -308,7 +308,7 @@ def shortcuts(
 ) -> None:
     """Say which part of an image suffices to tell each class: border, corner, background, colours, spectrum."""
     require_run(run, data)
-    from klarsicht.audit.quantification.sufficiency import measure_sufficiency
+    from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
 
     profiles = measure_sufficiency(
         run, images=images, level=level, workers=workers, data=data, shard=shard, device=device
@@ -340,7 +340,7 @@ def power(
 ) -> None:
     """Say what `audit quantify` could have found: plants known artifacts in this corpus, and looks for them."""
     require_run(run, data)
-    from klarsicht.audit.sensitivity.power import power as measure_power
+    from klarsicht.audit.verdicts.sensitivity.power import power as measure_power
 
     result = measure_power(
         run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data,
@@ -364,7 +364,7 @@ def check(
 ) -> None:
     """Say of single pictures whether their prediction rests on an artifact that a run knows, and what it is without."""
     require_run(run, data)
-    from klarsicht.audit.quantification.check_pictures import check_pictures
+    from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures
 
     results = check_pictures(run, pictures, level=level, data=data, device=device)
     if as_json:
@@ -381,7 +381,7 @@ def check(
 def report(run: RunFolder) -> None:
     """Write the HTML page of a run again, and print where it is."""
     require_run(run)
-    from klarsicht.audit.report import page
+    from klarsicht.audit.explanation.report import page
 
     echo(str(page.write_report(run)))
 
@@ -395,7 +395,7 @@ def status(
     ] = False,
 ) -> None:
     """Print how far a run has come, and with --verify whether its files are as they were written."""
-    from klarsicht.audit.status import read_progress, verify_run
+    from klarsicht.audit.explanation.status import read_progress, verify_run
 
     note_unverified(run)
     if verify:
@@ -429,9 +429,9 @@ def plant(
     require_place(data)
     if model is not None:
         require_model(model)
-    from klarsicht.audit.data.corpus_formats import open_corpus
-    from klarsicht.audit.steps.audit_inputs import open_for_model
-    from klarsicht.audit.synthetic import artifacts
+    from klarsicht.audit.explanation.data.corpus_formats import open_corpus
+    from klarsicht.audit.explanation.steps.audit_inputs import open_for_model
+    from klarsicht.audit.verdicts.synthetic import artifacts
 
     corpus = open_corpus(data) if model is None else open_for_model(data, model)
     truth = artifacts.plant_corpus(corpus, out, kind=kind, label=label, share=share, seed=seed)

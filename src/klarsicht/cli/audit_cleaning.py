@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
 from klarsicht.cli import cleaning_tables
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import Trust, number, option
@@ -104,7 +104,7 @@ def clean(
     clean_settings = CleanSettings.read(settings, options)
     clean_settings.require_known_names()
     require_run(run, data)
-    from klarsicht.audit.cleaning import clean_classes, clean_model
+    from klarsicht.audit.cleaning.models import clean_classes, clean_model
 
     if name is None or len(name) > 1:
         if members is not None or mask is not None or kind is not None or part:
@@ -159,7 +159,7 @@ def evaluate(
 ) -> None:
     """Show corrections before and after on held-out images; exits 7 where one harms too much, 8 where none helps."""
     require_run(run, data)
-    from klarsicht.audit.cleaning import certify
+    from klarsicht.audit.cleaning.models import certify
 
     result = certify.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
@@ -206,7 +206,7 @@ def clean_data(
     """Write a new corpus without the artifact of a class, or of all poisoned ones: a manifest, a record, new files; old
     ones stay. Exits 8 where none is found in a class."""
     require_run(run, data)
-    from klarsicht.audit.data_cleaning import clean_data as cleaning
+    from klarsicht.audit.cleaning.data import clean_data as cleaning
 
     result = cleaning.clean_data(
         run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,

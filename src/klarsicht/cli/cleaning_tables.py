@@ -8,13 +8,13 @@ from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
-    from klarsicht.audit.cleaning.certificate import Certificate
-    from klarsicht.audit.cleaning.clean_classes import CleanedClasses
-    from klarsicht.audit.cleaning.clean_model import CleanedModel
-    from klarsicht.audit.cleaning.evaluation import Evaluation, ModelEvaluation
-    from klarsicht.audit.cleaning.judgement import Judgement
-    from klarsicht.audit.cleaning.shown_classes import ShownClasses
-    from klarsicht.audit.data_cleaning.clean_data import CleanedCorpus
+    from klarsicht.audit.cleaning.data.clean_data import CleanedCorpus
+    from klarsicht.audit.cleaning.models.certificate import Certificate
+    from klarsicht.audit.cleaning.models.clean_classes import CleanedClasses
+    from klarsicht.audit.cleaning.models.clean_model import CleanedModel
+    from klarsicht.audit.cleaning.models.evaluation import Evaluation, ModelEvaluation
+    from klarsicht.audit.cleaning.models.judgement import Judgement
+    from klarsicht.audit.cleaning.models.shown_classes import ShownClasses
     from klarsicht.numerics.statistics.intervals import Interval
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from klarsicht.audit.data.locations import require_place
-from klarsicht.audit.models.specifications import check_specification
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.explanation.data.locations import require_place
+from klarsicht.audit.explanation.models.specifications import check_specification
+from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.ground.run_folder.store import RunStore
 
 

@@ -11,17 +11,17 @@ from klarsicht.ground.names import printable
 from klarsicht.ground.step_words import describe_step, is_measured_beside
 
 if TYPE_CHECKING:
-    from klarsicht.audit.doctor import Diagnosis
-    from klarsicht.audit.duplicates import Duplicates
-    from klarsicht.audit.forecast.cost import Forecast, StepCost
-    from klarsicht.audit.quantification.screening import Screening
+    from klarsicht.audit.explanation.doctor import Diagnosis
+    from klarsicht.audit.explanation.duplicates import Duplicates
+    from klarsicht.audit.explanation.status import Step
     from klarsicht.audit.results.checked_picture import CheckedPictures
     from klarsicht.audit.results.ranking import Ranking
     from klarsicht.audit.results.sufficiency import Sufficiency
     from klarsicht.audit.results.verdicts import Quantification
-    from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
-    from klarsicht.audit.sensitivity.power import Power
-    from klarsicht.audit.status import Step
+    from klarsicht.audit.verdicts.forecast.cost import Forecast, StepCost
+    from klarsicht.audit.verdicts.quantification.screening import Screening
+    from klarsicht.audit.verdicts.sensitivity.finetuned_results import FinetunedResults
+    from klarsicht.audit.verdicts.sensitivity.power import Power
     from klarsicht.ground.run_folder.verification import Verification
 
 SHOWN = 20  # files without a checksum that are named

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from klarsicht.audit.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
-from klarsicht.audit.interventions.shared_content import ESTIMATES
 from klarsicht.audit.results import verdicts, words
 from klarsicht.audit.results.detection_rows import name_further_step
 from klarsicht.audit.results.ranking import ClassVerdict
 from klarsicht.audit.results.rows import NO_EFFECT, read_effect
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict, order_verdicts
+from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
+from klarsicht.audit.verdicts.interventions.shared_content import ESTIMATES
 
 USE = UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light")
 FOUND = Verdict(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from klarsicht.audit.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 from klarsicht.audit.results.words import SEEN, describe_sign, format_count, format_p
+from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 
 
 @pytest.mark.parametrize("p", [0.9996, 0.05, 0.0126, 0.0005, 0.0004999, 1e-9])

@@ -5,7 +5,7 @@ lies above theirs. Fisher's tau says that a cluster exists, and many classes hav
 what its images share is the one whose logit the cluster raises most. z is an observation: only an intervention proves
 use. Where a run was quantified, verdicts come before z: poisoned classes first, then artifactual ones; and where the
 run has relevance maps, the cluster of a class is the one that the model follows, see
-audit.interventions.regions.
+audit.verdicts.interventions.regions.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ClusterEffect:
     Attributes:
         shift, low, high: mean change and its 95 % interval.
         runner_up, z, rank: the largest change of another output, the deviation among all outputs, and how many outputs
-            rise more; see audit.interventions.effect.
+            rise more; see audit.verdicts.interventions.effect.
         follows: Pearson's correlation of membership and the effect of single images, on images that chose nothing.
         stability: Jaccard index of the cluster and the one that the other half of the images chooses.
     """
@@ -154,8 +154,8 @@ class Entry:
         name: the class; JSON calls it `class`.
         target: index of the class among the model's outputs.
         metric: the metric under which the cluster was found.
-        tau, rho2, d2, shift, z, deviation, rounding: see audit.spectral.clustering.SuspectCluster; `deviation` and
-            `rounding` are 0 in runs of versions that did not store them.
+        tau, rho2, d2, shift, z, deviation, rounding: see audit.explanation.spectral.clustering.SuspectCluster;
+            `deviation` and `rounding` are 0 in runs of versions that did not store them.
         size: images in the cluster.
         n: images looked at.
         rows: rows of the run that are members.

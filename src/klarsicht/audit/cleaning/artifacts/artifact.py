@@ -1,0 +1,292 @@
+"""Build, save and load the record of an artifact: a feature that images of a class share and that is not part of it.
+
+    FOLDER/artifact.json     class, origin, quality of the detector, counts
+    FOLDER/artifact.npz      members, parts, probabilities, place
+    FOLDER/images.parquet    for people: path, member, probability, part, one line an image
+
+Detector and place are fitted only on members of the part `fit`; see audit.explanation.data.splits.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
+from klarsicht.audit.cleaning.artifacts.carrier_classifier import CarrierProbabilities, predict_carriers
+from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact, name_folder
+from klarsicht.audit.cleaning.artifacts.localisation import Localisation
+from klarsicht.audit.cleaning.corrections import packages
+from klarsicht.audit.cleaning.corrections.samples import Case
+from klarsicht.audit.explanation.data import splits
+from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
+from klarsicht.audit.explanation.data.splits import TRAIN
+from klarsicht.audit.verdicts.interventions import overlay
+from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
+from klarsicht.audit.verdicts.interventions.frame_changes import FrameChange, Imitation, read_imitation
+from klarsicht.audit.verdicts.interventions.insertion import Insertion
+from klarsicht.audit.verdicts.interventions.overlay import Overlay
+from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
+from klarsicht.ground.arrays import Bools, Ints
+from klarsicht.ground.errors import ImageError, InputError
+from klarsicht.ground.machine.disk import read_regular_file, write_atomically
+from klarsicht.ground.seeding import generator, integer
+from klarsicht.numerics.statistics.intervals import roc_area
+
+DETECTOR_ARRAYS: Final = ("features", "concepts", "head")  # arrays of a run that a detector may use
+MAX_OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
+PLACE_IMAGES: Final = 300  # images of each kind from which the place is estimated, at most
+SIGMAS: Final = 3.0  # median deviations by which an image may be further from the artifact than members are
+SHARED: Final = 0.7  # area under the curve below which members share no feature
+CARRIES: Final = 0.5  # probability from which an image counts as carrying
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Artifact of one class of a run.
+
+    Attributes:
+        name, target: the class and its output.
+        origin: source of the member list, in words.
+        members: int (n,), rows of the corpus.
+        part: int8 (N,), part of each image of the corpus; see audit.explanation.data.splits.
+        membership: probability that each image carries it.
+        place: its overlay, or None: it has no place, or images differ in size.
+        imitation: change of the whole image of an artifact without a place: noise, blur, brightness or JPEG
+            corruption, a map of colours or a fixed pattern; or None.
+        planted: the known artifact, if it is one of `audit plant`, or parts of the class's images, which all of them
+            carry: it has no members, and all images count as clean.
+        number: of the artifact in its class, from 1.
+        of_others: int (k,), rows of the images that carry other artifacts of the class and not this one: they do not
+            carry it and are not clean.
+    """
+
+    name: str
+    target: int
+    origin: str
+    members: Ints
+    part: NDArray[np.int8]
+    membership: CarrierProbabilities
+    place: Overlay | None
+    imitation: Imitation | None = None
+    planted: PlantedArtifact | ClassParts | None = None
+    number: int = 1
+    of_others: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder of its correction among those of several classes."""
+        return name_folder(self.target, self.number)
+
+    @property
+    def insertion(self) -> Insertion | None:
+        """Known artifact, overlay or imitation that puts the artifact on other images, or None."""
+        return self.planted or self.place or self.imitation
+
+    @property
+    def insertion_text(self) -> str:
+        """Say in words how the artifact is put on other images."""
+        if isinstance(self.planted, ClassParts):
+            return "put on images of other classes as those of the class have it; the verdict speaks of it alone"
+        if self.planted is not None:
+            return "planted in images of other classes"
+        if self.imitation is not None:
+            return f"imitated: {self.imitation}"
+        if self.place is None:
+            return "told by members alone"
+        return "put on at its place" if self.place.fixed else "put on as members show it"
+
+    @property
+    def member(self) -> Bools:
+        """Members: bool (N,)."""
+        return np.isin(np.arange(len(self.part)), self.members)
+
+    @property
+    def carries(self) -> Bools:
+        """Members, and images that the detector predicts as carriers: bool (N,)."""
+        return self.member | (self.membership.probability >= CARRIES)
+
+    def case(self, audited: AuditedClass) -> Case:
+        """Make the case on which corrections of the class are fitted and evaluated."""
+        a, clean = audited, ~self.carries
+        clean[self.of_others] = False
+        return Case(a.corpus, a.classifier, self.target, a.labels, self.part, self.member, clean, self.planted)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of artifact.json."""
+        place = "none" if self.place is None else "fixed" if self.place.fixed else "varies"
+        pixels = None if self.place is None else float(self.place.masks.mean())
+        detector = {k: v for k, v in asdict(self.membership).items() if k != "probability"}
+        counts = {name: int((self.part[self.members] == i).sum()) for i, name in enumerate(splits.NAMES)}
+        facts = {"class": self.name, "target": self.target, "origin": self.origin, "members": len(self.members)}
+        return facts | {
+            "members by part": counts, "carry it": int(self.carries.sum()),
+            "detector": detector, "place": place, "share of pixels": pixels, "how": self.insertion_text,
+            "imitation": None if self.imitation is None else self.imitation.to_json(),
+            "planted": None if self.planted is None else self.planted.to_json(), "artifact": self.number,
+        }  # fmt: skip
+
+    def save(self, folder: Path, corpus: Corpus) -> None:
+        """Write the three files listed above, each atomically; the record last."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        m = self.membership
+        arrays = {"members": self.members, "part": self.part, "probability": m.probability}
+        if self.place is not None:
+            arrays |= {k: v for k, v in vars(self.place).items() if v is not None}
+        if isinstance(self.planted, ClassParts):
+            arrays |= self.planted.arrays()
+        if isinstance(self.imitation, FrameChange):
+            arrays |= self.imitation.arrays()
+        if len(self.of_others):
+            arrays["of_others"] = self.of_others
+        content, lines = BytesIO(), BytesIO()
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        parts = [splits.NAMES[part] for part in self.part]
+        columns = {"path": list(corpus.paths), "member": self.member, "probability": m.probability, "part": parts}
+        parquet.write_table(pa.table(columns), lines)
+        write_atomically(folder / "artifact.npz", content.getvalue())
+        write_atomically(folder / "images.parquet", lines.getvalue())
+        write_atomically(folder / "artifact.json", json.dumps(self.to_json(), indent=1).encode())
+
+
+def load_artifact(folder: Path) -> Artifact:
+    """Load a saved artifact.
+
+    Raises:
+        InputError: the folder holds none, or a damaged one.
+    """
+    try:
+        packages.check_artifact_files(folder)
+        facts = json.loads(read_regular_file(folder / "artifact.json"))
+        with np.load(folder / "artifact.npz") as file:
+            kept = dict(file)
+        place = Overlay(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
+        found = CarrierProbabilities(kept["probability"], **facts["detector"])
+        known = facts.get("imitation")  # records of earlier versions lack it
+        imitation = read_imitation(known, kept) if known else None
+        drawn = facts.get("planted")
+        planted: PlantedArtifact | ClassParts | None = None
+        if drawn:
+            planted = ClassParts.from_json(drawn, kept) if "parts" in drawn else PlantedArtifact.from_json(drawn)
+        who = facts["class"], facts["target"], facts["origin"]
+        number = facts.get("artifact", 1)
+        others = kept.get("of_others", np.empty(0, np.intp))
+        return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others)
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
+        raise InputError("no artifact in this folder", got=f"{folder}: {type(error).__name__}: {error}") from error
+
+
+def build_artifact(
+    found: FoundArtifact, *, seed: int = 0, region: Bools | None = None, part: NDArray[np.int8] | None = None
+) -> Artifact:
+    """Build the artifact that the found members share: its parts, detector and place.
+
+    Args:
+        found: members are rows of the audited group.
+        seed: seed of parts, samples and detector.
+        region: a mask (H, W) in the geometry of the model input, drawn by a person; otherwise the place follows from
+            the detector's windows, or from relevance.
+        part: int8 (N,), part of each image of the corpus; by default the sources are dealt into parts here.
+
+    Raises:
+        UsageError: members of fewer than three sources.
+        InputError: the members share no feature, see check_shared.
+    """
+    audited, members = found.audited, found.members
+    group, corpus = audited.group, audited.corpus
+    sources, member = corpus.source_numbers, np.isin(np.arange(len(corpus)), members)
+    if part is None:
+        part = splits.split_by_source(sources, member, generator(seed, "parts", group.target))
+    fit = part == TRAIN
+    inside, outside = (group.rows[(member[group.rows] == is_in) & fit[group.rows]] for is_in in (True, False))
+    others = np.flatnonzero(fit & ~member & ~np.isin(np.arange(len(corpus)), group.rows))
+    rng = generator(seed, "artifact", group.target)
+    known = np.concatenate([inside, _some(outside, MAX_OTHERS, rng), _some(others, MAX_OTHERS, rng)])
+    arrays = {name: audited.store.array(name) for name in DETECTOR_ARRAYS if audited.store.has_array(name)}
+    carriers = predict_carriers(
+        arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
+    )
+    check_shared(carriers.probability, inside, outside)
+    seen = Localisation.of(found, *(_some(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)))
+    place, imitation = (None, None) if seen is None else seen.find_insertion(region)
+    if place is not None and place.opaque.any():
+        carriers = carriers.with_certain(find_showing_rows(audited, place, _some(inside, PLACE_IMAGES, rng)))
+    return Artifact(
+        found.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation,
+        number=found.number, of_others=np.array(found.of_others, np.intp),
+    )  # fmt: skip
+
+
+def make_known_artifact(
+    name: str, target: int, planted: PlantedArtifact | ClassParts, part: NDArray[np.int8], origin: str
+) -> Artifact:
+    """Make the record of a known artifact, of which no image of the corpus is taken for a carrier.
+
+    Args:
+        name, target: the class that it raises, and the output of that.
+        part: int8 (N,), see `deal_images`.
+        origin: where it comes from, in words.
+    """
+    membership = CarrierProbabilities(np.zeros(len(part), np.float32), "nothing", 0.5, 0.0, 0.0)
+    return Artifact(name, target, origin, np.empty(0, np.intp), part, membership, None, None, planted)
+
+
+def deal_images(sources: Ints, target: int, seed: int) -> NDArray[np.int8]:
+    """Deal the sources of a corpus into parts, for an artifact of a class without members: int8 (N,).
+
+    Args:
+        sources: int (N,), source of each image of the corpus.
+        target: output of the class.
+
+    Raises:
+        UsageError: images of fewer than three sources.
+    """
+    return splits.split_by_source(sources, np.ones(len(sources), bool), generator(seed, "parts", target))
+
+
+def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) -> None:
+    """Check that members share a feature: within their class, the detector must separate them from other images out of
+    fold.
+
+    Raises:
+        InputError: the 95 % interval of its area under the curve, taken as at least 0.5, lies below SHARED.
+    """
+    rows = np.concatenate([inside, outside])
+    told = roc_area(probability[rows], np.isin(rows, inside))
+    if told.n and max(told.value, 0.5) + told.high - told.value < SHARED:
+        raise InputError(
+            "members are like other images of the class", got=f"area under the curve {told}, half is chance",
+            rule="what makes an artifact is in its members, and the model sees it", remedy="Look at the members again.",
+        )  # fmt: skip
+
+
+def find_showing_rows(audited: AuditedClass, place: Overlay, inside: Ints) -> Ints:
+    """Find rows of the group whose images show a fixed, opaque artifact as closely as most members do.
+
+    A detector of features misses some of these.
+
+    Args:
+        inside: rows of members.
+    """
+    read = decode_rows(audited.corpus, (int(row) for row in audited.group.rows))
+    usable = ((row, audited.classifier.image(picture)) for row, picture in read if not isinstance(picture, ImageError))
+    apart = {row: place.distance(image) for row, image in usable if place.fits(image)}
+    of_members = np.array([apart[row] for row in inside if row in apart])
+    middle = np.median(of_members)
+    most = middle + SIGMAS * max(np.median(np.abs(of_members - middle)), overlay.FAINT * max(apart.values()))
+    return np.array([row for row, distance in apart.items() if distance <= most], np.intp)
+
+
+def _some(rows: Ints, most: int, rng: np.random.Generator) -> Ints:
+    """Return all rows, or `most` of them drawn at random, ascending."""
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))

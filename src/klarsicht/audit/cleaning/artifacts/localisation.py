@@ -1,0 +1,298 @@
+"""Localise an artifact by comparing members of a class with its other images, or estimate a corruption of whole images.
+
+A place is accepted only if it has the effect of the artifact: put on images without it, it must raise the class by at
+least half of the difference between members and others. An artifact without a place appears in measures of whole
+images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import torch
+
+from klarsicht.audit.cleaning.artifacts import masks
+from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
+from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.cleaning.corrections import samples
+from klarsicht.audit.cleaning.corrections.activations import compute_logits
+from klarsicht.audit.cleaning.corrections.samples import Images
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.verdicts.detectors.detection import Detection
+from klarsicht.audit.verdicts.detectors.shared_colours import find_shared_colours
+from klarsicht.audit.verdicts.detectors.shared_windows import find_shared_windows
+from klarsicht.audit.verdicts.interventions import overlay
+from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples, grow_window
+from klarsicht.audit.verdicts.interventions.corruption import KINDS, Corruption
+from klarsicht.audit.verdicts.interventions.effect import logit_excess, logit_rise
+from klarsicht.audit.verdicts.interventions.frame_changes import FrameChange, Imitation, excess_left, fit_frame_change
+from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
+from klarsicht.audit.verdicts.interventions.overlay import Overlay
+from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
+from klarsicht.ground.errors import ModelError
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval
+
+PASTE_IMAGES: Final = 64  # images into which an overlay is pasted
+RISE_SHARE: Final = 0.5  # share of the members' rise that an overlay must cause
+MATERIAL_RISE: Final = 0.1  # logits by which a shared window or region must raise the class: a tenth of its odds
+KIND_AUC: Final = 0.9  # area under the curve by which a measure must separate members from others
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Members and other images of a group, all of one size.
+
+    Attributes:
+        artifact: the artifact that was found in the group.
+        rows: int (n,), of the corpus.
+        images: n images as model inputs.
+        member: bool (n,), some and not all.
+        elsewhere: rows of images of other classes; empty where the group is the whole corpus.
+    """
+
+    artifact: FoundArtifact
+    rows: Ints
+    images: Images
+    member: Bools
+    elsewhere: Ints
+
+    @classmethod
+    def of(cls, artifact: FoundArtifact, inside: Ints, outside: Ints, elsewhere: Ints) -> Localisation | None:
+        """Read the images; None where they differ in size, or where either side is empty."""
+        both = np.concatenate([inside, outside])
+        images, kept, _ = samples.read_images(artifact.audited.corpus, artifact.audited.classifier, both)
+        rows = both[kept]
+        member = np.isin(rows, inside)
+        alike = len({tuple(image.shape) for image in images}) == 1
+        some = alike and 0 < member.sum() < len(member)
+        # at equal steps, so that all classes are represented: rows are sorted by class
+        spread_out = elsewhere[:: max(1, len(elsewhere) // PASTE_IMAGES)][:PASTE_IMAGES]
+        return cls(artifact, rows, images, member, spread_out) if some else None
+
+    @property
+    def audited(self) -> AuditedClass:
+        return self.artifact.audited
+
+    @cached_property
+    def maps(self) -> Floats:
+        """Relevance (n, G, G) for the class."""
+        a = self.audited
+        return masks.relevance_maps(a.store, a.classifier, a.group.target, self.rows, self.images)
+
+    def find_insertion(self, region: Bools | None = None) -> tuple[Overlay | None, Imitation | None]:
+        """Find the overlay or the imitation that puts the artifact on images, at most one of the two.
+
+        In this order: the region that a person marks, the windows of the detector, a fixed place by relevance or the
+        window that members share, a change of the whole image, regions of colours that members share, a varying place
+        by relevance. The last one also pastes content of the class that members show. Of a fixed place and a shared
+        window the one is taken that raises the class more on images of other classes; a window only if it raises it
+        materially. A map of colours or a fixed pattern goes before them where it raises the class more for sure.
+        """
+        change = self.artifact.change
+        if region is None and change not in KINDS and (seen := self.overlay_from_windows()) is not None:
+            return seen, None
+        place = None if change in KINDS else self.overlay_from_relevance(region)
+        if place is not None and region is not None:
+            return place, None
+        kinds = (change,) if change in KINDS else ()
+        overlaid = place if place is not None and place.fixed else None
+        window = None if kinds else self.overlay_from_shared_windows()
+        if window is not None:
+            rise = self.rise_elsewhere(window)
+            acts = rise.low > 0 and rise.value >= MATERIAL_RISE
+            if acts and (overlaid is None or rise.value > self.rise_elsewhere(overlaid).value):
+                overlaid = window
+        imitation = self.estimate_imitation(kinds)
+        if overlaid is not None:
+            more = isinstance(imitation, FrameChange) and self.raises_more(imitation, overlaid)
+            return (None, imitation) if more else (overlaid, None)
+        if imitation is not None:
+            return None, imitation
+        return (None if kinds else self.overlay_from_shared_colours()) or place, None
+
+    def overlay_from_windows(self) -> Overlay | None:
+        """Estimate the overlay from the detector's windows, grown to the whole artifact.
+
+        None without windows, and where the overlay lacks the effect of the artifact.
+        """
+        windows = self.window_examples()
+        if windows is None:
+            return None
+        whole = grow_window(windows)
+        seen = self.overlay_at(np.flatnonzero(self.member), whole.places, whole.extent)
+        return seen if self.share_of_rise(seen) >= RISE_SHARE else None
+
+    def overlay_at(self, rows: Ints, places: Ints, extent: tuple[int, int]) -> Overlay:
+        """Estimate the overlay from windows of members, given their numbers (m,) among the images, the upper left
+        pixels (m, 2) and the extent of the windows."""
+        x, other = torch.stack(list(self.images)).numpy(), ~self.member
+        return overlay.overlay_at_windows(x[rows], x[other], places, extent, self.maps[other])
+
+    def read_levels(self) -> tuple[Pixels, Pixels] | None:
+        """Convert the images of the class, and those of other classes of their size, to levels of files, (n, H, W, C)
+        each. None where the model's transform is not affine."""
+        try:
+            scale = PixelScale.of(self.audited.classifier)
+        except ModelError:
+            return None
+        own = np.stack([scale.levels(image) for image in self.images])
+        size = own.shape[1:3]
+        others = [scale.levels(image) for image in self.images_elsewhere if tuple(image.shape[1:]) == size]
+        return own, np.stack(others) if others else own[:0]
+
+    def overlay_from_shared_windows(self) -> Overlay | None:
+        """Estimate the overlay from the window that members share at varying places.
+
+        None where they share none, and where the model's transform is not affine. Whether it raises images of the class
+        itself is not asked: their evidence may be full already.
+        """
+        if (levels := self.read_levels()) is None:
+            return None
+        own, elsewhere = levels
+        found = find_shared_windows(own[self.member], own[~self.member], elsewhere)
+        if found is None:
+            return None
+        return self.overlay_at(np.flatnonzero(self.member)[found.rows], found.places, found.extent)
+
+    def overlay_from_shared_colours(self) -> Overlay | None:
+        """Estimate the overlay from the regions of colours that members share, at any place and size.
+
+        None where they share none or these do not raise the class materially on images of other classes, and where the
+        model's transform is not affine.
+        """
+        if (levels := self.read_levels()) is None:
+            return None
+        own, elsewhere = levels
+        rng = generator(0, "colours", self.audited.group.target)
+        regions = find_shared_colours(own[self.member], own[~self.member], elsewhere, rng)
+        if regions is None:
+            return None
+        rows = np.flatnonzero(self.member)[regions.rows]
+        pasted = overlay.overlay_of_masks(
+            torch.stack(list(self.images)).numpy()[rows], regions.masks, self.maps[~self.member]
+        )
+        rise = self.rise_elsewhere(pasted)
+        return pasted if rise.low > 0 and rise.value >= MATERIAL_RISE else None
+
+    def window_examples(self) -> ArtifactExamples | None:
+        """Cut out the members' windows in 8-bit values; None without windows, or where the model's transform is not
+        affine."""
+        if not self.artifact.has_places:
+            return None
+        try:
+            scale = PixelScale.of(self.audited.classifier)
+        except ModelError:
+            return None
+        levels = np.stack([scale.levels(image) for image in self.images])
+        number = {int(row): i for i, row in enumerate(self.artifact.members)}
+        places = self.artifact.places[[number[int(row)] for row in self.rows[self.member]]]
+        detection = Detection(self.artifact.origin, 0.0, np.flatnonzero(self.member), places, self.artifact.extent)
+        return ArtifactExamples.of(detection, levels)
+
+    def overlay_from_relevance(self, region: Bools | None) -> Overlay | None:
+        """Estimate the overlay where members' relevance differs from that of the others.
+
+        None where no place is found, and where the overlay lacks the effect of the artifact.
+        """
+        x, maps, member = torch.stack(list(self.images)).numpy(), self.maps, self.member
+        found = overlay.estimate_overlay(x[member], x[~member], maps[member], maps[~member], region)
+        return found if found is None or region is not None or self.share_of_rise(found) >= RISE_SHARE else None
+
+    def estimate_imitation(self, origin: tuple[str, ...] = ()) -> Imitation | None:
+        """Estimate the change of the whole image that members show: a corruption, a map of colours or a fixed pattern.
+
+        Where a corruption and one of the others are found, the one counts after which other images are more like
+        members, in the description of the latter.
+
+        Args:
+            origin: the kind of corruption that a detector gave; empty for none.
+        """
+        corruption = self.estimate_corruption(origin)
+        frame = None if origin else self.estimate_frame_change()
+        if corruption is None or frame is None:
+            return corruption or frame
+        levels = np.stack([frame.pixel_scale.levels(image) for image in self.images])
+        left = (
+            excess_left(frame.kind, one.alter, levels[self.member], levels[~self.member]) for one in (frame, corruption)
+        )
+        return frame if next(left) < next(left) else corruption
+
+    def estimate_frame_change(self) -> FrameChange | None:
+        """Estimate a map of colours or a fixed pattern as members show it.
+
+        None where other members do not show it, or where it does not raise the class elsewhere.
+        """
+        try:
+            pixel_scale = PixelScale.of(self.audited.classifier)
+        except ModelError:  # grey levels are bent: nothing can be put on images
+            return None
+        levels = np.stack([pixel_scale.levels(image) for image in self.images])
+        rng = generator(0, "frame", self.audited.group.target)
+        found = fit_frame_change(levels[self.member], levels[~self.member], pixel_scale, rng)
+        return found if found is not None and self.raises_class(found) else None
+
+    def estimate_corruption(self, origin: tuple[str, ...] = ()) -> Corruption | None:
+        """Estimate noise, blur, brightness or JPEG corruption as members show it.
+
+        The kind is the one that a detector gave, or else the one that separates members from the others best. None
+        where none separates nearly all of them, or where this one does not raise the class elsewhere: then the measure
+        belongs to the class itself.
+
+        Args:
+            origin: the kind that a detector gave; empty for none.
+        """
+        try:
+            pixel_scale = PixelScale.of(self.audited.classifier)
+        except ModelError:  # grey levels are bent: nothing can be put on images
+            return None
+        levels = np.stack([pixel_scale.levels(image) for image in self.images])
+        carriers, others = levels[self.member], levels[~self.member]
+        telling = {kind: KINDS[kind].separation(carriers, others) for kind in origin or KINDS}
+        best = max(telling, key=lambda kind: telling[kind])
+        if not origin and telling[best] < KIND_AUC:
+            return None
+        found = Corruption.of(best, carriers, others, pixel_scale)
+        return found if found.size and (origin or self.raises_class(found)) else None
+
+    def raises_class(self, insertion: Insertion) -> bool:
+        """Say whether the insertion raises the class on images of other classes, by the 95 % interval."""
+        return self.rise_elsewhere(insertion).low > 0
+
+    def raises_more(self, one: Insertion, other: Insertion) -> bool:
+        """Say whether an insertion raises the class more than another one on images of other classes: their 95 %
+        intervals do not meet."""
+        return self.rise_elsewhere(one).low > self.rise_elsewhere(other).high
+
+    def rise_elsewhere(self, insertion: Insertion) -> Interval:
+        """Compute the mean rise of the class's centred logit by the insertion on images of other classes; where there
+        are none, on images of the group without the artifact."""
+        a, rng = self.audited, generator(0, "raises", self.audited.group.target)
+        images = self.images_elsewhere or [self.images[int(i)] for i in np.flatnonzero(~self.member)[:PASTE_IMAGES]]
+        fit = [image for image in images if insertion.fits(image)]
+        if not fit:
+            return NO_INTERVAL
+        pasted, plain = (compute_logits(a.classifier, some) for some in ([put_on(i, insertion, rng) for i in fit], fit))
+        return mean_interval(logit_rise(pasted, plain, a.group.target))
+
+    @cached_property
+    def images_elsewhere(self) -> Images:
+        """Images of other classes."""
+        return samples.read_images(self.audited.corpus, self.audited.classifier, self.elsewhere)[0]
+
+    def share_of_rise(self, insertion: Insertion) -> float:
+        """Compute the rise by the insertion on the others, as a share of the difference between members and others.
+
+        Relevance that misses the artifact yields another place, and members differ in more than the artifact.
+        """
+        a, rng = self.audited, generator(0, "carried", self.audited.group.target)
+        target, rows = a.group.target, self.rows.astype(np.intp)
+        plain = np.asarray(a.store.array("logits")[rows], np.float32)
+        without = np.flatnonzero(~self.member)[:PASTE_IMAGES]
+        pasted = compute_logits(a.classifier, [put_on(self.images[int(i)], insertion, rng) for i in without])
+        rise = float(logit_excess(plain[self.member], plain[~self.member], target).mean())
+        brought = float(logit_rise(pasted, plain[without], target).mean())
+        return brought / rise if rise > 0 else float(brought >= RISE_SHARE * rise)

@@ -1,0 +1,100 @@
+"""Compute the mask of an artifact on one image.
+
+It is the same on all images where the place is fixed; otherwise it is the region in which the image's own relevance
+exceeds that of images without the artifact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from klarsicht.audit.cleaning.corrections.samples import Images
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.relevance.explainer import explain
+from klarsicht.audit.verdicts.interventions.overlay import Overlay
+from klarsicht.ground.arrays import Bools, Floats, Ints
+from klarsicht.ground.errors import InputError
+from klarsicht.ground.run_folder.store import RunStore
+
+Maps = Callable[[int], Floats]
+
+
+class Masks(Protocol):
+    """Protocol of masks (H, W) in the geometry of the model input, for each row of a corpus; `str` describes them for a
+    record."""
+
+    def __call__(self, row: int, /) -> Bools: ...
+
+
+@dataclass(frozen=True)
+class CommonMask:
+    """Single mask (H, W) for all images."""
+
+    mask: Bools
+
+    def __call__(self, row: int) -> Bools:
+        return self.mask
+
+    def __str__(self) -> str:
+        return f"mask {_short(np.packbits(self.mask))}, {self.mask.mean():.1%} of the image"
+
+
+@dataclass(frozen=True)
+class RelevanceMasks:
+    """Mask of each image from its relevance.
+
+    Attributes:
+        place: overlay whose place varies.
+        maps: relevance (G, G) of a row.
+    """
+
+    place: Overlay
+    maps: Maps
+
+    def __call__(self, row: int) -> Bools:
+        return self.place.mask_from_relevance(self.maps(row))
+
+    def __str__(self) -> str:
+        return f"a mask for each image, by its relevance beyond background {_short(self.place.background)}"
+
+
+def make_masks(place: Overlay | None, maps: Maps | None = None) -> Masks:
+    """Make the masks of an artifact.
+
+    Args:
+        place: its overlay, or None.
+        maps: relevance (G, G) of a row, for a place that varies.
+
+    Raises:
+        InputError: no place, one that covers everything, or one that varies without relevance that determines it.
+    """
+    masks = np.zeros((1, 1, 1), bool) if place is None else place.masks
+    if place is not None and maps is not None and place.background is not None:
+        return RelevanceMasks(place, maps)
+    if (masks != masks[0]).any() or not 0 < masks[0].mean() < 1:
+        raise InputError(
+            "no mask to inpaint under",
+            got="an artifact " + ("without a place" if place is None else "whose place varies, or covers everything"),
+            rule="one place, the same on all images, or relevance that says where it is on each",
+            remedy="Draw it with --mask, or use another action.",
+        )
+    return CommonMask(np.asarray(masks[0]))
+
+
+def relevance_maps(store: RunStore, classifier: Classifier, target: int, rows: Ints, images: Images) -> Floats:
+    """Read the stored maps (n, G, G) for a class; where the run stored none, compute gradient x input."""
+    if store.has_array("maps"):
+        return np.asarray(store.array("maps")[rows.astype(np.intp)], np.float32)
+    at = torch.full((1,), target)
+    return np.concatenate([explain(classifier, i[None], at, method="GradientTimesInput").maps for i in images])
+
+
+def _short(values: Any) -> str:
+    """Return the first twelve hex digits of the SHA-256 of values."""
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:12]

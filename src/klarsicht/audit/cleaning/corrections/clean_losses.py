@@ -1,0 +1,198 @@
+"""Measure what corrections lose on many clean images, and most exactly for those that lose least.
+
+Of some hundred images half a point is two: of many settings the one that loses least there does so by chance. Several
+corrections are therefore compared by successive halving (Karnin, Koren and Somekh 2013): all on a first part of the
+images, the better half on twice as many, and so on; the last two on all images. Images are read in batches and none is
+kept, so their number is bounded by time alone. What is kept are the answers, so that a correction which is compared
+again, with others, is not measured twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits
+from klarsicht.audit.cleaning.corrections.harm import Bounds
+from klarsicht.audit.cleaning.corrections.samples import Case, Sample
+from klarsicht.ground.arrays import Bools, Floats, Ints
+from klarsicht.ground.progress import progress
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval, wilson_interval
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
+
+FREE_FALL: Final = 0.0025  # of the right label's probability: largest fall by a correction that costs nothing
+FIRST_IMAGES: Final = 500  # on which all corrections are compared, before the better half is
+CLASS_WEIGHT: Final = 0.25  # of a fall on the class beside one on all images: as one bound to the other
+LAST: Final = 2  # corrections that are compared on all images
+READ_BATCH: Final = 256  # images read at once
+
+
+@dataclass(frozen=True)
+class CleanLosses:
+    """Losses by one correction on clean images.
+
+    Attributes:
+        overall, affected: losses of accuracy on a representative draw of clean images, and on those of the class; of
+            several classes, of that which loses most for sure.
+        fall, fall_affected: mean falls of the right label's probability on the same images.
+    """
+
+    overall: PairedLoss
+    affected: PairedLoss
+    fall: Interval
+    fall_affected: Interval
+
+    def is_beyond(self, bounds: Bounds) -> bool:
+        """Whether a loss or a fall is shown to be above the bound of the loss: by the lower end of its 95 %
+        interval."""
+        above = (one.low > bounds.overall for one in (self.overall, self.fall) if one.n)
+        above_of_class = (one.low > bounds.affected for one in (self.affected, self.fall_affected) if one.n)
+        return any(above) or any(above_of_class)
+
+    def is_free(self, bounds: Bounds) -> bool:
+        """Whether the correction is shown to cost nothing: by the upper ends of 95 % intervals, of the share of images
+        that are right on one side alone, won ones too, within the bound; of the fall, within FREE_FALL; of the fall on
+        the class, within the bound of the class."""
+        if not (self.overall.n and self.fall_affected.n):
+            return False
+        _, changed = wilson_interval(self.overall.changed, self.overall.n)
+        small = changed <= bounds.overall and self.fall.high <= FREE_FALL
+        return bool(small and self.fall_affected.high <= bounds.affected)
+
+    @property
+    def price(self) -> float:
+        """Fall by which corrections are compared: the overall one, or a quarter of that of the class where this is
+        shown to be more; a rise counts as no fall."""
+        overall = self.fall.value if self.fall.n else 0.0
+        affected = self.fall_affected.low if self.fall_affected.n else 0.0
+        return max(overall, CLASS_WEIGHT * affected, 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the losses as JSON values; None without images."""
+        return {name: value if value["n"] else None for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class CleanDraw:
+    """Clean images on which losses are measured, in random order.
+
+    Attributes:
+        case: the case that they are of.
+        rows: int (n,), rows of the corpus.
+        fair: bool (n,), true for a representative draw of all clean images; the others are of the classes alone.
+        targets: outputs of the classes whose images have losses of their own.
+    """
+
+    case: Case
+    rows: Ints
+    fair: Bools
+    targets: tuple[int, ...]
+    _answers: dict[int, CleanAnswers] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(
+        cls, case: Case, allowed: Bools, most: int, rng: np.random.Generator, targets: Sequence[int] = ()
+    ) -> CleanDraw:
+        """Draw at most `most` clean images of any class, and as many of each class that is cleaned.
+
+        Args:
+            allowed: bool (N,), images of the corpus that may be drawn.
+            targets: outputs of these classes; by default that of the case.
+        """
+        classes = tuple(targets) or (case.target,)
+        clean = case.prefer_held_out(allowed & case.clean)
+        fair, *own = (
+            rng.permutation(np.flatnonzero(which))[:most]
+            for which in (clean, *(clean & (case.labels == target) for target in classes))
+        )
+        rows = rng.permutation(np.unique(np.concatenate([fair, *own])))
+        return cls(case, rows, np.isin(rows, fair), classes)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def measure(self, correction: Correction) -> CleanLosses:
+        """Measure what one correction loses on all images."""
+        return self.compare([correction])[0]
+
+    def compare(self, corrections: Sequence[Correction], last: int = LAST) -> list[CleanLosses]:
+        """Measure what corrections lose, by successive halving: of those that are left behind, on fewer images, unless
+        they were measured on more before.
+
+        Args:
+            last: corrections that are compared on all images.
+        """
+        found = [self._answers.setdefault(id(one), CleanAnswers(one)) for one in corrections]
+        racing, seen, first = list(range(len(corrections))), 0, FIRST_IMAGES
+        with progress("clean images", len(self)) as advance:
+            while seen < len(self):
+                end = min(first, len(self))
+                for start in range(seen, end, READ_BATCH):
+                    at = np.arange(start, min(start + READ_BATCH, end))
+                    self._measure_batch(at, [found[i] for i in racing if start not in found[i].batches])
+                    advance(len(at))
+                seen, first = end, 2 * first
+                if len(racing) > last:
+                    racing = sorted(racing, key=lambda i: found[i].losses(self.targets, seen).price)
+                    racing = racing[: max(last, (len(racing) + 1) // 2)]
+        return [one.losses(self.targets) for one in found]
+
+    def _measure_batch(self, at: Ints, missing: Sequence[CleanAnswers]) -> None:
+        """Add the answers to the images at these positions of the draw under corrections that have not seen them."""
+        if not missing:
+            return
+        sample = self.case.read(self.rows[at], self.fair[at])
+        plain = compute_logits(self.case.classifier, sample.images) if len(sample) else None
+        for one in missing:
+            after = None if plain is None else compute_logits(self.case.classifier, sample.images, one.correction)
+            one.add(int(at[0]), sample, plain, after)
+
+
+class CleanAnswers:
+    """Answers to clean images before and after a correction, batch by batch.
+
+    Args:
+        correction: the correction.
+
+    Attributes:
+        batches: for the position of the first image of each batch whether each answer was right before and after, the
+            fall of the right label's probability, the label, and whether the image is of the representative draw.
+    """
+
+    def __init__(self, correction: Correction) -> None:
+        self.correction = correction
+        self.batches: dict[int, tuple[NDArray[Any], ...]] = {}
+
+    def add(self, start: int, sample: Sample, plain: Floats | None, after: Floats | None) -> None:
+        """Add logits (n, K) of a sample before and after the correction; None for a sample without images. Where the
+        label is unknown, the prediction before counts as right."""
+        if plain is None or after is None:
+            self.batches[start] = ()
+            return
+        truth = np.where(sample.labels >= 0, sample.labels, plain.argmax(1))
+        before, then = (special.softmax(y.astype(np.float64), 1)[np.arange(len(y)), truth] for y in (plain, after))
+        right = plain.argmax(1) == truth, after.argmax(1) == truth
+        self.batches[start] = (*right, before - then, sample.labels, sample.fair_draw)
+
+    def losses(self, targets: Sequence[int], end: int | None = None) -> CleanLosses:
+        """Compute the losses on the images before the position `end`, by default on all so far.
+
+        Args:
+            targets: outputs of the classes whose images have losses of their own.
+        """
+        parts = [part for start, part in sorted(self.batches.items()) if part and (end is None or start < end)]
+        if not parts:
+            return CleanLosses(NO_LOSS, NO_LOSS, NO_INTERVAL, NO_INTERVAL)
+        was, right, fall, labels, fair = (np.concatenate(part) for part in zip(*parts, strict=True))
+        own = [labels == target for target in targets if (labels == target).any()]
+        return CleanLosses(
+            paired_loss(was[fair], right[fair]),
+            max((paired_loss(was[of], right[of]) for of in own), key=lambda one: one.low, default=NO_LOSS),
+            mean_interval(fall[fair]),
+            max((mean_interval(fall[of]) for of in own), key=lambda one: one.low, default=NO_INTERVAL),
+        )

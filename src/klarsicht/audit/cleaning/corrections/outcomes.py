@@ -1,0 +1,364 @@
+"""Measure a model under a correction: the remaining effect of the artifact, and the cost of the correction.
+
+Pasted images are clean images of other classes with the artifact put on. *Flips*: of those not predicted as the class
+without it, the share predicted as the class with it. *Rise*: the increase of the class's centred logit by the artifact;
+where the artifact cannot be put on images, the difference of the logit between members and clean images of the class.
+*Fall of members*: the mean fall of the class's centred logit on members by the correction, less that on clean images of
+the class. An imitation may differ from the artifact, and a place may be found on others and missed on members: then the
+rise falls and members do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from scipy import special
+from torch import Tensor
+
+from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits, compute_logits_jointly
+from klarsicht.audit.cleaning.corrections.clarc import Erasure, WhenPredicted
+from klarsicht.audit.cleaning.corrections.harm import Bounds, Harm, Loss
+from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.verdicts.interventions.effect import Score, flips, logit_excess, logit_rise
+from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
+from klarsicht.ground.arrays import Bools, Floats, Ints
+from klarsicht.numerics.statistics.intervals import (
+    NO_INTERVAL,
+    Z95,
+    Interval,
+    difference_interval,
+    mean_interval,
+    share_interval,
+)
+from klarsicht.numerics.statistics.logits import centred_logit
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
+
+LOG_ODDS, PROBABILITY = "log-odds", "probability"  # scales on which a gain counts
+GROUP: Final = 10  # images that a group must have before its accuracy is a figure
+LEAST_MEMBER_SHARE: Final = 0.5  # of the fall of the rise: least fall of members; half of an effect may remain
+
+
+def log_odds(y: Floats, target: int) -> Floats:
+    """Compute log P(target) / P(any other): (n, K) -> (n,). It falls with every rise of another logit."""
+    return np.asarray(y[:, target] - special.logsumexp(np.delete(y, target, 1), axis=1))
+
+
+def probability(y: Floats, target: int) -> Floats:
+    """Compute P(target): (n, K) -> (n,)."""
+    return np.asarray(special.softmax(y.astype(np.float64), axis=1)[:, target])
+
+
+def erasure_of(correction: Correction) -> Erasure | None:
+    """Return the erasure of a correction by one, else None."""
+    erased = correction.erasure if isinstance(correction, WhenPredicted) else correction
+    return erased if isinstance(erased, Erasure) else None
+
+
+def loss_elsewhere(was: Bools, right: Bools, truth: Ints, targets: Sequence[int]) -> tuple[PairedLoss, int | None]:
+    """Estimate the loss without that class, other than the targets, that loses most.
+
+    Args:
+        was, right: bool (n,), whether the answer is right before and after.
+        truth: int (n,), labels.
+        targets: the classes whose artifacts are corrected.
+
+    Returns:
+        the loss and the class; NO_LOSS and None where no other class loses, or there are fewer than two.
+    """
+    others = np.setdiff1d(truth, targets)
+    lost = [int((was & ~right & (truth == one)).sum()) - int((~was & right & (truth == one)).sum()) for one in others]
+    if len(others) < 2 or max(lost) <= 0:
+        return NO_LOSS, None
+    most = int(others[int(np.argmax(lost))])
+    kept = truth != most
+    return paired_loss(was[kept], right[kept]), most
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Logits of a sample under one correction.
+
+    Attributes:
+        plain: (n, K).
+        pasted: (m, K), of the images `CorrectionTest.other_rows` with the artifact, or empty.
+    """
+
+    plain: Floats
+    pasted: Floats
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Share of the artifact's effect that a correction takes away.
+
+    Attributes:
+        share: the share, on the scale on which less of it is certain.
+        level: that scale, LOG_ODDS or PROBABILITY.
+        left: share (n,) of the mean effect that each image keeps, on each scale that counts; its mean is 1 - share.
+    """
+
+    share: Interval
+    level: str
+    left: dict[str, Floats]
+
+    def behind(self, other: Gain) -> Interval:
+        """Compute by how much less the gain is than another on the same images, with the 95 % interval of that, on the
+        level on which this one gains less."""
+        return mean_interval(self.left[self.level] - other.left[self.level])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Accuracy, artifact effect and harm of a model under one correction.
+
+    Attributes:
+        accuracy: on the representative draw of clean images.
+        affected: accuracy on clean images of the class.
+        worst: least accuracy of a group: a label, with the artifact or without.
+        under: accuracy of other classes with the artifact.
+        flips, rise: see the module.
+        harm, harm_affected: paired losses of `accuracy` and `affected` against the unchanged model.
+        harm_elsewhere: `harm` without the other class that loses most; NO_LOSS where none loses, or two others are not
+            there.
+        most_lost: that class, in words.
+        member_fall: see the module, in logits; NO_INTERVAL without members and clean images of the class.
+        turned: share of other classes' images predicted as the class with the artifact, less that without it.
+    """
+
+    accuracy: Interval
+    affected: Interval
+    worst: Interval
+    under: Interval
+    flips: Interval
+    rise: Interval
+    harm: PairedLoss
+    harm_affected: PairedLoss
+    turned: Interval = NO_INTERVAL
+    harm_elsewhere: PairedLoss = NO_LOSS
+    most_lost: str = ""
+    member_fall: Interval = NO_INTERVAL
+
+    def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
+        """Answer whether the correction harms.
+
+        Args:
+            bounds: largest permitted losses.
+            trained_on: whether the network was trained on these images.
+        """
+        overall = Loss("clean images", self.harm, bounds.overall, trained_on, self.harm_elsewhere, self.most_lost)
+        return Harm((overall, Loss("clean images of the class", self.harm_affected, bounds.affected, trained_on)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the intervals as JSON values; None without images."""
+        told = asdict(self)
+        most_lost = told.pop("most_lost")
+        return {name: value if value["n"] else None for name, value in told.items()} | {"most_lost": most_lost}
+
+
+def reaches_members(before: Interval, after: Outcome) -> bool:
+    """Test whether a correction takes from members what it takes from images with the artifact put on.
+
+    Their fall is above 0 for sure, and not for sure below LEAST_MEMBER_SHARE of the fall of the rise. True where that
+    cannot be seen: the artifact is put on no images, its rise does not fall, or members are fewer than GROUP.
+
+    Args:
+        before: the rise by the artifact under the unchanged model.
+        after: the outcome of the correction on the same images.
+    """
+    fall, taken = after.member_fall, before.value - after.rise.value
+    if not after.turned.n or fall.n < GROUP or not taken > 0:
+        return True
+    return fall.low > 0 and fall.high >= LEAST_MEMBER_SHARE * taken
+
+
+@dataclass(frozen=True)
+class CorrectionTest:
+    """Sample on which corrections of one class are compared.
+
+    Attributes:
+        classifier: the model.
+        sample: the images.
+        target: output of the class.
+        insertion: puts the artifact on images, or None.
+        seed: seed of the insertion.
+        names: names of outputs, by their number.
+    """
+
+    classifier: Classifier
+    sample: Sample
+    target: int
+    insertion: Insertion | None
+    seed: int = 0
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    @cached_property
+    def other_rows(self) -> Ints:
+        """Positions (m,) of clean images of other classes."""
+        return np.flatnonzero(self.sample.fair_draw & (self.truth != self.target))
+
+    @cached_property
+    def pasted_images(self) -> Sequence[Tensor]:
+        """Images of `other_rows` with the artifact; empty where it cannot be put on all of them."""
+        if self.insertion is None or not all(self.insertion.fits(self.sample.images[i]) for i in self.other_rows):
+            return []
+        rng = np.random.default_rng(self.seed)
+        return [put_on(self.sample.images[i], self.insertion, rng) for i in self.other_rows]
+
+    @cached_property
+    def before(self) -> Logits:
+        """Logits of the unchanged model."""
+        return self.compute_logits(None)
+
+    @cached_property
+    def plain(self) -> Floats:
+        """Logits (n, K) of the sample under the unchanged model."""
+        return compute_logits(self.classifier, self.sample.images)
+
+    @cached_property
+    def truth(self) -> Ints:
+        """Labels (n,); where unknown, the prediction of the unchanged model, so that a change counts as a loss."""
+        return np.where(self.sample.labels >= 0, self.sample.labels, self.plain.argmax(1))
+
+    def compute_logits(self, correction: Correction | None) -> Logits:
+        """Compute the logits under a correction; None: the unchanged model."""
+        plain = self.plain if correction is None else compute_logits(self.classifier, self.sample.images, correction)
+        pasted = compute_logits(self.classifier, self.pasted_images, correction) if self.pasted_images else plain[:0]
+        return Logits(plain, pasted)
+
+    def compute_logits_jointly(self, corrections: Sequence[Correction]) -> list[Logits]:
+        """Compute the logits under each correction; erasures at one layer share the computation up to it, and equal
+        ones all of it."""
+        known: dict[int, Erasure] = {id(e): e for one in corrections if (e := erasure_of(one)) is not None}
+        if len(known) < 2 or len({one.layer for one in known.values()}) > 1:
+            return [self.compute_logits(one) for one in corrections]
+        erasures = list(known.values())
+        plain = compute_logits_jointly(self.classifier, self.sample.images, erasures)
+        pasted = compute_logits_jointly(self.classifier, self.pasted_images, erasures) if self.pasted_images else plain
+        erased = {
+            key: Logits(y, z if self.pasted_images else y[:0]) for key, y, z in zip(known, plain, pasted, strict=True)
+        }
+        return [self._under(one, erased) for one in corrections]
+
+    def _under(self, correction: Correction, erased: dict[int, Logits]) -> Logits:
+        """Return the logits under a correction from those under its erasure."""
+        known = erasure_of(correction)
+        if known is None:
+            return self.compute_logits(correction)
+        found = erased[id(known)]
+        if not isinstance(correction, WhenPredicted):
+            return found
+        sides = ((found.plain, self.before.plain), (found.pasted, self.before.pasted))
+        return Logits(*(np.where((y.argmax(1) == correction.target)[:, None], z, y) for z, y in sides))
+
+    def evaluate(self, correction: Correction | None) -> Outcome:
+        """Evaluate the model under a correction; None: the unchanged model."""
+        return self.evaluate_logits(self.before if correction is None else self.compute_logits(correction))
+
+    def evaluate_logits(self, found: Logits) -> Outcome:
+        """Evaluate logits of the sample."""
+        right, was = (answers.plain.argmax(1) == self.truth for answers in (found, self.before))
+        fair, own = self.sample.fair_draw, ~self.sample.member & (self.sample.labels == self.target)
+        under = found.pasted.argmax(1) == self.truth[self.other_rows] if len(found.pasted) else np.zeros(0, bool)
+        elsewhere, most = loss_elsewhere(was[fair], right[fair], self.truth[fair], [self.target])
+        return Outcome(
+            accuracy=share_interval(right[fair]),
+            affected=share_interval(right[own]),
+            worst=self._worst(right, under),
+            under=share_interval(under),
+            flips=self.flips(found),
+            rise=self.rise(found),
+            harm=paired_loss(was[fair], right[fair]),
+            harm_affected=paired_loss(was[own], right[own]),
+            turned=self.turned_share(found),
+            harm_elsewhere=elsewhere,
+            most_lost="" if most is None else self.names.get(most, f"class {most}"),
+            member_fall=self.member_fall(found),
+        )
+
+    def flips(self, found: Logits) -> Interval:
+        """Compute the share of flips, see the module; no interval without pasted images."""
+        if not len(found.pasted):
+            return NO_INTERVAL
+        return share_interval(flips(found.plain[self.other_rows], found.pasted, self.target) > 0)
+
+    def fall(self, found: Logits) -> Interval:
+        """Compute the mean fall of the right label's probability on the representative draw of clean images."""
+        fair = np.flatnonzero(self.sample.fair_draw)
+        before, after = (
+            special.softmax(y[fair].astype(np.float64), 1)[np.arange(len(fair)), self.truth[fair]]
+            for y in (self.plain, found.plain)
+        )
+        return mean_interval(before - after)
+
+    def member_fall(self, found: Logits) -> Interval:
+        """Compute the fall of members, see the module; no interval without two members and two clean images of the
+        class."""
+        member = self.sample.member
+        own = ~member & (self.sample.labels == self.target)
+        fall = centred_logit(self.plain, self.target) - centred_logit(found.plain, self.target)
+        return difference_interval(fall[member], fall[own])
+
+    def turned_share(self, found: Logits) -> Interval:
+        """Compute the share of `other_rows` predicted as the class with the artifact, less that without it, with
+        Tango's interval; no interval without pasted images."""
+        if not len(found.pasted):
+            return NO_INTERVAL
+        plain, pasted = (y.argmax(1) == self.target for y in (found.plain[self.other_rows], found.pasted))
+        return paired_loss(pasted, plain)
+
+    def gained_share(self, found: Logits) -> Interval:
+        """Compute the share of the artifact's effect that a correction takes away, see `gain`."""
+        return self.gain(found).share
+
+    def gain(self, found: Logits) -> Gain:
+        """Compute the gain of a correction: 1 - |rise| / rise before, of the class's log-odds and of its probability;
+        of the two that with the lower lower end.
+
+        The interval is that of a ratio of means over the same images (delta method). Probability counts where the
+        artifact raises it before the correction for sure; 0 with an interval of [-1, 1] where nothing is known.
+        """
+        shares = {LOG_ODDS: self._share_taken(found, log_odds)}
+        if len(found.pasted) and self.rise(self.before, probability).low > 0:
+            shares[PROBABILITY] = self._share_taken(found, probability)
+        least = min(shares, key=lambda name: shares[name][0].low)
+        return Gain(shares[least][0], least, {name: left for name, (_, left) in shares.items()})
+
+    def _share_taken(self, found: Logits, score: Score) -> tuple[Interval, Floats]:
+        """Compute the share that is taken away, and the share (n,) that each image keeps."""
+        after, before = (self._rises(answers, score).astype(np.float64) for answers in (found, self.before))
+        n = len(after)
+        if n < 2:
+            return Interval(0.0, -1.0, 1.0, n), np.zeros(n)
+        whole = max(abs(float(before.mean())), 1e-9)
+        signed = float(after.mean()) / whole
+        half = Z95 * float(np.std(after - signed * np.sign(before.mean()) * before, ddof=1)) / np.sqrt(n) / whole
+        share = Interval(1 - abs(signed), 1 - abs(signed) - half, 1 - abs(signed) + half, n)
+        return share, np.sign(signed) * after / whole
+
+    def rise(self, found: Logits, score: Score = centred_logit) -> Interval:
+        """Compute the mean rise of the class's score by the artifact."""
+        return mean_interval(self._rises(found, score))
+
+    def _rises(self, found: Logits, score: Score) -> Floats:
+        """Compute the rise of the class's score on each pasted image, or on each member; empty without clean images."""
+        if len(found.pasted):
+            return logit_rise(found.pasted, found.plain[self.other_rows], self.target, score)
+        member = self.sample.member
+        own = ~member & (self.sample.labels == self.target)
+        clean = own if own.any() else ~member
+        if not clean.any():
+            return np.zeros(0)
+        return logit_excess(found.plain[member], found.plain[clean], self.target, score)
+
+    def _worst(self, right: Bools, under: Bools) -> Interval:
+        """Compute the least accuracy among groups of at least GROUP images."""
+        groups = [right[self.sample.fair_draw & (self.truth == label)] for label in np.unique(self.truth)]
+        groups += [under[self.truth[self.other_rows] == label] for label in np.unique(self.truth)] if len(under) else []
+        groups += [right[self.sample.member & (self.truth == label)] for label in np.unique(self.truth)]
+        kept = [share_interval(group) for group in groups if len(group) >= GROUP]
+        return min(kept, key=lambda found: found.value, default=NO_INTERVAL)

@@ -1,0 +1,342 @@
+"""Clean a corpus of an artifact: write a new manifest beside the original files, which are never changed.
+
+    OUT/cleaning.json     action and images; a folder that was begun with other content is refused
+    OUT/images/           new files: inpainted, or returned by a callable
+    OUT/quarantine/       copies of the images put aside, with quarantine.csv, a manifest
+    OUT/record.csv        one line an image: file, SHA-256, label, action, new file, label, weight; a manifest of the
+                          original corpus
+    OUT/manifest.csv      the new corpus: path, label, source, split, weight; written last
+
+The tables are .parquet files where that format is requested.
+
+Each file is written atomically, and an existing one is kept: after an interruption, the same call continues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from klarsicht.audit.cleaning.artifacts import masks
+from klarsicht.audit.cleaning.artifacts.artifact import CARRIES
+from klarsicht.audit.cleaning.corrections import samples
+from klarsicht.audit.cleaning.data import data_record, image_actions
+from klarsicht.audit.cleaning.data.data_artifacts import DataArtifacts, build_artifacts, leave_removed, read_artifacts
+from klarsicht.audit.cleaning.data.data_record import TABLES, ImageRecord
+from klarsicht.audit.cleaning.data.image_actions import Action
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.clean_classes import find_classes_to_clean
+from klarsicht.audit.explanation.data.corpus import Corpus, out_of_reach
+from klarsicht.audit.explanation.data.locations import is_url
+from klarsicht.audit.explanation.data.pictures import DecodedImage, FileReader
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.ground.arrays import Bools, Floats
+from klarsicht.ground.errors import EffectRemains, ImageError, InputError, RunMismatch, UsageError, unknown_name
+from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
+from klarsicht.ground.pictures.encoded_pictures import png_bytes
+from klarsicht.ground.pictures.npy_files import NPY, npy_bytes
+from klarsicht.ground.progress import track
+from klarsicht.ground.ranges import SEED, SHARE
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
+
+KEEP, SKIP = "keep", "skip"
+
+
+@dataclass(frozen=True)
+class CleanedCorpus:
+    """Record of the actions, or in a dry run of the planned actions: one line for each image of the corpus.
+
+    Attributes:
+        folder: OUT.
+        facts: content of cleaning.json.
+        lines: one record for each image.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    lines: tuple[ImageRecord, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes whose artifacts the corpus is cleaned of."""
+        several = self.facts.get("classes", ())
+        return tuple(one["class"] for one in several) or tuple(filter(None, (self.facts.get("class"),)))
+
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """(class, reason) of classes in which no artifact was found."""
+        return tuple((name, why) for name, why in self.facts.get("left out", ()))
+
+    def check(self) -> None:
+        """Check that the corpus was cleaned of all that was asked for.
+
+        Raises:
+            EffectRemains: no artifact was found in one of the classes.
+        """
+        if self.left_out:
+            raise EffectRemains(
+                "artifacts stay in the corpus", got="; ".join(f"{name}: {why}" for name, why in self.left_out),
+                rule="of these classes nothing was found that could be taken out",
+                remedy="Name images that carry it: --class and --members.",
+            )  # fmt: skip
+
+    @property
+    def manifest(self) -> Path:
+        """File of the new manifest."""
+        return self.folder / f"manifest.{self.facts['tables']}"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images by action; those that cannot be decoded under "skip"."""
+        return dict(Counter(line.action for line in self.lines))
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(path, reason) of images that cannot be decoded."""
+        return tuple((line.path, line.why) for line in self.lines if line.action == SKIP)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return facts, counts and changed images as JSON values."""
+        changed = [asdict(line) for line in self.lines if line.action != KEEP]
+        return self.facts | {"folder": str(self.folder), "counts": self.counts, "changed": changed}
+
+
+@check_arguments
+def clean_data(
+    run: str | Path | RunStore, out: str | Path, action: str | Action = "drop", *,
+    name: str | Sequence[str] | None = None, correction: str | Path | None = None, above: float = CARRIES,
+    weight: float | None = None, label: str | None = None, found_by: str | None = None, members: Path | None = None,
+    mask: Path | None = None, seed: int = 0, tables: str = "csv", dry_run: bool = False, data: Any = None,
+    classifier: Classifier | None = None, device: str = ANY_DEVICE,
+) -> CleanedCorpus:  # fmt: skip
+    """Clean the corpus of a run of the artifact of a class, or of several classes at once.
+
+    Args:
+        run: the run folder.
+        out: the folder of the cleaned corpus.
+        action: a name of image_actions.ACTIONS, or an action such as image_actions.make_pass_action(callable, method).
+        name: the class, or classes; None without `correction`: all that clean_classes.clean_classes takes.
+        correction: a folder of `audit clean`, whose artifact, or artifacts, are meant.
+        above: an image with at least this probability counts as a carrier, and so does every member; one that a person
+            took out of the members does not.
+        weight, label: see image_actions.make_action.
+        found_by, members, mask, seed: how the artifact of the class is found, see clean_model.clean.
+        tables: see clean_corpus.
+        dry_run: only return the planned actions; write nothing.
+        data: where the corpus is now, if it moved.
+        classifier: a model built in Python, in place of the one that the run names.
+        device: where the model runs, see ground.machine.devices.select_device.
+
+    Raises:
+        UsageError: both a class and a correction, members or a mask without one class, no class is poisoned; or as
+            image_actions.make_action.
+        InputError, RunMismatch: as clean_model.clean and clean_corpus.
+    """
+    names = (name,) if isinstance(name, str) else tuple(name or ())
+    if names and correction is not None:
+        raise UsageError("which artifact?", got=f"class {names[0]}, correction {correction}", rule="one of the two")
+    if correction is not None and (members or mask or found_by):
+        raise UsageError(
+            "a correction has its members and its mask", rule="--found-by, --members and --mask go with --class"
+        )
+    if (members or mask) and len(names) != 1:
+        raise UsageError(
+            "members or a mask without one class", got=members or mask, rule="they are of one class's artifact",
+            remedy="Name the class: --class.",
+        )  # fmt: skip
+    SHARE.require("probability", above)
+    SEED.require("seed", seed)
+    if isinstance(action, str):
+        image_actions.check_action(action, weight=weight, label=label)
+    audited_run = AuditedRun.of(run, data, classifier, device)
+    if correction is not None:
+        artifacts = read_artifacts(audited_run, Path(correction), above)
+    else:
+        names = names or find_classes_to_clean(audited_run)
+        artifacts = build_artifacts(
+            audited_run, names, above, found_by=found_by, members=members, mask=mask, seed=seed
+        )  # fmt: skip
+    if not (members or found_by):
+        artifacts = leave_removed(audited_run, artifacts)
+    if isinstance(action, str):
+        action = _make_action(action, audited_run, artifacts, weight, label)
+    return clean_corpus(
+        audited_run.audit.corpus, np.any(artifacts.carries, axis=0), action, Path(out), facts=artifacts.to_json(),
+        tables=tables, dry_run=dry_run, owners=artifacts.owners,
+    )  # fmt: skip
+
+
+def _make_action(
+    name: str, run: AuditedRun, artifacts: DataArtifacts, weight: float | None, label: str | None
+) -> Action:  # fmt: skip
+    """Make an action; where places are inpainted, each image under the masks of all artifacts that it carries."""
+    actions = [
+        image_actions.make_action(
+            name, weight=weight, label=label, place=one.place, maps=partial(_map, run, one.target),
+            classifier=run.audit.classifier,
+        )
+        for one in artifacts.artifacts
+    ]  # fmt: skip
+    return image_actions.combine_actions(actions, artifacts.carries)
+
+
+def _map(run: AuditedRun, target: int, row: int) -> Floats:
+    """Return the relevance (G, G) of an image for a class."""
+    audit, store, rows = run.audit, run.store, np.array([row])
+    images = [] if store.has_array("maps") else samples.read_images(audit.corpus, audit.classifier, rows)[0]
+    return np.asarray(masks.relevance_maps(store, audit.classifier, target, rows, images)[0])
+
+
+def clean_corpus(
+    corpus: Corpus, carries: Bools, action: Action, out: Path, *, facts: dict[str, Any] | None = None,
+    tables: str = "csv", dry_run: bool = False, owners: Sequence[str] = (),
+) -> CleanedCorpus:  # fmt: skip
+    """Apply an action to the images that carry an artifact, and write the resulting corpus.
+
+    Args:
+        corpus: the original corpus.
+        carries: bool (N,), images to act on.
+        action: the action.
+        out: the folder of the new corpus.
+        facts: further content of cleaning.json.
+        tables: a name of data_record.TABLES, the format of manifest and record.
+        dry_run: only return the planned actions; write nothing.
+        owners: for each image the classes whose artifact it carries, for the record; or empty.
+
+    Raises:
+        UsageError: unknown tables, or images that are no files on this machine.
+        InputError: `out` has other content, or an image cannot be repaired.
+        RunMismatch: `out` was begun for other images or another action.
+        RunLocked: another process writes there.
+    """
+    if tables not in TABLES:
+        raise unknown_name("kind of table", tables, TABLES)
+    if not isinstance(corpus.reader, FileReader) or corpus.decoder or any(map(is_url, corpus.paths)):
+        raise UsageError(
+            "this corpus cannot be cleaned yet", got="images that are no files on this machine",
+            rule="a manifest names files", remedy="Write the images to files, and audit these.",
+        )  # fmt: skip
+    chosen = hashlib.sha256(np.packbits(carries).tobytes()).hexdigest()
+    whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
+    record = (facts or {}) | action.to_json() | whole
+    if dry_run:
+        return CleanedCorpus(out, record, _lines(corpus, carries, action, out, owners, dry_run=True))
+    text = json.dumps(record, indent=1)
+    _check(out, text)
+    with translate_write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with hold_lock(out / ".lock"):
+        _check(out, text)
+        write_atomically(out / "cleaning.json", text.encode())
+        remove_leftovers(out)
+        lines = _lines(corpus, carries, action, out, owners, dry_run=False)
+        data_record.write_tables(out, lines, tables)
+    return CleanedCorpus(out, record, lines)
+
+
+def _lines(
+    corpus: Corpus, carries: Bools, action: Action, out: Path, owners: Sequence[str], *, dry_run: bool
+) -> tuple[ImageRecord, ...]:  # fmt: skip
+    rows = track(range(len(corpus)), len(corpus), "corpus")
+    lines = (_line(corpus, row, action if carries[row] else None, out, dry_run) for row in rows)
+    named = owners or [""] * len(corpus)
+    return tuple(replace(line, artifact_of=owner) for line, owner in zip(lines, named, strict=True))
+
+
+def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:
+    """Apply the action to an image; None keeps it."""
+    record = _act(corpus, row, action, out, dry_run)
+    return replace(record, white_level=str(corpus.white_levels[row] or "")) if corpus.white_levels else record
+
+
+def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:
+    file, label = Path(corpus.paths[row]), corpus.labels[row]
+    source, split = (column[row] if column else "" for column in (corpus.sources, corpus.splits))
+    path = Path(os.path.relpath(file.resolve(), out.resolve())).as_posix()
+    try:
+        picture = corpus.decode(row)
+    except ImageError as error:
+        return ImageRecord(
+            path, label, source, split, _sha256(corpus, row), SKIP, "", label, 0, " ".join(str(error).split())
+        )
+    sha256 = _sha256(corpus, row)
+    if action is None:
+        return ImageRecord(path, label, source, split, sha256, KEEP, path, label, 1)
+    new = path
+    if action.folder:
+        new = f"{action.folder}/{row:07d}{file.suffix if action.repair is None else NPY if corpus.form else '.png'}"
+        if not dry_run and not (out / new).is_file():
+            write_atomically(out / new, _content(corpus, picture, action, row))
+    elif not action.weight:
+        new = ""
+    return ImageRecord(path, label, source, split, sha256, action.name, new, action.label or label, action.weight)
+
+
+def _content(corpus: Corpus, picture: DecodedImage, action: Action, row: int) -> bytes:
+    """Return the bytes of a new file: the original ones, a PNG of the repaired picture, or the repaired array.
+
+    Where a white level is stated, it holds for the new array of uint16, too, whose codes are of that level.
+
+    Raises:
+        InputError: the picture cannot be repaired, or a callable returns none, or an array of another form; the message
+            names the file.
+        Unreachable: the file cannot be read any more.
+    """
+    file, form = Path(corpus.paths[row]), corpus.form
+    if action.repair is None:
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise out_of_reach(corpus.paths[row], error) from error
+    try:
+        picture_after = action.repair(picture, row)
+    except InputError as error:
+        raise InputError(f"{file}: {error.what}", got=error.got, rule=error.rule, remedy=error.remedy) from error
+    if form is not None:
+        numbers = form.of_array(np.asarray(picture_after), f"what {action.name} makes of {file}", channels_last=True)
+        white = corpus.white_levels[row] if corpus.white_levels and form.dtype == "uint16" else 0
+        return npy_bytes(np.rint(form.to_share(numbers) * white).astype(np.uint16) if white else numbers)
+    if not isinstance(picture_after, Image.Image):
+        raise InputError(f"{file}: a callable gives no picture", got=type(picture_after).__name__, rule="a PIL.Image")
+    return png_bytes(np.asarray(picture_after))
+
+
+def _sha256(corpus: Corpus, row: int) -> str:
+    """Return the SHA-256 of the file of a row, or "" where it could not be read when the corpus was hashed.
+
+    Raises:
+        Unreachable: it could, and cannot be read now.
+    """
+    path = corpus.paths[row]
+    try:
+        with Path(path).open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        if path in corpus.absent:
+            return ""
+        raise out_of_reach(path, error) from error
+
+
+def _check(out: Path, text: str) -> None:
+    """Check, before anything is written, that a folder is empty or was begun with the same content."""
+    file = out / "cleaning.json"
+    if file.is_file():
+        if file.read_text(encoding="utf-8") != text:
+            raise RunMismatch(
+                "the folder was begun for other images or another action", got=out,
+                rule="the same command resumes", remedy="Choose another --out.",
+            )  # fmt: skip
+    elif out.is_file() or (out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir())):
+        raise InputError("the output folder is not empty", got=out, remedy="Choose another --out.")

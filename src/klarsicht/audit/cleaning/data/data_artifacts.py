@@ -1,0 +1,125 @@
+"""Artifacts of one or several classes that a corpus is cleaned of, and the images that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klarsicht.audit.cleaning.artifacts.artifact import Artifact, load_artifact
+from klarsicht.audit.cleaning.corrections import packages
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.explanation.data import groups
+from klarsicht.ground.arrays import Bools
+from klarsicht.ground.errors import InputError, RunMismatch, UsageError
+from klarsicht.ground.progress import note, track
+from klarsicht.ground.run_folder.decisions import DecisionLog
+
+
+@dataclass(frozen=True)
+class DataArtifacts:
+    """Artifacts in one corpus of N images.
+
+    Attributes:
+        artifacts: m artifacts, at least one.
+        above: an image with at least this probability counts as a carrier, and so does every member.
+        left_out: (class, reason) of classes in which no artifact was found.
+        removed: for each artifact, rows that a person took out of its members, which do not count as carriers; empty:
+            none.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    above: float
+    left_out: tuple[tuple[str, str], ...] = ()
+    removed: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def carries(self) -> Bools:
+        """Images that carry each artifact: bool (m, N)."""
+        found = np.array([one.member | (one.membership.probability >= self.above) for one in self.artifacts])
+        for carries, rows in zip(found, self.removed, strict=False):
+            carries &= ~np.isin(np.arange(len(carries)), rows)
+        return found
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Classes whose artifact each image carries, separated by semicolons."""
+        names = [one.name for one in self.artifacts]
+        return tuple(
+            "; ".join(name for name, on in zip(names, row, strict=True) if on) if row.any() else ""
+            for row in self.carries.T
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return classes, origins and bound as JSON values."""
+        if len(self.artifacts) == 1 and not self.left_out:
+            (one,) = self.artifacts
+            return {"class": one.name, "artifact": one.origin, "above": self.above}
+        told = [{"class": one.name, "artifact": one.origin} for one in self.artifacts]
+        return {"classes": told, "left out": [list(one) for one in self.left_out], "above": self.above}
+
+
+def build_artifacts(
+    run: AuditedRun, names: Sequence[str], above: float, *, found_by: str | None = None, members: Path | None = None,
+    mask: Path | None = None, seed: int = 0,
+) -> DataArtifacts:  # fmt: skip
+    """Build the artifact of each class, each class once; a class in which none is found is left out.
+
+    Args:
+        run: the run.
+        names: the classes.
+        above: see DataArtifacts.
+        found_by, members, mask, seed: see AuditedRun.build_artifact; members and mask are of one class.
+
+    Raises:
+        UsageError: an unknown class.
+        InputError, UsageError: no artifact is found in any class.
+    """
+    once = {groups.find_artifact(name, run.audit.names, run.audit.index): name for name in reversed(names)}
+    found: list[Artifact] = []
+    left_out: list[tuple[str, str]] = []
+    why: InputError | UsageError | None = None
+    in_order = reversed(once.values())
+    for name in track(in_order, len(once), "classes") if len(once) > 1 else in_order:
+        try:
+            artifact, _ = run.build_artifact(name, found_by=found_by, members=members, mask=mask, seed=seed)
+            found.append(artifact)
+        except (InputError, UsageError) as error:
+            left_out.append((name, str(error)))
+            note(f"{name}: no artifact: {error}")
+            why = error
+    if why is not None and not found:
+        raise why
+    return DataArtifacts(tuple(found), above, tuple(left_out))
+
+
+def leave_removed(run: AuditedRun, found: DataArtifacts) -> DataArtifacts:
+    """Return the artifacts without those carriers that a person removed from the members: of a class with several,
+    those of the first, which a decision is about."""
+    decisions = DecisionLog(run.store.path).decisions()
+    removed = [
+        decisions[one.target].removed if one.target in decisions and one.number == 1 else () for one in found.artifacts
+    ]
+    return replace(found, removed=tuple(removed))
+
+
+def read_artifacts(run: AuditedRun, correction: Path, above: float) -> DataArtifacts:
+    """Read the artifact of a correction, or those of several classes together.
+
+    Args:
+        run: the run.
+        correction: a folder of `audit clean`, with a class or without.
+        above: see DataArtifacts.
+
+    Raises:
+        InputError: the folder holds none.
+        RunMismatch: it belongs to another model or corpus.
+    """
+    _, record = packages.load_correction(correction)
+    if record.get("identity") != run.store.manifest["identity"]:
+        raise RunMismatch("the correction belongs to another run", got=correction, rule="the same model and corpus")
+    folders = [correction / one["folder"] for one in record.get("corrections", ())] or [correction]
+    return DataArtifacts(tuple(map(load_artifact, folders)), above)

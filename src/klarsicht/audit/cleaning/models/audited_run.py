@@ -1,0 +1,331 @@
+"""Open a finished run for cleaning, and collect the members of an artifact in one of its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klarsicht.audit.cleaning.artifacts.annotations import read_mask, read_member_list
+from klarsicht.audit.cleaning.artifacts.artifact import Artifact, build_artifact, deal_images, make_known_artifact
+from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
+from klarsicht.audit.cleaning.artifacts.found_artifact import NO_CHANGE, FoundArtifact
+from klarsicht.audit.cleaning.models.exchanged_parts import check_parts, noted_parts
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.data import groups
+from klarsicht.audit.explanation.data.groups import Group
+from klarsicht.audit.explanation.data.splits import TRAIN
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
+from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings, counts_own_logits
+from klarsicht.audit.explanation.steps.audit_inputs import Audit, settings_of_run
+from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.detection_rows import read_detections
+from klarsicht.audit.results.verdicts import Verdict
+from klarsicht.audit.results.words import name_artifact
+from klarsicht.audit.verdicts.detectors.bank import change_of
+from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
+from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
+from klarsicht.ground.arrays import Ints
+from klarsicht.ground.errors import UsageError, unknown_name
+from klarsicht.ground.run_folder.decisions import ClassDecision, DecisionLog
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.seeding import generator
+
+PART_DONORS = 128  # images of the class, and of others, whose parts are put on other images
+CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
+
+
+def require_exclusive_classes(manifest: Mapping[str, Any], settings: AuditSettings) -> None:
+    """Check that images of a run have one label each, and that its classes exclude each other: corrections are fitted
+    and judged by centred logits and by whether the largest is the label's.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    if settings.several_labels or counts_own_logits(manifest):
+        raise UsageError(
+            "no cleaning of this run yet",
+            got="several labels an image" if settings.several_labels else "independent outputs (sigmoids)",
+            rule="corrections are judged on classes that exclude each other, one label an image",
+            remedy="Audit a manifest with one label an image with --exclusive, and clean that run.",
+        )
+
+
+@dataclass(frozen=True)
+class AuditedRun:
+    """Finished run, opened with its model and corpus.
+
+    Attributes:
+        store: the run folder.
+        audit: settings, model and corpus.
+    """
+
+    store: RunStore
+    audit: Audit
+
+    @classmethod
+    def of(
+        cls,
+        run: str | Path | RunStore,
+        data: Any = None,
+        classifier: Classifier | None = None,
+        device: str = ANY_DEVICE,
+    ) -> AuditedRun:
+        """Open a run.
+
+        Args:
+            run: its folder.
+            data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
+            classifier: a model built in Python, in place of the one that the run names.
+            device: where the model runs, see ground.machine.devices.select_device.
+
+        Raises:
+            UsageError: a run with several labels an image, or of independent outputs.
+            RunMismatch: model or data differ from those of the run.
+        """
+        store = RunStore.open(run)
+        require_exclusive_classes(store.manifest, settings_of_run(store, data))
+        audit = Audit.of_run(store, data, classifier, device)
+        pipeline.check_unchanged(audit, store)
+        return cls(store, audit)
+
+    @property
+    def labels(self) -> Ints:
+        """Right output (N,) for each image of the corpus, -1 where unknown."""
+        return np.array([self.audit.index.get(label, -1) for label in self.audit.corpus.labels])
+
+    def audited_class(self, target: int, metric: str) -> AuditedClass:
+        """Return the class of that output, with the group that was analysed under a metric."""
+        group = pipeline.make_analyses(self.audit, self.store, (metric,))[metric].group(target)
+        return AuditedClass(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
+
+    def find_members(self, name: str, by: str | None = None) -> FoundArtifact:
+        """Return the members of the artifact of a class: those that a person decided, else those of the strongest
+        detector, or the suspect cluster.
+
+        Args:
+            name: the class, or a further artifact of it: "carton (artifact 2)".
+            by: a name of FINDERS; by default the decision of a person, else the detector where `audit quantify` called
+                the class artifactual by one. Where classes are too few for such a verdict, shared windows count as an
+                artifact only if a person says so: DETECTOR.
+
+        Raises:
+            UsageError: the class was not audited or decided to be legitimate, or the finder is unknown or has found
+                nothing.
+        """
+        if by not in (None, *FINDERS):
+            raise unknown_name("finder", str(by), FINDERS)
+        target, number = groups.find_artifact(name, self.audit.names, self.audit.index)
+        decision = DecisionLog(self.store.path).decisions().get(target) if by is None else None
+        if decision is not None and decision.is_legitimate:
+            raise UsageError(
+                "the class was decided to be legitimate", got=f"{name}, by {decision.author} on {decision.time[:10]}",
+                rule="what its images share belongs to it",
+                remedy="Decide again in `audit explore`, or name the members: --found-by or --members.",
+            )  # fmt: skip
+        if number > 1:
+            if by == CLUSTER:
+                raise UsageError(
+                    "a further artifact of a class has no cluster", got=name, rule="a detector found it",
+                    remedy="Leave out --found-by.",
+                )  # fmt: skip
+            return self.members_of_further(name, target, number)
+        if decision is not None and decision.is_artifact and decision.members is not None:
+            return self.members_of_decision(decision)
+        if by != CLUSTER and verdicts.is_quantified(self.store):
+            verdict = self.verdict_on(name, target)
+            if verdict.artifactual or (by == DETECTOR and verdict.shared):
+                return self.members_of_detection(verdict)
+        if by == DETECTOR:
+            raise UsageError(
+                "no detector called this class artifactual",
+                got=name,
+                rule="a run that `audit quantify` has been through, and a class called artifactual by it",
+                remedy="Run `audit quantify` first, or take the suspect cluster: --found-by cluster.",
+            )
+        entry = ranking.read_ranking(self.store).of(name)
+        return FoundArtifact(
+            self.audited_class(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}"
+        )
+
+    def name_clearly(self, name: str, target: int, number: int) -> str:
+        """Name an artifact by its class, or by its output where another class has that name: a class may itself be
+        called "carton (artifact 2)"."""
+        by_name = groups.find_artifact(name, self.audit.names, self.audit.index)
+        return name if by_name == (target, number) else name_artifact(str(target), number)
+
+    def verdict_on(self, name: str, target: int) -> Verdict:
+        """Return the verdict on a class by its output: a name may be that of one class and the output of another.
+
+        Raises:
+            UsageError: the class was not examined.
+        """
+        quantification = verdicts.read_verdicts(self.store)
+        return quantification.of_target(target) or quantification.of(name)
+
+    def members_of_decision(self, decision: ClassDecision) -> FoundArtifact:
+        """Return the members as a person left them, with the detector's windows where every member has one.
+
+        Raises:
+            UsageError: none of them is an image of the class.
+        """
+        target, origin = decision.target, f"decision: {decision.artifact or decision.name}"
+        audited = self.audited_class(target, self.audit.settings.metric[0])
+        rows = np.intersect1d(np.array(decision.members, np.int64), audited.group.rows)
+        if not len(rows):
+            raise UsageError(
+                "the decision names no image of the class", got=decision.name,
+                remedy="Look at it again: `klarsicht audit explore`.",
+            )  # fmt: skip
+        quantified = verdicts.is_quantified(self.store)
+        verdict = verdicts.read_verdicts(self.store).of_target(target) if quantified else None
+        further = set().union(*(one.rows for one in verdict.further)) if verdict else set[int]()
+        others = tuple(sorted(further - set(rows.tolist())))
+        if verdict is not None and (verdict.artifactual or verdict.shared) and set(rows.tolist()) <= set(verdict.rows):
+            detected = self.members_of_detection(verdict)
+            kept = np.isin(detected.members, rows)
+            places = detected.places[kept] if detected.has_places else detected.places
+            return replace(detected, members=detected.members[kept], origin=origin, places=places, of_others=others)
+        return FoundArtifact(audited, rows, origin, of_others=others)
+
+    def members_of_further(self, name: str, target: int, number: int) -> FoundArtifact:
+        """Return the members of a further artifact of a class.
+
+        Args:
+            name: of the artifact.
+            target, number: output of its class, and its number there.
+
+        Raises:
+            UsageError: `audit quantify` found no such artifact, or the run was not quantified.
+        """
+        if not verdicts.is_quantified(self.store):
+            raise UsageError(
+                "no such artifact", got=name, rule="further artifacts of a class are found by `audit quantify`",
+                remedy="Run `klarsicht audit quantify` first.",
+            )  # fmt: skip
+        artifacts = self.verdict_on(name, target).named_artifacts
+        if number > len(artifacts):
+            raise UsageError(
+                "no such artifact", got=name, rule=f"{len(artifacts) - 1} further artifact(s) of this class were found",
+                remedy=f"Name one: {'; '.join(one for one, _ in artifacts)}.",
+            )  # fmt: skip
+        return self.members_of_detection(artifacts[number - 1][1], number)
+
+    def members_of_detection(self, verdict: Verdict, number: int = 1) -> FoundArtifact:
+        """Return the members by the detector of a verdict, each with its window.
+
+        Args:
+            number: of the artifact in its class, from 1.
+        """
+        sign, rows = verdict.detection.sign, np.array(verdict.rows)
+        origin = f"detector: {sign}"
+        audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
+        quantification = verdicts.read_verdicts(self.store)
+        of_class = quantification.of_target(verdict.target)
+        every = set().union(*(one.rows for one in of_class.artifacts)) if of_class else set[int]()
+        others = tuple(sorted(every - set(verdict.rows)))
+        members = FoundArtifact(audited, rows, origin, change_of(sign), number=number, of_others=others)
+        for row in read_detections(self.store, quantification).get((verdict.target, number), []):
+            if row["sign"] == sign and row["rows"] == list(verdict.rows):
+                places = np.array(row["places"], float).reshape(-1, 2)
+                return replace(members, places=places, extent=(row["height"], row["width"]))
+        return members
+
+    def read_members(self, name: str, members: Path) -> FoundArtifact:
+        """Read the members that a person lists.
+
+        Raises:
+            UsageError: the class was not audited.
+            InputError: the list cannot be used.
+        """
+        target = groups.find_output(name, self.audit.names, self.audit.index)
+        audited = self.audited_class(target, self.audit.settings.metric[0])
+        return FoundArtifact(audited, read_member_list(members, audited), f"list: {members.name}")
+
+    def known_artifact(self, name: str, kind: str, *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
+        """Make the record of a known artifact that raises a class.
+
+        Args:
+            name: any class of the model, in the corpus or not.
+            kind: a kind or family of `audit plant`.
+            seed: seed of parts, and of the draw of a family.
+
+        Raises:
+            UsageError: unknown class, kind or family, or images of fewer than three sources.
+            ModelError: the model's transform bends grey levels.
+        """
+        target = groups.find_output(name, self.audit.names, self.audit.index)
+        planted = PlantedArtifact(kind, seed, PixelScale.of(self.audit.classifier))
+        _ = planted.plant  # an unknown kind is refused first
+        corpus = self.audit.corpus
+        audited = AuditedClass(
+            self.store, corpus, self.audit.classifier, Group(name, target, np.empty(0, np.intp)), self.labels
+        )
+        part = deal_images(corpus.source_numbers, target, seed)
+        return make_known_artifact(name, target, planted, part, f"audit plant: {planted}"), audited
+
+    def part_artifact(self, name: str, parts: Sequence[str] = (), *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
+        """Make the record of an artifact that every image of a class carries: parts that tell the class.
+
+        Args:
+            name: the class.
+            parts: names of image_parts.IMAGE_PARTS; by default the strongest that `audit shortcuts` noted.
+            seed: seed of the parts of the corpus and of the images whose parts are put on others.
+
+        Raises:
+            UsageError: unknown class or part, none that was noted, the background, or images of fewer than three
+                sources or of one class.
+            ModelError: the model's transform bends grey levels.
+        """
+        target = groups.find_output(name, self.audit.names, self.audit.index)
+        chosen = tuple(parts) or noted_parts(self.store, name)
+        check_parts(chosen, background=False)
+        corpus, labels = self.audit.corpus, self.labels
+        split = deal_images(corpus.source_numbers, target, seed)
+        rng, read = generator(seed, "donors", target), InputImages.of(corpus, self.audit.classifier)
+        own, other = (
+            np.sort(rng.permutation(np.flatnonzero(which & (split == TRAIN)))[:PART_DONORS])
+            for which in (labels == target, labels != target)
+        )
+        if not len(own) or not len(other):
+            raise UsageError(
+                "no images to exchange a part with", got=f"{len(own)} of the class, {len(other)} of others to fit on",
+                rule="images of the class and of another one", remedy="Name a class with images in the run.",
+            )  # fmt: skip
+        known = ClassParts(chosen, read(own), read(other), read.pixel_scale)
+        audited = AuditedClass(
+            self.store, corpus, self.audit.classifier, Group(name, target, np.empty(0, np.intp)), labels
+        )
+        return make_known_artifact(name, target, known, split, f"part of every image: {known}"), audited
+
+    def build_artifact(
+        self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,
+        seed: int = 0,
+    ) -> tuple[Artifact, AuditedClass]:  # fmt: skip
+        """Build the artifact of a class from members that the audit found or a person lists.
+
+        Args:
+            name: the class, or a further artifact of it, see `find_members`.
+            found_by: see `find_members`.
+            members: a text file that lists the members.
+            mask: a picture of the place, white where the artifact lies; otherwise the windows of the detector or
+                relevance determine the place.
+            seed: seed of parts, samples and detector.
+
+        Raises:
+            UsageError: the class was not audited, members are too few, or both a finder and a list are named.
+            InputError: the list or the mask cannot be used.
+        """
+        if members is not None and found_by is not None:
+            raise UsageError("whose members?", got=f"{found_by} and {members}", rule="--found-by or --members")
+        finding = self.find_members(name, found_by) if members is None else self.read_members(name, members)
+        region = None if mask is None else read_mask(mask, finding.audited)
+        origin = finding.origin + (", mask" if mask else "")
+        finding = replace(finding, origin=origin)
+        if mask is not None:  # the place is the mask's
+            finding = replace(finding, change=NO_CHANGE, places=np.zeros((0, 2)), extent=(0.0, 0.0))
+        return build_artifact(finding, seed=seed, region=region), finding.audited

@@ -1,0 +1,253 @@
+"""Compare corrections of one class in a certificate: remaining effect and cost of each, with bounds.
+
+Corrections that differ only in their seed or their model are seeds of one row. Its figures are means over seeds with
+intervals by Student's t, but never narrower than those over images, since seeds may share images. A row of one seed has
+intervals over images.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from klarsicht.audit.cleaning.corrections.harm import Bounds
+from klarsicht.audit.cleaning.models.evaluation import AS_IT_IS, CORRECTED
+from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
+from klarsicht.ground.machine.disk import read_regular_file
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval, student_quantile
+
+FIGURES: Final = {
+    "accuracy": "accuracy, clean images",
+    "affected": "accuracy, clean images of the class",
+    "worst": "accuracy, worst group",
+    "under": "accuracy of others under the artifact",
+    "flips": "flips to the class under the artifact",
+    "rise": "rise of the class's logit by the artifact",
+    "harm": "loss, clean images",
+    "harm_affected": "loss, clean images of the class",
+    "relevance on the artifact": "relevance on the artifact",
+}
+SHARE_RANGE: Final = (0.0, 1.0)
+RANGES: Final = {
+    "rise": (-math.inf, math.inf),
+    "harm": (-1.0, 1.0),
+    "harm_affected": (-1.0, 1.0),
+}  # the others: SHARE_RANGE
+Facts = dict[str, Any]  # content of evaluation.json
+
+
+@dataclass(frozen=True)
+class CertificateRow:
+    """Figures of one correction, or of the unchanged model, over images or over seeds.
+
+    Attributes:
+        name: the method, with the settings that distinguish it.
+        figures: by names of `FIGURES`.
+        at, after: accuracy of a new probe at the corrected layer, and the best of later layers.
+        suspect: number of seeds in which the second audit finds the class suspect again, and number of seeds.
+        verdicts: of each seed.
+        clean: number of seeds in which the model may be called clean.
+        trained_on: whether a model was trained on the images that it is shown on.
+    """
+
+    name: str
+    figures: dict[str, Interval]
+    at: Interval
+    after: Interval
+    suspect: tuple[int, int]
+    verdicts: tuple[str, ...]
+    clean: int
+    trained_on: bool = False
+
+    @property
+    def seeds(self) -> int:
+        return len(self.verdicts)
+
+    @property
+    def word(self) -> str:
+        """The verdict without its reasons."""
+        return re.split(r",| \(", self.verdict)[0]
+
+    @property
+    def verdict(self) -> str:
+        """The common verdict, or in how many seeds the model is clean."""
+        return self.verdicts[0] if len(set(self.verdicts)) == 1 else f"clean in {self.clean} of {self.seeds} seeds"
+
+    def to_json(self) -> Facts:
+        """Return the row as JSON values."""
+        told = asdict(self) | {"figures": {name: _interval_json(found) for name, found in self.figures.items()}}
+        return told | {
+            "at": _interval_json(self.at),
+            "after": _interval_json(self.after),
+            "seeds": self.seeds,
+            "verdict": self.verdict,
+        }
+
+
+def _interval_json(found: Interval) -> Facts | None:
+    return asdict(found) if found.n else None
+
+
+def _read_interval(found: Facts) -> Interval:
+    """Read an interval, also one that holds more."""
+    return Interval(**{name: found[name] for name in Interval.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Evaluations of corrections of one class.
+
+    Attributes:
+        evaluations: content of evaluation.json of each.
+    """
+
+    evaluations: tuple[Facts, ...]
+
+    @property
+    def name(self) -> str:
+        """The class."""
+        return str(self.evaluations[0]["class"])
+
+    @property
+    def bounds(self) -> Bounds:
+        """Bounds of all evaluations."""
+        return Bounds(**self.evaluations[0]["bounds"])
+
+    @cached_property
+    def before(self) -> CertificateRow:
+        """Row of the unchanged models, each counted once."""
+        once = {(_key(e["identity"]), e["settings"]["seed"]): e for e in self.evaluations}
+        return make_row("nothing", list(once.values()), AS_IT_IS)
+
+    @cached_property
+    def rows(self) -> tuple[CertificateRow, ...]:
+        """One row for each correction method with its settings, in the order given."""
+        grouped: dict[str, list[Facts]] = {}
+        for found in self.evaluations:
+            grouped.setdefault(_key(_shared_settings(found)), []).append(found)
+        methods = [_method(some) for some in grouped.values()]
+        names = [
+            method if methods.count(method) == 1 else f"{method} ({_differing_settings(some[0], grouped.values())})"
+            for method, some in zip(methods, grouped.values(), strict=True)
+        ]
+        return tuple(make_row(name, some, CORRECTED) for name, some in zip(names, grouped.values(), strict=True))
+
+    def losses_within_bounds(self, one: CertificateRow) -> dict[str, bool]:
+        """Return for each loss whether its whole interval is within the bound, on images that no model was trained
+        on."""
+        limits = {"harm": self.bounds.overall, "harm_affected": self.bounds.affected}
+        return {
+            name: bool(one.figures[name].n and not one.trained_on and one.figures[name].high <= most)
+            for name, most in limits.items()
+        }
+
+    def check(self) -> None:
+        """Check that a correction may be called clean in all of its seeds.
+
+        Raises:
+            HarmExceeded: none may.
+        """
+        if not any(one.clean == one.seeds for one in self.rows):
+            raise HarmExceeded(
+                "no correction may be called clean", got="; ".join(f"{one.name}: {one.word}" for one in self.rows)
+            )
+
+    def to_json(self) -> Facts:
+        """Return the content of certificate.json."""
+        shown = [one.to_json() | {"proven": self.losses_within_bounds(one)} for one in self.rows]
+        told = {"class": self.name, "bounds": asdict(self.bounds), "before": self.before.to_json()}
+        return told | {"corrections": shown, "evaluations": list(self.evaluations)}
+
+
+def read_certificate(folders: Iterable[str | Path]) -> Certificate:
+    """Read the evaluations of corrections.
+
+    Raises:
+        InputError: a folder without an evaluation.
+        UsageError: more than one class, or different bounds.
+    """
+    found = tuple(_evaluation(Path(folder)) for folder in folders)
+    for what in ("class", "bounds"):
+        if len(values := {_key(one[what]) for one in found}) > 1:
+            raise UsageError(f"corrections of different {what}", got=", ".join(sorted(values)), rule="the same for all")
+    return Certificate(found)
+
+
+def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateRow:
+    """Make a row from one model of each evaluation.
+
+    Args:
+        look: AS_IT_IS or CORRECTED.
+    """
+    looks = [found["looks"][look] for found in evaluations]
+    probes = [list((one["probes"] or {}).values()) for one in looks]
+    again = [one["second audit"]["suspect"] for one in looks if one["second audit"]]
+    return CertificateRow(
+        name,
+        {figure: combine_seeds([one[figure] for one in looks], RANGES.get(figure, SHARE_RANGE)) for figure in FIGURES},
+        combine_seeds([found[0] if found else None for found in probes], SHARE_RANGE),
+        combine_seeds(
+            [max(filter(None, found[1:]), key=lambda p: p["value"], default=None) for found in probes], SHARE_RANGE
+        ),
+        (sum(again), len(again)),
+        tuple(found["verdict"] if look == CORRECTED else "as it is" for found in evaluations),
+        sum(found["clean"] for found in evaluations) if look == CORRECTED else 0,
+        any((found["images"] or {}).get("trained on") for found in evaluations),
+    )
+
+
+def combine_seeds(seeds: Sequence[Facts | None], within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
+    """Combine one figure of several seeds, clipped: a single seed keeps its interval, more seeds have that of their
+    mean."""
+    known = [_read_interval(found) for found in seeds if found]
+    if len(known) < 2:
+        return known[0] if known else NO_INTERVAL
+    among = mean_interval(np.array([found.value for found in known]), student_quantile(len(known)))
+    low = min(among.low, float(np.mean([found.low for found in known])))
+    high = max(among.high, float(np.mean([found.high for found in known])))
+    return Interval(among.value, max(low, within[0]), min(high, within[1]), len(known))
+
+
+def _evaluation(folder: Path) -> Facts:
+    try:
+        found: Facts = json.loads(read_regular_file(folder / "evaluation.json"))
+        return {name: found[name] for name in KNOWN} | {"images": found.get("images")}  # absent in earlier versions
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "no evaluation in this folder", got=f"{folder}: {type(error).__name__}: {error}",
+            remedy="Evaluate the correction with `klarsicht audit evaluate`.",
+        ) from error  # fmt: skip
+
+
+KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "clean", "remaining",
+                "shown on", "looks")  # fmt: skip
+
+
+def _method(seeds: Sequence[Facts]) -> str:
+    """Return the method of a row: the one that was chosen in all of its seeds, or else the one that was asked for."""
+    chosen = {one["chosen"].get("method") for one in seeds} - {None}
+    return str(chosen.pop() if len(chosen) == 1 else seeds[0]["settings"]["method"])
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _shared_settings(found: Facts) -> Facts:
+    """Return the settings that seeds of one row have in common."""
+    return {name: value for name, value in found["settings"].items() if name != "seed"}
+
+
+def _differing_settings(one: Facts, all_: Iterable[Sequence[Facts]]) -> str:
+    """Return the settings in which a correction differs from others of its method."""
+    same = [some[0] for some in all_ if _method(some) == _method([one])]
+    names = [name for name in _shared_settings(one) if len({_key(other["settings"].get(name)) for other in same}) > 1]
+    return ", ".join(f"{name} {one['settings'][name]}" for name in names)

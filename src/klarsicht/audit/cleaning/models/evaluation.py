@@ -1,0 +1,345 @@
+"""Evaluate a model before and after a correction, on images on which it was neither fitted nor chosen; see
+audit.cleaning.models.judgement for the verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from klarsicht.audit.cleaning.artifacts.artifact import Artifact, load_artifact
+from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
+from klarsicht.audit.cleaning.corrections import packages
+from klarsicht.audit.cleaning.corrections.activations import Correction
+from klarsicht.audit.cleaning.corrections.clarc import Erasure, WhenPredicted
+from klarsicht.audit.cleaning.corrections.directions import random_direction
+from klarsicht.audit.cleaning.corrections.harm import Bounds
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Logits, Outcome
+from klarsicht.audit.cleaning.corrections.samples import Case, Sample
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.clean_model import draw_shown, find_origin, make_test, require_members
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.models.judgement import FLOOR_OF_POISONED, Judgement, LeastEffect
+from klarsicht.audit.cleaning.models.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
+from klarsicht.audit.cleaning.models.shown_classes import UNCOUNTED, ShownClasses
+from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin, LabelledAnswers
+from klarsicht.audit.explanation.data import splits
+from klarsicht.audit.explanation.data.groups import Group
+from klarsicht.audit.explanation.models.classifier import Classifier, label_indices
+from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.explanation.steps.audit_inputs import open_data
+from klarsicht.ground.errors import RunMismatch, UsageError
+from klarsicht.ground.machine.disk import write_atomically
+from klarsicht.ground.progress import track
+from klarsicht.ground.run_folder.manifest import to_json
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.seeding import generator
+from klarsicht.ground.user_arguments import check_arguments
+from klarsicht.numerics import erasure
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
+
+ANSWERS: Final = "answers.parquet"  # predictions before and after, in the folder of a correction
+AS_IT_IS, CORRECTED = 0, 1  # positions in Evaluation.evaluations
+MASKED: Final = 100  # images of which the share of relevance on the artifact is measured
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """Evaluation of a model under one correction.
+
+    Attributes:
+        name: the method.
+        outcome: accuracy, artifact effect and harm.
+        probes: layer -> balanced accuracy of a new network at detecting the artifact; empty where it was not measured.
+        relevance: share of |gradient x input| on the artifact, pasted on other classes.
+        second_audit: a second audit of the class, or None.
+    """
+
+    name: str
+    outcome: Outcome
+    probes: dict[str, Interval]
+    relevance: Interval
+    second_audit: SecondAudit | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the evaluation as JSON values."""
+        found = (
+            None if self.second_audit is None else asdict(self.second_audit) | {"suspect": self.second_audit.suspect}
+        )
+        return {
+            "correction": self.name,
+            **self.outcome.to_json(),
+            "probes": {layer: asdict(p) if p.n else None for layer, p in self.probes.items()},
+            "relevance on the artifact": asdict(self.relevance) if self.relevance.n else None,
+            "second audit": found,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluations of a model: unchanged, corrected, and under a control.
+
+    Attributes:
+        record: the record of the correction.
+        evaluations: in this order.
+        bounds: largest permitted losses.
+        images: number of images.
+        skipped: (path, reason) of images that could not be read.
+        origin: whether the model was trained on the images.
+        least: least effect that is worth a correction.
+        classes: number of classes of which there are clean images, beside that of the model's outputs.
+    """
+
+    record: dict[str, Any]
+    evaluations: tuple[ModelEvaluation, ...]
+    bounds: Bounds
+    images: int
+    skipped: tuple[tuple[str, str], ...]
+    origin: ImageOrigin = UNKNOWN
+    least: LeastEffect = FLOOR_OF_POISONED
+    classes: ShownClasses = UNCOUNTED
+
+    @property
+    def before(self) -> ModelEvaluation:
+        return self.evaluations[AS_IT_IS]
+
+    @property
+    def after(self) -> ModelEvaluation:
+        return self.evaluations[CORRECTED]
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """Verdict on the corrected model."""
+        return Judgement(self.before.outcome, self.after.outcome, self.bounds, self.origin, self.least)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        return self.judgement.verdict
+
+    @property
+    def remaining(self) -> float:
+        """Remaining share of the artifact's effect."""
+        return self.judgement.remaining
+
+    @property
+    def clean(self) -> bool:
+        """Whether the corrected model may be called clean."""
+        return self.judgement.clean
+
+    def check(self) -> None:
+        """Check that the corrected model may be called clean.
+
+        Raises:
+            HarmExceeded, EffectRemains: see Judgement.check.
+        """
+        self.judgement.check()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of evaluation.json."""
+        return {
+            **self.judgement.to_json(),
+            "identity": self.record["identity"],
+            "class": self.record["class"],
+            "target": self.record["target"],
+            "settings": self.record["settings"],
+            "chosen": self.record["choice"]["chosen"],
+            "artifact": self.record["artifact"],
+            "bounds": asdict(self.bounds),
+            "shown on": self.images,
+            **self.classes.to_json(),
+            "skipped": [list(one) for one in self.skipped],
+            "looks": [look.to_json() for look in self.evaluations],
+        }
+
+
+@check_arguments
+def evaluate(
+    run: str | Path | RunStore, folder: str | Path, *, test: str | None = None, images: int | None = None,
+    overall: float | None = None, affected: float | None = None, data: Any = None,
+    classifier: Classifier | None = None, seed: int = 0, device: str = ANY_DEVICE,
+) -> Evaluation:  # fmt: skip
+    """Evaluate a saved correction; write FOLDER/evaluation.json.
+
+    Args:
+        run: the run folder.
+        folder: the folder of the correction.
+        test: another corpus to evaluate it on, taken as clean; by default the part `show` of the run's corpus.
+        images: members, clean images of the class and clean images to evaluate it on, at most; by default as many as
+            `clean` shows a correction on, see clean_model.draw_shown.
+        overall, affected: bounds, see audit.cleaning.corrections.outcomes.Bounds; by default those that it was chosen
+            under.
+        data: where the corpus is now, if it moved.
+        classifier: a model built in Python, in place of the one that the run names.
+        device: where the model runs, see ground.machine.devices.select_device.
+        seed: seed of samples, insertions and probes.
+
+    Raises:
+        UsageError: the part `show` has no members.
+        InputError: the folder holds no correction.
+        RunMismatch: the correction belongs to another model or corpus, or these differ from those of the run.
+    """
+    audited_run = AuditedRun.of(run, data, classifier, device)
+    return evaluate_run(audited_run, folder, test=test, images=images, overall=overall, affected=affected, seed=seed)
+
+
+def evaluate_run(
+    run: AuditedRun, folder: str | Path, *, test: str | None = None, images: int | None = None,
+    overall: float | None = None, affected: float | None = None, seed: int = 0,
+) -> Evaluation:  # fmt: skip
+    """Evaluate a saved correction as `evaluate`, of a run that is open already."""
+    correction, record = packages.load_correction(folder)
+    if "classes" in record:
+        parts = ", ".join(str(Path(folder) / one["folder"]) for one in record["corrections"])
+        raise UsageError(
+            "a correction of several classes", got=str(folder), rule="one class is shown at a time",
+            remedy=f"Read its certificate.html, or show one of {parts}.",
+        )  # fmt: skip
+    artifact = load_artifact(Path(folder))
+    if record.get("identity") != run.store.manifest["identity"]:
+        raise RunMismatch(
+            "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
+            remedy="Name the run that it was made from.",
+        )  # fmt: skip
+    chosen_under = record["settings"]
+    chosen_on = chosen_under.get("images", CleanSettings().images)
+    few = chosen_on if images is None else images  # of each kind, to train and test probes on
+    case, rng = make_case(run, artifact), generator(seed, "show", artifact.target)
+    train = case.sample(splits.TRAIN, few, rng)
+    shown_case = make_test_case(run, artifact, test) if test else case
+    shown = draw_shown(shown_case, chosen_on, seed, images)
+    if not test:
+        require_members(artifact)
+        splits.check_disjoint_sources(case.corpus.source_numbers[case.part != splits.TEST], shown.sources)
+    bounds = Bounds(
+        chosen_under["overall"] if overall is None else overall,
+        chosen_under["affected"] if affected is None else affected,
+    )
+    trial = make_test(shown_case, artifact, shown, CleanSettings(seed=seed))
+    origin = find_origin(trial, shown_case, answers_of_run(run, case) if test else None)
+    corrected = trial.compute_logits(correction)
+    looks = evaluate_models(
+        trial, artifact, correction, record, train, shown.draw(few, artifact.target, rng), corrected
+    )
+    write_answers(Path(folder) / ANSWERS, trial, corrected if not test else None)
+    least = LeastEffect(chosen_under.get("least_effect", 1.0))  # absent in records of earlier versions
+    classes = ShownClasses.of(trial, shown_case)
+    found = Evaluation(record, looks, bounds, len(shown), shown.skipped, origin, least, classes)
+    write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))
+    return found
+
+
+def write_answers(file: Path, test: CorrectionTest, corrected: Logits | None) -> None:
+    """Write the predicted class of each image that a correction was shown on, before and after it, as parquet: row of
+    the run, label, whether the artifact was put on, before, after.
+
+    Args:
+        corrected: logits under the correction; None: the images are not of the run, and a file of earlier ones is
+            removed.
+    """
+    if corrected is None:
+        file.unlink(missing_ok=True)
+        return
+    sample, content = test.sample, BytesIO()
+    pasted = test.other_rows[: len(corrected.pasted)]
+    at = np.concatenate([np.arange(len(sample)), pasted])
+    before = np.concatenate([test.before.plain, test.before.pasted]).argmax(1)
+    after = np.concatenate([corrected.plain, corrected.pasted]).argmax(1)
+    put_on = np.arange(len(at)) >= len(sample)
+    columns = {"row": sample.rows[at], "label": test.truth[at], "artifact": put_on, "before": before, "after": after}
+    parquet.write_table(pa.table(columns), content)
+    write_atomically(file, content.getvalue())
+
+
+def evaluate_models(
+    test: CorrectionTest, artifact: Artifact, correction: Correction, record: dict[str, Any], train: Sample,
+    few: Sample, corrected: Logits | None = None,
+) -> tuple[ModelEvaluation, ...]:  # fmt: skip
+    """Evaluate the unchanged model, the corrected one, and a control: a random direction at the corrected layer, if
+    any.
+
+    Args:
+        test: the images shown.
+        train: images that probes are trained on.
+        few: those of the shown images that probes are tested on, and that are audited again.
+        corrected: logits under the correction, where they are known.
+    """
+    target, place, insertion = artifact.target, artifact.place, artifact.insertion
+    classifier, seed = test.classifier, test.seed
+    layers = probe_layers(record, correction, classifier)
+    learns, asked = (CarrierLabels.of(part, insertion, target, seed + i) for i, part in enumerate((train, few)))
+    masked = (
+        [test.sample.images[i] for i in test.other_rows[:MASKED]] if place is not None and test.pasted_images else []
+    )
+
+    def look(name: str, tried: Correction | None, whole: bool) -> ModelEvaluation:
+        return ModelEvaluation(
+            name,
+            test.evaluate_logits(corrected) if corrected and tried is correction else test.evaluate(tried),
+            {layer: probe_layer(classifier, tried, layer, learns, asked, seed) for layer in layers} if whole else {},
+            relevance_share(classifier, masked, place, target, tried, seed)
+            if masked and place is not None
+            else NO_INTERVAL,
+            audit_again(classifier, few, target, tried, seed) if whole else None,
+        )
+
+    tried: list[tuple[str, Correction | None, bool]] = [
+        ("nothing", None, True),
+        (chosen_method(record), correction, True),
+    ]
+    erased = correction.erasure if isinstance(correction, WhenPredicted) else correction
+    if isinstance(erased, Erasure):
+        v = random_direction(len(erased.eraser.reference), generator(seed, "random direction", target))
+        eraser = erasure.orthogonal_eraser(v[:, None], erased.eraser.reference)
+        tried.append(("random direction", Erasure(erased.layer, eraser), False))
+    return tuple(look(*one) for one in track(tried, len(tried), "corrections"))
+
+
+def probe_layers(record: dict[str, Any], correction: Correction, classifier: Classifier) -> tuple[str, ...]:
+    """Return the layers that are probed: the corrected layers, the later ones of those that are tried, and the head."""
+    chosen, known = record["choice"]["chosen"], record["layers"]
+    at = chosen["layer"]
+    later = known[known.index(at) :] if at in known else [at] if at else known[-2:]
+    beside = [one["layer"] for one in chosen.get("beside", ())]
+    return tuple(dict.fromkeys([*later[:1], *beside, *later[1:], classifier.head]))
+
+
+def chosen_method(record: dict[str, Any]) -> str:
+    """Return the name of the method that was chosen; records of earlier versions name the one that was asked for."""
+    chosen = record["choice"]["chosen"]
+    beside = dict.fromkeys(one["method"] for one in chosen.get("beside", ()))
+    last = str(chosen.get("method") or record["settings"]["method"])
+    return " and ".join(beside | {last: None})
+
+
+def answers_of_run(run: AuditedRun, case: Case) -> LabelledAnswers:
+    """Read the model's answers to the clean images of a run with known labels."""
+    rows = np.flatnonzero(case.clean & (case.labels >= 0))
+    return LabelledAnswers.of(np.asarray(run.store.array("logits")[rows], np.float32), case.labels[rows])
+
+
+def make_case(run: AuditedRun, artifact: Artifact) -> Case:
+    """Make the case that the correction was fitted on."""
+    group = Group(artifact.name, artifact.target, np.empty(0, np.intp))
+    audit = run.audit
+    return artifact.case(AuditedClass(run.store, audit.corpus, audit.classifier, group, run.labels))
+
+
+def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
+    """Make a case of another corpus, all of it clean and in the part `show`."""
+    audit = run.audit
+    corpus = open_data(audit.settings, data).as_arrays(audit.classifier.form)
+    known = dict(audit.index)
+    if unknown := [label for label in corpus.classes if label not in known]:
+        known |= label_indices(unknown, audit.classifier)
+    labels = np.array([known[label] for label in corpus.labels])
+    n = len(corpus)
+    part = np.full(n, splits.TEST, np.int8)
+    nothing, everything = np.zeros(n, bool), np.ones(n, bool)
+    return Case(corpus, audit.classifier, artifact.target, labels, part, nothing, everything, artifact.planted)

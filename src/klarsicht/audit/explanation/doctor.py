@@ -1,0 +1,268 @@
+"""Check of what an audit of this model and corpus would give, before hours are spent on it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from klarsicht.audit.explanation.data.corpus import decode_rows
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.models.correction_tensors import correction_tensors
+from klarsicht.audit.explanation.models.forward import Observation, Observer
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
+from klarsicht.audit.explanation.networks.hooks import late_layer, middle_layer
+from klarsicht.audit.explanation.relevance.explainer import METHODS, explain
+from klarsicht.audit.explanation.relevance.image_batches import prepare
+from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, AuditSettings
+from klarsicht.audit.explanation.spectral.analysis import head_weight
+from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.audit.explanation.steps.relevance_step import check_logits
+from klarsicht.audit.results.resolution import MIN_CLASSES
+from klarsicht.audit.results.words import format_count
+from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
+from klarsicht.ground.machine.memory import resident_bytes
+from klarsicht.numerics.statistics.intervals import share_interval
+from klarsicht.numerics.statistics.logits import logit_scale
+
+TRIED_IMAGES: Final = 8  # images that are tried, spread over the corpus
+EXPLAINED: Final = 1  # of them, by each method
+MANY_PASSES: Final = ("IntegratedGradients", "SmoothGrad")
+BUDGET: Final = 6.0  # seconds for all methods; those that would begin later are not tried
+
+
+@dataclass(frozen=True)
+class MethodTrial:
+    """One relevance method tried on a few images.
+
+    Attributes:
+        works: whether it gives maps (head relevance: whether it applies); None where there was no time to try.
+        told: how far it conserves relevance, or why it does not apply.
+        images_per_second: one thread, nothing else; NaN where it was not measured.
+    """
+
+    name: str
+    works: bool | None
+    told: str
+    images_per_second: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Diagnosis of a model and a corpus before an audit.
+
+    Attributes:
+        facts: (name, value) of model and corpus.
+        methods: the relevance methods, tried.
+        missing: what an audit would lack, and how to get it.
+        refused: the error with which `audit run` would end; None where it would not.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    methods: tuple[MethodTrial, ...]
+    missing: tuple[str, ...]
+    refused: KlarsichtError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        trials = [asdict(trial) for trial in self.methods]
+        for trial in trials:
+            if np.isnan(trial["images_per_second"]):
+                trial["images_per_second"] = None
+        refused = None if self.refused is None else str(self.refused)
+        return {"facts": dict(self.facts), "methods": trials, "missing": list(self.missing), "refused": refused}
+
+
+def diagnose(settings: AuditSettings) -> Diagnosis:
+    """Load model and corpus, try every method on a few images, and say what an audit would give; nothing is written.
+
+    Args:
+        settings: as for `audit run`.
+
+    Raises:
+        UsageError, CorpusError, ModelError, MissingExtra: model or corpus cannot be opened.
+        InputError: none of the images that were tried can be used.
+    """
+    began = time.perf_counter()
+    audit = Audit.of(settings)
+    load_seconds = time.perf_counter() - began
+    rows, batch, reasons = _sample(audit)
+    with Observer(audit.classifier) as observe:
+        observe(batch[:1])
+        began = time.perf_counter()
+        observation = observe(batch)
+        speed = len(batch) / (time.perf_counter() - began)
+    targets = torch.from_numpy(observation.prediction)
+    methods = _try_methods(audit, batch[:EXPLAINED], targets[:EXPLAINED])
+    facts = (
+        *_model_facts(audit, batch, load_seconds),
+        *_corpus_facts(audit, rows, observation),
+        ("speed", f"{speed:.1f} images a second without relevance, on {audit.classifier.device.type}, one batch"),
+        *_duration(audit, methods),
+        ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
+    )
+    refused = _error_of(lambda: audit.index) or _error_of(lambda: check_logits(audit.classifier, observation))
+    return Diagnosis(facts, methods, (*_missing(audit, observation, methods), *reasons), refused)
+
+
+def _error_of(check: Callable[[], object]) -> KlarsichtError | None:
+    """Return the error of ours that a check raises; None without one."""
+    try:
+        check()
+    except KlarsichtError as error:
+        return error
+    return None
+
+
+def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
+    """Read images of the commonest input shape, spread over the corpus: rows, (B, C, H, W), reasons of the others."""
+    candidates = np.unique(np.linspace(0, len(audit.corpus) - 1, TRIED_IMAGES).astype(int)).tolist()
+    inputs: dict[int, Tensor] = {}
+    reasons: dict[str, int] = Counter()
+    _ = audit.corpus[candidates].hash  # notes which of these cannot be read
+    for row, picture in decode_rows(audit.corpus, candidates):
+        image = picture if isinstance(picture, Exception) else prepare(audit.classifier, picture)
+        if isinstance(image, Tensor):
+            inputs[row] = image
+        else:
+            reasons[str(image)] += 1
+    if not inputs:
+        raise InputError(
+            f"none of {len(candidates)} images can be used",
+            got=next(iter(reasons)),
+            remedy="Check the data and the model.",
+        )
+    shape = Counter(tuple(image.shape) for image in inputs.values()).most_common(1)[0][0]
+    rows = [row for row, image in inputs.items() if tuple(image.shape) == shape]
+    told = tuple(f"{count} of {len(candidates)} images cannot be used: {reason}" for reason, count in reasons.items())
+    return rows, torch.stack([inputs[row] for row in rows]), told
+
+
+def _model_facts(audit: Audit, batch: Tensor, load_seconds: float) -> list[tuple[str, str]]:
+    classifier = audit.classifier
+    module, weights = classifier.module, sum(p.numel() for p in classifier.module.parameters())
+    with evaluation_mode(module), torch.no_grad():
+        middle = middle_layer(module, lambda: classifier.logits(batch[:1]))
+    names = "with names" if classifier.classes else "without names"
+    return [
+        ("model", f"{classifier.spec}: {weights / 1e6:.1f} million weights, loaded in {load_seconds:.1f} s"),
+        *(("changed", note) for note in classifier.notes),
+        ("outputs", f"{classifier.n_classes} classes, {names}{', independent' if classifier.independent else ''}"),
+        ("input", f"{' x '.join(map(str, batch.shape[1:]))}, {classifier.takes}"),
+        ("head", classifier.head),
+        ("concept layer", late_layer(module, classifier.head)),
+        ("middle layer", middle or "none: the network has no convolutions"),
+        ("cleaning would try", _cleaning(classifier, batch[0])),
+    ]
+
+
+def _cleaning(classifier: Classifier, image: Tensor) -> str:
+    if classifier.independent:
+        return "nothing: outputs are independent"
+    return ", ".join(correction_tensors(classifier, image))
+
+
+def _corpus_facts(audit: Audit, rows: list[int], observation: Observation) -> list[tuple[str, str]]:
+    corpus, images = audit.corpus, int(audit.corpus.image_numbers.max()) + 1
+    pairs = f", {len(corpus)} pairs of an image and a label" if images < len(corpus) else ""
+    facts = [("corpus", f"{format_count(images, 'image')}, {format_count(len(corpus.classes), 'label')}{pairs}")]
+    try:
+        index = audit.index
+        labels = np.array([index.get(corpus.labels[row], -1) for row in rows])
+    except CorpusError:
+        return facts
+    known = labels >= 0
+    if known.any():
+        scale = logit_scale(audit.classifier.independent)
+        right = [scale.predicts(y, label) for y, label in zip(observation.logits[known], labels[known], strict=True)]
+        agreed = share_interval(np.array(right))
+        facts.append(
+            ("predicted as their label", f"{agreed.value:.0%} of {agreed.n} ({agreed.low:.0%} to {agreed.high:.0%})")
+        )
+    return facts
+
+
+def _try_methods(audit: Audit, batch: Tensor, targets: Tensor) -> tuple[MethodTrial, ...]:
+    """Try the methods, those of one backward pass first; a reason that was given is not repeated."""
+    began = time.perf_counter()
+    trials: dict[str, MethodTrial] = {}
+    for method in sorted(METHODS, key=lambda name: name in MANY_PASSES):
+        if time.perf_counter() - began > BUDGET:
+            trials[method] = MethodTrial(method, None, f"not tried: {BUDGET:g} s were over")
+            continue
+        trial = _try_method(audit, method, batch, targets)
+        same = next((other.name for other in trials.values() if other.told == trial.told and not trial.works), None)
+        trials[method] = replace(trial, told=f"as {same}") if same else trial
+    return (_try_head_relevance(audit), *(trials[method] for method in METHODS))
+
+
+def _try_head_relevance(audit: Audit) -> MethodTrial:
+    linear = head_weight(audit.classifier) is not None
+    return MethodTrial(HEAD_RELEVANCE, linear, "no maps" if linear else "the head is no fully connected layer")
+
+
+def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> MethodTrial:
+    began = time.perf_counter()
+    try:
+        relevance = explain(audit.classifier, batch, targets, method=method, map_side=audit.settings.map_side)
+    except KlarsichtError as error:
+        return MethodTrial(method, False, str(error))
+    speed = len(batch) / (time.perf_counter() - began)
+    if relevance.balance is not None:
+        description = describe_absorption(float(np.median(relevance.absorbed)), bool(relevance.conserving))
+        return MethodTrial(
+            method, True, description if method == relevance.method else f"{relevance.method}, {description}", speed
+        )
+    left = float(np.median(np.abs(relevance.residual)))
+    description = "promises no conservation" if np.isnan(left) else f"leaves {left:.1%} of the logit unexplained"
+    return MethodTrial(method, True, description, speed)
+
+
+def describe_absorption(share: float, is_conserving: bool) -> str:
+    """Describe how much relevance reaches the pixels, by the share that biases and stabilisers absorb; a negative share
+    is what biases add."""
+    use = "maps can be read" if is_conserving else "maps are hints only"
+    if share > 1:
+        return f"{use}: biases and stabilisers absorb more than the relevance ({share:.0%} of it), and turn its sign"
+    kept = f"biases and stabilisers {'absorb' if share >= 0 else 'add'} {abs(share):.0%}"
+    return f"{use}: {1 - share:.0%} of the relevance reaches the pixels, {kept}"
+
+
+def _duration(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[tuple[str, str]]:
+    """Estimate the time of the relevance step by the method of the settings, from its speed on a small batch."""
+    speed = next((t.images_per_second for t in methods if t.name == audit.settings.method), float("nan"))
+    if np.isnan(speed):
+        return []
+    return [("relevance of the corpus", f"about {len(audit.corpus) / speed / 60:.1f} min by {audit.settings.method}")]
+
+
+def _missing(audit: Audit, observation: Observation, methods: tuple[MethodTrial, ...]) -> list[str]:
+    """List what an audit would lack, each with its remedy."""
+    checks = (
+        lambda: audit.index,
+        lambda: check_logits(audit.classifier, observation),
+        lambda: PixelScale.of(audit.classifier),
+    )
+    lines = [str(error) for check in checks if (error := _error_of(check))]
+    sizes = Counter(audit.corpus.labels)
+    if few := [label for label, size in sorted(sizes.items()) if size < MIN_IMAGES]:
+        shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+        lines.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")
+    if audit.classifier.n_classes < MIN_CLASSES:
+        lines.append(
+            f"fewer than {MIN_CLASSES} classes: `audit quantify` shows the windows it finds, and calls only what the "
+            "embedding sets apart that it learns on 1,000 images and more, or, where images are not aligned, windows "
+            "and what stands out among classes of photographs that come along"
+        )
+    if not audit.corpus.sources:
+        lines.append("no column source: images of one origin (patient, video) would count as independent")
+    if all(trial.works is False for trial in methods if trial.name != HEAD_RELEVANCE):
+        lines.append(f"no method makes maps: audit with --method {HEAD_RELEVANCE}")
+    return lines

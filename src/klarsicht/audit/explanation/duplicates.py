@@ -1,0 +1,380 @@
+"""Leaks and repeats: exact and near copies among the images of a run, also across labels and splits."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
+from klarsicht.audit.explanation.data.pictures import DecodedImage
+from klarsicht.audit.explanation.data.skipped_images import SkippedImages
+from klarsicht.audit.explanation.executor import partition
+from klarsicht.audit.explanation.pipeline import require_identity
+from klarsicht.audit.explanation.report import page
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps.audit_inputs import select_data, settings_of_run
+from klarsicht.audit.explanation.steps.step_units import run_step
+from klarsicht.ground.errors import ImageError
+from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.rows import schema_of
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.shards import Shard, Sharing
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.numerics.imaging.copies import SIDE, Copies, find_copies
+
+THUMBNAILS, DIGESTS, COPIES = "thumbnails", "digests", "copies"
+DIGEST_BYTES = 16  # of the hash of an image's pixels; zeros where it could not be read
+ROWS_IN_UNIT = 4096  # of images whose copies are looked for at once
+EXACT_COPY = "exact"
+NEAR_COPY = "near"
+MUTUAL = 0.5  # share of a group's pairs that are copies of each other, below which it is a chain
+
+
+class CopyRow(TypedDict):
+    """Pair of copies: rows of the run, whether their pixels are the same, and the correlation of their details."""
+
+    first: int
+    second: int
+    exact: bool
+    correlation: float
+
+
+class DuplicateRow(TypedDict):
+    """Row of the table `duplicates`: an image of a group of copies, whose number is `group`."""
+
+    group: int
+    row: int
+    path: str
+    label: str
+    split: str
+    kind: str
+    correlation: float
+    crosses_labels: bool
+    crosses_splits: bool
+
+
+COPY_ROWS, DUPLICATE_ROWS = map(schema_of, (CopyRow, DuplicateRow))
+
+
+@dataclass(frozen=True)
+class CopyGroup:
+    """Group of images that are copies of each other, directly or by others of the group.
+
+    Attributes:
+        rows: their rows in the run, ascending.
+        paths, labels, splits: of these rows.
+        kind: EXACT_COPY where all have the same pixels, else NEAR_COPY.
+        correlation: least correlation of details among the pairs that were found; 1 of exact copies.
+        mutual: share of its pairs that are copies of each other, above 0 to 1; the others are joined by images between.
+    """
+
+    rows: tuple[int, ...]
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    splits: tuple[str, ...]
+    kind: str
+    correlation: float
+    mutual: float = 1.0
+
+    @property
+    def chained(self) -> bool:
+        """Whether most of its pairs are joined only by images between them, as of pictures that are aligned."""
+        return self.mutual < MUTUAL
+
+    @property
+    def crosses_labels(self) -> bool:
+        """Whether they have different labels: some of these are wrong, or an image shows several classes."""
+        return len(set(self.labels)) > 1
+
+    @property
+    def crosses_splits(self) -> bool:
+        """Whether they are in different splits: what is measured on one was seen in the other."""
+        return len(set(self.splits)) > 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the group as duplicates.json has it."""
+        return asdict(self) | {"crosses_labels": self.crosses_labels, "crosses_splits": self.crosses_splits}
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Copies among the images of a run.
+
+    Attributes:
+        groups: those that cross splits first, then those that cross labels, then the others, larger ones first.
+        images: number of images that were compared.
+        unread: number of images that could not be read.
+    """
+
+    groups: tuple[CopyGroup, ...]
+    images: int
+    unread: int
+
+    @property
+    def superfluous(self) -> int:
+        """Number of images that are copies of another one."""
+        return sum(len(group.rows) - 1 for group in self.groups)
+
+    def describe(self) -> str:
+        """Say in a sentence what was found."""
+        if not self.groups:
+            return f"No copies among {self.images} images."
+        crossing = Counter(
+            {
+                "across splits": sum(group.crosses_splits for group in self.groups),
+                "across labels": sum(group.crosses_labels for group in self.groups),
+            }
+        )
+        sentence = (
+            ", ".join(f"{count} {what}" for what, count in crossing.items() if count) or "none across labels or splits"
+        )
+        groups = f"{len(self.groups)} group{'s' * (len(self.groups) > 1)}"
+        chains = sum(group.chained for group in self.groups)
+        doubt = (
+            f" {chains} of these {'is a chain' if chains == 1 else 'are chains'}, in which most pairs are no copies of "
+            "each other and are joined by images between: look before any is dropped, as aligned pictures are alike."
+            if chains
+            else ""
+        )
+        return f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {sentence}.{doubt}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of duplicates.json."""
+        counts = {
+            "told": self.describe(),
+            "images": self.images,
+            "unread": self.unread,
+            "superfluous": self.superfluous,
+        }
+        return counts | {"groups": [group.to_json() for group in self.groups]}
+
+
+@dataclass(frozen=True)
+class OpenedCorpus:
+    """Corpus of a run, opened without its model.
+
+    Attributes:
+        settings: of the run.
+        corpus: its rows.
+        sharing: how the work is shared with other processes.
+    """
+
+    settings: AuditSettings
+    corpus: Corpus
+    sharing: Sharing
+
+
+@dataclass(frozen=True)
+class ThumbnailUnits:
+    """Work units that store a grey thumbnail and a hash of the pixels of each image.
+
+    Attributes:
+        store, corpus: of the run.
+        size: rows in a unit.
+    """
+
+    store: RunStore
+    corpus: Corpus
+    size: int
+
+    step = THUMBNAILS
+
+    def __call__(self, unit: range) -> Written:
+        thumbnails = np.zeros((len(unit), SIDE, SIDE), np.uint8)
+        digests = np.zeros((len(unit), DIGEST_BYTES), np.uint8)
+        for row, picture in decode_rows(self.corpus, unit):
+            if not isinstance(picture, ImageError):
+                thumbnails[row - unit.start] = make_thumbnail(self.as_picture(picture))
+                digests[row - unit.start] = hash_pixels(picture)
+        written = self.store.write_rows(THUMBNAILS, unit.start, thumbnails)
+        return written | self.store.write_rows(DIGESTS, unit.start, digests)
+
+    def try_again(self) -> None:
+        """Try the images that finished units could not read; a unit with one that can be read now counts as never
+        computed, and so do the copies that were found without it."""
+        units = partition(len(self.corpus), self.size)
+        done = [units[number] for number in sorted(self.store.done_units(self.step))]
+        digests = self.store.array(DIGESTS)
+        unread = [row for unit in done for row in unit.start + np.flatnonzero(~digests[unit.start : unit.stop].any(1))]
+        pictures = decode_rows(self.corpus, map(int, unread))
+        if usable := [row for row, picture in pictures if not isinstance(picture, ImageError)]:
+            self.store.discard_step(COPIES)
+            self.store.clear_markers(self.step, {row // self.size for row in usable})
+
+    def as_picture(self, image: DecodedImage) -> Image.Image:
+        """Return a picture as it is, and an array as one."""
+        if isinstance(image, Image.Image):
+            return image
+        assert self.corpus.form is not None
+        return self.corpus.form.to_picture(image)
+
+
+@dataclass(frozen=True)
+class CopyUnits:
+    """Work units that look for the copies of some images among all.
+
+    Attributes:
+        store: of the run.
+        rows: int (n,), rows of the run that are compared: each image once, those that could be read.
+    """
+
+    store: RunStore
+    rows: NDArray[np.int64]
+
+    step = COPIES
+
+    def __call__(self, unit: range) -> Written:
+        found = find_copies(self.store.array(THUMBNAILS)[self.rows], unit)
+        lines = [
+            CopyRow(first=int(self.rows[i]), second=int(self.rows[j]), exact=False, correlation=float(value))
+            for (i, j), value in zip(found.pairs, found.correlation, strict=True)
+        ]
+        return self.store.write_part(COPIES, unit.start // ROWS_IN_UNIT, pa.Table.from_pylist(lines, COPY_ROWS))
+
+
+def find_duplicates(
+    run: str | Path, *, data: Any = None, workers: int = 1, shard: str | None = None, max_skipped: float | None = None
+) -> Duplicates:  # fmt: skip
+    """Find the exact and near copies among the images of a finished run; write them as JSON, as a table and into its
+    report. The same call resumes an interrupted one.
+
+    Args:
+        run: the run folder.
+        data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
+        workers: processes; results do not depend on it.
+        shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
+
+        max_skipped: share of images that may be skipped, see `AuditSettings`; by default its own.
+
+    Images that could not be read before are tried again.
+
+    Raises:
+        InputError: no run in the folder.
+        RunMismatch: the data differ from those of the run.
+        TooManySkipped: more images than that cannot be decoded.
+        Unreachable, ProgramFailed: see `Corpus.decode`.
+    """
+    store = RunStore.open(run)
+    settings = settings_of_run(store, data)
+    settings = settings if max_skipped is None else settings.with_values(max_skipped=max_skipped)
+    corpus = select_data(settings, None if isinstance(data, str) else data)
+    require_identity(store, {"corpus": corpus.hash})
+    if known := store.manifest.get("array_form"):
+        corpus = corpus.as_arrays(ArrayForm.from_json(known))
+    with store.share(None if shard is None else Shard.parse(shard)) as sharing:
+        audit = OpenedCorpus(settings, corpus, sharing)
+        size, n = audit.settings.unit, len(audit.corpus)
+        audit.sharing.once(f"{THUMBNAILS}.arrays", lambda: create_arrays(store, n, size))
+        work = ThumbnailUnits(store, audit.corpus, size)
+        audit.sharing.once(f"{THUMBNAILS}.again", lambda: work.try_again())
+        run_step(audit, store, work, THUMBNAILS, partition(n, size), workers, "thumbnails")
+        digests, rows = store.array(DIGESTS)[:], np.unique(audit.corpus.image_numbers, return_index=True)[1]
+        readable = rows[digests[rows].any(1)]
+        unread = {int(row): "it cannot be decoded" for row in np.setdiff1d(rows, readable)}
+        SkippedImages(audit.corpus, audit.settings.max_skipped).add(unread)
+        units = partition(len(readable), ROWS_IN_UNIT)
+        run_step(audit, store, CopyUnits(store, readable), COPIES, units, workers, "copies")
+        pairs = store.table(COPIES, COPIES).to_pylist() if units else []
+        copies = Copies.of(
+            np.array([(pair["first"], pair["second"]) for pair in pairs], np.int64).reshape(-1, 2),
+            np.array([pair["correlation"] for pair in pairs], float),
+        )
+        duplicates = Duplicates(
+            group_copies(audit.corpus, copies, readable, digests), len(readable), len(rows) - len(readable)
+        )
+        audit.sharing.once(page.COPIES_FILE, lambda: write_duplicates(store, duplicates))
+    return duplicates
+
+
+def create_arrays(store: RunStore, n: int, unit: int) -> None:
+    """Create the arrays of thumbnails and hashes."""
+    store.create_array(THUMBNAILS, (n, SIDE, SIDE), np.uint8, unit, THUMBNAILS)
+    store.create_array(DIGESTS, (n, DIGEST_BYTES), np.uint8, unit, THUMBNAILS)
+
+
+def write_duplicates(store: RunStore, duplicates: Duplicates) -> None:
+    """Write copies as JSON, as a table with a line for each image, and into the report."""
+    store.write_json(page.COPIES_FILE, duplicates.to_json())
+    rows = [
+        DuplicateRow(
+            group=number, row=row, path=path, label=label, split=split, kind=group.kind, correlation=group.correlation,
+            crosses_labels=group.crosses_labels, crosses_splits=group.crosses_splits,
+        )
+        for number, group in enumerate(duplicates.groups)
+        for row, path, label, split in zip(group.rows, group.paths, group.labels, group.splits, strict=True)
+    ]  # fmt: skip
+    store.write_table("duplicates", pa.Table.from_pylist(rows, DUPLICATE_ROWS))
+    page.write_report(store)
+
+
+def make_thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
+    """Resize a picture to grey (SIDE, SIDE), whatever its shape, with all of its pixels."""
+    return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def hash_pixels(picture: DecodedImage) -> NDArray[np.uint8]:
+    """Hash size, mode and pixels of a picture, or type, shape and numbers of an array: uint8 (DIGEST_BYTES,)."""
+    told = (picture.mode, picture.size) if isinstance(picture, Image.Image) else (picture.dtype.str, picture.shape)
+    head = f"{told[0]}{told[1]}".encode()
+    return np.frombuffer(hashlib.sha256(head + picture.tobytes()).digest()[:DIGEST_BYTES], np.uint8)
+
+
+def group_copies(
+    corpus: Corpus, copies: Copies, rows: NDArray[np.int64], digests: NDArray[np.uint8]
+) -> tuple[CopyGroup, ...]:
+    """Group images that are copies, exact or near, directly or by others.
+
+    Args:
+        corpus: of the run.
+        copies: near copies, as rows of the run.
+        rows: int (n,), rows that were compared.
+        digests: uint8 (N, DIGEST_BYTES), hashes of the pixels of all rows.
+    """
+    same = np.unique(digests[rows], axis=0, return_inverse=True)[1].ravel()
+    first = np.full(same.max(initial=-1) + 1, -1, np.int64)
+    first[same[::-1]] = rows[::-1]
+    exact = np.stack([first[same], rows], 1)
+    exact = exact[exact[:, 0] != exact[:, 1]]
+    links = np.concatenate([copies.pairs, exact])
+    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(corpus), len(corpus)))
+    component = connected_components(graph, directed=False)[1]
+    least: dict[int, float] = {}
+    group_sizes: Counter[int] = Counter()
+    for (one, other), value in zip(copies.pairs, copies.correlation, strict=True):
+        least[component[one]] = min(value, least.get(component[one], 1.0))
+        group_sizes[component[one]] += int((digests[one] != digests[other]).any())
+    for row, count in zip(*np.unique(first[same], return_counts=True), strict=True):
+        group_sizes[component[row]] += int(count) * (int(count) - 1) // 2  # exact copies, found by their details or not
+    members: dict[int, list[int]] = {}
+    for row in np.unique(links):
+        members.setdefault(component[row], []).append(int(row))
+    groups = [
+        _group(corpus, some, digests, least.get(number, 1.0), group_sizes[number] / math.comb(len(some), 2))
+        for number, some in members.items()
+    ]
+    return tuple(sorted(groups, key=lambda g: (-g.crosses_splits, -g.crosses_labels, -len(g.rows), g.rows)))
+
+
+def _group(corpus: Corpus, rows: Sequence[int], digests: NDArray[np.uint8], least: float, mutual: float) -> CopyGroup:
+    exact = len(np.unique(digests[rows], axis=0)) == 1
+    return CopyGroup(
+        rows=tuple(rows),
+        paths=tuple(corpus.paths[row] for row in rows),
+        labels=tuple(corpus.labels[row] for row in rows),
+        splits=tuple(corpus.splits[row] if corpus.splits else "" for row in rows),
+        kind=EXACT_COPY if exact else NEAR_COPY,
+        correlation=1.0 if exact else float(least),
+        mutual=mutual,
+    )

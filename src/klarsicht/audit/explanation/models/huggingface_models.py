@@ -1,0 +1,84 @@
+"""Image classifiers of transformers from a folder of `save_pretrained`, with their image processor and class names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+from torch import Tensor, nn
+
+from klarsicht.audit.explanation.models.specifications import HF_PREFIX, require_saved_model
+from klarsicht.ground import optional
+from klarsicht.ground.errors import ModelError
+from klarsicht.ground.foreign import foreign_errors
+from klarsicht.ground.trust import is_trusted
+
+HF_EXTRA: Final = "hf"
+
+
+@dataclass(frozen=True)
+class ProcessorTransform:
+    """Image processor of transformers as a transform: picture -> pixel values (C, H, W)."""
+
+    processor: Any
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        pixels: Tensor = self.processor(images=picture, return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+
+def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | None]:
+    """Load the network of `hf:FOLDER` in evaluation mode, its transform, and its class names or None.
+
+    Nothing is downloaded, and code in the folder is not run; weights in a pickle are read only where code is trusted.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        UntrustedCode: the weights are a pickle.
+        ModelError: the folder holds no image classifier, no image processor, or only some of the weights.
+    """
+    folder = Path(spec.removeprefix(HF_PREFIX))
+    require_saved_model(folder)
+    transformers: Any = optional.load("transformers", HF_EXTRA)
+    local = {"local_files_only": True, "trust_remote_code": False}
+    remedy = "Save the model again: model.save_pretrained(FOLDER)."
+    with _quiet(transformers), foreign_errors(ModelError, "transformers cannot load the model", of=spec, remedy=remedy):
+        network = transformers.AutoModelForImageClassification
+        only_tensors = None if is_trusted() else True
+        module, found = network.from_pretrained(folder, **local, use_safetensors=only_tensors, output_loading_info=True)
+    if lacking := sorted(found["missing_keys"]):
+        raise ModelError(
+            "the folder lacks weights of the classifier",
+            got=f"{folder}: {', '.join(lacking[:4])}",
+            rule="transformers would draw them at random",
+            remedy="Save the fine-tuned model, with its head.",
+        )
+    remedy = "Save it beside the model: processor.save_pretrained(FOLDER)."
+    with _quiet(transformers), foreign_errors(ModelError, "no image processor of the model", of=spec, remedy=remedy):
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, **local)
+    return module.eval(), ProcessorTransform(processor), _class_names(module.config.id2label)
+
+
+def _class_names(names: dict[int, str]) -> tuple[str, ...] | None:
+    """Order the class names by output; None where they are the placeholders of transformers, LABEL_0, LABEL_1, ..."""
+    ordered = tuple(str(names[i]) for i in range(len(names)))
+    return None if ordered == tuple(f"LABEL_{i}" for i in range(len(names))) else ordered
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Silence progress bars and advice of transformers, whose loggers are restored afterwards."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,199 @@
+"""Run an audit from a model and images to a ranked report. Every step resumes where it was interrupted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from klarsicht.audit.explanation.executor import partition
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.relevance import attribution
+from klarsicht.audit.explanation.report import page
+from klarsicht.audit.explanation.report.figures import Illustrator
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.spectral.analysis import Analysis, head_weight
+from klarsicht.audit.explanation.steps import step_units
+from klarsicht.audit.explanation.steps.audit_inputs import Audit, record_own_code
+from klarsicht.audit.explanation.steps.relevance_step import attribute, record_label_order
+from klarsicht.audit.explanation.steps.skipped_images import require_readable
+from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.ranking import Entry, Ranking
+from klarsicht.ground.errors import RunLocked, RunMismatch, UsageError
+from klarsicht.ground.progress import note
+from klarsicht.ground.run_folder.run_files import MANIFEST
+from klarsicht.ground.run_folder.shards import LOOK, Shard
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.verification import forget_damaged
+from klarsicht.ground.user_arguments import check_arguments
+
+CREATION_SECONDS = 60.0  # that a shard waits for another one to create the run
+SCREENING_UNIT = 25  # targets in a work unit of a screening
+
+
+@check_arguments
+def run(
+    settings: AuditSettings, out: str | Path, *, classifier: Classifier | None = None, corpus: Any = None,
+    workers: int = 1, shard: str | None = None,
+) -> RunStore:  # fmt: skip
+    """Audit a model: attributions, clusters, ranking, report. The same call resumes an interrupted run.
+
+    Args:
+        settings: see audit.explanation.settings.
+        out: the run folder; a new one, or one begun with the same settings, data and model.
+        classifier: a model built in Python, in place of the one that the settings name; needs workers=1.
+        corpus: a corpus opened in Python, or a sequence of (picture, label[, source[, weight]]) such as a dataset of
+            torchvision, in place of the one that the settings name; workers get a copy.
+        workers: processes; results do not depend on it.
+        shard: "K/N" for the K-th of N calls that share the run's folder, each on any machine, or "auto"; results do not
+            depend on it. See ground.run_folder.shards.
+
+    Returns:
+        The run, complete: `ranking.json`, `tables/ranking.parquet` and `report.html` are in it.
+
+    What is damaged in a run begun before is named on standard error and computed again.
+
+    Raises:
+        UsageError, InputError, ModelError, StoreError: see ground.errors.
+    """
+    audit = Audit.of(with_batch_of_run(settings, out), classifier, corpus).with_batch()
+    if classifier is not None and workers > 1:
+        raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
+    own_shard = None if shard is None else Shard.parse(shard)
+    store = open_run(audit, out, wait=CREATION_SECONDS if own_shard else 0)
+    with store.share(own_shard) as sharing:
+        audit = replace(audit, sharing=sharing)
+        sharing.once("verified", lambda: note_damaged(store))
+        sharing.once("code", lambda: record_own_code(store, settings))
+        attribute(audit, store, workers, own=classifier)
+        sharing.once("label-order", lambda: record_label_order(audit, store))
+        analyse(audit, store, workers)
+        analyse(audit, store, workers, (ranking.PLAIN_METRIC,))  # the baseline of the ranking
+        sharing.once("report", lambda: report(audit, store))
+    return store
+
+
+def with_batch_of_run(settings: AuditSettings, out: str | Path) -> AuditSettings:
+    """Return the settings with the batch size of a run begun before, where they leave the choice."""
+    if settings.batch or not (store := RunStore(Path(out))).exists:
+        return settings
+    return settings.with_values(batch=store.manifest["settings"].get("batch"))
+
+
+def note_damaged(store: RunStore) -> None:
+    """Make damaged files of a run count as never written, and name them."""
+    for damage in forget_damaged(store):
+        note(f"damaged, and so not used: {damage}")
+
+
+def report(audit: Audit, store: RunStore) -> None:
+    """Rank, draw and write the report of a run whose clusters are known."""
+    illustrate(audit, store, write_ranking(audit, store))
+    page.write_report(store)
+
+
+def open_run(audit: Audit, out: str | Path, wait: float = 0) -> RunStore:
+    """Create the run folder, or open one begun before.
+
+    Args:
+        wait: seconds to wait for another process that is creating it just now.
+
+    Raises:
+        RunLocked: another process is creating it, and still is after that time.
+        RunMismatch: it was made with other settings, data or model.
+        TooManySkipped: more files cannot be read than may be skipped; then nothing is created.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return _create_run(audit, out)
+        except RunLocked:
+            if time.monotonic() - began > wait:
+                raise
+            time.sleep(LOOK)
+
+
+def _create_run(audit: Audit, out: str | Path) -> RunStore:
+    settings = audit.settings.to_record()
+    if (begun := RunStore(Path(out))).exists:  # a setting that its version did not have was at its default
+        known, fields = begun.manifest["settings"], AuditSettings.model_fields
+        with begun.translate_parse_errors(MANIFEST):
+            settings = {k: v for k, v in settings.items() if k in known or v != fields[k].default}
+    identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
+    require_readable(audit)
+    device = audit.classifier.device.type
+    independent = True if audit.classifier.independent else None  # runs of older versions say nothing
+    return RunStore.create(
+        out, settings=settings, identity=identity, index=audit.index, device=device, independent=independent
+    )
+
+
+def analyse(audit: Audit, store: RunStore, workers: int, metrics: Sequence[str] = ()) -> None:
+    """Compute the suspect cluster of every class under every metric, by default those of the run.
+
+    A unit is one group, or a block of groups where all classes are screened.
+    """
+    for work in make_analyses(audit, store, metrics).values():
+        units = partition(len(work.groups), work.size)
+        step_units.run_step(audit, store, work, work.step, units, workers, f"clusters ({work.metric})")
+
+
+def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) -> dict[str, Analysis]:
+    """Return the analysis under each metric, by default those of the run."""
+    groups = tuple(audit.groups(*attribution.read_predictions(store)))
+    head = head_weight(audit.classifier)
+    size = SCREENING_UNIT if audit.settings.screens else 1
+    return {
+        metric: Analysis(store, audit.settings, metric, groups, head, size)
+        for metric in metrics or audit.settings.metric
+    }
+
+
+def write_ranking(audit: Audit, store: RunStore) -> Ranking:
+    """Rank all classes, most suspect first, and write the ranking as JSON and as a table, which keeps what was measured
+    on the run since."""
+    tables = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in audit.settings.metric]
+    entries = [Entry.from_record(line, audit.corpus.paths) for table in tables for line in table if line["rows"]]
+    ordered = ranking.rank_by_z(ranking.with_baseline(entries, ranking.plain_suspects(store)))
+    store.write_json(ranking.FILE, ordered.to_json())
+    is_measured = verdicts.is_quantified(store) or store.has_table(ranking.FOLLOWED)
+    store.write_table("ranking", (ranking.read_ranking(store) if is_measured else ordered).to_table())
+    return ordered
+
+
+def illustrate(audit: Audit, store: RunStore, order: Ranking) -> None:
+    """Draw pictures of the first suspects, once; in a quantified run, `audit quantify` draws those of the clusters that
+    the model follows."""
+    drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0) and store.is_finished(page.VIEWS)
+    if drawn or store.has_table(ranking.FOLLOWED):
+        return
+    works = tuple(make_analyses(audit, store).values())
+    Illustrator(store, audit.settings, audit.corpus, audit.classifier, works).draw(order.entries)
+
+
+def check_unchanged(audit: Audit, store: RunStore) -> None:
+    """Check that data and model are those of the run.
+
+    Raises:
+        RunMismatch: they changed since.
+    """
+    require_identity(store, {"corpus": audit.corpus.hash, "model": audit.classifier.identity})
+
+
+def require_identity(store: RunStore, now: Mapping[str, str]) -> None:
+    """Check that what a run was made of is the same now.
+
+    Args:
+        now: content hashes, by their names in the run's identity.
+
+    Raises:
+        RunMismatch: one differs.
+    """
+    for what, then in store.manifest["identity"].items():
+        if what in now and now[what] != then:
+            raise RunMismatch(
+                f"the {what} changed since the run", got=now[what][:12], rule=f"the run has {then[:12]}",
+                remedy="Audit again into another folder.",
+            )  # fmt: skip

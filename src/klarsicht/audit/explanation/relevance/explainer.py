@@ -1,0 +1,493 @@
+"""Relevance of pixels, of channels of a late layer and of penultimate features, for batches of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from klarsicht.audit.explanation.models.classifier import Classifier, check_targets
+from klarsicht.audit.explanation.models.forward import centre_targets, target_logits
+from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
+from klarsicht.audit.explanation.networks.hooks import Tap, arrange_in_grid, called_layers, late_layer
+from klarsicht.audit.explanation.relevance.composites import PROPAGATIONS, composite
+from klarsicht.audit.explanation.relevance.conservation import (
+    REMEDY,
+    RelevanceBalance,
+    check_conservation,
+    conserves,
+    sum_per_image,
+)
+from klarsicht.audit.explanation.relevance.function_calls import RulePlan, follow_modules
+from klarsicht.audit.explanation.relevance.gradients import GRADIENTS
+from klarsicht.audit.explanation.relevance.pooling import pool_relevance
+from klarsicht.audit.explanation.relevance.propagation import Recorder
+from klarsicht.audit.explanation.relevance.rule_mode import RuleMode, computes_attention, find_norms_to_merge
+from klarsicht.ground.errors import InputRefused, ModelError, NotConserving, UnsupportedLayer, UsageError, unknown_name
+from klarsicht.ground.machine.devices import widest_float
+from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.pictures import notebook
+from klarsicht.ground.pictures.colour_maps import diverging_colours, resize_bilinear
+from klarsicht.ground.pictures.encoded_pictures import png_bytes
+from klarsicht.ground.ranges import SEED
+from klarsicht.ground.user_arguments import check_arguments
+
+AUTO: Final = "auto"  # the composite that fits the network, chosen at the first batch
+
+METHODS = (AUTO, *PROPAGATIONS, *GRADIENTS)
+"""Names of all methods: `auto`, composites of relevance propagation, then the gradient methods."""
+
+NOTEBOOK_IMAGES: Final = 8  # images in a notebook
+
+
+INCOMPLETENESS_BOUND: Final = 0.1
+"""Largest share of the logit difference f(x) - f(0) that integrated gradients may leave unexplained."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Relevance of a batch of B images; float32 unless stated otherwise.
+
+    The seed is R = 1 at the target's logit: where that logit is negative, relevance in favour of the class is negative
+    in the map; `centred` gives the sign. G = min(map_side, H, W), and pooling conserves the sum.
+    """
+
+    method: str
+    targets: Array
+    """(B,) int64: the explained class."""
+    maps: Array
+    """(B, G, G), signed, summed over channels."""
+    concepts: Array
+    """(B, C): relevance of each channel at the input of the late layer, summed over positions."""
+    features: Array
+    """(B, F): the penultimate activations, without relevance; the baseline."""
+    head: Array
+    """(B, F): relevance of each penultimate feature for the centred logit; of independent outputs for the logit."""
+    logits: Array
+    """(B, K)."""
+    total: Array
+    """(B,) float64: the sum of relevance over all pixels."""
+    residual: Array
+    """(B,) float64: relative residual of conservation; NaN for methods that promise no conservation."""
+    absorbed: Array
+    """(B,) float64: share of the seed absorbed by biases, stabilisers and zero denominators; NaN for gradient
+    methods."""
+    noise: Array
+    """(B,) float64: the largest sum of |R| at any layer over the seed. Positive and negative relevance cancel between
+    layers, so a map of noise 100 holds the seed as the small difference of large numbers. NaN for gradient methods."""
+    balance: RelevanceBalance | None = None
+    """The relevance balance by layer; None for gradient methods."""
+    middle: Array | None = None
+    """(B, C, h, w): input of the middle layer, if one was named."""
+    channels: Array | None = None
+    """(B, C): relevance of each channel at the input of the middle layer, summed over positions."""
+    independent: bool = False
+    """Whether the outputs are independent of each other, as sigmoids are."""
+
+    @property
+    def score(self) -> Array:
+        """Logit of the target (B,)."""
+        score: Array = np.take_along_axis(self.logits, self.targets[:, None], 1)[:, 0]
+        return score
+
+    @property
+    def centred(self) -> Array:
+        """Centred logit (B,): that of the target minus the mean of all; `head` sums to it up to the biases.
+
+        Of independent outputs it is the logit itself.
+        """
+        centred: Array = self.score if self.independent else self.score - self.logits.mean(1)
+        return centred
+
+    @property
+    def prediction(self) -> Array:
+        """Predicted class, int64 (B,)."""
+        prediction: Array = self.logits.argmax(1)
+        return prediction
+
+    @property
+    def loss(self) -> Array:
+        """Cross-entropy of the target (B,); of independent outputs that of its sigmoid alone."""
+        if self.independent:
+            return np.asarray(np.logaddexp(0, -self.score))
+        top = self.logits.max(1)
+        loss: Array = np.log(np.exp(self.logits - top[:, None]).sum(1)) + top - self.score
+        return loss
+
+    def _repr_html_(self) -> str:
+        header = ("image", "class", "logit", "relevance")
+        rows = range(min(len(self.maps), NOTEBOOK_IMAGES))
+        maps = [
+            notebook.pictures([png_bytes(diverging_colours(resize_bilinear(self.maps[i], (96, 96))))], 96) for i in rows
+        ]
+        return notebook.table(header, ((i, int(self.targets[i]), f"{self.score[i]:.2f}", maps[i]) for i in rows))
+
+    @property
+    def conserving(self) -> bool | None:
+        """Whether the maps conserve relevance in the median image.
+
+        For relevance propagation at most ABSORBED_BOUND of the seed is absorbed; integrated gradients are complete up
+        to INCOMPLETENESS_BOUND. None for methods that promise no conservation.
+        """
+        if self.balance is not None:
+            return conserves(torch.from_numpy(self.absorbed))
+        median = float(np.median(np.abs(self.residual)))
+        return None if np.isnan(median) else median <= INCOMPLETENESS_BOUND
+
+
+def head_relevance(features: Tensor, head_weight: Tensor, target: Tensor, independent: bool = False) -> Tensor:
+    """Compute head relevance f_c (w_target - mean_k w_k)_c, (B, F), of features (B, F); of independent outputs
+    f_c (w_target)_c.
+
+    Args:
+        head_weight: (K, F).
+        target: (B,), class indices.
+    """
+    own = head_weight[target]
+    return features * (own if independent else own - head_weight.mean(0))
+
+
+def activation_gradient(classifier: Classifier, batch: Tensor, targets: Tensor, layer: str) -> Tensor:
+    """Compute activation times gradient of the centred logit at the input of `layer`, summed over positions: (B, C).
+
+    Of independent outputs it is the gradient of the logit itself. At a linear head this equals `head_relevance`.
+
+    Raises:
+        UsageError: the network has no such layer.
+        ModelError: the layer takes no part in the computation.
+    """
+    with evaluation_mode(classifier.module), Tap(classifier.module, layer) as tap:
+        x = batch.to(classifier.device).detach().requires_grad_()
+        logits = classifier.logits(x)
+        level = target_logits if classifier.independent else centre_targets
+        (gradient,) = torch.autograd.grad(level(logits, targets.to(x.device)).sum(), tap.input)
+        return tap.sum_over_positions(tap.input.detach() * gradient)
+
+
+class Explainer:
+    """Context manager that explains many batches of a classifier; on exit the classifier is restored.
+
+        with Explainer(classifier, "EpsilonPlusFlat") as explain:
+            for batch, targets in batches:
+                relevance = explain(batch, targets)
+
+    Args:
+        method: a name of METHODS; `auto` is GammaAttention for networks with attention, EpsilonPlusFlat for others.
+        map_side: largest side G of the pooled maps.
+        layer: late layer, at whose input `concepts` are computed; default `late_layer`.
+        seed: seed of SmoothGrad's noise.
+        middle: layer whose input and channel relevance are returned; None for neither.
+
+    Raises:
+        UsageError: unknown method or layer, or an argument out of range.
+        UnsupportedLayer, NotConserving: the method does not cover the network.
+        ModelError: the network does not return logits.
+    """
+
+    @check_arguments
+    def __init__(
+        self,
+        classifier: Classifier,
+        method: str = AUTO,
+        map_side: int = 32,
+        layer: str | None = None,
+        seed: int = 0,
+        middle: str | None = None,
+    ) -> None:
+        if method not in METHODS:
+            raise unknown_name("relevance method", method, METHODS)
+        SEED.require("seed", seed)
+        if map_side < 1:
+            raise UsageError("the side of a map must be positive", got=map_side, remedy="Try 32")
+        self.classifier, self.method, self.map_side, self.seed = classifier, method, map_side, seed
+        self.layer = layer
+        self.middle = middle
+        self._plan: RulePlan | None = None
+        self._is_open = False
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            module = stack.enter_context(evaluation_mode(self.classifier.module))
+            self._late = stack.enter_context(Tap(module, self.layer)) if self.layer else None
+            self._head = stack.enter_context(Tap(module, self.classifier.head))
+            self._middle = stack.enter_context(Tap(module, self.middle)) if self.middle else None
+            self._path = stack.enter_context(follow_modules(module))
+            self._stack = stack.pop_all()
+        self._is_open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._plan, self._is_open = None, False
+        self._stack.close()
+
+    def __call__(self, batch: Tensor | Array, targets: Tensor | Array | Sequence[int]) -> Relevance:
+        """Explain preprocessed images (B, C, H, W) for target classes (B,); raises as `explain`."""
+        if not self._is_open:
+            remedy = "with Explainer(model) as explainer: explainer(images, targets)"
+            raise UsageError("an Explainer outside of its context", rule="hooks are set inside alone", remedy=remedy)
+        batch, targets = check_batch(batch, targets)
+        x = batch.to(self.classifier.device).detach().requires_grad_()
+        target = check_targets(targets.to(x.device), self.classifier.n_classes)
+        if self._late is None:
+            with torch.no_grad():
+                called = called_layers(self.classifier.module, lambda: self.classifier.logits(x[:1]))
+            layer = late_layer(self.classifier.module, self.classifier.head, called)
+            self._late = self._stack.enter_context(Tap(self.classifier.module, layer))
+        try:
+            return (
+                self._explain_by_gradient(x, target)
+                if self.method in GRADIENTS
+                else self._explain_by_propagation(x, target)
+            )
+        finally:
+            for tap in (self._late, self._head, self._middle):
+                if tap is not None:
+                    tap.clear()
+
+    def _explain_by_propagation(self, x: Tensor, target: Tensor) -> Relevance:
+        plan = self._rules(x)
+        recorder = Recorder(len(x))
+        with RuleMode(plan, recorder):
+            logits = self.classifier.logits(x)
+        if not logits.requires_grad:
+            raise self._find_unsupported(plan) or UnsupportedLayer("no relevance can flow from the logits to the image")
+        forward = self._forward(x, target, logits)
+        try:
+            R, R_late, R_middle = forward.backpropagate(x)
+            total = sum_per_image(R)
+            balance = RelevanceBalance(torch.ones_like(total), total, tuple(recorder.entries))
+            check_conservation(balance, forward.logits.grad_fn)
+        except NotConserving as error:
+            raise self._find_unsupported(plan) or error from error
+        except RuntimeError as error:  # a tensor that a rule keeps was changed in place
+            if is_out_of_memory(error):
+                raise
+            raise ModelError("relevance cannot be propagated through the network", got=error, remedy=REMEDY) from error
+        return self._result(forward, R, R_late, R_middle, balance.residual, balance.absorbed_share, balance)
+
+    def _find_unsupported(self, plan: RulePlan) -> UnsupportedLayer | None:
+        """Name the functions without a rule as the cause of relevance that is not conserved; None if there are none."""
+        if not plan.without_rule:
+            return None
+        named = [name for name, _ in plan.without_rule.most_common()]
+        return UnsupportedLayer(
+            "functions without a relevance rule",
+            got=", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
+            rule="relevance would silently become a gradient there",
+            remedy=REMEDY,
+        )
+
+    def _explain_by_gradient(self, x: Tensor, target: Tensor) -> Relevance:
+        forward = self._forward(x, target, self.classifier.logits(x))
+        at_x, at_late, at_middle = forward.backpropagate(x)
+
+        def gradient(z: Tensor) -> Tensor:
+            if z is x:
+                return at_x
+            z = z.detach().requires_grad_()
+            return torch.autograd.grad(self.classifier.logits(z), z, forward.seed)[0]
+
+        R = GRADIENTS[self.method](gradient, x, torch.Generator().manual_seed(self.seed)).detach()
+        nothing = torch.full((len(x),), torch.nan, dtype=torch.float64)
+        residual = self._incompleteness(R, forward) if self.method == "IntegratedGradients" else nothing
+        R_middle = None if forward.middle is None or at_middle is None else forward.middle * at_middle
+        return self._result(forward, R, forward.late * at_late, R_middle, residual, nothing, None)
+
+    def _incompleteness(self, R: Tensor, forward: _ForwardPass) -> Tensor:
+        """Compute (f(x) - f(0) - sum R) / |f(x) - f(0)|, float64 (B,), which is zero for exact integrated gradients."""
+        with torch.no_grad():
+            rise = (
+                ((forward.logits - self.classifier.logits(torch.zeros_like(R))) * forward.seed)
+                .sum(1)
+                .to(widest_float(R.device))
+            )
+        return (rise - sum_per_image(R)) / rise.abs()
+
+    def _rules(self, x: Tensor) -> RulePlan:
+        """Plan the rules at the first batch, after checking that they leave the logits unchanged."""
+        if self._plan is None:
+            with torch.no_grad():
+                with find_norms_to_merge() as norms:
+                    plain = self.classifier.logits(x[:1])
+                with find_norms_to_merge():  # without a mode, torch computes attention in another order
+                    again = self.classifier.logits(x[:1])
+                if not torch.equal(plain.nan_to_num(), again.nan_to_num()):
+                    raise ModelError(
+                        "the network answers differently each time",
+                        got="two runs on one image that differ",
+                        rule="evaluation is deterministic",
+                        remedy="Write dropout as a module, or give it training=self.training",
+                    )
+            if self.method == AUTO:
+                self.method = "GammaAttention" if computes_attention(norms.functions) else "EpsilonPlusFlat"
+            plan = RulePlan(composite(self.method, self.classifier.pixel_bounds), self._path, norms.norms)
+            with RuleMode(plan, Recorder(1)):
+                _check_same_logits(plain, self.classifier.logits(x[:1]).detach())
+            self._plan = plan
+        return self._plan
+
+    def _forward(self, x: Tensor, target: Tensor, logits: Tensor) -> _ForwardPass:
+        """Collect what the taps saw of a forward pass, and compute head relevance."""
+        assert self._late is not None
+        late, features = self._late.input, self._head.input
+        middle = None if self._middle is None else self._middle.input
+        head = self.classifier.module.get_submodule(self.classifier.head)
+        if isinstance(head, nn.Linear) and features.ndim == 2 and torch.equal(self._head.output, logits):
+            relevance = head_relevance(features, head.weight, target, self.classifier.independent)
+        else:
+            relevance = activation_gradient(self.classifier, x, target, self.classifier.head)
+        return _ForwardPass(
+            target, logits, late, self._head.sum_over_positions(features).detach(), relevance.detach(), middle
+        )
+
+    def _result(
+        self,
+        forward: _ForwardPass,
+        R: Tensor,
+        R_late: Tensor,
+        R_middle: Tensor | None,
+        residual: Tensor,
+        absorbed: Tensor,
+        balance: RelevanceBalance | None,
+    ) -> Relevance:
+        assert self._late is not None
+        aspect = R.shape[-2] / R.shape[-1]
+        middle = (
+            None
+            if self._middle is None or forward.middle is None
+            else arrange_in_grid(forward.middle, self._middle.channels, aspect)
+        )
+        return Relevance(
+            self.method,
+            targets=_to_numpy(forward.target),
+            maps=_to_numpy(pool_relevance(R, self.map_side)),
+            concepts=_to_numpy(self._late.sum_over_positions(R_late)),
+            features=_to_numpy(forward.features),
+            head=_to_numpy(forward.head),
+            logits=_to_numpy(forward.logits),
+            total=_to_numpy(sum_per_image(R)),
+            residual=_to_numpy(residual),
+            absorbed=_to_numpy(absorbed),
+            noise=_to_numpy(torch.full_like(residual, torch.nan) if balance is None else balance.noise),
+            balance=balance,
+            middle=None if middle is None else _to_numpy(middle.float()),
+            channels=None
+            if R_middle is None or self._middle is None
+            else _to_numpy(self._middle.sum_over_positions(R_middle).float()),
+            independent=self.classifier.independent,
+        )
+
+
+@dataclass(frozen=True)
+class _ForwardPass:
+    """Results of the forward pass, before relevance is propagated."""
+
+    target: Tensor
+    logits: Tensor
+    late: Tensor
+    """Input of the late layer, part of the autograd graph."""
+    features: Tensor
+    head: Tensor
+    middle: Tensor | None
+    """Input of the middle layer, part of the autograd graph."""
+
+    @property
+    def seed(self) -> Tensor:
+        """Initial relevance (B, K): 1 at the target's logit, else 0."""
+        return torch.zeros_like(self.logits).scatter_(1, self.target[:, None], 1.0)
+
+    def backpropagate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Backpropagate the seed to pixels, late and middle layer: relevance under rules, else gradients."""
+        cuts = (x, self.late) if self.middle is None else (x, self.late, self.middle)
+        at_x, at_late, *at_middle = torch.autograd.grad(self.logits, cuts, self.seed)
+        return at_x, at_late, at_middle[0] if at_middle else None
+
+
+def _check_same_logits(plain: Tensor, other: Tensor) -> None:
+    """Check that the rules left the logits unchanged.
+
+    Raises:
+        InputRefused: logits that are not finite.
+        ModelError: logits that differ.
+    """
+    if not plain.isfinite().all():
+        raise InputRefused("the model answers with logits that are no numbers", got="nan or inf")
+    difference = float((plain - other).abs().max() / plain.abs().max().clamp(min=1e-30))
+    if not difference < 1e-3:
+        raise ModelError(
+            "the network computes something else under relevance rules",
+            got=f"logits that differ by {difference:.2g} of the largest",
+            rule="functions that change a tensor in place must return it",
+            remedy="Use a gradient method or head relevance",
+        )
+
+
+def _to_numpy(a: Tensor) -> Array:
+    return a.detach().cpu().numpy()
+
+
+@check_arguments
+def explain(
+    classifier: Classifier,
+    batch: Tensor | Array,
+    targets: Tensor | Array | Sequence[int],
+    *,
+    method: str = AUTO,
+    map_side: int = 32,
+    layer: str | None = None,
+    seed: int = 0,
+    middle: str | None = None,
+) -> Relevance:
+    """Compute the relevance of one batch for target classes.
+
+    Args:
+        batch: float (B, C, H, W), a tensor or an array, as the model takes images: transformed.
+        targets: int (B,), the class explained in each.
+        method, map_side, layer, seed, middle: see `Explainer`.
+
+    Raises:
+        UsageError: a batch without these four axes, without images or of integers, or another number of targets.
+        UnsupportedLayer, NotConserving, ModelError: see `Explainer`.
+    """
+    with Explainer(classifier, method, map_side, layer, seed, middle) as explainer:
+        return explainer(batch, targets)
+
+
+def check_batch(batch: Tensor | Array, targets: Tensor | Array | Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Check that a batch is float (B, C, H, W), and that each image has a target: (B,).
+
+    Raises:
+        UsageError: see `explain`.
+    """
+    try:
+        batch, targets = torch.as_tensor(batch), torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        remedy = "Give targets as numbers of the model's outputs: names.index(name)."
+        rule = "images (B, C, H, W) and one output number for each"
+        raise UsageError("no numbers in a batch or its targets", got=error, rule=rule, remedy=remedy) from error
+    if batch.ndim != len("BCHW"):
+        remedy = "Stack transformed images: torch.stack([transform(image) for image in images])."
+        raise UsageError("a batch of images", got=tuple(batch.shape), rule="(B, C, H, W)", remedy=remedy)
+    if not (len(batch) and batch.is_floating_point()):
+        got, remedy = f"{len(batch)} of {batch.dtype}", "Give images as the model's transform returns them."
+        raise UsageError("a batch of images", got=got, rule="at least one image, of floats", remedy=remedy)
+    if targets.is_floating_point() or targets.is_complex():
+        raise UsageError("targets are no integers", got=targets.dtype, rule="numbers of the model's outputs")
+    if targets.shape != batch.shape[:1]:
+        rule, remedy = f"one for each of {len(batch)} images", "Give a class for each image: [3] * len(batch)."
+        raise UsageError("targets", got=tuple(targets.shape), rule=rule, remedy=remedy)
+    return batch, targets

@@ -1,0 +1,350 @@
+"""Relevance rules: how a layer distributes the relevance of its outputs to its inputs.
+
+Every rule is one formula with different terms. The outputs j of a layer are sums of affine terms t over parts x^t of
+its input (its positive part, its negative part, the whole input). A share p distributes relevance R_j in proportion to
+its terms:
+
+    R_i = sum_p c_p sum_t x^t_i sum_j W^t_ji R_j f_tj / D_pj,  D_pj = sum_t f_tj (W^t x^t + b^t)_j
+
+with a coefficient c_p and a factor f_tj = f_t, or f_t times the sign of output j. D is kept from zero by adding EPSILON
+with its own sign. The same formula gives the relevance that is *absorbed*:
+
+    bias        sum_p c_p sum_j R_j (sum_t f_tj b^t_j) / D_pj
+    stabiliser  sum_p c_p sum_j R_j EPSILON / |D_pj|
+    dead        relevance of outputs whose denominator is exactly zero
+
+Sources: epsilon and alpha-beta, Bach et al., PLoS ONE 2015; z-plus and z-box, Montavon et al., Pattern
+Recognition 2017; gamma, Montavon et al. 2019, generalised to inputs of both signs by Andeol et al. 2021;
+flat, Lapuschkin et al., Nature Communications 2019. A part with the same weight in several shares is computed once.
+Of contributions c_ij = x_i W_ji the positive ones are (c + |c|) / 2, and |c| = |x| |W|; so gamma for inputs and
+outputs of both signs is one share of z and of |W| |x| with the sign of z, in two forward and two backward passes, not
+in four and four. Values agree with the rules of zennit, which do not compute the absorbed relevance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from klarsicht.audit.explanation.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
+from klarsicht.ground.machine.devices import widest_float
+
+EPSILON: Final = 1e-6
+
+InputPart = Callable[[Tensor], Tensor]
+"""Function that extracts the part of a layer's input that a term uses."""
+
+
+def whole_input(x: Tensor) -> Tensor:
+    """Return the whole input."""
+    return x
+
+
+def positive_part(x: Tensor) -> Tensor:
+    """Return max(x, 0)."""
+    return x.clamp(min=0)
+
+
+def negative_part(x: Tensor) -> Tensor:
+    """Return min(x, 0)."""
+    return x.clamp(max=0)
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """Return |x|."""
+    return x.abs()
+
+
+def constant_input(channels: tuple[float, ...]) -> InputPart:
+    """Make an input part that is constant in each channel of x (B, C, ...)."""
+
+    def part(x: Tensor) -> Tensor:
+        values = torch.tensor(channels, dtype=x.dtype).to(x.device)
+        return values.reshape(1, -1, *[1] * (x.ndim - 2)).expand_as(x)
+
+    return part
+
+
+@dataclass(frozen=True)
+class Term:
+    """Affine term factor * (weight @ part(x) + bias); weight is None for layers without parameters.
+
+    Attributes:
+        signed: whether the term is multiplied by the sign of the first term of its share.
+    """
+
+    part: InputPart
+    weight: Tensor | None
+    bias: Tensor | None = None
+    factor: float = 1.0
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Share:
+    """Share of relevance, distributed in proportion to its terms.
+
+    Attributes:
+        terms: the affine terms.
+        coefficient: factor of the relevance.
+    """
+
+    terms: tuple[Term, ...]
+    coefficient: float = 1.0
+
+    @property
+    def signed(self) -> bool:
+        """Whether a term has the sign of the first; D then has that sign, too, and is 0 where the first is."""
+        return any(t.signed for t in self.terms)
+
+
+Rule = Callable[[Tensor | None, Tensor | None], tuple[Share, ...]]
+"""Function from the weight and bias of a layer to its shares."""
+
+
+def _plus(p: Tensor | None) -> Tensor | None:
+    return None if p is None else p.clamp(min=0)
+
+
+def _minus(p: Tensor | None) -> Tensor | None:
+    return None if p is None else p.clamp(max=0)
+
+
+def epsilon(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
+    """Epsilon rule: R_i = x_i sum_j W_ji R_j / z_j; without parameters it is the rule of sums and average pooling."""
+    return (Share((Term(whole_input, W, b),)),)
+
+
+def flat(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
+    """Flat rule: all inputs in the receptive field of an output get equal relevance."""
+    return (Share((Term(torch.ones_like, None if W is None else torch.ones_like(W)),)),)
+
+
+def zplus(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
+    """z-plus rule: only positive contributions, of inputs of either sign."""
+    return (Share((Term(positive_part, _plus(W), _plus(b)), Term(negative_part, _minus(W)))),)
+
+
+def alpha2_beta1(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
+    """Alpha-beta rule with alpha = 2, beta = 1: twice the positive contributions minus once the negative ones."""
+    return (
+        Share((Term(positive_part, _plus(W), _plus(b)), Term(negative_part, _minus(W))), 2.0),
+        Share((Term(positive_part, _minus(W), _minus(b)), Term(negative_part, _plus(W))), -1.0),
+    )
+
+
+def gamma(g: float) -> Rule:
+    """Gamma rule: positive (negative) contributions are weighted by 1 + g where the output is positive (negative)."""
+
+    def rule(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
+        W_size, b_size = (None if p is None else p.abs() * (g / 2) for p in (W, b))
+        return (Share((Term(whole_input, W, b, 1 + g / 2), Term(magnitude, W_size, b_size, signed=True))),)
+
+    return rule
+
+
+def zbox(low: tuple[float, ...], high: tuple[float, ...]) -> Rule:
+    """z-box rule for pixels between low and high, one number per channel in units of the model input."""
+
+    def rule(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
+        below = Term(constant_input(low), _plus(W), _plus(b), -1.0)
+        above = Term(constant_input(high), _minus(W), _minus(b), -1.0)
+        return (Share((Term(whole_input, W, b), below, above)),)
+
+    return rule
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with its relevance rule.
+
+    Attributes:
+        name: name of the layer in the network.
+        affine: function (x, W, b) that computes the layer with given parameters.
+        rule: relevance rule.
+        weight, bias: parameters of the layer; None where it has none.
+        channel: axis of the output along which the bias runs.
+    """
+
+    name: str
+    affine: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+    rule: Rule
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    channel: int = 1
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.affine(x, self.weight, self.bias)
+
+    @cached_property
+    def shares(self) -> tuple[Share, ...]:
+        """Shares of the rule, computed once and not at every call."""
+        return self.rule(self.weight, self.bias)
+
+    @cached_property
+    def shares_of_nonnegative(self) -> tuple[Share, ...]:
+        """Shares for inputs >= 0, such as after a ReLU: terms of the negative part are dropped."""
+        return tuple(replace(share, terms=_without_negative(share.terms)) for share in self.shares)
+
+    def run(self, x: Tensor) -> tuple[Tensor, Graph | None]:
+        """Compute the output; with it the autograd graph, where the rule uses it."""
+        if not self.uses_output:
+            return self(x), None
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            z = self(leaf)
+        return z.detach(), (leaf, z)
+
+    @cached_property
+    def uses_output(self) -> bool:
+        """Whether a term of the rule is the layer itself, so that its forward pass need not be repeated."""
+        return any(t.part is whole_input and t.weight is self.weight for share in self.shares for t in share.terms)
+
+    def propagate(
+        self, x: Tensor, R: Tensor, images: int | None = None, graph: Graph | None = None
+    ) -> tuple[Tensor, LayerBalance]:
+        """Propagate relevance R of the output to the input x.
+
+        Args:
+            x: (B, ...), input.
+            R: relevance of the output.
+            images: number of images, where the first axis of x is a multiple of it; default the length of x.
+            graph: the layer's input and output in the autograd graph of its forward pass, if kept.
+
+        Returns:
+            Relevance of x, and the balance of the layer.
+        """
+        images = len(x) if images is None else images
+        shares = self.shares_of_nonnegative if x.numel() and x.min() >= 0 else self.shares
+        bias, stabiliser, dead = torch.zeros(3, images, dtype=widest_float(x.device), device=x.device)
+        graphs: dict[tuple[InputPart, int], Graph] = {}
+        flows: dict[tuple[InputPart, int], Tensor] = {}
+        for share in shares:
+            z = [self._graph(t, x, graphs, graph)[1].detach() for t in share.terms]
+            sign = z[0].sign() if share.signed else None
+            D = _denominator(share.terms, z, sign)
+            s, signed, absorbed, nothing = _over(R, D, sign, images)
+            if share.coefficient != 1:
+                s *= share.coefficient
+            stabiliser += share.coefficient * absorbed
+            dead += share.coefficient * nothing
+            for t in share.terms:
+                flow = _scale(t.factor, signed if t.signed else s)
+                bias += self._absorption(t.bias, flow, images)
+                key = _key(t)
+                flows[key] = flows[key] + flow if key in flows else flow
+        relevance = _handed_down(graphs, flows, x)
+        entry = LayerBalance(
+            self.name,
+            incoming=sum_per_image(R, images),
+            outgoing=sum_per_image(relevance, images),
+            bias=bias,
+            stabiliser=stabiliser,
+            dead=dead,
+            gross=absolute_sum(R, images),
+        )
+        return relevance, entry
+
+    def _graph(self, term: Term, x: Tensor, graphs: dict[tuple[InputPart, int], Graph], forward: Graph | None) -> Graph:
+        """Compute a term's part and affine output in an autograd graph, each once."""
+        key = _key(term)
+        if key not in graphs:
+            if forward is not None and term.part is whole_input and term.weight is self.weight:
+                graphs[key] = forward
+            else:
+                with torch.enable_grad():
+                    part = term.part(x).detach().requires_grad_()
+                    graphs[key] = part, self.affine(part, term.weight, term.bias)
+        return graphs[key]
+
+    def _absorption(self, bias: Tensor | None, s: Tensor, images: int) -> Tensor:
+        """Compute the relevance absorbed by a bias, sum_j s_j b_j, float64 (B,)."""
+        if bias is None:
+            return torch.zeros(images, dtype=widest_float(s.device), device=s.device)
+        elsewhere = [axis for axis in range(1, s.ndim) if axis != self.channel % s.ndim]
+        wide = widest_float(s.device)
+        absorbed = (s.sum(elsewhere) if elsewhere else s).to(wide) @ bias.to(wide)
+        return absorbed.reshape(images, -1).sum(1)
+
+
+Graph = tuple[Tensor, Tensor]
+"""Input and output of an affine function, connected in an autograd graph."""
+
+
+def away_from_zero(y: Tensor) -> Tensor:
+    """Add EPSILON with the sign of y to y."""
+    return torch.copysign(torch.full((), EPSILON, dtype=y.dtype, device=y.device), y).add_(y)
+
+
+def _denominator(terms: tuple[Term, ...], z: list[Tensor], sign: Tensor | None) -> Tensor:
+    """Compute D = sum_t f_t z_t of affine outputs z, those of signed terms times the sign of the layer's output."""
+    assert not terms[0].signed
+    D = _scale(terms[0].factor, z[0])
+    for t, value in zip(terms[1:], z[1:], strict=True):
+        fresh = D is not z[0]
+        if t.signed and sign is not None:
+            D = torch.addcmul(D, value, sign, value=t.factor, out=D if fresh else None)
+        else:
+            D = torch.add(D, value, alpha=t.factor, out=D if fresh else None)
+    return D
+
+
+def _over(R: Tensor, D: Tensor, sign: Tensor | None, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute s = R / (D + EPSILON sign(D)), s times a given sign, what EPSILON absorbs, and the relevance of outputs
+    with D = 0, (B,) each.
+
+    Args:
+        sign: sign of D, with 0 where D is, and s is 0 there; None where it is not known.
+    """
+    if sign is None:
+        added = torch.copysign(torch.full((), EPSILON, dtype=D.dtype, device=D.device), D)
+        s = R / (D + added)
+        dead = relevance_of_zeros(R, D, images)
+        return s, s, inner_product(s, added, images) - dead, dead
+    size = D.abs()
+    dead = relevance_of_zeros(R, size, images, nonnegative=True)
+    s = (R * sign).div_(size.add_(EPSILON))
+    signed = s * sign
+    return s, signed, EPSILON * sum_per_image(signed, images), dead
+
+
+def relevance_of_zeros(R: Tensor, D: Tensor, images: int, nonnegative: bool = False) -> Tensor:
+    """Sum relevance R where D is zero: float64 (B,)."""
+    if D.numel() and (D if nonnegative else D.abs()).amin() > 0:
+        return torch.zeros(images, dtype=widest_float(R.device), device=R.device)
+    return inner_product(R, (D == 0).to(R), images)
+
+
+def _handed_down(
+    graphs: dict[tuple[InputPart, int], Graph], flows: dict[tuple[InputPart, int], Tensor], x: Tensor
+) -> Tensor:
+    """Compute sum_t x^t . (W^t)^T s^t, in one product for the terms of one part of the input."""
+    gradients: dict[InputPart, tuple[Tensor, Tensor]] = {}
+    for key, s in flows.items():
+        part, z = graphs[key]
+        (gradient,) = torch.autograd.grad(z, part, s)
+        found = gradients.get(key[0])
+        gradients[key[0]] = part.detach(), gradient if found is None else found[1].add_(gradient)
+    handed = [gradient.mul_(part) for part, gradient in gradients.values()]
+    return reduce(torch.add, handed) if handed else torch.zeros_like(x)
+
+
+def _scale(factor: float, a: Tensor) -> Tensor:
+    return a if factor == 1 else factor * a
+
+
+def _key(term: Term) -> tuple[InputPart, int]:
+    return term.part, id(term.weight)
+
+
+def _without_negative(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    return tuple(
+        replace(t, part=whole_input) if t.part in (positive_part, magnitude) else t
+        for t in terms
+        if t.part is not negative_part
+    )

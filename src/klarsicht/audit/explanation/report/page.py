@@ -1,0 +1,414 @@
+"""Report of a run as one self-contained HTML page: ranking, embeddings, members with relevance, settings, skips."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from klarsicht.audit.explanation.data.label_order import Order
+from klarsicht.audit.explanation.relevance.conservation import ABSORBED_BOUND
+from klarsicht.audit.explanation.report.noted_classes import is_small, list_noted_classes
+from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, ViewRow
+from klarsicht.audit.explanation.settings import counts_own_logits
+from klarsicht.audit.results import ranking, sufficiency, verdicts
+from klarsicht.audit.results.power_rows import PowerRow
+from klarsicht.audit.results.ranking import Entry, Ranking
+from klarsicht.audit.results.rows import FollowedRow
+from klarsicht.audit.results.specificity import Specificity
+from klarsicht.audit.results.sufficiency import ClassProfile
+from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.words import SETTING, describe_sign, format_p
+from klarsicht.ground.pages import load_template
+from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.verification import UNVERIFIED
+from klarsicht.ground.texts import Texts
+
+PAGE = "report.html"
+VIEWS = "views"  # the table of pictures and points, and the step whose marker lists the pictures
+EVIDENCE = "evidence"  # the same of the pictures of artifacts
+PROFILES = "profiles"  # the same of the pictures of parts
+OWN_LOGITS = (
+    "Outputs are independent: a class counts by its own logit, not by its lead over the mean of all, and an image is "
+    "predicted as every class whose logit is positive."
+)
+SCREENING_FILE = "screening.json"  # written by `audit quantify` of a run with one class as its target
+COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
+COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
+TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
+RANKED = 20  # rows of the table of shortcuts; its file contains all
+SCRIPT = "report.js"  # its hash stands in the page's content security policy: no other script runs
+
+
+@dataclass(frozen=True)
+class Point:
+    """An image in the scatter plot, in units of its 400 x 400 picture."""
+
+    x: float
+    y: float
+    member: bool
+    path: str
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """An image with and without its relevance, as data URIs."""
+
+    path: str
+    plain: str
+    relevance: str
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """Content of the page for one suspect cluster."""
+
+    entry: Entry
+    points: tuple[Point, ...]
+    members: tuple[Thumbnail, ...]
+    others: tuple[Thumbnail, ...]
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the scatter plot shows only a sample of the images."""
+        return len(self.points) < self.entry.n
+
+
+def write_report(run: str | Path | RunStore) -> Path:
+    """Write RUN/report.html from the results of the run.
+
+    Raises:
+        StoreError: the run has not been ranked.
+        RunDamaged: a file of it is missing or altered, or does not fit the others.
+    """
+    store = run if isinstance(run, RunStore) else RunStore.open(run)
+    with store.translate_parse_errors("tables"):  # of a run without checksums
+        page = load_template("klarsicht.audit", "report.html.j2").render(**template_values(store))
+    store.write_bytes(PAGE, page.encode("utf-8", "replace"))
+    return store.path / PAGE
+
+
+def template_values(store: RunStore) -> dict[str, Any]:
+    """Collect the values of the template."""
+    manifest, entries = store.manifest, ranking.read_ranking(store)
+    script = (files("klarsicht.audit") / "templates" / SCRIPT).read_text("utf-8")
+    settings = manifest["settings"]
+    images = store.table("images", "attribution", TOLD_COLUMNS)
+    quantification = verdicts.read_verdicts(store) if verdicts.is_quantified(store) else None
+    findings, views = artifact_views(store), cluster_views(store, entries)
+    shown = {one.verdict.target for one in findings} | {view.entry.target for view in views}
+    noted = list_noted_classes(store, entries, quantification, shown)
+    return {
+        "title": settings["model"],
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "model": settings["model"],
+        "data": manifest["data"],
+        "images": count_images(store.texts("corpus", "key")),
+        "asked": _describe_target(settings),
+        "version": manifest["klarsicht"],
+        "created": manifest["created"][:16].replace("T", " "),
+        "notes": notes(store, images),
+        "quantified": quantification,
+        "describe_sign": describe_sign,
+        "format_p": format_p,
+        "setting": SETTING,
+        "findings": findings,
+        "drawn": {one.verdict.target for one in findings},
+        "noted": noted,
+        "listed": {one.target for one in noted},
+        "profiles": profile_views(store),
+        "sufficiency": sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None,
+        "power": power_lines(store),
+        "copies": read_copies(store),
+        "followed": any(entry.effect is not None for entry in entries),
+        "screened": screening_sentences(store, settings["target"]),
+        "beside": entries.beside,
+        "shown": RANKED,
+        "ranking": list(entries),
+        "views": views,
+        "decided": entries.decided,
+        "conserving": not exceeds_absorbed_bound(absorbed_share(manifest, images)),
+        "overlay": manifest.get("overlay", "relevance overlaid"),
+        "skipped": list_skipped(store, images),
+        "facts": list_facts(manifest, images),
+    }
+
+
+@dataclass(frozen=True)
+class ArtifactView:
+    """Content of the page for an artifact of a class: (path, data URI) of images with the artifact and of others.
+
+    Attributes:
+        number: of the artifact in its class, from 1.
+    """
+
+    verdict: Verdict
+    number: int
+    carriers: tuple[tuple[str, str], ...]
+    others: tuple[tuple[str, str], ...]
+
+
+def artifact_views(store: RunStore) -> list[ArtifactView]:
+    """Collect the artifactual classes with images that carry the artifact and others; empty without evidence."""
+    if not (verdicts.is_quantified(store) and store.has_table(EVIDENCE) and store.is_finished(EVIDENCE)):
+        return []
+    records: list[EvidenceRow] = store.table(EVIDENCE).to_pylist()
+
+    def pictures(target: int, number: int, member: bool) -> tuple[tuple[str, str], ...]:
+        which = target, number, member
+        mine = [r for r in records if (r["target"], r.get("artifact", 1), r["member"]) == which]
+        files = ((r["path"], store.read_unit_file(r["picture"], EVIDENCE)) for r in mine)
+        return tuple((path, data_uri(content, "image/jpeg")) for path, content in files)
+
+    quantification: Quantification = verdicts.read_verdicts(store)
+    targets = {r["target"] for r in records if not is_small(r["picture"])}
+    return [
+        ArtifactView(one, i, pictures(one.target, i, True), pictures(one.target, i, False))
+        for verdict in quantification
+        if verdict.target in targets and verdict.needs_review
+        for i, one in enumerate(verdict.artifacts, 1)
+    ]
+
+
+@dataclass(frozen=True)
+class ProfileView:
+    """Content of the page for the profile of a class: (part, data URI) of an image of which that part was kept."""
+
+    profile: ClassProfile
+    path: str
+    pictures: tuple[tuple[str, str], ...]
+
+
+def profile_views(store: RunStore) -> list[ProfileView]:
+    """Collect the classes whose parts are drawn; empty where `audit shortcuts` was not run."""
+    if not (sufficiency.is_measured(store) and store.has_table(PROFILES) and store.is_finished(PROFILES)):
+        return []
+    pictures_of: dict[int, list[PartPictureRow]] = {}
+    rows: list[PartPictureRow] = store.table(PROFILES).to_pylist()
+    for record in rows:
+        pictures_of.setdefault(record["target"], []).append(record)
+
+    def pictures(records: list[PartPictureRow]) -> tuple[tuple[str, str], ...]:
+        files = ((one["part"], store.read_unit_file(one["picture"], PROFILES)) for one in records)
+        return tuple((part, data_uri(content, "image/jpeg")) for part, content in files)
+
+    return [
+        ProfileView(profile, pictures_of[profile.target][0]["path"], pictures(pictures_of[profile.target]))
+        for profile in sufficiency.read_sufficiency(store)
+        if profile.target in pictures_of
+    ]
+
+
+def power_lines(store: RunStore) -> list[PowerRow]:
+    """Read the table of detection limits; empty where `audit power` was not run."""
+    found: list[PowerRow] = store.table("power").to_pylist() if store.has_table("power") else []
+    return found
+
+
+@dataclass(frozen=True)
+class CopiesView:
+    """Content of the page on copies: a sentence, and the first groups, each with (path, label, split, data URI)."""
+
+    sentence: str
+    groups: tuple[dict[str, Any], ...]
+
+
+def read_copies(store: RunStore) -> CopiesView | None:
+    """Read the copies that `audit duplicates` found, with thumbnails of the first groups; None where it was not run."""
+    if not store.has_file(COPIES_FILE):
+        return None
+    record = store.read_json(COPIES_FILE)
+    groups = record["groups"][:COPIES_SHOWN]
+    rows = sorted({row for group in groups for row in group["rows"][:COPIES_IN_ROW]})
+    thumbnails = store.array("thumbnails")[np.array(rows, np.int64)]
+    uri = {row: data_uri(png_bytes(pixels)) for row, pixels in zip(rows, thumbnails, strict=True)}
+
+    def images(group: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+        each = zip(group["rows"], group["paths"], group["labels"], group["splits"], strict=True)
+        return [(path, label, split, uri[row]) for row, path, label, split in each if row in uri]
+
+    return CopiesView(record["told"], tuple(group | {"images": images(group)} for group in groups))
+
+
+def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
+    """Describe how the screened class compares with all outputs; empty where no single class was screened."""
+    if target in ("label", "predicted", "all") or not store.has_table(ranking.FOLLOWED):
+        return ()
+    rows: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
+    stands = [Specificity.from_row(row) for row in rows]
+    outputs = store.array("logits").shape[1]
+    told = [sentence for one in stands if one is not None for sentence in one.describe(outputs)]
+    limits = store.read_json(SCREENING_FILE).get("limits", "") if store.has_file(SCREENING_FILE) else ""
+    return (*told, limits) if limits else tuple(told)
+
+
+def _describe_target(settings: dict[str, Any]) -> str:
+    target = settings["target"]
+    sentences = {
+        "label": "each class on its own images",
+        "predicted": "each class on the images predicted as it",
+        "all": "every class screened over the whole corpus",
+    }
+    return sentences.get(target, f"the whole corpus screened for {target}") + ", by " + " and ".join(settings["metric"])
+
+
+def notes(store: RunStore, images: Any) -> list[str]:
+    """Collect the caveats that a reader must know to interpret the numbers."""
+    sentences = [] if store.keeps_checksums else [UNVERIFIED]
+    sentences += [f"The model: {note}." for note in store.manifest.get("model_notes", ())]
+    if known := store.manifest.get("array_form"):
+        sentences.append(
+            f"Images are arrays: {ArrayForm.from_json(known)}. Relevance and predictions are of these numbers; "
+            "detectors, interventions and pictures have 256 levels between."
+        )
+    if "order" in store.manifest and (order := Order.from_json(store.manifest["order"])).doubtful:
+        sentences.append(order.describe(store.manifest["names"]))
+    if counts_own_logits(store.manifest):
+        sentences.append(OWN_LOGITS)
+    keys = store.texts("corpus", "key")
+    count = count_images(keys)
+    if count < len(keys):
+        sentences.append(
+            f"{count} images have {len(keys)} labels: each class is audited on the images that carry it, and "
+            "compared with images that do not."
+        )
+    named = store.texts("corpus", "source")
+    of_images = dict(zip(keys, named, strict=True)).values() if any(named) else ()
+    sources = [source for source in of_images if source]
+    if len(set(sources)) < len(sources):
+        sentences.append(
+            f"{len(sources)} images come from {len(set(sources))} sources: each is compared with the median of its "
+            "own source, and images of one source are never neighbours."
+        )
+    share = absorbed_share(store.manifest, images)
+    if share is not None and exceeds_absorbed_bound(share):
+        sentences.append(
+            f"The network does not conserve: biases and stabilisers absorb {share:.1%} of the relevance before it "
+            "reaches the pixels. Trust the ranking by head relevance (metric concept); pixel maps are hints only."
+        )
+    sentences += image_notes(store, images)
+    if left := {keys[row] for row, _ in rows_with_text(images, "skipped")}:
+        sentences.append(f"{len(left)} of {count} images could not be used.")
+    return sentences
+
+
+def count_images(keys: Texts) -> int:
+    """Count the images of rows whose keys are given: rows of one key are one image."""
+    return len(keys) if keys.are_distinct else len(set(keys))
+
+
+def rows_with_text(images: Any, column: str) -> list[tuple[int, str]]:
+    """List (row, text) of the lines of the table of images whose text in a column is not empty."""
+    from pyarrow import compute
+
+    some = images.filter(compute.not_equal(images[column], ""))
+    return list(zip(some["row"].to_pylist(), some[column].to_pylist(), strict=True))
+
+
+def image_notes(store: RunStore, images: Any) -> list[str]:
+    """Say of how many images only a part is read, or the range is narrow, and name the first of each."""
+    if "noted" not in images.column_names:  # a run of an older version
+        return []
+    paths, first, noted = store.texts("corpus", "path"), dict[str, str](), rows_with_text(images, "noted")
+    for row, why in noted:
+        first.setdefault(why, Path(paths[row]).name)
+    counts = Counter(why for _, why in noted)
+    return [f"{n} image{'s' * (n > 1)}, {first[why]} the first: {why}." for why, n in counts.most_common()]
+
+
+def absorbed_share(manifest: dict[str, Any], images: Any) -> float | None:
+    """Compute the median absorbed share of relevance; None for methods that promise no conservation."""
+    values = _numbers(images, "absorbed")
+    share = float(np.nanmedian(values)) if np.isfinite(values).any() else manifest.get("absorbed")
+    return share if share is not None and np.isfinite(share) else None
+
+
+def _numbers(images: Any, column: str) -> NDArray[np.float64]:
+    """Read a column of numbers of the table of images, NaN where there is none; empty in a run of an older version."""
+    if column not in images.column_names:
+        return np.empty(0)
+    return np.asarray(images[column].to_numpy(zero_copy_only=False), float)
+
+
+def exceeds_absorbed_bound(share: float | None) -> bool:
+    """Test whether the absorbed share exceeds ABSORBED_BOUND, so that pixel maps are hints only."""
+    return share is not None and abs(share) > ABSORBED_BOUND
+
+
+def list_skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
+    """List (item, reason) of every image and class that was left out."""
+    paths = store.texts("corpus", "path")
+    skipped_images = [(paths[row], why) for row, why in rows_with_text(images, "skipped")]
+    skipped_images = list(dict.fromkeys(skipped_images))  # an image of several labels is named once
+    for metric in store.manifest["settings"]["metric"]:
+        records = store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()
+        for why in ("skipped", "aside"):
+            skipped_images += [(f"class {r['class']} ({metric})", r[why]) for r in records if r[why]]
+    return skipped_images + [tuple(note) for note in store.manifest.get("left_out", [])]
+
+
+def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
+    """List settings, identities, conservation figures and versions as (name, value)."""
+    lines = [(name, str(value)) for name, value in manifest["settings"].items()]
+    lines += [(f"{name} identity", value) for name, value in manifest["identity"].items()]
+    share = absorbed_share(manifest, images)
+    lines += [("relevance by", manifest["method"])] if "method" in manifest else []
+    lines += [("middle layer", manifest["middle"])] if "middle" in manifest else []
+    lines += [] if share is None else [("relevance absorbed before the pixels, median", f"{share:.4f}")]
+    noise = _numbers(images, "noise")
+    if np.isfinite(noise).any():
+        lines.append(
+            (
+                "sum of |relevance| over the relevance explained, largest of any layer, median",
+                f"{np.nanmedian(noise):.1f}",
+            )
+        )
+    residual = _numbers(images, "residual")
+    if np.isfinite(residual).any():
+        lines.append(("largest unaccounted residual", f"{np.nanmax(np.abs(residual)):.1e}"))
+    return lines + [(f"version of {name}", value) for name, value in manifest["libraries"].items()]
+
+
+def cluster_views(store: RunStore, ranking: Ranking) -> list[ClusterView]:
+    """Collect the illustrated suspects, in the order of the ranking."""
+    if not (store.has_table(VIEWS) and store.is_finished(VIEWS)):
+        return []
+    rows: list[ViewRow] = store.table(VIEWS).to_pylist()
+    records = [row for row in rows if not is_small(row["picture"])]
+    shown = [entry for entry in ranking if any(r["target"] == entry.target for r in records)]
+    return [_cluster_view(store, entry, [r for r in records if r["target"] == entry.target]) for entry in shown]
+
+
+def _cluster_view(store: RunStore, entry: Entry, records: Sequence[ViewRow]) -> ClusterView:
+    plates = [(r["member"], _thumbnail(store, r)) for r in records if r["picture"]]
+    return ClusterView(
+        entry,
+        tuple(Point(r["x"], r["y"], r["member"], r["path"]) for r in sorted(records, key=lambda r: r["member"])),
+        tuple(plate for member, plate in plates if member),
+        tuple(plate for member, plate in plates if not member),
+    )
+
+
+def _thumbnail(store: RunStore, record: ViewRow) -> Thumbnail:
+    def uri(name: str) -> str:
+        return data_uri(store.read_unit_file(name, VIEWS), "image/jpeg")
+
+    return Thumbnail(record["path"], uri(f"{record['picture']}.jpg"), uri(f"{record['picture']}-relevance.jpg"))
+
+
+def fit_to_square(points: NDArray[Any], side: float = 400, margin: float = 14) -> NDArray[Any]:
+    """Scale points (n, 2) into a square picture of `side` with a margin, both in its units."""
+    low, high = points.min(0), points.max(0)
+    return np.asarray(margin + (points - low) / np.where(high > low, high - low, 1) * (side - 2 * margin))

@@ -1,0 +1,168 @@
+"""Compute and store the relevance of every image: the first step of an audit."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from klarsicht.audit.explanation.data.label_order import Order
+from klarsicht.audit.explanation.data.locations import is_url
+from klarsicht.audit.explanation.data.sequences import SequenceReader
+from klarsicht.audit.explanation.data.skipped_images import SkippedImages
+from klarsicht.audit.explanation.data.tables_in_memory import ListedFiles
+from klarsicht.audit.explanation.executor import partition
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
+from klarsicht.audit.explanation.models.crop_geometry import measure_seen_area
+from klarsicht.audit.explanation.models.forward import Observation
+from klarsicht.audit.explanation.networks.outputs import is_distribution
+from klarsicht.audit.explanation.relevance import attribution
+from klarsicht.audit.explanation.relevance.attribution import Attribution, TimedUnit
+from klarsicht.audit.explanation.relevance.explainer import Relevance
+from klarsicht.audit.explanation.relevance.image_batches import WaitingTime
+from klarsicht.audit.explanation.spectral.analysis import head_weight
+from klarsicht.audit.explanation.steps import step_units
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.audit.explanation.steps.skipped_images import read_skipped, try_skipped_again
+from klarsicht.ground.errors import ModelError
+from klarsicht.ground.machine.devices import select_device
+from klarsicht.ground.progress import MIN_SECONDS, note
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.store import RunStore
+
+WITH_TRANSFORM = "return (module, transform) with a transform that makes images of the right size"
+CERTAIN = 1e-5  # of a sum of probabilities in one answer
+
+
+def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | None = None) -> None:
+    """Compute the relevance of every image, unit by unit; those that were skipped before are tried again.
+
+    Raises:
+        TooManySkipped: more images, or more of a class, cannot be used than the settings allow; the unit with which
+            they become too many is not marked done.
+        Unreachable, ProgramFailed: see `Attribution`.
+    """
+    here = audit.classifier if own is not None or workers == 1 else None
+    work = Attribution(
+        store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, load_worker_model, here
+    )
+    units = partition(len(audit.corpus), audit.settings.unit)
+    audit.sharing.once("corpus", lambda: begin_attribution(audit, store, work))
+    audit.sharing.once("skipped", lambda: try_skipped_again(audit, store, work))
+    tally = SkippedImages(audit.corpus, audit.settings.max_skipped)
+    tally.add(read_skipped(store))
+    times: list[WaitingTime] = []
+
+    def note_unit(unit: TimedUnit) -> Written:
+        times.append(unit.time)
+        tally.add(unit.reasons)
+        return unit.checksums
+
+    step_units.run_step(audit, store, work, attribution.STEP, units, workers, "relevance", note_unit)
+    if audit.sharing.shard is not None:
+        tally.add(read_skipped(store))  # those of other processes, too
+    note_waiting(sum(times, WaitingTime()), audit.classifier.device.type)
+
+
+def note_waiting(time: WaitingTime, device: str) -> None:
+    """Print which share of the time the device waited for images; not of what took less than two seconds."""
+    if time.seconds >= MIN_SECONDS:
+        note(f"relevance: the {device} waited for images {time.share:.0%} of {time.seconds:.0f} s")
+
+
+def locate(data: str) -> str:
+    """Return the path of a corpus that holds from any folder; a URL as it is."""
+    return data if is_url(data) else str(Path(data).resolve())
+
+
+def begin_attribution(audit: Audit, store: RunStore, work: Attribution) -> None:
+    """Create the arrays, and record the corpus and what is known of the model."""
+    if not all(map(store.is_created, store.manifest.get("arrays", ["logits"]))):
+        create_arrays(audit, store, work)
+    store.update_manifest(data=locate(audit.settings.data), names=list(audit.names))
+    if isinstance(audit.corpus.reader, SequenceReader | ListedFiles):
+        store.update_manifest(sequence=True)
+    if audit.classifier.notes:
+        store.update_manifest(model_notes=list(audit.classifier.notes))
+    store.write_blocks("corpus", audit.corpus.to_blocks())
+
+
+@lru_cache(maxsize=1)
+def load_worker_model(spec: str, identity: str, device: str) -> Classifier:
+    """Load the model in a worker process, once.
+
+    Raises:
+        ModelError: its weights differ from those of the run.
+    """
+    classifier = load_model(spec, device=select_device(device))
+    if classifier.identity != identity:
+        raise ModelError(
+            "a worker loaded another model than this run is of",
+            got=spec,
+            rule="the same weights each time it is built",
+            remedy="Load them from a file, or use --workers 1.",
+        )
+    return classifier
+
+
+def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
+    """Attribute one image as a test, and create the arrays that are missing; the manifest lists them.
+
+    Raises:
+        ModelError: one output only, or a last layer that does not give the logits.
+    """
+    n, unit = len(audit.corpus), audit.settings.unit
+    if audit.settings.maps and (middle := attribution.middle_layer(work, range(n))):
+        store.update_manifest(middle=middle)
+    output = attribution.probe(work, range(n))
+    check_logits(audit.classifier, output)
+    arrays = attribution.arrays_to_store(output, audit.settings.parts)
+    store.update_manifest(left_out=audit.corpus.left_out, arrays=sorted(arrays))
+    if isinstance(output, Relevance):
+        store.update_manifest(method=output.method)
+    if audit.classifier.form is not None:
+        store.update_manifest(array_form=audit.classifier.form.to_json())
+    if (area := measure_seen_area(audit.classifier)) is not None:
+        store.update_manifest(seen=area.to_json())
+    for name in sorted(
+        arrays, key=lambda name: name == "logits"
+    ):  # last: of a run without the list, they stand for all
+        store.create_array(name, (n, *arrays[name].shape[1:]), arrays[name].dtype, unit, attribution.STEP)
+
+
+def check_logits(classifier: Classifier, output: Relevance | Observation) -> None:
+    """Check that the network has at least two logits, computed by its last layer.
+
+    `load_model` makes logits of other answers, if it can run the network on test images.
+
+    Raises:
+        ModelError: otherwise.
+    """
+    outputs, weight = output.logits.shape[1], head_weight(classifier)
+    if outputs < 2:
+        raise ModelError(
+            "a network with one output", got=f"logits of shape (B, {outputs})", rule="one logit for each class",
+            remedy=f"Return two logits, (-y/2, y/2) for a logit y, or {WITH_TRANSFORM}.",
+        )  # fmt: skip
+    if is_distribution(torch.from_numpy(output.logits), CERTAIN):
+        raise ModelError(
+            "the model answers with probabilities", got="numbers above 0 that sum to 1", rule="logits are audited",
+            remedy=f"Leave the softmax out, or {WITH_TRANSFORM}.",
+        )  # fmt: skip
+    if weight is not None and (len(weight) != outputs or weight.shape[1] != output.features.shape[1]):
+        raise ModelError(
+            f"the last fully connected layer, {classifier.head}, does not give the logits",
+            got=f"weights {weight.shape} and {outputs} logits",
+            rule="logits = features @ weights.T + bias",
+        )
+
+
+def record_label_order(audit: Audit, store: RunStore) -> None:
+    """Record how many images are predicted as their label, where labels are audited; images of several are left out."""
+    if audit.settings.target == "label":
+        outputs, used = attribution.read_predictions(store)
+        used &= np.bincount(audit.corpus.image_numbers)[audit.corpus.image_numbers] == 1
+        labels, predicted = np.asarray(audit.targets)[used], outputs[used]
+        store.update_manifest(order=Order.of(labels, predicted, audit.classifier.n_classes).to_json())

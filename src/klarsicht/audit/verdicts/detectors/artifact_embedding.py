@@ -1,0 +1,207 @@
+"""Learn an embedding of images in which those with the same artifact lie together, whatever they show.
+
+A small convolutional network is trained on the audited images themselves, without labels. Artifacts of random families
+(`audit.verdicts.synthetic.families`) are planted in them; images that carry the same draw are to be alike, images that
+carry another draw or none are not, although they have the same content (supervised contrastive loss, Khosla et al.
+2020). What the network learns is to see what was done to an image and to overlook what the image shows, so artifacts of
+families that it was never taught stand apart as well. Images without a plant count as one group: natural groups of a
+class, which other descriptions mistake for artifacts, fall together.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
+from klarsicht.audit.verdicts.synthetic.families import COLOUR_ONLY, FAMILIES
+from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels
+from klarsicht.ground.arrays import Doubles, Pixels
+from klarsicht.ground.progress import Advance
+from klarsicht.ground.seeding import generator, integer
+
+EMBEDDED_SIDE = 40  # pixels on the shorter side; larger images are shrunk to it
+WIDTHS = (24, 32, 48, 64, 64)  # channels of the convolutions
+HALVING = (1, 3)  # convolutions of stride 2
+LAST_LAYER, DIMENSION = 128, 64  # of the layer before the embedding, and of the embedding
+STEPS, STAGES = 1500, 6  # of the training, at most; its state can be stored after each stage
+MOST_SHOWN = 40  # times that an image is content of a batch; shown more often, carriers are learned by heart as clean
+CONTENT_GROUPS, CONTENTS, DRAWS = 8, 4, 5  # in a batch: groups of so many images, each plain and under so many draws
+TEMPERATURE = 0.1  # of the softmax over similarities
+LEARNING_RATE, WARM_UP = 3e-3, 0.3  # of Adam; share of the steps in which the rate rises
+GREY_MIDDLE, GREY_SPREAD = 128.0, 64.0  # grey levels, subtracted from the images and divided by
+SHIPPED_FILE = Path(__file__).parent / "artifact_embedding.safetensors"
+NOT_TAUGHT = ("mirror",)  # families that no image shows by itself
+
+
+class ArtifactEmbedding(nn.Module):
+    """Network from images (B, C, H, W), grey levels 0 to 255, to unit vectors (B, DIMENSION)."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, width in enumerate(WIDTHS):
+            stride = 2 if i in HALVING else 1
+            layers += [
+                nn.Conv2d(channels, width, 3, stride, padding=1, bias=False, padding_mode="replicate"),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            channels = width
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(2 * channels, LAST_LAYER), nn.ReLU(), nn.Linear(LAST_LAYER, DIMENSION))
+
+    def forward(self, x: Tensor) -> Tensor:
+        fields = self.body((x - GREY_MIDDLE) / GREY_SPREAD)
+        pooled = torch.cat([fields.mean((2, 3)), fields.amax((2, 3))], 1)
+        return functional.normalize(self.head(pooled), dim=1)
+
+    def embed(self, levels: Pixels, block: int = 256) -> Doubles:
+        """Embed images (n, H, W, C), levels 0 to 255: (n, DIMENSION)."""
+        with evaluation_mode(self), torch.no_grad():
+            parts = [self(as_input(levels[a : a + block])) for a in range(0, len(levels), block)]
+        return np.asarray(torch.cat(parts).double().numpy() if parts else np.zeros((0, DIMENSION)))
+
+
+def contrastive_loss(vectors: Tensor, label: Tensor) -> Tensor:
+    """Compute the mean, over images and the other images of their label, of -log softmax of the similarities.
+
+    Args:
+        vectors: (B, d), unit vectors.
+        label: int (B,); every label stands at two images at least.
+    """
+    itself = torch.eye(len(vectors), dtype=torch.bool)
+    similarity = (vectors @ vectors.T / TEMPERATURE).masked_fill(itself, -torch.inf)
+    log_share = similarity - torch.logsumexp(similarity, 1, keepdim=True)
+    positive = (label[:, None] == label) & ~itself
+    mean = torch.where(positive, log_share, 0.0).sum(1) / positive.sum(1)
+    return -mean.mean()
+
+
+def taught_families(channels: int) -> tuple[str, ...]:
+    """Return the names of the families that images of so many channels can be planted with."""
+    left_out = NOT_TAUGHT + (COLOUR_ONLY if channels != 3 else ())
+    return tuple(name for name in FAMILIES if name not in left_out)
+
+
+def draw_batch(
+    images: Pixels, families: Sequence[str], rng: np.random.Generator, groups: int = CONTENT_GROUPS
+) -> tuple[Pixels, list[int]]:
+    """Draw images, plain and with random artifacts, and number what they carry; 0 is nothing.
+
+    Every group of CONTENTS images comes plain and under DRAWS artifacts, so that content says nothing of the label.
+    """
+    levels, label = [], []
+    for group in range(groups):
+        content = images[rng.choice(len(images), CONTENTS, replace=len(images) < CONTENTS)]
+        content = content[:, :, ::-1] if rng.random() < 0.5 else content
+        levels.append(content)
+        label += [0] * CONTENTS
+        for draw in range(DRAWS):
+            artifact = FAMILIES[rng.choice(families)].draw(rng)
+            levels.append(np.stack([plant_on_levels(image, artifact, rng) for image in content]))
+            label += [1 + group * DRAWS + draw] * CONTENTS
+    return np.concatenate(levels), label
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Return the rate at a step of so many: a half cosine up from a twentieth during the warm-up, then one down to
+    nearly 0."""
+    done, rising = step / steps, WARM_UP
+    if done < rising:
+        return LEARNING_RATE * (0.525 - 0.475 * math.cos(math.pi * done / rising))
+    return LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * (done - rising) / (1 - rising)))
+
+
+def training_steps(images: int) -> int:
+    """Count the steps of a training on so many images: fewer than STEPS where images are few."""
+    return min(STEPS, math.ceil(MOST_SHOWN * images / (CONTENT_GROUPS * CONTENTS)))
+
+
+@dataclass
+class EmbeddingTraining:
+    """Training of an embedding on images, in stages that can be stored and gone on with.
+
+    Attributes:
+        images: uint8 (n, H, W, C), shorter side at most EMBEDDED_SIDE.
+        families: names of the families that are planted.
+        seed: seed of the initial weights and of all draws.
+    """
+
+    images: Pixels
+    families: tuple[str, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(integer(self.seed, "embedding"))
+            self.network = ArtifactEmbedding(self.images.shape[-1])
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = torch.optim.Adam(self.network.parameters())
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return training_steps(len(self.images))
+
+    def run_stage(self, stage: int, advance: Advance = lambda amount=1: None) -> None:
+        """Train through one of the STAGES."""
+        rng = generator(self.seed, "embedding", stage)
+        self.network.train()
+        for step in range(self.steps * stage // STAGES, self.steps * (stage + 1) // STAGES):
+            self.run_step(step, rng)
+            advance()
+
+    def run_step(self, step: int, rng: np.random.Generator) -> None:
+        """Train on one batch, in the mode that the network is in."""
+        levels, label = draw_batch(self.images, self.families, rng)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.steps)
+        self._optimizer.zero_grad()
+        loss = contrastive_loss(self.network(as_input(levels)), torch.tensor(label))
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        self._optimizer.step()
+
+    def state(self) -> bytes:
+        """Return weights and optimizer as bytes."""
+        content = io.BytesIO()
+        torch.save({"network": self.network.state_dict(), "optimizer": self._optimizer.state_dict()}, content)
+        return content.getvalue()
+
+    def restore(self, state: bytes) -> None:
+        """Go on from the state after an earlier stage."""
+        known = torch.load(io.BytesIO(state), weights_only=True)
+        self.network.load_state_dict(known["network"])
+        self._optimizer.load_state_dict(known["optimizer"])
+
+
+def load_embedding(state: bytes) -> ArtifactEmbedding:
+    """Load the network from the state of its training."""
+    weights = torch.load(io.BytesIO(state), weights_only=True)["network"]
+    network = ArtifactEmbedding(weights["body.0.weight"].shape[1])
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+@cache
+def load_shipped_embedding(file: Path = SHIPPED_FILE) -> ArtifactEmbedding:
+    """Load the network that comes along, for images of three channels, or another one that
+    benchmarks/audit/ship_embedding.py made."""
+    network = ArtifactEmbedding()
+    network.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in load_file(file).items()})
+    return network.eval()
+
+
+def as_input(levels: Pixels) -> Tensor:
+    """Convert images (n, H, W, C) to float32 (n, C, H, W), channels last in memory."""
+    return torch.from_numpy(np.ascontiguousarray(levels, np.float32)).permute(0, 3, 1, 2)

@@ -1,0 +1,99 @@
+"""Detect a group of a class's images that stands apart in a description which knows no artifact beforehand, or in an
+embedding that was learned on the audited images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from klarsicht.audit.verdicts.detectors.artifact_embedding import EMBEDDED_SIDE
+from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.verdicts.detectors.patch_matches import comparison_rows
+from klarsicht.audit.verdicts.detectors.templates import one_per_source
+from klarsicht.audit.verdicts.synthetic.planted_image import round_to_levels
+from klarsicht.ground.arrays import Floats, Pixels
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.outlying_group import REFERENCE_SHARE, Whitening, find_outlying_group
+
+SHRUNK = 50  # pixels on the shorter side, for descriptions in which resolution does not matter
+BLOCK = 256  # images that are described at once
+LARGEST_CLASS = 2000  # images of a class that groups are searched in; of a larger one, a sample
+
+Describe = Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True)
+class OutlyingGroups:
+    """Detector of a group that stands apart under one description of images; its artifact has no place.
+
+    Attributes:
+        describe: function from images (n, H, W, C), levels 0 to 255, to vectors (n, d).
+        shrunk: whether images are shrunk to SHRUNK pixels first.
+    """
+
+    describe: Describe
+    shrunk: bool = False
+    change: str = "shared"
+
+    def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
+        yield detect_group(images, name, self.vectors)
+
+    def vectors(self, stack: ImageStack) -> Floats:
+        """Describe the images of a stack (n, d)."""
+        small = self.shrunk and min(stack.levels.shape[1:3]) > SHRUNK
+        levels = stack.shrunk_to(SHRUNK) if small else stack.levels
+        blocks = [self.describe(levels[a : a + BLOCK].astype(np.float32)) for a in range(0, len(levels), BLOCK)]
+        return np.concatenate(blocks)
+
+
+@dataclass(frozen=True)
+class EmbeddedGroups:
+    """Detector of a group that stands apart in the learned embedding; see detectors.artifact_embedding.
+
+    Without an embedding the scores are 0.
+
+    Attributes:
+        shares: shares of the other classes' images beyond the edge. Of an artifact that other classes hold as well, the
+            smallest share leaves only the clearest carriers.
+    """
+
+    shares: tuple[float, ...] = (0.002, 0.01)
+    change: str = "shared"
+
+    def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
+        network = images.embedding
+        for share in self.shares:
+            if network is None:
+                yield Detection(f"{name} {share:g}", 0.0, np.zeros(0, np.intp))
+            else:
+                found = detect_group(images, name, lambda shown: network.embed(shrink_to_embed(shown)), share)
+                yield replace(found, name=f"{name} {share:g}")
+
+
+def shrink_to_embed(stack: ImageStack) -> Pixels:
+    """Shrink the images of a stack to the side at which they are embedded: uint8 (n, H, W, C)."""
+    if min(stack.levels.shape[1:3]) <= EMBEDDED_SIDE:
+        return stack.levels
+    return round_to_levels(stack.shrunk_to(EMBEDDED_SIDE))
+
+
+def detect_group(
+    images: ClassImages, name: str, describe: Callable[[ImageStack], Floats], share: float = REFERENCE_SHARE
+) -> Detection:
+    """Detect the group of a class that stands apart most under a description of stacks, (n, d).
+
+    Args:
+        share: of the other classes' images, beyond the edge of the group.
+    """
+    distinct = one_per_source(images)
+    if distinct.sum() > LARGEST_CLASS:
+        kept = generator(images.seed, "outlying").permutation(np.flatnonzero(distinct))[:LARGEST_CLASS]
+        distinct = np.isin(np.arange(len(distinct)), kept)
+    pool = images.pool.compute_once(f"vectors {name}", lambda: describe(images.pool))
+    whitening = images.pool.compute_once(f"whitening {name}", lambda: Whitening.of(pool))
+    whitened = images.pool.compute_once(f"whitened {name}", lambda: whitening(pool))
+    own = images.own.compute_once(f"whitened {name}", lambda: whitening(describe(images.own)))
+    found = find_outlying_group(own, whitened[comparison_rows(images)], images.half, distinct, images.seed, share)
+    return Detection(name, found.score, np.flatnonzero(found.member))

@@ -1,0 +1,124 @@
+"""Compare a class with classes of photographs that come along, where a run has too few to tell what is natural.
+
+Descriptions, borders, noise and colours differ between two classes by nature, and one other class cannot say by how
+much. `reference_scores.json` holds what these detectors score in clean classes of photographs, each beside one other
+class: the null for the largest of them. Its rank is a p-value for photographs of such classes; what is left of a class
+without the members must not stand out by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
+from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection
+from klarsicht.audit.verdicts.detectors.natural_windows import select_images
+from klarsicht.numerics.statistics import conformal
+from klarsicht.numerics.statistics.split_half import combined_p
+
+REFERENCE_FILE = Path(__file__).parent / "reference_scores.json"
+QUIET_EXCESS = 0.5  # nats, least mean excess of a detector: those that are quiet in clean classes count by little
+REFERENCE_SHARE = 0.8  # of the level, for this test of a class; the rest is for windows and the learned embedding
+APART_P = 0.05  # p of a class that stands apart, and of what is left without the members, above which nothing is left
+
+
+@dataclass(frozen=True)
+class ReferenceClasses:
+    """Scores of clean classes.
+
+    Attributes:
+        images: number of images of each class, and of the other class.
+        names: (r,), of the classes.
+        signs: (m,), names of the detections.
+        scores: float (r, m), in nats.
+    """
+
+    images: int
+    names: tuple[str, ...]
+    signs: tuple[str, ...]
+    scores: NDArray[np.float64]
+
+    def without(self, names: Sequence[str]) -> ReferenceClasses:
+        """Leave out classes of some names."""
+        kept = [i for i, name in enumerate(self.names) if name not in names]
+        return replace(self, names=tuple(self.names[i] for i in kept), scores=self.scores[kept])
+
+
+@cache
+def shipped_reference() -> ReferenceClasses:
+    """Read the scores that come along; see benchmarks/audit/reference_scores.py."""
+    return read_reference(REFERENCE_FILE)
+
+
+def read_reference(file: Path) -> ReferenceClasses:
+    """Read the scores of reference classes from a file."""
+    known = json.loads(file.read_text(encoding="utf-8"))
+    return ReferenceClasses(
+        known["images"], tuple(known["names"]), tuple(known["signs"]), np.array(known["scores"], np.float64)
+    )
+
+
+@dataclass(frozen=True)
+class ReferenceTest:
+    """Test of the detection by which a class stands out most among reference classes.
+
+    Attributes:
+        sign: name of the detection.
+        p: p-value, the larger of the rank among reference classes, continued by a power law, and of chance within the
+            class; divided by REFERENCE_SHARE, for windows are tested as well.
+        left: the same of what is left of the class without the members; NaN where p is above APART_P or more than
+            half of the class are members: what more share is its nature.
+    """
+
+    sign: str
+    p: float
+    left: float
+
+    @classmethod
+    def of(
+        cls, images: ClassImages, detections: Sequence[Detection], reference: ReferenceClasses | None = None
+    ) -> ReferenceTest:
+        """Test a class by its detections, some of which the reference knows."""
+        classes = reference or shipped_reference()
+        best, p = compare_with_reference(images, detections, classes)
+        remaining_score, kept = float("nan"), np.setdiff1d(np.arange(len(images.own)), best.members)
+        if p <= APART_P and 2 * len(kept) >= len(images.own):
+            rest = select_images(images, kept)
+            remaining_score = compare_with_reference(rest, detect_described(rest), classes)[1]
+        return cls(best.name, p, remaining_score)
+
+
+def compare_with_reference(
+    images: ClassImages, detections: Sequence[Detection], reference: ReferenceClasses
+) -> tuple[Detection, float]:
+    """Return the detection of a class that stands out most among reference classes, and its p-value.
+
+    Surprisal grows with the number of images, so that of larger classes is scaled to as many as the reference has.
+    """
+    by_name = {one.name: one for one in detections}
+    own = np.array([by_name[sign].score for sign in reference.signs]) * min(1, reference.images / len(images.own))
+    test = conformal.maximum_over_detectors(np.vstack([own, reference.scores]), QUIET_EXCESS)
+    best = by_name[reference.signs[int(test.best[0])]]
+    p = max(float(test.extended[0]), float(combined_p(best.score, len(reference.signs))))
+    return best, min(1.0, p / REFERENCE_SHARE)
+
+
+def detect_described(images: ClassImages) -> list[Detection]:
+    """Run the detectors of the reference on the images of a class: all but windows and the embedding of the run."""
+    described = {name: one for name, one in DETECTORS.items() if one.change != "tile" and name != "embedding"}
+    return [found for name, detector in described.items() for found in detector(images, name)] + detect_shipped(images)
+
+
+def detect_shipped(images: ClassImages) -> list[Detection]:
+    """Run the detectors of few classes on the images of a class: by the embedding that comes along, and by colours."""
+    fits = images.own.levels.shape[-1] == 3
+    shown = replace(images, embedding=load_shipped_embedding() if fits else None)
+    return [found for name, detector in FEW_CLASS_DETECTORS.items() for found in detector(shown, name)]

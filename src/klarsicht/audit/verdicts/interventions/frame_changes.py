@@ -1,0 +1,334 @@
+"""Imitate an artifact of the whole frame: a change of colours or a fixed pattern, accepted on carriers it was not
+fitted on.
+
+A change is fitted on half of the carriers. On the other half, two things are asked. That carriers differ from other
+images in the direction of the change, by a permutation test: random groups of as many images of the class hardly do.
+And that the change leaves little of their squared difference: members that are a group of their own by nature, as dark
+images are, differ in more than such a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf
+from torch import Tensor
+
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.verdicts.interventions.corruption import KINDS, Corruption
+from klarsicht.audit.verdicts.pixel_changes.colour_maps import (
+    HueTurn,
+    colour_moments,
+    fit_channel_gains,
+    fit_grey_rotation,
+    fit_hue_turn,
+)
+from klarsicht.audit.verdicts.pixel_changes.colours import ColourMatrix
+from klarsicht.audit.verdicts.pixel_changes.fixed_patterns import (
+    FixedPattern,
+    fit_column_gains,
+    fit_pixel_gains,
+    fit_row_gains,
+    log_profiles,
+    log_waves,
+)
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
+
+FrameFit = HueTurn | ColourMatrix | FixedPattern
+DescribeFrame = Callable[[Pixels], Floats]  # from images (n, H, W, C) to numbers (n, D)
+Alter = Callable[[Pixels], Pixels]  # changes pixel values (n, H, W, C)
+
+FRAME_IMAGES: Final = 128  # images of either group that are compared, at most
+DIVISIONS: Final = 3  # random divisions into halves: of a single one the share varies much
+FEWEST_HALVED: Final = 8  # carriers, and others, below which no half is compared with the other
+PERMUTATIONS: Final = 3999
+ACCEPTED_BY_CHANCE: Final = 0.01  # probability that any form is accepted of a random group, at most
+COLOURS_MET: Final = 0.8  # share of the squared difference that a map of colours must put on
+PATTERN_MET: Final = 0.5  # and a fixed pattern, which no group by nature has
+MOST_CORRELATED: Final = 1000  # numbers of a description up to which their correlations count
+
+
+def _flat_profiles(sites: str, images: Pixels) -> Floats:
+    return log_profiles(sites, images).reshape(len(images), -1)
+
+
+def _flat_waves(images: Pixels) -> Floats:
+    return log_waves(images).reshape(len(images), -1)
+
+
+FRAME_DESCRIPTIONS: Final[dict[str, DescribeFrame]] = {
+    "colours": colour_moments,
+    "rows": partial(_flat_profiles, "rows"),
+    "columns": partial(_flat_profiles, "columns"),
+    "pixels": _flat_waves,
+}
+
+
+@dataclass(frozen=True)
+class FrameForm:
+    """Form of a change.
+
+    Attributes:
+        fit: function of carriers (m, H, W, C) and others (k, H, W, C) that returns the change.
+        read: function that reads a record of the change.
+        description: name of FRAME_DESCRIPTIONS by which it is accepted.
+        least_met: share of the squared difference in that description that it must put on.
+        colour: whether it needs three channels.
+    """
+
+    fit: Callable[[Pixels, Pixels], FrameFit]
+    read: Callable[[Mapping[str, Any]], FrameFit]
+    description: str
+    least_met: float
+    colour: bool = False
+
+
+def _read_matrix(record: Mapping[str, Any]) -> ColourMatrix:
+    return ColourMatrix(np.array(record["matrix"]), np.array(record["offset"]))
+
+
+def _read_pattern(record: Mapping[str, Any]) -> FixedPattern:
+    return FixedPattern(record["log_gain"])
+
+
+FORMS: Final[dict[str, FrameForm]] = {
+    "hue": FrameForm(fit_hue_turn, lambda known: HueTurn(known["turn"]), "colours", COLOURS_MET, True),
+    "rotation about grey": FrameForm(fit_grey_rotation, _read_matrix, "colours", COLOURS_MET, True),
+    "channel gains": FrameForm(fit_channel_gains, _read_matrix, "colours", COLOURS_MET, True),
+    "row gains": FrameForm(fit_row_gains, _read_pattern, "rows", PATTERN_MET),
+    "column gains": FrameForm(fit_column_gains, _read_pattern, "columns", PATTERN_MET),
+    "pixel gains": FrameForm(fit_pixel_gains, _read_pattern, "pixels", PATTERN_MET),
+}
+"""For each form, how it is fitted, read and accepted."""
+
+
+@dataclass(frozen=True)
+class FrameChange:
+    """Change of a whole image; an `Insertion`, whose control is the unchanged image.
+
+    Attributes:
+        kind: a name of FORMS.
+        change: of pixel values.
+        pixel_scale: map between 8-bit pixel values and model inputs.
+        met: share of the carriers' squared difference that it puts on, on carriers that it was not fitted on.
+    """
+
+    kind: str
+    change: FrameFit
+    pixel_scale: PixelScale
+    met: float
+
+    def __str__(self) -> str:
+        return f"{self.change}, {self.met:.0%} of what separates other carriers"
+
+    def fits(self, image: Tensor) -> bool:
+        """Say whether an image (C, H, W) has the channels, and for a fixed pattern the shape of the carriers."""
+        if image.ndim != 3 or len(image) != len(self.pixel_scale.black):
+            return False
+        if not isinstance(self.change, FixedPattern):
+            return True
+        sides = self.change.log_gain.shape[:2]
+        return all(side in (1, given) for side, given in zip(sides, image.shape[1:], strict=True))
+
+    def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Change images (n, C, H, W), given and returned as model inputs; the control are the images themselves."""
+        levels = np.stack([self.pixel_scale.levels(image) for image in images]).astype(np.float32)
+        return self.pixel_scale.inputs(np.clip(self.change.apply(levels, rng), 0, 255)).to(images), images
+
+    def alter(self, levels: Pixels) -> Pixels:
+        """Change pixel values (n, H, W, C)."""
+        return alter_levels(self.change, levels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return kind, share, pixel scale and a map of colours as JSON values; a pattern is in `arrays`."""
+        change = {} if isinstance(self.change, FixedPattern) else self.change.to_json()
+        return {"kind": self.kind, "met": self.met} | change | self.pixel_scale.to_json()
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return the arrays of a fixed pattern by their names; none of a map of colours."""
+        return {"log_gain": self.change.log_gain} if isinstance(self.change, FixedPattern) else {}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FrameChange:
+        """Read a record of `to_json`, and its arrays among others.
+
+        Raises:
+            KeyError: the record lacks a key.
+        """
+        change = FORMS[record["kind"]].read({**record, **arrays})
+        return cls(record["kind"], change, PixelScale.from_json(record), record["met"])
+
+
+Imitation = Corruption | FrameChange  # of an artifact of the whole image
+
+
+def read_imitation(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Imitation:
+    """Read the record of an imitation, and its arrays among others.
+
+    Raises:
+        KeyError: the record lacks a key, or names an unknown kind.
+    """
+    return Corruption.from_json(dict(record)) if record["kind"] in KINDS else FrameChange.from_json(record, arrays)
+
+
+def alter_levels(change: FrameFit, levels: Pixels) -> Pixels:
+    """Change pixel values (n, H, W, C), rounded and cut off at 0 and 255."""
+    rng = np.random.default_rng(0)
+    changed = (np.clip(change.apply(one[None].astype(np.float32), rng), 0, 255) for one in levels)
+    return np.concatenate([np.rint(one).astype(np.uint8) for one in changed])
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Carriers (m, H, W, C) and others (k, H, W, C), and bool (m,) and (k,): a half of each."""
+
+    carriers: Pixels
+    others: Pixels
+    half: tuple[Bools, Bools]
+
+    @classmethod
+    def of(cls, carriers: Pixels, others: Pixels, rng: np.random.Generator) -> Halves:
+        """Draw a half of carriers and of others at random."""
+        own, other = (rng.permutation(len(group)) % 2 == 0 for group in (carriers, others))
+        return cls(carriers, others, (own, other))
+
+    def split(self, first: bool) -> tuple[Pixels, Pixels]:
+        """Return carriers and others of the first half or of the second."""
+        own, other = self.half
+        return self.carriers[own == first], self.others[other == first]
+
+
+@dataclass(frozen=True)
+class SquaredDifference:
+    """Difference of carriers and others in a description, whitened by what varies within either group.
+
+    Attributes:
+        own, other: float (m, D) and (k, D), whitened.
+        scale: of the squared difference of means: 1 / (1 / m + 1 / k).
+    """
+
+    own: Floats
+    other: Floats
+    scale: float
+
+    @classmethod
+    def of(cls, own: Floats, other: Floats, whiten: Floats) -> SquaredDifference:
+        """Whiten descriptions (m, D) and (k, D) by a matrix (D, D), or by factors (D,)."""
+        a, b = (group @ whiten if whiten.ndim == 2 else group * whiten for group in (own, other))
+        return cls(a, b, 1 / (1 / len(a) + 1 / len(b)))
+
+    @property
+    def mean_difference(self) -> Doubles:
+        """The difference of means (D,)."""
+        return np.asarray(self.own.mean(0, dtype=np.float64) - self.other.mean(0, dtype=np.float64))
+
+    @property
+    def excess(self) -> float:
+        """The squared difference of means, in units of its noise, beyond what noise alone gives."""
+        within = [((group - group.mean(0)) ** 2).sum(dtype=np.float64) for group in (self.own, self.other)]
+        noise = sum(within) / (len(self.own) + len(self.other) - 2)
+        return float(self.scale * (self.mean_difference**2).sum() - noise)
+
+
+def whitening_of(own: Floats, other: Floats) -> Floats:
+    """Compute what whitens the variation within two groups (m, D) and (k, D).
+
+    It is a matrix (D, D) by the shrunk correlations of Ledoit and Wolf (2004), or factors (D,) where numbers are many.
+    """
+    within = np.concatenate([own - own.mean(0), other - other.mean(0)]).astype(np.float64)
+    unit = 1 / np.sqrt((within**2).mean(0) + 1e-9)
+    if within.shape[1] > MOST_CORRELATED:
+        return np.asarray(unit)
+    variances, vectors = np.linalg.eigh(ledoit_wolf(within * unit)[0])
+    return np.asarray(unit[:, None] * vectors / np.sqrt(np.maximum(variances, 1e-12)))
+
+
+@dataclass(frozen=True)
+class HeldOutFit:
+    """A form, fitted on either half of carriers and others, on the other half.
+
+    Attributes:
+        p: of the difference of carriers in the direction of the change, among random groups of as many images.
+        before, after: squared difference of carriers from others without the change and with it, see
+            SquaredDifference.excess; of both halves.
+    """
+
+    p: float
+    before: float
+    after: float
+
+    @classmethod
+    def of(cls, form: FrameForm, halves: Halves, rng: np.random.Generator) -> HeldOutFit:
+        """Fit the form on either half, and compare it with the other half."""
+        describe, groups = FRAME_DESCRIPTIONS[form.description], []
+        before = after = 0.0
+        for first in (True, False):
+            change = form.fit(*halves.split(first))
+            if change.is_identity:
+                return cls(1.0, 0.0, 0.0)
+            carriers, others = halves.split(not first)
+            own, plain, changed = (describe(x) for x in (carriers, others, alter_levels(change, others)))
+            whiten = whitening_of(own, changed)
+            was, left = (SquaredDifference.of(own, other, whiten) for other in (plain, changed))
+            before, after = before + was.excess, after + left.excess
+            direction = was.mean_difference - left.mean_difference
+            direction = direction / max(float(np.sqrt((direction**2).sum())), 1e-12)
+            groups.append((was.own @ direction, was.other @ direction))
+        return cls(permutation_p(groups, rng), before, after)
+
+
+def share_met(fits: Sequence[HeldOutFit]) -> float:
+    """Compute the share of the squared difference that a form puts on; above 1 where by chance less is left than
+    noise."""
+    before, after = (sum(one) for one in zip(*((fit.before, fit.after) for fit in fits), strict=True))
+    return 1 - after / before if before > 0 else 0.0
+
+
+def permutation_p(groups: list[tuple[Doubles, Doubles]], rng: np.random.Generator) -> float:
+    """Compute the p-value of the summed differences of means of groups (m,) and (k,), among random divisions of each
+    pair into groups of these sizes."""
+    null, observation = np.zeros(PERMUTATIONS), 0.0
+    for own, other in groups:
+        observation += own.mean() - other.mean()
+        values = rng.permuted(np.tile(np.concatenate([own, other]), (PERMUTATIONS, 1)), axis=1)
+        null += values[:, : len(own)].mean(1) - values[:, len(own) :].mean(1)
+    return float((1 + (null >= observation).sum()) / (1 + PERMUTATIONS))
+
+
+def excess_left(kind: str, alter: Alter, carriers: Pixels, others: Pixels) -> float:
+    """Compute the squared difference of carriers (m, H, W, C) from changed others (k, H, W, C) in the description of a
+    form, in units of its noise."""
+    own, other = (FRAME_DESCRIPTIONS[FORMS[kind].description](group) for group in (carriers, alter(others)))
+    return SquaredDifference.of(own, other, whitening_of(own, other)).excess
+
+
+def fit_frame_change(
+    carriers: Pixels, others: Pixels, pixel_scale: PixelScale, rng: np.random.Generator
+) -> FrameChange | None:
+    """Fit the change of the whole frame by which carriers (m, H, W, C) differ from others (k, H, W, C) of their class.
+
+    p is twice the median of those of the divisions, which is valid however they depend on each other. Of the forms that
+    are accepted, the one that puts on most of what separates other carriers; gains of single pixels,
+    which are the gains of rows and columns too, only where no other form is. None where none is.
+    """
+    if min(len(carriers), len(others)) < FEWEST_HALVED:
+        return None
+    own, other = (group[rng.permutation(len(group))[:FRAME_IMAGES]] for group in (carriers, others))
+    divisions = [Halves.of(own, other, rng) for _ in range(DIVISIONS)]
+    fitted_changes = []
+    for kind, form in FORMS.items():
+        if form.colour and carriers.shape[-1] != 3:
+            continue
+        fits = [HeldOutFit.of(form, halves, rng) for halves in divisions]
+        share = share_met(fits)
+        if 2 * np.median([fit.p for fit in fits]) <= ACCEPTED_BY_CHANCE / len(FORMS) and share >= form.least_met:
+            fitted_changes.append((kind, share))
+    if not fitted_changes:
+        return None
+    kind, share = max(fitted_changes, key=lambda one: (one[0] != "pixel gains", one[1]))
+    return FrameChange(kind, FORMS[kind].fit(own, other), pixel_scale, min(share, 1.0))

@@ -1,0 +1,56 @@
+"""Put an artifact on images: the protocol, and how the artifact of a detection is put on other images.
+
+Implementations: `Patch` cut out of carriers, `Border` around the image, `Corruption` of the whole image, `Overlay`
+blended in, `Regions` of high relevance. Each stands in a module of that name. They work in the units of the model, so
+that models whose transform bends grey levels can be corrected too; those that draw from 8-bit images hold the
+`PixelScale` between the two. Verdicts compare the artifact with the control; corrections use images with the artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
+from klarsicht.audit.verdicts.interventions.border import Border
+from klarsicht.audit.verdicts.interventions.corruption import KINDS, Corruption
+from klarsicht.audit.verdicts.interventions.patch import Patch
+
+
+class Insertion(Protocol):
+    """Protocol of an artifact that can be put on images."""
+
+    def fits(self, image: Tensor, /) -> bool:
+        """Say whether it can be put on an image (C, H, W)."""
+
+    def put(self, images: Tensor, rng: np.random.Generator, /) -> tuple[Tensor, Tensor]:
+        """Return images (n, C, H, W), as model inputs, with the artifact, and the control: the same images with
+        everything that comes along with it, and without the artifact itself."""
+
+
+Ways = Callable[[ArtifactExamples, PixelScale], Mapping[str, Insertion]]
+
+
+def no_way_of_its_own(examples: ArtifactExamples, scale: PixelScale) -> dict[str, Insertion]:
+    """Return no insertion: a group without window or known corruption is put on by what its images share."""
+    del examples, scale
+    return {}
+
+
+CHANGES: Final[dict[str, Ways]] = {
+    "tile": Patch.ways,
+    "border": Border.ways,
+    **{kind: partial(Corruption.ways, kind) for kind in KINDS},
+    "shared": no_way_of_its_own,
+}
+"""For each change, the function that makes its insertions from examples, by the name of the way."""
+
+
+def put_on(image: Tensor, insertion: Insertion, rng: np.random.Generator) -> Tensor:
+    """Put the artifact on one image (C, H, W)."""
+    return insertion.put(image[None], rng)[0][0]

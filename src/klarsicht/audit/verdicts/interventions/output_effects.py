@@ -1,0 +1,75 @@
+"""Search the largest effect for every output of a model, to calibrate the effect of natural content.
+
+A search for one class chooses, of every image and of all images, the region that raises the class most; the result
+therefore raises the class, and often most of all outputs, without any artifact. The test is whether it raises its class
+more than the same search raises other outputs, each with images of its own. All effects are computed from the same
+forward passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from klarsicht.audit.results.specificity import Specificity
+from klarsicht.audit.verdicts.interventions.effect import LogitEffect
+from klarsicht.audit.verdicts.interventions.regions import RegionEffects
+from klarsicht.ground.arrays import Floats, Rows
+
+
+def search_effects(owner: Rows, rises: Floats, share: float) -> Floats:
+    """Compute the effect (K,) that the search finds for every output.
+
+    By the rise on some backgrounds, each output chooses the best region of every image, and the share of images that
+    raise it most. The effect is their mean rise on other backgrounds, minus that of the other images.
+
+    Args:
+        owner: (m,), the image of each region.
+        rises: (2, m, K), of every output's centred logit: on the backgrounds of the choice, and on others.
+        share: share of images that are chosen; at least one is, and one is not. With fewer images the effect is 0.
+    """
+    if len(np.unique(owner)) < 2:
+        return np.zeros(rises.shape[2])
+    chosen, told = best_region_rises(owner, rises)
+    picked = min(max(round(share * len(chosen)), 1), len(chosen) - 1)
+    falling = np.take_along_axis(told, np.argsort(-chosen, axis=0, kind="stable"), 0)
+    return np.asarray(falling[:picked].mean(0) - falling[picked:].mean(0))
+
+
+def best_region_rises(owner: Rows, rises: Floats) -> tuple[Floats, Floats]:
+    """Return the rises (n, K) of the region of each image that raises an output most on the backgrounds of the choice.
+
+    Returns:
+        on these backgrounds, and on the others.
+    """
+    regions = [np.flatnonzero(owner == image) for image in np.unique(owner)]
+    best = np.stack([some[rises[0, some].argmax(0)] for some in regions])
+    first, then = (np.take_along_axis(one, best, 0) for one in rises)
+    return first, then
+
+
+def compare_outputs(
+    effect: LogitEffect, searches: RegionEffects, share: float, target: int, names: Sequence[str] | None
+) -> Specificity:
+    """Compare the effect of a cluster on its class, output `target`, with what the same search finds for all
+    other outputs.
+
+    Args:
+        effect: of the cluster.
+        searches: effects of all regions.
+        share: share of the images that the cluster holds.
+        names: K class names; numbers where there are none.
+    """
+    each = search_effects(searches.owner, searches.rises, share)
+    peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
+    runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))
+    fields = ("margin", "margin_low", "margin_high", "uplift", "uplift_control")
+    return Specificity(
+        runner=runner,
+        own=float(each[target]),
+        peer=other,
+        peer_effect=float(each[peer]),
+        ahead=int((each > each[target]).sum()),
+        **{name: getattr(effect, name) for name in fields},
+    )

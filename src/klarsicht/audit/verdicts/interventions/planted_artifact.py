@@ -1,0 +1,62 @@
+"""Put a known artifact on images: one that `audit plant` draws, which no image of the corpus need carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Self
+
+import numpy as np
+from torch import Tensor
+
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.verdicts.synthetic.artifacts import draw_plant
+from klarsicht.audit.verdicts.synthetic.families import COLOUR_ONLY
+from klarsicht.audit.verdicts.synthetic.planted_image import PlantFunction, plant_on_levels
+
+RGB_CHANNELS: Final = 3
+
+
+@dataclass(frozen=True)
+class PlantedArtifact:
+    """Artifact of a kind or family of `audit plant`. Place, text and what else varies are drawn for every image.
+
+    Attributes:
+        kind: name of a kind or family of `audit plant`.
+        seed: seed of the draw of a family; a kind is the same under every seed.
+        pixel_scale: map between pixel values and model inputs.
+    """
+
+    kind: str
+    seed: int
+    pixel_scale: PixelScale
+
+    @cached_property
+    def plant(self) -> PlantFunction:
+        """Function that plants the artifact in an image.
+
+        Raises:
+            UsageError: unknown kind or family; the message lists near matches.
+        """
+        return draw_plant(self.kind, self.seed)
+
+    def fits(self, image: Tensor) -> bool:
+        """Test whether the artifact can be drawn on an image (C, H, W): families of colour need three channels."""
+        return image.ndim == 3 and (image.shape[0] == RGB_CHANNELS or self.kind not in COLOUR_ONLY)
+
+    def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return images (n, C, H, W), as model inputs, with the artifact, and the control: the images as they are."""
+        planted = [plant_on_levels(self.pixel_scale.levels(image), self.plant, rng) for image in images]
+        return self.pixel_scale.inputs(np.stack(planted)), images
+
+    def __str__(self) -> str:
+        return self.kind
+
+    def to_json(self) -> dict[str, Any]:
+        """Return kind, seed and pixel scale as JSON values."""
+        return {"kind": self.kind, "seed": self.seed} | self.pixel_scale.to_json()
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        """Return the artifact that `to_json` describes."""
+        return cls(record["kind"], record["seed"], PixelScale.from_json(record))

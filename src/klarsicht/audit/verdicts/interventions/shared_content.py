@@ -1,0 +1,98 @@
+"""Put on any image what the carriers of an artifact share beyond other images of their class, whatever its shape.
+
+A change of pixel values is estimated from carriers and other images, in several ways: by mean and spread at every
+pixel, row, column or neighbourhood, by the amplitude spectrum, by colours, or after alignment. The control is the
+change estimated alike from as many other images of the class, drawn at random: it shows what the estimate takes for
+shared content by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
+from klarsicht.audit.verdicts.pixel_changes.alignment import match_aligned_moments
+from klarsicht.audit.verdicts.pixel_changes.colours import match_colours, match_tones
+from klarsicht.audit.verdicts.pixel_changes.moments import MOMENTS
+from klarsicht.audit.verdicts.pixel_changes.spectra import SPECTRA
+from klarsicht.ground.arrays import Floats, Pixels
+from klarsicht.ground.progress import track
+
+
+class PixelChange(Protocol):
+    """Protocol of a change of pixel values."""
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing."""
+
+    def apply(self, x: Floats, rng: np.random.Generator, /) -> Floats:
+        """Change pixel values (n, H, W, C); the result may leave 0 to 255."""
+
+
+Estimate = Callable[[Pixels, Pixels], PixelChange]  # from carriers (m, H, W, C) and others (k, H, W, C)
+
+ESTIMATES: Final[dict[str, Estimate]] = {
+    **MOMENTS,
+    **SPECTRA,
+    "tones": match_tones,
+    "colours": match_colours,
+    "aligned": match_aligned_moments,
+}
+"""For each way, the function that estimates the change."""
+
+
+@dataclass(frozen=True)
+class SharedContent:
+    """Content that carriers share; an `Insertion`, whose control is that of as many other images of the class.
+
+    Attributes:
+        change, control: estimated from carriers, and from other images drawn at random.
+        pixel_scale: map between 8-bit pixel values and model inputs.
+        shape: (H, W, C) of the images.
+    """
+
+    change: PixelChange
+    control: PixelChange
+    pixel_scale: PixelScale
+    shape: tuple[int, ...]
+
+    @classmethod
+    def ways(
+        cls, examples: ArtifactExamples, pixel_scale: PixelScale, rng: np.random.Generator
+    ) -> dict[str, SharedContent]:
+        """Make the insertions by the name of the way; those that change nothing are left out.
+
+        Args:
+            rng: draws the other images from which the control is estimated: as many as there are carriers, at most half
+                of them. The rest are compared with.
+        """
+        order = rng.permutation(len(examples.others))
+        count = min(len(examples.carriers), len(order) // 2)
+        blanks, others = examples.others[order[:count]], examples.others[order[count:]]
+        ways = {}
+        for name, estimate in track(ESTIMATES.items(), len(ESTIMATES), "what carriers share"):
+            change = estimate(examples.carriers, others)
+            if not change.is_identity:
+                ways[f"shared {name}"] = cls(change, estimate(blanks, others), pixel_scale, examples.carriers.shape[1:])
+        return ways
+
+    def fits(self, image: Tensor) -> bool:
+        """Say whether an image (C, H, W) has the shape of the carriers."""
+        return tuple(image.permute(1, 2, 0).shape) == self.shape
+
+    def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Change images (n, C, H, W) as carriers differ, and as the control images do; both with the same draws."""
+        levels = np.stack([self.pixel_scale.levels(image) for image in images]).astype(np.float32)
+        seed = int(rng.integers(2**63))
+        with_artifact, control = (
+            self.pixel_scale.inputs(np.clip(change.apply(levels, np.random.default_rng(seed)), 0, 255)).to(images)
+            for change in (self.change, self.control)
+        )
+        return with_artifact, control

@@ -1,0 +1,384 @@
+"""Check single pictures against the artifacts that a quantified run knows.
+
+A picture carries a known artifact where it is more like its carriers than clean images of the run are; whether its
+prediction rests on it is told by taking it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from klarsicht.audit.explanation.data.pictures import make_image
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.models.inputs import resize_levels
+from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
+from klarsicht.audit.results.detection_rows import read_detections
+from klarsicht.audit.results.rows import SignRow
+from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
+from klarsicht.audit.results.words import name_artifact
+from klarsicht.audit.verdicts.detectors.bank import DETECTORS, TailDetector, change_of
+from klarsicht.audit.verdicts.detectors.detection import ImageStack
+from klarsicht.audit.verdicts.interventions.border import measure_border
+from klarsicht.audit.verdicts.interventions.carrier_template import CarrierTemplate, take_out_border
+from klarsicht.audit.verdicts.interventions.effect import Predict
+from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.verdicts.quantification.quantification import open_run
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
+from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
+from klarsicht.ground.errors import ImageError, InputError, Unreachable, UnreadableFile
+from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
+from klarsicht.ground.progress import track
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.seeding import generator
+from klarsicht.ground.user_arguments import check_arguments
+from klarsicht.numerics.statistics.split_half import combined_p
+
+CLEAN_IMAGES = 500  # of the run, that a picture is compared with
+DRAWN_PLACES = 400  # places of which those that overlap the window least are taken
+OWN_SHARE = 0.5  # of the images of another detection, that must be the verdict's
+LEAST_LIKE = 0.5  # likeness of a picture that carries it
+
+
+class KnownArtifact(Protocol):
+    """Protocol of an artifact that single images can be compared with."""
+
+    def scores(self, images: Pixels, /) -> Doubles:
+        """Compute how much images (n, H, W, C) are like carriers, (n,)."""
+
+    def place(self, image: Pixels, /) -> tuple[float, float, float, float] | None:
+        """Return top, left, height and width in an image (H, W, C), in shares; None without a place."""
+
+    def take_out(self, image: Pixels, /) -> Pixels | None:
+        """Take it out of an image (H, W, C); None where it cannot be."""
+
+    def take_out_elsewhere(self, image: Pixels, clean: Pixels, rng: np.random.Generator, /) -> tuple[Pixels, Pixels]:
+        """Take as much out where it is not, for comparison: the images before and after, (k, H, W, C).
+
+        Args:
+            image: the picture.
+            clean: clean images of the class.
+        """
+
+
+@dataclass(frozen=True)
+class KnownWindow:
+    """Artifact with a window.
+
+    Attributes:
+        template: of the window.
+    """
+
+    template: CarrierTemplate
+
+    def scores(self, images: Pixels) -> Doubles:
+        return np.array([self.template.match(image)[0] for image in images])
+
+    def place(self, image: Pixels) -> tuple[float, float, float, float]:
+        (height, width), (a, b), (h, w) = image.shape[:2], self.template.match(image)[1], self.template.extent
+        return a / height, b / width, h / height, w / width
+
+    def take_out(self, image: Pixels) -> Pixels:
+        return self.template.take_out(image, self.template.match(image)[1])
+
+    def take_out_elsewhere(self, image: Pixels, clean: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """Take out windows of the same size at random places of the picture that overlap the found one least."""
+        del clean
+        found, extent = np.array(self.template.match(image)[1]), np.array(self.template.extent)
+        sides = zip(image.shape[:2], extent, strict=True)
+        drawn = np.stack([rng.integers(0, n - side + 1, DRAWN_PLACES) for n, side in sides], 1)
+        overlap = np.maximum(extent - np.abs(drawn - found), 0).prod(1)
+        places = drawn[np.argsort(overlap, kind="stable")[:ELSEWHERE]]
+        filled = [self.template.take_out(image, (int(a), int(b))) for a, b in places]
+        return np.repeat(image[None], ELSEWHERE, 0), np.stack(filled)
+
+
+@dataclass(frozen=True)
+class KnownMeasure:
+    """Artifact that is a tail of a measure of whole images; a border can be taken out, other ones cannot.
+
+    Attributes:
+        detector: of the measure.
+        widths: of the border at the top, bottom, left and right; None of other artifacts.
+    """
+
+    detector: TailDetector
+    widths: tuple[int, int, int, int] | None
+
+    def scores(self, images: Pixels) -> Doubles:
+        return np.asarray(self.detector.values(ImageStack(images)), np.float64)
+
+    def place(self, image: Pixels) -> None:
+        del image
+
+    def take_out(self, image: Pixels) -> Pixels | None:
+        return None if self.widths is None else take_out_border(image, self.widths)
+
+    def take_out_elsewhere(self, image: Pixels, clean: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """Take the border out of clean images of the class."""
+        del image
+        assert self.widths is not None
+        some = clean[rng.permutation(len(clean))[:ELSEWHERE]]
+        return some, np.stack([take_out_border(one, self.widths) for one in some])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Known artifact of a verdict, with scores of images that do not carry it and of its carriers.
+
+    Attributes:
+        sign: the detection that it is compared by, see `choose_sign`.
+        clean, carriers: float (n,) and (m,).
+        number: of the artifact in its class, from 1.
+    """
+
+    verdict: Verdict
+    sign: str
+    artifact: KnownArtifact
+    clean: Doubles
+    carriers: Doubles
+    number: int = 1
+
+    def p_clean(self, score: float) -> float:
+        """Compute the p-value of a score among clean images."""
+        return float(1 + (self.clean >= score).sum()) / (len(self.clean) + 1)
+
+    def likeness(self, score: float) -> float:
+        """Place a score on a line: 0 at the median clean image, 1 where a tenth of the carriers lies below."""
+        middle, least = float(np.median(self.clean)), float(np.quantile(self.carriers, 0.1))
+        return float((score - middle) / max(least - middle, 1e-9))
+
+
+@dataclass(frozen=True)
+class PictureCheck:
+    """Artifacts that a run knows, ready to be compared with pictures.
+
+    Attributes:
+        work: store, corpus, settings and groups.
+        names: of the outputs.
+        verdicts: verdicts on classes with an artifact.
+        level: of p.
+        area: part of a file that the model sees; None where it is not known.
+    """
+
+    work: DetectionUnits
+    names: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    level: float
+    area: SeenArea | None = None
+
+    @cached_property
+    def comparisons(self) -> dict[tuple[int, int], Comparison | None]:
+        """Each artifact by output and number in its class, ready to be compared with single images; None where it
+        cannot be."""
+        clean = self.work.input_images(self.clean_rows)
+        detections = read_detections(self.work.store, verdicts.read_verdicts(self.work.store))
+        made: dict[tuple[int, int], Comparison | None] = {}
+        for verdict in track(self.verdicts, len(self.verdicts), "known artifacts"):
+            before: tuple[int, ...] = ()
+            for number, one in enumerate(verdict.artifacts, 1):
+                which = one.target, number
+                made[which] = self.make_comparison(one, number, detections.get(which, []), before, clean)
+                before += one.rows
+        return made
+
+    @property
+    def known(self) -> tuple[Comparison, ...]:
+        """Artifacts that single images can be compared with."""
+        return tuple(one for one in self.comparisons.values() if one is not None)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Artifacts that single images cannot be compared with: known by what a group shares."""
+        names = {verdict.target: verdict.name for verdict in self.verdicts}
+        lacking = (which for which, one in self.comparisons.items() if one is None)
+        return tuple(name_artifact(names[target], number) for target, number in lacking)
+
+    @cached_property
+    def unknown_targets(self) -> frozenset[int]:
+        """Outputs of the classes with such an artifact."""
+        return frozenset(target for (target, _), one in self.comparisons.items() if one is None)
+
+    @cached_property
+    def carrying(self) -> Rows:
+        """Rows of images that carry a known artifact, and -1."""
+        every = (one.rows for verdict in self.verdicts for one in verdict.artifacts)
+        return np.concatenate([[-1], *every]).astype(np.intp)
+
+    @cached_property
+    def clean_rows(self) -> Rows:
+        """Rows of images that carry no known artifact, CLEAN_IMAGES at most."""
+        rows = np.setdiff1d(np.concatenate([group.rows for group in self.work.groups]), self.carrying)
+        return np.sort(generator(self.work.settings.seed, "clean images").permutation(rows)[:CLEAN_IMAGES])
+
+    def make_comparison(
+        self, verdict: Verdict, which: int, rows: Sequence[SignRow], before: Sequence[int], clean: Pixels
+    ) -> Comparison | None:
+        """Compare clean images (n, H, W, C) with the artifact of a verdict; None where a group shares it without a
+        window or a measure.
+
+        Args:
+            which: number of the artifact in its class, from 1.
+            rows: detections of the class, or of what is left of it.
+            before: rows of the run that carry the artifacts of the class before this one.
+        """
+        sign = choose_sign(verdict, rows, self.level)
+        if sign is None:
+            return None
+        name = sign["sign"].split()[0]
+        (number,) = (i for i, group in enumerate(self.work.groups) if group.target == verdict.target)
+        rng = generator(self.work.settings.seed, "known", number)
+        examples, _ = InterventionUnits(self.work, (), tuple(before)).make_examples(number, sign, rng)
+        detector = DETECTORS.get(name)
+        artifact: KnownArtifact
+        if isinstance(detector, TailDetector):
+            border = change_of(sign["sign"]) == "border"
+            top, bottom, left, right = (int(width) for width in measure_border(examples.carriers))
+            artifact = KnownMeasure(detector, (top, bottom, left, right) if border else None)
+        else:
+            artifact = KnownWindow(CarrierTemplate.of(examples))
+        scores = artifact.scores(clean), artifact.scores(examples.carriers)
+        return Comparison(verdict, sign["sign"], artifact, *scores, which)
+
+    def check(self, path: str, predict: Predict) -> CheckedPicture:
+        """Compare a picture with every known artifact, and take out those that it carries.
+
+        Raises:
+            ImageError: it cannot be decoded, or the model's transform refuses it.
+        """
+        work, images = self.work, self.work.input_images
+        form = images.classifier.form
+        picture = make_image(path, path, work.settings.white_level, work.settings.megapixels, form)
+        seen = images.classifier.image(picture)
+        image = resize_levels(images.pixel_scale.levels(seen), images.shape)
+        logits = predict(images.pixel_scale.inputs(image[None]))
+        target = int(logits[0].argmax())
+        probability = float(np.exp(work.scale.log_probability(logits, target)[0]))
+        artifacts = [self.compare(image, logits, one, predict) for one in self.known]
+        order = sorted(artifacts, key=lambda one: (one.p, one.target))
+        shown, filled = 1.0, 1.0
+        if self.area is not None and isinstance(picture, Image.Image):  # of arrays the size is not told
+            shown, filled = self.area.overlap(picture.size)
+        return CheckedPicture(
+            path, self.names[target], target, probability, tuple(order), shown=shown, filled=filled,
+            uncompared=target in self.unknown_targets,
+        )  # fmt: skip
+
+    def compare(self, image: Pixels, logits: Floats, with_known: Comparison, predict: Predict) -> CarriedArtifact:
+        """Compare an image (H, W, C) with a known artifact; where it carries it, take it out."""
+        work, known, verdict = self.work, with_known.artifact, with_known.verdict
+        target, score = verdict.target, float(known.scores(image[None])[0])
+        p = min(1.0, with_known.p_clean(score) * len(self.known))
+        like = with_known.likeness(score)
+        carried = p <= self.level and like >= LEAST_LIKE
+        told = CarriedArtifact(verdict.name, target, with_known.sign, p, like, carried, number=with_known.number)
+        if not told.carried:
+            return told
+        told = replace(told, place=known.place(image))
+        without = known.take_out(image)
+        if without is None:
+            return told
+        inputs, rng = work.input_images.pixel_scale.inputs, generator(work.settings.seed, "elsewhere", target)
+        after = predict(inputs(without[None]))
+        pair = known.take_out_elsewhere(image, self.clean_of(target), rng)
+        falls = np.subtract(*(work.scale.score(predict(inputs(one)), target) for one in pair))
+        drop = float(work.scale.score(logits, target)[0] - work.scale.score(after, target)[0])
+        p_drop = float(1 + (falls >= drop).sum()) / (len(falls) + 1)
+        rests = bool(drop >= FLOOR and p_drop <= self.level)
+        return replace(told, drop=drop, p_drop=p_drop, without=self.names[int(after[0].argmax())], rests=rests)
+
+    def clean_of(self, target: int) -> Pixels:
+        """Read clean images of a class, ELSEWHERE at most, and of other classes where it has fewer."""
+        (group,) = (group for group in self.work.groups if group.target == target)
+        own = np.setdiff1d(group.rows, self.carrying)
+        own = generator(self.work.settings.seed, "clean images", target).permutation(own)[:ELSEWHERE]
+        more = np.setdiff1d(self.clean_rows, group.rows)[: ELSEWHERE - len(own)]
+        return self.work.input_images(np.concatenate([own, more]))
+
+
+def choose_sign(verdict: Verdict, rows: Sequence[SignRow], level: float) -> SignRow | None:
+    """Choose the detection by which single pictures are compared with the artifact of a verdict.
+
+    It is the verdict's own where that has windows or is a measure of whole images; else, of the detections that have
+    or are, that share OWN_SHARE of their images with the verdict's and reach the level by themselves, the one of the
+    largest score. None without any.
+
+    Args:
+        rows: of the table `signs`, all of the class.
+    """
+    able = [
+        row for row in rows if len(row["places"]) or isinstance(DETECTORS.get(row["sign"].split()[0]), TailDetector)
+    ]
+    own = next((row for row in able if row["sign"] == verdict.detection.sign), None)
+    if own is not None:
+        return own
+    p_own = combined_p([row["score"] for row in able], len(rows)) if able else ()
+    shared = [len(set(row["rows"]) & set(verdict.rows)) >= OWN_SHARE * max(len(row["rows"]), 1) for row in able]
+    alike = [row for row, p, share in zip(able, p_own, shared, strict=True) if p <= level and share and row["rows"]]
+    return max(alike, key=lambda row: row["score"], default=None)
+
+
+def list_files(pictures: Sequence[str | Path]) -> Iterator[str]:
+    """List files, and those in folders, sorted; hidden ones are left out.
+
+    Raises:
+        InputError: there is no such file or folder, or a folder is empty.
+    """
+    for one in map(Path, pictures):
+        if not one.exists():
+            raise InputError("no such picture", got=one, rule="a file, or a folder of files", remedy="Check the path.")
+        inside = sorted(file for file in one.rglob("*") if file.is_file() and not file.name.startswith("."))
+        if one.is_dir() and not inside:
+            raise InputError("no picture in this folder", got=one, remedy="Give a folder with pictures.")
+        yield from map(str, inside if one.is_dir() else [one])
+
+
+def check_one(check: PictureCheck, path: str, predict: Predict) -> CheckedPicture:
+    """Check a picture; one that cannot be decoded, or may not be read, says so.
+
+    Raises:
+        Unreachable: its disk does not give it any more.
+    """
+    try:
+        return check.check(path, predict)
+    except ImageError as error:
+        if isinstance(error, UnreadableFile) and not isinstance(error.__cause__, PermissionError):
+            raise Unreachable(
+                "a picture that was listed is out of reach", got=error.got, remedy="Look after its disk; try again."
+            ) from error
+        return CheckedPicture(path, "", -1, 0.0, (), " ".join(str(error).split()))
+
+
+@check_arguments
+def check_pictures(
+    run: str | Path | RunStore, pictures: Sequence[str | Path], *, level: float = LEVEL, data: Any = None,
+    classifier: Classifier | None = None, device: str = ANY_DEVICE,
+) -> CheckedPictures:  # fmt: skip
+    """Check pictures against the artifacts that a quantified run knows.
+
+    Args:
+        run, data, classifier, device: see quantification.quantify.
+        pictures: files, or folders whose files are checked.
+        level: of p, below which a picture carries an artifact, and its prediction rests on it.
+
+    Raises:
+        StoreError: the run was not quantified.
+        InputError: there is no such file or folder, or a folder is empty.
+        UsageError, RunMismatch: as quantify.
+    """
+    files = list(list_files(pictures))
+    with open_run(run, level=level, workers=1, data=data, classifier=classifier, device=device) as (audit, work):
+        found = tuple(v for v in verdicts.read_verdicts(work.store) if (v.artifactual or v.shared) and v.rows)
+        check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
+        with predictor(work) as predict:
+            told = tuple(check_one(check, path, predict) for path in track(files, len(files), "pictures"))
+        known = tuple(name_artifact(one.verdict.name, one.number) for one in check.known)
+        return CheckedPictures(told, known, check.unknown, level, len(check.clean_rows))

@@ -1,0 +1,104 @@
+"""Make the verdicts on all classes from the detections that were selected and the effects of their artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from klarsicht.audit.explanation.data.groups import Group
+from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow
+from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.verdicts.detectors.bank import change_of
+from klarsicht.audit.verdicts.quantification import significance
+from klarsicht.audit.verdicts.quantification.significance import SelectedDetections
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits
+from klarsicht.ground.run_folder.store import RunStore
+
+
+def classes_by_target(work: DetectionUnits) -> dict[int, ClassRow]:
+    """Return the row of the table `classes` of each class."""
+    found: list[ClassRow] = work.store.table("classes", work.step).to_pylist()
+    return {row["target"]: row for row in found}
+
+
+def signs_by_target(work: DetectionUnits) -> dict[int, list[SignRow]]:
+    """Return the rows of the table `signs` for each class that was examined, of the detections that all have."""
+    found: list[SignRow] = work.store.table("signs", work.step).to_pylist()
+    signs: dict[int, list[SignRow]] = {}
+    for row in found:
+        signs.setdefault(row["target"], []).append(row)
+    return significance.common_detections(signs)
+
+
+def signs_to_insert(
+    signs: dict[int, list[SignRow]], choice: SelectedDetections, groups: Sequence[Group]
+) -> tuple[tuple[SignRow, ...], ...]:
+    """Return for each class the rows of the table `signs` that are inserted into other images."""
+    by_target = dict(zip(signs, choice.candidates, strict=True))
+    return tuple(tuple(row for row, _ in by_target.get(group.target, ())) for group in groups)
+
+
+def skipped_classes(described: dict[int, ClassRow]) -> tuple[tuple[str, str], ...]:
+    """Return (class, reason) of the classes that could not be examined."""
+    return tuple((line["class"], line["skipped"]) for line in described.values() if line["skipped"])
+
+
+def make_quantification(
+    store: RunStore, choice: SelectedDetections, described: dict[int, ClassRow], effects: dict[int, EffectRow],
+    level: float,
+) -> Quantification:  # fmt: skip
+    """Make the verdicts from the selected detections and their effects.
+
+    Args:
+        described, effects: rows of the tables `classes` and `effects` by target.
+    """
+    paths = store.texts("corpus", "path")
+    found = _verdicts(choice, described, effects, paths, level, store.array("logits").shape[1])
+    return Quantification(found, choice.found.floor, level, skipped_classes(described))
+
+
+def _verdicts(
+    choice: SelectedDetections,
+    described: dict[int, ClassRow],
+    effects: dict[int, EffectRow],
+    paths: Sequence[str],
+    level: float,
+    outputs: int,
+) -> tuple[Verdict, ...]:
+    tried = [effects.get(row["target"], NO_EFFECT) for row in choice.rows]
+    artifactual, shared = ([bool(one) for one in some] for some in (choice.artifactual(level), choice.shared(level)))
+    changes = [effect["change"] or (change_of(effect["sign"]) if effect["sign"] else "") for effect in tried]
+    p_use = verdicts.p_values_of_use(tried, artifactual, changes, outputs, level)
+    found = []
+    for i, row in enumerate(choice.rows):
+        one, effect = described[row["target"]], tried[i]
+        large = verdicts.clears_floor(effect["low"], effect["flips_low"])
+        used = bool(p_use[i] <= level and large and choice.p_of(i, effect["sign"]) <= level)
+        carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), row)
+        detection = DetectionResult(
+            sign=carried["sign"],
+            score=carried["score"],
+            level=float(choice.found.score[i]),
+            p=float(choice.found.p[i]),
+            extended=float(choice.found.extended[i]),
+            q=float(choice.found.q[i]),
+            p_own=float(choice.p_own[i]),
+        )
+        use = UseResult.of(effect, p_use[i])
+        found.append(
+            Verdict(
+                name=one["class"],
+                target=row["target"],
+                n=one["n"],
+                repeats=len(one["repeats"]),
+                detection=detection,
+                rows=tuple(carried["rows"]),
+                members=tuple(paths[row] for row in carried["rows"]),
+                use=use,
+                artifactual=artifactual[i],
+                poisoned=artifactual[i] and used,
+                shared=shared[i],
+                used=used,
+            )
+        )
+    return verdicts.order_verdicts(found)

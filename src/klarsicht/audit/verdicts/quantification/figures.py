@@ -1,0 +1,134 @@
+"""Draw pictures of a quantification: images that carry a detected artifact, with its window framed, and images without
+it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from klarsicht.audit.explanation.report.figures import GREEN, LINE, encode_jpeg, encode_small
+from klarsicht.audit.explanation.report.noted_classes import SMALL, SMALL_DRAWN
+from klarsicht.audit.explanation.report.page import EVIDENCE
+from klarsicht.audit.explanation.report.rows import EvidenceRow
+from klarsicht.audit.results.detection_rows import DetectionRows, read_detections
+from klarsicht.audit.results.rows import SignRow
+from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits
+from klarsicht.ground.arrays import Pixels, Rows
+from klarsicht.ground.pictures.array_images import show_channels
+from klarsicht.ground.pictures.colour_maps import overlay
+from klarsicht.ground.progress import track
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.seeding import generator
+
+CLASSES_DRAWN = 12  # classes drawn
+CARRIERS_DRAWN, OTHERS_DRAWN = 8, 4  # pictures of each
+MIN_PICTURE_SIDE = 96  # pixels: smaller images are enlarged
+EVIDENCE_COLUMNS = ("target", "row", "member", "artifact", "path", "picture")
+
+
+def write_figures(work: DetectionUnits, found: Quantification) -> None:
+    """Write pictures of the classes in which an artifact was found, small ones of those beyond the first, the table
+    `evidence` that lists them, and the marker with their checksums."""
+    work.store.discard_step(EVIDENCE)
+    written = Written()
+    detections = read_detections(work.store, found)
+    noted = [verdict for verdict in found if verdict.needs_review]
+    records = [
+        record
+        for i, verdict in enumerate(track(noted, len(noted), "pictures"))
+        for record in _write_class_figures(work, verdict, detections, written, small=i >= CLASSES_DRAWN)
+    ]
+    empty = pa.table({name: [] for name in EVIDENCE_COLUMNS})
+    work.store.write_table(EVIDENCE, pa.Table.from_pylist(records) if records else empty)
+    work.store.mark_done(EVIDENCE, 0, written)
+    work.store.finish_step(EVIDENCE, 1)
+
+
+def _write_class_figures(
+    work: DetectionUnits, verdict: Verdict, detections: DetectionRows, written: Written, small: bool
+) -> list[EvidenceRow]:
+    """Write the pictures of one class, of each of its artifacts, or small ones of a few carriers of the first; return
+    their rows, and add their checksums to `written`."""
+    carrying = np.concatenate([one.rows for one in verdict.artifacts]).astype(np.intp)
+    records: list[EvidenceRow] = []
+    for i, one in enumerate((verdict,) if small else verdict.artifacts, 1):
+        sign = next(row for row in detections[one.target, i] if row["sign"] == one.detection.sign)
+        records += _write_artifact_figures(work, one, i, carrying, sign, written, small)
+    return records
+
+
+def _write_artifact_figures(
+    work: DetectionUnits, verdict: Verdict, number: int, carrying: Rows, sign: SignRow, written: Written, small: bool
+) -> list[EvidenceRow]:
+    """Write the pictures of one artifact.
+
+    Args:
+        number: of the artifact in its class, from 1.
+        carrying: images that carry any artifact of the class.
+        sign: its row of detections.
+    """
+    (group,) = (group for group in work.groups if group.target == verdict.target)
+    which = (verdict.target,) if number == 1 else (verdict.target, number)
+    rng = generator(work.settings.seed, "evidence", *which)
+    carriers = np.array(verdict.rows)[np.sort(rng.permutation(verdict.size)[:CARRIERS_DRAWN])]
+    others = np.sort(rng.permutation(np.setdiff1d(group.rows, carrying))[:OTHERS_DRAWN])
+    if small:
+        carriers, others = carriers[:SMALL_DRAWN], others[:0]
+    places = [] if verdict.followed else sign["places"]  # a followed group is none of a detector
+    corners = dict(zip(sign["rows"], np.array(places).reshape(-1, 2), strict=False))
+    records: list[EvidenceRow] = []
+    for row in (*carriers, *others):
+        pixels = render_image(work, int(row))
+        place = corners.get(int(row))
+        if place is not None:
+            pixels = draw_frame(pixels, place, (sign["height"], sign["width"]))
+        name = f"pictures/sign-{'-'.join(map(str, (*which, row)))}{SMALL if small else ''}.jpg"
+        written |= work.store.write_unit_file(name, encode_small(pixels) if small else encode_jpeg(pixels))
+        path = work.corpus.paths[int(row)]
+        record: EvidenceRow = {
+            "target": verdict.target,
+            "row": int(row),
+            "member": row in verdict.rows,
+            "artifact": number,
+            "path": path,
+            "picture": name,
+        }
+        records.append(record)
+    return records
+
+
+def render_image(work: DetectionUnits, row: int) -> Pixels:
+    """Render an image (H, W, 3) as model input, blended with its relevance where the run has maps."""
+    pixels = enlarge_to_rgb(work.input_images([row])[0], work.input_images.classifier.shown)
+    if work.store.has_array("maps"):
+        pixels = overlay(pixels, work.store.array("maps")[row].astype(np.float32))
+    return pixels
+
+
+def enlarge_to_rgb(levels: Pixels, shown: tuple[int, ...] = ()) -> Pixels:
+    """Convert an image (H, W, C) to RGB, enlarged by an integer factor to at least MIN_PICTURE_SIDE pixels.
+
+    Args:
+        shown: the channels that are shown, see ground.pictures.array_images.show_channels.
+    """
+    times = max(1, -(-MIN_PICTURE_SIDE // min(levels.shape[:2])))
+    picture = Image.fromarray(show_channels(levels, shown))
+    return np.asarray(picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST))
+
+
+def draw_frame(pixels: Pixels, place: NDArray[np.floating[Any]], extent: tuple[float, float]) -> Pixels:
+    """Draw a green frame around a window given in shares of height and width."""
+    size, out = np.array(pixels.shape[:2]), pixels.copy()
+    thick = max(1, round(int(size.min()) / LINE))
+    low = np.clip(np.rint(place * size).astype(int) - thick, 0, size - 1)
+    high = np.clip(np.rint((place + extent) * size).astype(int) + thick, 1, size)
+    outside = np.zeros(pixels.shape[:2], bool)
+    outside[low[0] : high[0], low[1] : high[1]] = True
+    outside[low[0] + thick : high[0] - thick, low[1] + thick : high[1] - thick] = False
+    out[outside] = GREEN
+    return out

@@ -1,0 +1,174 @@
+"""Find further artifacts of a called class: its images without those of the artifacts before are judged again.
+
+A detector names the group of images that stands apart most: a rare artifact is hidden by a frequent one of its class.
+What is left of a class without the members of the first is compared with the same clean classes as the whole class was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from klarsicht.audit.explanation.executor import partition
+from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.audit.explanation.steps.step_units import run_step
+from klarsicht.audit.results.detection_rows import FURTHER_STEPS, list_called, name_further_step
+from klarsicht.audit.results.resolution import MIN_CLASSES
+from klarsicht.audit.results.rows import (
+    NO_EFFECT,
+    ClassRow,
+    EffectRow,
+    FurtherEffectRow,
+    FurtherSignRow,
+    SignRow,
+    read_effect,
+)
+from klarsicht.audit.results.verdicts import Quantification, Verdict, order_verdicts
+from klarsicht.audit.verdicts.detectors.bank import change_of, run_detectors
+from klarsicht.audit.verdicts.quantification.class_verdicts import (
+    classes_by_target,
+    make_quantification,
+    signs_by_target,
+    signs_to_insert,
+)
+from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits, most_images_inserted
+from klarsicht.audit.verdicts.quantification.significance import common_detections, select_detections
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits, sign_row
+from klarsicht.ground.arrays import Rows
+from klarsicht.ground.progress import note
+from klarsicht.ground.rows import schema_of
+from klarsicht.ground.run_folder.checksums import Written
+
+MOST_FURTHER = 2  # artifacts of a class beside the first
+FURTHER_SIGNS, FURTHER_EFFECTS = map(schema_of, (FurtherSignRow, FurtherEffectRow))
+
+
+@dataclass(frozen=True)
+class FurtherUnits:
+    """Work units that look for further artifacts in called classes; a unit is one class.
+
+    Attributes:
+        detection_units: store, corpus, settings and groups.
+        called: verdicts on the called classes, in the order of the units.
+        level: of p, for either claim.
+    """
+
+    detection_units: DetectionUnits
+    called: tuple[Verdict, ...]
+    level: float
+
+    @property
+    def step(self) -> str:
+        """Name of the step and of its table of detections."""
+        return name_further_step(self.called, self.level)
+
+    @property
+    def effects_table(self) -> str:
+        return f"{self.step}-effects"
+
+    def __call__(self, unit: range) -> Written:
+        store, written = self.detection_units.store, Written()
+        for number in unit:
+            signs: list[FurtherSignRow] = []
+            effects: list[FurtherEffectRow] = []
+            for i, (of_class, effect) in enumerate(self.search(self.called[number]), 2):
+                signs += [{**row, "artifact": i} for row in of_class]
+                effects += [{**effect, "artifact": i}]
+            written |= store.write_part(self.step, number, pa.Table.from_pylist(signs, FURTHER_SIGNS))
+            written |= store.write_part(self.effects_table, number, pa.Table.from_pylist(effects, FURTHER_EFFECTS))
+        return written
+
+    def search(self, first: Verdict) -> Iterator[tuple[list[SignRow], EffectRow]]:
+        """Examine a class without the members of its artifacts, until nothing more is called; yield of each further
+        artifact the detections and the effect."""
+        work, left_out = self.detection_units, np.array(first.rows, np.intp)
+        number = next(i for i, group in enumerate(work.groups) if group.target == first.target)
+        distinct, _ = work.drop_repeats(work.groups[number].rows)
+        for _ in range(MOST_FURTHER):
+            rest = np.setdiff1d(distinct, left_out)
+            if len(rest) < MIN_IMAGES:
+                return
+            found = run_detectors(work.class_images(number, rest))
+            signs = [sign_row(first.target, rest, one) for one in found]
+            if not self.judge(signs, NO_EFFECT).artifactual:
+                return
+            effect = self.measure_effect(number, signs, left_out)
+            yield signs, effect
+            left_out = np.union1d(left_out, self.judge(signs, effect).rows)
+
+    def measure_effect(self, number: int, signs: Sequence[SignRow], left_out: Rows) -> EffectRow:
+        """Put the artifact of detections on images of other classes; images that are left out count neither as its
+        carriers nor as others of the class."""
+        compared, target = self.replace_detections(signs), signs[0]["target"]
+        choice = select_detections(list(compared.values()), change_of, self.level)
+        inserted = signs_to_insert(compared, choice, self.detection_units.groups)
+        units = InterventionUnits(self.detection_units, inserted, tuple(left_out.tolist()))
+        return next(iter(units.effects(number)), NO_EFFECT | {"target": target})
+
+    def judge(self, signs: Sequence[SignRow], effect: EffectRow) -> Verdict:
+        """Give the verdict on what is left of a class, beside the other classes.
+
+        Args:
+            signs: its rows of detections.
+            effect: the effect of its artifact, or NO_EFFECT.
+        """
+        compared, target = self.replace_detections(signs), signs[0]["target"]
+        choice = select_detections(list(compared.values()), change_of, self.level)
+        effects = {**self.effects, target: effect}
+        store = self.detection_units.store
+        found = make_quantification(store, choice, self.described, effects, self.level)
+        return next(verdict for verdict in found if verdict.target == target)
+
+    def replace_detections(self, signs: Sequence[SignRow]) -> dict[int, list[SignRow]]:
+        """Return the detections of all classes, those of one class replaced by what is left of it."""
+        return common_detections(self.signs | {signs[0]["target"]: list(signs)})
+
+    @cached_property
+    def signs(self) -> dict[int, list[SignRow]]:
+        return signs_by_target(self.detection_units)
+
+    @cached_property
+    def described(self) -> dict[int, ClassRow]:
+        return classes_by_target(self.detection_units)
+
+    @cached_property
+    def effects(self) -> dict[int, EffectRow]:
+        rows = self.detection_units.store.table("effects", InterventionUnits.step).to_pylist()
+        return {row["target"]: row for row in map(read_effect, rows)}
+
+    def verdicts(self) -> dict[int, tuple[Verdict, ...]]:
+        """Return the verdicts on the further artifacts of each class that has any, from the tables of the step."""
+        store = self.detection_units.store
+        signs: dict[tuple[int, int], list[SignRow]] = {}
+        for row in store.table(self.step, self.step).to_pylist():
+            signs.setdefault((row["target"], row.pop("artifact")), []).append(row)
+        effects = {
+            (row["target"], row["artifact"]): row for row in store.table(self.effects_table, self.step).to_pylist()
+        }
+        found: dict[int, tuple[Verdict, ...]] = {}
+        for key, rows in sorted(signs.items()):
+            found[key[0]] = (*found.get(key[0], ()), self.judge(rows, read_effect(effects[key])))
+        return found
+
+
+def find_further_artifacts(audit: Audit, work: DetectionUnits, first: Quantification, workers: int) -> Quantification:
+    """Add to each called class the verdicts on its further artifacts, of which there are MOST_FURTHER at most.
+
+    Fewer than MIN_CLASSES examined classes are judged by other tests, and have no further ones.
+    """
+    called = list_called(first)
+    if not called or len(first) < MIN_CLASSES:
+        return first
+    units = FurtherUnits(work, called, first.level)
+    if not work.store.is_finished(units.step):
+        most = len(called) * MOST_FURTHER * most_images_inserted(work.outputs)
+        note(f"what is left of {len(called)} called classes is examined: at most {most:,} more images")
+    run_step(audit, work.store, units, units.step, partition(len(called), 1), workers, "further artifacts")
+    audit.sharing.once(f"{units.step}.kept", lambda: work.store.forget_unfinished((FURTHER_STEPS,)))
+    further = units.verdicts()
+    return replace(first, verdicts=order_verdicts([replace(one, further=further.get(one.target, ())) for one in first]))

@@ -1,0 +1,259 @@
+"""Work units that put the artifact of every class on images of other classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
+from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
+from klarsicht.audit.results.verdicts import FLOOR, MIN_OUTPUTS, OTHER_WINDOWS
+from klarsicht.audit.verdicts.detectors.bank import change_of
+from klarsicht.audit.verdicts.detectors.detection import Detection
+from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
+from klarsicht.audit.verdicts.interventions.early_stopping import (
+    choose_way,
+    measure_until_settled,
+    most_images_compared,
+)
+from klarsicht.audit.verdicts.interventions.effect import (
+    WINDOW_IMAGES,
+    LogitEffect,
+    Predict,
+    p_among_artifacts,
+    p_among_windows,
+)
+from klarsicht.audit.verdicts.interventions.insertion import CHANGES, Insertion
+from klarsicht.audit.verdicts.interventions.patch import Patch
+from klarsicht.audit.verdicts.interventions.shared_content import SharedContent
+from klarsicht.audit.verdicts.pixel_changes.coverage import CarrierDifference
+from klarsicht.audit.verdicts.quantification.significance import TRIED
+from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS, EFFECTS, DetectionUnits, predictor
+from klarsicht.ground.arrays import Floats, Pixels, Rows
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.logits import LogitScale
+
+CHOICE_IMAGES = 32  # further ones on which detection and way of insertion are chosen
+MAX_CONTROLS = 200  # images of a class without its artifact: controls
+COMPARED = 64  # carriers, and as many others, by which coverage is measured
+SAME_MEMBERS = 0.5  # Jaccard index from which two detections share the same content
+LESS_COVERED = 0.75  # of the best way's coverage; ways that put on less than this are not tried
+MOST_SHARED = 4  # ways to put on what the carriers of a detection share, those that cover most
+MOST_OWN = 4  # ways to put on what detectors saw, of all detections of a class: two places of a tile, two others
+FEW_CARRIERS = 8  # with fewer, what they share cannot be told from what one of them shows
+SURE_RISE = 3.0  # standard errors by which carriers' evidence must exceed that of others
+
+
+@dataclass(frozen=True)
+class ArtifactTrial:
+    """Artifact of a detection, and its ways to be put on images.
+
+    Attributes:
+        sign: the detection.
+        found: carriers and other images.
+        ways: insertions by the name of the way.
+        difference: between carriers and others, by which coverage is measured.
+        rows: int (n,), rows of the run of carriers and others; empty where they are of no run.
+    """
+
+    sign: SignRow
+    found: ArtifactExamples
+    ways: dict[str, Insertion]
+    difference: CarrierDifference
+    rows: Rows = field(default_factory=lambda: np.empty(0, np.intp))
+
+    @classmethod
+    def of(
+        cls, sign: SignRow, found: ArtifactExamples, scale: PixelScale, shared: bool, rng: np.random.Generator,
+        own: bool = True,
+    ) -> ArtifactTrial:  # fmt: skip
+        """Make the ways of a detection.
+
+        Args:
+            sign, found: the detection, and its carriers and others.
+            scale: map between pixel values and model inputs.
+            shared: whether to put on shared content as well; of these ways, at most MOST_SHARED, which cover more than
+                LESS_COVERED of what the best one covers.
+            rng: draws the halves and the control.
+            own: whether to put on what the detector saw.
+        """
+        ways: dict[str, Insertion] = dict(CHANGES[change_of(sign["sign"])](found, scale)) if own else {}
+        if min(len(found.carriers), len(found.others)) < FEW_CARRIERS:
+            return cls(sign, found, ways, CarrierDifference(()))
+        trial = cls(sign, found, ways, CarrierDifference.of(found.carriers[:COMPARED], found.others[:COMPARED], rng))
+        if not shared or not trial.difference.described:
+            return trial
+        more = SharedContent.ways(found, scale, rng)
+        covered = {how: trial.covered_share(way, scale) for how, way in more.items()}
+        most = sorted(more, key=covered.__getitem__, reverse=True)[:MOST_SHARED]
+        best = max(covered.values(), default=0.0)
+        return replace(trial, ways=ways | {how: more[how] for how in most if covered[how] > LESS_COVERED * best})
+
+    def mark_others(self, way: Insertion, scale: PixelScale) -> Pixels:
+        """Put the artifact on COMPARED other images of the class, pixel values (k, H, W, C); always with the same
+        draws."""
+        put = way.put(scale.inputs(self.found.others[:COMPARED]), np.random.default_rng(0))[0]
+        return np.stack([scale.levels(image) for image in put])
+
+    def covered_share(self, way: Insertion, scale: PixelScale) -> float:
+        """Compute the share of the carriers' difference that a way puts on; NaN without a sure difference."""
+        return self.difference.covered_share(self.mark_others(way, scale))
+
+    def change(self, how: str) -> str:
+        """Return the kind of a way."""
+        return SHARED_CONTENT if isinstance(self.ways[how], SharedContent) else change_of(self.sign["sign"])
+
+
+@dataclass(frozen=True)
+class InterventionUnits:
+    """Work units that insert the artifact of every class into images of others; a unit is one class.
+
+    Detection and way of insertion are chosen on some images, and the effect is measured on others; see
+    interventions.early_stopping.
+
+    Attributes:
+        detection_units: store, corpus, settings and groups.
+        signs: for each class, by number, the rows of the table `signs` that are tried.
+        left_out: rows of the run that count neither as carriers nor as other images of the class.
+    """
+
+    detection_units: DetectionUnits
+    signs: tuple[tuple[SignRow, ...], ...]
+    left_out: tuple[int, ...] = ()
+
+    step = "effects"
+
+    def __call__(self, unit: range) -> Written:
+        store, written = self.detection_units.store, Written()
+        for number in unit:
+            written |= store.write_part("effects", number, pa.Table.from_pylist(self.effects(number), EFFECTS))
+        return written
+
+    def effects(self, number: int) -> list[EffectRow]:
+        """Return the artifact that was chosen, as the only row of the table `effects`; no row without a detection, or
+        without images of other classes."""
+        work, signs = self.detection_units, self.signs[number]
+        rng = generator(work.settings.seed, "trial", number)
+        others = rng.permutation(np.flatnonzero(work.others(number)))[: CHOICE_IMAGES + EFFECT_BACKGROUNDS]
+        if not signs or len(others) < 2:
+            return []
+        few = min(CHOICE_IMAGES, len(others) // 2)
+        scale, target = work.input_images.pixel_scale, work.groups[number].target
+        trials = self.make_trials(number, rng)
+        ways = {(i, how): way for i, trial in enumerate(trials) for how, way in trial.ways.items()}
+        if not ways:  # carriers are too few, or share nothing that can be put on
+            return []
+        first, then = (scale.inputs(work.pool.levels[some]) for some in (others[:few], others[few:]))
+        with predictor(work) as predict:
+            plain = work.logits(work.pool_rows[others], predict)
+            best, how = choose_way(predict, first, plain[:few], target, ways, rng, work.scale)
+            chosen, trial = ways[best, how], trials[best]
+            effect = measure_until_settled(predict, then, plain[few:], target, how, chosen, rng, FLOOR, work.scale)
+            if work.outputs < MIN_OUTPUTS and effect.rank == 0:
+                effect = replace(effect, p_tiles=p_among_others(predict, then, target, chosen, rng, work.scale))
+            explained = self.explained_share(predict, trial, chosen, target)
+        return [effect_row(target, trial, effect, trial.covered_share(chosen, scale), explained)]
+
+    def make_trials(self, number: int, rng: np.random.Generator) -> list[ArtifactTrial]:
+        """Make the trials of a class; shared content is estimated once where detections have the same members."""
+        work, trials = self.detection_units, list[ArtifactTrial]()
+        seen: list[set[int]] = []
+        for sign in self.signs[number]:
+            rows = set(sign["rows"])
+            alike = any(len(rows & other) >= SAME_MEMBERS * len(rows | other) for other in seen)
+            sharing = work.outputs >= MIN_OUTPUTS or change_of(sign["sign"]) == SHARED_CONTENT
+            shared = sharing and not alike
+            seen += [rows] * sharing
+            found, used = self.make_examples(number, sign, rng)
+            trial = ArtifactTrial.of(sign, found, work.input_images.pixel_scale, shared, rng)
+            trials.append(replace(trial, rows=used))
+        return trials
+
+    def make_examples(self, number: int, sign: SignRow, rng: np.random.Generator) -> tuple[ArtifactExamples, Rows]:
+        """Read carriers, and images of the class without the artifact; where nearly all carry it, images of other
+        classes. Return them with their rows of the run, carriers first."""
+        work, rows = self.detection_units, np.array(sign["rows"], np.intp)
+        without = np.setdiff1d(work.groups[number].rows, np.concatenate([rows, self.left_out]).astype(np.intp))
+        if len(without) < MIN_IMAGES:
+            without = work.other_rows(number)
+        without = np.sort(rng.permutation(without)[:MAX_CONTROLS])
+        some = np.sort(rng.permutation(len(rows))[:MAX_CONTROLS])
+        used = np.concatenate([rows[some], without])
+        levels = work.input_images(used)
+        places = np.array(sign["places"]).reshape(-1, 2)
+        members, extent = np.arange(len(some)), (sign["height"], sign["width"])
+        return ArtifactExamples.of(
+            Detection(sign["sign"], sign["score"], members, places[some] if len(places) else places, extent), levels
+        ), used
+
+    def explained_share(self, predict: Predict, trial: ArtifactTrial, way: Insertion, target: int) -> float:
+        """Compute the share of the carriers' evidence that an artifact brings to other images of the class.
+
+        It is the rise of the class's mean score when the artifact is put on others, over the difference of carriers and
+        others; NaN where carriers do not exceed others for sure, and by FLOOR: then nothing is shown to the network.
+        """
+        work, count = self.detection_units, len(trial.found.carriers)
+        groups = trial.rows[:count][:COMPARED], trial.rows[count:][:COMPARED]
+        own, other = (work.scale.scores(work.logits(group, predict))[:, target] for group in groups)
+        if np.isnan(share_of_evidence(own, other, other)):
+            return float("nan")
+        scale = work.input_images.pixel_scale
+        marked = work.scale.scores(predict(scale.inputs(trial.mark_others(way, scale))))[:, target]
+        return share_of_evidence(own, other, marked)
+
+
+def p_among_others(
+    predict: Predict, x: Tensor, target: int, way: Insertion, rng: np.random.Generator, scale: LogitScale
+) -> float:
+    """Compute the p-value of an artifact's rise among those of other windows, or of random artifacts; 1 for a border or
+    a corruption, which are compared with outputs only."""
+    if isinstance(way, Patch):
+        return p_among_windows(predict, x, target, way, rng, OTHER_WINDOWS, scale)
+    if isinstance(way, SharedContent):
+        return p_among_artifacts(predict, x, target, way, rng, OTHER_WINDOWS, scale)
+    return 1.0
+
+
+def most_images_inserted(outputs: int) -> int:
+    """Bound the number of images that the artifacts of a class are put on, for a network of so many outputs."""
+    windows = 0 if outputs >= MIN_OUTPUTS else WINDOW_IMAGES * (1 + OTHER_WINDOWS)
+    return most_images_compared(MOST_OWN + TRIED * MOST_SHARED) + 2 * EFFECT_BACKGROUNDS + windows + COMPARED
+
+
+def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:
+    """Compute (mean of marked - mean of other) / (mean of own - mean of other), scores of images (n,), in [0, 1].
+
+    NaN where the denominator is less than FLOOR, or than SURE_RISE standard errors.
+    """
+    error = np.hypot(*(group.std() / np.sqrt(len(group)) for group in (own, other)))
+    excess = float(own.mean() - other.mean())
+    if excess < max(FLOOR, SURE_RISE * float(error)):
+        return float("nan")
+    return float(np.clip((marked.mean() - other.mean()) / excess, 0, 1))
+
+
+def effect_row(target: int, trial: ArtifactTrial, effect: LogitEffect, covered: float, explained: float) -> EffectRow:
+    """Make a row of the table `effects` from the effect of a detection's artifact."""
+    return {
+        "target": target,
+        "sign": trial.sign["sign"],
+        "how": effect.how,
+        "rank": effect.rank,
+        "images": effect.images,
+        "shift": effect.shift,
+        "low": effect.low,
+        "high": effect.high,
+        "z": effect.z,
+        "flips": effect.flips,
+        "flips_control": effect.flips_control,
+        "flips_low": effect.flips_low,
+        "p_tiles": effect.p_tiles,
+        "change": trial.change(effect.how),
+        "covered": covered,
+        "explained": explained,
+    }

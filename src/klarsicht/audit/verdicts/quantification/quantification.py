@@ -1,0 +1,215 @@
+"""Quantify a run: decide which classes are artifactual and which are poisoned, with p-values.
+
+Steps: detections in every class; selection of those that exceed the clean classes; insertion of the artifact into
+images of other classes; verdicts; the same again on what is left of called classes without the images of their
+artifacts. Every step resumes where it was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.data.groups import Group
+from klarsicht.audit.explanation.executor import partition
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.relevance import attribution
+from klarsicht.audit.explanation.report import page
+from klarsicht.audit.explanation.report.figures import Illustrator
+from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.explanation.steps import step_units
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.followed_groups import mark_followed_groups
+from klarsicht.audit.results.rows import FollowedRow, read_effect
+from klarsicht.audit.results.verdicts import LEVEL, Quantification
+from klarsicht.audit.verdicts.detectors.bank import change_of
+from klarsicht.audit.verdicts.quantification import figures, significance
+from klarsicht.audit.verdicts.quantification.class_verdicts import (
+    classes_by_target,
+    make_quantification,
+    signs_by_target,
+    signs_to_insert,
+    skipped_classes,
+)
+from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
+from klarsicht.audit.verdicts.quantification.embedding_units import learn_embedding
+from klarsicht.audit.verdicts.quantification.further_artifacts import find_further_artifacts
+from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.verdicts.quantification.resemblances import name_resemblances
+from klarsicht.audit.verdicts.quantification.shown_images import ShownImages
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits, standing_apart
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.progress import note
+from klarsicht.ground.ranges import P_LEVEL, WORKERS
+from klarsicht.ground.run_folder.shards import Shard
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
+
+
+@check_arguments
+def quantify(
+    run: str | Path | RunStore, *, level: float = LEVEL, workers: int = 1, data: Any = None,
+    classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
+) -> Quantification:  # fmt: skip
+    """Compute verdicts on all classes of a finished run, and write them as JSON, as a table and into its report.
+
+    Args:
+        run: the run folder.
+        level: of p, below which a class is called artifactual, and an artifact used.
+        workers: processes; results do not depend on it.
+        data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
+        classifier: a model built in Python, in place of the one that the run names; needs workers=1.
+        shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
+        device: where the model runs, see ground.machine.devices.select_device; of a model built in Python, where it is.
+
+    Raises:
+        UsageError: the run does not audit classes on their own images, there is only one class, or the level is out of
+            range.
+        RunMismatch: model or data differ from those of the run.
+    """
+    with open_run(run, level=level, workers=workers, data=data, classifier=classifier, shard=shard, device=device) as (
+        audit,
+        work,
+    ):
+        announce(work)
+        found, store, once = run_quantification(audit, work, level, workers), work.store, audit.sharing.once
+        found = find_further_artifacts(audit, work, found, workers)
+        once(f"verdicts.{level}", lambda: store.write_json(verdicts.VERDICTS_FILE, found.to_json()))
+        marked = found
+        if store.has_array("maps"):
+            find_followed_clusters(audit, work, workers)
+            clusters: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
+            marked = mark_followed_groups(found, clusters, store.texts("corpus", "path"))
+        marked = name_resemblances(work, marked)
+        once(f"quantified.{level}", lambda: write_quantification(work, marked))
+    return marked
+
+
+def write_quantification(work: DetectionUnits, found: Quantification) -> None:
+    """Write verdicts as JSON, as a table and into the report."""
+    store = work.store
+    store.write_json(verdicts.VERDICTS_FILE, found.to_json())
+    if len(found):
+        store.write_table("quantification", found.to_table())
+        store.write_table("ranking", ranking.read_ranking(store).to_table())
+    figures.write_figures(work, found)
+    page.write_report(store)
+
+
+def class_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
+    """Return the classes of the run with their own images.
+
+    Raises:
+        UsageError: the run screens the whole corpus, or there is only one class.
+    """
+    if audit.settings.target not in ("label", "predicted"):
+        raise UsageError(
+            "this run compares no classes",
+            got=f"target {audit.settings.target}",
+            rule="artifacts of a class are what other classes do not share",
+            remedy="Audit with --target label or --target predicted.",
+        )
+    found = usable_groups(audit, store)
+    if len(found) < 2:
+        raise UsageError("nothing to compare with", got=f"{len(found)} class", rule="at least 2, better 20 and more")
+    return found
+
+
+def usable_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
+    """Return the non-empty groups of usable images that the run analysed."""
+    return tuple(group for group in audit.groups(*attribution.read_predictions(store)) if len(group))
+
+
+@contextmanager
+def open_run(
+    run: str | Path | RunStore, *, level: float, workers: int, data: Any, classifier: Classifier | None,
+    grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = class_groups, shard: str | None = None,
+    device: str = ANY_DEVICE,
+) -> Iterator[tuple[Audit, DetectionUnits]]:  # fmt: skip
+    """Open a finished run with its model, data and groups, and lock it.
+
+    Args:
+        grouped: function that returns the groups.
+        run, level, workers, data, classifier, shard, device: see `quantify`.
+
+    Raises:
+        UsageError: the level is out of range, or the run cannot be grouped.
+        RunMismatch: model or data differ from those of the run.
+    """
+    P_LEVEL.require("level", level)
+    WORKERS.require("workers", workers)
+    store = RunStore.open(run)
+    audit = Audit.of_run(store, data, classifier, device)
+    pipeline.check_unchanged(audit, store)
+    with store.share(None if shard is None else Shard.parse(shard)) as sharing:
+        here = audit.classifier if classifier is not None or workers == 1 else None
+        yield (
+            replace(audit, sharing=sharing),
+            DetectionUnits(store, audit.corpus, audit.settings, grouped(audit, store), audit.classifier.identity, here),
+        )
+
+
+def announce(work: DetectionUnits) -> None:
+    """Print how many images will be shown to the network, where any will be."""
+    planned = ShownImages.of(work)
+    if planned.insertion_images or planned.search_images:
+        note(planned.describe())
+
+
+def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers: int) -> Quantification:
+    """Run detection, selection, insertion and verdicts."""
+    units, store = partition(len(work.groups), 1), work.store
+    audit.sharing.once("embedding", lambda: learn_embedding(work))
+    step_units.run_step(audit, store, work, work.step, units, workers, "signs of artifacts")
+    described = classes_by_target(work)
+    signs = signs_by_target(work)
+    if not signs:
+        return Quantification((), 1.0, level, skipped_classes(described))
+    distinct = significance.are_distinct(described.values())
+    apart = standing_apart([described[target] for target in signs])
+    choice = significance.select_detections(list(signs.values()), change_of, level, distinct, apart)
+    interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
+    if audit.sharing.claims is None:  # else another process may be at it
+        discard_other_insertions(store, interventions)
+    step_units.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
+    found = map(read_effect, store.table("effects", interventions.step).to_pylist())
+    effects = {row["target"]: row for row in found}
+    return make_quantification(store, choice, described, effects, level)
+
+
+def find_followed_clusters(audit: Audit, work: DetectionUnits, workers: int) -> None:
+    """Find for every class the cluster that the model follows; write the table and pictures."""
+    store, units = work.store, partition(len(work.groups), 1)
+    analyses = candidate_analyses(tuple(pipeline.make_analyses(audit, store).values()))
+    interventions = ClusterInterventionUnits(work, analyses)
+    step_units.run_step(audit, store, interventions, interventions.step, units, workers, "clusters on other images")
+    audit.sharing.once("followed", lambda: draw_followed_clusters(audit, interventions))
+
+
+def draw_followed_clusters(audit: Audit, interventions: ClusterInterventionUnits) -> None:
+    """Write the table of the clusters that the model follows, and draw them where they changed."""
+    store, analyses = interventions.detection_units.store, interventions.analyses
+    tried = store.table(interventions.step, interventions.step)
+    drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0) and store.is_finished(page.VIEWS)
+    if not (drawn and store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):
+        store.discard_step(page.VIEWS)
+        store.write_table(ranking.FOLLOWED, tried)
+        Illustrator(store, audit.settings, audit.corpus, audit.classifier, analyses).draw(
+            ranking.read_ranking(store).entries
+        )
+
+
+def discard_other_insertions(store: RunStore, interventions: InterventionUnits) -> None:
+    """Discard the effects of a run where one is of a detection that is not inserted now: another level of few classes
+    or an earlier version inserted others."""
+    if not store.has_table("effects", interventions.step):
+        return
+    inserted = {(row["target"], row["sign"]) for rows in interventions.signs for row in rows}
+    measured = store.table("effects", columns=("target", "sign")).to_pylist()
+    if any((row["target"], row["sign"]) not in inserted for row in measured):
+        store.discard_step(interventions.step)

@@ -1,0 +1,86 @@
+"""Three answers to harm, by intervals alone, on losses written by hand."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, MEMORISED, NOT_PROVEN, Harm, Loss
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
+
+BOUND = 0.02
+
+
+def loss(low, high, trained_on=False, n=400):
+    return Loss("x", PairedLoss((low + high) / 2, low, high, n, 8), BOUND, trained_on)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [(-0.01, 0.02, HARMLESS), (-0.01, 0.0201, NOT_PROVEN), (0.02, 0.05, NOT_PROVEN), (0.0201, 0.05, HARMFUL)],
+)
+def test_the_whole_interval_decides_and_nothing_else(low, high, answer):
+    found = loss(low, high)
+    assert found.answer == answer
+    assert ("settled by about" in str(found)) == (answer == NOT_PROVEN)
+
+
+def test_without_images_nothing_is_proven():
+    found = Loss("x", NO_LOSS, BOUND)
+    assert (found.answer, found.settled_by, str(found)) == (NOT_PROVEN, 0, "x: none")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [
+        (-0.01, 0.01, NOT_PROVEN),  # nothing lost there says nothing of other images
+        (0.03, 0.06, NOT_PROVEN),  # what was known by heart
+        (BOUND * MEMORISED + 1e-4, 0.3, HARMFUL),  # more than that
+    ],
+)
+def test_images_trained_on_prove_nothing_harmless_and_little_harmful(low, high, answer):
+    found = loss(low, high, True)
+    assert found.answer == answer
+    assert ("images that it was not trained on" in str(found)) == (answer == NOT_PROVEN)
+
+
+def test_two_of_ninety_images_are_beyond_the_bound_and_decide_nothing():
+    """A true loss of half a point loses two of 90 images in more than one sample of forty (binomial distribution)."""
+    assert binom.sf(1, 90, 0.005) > 0.025
+    right = np.ones(90, bool)
+    measured = paired_loss(right, np.arange(90) > 1)
+    assert measured.value > BOUND
+    found = Loss("clean images of the class", measured, BOUND)
+    assert found.answer == NOT_PROVEN
+    assert found.settled_by > measured.n
+
+
+def test_one_harmful_loss_is_harm_and_all_must_be_harmless():
+    within, beyond, between = loss(-0.01, 0.01), loss(0.03, 0.05), loss(-0.01, 0.03)
+    assert Harm((within, within)).answer == HARMLESS
+    assert Harm((within, between)).answer == NOT_PROVEN
+    assert Harm((between, beyond)).answer == HARMFUL
+    assert Harm((within, within)).reasons == ""
+    assert Harm((within, between)).settled_by == between.settled_by > 0
+    assert Harm((between, beyond)).settled_by == 0
+    assert Harm((between, beyond)).to_json()["losses"][1]["lost"]["changed"] == 8
+
+
+@pytest.mark.parametrize(
+    ("low", "without", "trained_on", "answer"),
+    [
+        (0.03, -0.01, False, NOT_PROVEN),  # one class bears it
+        (0.03, BOUND, False, NOT_PROVEN),
+        (0.03, BOUND + 1e-4, False, HARMFUL),  # others lose as well
+        (BOUND * MEMORISED + 0.01, -0.01, True, NOT_PROVEN),
+        (BOUND * MEMORISED + 0.01, BOUND + 1e-4, True, HARMFUL),
+    ],
+)
+def test_a_loss_that_one_other_class_bears_alone_is_not_harmful_and_the_class_is_named(
+    low, without, trained_on, answer
+):
+    elsewhere = PairedLoss(without + 0.01, without, without + 0.02, 300, 4)
+    found = Loss("x", PairedLoss(low + 0.01, low, low + 0.02, 400, 8), BOUND, trained_on, elsewhere, "bottle")
+    assert found.answer == answer
+    assert ("without bottle: see whether its images carry an artifact" in str(found)) == (answer == NOT_PROVEN)
+    assert "settled" not in str(found)  # by no number of images: they would say the same
+    assert Harm((found,)).to_json()["losses"][0]["most lost"] == "bottle"

@@ -1,0 +1,119 @@
+"""Decisions of a person in the explorer are those that cleaning and ranking take."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.audit.conftest import network, write_corpus
+
+from klarsicht.audit.cleaning.data.clean_data import clean_data
+from klarsicht.audit.cleaning.models import clean_classes
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.cli import tables
+from klarsicht.explorer.class_lines import read_class_lines
+from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.pictures.seen_area import SeenArea
+from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, DecisionLog
+
+ROWS = tuple(range(60, 72))  # marked images of class b
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("decided")
+    write_corpus(folder / "data")
+    classifier = load_model(network(), classes=["a", "b", "c"])
+    settings = AuditSettings(model="object", data=str(folder / "data"), neighbours=6, metric=("euclidean",))
+    pipeline.run(settings, folder / "run", classifier=classifier)
+    run = AuditedRun.of(folder / "run", classifier=classifier)
+    detection, use = DetectionResult("texture 4 0.9", *[0.001] * 6), UseResult("", "", *[0.0] * 10)
+    told = Verdict("b", 1, 60, 0, detection, ROWS, (), use, artifactual=True, poisoned=True)
+    run.store.write_json(verdicts.VERDICTS_FILE, Quantification((told,), 0.1, 0.05).to_json())
+    return run
+
+
+@pytest.fixture
+def explored(audited):
+    yield ExploredRun(audited.store, "ada")
+    (audited.store.path / DECISIONS_FILE).unlink(missing_ok=True)
+
+
+@pytest.mark.slow
+def test_the_explorer_shows_what_ranking_and_verdicts_say(audited):
+    lines = {line.name: line for line in read_class_lines(audited.store)}
+    verdict = verdicts.read_verdicts(audited.store).of("b")
+    assert (lines["b"].verdict, lines["b"].p) == (verdict.verdict, verdict.detection.p_decisive)
+    assert lines["b"].found == ROWS
+    for entry in ranking.read_ranking(audited.store):
+        line = lines[entry.name]
+        assert (line.target, line.z, line.tau, line.cluster) == (entry.target, entry.z, entry.tau, entry.rows)
+        assert entry.name == "b" or line.verdict == entry.verdict
+
+
+def test_the_stored_embedding_is_that_of_the_analysis(audited, explored):
+    analysis = pipeline.make_analyses(audited.audit, audited.store)["euclidean"]
+    for target in range(3):
+        group = analysis.group(target)
+        embedded, cloud = analysis.embedding(group), explored.points(target)
+        assert cloud.rows.tolist() == group.rows.tolist() == explored.images().rows_of(target).tolist()
+        np.testing.assert_allclose(cloud.vectors, embedded.vectors, atol=1e-6)
+        np.testing.assert_allclose(cloud.eigenvalues, embedded.values)
+        assert cloud.components.tolist() == embedded.components.tolist()
+    assert explored.seen_area == SeenArea()
+
+
+def test_decided_members_are_those_that_are_cleaned(audited, explored):
+    assert audited.find_members("b").origin == "detector: texture 4 0.9"
+    explored.decide(1, decision="artifact", artifact="corner", add=[80], remove=[60])
+    found = audited.find_members("b")
+    assert found.origin == "decision: corner" and found.members.tolist() == [*ROWS[1:], 80] and found.change == ""
+    assert audited.find_members("b", "detector").members.tolist() == list(ROWS)  # what is asked for by name stays
+    explored.decide(1, remove=[80])
+    found = audited.find_members("b")
+    assert found.members.tolist() == list(ROWS[1:]) and found.change == "tile"  # all of them the detector's
+
+
+def test_legitimate_classes_are_not_cleaned_and_decided_ones_are(audited, explored):
+    assert clean_classes.find_classes_to_clean(audited) == ("b",)
+    explored.decide(0, decision="artifact")
+    assert clean_classes.find_classes_to_clean(audited) == ("b", "a")
+    explored.decide(1, decision="legitimate")
+    assert clean_classes.find_classes_to_clean(audited) == ("a",)
+    with pytest.raises(UsageError, match="decided to be legitimate"):
+        audited.find_members("b")
+    explored.decide(0, decision="legitimate")
+    with pytest.raises(UsageError, match="every poisoned class was decided to be legitimate"):
+        clean_classes.find_classes_to_clean(audited)
+
+
+@pytest.mark.slow
+def test_an_image_that_was_taken_out_stays_in_the_cleaned_data(audited, explored, tmp_path):
+    run = audited.store.path
+    before = clean_data(run, tmp_path / "a", name="b", classifier=audited.audit.classifier, dry_run=True)
+    dropped = {Path(line.path).name for line in before.lines if line.action == "drop"}
+    assert dropped == {f"{i:03d}.png" for i in range(12)}
+    explored.decide(1, decision="artifact", remove=[60])
+    after = clean_data(run, tmp_path / "a", name="b", classifier=audited.audit.classifier, dry_run=True)
+    assert {Path(line.path).name for line in after.lines if line.action == "drop"} == dropped - {"000.png"}
+
+
+def test_the_ranking_tells_decisions_and_puts_legitimate_classes_last(audited, explored, capsys):
+    first = ranking.read_ranking(audited.store)
+    assert first[0].name == "b" and "decision" not in first.to_json()[0]
+    explored.decide(1, decision="legitimate")
+    explored.decide(2, decision="artifact", artifact="tag")
+    found = ranking.read_ranking(audited.store)
+    assert [entry.name for entry in found][-1] == "b" and found.order.endswith("classes decided legitimate last")
+    assert found.of("c").to_json()["decision"] == "artifact" and found.of("c").to_json()["artifact"] == "tag"
+    assert ranking.read_ranking(audited.store, observed=True).of("c").decided is None
+    tables.ranking(found, 5)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith("decision") and sum(line.endswith("artifact: tag") for line in printed) == 1
+    DecisionLog(audited.store.path).undo(0, "ada")
+    assert ranking.read_ranking(audited.store)[0].name == "b"

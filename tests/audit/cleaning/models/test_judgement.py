@@ -1,0 +1,200 @@
+"""A correction that only unlearns what a network knows by heart: lost on its own images, nothing lost on others."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from klarsicht.audit.cleaning.corrections.clarc import Erasure
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, NOT_PROVEN, Bounds
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcome
+from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
+from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.cleaning.models.joint_judgement import ClassJudgement, JointJudgement
+from klarsicht.audit.cleaning.models.judgement import Judgement, LeastEffect
+from klarsicht.audit.cleaning.models.shown_classes import UNCOUNTED
+from klarsicht.audit.cleaning.models.training_images import LabelledAnswers, recognise_training_images
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.results.verdicts import clears_floor
+from klarsicht.cli import cleaning_tables
+from klarsicht.ground.errors import EffectRemains
+from klarsicht.numerics.erasure import Eraser
+from klarsicht.numerics.statistics.intervals import Interval
+from klarsicht.numerics.statistics.paired_loss import PairedLoss
+
+TRAINED = 400
+OWN, OTHER = np.arange(TRAINED), np.arange(TRAINED, 1797)
+
+
+@pytest.fixture(scope="module")
+def by_heart():
+    """Digits whose labels are wrong in one of eight, a network that learned the first 400 by heart, and its weights at
+    the last steps."""
+    rng, x, y = np.random.default_rng(0), *load_digits(return_X_y=True)
+    order = rng.permutation(len(x))
+    x, y = torch.from_numpy(x[order] / 16).float().reshape(-1, 1, 8, 8), y[order]
+    y = np.where(rng.random(len(y)) < 0.125, rng.integers(0, 10, len(y)), y)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 10)
+        )
+    optimiser, labels, weights = torch.optim.Adam(net.parameters(), 3e-3), torch.from_numpy(y), []
+    for _ in range(200):
+        weights.append({name: value.clone() for name, value in net.state_dict().items()})
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(x[:TRAINED]), labels[:TRAINED]).backward()
+        optimiser.step()
+    return load_model((net.eval(), lambda image: image)), x, y, weights
+
+
+def judged(by_heart, rows, correction):
+    classifier, x, y, _ = by_heart
+    sample = Sample([x[i] for i in rows], np.zeros(len(rows), bool), rows, y[rows])
+    test = CorrectionTest(classifier, sample, 0, None)
+    origin = recognise_training_images(LabelledAnswers.of(test.plain, test.truth))
+    return Judgement(test.evaluate(None), test.evaluate(correction), Bounds(), origin)
+
+
+def test_a_loss_of_what_was_learned_by_heart_is_not_called_harm(by_heart):
+    """As of a stripe's correction: 1.75 points lost on 400 images that the network was trained on, none on others.
+
+    The correction is the network's own weights of some steps before, which had not learned the last wrong labels.
+    """
+    found = [RetrainedWeights(state) for state in by_heart[3]]
+    losses = [judged(by_heart, OWN, one).after.harm.value for one in found[60::4]]
+    at = min(range(len(losses)), key=lambda i: abs(losses[i] - 0.0175))
+    there, elsewhere = (judged(by_heart, rows, found[60 + 4 * at]) for rows in (OWN, OTHER))
+    assert there.after.harm.value == pytest.approx(0.0175, abs=0.005)
+    assert there.after.harm.low > there.bounds.overall  # by labels alone it would be harm
+    assert elsewhere.after.harm.value < elsewhere.bounds.overall
+    assert there.origin.trained_on
+    assert not elsewhere.origin.trained_on
+    assert there.harm.losses[0].answer == NOT_PROVEN
+    assert "images that it was not trained on" in there.harm.reasons
+
+
+def test_real_harm_is_called_so_on_images_trained_on_too(by_heart):
+    v = np.linalg.qr(np.random.default_rng(1).standard_normal((64, 8)))[0]
+    broken = Erasure("5", Eraser(v, v.T, np.zeros(64)), 8.0)
+    there, elsewhere = (judged(by_heart, rows, broken) for rows in (OWN, OTHER))
+    assert there.origin.trained_on
+    assert there.harm.answer == elsewhere.harm.answer == HARMFUL
+
+
+class Lit:
+    """Insertion that lights the first pixel."""
+
+    def fits(self, image):
+        return True
+
+    def put(self, images, rng):
+        lit = images.clone()
+        lit[:, 0, 0, 0] = 1
+        return lit, images
+
+    def __str__(self):
+        return "a lit pixel"
+
+
+@pytest.mark.parametrize("insertion", [None, Lit()])
+def test_a_correction_that_no_other_image_was_tried_on_is_called_clean_of_its_carriers_alone(insertion):
+    """The first pixel alone says class 0, and is erased: nothing of the effect is left, whoever is asked."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.uniform(0, 0.2, (1200, 1, 2, 2))).float()
+    labels, member = np.arange(1200) % 3, np.zeros(1200, bool)
+    member[labels == 0] = np.arange(400) < 200
+    for pixel in (1, 2):
+        images[:, 0].flatten(1)[:, pixel] += torch.from_numpy(labels == pixel)
+    images[member, 0, 0, 0] = 1
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
+    net[1].weight.data = torch.tensor([[4.0, -1, -1, 0], [0, 4, 0, 0], [0, 0, 4, 0]])
+    v = np.eye(4)[:, :1]
+    test = CorrectionTest(load_model((net.eval(), lambda image: image)),
+                          Sample(list(images), member, np.arange(1200), labels), 0, insertion)  # fmt: skip
+    found = Judgement(
+        test.evaluate(None), test.evaluate(Erasure("1", Eraser(v, v.T, np.zeros(4)), 1.0)), Bounds(10, 10)
+    )
+    assert found.remaining < 0.1
+    assert found.clean
+    assert found.on_members_alone == (insertion is None)
+    assert ("shown on its carriers alone" in found.verdict) == (insertion is None)
+    assert found.to_json()["members alone"] == (insertion is None)
+
+
+@pytest.mark.parametrize(
+    ("rise", "turned", "factor", "exceeds"),
+    [
+        ((0.3, 0.2, 0.4), (0.01, 0.0, 0.019), 1.0, True),
+        ((0.3, 0.2, 0.51), (0.01, 0.0, 0.019), 1.0, False),
+        ((0.3, 0.2, 0.4), (0.01, 0.0, 0.021), 1.0, False),
+        ((0.3, 0.2, 0.4), (0.01, 0.0, 0.019), 0.5, False),
+        ((0.3, 0.2, 0.7), (0.01, 0.0, 0.025), 2.0, True),
+        ((0.1, 0.01, 0.2), (0.0, 0.0, 0.0), 0.0, False),
+    ],
+)
+def test_an_effect_is_less_than_matters_where_both_upper_ends_are_below_the_floor_of_poisoned(
+    rise, turned, factor, exceeds
+):
+    """Half a logit and two of a hundred images, times the factor."""
+    nothing = Interval(0.0, 0.0, 0.0, 100)
+    loss = PairedLoss(0.0, -0.001, 0.001, 100)
+    before = Outcome(*[nothing] * 5, Interval(*rise, 100), loss, loss, Interval(*turned, 100))
+    assert LeastEffect(factor).exceeds(before) == exceeds
+    found = Judgement(before, before, Bounds(), least=LeastEffect(factor))
+    assert found.is_below_least == exceeds
+    assert ("used, but by less than matters" in found.verdict) == exceeds
+    on_members = Outcome(*[nothing] * 5, Interval(*rise, 100), loss, loss)
+    assert not LeastEffect(factor).exceeds(on_members)  # what it turns is not known
+
+
+def test_an_effect_that_is_not_less_than_matters_may_be_that_of_a_poisoned_class():
+    """The floor is that of `audit quantify`: what it calls poisoned by the lower ends is never left."""
+    rng, nothing, loss = np.random.default_rng(0), Interval(0.0, 0.0, 0.0, 9), PairedLoss(0.0, 0.0, 0.0, 9)
+    for low, high, flips_low, flips_high in np.sort(
+        rng.uniform(0, (1, 1, 0.04, 0.04), (200, 4)).reshape(-1, 2, 2)
+    ).reshape(-1, 4):
+        before = Outcome(
+            *[nothing] * 5, Interval(low, low, high, 9), loss, loss, Interval(flips_low, flips_low, flips_high, 9)
+        )
+        assert not (clears_floor(low, flips_low) and LeastEffect().exceeds(before))
+
+
+REACHED = [(2.9, 2.7, 3.1), (1.7, 1.2, 2.2)]
+MISSED = [(1.1, 0.8, 1.4), (1.0, -1.0, 3.0)]
+
+
+@pytest.mark.parametrize(("fall", "clean"), [(one, one in REACHED) for one in REACHED + MISSED])
+def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_artifact(fall, clean, capsys):
+    """Three logits are taken from images with the artifact put on: half of that must be taken from members, and
+    something is for sure."""
+    nothing, rise, turned = Interval(0.0, 0.0, 0.0, 100), Interval(3.0, 2.5, 3.5, 100), Interval(0.2, 0.1, 0.3, 100)
+    none = PairedLoss(0.0, -0.001, 0.001, 100)
+    before = Outcome(*[nothing] * 5, rise, none, none, turned)
+    after = Outcome(*[nothing] * 6, none, none, nothing, member_fall=Interval(*fall, 30))
+    found = Judgement(before, after, Bounds())
+    assert found.remaining == 0 and found.clean == clean == (found.verdict == "clean")
+    cleaning_tables.judgement(found, 100, UNCOUNTED)
+    assert f"logits taken from carriers {fall[0]:.2f}, from others 3.00" in capsys.readouterr().out
+    if not clean:
+        assert f"takes 3.00 logits from images that the artifact was put on, and {fall[0]:.3f}" in found.verdict
+        with pytest.raises(EffectRemains, match="those that carry it"):
+            found.check()
+    assert Judgement(before, replace(after, member_fall=Interval(*fall, 9)), Bounds()).clean  # too few to say
+
+
+@pytest.mark.parametrize(("without", "answer"), [(0.0, NOT_PROVEN), (0.03, HARMFUL)])
+def test_several_classes_are_judged_as_one_where_another_class_bears_the_loss_alone(without, answer):
+    """Oracle: the judgement on one class with the same losses."""
+    nothing, rise = Interval(0.0, 0.0, 0.0, 100), Interval(3.0, 2.5, 3.5, 100)
+    none, lost = PairedLoss(0.0, -0.001, 0.001, 100), PairedLoss(0.04, 0.03, 0.05, 100)
+    elsewhere = PairedLoss(without, without - 0.01, without + 0.01, 90)
+    before = Outcome(*[nothing] * 5, rise, none, none, nothing)
+    after = Outcome(*[nothing] * 6, lost, none, nothing, elsewhere, "hay")
+    one = Judgement(before, after, Bounds())
+    joint = JointJudgement((ClassJudgement("a", 0, "", one, one, 100),), lost, (), (), UNCOUNTED, elsewhere, "hay")
+    assert joint.harm.answer == one.harm.answer == answer
+    assert ("without hay" in joint.harm.reasons) == (answer == NOT_PROVEN)

@@ -1,0 +1,150 @@
+"""Copies among the images of a run. Oracle: copies that the test made of parts of photographs."""
+
+import io
+import json
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+from tests.audit.conftest import network
+
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.duplicates import Duplicates, find_duplicates, group_copies
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.cli.app import run as klarsicht
+from klarsicht.ground.errors import RunMismatch
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.numerics.imaging.copies import Copies
+
+TILE = 64
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A manifest of parts of two photographs as classes, and a run of it. Copies: of 0 in the other split, of 1 with
+    another label, of 2 twice the same file, of 3 a crop and a crop of it; 4 cannot be read."""
+    folder = tmp_path_factory.mktemp("copies")
+    tiles = [
+        Image.fromarray(photograph[y : y + TILE, x : x + TILE])
+        for photograph in (data.immunohistochemistry(), data.chelsea())
+        for y in range(0, 256, TILE)
+        for x in range(0, 384, TILE)
+    ]
+    lines = ["path,label,split"]
+
+    def add(name, picture, label, split="train", **how):
+        picture.save(folder / name, **how)
+        lines.append(f"{name},{label},{split}")
+
+    for i, tile in enumerate(tiles):
+        add(f"{i:02d}.png", tile, "ab"[i >= 24])
+    add("leak.jpg", tiles[0].resize((50, 44)), "a", "test", quality=85)
+    add("label.jpg", tiles[1], "b", quality=70)
+    add("same.png", tiles[2], "a")
+    add("again.png", tiles[2], "a")
+    add("crop.png", tiles[3].crop((3, 2, 63, 62)), "a")
+    add("crop of crop.png", tiles[3].crop((5, 4, 61, 60)), "a")
+    (folder / "04.png").write_bytes(b"nothing")
+    (folder / "all.csv").write_text("\n".join(lines))
+    settings = AuditSettings(model="object", data=str(folder / "all.csv"), unit=16)
+    pipeline.run(settings, folder / "run", classifier=load_model(network(), classes=["a", "b", "c"]))
+    return folder
+
+
+@pytest.mark.slow
+def test_copies_are_grouped_and_what_crosses_splits_or_labels_comes_first(place, tmp_path):
+    shutil.copytree(place / "run", tmp_path / "run")
+    found = find_duplicates(tmp_path / "run")
+    names = [sorted(path.rpartition("/")[2] for path in group.paths) for group in found.groups]
+    assert names == [
+        ["00.png", "leak.jpg"], ["01.png", "label.jpg"], ["02.png", "again.png", "same.png"],
+        ["03.png", "crop of crop.png", "crop.png"],
+    ]  # fmt: skip
+    assert [group.kind for group in found.groups] == ["near", "near", "exact", "near"]
+    assert [group.crosses_splits for group in found.groups] == [True, False, False, False]
+    assert [group.crosses_labels for group in found.groups] == [False, True, False, False]
+    assert (found.images, found.unread, found.superfluous) == (53, 1, 6)
+    assert found.describe() == ("6 of 53 images are copies of others, in 4 groups: 1 across splits, 1 across labels.")
+    store = RunStore.open(tmp_path / "run")
+    lines = store.table("duplicates").to_pylist()
+    assert [line["group"] for line in lines] == [0, 0, 1, 1, 2, 2, 2, 3, 3, 3]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Leaks and repeats" in page
+    assert found.describe() in page
+    assert page.count("across labels</span>") == 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a corpus of one label, without splits."""
+
+    count: int
+    splits = None
+
+    def __len__(self):
+        return self.count
+
+    @property
+    def paths(self):
+        return [f"{i}.png" for i in range(self.count)]
+
+    @property
+    def labels(self):
+        return ["a"] * self.count
+
+
+def test_a_group_says_which_share_of_its_pairs_are_copies_of_each_other():
+    """Pairs counted by hand: a chain of five, two exact copies with a near one, two exact copies without detail."""
+    pairs = np.array([(0, 1), (1, 2), (2, 3), (3, 4), (5, 6), (5, 7), (6, 7)])
+    digests = np.arange(10, dtype=np.uint8)[:, None].repeat(2, 1) + 1
+    digests[6], digests[9] = digests[5], digests[8]
+    groups = group_copies(Rows(10), Copies.of(pairs, np.full(7, 0.9)), np.arange(10), digests)
+    assert [group.rows for group in groups] == [(0, 1, 2, 3, 4), (5, 6, 7), (8, 9)]
+    assert [group.mutual for group in groups] == [pytest.approx(4 / 10), 1, 1]
+    assert [group.chained for group in groups] == [True, False, False]
+    told = Duplicates(groups, 10, 0)
+    assert "1 of these is a chain" in told.describe()
+    assert "chain" not in Duplicates(groups[1:], 10, 0).describe()
+    assert told.to_json()["groups"][0]["mutual"] == pytest.approx(0.4)
+
+
+@pytest.mark.slow
+def test_the_command_resumes_and_says_the_same_in_json(place, tmp_path, capsys):
+    """Units that a killed process left without a marker are made again."""
+    shutil.copytree(place / "run", tmp_path / "run")
+    run = str(tmp_path / "run")
+    assert klarsicht(["audit", "duplicates", run]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split()[:5] == ["#", "images", "kind", "correlation", "mutual"]
+    assert printed[1].split()[:3] == ["1", "2", "near"]
+    store = RunStore.open(run)
+    store.clear_markers("thumbnails")
+    store.clear_markers("copies")
+    assert klarsicht(["audit", "duplicates", run, "--json", "--workers", "2"]) == 0
+    again = find_duplicates(run, shard="1/2").to_json()
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(again))
+
+
+def test_another_corpus_is_refused(place, tmp_path):
+    shutil.copytree(place, tmp_path / "all")
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(buffer, "PNG")
+    (tmp_path / "all" / "05.png").write_bytes(buffer.getvalue())
+    with pytest.raises(RunMismatch, match="the corpus changed"):
+        find_duplicates(tmp_path / "all" / "run", data=str(tmp_path / "all" / "all.csv"))
+
+
+def test_a_run_without_copies_says_so(tmp_path):
+    rng = np.random.default_rng(0)
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "data" / label / f"{i}.png")
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"))
+    run = pipeline.run(settings, tmp_path / "run", classifier=load_model(network(), classes=["a", "b", "c"]))
+    assert find_duplicates(run.path).describe() == "No copies among 12 images."
+    assert json.loads((run.path / "duplicates.json").read_text())["groups"] == []

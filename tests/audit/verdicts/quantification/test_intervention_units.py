@@ -1,0 +1,66 @@
+"""A model that reads a whole stripe, of which a detector saw a window."""
+
+import numpy as np
+import pytest
+from tests.audit.verdicts.interventions.test_shared_content import scenes, stripe
+
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.results.rows import SHARED_CONTENT, SignRow
+from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
+from klarsicht.audit.verdicts.interventions.effect import measure_effects
+from klarsicht.audit.verdicts.interventions.patch import Patch
+from klarsicht.audit.verdicts.quantification.intervention_units import ArtifactTrial, share_of_evidence
+
+SCALE = PixelScale(np.zeros(3, np.float32), np.ones(3, np.float32))
+SIGN = SignRow(target=2, sign="texture", score=50.0, rows=[], places=[], height=0.2, width=0.1)
+
+
+def reads_stripe(inputs):
+    """Logit 2 is the mean brightness of the stripe times 20; five others are random projections."""
+    x = inputs.numpy()
+    logits = x.reshape(len(x), -1)[:, ::97] @ np.random.default_rng(0).normal(0, 0.05, (32, 6))
+    logits[:, 2] += 20 * x[..., :3].mean((1, 2, 3))
+    return logits
+
+
+@pytest.fixture
+def trial():
+    x = scenes(200)
+    places = np.tile([10, 0], (60, 1))
+    found = ArtifactExamples(stripe(x[:60], 0, 250), x[60:], places, (6, 3))
+    return ArtifactTrial.of(SIGN, found, SCALE, True, np.random.default_rng(0))
+
+
+def test_the_whole_stripe_is_put_on_and_measures_what_the_real_one_does(trial):
+    new = scenes(64, 5)
+    real = (reads_stripe(SCALE.inputs(stripe(new, 0, 250))) - reads_stripe(SCALE.inputs(new))).mean(0)
+    effects = measure_effects(reads_stripe, SCALE.inputs(new), 2, trial.ways, np.random.default_rng(0))
+    assert {"own place", "any place", "shared pixels"} <= effects.keys()
+    assert effects["shared pixels"].shift == pytest.approx((real[2] - real.mean()), rel=0.05)
+    assert effects["shared pixels"].rank == 0
+    assert effects["any place"].shift < 0.5 * real[2]
+
+
+def test_coverage_tells_the_window_from_the_whole(trial):
+    covered = {how: trial.covered_share(way, SCALE) for how, way in trial.ways.items()}
+    window = Patch(trial.found, SCALE)  # not grown to the whole
+    assert covered["shared pixels"] > 0.9 and trial.covered_share(window, SCALE) < 0.5
+    assert trial.change("shared pixels") == SHARED_CONTENT and trial.change("any place") == "tile"
+    assert "shared tones" not in trial.ways  # it covers less than three quarters of the best way
+
+
+def test_few_carriers_get_no_shared_content():
+    x = scenes(60)
+    found = ArtifactExamples(stripe(x[:5], 0, 250), x[5:], np.tile([10, 0], (5, 1)), (6, 3))
+    few = ArtifactTrial.of(SIGN, found, SCALE, True, np.random.default_rng(0))
+    assert few.ways.keys() == {"own place", "any place"} and np.isnan(few.covered_share(few.ways["own place"], SCALE))
+
+
+def test_share_of_evidence_in_closed_form():
+    rng = np.random.default_rng(0)
+    other, noise = rng.normal(0, 1, 64), rng.normal(0, 1, 64)
+    assert share_of_evidence(other + 4, other, other + 1) == pytest.approx(0.25)
+    assert share_of_evidence(other + 4, other, other - 1) == 0
+    assert share_of_evidence(other + 4, other, other + 9) == 1
+    assert np.isnan(share_of_evidence(other + 0.4, other, other))  # less than half a logit
+    assert np.isnan(share_of_evidence(30 * noise + 3, 30 * other, other))  # within error
