@@ -24,6 +24,7 @@ from klarsicht.burst.files import reading
 from klarsicht.burst.merging import motion_check, tiles
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import RunLocked, StoreError, UsageError
+from klarsicht.ground.machine.operating_system import process_mark
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.02, 2e-3)
@@ -345,7 +346,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_done(burst,
 
 
 def test_temporary_files_of_a_killed_command_are_removed_at_the_next_start(burst, tmp_path, no_weights):
-    (tmp_path / ".clean.dng.99999999.tmp").touch()
+    (tmp_path / f".clean.dng.{process_mark().partition('.')[0]}.99999999.tmp").touch()
     list(denoise(sorted(burst.iterdir())[:2], tmp_path / "clean.dng", DenoiseSettings(threads=1)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["burst", "clean.dng"]
 

@@ -157,7 +157,7 @@ ASKED = CleanSettings(method="oblique", layer="last", directions=2, strength=1, 
 @pytest.mark.slow
 def test_two_classes_are_cleaned_by_one_model_that_resumes(marked, tmp_path, monkeypatch):
     classifier = of_two_marks()
-    found = clean_classes.clean_classes(marked, "bc", ASKED, out=tmp_path, classifier=classifier)
+    found = clean_classes.clean_classes(marked, ["b", "c"], ASKED, out=tmp_path, classifier=classifier)
     cleaned = corrected_model.corrected_classifier(classifier, tmp_path)
     for i, mark in ((1, "b"), (2, "c")):
         seen = [fresh_pictures(one) for one in ("", mark)]
@@ -181,11 +181,11 @@ def test_two_classes_are_cleaned_by_one_model_that_resumes(marked, tmp_path, mon
 
     (tmp_path / "correction.json").unlink()  # as if killed before it was composed
     monkeypatch.setattr(clean_model, "choose_correction", refuse)
-    again = clean_classes.clean_classes(marked, "bc", ASKED, out=tmp_path, classifier=classifier)
+    again = clean_classes.clean_classes(marked, ["b", "c"], ASKED, out=tmp_path, classifier=classifier)
     assert again.record["shown"] == found.record["shown"] and again.record["files"] == found.record["files"]
     with pytest.raises(AssertionError, match="fitted again"):  # other settings
         other = ASKED.model_copy(update={"seed": 1})
-        clean_classes.clean_classes(marked, "bc", other, out=tmp_path, classifier=classifier)
+        clean_classes.clean_classes(marked, ["b", "c"], other, out=tmp_path, classifier=classifier)
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_two_classes_are_cleaned_by_inpaintings_in_one_model(marked, tmp_path):
     """At the image both marks are located and filled, by one network that is exported, too."""
     classifier = of_two_marks()
     asked = CleanSettings(method="inpaint", images=60)
-    found = clean_classes.clean_classes(marked, "bc", asked, out=tmp_path, classifier=classifier)
+    found = clean_classes.clean_classes(marked, ["b", "c"], asked, out=tmp_path, classifier=classifier)
     assert all(isinstance(part, FeatureInpainting) for part in found.correction.parts)
     cleaned = corrected_model.corrected_classifier(classifier, tmp_path)
     for i, mark in ((1, "b"), (2, "c")):
@@ -260,13 +260,13 @@ def test_a_class_without_a_correction_is_named_and_the_others_are_cleaned(marked
         return build_artifact(found, **more)
 
     monkeypatch.setattr(clean_classes, "build_artifact", build)
-    found = clean_classes.clean_classes(marked, "cb", ASKED, out=tmp_path, classifier=of_two_marks())
+    found = clean_classes.clean_classes(marked, ["c", "b"], ASKED, out=tmp_path, classifier=of_two_marks())
     assert [one.name for one in found.judgement.classes] == ["b"] and found.judgement.classes[0].together.helps
     assert [name for name, _ in found.judgement.left_out] == ["c"]
     with pytest.raises(EffectRemains, match="c: members are like other images"):
         found.check()
     with pytest.raises(InputError, match="members are like"):  # of all: that is the error
-        clean_classes.clean_classes(marked, "c", ASKED, out=tmp_path / "c", classifier=of_two_marks())
+        clean_classes.clean_classes(marked, ["c"], ASKED, out=tmp_path / "c", classifier=of_two_marks())
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_class_without_a_correction_is_named_and_the_others_are_cleaned(marked
 )
 def test_what_cannot_be_cleaned_together_is_one_error(marked, tmp_path, names, settings, told):
     with pytest.raises(UsageError, match=told):
-        clean_classes.clean_classes(marked, names, settings, out=tmp_path / "c", classifier=of_two_marks())
+        clean_classes.clean_classes(marked, list(names), settings, out=tmp_path / "c", classifier=of_two_marks())
     assert not (tmp_path / "c").exists()
 
 

@@ -299,7 +299,8 @@ def test_an_audit_given_again_keeps_the_verdicts_in_the_table(done, tmp_path):
     settings = AuditSettings(model="object", data=str(run.parent / "data"), method="HeadRelevance", batch=64)
     with in_brief(POOL):
         pipeline.run(settings, copy.path, classifier=classifier)
-    assert copy.table("ranking") == before
+    where = ["members"]  # paths, of a corpus that moved
+    assert copy.table("ranking").drop_columns(where) == before.drop_columns(where)
     assert before["verdict"][0].as_py() == found[0].verdict
 
 
