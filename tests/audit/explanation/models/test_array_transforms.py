@@ -10,7 +10,7 @@ from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.explanation.models.array_transforms import ArrayTransform
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
-from klarsicht.ground.errors import ImageError, ModelError, UsageError
+from klarsicht.ground.errors import ModelError, ProgramFailed, UsageError
 
 
 def standardised(x):
@@ -84,7 +84,7 @@ def test_errors_name_the_function_the_option_and_the_remedy():
         raise ValueError("seven bands")
 
     classifier = load_model((network(4), ArrayTransform(refuses, 4, "float32")))
-    with pytest.raises(ImageError, match="refuses: ValueError: seven bands"):
+    with pytest.raises(ProgramFailed, match="refuses: ValueError: seven bands"):
         classifier.image(np.zeros((4, 4, 4), np.float32))
     with pytest.raises(ModelError, match="ArrayTransform takes arrays of any channels"):
         load_model(network(7))
