@@ -156,11 +156,11 @@ def write_ranking(audit: Audit, store: RunStore) -> Ranking:
     on the run since."""
     tables = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in audit.settings.metric]
     entries = [Entry.from_record(line, audit.corpus.paths) for table in tables for line in table if line["rows"]]
-    ordered = ranking.rank_by_z(ranking.with_baseline(entries, ranking.plain_suspects(store)))
-    store.write_json(ranking.FILE, ordered.to_json())
+    entries_by_z = ranking.rank_by_z(ranking.with_baseline(entries, ranking.plain_suspects(store)))
+    store.write_json(ranking.FILE, entries_by_z.to_json())
     is_measured = verdicts.is_quantified(store) or store.has_table(ranking.FOLLOWED)
-    store.write_table("ranking", (ranking.read_ranking(store) if is_measured else ordered).to_table())
-    return ordered
+    store.write_table("ranking", (ranking.read_ranking(store) if is_measured else entries_by_z).to_table())
+    return entries_by_z
 
 
 def illustrate(audit: Audit, store: RunStore, order: Ranking) -> None:

@@ -260,14 +260,14 @@ def unclip_blocks(blocks: Blocks, line: NoiseLine, clip: tuple[float, float]) ->
     means are too low for any light are left out."""
     low, high = clip
     if np.isfinite(low):
-        unclipped = clipped_noise.unclip(blocks.mean - low, lambda m: line.variance_at(m + low), high - low)
-        mean, possible = unclipped.mean + low, unclipped.possible
+        moments = clipped_noise.unclip(blocks.mean - low, lambda m: line.variance_at(m + low), high - low)
+        mean, possible = moments.mean + low, moments.possible
     elif np.isfinite(high):  # white is the black of the negative, but light may lie beyond it
-        unclipped = clipped_noise.unclip(high - blocks.mean, lambda m: line.variance_at(high - m))
-        mean, possible = high - unclipped.mean, np.ones(len(blocks.mean), bool)
+        moments = clipped_noise.unclip(high - blocks.mean, lambda m: line.variance_at(high - m))
+        mean, possible = high - moments.mean, np.ones(len(blocks.mean), bool)
     else:
         return blocks
-    f = 1 / np.maximum(unclipped.variance_left, LEAST_LEFT)
+    f = 1 / np.maximum(moments.variance_left, LEAST_LEFT)
     return replace(blocks, mean=mean, variance=blocks.variance * f, texture=blocks.texture * f).select(possible)
 
 
