@@ -6,7 +6,6 @@ hash is part of its name. Tests only read it; whoever wants to write copies it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import inspect
 import os
@@ -47,6 +46,8 @@ class KeptFolders:
 
         The path is the same while `make` runs: what is made may name it.
         """
+        import fcntl  # here alone: tests of a system without it import this module
+
         sources = (file for room in ROOMS for file in room.rglob("*") if "__pycache__" not in file.parts)
         files = {Path(inspect.getsourcefile(make)), *filter(Path.is_file, sources)}
         whole = self.root / f"{name}-{hash_of(files)}"

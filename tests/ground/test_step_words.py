@@ -14,11 +14,11 @@ AUDIT = Path(klarsicht.__file__).parent / "audit"
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("attribution", "steps/relevance_step.py"),
-        ("signs", "quantification/quantification.py"),
-        ("effects", "quantification/quantification.py"),
-        ("transplants", "quantification/quantification.py"),
-        ("power-0a8c66ad", "sensitivity/power.py"),
+        ("attribution", "explanation/steps/relevance_step.py"),
+        ("signs", "verdicts/quantification/quantification.py"),
+        ("effects", "verdicts/quantification/quantification.py"),
+        ("transplants", "verdicts/quantification/quantification.py"),
+        ("power-0a8c66ad", "verdicts/sensitivity/power.py"),
     ],
 )
 def test_a_step_has_the_words_of_its_progress(name, file):
@@ -28,7 +28,7 @@ def test_a_step_has_the_words_of_its_progress(name, file):
 
 @pytest.mark.parametrize("name", ["kept-64", "exchanged-16"])
 def test_steps_of_shortcuts_have_the_words_of_their_progress(name):
-    source = (AUDIT / "quantification/sufficiency.py").read_text("utf-8")
+    source = (AUDIT / "verdicts/quantification/sufficiency.py").read_text("utf-8")
     assert f'"{describe_step(name)}"' in source
 
 
