@@ -62,7 +62,8 @@ class Audit:
         """
         check_names(settings)
         chosen = select_data(settings, corpus)
-        model = classifier or load_model(settings.model, device=select_device(settings.device))
+        device = select_device(settings.device)
+        model = classifier or load_model(settings.model, device=device)
         audit = cls(settings, chosen.as_arrays(model.form), model.with_outputs(settings.independent_outputs))
         if "concept" in settings.metric and not settings.maps:
             require_head_weight(head_weight(audit.classifier))
