@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.audit.conftest import network
+from tests.marks import slow_but_first
 
 from klarsicht import audit, burst
 from klarsicht.burst.training.training import TrainSettings
@@ -248,7 +249,7 @@ def test_a_burst_of_single_pixels_is_refused(sides):
         burst.denoise_burst(burst.load_network("swift"), shots)
 
 
-@pytest.mark.parametrize("sides", [(3, 3), (4, 4), (9, 5), (3, 520)])
+@pytest.mark.parametrize("sides", slow_but_first([(3, 3), (4, 4), (9, 5), (3, 520)]))
 def test_the_smallest_burst_that_is_not_refused_is_denoised(sides):
     shots = burst.Burst(np.full((2, 1, *sides), 0.3, np.float32), LEVEL)
     picture = burst.denoise_burst(burst.load_network("swift"), shots)

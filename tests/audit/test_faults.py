@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.audit import faulty
 from tests.audit.conftest import in_brief, write_corpus
+from tests.marks import slow_but_first
 
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import DiskFull, ProgramFailed, Unreachable
@@ -111,7 +112,7 @@ def some_slow(slow, names=COMMANDS):
     return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
 
 
-@pytest.mark.parametrize("kind", faulty.KINDS)
+@pytest.mark.parametrize("kind", slow_but_first(faulty.KINDS))
 @pytest.mark.parametrize("place", ["forward", "transform"])
 @pytest.mark.parametrize("name", some_slow({"quantify", "power", "clean", "run --target all"}, WITH_MODEL))
 def test_code_that_fails_from_a_call_on_ends_the_command(bench, name, place, kind, capsys):
@@ -120,7 +121,7 @@ def test_code_that_fails_from_a_call_on_ends_the_command(bench, name, place, kin
     assert code == ProgramFailed.exit_code or (place, code) == ("forward", 4)
 
 
-@pytest.mark.parametrize("number", faulty.NUMBERS)
+@pytest.mark.parametrize("number", slow_but_first(faulty.NUMBERS))
 @pytest.mark.parametrize("share", [0.2, 0.9])  # while the corpus is hashed, and while its images are read
 @pytest.mark.parametrize("name", some_slow({"quantify"}))
 def test_files_that_do_not_answer_from_one_on_end_the_command(bench, name, number, share, capsys):
@@ -146,7 +147,7 @@ def test_the_same_command_without_the_fault_ends_as_an_undisturbed_one(bench, na
     assert faulty.digest(work) == wanted
 
 
-@pytest.mark.parametrize("kind", faulty.KINDS)
+@pytest.mark.parametrize("kind", slow_but_first(faulty.KINDS))
 def test_a_decoder_that_fails_from_a_call_on_ends_the_run(bench, kind, capsys):
     line = f"run {RUN} --target all --decode tests.audit.faulty:decode --out decoded"
     with pytest.MonkeyPatch.context() as patch:
@@ -157,7 +158,7 @@ def test_a_decoder_that_fails_from_a_call_on_ends_the_run(bench, kind, capsys):
     assert kind in told[0]
 
 
-@pytest.mark.parametrize("number", faulty.NUMBERS)
+@pytest.mark.parametrize("number", slow_but_first(faulty.NUMBERS))
 def test_what_the_system_does_not_give_a_network_ends_the_run(bench, number, capsys):
     _, code, told = disturb(bench, "run", "forward", faulty.system_error(number), capsys)
     assert code == Unreachable.exit_code and "test_faults" not in told[0]

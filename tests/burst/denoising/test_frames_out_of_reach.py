@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from PIL import Image
+from tests.marks import slow_but_first
 
 from klarsicht.burst.files import loading, reading
 from klarsicht.cli.app import run
@@ -86,7 +87,7 @@ def ended_in_one_line(code, capsys, victim):
     return code in (3, 11) and len(lines) == 1 and victim.name in lines[0] and "Traceback" not in "".join(told)
 
 
-@pytest.mark.parametrize("number", ERRNOS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", slow_but_first(ERRNOS), ids=errno.errorcode.get)
 def test_denoising_ends_in_one_line_and_resumes_as_if_nothing_had_been(burst, tmp_path, capsys, number):
     command, victim = words("denoise", burst, tmp_path / "made" / "out.png"), sorted(burst.iterdir())[1]
     with unanswered(victim) as counted:
@@ -143,7 +144,7 @@ def test_a_disk_that_fails_within_a_file_is_not_taken_for_damage(burst, tmp_path
     assert code == 11 and f"{victim.name} is out of reach; got Input/output error" in told
 
 
-@pytest.mark.parametrize("number", ERRNOS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", slow_but_first(ERRNOS), ids=errno.errorcode.get)
 @pytest.mark.parametrize("burst", ["png"], indirect=True)
 def test_so_is_a_folder_of_frames_that_is_gone(burst, tmp_path, capsys, number):
     for first in range(0, 30, 3):
@@ -152,7 +153,7 @@ def test_so_is_a_folder_of_frames_that_is_gone(burst, tmp_path, capsys, number):
     assert not (tmp_path / "out.png").exists()
 
 
-@pytest.mark.parametrize("number", ERRNOS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", slow_but_first(ERRNOS), ids=errno.errorcode.get)
 @pytest.mark.parametrize("first", range(3))
 def test_photographs_of_an_evaluation_are_named_likewise(tmp_path, capsys, number, first):
     for name in ("a.png", "b.png"):
