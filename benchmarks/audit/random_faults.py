@@ -100,7 +100,7 @@ class Calls:
 
         Path.open = counted(Path.open, "read", of_inputs=True)  # type: ignore[method-assign]
         os.fsync = counted(os.fsync, "write", of_inputs=False)
-        torch.nn.Sequential.forward = counted(torch.nn.Sequential.forward, "device", of_inputs=False)  # type: ignore
+        torch.nn.Sequential.forward = counted(torch.nn.Sequential.forward, "device", of_inputs=False)  # type: ignore[method-assign] - the fault is put in here
         now = time.time
         time.time = lambda: now() + (JUMP_S if self.count("clock") else 0.0)
 
