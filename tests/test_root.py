@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOLDERS = {".ci", "benchmarks", "docs", "examples", "src", "tests"}
+FOLDERS = {".ci", "benchmarks", "docs", "examples", "lab", "src", "tests"}
 FILES = {
     ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "mkdocs.yml", "pyproject.toml",
 }  # fmt: skip

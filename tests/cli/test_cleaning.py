@@ -180,7 +180,7 @@ def test_clean_data_says_what_would_change_then_writes_it(finished, tmp_path, ca
         (["clean", "RUN", "--class", "b", "--method", "projekt"], 2, "project"),
         (["clean", "RUN", "--class", "b", "--strength", "-1"], 2, "strength"),
         (
-            ["clean", "RUN", "--class", "b", "--members", "docs/figures/calibration.png"],
+            ["clean", "RUN", "--class", "b", "--members", "docs/figures/digits.png"],
             3,
             "Give a text file as --members",
         ),

@@ -94,7 +94,7 @@ def rounding_bound(logits: Floats) -> float:
     The unit is that of single precision, in which networks compute, also where their logits were copied into double
     precision; of half precision where logits are of that type. A processor sums in its own order, so the same network
     gives logits that differ from machine to machine; benchmarks/audit/rounding.py measures by how much: 4 to 225 units
-    in five networks of random weights (docs/benchmarks/relevance.md).
+    in five networks of random weights (lab/benchmarks/relevance.md).
     """
     logits = np.asarray(logits)
     eps = max(float(np.finfo(kind).eps) for kind in (logits.dtype, np.float32))

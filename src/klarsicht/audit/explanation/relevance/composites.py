@@ -2,7 +2,7 @@
 
 The composites are those of Kohlbrenner et al. (IJCNN 2020) and Lapuschkin et al. (Nature Communications 2019) as
 zennit names them. `GammaAttention` is for transformers: the rules of Achtibat et al. (ICML 2024) for attention, with a
-small gamma for all layers, which was chosen on one network (docs/benchmarks.md).
+small gamma for all layers, which was chosen on one network (lab/benchmarks).
 """
 
 from __future__ import annotations
