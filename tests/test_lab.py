@@ -1,5 +1,5 @@
-"""The lab beside the product: the index repeats the status of each decision, links lead somewhere, pages of the site name
-parts of the lab that exist, and the changelog stays short."""
+"""The lab beside the product: the index repeats the status of each decision, links lead somewhere, pages of the site
+name parts of the lab that exist, and the changelog stays short."""
 
 import re
 from collections import Counter
