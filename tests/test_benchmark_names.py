@@ -10,11 +10,12 @@ import pytest
 
 FOLDERS = [Path(__file__).parents[1] / "benchmarks" / wing for wing in ("audit", "burst")]
 SCRIPTS = sorted(file for folder in FOLDERS for file in folder.glob("*.py"))
+IMPORTABLE = sys.stdlib_module_names | packages_distributions().keys()
 
 
 @pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.stem)
 def test_no_benchmark_hides_an_installed_module(file):
-    assert file.stem not in sys.stdlib_module_names | packages_distributions().keys()
+    assert file.stem not in IMPORTABLE
 
 
 def test_numba_is_imported_beside_the_benchmarks():
