@@ -164,8 +164,7 @@ ARROWS = {
         "burst.network",
     ),
     "burst": ("numerics.imaging", "burst.data", "burst.network", "burst.denoising", "burst.training"),
-    # what needs both wings; the pages that only look; the command line
-    "bridge": ("audit", "burst"),
+    # the pages that only look; the command line
     "explorer": ("ground.pictures", "ground.run_folder", "numerics.imaging"),
     "cli": (
         "", "ground.run_folder", "numerics.statistics", "audit.results", "audit.explanation", "audit.verdicts",
@@ -353,8 +352,7 @@ def test_the_table_points_down_and_allows_nothing_that_nobody_needs():
     ] == []
     used = {(room(arrow.source), room(arrow.target)) for arrow in arrows(SOURCE)}
     used |= {(here, STOREYS[i]) for here, there in used if (i := storey(there)) is not None}
-    empty = {"bridge"}
-    assert [(a, b) for a, some in ARROWS.items() if a not in empty for b in some if (a, b) not in used] == []
+    assert [(a, b) for a, some in ARROWS.items() for b in some if (a, b) not in used] == []
 
 
 def test_explorer_starts_without_torch():
@@ -399,8 +397,6 @@ SOUND = {
     "numerics__clustering__spectral": "from klarsicht.ground import errors",
     "burst__network__unet": "import klarsicht.numerics.imaging.tone",
     "numerics__imaging__tone": "",
-    "bridge__strategies": "from klarsicht.audit.explanation.spectral import clustering\n"
-    "from klarsicht.burst.network import unet",
     "explorer__app": "from klarsicht.ground.run_folder.store import RunStore",
     "audit__cleaning__models__probes": "from klarsicht.audit.explanation.spectral import clustering",
     "audit__verdicts__quantification__units": "",
@@ -413,7 +409,7 @@ def test_a_sound_house_passes(tmp_path):
     root = built(tmp_path, **SOUND)
     assert broken_arrows(root) == []
     assert circle(root) == []
-    assert len(arrows(root)) == 11
+    assert len(arrows(root)) == 9
 
 
 @pytest.mark.parametrize(
@@ -423,7 +419,6 @@ def test_a_sound_house_passes(tmp_path):
         ("numerics__erasure", "import klarsicht.audit.explanation.spectral.clustering as s", "arrows point down"),
         ("numerics__erasure", "from klarsicht.numerics.imaging import tone", "arrows point down"),
         ("numerics__imaging__tone", "from klarsicht.numerics import erasure", "may not import"),
-        ("audit__explanation__spectral__clustering", "from klarsicht.bridge.strategies import x", "arrows point down"),
         ("audit__explanation__spectral__clustering", "from ....cli import app", "arrows point down"),
         ("audit__verdicts__quantification__units", "from klarsicht.audit.cleaning.models import probes", "a storey"),
         (
@@ -436,7 +431,6 @@ def test_a_sound_house_passes(tmp_path):
             "from klarsicht.audit.explanation.networks import x",
             "may not import",
         ),
-        ("bridge__strategies", "from klarsicht.explorer import app", "arrows point down"),
         (
             "audit__explanation__spectral__clustering",
             "from klarsicht.burst.network.unet import Net",
