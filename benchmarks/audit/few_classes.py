@@ -39,7 +39,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.results.verdicts import LEVEL, NOTHING
+from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors import artifact_embedding, reference_classes
 from klarsicht.audit.verdicts.detectors.artifact_embedding import ArtifactEmbedding, load_shipped_embedding
 from klarsicht.audit.verdicts.detectors.bank import change_of, run_detectors
@@ -301,7 +302,10 @@ def table(lines: list[families.Line]) -> str:
     plants, clean = [li for li in lines if li["family"]], [li for li in lines if not li["family"]]
     told = [f"{len(families.seeds(lines))} networks, {len(plants)} plants, {len(clean)} clean classes"]
     for li in lines:
-        li["noted"], li["named"] = li["verdict"] != NOTHING, li["artifactual"] and li["f1"] >= families.NAMED
+        li["noted"], li["named"] = (
+            li["verdict"] != VerdictKind.NOTHING.words,
+            li["artifactual"] and li["f1"] >= families.NAMED,
+        )
     for share in SHARES:
         mine = [li for li in plants if li["share"] == share]
         told.append(f"{share:.0%}: artifactual {families.share(mine, 'artifactual')}; F1 {families.mean_f1(mine)}")

@@ -40,7 +40,8 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
 from klarsicht.audit.results.rows import SignRow, read_effect
-from klarsicht.audit.results.verdicts import LEVEL, NOTHING, Quantification
+from klarsicht.audit.results.verdicts import LEVEL, Quantification
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors.artifact_embedding import (
     STAGES,
     EmbeddingTraining,
@@ -235,7 +236,7 @@ def left_out(lines: list[Line], fold: int) -> list[Line]:
                 li
                 | {"artifactual": bool(called[k]), "poisoned": bool(called[k]) and li["poisoned"]}
                 | {"p": float(found.found.p[k]), "extended": float(found.found.extended[k])}
-                | ({} if called[k] else {"verdict": NOTHING})
+                | ({} if called[k] else {"verdict": VerdictKind.NOTHING.words})
                 | ({} if bool(called[k]) == li["artifactual"] else {"sign": row["sign"], "f1": row["f1"]})
                 for k, (li, row) in enumerate(zip(mine, found.rows, strict=True))
             ]

@@ -18,7 +18,8 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
-from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results import ranking
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.run_folder.store import RunStore
@@ -227,7 +228,7 @@ def several(scenes):
 def test_the_used_tag_is_found_and_its_co_carried_classes_are_not_blamed(several):
     _, found, _, _ = several
     first = found.of(NAMES[USED])
-    assert first.verdict == verdicts.POISONED and first.use.rank == 0 and first.use.low > 1
+    assert first.kind is VerdictKind.POISONED and first.use.rank == 0 and first.use.low > 1
     assert {path[-6:-4] for path in first.members} >= {f"{i:02d}" for i in range(1, 9)}
     assert not any(v.used for v in found if v.name != NAMES[USED])
 

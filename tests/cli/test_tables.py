@@ -1,10 +1,14 @@
 """Tables that the command line prints, of results that are made by hand."""
 
+import html
+import re
 from dataclasses import replace
 
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.specificity import Specificity
-from klarsicht.audit.verdicts.quantification.screening import FOLLOWS, NO_USE, Screening
+from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.results.words import SCREENED_FOLLOWED, SCREENED_NOTHING
+from klarsicht.audit.verdicts.quantification.screening import Screening
 from klarsicht.cli import tables
 
 ENTRY = Entry(
@@ -21,7 +25,7 @@ def printed(capsys, found):
 
 def test_a_screening_tells_margin_probability_and_every_outputs_search(capsys):
     told = printed(capsys, Screening(ENTRY, (("pier", 1), ("dock", 1)), 1000, 0.05, STANDS))
-    assert told[0] == f"carton: 2 of 8 images, by concept: {FOLLOWS}"
+    assert told[0] == f"carton: 2 of 8 images, by concept: {SCREENED_FOLLOWED}"
     assert "+2.50 (+1.50 to +3.50)" in told[1] and "+2.25" in told[1] and "0 of 1000 outputs" in told[1]
     assert "basket" in told[2] and "+0.25 (-0.50 to +1.00)" in told[2]
     assert "31.4 times" in told[3] and "1.5 times" in told[3]
@@ -31,4 +35,35 @@ def test_a_screening_tells_margin_probability_and_every_outputs_search(capsys):
 
 def test_a_run_that_an_earlier_version_screened_goes_by_its_cluster_alone(capsys):
     told = printed(capsys, Screening(replace(ENTRY, effect=replace(ENTRY.effect, rank=99)), (("pier", 2),), 1000, 0.05))
-    assert told[0].endswith(NO_USE) and told[2:] == ["p 0.100; the claim at 0.05", "their labels: pier 2"]
+    assert told[0].endswith(SCREENED_NOTHING) and told[2:] == ["p 0.100; the claim at 0.05", "their labels: pier 2"]
+
+
+USE = UseResult("fine 32 0.8", "own place", 2.5, 1.5, 3.5, 9.0, 0.0001, 0, 0.17, 0.03, 0.1, 1.0, "tile", 0.75)
+CARTON = Verdict(
+    "carton", 478, 200, 0, DetectionResult("fine 32 0.8", 9.0, 5.0, 0.02, 0.01, 0.1, 0.0125), (1, 4), ("b", "e"), USE,
+    artifactual=True, poisoned=True, used=True, resembles=("hair", "mark"),
+)  # fmt: skip
+CELLS = {
+    "class": "carton", "p": "0.013", "images": "2 of 200",
+    "sign": "fine 32 0.8: the same fine window; like hair or mark",
+    "put on other classes":
+        "the detected window, where carriers have it (the same fine window): 75% of what separates the carriers",
+    "logit shift (95 %)": "+2.50 (+1.50 to +3.50)", "flips (control)": "17.0 % (3.0 %)", "p of use": "<0.001",
+    "verdict": "poisoned: an artifact, and the model uses it",
+}  # fmt: skip
+
+
+def test_the_table_of_verdicts_is_the_same_on_the_command_line_and_in_a_notebook(capsys):
+    """Every artifact has a line; what the terminal aligns by blanks, the notebook puts into cells."""
+    rare = replace(CARTON, rows=(7,), members=("h",))
+    other = replace(CARTON, name="crate", target=519)
+    found = Quantification((replace(CARTON, further=(rare,)), other), 0.01, 0.05)
+    tables.verdicts(found, 1)
+    head, first, second, *rest = [re.split(r" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert dict(zip(head, first, strict=True)) == CELLS
+    assert dict(zip(head, second, strict=True)) == CELLS | {"class": "carton (artifact 2)", "images": "1 of 200"}
+    assert len(rest) == 1  # what p is worth; the second class is beyond the lines that were asked for
+    page = found._repr_html_()
+    rows = [re.findall("<t[dh]>(.*?)</t[dh]>", row) for row in re.findall("<tr>(.*?)</tr>", page)]
+    cells = [[html.unescape(cell) for cell in row] for row in rows]
+    assert cells[:3] == [head, first, second] and [row[0] for row in cells[3:]] == ["crate"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from klarsicht.audit.results.verdicts import COLUMNS
 from klarsicht.audit.results.words import format_count, format_p
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.ground.names import printable
@@ -60,14 +61,9 @@ def ranking(entries: Ranking, top: int) -> None:
 
 def verdicts(quantification: Quantification, top: int) -> None:
     """Print the first verdicts of a quantification."""
-    lines = [
-        (name, format_p(v.detection.p_decisive), f"{v.size} of {v.n}",
-         v.describe_detection(), v.use.describe(), f"{v.use.shift:+.2f}", format_p(v.use.p_use), v.verdict)
-        for first in quantification.verdicts[:top]
-        for name, v in first.named_artifacts
-    ]  # fmt: skip
-    header = ("class", "p", "size", "sign", "put on other classes", "rise", "p of use", "verdict")
-    echo_block(table(header, lines, left_aligned=("class", "sign", "put on other classes", "verdict")))
+    lines = [line.texts for line in quantification.lines if line.position <= top]
+    left_aligned = [column.heading for column in COLUMNS.values() if column.is_text]
+    echo_block(table([column.heading for column in COLUMNS.values()], lines, left_aligned))
     echo(f"{quantification.limits[0].upper()}{quantification.limits[1:]} Either claim at {quantification.level:g}.")
     for name, why in quantification.skipped:
         echo(f"not examined: {name}: {why}")

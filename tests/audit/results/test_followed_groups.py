@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from klarsicht.audit.results.followed_groups import mark_followed_groups
-from klarsicht.audit.results.verdicts import (
-    FOLLOWED_GROUP,
-    NOTHING,
-    PRESENT,
-    DetectionResult,
-    Quantification,
-    UseResult,
-    Verdict,
-)
+from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.results.words import VerdictKind
 
 QUIET = DetectionResult("fine 32 0.8", 0.1, 0.1, 0.5, 0.5, 0.9, 0.9)
 UNUSED = UseResult("fine 32 0.8", "any place", 0.0, -0.1, 0.1, 0.0, 0.9, 5, 0.0, 0.0, 0.0, 1.0)
@@ -44,12 +37,12 @@ def test_a_group_that_rises_and_stands_apart_beyond_those_of_other_classes_is_ma
     clusters[7] = cluster(7, low=9.0, d2=400.0)
     found = marked(clusters)
     one = found.of("c7")
-    assert found[0].followed and one.verdict == FOLLOWED_GROUP and one.needs_review
+    assert found[0].followed and one.kind is VerdictKind.FOLLOWED and one.needs_review
     assert one.rows == (70, 71) and one.members == ("70.png", "71.png")
     assert Verdict.from_json(one.to_json()) == one
     others = [v for v in found if v.target != 7]
-    assert all(v.rows == (1,) for v in others if v.verdict == NOTHING)
-    assert sum(v.verdict != NOTHING for v in others) <= 2  # of forty that many rank at .05
+    assert all(v.rows == (1,) for v in others if v.kind is VerdictKind.NOTHING)
+    assert sum(v.kind is not VerdictKind.NOTHING for v in others) <= 2  # of forty that many rank at .05
 
 
 def test_groups_of_several_classes_do_not_hide_each_other():
@@ -78,7 +71,7 @@ def test_what_a_detector_knows_keeps_its_verdict():
     clusters = drawn(0)
     clusters[7] = cluster(7, low=9.0, d2=400.0)
     found = marked(clusters, artifactual=(7,)).of("c7")
-    assert found.verdict == PRESENT and found.rows == (1,)
+    assert found.kind is VerdictKind.PRESENT and found.rows == (1,)
 
 
 def test_fewer_than_five_classes_are_not_compared():

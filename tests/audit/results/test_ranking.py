@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from sklearn.metrics import jaccard_score
 
-from klarsicht.audit.results.ranking import ClassVerdict, ClusterEffect, Entry, Ranking, rank_by_z, with_baseline
+from klarsicht.audit.results.ranking import ClusterEffect, Entry, Ranking, rank_by_z, with_baseline
+from klarsicht.audit.results.verdicts import DetectionResult, UseResult, Verdict
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.ground.errors import UsageError
 
 
@@ -14,6 +16,11 @@ def line(name, target, z, metric="concept", rows=(0, 2)):
     return {"class": name, "target": target, "metric": metric, "rows": list(rows), "proposal": "k-means k=2"} | numbers
 
 
+JUDGED = Verdict(
+    "a", 0, 90, 0, DetectionResult("veil 0.002", 9.0, 5.0, 0.02, 0.01, 0.1, 0.03), (1, 2), ("a", "b"),
+    UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light"),
+    artifactual=False, poisoned=False,
+)  # fmt: skip
 PATHS = [f"{i}.png" for i in range(10)]
 
 
@@ -53,13 +60,22 @@ def test_a_class_is_found_by_name_and_by_number_and_a_wrong_one_is_told():
 
 
 @pytest.mark.parametrize(
-    ("artifactual", "poisoned", "word"),
-    [(None, None, "raises"), (False, False, "raises"), (True, False, "artifactual"), (True, True, "poisoned")],
+    ("artifactual", "poisoned", "kind"),
+    [
+        (None, None, VerdictKind.RAISES),
+        (False, False, VerdictKind.RAISES),
+        (True, False, VerdictKind.PRESENT),
+        (True, True, VerdictKind.POISONED),
+    ],
 )
-def test_the_verdict_is_that_of_the_quantification_where_it_found_something(artifactual, poisoned, word):
-    judged = None if artifactual is None else ClassVerdict(artifactual, poisoned, 0.01, 1.0, 0.1, True)
+def test_the_verdict_is_that_of_the_quantification_where_it_found_something(artifactual, poisoned, kind):
+    judged = None if artifactual is None else replace(JUDGED, artifactual=artifactual, poisoned=poisoned)
     found = replace(Entry.from_record(line("a", 0, 3.0), PATHS), judged=judged)
-    assert found.verdict.startswith(word)
+    assert found.kind is kind
+    record = found.to_json()
+    assert [record[key] for key in ("artifactual", "poisoned", "q", "use_low", "matters")] == (
+        [None] * 5 if judged is None else [artifactual, poisoned, 0.1, -0.1, False]
+    )
 
 
 def test_plain_features_stand_beside_with_their_overlap():
@@ -109,8 +125,7 @@ def test_entries_of_runs_that_did_not_store_deviations_stay_as_they_were():
 
 def test_the_order_says_whose_z_decides_where_other_clusters_are_shown():
     """A followed cluster has a z of its own, by which nothing is ordered: classes stay as `audit run` ranked them."""
-    judged = ClassVerdict(artifactual=False, poisoned=False, q=1.0, low=0.0, flips_low=0.0, matters=False)
-    own = [replace(entry, judged=judged) for entry in ranking(line("a", 0, 2.0), line("b", 1, 1.0))]
+    own = [replace(entry, judged=JUDGED) for entry in ranking(line("a", 0, 2.0), line("b", 1, 1.0))]
     assert Ranking(tuple(own)).order == "verdict of `audit quantify`, then z of `audit run`"
     effect = ClusterEffect(shift=1.0, low=0.5, high=1.5, runner_up=0.0, z=3.0, rank=0, follows=0.5, stability=0.5)
     shown = Ranking((replace(own[0], z=0.1, effect=effect), own[1]))

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from klarsicht.audit.results import verdicts, words
+from klarsicht.audit.results import words
 from klarsicht.audit.results.detection_rows import name_further_step
-from klarsicht.audit.results.ranking import ClassVerdict
 from klarsicht.audit.results.rows import NO_EFFECT, read_effect
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict, order_verdicts
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 from klarsicht.audit.verdicts.interventions.shared_content import ESTIMATES
 
@@ -24,27 +24,27 @@ FOUND = Verdict(
 @pytest.mark.parametrize(
     ("covered", "explained", "verdict"),
     [
-        (0.9, None, verdicts.PRESENT),
-        (None, None, verdicts.PRESENT),
-        (0.5, 0.5, verdicts.PRESENT),
-        (0.49, None, verdicts.UNTESTED),
-        (0.9, 0.1, verdicts.UNTESTED),
-        (None, 0.1, verdicts.UNTESTED),
+        (0.9, None, VerdictKind.PRESENT),
+        (None, None, VerdictKind.PRESENT),
+        (0.5, 0.5, VerdictKind.PRESENT),
+        (0.49, None, VerdictKind.UNTESTED),
+        (0.9, 0.1, VerdictKind.UNTESTED),
+        (None, 0.1, VerdictKind.UNTESTED),
     ],
 )
 def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, explained, verdict):
     found = replace(FOUND, use=replace(USE, covered=covered, explained=explained))
-    assert found.verdict == verdict == ClassVerdict.of(found).words
-    assert found.to_json()["tested"] == (verdict == verdicts.PRESENT)
+    assert found.kind is verdict is found.kind_of_class
+    assert found.to_json()["tested"] == (verdict is VerdictKind.PRESENT)
     used = replace(found, poisoned=True, used=True)
-    assert used.verdict == verdicts.POISONED == ClassVerdict.of(used).words and used.tested
-    assert replace(found, artifactual=False).verdict == verdicts.NOTHING
+    assert used.kind is VerdictKind.POISONED is used.kind_of_class and used.tested
+    assert replace(found, artifactual=False).kind is VerdictKind.NOTHING
     assert Verdict.from_json(found.to_json()) == found
 
 
 def test_what_was_never_put_on_is_not_tested():
     nothing = UseResult.of(NO_EFFECT, 1.0)
-    assert replace(FOUND, use=nothing).verdict == verdicts.UNTESTED and nothing.describe() == ""
+    assert replace(FOUND, use=nothing).kind is VerdictKind.UNTESTED and nothing.describe() == ""
     assert (nothing.covered, nothing.explained) == (None, None)  # JSON has no NaN
 
 
@@ -52,7 +52,7 @@ def test_a_record_of_an_earlier_version_keeps_its_words():
     record = {k: v for k, v in FOUND.to_json().items() if k not in ("change", "covered", "explained", "tested")}
     record.pop("p_decisive")
     assert Verdict.from_json(record) == replace(FOUND, use=replace(USE, change=""))
-    assert Verdict.from_json(record).verdict == verdicts.PRESENT
+    assert Verdict.from_json(record).kind is VerdictKind.PRESENT
     row = {k: v for k, v in NO_EFFECT.items() if k not in ("change", "covered", "explained")} | {"target": 3}
     for earlier in (row, row | {"change": None, "covered": None, "explained": None}):
         read = read_effect(earlier)
@@ -97,8 +97,8 @@ def test_a_class_may_be_called_as_a_further_artifact_is():
 def test_a_class_of_which_a_further_artifact_is_used_comes_first():
     rare = replace(FOUND, target=9, further=(replace(FOUND, target=9, poisoned=True, used=True),))
     assert [one.target for one in order_verdicts([FOUND, rare])] == [9, 4]
-    assert rare.verdict == verdicts.PRESENT  # that of its frequent artifact
-    assert ClassVerdict.of(rare).words == verdicts.POISONED != ClassVerdict.of(FOUND).words
+    assert rare.kind is VerdictKind.PRESENT  # that of its frequent artifact
+    assert rare.kind_of_class is VerdictKind.POISONED is not FOUND.kind_of_class
     assert "1 poisoned" in repr(Quantification((rare, FOUND), 0.01, 0.05))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from klarsicht.audit.results.words import SEEN, describe_sign, format_count, format_p
+from klarsicht.audit.results.words import SEEN, VERDICTS, VerdictKind, describe_sign, format_count, format_p
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 
 
@@ -20,3 +20,9 @@ def test_one_thing_is_no_plural():
 def test_every_detector_has_words():
     assert set(SEEN) == DETECTORS.keys() | FEW_CLASS_DETECTORS.keys()
     assert describe_sign("veil 0.002") == SEEN["veil"] and describe_sign("unheard of") == "unheard of"
+
+
+def test_every_kind_of_verdict_has_words_of_its_own():
+    assert VERDICTS.keys() == set(VerdictKind)
+    assert len({kind.words for kind in VerdictKind}) == len({kind.label for kind in VerdictKind}) == len(VerdictKind)
+    assert all(len(kind.label.split()) <= 5 for kind in VerdictKind)

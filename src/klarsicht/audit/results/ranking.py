@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ import numpy as np
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.suspect_rows import SuspectRow
-from klarsicht.audit.results.verdicts import FOLLOWED_GROUP, POISONED, PRESENT, UNTESTED, Quantification, Verdict
+from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
@@ -33,11 +35,8 @@ from klarsicht.ground.user_arguments import check_arguments
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RAISES = "raises the target (observational)"
 FILE = "ranking.json"
 FOLLOWED = "followed"  # the table of clusters that the model follows
-NO_RISE = "no cluster clearly raises the target"
-UNVARYING = "evidence does not vary"
 NOTEBOOK_MEMBERS = 4  # members of each class in a notebook
 MATERIAL = 0.1  # of the usual spread of a class's evidence, by which a rise counts
 PLAIN_METRIC = "features"  # the metric without relevance, whose cluster stands beside the one named
@@ -77,49 +76,6 @@ class ClusterEffect:
             follows=row["follows"],
             stability=row["stability"],
         )
-
-
-@dataclass(frozen=True)
-class ClassVerdict:
-    """Verdict of the quantification on a class, as far as a ranking needs it.
-
-    Attributes:
-        artifactual, poisoned, q: the two claims, the latter of any artifact of the class, and the false-discovery rate.
-        low, flips_low: lower ends of the 95 % intervals of the logit that the artifact adds on images of other classes,
-            and of the share of them that it turns into this class.
-        matters: whether either of the two clears its floor, see audit.results.verdicts.
-        tested: whether enough was put on to say that no use was shown.
-        followed: whether the model follows a group of images that no detector knows.
-    """
-
-    artifactual: bool
-    poisoned: bool
-    q: float
-    low: float
-    flips_low: float
-    matters: bool
-    tested: bool = True
-    followed: bool = False
-
-    @classmethod
-    def of(cls, verdict: Verdict) -> ClassVerdict:
-        return cls(
-            artifactual=verdict.artifactual,
-            poisoned=verdict.has_used_artifact,
-            q=verdict.detection.q,
-            low=verdict.use.low,
-            flips_low=verdict.use.flips_low,
-            matters=verdict.matters,
-            tested=verdict.tested,
-            followed=verdict.followed,
-        )
-
-    @property
-    def words(self) -> str:
-        """The verdict in words, where the quantification found something."""
-        if self.followed:
-            return FOLLOWED_GROUP
-        return POISONED if self.poisoned else PRESENT if self.tested else UNTESTED
 
 
 @dataclass(frozen=True)
@@ -164,7 +120,7 @@ class Entry:
         parts: under `--parts`, for each member the parts of its map that are in the cluster, by number; else empty.
         floor: the least rise that is material: `rounding`, or MATERIAL of the usual deviation of this run's classes
             (the median); z is in units of `floor` where that is more than the deviation.
-        judged: what the quantification says of the class; None before `audit quantify`.
+        judged: the verdict of the quantification on the class; None before `audit quantify`.
         effect: what the cluster does on images of other classes; None where that was not tried.
         baseline: the cluster that plain features name; None where they name none or were not asked.
         decided: what a person decided on the class; None where nobody did.
@@ -187,7 +143,7 @@ class Entry:
     deviation: float = 0.0
     rounding: float = 0.0
     floor: float = 0.0
-    judged: ClassVerdict | None = None
+    judged: Verdict | None = None
     effect: ClusterEffect | None = None
     baseline: PlainCluster | None = None
     decided: ClassDecision | None = None
@@ -209,7 +165,7 @@ class Entry:
 
     @property
     def poisoned(self) -> bool | None:
-        return None if self.judged is None else self.judged.poisoned
+        return None if self.judged is None else self.judged.has_used_artifact
 
     @property
     def decision(self) -> str:
@@ -259,13 +215,19 @@ class Entry:
         return self.z / math.sqrt(1 / self.size + 1 / max(self.n - self.size, 1))
 
     @property
-    def verdict(self) -> str:
-        """The verdict of the quantification where it found something, else what the logits say."""
+    def kind(self) -> VerdictKind:
+        """The kind of the quantification's verdict where it found something, else of what the logits say."""
         if self.judged is not None and (self.judged.artifactual or self.judged.followed):
-            return self.judged.words
+            return self.judged.kind_of_class
         if not self.varies:
-            return UNVARYING
-        return RAISES if self.material and self.shift_in_standard_errors > 2 else NO_RISE
+            return VerdictKind.UNVARYING
+        rises = self.material and self.shift_in_standard_errors > 2
+        return VerdictKind.RAISES if rises else VerdictKind.NO_RISE
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        return self.kind.words
 
     def to_json(self) -> dict[str, Any]:
         """Write all figures under one flat set of keys; those of a record that is not there are None."""
@@ -273,15 +235,16 @@ class Entry:
         names = (field.name for field in fields(self) if field.name not in (*nested, *LATER))
         flat = {name: getattr(self, name) for name in names} | {"members": list(self.members)}
         for record, keys in zip((self.judged, self.effect, self.baseline), (JUDGED, EFFECT, BASELINE), strict=True):
-            flat |= {key: None if record is None else getattr(record, name) for key, name in keys.items()}
+            flat |= {key: None if record is None else attrgetter(name)(record) for key, name in keys.items()}
         flat |= {name: getattr(self, name) for name in (*LATER, "prevalence", "verdict")}
         if self.decided is not None:
             flat |= {"decision": self.decided.decision, "artifact": self.decided.artifact}
         return {"class": flat.pop("name"), **flat}
 
 
-JUDGED = {"artifactual": "artifactual", "poisoned": "poisoned", "q": "q"} | {
-    "use_low": "low", "use_flips_low": "flips_low", "matters": "matters", "tested": "tested", "followed": "followed",
+JUDGED = {"artifactual": "artifactual", "poisoned": "has_used_artifact", "q": "detection.q"} | {
+    "use_low": "use.low", "use_flips_low": "use.flips_low", "matters": "matters", "tested": "tested",
+    "followed": "followed",
 }  # fmt: skip
 EFFECT = {"effect": "shift", "effect_low": "low", "effect_high": "high", "effect_runner_up": "runner_up"} | {
     "effect_z": "z", "effect_rank": "rank", "follows": "follows", "stability": "stability",
@@ -417,7 +380,7 @@ def plain_suspects(store: RunStore) -> list[SuspectRow]:
 def order_by_verdict(entries: Sequence[Entry], verdicts: Quantification) -> Ranking:
     """Return the ranking of entries with their verdicts: poisoned classes first, then artifactual ones and followed
     groups, each kind in its order."""
-    by_target = {verdict.target: ClassVerdict.of(verdict) for verdict in verdicts}
+    by_target = {verdict.target: verdict for verdict in verdicts}
     judged = [replace(entry, judged=by_target.get(entry.target)) for entry in entries]
     followed = {verdict.target for verdict in verdicts if verdict.followed}
     return Ranking(tuple(sorted(judged, key=lambda e: (not e.poisoned, not e.artifactual, e.target not in followed))))

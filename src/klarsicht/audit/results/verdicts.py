@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from scipy import special
 
 from klarsicht.audit.results.resolution import MIN_CLASSES, describe_least_p, describe_rank_limit
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow
-from klarsicht.audit.results.words import describe_insertion, format_p, name_artifact
+from klarsicht.audit.results.words import VerdictKind, describe_insertion, describe_sign, format_p, name_artifact
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
@@ -32,13 +32,6 @@ FLOOR = 0.5  # of a logit, least rise of a poisoned class: odds 1.6 times as lar
 WHOLE_SHARE = 0.5  # of the carriers' difference, and of their evidence, from which use counts as tested
 FLIPPED = 0.02  # or share of other images predicted as the class; either by the lower end of its 95 % interval
 CONTENT_FREE = ("border", "noise", "blur", "light", "blocks", SHARED_CONTENT)  # no content that the whole class shows
-POISONED = "poisoned: an artifact, and the model uses it"
-PRESENT = "artifactual: present, no use shown"
-UNTESTED = "artifactual: present, use not tested"
-CLASS_SPECIFIC = "windows of its own: look whether they are its nature"
-SHARED_AND_USED = f"{CLASS_SPECIFIC}; the model uses them"
-FOLLOWED_GROUP = "followed: the model follows a group of images, and no detector knows what they share"
-NOTHING = "nothing found"
 
 
 @dataclass(frozen=True)
@@ -141,6 +134,14 @@ class UseResult:
         nothing was."""
         return describe_insertion(self.tried, self.how, self.covered) if self.tried else ""
 
+    def describe_shift(self) -> str:
+        """Return the effect on the logit with its 95 % interval."""
+        return f"{self.shift:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+
+    def describe_flips(self) -> str:
+        """Return the percentage of other images that the artifact turns into the class, and that of the control."""
+        return f"{100 * self.flips:.1f} % ({100 * self.flips_control:.1f} %)"
+
     @property
     def tested(self) -> bool:
         """Whether something was put on, and at least WHOLE_SHARE of what separates the carriers from others."""
@@ -225,17 +226,30 @@ class Verdict:
         return self.used or self.use.tested
 
     def describe_detection(self) -> str:
-        """Return the detector, its setting and the families that the artifact resembles."""
-        return self.detection.sign + (f", like {' or '.join(self.resembles)}" if self.resembles else "")
+        """Return the detector and its setting, what its members show, and the families that the artifact resembles."""
+        resemblance = f"; like {' or '.join(self.resembles)}" if self.resembles else ""
+        return f"{self.detection.sign}: {describe_sign(self.detection.sign)}{resemblance}"
+
+    @property
+    def kind(self) -> VerdictKind:
+        """The kind of the verdict on this artifact."""
+        if self.shared:
+            return VerdictKind.SHARED_AND_USED if self.used else VerdictKind.SHARED
+        if not self.artifactual:
+            return VerdictKind.FOLLOWED if self.followed else VerdictKind.NOTHING
+        if self.poisoned:
+            return VerdictKind.POISONED
+        return VerdictKind.PRESENT if self.tested else VerdictKind.UNTESTED
+
+    @property
+    def kind_of_class(self) -> VerdictKind:
+        """The kind of the verdict on the class: that of its artifact, unless the model uses a further one."""
+        return VerdictKind.POISONED if self.has_used_artifact else self.kind
 
     @property
     def verdict(self) -> str:
-        """The verdict in words."""
-        if self.shared:
-            return SHARED_AND_USED if self.used else CLASS_SPECIFIC
-        if not self.artifactual:
-            return FOLLOWED_GROUP if self.followed else NOTHING
-        return POISONED if self.poisoned else PRESENT if self.tested else UNTESTED
+        """The verdict on this artifact in words."""
+        return self.kind.words
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures under one flat set of keys."""
@@ -257,6 +271,51 @@ class Verdict:
         use = UseResult(**{name: known[name] for name in UseResult.__dataclass_fields__})
         fields["further"] = tuple(map(cls.from_json, known["further"]))
         return cls(**fields, detection=detection, use=use)
+
+
+@dataclass(frozen=True)
+class VerdictLine:
+    """Line of the table of verdicts: one artifact of a class, or a class in which nothing was found.
+
+    Attributes:
+        position: of the class in the order of the quantification, from 1.
+        number: of the artifact in its class, from 1.
+        name: of the class, and the number of a further artifact.
+        verdict: the verdict on the artifact.
+    """
+
+    position: int
+    number: int
+    name: str
+    verdict: Verdict
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The cells of all COLUMNS."""
+        return tuple(column.text(self) for column in COLUMNS.values())
+
+
+@dataclass(frozen=True)
+class VerdictColumn:
+    """Column of the table of verdicts; `is_text` where its cells are words, which are aligned left."""
+
+    heading: str
+    text: Callable[[VerdictLine], str]
+    is_text: bool = False
+
+
+COLUMNS: Final[dict[str, VerdictColumn]] = {
+    "class": VerdictColumn("class", lambda line: line.name, is_text=True),
+    "p": VerdictColumn("p", lambda line: format_p(line.verdict.detection.p_decisive)),
+    "images": VerdictColumn("images", lambda line: f"{line.verdict.size} of {line.verdict.n}"),
+    "sign": VerdictColumn("sign", lambda line: line.verdict.describe_detection(), is_text=True),
+    "inserted": VerdictColumn("put on other classes", lambda line: line.verdict.use.describe(), is_text=True),
+    "shift": VerdictColumn("logit shift (95 %)", lambda line: line.verdict.use.describe_shift()),
+    "flips": VerdictColumn("flips (control)", lambda line: line.verdict.use.describe_flips()),
+    "p_use": VerdictColumn("p of use", lambda line: format_p(line.verdict.use.p_use)),
+    "verdict": VerdictColumn("verdict", lambda line: line.verdict.verdict, is_text=True),
+}
+"""The table of verdicts, by the names of its columns: of the command line, the report and notebooks."""
 
 
 @dataclass(frozen=True)
@@ -297,6 +356,15 @@ class Quantification:
             "Raise --level to that.",
         )
         return f"{told} {limit}".strip()
+
+    @property
+    def lines(self) -> tuple[VerdictLine, ...]:
+        """The lines of the table of verdicts, in order: every artifact of a class has one."""
+        return tuple(
+            VerdictLine(position, number, name, one)
+            for position, verdict in enumerate(self.verdicts, 1)
+            for number, (name, one) in enumerate(verdict.named_artifacts, 1)
+        )
 
     def __iter__(self) -> Iterator[Verdict]:
         return iter(self.verdicts)
@@ -349,14 +417,10 @@ class Quantification:
         )
 
     def _repr_html_(self) -> str:
-        header = ("class", "p", "size", "sign", "put on other classes", "logit shift (95 %)", "p of use", "verdict")
-        rows = (
-            (name, format_p(v.detection.p_decisive), f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
-             f"{v.use.shift:+.2f} ({v.use.low:+.2f} to {v.use.high:+.2f})", format_p(v.use.p_use), v.verdict)
-            for first in self.verdicts[:NOTEBOOK_CLASSES]
-            for name, v in first.named_artifacts
-        )  # fmt: skip
-        return notebook.table(header, rows)
+        return notebook.table(
+            [column.heading for column in COLUMNS.values()],
+            [line.texts for line in self.lines if line.position <= NOTEBOOK_CLASSES],
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -1,8 +1,61 @@
-"""Words for what a detector saw and for what was put on images of other classes."""
+"""The words of verdicts: on a class, for what a detector saw and for what was put on images of other classes."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
+
+
+class VerdictKind(StrEnum):
+    """Kinds of verdicts on a class, the most urgent first; `words` has their texts."""
+
+    POISONED = "poisoned"
+    PRESENT = "present"
+    UNTESTED = "untested"
+    SHARED_AND_USED = "shared-and-used"
+    SHARED = "shared"
+    FOLLOWED = "followed"
+    RAISES = "raises"
+    NO_RISE = "no-rise"
+    UNVARYING = "unvarying"
+    NOTHING = "nothing"
+
+    @property
+    def label(self) -> str:
+        """The verdict in two to four words, for lists and menus."""
+        return VERDICTS[self][0]
+
+    @property
+    def words(self) -> str:
+        """The verdict in a sentence."""
+        return VERDICTS[self][1]
+
+
+VERDICTS: Final = {
+    VerdictKind.POISONED: ("poisoned", "poisoned: an artifact, and the model uses it"),
+    VerdictKind.PRESENT: ("present, no use shown", "artifactual: present, no use shown"),
+    VerdictKind.UNTESTED: ("use not tested", "artifactual: present, use not tested"),
+    VerdictKind.SHARED_AND_USED: (
+        "windows of its own, used",
+        "windows of its own: look whether they are its nature; the model uses them",
+    ),
+    VerdictKind.SHARED: ("windows of its own", "windows of its own: look whether they are its nature"),
+    VerdictKind.FOLLOWED: (
+        "followed group",
+        "followed: the model follows a group of images, and no detector knows what they share",
+    ),
+    VerdictKind.RAISES: ("raises (observed)", "raises the target (observational)"),
+    VerdictKind.NO_RISE: ("no rise", "no cluster clearly raises the target"),
+    VerdictKind.UNVARYING: ("does not vary", "evidence does not vary"),
+    VerdictKind.NOTHING: ("nothing found", "nothing found"),
+}
+"""For each kind of verdict its label and its sentence."""
+
+SCREENED_FOLLOWED: Final = (
+    "followed: put on other images, it raises this class more than what is found for other outputs raises them"
+)
+SCREENED_NOTHING: Final = "no use shown"
+"""Verdicts on the one class that a run screens."""
 
 SEEN: Final = {
     "texture": "the same window",

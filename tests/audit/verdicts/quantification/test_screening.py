@@ -12,6 +12,7 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.report.page import SCREENING_FILE
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results import words
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.verdicts.quantification import screening
 from klarsicht.ground.errors import UsageError
@@ -52,9 +53,9 @@ def test_the_marked_images_of_any_class_are_its_cluster(done):
 def test_put_on_other_images_they_raise_the_class_most(done):
     _, _, found = done
     assert found.effect.rank == 0 and found.effect.shift > found.effect.runner_up
-    assert found.p == pytest.approx(1 / 3) and found.verdict == screening.FOLLOWS
+    assert found.p == pytest.approx(1 / 3) and found.verdict == words.SCREENED_FOLLOWED
     strict = screening.Screening(found.entry, found.labels, found.outputs, 0.05)
-    assert strict.verdict == screening.NO_USE  # one of three outputs is no evidence at .05
+    assert strict.verdict == words.SCREENED_NOTHING  # one of three outputs is no evidence at .05
     assert f"no smaller than {1 / 3:.3f}" in strict.limits and found.limits == "" == found.to_json()["limits"]
 
 

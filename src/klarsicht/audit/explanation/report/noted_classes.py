@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from klarsicht.audit.explanation.report.rows import PictureRow
-from klarsicht.audit.results.ranking import RAISES, Entry, Ranking
+from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.verdicts import Quantification
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.ground.pictures.encoded_pictures import data_uri
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -45,7 +46,7 @@ def is_noted(entry: Entry) -> bool:
     """Say whether a person should look at a class of a ranking: its cluster raises it, or something was found in it."""
     judged, decided = entry.judged, entry.decided
     found = judged is not None and (judged.artifactual or judged.followed)
-    return found or entry.verdict == RAISES or (decided is not None and decided.is_artifact)
+    return found or entry.kind is VerdictKind.RAISES or (decided is not None and decided.is_artifact)
 
 
 def list_noted_classes(

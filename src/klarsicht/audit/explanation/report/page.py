@@ -27,7 +27,7 @@ from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.sufficiency import ClassProfile
 from klarsicht.audit.results.verdicts import Quantification, Verdict
-from klarsicht.audit.results.words import SETTING, describe_sign, format_p
+from klarsicht.audit.results.words import SETTING, format_p
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
@@ -121,7 +121,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "created": manifest["created"][:16].replace("T", " "),
         "notes": notes(store, images),
         "quantified": quantification,
-        "describe_sign": describe_sign,
+        "verdict_columns": list(verdicts.COLUMNS.values()),
         "format_p": format_p,
         "setting": SETTING,
         "findings": findings,

@@ -25,13 +25,11 @@ from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.results.words import SCREENED_FOLLOWED, SCREENED_NOTHING
 from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.user_arguments import check_arguments
-
-FOLLOWS = "followed: put on other images, it raises this class more than what is found for other outputs raises them"
-NO_USE = "no use shown"
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Screening:
 
     @property
     def verdict(self) -> str:
-        return FOLLOWS if self.follows else NO_USE
+        return SCREENED_FOLLOWED if self.follows else SCREENED_NOTHING
 
     @property
     def limits(self) -> str:
