@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from klarsicht.audit.results.verdicts import COLUMNS
 from klarsicht.audit.results.words import format_count, format_p
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.ground.names import printable
@@ -61,6 +60,8 @@ def ranking(entries: Ranking, top: int) -> None:
 
 def verdicts(quantification: Quantification, top: int) -> None:
     """Print the first verdicts of a quantification."""
+    from klarsicht.audit.results.verdicts import COLUMNS
+
     lines = [line.texts for line in quantification.lines if line.position <= top]
     left_aligned = [column.heading for column in COLUMNS.values() if column.is_text]
     echo_block(table([column.heading for column in COLUMNS.values()], lines, left_aligned))
