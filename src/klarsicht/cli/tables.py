@@ -60,11 +60,11 @@ def ranking(entries: Ranking, top: int) -> None:
 
 def verdicts(quantification: Quantification, top: int) -> None:
     """Print the first verdicts of a quantification."""
-    from klarsicht.audit.results.verdicts import COLUMNS
+    from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
 
     lines = [line.texts for line in quantification.lines if line.position <= top]
-    left_aligned = [column.heading for column in COLUMNS.values() if column.is_text]
-    echo_block(table([column.heading for column in COLUMNS.values()], lines, left_aligned))
+    left_aligned = [column.heading for column in VERDICT_COLUMNS.values() if column.is_text]
+    echo_block(table([column.heading for column in VERDICT_COLUMNS.values()], lines, left_aligned))
     echo(f"{quantification.limits[0].upper()}{quantification.limits[1:]} Either claim at {quantification.level:g}.")
     for name, why in quantification.skipped:
         echo(f"not examined: {name}: {why}")

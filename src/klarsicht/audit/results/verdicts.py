@@ -291,8 +291,8 @@ class VerdictLine:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The cells of all COLUMNS."""
-        return tuple(column.text(self) for column in COLUMNS.values())
+        """The cells of all VERDICT_COLUMNS."""
+        return tuple(column.text(self) for column in VERDICT_COLUMNS.values())
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ class VerdictColumn:
     is_text: bool = False
 
 
-COLUMNS: Final[dict[str, VerdictColumn]] = {
+VERDICT_COLUMNS: Final[dict[str, VerdictColumn]] = {
     "class": VerdictColumn("class", lambda line: line.name, is_text=True),
     "p": VerdictColumn("p", lambda line: format_p(line.verdict.detection.p_decisive)),
     "images": VerdictColumn("images", lambda line: f"{line.verdict.size} of {line.verdict.n}"),
@@ -418,7 +418,7 @@ class Quantification:
 
     def _repr_html_(self) -> str:
         return notebook.table(
-            [column.heading for column in COLUMNS.values()],
+            [column.heading for column in VERDICT_COLUMNS.values()],
             [line.texts for line in self.lines if line.position <= NOTEBOOK_CLASSES],
         )
 

@@ -121,7 +121,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "created": manifest["created"][:16].replace("T", " "),
         "notes": notes(store, images),
         "quantified": quantification,
-        "verdict_columns": list(verdicts.COLUMNS.values()),
+        "verdict_columns": list(verdicts.VERDICT_COLUMNS.values()),
         "format_p": format_p,
         "setting": SETTING,
         "findings": findings,
