@@ -289,10 +289,3 @@ def test_shapes_that_do_not_fit_are_refused():
         apply_kernels(taps, X[0], MANY)
     with pytest.raises(UsageError, match="resolution"):
         KernelSpec(upscale=4)
-
-
-def test_counts_of_multiply_adds():
-    """By hand for sizes 1 to 9: 1 + 9 + 25 + 49 + 81 = 165, plus 25 for the column sums when apart."""
-    assert [MANY.multiply_adds(C, fused=True) for C in (1, 4)] == [246, 489]
-    assert [MANY.multiply_adds(C, fused=False) for C in (1, 4)] == [190, 760]
-    assert FULL.multiply_adds(3, fused=True) == 75 and MANY.taps * 8 == 400

@@ -1,44 +1,37 @@
-"""Kernels whose sizes, energies, ranks and costs are known, and sums written out."""
-
-from itertools import count
-from types import SimpleNamespace
+"""Kernels whose sizes, energies and ranks are known, and sums written out."""
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
-from klarsicht.burst.evaluation import kernel_sizes
 from klarsicht.burst.evaluation.kernel_sizes import (
+    RANK_STEP,
     analyse_sizes,
-    count_multiply_adds,
     effective_rank,
     effective_ranks,
-    energy_maps,
     energy_shares,
     filter_frames,
     match_brightness,
-    measure_seconds,
     remove_size,
     size_losses,
 )
 from klarsicht.burst.network.heads import Kernels
-from klarsicht.burst.network.kernel_field import KernelField
-from klarsicht.ground.errors import UsageError
+from klarsicht.numerics.pixel_kernels.apply import apply_kernels
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 SIZE = (26, 30)
-SPECS = [
-    KernelSpec((1, 3, 5)),
-    KernelSpec((1, 3, 5), averaged=False),
-    KernelSpec((3, 7), upscale=1),
-    KernelSpec((3, 5), separable=False, upscale=1),
-    KernelSpec((5,), separable=False),
-]
+SPECS = [KernelSpec((1, 3, 5)), KernelSpec((1, 3, 5), averaged=False), KernelSpec((3, 7), upscale=1)]
 
 
-def field(spec, N=2, size=SIZE):
-    shape = N * spec.taps, *(spec.coarse(side) for side in size)
-    return KernelField(torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64), spec, size)
+def kernels(taps, spec, N):
+    frames = torch.from_numpy(np.random.default_rng(0).uniform(0, 1, (1, N, 1, *SIZE)))
+    return Kernels(taps[None], frames, spec, torch.ones(1, N))
+
+
+def drawn(spec, N=2):
+    shape = N * spec.taps, *(spec.coarse(side) for side in SIZE)
+    return kernels(torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64), spec, N)
 
 
 def planted(spec, N=1, **runs):
@@ -49,37 +42,29 @@ def planted(spec, N=1, **runs):
         for j, vector in ((s, column), (s + len(spec.sizes), row)):
             taps[spec.starts[j] : spec.starts[j] + spec.lengths[j]] = torch.tensor(vector, dtype=torch.float64)
     grid = [spec.coarse(side) for side in SIZE]
-    return KernelField(taps.repeat(N)[:, None, None].expand(-1, *grid).contiguous(), spec, SIZE)
+    return kernels(taps.repeat(N)[:, None, None].expand(-1, *grid).contiguous(), spec, N)
 
 
-def frames(N=2):
-    rng = np.random.default_rng(0)
-    return torch.from_numpy(rng.uniform(0, 1, (N, 1, *SIZE)))
-
-
-@pytest.mark.parametrize("spec", SPECS)
-def test_energies_add_up_to_the_fused_kernels(spec):
-    K = field(spec)
-    maps = energy_maps(K)
-    assert maps.shape == (len(spec.sizes), 2, *SIZE)
-    for y, x in ((0, 0), (5, 8), (25, 29)):
-        torch.testing.assert_close(
-            maps[:, :, y, x].sum(0), K.kernel_at(y, x).square().sum((1, 2)), rtol=1e-4, atol=1e-5
-        )
-    assert sum(energy_shares(K).values()) == pytest.approx(1)
+def written_out(K):
+    """Every kernel of every size, multiplied out and padded: (S, N, H, W, K, K), the gain in it."""
+    spec, N = K.spec, K.frames.shape[1]
+    fine = K.taps if spec.upscale == 1 else interpolate(K.taps, scale_factor=2, mode="bilinear")
+    runs = fine[0, :, : SIZE[0], : SIZE[1]].reshape(N, spec.taps, *SIZE).split(list(spec.lengths), 1)
+    made = torch.zeros(len(spec.sizes), N, *SIZE, spec.side, spec.side, dtype=torch.float64)
+    for s, side in enumerate(spec.sizes):
+        r = (spec.side - side) // 2
+        product = torch.einsum("nahw,nbhw->nhwab", runs[s], runs[s + len(spec.sizes)])
+        made[s, ..., r : r + side, r : r + side] = product * spec.gain
+    return made
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_the_energy_of_a_size_is_its_product_with_the_whole(spec):
-    """Kernel by kernel: the size alone, padded, times the fused kernel."""
-    K = field(spec)
-    y, x = 7, 11
-    whole = K.kernel_at(y, x)
-    for s, side in enumerate(spec.sizes):
-        own = K.select_size(side).kernel_at(y, x) * (spec.gain if spec.averaged else 1.0)
-        r = (spec.side - side) // 2
-        product = (own * whole[:, r : r + side, r : r + side]).sum((1, 2))
-        torch.testing.assert_close(energy_maps(K)[s, :, y, x], product, rtol=1e-4, atol=1e-5)
+    K = drawn(spec)
+    each = written_out(K)
+    shares = (each * each.sum(0)).sum((1, 2, 3, 4, 5)) / each.sum(0).square().sum()
+    assert energy_shares(K) == pytest.approx(dict(zip(spec.sizes, shares.tolist(), strict=True)), rel=1e-9)
+    assert sum(energy_shares(K).values()) == pytest.approx(1)
 
 
 def test_energies_of_sizes_that_do_not_meet():
@@ -96,28 +81,26 @@ def test_a_size_may_work_against_the_others():
 def test_without_a_size_the_others_remain():
     """What the sizes give alone adds up (another way to filter), and what remains is the sum of the others."""
     spec = KernelSpec((1, 3, 5))
-    K, X = field(spec), frames()
-    alone = {k: filter_frames(K.select_size(k), X) / 3 for k in spec.sizes}
-    np.testing.assert_allclose(filter_frames(remove_size(K, 3), X), alone[1] + alone[5], atol=1e-4)
-    with pytest.raises(UsageError, match="7"):
-        remove_size(K, 7)
+    K = drawn(spec)
+    runs = K.taps.unflatten(1, (2, spec.taps)).split(list(spec.lengths), 2)
+    alone = {
+        k: apply_kernels(torch.cat([runs[s], runs[s + 3]], 2).flatten(1, 2), K.frames, KernelSpec((k,))).merged[0] / 3
+        for s, k in enumerate(spec.sizes)
+    }
+    np.testing.assert_allclose(filter_frames(remove_size(K, 3)), alone[1] + alone[5], atol=1e-9)
 
 
 def test_losing_an_idle_size_costs_nothing_and_losing_the_only_one_everything():
-    spec = KernelSpec((1, 3), averaged=False)
-    K, X = planted(spec, 2, k3=([0, 1.0, 0], [0, 1.0, 0])), frames()
-    truth = filter_frames(K, X) + 0.01
-    found = size_losses(K, X, truth, 1.0)
+    K = planted(KernelSpec((1, 3), averaged=False), 2, k3=([0, 1.0, 0], [0, 1.0, 0]))
+    found = size_losses(K, filter_frames(K) + 0.01, 1.0)
     assert found[1].plain == 0 and found[1].brightness_restored == pytest.approx(0, abs=1e-4)
     assert found[3].plain > 20
 
 
 def test_brightness_restored_forgives_a_factor_alone():
     """Two sizes, each half a delta: without one the picture is half as bright, and otherwise the same."""
-    spec = KernelSpec((1, 3), averaged=False)
-    K, X = planted(spec, 2, k1=([0.5], [1.0]), k3=([0, 0.5, 0], [0, 1.0, 0])), frames()
-    truth = filter_frames(K, X) + 0.01
-    found = size_losses(K, X, truth, 1.0)
+    K = planted(KernelSpec((1, 3), averaged=False), 2, k1=([0.5], [1.0]), k3=([0, 0.5, 0], [0, 1.0, 0]))
+    found = size_losses(K, filter_frames(K) + 0.01, 1.0)
     assert found[1].plain > 10 and found[1].brightness_restored == pytest.approx(0, abs=1e-3)
     image = np.random.default_rng(0).normal(size=(1, 4, 4)).astype(np.float32)
     np.testing.assert_allclose(match_brightness(image / 3, image), image, rtol=1e-5)
@@ -138,66 +121,24 @@ def test_effective_rank_of_known_kernels(kernel, rank):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_ranks_on_a_grid_are_those_of_the_kernels_there(spec):
-    K = field(spec)
-    found = effective_ranks(K, every=8)
-    assert found.shape == (2, 3, 4)
-    for i, j in np.ndindex(3, 4):
-        torch.testing.assert_close(found[:, i, j], effective_rank(K.kernel_at(4 + 8 * i, 4 + 8 * j)), rtol=1e-4, atol=0)
+    K = drawn(spec)
+    every = written_out(K).sum(0)[:, RANK_STEP // 2 :: RANK_STEP, RANK_STEP // 2 :: RANK_STEP]
+    torch.testing.assert_close(effective_ranks(K), effective_rank(every), rtol=1e-6, atol=0)
 
 
 def test_fusion_of_separable_sizes_has_at_most_their_number():
-    assert float(effective_ranks(field(KernelSpec((1, 3, 5)))).max()) <= 3
-
-
-def counted(spec, channels, fuse):
-    """Multiply-adds of one pixel and frame, by a loop that makes them."""
-    made = 0
-    kernel = np.zeros((spec.side, spec.side))
-    for K in spec.sizes:
-        offset = (spec.side - K) // 2
-        for i in range(K):
-            for j in range(K):
-                if fuse:
-                    kernel[offset + i, offset + j] += 1.0 * 1.0  # a[i] b[j]
-                    made += spec.separable
-                else:
-                    made += channels  # b[j] X[i, j], or k[i, j] X[i, j]
-            if not fuse and spec.separable:
-                made += channels  # a[i] times the sum of its row
-    return made + channels * kernel.size if fuse else made
-
-
-@pytest.mark.parametrize(
-    "spec", [KernelSpec((1, 3, 5, 7, 9)), KernelSpec((1, 3, 7)), KernelSpec((3, 5), separable=False)]
-)
-def test_the_cost_table_counts_what_a_loop_makes(spec):
-    for row in count_multiply_adds(spec, (1, 4)):
-        assert row.fused == counted(spec, row.channels, fuse=True)
-        assert row.separate == counted(spec, row.channels, fuse=False)
-
-
-def test_fusion_of_sizes_1_to_9_pays_from_two_channels_on():
-    rows = count_multiply_adds(KernelSpec(), (1, 2, 4))
-    assert [(row.fused, row.separate) for row in rows] == [(246, 190), (327, 380), (489, 760)]
-
-
-def test_seconds_are_a_megapixel_s(monkeypatch):
-    """On a clock that ticks once a look, every run takes one second."""
-    monkeypatch.setattr(kernel_sizes, "time", SimpleNamespace(process_time=count(step=1.0).__next__))
-    monkeypatch.setattr(kernel_sizes, "filter_frames", lambda field, frames: None)
-    (row,) = measure_seconds(KernelSpec((1, 3)), (2,), side=64, frames=2)
-    assert row.fused == row.separate == pytest.approx(1e6 / (2 * 64 * 64))
+    assert float(effective_ranks(drawn(KernelSpec((1, 3, 5)))).max()) <= 3
 
 
 def test_frames_that_are_not_valid_do_not_count():
     """A network's kernels for one burst: of two frames, the second is not there."""
     spec = KernelSpec((1, 3))
-    K, X = planted(spec, k1=([1.0], [1.0]), k3=([0, 1.0, 0], [0, 1.0, 0])), frames(1)
-    taps = torch.cat([K.taps, torch.randn_like(K.taps)])[None]
-    both = torch.cat([X, torch.zeros_like(X)])[None]
-    truth = filter_frames(K, X) + 0.01
+    K = planted(spec, k1=([1.0], [1.0]), k3=([0, 1.0, 0], [0, 1.0, 0]))
+    taps = torch.cat([K.taps, torch.randn_like(K.taps)], 1)
+    both = torch.cat([K.frames, torch.zeros_like(K.frames)], 1)
+    truth = filter_frames(K) + 0.01
     found = analyse_sizes(Kernels(taps, both, spec, torch.tensor([[1.0, 0.0]])), truth, 1.0)
     assert found.energy == {1: pytest.approx(0.5), 3: pytest.approx(0.5)}
     assert found.rank == pytest.approx(1)
-    for side, loss in size_losses(K, X, truth, 1.0).items():
+    for side, loss in size_losses(K, truth, 1.0).items():
         assert found.loss[side].plain == pytest.approx(loss.plain, abs=1e-4)

@@ -17,7 +17,6 @@ from klarsicht.burst.network.heads import (
     gaussian_logits,
     identity_taps,
 )
-from klarsicht.burst.network.kernel_field import KernelField
 from klarsicht.burst.network.unet import (
     COLOURS,
     PRESETS,
@@ -110,12 +109,11 @@ def test_with_a_head_that_learned_nothing_the_mean_of_the_valid_frames_comes_out
 
 @pytest.mark.parametrize("averaged", [True, False])
 @pytest.mark.parametrize("separable", [True, False])
-def test_kernels_at_rest_leave_a_frame_as_it_is_summed_or_averaged(separable, averaged):
+def test_kernels_at_rest_leave_a_frame_as_it_is_summed_or_averaged(separable, averaged, plain_kernels):
     spec = KernelSpec((1, 3, 5), separable=separable, averaged=averaged)
-    field = KernelField(identity_taps(spec)[:, None, None].expand(-1, 4, 4).contiguous(), spec, (8, 8))
-    delta = torch.zeros(5, 5)
-    delta[2, 2] = 1
-    assert torch.allclose(field.kernel_at(3, 3)[0], delta, atol=1e-6)
+    taps = identity_taps(spec)[None, :, None, None].expand(-1, -1, 4, 4).contiguous()
+    frame = torch.rand(1, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(apply_kernels(taps, frame, spec).merged[0], frame[0, 0], atol=1e-6)
 
 
 @pytest.mark.slow
@@ -125,17 +123,17 @@ def test_the_weights_of_a_basis_add_up_to_one():
     assert torch.allclose(inside, torch.ones_like(inside), atol=1e-5)
 
 
-def test_light_is_neither_made_nor_lost_at_the_taps():
-    """Every kernel written out, by the field of kernels, and added up over frames; one of them is missing."""
+def test_light_is_neither_made_nor_lost_at_the_taps(plain_kernels):
+    """What frames of 1 become is the sum of each frame's kernels; one of the frames is missing."""
     network = small("swift", frames=2)
     with torch.no_grad():
         network.head.taps.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
         valid = torch.tensor([[True, False]])
-        taps, _, spec, weight = network.kernels(burst(frames=2)[:1], READ[:1], SHOT[:1], valid)
-    fixed = taps[..., 5:6, 7:8].expand(-1, -1, 4, 4)  # the same tap everywhere: nothing is interpolated
-    kernels = KernelField(fixed[0].contiguous(), spec, (8, 8)).kernel_at(3, 3)
-    assert kernels.sum((1, 2)).std() > 0.01
-    assert kernels.sum((1, 2))[weight[0] > 0].mean().item() == pytest.approx(1, abs=1e-5)
+        taps, frames, spec, weight = network.kernels(burst(frames=2)[:1], READ[:1], SHOT[:1], valid)
+    fixed = taps[..., 5:6, 7:8].expand(-1, -1, 16, 16).contiguous()  # the same tap everywhere: nothing is interpolated
+    sums = apply_kernels(fixed, torch.ones_like(frames), spec).per_frame[0, :, 0, 16, 16]
+    assert sums.std() > 0.01
+    assert sums[weight[0] > 0].mean().item() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("spec", [KernelSpec((1, 3)), KernelSpec((3, 5), separable=False, averaged=False)])

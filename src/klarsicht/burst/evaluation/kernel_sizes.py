@@ -1,14 +1,12 @@
-"""Analysis of the kernel sizes of a multi-kernel network, and the cost of fusing them (arXiv 1902.05392).
+"""Analysis of the kernel sizes of a multi-kernel network (arXiv 1902.05392).
 
-k = g sum_K pad(k_K): the fused kernel of a pixel and frame, g = 1/S or 1 for S sizes. Weights are taken as given: sizes
-may cancel each other, so that shares of energy can be negative.
+k = g sum_K pad(a_K b_K^T): the fused kernel of a pixel and frame, g = 1/S or 1 for S sizes. Weights are taken as given:
+sizes may cancel each other, so that shares of energy can be negative.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +14,6 @@ import torch
 from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.network.heads import Kernels
-from klarsicht.burst.network.kernel_field import KernelField
 from klarsicht.burst.network.unet import Network
 from klarsicht.burst.quality import psnr, tone_mapped
 from klarsicht.burst.synthesis.scenes import Light
@@ -25,7 +22,6 @@ from klarsicht.numerics.pixel_kernels.apply import apply_kernels
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 RANK_STEP = 8  # pixels between those whose rank is computed
-CHANNELS = (1, 2, 3, 4)
 TINY = 1e-30
 
 
@@ -40,14 +36,17 @@ class SizeEffects:
 
 
 def analyse_sizes(kernels: Kernels, truth: Light, w: float) -> SizeEffects:
-    """Analyse the kernels that a network predicts for one burst (B = 1), without frames that are not valid."""
-    there, spec = kernels.valid[0] > 0, kernels.spec
-    taps, frames = kernels.taps[0].float(), kernels.frames[0][there]
-    each = taps.reshape(len(there), spec.taps, *taps.shape[-2:])[there]
-    field = KernelField(each.flatten(0, 1), spec, (frames.shape[-2], frames.shape[-1]))
-    return SizeEffects(
-        energy_shares(field), size_losses(field, frames, truth, w), float(effective_ranks(field).nanmean())
-    )
+    """Analyse the separable kernels that a network predicts for one burst (B = 1), without frames that are not
+    valid."""
+    there = kernels.valid[0] > 0
+    each = split_frames(kernels.taps.float(), kernels.spec)[:, there]
+    valid = Kernels(each.flatten(1, 2), kernels.frames[:, there], kernels.spec, kernels.valid[:, there])
+    return SizeEffects(energy_shares(valid), size_losses(valid, truth, w), float(effective_ranks(valid).nanmean()))
+
+
+def split_frames(taps: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
+    """Split taps (B, N T, h, w) into those of each frame, (B, N, T, h, w), without a copy."""
+    return taps.view(len(taps), -1, spec.taps, *taps.shape[2:])
 
 
 @torch.no_grad()
@@ -62,64 +61,32 @@ def predict_kernels(network: Network, burst: Burst) -> Kernels:
 # Energy
 
 
-def energy_maps(field: KernelField) -> torch.Tensor:
-    """Compute <g k_K, k> for each size, (S, N, H, W); the sum over the sizes is |k|^2 everywhere."""
-    return torch.cat([_energies(taps, field.spec) for taps in _bands(field)], 2)
-
-
-def energy_shares(field: KernelField) -> dict[int, float]:
+def energy_shares(kernels: Kernels) -> dict[int, float]:
     """Compute each size's part of sum |k|^2 over the photograph and its frames; the parts sum to 1."""
-    totals = torch.stack([_energies(taps, field.spec).double().sum((1, 2, 3)) for taps in _bands(field)]).sum(0)
-    shares = totals / totals.sum().clamp_min(TINY)
-    return dict(zip(field.spec.sizes, shares.tolist(), strict=True))
+    sizes, (H, W) = kernels.spec.sizes, kernels.frames.shape[-2:]
+    energies = (_energies(_rows(kernels, y0, y1), kernels.spec) for y0, y1 in reference.bands(kernels.taps, H, W))
+    totals = torch.stack([band.double().sum((1, 2, 3)) for band in energies]).sum(0)
+    return dict(zip(sizes, (totals / totals.sum().clamp_min(TINY)).tolist(), strict=True))
 
 
-def _bands(field: KernelField) -> Iterator[torch.Tensor]:
-    """Compute the taps at full resolution, (N, T, rows, W), a band of rows at a time."""
-    return (_rows(field, y0, y1) for y0, y1 in reference.bands(field.taps[None], *field.size))
-
-
-def _rows(field: KernelField, y0: int, y1: int) -> torch.Tensor:
-    fine = reference.upsample_taps(reference.widen(field.taps)[None], field.spec, y0, y1, field.size[1])
-    return fine[0].view(field.frames, field.spec.taps, *fine.shape[-2:])
+def _rows(kernels: Kernels, y0: int, y1: int) -> torch.Tensor:
+    """Compute the taps of rows y0 to y1 at full resolution, (N, T, rows, W)."""
+    fine = reference.upsample_taps(reference.widen(kernels.taps), kernels.spec, y0, y1, kernels.frames.shape[-1])
+    return split_frames(fine, kernels.spec)[0]
 
 
 def _energies(taps: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
-    """Compute g^2 sum_L <k_K, k_L> for each size, (S, N, rows, W)."""
-    sizes = range(len(spec.sizes))
-    inner = inner_separable if spec.separable else inner_full
-    gram = torch.stack([torch.stack([inner(taps, spec, s, t) for t in sizes]) for s in sizes])
-    return gram.sum(1) * spec.gain**2
-
-
-def inner_separable(taps: torch.Tensor, spec: KernelSpec, s: int, t: int) -> torch.Tensor:
-    """Compute <a b^T, c d^T> = <a, c> <b, d> of two sizes about one centre."""
+    """Compute <g k_K, k> = g^2 sum_L <a_K, a_L> <b_K, b_L> for each size, (S, N, rows, W)."""
     S = len(spec.sizes)
-    return _inner_product(taps, spec, s, t) * _inner_product(taps, spec, S + s, S + t)
+    gram = [[_inner(taps, spec, s, t) * _inner(taps, spec, S + s, S + t) for t in range(S)] for s in range(S)]
+    return torch.stack([torch.stack(row) for row in gram]).sum(1) * spec.gain**2
 
 
-def inner_full(taps: torch.Tensor, spec: KernelSpec, s: int, t: int) -> torch.Tensor:
-    """Compute <k, l> of two full kernels about one centre."""
-    K = min(spec.sizes[s], spec.sizes[t])
-    a, b = (_crop_centre(_crop_centre(full_kernels(taps, spec, i), K, 1), K, 2) for i in (s, t))
-    return (a * b).sum((1, 2))
-
-
-def full_kernels(taps: torch.Tensor, spec: KernelSpec, s: int) -> torch.Tensor:
-    """Return the entries of size number s, (N, K, K, rows, W)."""
-    run = taps[:, spec.starts[s] : spec.starts[s] + spec.lengths[s]]
-    return run.reshape(len(run), spec.sizes[s], spec.sizes[s], *run.shape[2:])
-
-
-def _inner_product(taps: torch.Tensor, spec: KernelSpec, i: int, j: int) -> torch.Tensor:
+def _inner(taps: torch.Tensor, spec: KernelSpec, i: int, j: int) -> torch.Tensor:
     """Compute the inner product of two runs of channels about one centre, over the shorter."""
-    runs = [taps[:, spec.starts[k] : spec.starts[k] + spec.lengths[k]] for k in (i, j)]
-    K = min(run.shape[1] for run in runs)
-    return (_crop_centre(runs[0], K, 1) * _crop_centre(runs[1], K, 1)).sum(1)
-
-
-def _crop_centre(x: torch.Tensor, K: int, axis: int) -> torch.Tensor:
-    return x.narrow(axis, (x.shape[axis] - K) // 2, K)
+    K = min(spec.lengths[i], spec.lengths[j])
+    a, b = (taps.narrow(1, spec.starts[k] + (spec.lengths[k] - K) // 2, K) for k in (i, j))
+    return (a * b).sum(1)
 
 
 # Loss without a size
@@ -134,33 +101,30 @@ class SizeLoss:
     brightness_restored: float
 
 
-def size_losses(field: KernelField, frames: torch.Tensor, truth: Light, w: float) -> dict[int, SizeLoss]:
+def size_losses(kernels: Kernels, truth: Light, w: float) -> dict[int, SizeLoss]:
     """Compute the loss without each size, the other kernels unchanged."""
-    whole = filter_frames(field, frames)
+    whole = filter_frames(kernels)
     before = _psnr(whole, truth, w)
-    rests = {K: filter_frames(remove_size(field, K), frames) for K in field.spec.sizes}
+    rests = {K: filter_frames(remove_size(kernels, K)) for K in kernels.spec.sizes}
     return {
         K: SizeLoss(before - _psnr(rest, truth, w), before - _psnr(match_brightness(rest, whole), truth, w))
         for K, rest in rests.items()
     }
 
 
-def filter_frames(field: KernelField, frames: torch.Tensor) -> Light:
-    """Filter frames (N, C, H, W), each by its kernels, and average them, (C, H, W)."""
-    picture: Light = apply_kernels(field.taps[None], frames[None], field.spec).merged[0].cpu().numpy()
+def filter_frames(kernels: Kernels) -> Light:
+    """Filter the frames, each by its kernels, and average them, (C, H, W)."""
+    picture: Light = apply_kernels(kernels.taps, kernels.frames, kernels.spec).merged[0].cpu().numpy()
     return picture
 
 
-def remove_size(field: KernelField, K: int) -> KernelField:
-    """Set the kernels of one size to 0. Raises UsageError for a size that the field does not have."""
-    field.select_size(K)
-    s, step = field.spec.sizes.index(K), len(field.spec.sizes)
-    rows = field.taps.clone(memory_format=torch.contiguous_format).view(
-        field.frames, field.spec.taps, *field.taps.shape[1:]
-    )
-    for start, length in zip(field.spec.starts[s::step], field.spec.lengths[s::step], strict=True):
-        rows[:, start : start + length] = 0
-    return replace(field, taps=rows.flatten(0, 1))
+def remove_size(kernels: Kernels, K: int) -> Kernels:
+    """Set the kernels of one size to 0."""
+    spec, s = kernels.spec, kernels.spec.sizes.index(K)
+    taps = split_frames(kernels.taps.clone(memory_format=torch.contiguous_format), spec)
+    for start in spec.starts[s :: len(spec.sizes)]:
+        taps[:, :, start : start + K] = 0
+    return kernels._replace(taps=taps.flatten(1, 2))
 
 
 def match_brightness(image: Light, like: Light) -> Light:
@@ -189,59 +153,14 @@ def effective_rank(kernels: torch.Tensor) -> torch.Tensor:
     return rank
 
 
-def effective_ranks(field: KernelField, every: int = RANK_STEP) -> torch.Tensor:
+def effective_ranks(kernels: Kernels) -> torch.Tensor:
     """Compute the effective rank of the fused kernels of every eighth pixel, from the fourth on, (N, rows, columns)."""
-    rows = [_rows(field, y, y + 1)[..., every // 2 :: every] for y in range(every // 2, field.size[0], every)]
-    return torch.cat([effective_rank(fuse_kernels(taps, field.spec)) for taps in rows], 1)
+    first, height = RANK_STEP // 2, kernels.frames.shape[-2]
+    rows = [_rows(kernels, y, y + 1)[..., first::RANK_STEP] for y in range(first, height, RANK_STEP)]
+    return torch.cat([effective_rank(fuse_kernels(taps, kernels.spec)) for taps in rows], 1)
 
 
 def fuse_kernels(taps: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
     """Fuse taps (N, T, rows, columns) to kernels (N, rows, columns, K, K), K the largest size, without the gain."""
     side = range(spec.side)
     return torch.stack([torch.stack([reference.fused_entry(taps, spec, i, j) for j in side], -1) for i in side], -2)
-
-
-# Cost
-
-
-@dataclass(frozen=True)
-class FilteringCost:
-    """Cost of filtering planes by kernels that they share, fused to one, and size by size: multiply-adds, or
-    seconds."""
-
-    channels: int
-    fused: float
-    separate: float
-
-
-def count_multiply_adds(spec: KernelSpec, channels: tuple[int, ...] = CHANNELS) -> list[FilteringCost]:
-    """Compute the multiply-adds of a pixel and frame, by formula."""
-    return [FilteringCost(C, *(spec.multiply_adds(C, fused=way) for way in (True, False))) for C in channels]
-
-
-def measure_seconds(
-    spec: KernelSpec, channels: tuple[int, ...] = CHANNELS, side: int = 512, frames: int = 2
-) -> list[FilteringCost]:
-    """Measure the processor seconds a megapixel and frame."""
-    field = KernelField(torch.zeros(frames * spec.taps, *[spec.coarse(side)] * 2), spec, (side, side))
-    return [_time_filtering(field, C) for C in channels]
-
-
-def _time_filtering(field: KernelField, channels: int) -> FilteringCost:
-    frames = torch.zeros(field.frames, channels, *field.size)
-    parts = [field.select_size(K) for K in field.spec.sizes]
-    fused = _least_seconds(lambda: filter_frames(field, frames))
-    separate = _least_seconds(lambda: [filter_frames(part, frames) for part in parts])
-    scale = 1e6 / (field.frames * field.size[0] * field.size[1])
-    return FilteringCost(channels, fused * scale, separate * scale)
-
-
-def _least_seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """Measure processor seconds, the least of some runs after one that compiles."""
-    work()
-    times = []
-    for _ in range(repeats):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return min(times)

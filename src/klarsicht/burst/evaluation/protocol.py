@@ -18,13 +18,13 @@ import numpy.typing as npt
 from klarsicht.burst.data.burst import PLANES, Burst
 from klarsicht.burst.data.cokriging import white_variance
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
-from klarsicht.burst.evaluation.cost import Cost, measure_cost
 from klarsicht.burst.evaluation.kernel_sizes import SizeEffects
 from klarsicht.burst.quality import CUT_BORDER, Picture, Quality, measure_quality, tone_mapped
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet
 from klarsicht.burst.synthesis.motion import Flags
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.machine.stopwatch import Cost, Stopwatch
 from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.progress import progress
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
@@ -173,7 +173,9 @@ def run_trial(denoise: Denoise, benchmark: BenchmarkSet, index: int, noise: Nois
     """Denoise one burst of the set, and measure quality and cost."""
     w = float(benchmark.exposure(index, random_exposure))
     burst = benchmark.burst(index, noise, w)
-    image, cost = measure_cost(lambda: denoise(burst))
+    watch = Stopwatch()
+    image = denoise(burst)
+    cost = watch.cost
     image, truth = benchmark.balance(index, image), benchmark.balance(index, benchmark.truth(index, w))
     return Trial(
         measure_quality(image, truth, w, path_mask(benchmark.paths[index], truth.shape)), cost, tone_mapped(image, w)
@@ -190,11 +192,11 @@ def path_mask(path: Flags, shape: tuple[int, ...]) -> Flags:
 def average_trials(trials: Sequence[Trial], size: int) -> Score:
     """Average the trials; size: pixels of one photograph."""
     qualities, costs = [t.quality for t in trials], [t.cost for t in trials]
-    peaks = [c.peak_mib for c in costs if c.peak_mib is not None]
+    peaks = [c.added_mib for c in costs if c.added_mib is not None]
     return Score(
         psnr=fmean(q.psnr for q in qualities),
         ssim=fmean(q.ssim for q in qualities),
-        cpu_s_per_mpx=fmean(c.cpu_s for c in costs) / size * 1e6,
+        cpu_s_per_mpx=fmean(c.cpu for c in costs) / size * 1e6,
         peak_mib=max(peaks, default=None),
         on_path=_mean([q.on_path for q in qualities]),
         off_path=_mean([q.off_path for q in qualities]),

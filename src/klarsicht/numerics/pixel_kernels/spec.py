@@ -71,17 +71,6 @@ class KernelSpec:
         """First channel of each run."""
         return tuple(sum(self.lengths[:j]) for j in range(len(self.lengths)))
 
-    def multiply_adds(self, channels: int, *, fused: bool) -> int:
-        """Count the multiply-adds per pixel and frame to filter `channels` planes, without upsampling.
-
-        Fused: sum K^2 to multiply out and add the kernels, K_max^2 per plane to apply. Separate: each plane is filtered
-        by each size as a row sum inside a column sum, K^2 + K.
-        """
-        outer = sum(K * K for K in self.sizes) if self.separable else 0
-        if fused:
-            return outer + channels * self.side**2
-        return channels * sum(K * K + K * self.separable for K in self.sizes)
-
     def coarse(self, extent: int) -> int:
         """Compute the side of the tap grid for a frame of the given side, rounded up."""
         return -(-extent // self.upscale)
