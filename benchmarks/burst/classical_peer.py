@@ -23,12 +23,12 @@ import torch
 
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
 from klarsicht.burst.evaluation.comparison import SEED
-from klarsicht.burst.evaluation.protocol import noise_level, run_trial
+from klarsicht.burst.evaluation.protocol import run_trial
 from klarsicht.burst.network import checkpoints
 from klarsicht.burst.network.inference import denoise_burst
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import read_folder
-from klarsicht.numerics.imaging.sensor_noise import GAINS
+from klarsicht.numerics.imaging.sensor_noise import GAINS, noise_level
 from klarsicht.numerics.statistics.intervals import mean_interval
 from photographs_by_kind import GROUPS, read_group
 

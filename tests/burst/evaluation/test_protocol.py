@@ -14,7 +14,6 @@ from klarsicht.burst.evaluation.protocol import (
     average_trials,
     evaluate,
     most_detailed_window,
-    noise_level,
     path_mask,
     run_trial,
     sensor_pixels,
@@ -22,7 +21,7 @@ from klarsicht.burst.evaluation.protocol import (
 from klarsicht.burst.synthesis.benchmark_sets import benchmark_set
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.imaging.sensor_noise import GAINS
+from klarsicht.numerics.imaging.sensor_noise import GAINS, noise_level
 
 SMALL = Geometry(scale=2, height=48, width=64, reach=8)
 

@@ -11,7 +11,7 @@ from klarsicht.burst.data.cokriging import MOSAICS
 from klarsicht.burst.evaluation import page
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
 from klarsicht.burst.evaluation.kernel_sizes import SizeEffects, analyse_sizes, predict_kernels
-from klarsicht.burst.evaluation.protocol import Evaluation, Protocol, evaluate, noise_level
+from klarsicht.burst.evaluation.protocol import Evaluation, Protocol, evaluate
 from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.checkpoints import load_network
 from klarsicht.burst.network.inference import denoise_burst
@@ -19,7 +19,7 @@ from klarsicht.burst.network.unet import PRESETS, Network
 from klarsicht.burst.synthesis import photographs
 from klarsicht.burst.synthesis.benchmark_sets import SETS, BenchmarkSet, benchmark_set
 from klarsicht.ground.errors import MissingExtra, ModelError, UsageError, unknown_name
-from klarsicht.numerics.imaging.sensor_noise import GAINS
+from klarsicht.numerics.imaging.sensor_noise import GAINS, noise_level
 
 SWIFT = "swift"
 NETWORKS = ("kpn", "mkpn", "bpn", SWIFT)

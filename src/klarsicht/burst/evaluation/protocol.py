@@ -23,11 +23,10 @@ from klarsicht.burst.quality import CUT_BORDER, Picture, Quality, measure_qualit
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet
 from klarsicht.burst.synthesis.motion import Flags
 from klarsicht.burst.synthesis.scenes import Geometry
-from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.machine.stopwatch import Cost, Stopwatch
 from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.progress import progress
-from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel, noise_level
 
 EXPOSURES = {"drawn": True, "1": False}
 TRUTH = "truth"
@@ -160,13 +159,6 @@ def evaluate(
                     examples[gain][row] = _crop_example(benchmark, trials[0].picture)
                 advance(len(benchmark))
     return tables, examples
-
-
-def noise_level(gain: int) -> NoiseLevel:
-    """Return the noise level of a gain. Raises UsageError for a gain that is not in the protocol."""
-    if gain not in GAINS:
-        raise unknown_name("gain", str(gain), map(str, GAINS))
-    return GAINS[gain]
 
 
 def run_trial(denoise: Denoise, benchmark: BenchmarkSet, index: int, noise: NoiseLevel, random_exposure: bool) -> Trial:

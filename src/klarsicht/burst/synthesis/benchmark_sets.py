@@ -20,28 +20,7 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, add_noise
 
 KODAK = Geometry(scale=2, height=224, width=352, reach=16)  # uses 768 x 512 photographs in full
 
-SETS = {
-    "grey-still": ("grey", "still"),
-    "grey-shaken": ("grey", "shaken"),
-    "grey-moving": ("grey", "moving"),
-    "grey-occluded": ("grey", "occluded"),
-    "rgb-still": ("rgb", "still"),
-    "rgb-shaken": ("rgb", "shaken"),
-    "rgb-moving": ("rgb", "moving"),
-    "rgb-occluded": ("rgb", "occluded"),
-    "mosaic-still": ("mosaic", "still"),
-    "mosaic-shaken": ("mosaic", "shaken"),
-    "mosaic-moving": ("mosaic", "moving"),
-    "mosaic-occluded": ("mosaic", "occluded"),
-    "bayer-still": ("bayer", "still"),
-    "bayer-shaken": ("bayer", "shaken"),
-    "bayer-moving": ("bayer", "moving"),
-    "bayer-occluded": ("bayer", "occluded"),
-    "x-trans-still": ("x-trans", "still"),
-    "x-trans-shaken": ("x-trans", "shaken"),
-    "x-trans-moving": ("x-trans", "moving"),
-    "x-trans-occluded": ("x-trans", "occluded"),
-}
+SETS = {f"{kind}-{motion}": (kind, motion) for kind in (*KINDS, *MOSAICS) for motion in MOTIONS}
 """Kind of frame (synthesis.KINDS, or a mosaic of cokriging.MOSAICS from which RGB frames in the colours of a camera are
 interpolated) and kind of motion (motion.MOTIONS)."""
 

@@ -21,10 +21,9 @@ import numpy as np
 from klarsicht.burst.synthesis.benchmark_sets import KODAK, BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import Geometry
-from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine.disk import fill_folder, write_atomically
 from klarsicht.ground.progress import track
-from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel, noise_level
 
 
 def write_set(
@@ -36,7 +35,7 @@ def write_set(
         UsageError: an unknown set or gain. InputError: a folder that holds files, but not of a killed run.
         CorpusError, ImageError: the photographs. StoreError, DiskFull: the folder.
     """
-    levels = {gain: _level(gain) for gain in gains or GAINS}
+    levels = {gain: noise_level(gain) for gain in gains or GAINS}
     source = read_folder(photographs, geometry)
     benchmark = benchmark_set(name, source.photographs, seed, geometry)
     facts = {
@@ -75,9 +74,3 @@ def burst_bytes(benchmark: BenchmarkSet, index: int, level: NoiseLevel) -> bytes
         **mosaic,
     )
     return file.getvalue()
-
-
-def _level(gain: int) -> NoiseLevel:
-    if gain not in GAINS:
-        raise UsageError("gain", got=gain, rule=f"known are {', '.join(map(str, GAINS))}")
-    return GAINS[gain]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.numerics.imaging.tone import Values, clip, stabilise, unstabilise
 
 Array = npt.NDArray[np.float32]
@@ -122,3 +122,10 @@ GAINS = {
 """Gains of the synthetic test sets of KPN. (The paper of basis prediction networks, arXiv 1912.04421, prints
 the two numbers of each pair in the other order, which does not fit the pictures that the authors of KPN
 published.)"""
+
+
+def noise_level(gain: int) -> NoiseLevel:
+    """Return the noise level of a gain. Raises UsageError for a gain that is not among GAINS."""
+    if gain not in GAINS:
+        raise unknown_name("gain", str(gain), map(str, GAINS))
+    return GAINS[gain]
