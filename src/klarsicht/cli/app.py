@@ -11,6 +11,7 @@ import typer
 
 from klarsicht import __version__
 from klarsicht.cli import audit, burst, demo
+from klarsicht.cli.help_pages import CommandGroup, CommandWithExample
 from klarsicht.cli.short_memory import describe_shortage, end_at_failed_threads
 from klarsicht.cli.streams import guarded_streams
 from klarsicht.ground.errors import KlarsichtError, ProgramFailed
@@ -26,30 +27,38 @@ ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ =
 app = typer.Typer(
     name="klarsicht",
     help="See which pixels a vision model used, find the ones it should not have used, and clean them up.",
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-def with_loading_report(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a command that says that it is loading, after some seconds, once its arguments are read."""
+def guard_command(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a command that says that it is loading, after some seconds, and that foreign code cannot end unnoticed.
+
+    Raises:
+        ProgramFailed: Foreign code asked the interpreter to exit, as in a backward pass.
+    """
 
     @wraps(command)
-    def reporting_command(*arguments: Any, **options: Any) -> Any:
+    def guarded_command(*arguments: Any, **options: Any) -> Any:
         begin_loading()
-        return command(*arguments, **options)
+        try:
+            return command(*arguments, **options)
+        except SystemExit as error:
+            raise _program_failed("foreign code ended the command", error) from error
 
-    return reporting_command
+    return guarded_command
 
 
 for _one in (*audit.app.registered_commands, *burst.app.registered_commands):
     if _one.callback is not None:
-        _one.callback = with_loading_report(_one.callback)
+        _one.callback, _one.cls = guard_command(_one.callback), CommandWithExample
 app.add_typer(audit.app, name="audit")
 app.add_typer(burst.app, name="burst")
-app.command("demo")(with_loading_report(demo.demo))
+app.command("demo", cls=CommandWithExample)(guard_command(demo.demo))
 
 
 def _version(value: bool) -> None:
@@ -75,20 +84,21 @@ def run(arguments: Sequence[str]) -> int:
 
 def _exit_code(arguments: Sequence[str]) -> int:
     try:
-        code = app(list(arguments), standalone_mode=False) or 0
+        code = app(list(arguments), prog_name="klarsicht", standalone_mode=False) or 0
     except KlarsichtError as error:
         return _print_error(str(error), error.exit_code)
     except ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its message is the help, line by line
             return _print_help(error.format_message())
-        return _print_error(f"{error.format_message().rstrip('.?')}{_name_help(error)}", error.exit_code)
+        return _print_error(f"{error.format_message().rstrip('.')}{_name_help(error)}", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except SystemExit as error:  # of a user's code where no error of ours stands for it, as in a backward pass
-        return _print_failed_program("foreign code ended the command", error)
+    except SystemExit as error:  # of the completion of shells
+        code = error.code or 0
     except Exception as error:
         if is_device_error(error) and not is_out_of_memory(error):
-            return _print_failed_program("the device failed", error)
+            failed = _program_failed("the device failed", error)
+            return _print_error(str(failed), failed.exit_code)
         if not is_out_of_memory(error):
             raise
         short = describe_shortage(error)
@@ -98,15 +108,16 @@ def _exit_code(arguments: Sequence[str]) -> int:
     return int(code)
 
 
-def _print_failed_program(what: str, error: BaseException) -> int:
+def _program_failed(what: str, error: BaseException) -> ProgramFailed:
     remedy = "Repair the code, or start the device anew; the same command resumes."
-    return _print_error(str(ProgramFailed(what, got=describe_error(error), remedy=remedy)), ProgramFailed.exit_code)
+    return ProgramFailed(what, got=describe_error(error), remedy=remedy)
 
 
 def _name_help(error: Any) -> str:
     """Name the command's help as a remedy of a fault in its arguments; empty of other faults."""
     context = getattr(error, "ctx", None)
-    return f". See {context.command_path} --help." if context is not None else ""
+    stop = "" if error.format_message().endswith("?") else "."
+    return f"{stop} See {context.command_path} --help." if context is not None else ""
 
 
 def _print_help(text: str) -> int:

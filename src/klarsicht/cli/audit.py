@@ -13,6 +13,7 @@ from klarsicht.audit.explanation.data.locations import require_place
 from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
 from klarsicht.cli import audit_cleaning, audit_exploring, tables
 from klarsicht.cli.echo import echo, echo_block
+from klarsicht.cli.help_pages import CommandGroup
 from klarsicht.cli.options import Trust, number, option
 from klarsicht.cli.places import require_audit, require_model, require_run
 from klarsicht.ground.errors import InputError
@@ -32,7 +33,9 @@ from klarsicht.ground.ranges import (
 )  # fmt: skip
 from klarsicht.ground.run_folder.shards import SHARD_HELP
 
-app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
+app = typer.Typer(
+    help="Find what a classifier should not have used, and clean it.", cls=CommandGroup, no_args_is_help=True
+)
 
 
 @app.callback()
@@ -91,7 +94,10 @@ def run(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     trust: Trust = False,
 ) -> None:
-    """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
+    """Audit a model: relevance, clusters, a ranking and a report.
+
+    If it was stopped, the same command resumes.
+    """
     options: dict[str, Any] = {
         "model": model,
         "data": data,
@@ -180,9 +186,11 @@ def doctor(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an audit of this model and corpus would give: methods, conservation, layers, speed, what is missing.
+    """Check what an audit of this model and corpus would give.
 
-    Ends as `audit run` would where that refuses them."""
+    Prints the methods, their conservation, layers, speed and what is missing. Where `audit run` would refuse the model
+    or the corpus, it ends with the same error.
+    """
     options = {
         "model": model,
         "data": data,
@@ -229,7 +237,10 @@ def rank(
         bool, typer.Option("--by-z", help="The clusters and the order of `audit run`, by z alone, an observation.")
     ] = False,
 ) -> None:
-    """Print the classes of a run, most suspect first; the last line says in which order."""
+    """Print the classes of a run, most suspect first.
+
+    The last line says in which order.
+    """
     note_unverified(run)
     from klarsicht.audit.results import ranking
 
@@ -253,9 +264,10 @@ def quantify(
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
 ) -> None:
-    """Say which classes are artifactual and which are poisoned, and how sure that is; resumes where it was stopped.
+    """Test which classes hold an artifact that the model uses.
 
-    Of a run with one class as its target: which images of any class make the model think of it.
+    If the run has one class as its target: which images of any class make the model think of it. If it was stopped,
+    the same command resumes.
     """
     require_run(run, data)
     from klarsicht.audit.verdicts.quantification import quantification, screening
@@ -282,7 +294,10 @@ def duplicates(
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
 ) -> None:
-    """Find exact and near copies among a run's images, across labels and splits too; resumes where it was stopped."""
+    """Find exact and near copies among the images of a run.
+
+    Copies are found across labels and splits, too. If it was stopped, the same command resumes.
+    """
     require_run(run, data)
     from klarsicht.audit.explanation.duplicates import find_duplicates
 
@@ -306,7 +321,10 @@ def shortcuts(
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Classes to print.")] = 20,
 ) -> None:
-    """Say which part of an image suffices to tell each class: border, corner, background, colours, spectrum."""
+    """Measure which part of an image is enough to tell its class.
+
+    Parts are the border, corners, background, colours and spectrum.
+    """
     require_run(run, data)
     from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
 
@@ -338,7 +356,10 @@ def power(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what `audit quantify` could have found: plants known artifacts in this corpus, and looks for them."""
+    """Measure which artifacts `audit quantify` could have found.
+
+    Plants known artifacts in this corpus, and looks for them.
+    """
     require_run(run, data)
     from klarsicht.audit.verdicts.sensitivity.power import power as measure_power
 
@@ -362,7 +383,10 @@ def check(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say of single pictures whether their prediction rests on an artifact that a run knows, and what it is without."""
+    """Check if the prediction for a picture rests on an artifact.
+
+    Looks for the artifacts that the run knows, and predicts again without them.
+    """
     require_run(run, data)
     from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures
 
@@ -379,7 +403,7 @@ def check(
 
 @app.command()
 def report(run: RunFolder) -> None:
-    """Write the HTML page of a run again, and print where it is."""
+    """Write the HTML report of a run again, and print its path."""
     require_run(run)
     from klarsicht.audit.explanation.report import page
 
@@ -394,7 +418,7 @@ def status(
         bool, typer.Option("--verify", help="Compare every file with its checksum; name the others.")
     ] = False,
 ) -> None:
-    """Print how far a run has come, and with --verify whether its files are as they were written."""
+    """Print how far a run has come, or verify its files."""
     from klarsicht.audit.explanation.status import read_progress, verify_run
 
     note_unverified(run)
@@ -425,7 +449,10 @@ def plant(
     ] = None,
     trust: Trust = False,
 ) -> None:
-    """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
+    """Plant a known artifact in a copy of a corpus.
+
+    The copy and its truth are there to test an audit with.
+    """
     require_place(data)
     if model is not None:
         require_model(model)

@@ -76,11 +76,11 @@ def clean(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved; exits 7 where it
-    harms too much, 8 where it does not help.
+    """Correct the model for the artifact of a class, and save it.
 
-    Without --class, or with several: one corrected model for all these classes, with one certificate; resumes where it
-    was stopped.
+    The correction is chosen under a bound on harm. The command exits with 7 if it harms too much, and with 8 if it
+    does not help. Without --class, or with several, one model is corrected for all these classes. If it was stopped,
+    the same command resumes.
     """
     options: dict[str, Any] = {
         "method": method,
@@ -157,7 +157,10 @@ def evaluate(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show corrections before and after on held-out images; exits 7 where one harms too much, 8 where none helps."""
+    """Compare corrections before and after on held-out images.
+
+    The command exits with 7 if one harms too much, and with 8 if none helps.
+    """
     require_run(run, data)
     from klarsicht.audit.cleaning.models import certify
 
@@ -203,8 +206,11 @@ def clean_data(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a new corpus without the artifact of a class, or of all poisoned ones: a manifest, a record, new files; old
-    ones stay. Exits 8 where none is found in a class."""
+    """Write a new corpus without the artifact of a class.
+
+    Without --class: without those of all classes whose artifact the model uses. A manifest, a record and new files are
+    written; old files stay. The command exits with 8 if a class has no artifact.
+    """
     require_run(run, data)
     from klarsicht.audit.cleaning.data import clean_data as cleaning
 

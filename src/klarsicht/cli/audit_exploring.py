@@ -28,7 +28,10 @@ def explore(
     author: AuthorName = None,
     data: DataNow = None,
 ) -> None:
-    """Show a run in the browser: classes with their verdicts, embeddings, images; decide on them. Ctrl-C ends it."""
+    """Show a run in the browser, and record decisions.
+
+    Shows classes with their verdicts, embeddings and images. Ctrl-C ends it.
+    """
     from klarsicht.explorer.serve import serve_run
 
     serve_run(
@@ -46,7 +49,7 @@ def export(
     name: Annotated[list[str] | None, typer.Option("--class", help="Only this class; may be repeated. [all]")] = None,
     data: DataNow = None,
 ) -> None:
-    """Export verdicts, decisions, embeddings and members of a run for other programs."""
+    """Export findings and decisions of a run for other programs."""
     from klarsicht.explorer.export import export_run
 
     echo(str(export_run(run, to, out, classes=name or (), data=data)))

@@ -10,6 +10,7 @@ import typer
 
 from klarsicht.cli import burst_photographs
 from klarsicht.cli.echo import echo, echo_block
+from klarsicht.cli.help_pages import CommandGroup
 from klarsicht.cli.options import number
 from klarsicht.ground.ranges import (
     BURSTS_IN_STEP,
@@ -22,7 +23,9 @@ from klarsicht.ground.ranges import (
     TRAINING_STEPS,
 )  # fmt: skip
 
-app = typer.Typer(help="Train kernel-predicting networks and denoise bursts with them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train kernel-predicting networks and denoise bursts with them.", cls=CommandGroup, no_args_is_help=True
+)
 app.command()(burst_photographs.denoise)
 app.command()(burst_photographs.calibrate)
 app.command()(burst_photographs.explain)
@@ -53,7 +56,10 @@ def train(
     threads: Annotated[int, number(THREADS, "Threads of the network; others make bursts.")] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
-    """Train a network on synthetic bursts of your photographs; resumes where it was stopped."""
+    """Train a network on synthetic bursts of your photographs.
+
+    If it was stopped, the same command resumes.
+    """
     from klarsicht.burst.training import training
 
     options: dict[str, Any] = {
@@ -80,7 +86,10 @@ def synth(
     gains: Annotated[list[int] | None, number(GAIN, "1, 2, 4 or 8; may be repeated. [all]", "--gain")] = None,
     seed: Annotated[int, number(SEED, "The same seed, the same bytes.")] = 7,
 ) -> None:
-    """Write synthetic bursts with their truth; anyone makes the same bytes from the same photographs."""
+    """Write synthetic bursts with their true pictures.
+
+    The same photographs and seed give the same bytes everywhere.
+    """
     from klarsicht.burst.synthesis import export
 
     made = export.write_set(photos, out, name=name, gains=gains or (), seed=seed)
@@ -101,7 +110,10 @@ def evaluate(
     exact: Annotated[bool, typer.Option("--exact", help="Networks in float32, as their cards have it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print {row: {gain: {psnr, ssim, ...}}}.")] = False,
 ) -> None:
-    """Measure quality and cost of networks and classical methods on synthetic bursts of photographs."""
+    """Measure quality and cost of networks and classical methods.
+
+    Measured on synthetic bursts of photographs.
+    """
     from klarsicht.burst.evaluation import comparison
     from klarsicht.cli import burst_tables
 
@@ -121,7 +133,7 @@ def evaluate(
 def weights(
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards, {name: card}.")] = False,
 ) -> None:
-    """List the networks that come along, what they were made of, and what they reach."""
+    """List the networks that ship with klarsicht, and their results."""
     from klarsicht.burst.network import pretrained
     from klarsicht.cli import burst_cards
 

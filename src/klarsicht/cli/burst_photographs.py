@@ -47,7 +47,10 @@ def denoise(
     bayer: Bayer = None,
     keep_hot_pixels: KeepHotPixels = False,
 ) -> None:
-    """Make one clean photograph of a burst; run again to resume."""
+    """Make one clean photograph from a burst.
+
+    If it was stopped, the same command resumes.
+    """
     from klarsicht.burst.denoising.denoise import denoise as denoise_files
 
     settings = _settings(
@@ -68,7 +71,10 @@ def calibrate(
     white_level: WhiteLevel = None,
     megapixels: Megapixels = None,
 ) -> None:
-    """Measure a camera's noise on frames of a still scene, and save it by camera and ISO."""
+    """Measure a camera's noise on frames of a still scene.
+
+    It is saved by camera and ISO, and found again by the other commands.
+    """
     from klarsicht.burst.noise import calibration
 
     settings = _settings(linear=linear, white_level=white_level, megapixels=megapixels)
@@ -92,7 +98,10 @@ def explain(
     bayer: Bayer = None,
     keep_hot_pixels: KeepHotPixels = False,
 ) -> None:
-    """Show what each frame gave, what kernel sizes did, and where one frame alone was trusted."""
+    """Show what each frame and kernel size contributed.
+
+    Also shows where one frame alone was trusted.
+    """
     from klarsicht.burst.denoising.explain import explain as explain_burst
 
     settings = _settings(
@@ -119,7 +128,10 @@ def check(
     bayer: Bayer = None,
     keep_hot_pixels: KeepHotPixels = False,
 ) -> None:
-    """Hold a frame out, and see whether it differs from the others' result by noise alone."""
+    """Test the result of a burst on a frame that is held out.
+
+    It should differ from the result of the other frames by noise alone.
+    """
     from klarsicht.burst.denoising import held_out
     from klarsicht.ground.machine.disk import temporary_folder
 
@@ -138,7 +150,10 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A network's file.")],
     onnx: Annotated[Path, typer.Option("--onnx", help="The file to write (.onnx).")],
 ) -> None:
-    """Write a network as an ONNX file for one tile of aligned frames, checked against the network."""
+    """Write a network as an ONNX file, checked against the network.
+
+    The file takes one tile of aligned frames.
+    """
     from klarsicht.burst.network import onnx_export
 
     apart = onnx_export.export(checkpoint, onnx)

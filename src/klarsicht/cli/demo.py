@@ -19,7 +19,10 @@ def demo(
     images: Annotated[int, number(DEMO_IMAGES, "Photographs to audit.")] = 400,
     workers: Annotated[int, number(DEMO_WORKERS, "Processes; 0 is as many as there are cores.")] = 0,
 ) -> None:
-    """Audit an ImageNet network on photographs with planted marks, find its shortcut, and take it away."""
+    """Find the shortcut of a real ImageNet network, and remove it.
+
+    The photographs and the network come from installed packages.
+    """
     from klarsicht.audit.demo import run_demo
 
     memory.keep_freed_memory()

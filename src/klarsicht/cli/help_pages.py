@@ -1,0 +1,110 @@
+"""Help of the commands: options in groups, an example of each, and the nearest name to one that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+FEW = 6  # options that need no groups
+OWN = "Options"
+OPTION_GROUPS = {
+    "Input": (
+        "--model", "--data", "--target", "--class-map", "--path-column", "--label-column", "--source-column",
+        "--label-separator", "--label-columns", "--decode", "--independent", "--split", "--white-level", "--megapixels",
+        "--max-skipped", "--linear", "--noise", "--calibration", "--reference", "--test", "--members", "--mask",
+        "--found-by",
+    ),
+    OWN: (),  # all that stand in no other group
+    "Speed and memory": (
+        "--batch", "--batch-memory", "--unit", "--threads", "--workers", "--device", "--readers", "--shard", "--memory",
+        "--exact",
+    ),
+    "Output": ("--out", "--json", "--top", "--preview", "--ghost-map", "--page", "--tables", "--dry-run"),
+    "General": ("--settings", "--seed", "--trust", "--version", "--install-completion", "--show-completion", "--help"),
+}  # fmt: skip
+EXAMPLES = {
+    "demo": "klarsicht demo --out demo-out",
+    "audit run": "klarsicht audit run --model timm:resnet50 --data photos --out run",
+    "audit doctor": "klarsicht audit doctor --model timm:resnet50 --data photos",
+    "audit rank": "klarsicht audit rank run --top 10",
+    "audit quantify": "klarsicht audit quantify run",
+    "audit duplicates": "klarsicht audit duplicates run",
+    "audit shortcuts": "klarsicht audit shortcuts run",
+    "audit power": "klarsicht audit power run --kind watermark --prevalence 0.1",
+    "audit check": "klarsicht audit check picture.jpg --run run",
+    "audit report": "klarsicht audit report run",
+    "audit status": "klarsicht audit status run --verify",
+    "audit plant": "klarsicht audit plant photos --out planted --kind watermark --class carton --share 0.1",
+    "audit clean": "klarsicht audit clean run --class carton",
+    "audit evaluate": "klarsicht audit evaluate run --correction run/corrections/carton-auto",
+    "audit clean-data": "klarsicht audit clean-data run --class carton --out cleaned --dry-run",
+    "audit explore": "klarsicht audit explore run",
+    "audit export": "klarsicht audit export run --to csv --out findings.csv",
+    "burst denoise": "klarsicht burst denoise frames/ --out clean.dng",
+    "burst calibrate": "klarsicht burst calibrate still-frames/",
+    "burst explain": "klarsicht burst explain frames/ --out explained",
+    "burst check": "klarsicht burst check frames/",
+    "burst export": "klarsicht burst export network.safetensors --onnx network.onnx",
+    "burst train": "klarsicht burst train --photos photos --out network.safetensors --minutes 60",
+    "burst synth": "klarsicht burst synth photos --out bursts --set rgb-moving",
+    "burst evaluate": "klarsicht burst evaluate --row single --row hdr+",
+    "burst weights": "klarsicht burst weights",
+}
+
+
+class CommandWithExample(TyperCommand):
+    """A command whose help shows its options in groups, then an example."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        records: dict[str, list[tuple[str, str]]] = {"Arguments": [], **{group: [] for group in OPTION_GROUPS}}
+        options = [one for one in self.get_params(ctx) if one.param_type_name == "option"]
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is None:
+                continue
+            own = param in options and len(options) <= FEW
+            records[OWN if own else _group_of(param) if param in options else "Arguments"].append(record)
+        for group, rows in records.items():
+            if rows:
+                with formatter.section(group):
+                    formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Example"):
+            formatter.write(f"  {EXAMPLES[_words_of(ctx)]}\n")
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands that names the nearest command of the whole tree to one that does not exist."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        if word not in self.commands and not word.startswith("-") and not ctx.resilient_parsing:
+            near = list(_near_commands(ctx.find_root().command, word))
+            ctx.fail(f"No such command {word!r}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+def _words_of(ctx: Any) -> str:
+    return "" if ctx.parent is None else f"{_words_of(ctx.parent)} {ctx.info_name}".lstrip()
+
+
+def _group_of(param: Any) -> str:
+    return next((group for group, flags in OPTION_GROUPS.items() if {*flags} & {*param.opts}), OWN)
+
+
+def _near_commands(root: Any, word: str) -> Iterator[str]:
+    """Yield words of the commands, of any group, whose last word is the given one or like it."""
+    paths = list(_paths(root))
+    near = get_close_matches(word, {path[-1] for path in paths}, cutoff=0.7)
+    if word in near:
+        near = [word]
+    yield from (f"'{' '.join(path)}'" for path in paths if path[-1] in near)
+
+
+def _paths(command: Any) -> Iterator[tuple[str, ...]]:
+    for name, one in getattr(command, "commands", {}).items():
+        yield (name,)
+        yield from ((name, *path) for path in _paths(one))
