@@ -77,4 +77,4 @@ def test_a_fault_in_the_arguments_names_the_help_that_lists_them(words, told):
     (line,) = lines(done)
     assert told in line and done.returncode == 2
     command = [word for word in words if word in ("audit", "burst", "rank", "quantify", "denoise")]
-    assert line.endswith(f". See python -m klarsicht {' '.join(command)} --help.")
+    assert line.endswith(f" See klarsicht {' '.join(command)} --help.")

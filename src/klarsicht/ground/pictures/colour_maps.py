@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from klarsicht.ground.pictures.pixel_depths import Bytes, to_uint8
 
@@ -34,6 +34,9 @@ BLUE_WHITE_RED = _interpolate_oklab((0.36, 0.13, 262), (0.62, 0.15, 255), (1, 0,
 DARK_TO_BRIGHT = _interpolate_oklab(
     (0.12, 0.03, 290), (0.38, 0.15, 310), (0.6, 0.19, 20), (0.8, 0.14, 65), (0.96, 0.05, 100)
 )
+
+
+BAR = 12  # pixels: height of a colour bar, and of its text
 
 
 def diverging_colours(values: ArrayLike, bound: float | None = None) -> Bytes:
@@ -77,6 +80,26 @@ def overlay(pixels: Bytes, signed: ArrayLike, bound: float | None = None, streng
     grey = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
     mixed: Bytes = np.rint((1 - opacity) * grey + opacity * colours).astype(np.uint8)
     return mixed
+
+
+def draw_relevance(pixels: Bytes, relevance: ArrayLike, least: int = 224) -> Image.Image:
+    """Draw a map of relevance over a picture (H, W, 3), and below it the bar of its colours, with values at the ends.
+
+    Args:
+        least: shorter side in pixels to which a smaller picture is enlarged by a whole factor.
+    """
+    factor = -(-least // min(pixels.shape[:2]))
+    large = np.kron(pixels, np.ones((factor, factor, 1), np.uint8))
+    bound = _saturation_bound(np.asarray(relevance))
+    height, width = large.shape[:2]
+    bar = overlay(np.full((BAR, width, 3), 255, np.uint8), np.linspace(-1, 1, width)[None], 1)
+    picture = Image.new("RGB", (width, height + 3 * BAR), "white")
+    picture.paste(Image.fromarray(overlay(large, relevance, bound)), (0, 0))
+    picture.paste(Image.fromarray(bar), (0, height + BAR // 2))
+    write = ImageDraw.Draw(picture).text
+    for x, anchor, text in ((2, "la", f"{-bound:.1g} against"), (width - 2, "ra", f"for {bound:.1g}")):
+        write((x, height + 3 * BAR // 2 + 1), text, "black", ImageFont.load_default(BAR), anchor)
+    return picture
 
 
 def resize_bilinear(values: ArrayLike, shape: Sequence[int]) -> NDArray[np.float32]:

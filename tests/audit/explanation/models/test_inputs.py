@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 from tests.audit.conftest import network, write_corpus
+from torch import nn
 
 from klarsicht.audit.explanation.data import pictures
 from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.inputs import InputImages, PixelCache, PixelScale
-from klarsicht.audit.explanation.report.figures import denormalise
+from klarsicht.audit.explanation.models.transforms import PhotographTransform
 
 
 @pytest.fixture
@@ -75,10 +76,24 @@ def test_pixel_values_are_those_of_the_file_whatever_the_order_of_channels(order
     np.testing.assert_array_equal(scale.levels(x), drawn)
     torch.testing.assert_close(scale.inputs(drawn[None])[0], x)
     torch.testing.assert_close(PixelScale.from_json(scale.to_json()).inputs(drawn[None])[0], x)
-    seen = denormalise(x, taken.black_and_white, taken.shown, taken.channel_order)
+    seen = taken.picture(x)
     assert np.abs(seen.astype(int) - drawn).max() <= 1
     low, high = (torch.tensor(end)[:, None, None] for end in taken.pixel_bounds)
     assert (low <= x + 1e-6).all() and (x <= high + 1e-6).all()
+
+
+def test_a_picture_is_what_the_usual_transform_was_given():
+    drawn = np.random.default_rng(0).integers(0, 256, (224, 224, 3)).astype(np.uint8)
+    transform = PhotographTransform(resize=224, crop=224)
+    taken = load_model((network(), transform), classes=["a", "b", "c"])
+    assert np.abs(taken.picture(transform(Image.fromarray(drawn))).astype(int) - drawn).max() <= 1
+
+
+def test_a_grey_picture_has_three_channels():
+    grey = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
+    taken = load_model((grey, lambda picture: torch.from_numpy(np.array(picture)[None] / np.float32(255))))
+    seen = taken.picture(torch.full((1, 4, 5), 0.5))
+    assert seen.shape == (4, 5, 3) and (seen == 128).all()
 
 
 def test_a_transform_that_mixes_colours_has_no_order_of_channels():

@@ -336,7 +336,7 @@ def test_one_image_without_its_batch_and_another_number_of_targets_are_refused_w
     with pytest.raises(UsageError, match=r"\(B, C, H, W\)\. Stack"):
         explain(classifier, x[0].detach().numpy(), [0])
     with pytest.raises(UsageError, match=r"one for each of 2 images"):
-        explain(classifier, x, 3)
+        explain(classifier, x, [3])
     for none in (x[:0].detach(), (255 * x.detach()).to(torch.uint8)):
         with pytest.raises(UsageError, match=r"at least one image, of floats\. Give images as"):
             explain(classifier, none, [0] * len(none))

@@ -4,34 +4,17 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy import ndimage
 from tests.audit.conftest import write_corpus
 
 from klarsicht.audit.explanation import pipeline
-from klarsicht.audit.explanation.models.transforms import PhotographTransform
 from klarsicht.audit.explanation.report import figures
 from klarsicht.audit.explanation.report.page import fit_to_square
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results.ranking import read_ranking
 from klarsicht.ground.run_folder.store import RunStore
-
-
-def test_normalisation_is_undone():
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (224, 224, 3)).astype(np.uint8)
-    transform = PhotographTransform(resize=224, crop=224)
-    box = tuple(tuple((end - m) / s for m, s in zip(transform.mean, transform.std, strict=True)) for end in (0, 1))
-    seen = figures.denormalise(transform(Image.fromarray(pixels)), box)
-    assert np.abs(seen.astype(int) - pixels).max() <= 1
-
-
-def test_grey_images_are_shown_in_three_channels():
-    seen = figures.denormalise(torch.full((1, 4, 5), 0.5), ((0.0,), (1.0,)))
-    assert seen.shape == (4, 5, 3)
-    assert (seen == 128).all()
 
 
 def test_small_pictures_are_enlarged_so_that_pixels_stay_squares():

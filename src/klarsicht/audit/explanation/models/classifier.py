@@ -27,6 +27,7 @@ from klarsicht.audit.explanation.models.transforms import MODES, has_own_weights
 from klarsicht.audit.explanation.networks import outputs
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.outputs import as_logits, describe_answer
+from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import (
     CorpusError,
     ImageError,
@@ -37,7 +38,8 @@ from klarsicht.ground.errors import (
     UsageError,
 )
 from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
-from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.pictures.array_images import ArrayForm, show_channels
+from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.ranges import parse_digits
 from klarsicht.ground.user_arguments import check_arguments
 
@@ -232,6 +234,16 @@ class Classifier:
         if self.form is None or len(self.pixel_bounds[0]) != self.form.channels:
             return ()
         return self.form.shown
+
+    def picture(self, image: Tensor) -> Pixels:
+        """Undo the normalisation of a model input (C, H, W): uint8 (H, W, 3)."""
+        black, white = (torch.tensor(end)[:, None, None] for end in self.black_and_white)
+        if not (torch.isfinite(black).all() and torch.isfinite(white).all() and (white != black).all()):
+            black, white = image.min(), image.max()  # a transform that scales each image individually
+        span = white - black
+        x = (image.cpu() - black) / torch.where(span.abs() < 1e-6, 1e-6, span)
+        pixels = (x[list(self.channel_order)] if self.channel_order else x).clamp(0, 1).permute(1, 2, 0).numpy()
+        return show_channels(to_uint8(pixels), self.shown)
 
     def logits(self, batch: Tensor) -> Tensor:
         """Compute logits (B, K) of inputs (B, C, H, W) on any device.

@@ -18,9 +18,10 @@ from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.forward import Observation, Observer
 from klarsicht.audit.explanation.networks import hooks
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
-from klarsicht.audit.explanation.relevance.explainer import Explainer, Relevance
+from klarsicht.audit.explanation.relevance.explainer import Explainer
 from klarsicht.audit.explanation.relevance.image_batches import BatchReader, WaitingTime
 from klarsicht.audit.explanation.relevance.part_features import parts_of
+from klarsicht.audit.explanation.relevance.relevance import Relevance
 from klarsicht.audit.explanation.settings import AuditSettings, counts_own_logits
 from klarsicht.ground.errors import InputError, InputRefused, OutOfMemory, ProgramFailed, UsageError
 from klarsicht.ground.machine.memory import is_out_of_memory

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from klarsicht.audit.explanation.models.classifier import Classifier, check_targets
 from klarsicht.audit.explanation.models.forward import centre_targets, target_logits
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.hooks import Tap, arrange_in_grid, called_layers, late_layer
+from klarsicht.audit.explanation.relevance.batches import as_batch, as_targets, predict, show_inputs
 from klarsicht.audit.explanation.relevance.composites import PROPAGATIONS, composite
 from klarsicht.audit.explanation.relevance.conservation import (
     REMEDY,
     RelevanceBalance,
     check_conservation,
-    conserves,
     sum_per_image,
 )
 from klarsicht.audit.explanation.relevance.function_calls import RulePlan, follow_modules
 from klarsicht.audit.explanation.relevance.gradients import GRADIENTS
 from klarsicht.audit.explanation.relevance.pooling import pool_relevance
 from klarsicht.audit.explanation.relevance.propagation import Recorder
+from klarsicht.audit.explanation.relevance.relevance import Relevance
 from klarsicht.audit.explanation.relevance.rule_mode import RuleMode, computes_attention, find_norms_to_merge
 from klarsicht.ground.errors import InputRefused, ModelError, NotConserving, UnsupportedLayer, UsageError, unknown_name
 from klarsicht.ground.machine.devices import widest_float
 from klarsicht.ground.machine.memory import is_out_of_memory
-from klarsicht.ground.pictures import notebook
-from klarsicht.ground.pictures.colour_maps import diverging_colours, resize_bilinear
-from klarsicht.ground.pictures.encoded_pictures import png_bytes
 from klarsicht.ground.ranges import SEED
 from klarsicht.ground.user_arguments import check_arguments
 
@@ -44,104 +42,8 @@ AUTO: Final = "auto"  # the composite that fits the network, chosen at the first
 METHODS = (AUTO, *PROPAGATIONS, *GRADIENTS)
 """Names of all methods: `auto`, composites of relevance propagation, then the gradient methods."""
 
-NOTEBOOK_IMAGES: Final = 8  # images in a notebook
-
-
-INCOMPLETENESS_BOUND: Final = 0.1
-"""Largest share of the logit difference f(x) - f(0) that integrated gradients may leave unexplained."""
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Relevance:
-    """Relevance of a batch of B images; float32 unless stated otherwise.
-
-    The seed is R = 1 at the target's logit: where that logit is negative, relevance in favour of the class is negative
-    in the map; `centred` gives the sign. G = min(map_side, H, W), and pooling conserves the sum.
-    """
-
-    method: str
-    targets: Array
-    """(B,) int64: the explained class."""
-    maps: Array
-    """(B, G, G), signed, summed over channels."""
-    concepts: Array
-    """(B, C): relevance of each channel at the input of the late layer, summed over positions."""
-    features: Array
-    """(B, F): the penultimate activations, without relevance; the baseline."""
-    head: Array
-    """(B, F): relevance of each penultimate feature for the centred logit; of independent outputs for the logit."""
-    logits: Array
-    """(B, K)."""
-    total: Array
-    """(B,) float64: the sum of relevance over all pixels."""
-    residual: Array
-    """(B,) float64: relative residual of conservation; NaN for methods that promise no conservation."""
-    absorbed: Array
-    """(B,) float64: share of the seed absorbed by biases, stabilisers and zero denominators; NaN for gradient
-    methods."""
-    noise: Array
-    """(B,) float64: the largest sum of |R| at any layer over the seed. Positive and negative relevance cancel between
-    layers, so a map of noise 100 holds the seed as the small difference of large numbers. NaN for gradient methods."""
-    balance: RelevanceBalance | None = None
-    """The relevance balance by layer; None for gradient methods."""
-    middle: Array | None = None
-    """(B, C, h, w): input of the middle layer, if one was named."""
-    channels: Array | None = None
-    """(B, C): relevance of each channel at the input of the middle layer, summed over positions."""
-    independent: bool = False
-    """Whether the outputs are independent of each other, as sigmoids are."""
-
-    @property
-    def score(self) -> Array:
-        """Logit of the target (B,)."""
-        score: Array = np.take_along_axis(self.logits, self.targets[:, None], 1)[:, 0]
-        return score
-
-    @property
-    def centred(self) -> Array:
-        """Centred logit (B,): that of the target minus the mean of all; `head` sums to it up to the biases.
-
-        Of independent outputs it is the logit itself.
-        """
-        centred: Array = self.score if self.independent else self.score - self.logits.mean(1)
-        return centred
-
-    @property
-    def prediction(self) -> Array:
-        """Predicted class, int64 (B,)."""
-        prediction: Array = self.logits.argmax(1)
-        return prediction
-
-    @property
-    def loss(self) -> Array:
-        """Cross-entropy of the target (B,); of independent outputs that of its sigmoid alone."""
-        if self.independent:
-            return np.asarray(np.logaddexp(0, -self.score))
-        top = self.logits.max(1)
-        loss: Array = np.log(np.exp(self.logits - top[:, None]).sum(1)) + top - self.score
-        return loss
-
-    def _repr_html_(self) -> str:
-        header = ("image", "class", "logit", "relevance")
-        rows = range(min(len(self.maps), NOTEBOOK_IMAGES))
-        maps = [
-            notebook.pictures([png_bytes(diverging_colours(resize_bilinear(self.maps[i], (96, 96))))], 96) for i in rows
-        ]
-        return notebook.table(header, ((i, int(self.targets[i]), f"{self.score[i]:.2f}", maps[i]) for i in rows))
-
-    @property
-    def conserving(self) -> bool | None:
-        """Whether the maps conserve relevance in the median image.
-
-        For relevance propagation at most ABSORBED_BOUND of the seed is absorbed; integrated gradients are complete up
-        to INCOMPLETENESS_BOUND. None for methods that promise no conservation.
-        """
-        if self.balance is not None:
-            return conserves(torch.from_numpy(self.absorbed))
-        median = float(np.median(np.abs(self.residual)))
-        return None if np.isnan(median) else median <= INCOMPLETENESS_BOUND
 
 
 def head_relevance(features: Tensor, head_weight: Tensor, target: Tensor, independent: bool = False) -> Tensor:
@@ -234,12 +136,17 @@ class Explainer:
         self._plan, self._is_open = None, False
         self._stack.close()
 
-    def __call__(self, batch: Tensor | Array, targets: Tensor | Array | Sequence[int]) -> Relevance:
-        """Explain preprocessed images (B, C, H, W) for target classes (B,); raises as `explain`."""
+    def __call__(
+        self,
+        batch: Tensor | Array | Image.Image | Sequence[Image.Image],
+        targets: Tensor | Array | Sequence[int | str] | int | str,
+    ) -> Relevance:
+        """Explain pictures, or preprocessed images (B, C, H, W), for target classes; takes and raises as `explain`."""
         if not self._is_open:
             remedy = "with Explainer(model) as explainer: explainer(images, targets)"
             raise UsageError("an Explainer outside of its context", rule="hooks are set inside alone", remedy=remedy)
-        batch, targets = check_batch(batch, targets)
+        batch = as_batch(self.classifier, batch)
+        targets = as_targets(self.classifier, targets, len(batch))
         x = batch.to(self.classifier.device).detach().requires_grad_()
         target = check_targets(targets.to(x.device), self.classifier.n_classes)
         if self._late is None:
@@ -443,8 +350,8 @@ def _to_numpy(a: Tensor) -> Array:
 @check_arguments
 def explain(
     classifier: Classifier,
-    batch: Tensor | Array,
-    targets: Tensor | Array | Sequence[int],
+    images: Tensor | Array | Image.Image | Sequence[Image.Image],
+    targets: Tensor | Array | Sequence[int | str] | int | str | None = None,
     *,
     method: str = AUTO,
     map_side: int = 32,
@@ -455,39 +362,17 @@ def explain(
     """Compute the relevance of one batch for target classes.
 
     Args:
-        batch: float (B, C, H, W), a tensor or an array, as the model takes images: transformed.
-        targets: int (B,), the class explained in each.
+        images: a picture of Pillow, several, or a float batch (B, C, H, W) as the model takes it: transformed.
+        targets: the class explained in each of B images, by number or by name; or one class for all. By default the
+            predicted ones.
         method, map_side, layer, seed, middle: see `Explainer`.
 
     Raises:
-        UsageError: a batch without these four axes, without images or of integers, or another number of targets.
+        UsageError: a batch without these four axes, without images or of integers, pictures of several sizes, an
+            unknown class, or another number of targets.
         UnsupportedLayer, NotConserving, ModelError: see `Explainer`.
     """
+    batch = as_batch(classifier, images)
     with Explainer(classifier, method, map_side, layer, seed, middle) as explainer:
-        return explainer(batch, targets)
-
-
-def check_batch(batch: Tensor | Array, targets: Tensor | Array | Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Check that a batch is float (B, C, H, W), and that each image has a target: (B,).
-
-    Raises:
-        UsageError: see `explain`.
-    """
-    try:
-        batch, targets = torch.as_tensor(batch), torch.as_tensor(targets)
-    except (TypeError, ValueError, RuntimeError) as error:
-        remedy = "Give targets as numbers of the model's outputs: names.index(name)."
-        rule = "images (B, C, H, W) and one output number for each"
-        raise UsageError("no numbers in a batch or its targets", got=error, rule=rule, remedy=remedy) from error
-    if batch.ndim != len("BCHW"):
-        remedy = "Stack transformed images: torch.stack([transform(image) for image in images])."
-        raise UsageError("a batch of images", got=tuple(batch.shape), rule="(B, C, H, W)", remedy=remedy)
-    if not (len(batch) and batch.is_floating_point()):
-        got, remedy = f"{len(batch)} of {batch.dtype}", "Give images as the model's transform returns them."
-        raise UsageError("a batch of images", got=got, rule="at least one image, of floats", remedy=remedy)
-    if targets.is_floating_point() or targets.is_complex():
-        raise UsageError("targets are no integers", got=targets.dtype, rule="numbers of the model's outputs")
-    if targets.shape != batch.shape[:1]:
-        rule, remedy = f"one for each of {len(batch)} images", "Give a class for each image: [3] * len(batch)."
-        raise UsageError("targets", got=tuple(targets.shape), rule=rule, remedy=remedy)
-    return batch, targets
+        found = explainer(batch, predict(classifier, batch) if targets is None else targets)
+    return replace(found, inputs=show_inputs(classifier, batch))

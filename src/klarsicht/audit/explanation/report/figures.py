@@ -29,10 +29,8 @@ from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import Analysis
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.ground.errors import ImageError, InputRefused, ModelError, UnsupportedLayer
-from klarsicht.ground.pictures.array_images import show_channels
 from klarsicht.ground.pictures.colour_maps import overlay
 from klarsicht.ground.pictures.encoded_pictures import thumbnail
-from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.store import RunStore
@@ -136,7 +134,7 @@ class Illustrator:
             for row, picture in decode_rows(self.corpus, rows.tolist()):
                 if not isinstance(picture, ImageError):
                     image = self.classifier.image(picture)
-                    levels = self._denormalise(image)
+                    levels = self.classifier.picture(image)
                     relevance, absorbed[row] = map_of(row, image)
                     pixels = levels if relevance is None else overlay(levels, relevance)
                     if row in entry.masks:
@@ -148,11 +146,6 @@ class Illustrator:
                     written |= self.store.write_unit_file(f"{name}.jpg", encode_jpeg(levels))
                     written |= self.store.write_unit_file(f"{name}-relevance.jpg", encode_jpeg(pixels))
         return absorbed, written
-
-    def _denormalise(self, image: Tensor) -> NDArray[np.uint8]:
-        """Return the picture (H, W, 3) of a model input (C, H, W)."""
-        known = self.classifier
-        return denormalise(image, known.black_and_white, known.shown, known.channel_order)
 
     @cached_property
     def _absorbed_shares(self) -> NDArray[np.float64]:
@@ -243,26 +236,6 @@ def picture_name(target: int, row: int) -> str:
 def pick_at_random(positions: NDArray[Any], count: int, rng: np.random.Generator) -> NDArray[Any]:
     """Draw at most `count` of the positions at random."""
     return positions if len(positions) <= count else np.sort(rng.choice(positions, count, replace=False))
-
-
-def denormalise(
-    image: Tensor, ends: tuple[tuple[float, ...], tuple[float, ...]], channels: tuple[int, ...] = (),
-    order: tuple[int, ...] = (),
-) -> NDArray[np.uint8]:  # fmt: skip
-    """Undo the normalisation of a model input (C, H, W); return uint8 (H, W, 3).
-
-    Args:
-        ends: model inputs of black and white, C numbers each.
-        channels: the channels that are shown, see ground.pictures.array_images.show_channels.
-        order: the channels that hold red, green and blue, see Classifier.channel_order.
-    """
-    black, white = (torch.tensor(end)[:, None, None] for end in ends)
-    if not (torch.isfinite(black).all() and torch.isfinite(white).all() and (white != black).all()):
-        black, white = image.min(), image.max()  # a transform that scales each image individually
-    span = white - black
-    x = (image.cpu() - black) / torch.where(span.abs() < 1e-6, 1e-6, span)
-    pixels = (x[list(order)] if order else x).clamp(0, 1).permute(1, 2, 0).numpy()
-    return show_channels(to_uint8(pixels), channels)
 
 
 def outline_mask(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

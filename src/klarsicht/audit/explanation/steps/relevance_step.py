@@ -20,8 +20,8 @@ from klarsicht.audit.explanation.models.forward import Observation
 from klarsicht.audit.explanation.networks.outputs import is_distribution
 from klarsicht.audit.explanation.relevance import attribution
 from klarsicht.audit.explanation.relevance.attribution import Attribution, TimedUnit
-from klarsicht.audit.explanation.relevance.explainer import Relevance
 from klarsicht.audit.explanation.relevance.image_batches import WaitingTime
+from klarsicht.audit.explanation.relevance.relevance import Relevance
 from klarsicht.audit.explanation.spectral.analysis import head_weight
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit

@@ -1,0 +1,138 @@
+"""The relevance of a batch of images: maps, concepts, sums, and how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from klarsicht.audit.explanation.relevance.conservation import RelevanceBalance, conserves
+from klarsicht.ground.arrays import Pixels
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.pictures import notebook
+from klarsicht.ground.pictures.colour_maps import diverging_colours, draw_relevance, resize_bilinear
+from klarsicht.ground.pictures.encoded_pictures import png_bytes
+
+INCOMPLETENESS_BOUND: Final = 0.1
+"""Largest share of the logit difference f(x) - f(0) that integrated gradients may leave unexplained."""
+
+NOTEBOOK_IMAGES: Final = 8  # images in a notebook
+NAMED: Final = 5  # classes in a line
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Relevance of a batch of B images; float32 unless stated otherwise.
+
+    The seed is R = 1 at the target's logit: where that logit is negative, relevance in favour of the class is negative
+    in the map; `centred` gives the sign. G = min(map_side, H, W), and pooling conserves the sum.
+    """
+
+    method: str
+    targets: Array
+    """(B,) int64: the explained class."""
+    maps: Array
+    """(B, G, G), signed, summed over channels."""
+    concepts: Array
+    """(B, C): relevance of each channel at the input of the late layer, summed over positions."""
+    features: Array
+    """(B, F): the penultimate activations, without relevance; the baseline."""
+    head: Array
+    """(B, F): relevance of each penultimate feature for the centred logit; of independent outputs for the logit."""
+    logits: Array
+    """(B, K)."""
+    total: Array
+    """(B,) float64: the sum of relevance over all pixels."""
+    residual: Array
+    """(B,) float64: relative residual of conservation; NaN for methods that promise no conservation."""
+    absorbed: Array
+    """(B,) float64: share of the seed absorbed by biases, stabilisers and zero denominators; NaN for gradient
+    methods."""
+    noise: Array
+    """(B,) float64: the largest sum of |R| at any layer over the seed. Positive and negative relevance cancel between
+    layers, so a map of noise 100 holds the seed as the small difference of large numbers. NaN for gradient methods."""
+    balance: RelevanceBalance | None = None
+    """The relevance balance by layer; None for gradient methods."""
+    middle: Array | None = None
+    """(B, C, h, w): input of the middle layer, if one was named."""
+    channels: Array | None = None
+    """(B, C): relevance of each channel at the input of the middle layer, summed over positions."""
+    independent: bool = False
+    """Whether the outputs are independent of each other, as sigmoids are."""
+    inputs: Pixels | None = None
+    """uint8 (B, H, W, 3): the images as the network saw them; None of an `Explainer`."""
+
+    @property
+    def score(self) -> Array:
+        """Logit of the target (B,)."""
+        score: Array = np.take_along_axis(self.logits, self.targets[:, None], 1)[:, 0]
+        return score
+
+    @property
+    def centred(self) -> Array:
+        """Centred logit (B,): that of the target minus the mean of all; `head` sums to it up to the biases.
+
+        Of independent outputs it is the logit itself.
+        """
+        centred: Array = self.score if self.independent else self.score - self.logits.mean(1)
+        return centred
+
+    @property
+    def prediction(self) -> Array:
+        """Predicted class, int64 (B,)."""
+        prediction: Array = self.logits.argmax(1)
+        return prediction
+
+    @property
+    def loss(self) -> Array:
+        """Cross-entropy of the target (B,); of independent outputs that of its sigmoid alone."""
+        if self.independent:
+            return np.asarray(np.logaddexp(0, -self.score))
+        top = self.logits.max(1)
+        loss: Array = np.log(np.exp(self.logits - top[:, None]).sum(1)) + top - self.score
+        return loss
+
+    def overlay(self, i: int = 0) -> Image.Image:
+        """Draw relevance over image i, red for the class and blue against it, with a bar of these colours.
+
+        Raises:
+            UsageError: there is no such image, or an `Explainer` kept none.
+        """
+        if self.inputs is None:
+            remedy = "Explain with audit.explain(model, images, targets)."
+            raise UsageError("an Explainer keeps no images to draw on", got="no inputs", remedy=remedy)
+        if not -len(self.maps) <= i < len(self.maps):
+            raise UsageError("the number of an image", got=i, rule=f"0 to {len(self.maps) - 1}")
+        return draw_relevance(self.inputs[i], self.maps[i])
+
+    def __repr__(self) -> str:
+        n, classes = len(self.maps), np.unique(self.targets).tolist()
+        named = ", ".join(map(str, classes[:NAMED])) + (", ..." if len(classes) > NAMED else "")
+        return f"Relevance({n} image{'s' * (n != 1)}, class {named}, maps {self.maps.shape[1:]}, by {self.method})"
+
+    def _repr_html_(self) -> str:
+        header, rows = ("image", "class", "logit", "relevance"), range(min(len(self.maps), NOTEBOOK_IMAGES))
+        if self.inputs is None:
+            drawn = [diverging_colours(resize_bilinear(one, (96, 96))) for one in self.maps[: len(rows)]]
+        else:
+            drawn = [np.asarray(self.overlay(i)) for i in rows]
+        shown = [notebook.pictures([png_bytes(one)], 96 if self.inputs is None else 224) for one in drawn]
+        return notebook.table(header, ((i, int(self.targets[i]), f"{self.score[i]:.2f}", shown[i]) for i in rows))
+
+    @property
+    def conserving(self) -> bool | None:
+        """Whether the maps conserve relevance in the median image.
+
+        For relevance propagation at most ABSORBED_BOUND of the seed is absorbed; integrated gradients are complete up
+        to INCOMPLETENESS_BOUND. None for methods that promise no conservation.
+        """
+        if self.balance is not None:
+            return conserves(torch.from_numpy(self.absorbed))
+        median = float(np.median(np.abs(self.residual)))
+        return None if np.isnan(median) else median <= INCOMPLETENESS_BOUND
