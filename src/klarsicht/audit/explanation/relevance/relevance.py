@@ -21,7 +21,7 @@ INCOMPLETENESS_BOUND: Final = 0.1
 """Largest share of the logit difference f(x) - f(0) that integrated gradients may leave unexplained."""
 
 NOTEBOOK_IMAGES: Final = 8  # images in a notebook
-NAMED: Final = 5  # classes in a line
+CLASSES_NAMED: Final = 5  # classes in a line
 
 Array = NDArray[Any]
 
@@ -113,7 +113,7 @@ class Relevance:
 
     def __repr__(self) -> str:
         n, classes = len(self.maps), np.unique(self.targets).tolist()
-        named = ", ".join(map(str, classes[:NAMED])) + (", ..." if len(classes) > NAMED else "")
+        named = ", ".join(map(str, classes[:CLASSES_NAMED])) + (", ..." if len(classes) > CLASSES_NAMED else "")
         return f"Relevance({n} image{'s' * (n != 1)}, class {named}, maps {self.maps.shape[1:]}, by {self.method})"
 
     def _repr_html_(self) -> str:
