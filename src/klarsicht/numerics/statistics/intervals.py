@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
-from scipy.stats import rankdata
 
 from klarsicht.ground.arrays import Bools
 
@@ -56,6 +55,8 @@ def roc_area(values: NDArray[np.floating[Any]], positive: Bools, z: float = Z95)
 
     The standard error is that of Hanley and McNeil (1982, Radiology 143). NO_INTERVAL where one class is empty.
     """
+    from scipy.stats import rankdata  # half a second, which those who only read intervals need not wait
+
     m, n = int(positive.sum()), int((~positive).sum())
     if not m or not n:
         return NO_INTERVAL

@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtrit
 
 from klarsicht.ground.arrays import Doubles
@@ -41,6 +40,8 @@ def critical_values(times: tuple[float, ...], level: float) -> tuple[float, ...]
         times: shares of the data seen at each look, increasing, the last at most 1.
         level: probability that any look exceeds its value, where the mean is zero.
     """
+    from scipy.optimize import brentq
+
     x, weight = leggauss(NODES)
     values: list[float] = []
     points, density = np.zeros(1), np.ones(1)  # of the sum (a Brownian motion) at the look before

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc
-from scipy.stats import binom, chi2
 
 from klarsicht.ground.arrays import Bools, Floats, Ints
 
@@ -36,6 +35,8 @@ def binomial_surprisal(k: Any, n: int, rate: Any) -> NDArray[np.float64]:
         exact = -np.log(betainc(np.maximum(k, 1), n - np.maximum(k, 1) + 1, rate))
     far = ~np.isfinite(exact)
     if far.any():
+        from scipy.stats import binom
+
         exact = np.where(far, -binom.logsf(k - 1, n, rate), exact)
     return np.where(k > 0, np.where(np.isfinite(exact), exact, chernoff_bound(k, n, rate)), 0.0)
 
@@ -112,4 +113,6 @@ def score_of_p(p: Any, tests: int) -> NDArray[np.float64]:
 
     Four times the mean surprisal has chi squared's distribution with four degrees of freedom.
     """
+    from scipy.stats import chi2
+
     return np.asarray(chi2.isf(np.minimum(np.asarray(p, np.float64) / tests, 1.0), 4) / 4, np.float64)
