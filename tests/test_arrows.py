@@ -94,7 +94,7 @@ ARROWS = {
     "audit.verdicts": (),
     "audit.verdicts.synthetic": ("ground.pictures", "audit.explanation"),
     "audit.verdicts.detectors": (
-        "numerics.statistics", "numerics.imaging", "audit.explanation", "audit.verdicts.synthetic",
+        "numerics.statistics", "numerics.imaging", "audit.results", "audit.explanation", "audit.verdicts.synthetic",
     ),
     "audit.verdicts.pixel_changes": ("audit.explanation", "audit.verdicts.synthetic"),
     "audit.verdicts.interventions": (

@@ -41,8 +41,6 @@ PUBLIC_ARGUMENTS = {
 }
 KEPT = {
     "applied": "of a correction, which users write: `with correction.applied(module)`",
-    "counted": "of a test within a class, whose words are being revised",
-    "shared": "of selected detections, whose words are being revised",
     "_cleaning": "a section of the doctor",
     "_missing": "a section of the doctor",
     "_embedded": "a kernel that is cached by the hash of its source",

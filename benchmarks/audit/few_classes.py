@@ -39,6 +39,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from klarsicht.audit.results.rows import FewClassMeasures
+from klarsicht.audit.results.significance import APART_P
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors import artifact_embedding, reference_classes
@@ -47,7 +49,6 @@ from klarsicht.audit.verdicts.detectors.bank import change_of, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.verdicts.detectors.natural_windows import NaturalWindows, complete_strongest
 from klarsicht.audit.verdicts.detectors.reference_classes import (
-    APART_P,
     ReferenceClasses,
     ReferenceTest,
     detect_shipped,
@@ -55,8 +56,8 @@ from klarsicht.audit.verdicts.detectors.reference_classes import (
     shipped_reference,
 )
 from klarsicht.audit.verdicts.quantification import embedding_units
-from klarsicht.audit.verdicts.quantification.significance import select_detections
-from klarsicht.audit.verdicts.quantification.units import measure_few, sign_row, standing_apart
+from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
+from klarsicht.audit.verdicts.quantification.units import measure_few, sign_row
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.split_half import combined_p, draw_halves
@@ -159,18 +160,22 @@ def called_by_windows(data: Path, seed: int, classes: int) -> list[families.Line
         found, measures = measure_few(of_class, run_detectors(of_class), known)
         described.append(measures)
         signs.append([sign_row(k, np.arange(len(of_class.own)), sign) for sign in found])
-    natural = any(one["natural"] for one in described)
-    choice = select_detections(signs, change_of, LEVEL, not natural, standing_apart(described))
-    windows = select_detections(signs, change_of, LEVEL, not natural).artifactual(LEVEL)
-    called, noted, lines = choice.artifactual(LEVEL), choice.p_own <= LEVEL, []
+    choice = select_detections(signs, LEVEL, described)
+    windows = called_alone(signs, described)
+    called, p_own, lines = choice.significance.artifactual(LEVEL), choice.significance.p_own, []
     for k, row in enumerate(choice.rows):
         mine = next((p for p in plants if p.label == k), None)
         line = {"seed": seed, "label": k, "class": names[k], "family": mine.family if mine else ""}
-        line |= {"share": mine.share if mine else 0.0, "artifactual": bool(called[k]), "noted": bool(noted[k])}
-        line |= {"sign": row["sign"], "p_own": float(choice.p_own[k]), "windows": bool(windows[k]), **described[k]}
+        line |= {"share": mine.share if mine else 0.0, "artifactual": bool(called[k]), "noted": bool(p_own[k] <= LEVEL)}
+        line |= {"sign": row["sign"], "p_own": float(p_own[k]), "windows": bool(windows[k]), **described[k]}
         line["f1"] = families.f1(row["rows"], mine.rows if mine else ())
         lines.append(line)
     return lines
+
+
+def called_alone(signs: list, described: Sequence[FewClassMeasures]) -> np.ndarray:
+    """Classes that are called by windows, without the reference classes: bool (n,)."""
+    return select_detections(signs, LEVEL, [one | {"apart": ""} for one in described]).significance.artifactual(LEVEL)
 
 
 def compared_by(
@@ -217,19 +222,19 @@ def called_left_out(
                 | {"apart": beside.sign, "apart_p": beside.p, "apart_left": beside.left}
             )
             signs[name].append([sign_row(k, np.arange(len(of_class.own)), sign) for sign in every])
-    natural = any(one["natural"] for one in described[variants[0]])
-    windows = select_detections(signs[variants[0]], change_of, LEVEL, not natural).artifactual(LEVEL)
+    windows = called_alone(signs[variants[0]], described[variants[0]])
     lines: list[families.Line] = []
     for k in range(classes):
         mine = next((p for p in plants if p.label == k), None)
         line = {"seed": seed, "label": k, "class": names[k], "family": mine.family if mine else "", "part": part}
         lines.append(line | {"share": mine.share if mine else 0.0, "windows": bool(windows[k])})
     for name in variants:
-        choice = select_detections(signs[name], change_of, LEVEL, not natural, standing_apart(described[name]))
+        choice = select_detections(signs[name], LEVEL, described[name])
+        called, p_own = choice.significance.artifactual(LEVEL), choice.significance.p_own
         for k, row in enumerate(choice.rows):
             rows = next((p.rows for p in plants if p.label == k), ())
             lines[k][name] = {
-                "artifactual": bool(choice.artifactual(LEVEL)[k]), "sign": row["sign"], "p_own": float(choice.p_own[k]),
+                "artifactual": bool(called[k]), "sign": row["sign"], "p_own": float(p_own[k]),
                 "f1": families.f1(row["rows"], rows), **described[name][k],
             }  # fmt: skip
     return lines

@@ -48,7 +48,7 @@ from klarsicht.audit.verdicts.detectors.artifact_embedding import (
     load_embedding,
     taught_families,
 )
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, change_of
+from klarsicht.audit.verdicts.detectors.bank import DETECTORS
 from klarsicht.audit.verdicts.quantification import embedding_units
 from klarsicht.audit.verdicts.quantification.class_verdicts import (
     classes_by_target,
@@ -58,7 +58,7 @@ from klarsicht.audit.verdicts.quantification.class_verdicts import (
 )
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.verdicts.quantification.quantification import open_run, quantify
-from klarsicht.audit.verdicts.quantification.significance import select_detections
+from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import sign_row
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.ground.run_folder.store import RunStore
@@ -158,8 +158,8 @@ def audited_without(case: cases.Case, folder: Path, fold: int) -> list[Line]:
             found = DETECTORS["embedding"](work.class_images(number, rows), "embedding")
             anew = {sign.name: sign_row(group.target, rows, sign) for sign in found}
             signs[group.target] = [anew.get(row["sign"], row) for row in signs[group.target]]
-        before = select_detections(list(signs_by_target(work).values()), change_of, LEVEL)
-        choice = select_detections(list(signs.values()), change_of, LEVEL)
+        before = select_detections(list(signs_by_target(work).values()), LEVEL)
+        choice = select_detections(list(signs.values()), LEVEL)
         inserted = signs_to_insert(signs, choice, work.groups)
         known = signs_to_insert(signs_by_target(work), before, work.groups)
         effects = {row["target"]: row for row in map(read_effect, work.store.table("effects", "effects").to_pylist())}
@@ -199,8 +199,7 @@ def naming_detectors(lines: list[Line], fold: int) -> set[str]:
     names: set[str] = set()
     for seed in seeds(lines):
         mine = [li for li in lines if li["seed"] == seed]
-        found = select_detections(sign_rows(mine), change_of, LEVEL).found
-        called = found.p_of(found.levels.ravel()).reshape(found.levels.shape) <= LEVEL
+        called = select_detections(sign_rows(mine), LEVEL).significance.p_each <= LEVEL
         for k, li in enumerate(mine):
             if li["family"] and cases.fold_of(li["family"]) != fold:
                 names |= {n.split()[0] for (n, _, f), c in zip(li["signs"], called[k], strict=True) if c and f >= NAMED}
@@ -230,12 +229,12 @@ def left_out(lines: list[Line], fold: int) -> list[Line]:
             signs = sign_rows(mine, kept)
             if not signs[0]:
                 raise SystemExit(f"fold {fold}: no detector found an artifact of the other folds")
-            found = select_detections(signs, change_of, LEVEL)
-            called = found.artifactual(LEVEL)
+            found = select_detections(signs, LEVEL)
+            called, largest = found.significance.artifactual(LEVEL), found.significance.largest
             mine = [
                 li
                 | {"artifactual": bool(called[k]), "poisoned": bool(called[k]) and li["poisoned"]}
-                | {"p": float(found.found.p[k]), "extended": float(found.found.extended[k])}
+                | {"p": float(largest.p[k]), "extended": float(largest.extended[k])}
                 | ({} if called[k] else {"verdict": VerdictKind.NOTHING.words})
                 | ({} if bool(called[k]) == li["artifactual"] else {"sign": row["sign"], "f1": row["f1"]})
                 for k, (li, row) in enumerate(zip(mine, found.rows, strict=True))

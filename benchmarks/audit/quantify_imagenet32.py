@@ -36,10 +36,11 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, LEVEL
-from klarsicht.audit.verdicts.detectors.bank import change_of, run_detectors
+from klarsicht.audit.verdicts.detectors.bank import run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.verdicts.detectors.patch_matches import grey
-from klarsicht.audit.verdicts.quantification import quantification, significance
+from klarsicht.audit.verdicts.quantification import quantification
+from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import POOL, THUMBNAIL, DetectionUnits
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.near_duplicates import first_duplicates
@@ -87,10 +88,11 @@ def looked(images: np.ndarray, seed: int) -> list[dict]:
         half = draw_halves(len(rows), generator(seed, "halves", k))
         scene = ClassImages(ImageStack(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
         signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in run_detectors(scene)])
-    found = significance.select_detections(signs, change_of, LEVEL)
-    called = found.artifactual(LEVEL) | found.shared(LEVEL)
+    found = select_detections(signs, LEVEL)
+    significance, largest = found.significance, found.significance.largest
+    called = significance.artifactual(LEVEL) | significance.class_specific(LEVEL)
     return [
-        {"p": float(found.found.p[k]), "extended": float(found.found.extended[k]), "p_own": float(found.p_own[k])}
+        {"p": float(largest.p[k]), "extended": float(largest.extended[k]), "p_own": float(significance.p_own[k])}
         | {"artifactual": bool(called[k]), "sign": line["sign"], "members": line["rows"]}
         for k, line in enumerate(found.rows)
     ]

@@ -1,5 +1,7 @@
 """The least p is that of an item beyond all others, ranked by brute force."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -38,8 +40,11 @@ def test_profiles_of_few_classes_say_so_in_words_and_json(classes, said):
     assert found.to_json()["limits"] == found.limits and found.to_json()["floor"] == pytest.approx(1 / classes)
 
 
+JUDGED = SimpleNamespace(to_json=dict)  # a class of which only the number counts
+
+
 def test_verdicts_of_few_classes_say_so_in_words_and_json():
-    few, many, alone = (Quantification((), floor, 0.05) for floor in (0.2, 0.04, 1.0))
+    few, many, alone = (Quantification((JUDGED,) * n, floor, 0.05) for n, floor in ((5, 0.2), (25, 0.04), (4, 1.0)))
     assert "below 0.200" in few.limits and "audit power" in few.limits and few.to_json()["limits"] == few.limits
     assert "No rank" not in many.limits and "Here p" not in alone.limits
     assert "no smaller than 0.025" in Quantification((), 1.0, 0.02).limits

@@ -26,7 +26,7 @@ from klarsicht.audit.explanation.spectral.analysis import head_weight
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.relevance_step import check_logits
-from klarsicht.audit.results.resolution import MIN_CLASSES
+from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
 from klarsicht.audit.results.words import format_count
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
 from klarsicht.ground.machine.memory import resident_bytes
@@ -255,9 +255,9 @@ def _missing(audit: Audit, observation: Observation, methods: tuple[MethodTrial,
     if few := [label for label, size in sorted(sizes.items()) if size < MIN_IMAGES]:
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         lines.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")
-    if audit.classifier.n_classes < MIN_CLASSES:
+    if not class_strategy(audit.classifier.n_classes).compares_classes:
         lines.append(
-            f"fewer than {MIN_CLASSES} classes: `audit quantify` shows the windows it finds, and calls only what the "
+            f"{FEW_CLASSES}: `audit quantify` shows the windows it finds, and calls only what the "
             "embedding sets apart that it learns on 1,000 images and more, or, where images are not aligned, windows "
             "and what stands out among classes of photographs that come along"
         )

@@ -13,10 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.rows import FollowedRow
+from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdicts import Quantification, clears_floor, order_verdicts
-from klarsicht.numerics.statistics import conformal
 
 
 def mark_followed_groups(
@@ -52,11 +51,9 @@ def select_followed_groups(clusters: Sequence[FollowedRow | None], level: float)
         level: of p, the rank of the larger figure among classes.
 
     Returns:
-        for each class its row, or None where its cluster is as those of other classes; of fewer than MIN_CLASSES, None.
+        for each class its row, or None where its cluster is as those of other classes; of too few classes, None.
     """
-    if len(clusters) < MIN_CLASSES:
-        return [None] * len(clusters)
-    p = conformal.maximum_over_detectors(np.array([_scores(row) for row in clusters])).extended
+    p = class_strategy(len(clusters)).p_of_largest(np.array([_scores(row) for row in clusters]))
     return [row if row and one <= level and _raises(row) else None for row, one in zip(clusters, p, strict=True)]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import ceil
 
-MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a class is tested by itself
-
 
 def describe_rank_limit(least: float, level: float, claim: str) -> str:
     """Say that no rank among classes reaches the level, what is claimed nevertheless, and what helps; empty where one

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.results.resolution import MIN_CLASSES, describe_rank_limit
+from klarsicht.audit.results.resolution import describe_rank_limit
+from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
 from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.run_folder.store import RunStore
@@ -167,8 +168,8 @@ class Sufficiency:
             limit = describe_rank_limit(self.floor, self.level, "noted")
             return f"{noted} {limit} Until then compare areas, rises and their intervals." if limit else noted
         return (
-            f"Noted: an area above chance and a rise of {FLOOR:g} at least, either by its interval. Fewer than "
-            f"{MIN_CLASSES} classes cannot tell what a class has by nature from an artifact: look."
+            f"Noted: an area above chance and a rise of {FLOOR:g} at least, either by its interval. "
+            f"{FEW_CLASSES.capitalize()} cannot tell what a class has by nature from an artifact: look."
         )
 
     def to_table(self) -> pa.Table:
@@ -214,22 +215,14 @@ def compare_parts(
     maxima of the other classes.
 
     Returns:
-        p-value of each class and part (n, m), or None with fewer than MIN_CLASSES classes; and which parts are noted,
-        bool (n, m).
+        p-value of each class and part (n, m), or None with too few classes; and which parts are noted, bool (n, m).
     """
     low = np.array([[area.low for area in line] for line in areas])
     rise = np.array([[rise.low for rise in line] for line in rises])
     sure = (low > CHANCE) & (rise >= FLOOR)
-    if len(areas) < MIN_CLASSES:
-        return None, sure
     scores = conformal.standardise(-np.log(1 - low)) + conformal.standardise(rise / FLOOR)
-    top = scores.max(1)
-    null = conformal.select_reference(top)
-    p = np.ones(scores.shape)
-    for i, j in np.ndindex(*scores.shape):
-        others = np.where(np.arange(len(top)) == i, scores[i, j], top)
-        p[i, j] = conformal.tail_p_values(others, null)[i]
-    return p, (p <= level) & sure
+    p = class_strategy(len(areas)).p_of_each(scores)
+    return p, sure if p is None else (p <= level) & sure
 
 
 def order_profiles(profiles: Sequence[ClassProfile]) -> tuple[ClassProfile, ...]:

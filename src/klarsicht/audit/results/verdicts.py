@@ -8,30 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special
 
-from klarsicht.audit.results.resolution import MIN_CLASSES, describe_least_p, describe_rank_limit
-from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow
+from klarsicht.audit.results.rows import EffectRow
+from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.words import VerdictKind, describe_insertion, describe_sign, format_p, name_artifact
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
-from klarsicht.numerics.statistics import conformal
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MIN_OUTPUTS = 5  # outputs: with fewer, a rank among them says too little
-OTHER_WINDOWS = 39  # other windows or random artifacts that one is compared with, where outputs are too few
 NOTEBOOK_CLASSES = 20  # classes in a notebook
 VERDICTS_FILE = "quantification.json"
 LEVEL = 0.05  # of p, for either claim
 FLOOR = 0.5  # of a logit, least rise of a poisoned class: odds 1.6 times as large
 WHOLE_SHARE = 0.5  # of the carriers' difference, and of their evidence, from which use counts as tested
 FLIPPED = 0.02  # or share of other images predicted as the class; either by the lower end of its 95 % interval
-CONTENT_FREE = ("border", "noise", "blur", "light", "blocks", SHARED_CONTENT)  # no content that the whole class shows
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class UseResult:
         z: of the shift among those of all outputs.
         p_use: p-value of z: conformal rank among clean classes, extended below 1/n by a power-law tail. For artifacts
             without image content (border, noise, blur, brightness, JPEG) or fewer than 1/level clean classes: the
-            smaller of this and the rank p-value among model outputs; see `p_values_of_use`.
+            smaller of this and the rank p-value among model outputs; see `significance.p_values_of_use`.
         rank: number of outputs that rise more.
         flips, flips_control: share of other images predicted as the class, with the artifact and with the control.
         flips_low: lower end of the 95 % interval of their difference.
@@ -337,25 +331,7 @@ class Quantification:
     @property
     def limits(self) -> str:
         """Resolution of p with so many classes, in words, and whether it can reach the level."""
-        if self.floor < 1:
-            told = (
-                f"p can be no smaller than {self.floor:.3f} with so many clean classes; below, a power law through "
-                "their largest scores decides."
-            )
-            limit = describe_rank_limit(self.floor, self.level, "called")
-            return f"{limit} `klarsicht audit power` says what could have been called." if limit else told
-        told = (
-            f"fewer than {MIN_CLASSES} classes cannot tell an artifact from what a class is by nature: only what the "
-            "learned embedding sets apart is called, and, where images are not aligned, windows where those that are "
-            "left share none, and what stands out among classes of photographs that come along."
-        )
-        limit = describe_least_p(
-            1 / (OTHER_WINDOWS + 1),
-            self.level,
-            f"no use is shown of fewer than {MIN_OUTPUTS} outputs",
-            "Raise --level to that.",
-        )
-        return f"{told} {limit}".strip()
+        return class_strategy(len(self)).describe_limits(self.floor, self.level)
 
     @property
     def lines(self) -> tuple[VerdictLine, ...]:
@@ -430,50 +406,6 @@ class Quantification:
             "skipped": [list(pair) for pair in self.skipped],
             "classes": [verdict.to_json() for verdict in self.verdicts],
         }
-
-
-def p_values_of_use(
-    effects: Sequence[EffectRow],
-    artifactual: Sequence[bool],
-    changes: Sequence[str],
-    outputs: int,
-    level: float = LEVEL,
-) -> list[float]:
-    """Compute the p-value of each effect's z among those of the classes without an artifact; 1 where nothing was
-    inserted.
-
-    A tile shows content of its class, which raises the class by itself, and only tiles of other classes show by how
-    much. A blur shows no content, nor does what carriers share beyond others of their class: without use of it, the
-    class would be exchangeable with any other output. Where clean
-    classes are so few that no rank among them reaches the level, a tile is compared with the outputs as well; and where
-    these are fewer than MIN_OUTPUTS, a tile whose class rises most is compared with other windows in its place, and
-    what carriers share with random artifacts.
-    """
-    values = np.array([effect["z"] for effect in effects], float)
-    known = np.isfinite(values)
-    null = known & ~np.array(artifactual, bool)
-    p = np.ones(len(values))
-    p[known] = conformal.tail_p_values(values[known], null[known]) if null.any() else 1.0
-    few = null.sum() + 1 < 1 / level
-    beside = known & (np.isin(changes, CONTENT_FREE) | few)
-    rank = np.array([effect["rank"] for effect in effects])
-    if outputs >= MIN_OUTPUTS:
-        other = p_among_outputs(values, rank, outputs)
-    else:
-        tiles = np.array([effect["p_tiles"] for effect in effects])
-        other = np.where(rank == 0, tiles, 1.0)
-    return [float(v) for v in np.where(beside, np.minimum(p, other), p)]
-
-
-def p_among_outputs(z: NDArray[np.floating[Any]], rank: NDArray[np.integer[Any]], outputs: int) -> NDArray[np.float64]:
-    """Compute the p-value (n,) of an output that `rank` others exceed, (rank + 1) / outputs.
-
-    For the first output, the p-value of its z among the others by Student's t is used if smaller: ten outputs have no
-    rank below a tenth.
-    """
-    ranked = (rank + 1) / outputs
-    tail = special.stdtr(max(outputs - 2, 1), -np.nan_to_num(z))
-    return np.where(rank == 0, np.minimum(ranked, tail), ranked)
 
 
 def clears_floor(low: float, flips_low: float) -> bool:

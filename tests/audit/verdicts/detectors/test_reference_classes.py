@@ -9,14 +9,12 @@ from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_e
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS, change_of
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.verdicts.detectors.reference_classes import (
-    REFERENCE_SHARE,
     ReferenceClasses,
     ReferenceTest,
-    compare_with_reference,
     detect_described,
+    find_standing_out,
     shipped_reference,
 )
-from klarsicht.audit.verdicts.quantification.significance import WITHIN_SHARE
 from klarsicht.numerics.statistics.split_half import draw_halves
 
 N, SIDE = 90, 32
@@ -47,9 +45,9 @@ def made(score, count=450):
 def test_p_is_the_rank_among_reference_classes_over_its_share_of_the_level(score, above):
     scores = np.stack([np.arange(20.0), np.zeros(20)], 1)  # of 20 classes, 0 to 19 nats
     known = ReferenceClasses(450, tuple(map(str, range(20))), ("frame 0.002", "veil 0.002"), scores)
-    best, p = compare_with_reference(*made(score), known)
+    best, p = find_standing_out(*made(score), known)
     assert best.name == "frame 0.002" and p == pytest.approx((1 + above) / 21 / 0.8)
-    larger = compare_with_reference(*made(2 * score, 900), known)[1]  # twice the images have twice the surprisal
+    larger = find_standing_out(*made(2 * score, 900), known)[1]  # twice the images have twice the surprisal
     assert larger == pytest.approx((1 + above) / 21 / 0.8)
     assert known.without(["3", "19"]).scores.shape == (18, 2)
 
@@ -98,8 +96,3 @@ def test_the_embedding_that_comes_along_sets_marked_images_apart():
     np.testing.assert_allclose((a**2).sum(1), 1, rtol=1e-5)
     together = b[:30] @ b[30:].T
     assert together.mean() > 0.5 > (a @ b.T).mean()  # whatever they show, they lie together, and away from the others
-
-
-def test_the_two_tests_of_a_class_share_the_level():
-    """The sum of the shares is 1: by Bonferroni's inequality either is passed by chance as often as the level says."""
-    assert REFERENCE_SHARE + WITHIN_SHARE == 1

@@ -26,15 +26,13 @@ from klarsicht.audit.explanation.report.figures import Illustrator
 from klarsicht.audit.explanation.report.page import PAGE
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import ranking, verdicts
-from klarsicht.audit.results.resolution import MIN_CLASSES
+from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors import natural_windows
-from klarsicht.audit.verdicts.detectors.bank import change_of
-from klarsicht.audit.verdicts.quantification import quantification, significance
+from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.audit.verdicts.quantification.further_artifacts import find_further_artifacts
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
-from klarsicht.numerics.statistics import conformal
 
 SIDE, K, EACH = 32, 24, 40
 NAMES = [f"c{k:02d}" for k in range(K)]
@@ -165,66 +163,6 @@ def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, monkeypatch, ta
     assert (found[0].use.p_tiles <= 0.025) == (tagged == USED)
 
 
-def test_too_few_classes_count_by_their_windows_alone():
-    scores = np.array([[9.0, 30, 2], [0.5, 40, 1]])
-    placed, learned = np.array([True, False, True]), np.zeros(3, bool)
-    alone = significance.compare_classes(scores, placed, learned)
-    s = np.array([9, 1.0])
-    np.testing.assert_allclose(
-        alone.p, np.minimum(2 / 0.2 * np.exp(-2 * s) * (1 + 2 * s), 1)
-    )  # Fisher's method, a fifth
-    assert list(alone.best) == [0, 2]
-    many = significance.compare_classes(np.repeat(scores, 5, 0), placed, learned)
-    np.testing.assert_array_equal(many.p, conformal.maximum_over_detectors(np.repeat(scores, 5, 0)).p)
-
-
-def test_of_few_classes_those_are_artifactual_that_the_embedding_sets_apart():
-    names = ("fine 50", "noise 0.02", "embedding 0.002", "embedding 0.01")
-    scores = [[9.0, 50, 0, 0], [2, 50, 5, 0], [8, 0, 1, 6], [1, 50, 1, 1]]
-    signs = [
-        [{"sign": n, "score": s, "rows": [i], "target": k} for i, (n, s) in enumerate(zip(names, row, strict=True))]
-        for k, row in enumerate(scores)
-    ]
-    found = significance.select_detections(signs, change_of, 0.05)
-    assert found.artifactual(0.05).tolist() == [False, True, True, False]
-    assert found.shared(0.05).tolist() == [True, False, False, False]
-    s = np.array([9, 5, 6, 1.0])  # the highest of the three that are tested; of a called class, of the embedding
-    np.testing.assert_allclose(found.p_own, np.minimum(3 / 0.2 * np.exp(-2 * s) * (1 + 2 * s), 1))
-    assert [row["sign"] for row in found.rows][:3] == ["fine 50", "embedding 0.002", "embedding 0.01"]
-    assert [row["sign"] for row, _ in found.candidates[2]] == ["embedding 0.01"]  # its windows are put on no image
-    strict = significance.select_detections(signs, change_of, 1e-9)
-    assert [row["sign"] for row in strict.rows] == ["fine 50", "embedding 0.002", "fine 50", "fine 50"]
-    signs[2][0]["rows"] = signs[2][3]["rows"]  # the window of the same images names the class, and does not call it
-    same = significance.select_detections(signs, change_of, 0.05)
-    assert same.rows[2]["sign"] == "fine 50" and same.p_own[2] == found.p_own[2]
-    by_windows = significance.select_detections(signs, change_of, 0.05, distinct=True)
-    assert by_windows.artifactual(0.05).tolist() == [True, True, True, False]
-    assert not by_windows.shared(0.05).any()
-
-
-def test_classes_that_two_versions_examined_are_compared_by_what_both_found():
-    """Oracle: the classes without what the other version has no score for."""
-
-    def row(target, name, score):
-        return {"sign": name, "score": score, "rows": [0], "target": target}
-
-    former = [row(0, "fine 50", 9.0), row(0, "roughness 1", 70.0), row(0, "embedding 0.002", 1.0)]
-    latter = [row(1, "fine 50", 1.0), row(1, "embedding 0.002", 5.0), row(1, "shipped-embedding 0.002", 80.0)]
-    both = significance.common_detections({3: former, 8: latter})
-    assert both == {3: [former[0], former[2]], 8: latter[:2]}
-    found = significance.select_detections(list(both.values()), change_of, 0.05)
-    assert [one["sign"] for one in found.rows] == ["fine 50", "embedding 0.002"]
-    assert significance.common_detections({}) == {}
-
-
-def test_windows_are_distinct_where_every_examined_class_was_measured_and_none_is_natural():
-    clean, natural, skipped = ({"natural": n, "skipped": s} for n, s in ((False, ""), (True, ""), (True, "too few")))
-    assert significance.are_distinct([clean, clean, skipped])
-    assert not significance.are_distinct([clean, natural])
-    assert not significance.are_distinct([clean, {"skipped": ""}])  # of an earlier version
-    assert not significance.are_distinct([clean, {"natural": None, "skipped": ""}])
-
-
 def test_members_are_the_images_that_carry_it(done):
     _, _, found = done
     for k in (USED, UNUSED, NOISY):
@@ -353,52 +291,11 @@ def test_a_screening_compares_no_classes(tmp_path, done):
         quantification.quantify(tmp_path / "run", classifier=classifier)
 
 
-def test_what_is_tried_is_the_strongest_sign_of_each_change():
-    kinds = {"texture": "tile", "fine": "tile", "noise": "noise", "blur": "blur", "frame": "border"}
-    lines = [{"sign": name, "rows": [1]} for name in kinds]
-    lines[3]["rows"] = []  # blur: nobody carries it
-    tried = significance.select_candidates(lines, np.array([8.0, 20, 6, 30, 4]), kinds.__getitem__)
-    assert [(line["sign"], level) for line, level in tried] == [("fine", 20.0)]  # 6 and 4 are far below 30
-    tried = significance.select_candidates(lines, np.array([8.0, 20, 6, 3, 5]), kinds.__getitem__)
-    assert [line["sign"] for line, _ in tried] == ["fine", "noise", "frame"]
-
-
 @pytest.mark.parametrize(
     ("low", "flips_low", "clears"), [(0.25, 0.0, False), (0.5, 0.0, True), (0.1, 0.03, True), (-1.0, 0.019, False)]
 )
 def test_an_effect_must_clear_a_floor(low, flips_low, clears):
     assert verdicts.clears_floor(low, flips_low) == clears
-
-
-@pytest.mark.parametrize("change", ["blur", "border", "shared"])
-def test_what_brings_no_content_along_counts_by_its_rank_among_outputs(change):
-    """A change that raises its class most of a hundred outputs, at a z that clean classes' tiles reach easily."""
-    z, rank = [*np.linspace(-2, 3, 40), 2.0, 2.0, np.nan], [*[50] * 40, 0, 0, -1]
-    effects = [{"z": a, "rank": b} for a, b in zip(z, rank, strict=True)]
-    changes = ["tile"] * 40 + [change, "tile", ""]
-    p = verdicts.p_values_of_use(effects, [False] * 40 + [True, True, False], changes, 100)
-    assert p[-3] == 0.01 and 0.1 < p[-2] < 0.4 and p[-1] == 1
-    assert p[39] == pytest.approx(1 / 40)  # the largest of forty clean ones
-
-
-def test_of_ten_outputs_the_first_counts_by_its_margin():
-    """Student's t of the deviation, as a table has it: 2.306 of 8 degrees of freedom is exceeded 25 times in 1,000."""
-    p = verdicts.p_among_outputs(np.array([2.306, 2.306, 0.1]), np.array([0, 1, 0]), 10)
-    np.testing.assert_allclose(p, [0.025, 0.2, 0.1], atol=1e-4)
-
-
-@pytest.mark.parametrize(("clean", "beside"), [(8, True), (40, False)])
-def test_a_tile_is_judged_among_outputs_where_clean_classes_are_few(clean, beside):
-    effects = [{"z": z, "rank": 5} for z in np.linspace(-2, 3.5, clean)] + [{"z": 3.4, "rank": 0}]
-    p = verdicts.p_values_of_use(effects, [False] * clean + [True], ["tile"] * (clean + 1), 10)
-    assert (p[-1] < 0.005) == beside
-    assert not any(one <= 0.05 for one in p[:8])  # nor is a clean class whose tile does not raise it first of all
-
-
-@pytest.mark.parametrize(("rank", "p"), [(0, 0.025), (1, 0.5)])
-def test_a_tile_is_judged_among_other_windows_where_outputs_are_few(rank, p):
-    effects = [{"z": 0.1, "rank": 1, "p_tiles": 0.3}, {"z": 9.0, "rank": rank, "p_tiles": 0.025}]
-    assert verdicts.p_values_of_use(effects, [False, True], ["tile"] * 2, 2) == [1.0, p]
 
 
 def test_a_run_that_was_quantified_before_the_floor_can_be_read(done, tmp_path):

@@ -6,17 +6,21 @@ import shutil
 import numpy as np
 import pytest
 from tests.audit.conftest import in_brief
+from tests.audit.results.test_significance import MEASURED
 from tests.audit.verdicts.quantification.test_quantification import NOISY, POOL, UNUSED, USED
 from tests.explorer.made_run import write_run
 
 from klarsicht.audit.explanation.report.page import PAGE, write_report
 from klarsicht.audit.explanation.status import read_progress
+from klarsicht.audit.results import significance
 from klarsicht.audit.verdicts.detectors.detection import Detection
-from klarsicht.audit.verdicts.quantification import class_verdicts, quantification, significance
+from klarsicht.audit.verdicts.quantification import class_verdicts, quantification
 from klarsicht.audit.verdicts.sensitivity import power
 from klarsicht.audit.verdicts.synthetic import artifacts
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.run_folder.store import RunStore
+
+ALIKE = MEASURED | {"correlation": float("nan")}  # nothing is compared with reference classes
 
 
 def trial(kind, prevalence, found):
@@ -97,8 +101,7 @@ def test_a_power_that_was_stopped_is_open_until_another_one_ends(tmp_path):
 def test_windows_of_few_classes_count_where_no_class_shares_any_by_nature(quantified, monkeypatch):
     """As `audit quantify` does of two to four classes; every class of this run counts as one of few."""
     run, classifier, _ = quantified
-    for module in (power, significance):
-        monkeypatch.setattr(module, "MIN_CLASSES", 99)
+    monkeypatch.setattr(significance, "MIN_CLASSES", 99)
     seen = []
     detect = power.run_detectors
     monkeypatch.setattr(
@@ -108,7 +111,7 @@ def test_windows_of_few_classes_count_where_no_class_shares_any_by_nature(quanti
         signs, clean = class_verdicts.signs_by_target(work), 5
         scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
         for one_is_natural in (False, True):
-            described = tuple({"natural": one_is_natural and target == clean + 1} for target in signs)
+            described = tuple(ALIKE | {"natural": one_is_natural and target == clean + 1} for target in signs)
             units = power.PlantingUnits(work, (("tag", 0.25, clean),), scores, tuple(signs), described, 0.05, "few")
             line = units.run_trial(0)
             called = (line["found"], line["p"] <= 0.05, line["detectors"] != [])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from klarsicht.audit.results.significance import ALIGNED
 from klarsicht.audit.verdicts.detectors.bank import FINE, change_of, detect_windows
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.verdicts.detectors.patch_matches import W, comparison_rows, grey
@@ -19,7 +20,6 @@ ALIGNED_IMAGES, ALIGNED_SIDE = (
     200,
     32,
 )  # images of a class whose alignment is measured, and their shorter side in pixels
-ALIGNED = 0.015  # median correlation of details: of 100 classes of photographs at most .007, of aligned pictures .03 up
 SILENT = 1.0  # nats, most that windows of images without an artifact score where none is shared by nature
 MOST_WINDOWS = 4  # windows of a class that are taken away, one after another
 ONE_WINDOW, ALL_WINDOWS = 0.5, 0.25  # share of a class that its strongest window may hold, or several windows together

@@ -17,17 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.results.significance import APART_P, compare_with_reference
 from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection
 from klarsicht.audit.verdicts.detectors.natural_windows import select_images
-from klarsicht.numerics.statistics import conformal
-from klarsicht.numerics.statistics.split_half import combined_p
 
 REFERENCE_FILE = Path(__file__).parent / "reference_scores.json"
-QUIET_EXCESS = 0.5  # nats, least mean excess of a detector: those that are quiet in clean classes count by little
-REFERENCE_SHARE = 0.8  # of the level, for this test of a class; the rest is for windows and the learned embedding
-APART_P = 0.05  # p of a class that stands apart, and of what is left without the members, above which nothing is left
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,7 @@ class ReferenceTest:
 
     Attributes:
         sign: name of the detection.
-        p: p-value, the larger of the rank among reference classes, continued by a power law, and of chance within the
-            class; divided by REFERENCE_SHARE, for windows are tested as well.
+        p: p-value, see `significance.compare_with_reference`.
         left: the same of what is left of the class without the members; NaN where p is above APART_P or more than
             half of the class are members: what more share is its nature.
     """
@@ -88,27 +83,22 @@ class ReferenceTest:
     ) -> ReferenceTest:
         """Test a class by its detections, some of which the reference knows."""
         classes = reference or shipped_reference()
-        best, p = compare_with_reference(images, detections, classes)
+        best, p = find_standing_out(images, detections, classes)
         remaining_score, kept = float("nan"), np.setdiff1d(np.arange(len(images.own)), best.members)
         if p <= APART_P and 2 * len(kept) >= len(images.own):
             rest = select_images(images, kept)
-            remaining_score = compare_with_reference(rest, detect_described(rest), classes)[1]
+            remaining_score = find_standing_out(rest, detect_described(rest), classes)[1]
         return cls(best.name, p, remaining_score)
 
 
-def compare_with_reference(
+def find_standing_out(
     images: ClassImages, detections: Sequence[Detection], reference: ReferenceClasses
 ) -> tuple[Detection, float]:
-    """Return the detection of a class that stands out most among reference classes, and its p-value.
-
-    Surprisal grows with the number of images, so that of larger classes is scaled to as many as the reference has.
-    """
+    """Return the detection of a class that stands out most among reference classes, and its p-value."""
     by_name = {one.name: one for one in detections}
-    own = np.array([by_name[sign].score for sign in reference.signs]) * min(1, reference.images / len(images.own))
-    test = conformal.maximum_over_detectors(np.vstack([own, reference.scores]), QUIET_EXCESS)
-    best = by_name[reference.signs[int(test.best[0])]]
-    p = max(float(test.extended[0]), float(combined_p(best.score, len(reference.signs))))
-    return best, min(1.0, p / REFERENCE_SHARE)
+    scores = np.array([by_name[sign].score for sign in reference.signs])
+    best, p = compare_with_reference(scores, reference.scores, min(1, reference.images / len(images.own)))
+    return by_name[reference.signs[best]], p
 
 
 def detect_described(images: ClassImages) -> list[Detection]:

@@ -14,15 +14,14 @@ from klarsicht.audit.explanation.models.inputs import InputImages, PixelCache
 from klarsicht.audit.results.rows import ClassRow, SignRow
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.verdicts.detectors.artifact_embedding import ArtifactEmbedding
-from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.detectors.detection import ImageStack
 from klarsicht.audit.verdicts.forecast.cost import Cost, measure_cost
 from klarsicht.audit.verdicts.forecast.explained_sample import ExplainedSample
 from klarsicht.audit.verdicts.interventions.effect import Predict
-from klarsicht.audit.verdicts.quantification import significance
 from klarsicht.audit.verdicts.quantification.class_verdicts import signs_to_insert
 from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.arrays import Doubles, Rows
 
@@ -153,7 +152,7 @@ class QuantifiedSample:
 
     def insert(self, number: int) -> Cost:
         """Put the artifacts of a class that was examined on images of others, and write what the step writes."""
-        choice = significance.select_detections(list(self.units.sign_rows.values()), change_of, LEVEL)
+        choice = select_detections(list(self.units.sign_rows.values()), LEVEL)
         signs = signs_to_insert(self.units.sign_rows, choice, self.units.groups)
         return self._measure_step(InterventionUnits(self.units, signs), number)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from klarsicht.audit.results.significance import p_among_draws
 from klarsicht.audit.verdicts.interventions.insertion import Insertion
 from klarsicht.audit.verdicts.interventions.patch import Patch
 from klarsicht.audit.verdicts.interventions.random_artifacts import put_random_artifacts
@@ -24,7 +25,6 @@ from klarsicht.numerics.statistics.logits import (
     centred_logit,
     rounding_bound,
 )
-from klarsicht.numerics.statistics.sequential import sequential_p
 
 Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits (n, K)
 Score = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,)
@@ -32,7 +32,6 @@ Score = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
 LEFT_BY = 2.0  # standard errors by which a rise must lie below what matters to be left
 WINDOW_IMAGES = 8  # images on which an artifact is compared with other windows, or with random artifacts
-EQUAL_WINDOWS = 2  # of these with the artifact's rise, from which no more are drawn: of 39 a p of .05 allows one
 
 
 @dataclass(frozen=True)
@@ -191,13 +190,12 @@ def _p_among(
 ) -> float:
     """Compute the p-value of the class's mean score on images among those on the same images changed otherwise.
 
-    p = (1 + number of changes with at least that score) / (count + 1), with `count` changes, or EQUAL_WINDOWS over the
-    number that was drawn when so many have it.
+    `count` changes are drawn, or fewer, see `significance.p_among_draws`.
     """
     answer = predict(own)
     least = float(scale.scores(answer)[:, target].mean()) - rounding_bound(answer)
     scores = (scale.scores(predict(shown))[:, target].mean() for shown in others)
-    return sequential_p((bool(score >= least) for score in scores), count, EQUAL_WINDOWS)
+    return p_among_draws((bool(score >= least) for score in scores), count)
 
 
 def logit_rise(with_artifact: Floats, control: Floats, target: int, score: Score = centred_logit) -> Floats:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow
+from klarsicht.audit.results.significance import p_values_of_use
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.audit.verdicts.detectors.bank import change_of
-from klarsicht.audit.verdicts.quantification import significance
-from klarsicht.audit.verdicts.quantification.significance import SelectedDetections
+from klarsicht.audit.verdicts.quantification.selected_detections import SelectedDetections, common_detections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -27,7 +27,7 @@ def signs_by_target(work: DetectionUnits) -> dict[int, list[SignRow]]:
     signs: dict[int, list[SignRow]] = {}
     for row in found:
         signs.setdefault(row["target"], []).append(row)
-    return significance.common_detections(signs)
+    return common_detections(signs)
 
 
 def signs_to_insert(
@@ -54,7 +54,7 @@ def make_quantification(
     """
     paths = store.texts("corpus", "path")
     found = _verdicts(choice, described, effects, paths, level, store.array("logits").shape[1])
-    return Quantification(found, choice.found.floor, level, skipped_classes(described))
+    return Quantification(found, choice.significance.largest.floor, level, skipped_classes(described))
 
 
 def _verdicts(
@@ -66,9 +66,10 @@ def _verdicts(
     outputs: int,
 ) -> tuple[Verdict, ...]:
     tried = [effects.get(row["target"], NO_EFFECT) for row in choice.rows]
-    artifactual, shared = ([bool(one) for one in some] for some in (choice.artifactual(level), choice.shared(level)))
+    significance, largest = choice.significance, choice.significance.largest
+    artifactual, specific = significance.artifactual(level).tolist(), significance.class_specific(level).tolist()
     changes = [effect["change"] or (change_of(effect["sign"]) if effect["sign"] else "") for effect in tried]
-    p_use = verdicts.p_values_of_use(tried, artifactual, changes, outputs, level)
+    p_use = p_values_of_use(tried, artifactual, changes, outputs, level)
     found = []
     for i, row in enumerate(choice.rows):
         one, effect = described[row["target"]], tried[i]
@@ -78,11 +79,11 @@ def _verdicts(
         detection = DetectionResult(
             sign=carried["sign"],
             score=carried["score"],
-            level=float(choice.found.score[i]),
-            p=float(choice.found.p[i]),
-            extended=float(choice.found.extended[i]),
-            q=float(choice.found.q[i]),
-            p_own=float(choice.p_own[i]),
+            level=float(largest.score[i]),
+            p=float(largest.p[i]),
+            extended=float(largest.extended[i]),
+            q=float(largest.q[i]),
+            p_own=float(significance.p_own[i]),
         )
         use = UseResult.of(effect, p_use[i])
         found.append(
@@ -97,7 +98,7 @@ def _verdicts(
                 use=use,
                 artifactual=artifactual[i],
                 poisoned=artifactual[i] and used,
-                shared=shared[i],
+                shared=specific[i],
                 used=used,
             )
         )

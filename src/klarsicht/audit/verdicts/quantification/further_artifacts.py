@@ -18,7 +18,6 @@ from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.detection_rows import FURTHER_STEPS, list_called, name_further_step
-from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.rows import (
     NO_EFFECT,
     ClassRow,
@@ -28,8 +27,9 @@ from klarsicht.audit.results.rows import (
     SignRow,
     read_effect,
 )
+from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdicts import Quantification, Verdict, order_verdicts
-from klarsicht.audit.verdicts.detectors.bank import change_of, run_detectors
+from klarsicht.audit.verdicts.detectors.bank import run_detectors
 from klarsicht.audit.verdicts.quantification.class_verdicts import (
     classes_by_target,
     make_quantification,
@@ -37,7 +37,7 @@ from klarsicht.audit.verdicts.quantification.class_verdicts import (
     signs_to_insert,
 )
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits, most_images_inserted
-from klarsicht.audit.verdicts.quantification.significance import common_detections, select_detections
+from klarsicht.audit.verdicts.quantification.selected_detections import common_detections, select_detections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, sign_row
 from klarsicht.ground.arrays import Rows
 from klarsicht.ground.progress import note
@@ -105,7 +105,7 @@ class FurtherUnits:
         """Put the artifact of detections on images of other classes; images that are left out count neither as its
         carriers nor as others of the class."""
         compared, target = self.replace_detections(signs), signs[0]["target"]
-        choice = select_detections(list(compared.values()), change_of, self.level)
+        choice = select_detections(list(compared.values()), self.level)
         inserted = signs_to_insert(compared, choice, self.detection_units.groups)
         units = InterventionUnits(self.detection_units, inserted, tuple(left_out.tolist()))
         return next(iter(units.effects(number)), NO_EFFECT | {"target": target})
@@ -118,7 +118,7 @@ class FurtherUnits:
             effect: the effect of its artifact, or NO_EFFECT.
         """
         compared, target = self.replace_detections(signs), signs[0]["target"]
-        choice = select_detections(list(compared.values()), change_of, self.level)
+        choice = select_detections(list(compared.values()), self.level)
         effects = {**self.effects, target: effect}
         store = self.detection_units.store
         found = make_quantification(store, choice, self.described, effects, self.level)
@@ -159,10 +159,10 @@ class FurtherUnits:
 def find_further_artifacts(audit: Audit, work: DetectionUnits, first: Quantification, workers: int) -> Quantification:
     """Add to each called class the verdicts on its further artifacts, of which there are MOST_FURTHER at most.
 
-    Fewer than MIN_CLASSES examined classes are judged by other tests, and have no further ones.
+    Classes that are too few to be compared are judged by other tests, and have no further ones.
     """
     called = list_called(first)
-    if not called or len(first) < MIN_CLASSES:
+    if not called or not class_strategy(len(first)).compares_classes:
         return first
     units = FurtherUnits(work, called, first.level)
     if not work.store.is_finished(units.step):

@@ -11,7 +11,8 @@ from torch import Tensor
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
-from klarsicht.audit.results.verdicts import FLOOR, MIN_OUTPUTS, OTHER_WINDOWS
+from klarsicht.audit.results.significance import output_strategy
+from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.detectors.detection import Detection
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
@@ -31,7 +32,7 @@ from klarsicht.audit.verdicts.interventions.insertion import CHANGES, Insertion
 from klarsicht.audit.verdicts.interventions.patch import Patch
 from klarsicht.audit.verdicts.interventions.shared_content import SharedContent
 from klarsicht.audit.verdicts.pixel_changes.coverage import CarrierDifference
-from klarsicht.audit.verdicts.quantification.significance import TRIED
+from klarsicht.audit.verdicts.quantification.selected_detections import TRIED
 from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS, EFFECTS, DetectionUnits, predictor
 from klarsicht.ground.arrays import Floats, Pixels, Rows
 from klarsicht.ground.run_folder.checksums import Written
@@ -154,8 +155,9 @@ class InterventionUnits:
             best, how = choose_way(predict, first, plain[:few], target, ways, rng, work.scale)
             chosen, trial = ways[best, how], trials[best]
             effect = measure_until_settled(predict, then, plain[few:], target, how, chosen, rng, FLOOR, work.scale)
-            if work.outputs < MIN_OUTPUTS and effect.rank == 0:
-                effect = replace(effect, p_tiles=p_among_others(predict, then, target, chosen, rng, work.scale))
+            if (count := output_strategy(work.outputs).other_windows) and effect.rank == 0:
+                p_tiles = p_among_others(predict, then, target, chosen, rng, count, work.scale)
+                effect = replace(effect, p_tiles=p_tiles)
             explained = self.explained_share(predict, trial, chosen, target)
         return [effect_row(target, trial, effect, trial.covered_share(chosen, scale), explained)]
 
@@ -166,7 +168,7 @@ class InterventionUnits:
         for sign in self.signs[number]:
             rows = set(sign["rows"])
             alike = any(len(rows & other) >= SAME_MEMBERS * len(rows | other) for other in seen)
-            sharing = work.outputs >= MIN_OUTPUTS or change_of(sign["sign"]) == SHARED_CONTENT
+            sharing = not output_strategy(work.outputs).other_windows or change_of(sign["sign"]) == SHARED_CONTENT
             shared = sharing and not alike
             seen += [rows] * sharing
             found, used = self.make_examples(number, sign, rng)
@@ -208,20 +210,21 @@ class InterventionUnits:
 
 
 def p_among_others(
-    predict: Predict, x: Tensor, target: int, way: Insertion, rng: np.random.Generator, scale: LogitScale
+    predict: Predict, x: Tensor, target: int, way: Insertion, rng: np.random.Generator, count: int, scale: LogitScale
 ) -> float:
-    """Compute the p-value of an artifact's rise among those of other windows, or of random artifacts; 1 for a border or
-    a corruption, which are compared with outputs only."""
+    """Compute the p-value of an artifact's rise among those of `count` other windows, or of random artifacts; 1 for a
+    border or a corruption, which are compared with outputs only."""
     if isinstance(way, Patch):
-        return p_among_windows(predict, x, target, way, rng, OTHER_WINDOWS, scale)
+        return p_among_windows(predict, x, target, way, rng, count, scale)
     if isinstance(way, SharedContent):
-        return p_among_artifacts(predict, x, target, way, rng, OTHER_WINDOWS, scale)
+        return p_among_artifacts(predict, x, target, way, rng, count, scale)
     return 1.0
 
 
 def most_images_inserted(outputs: int) -> int:
     """Bound the number of images that the artifacts of a class are put on, for a network of so many outputs."""
-    windows = 0 if outputs >= MIN_OUTPUTS else WINDOW_IMAGES * (1 + OTHER_WINDOWS)
+    others = output_strategy(outputs).other_windows
+    windows = WINDOW_IMAGES * (1 + others) if others else 0
     return most_images_compared(MOST_OWN + TRIED * MOST_SHARED) + 2 * EFFECT_BACKGROUNDS + windows + COMPARED
 
 

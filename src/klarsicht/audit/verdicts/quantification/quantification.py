@@ -27,8 +27,7 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.rows import FollowedRow, read_effect
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
-from klarsicht.audit.verdicts.detectors.bank import change_of
-from klarsicht.audit.verdicts.quantification import figures, significance
+from klarsicht.audit.verdicts.quantification import figures
 from klarsicht.audit.verdicts.quantification.class_verdicts import (
     classes_by_target,
     make_quantification,
@@ -41,8 +40,9 @@ from klarsicht.audit.verdicts.quantification.embedding_units import learn_embedd
 from klarsicht.audit.verdicts.quantification.further_artifacts import find_further_artifacts
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.verdicts.quantification.resemblances import name_resemblances
+from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.shown_images import ShownImages
-from klarsicht.audit.verdicts.quantification.units import DetectionUnits, standing_apart
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
@@ -170,9 +170,7 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     signs = signs_by_target(work)
     if not signs:
         return Quantification((), 1.0, level, skipped_classes(described))
-    distinct = significance.are_distinct(described.values())
-    apart = standing_apart([described[target] for target in signs])
-    choice = significance.select_detections(list(signs.values()), change_of, level, distinct, apart)
+    choice = select_detections(list(signs.values()), level, [described[target] for target in signs])
     interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
     if audit.sharing.claims is None:  # else another process may be at it
         discard_other_insertions(store, interventions)

@@ -23,6 +23,7 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.rows import FollowedRow
+from klarsicht.audit.results.significance import rank_among_outputs
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.results.words import SCREENED_FOLLOWED, SCREENED_NOTHING
@@ -63,7 +64,7 @@ class Screening:
         In a run of an earlier version it is the rank among the outputs that its own cluster raises.
         """
         rank = self.effect.rank if self.standing is None else self.standing.ahead
-        return (rank + 1) / self.outputs
+        return float(rank_among_outputs(rank, self.outputs))
 
     @property
     def follows(self) -> bool:

@@ -23,19 +23,14 @@ from klarsicht.audit.explanation.networks.memory_format import as_channels_last,
 from klarsicht.audit.explanation.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.explanation.steps.relevance_step import load_worker_model
-from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.rows import ClassRow, EffectRow, FewClassMeasures, SignRow
+from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.verdicts.detectors.artifact_embedding import STAGES, ArtifactEmbedding, load_embedding
 from klarsicht.audit.verdicts.detectors.bank import bytes_of_image, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.verdicts.detectors.natural_windows import ALIGNED, NaturalWindows, complete_strongest
+from klarsicht.audit.verdicts.detectors.natural_windows import NaturalWindows, complete_strongest
 from klarsicht.audit.verdicts.detectors.patch_matches import WINDOW_POOL, grey
-from klarsicht.audit.verdicts.detectors.reference_classes import (
-    APART_P,
-    ReferenceClasses,
-    ReferenceTest,
-    detect_shipped,
-)
+from klarsicht.audit.verdicts.detectors.reference_classes import ReferenceClasses, ReferenceTest, detect_shipped
 from klarsicht.audit.verdicts.interventions.effect import Predict
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.rows import schema_of
@@ -107,7 +102,7 @@ class DetectionUnits:
             return described, []
         images = self.class_images(number, rows)
         found = run_detectors(images)
-        if len(self.groups) < MIN_CLASSES:  # others tell what is natural of more
+        if not class_strategy(len(self.groups)).compares_classes:
             found, measures = measure_few(images, found)
             described.update(measures)  # type: ignore[typeddict-item]
         return described, [sign_row(group.target, rows, sign) for sign in found]
@@ -270,17 +265,3 @@ def measure_few(
         "natural": shared.natural, "correlation": shared.correlation, "left": shared.left,
         "apart": beside.sign, "apart_p": beside.p, "apart_left": beside.left,
     }  # fmt: skip
-
-
-def standing_apart(described: Sequence[FewClassMeasures]) -> list[tuple[str, float]]:
-    """Return of each class the detection by which it stands apart from reference classes, with its p.
-
-    The name is empty where it does not, where something is left without the members, and where pictures of any class of
-    the run are aligned: the reference classes are not. Of runs of earlier versions none of that is known.
-    """
-    known = [(row.get("correlation"), row.get("apart_left")) for row in described]
-    aligned = any(correlation is None or not correlation < ALIGNED for correlation, _ in known)
-    return [
-        ("", 1.0) if aligned or left is None or not left > APART_P else (row["apart"], row["apart_p"])
-        for row, (_, left) in zip(described, known, strict=True)
-    ]

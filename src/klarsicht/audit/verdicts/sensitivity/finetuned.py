@@ -21,11 +21,11 @@ from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.power_rows import CourseRow, VerdictColumns
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
-from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.interventions.effect import LogitEffect, compute_effect
-from klarsicht.audit.verdicts.quantification import class_verdicts, significance
+from klarsicht.audit.verdicts.quantification import class_verdicts
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
-from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor, standing_apart
+from klarsicht.audit.verdicts.quantification.selected_detections import common_detections, select_detections
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.verdicts.sensitivity.planted_data import (
     MAX_PLANTED_SHARE,
     MIN_CARRIERS,
@@ -289,10 +289,8 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
         one, seen = work.examine(planted_artifact.number)
         if seen:
             signs[one["target"]], described[one["target"]] = seen, one
-    signs = significance.common_detections(signs)
-    distinct = significance.are_distinct(described.values())
-    apart = standing_apart([described[target] for target in signs])
-    choice = significance.select_detections(list(signs.values()), change_of, level, distinct, apart)
+    signs = common_detections(signs)
+    choice = select_detections(list(signs.values()), level, [described[target] for target in signs])
     trial = InterventionUnits(work, class_verdicts.signs_to_insert(signs, choice, work.groups))
     effects = {row["target"]: row for number in range(len(work.groups)) for row in trial.effects(number)}
     return class_verdicts.make_quantification(work.store, choice, described, effects, level)

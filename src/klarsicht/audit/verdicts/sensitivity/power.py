@@ -26,14 +26,13 @@ from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.power_rows import PowerRow, TrialRow
-from klarsicht.audit.results.resolution import MIN_CLASSES
 from klarsicht.audit.results.rows import FewClassMeasures
+from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS, change_of, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import Detection, ImageStack
 from klarsicht.audit.verdicts.quantification import class_verdicts, quantification
-from klarsicht.audit.verdicts.quantification.significance import WithinClassTest, judge_detections
-from klarsicht.audit.verdicts.quantification.units import DetectionUnits, measure_few, standing_apart
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits, measure_few
 from klarsicht.audit.verdicts.sensitivity import detection_limits, finetuned
 from klarsicht.audit.verdicts.sensitivity.finetuned_results import FinetunedResults
 from klarsicht.audit.verdicts.sensitivity.planted_data import MIN_CARRIERS, plan_courses
@@ -48,8 +47,6 @@ from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.ground.step_words import MEASURED_BESIDE
 from klarsicht.ground.user_arguments import check_arguments
-from klarsicht.numerics.statistics.conformal import Verdicts
-from klarsicht.numerics.statistics.split_half import combined_p
 
 POWER_FILE = "power.json"
 PREVALENCES = (0.2, 0.1, 0.05, 0.02, 0.01)
@@ -171,18 +168,13 @@ class PlantingUnits:
         scene = replace(scene, own=ImageStack(levels, scene.own.evidence))
         signs, place = run_detectors(scene), self.numbers.index(number)
         scores, described = self.scores.copy(), list(self.class_measures)
-        if len(self.numbers) < MIN_CLASSES:
+        classes = class_strategy(len(self.numbers))
+        if not classes.compares_classes:
             signs, measures = measure_few(scene, signs)
             signs, described[place] = signs[: scores.shape[1]], measures
         scores[place] = [sign.score for sign in signs]
-        verdicts = judge_detections(scores, [sign.name for sign in signs], change_of, standing_apart(described))
-        counted, top = np.ones(len(signs), bool), int(verdicts.best[place])
-        p = max(float(verdicts.extended[place]), float(combined_p(signs[top].score, verdicts.tests)))
-        if isinstance(verdicts, WithinClassTest):
-            counted = verdicts.counted(by_windows=not any(row.get("natural") is not False for row in described))[place]
-            top = int(np.where(counted, verdicts.levels[place], -np.inf).argmax())
-            p = float(verdicts.p_of(verdicts.levels[place])[top]) if counted.any() else 1.0
-        best = signs[top]
+        significance = classes.test_detections(scores, [sign.name for sign in signs], change_of, described)
+        best, p = signs[significance.decisive[place]], float(significance.p_decisive[place])
         both = len(np.intersect1d(best.members, carriers))
         return {
             "kind": kind,
@@ -193,15 +185,8 @@ class PlantingUnits:
             "sign": best.name,
             "found": bool(p <= self.level and 2 * both >= len(best.members) > 0),
             "f1": 2 * both / (len(best.members) + count),
-            "detectors": calling_detectors(signs, counted & self.find_significant(verdicts, place, signs), carriers),
+            "detectors": calling_detectors(signs, significance.significant(self.level)[place], carriers),
         }
-
-    def find_significant(self, test: Verdicts, place: int, signs: Sequence[Detection]) -> NDArray[np.bool_]:
-        """Find the detections of a class that are significant by themselves, bool (m,)."""
-        if isinstance(test, WithinClassTest):
-            return np.asarray(test.p_of(test.levels[place]) <= self.level)
-        own = combined_p([sign.score for sign in signs], test.tests)
-        return np.asarray(np.maximum(test.p_of(test.levels[place]), own) <= self.level)
 
 
 def calling_detectors(
@@ -287,7 +272,7 @@ def run_trials(
     scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
     by_class = class_verdicts.classes_by_target(work)
     described = tuple(by_class[target] for target in signs)
-    asked = (trials, level, standing_apart(described)) if len(described) < MIN_CLASSES else (trials, level)
+    asked = (trials, level) if class_strategy(len(described)).compares_classes else (trials, level, described)
     name = "power-" + hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
     trial = PlantingUnits(work, trials, scores, tuple(by_target[target] for target in signs), described, level, name)
     run_step(audit, work.store, trial, name, partition(len(trials), 1), workers, "plants in this corpus")

@@ -1,0 +1,346 @@
+"""Compute every p of a verdict: of an artifact in the images of a class, and of its use by the model.
+
+Two numbers decide what can be compared with what, and a strategy is chosen once for each. Classes are compared with
+each other (`ManyClasses`); where they are too few to tell what is natural, each is tested by itself and beside classes
+of photographs that come along (`FewClasses`). The rise of a class is compared with those of the other outputs of the
+model (`ManyOutputs`); where these are too few, with the rises by other windows or random artifacts (`FewOutputs`).
+Nothing else asks for either number. The estimators are those of numerics.statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from scipy.special import stdtr
+
+from klarsicht.audit.results.resolution import describe_least_p, describe_rank_limit
+from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, FewClassMeasures
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Rows
+from klarsicht.numerics.statistics import conformal
+from klarsicht.numerics.statistics.sequential import sequential_p
+from klarsicht.numerics.statistics.split_half import combined_p, score_of_p
+
+MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a class is tested by itself
+FEW_CLASSES = f"fewer than {MIN_CLASSES} classes"
+MIN_OUTPUTS = 5  # outputs: with fewer, a rank among them says too little
+OTHER_WINDOWS = 39  # other windows or random artifacts that one is compared with, where outputs are too few
+EQUAL_WINDOWS = 2  # of these with the artifact's rise, from which no more are drawn: of 39 a p of .05 allows one
+PLACED, LEARNED = "tile", "embedding"  # change of an artifact with a place, detector by the learned embedding
+CONTENT_FREE = ("border", "noise", "blur", "light", "blocks", SHARED_CONTENT)  # no content that the whole class shows
+SAME = 0.5  # Jaccard index from which on two detections have the same members
+WITHIN_SHARE = 0.2  # of the level, for windows and the learned embedding of few classes
+REFERENCE_SHARE = 1 - WITHIN_SHARE  # of the level, for the comparison with reference classes: the two share it
+QUIET_EXCESS = 0.5  # nats, least mean excess of a detector: those that are quiet in reference classes count by little
+APART_P = 0.05  # p of a class that stands apart, and of what is left without the members, above which nothing is left
+ALIGNED = 0.015  # median correlation of details: of 100 classes of photographs at most .007, of aligned pictures .03 up
+
+
+@dataclass(frozen=True)
+class Significance:
+    """p-values of m detections in each of n classes.
+
+    Attributes:
+        largest: test of the largest level of each class; levels (n, m) are scores in units of the strategy.
+        counts: bool (n, m), detections by which a class can be called artifactual.
+        p_each: float (n, m), p-value of each detection as the largest of its class.
+        p_alone: float (n, m), p-value of its score by itself, for as many tests as are made in a class.
+        p_own: float (n,), the same of the largest level.
+        decisive: int (n,), the strongest detection that counts.
+        p_decisive: float (n,), its p-value: the class is artifactual where it is at most the level.
+    """
+
+    largest: conformal.Verdicts
+    counts: Bools
+    p_each: Doubles
+    p_alone: Doubles
+    p_own: Doubles
+    decisive: Rows
+    p_decisive: Doubles
+
+    def artifactual(self, level: float) -> Bools:
+        """Select the classes (n,) that exceed what is natural, and chance within the class."""
+        return np.asarray(self.p_decisive <= level)
+
+    def class_specific(self, level: float) -> Bools:
+        """Select the other classes (n,) with windows that no other class shares, where classes are too few to know what
+        is natural."""
+        return np.asarray((self.p_own <= level) & ~self.largest.null.any() & ~self.artifactual(level))
+
+    def significant(self, level: float) -> Bools:
+        """Select the detections (n, m) that are significant by themselves, and count."""
+        return np.asarray(self.counts & (np.maximum(self.p_each, self.p_alone) <= level))
+
+    def name_called(self, members: Sequence[Sequence[Sequence[int]]], level: float) -> Significance:
+        """Name each class that is called by the strongest detection that counts, or a stronger one of the same members:
+        others may be the nature of the class.
+
+        Args:
+            members: of each class and detection.
+            level: of p.
+        """
+        if self.counts.all():
+            return self
+        called, named = self.artifactual(level), np.ones(self.counts.shape, bool)
+        for i in np.flatnonzero(called).tolist():
+            own = {*members[i][self.decisive[i]]}
+            named[i] = self.counts[i] | [len(own & {*one}) >= SAME * len(own | {*one}) for one in members[i]]
+        top = self.largest.levels[np.arange(len(named)), self.decisive]
+        p = np.where(called, self.p_decisive, self.p_own)
+        largest = make_within_test(
+            np.where(named, self.largest.levels, 0.0), np.where(called, top, self.largest.score), p
+        )
+        return replace(self, largest=largest, p_own=p)
+
+
+class ClassStrategy(Protocol):
+    """Protocol of what can be claimed of so many classes."""
+
+    @property
+    def compares_classes(self) -> bool:
+        """Whether other classes tell what is natural; else `FewClassMeasures` are made of each."""
+
+    def test_detections(
+        self, scores: Doubles, names: Sequence[str], change_of: Callable[[str], str],
+        measures: Sequence[FewClassMeasures] = (),
+    ) -> Significance:  # fmt: skip
+        """Test scores (n, m) in nats of n classes under m detections of those names.
+
+        Args:
+            change_of: function from the name of a detection to the kind of its artifact.
+            measures: of each class; only asked where classes are not compared.
+        """
+
+    def p_of_largest(self, scores: Doubles) -> Doubles:
+        """Compute the p-value (n,) of the largest of m scores (n, m) of each class among classes; 1 without any."""
+
+    def p_of_each(self, scores: Doubles) -> Doubles | None:
+        """Compute the p-value of each score (n, m) among the largest of the other classes; None without any."""
+
+    def describe_limits(self, floor: float, level: float) -> str:
+        """Say how small p can be, and whether it can reach the level."""
+
+
+@dataclass(frozen=True)
+class ManyClasses:
+    """Strategy that compares classes with each other."""
+
+    compares_classes = True
+
+    def test_detections(
+        self, scores: Doubles, names: Sequence[str], change_of: Callable[[str], str],
+        measures: Sequence[FewClassMeasures] = (),
+    ) -> Significance:  # fmt: skip
+        """Test the largest score of each class among those of clean classes, and by itself; see `ClassStrategy`."""
+        del names, change_of, measures
+        test = conformal.maximum_over_detectors(scores)
+        p_each = test.p_of(test.levels.ravel()).reshape(scores.shape)
+        p_alone = combined_p(scores, test.tests)
+        p_own = p_alone[np.arange(len(scores)), test.best]
+        every = np.ones(scores.shape, bool)
+        return Significance(test, every, p_each, p_alone, p_own, test.best, np.maximum(test.extended, p_own))
+
+    def p_of_largest(self, scores: Doubles) -> Doubles:
+        return conformal.maximum_over_detectors(scores).extended
+
+    def p_of_each(self, scores: Doubles) -> Doubles:
+        top = scores.max(1)
+        null = conformal.select_reference(top)
+        p = np.ones(scores.shape)
+        for i, j in np.ndindex(*scores.shape):
+            others = np.where(np.arange(len(top)) == i, scores[i, j], top)
+            p[i, j] = conformal.tail_p_values(others, null)[i]
+        return p
+
+    def describe_limits(self, floor: float, level: float) -> str:
+        if limit := describe_rank_limit(floor, level, "called"):
+            return f"{limit} `klarsicht audit power` says what could have been called."
+        return (
+            f"p can be no smaller than {floor:.3f} with so many clean classes; below, a power law through their "
+            "largest scores decides."
+        )
+
+
+@dataclass(frozen=True)
+class FewClasses:
+    """Strategy that tests each class by itself, and beside reference classes.
+
+    Tested are windows, and the learned embedding: in it natural groups lie together, so what it sets apart is an
+    artifact. Windows may be the nature of a class; where images are not aligned, and those that are left share none,
+    they are not. Noise, borders, blur and other descriptions differ between classes by nature; they are compared with
+    reference classes alone, and count with the score that a window of the same p has.
+    """
+
+    compares_classes = False
+
+    def test_detections(
+        self, scores: Doubles, names: Sequence[str], change_of: Callable[[str], str],
+        measures: Sequence[FewClassMeasures] = (),
+    ) -> Significance:  # fmt: skip
+        """Test the largest score of each class by itself; see `ClassStrategy`."""
+        windows = np.array([change_of(name) == PLACED for name in names], bool)
+        embedding = np.array([name.split()[0] == LEARNED for name in names], bool)
+        tests = round(int((windows | embedding).sum()) / WITHIN_SHARE)
+        beside = p_beside_reference(names, measures, scores.shape)
+        apart = np.isfinite(beside)
+        levels = np.where(windows | embedding, scores, 0.0)
+        if apart.any():
+            levels = np.where(apart, score_of_p(np.where(apart, beside, 1.0), tests), levels)
+        counts = apart | (windows | embedding if are_distinct(measures) else embedding)
+        p = combined_p(levels, tests)
+        decisive = np.where(counts, levels, -np.inf).argmax(1)
+        rows = np.arange(len(levels))
+        p_decisive = np.where(counts[rows, decisive], p[rows, decisive], 1.0)
+        p_own = combined_p(levels.max(1), tests)
+        return Significance(make_within_test(levels, levels.max(1), p_own), counts, p, p, p_own, decisive, p_decisive)
+
+    def p_of_largest(self, scores: Doubles) -> Doubles:
+        return np.ones(len(scores))
+
+    def p_of_each(self, scores: Doubles) -> None:
+        return None
+
+    def describe_limits(self, floor: float, level: float) -> str:
+        del floor
+        limit = describe_least_p(
+            1 / (OTHER_WINDOWS + 1),
+            level,
+            f"no use is shown of fewer than {MIN_OUTPUTS} outputs",
+            "Raise --level to that.",
+        )
+        return (
+            f"{FEW_CLASSES} cannot tell an artifact from what a class is by nature: only what the learned embedding "
+            "sets apart is called, and, where images are not aligned, windows where those that are left share none, "
+            f"and what stands out among classes of photographs that come along. {limit}"
+        ).strip()
+
+
+def class_strategy(classes: int) -> ClassStrategy:
+    """Choose the strategy for so many classes."""
+    return ManyClasses() if classes >= MIN_CLASSES else FewClasses()
+
+
+def make_within_test(levels: Doubles, top: Doubles, p: Doubles) -> conformal.Verdicts:
+    """Make the test of levels (n, m) by themselves, of which those of `top` (n,) decide, with their p-values (n,)."""
+    nobody = np.zeros(len(levels), bool)
+    return conformal.Verdicts(levels, levels.argmax(1), top, nobody, p, p, conformal.benjamini_hochberg(p))
+
+
+def are_distinct(measures: Sequence[FewClassMeasures]) -> bool:
+    """Say whether no class shares windows by nature, as far as was measured."""
+    return bool(measures) and not any(row["natural"] for row in measures)
+
+
+def p_beside_reference(names: Sequence[str], measures: Sequence[FewClassMeasures], shape: tuple[int, ...]) -> Doubles:
+    """Collect the p-values (n, m) of the detections by which classes stand apart from reference classes; NaN elsewhere.
+
+    A class does not where something is left of it without the members, and where pictures of any class of the run are
+    aligned: those of the reference classes are not.
+    """
+    p = np.full(shape, np.nan)
+    if all(row["correlation"] < ALIGNED for row in measures):
+        for i, row in enumerate(measures):
+            if row["apart_left"] > APART_P and row["apart"] in names:
+                p[i, names.index(row["apart"])] = row["apart_p"]
+    return p
+
+
+def compare_with_reference(scores: Doubles, reference: Floats, share: float) -> tuple[int, float]:
+    """Return which of the scores (m,) of a class stands out most among reference classes (r, m), and its p-value.
+
+    The p-value is the larger of the rank among reference classes, continued by a power law, and of chance within the
+    class; divided by REFERENCE_SHARE, for windows are tested as well.
+
+    Args:
+        share: of the score that counts among reference classes; of larger classes less, for surprisal grows with the
+            number of images.
+    """
+    found = conformal.maximum_over_detectors(np.vstack([scores * share, reference]), QUIET_EXCESS)
+    best = int(found.best[0])
+    p = max(float(found.extended[0]), float(combined_p(scores[best], len(scores))))
+    return best, min(1.0, p / REFERENCE_SHARE)
+
+
+class OutputStrategy(Protocol):
+    """Protocol of what shows the use of an artifact in a model of so many outputs."""
+
+    @property
+    def other_windows(self) -> int:
+        """Number of other windows, or random artifacts, that an artifact is compared with."""
+
+    def p_beside(self, effects: Sequence[EffectRow]) -> Doubles:
+        """Compute the p-value (n,) of each effect without other classes."""
+
+
+@dataclass(frozen=True)
+class ManyOutputs:
+    """Strategy that compares the rise of a class with those of the other outputs."""
+
+    count: int
+
+    other_windows = 0
+
+    def p_beside(self, effects: Sequence[EffectRow]) -> Doubles:
+        """Compute the p-value (n,) of an output that `rank` others exceed, (rank + 1) / outputs.
+
+        For the first output, the p-value of its z among the others by Student's t is used if smaller: ten outputs have
+        no rank below a tenth.
+        """
+        rank, z = (np.array([effect[name] for effect in effects]) for name in ("rank", "z"))
+        ranked = rank_among_outputs(rank, self.count)
+        tail = stdtr(max(self.count - 2, 1), -np.nan_to_num(z))
+        return np.where(rank == 0, np.minimum(ranked, tail), ranked)
+
+
+@dataclass(frozen=True)
+class FewOutputs:
+    """Strategy that compares the rise of a class that rises most with those by other windows in the artifact's place,
+    or by random artifacts where it is what carriers share."""
+
+    other_windows = OTHER_WINDOWS
+
+    def p_beside(self, effects: Sequence[EffectRow]) -> Doubles:
+        return np.array([effect["p_tiles"] if effect["rank"] == 0 else 1.0 for effect in effects])
+
+
+def output_strategy(outputs: int) -> OutputStrategy:
+    """Choose the strategy for a model of so many outputs."""
+    return ManyOutputs(outputs) if outputs >= MIN_OUTPUTS else FewOutputs()
+
+
+def p_values_of_use(
+    effects: Sequence[EffectRow], artifactual: Sequence[bool], changes: Sequence[str], outputs: int, level: float
+) -> list[float]:
+    """Compute the p-value of each effect's z among those of the classes without an artifact; 1 where nothing was
+    inserted.
+
+    A tile shows content of its class, which raises the class by itself, and only tiles of other classes show by how
+    much. A blur shows no content, nor does what carriers share beyond others of their class: without use of it, the
+    class would be exchangeable with any other output. So these are compared beside (`OutputStrategy`), and where clean
+    classes are so few that no rank among them reaches the level, tiles as well.
+    """
+    values = np.array([effect["z"] for effect in effects], float)
+    known = np.isfinite(values)
+    null = known & ~np.array(artifactual, bool)
+    p = np.ones(len(values))
+    p[known] = conformal.tail_p_values(values[known], null[known]) if null.any() else 1.0
+    few = null.sum() + 1 < 1 / level
+    beside = known & (np.isin(changes, CONTENT_FREE) | few)
+    p_beside = output_strategy(outputs).p_beside(effects)
+    return [float(v) for v in np.where(beside, np.minimum(p, p_beside), p)]
+
+
+def p_among_draws(reached: Iterable[bool], count: int) -> float:
+    """Compute the p-value of a rise among those by other windows or random artifacts, from whether each reaches it.
+
+    p = (1 + number that reach it) / (count + 1), with `count` of them, or EQUAL_WINDOWS over the number that was drawn
+    when so many have reached it.
+    """
+    return sequential_p(reached, count, EQUAL_WINDOWS)
+
+
+def rank_among_outputs(rank: Rows | int, outputs: int) -> Doubles:
+    """Compute the p-value of an output that `rank` others exceed."""
+    return np.asarray((rank + 1) / outputs)

@@ -1,0 +1,139 @@
+"""Every p of a verdict: against closed forms, ranks counted by hand, and the uniform distribution over seeds."""
+
+import numpy as np
+import pytest
+
+from klarsicht.audit.results.significance import (
+    ALIGNED,
+    MIN_CLASSES,
+    MIN_OUTPUTS,
+    are_distinct,
+    class_strategy,
+    output_strategy,
+    p_among_draws,
+    p_values_of_use,
+    rank_among_outputs,
+)
+from klarsicht.audit.verdicts.detectors.bank import change_of
+
+MEASURED = {
+    "natural": False, "correlation": 0.0, "left": 0.0, "apart": "", "apart_p": float("nan"), "apart_left": float("nan"),
+}  # fmt: skip
+APART = MEASURED | {"apart": "noise 0.02", "apart_p": 0.03, "apart_left": 0.8}
+NAMES = ("fine 50", "noise 0.02", "embedding 0.002")
+
+
+def test_classes_are_compared_from_five_on_and_outputs_likewise():
+    for n in range(2, 9):
+        assert class_strategy(n).compares_classes == (n >= MIN_CLASSES == 5)
+        assert (output_strategy(n).other_windows == 0) == (n >= MIN_OUTPUTS == 5)
+
+
+def test_clean_classes_are_called_no_more_often_than_the_level():
+    """Of many classes and of few; scores are the mean surprisal of two halves, a quarter of a chi squared of four."""
+    rng, called = np.random.default_rng(0), {4: [], 40: []}
+    for n, shares in called.items():
+        for _ in range(4000 // n):
+            scores = rng.chisquare(4, (n, 3)) / 4
+            found = class_strategy(n).test_detections(scores, NAMES, change_of, [MEASURED] * n)
+            shares += found.artifactual(0.05).tolist()
+    assert 0 < np.mean(called[40]) < 0.05
+    assert np.mean(called[4]) < 0.05 * 0.2 + 0.005  # few classes spend a fifth of the level on it
+
+
+def test_a_class_of_many_must_exceed_the_others_and_chance_within_itself():
+    """Oracle: of 30 classes of equal scores but one, its rank is 1/30 and more; its p by itself is Fisher's."""
+    scores = np.full((30, 2), 0.1)
+    for score in (2.0, 20.0):
+        scores[7, 1] = score
+        found = class_strategy(30).test_detections(scores, NAMES[:2], change_of)
+        own = min(2 * np.exp(-2 * score) * (1 + 2 * score), 1)
+        assert found.p_own[7] == pytest.approx(own) and found.p_decisive[7] >= own
+        assert found.artifactual(0.05).tolist() == [score == 20 and k == 7 for k in range(30)]
+        assert not found.class_specific(0.05).any()
+        assert found.significant(0.05).sum() == (score == 20) and found.decisive[7] == 1
+
+
+def test_p_of_each_detection_is_that_of_a_class_more():
+    """Oracle: the class appended to the run, as the only one outside the reference."""
+    scores = np.random.default_rng(1).exponential(size=(20, 3))
+    found = class_strategy(20).test_detections(scores, NAMES, change_of)
+    largest = found.largest
+    for i, j in ((0, 0), (3, 2), (19, 1)):
+        above = (largest.score[largest.null] >= largest.levels[i, j]).sum()
+        rank = (1 + above) / (largest.null.sum() + 1)
+        assert found.p_each[i, j] == pytest.approx(rank) or found.p_each[i, j] < rank == 1 / (largest.null.sum() + 1)
+
+
+def test_too_few_classes_count_by_their_windows_alone():
+    scores, names = np.array([[9.0, 30, 2], [0.5, 40, 1]]), ("fine 50", "noise 0.02", "texture 32")
+    alone = class_strategy(2).test_detections(scores, names, change_of).largest
+    s = np.array([9, 1.0])
+    np.testing.assert_allclose(
+        alone.p, np.minimum(2 / 0.2 * np.exp(-2 * s) * (1 + 2 * s), 1)
+    )  # Fisher's method, a fifth
+    assert list(alone.best) == [0, 2]
+
+
+def test_what_stands_apart_from_reference_classes_has_its_p_from_there():
+    """The description counts with the score that a window of the same p would have: the inverse of Fisher's method."""
+    scores = np.array([[0.1, 50, 0.1], [0.2, 9, 0.1]])
+
+    def tested(*measures):
+        return class_strategy(2).test_detections(scores, NAMES, change_of, measures)
+
+    found = tested(APART, MEASURED)
+    assert found.p_decisive == pytest.approx([0.03, 1.0], rel=1e-9) and found.decisive[0] == 1
+    assert found.artifactual(0.05).tolist() == [True, False]
+    for other in (MEASURED | {"correlation": ALIGNED}, MEASURED | {"correlation": float("nan")}):
+        assert not tested(APART, other).artifactual(0.05).any()  # the pictures of a class of the run are aligned
+    for left in (0.05, float("nan")):  # what is left stands apart as well, or was not looked at
+        assert not tested(APART | {"apart_left": left}, MEASURED).artifactual(0.05).any()
+
+
+def test_windows_are_distinct_where_every_class_was_measured_and_none_is_natural():
+    natural = MEASURED | {"natural": True}
+    assert are_distinct([MEASURED] * 2)
+    assert not are_distinct([MEASURED, natural]) and not are_distinct([])
+
+
+@pytest.mark.parametrize("change", ["blur", "border", "shared"])
+def test_what_brings_no_content_along_counts_by_its_rank_among_outputs(change):
+    """A change that raises its class most of a hundred outputs, at a z that clean classes' tiles reach easily."""
+    z, rank = [*np.linspace(-2, 3, 40), 2.0, 2.0, np.nan], [*[50] * 40, 0, 0, -1]
+    effects = [{"z": a, "rank": b} for a, b in zip(z, rank, strict=True)]
+    changes = ["tile"] * 40 + [change, "tile", ""]
+    p = p_values_of_use(effects, [False] * 40 + [True, True, False], changes, 100, 0.05)
+    assert p[-3] == 0.01 and 0.1 < p[-2] < 0.4 and p[-1] == 1
+    assert p[39] == pytest.approx(1 / 40)  # the largest of forty clean ones
+
+
+def test_of_ten_outputs_the_first_counts_by_its_margin():
+    """Student's t of the deviation, as a table has it: 2.306 of 8 degrees of freedom is exceeded 25 times in 1,000."""
+    effects = [{"z": z, "rank": rank} for z, rank in ((2.306, 0), (2.306, 1), (0.1, 0))]
+    p = output_strategy(10).p_beside(effects)
+    np.testing.assert_allclose(p, [0.025, 0.2, 0.1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("clean", "beside"), [(8, True), (40, False)])
+def test_a_tile_is_judged_among_outputs_where_clean_classes_are_few(clean, beside):
+    effects = [{"z": z, "rank": 5} for z in np.linspace(-2, 3.5, clean)] + [{"z": 3.4, "rank": 0}]
+    p = p_values_of_use(effects, [False] * clean + [True], ["tile"] * (clean + 1), 10, 0.05)
+    assert (p[-1] < 0.005) == beside
+    assert not any(one <= 0.05 for one in p[:8])  # nor is a clean class whose tile does not raise it first of all
+
+
+@pytest.mark.parametrize(("rank", "p"), [(0, 0.025), (1, 0.5)])
+def test_a_tile_is_judged_among_other_windows_where_outputs_are_few(rank, p):
+    effects = [{"z": 0.1, "rank": 1, "p_tiles": 0.3}, {"z": 9.0, "rank": rank, "p_tiles": 0.025}]
+    assert p_values_of_use(effects, [False, True], ["tile"] * 2, 2, 0.05) == [1.0, p]
+
+
+@pytest.mark.parametrize(("reached", "p"), [([], 1 / 40), ([20], 2 / 40), ([0, 3], 2 / 4), ([38], 2 / 40)])
+def test_draws_end_with_the_second_that_reaches_the_rise(reached, p):
+    """Besag and Clifford: two over the number of draws, or one more than reached it over one more than were drawn."""
+    assert p_among_draws((i in reached for i in range(39)), 39) == p
+
+
+def test_a_rank_among_outputs_counts_the_output_itself():
+    assert rank_among_outputs(0, 10) == 0.1 and rank_among_outputs(np.array([0, 9]), 10).tolist() == [0.1, 1.0]
