@@ -111,7 +111,7 @@ ARROWS = {
         "audit.verdicts.detectors", "audit.verdicts.interventions", "audit.verdicts.quantification",
     ),
     "audit.verdicts.sensitivity": (
-        "ground.run_folder", "numerics.statistics", "audit.results", "audit.explanation",
+        "ground.run_folder", "audit.results", "audit.explanation",
         "audit.verdicts.synthetic", "audit.verdicts.detectors", "audit.verdicts.interventions",
         "audit.verdicts.quantification",
     ),
