@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from tests.test_benchmarks import missing
 
 from klarsicht.audit.explanation.relevance.explainer import METHODS
 from klarsicht.audit.explanation.settings import AuditSettings
@@ -43,11 +44,26 @@ def test_every_name_that_can_be_chosen_is_documented(name):
     assert f"`{name}`" in MANUAL
 
 
+def anchors(page):
+    """Anchors of a page: of its headings, as GitHub makes them, and those that it names itself."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings} | set(
+        re.findall(r'<a id="([^"]+)">', text)
+    )
+
+
+def leads_somewhere(target, page):
+    """Whether a link of a page, with or without an anchor, leads to a file and a heading of it."""
+    path, _, anchor = target.partition("#")
+    to = page.parent / path if path else page
+    return to.exists() and (not anchor or anchor in anchors(to))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        assert "://" in target or leads_somewhere(target, page), target
 
 
 def test_the_site_leads_to_every_page():
@@ -56,12 +72,28 @@ def test_the_site_leads_to_every_page():
     assert sorted(named) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
 
 
-def test_commands_in_the_documentation_are_commands():
-    known = {path[1:] for path, _ in commands()}
-    fenced = "\n".join(re.findall(r"^```sh\n(.+?)^```", MANUAL, re.M | re.S))
-    for line in re.findall(r"^klarsicht .+$", fenced, re.M):
-        words = tuple(shlex.split(line)[1:3])
-        assert words in known or words[:1] in known, line
+def fenced(page, language):
+    """Blocks of code of a page in one language."""
+    return re.findall(rf"^```{language}\n(.+?)^```", page.read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_have_these_options(page):
+    """Each command line names a command, and options that this command has."""
+    known = {
+        path[1:]: {name for one in options for name in one.opts + one.secondary_opts} for path, options in commands()
+    }
+    for line in re.findall(r"^klarsicht .+$", "\n".join(fenced(page, "sh")), re.M):
+        words = shlex.split(line, comments=True)[1:]
+        path = tuple(words[:2]) if tuple(words[:2]) in known else tuple(words[:1])
+        assert path in known, line
+        assert {word for word in words if word.startswith("-")} <= known[path], line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_of_a_page_takes_names_that_are_there(page):
+    for block in fenced(page, "python"):
+        assert missing(block) == []
 
 
 def test_the_readme_names_the_targets_that_the_makefile_has():

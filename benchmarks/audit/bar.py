@@ -1,4 +1,4 @@
-"""Networks for BAR (six actions in their usual places), trained on `train` alone: what docs/bar.md is made with.
+"""Networks for BAR (six actions in their usual places), trained on `train` alone: see lab/benchmarks/bar.md.
 
     PYTHONPATH=NETWORKS python benchmarks/audit/bar.py train DATA --folder bar --seeds 0 1 2 3 4
     PYTHONPATH=NETWORKS BAR_NETWORK=bar/network-0.pt klarsicht audit run --model benchmarks/audit/bar.py:network \

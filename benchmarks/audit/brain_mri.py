@@ -1,4 +1,4 @@
-"""A VGG-16 for brain MRI and the pictures that it is audited on: what docs/brain-mri.md is made with.
+"""A VGG-16 for brain MRI and the pictures that it is audited on: what lab/benchmarks/brain-mri.md is made with.
 
     PYTHONPATH=NETWORKS python benchmarks/audit/brain_mri.py DATA --split Training --each 60 --out training.csv
     PYTHONPATH=NETWORKS klarsicht audit run --model benchmarks/audit/brain_mri.py:network --data training.csv --out run

@@ -47,12 +47,12 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit 
 NOTED = 5  # kinds of files left out that are said one by one
 POWER_HELP = "An artifact to plant, a kind or family of `audit plant`; may be repeated. [all kinds, no family]"
 PLANT_HELP = (  # the names stand in audit.verdicts.synthetic, which the help would load for a second
-    "The same in every image: tag, text, border, glyphs, mark, noise, blur, cast, blocks. Or a family, of which --seed "
-    "draws an artifact: random-tag, caption, date-stamp, watermark, stripe, two-stripes, frame, rounded-frame, ruler, "
-    "logo, flare, vignette, scratches, scan-lines, moire, hue, white-balance, gamma, grain, defocus, motion-blur, "
-    "jpeg, resampling, ringing, background, hair, flash, zoom, mirror."
+    "The same in every image: tag, text, border, glyphs, mark, noise, blur, cast, blocks. Or a family, from which "
+    "--seed draws. Marks: random-tag, caption, date-stamp, watermark, stripe, two-stripes, frame, rounded-frame, "
+    "ruler, logo, flare, flash, hair, scratches, scan-lines, moire, background. Changes of the image: vignette, hue, "
+    "white-balance, gamma, grain, defocus, motion-blur, jpeg, resampling, ringing, zoom, mirror."
 )
-COST_HELP = "Foretell hours, disk and memory of `audit run` and `audit quantify` by step, from a sample computed here."
+COST_HELP = "Forecast hours, disk and memory of `audit run` and `audit quantify` by step, from a sample computed here."
 Device = Annotated[str, option(AuditSettings, "device")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
@@ -255,7 +255,7 @@ def rank(
 @app.command()
 def quantify(
     run: RunFolder,
-    level: Annotated[float, number(P_LEVEL, "Of p: below it a class is artifactual, and an artifact used.")] = 0.05,
+    level: Annotated[float, number(P_LEVEL, "Significance level of both tests: artifact, and its use.")] = 0.05,
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
@@ -312,7 +312,7 @@ def duplicates(
 def shortcuts(
     run: RunFolder,
     images: Annotated[int, number(SHOWN_IMAGES, "Images of a class, at most; each is shown once for every part.")] = 64,
-    level: Annotated[float, number(P_LEVEL, "Of p: below it a part is noted.")] = 0.05,
+    level: Annotated[float, number(P_LEVEL, "Significance level: parts with p below it are flagged.")] = 0.05,
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
@@ -342,14 +342,15 @@ def power(
     run: RunFolder,
     kind: Annotated[list[str] | None, typer.Option(help=POWER_HELP)] = None,
     prevalence: Annotated[
-        list[float] | None, number(PREVALENCE, "Share of a class to plant it in; may be repeated. [.2 .1 .05 .02 .01]")
+        list[float] | None,
+        number(PREVALENCE, "Share of a class to plant it in; may be repeated. [0.2 0.1 0.05 0.02 0.01]"),
     ] = None,
     classes: Annotated[int, number(PLANTED_CLASSES, "Classes that each is planted in.")] = 5,
-    level: Annotated[float, number(P_LEVEL, "Of p: below it an artifact counts as found.")] = 0.05,
+    level: Annotated[float, number(P_LEVEL, "Significance level: artifacts with p below it count as found.")] = 0.05,
     train: Annotated[
         int | None, number(EPOCHS, "Epochs: fine-tune copies of the model on planted images, and audit those too.")
     ] = None,
-    rate: Annotated[float, number(LEARNING_RATE, "Of that training (Adam).")] = 3e-4,
+    rate: Annotated[float, number(LEARNING_RATE, "Learning rate of that training (Adam).")] = 3e-4,
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     device: Device = ANY_DEVICE,
@@ -377,7 +378,13 @@ def power(
 def check(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     run: Annotated[Path, typer.Option(help="A run folder that `audit quantify` has been through.")],
-    level: Annotated[float, number(P_LEVEL, "Of p: below it a picture carries an artifact, and rests on it.")] = 0.05,
+    level: Annotated[
+        float,
+        number(
+            P_LEVEL,
+            "Significance level of both tests: the picture carries an artifact, and its prediction rests on it.",
+        ),
+    ] = 0.05,
     data: Annotated[str | None, typer.Option(help="Where the corpus of the run is now, if it moved.")] = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,

@@ -26,12 +26,12 @@ FoundBy = Annotated[
     str | None, typer.Option(help="cluster, or detector. [detector, where it called the class artifactual]")
 ]
 Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
-SHOWN_HELP = "Of each kind, to show it on, at most. [as `audit clean`: ten times as many as it was chosen on]"
-KIND_HELP = "A known artifact in place of a found one: a kind or family of `audit plant`, put on the images."
+SHOWN_HELP = "Most images of each kind to evaluate on. [as `audit clean`: ten times as many as it was chosen on]"
+KIND_HELP = "A known artifact instead of a found one: a kind or family of `audit plant`, drawn on the images."
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
 PART_HELP = (
-    "A part of every image of the class, in place of an artifact of some: border, colours, spectrum, resolution, "
-    "'top left' and other corners; may be repeated. noted: the one of largest rise that `audit shortcuts` noted."
+    "A part of every image of the class: border, colours, spectrum, resolution, 'top left' and other corners; may be "
+    "repeated. noted: the strongest part that `audit shortcuts` flagged."
 )
 Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
@@ -42,7 +42,7 @@ def clean(
     name: Annotated[
         list[str] | None,
         typer.Option(
-            "--class", help='Relieved of its artifact, or of a further one: "carton (artifact 2)". [all poisoned]'
+            "--class", help='Class to clean; "carton (artifact 2)" is its second artifact. [all that rely on one]'
         ),
     ] = None,
     method: Annotated[str | None, option(CleanSettings, "method")] = None,
@@ -151,7 +151,7 @@ def evaluate(
     images: Annotated[int | None, number(SHOWN_IMAGES, SHOWN_HELP)] = None,
     overall: Overall = None,
     affected: Affected = None,
-    seed: Annotated[int, number(SEED, "Of samples, probes and controls.")] = 0,
+    seed: Annotated[int, number(SEED, "Seed of samples, probes and controls.")] = 0,
     data: Data = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
@@ -186,7 +186,7 @@ def clean_data(
     out: Annotated[Path, typer.Option(help="A new folder for the manifest, the record and new files.")],
     name: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Of the artifact, as in `audit clean`; or --correction. [all poisoned classes]"),
+        typer.Option("--class", help="Class whose artifact is removed; or --correction. [all that rely on one]"),
     ] = None,
     correction: Annotated[
         Path | None, typer.Option(help="A folder written by `audit clean` whose artifact is meant.")
@@ -198,7 +198,7 @@ def clean_data(
     found_by: FoundBy = None,
     members: Members = None,
     mask: Mask = None,
-    seed: Annotated[int, number(SEED, "Of the detector's folds and parts.")] = 0,
+    seed: Annotated[int, number(SEED, "Seed of the detector's folds and parts.")] = 0,
     tables: Annotated[str, typer.Option(help="Manifest and record as csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")] = False,
     data: Data = None,

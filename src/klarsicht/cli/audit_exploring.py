@@ -14,7 +14,9 @@ from klarsicht.ground.ranges import PORT
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`, also while it is written.")]
 DataNow = Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")]
-AuthorName = Annotated[str | None, typer.Option(help="Who decides; stands in each record. [your user name]")]
+AuthorName = Annotated[
+    str | None, typer.Option(help="Name of the person who decides, stored in each record. [your user name]")
+]
 
 
 def explore(

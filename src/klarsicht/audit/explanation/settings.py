@@ -32,15 +32,15 @@ METRIC_NAMES = (
 
 Metrics = Annotated[
     tuple[str, ...],
-    Field(min_length=1, description=f"What compares two images; may be repeated: {', '.join(METRIC_NAMES)}."),
+    Field(min_length=1, description=f"Distance between two images; may be repeated: {', '.join(METRIC_NAMES)}."),
 ]
 MODEL_HELP = (
-    "What to audit: torchvision:NAME@FILE, timm:NAME@FILE, hf:FOLDER, FILE.pt2, package.module:callable, "
+    "The model: torchvision:NAME@FILE, timm:NAME@FILE, hf:FOLDER, FILE.pt2, package.module:callable, "
     "file.py:callable, or efficientnet-lite0."
 )
 DATA_HELP = (
-    "A folder with one sub-folder a class, a CSV or parquet file with columns path,label[,source,split], a file or "
-    "folder of parquet, WebDataset, IDX, NPZ, HDF5 or datasets with the images inside, or a URL of any of them."
+    "A folder with one sub-folder a class, or a CSV or parquet file with columns path,label[,source,split]. Also "
+    "parquet, WebDataset, IDX, NPZ, HDF5 or datasets with the images inside, or a URL of any of them."
 )
 PATH_COLUMN_HELP = (
     "The column of paths, or of images: a column of a table, an array of NPZ or HDF5, an ending in WebDataset."
@@ -48,8 +48,8 @@ PATH_COLUMN_HELP = (
 LABEL_COLUMN_HELP = "The column of labels, likewise."
 SOURCE_COLUMN_HELP = "The column of sources, likewise."
 DECODE_HELP = (
-    "package.module:callable or file.py:callable, from what is stored (a path, bytes or an array) to an image: an "
-    "array of uint8, uint16 or float in 0 to 1, or as the model takes them, or a PIL.Image."
+    "Your decoder, package.module:callable or file.py:callable: from a path, bytes or an array to an image. It returns "
+    "a PIL.Image or an array: uint8, uint16, float in 0 to 1, or as the model takes it."
 )
 TARGET_HELP = (
     "Whose evidence is explained: label, predicted, the name of one class for the whole corpus, or all classes."
@@ -60,15 +60,15 @@ METHOD_HELP = (
 )
 LABELS_HELP = "A CSV file with columns label,index, where labels are not the model's own names."
 SEPARATOR_HELP = (
-    "What separates several labels of an image in the manifest's column label, such as ';' or '|'; a blank is none."
+    "Separator of several labels of an image in the manifest's column label, such as ';' or '|'. Not a blank."
 )
 COLUMNS_HELP = (
     "A column of 0 and 1 named by a class, in place of the manifest's column label; may be repeated; all: every column "
     "but path, source, split, weight."
 )
 INDEPENDENT_HELP = (
-    "Whether outputs are independent, as sigmoids are: a class counts by its own logit, not by its lead over the mean "
-    "of all. [independent where the model ends in sigmoids, or labels are several]"
+    "Outputs are independent, like sigmoids: a class counts by its own logit, not by its lead over the mean. "
+    "[for sigmoids, and for several labels]"
 )
 PARTS_HELP = "Compare connected parts of relevance maps, by shape and by what a middle layer sees there."
 LAYER_HELP = "The layer that sees parts, and whose channels are compared; by default one halfway."

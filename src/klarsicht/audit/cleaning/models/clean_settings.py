@@ -21,13 +21,13 @@ CORRECTION_HELP = (
     f"by training: {', '.join(RETRAINED_NAMES)}."
 )
 IMAGES_HELP = (
-    "Members, clean images of the class and clean images to fit on, at most; as many to choose on, and ten times as "
-    "many to measure losses on."
+    "Most images of each kind (with the artifact, clean, clean of the class) to fit on, and to choose on. Losses are "
+    "measured on ten times as many."
 )
-FEWEST_HELP = "Clean images of the class, among those to fit on, that members are compared with, at least."
+FEWEST_HELP = "Fewest clean images of the class to compare images with the artifact with."
 LEAST_HELP = (
-    "With auto: least effect that is corrected where it is not free to, times half a logit or two of a hundred images "
-    "taken for the class; 0: whatever is used."
+    "With auto: smallest effect worth correcting, in units of 0.5 logits, or 2 % of other images predicted as the "
+    "class. Free corrections are always made. 0 corrects any effect that is used."
 )
 LESSONS_HELP = "Images of each of these kinds to train on, at most."
 
@@ -38,7 +38,9 @@ class CleanSettings(PublicSettings):
 
     method: Annotated[str, Field(description=CORRECTION_HELP)] = AUTOMATIC
     train: Annotated[bool, Field(description="With auto: methods that train are tried as well.")] = False
-    direction: Annotated[str, Field(description=f"Of the artifact: {', '.join(DIRECTION_NAMES)}.")] = "pattern"
+    direction: Annotated[
+        str, Field(description=f"Estimate of the artifact's direction: {', '.join(DIRECTION_NAMES)}.")
+    ] = "pattern"
     layer: Annotated[str | None, Field(description="Correct the input of this layer, or a sum: MODULE:sumN.")] = None
     directions: Annotated[int | None, Field(ge=1, le=4096, description="Directions that are erased.")] = None
     strength: Annotated[float | None, Field(gt=0, le=1000, description="Factor of the correction.")] = None
@@ -54,7 +56,7 @@ class CleanSettings(PublicSettings):
     steps: Annotated[int, Field(ge=1, le=1_000_000, description="Steps of a training.")] = 300
     batch: Annotated[int, Field(ge=2, le=4096, description="Images in a step of a training.")] = 64
     rate: Annotated[float, Field(gt=0, le=1, description="Highest learning rate of a training.")] = 3e-4
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Of parts, samples and training.")] = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of parts, samples and training.")] = 0
 
     def require_known_names(self) -> None:
         """Check that method and direction are known; torch is not needed for it.

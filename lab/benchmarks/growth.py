@@ -1,6 +1,6 @@
-"""Draws docs/figures/growth.png from what `benchmarks/audit/transport.py --json FILE` measured: time against N and P.
+"""Draws lab/benchmarks/growth.png from what `benchmarks/audit/transport.py --json FILE` measured: time against N and P.
 
-python docs/figures/growth.py FILE
+python lab/benchmarks/growth.py FILE
 """
 
 from __future__ import annotations
