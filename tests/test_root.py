@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 
 FOLDERS = {".ci", "benchmarks", "docs", "examples", "lab", "src", "tests"}
 FILES = {
-    ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "mkdocs.yml", "pyproject.toml",
+    ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "mkdocs.yml",
+    "pyproject.toml",
 }  # fmt: skip
 
 
