@@ -157,7 +157,7 @@ def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, monkeypatch, ta
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), method="HeadRelevance", batch=64)
     pipeline.run(settings, tmp_path / "run", classifier=classifier)
     found = quantification.quantify(tmp_path / "run", classifier=classifier)
-    assert found[0].name == NAMES[tagged] and found[0].verdict == verdict
+    assert found[0].name == NAMES[tagged] and found[0].kind is verdict
     assert found.of(NAMES[5]).kind is VerdictKind.NOTHING
     assert found.floor == 1 and [v.artifactual for v in found] == [not natural, False]
     assert (found[0].use.p_tiles <= 0.025) == (tagged == USED)
