@@ -31,7 +31,11 @@ def commands(node=None, path=("klarsicht",)):
         yield path, node.params
 
 
-@pytest.mark.parametrize(("path", "parameters"), [pytest.param(*one, id=" ".join(one[0])) for one in commands()])
+COMMANDS = list(commands())
+OPTIONS = {path[1:]: {name for one in taken for name in one.opts + one.secondary_opts} for path, taken in COMMANDS}
+
+
+@pytest.mark.parametrize(("path", "parameters"), [pytest.param(*one, id=" ".join(one[0])) for one in COMMANDS])
 def test_every_command_and_option_is_documented(path, parameters):
     assert f"`{' '.join(path)}`" in MANUAL
     for parameter in parameters:
@@ -80,14 +84,11 @@ def fenced(page, language):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_a_page_have_these_options(page):
     """Each command line names a command, and options that this command has."""
-    known = {
-        path[1:]: {name for one in options for name in one.opts + one.secondary_opts} for path, options in commands()
-    }
     for line in re.findall(r"^klarsicht .+$", "\n".join(fenced(page, "sh")), re.M):
         words = shlex.split(line, comments=True)[1:]
-        path = tuple(words[:2]) if tuple(words[:2]) in known else tuple(words[:1])
-        assert path in known, line
-        assert {word for word in words if word.startswith("-")} <= known[path], line
+        path = tuple(words[:2]) if tuple(words[:2]) in OPTIONS else tuple(words[:1])
+        assert path in OPTIONS, line
+        assert {word for word in words if word.startswith("-")} <= OPTIONS[path], line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
