@@ -29,7 +29,7 @@ from klarsicht.audit.explanation.models.classifier import Classifier, load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import Analysis
 from klarsicht.audit.explanation.steps import audit_inputs
-from klarsicht.audit.verdicts.interventions.effect import LogitEffect, compute_effect
+from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Experiment
 from klarsicht.audit.verdicts.interventions.regions import DONORS_PER_IMAGE, SEARCH_BACKGROUNDS
 from klarsicht.audit.verdicts.quantification import quantification, screening
 from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits
@@ -105,7 +105,7 @@ def corpus(folder: Path, seed: int, count: int, share: float, out: Path) -> np.n
     return np.load(known)
 
 
-def drawn(run: Path, classifier: Classifier, seed: int) -> LogitEffect:
+def drawn(run: Path, classifier: Classifier, seed: int) -> ComparedEffect:
     """What characters do, drawn anew on the images that the audit put its parts on."""
     with quantification.open_run(
         run, level=0.05, workers=1, data=None, classifier=classifier, grouped=screening.whole_corpus_group
@@ -119,7 +119,13 @@ def drawn(run: Path, classifier: Classifier, seed: int) -> LogitEffect:
         with predictor(work) as predict:
             scale = work.input_images.pixel_scale
             before, after = predict(scale.inputs(x)), [predict(scale.inputs(one)) for one in marked]
-        return compute_effect("drawn", before, np.stack(after), before, work.groups[0].target)
+        return Experiment(np.stack(after), before, work.groups[0].target).effect(before)
+
+
+def flat(effect: ComparedEffect) -> dict:
+    """The figures, with the ends of intervals beside their values."""
+    ends = {"margin": effect.margin.value, "margin_low": effect.margin.low, "margin_high": effect.margin.high}
+    return asdict(effect) | {"shift": effect.rise.value} | ends
 
 
 def one(folder: Path, seed: int, count: int, share: float, method: str, out: Path) -> dict:
@@ -149,7 +155,7 @@ def one(folder: Path, seed: int, count: int, share: float, method: str, out: Pat
         "next": entry.effect.runner_up,
         "z": entry.effect.z,
         "standing": asdict(found.standing),
-        "drawn": asdict(truth) | {"runner": classifier.classes[truth.runner]},
+        "drawn": flat(truth) | {"runner": classifier.classes[truth.runner]},
         "follows": entry.effect.follows,
         "metric": entry.metric,
         "proposal": entry.proposal,

@@ -27,7 +27,7 @@ from PIL import Image
 
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.results.checked_picture import CheckedPictures
-from klarsicht.audit.results.verdicts import FLOOR
+from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures
 from klarsicht.ground.seeding import generator

@@ -24,7 +24,7 @@ import torch
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
-from klarsicht.audit.verdicts.interventions.effect import measure_effects
+from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Experiment
 from klarsicht.audit.verdicts.quantification import intervention_units as units
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.logits import EXCLUSIVE
@@ -53,13 +53,18 @@ def tried(case: cases.Case, label: int, rows: np.ndarray) -> dict:
         with torch.no_grad():
             return case.net(inputs.contiguous(memory_format=torch.channels_last)).numpy().astype(np.float64)
 
-    rehearsed = measure_effects(predict, first, label, trial.ways, rng, EXCLUSIVE)
-    how = max(rehearsed, key=lambda name: (-rehearsed[name].rank, rehearsed[name].low))
-    effect = measure_effects(predict, then, label, {how: trial.ways[how]}, rng, EXCLUSIVE)[how]
+    def measured(how: str, x: torch.Tensor, state: dict) -> ComparedEffect:
+        rng.bit_generator.state = state
+        return Experiment.run(predict, trial.ways[how], x, label, rng).effect(predict(x))
+
+    start = rng.bit_generator.state
+    rehearsed = {how: measured(how, first, start) for how in trial.ways}
+    how = max(rehearsed, key=lambda name: (-rehearsed[name].rank, rehearsed[name].rise.low))
+    effect = measured(how, then, rng.bit_generator.state)
     groups = found.carriers, found.others, trial.mark_others(trial.ways[how], SCALE)
     levels = [EXCLUSIVE.scores(predict(SCALE.inputs(group)))[:, label] for group in groups]
     shares = {"covered": trial.covered_share(trial.ways[how], SCALE), "explained": units.share_of_evidence(*levels)}
-    line = {"how": how, "rise": effect.shift, "low": effect.low, "z": effect.z, "rank": effect.rank}
+    line = {"how": how, "rise": effect.rise.value, "low": effect.rise.low, "z": effect.z, "rank": effect.rank}
     line |= {"flips": effect.flips - effect.flips_control, "tried": list(trial.ways)}
     line |= {name: None if np.isnan(value) else value for name, value in shares.items()}
     return line | {"cpu": time.process_time() - began}

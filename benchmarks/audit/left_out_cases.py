@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
+from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.audit.verdicts.synthetic.planted_image import PlantFunction
 from klarsicht.ground.seeding import generator
@@ -66,7 +66,7 @@ class Use:
 
     @property
     def used(self) -> bool:
-        return self.more == 0 and self.rise > 0 and (self.rise >= FLOOR or self.flips >= FLIPPED)
+        return self.more == 0 and self.rise > 0 and matters(LogitEffect.of_values(self.rise, self.flips), "value")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
-from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, LEVEL
+from klarsicht.audit.results.logit_effect import LogitEffect, matters
+from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.verdicts.detectors.bank import run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.verdicts.detectors.patch_matches import grey
@@ -170,11 +171,6 @@ def use(net: planted.Net, images: np.ndarray, plant: planted.Plant, seed: int) -
     return {"use": more, "rise": rise, "turned": taken[0] - taken[1]}
 
 
-def matters(line: dict) -> bool:
-    """Whether the real artifact does as much as the audit asks of what it calls poisoned."""
-    return line["rise"] >= FLOOR or line["turned"] >= FLIPPED
-
-
 def one(folder: Path, seed: int, count: int, epochs: int, kept: Path | None) -> dict:
     names, clean, rng, used, unused, trained_on = corpus(folder, seed, count)
     began = time.process_time()
@@ -251,7 +247,7 @@ def poisoned(lines: list[dict]) -> Iterator[str]:
     trained = [li for li in plants if li["set"] == "trained"]
     really = [li for li in trained if li["use"] <= 1]
     yield f"poisoned, of classes that their artifact raises first or second: {share([li['poisoned'] for li in really])}"
-    large = [li for li in really if matters(li)]
+    large = [li for li in really if matters(LogitEffect.of_values(li["rise"], li["turned"]), "value")]
     yield f"  of these, where it matters (half a logit, or two of a hundred): {share([li['poisoned'] for li in large])}"
     yield f"  missed: {', '.join(described(li) for li in really if not li['poisoned']) or 'none'}"
     other = [li for li in trained if li["use"] > 1]

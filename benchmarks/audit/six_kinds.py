@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
+from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.verdicts.synthetic import artifacts
 from klarsicht.numerics.statistics.logits import centre_logits
 
@@ -78,7 +78,7 @@ def use(net: torch.nn.Module, kind: str, label: int, rng: np.random.Generator) -
         plain, under = (net(torch.from_numpy(some)[:, None].float() / 255).numpy() for some in (x, marked))
     rise = (centre_logits(under) - centre_logits(plain)).mean(0)
     flips = float((under.argmax(1) == label).mean() - (plain.argmax(1) == label).mean())
-    used = rise[label] == rise.max() and (rise[label] >= FLOOR or flips >= FLIPPED)
+    used = rise[label] == rise.max() and matters(LogitEffect.of_values(rise[label], flips), "value")
     return {"rise": float(rise[label]), "more": int((rise > rise[label]).sum()), "turned": flips, "used": bool(used)}
 
 

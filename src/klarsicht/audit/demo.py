@@ -32,7 +32,7 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry, Ranking
-from klarsicht.audit.verdicts.interventions.effect import uplift
+from klarsicht.audit.verdicts.interventions.experiment import uplift
 from klarsicht.audit.verdicts.synthetic import artifacts
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.errors import MissingExtra

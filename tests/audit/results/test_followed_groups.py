@@ -19,7 +19,8 @@ def verdict(target, **fields):
 
 
 def cluster(target, low=0.2, d2=9.0, rank=0):
-    return {"target": target, "low": low, "d2": d2, "rank": rank, "rows": [10 * target, 10 * target + 1]}
+    rise = {"effect": low + 0.1, "low": low, "high": low + 0.2, "images": 32}
+    return rise | {"target": target, "d2": d2, "rank": rank, "rows": [10 * target, 10 * target + 1]}
 
 
 def drawn(seed, classes=40):

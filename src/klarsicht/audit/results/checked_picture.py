@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.results.resolution import describe_least_p
-from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.results.words import describe_sign, format_p, name_artifact
 
 NO_WAY_OUT = "cannot be taken out of one picture"

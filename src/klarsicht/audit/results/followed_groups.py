@@ -13,9 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.significance import class_strategy
-from klarsicht.audit.results.verdicts import Quantification, clears_floor, order_verdicts
+from klarsicht.audit.results.verdicts import Quantification, order_verdicts
+from klarsicht.numerics.statistics.intervals import Interval
 
 
 def mark_followed_groups(
@@ -64,4 +66,5 @@ def _scores(row: FollowedRow | None) -> tuple[float, float]:
 
 def _raises(row: FollowedRow) -> bool:
     """Say whether the group raises its class most of all outputs, and by enough to matter."""
-    return bool(row["rank"] == 0 and clears_floor(row["low"], 0.0))
+    rise = Interval(row["effect"], row["low"], row["high"], row["images"])
+    return row["rank"] == 0 and matters(LogitEffect(rise))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect, matters
 from klarsicht.audit.results.resolution import describe_rank_limit
 from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
-from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics import conformal
@@ -219,7 +219,7 @@ def compare_parts(
     """
     low = np.array([[area.low for area in line] for line in areas])
     rise = np.array([[rise.low for rise in line] for line in rises])
-    sure = (low > CHANCE) & (rise >= FLOOR)
+    sure = (low > CHANCE) & np.array([[matters(LogitEffect(rise)) for rise in line] for line in rises])
     scores = conformal.standardise(-np.log(1 - low)) + conformal.standardise(rise / FLOOR)
     p = class_strategy(len(areas)).p_of_each(scores)
     return p, sure if p is None else (p <= level) & sure

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import EffectRow
 from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.words import VerdictKind, describe_insertion, describe_sign, format_p, name_artifact
@@ -16,6 +17,7 @@ from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.numerics.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
 NOTEBOOK_CLASSES = 20  # classes in a notebook
 VERDICTS_FILE = "quantification.json"
 LEVEL = 0.05  # of p, for either claim
-FLOOR = 0.5  # of a logit, least rise of a poisoned class: odds 1.6 times as large
 WHOLE_SHARE = 0.5  # of the carriers' difference, and of their evidence, from which use counts as tested
-FLIPPED = 0.02  # or share of other images predicted as the class; either by the lower end of its 95 % interval
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,15 @@ class UseResult:
         )
 
     @property
+    def effect(self) -> LogitEffect:
+        """The effect; numbers of images, and the upper end of the share that is turned, are not stored."""
+        turned = Interval(self.flips - self.flips_control, self.flips_low, float("nan"), 0)
+        return LogitEffect(Interval(self.shift, self.low, self.high, 0), turned)
+
+    @property
     def matters(self) -> bool:
-        """Whether the lower end of the effect's interval reaches FLOOR of a logit, or FLIPPED of the images."""
-        return clears_floor(self.low, self.flips_low)
+        """Whether the effect is shown to matter, see `logit_effect.matters`."""
+        return matters(self.effect)
 
     def describe(self) -> str:
         """Say what was put on images of other classes, and how much of the carriers' difference it is; empty where
@@ -408,9 +414,6 @@ class Quantification:
         }
 
 
-def clears_floor(low: float, flips_low: float) -> bool:
-    """Say whether an effect exceeds a floor, by the lower ends of its intervals."""
-    return low >= FLOOR or flips_low >= FLIPPED
 
 
 def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:

@@ -14,11 +14,10 @@ from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcom
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.cleaning.corrections.samples import Sample
 from klarsicht.audit.cleaning.models.joint_judgement import ClassJudgement, JointJudgement
-from klarsicht.audit.cleaning.models.judgement import Judgement, LeastEffect
+from klarsicht.audit.cleaning.models.judgement import Judgement
 from klarsicht.audit.cleaning.models.shown_classes import UNCOUNTED
 from klarsicht.audit.cleaning.models.training_images import LabelledAnswers, recognise_training_images
 from klarsicht.audit.explanation.models.classifier import load_model
-from klarsicht.audit.results.verdicts import clears_floor
 from klarsicht.cli import cleaning_tables
 from klarsicht.ground.errors import EffectRemains
 from klarsicht.numerics.erasure import Eraser
@@ -126,7 +125,7 @@ def test_a_correction_that_no_other_image_was_tried_on_is_called_clean_of_its_ca
 
 
 @pytest.mark.parametrize(
-    ("rise", "turned", "factor", "exceeds"),
+    ("rise", "turned", "factor", "below"),
     [
         ((0.3, 0.2, 0.4), (0.01, 0.0, 0.019), 1.0, True),
         ((0.3, 0.2, 0.51), (0.01, 0.0, 0.019), 1.0, False),
@@ -137,30 +136,17 @@ def test_a_correction_that_no_other_image_was_tried_on_is_called_clean_of_its_ca
     ],
 )
 def test_an_effect_is_less_than_matters_where_both_upper_ends_are_below_the_floor_of_poisoned(
-    rise, turned, factor, exceeds
+    rise, turned, factor, below
 ):
     """Half a logit and two of a hundred images, times the factor."""
     nothing = Interval(0.0, 0.0, 0.0, 100)
     loss = PairedLoss(0.0, -0.001, 0.001, 100)
     before = Outcome(*[nothing] * 5, Interval(*rise, 100), loss, loss, Interval(*turned, 100))
-    assert LeastEffect(factor).exceeds(before) == exceeds
-    found = Judgement(before, before, Bounds(), least=LeastEffect(factor))
-    assert found.is_below_least == exceeds
-    assert ("used, but by less than matters" in found.verdict) == exceeds
+    found = Judgement(before, before, Bounds(), least=factor)
+    assert found.is_below_least == below
+    assert ("used, but by less than matters" in found.verdict) == below
     on_members = Outcome(*[nothing] * 5, Interval(*rise, 100), loss, loss)
-    assert not LeastEffect(factor).exceeds(on_members)  # what it turns is not known
-
-
-def test_an_effect_that_is_not_less_than_matters_may_be_that_of_a_poisoned_class():
-    """The floor is that of `audit quantify`: what it calls poisoned by the lower ends is never left."""
-    rng, nothing, loss = np.random.default_rng(0), Interval(0.0, 0.0, 0.0, 9), PairedLoss(0.0, 0.0, 0.0, 9)
-    for low, high, flips_low, flips_high in np.sort(
-        rng.uniform(0, (1, 1, 0.04, 0.04), (200, 4)).reshape(-1, 2, 2)
-    ).reshape(-1, 4):
-        before = Outcome(
-            *[nothing] * 5, Interval(low, low, high, 9), loss, loss, Interval(flips_low, flips_low, flips_high, 9)
-        )
-        assert not (clears_floor(low, flips_low) and LeastEffect().exceeds(before))
+    assert not Judgement(on_members, on_members, Bounds(), least=factor).is_below_least  # what it turns is not known
 
 
 REACHED = [(2.9, 2.7, 3.1), (1.7, 1.2, 2.2)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import jaccard_score
 from tests.audit.conftest import network, write_corpus
-from tests.audit.verdicts.interventions.test_effect import SCALE, blind, on_inputs, reads_tag, scenes, tagged
+from tests.audit.verdicts.interventions.test_experiment import SCALE, blind, on_inputs, reads_tag, scenes, tagged
 
 from klarsicht import audit
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
@@ -187,7 +187,7 @@ def test_the_effect_is_measured_against_a_control(found, model, used):
     effect = found.measure_effect(
         on_inputs(model), CARRIES, ~CARRIES, SCALE.inputs(scenes(64, seed=9)), 3, np.random.default_rng(0)
     )
-    assert (effect.rank == 0 and effect.low > 1 and effect.z > 5) == used
+    assert (effect.rank == 0 and effect.rise.low > 1 and effect.z > 5) == used
 
 
 def test_every_donor_is_dealt_as_often_as_the_others():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.audit.verdicts.interventions.test_effect import SCALE, K, blind, on_inputs, reads_tag, scenes
+from tests.audit.verdicts.interventions.test_experiment import SCALE, K, blind, on_inputs, reads_tag, scenes
 from tests.audit.verdicts.interventions.test_regions import CARRIERS, CARRIES, PLACES, N, tagged
 
 from klarsicht.audit.verdicts.interventions.output_effects import compare_outputs

@@ -7,7 +7,7 @@ from tests.audit.verdicts.interventions.test_shared_content import scenes, strip
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.results.rows import SHARED_CONTENT, SignRow
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
-from klarsicht.audit.verdicts.interventions.effect import measure_effects
+from klarsicht.audit.verdicts.interventions.experiment import Experiment
 from klarsicht.audit.verdicts.interventions.patch import Patch
 from klarsicht.audit.verdicts.quantification.intervention_units import ArtifactTrial, share_of_evidence
 
@@ -34,11 +34,15 @@ def trial():
 def test_the_whole_stripe_is_put_on_and_measures_what_the_real_one_does(trial):
     new = scenes(64, 5)
     real = (reads_stripe(SCALE.inputs(stripe(new, 0, 250))) - reads_stripe(SCALE.inputs(new))).mean(0)
-    effects = measure_effects(reads_stripe, SCALE.inputs(new), 2, trial.ways, np.random.default_rng(0))
+    x = SCALE.inputs(new)
+    effects = {
+        how: Experiment.run(reads_stripe, way, x, 2, np.random.default_rng(0)).effect(reads_stripe(x))
+        for how, way in trial.ways.items()
+    }
     assert {"own place", "any place", "shared pixels"} <= effects.keys()
-    assert effects["shared pixels"].shift == pytest.approx((real[2] - real.mean()), rel=0.05)
+    assert effects["shared pixels"].rise.value == pytest.approx((real[2] - real.mean()), rel=0.05)
     assert effects["shared pixels"].rank == 0
-    assert effects["any place"].shift < 0.5 * real[2]
+    assert effects["any place"].rise.value < 0.5 * real[2]
 
 
 def test_coverage_tells_the_window_from_the_whole(trial):

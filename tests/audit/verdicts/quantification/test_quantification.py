@@ -291,11 +291,6 @@ def test_a_screening_compares_no_classes(tmp_path, done):
         quantification.quantify(tmp_path / "run", classifier=classifier)
 
 
-@pytest.mark.parametrize(
-    ("low", "flips_low", "clears"), [(0.25, 0.0, False), (0.5, 0.0, True), (0.1, 0.03, True), (-1.0, 0.019, False)]
-)
-def test_an_effect_must_clear_a_floor(low, flips_low, clears):
-    assert verdicts.clears_floor(low, flips_low) == clears
 
 
 def test_a_run_that_was_quantified_before_the_floor_can_be_read(done, tmp_path):

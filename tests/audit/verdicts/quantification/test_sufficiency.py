@@ -18,9 +18,9 @@ from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.results.rows import WHOLE_IMAGE
 from klarsicht.audit.results.sufficiency import compare_parts, read_sufficiency
-from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, border_mask
 from klarsicht.audit.verdicts.quantification.sufficiency import ExchangedRises, KeptScores, measure_sufficiency
 from klarsicht.ground.errors import StoreError, UsageError

@@ -14,6 +14,7 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.report.page import PAGE
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps import audit_inputs
+from klarsicht.audit.results.logit_effect import LogitEffect
 from klarsicht.audit.verdicts.sensitivity import power
 from klarsicht.audit.verdicts.sensitivity.finetuned import (
     FinetunedUnits,
@@ -148,7 +149,7 @@ def test_a_run_that_does_not_explain_labels_has_none_to_train_on(done):
     ("rise", "turned", "moved"), [(0.5, 0, True), (0.49, 0, False), (0.1, 0.02, True), (-0.1, 0.5, False)]
 )
 def test_a_class_is_moved_by_half_a_logit_or_two_images_of_a_hundred(rise, turned, moved):
-    assert raises_class(rise, turned) == moved
+    assert raises_class(LogitEffect.of_values(rise, turned)) == moved
 
 
 def test_two_classes_in_five_hold_something_at_most():

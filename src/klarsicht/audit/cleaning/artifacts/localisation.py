@@ -21,20 +21,21 @@ from klarsicht.audit.cleaning.corrections import samples
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.samples import Images
 from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.results.logit_effect import LogitEffect, is_raised
 from klarsicht.audit.verdicts.detectors.detection import Detection
 from klarsicht.audit.verdicts.detectors.shared_colours import find_shared_colours
 from klarsicht.audit.verdicts.detectors.shared_windows import find_shared_windows
 from klarsicht.audit.verdicts.interventions import overlay
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples, grow_window
 from klarsicht.audit.verdicts.interventions.corruption import KINDS, Corruption
-from klarsicht.audit.verdicts.interventions.effect import logit_excess, logit_rise
+from klarsicht.audit.verdicts.interventions.experiment import Experiment, logit_excess
 from klarsicht.audit.verdicts.interventions.frame_changes import FrameChange, Imitation, excess_left, fit_frame_change
 from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
 from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, mean_interval
 
 PASTE_IMAGES: Final = 64  # images into which an overlay is pasted
 RISE_SHARE: Final = 0.5  # share of the members' rise that an overlay must cause
@@ -102,9 +103,10 @@ class Localisation:
         overlaid = place if place is not None and place.fixed else None
         window = None if kinds else self.overlay_from_shared_windows()
         if window is not None:
-            rise = self.rise_elsewhere(window)
-            acts = rise.low > 0 and rise.value >= MATERIAL_RISE
-            if acts and (overlaid is None or rise.value > self.rise_elsewhere(overlaid).value):
+            effect = self.effect_elsewhere(window)
+            if is_raised(effect, MATERIAL_RISE) and (
+                overlaid is None or effect.rise.value > self.effect_elsewhere(overlaid).rise.value
+            ):
                 overlaid = window
         imitation = self.estimate_imitation(kinds)
         if overlaid is not None:
@@ -175,8 +177,7 @@ class Localisation:
         pasted = overlay.overlay_of_masks(
             torch.stack(list(self.images)).numpy()[rows], regions.masks, self.maps[~self.member]
         )
-        rise = self.rise_elsewhere(pasted)
-        return pasted if rise.low > 0 and rise.value >= MATERIAL_RISE else None
+        return pasted if is_raised(self.effect_elsewhere(pasted), MATERIAL_RISE) else None
 
     def window_examples(self) -> ArtifactExamples | None:
         """Cut out the members' windows in 8-bit values; None without windows, or where the model's transform is not
@@ -260,23 +261,23 @@ class Localisation:
 
     def raises_class(self, insertion: Insertion) -> bool:
         """Say whether the insertion raises the class on images of other classes, by the 95 % interval."""
-        return self.rise_elsewhere(insertion).low > 0
+        return is_raised(self.effect_elsewhere(insertion))
 
     def raises_more(self, one: Insertion, other: Insertion) -> bool:
         """Say whether an insertion raises the class more than another one on images of other classes: their 95 %
         intervals do not meet."""
-        return self.rise_elsewhere(one).low > self.rise_elsewhere(other).high
+        return self.effect_elsewhere(one).rise.low > self.effect_elsewhere(other).rise.high
 
-    def rise_elsewhere(self, insertion: Insertion) -> Interval:
-        """Compute the mean rise of the class's centred logit by the insertion on images of other classes; where there
-        are none, on images of the group without the artifact."""
+    def effect_elsewhere(self, insertion: Insertion) -> LogitEffect:
+        """Measure the effect of the insertion on images of other classes; where there are none, on images of the group
+        without the artifact. The control are the images as they are."""
         a, rng = self.audited, generator(0, "raises", self.audited.group.target)
         images = self.images_elsewhere or [self.images[int(i)] for i in np.flatnonzero(~self.member)[:PASTE_IMAGES]]
         fit = [image for image in images if insertion.fits(image)]
         if not fit:
-            return NO_INTERVAL
+            return LogitEffect(NO_INTERVAL)
         pasted, plain = (compute_logits(a.classifier, some) for some in ([put_on(i, insertion, rng) for i in fit], fit))
-        return mean_interval(logit_rise(pasted, plain, a.group.target))
+        return LogitEffect(mean_interval(Experiment(pasted, plain, a.group.target).rises()))
 
     @cached_property
     def images_elsewhere(self) -> Images:
@@ -294,5 +295,5 @@ class Localisation:
         without = np.flatnonzero(~self.member)[:PASTE_IMAGES]
         pasted = compute_logits(a.classifier, [put_on(self.images[int(i)], insertion, rng) for i in without])
         rise = float(logit_excess(plain[self.member], plain[~self.member], target).mean())
-        brought = float(logit_rise(pasted, plain[without], target).mean())
+        brought = float(Experiment(pasted, plain[without], target).rises().mean())
         return brought / rise if rise > 0 else float(brought >= RISE_SHARE * rise)

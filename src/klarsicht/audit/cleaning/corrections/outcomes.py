@@ -24,7 +24,8 @@ from klarsicht.audit.cleaning.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.cleaning.corrections.harm import Bounds, Harm, Loss
 from klarsicht.audit.cleaning.corrections.samples import Sample
 from klarsicht.audit.explanation.models.classifier import Classifier
-from klarsicht.audit.verdicts.interventions.effect import Score, flips, logit_excess, logit_rise
+from klarsicht.audit.results.logit_effect import UNCOUNTED, LogitEffect
+from klarsicht.audit.verdicts.interventions.experiment import Experiment, Score, flips, logit_excess
 from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.numerics.statistics.intervals import (
@@ -142,6 +143,11 @@ class Outcome:
     harm_elsewhere: PairedLoss = NO_LOSS
     most_lost: str = ""
     member_fall: Interval = NO_INTERVAL
+
+    @property
+    def effect(self) -> LogitEffect:
+        """The artifact's effect; what it turns is not counted where it was put on no other images."""
+        return LogitEffect(self.rise, self.turned if self.turned.n else UNCOUNTED)
 
     def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
         """Answer whether the correction harms.
@@ -308,8 +314,7 @@ class CorrectionTest:
         Tango's interval; no interval without pasted images."""
         if not len(found.pasted):
             return NO_INTERVAL
-        plain, pasted = (y.argmax(1) == self.target for y in (found.plain[self.other_rows], found.pasted))
-        return paired_loss(pasted, plain)
+        return paired_loss(*Experiment(found.pasted, found.plain[self.other_rows], self.target).taken)
 
     def gained_share(self, found: Logits) -> Interval:
         """Compute the share of the artifact's effect that a correction takes away, see `gain`."""
@@ -347,7 +352,7 @@ class CorrectionTest:
     def _rises(self, found: Logits, score: Score) -> Floats:
         """Compute the rise of the class's score on each pasted image, or on each member; empty without clean images."""
         if len(found.pasted):
-            return logit_rise(found.pasted, found.plain[self.other_rows], self.target, score)
+            return Experiment(found.pasted, found.plain[self.other_rows], self.target).rises(score)
         member = self.sample.member
         own = ~member & (self.sample.labels == self.target)
         clean = own if own.any() else ~member

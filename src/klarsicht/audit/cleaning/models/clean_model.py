@@ -24,7 +24,7 @@ from klarsicht.audit.cleaning.corrections.selection import Choice
 from klarsicht.audit.cleaning.corrections.setting_outcomes import Grid
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
-from klarsicht.audit.cleaning.models.judgement import BELOW, Judgement, LeastEffect, is_raised
+from klarsicht.audit.cleaning.models.judgement import BELOW, Judgement
 from klarsicht.audit.cleaning.models.shown_classes import ShownClasses
 from klarsicht.audit.cleaning.models.training_images import ImageOrigin, LabelledAnswers, recognise_training_images
 from klarsicht.audit.explanation.data import splits
@@ -33,6 +33,7 @@ from klarsicht.audit.explanation.models.correction_tensors import correction_lay
 from klarsicht.audit.explanation.networks.residual_sums import ResidualSum
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.logit_effect import is_raised, matters
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
@@ -171,7 +172,7 @@ def fit_and_choose(
     check_layer(case.classifier, settings)
     before = trial.evaluate(None)
     why = find_reason_to_leave(before, settings) if settings.method == AUTOMATIC else ""
-    if why and not is_raised(before):
+    if why and not is_raised(before.effect):
         return selection.leave_unchanged(trial, make_bounds(settings), why), ()
     data, test = prepare_data(case, artifact, settings)
     draw = draw_clean(case, data, settings)
@@ -187,9 +188,9 @@ def fit_and_choose(
 
 def find_reason_to_leave(before: Outcome, settings: CleanSettings) -> str:
     """Say in words why an artifact with that effect on an unchanged model is worth no correction; empty where it is."""
-    if not is_raised(before):
+    if not is_raised(before.effect):
         return "the artifact is not shown to be used"
-    return f"the artifact is {BELOW}" if LeastEffect(settings.least_effect).exceeds(before) else ""
+    return "" if matters(before.effect, "high", settings.least_effect) else f"the artifact is {BELOW}"
 
 
 def find_reason_to_refuse(judgement: Judgement, chosen: Choice) -> str:
@@ -209,7 +210,7 @@ def find_reason_to_refuse(judgement: Judgement, chosen: Choice) -> str:
 def judge(test: CorrectionTest, case: Case, correction: Correction, settings: CleanSettings) -> Judgement:
     """Judge a correction on the images of a test."""
     before, after, origin = test.evaluate(None), test.evaluate(correction), find_origin(test, case)
-    return Judgement(before, after, make_bounds(settings), origin, LeastEffect(settings.least_effect))
+    return Judgement(before, after, make_bounds(settings), origin, settings.least_effect)
 
 
 def draw_shown(case: Case, images: int, seed: int, most: int | None = None) -> Sample:

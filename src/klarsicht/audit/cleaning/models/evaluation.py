@@ -25,7 +25,7 @@ from klarsicht.audit.cleaning.corrections.samples import Case, Sample
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_model import draw_shown, find_origin, make_test, require_members
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
-from klarsicht.audit.cleaning.models.judgement import FLOOR_OF_POISONED, Judgement, LeastEffect
+from klarsicht.audit.cleaning.models.judgement import Judgement
 from klarsicht.audit.cleaning.models.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
 from klarsicht.audit.cleaning.models.shown_classes import UNCOUNTED, ShownClasses
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin, LabelledAnswers
@@ -92,7 +92,7 @@ class Evaluation:
         images: number of images.
         skipped: (path, reason) of images that could not be read.
         origin: whether the model was trained on the images.
-        least: least effect that is worth a correction.
+        least: least effect that is worth a correction, as a factor of what matters.
         classes: number of classes of which there are clean images, beside that of the model's outputs.
     """
 
@@ -102,7 +102,7 @@ class Evaluation:
     images: int
     skipped: tuple[tuple[str, str], ...]
     origin: ImageOrigin = UNKNOWN
-    least: LeastEffect = FLOOR_OF_POISONED
+    least: float = 1.0
     classes: ShownClasses = UNCOUNTED
 
     @property
@@ -228,7 +228,7 @@ def evaluate_run(
         trial, artifact, correction, record, train, shown.draw(few, artifact.target, rng), corrected
     )
     write_answers(Path(folder) / ANSWERS, trial, corrected if not test else None)
-    least = LeastEffect(chosen_under.get("least_effect", 1.0))  # absent in records of earlier versions
+    least = chosen_under.get("least_effect", 1.0)  # absent in records of earlier versions
     classes = ShownClasses.of(trial, shown_case)
     found = Evaluation(record, looks, bounds, len(shown), shown.skipped, origin, least, classes)
     write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))

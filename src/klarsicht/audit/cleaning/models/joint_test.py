@@ -19,7 +19,7 @@ from klarsicht.audit.cleaning.corrections.setting_outcomes import Candidate, Set
 from klarsicht.audit.cleaning.models import clean_model
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.joint_judgement import ClassJudgement, JointJudgement, OrderOutcome
-from klarsicht.audit.cleaning.models.judgement import Judgement, LeastEffect
+from klarsicht.audit.cleaning.models.judgement import Judgement
 from klarsicht.audit.cleaning.models.shown_classes import ShownClasses
 from klarsicht.audit.explanation.data import splits
 from klarsicht.ground.progress import progress
@@ -104,7 +104,7 @@ def judge_together(
     left_out: Sequence[tuple[str, str]], settings: CleanSettings,
 ) -> JointJudgement:  # fmt: skip
     """Judge each correction alone and all together on the part `show`."""
-    bounds, least = clean_model.make_bounds(settings), LeastEffect(settings.least_effect)
+    bounds, least = clean_model.make_bounds(settings), settings.least_effect
     judged: list[ClassJudgement] = []
     drawn: dict[int, tuple[bool, bool, int]] = {}  # clean images: right before, right together, label
     with progress("classes shown", len(fitted)) as advance:

@@ -16,36 +16,11 @@ from typing import Any, Final
 from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds, Harm
 from klarsicht.audit.cleaning.corrections.outcomes import Outcome, reaches_members
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
-from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
+from klarsicht.audit.results.logit_effect import describe_floor, is_raised, matters
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
 
 BELOW: Final = "used, but by less than matters"
 LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
-
-
-@dataclass(frozen=True)
-class LeastEffect:
-    """Least effect of an artifact that is worth a correction: the floor of a *poisoned* class, times a factor.
-
-    Attributes:
-        factor: 1: FLOOR of a logit, or FLIPPED of other images taken for the class; 0: whatever is used.
-    """
-
-    factor: float = 1.0
-
-    def exceeds(self, before: Outcome) -> bool:
-        """Say whether the effect on an unchanged model is shown to be less: by the upper ends of the intervals of the
-        rise and of the images turned into the class. Never where the artifact was put on no other images: what it
-        turns there is not known, and carriers may be full of evidence."""
-        if not before.turned.n:
-            return False
-        return bool(before.rise.high < self.factor * FLOOR and before.turned.high < self.factor * FLIPPED)
-
-    def __str__(self) -> str:
-        return f"{self.factor * FLOOR:g} logits, or {100 * self.factor * FLIPPED:g} % of other images"
-
-
-FLOOR_OF_POISONED: Final = LeastEffect()
 
 
 @dataclass(frozen=True)
@@ -56,7 +31,7 @@ class Judgement:
         before, after: outcomes of the unchanged and of the corrected model on the same images.
         bounds: largest permitted losses.
         origin: whether the model was trained on these images.
-        least: least effect that is worth a correction.
+        least: least effect that is worth a correction, as a factor of what matters; see `logit_effect.matters`.
         refused: judgement of the best correction, where that was not made and `after` is the unchanged model.
     """
 
@@ -64,7 +39,7 @@ class Judgement:
     after: Outcome
     bounds: Bounds
     origin: ImageOrigin = UNKNOWN
-    least: LeastEffect = FLOOR_OF_POISONED
+    least: float = 1.0
     refused: Judgement | None = None
 
     @property
@@ -75,12 +50,13 @@ class Judgement:
     @property
     def is_used(self) -> bool:
         """Whether the artifact is shown to raise the class before the correction: by the whole 95 % interval."""
-        return is_raised(self.before)
+        return is_raised(self.before.effect)
 
     @property
     def is_below_least(self) -> bool:
-        """Whether the artifact is used, but shown to do less than is worth a correction."""
-        return self.is_used and self.least.exceeds(self.before)
+        """Whether the artifact is used, but shown to do less than is worth a correction. Never where it was put on no
+        other images: what it turns there is not known, and carriers may be full of evidence."""
+        return self.is_used and not matters(self.before.effect, "high", self.least)
 
     @cached_property
     def harm(self) -> Harm:
@@ -116,7 +92,8 @@ class Judgement:
         if self.helps:
             return ""
         if self.is_below_least:
-            return f"the artifact is {BELOW}: {describe_effect(self.before)}; what matters is {self.least}"
+            told = f"the artifact is {BELOW}: {describe_effect(self.before)}"
+            return f"{told}; what matters is {describe_floor(self.least)}"
         if self.refused:
             return f"the best correction {self.refused.describe_effect_left()}, and none is made"
         left = f"{self.remaining:.0%} of the artifact's effect remains"
@@ -158,7 +135,7 @@ class Judgement:
         if not self.helps and self.is_below_least:
             raise EffectRemains(
                 f"the artifact is {BELOW}", got=describe_effect(self.before),
-                rule=f"what is worth a correction is {self.least}, by the upper ends of the intervals",
+                rule=f"what is worth a correction is {describe_floor(self.least)}, by the upper ends of the intervals",
                 remedy="Leave it; or give a smaller --least-effect: 0 corrects whatever is used.",
             )  # fmt: skip
         if self.refused:
@@ -187,11 +164,6 @@ class Judgement:
             "images": self.origin.to_json(),
             "refused": self.refused.to_json() | {"after": self.refused.after.to_json()} if self.refused else None,
         }
-
-
-def is_raised(before: Outcome) -> bool:
-    """Test whether the artifact is shown to raise the class of an unchanged model: by the whole 95 % interval."""
-    return bool(before.rise.low > 0)
 
 
 def describe_effect(before: Outcome) -> str:

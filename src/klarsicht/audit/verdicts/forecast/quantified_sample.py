@@ -17,7 +17,7 @@ from klarsicht.audit.verdicts.detectors.artifact_embedding import ArtifactEmbedd
 from klarsicht.audit.verdicts.detectors.detection import ImageStack
 from klarsicht.audit.verdicts.forecast.cost import Cost, measure_cost
 from klarsicht.audit.verdicts.forecast.explained_sample import ExplainedSample
-from klarsicht.audit.verdicts.interventions.effect import Predict
+from klarsicht.audit.verdicts.interventions.experiment import Predict
 from klarsicht.audit.verdicts.quantification.class_verdicts import signs_to_insert
 from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits

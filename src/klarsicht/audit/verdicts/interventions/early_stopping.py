@@ -6,22 +6,22 @@ quarter of the images. Intervals hold at all looks together, by alpha spending; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Final, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from klarsicht.audit.verdicts.interventions.effect import LogitEffect, Predict, compute_effect
+from klarsicht.audit.results.logit_effect import is_futile
+from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Experiment, Predict
 from klarsicht.audit.verdicts.interventions.insertion import Insertion
 from klarsicht.ground.arrays import Floats
 from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale
 from klarsicht.numerics.statistics.sequential import look_quantiles
 
 Key = TypeVar("Key")
+Settled = Callable[[ComparedEffect, float], bool]
 
 COMPARISON_SIZES: Final = (8, 16, 32)  # images on which ways are compared; after each the better half goes on
 LOOKS: Final = (16, 32)  # images after which an effect is looked at, before all
@@ -47,17 +47,18 @@ def choose_way(
         ways: insertions, at least one.
         scale: scale on which logits count.
     """
-    ways_left, logits = list(ways), {key: InsertionLogits() for key in ways}
+    ways_left, shown = list(ways), dict[Key, Experiment]()
     sizes = sorted({min(max(size, 2), len(x)) for size in comparison_sizes(len(ways))})
     for a, b in pairwise((0, *sizes)):
         start = rng.bit_generator.state
         for key in ways_left:
             rng.bit_generator.state = start
-            logits[key].add(predict, ways[key].put(x[a:b], rng))
+            more = Experiment.run(predict, ways[key], x[a:b], target, rng, scale)
+            shown[key] = shown[key].join(more) if key in shown else more
 
         def order(key: Key, count: int = b) -> tuple[int, float]:
-            effect = logits[key].effect("", before[:count], target, scale)
-            return effect.rank, -effect.low
+            effect = shown[key].effect(before[:count])
+            return effect.rank, -effect.rise.low
 
         ways_left = sorted(ways_left, key=order)[: 1 if b == sizes[-1] else -(-len(ways_left) // 2)]
     return ways_left[0]
@@ -70,54 +71,30 @@ def comparison_sizes(ways: int) -> tuple[int, ...]:
     return COMPARISON_SIZES[1:2] if halvings == 1 else COMPARISON_SIZES[:halvings]
 
 
-@dataclass
-class InsertionLogits:
-    """Logits of images with an artifact, and under the control, as they come in.
+def measure_in_looks(
+    predict: Predict, insertion: Insertion, x: Tensor, before: Floats, target: int, rng: np.random.Generator,
+    scale: LogitScale = EXCLUSIVE, settled: Settled | None = is_futile, turns: int = 1,
+) -> ComparedEffect:  # fmt: skip
+    """Measure the effect of an insertion on more and more images, until a look says that it is settled.
 
-    Attributes:
-        turns: how often each image is shown, each time with another artifact; it counts by its mean.
-        with_artifact, control: parts (turns, n, K).
-    """
-
-    turns: int = 1
-    with_artifact: list[Floats] = field(default_factory=list)
-    control: list[Floats] = field(default_factory=list)
-
-    def add(self, predict: Predict, put: tuple[Tensor, Tensor]) -> None:
-        """Show images with the artifact and under the control to the network, each (turns n, C, H, W)."""
-        for known, images in zip((self.with_artifact, self.control), put, strict=True):
-            known.append(np.stack([predict(turn) for turn in torch.split(images, len(images) // self.turns)]))
-
-    def effect(self, how: str, before: Floats, target: int, scale: LogitScale, reach: float = 1.96) -> LogitEffect:
-        """Compute the effect on all images so far, whose logits before are (n, K)."""
-        marked, control = (np.concatenate(parts, 1) for parts in (self.with_artifact, self.control))
-        return compute_effect(how, before, marked, control, target, scale, reach)
-
-
-def measure_until_settled(
-    predict: Predict, x: Tensor, before: Floats, target: int, how: str, insertion: Insertion, rng: np.random.Generator,
-    floor: float, scale: LogitScale = EXCLUSIVE,
-) -> LogitEffect:  # fmt: skip
-    """Measure the effect of an insertion on more and more images; stop at a look where it cannot reach the floor any
-    more.
-
-    It cannot where the rise lies below a floor for sure, and no more images are taken for the class than under the
-    control. A rise that may matter is measured on all images: its z among the outputs grows with them.
+    By default it is where more images are in vain. A rise that may matter is measured on all images: its z among the
+    outputs grows with them.
 
     Args:
         predict: function from model inputs to logits.
         x: images (B, C, H, W) of other classes, as model inputs, which chose nothing.
         before: (B, K), their logits.
         target: output of the artifact's class.
-        how: name of the way.
-        floor: least rise that matters.
         scale: scale on which logits count.
+        settled: function from the effect and the standard errors to the ends of its intervals; None: there is one look.
+        turns: see `Experiment.run`.
     """
-    answers = InsertionLogits()
-    for a, b, reach in looks_at(len(x)):
-        answers.add(predict, insertion.put(x[a:b], rng))
-        effect = answers.effect(how, before[:b], target, scale, reach)
-        if effect.cannot_reach(floor, reach):
+    shown: Experiment | None = None
+    for a, b, reach in looks_at(len(x), LOOKS if settled else ()):
+        more = Experiment.run(predict, insertion, x[a:b], target, rng, scale, turns)
+        shown = shown.join(more) if shown else more
+        effect = shown.effect(before[:b], reach)
+        if settled and settled(effect, reach):
             break
     return effect
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from klarsicht.audit.results.specificity import Specificity
-from klarsicht.audit.verdicts.interventions.effect import LogitEffect
+from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect
 from klarsicht.audit.verdicts.interventions.regions import RegionEffects
 from klarsicht.ground.arrays import Floats, Rows
 
@@ -50,7 +50,7 @@ def best_region_rises(owner: Rows, rises: Floats) -> tuple[Floats, Floats]:
 
 
 def compare_outputs(
-    effect: LogitEffect, searches: RegionEffects, share: float, target: int, names: Sequence[str] | None
+    effect: ComparedEffect, searches: RegionEffects, share: float, target: int, names: Sequence[str] | None
 ) -> Specificity:
     """Compare the effect of a cluster on its class, output `target`, with what the same search finds for all
     other outputs.
@@ -64,12 +64,15 @@ def compare_outputs(
     each = search_effects(searches.owner, searches.rises, share)
     peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
     runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))
-    fields = ("margin", "margin_low", "margin_high", "uplift", "uplift_control")
     return Specificity(
         runner=runner,
+        margin=effect.margin.value,
+        margin_low=effect.margin.low,
+        margin_high=effect.margin.high,
+        uplift=effect.uplift,
+        uplift_control=effect.uplift_control,
         own=float(each[target]),
         peer=other,
         peer_effect=float(each[peer]),
         ahead=int((each > each[target]).sum()),
-        **{name: getattr(effect, name) for name in fields},
     )

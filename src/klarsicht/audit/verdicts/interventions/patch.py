@@ -63,7 +63,7 @@ class Patch:
             paste_windows(images, target, control, own, examples.extent),
         )
 
-    def other_windows(self, images: Tensor, rng: np.random.Generator, count: int) -> Iterator[Tensor]:
+    def rivals(self, images: Tensor, rng: np.random.Generator, count: int) -> Iterator[Tensor]:
         """Yield images (n, C, H, W) with another window of the artifact's size in its place, the same one on all,
         `count` times."""
         n, examples = len(images), self.examples

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
-from klarsicht.audit.verdicts.interventions.early_stopping import LOOKS, InsertionLogits, looks_at
-from klarsicht.audit.verdicts.interventions.effect import LogitEffect, Predict
+from klarsicht.audit.results.logit_effect import is_futile
+from klarsicht.audit.verdicts.interventions.early_stopping import measure_in_looks
+from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Predict
 from klarsicht.ground.arrays import Bools, Floats, Pixels, Rows
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
@@ -183,22 +184,18 @@ class RegionEffects:
 
     def measure_effect(
         self, predict: Predict, donors: Bools, blanks: Bools, x: Tensor, target: int, rng: np.random.Generator,
-        floor: float | None = None,
-    ) -> LogitEffect:  # fmt: skip
+        in_looks: bool = False,
+    ) -> ComparedEffect:  # fmt: skip
         """Measure the effect of the donors' regions on images x (B, C, H, W) of other classes; see `Regions`.
 
         Args:
-            floor: least rise that matters; the effect is left at a look where it cannot reach it, and settled where it
-                is the largest of all outputs for sure. None: it is measured on all images at once.
+            in_looks: whether it is left at a look where more images are in vain, and settled where it is the largest of
+                all outputs for sure; otherwise it is measured on all images at once.
         """
-        insertion = Regions(self.levels, self.masks, donors, blanks, self.pixel_scale)
-        before, shown = predict(x), InsertionLogits(DONORS_PER_IMAGE)
-        for a, b, reach in looks_at(len(x), () if floor is None else LOOKS):
-            shown.add(predict, insertion.put(x[a:b].repeat(DONORS_PER_IMAGE, 1, 1, 1), rng))
-            effect = shown.effect("own place", before[:b], target, self.scale, reach)
-            if floor is not None and (effect.is_surely_first or effect.cannot_reach(floor, reach)):
-                break
-        return effect
+        return measure_in_looks(
+            predict, Regions(self.levels, self.masks, donors, blanks, self.pixel_scale), x, predict(x), target, rng,
+            self.scale, is_first_or_futile if in_looks else None, DONORS_PER_IMAGE,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -233,6 +230,11 @@ class Regions:
         """Paste the regions of given donors (m,) into images (m, C, H, W)."""
         masks = torch.from_numpy(self.masks[giver])[:, None]
         return torch.where(masks, self.pixel_scale.inputs(self.levels[giver]), images)
+
+
+def is_first_or_futile(effect: ComparedEffect, reach: float) -> bool:
+    """Say whether an effect is the largest of all outputs for sure, or more images are in vain."""
+    return effect.is_surely_first or is_futile(effect, reach)
 
 
 def baseline_rise(put_on: Backgrounds, fellows: Pixels, owner: NDArray[np.intp], regions: Bools, target: int) -> Floats:

@@ -8,7 +8,7 @@ shared content by chance.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -16,11 +16,14 @@ import numpy as np
 from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.verdicts.detectors.artifact_embedding import taught_families
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.verdicts.pixel_changes.alignment import match_aligned_moments
 from klarsicht.audit.verdicts.pixel_changes.colours import match_colours, match_tones
 from klarsicht.audit.verdicts.pixel_changes.moments import MOMENTS
 from klarsicht.audit.verdicts.pixel_changes.spectra import SPECTRA
+from klarsicht.audit.verdicts.synthetic.families import FAMILIES
+from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.progress import track
 
@@ -96,3 +99,11 @@ class SharedContent:
             for change in (self.change, self.control)
         )
         return with_artifact, control
+
+    def rivals(self, images: Tensor, rng: np.random.Generator, count: int) -> Iterator[Tensor]:
+        """Yield images (n, C, H, W) under `count` artifacts of no class, each a draw of a random family."""
+        levels = [self.pixel_scale.levels(image) for image in images]
+        families = taught_families(images.shape[1])
+        for _ in range(count):
+            artifact = FAMILIES[rng.choice(families)].draw(rng)
+            yield self.pixel_scale.inputs(np.stack([plant_on_levels(image, artifact, rng) for image in levels]))

@@ -22,14 +22,15 @@ from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
 from klarsicht.audit.results.detection_rows import read_detections
+from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import SignRow
-from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
+from klarsicht.audit.results.verdicts import LEVEL, Verdict
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, TailDetector, change_of
 from klarsicht.audit.verdicts.detectors.detection import ImageStack
 from klarsicht.audit.verdicts.interventions.border import measure_border
 from klarsicht.audit.verdicts.interventions.carrier_template import CarrierTemplate, take_out_border
-from klarsicht.audit.verdicts.interventions.effect import Predict
+from klarsicht.audit.verdicts.interventions.experiment import Experiment, Predict
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
@@ -289,10 +290,11 @@ class PictureCheck:
         inputs, rng = work.input_images.pixel_scale.inputs, generator(work.settings.seed, "elsewhere", target)
         after = predict(inputs(without[None]))
         pair = known.take_out_elsewhere(image, self.clean_of(target), rng)
-        falls = np.subtract(*(work.scale.score(predict(inputs(one)), target) for one in pair))
-        drop = float(work.scale.score(logits, target)[0] - work.scale.score(after, target)[0])
+        there, gone = (predict(inputs(one)) for one in pair)
+        falls = Experiment(there, gone, target, work.scale).rises()
+        drop = float(Experiment(logits, after, target, work.scale).rises()[0])
         p_drop = float(1 + (falls >= drop).sum()) / (len(falls) + 1)
-        rests = bool(drop >= FLOOR and p_drop <= self.level)
+        rests = matters(LogitEffect.of_values(drop), "value") and p_drop <= self.level
         return replace(told, drop=drop, p_drop=p_drop, without=self.names[int(after[0].argmax())], rests=rests)
 
     def clean_of(self, target: int) -> Pixels:

@@ -73,8 +73,8 @@ def _verdicts(
     found = []
     for i, row in enumerate(choice.rows):
         one, effect = described[row["target"]], tried[i]
-        large = verdicts.clears_floor(effect["low"], effect["flips_low"])
-        used = bool(p_use[i] <= level and large and choice.p_of(i, effect["sign"]) <= level)
+        use = UseResult.of(effect, p_use[i])
+        used = bool(use.p_use <= level and use.matters and choice.p_of(i, effect["sign"]) <= level)
         carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), row)
         detection = DetectionResult(
             sign=carried["sign"],
@@ -85,7 +85,6 @@ def _verdicts(
             q=float(largest.q[i]),
             p_own=float(significance.p_own[i]),
         )
-        use = UseResult.of(effect, p_use[i])
         found.append(
             Verdict(
                 name=one["class"],

@@ -18,7 +18,6 @@ from klarsicht.audit.explanation.spectral.clustering import Clustering
 from klarsicht.audit.results.rows import FollowedEffect, FollowedRow
 from klarsicht.audit.results.specificity import NO_COMPARISON
 from klarsicht.audit.results.suspect_rows import ClusterRow, ComparedGroup
-from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.verdicts.interventions.output_effects import compare_outputs
 from klarsicht.audit.verdicts.interventions.regions import SEARCH_BACKGROUNDS, RegionEffects, correlation, jaccard
 from klarsicht.audit.verdicts.quantification import effect_groups
@@ -152,24 +151,23 @@ def find_followed_cluster(
         if best is None or again is None:
             return None
         member, test_half = members[best], ~half
-        floor = None if alone else FLOOR
         effect = effects.measure_effect(
-            predict, member & test_half, ~member & test_half, x[SEARCH_BACKGROUNDS:], target, rng, floor
+            predict, member & test_half, ~member & test_half, x[SEARCH_BACKGROUNDS:], target, rng, in_looks=not alone
         )
     names = work.input_images.classifier.classes
     share = float(member.mean())
     specificity = compare_outputs(effect, effects, share, target, names).columns() if alone else NO_COMPARISON
     describe = [partial(one.describe, i) for one in candidates for i in range(len(one))][best]
     effect_columns = FollowedEffect(
-        effect=effect.shift,
+        effect=effect.rise.value,
         effect_z=effect.z,
         follows=correlation(member[test_half], effects.rise[test_half]),
         stability=jaccard(member, members[again]),
-        low=effect.low,
-        high=effect.high,
+        low=effect.rise.low,
+        high=effect.rise.high,
         runner_up=effect.runner_up,
         rank=effect.rank,
-        images=effect.images,
+        images=effect.rise.n,
         flips=effect.flips,
         flips_control=effect.flips_control,
     )

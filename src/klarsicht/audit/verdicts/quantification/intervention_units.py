@@ -6,28 +6,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
+from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect, is_raised
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
 from klarsicht.audit.results.significance import output_strategy
-from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.detectors.detection import Detection
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
-from klarsicht.audit.verdicts.interventions.early_stopping import (
-    choose_way,
-    measure_until_settled,
-    most_images_compared,
-)
-from klarsicht.audit.verdicts.interventions.effect import (
-    WINDOW_IMAGES,
-    LogitEffect,
-    Predict,
-    p_among_artifacts,
-    p_among_windows,
-)
+from klarsicht.audit.verdicts.interventions.early_stopping import choose_way, measure_in_looks, most_images_compared
+from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Predict, p_among_rivals
 from klarsicht.audit.verdicts.interventions.insertion import CHANGES, Insertion
 from klarsicht.audit.verdicts.interventions.patch import Patch
 from klarsicht.audit.verdicts.interventions.shared_content import SharedContent
@@ -37,7 +26,7 @@ from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS, EF
 from klarsicht.ground.arrays import Floats, Pixels, Rows
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.statistics.logits import LogitScale
+from klarsicht.numerics.statistics.intervals import Interval
 
 CHOICE_IMAGES = 32  # further ones on which detection and way of insertion are chosen
 MAX_CONTROLS = 200  # images of a class without its artifact: controls
@@ -47,6 +36,7 @@ LESS_COVERED = 0.75  # of the best way's coverage; ways that put on less than th
 MOST_SHARED = 4  # ways to put on what the carriers of a detection share, those that cover most
 MOST_OWN = 4  # ways to put on what detectors saw, of all detections of a class: two places of a tile, two others
 FEW_CARRIERS = 8  # with fewer, what they share cannot be told from what one of them shows
+RIVAL_IMAGES = 8  # images on which an artifact is compared with rivals, for these differ by more than images do
 SURE_RISE = 3.0  # standard errors by which carriers' evidence must exceed that of others
 
 
@@ -154,12 +144,15 @@ class InterventionUnits:
             plain = work.logits(work.pool_rows[others], predict)
             best, how = choose_way(predict, first, plain[:few], target, ways, rng, work.scale)
             chosen, trial = ways[best, how], trials[best]
-            effect = measure_until_settled(predict, then, plain[few:], target, how, chosen, rng, FLOOR, work.scale)
-            if (count := output_strategy(work.outputs).other_windows) and effect.rank == 0:
-                p_tiles = p_among_others(predict, then, target, chosen, rng, count, work.scale)
-                effect = replace(effect, p_tiles=p_tiles)
+            effect, p_rivals = measure_in_looks(predict, chosen, then, plain[few:], target, rng, work.scale), 1.0
+            count = output_strategy(work.outputs).other_windows
+            if count and effect.rank == 0 and isinstance(chosen, Patch | SharedContent):
+                x = then[:RIVAL_IMAGES]
+                own, rivals = chosen.put(x, rng)[0], chosen.rivals(x, rng, count)
+                p_rivals = p_among_rivals(predict, own, rivals, target, count, work.scale)
             explained = self.explained_share(predict, trial, chosen, target)
-        return [effect_row(target, trial, effect, trial.covered_share(chosen, scale), explained)]
+        covered = trial.covered_share(chosen, scale)
+        return [effect_row(target, trial, how, effect, p_rivals, covered, explained)]
 
     def make_trials(self, number: int, rng: np.random.Generator) -> list[ArtifactTrial]:
         """Make the trials of a class; shared content is estimated once where detections have the same members."""
@@ -209,22 +202,10 @@ class InterventionUnits:
         return share_of_evidence(own, other, marked)
 
 
-def p_among_others(
-    predict: Predict, x: Tensor, target: int, way: Insertion, rng: np.random.Generator, count: int, scale: LogitScale
-) -> float:
-    """Compute the p-value of an artifact's rise among those of `count` other windows, or of random artifacts; 1 for a
-    border or a corruption, which are compared with outputs only."""
-    if isinstance(way, Patch):
-        return p_among_windows(predict, x, target, way, rng, count, scale)
-    if isinstance(way, SharedContent):
-        return p_among_artifacts(predict, x, target, way, rng, count, scale)
-    return 1.0
-
-
 def most_images_inserted(outputs: int) -> int:
     """Bound the number of images that the artifacts of a class are put on, for a network of so many outputs."""
-    others = output_strategy(outputs).other_windows
-    windows = WINDOW_IMAGES * (1 + others) if others else 0
+    rivals = output_strategy(outputs).other_windows
+    windows = RIVAL_IMAGES * (1 + rivals) if rivals else 0
     return most_images_compared(MOST_OWN + TRIED * MOST_SHARED) + 2 * EFFECT_BACKGROUNDS + windows + COMPARED
 
 
@@ -234,29 +215,32 @@ def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:
     NaN where the denominator is less than FLOOR, or than SURE_RISE standard errors.
     """
     error = np.hypot(*(group.std() / np.sqrt(len(group)) for group in (own, other)))
-    excess = float(own.mean() - other.mean())
-    if excess < max(FLOOR, SURE_RISE * float(error)):
+    excess, half = float(own.mean() - other.mean()), SURE_RISE * float(error)
+    if not is_raised(LogitEffect(Interval(excess, excess - half, excess + half, len(own))), FLOOR):
         return float("nan")
     return float(np.clip((marked.mean() - other.mean()) / excess, 0, 1))
 
 
-def effect_row(target: int, trial: ArtifactTrial, effect: LogitEffect, covered: float, explained: float) -> EffectRow:
+def effect_row(
+    target: int, trial: ArtifactTrial, how: str, effect: ComparedEffect, p_rivals: float, covered: float,
+    explained: float,
+) -> EffectRow:  # fmt: skip
     """Make a row of the table `effects` from the effect of a detection's artifact."""
     return {
         "target": target,
         "sign": trial.sign["sign"],
-        "how": effect.how,
+        "how": how,
         "rank": effect.rank,
-        "images": effect.images,
-        "shift": effect.shift,
-        "low": effect.low,
-        "high": effect.high,
+        "images": effect.rise.n,
+        "shift": effect.rise.value,
+        "low": effect.rise.low,
+        "high": effect.rise.high,
         "z": effect.z,
         "flips": effect.flips,
         "flips_control": effect.flips_control,
-        "flips_low": effect.flips_low,
-        "p_tiles": effect.p_tiles,
-        "change": trial.change(effect.how),
+        "flips_low": effect.turned.low,
+        "p_tiles": p_rivals,
+        "change": trial.change(how),
         "covered": covered,
         "explained": explained,
     }

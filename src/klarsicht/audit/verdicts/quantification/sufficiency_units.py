@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from klarsicht.audit.results.rows import WHOLE_IMAGE, ExchangeRow, KeptRow
-from klarsicht.audit.verdicts.interventions.effect import Predict
+from klarsicht.audit.verdicts.interventions.experiment import Experiment, Predict
 from klarsicht.audit.verdicts.interventions.image_parts import (
     BACKGROUND,
     IMAGE_PARTS,
@@ -170,12 +170,10 @@ class ExchangeUnits:
             for name, part in self.reader.parts.items():
                 for some in chunks(np.arange(len(rows))):
                     images, given, control = (self.reader.read(of[some]) for of in (rows, donors, controls))
-                    with_part, plain = (
-                        predict(work.input_images.pixel_scale.inputs(part.exchange(images, other)))
-                        for other in (given, control)
-                    )
-                    rise = work.scale.score(with_part, target) - work.scale.score(plain, target)
-                    predicted = [work.scale.predicts(logits, target) for logits in (with_part, plain)]
+                    changed = (part.exchange(images, other) for other in (given, control))
+                    with_part, plain = (predict(work.input_images.pixel_scale.inputs(one)) for one in changed)
+                    shown = Experiment(with_part, plain, target, work.scale)
+                    rise, (taken, taken_control) = shown.rises(), shown.taken
                     records += [
                         ExchangeRow(
                             target=target,
@@ -184,8 +182,8 @@ class ExchangeUnits:
                             donor=int(donors[i]),
                             control=int(controls[i]),
                             rise=float(rise[j]),
-                            taken=bool(predicted[0][j]),
-                            taken_control=bool(predicted[1][j]),
+                            taken=bool(taken[j]),
+                            taken_control=bool(taken_control[j]),
                         )
                         for j, i in enumerate(some.tolist())
                     ]

@@ -31,7 +31,7 @@ from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection,
 from klarsicht.audit.verdicts.detectors.natural_windows import NaturalWindows, complete_strongest
 from klarsicht.audit.verdicts.detectors.patch_matches import WINDOW_POOL, grey
 from klarsicht.audit.verdicts.detectors.reference_classes import ReferenceClasses, ReferenceTest, detect_shipped
-from klarsicht.audit.verdicts.interventions.effect import Predict
+from klarsicht.audit.verdicts.interventions.experiment import Predict
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written

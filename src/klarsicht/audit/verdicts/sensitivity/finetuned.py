@@ -13,15 +13,19 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.finetuning import ClassificationTask, Training, trainable_copy
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.step_units import run_step
+from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.power_rows import CourseRow, VerdictColumns
-from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
-from klarsicht.audit.verdicts.interventions.effect import LogitEffect, compute_effect
+from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Experiment
+from klarsicht.audit.verdicts.interventions.insertion import put_on
+from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
 from klarsicht.audit.verdicts.quantification import class_verdicts
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.verdicts.quantification.selected_detections import common_detections, select_detections
@@ -33,8 +37,6 @@ from klarsicht.audit.verdicts.sensitivity.planted_data import (
     PlantedSet,
     PlantedUnits,
 )
-from klarsicht.audit.verdicts.synthetic import artifacts
-from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
@@ -148,7 +150,8 @@ class FinetunedUnits:
     ) -> CourseRow:  # fmt: skip
         """Make the row of a planted artifact, of which `rows` of the run carry it; accuracy: before and after."""
         use, was = (self.measure_use(work, artifact) for work in (after, before))
-        used = use.rank <= 1 and raises_class(use.shift, use.flips)
+        used = use.rank <= 1 and raises_class(use)
+        more = LogitEffect.of_values(use.rise.value - was.rise.value, use.turned.value - was.turned.value)
         verdict_rows = np.array(verdict.rows if verdict else (), np.intp)
         both = len(np.intersect1d(verdict_rows, rows))
         rightly = 2 * both >= len(verdict_rows) > 0
@@ -160,12 +163,12 @@ class FinetunedUnits:
             target=self.examination.groups[artifact.number].target,
             planted=len(rows),
             used=used,
-            learned=used and raises_class(use.shift - was.shift, use.flips - was.flips),
+            learned=used and raises_class(more),
             artifactual=rightly and columns["artifactual"],
             poisoned=rightly and columns["poisoned"],
             rank=use.rank,
-            rise=use.shift,
-            rise_before=was.shift,
+            rise=use.rise.value,
+            rise_before=was.rise.value,
             turned=use.flips,
             turned_before=was.flips,
             sign=columns["sign"],
@@ -178,28 +181,21 @@ class FinetunedUnits:
             accuracy=accuracy[1],
         )
 
-    def measure_use(self, work: PlantedUnits, planted_artifact: Planted) -> LogitEffect:
+    def measure_use(self, work: PlantedUnits, planted_artifact: Planted) -> ComparedEffect:
         """Measure the effect of the planted artifact on held-out images of other classes."""
         target = self.examination.groups[planted_artifact.number].target
         rows = self.held_out_rows[self.truth[self.held_out_rows] != target]
-        x = work.input_images(rows)
-        rng = [generator(self.examination.settings.seed, "use", int(row)) for row in rows]
-        artifact = artifacts.draw_plant(planted_artifact.kind, self.examination.settings.seed)
-        with_artifact = np.stack([plant_on_levels(one, artifact, r) for one, r in zip(x, rng, strict=True)])
+        x, seed = work.input_images.as_inputs(rows), self.examination.settings.seed
+        planted = PlantedArtifact(planted_artifact.kind, seed, work.input_images.pixel_scale)
+        marked = [put_on(image, planted, generator(seed, "use", int(row))) for image, row in zip(x, rows, strict=True)]
         with predictor(work) as predict:
-            scale = work.input_images.pixel_scale
-            plain = predict(scale.inputs(x))
-            return compute_effect("planted", plain, predict(scale.inputs(with_artifact)), plain, target)
+            plain = predict(x)
+            return Experiment(predict(torch.stack(marked)), plain, target).effect(plain)
 
 
-def raises_class(rise: float, turned_share: float) -> bool:
-    """Test whether an artifact raises a class by at least the floor of *poisoned*.
-
-    Args:
-        rise: increase of the logit.
-        turned_share: share of images whose prediction changes to the class.
-    """
-    return rise > 0 and (rise >= FLOOR or turned_share >= FLIPPED)
+def raises_class(effect: LogitEffect) -> bool:
+    """Say whether an artifact is measured to raise its class, and to matter."""
+    return effect.rise.value > 0 and matters(effect, "value")
 
 
 def require_trainable(audit: Audit) -> None:

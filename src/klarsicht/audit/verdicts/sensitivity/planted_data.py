@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.models.inputs import InputImages
-from klarsicht.audit.verdicts.interventions.effect import Predict
+from klarsicht.audit.verdicts.interventions.experiment import Predict
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.audit.verdicts.synthetic import artifacts
 from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels

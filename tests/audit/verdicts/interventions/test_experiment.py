@@ -6,12 +6,19 @@ from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.verdicts.detectors.detection import Detection
-from klarsicht.audit.verdicts.interventions import effect, random_artifacts
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples, covers_artifact_only, grow_window
 from klarsicht.audit.verdicts.interventions.border import Border, measure_border
 from klarsicht.audit.verdicts.interventions.corruption import compress_jpeg
+from klarsicht.audit.verdicts.interventions.experiment import (
+    Experiment,
+    logit_excess,
+    p_among_rivals,
+    robust_z,
+    turned_share,
+)
 from klarsicht.audit.verdicts.interventions.insertion import CHANGES
 from klarsicht.audit.verdicts.interventions.patch import Patch
+from klarsicht.audit.verdicts.interventions.shared_content import SharedContent
 from klarsicht.numerics.imaging import image_statistics
 from klarsicht.numerics.statistics.logits import Independent
 
@@ -124,9 +131,14 @@ def test_an_opaque_mark_brings_nothing_of_its_class_and_a_blended_one_does():
             assert len(pasted) > 500 and (pasted < 128).all() == of_others
 
 
+def measured(predict, x, target, ways):
+    """The effect of each way on all images x, as model inputs, with common random numbers."""
+    runs = {how: Experiment.run(predict, way, x, target, np.random.default_rng(0)) for how, way in ways.items()}
+    return {how: run.effect(predict(x)) for how, run in runs.items()}
+
+
 def strongest(predict, x, target):
-    ways = CHANGES["tile"](specimen(), SCALE)
-    tried = effect.measure_effects(on_inputs(predict), SCALE.inputs(x), target, ways, np.random.default_rng(0))
+    tried = measured(on_inputs(predict), SCALE.inputs(x), target, CHANGES["tile"](specimen(), SCALE))
     assert tried.keys() == {"own place", "any place"}
     return max(tried.values(), key=lambda e: e.z)
 
@@ -134,7 +146,7 @@ def strongest(predict, x, target):
 def test_a_model_that_reads_the_tag_is_caught_and_a_blind_one_is_not():
     x = scenes(64, seed=7)
     used = strongest(reads_tag, x, 3)
-    assert used.low > 1 and used.z > 8 and used.rank == 0
+    assert used.rise.low > 1 and used.z > 8 and used.rank == 0
     assert used.flips > used.flips_control + 0.3
     for target in range(K):
         unused = strongest(blind, x, target)
@@ -144,41 +156,36 @@ def test_a_model_that_reads_the_tag_is_caught_and_a_blind_one_is_not():
 
 
 def test_a_tile_that_is_used_beats_other_windows_and_one_that_is_not_is_one_of_them():
-    x, ways = SCALE.inputs(scenes(40, seed=7)), Patch.ways(specimen(), SCALE)
+    x, ways = SCALE.inputs(scenes(8, seed=7)), Patch.ways(specimen(), SCALE)
+
+    def p(model, target, patch, seed):
+        rng = np.random.default_rng(seed)
+        return p_among_rivals(on_inputs(model), patch.put(x, rng)[0], patch.rivals(x, rng, 19), target, 19)
+
     for patch in ways.values():
-        assert effect.p_among_windows(on_inputs(reads_tag), x, 3, patch, np.random.default_rng(0), 19) == 0.05
-    blinded = [
-        effect.p_among_windows(on_inputs(blind), x, k, ways["own place"], np.random.default_rng(k), 19)
-        for k in range(K)
-    ]
+        assert p(reads_tag, 3, patch, 0) == 0.05
+    blinded = [p(blind, k, ways["own place"], k) for k in range(K)]
     assert 0.3 < np.mean(blinded) < 0.7 and max(blinded) > 0.7  # it is one of them: its ranks are spread
 
 
-def test_shared_content_that_is_used_beats_random_artifacts_and_that_of_chance_is_one_of_them(monkeypatch):
+def test_shared_content_that_is_used_beats_random_artifacts_and_that_of_chance_is_one_of_them():
     """Against nine changes of known size the p-value is a count; real draws of families change every image."""
     x = SCALE.inputs(scenes(12, seed=3))
-
-    class Lighter:
-        pixel_scale = SCALE
-
-        def put(self, images, rng):
-            return images + 0.5, images
 
     def mean_level(inputs):
         return np.stack([inputs.mean((1, 2, 3)).numpy()] * 2, 1) * np.array([1.0, 0])
 
     for sizes, p in (((0.1,) * 9, 0.1), ((0.1,) * 8 + (0.7,), 0.2), ((0.6, 0.1, 0.6), 1.0)):
-        monkeypatch.setattr(effect, "put_random_artifacts", lambda x, *rest, sizes=sizes: (x + s for s in sizes))
-        found = effect.p_among_artifacts(mean_level, x, 0, Lighter(), np.random.default_rng(0), 9)
+        found = p_among_rivals(mean_level, x + 0.5, (x + s for s in sizes), 0, 9)
         assert found == pytest.approx(p if p < 1 else 2 / 3)
-    monkeypatch.undo()
-    drawn = list(random_artifacts.put_random_artifacts(x, SCALE, np.random.default_rng(0), 12))
+    shared = SharedContent(None, None, SCALE, (SIDE, SIDE, 3))
+    drawn = list(shared.rivals(x, np.random.default_rng(0), 12))
     assert len(drawn) == 12 and all(shown.shape == x.shape and (shown != x).any() for shown in drawn)
 
 
 def test_rivals_are_windows_of_its_size_in_its_place():
     x, patch = scenes(20, seed=5), Patch.ways(specimen(), SCALE)["own place"]
-    rivals = [as_levels(one) for one in patch.other_windows(SCALE.inputs(x), np.random.default_rng(0), 5)]
+    rivals = [as_levels(one) for one in patch.rivals(SCALE.inputs(x), np.random.default_rng(0), 5)]
     assert len(rivals) == 5
     for shown in rivals:
         rows = [np.argwhere((a != b).any(-1)) for a, b in zip(shown, x, strict=True)]
@@ -190,11 +197,11 @@ def test_flips_and_interval_are_their_definitions():
     before = np.array([[1.0, 0], [0, 1], [1, 0], [1, 0]])
     marked = np.array([[0.0, 2], [0, 9], [0, 2], [5, 0]])
     control = np.array([[1.0, 0], [0, 1], [0, 1], [1, 0]])
-    e = effect.compute_effect("so", before, marked, control, 1)
+    e = Experiment(marked, control, 1).effect(before)
     assert (e.flips, e.flips_control) == (2 / 3, 1 / 3)  # the second was taken for the class before
     change = (marked - marked.mean(1, keepdims=True) - control + control.mean(1, keepdims=True))[:, 1]
-    assert e.shift == pytest.approx(change.mean())
-    assert (e.high - e.low) / 2 == pytest.approx(1.96 * change.std(ddof=1) / 2)
+    assert e.rise.value == pytest.approx(change.mean())
+    assert (e.rise.high - e.rise.low) / 2 == pytest.approx(1.96 * change.std(ddof=1) / 2)
 
 
 def test_effects_on_independent_outputs_are_of_the_own_logit_and_of_crossings_of_zero():
@@ -203,25 +210,25 @@ def test_effects_on_independent_outputs_are_of_the_own_logit_and_of_crossings_of
     rng = np.random.default_rng(5)
     before, marked, control = rng.normal(0, 1, (3, 41, 4))
     marked[:, 2] += 2
-    e = effect.compute_effect("so", before, marked, control, 2, Independent())
+    e = Experiment(marked, control, 2, Independent()).effect(before)
     change = marked - control
-    assert e.shift == pytest.approx(change[:, 2].mean())
+    assert e.rise.value == pytest.approx(change[:, 2].mean())
     assert e.runner_up == pytest.approx(np.delete(change.mean(0), 2).max()) and e.rank == 0
     free = before[:, 2] <= 0
     assert (e.flips, e.flips_control) == ((marked[free, 2] > 0).mean(), (control[free, 2] > 0).mean())
     assert e.uplift == pytest.approx(np.median(expit(marked[:, 2]) / expit(before[:, 2])))
-    moved = effect.compute_effect("so", before, marked + np.array([9, 9, 0, 9]), control, 2, Independent())
-    assert (moved.shift, moved.flips, moved.uplift) == (e.shift, e.flips, e.uplift)  # whatever the others do
+    moved = Experiment(marked + np.array([9, 9, 0, 9]), control, 2, Independent()).effect(before)
+    assert (moved.rise.value, moved.flips, moved.uplift) == (e.rise.value, e.flips, e.uplift)  # whatever the others do
 
 
 def test_the_interval_of_flips_is_of_paired_differences():
     rng = np.random.default_rng(4)
     before = np.tile([1.0, 0], (40, 1))
     marked, control = (np.where(rng.random((40, 1)) < share, [[0.0, 1]], before) for share in (0.6, 0.2))
-    e = effect.compute_effect("so", before, marked, control, 1)
+    e = Experiment(marked, control, 1).effect(before)
     difference = (marked.argmax(1) == 1).astype(float) - (control.argmax(1) == 1)
-    assert e.flips_low == pytest.approx(difference.mean() - 1.96 * difference.std(ddof=1) / np.sqrt(40))
-    assert effect.compute_effect("so", before, before, before, 1).flips_low == 0
+    assert e.turned.low == pytest.approx(difference.mean() - 1.96 * difference.std(ddof=1) / np.sqrt(40))
+    assert Experiment(before, before, 1).effect(before).turned.low == 0
 
 
 def test_the_margin_is_a_paired_difference_to_the_output_that_rises_most_beside():
@@ -232,18 +239,18 @@ def test_the_margin_is_a_paired_difference_to_the_output_that_rises_most_beside(
     marked[:, 4] += 3
     marked[:, 2] += 2
     for target, runner in ((4, 2), (2, 4)):
-        e = effect.compute_effect("so", before, marked, control, target)
+        e = Experiment(marked, control, target).effect(before)
         change = (marked - control)[:, target] - (marked - control)[:, runner]  # centring takes the same of both
-        assert e.runner == runner and e.margin == pytest.approx(change.mean())
-        assert (e.margin_high - e.margin_low) / 2 == pytest.approx(1.96 * sem(change))
-        assert e.margin == pytest.approx(e.shift - e.runner_up) and (e.rank == 0) == (e.margin > 0)
+        assert e.runner == runner and e.margin.value == pytest.approx(change.mean())
+        assert (e.margin.high - e.margin.low) / 2 == pytest.approx(1.96 * sem(change))
+        assert e.margin.value == pytest.approx(e.rise.value - e.runner_up) and (e.rank == 0) == (e.margin.value > 0)
 
 
 def test_uplift_is_the_median_ratio_of_probabilities():
     rng = np.random.default_rng(3)
     before, marked, control = rng.normal(0, 2, (3, 25, 4))
     p, q, r = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (before, marked, control))
-    e = effect.compute_effect("so", before, marked, control, 1)
+    e = Experiment(marked, control, 1).effect(before)
     assert e.uplift == pytest.approx(np.median(q[:, 1] / p[:, 1]))
     assert e.uplift_control == pytest.approx(np.median(r[:, 1] / p[:, 1]))
 
@@ -252,13 +259,13 @@ def test_an_image_changed_in_several_ways_counts_by_their_mean():
     rng = np.random.default_rng(6)
     before, *ways = rng.normal(0, 1, (7, 40, 5))
     marked, control = np.stack(ways[:3]), np.stack(ways[3:])
-    e = effect.compute_effect("so", before, marked, control, 1)
-    mean = effect.compute_effect("so", before, marked.mean(0), control.mean(0), 1)  # logits are averaged linearly
-    assert (e.shift, e.low, e.rank, e.z) == pytest.approx((mean.shift, mean.low, mean.rank, mean.z))
+    e = Experiment(marked, control, 1).effect(before)
+    mean = Experiment(marked.mean(0), control.mean(0), 1).effect(before)  # logits are averaged linearly
+    assert (e.rise.value, e.rise.low, e.rank, e.z) == pytest.approx((mean.rise.value, mean.rise.low, mean.rank, mean.z))
     free = before.argmax(1) != 1
     assert e.flips == pytest.approx(np.mean([(way.argmax(1) == 1)[free] for way in marked]))
-    assert e.images == 40
-    single, twice = (effect.compute_effect("so", before, *pair, 1) for pair in (ways[:2], np.stack(ways[:2])[:, None]))
+    assert e.rise.n == 40
+    single, twice = (Experiment(*pair, 1).effect(before) for pair in (ways[:2], np.stack(ways[:2])[:, None]))
     assert single == twice
 
 
@@ -268,8 +275,8 @@ def test_robust_z_is_that_of_scipy_where_errors_are_nought():
     shift = np.random.default_rng(0).normal(size=50)
     others = np.delete(shift, 7)
     expected = (shift[7] - np.median(others)) / median_abs_deviation(others, scale="normal")
-    assert effect.robust_z(shift, 0.0, 7) == pytest.approx(expected, rel=1e-4)
-    assert abs(effect.robust_z(np.zeros(5), 0.0, 0)) == 0
+    assert robust_z(shift, 0.0, 7) == pytest.approx(expected, rel=1e-4)
+    assert abs(robust_z(np.zeros(5), 0.0, 0)) == 0
 
 
 def placeless(change):
@@ -352,34 +359,36 @@ def test_images_in_the_models_units_are_changed_as_their_pixel_values_are(change
             np.testing.assert_allclose(back, as_levels(ours), atol=0.02)
 
 
-def test_all_ways_get_common_random_numbers():
-    """The control of both ways is cut out of the same images, and what follows sees a generator that ran once."""
-
-    class Drawn:
-        def put(self, images, rng):
-            draws.append(rng.integers(1000))
-            return images, images
-
-    draws, rng, again = [], np.random.default_rng(0), np.random.default_rng(0)
-    x = SCALE.inputs(scenes(4))
-    effect.measure_effects(on_inputs(blind), x, 3, {"a": Drawn(), "b": Drawn()}, rng)
-    assert draws == [again.integers(1000)] * 2 and rng.integers(1000) == again.integers(1000)
-
-
 def test_an_effect_of_rounding_alone_is_neither_large_nor_first():
     """Whatever the last bits are, the class is as good as any other output."""
     rng = np.random.default_rng(2)
     before = rng.normal(0, 10, (40, K)).astype(np.float32)
     for _ in range(20):
         marked = before + rng.integers(-3, 4, before.shape).astype(np.float32) * np.spacing(np.abs(before).max())
-        found = effect.compute_effect("own", before, marked, before, 3)
+        found = Experiment(marked, before, 3).effect(before)
         assert abs(found.z) < 0.1
         assert found.rank == K - 1
+
+
+def test_nothing_is_claimed_of_what_fewer_than_two_images_turn_to():
+    assert [turned_share(one, one).low for one in (np.ones(0), np.ones(1))] == [0, 0]
+
+
+def test_experiments_on_further_images_are_those_on_all():
+    rng = np.random.default_rng(8)
+    before, *logits = rng.normal(0, 1, (5, 30, 6))
+    marked, control = np.stack(logits[:2]), np.stack(logits[2:])
+    parts = [Experiment(marked[:, some], control[:, some], 1) for some in (slice(0, 11), slice(11, 30))]
+    assert parts[0].join(parts[1]).effect(before) == Experiment(marked, control, 1).effect(before)
 
 
 def test_rise_and_excess_are_differences_of_paired_and_of_unpaired_images():
     a, b = np.random.default_rng(4).normal(size=(2, 30, 5))
     centred = [(y - y.mean(1, keepdims=True))[:, 2] for y in (a, b)]
-    np.testing.assert_allclose(effect.logit_rise(a, b, 2), centred[0] - centred[1])
-    assert effect.logit_excess(a[:7], b, 2).mean() == pytest.approx(centred[0][:7].mean() - centred[1].mean())
-    np.testing.assert_allclose(effect.logit_rise(a, b, 2, lambda y, k: y[:, k]), a[:, 2] - b[:, 2])
+    np.testing.assert_allclose(Experiment(a, b, 2).rises(), centred[0] - centred[1])
+    assert logit_excess(a[:7], b, 2).mean() == pytest.approx(centred[0][:7].mean() - centred[1].mean())
+    np.testing.assert_allclose(Experiment(a, b, 2).rises(lambda y, k: y[:, k]), a[:, 2] - b[:, 2])
+    ways = np.stack([a, b])
+    expected = (centred[0] + centred[1]) / 2 - centred[1]
+    np.testing.assert_allclose(Experiment(ways, np.stack([b, b]), 2).rises(), expected)
+    assert [list(one) for one in Experiment(a, b, 2).taken] == [[row.argmax() == 2 for row in y] for y in (a, b)]

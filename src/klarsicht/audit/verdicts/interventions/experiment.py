@@ -1,0 +1,220 @@
+"""Measure the effect of an artifact on all logits: the same images are shown with it, and under a control.
+
+A rise of the class's own logit proves little: any content of a class raises its logit, and the control does not remove
+that rise completely. The shift is therefore compared with the shifts of all other outputs, and the resulting z with the
+z of clean classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from klarsicht.audit.results.logit_effect import LogitEffect, is_raised
+from klarsicht.audit.results.significance import p_among_draws
+from klarsicht.audit.verdicts.interventions.insertion import Insertion
+from klarsicht.ground.arrays import Bools, Floats
+from klarsicht.numerics.statistics.intervals import Interval
+from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale, centred_logit, rounding_bound
+
+Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits (n, K)
+Score = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,)
+
+NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedEffect(LogitEffect):
+    """Effect of an artifact on its class, compared with that on all other outputs.
+
+    Of independent outputs the rise is that of the logit itself, else of the centred one. `turned` is of the images not
+    predicted as the class before.
+
+    Attributes:
+        flips, flips_control: share of these images predicted as the class with the artifact, and under the control.
+        runner: number of the other output that rises most.
+        runner_up: its mean change.
+        margin: mean difference of the two changes, by which the class is ahead. The output is chosen on the same
+            images, so the margin is biased towards small values.
+        z: the rise among those of all outputs, in robust standard deviations.
+        rank: number of outputs with a larger rise, or with an equal one up to rounding; 0 for none.
+        uplift: median over images of the ratio of the class's probability with the artifact to that on the unchanged
+            image.
+        uplift_control: the same ratio under the control.
+    """
+
+    flips: float
+    flips_control: float
+    runner: int
+    runner_up: float
+    margin: Interval
+    z: float
+    rank: int
+    uplift: float
+    uplift_control: float
+
+    @property
+    def is_surely_first(self) -> bool:
+        """Whether the lower ends of the rise and of its margin to all other outputs exceed 0."""
+        return self.rank == 0 and is_raised(self) and self.margin.low > 0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Logits of the same images with an artifact, and under a control.
+
+    Attributes:
+        with_artifact, control: (n, K), or (w, n, K) where each image was changed in w ways; it then counts by its mean.
+        target: output of the artifact's class.
+        scale: scale on which logits count.
+    """
+
+    with_artifact: Floats
+    control: Floats
+    target: int
+    scale: LogitScale = EXCLUSIVE
+
+    @classmethod
+    def run(
+        cls, predict: Predict, insertion: Insertion, images: Tensor, target: int, rng: np.random.Generator,
+        scale: LogitScale = EXCLUSIVE, turns: int = 1,
+    ) -> Experiment:  # fmt: skip
+        """Put an artifact and its control on images (n, C, H, W), and show both to the network.
+
+        Args:
+            predict: function from model inputs to logits.
+            turns: how often each image is shown, each time with another artifact.
+        """
+        put = insertion.put(images.repeat(turns, 1, 1, 1), rng)
+        with_artifact, control = (np.stack([predict(turn) for turn in torch.split(shown, len(images))]) for shown in put)
+        return cls(with_artifact, control, target, scale)
+
+    def join(self, more: Experiment) -> Experiment:
+        """Append the images of a further experiment of the same kind."""
+        with_artifact = np.concatenate([self.with_artifact, more.with_artifact], -2)
+        return replace(self, with_artifact=with_artifact, control=np.concatenate([self.control, more.control], -2))
+
+    def rises(self, score: Score | None = None) -> Floats:
+        """Subtract the class's score under the control from that with the artifact, (n,).
+
+        Args:
+            score: by default that of the scale.
+        """
+        score = score or self.scale.score
+        after, before = (score(y.reshape(-1, y.shape[-1]), self.target) for y in (self.with_artifact, self.control))
+        return np.asarray((after - before).reshape(-1, self.with_artifact.shape[-2]).mean(0))
+
+    @property
+    def taken(self) -> tuple[Bools, Bools]:
+        """Whether each image is predicted as the class, with the artifact and under the control."""
+        with_artifact, control = (self.scale.predicts(y, self.target) for y in (self.with_artifact, self.control))
+        return with_artifact, control
+
+    def effect(self, before: Floats, reach: float = 1.96) -> ComparedEffect:
+        """Compare the class with all other outputs.
+
+        Args:
+            before: (n, K), logits of the images as they are.
+            reach: standard errors to either end of the intervals.
+        """
+        target, scale, n = self.target, self.scale, len(before)
+        change = (scale.scores(self.with_artifact) - scale.scores(self.control)).reshape(-1, *before.shape).mean(0)
+        mean, error = change.mean(0), standard_error(change)
+        runner, least = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax()), rounding_bound(before)
+        ahead = change[:, target] - change[:, runner]
+        turned, turned_control = (flips(before, y, target, scale) for y in (self.with_artifact, self.control))
+        return ComparedEffect(
+            rise=_interval(mean[target], error[target], reach, n),
+            turned=turned_share(turned, turned_control, reach),
+            flips=mean_or_zero(turned),
+            flips_control=mean_or_zero(turned_control),
+            runner=runner,
+            runner_up=float(mean[runner]),
+            margin=_interval(ahead.mean(), float(standard_error(ahead)), reach, n),
+            z=robust_z(mean, error[target], target, least),
+            rank=int((np.delete(mean, target) > mean[target] - least).sum()),
+            uplift=uplift(before, self.with_artifact, target, scale),
+            uplift_control=uplift(before, self.control, target, scale),
+        )
+
+
+def p_among_rivals(
+    predict: Predict, own: Tensor, rivals: Iterable[Tensor], target: int, count: int, scale: LogitScale = EXCLUSIVE
+) -> float:
+    """Compute the p-value of the class's mean score on images with its artifact among those on the same images changed
+    otherwise: by other windows in its place, or by random artifacts.
+
+    It needs neither other outputs nor other classes. Images that are changed by anything often fall to one class, so
+    the rise of that class proves nothing. `count` rivals are drawn, or fewer, see `significance.p_among_draws`.
+    """
+    answer = predict(own)
+    least = float(scale.scores(answer)[:, target].mean()) - rounding_bound(answer)
+    scores = (scale.scores(predict(shown))[:, target].mean() for shown in rivals)
+    return p_among_draws((bool(score >= least) for score in scores), count)
+
+
+def logit_excess(members: Floats, others: Floats, target: int, score: Score = centred_logit) -> Floats:
+    """Subtract the class's mean score on other images (m, K) from that on members (n, K): (n,).
+
+    For an artifact that is not put on images.
+    """
+    return np.asarray(score(members, target) - score(others, target).mean())
+
+
+def flips(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUSIVE) -> Floats:
+    """Return for each image not predicted as the class before (n, K) whether it is predicted as it after: 0 or 1, (m,).
+
+    Where each image was changed in w ways, logits (w, n, K), the result is the share of these ways.
+    """
+    free = ~scale.predicts(before, target)
+    return np.asarray(scale.predicts(after, target).reshape(-1, len(before)).mean(0)[free])
+
+
+def standard_error(values: Floats) -> Floats:
+    """Compute the standard error of the mean of values (B, ...) over images."""
+    return np.asarray(values.std(0, ddof=1) / np.sqrt(len(values)))
+
+
+def uplift(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUSIVE) -> float:
+    """Compute the median over images of the ratio of a class's probability after to before.
+
+    Where each image was changed in w ways, logits (w, B, K), the geometric mean of its ratios counts.
+    """
+    rise = scale.log_probability(after, target) - scale.log_probability(before, target)
+    return float(np.exp(np.median(rise.reshape(-1, len(before)).mean(0))))
+
+
+def mean_or_zero(which: Floats) -> float:
+    """Compute the mean of the values, or 0 where there are none."""
+    return float(which.mean()) if len(which) else 0.0
+
+
+def turned_share(turned: Floats, control: Floats, reach: float = 1.96) -> Interval:
+    """Estimate the mean of turned (n,) less that of the control, by paired differences; from 0 to 1 for fewer than two
+    images: nothing is claimed of them."""
+    value, difference = mean_or_zero(turned) - mean_or_zero(control), turned - control
+    if len(difference) < 2:
+        return Interval(value, 0.0, 1.0, len(difference))
+    mean, half = difference.mean(), reach * standard_error(difference)
+    return Interval(value, float(mean - half), float(mean + half), len(difference))
+
+
+def _interval(mean: float, error: float, reach: float, n: int) -> Interval:
+    return Interval(float(mean), float(mean - reach * error), float(mean + reach * error), n)
+
+
+def robust_z(shift: Floats, error: float, target: int, least: float = 0.0) -> float:
+    """Compute the robust z-score of the target's shift among the shifts (K,) of all outputs.
+
+    z = (shift of the target - median of the others) / hypot(robust deviation of the others, standard error of the
+    target's shift). The standard error keeps an insertion without effect from having a large z where the other outputs
+    do not move either; so does `least`, the rounding of the logits, where the error vanishes too.
+    """
+    others = np.delete(shift, target)
+    middle = np.median(others)
+    spread = NORMAL * np.median(np.abs(others - middle))
+    return float((shift[target] - middle) / max(np.hypot(spread, error), least, 1e-6))
