@@ -119,7 +119,7 @@ ARROWS = {
     "audit.cleaning": (),
     "audit.cleaning.corrections": (
         "ground.run_folder", "numerics.statistics", "numerics.erasure", "numerics.neighbours",
-        "audit.explanation", "audit.verdicts",
+        "audit.results", "audit.explanation", "audit.verdicts",
     ),
     "audit.cleaning.artifacts": (
         "ground.pictures", "ground.run_folder", "numerics.statistics", "audit.results", "audit.explanation",

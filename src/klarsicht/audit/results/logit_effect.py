@@ -16,7 +16,7 @@ from klarsicht.numerics.statistics.intervals import Interval
 FLOOR: Final = 0.5  # of a logit, least rise that matters: odds 1.6 times as large
 FLIPPED: Final = 0.02  # or share of other images predicted as the class
 LEFT_BY: Final = 2.0  # standard errors by which a rise must lie below the floor to be left
-UNCOUNTED: Final = Interval(nan, -inf, inf, 0)  # share of images turned, where it is not counted: it may be any
+ANY_SHARE: Final = Interval(nan, -inf, inf, 0)  # share of images turned, where it is not counted: it may be any
 
 End = Literal["low", "value", "high"]
 
@@ -31,17 +31,17 @@ class LogitEffect:
     """
 
     rise: Interval
-    turned: Interval = UNCOUNTED
+    turned: Interval = ANY_SHARE
 
     @classmethod
-    def of_values(cls, rise: float, turned: float = nan) -> LogitEffect:
-        """Make the effect of figures without intervals."""
-        return cls(Interval(rise, nan, nan, 1), Interval(turned, nan, nan, 1))
+    def of_values(cls, rise: float, share: float = nan) -> LogitEffect:
+        """Make the effect of a rise, and a share of images turned, without intervals."""
+        return cls(Interval(rise, nan, nan, 1), Interval(share, nan, nan, 1))
 
 
 def is_raised(effect: LogitEffect, least: float = 0.0) -> bool:
     """Say whether the class is shown to be raised, by the whole interval, and measured to be by `least` logits."""
-    return effect.rise.low > 0 and effect.rise.value >= least
+    return bool(effect.rise.low > 0 and effect.rise.value >= least)
 
 
 def matters(effect: LogitEffect, by: End = "low", factor: float = 1.0) -> bool:
@@ -52,8 +52,8 @@ def matters(effect: LogitEffect, by: End = "low", factor: float = 1.0) -> bool:
             "high", it may, and where it does not it is shown to be less.
         factor: of both floors; at 0 whatever is there matters.
     """
-    rise, turned = (getattr(figure, by) for figure in (effect.rise, effect.turned))
-    return bool(rise >= factor * FLOOR or turned >= factor * FLIPPED)
+    rise, share = (getattr(figure, by) for figure in (effect.rise, effect.turned))
+    return bool(rise >= factor * FLOOR or share >= factor * FLIPPED)
 
 
 def is_futile(effect: LogitEffect, reach: float) -> bool:
@@ -65,7 +65,7 @@ def is_futile(effect: LogitEffect, reach: float) -> bool:
     """
     rise = effect.rise
     upper = rise.value + LEFT_BY / reach * (rise.high - rise.value)
-    return upper < FLOOR and effect.turned.value <= 0
+    return bool(upper < FLOOR and effect.turned.value <= 0)
 
 
 def describe_floor(factor: float = 1.0) -> str:

@@ -24,7 +24,7 @@ from klarsicht.audit.cleaning.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.cleaning.corrections.harm import Bounds, Harm, Loss
 from klarsicht.audit.cleaning.corrections.samples import Sample
 from klarsicht.audit.explanation.models.classifier import Classifier
-from klarsicht.audit.results.logit_effect import UNCOUNTED, LogitEffect
+from klarsicht.audit.results.logit_effect import ANY_SHARE, LogitEffect
 from klarsicht.audit.verdicts.interventions.experiment import Experiment, Score, flips, logit_excess
 from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
 from klarsicht.ground.arrays import Bools, Floats, Ints
@@ -147,7 +147,7 @@ class Outcome:
     @property
     def effect(self) -> LogitEffect:
         """The artifact's effect; what it turns is not counted where it was put on no other images."""
-        return LogitEffect(self.rise, self.turned if self.turned.n else UNCOUNTED)
+        return LogitEffect(self.rise, self.turned if self.turned.n else ANY_SHARE)
 
     def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
         """Answer whether the correction harms.

@@ -21,7 +21,7 @@ from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale
 from klarsicht.numerics.statistics.sequential import look_quantiles
 
 Key = TypeVar("Key")
-Settled = Callable[[ComparedEffect, float], bool]
+Stop = Callable[[ComparedEffect, float], bool]
 
 COMPARISON_SIZES: Final = (8, 16, 32)  # images on which ways are compared; after each the better half goes on
 LOOKS: Final = (16, 32)  # images after which an effect is looked at, before all
@@ -47,17 +47,17 @@ def choose_way(
         ways: insertions, at least one.
         scale: scale on which logits count.
     """
-    ways_left, shown = list(ways), dict[Key, Experiment]()
+    ways_left, experiments = list(ways), dict[Key, Experiment]()
     sizes = sorted({min(max(size, 2), len(x)) for size in comparison_sizes(len(ways))})
     for a, b in pairwise((0, *sizes)):
         start = rng.bit_generator.state
         for key in ways_left:
             rng.bit_generator.state = start
             more = Experiment.run(predict, ways[key], x[a:b], target, rng, scale)
-            shown[key] = shown[key].join(more) if key in shown else more
+            experiments[key] = experiments[key].join(more) if key in experiments else more
 
         def order(key: Key, count: int = b) -> tuple[int, float]:
-            effect = shown[key].effect(before[:count])
+            effect = experiments[key].effect(before[:count])
             return effect.rank, -effect.rise.low
 
         ways_left = sorted(ways_left, key=order)[: 1 if b == sizes[-1] else -(-len(ways_left) // 2)]
@@ -73,11 +73,10 @@ def comparison_sizes(ways: int) -> tuple[int, ...]:
 
 def measure_in_looks(
     predict: Predict, insertion: Insertion, x: Tensor, before: Floats, target: int, rng: np.random.Generator,
-    scale: LogitScale = EXCLUSIVE, settled: Settled | None = is_futile, turns: int = 1,
+    scale: LogitScale = EXCLUSIVE, stop: Stop | None = is_futile, turns: int = 1,
 ) -> ComparedEffect:  # fmt: skip
-    """Measure the effect of an insertion on more and more images, until a look says that it is settled.
-
-    By default it is where more images are in vain. A rise that may matter is measured on all images: its z among the
+    """Measure the effect of an insertion on more and more images, until a look says to stop: by default where more images are
+    in vain. A rise that may matter is measured on all images: its z among the
     outputs grows with them.
 
     Args:
@@ -86,15 +85,15 @@ def measure_in_looks(
         before: (B, K), their logits.
         target: output of the artifact's class.
         scale: scale on which logits count.
-        settled: function from the effect and the standard errors to the ends of its intervals; None: there is one look.
+        stop: function from the effect and the standard errors to the ends of its intervals; None: there is one look.
         turns: see `Experiment.run`.
     """
-    shown: Experiment | None = None
-    for a, b, reach in looks_at(len(x), LOOKS if settled else ()):
+    experiment: Experiment | None = None
+    for a, b, reach in looks_at(len(x), LOOKS if stop else ()):
         more = Experiment.run(predict, insertion, x[a:b], target, rng, scale, turns)
-        shown = shown.join(more) if shown else more
-        effect = shown.effect(before[:b], reach)
-        if settled and settled(effect, reach):
+        experiment = experiment.join(more) if experiment else more
+        effect = experiment.effect(before[:b], reach)
+        if stop and stop(effect, reach):
             break
     return effect
 

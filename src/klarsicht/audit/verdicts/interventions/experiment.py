@@ -89,8 +89,8 @@ class Experiment:
             predict: function from model inputs to logits.
             turns: how often each image is shown, each time with another artifact.
         """
-        put = insertion.put(images.repeat(turns, 1, 1, 1), rng)
-        with_artifact, control = (np.stack([predict(turn) for turn in torch.split(shown, len(images))]) for shown in put)
+        shown = (torch.split(some, len(images)) for some in insertion.put(images.repeat(turns, 1, 1, 1), rng))
+        with_artifact, control = (np.stack([predict(turn) for turn in turns_of]) for turns_of in shown)
         return cls(with_artifact, control, target, scale)
 
     def join(self, more: Experiment) -> Experiment:
@@ -126,12 +126,12 @@ class Experiment:
         mean, error = change.mean(0), standard_error(change)
         runner, least = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax()), rounding_bound(before)
         ahead = change[:, target] - change[:, runner]
-        turned, turned_control = (flips(before, y, target, scale) for y in (self.with_artifact, self.control))
+        own, other = (flips(before, y, target, scale) for y in (self.with_artifact, self.control))
         return ComparedEffect(
             rise=_interval(mean[target], error[target], reach, n),
-            turned=turned_share(turned, turned_control, reach),
-            flips=mean_or_zero(turned),
-            flips_control=mean_or_zero(turned_control),
+            turned=turned_share(own, other, reach),
+            flips=mean_or_zero(own),
+            flips_control=mean_or_zero(other),
             runner=runner,
             runner_up=float(mean[runner]),
             margin=_interval(ahead.mean(), float(standard_error(ahead)), reach, n),
@@ -193,10 +193,10 @@ def mean_or_zero(which: Floats) -> float:
     return float(which.mean()) if len(which) else 0.0
 
 
-def turned_share(turned: Floats, control: Floats, reach: float = 1.96) -> Interval:
-    """Estimate the mean of turned (n,) less that of the control, by paired differences; from 0 to 1 for fewer than two
+def turned_share(own: Floats, other: Floats, reach: float = 1.96) -> Interval:
+    """Estimate the mean of flips (n,) less that under the control, by paired differences; from 0 to 1 for fewer than two
     images: nothing is claimed of them."""
-    value, difference = mean_or_zero(turned) - mean_or_zero(control), turned - control
+    value, difference = mean_or_zero(own) - mean_or_zero(other), own - other
     if len(difference) < 2:
         return Interval(value, 0.0, 1.0, len(difference))
     mean, half = difference.mean(), reach * standard_error(difference)

@@ -173,7 +173,7 @@ class ExchangeUnits:
                     changed = (part.exchange(images, other) for other in (given, control))
                     with_part, plain = (predict(work.input_images.pixel_scale.inputs(one)) for one in changed)
                     shown = Experiment(with_part, plain, target, work.scale)
-                    rise, (taken, taken_control) = shown.rises(), shown.taken
+                    rise, (own, other) = shown.rises(), shown.taken
                     records += [
                         ExchangeRow(
                             target=target,
@@ -182,8 +182,8 @@ class ExchangeUnits:
                             donor=int(donors[i]),
                             control=int(controls[i]),
                             rise=float(rise[j]),
-                            taken=bool(taken[j]),
-                            taken_control=bool(taken_control[j]),
+                            taken=bool(own[j]),
+                            taken_control=bool(other[j]),
                         )
                         for j, i in enumerate(some.tolist())
                     ]
