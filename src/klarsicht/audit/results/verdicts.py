@@ -414,8 +414,6 @@ class Quantification:
         }
 
 
-
-
 def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     """Sort verdicts: classes of which the model uses an artifact, artifactual ones, followed ones, then by p."""
     return tuple(

@@ -291,8 +291,6 @@ def test_a_screening_compares_no_classes(tmp_path, done):
         quantification.quantify(tmp_path / "run", classifier=classifier)
 
 
-
-
 def test_a_run_that_was_quantified_before_the_floor_can_be_read(done, tmp_path):
     run, _, found = done
     content = found.to_json()

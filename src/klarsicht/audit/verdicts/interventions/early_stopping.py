@@ -75,8 +75,9 @@ def measure_in_looks(
     predict: Predict, insertion: Insertion, x: Tensor, before: Floats, target: int, rng: np.random.Generator,
     scale: LogitScale = EXCLUSIVE, stop: Stop | None = is_futile, turns: int = 1,
 ) -> ComparedEffect:  # fmt: skip
-    """Measure the effect of an insertion on more and more images, until a look says to stop: by default where more images are
-    in vain. A rise that may matter is measured on all images: its z among the
+    """Measure the effect of an insertion on more and more images, until a look says to stop.
+
+    By default that is where more images are in vain. A rise that may matter is measured on all images: its z among the
     outputs grows with them.
 
     Args:

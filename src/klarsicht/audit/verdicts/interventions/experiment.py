@@ -194,8 +194,10 @@ def mean_or_zero(which: Floats) -> float:
 
 
 def turned_share(own: Floats, other: Floats, reach: float = 1.96) -> Interval:
-    """Estimate the mean of flips (n,) less that under the control, by paired differences; from 0 to 1 for fewer than two
-    images: nothing is claimed of them."""
+    """Estimate the mean of flips (n,) less that under the control, by paired differences.
+
+    The interval is 0 to 1 for fewer than two images: nothing is claimed of them.
+    """
     value, difference = mean_or_zero(own) - mean_or_zero(other), own - other
     if len(difference) < 2:
         return Interval(value, 0.0, 1.0, len(difference))
