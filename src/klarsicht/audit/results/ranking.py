@@ -49,7 +49,7 @@ class ClusterEffect:
     Attributes:
         shift, low, high: mean change and its 95 % interval.
         runner_up, z, rank: the largest change of another output, the deviation among all outputs, and how many outputs
-            rise more; see audit.verdicts.interventions.effect.
+            rise more; see audit.verdicts.interventions.experiment.
         follows: Pearson's correlation of membership and the effect of single images, on images that chose nothing.
         stability: Jaccard index of the cluster and the one that the other half of the images chooses.
     """

@@ -14,7 +14,7 @@ class Specificity:
 
     Attributes:
         runner: of the other outputs the one that the class's cluster raises most.
-        margin, margin_low, margin_high: by how much the class rises more, see audit.verdicts.interventions.effect.
+        margin, margin_low, margin_high: by how much the class rises more, see audit.verdicts.interventions.experiment.
         uplift, uplift_control: ratio of the class's probability after to before, with the regions and with the control.
         own: the effect of the class, found by the search that `interventions.output_effects` makes for all outputs.
         peer, peer_effect: the other output of largest effect, each with images of its own.
