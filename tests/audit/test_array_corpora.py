@@ -139,7 +139,7 @@ def test_pictures_of_report_and_explorer_are_those_of_the_files(of_files, of_arr
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*drawn, strict=True))
     runs = [open_explored_run(store.path, "tester") for store, _ in (of_files, of_arrays)]
     for kind in ("image", "overlay"):
-        assert runs[0].draw(61, kind) == runs[1].draw(61, kind)
+        assert runs[0].pictures.draw(61, kind) == runs[1].pictures.draw(61, kind)
 
 
 @pytest.mark.nightly

@@ -18,6 +18,7 @@ from klarsicht.ground.run_folder.store import RunStore
 
 SIDE, TAG, D, G, FEATURES = 24, 6, 4, 8, 12
 UNIT = 256
+EACH, CARRIERS = 24, 6  # images of a class, and those that carry the artifact, unless a test asks for others
 EIGENVALUES = [0.0, 0.01, 0.4, 0.5]
 WINDOW = (0.25, 0.5, 0.25, 0.25)  # top, left, height, width in shares
 
@@ -98,8 +99,8 @@ def write_images(data: Path, names: Sequence[str], each: int, carriers: int, rng
 def write_run(
     folder: Path,
     names: Sequence[str] = ("tagged", "observed", "plain"),
-    each: int = 24,
-    carriers: int = 6,
+    each: int = EACH,
+    carriers: int = CARRIERS,
     *,
     quantified: bool = True,
     images: bool = True,

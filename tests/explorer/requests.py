@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import struct
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from PIL import Image
 
 HOST = "127.0.0.1:8735"
 
@@ -61,3 +66,24 @@ def ask(
     start = messages[0]
     told = {name.decode().lower(): value.decode("latin-1") for name, value in start["headers"]}
     return Answer(start["status"], told, b"".join(m.get("body", b"") for m in messages[1:]))
+
+
+def parse_points(content: bytes) -> dict[str, np.ndarray]:
+    """Parse the points of a class, as point_clouds.py describes them."""
+    magic, n, d, _ = struct.unpack("<4sIII", content[:16])
+    assert magic == b"KSP1"
+    at, columns = 16, {}
+    for name in ("rows", "label", "predicted", "component", "flags"):
+        columns[name] = np.frombuffer(content, "<i4", n, at)
+        at += 4 * n
+    for name, wide in (("plane", 2 if d else 0), ("vectors", d)):
+        columns[name] = np.frombuffer(content, "<f4", n * wide, at).reshape(n, wide)
+        at += 4 * n * wide
+    assert at == len(content)
+    return columns
+
+
+def read_picture(answer: Answer) -> np.ndarray:
+    """Read the levels (h, w, 3) of a picture that was answered."""
+    assert answer.status == 200
+    return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)

@@ -13,7 +13,7 @@ from klarsicht.explorer.explored_run import ExploredRun
 
 
 def test_a_run_without_corrections_lists_none(tmp_path):
-    assert list_corrections(ExploredRun(write_run(tmp_path, images=False))) == []
+    assert list_corrections(ExploredRun.of(write_run(tmp_path, images=False))) == []
 
 
 def test_result_files_and_changed_predictions_are_told_and_damaged_ones_named(tmp_path):
@@ -34,12 +34,12 @@ def test_result_files_and_changed_predictions_are_told_and_damaged_ones_named(tm
     parquet.write_table(pa.Table.from_pylist(lines), good / "answers.parquet")
     (bad / "evaluation.json").write_text("{")
     (bad / "answers.parquet").write_bytes(b"PAR1")
-    first, second = list_corrections(ExploredRun(store))
+    first, second = list_corrections(ExploredRun.of(store))
     assert (first["name"], first["unread"]) == ("0-oblique", [])
     assert [(one["name"], one["label"], one["before"], one["after"]) for one in first["changed"]] == [
         ("observed/00001.png", "observed", "tagged", "observed"),
         ("observed/00002.png", "observed", "9", "plain"),
     ]
     assert [text.split(":")[0] for text in second["unread"]] == ["evaluation.json", "answers.parquet"]
-    told = ask(make_app(ExploredRun(store)), "/api/corrections")
+    told = ask(make_app(ExploredRun.of(store)), "/api/corrections")
     assert told.status == 200 and told.json[0]["correction"]["shown"]["rise"] is None

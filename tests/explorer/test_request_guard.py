@@ -16,7 +16,7 @@ from klarsicht.explorer.serve import host_names, is_loopback, listen, names_to_o
 
 @pytest.fixture(scope="module")
 def inner(tmp_path_factory):
-    return make_app(ExploredRun(write_run(tmp_path_factory.mktemp("made"), images=False, maps=False)))
+    return make_app(ExploredRun.of(write_run(tmp_path_factory.mktemp("made"), images=False, maps=False)))
 
 
 @pytest.fixture

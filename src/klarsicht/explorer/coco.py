@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from klarsicht.explorer.explored_run import CARRIES, ExploredRun
+from klarsicht.explorer.artifact_masks import NEEDED
+from klarsicht.explorer.class_decisions import CARRIES
+from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.pixel_masks import WINDOW
 from klarsicht.explorer.thumbnails import draw_mask
 from klarsicht.ground.arrays import Bools
@@ -31,7 +33,7 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
     CARRIER_STATUSES. Images whose size cannot be read are left out.
 
     Args:
-        source: of the masks, see ExploredRun.mask_of.
+        source: of the masks, see ArtifactMasks.of_image.
 
     Raises:
         UsageError: a class has no masks of the given source.
@@ -40,24 +42,29 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
     annotations: list[dict[str, Any]] = []
     categories: dict[str, int] = {}
     for target in targets:
-        decision = run.decisions().get(target)
-        name = (decision.artifact if decision else "") or run.line(target).name
-        members = [(name, run.carrier_status(target), _masks_in_files(run, target, source))]
-        for number, rows in enumerate(run.further_members(target), 2):
+        decision = run.decisions.by_target().get(target)
+        name = (decision.artifact if decision else "") or run.results.line(target).name
+        members = [(name, run.decisions.carrier_status(target), _masks_in_files(run, target, source))]
+        for number, rows in enumerate(run.decisions.further_members(target), 2):
             sizes = ((row, size, None) for row, size in _sizes_of_files(run, rows))
-            members.append((f"{run.line(target).name} (artifact {number})", CARRIES, sizes))
+            members.append((f"{run.results.line(target).name} (artifact {number})", CARRIES, sizes))
         for label, carries, files in members:
             category = categories.setdefault(label, len(categories) + 1)
             for row, size, known in files:
                 by, mask = known or ("", None)
-                images[row] = {"id": row, "file_name": run.images().key(row), "width": size[0], "height": size[1]}
+                images[row] = {
+                    "id": row,
+                    "file_name": run.reader.images().key(row),
+                    "width": size[0],
+                    "height": size[1],
+                }
                 annotations.append(
                     {"id": len(annotations) + 1, "image_id": row, "category_id": category, "iscrowd": 0}
                     | describe_mask(mask, size, by)
-                    | {"class": run.line(target).name, "carries": carries}
+                    | {"class": run.results.line(target).name, "carries": carries}
                 )
     return {
-        "info": {"description": f"artifacts found by klarsicht in {run.manifest['settings']['model']}"},
+        "info": {"description": f"artifacts found by klarsicht in {run.reader.manifest['settings']['model']}"},
         "images": list(images.values()),
         "annotations": annotations,
         "categories": [{"id": id_, "name": name, "supercategory": "artifact"} for name, id_ in categories.items()],
@@ -100,7 +107,7 @@ def zip_masks(run: ExploredRun, target: int, source: str = "") -> bytes:
     """Make a ZIP file of the masks of a class's members, PNG of the size of each file.
 
     Args:
-        source: of the masks, see ExploredRun.mask_of.
+        source: of the masks, see ArtifactMasks.of_image.
 
     Raises:
         UsageError: no member has a mask, or where it lies on the file is not known.
@@ -109,11 +116,11 @@ def zip_masks(run: ExploredRun, target: int, source: str = "") -> bytes:
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for row, _, known in _masks_in_files(run, target, source):
             if known is not None:
-                archive.writestr(f"{row:07d}-{Path(run.images().key(row)).stem}.png", draw_mask(known[1]))
+                archive.writestr(f"{row:07d}-{Path(run.reader.images().key(row)).stem}.png", draw_mask(known[1]))
                 written += 1
     if not written:
-        rule = "a window, relevance maps or a saved correction, of a model whose seen area is known"
-        raise UsageError("no masks of this class", got=f"{len(run.members(target))} members without one", rule=rule)
+        told = f"{len(run.decisions.members(target))} members without one"
+        raise UsageError("no masks of this class", got=told, rule=NEEDED)
     return content.getvalue()
 
 
@@ -121,17 +128,17 @@ def _masks_in_files(
     run: ExploredRun, target: int, source: str
 ) -> Iterator[tuple[int, tuple[int, int], tuple[str, Bools] | None]]:
     """Yield (row, (width, height), source and mask (h, w) or None) of the members whose files can be opened."""
-    for row, size in _sizes_of_files(run, run.members(target)):
-        yield row, size, run.mask_of(target, row, size, source)
+    for row, size in _sizes_of_files(run, run.decisions.members(target)):
+        yield row, size, run.masks.of_image(target, row, size, source)
 
 
 def _sizes_of_files(run: ExploredRun, rows: Iterable[int]) -> Iterator[tuple[int, tuple[int, int]]]:
     """Yield (row, (width, height)) of those rows whose files can be opened."""
     for row in rows:
         try:
-            file = run.images().file(row)
-            is_array = run.array_form is not None or file.suffix.lower() == NPY
-            yield row, (run.read_picture(row).size if is_array else image_size(file))
+            file = run.reader.images().file(row)
+            is_array = run.pictures.array_form is not None or file.suffix.lower() == NPY
+            yield row, (run.pictures.read(row).size if is_array else image_size(file))
         except ImageError:
             continue
 

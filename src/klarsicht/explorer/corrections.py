@@ -18,7 +18,7 @@ MAX_BYTES = 32 << 20  # of a result file that is read
 def list_corrections(run: ExploredRun) -> list[dict[str, Any]]:
     """List the corrections in a run's folder, each with the content of its result files and the images whose prediction
     it changed; a file that cannot be read is named in `unread`."""
-    return [_describe(run, folder) for folder in _folders(run.store.path)]
+    return [_describe(run, folder) for folder in _folders(run.reader.store.path)]
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -54,7 +54,7 @@ def _read_changed_images(run: ExploredRun, file: Path) -> list[dict[str, Any]]:
 
     if not file.is_file():
         return []
-    images, names = run.images(), run.names
+    images, names = run.reader.images(), run.reader.names
     lines = parquet.read_table(BytesIO(file.read_bytes())).to_pylist()
 
     def name(number: int) -> str:

@@ -75,7 +75,7 @@ def find_targets(run: ExploredRun, classes: Sequence[str]) -> list[int]:
     Raises:
         UsageError: an unknown class, or no class is analysed.
     """
-    lines = run.lines()
+    lines = run.results.lines()
     if not lines:
         raise UsageError("no class is analysed yet", remedy="Wait for `klarsicht audit run`.")
     by_name = {line.name: target for target, line in lines.items()} | {str(target): target for target in lines}
@@ -93,9 +93,9 @@ def write_coco(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     Raises:
         UsageError: no class has either.
     """
-    decisions = run.decisions()
+    decisions = run.decisions.by_target()
     decided = [target for target in targets if target in decisions and decisions[target].is_artifact]
-    found = [target for target in targets if run.line(target).by_detector]
+    found = [target for target in targets if run.results.line(target).by_detector]
     rows = decided or found
     if not rows:
         raise UsageError(
@@ -111,12 +111,12 @@ def write_fiftyone(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     """Write a data set of FiftyOne's type FiftyOneImageClassificationDataset: labels.json, and data.json that names the
     image files where they lie. The label is the class; verdict, decision and membership are attributes."""
     labels, files = {}, {}
-    names = [run.line(target).name for target in targets]
+    names = [run.results.line(target).name for target in targets]
     for number, target in enumerate(track(targets, len(targets), "export")):
         table, _ = export_tables.class_table(run, target)
         for line in table.drop_columns(["class", "target", "label"]).to_pylist():
             key = f"{target:05d}-{line['row']:08d}"
-            files[key] = str(run.images().file(line["row"]).resolve())
+            files[key] = str(run.reader.images().file(line["row"]).resolve())
             labels[key] = {"label": number, "attributes": line}
     content = {"classes": names, "labels": labels}
     write_atomically(out / "labels.json", json.dumps(content).encode())

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klarsicht.explorer.explored_run import CARRIES, NOT_CARRYING, ExploredRun
-from klarsicht.explorer.point_clouds import CLUSTER_BIT, DETECTED_BIT, REMOVED_BIT, PointCloud, membership_flags
+from klarsicht.explorer.class_decisions import CARRIES, NOT_CARRYING
+from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.explorer.point_clouds import (
+    CLUSTER_BIT,
+    DETECTED_BIT,
+    REMOVED_BIT,
+    PointCloud,
+    membership_flags,
+    read_points,
+)
 from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.machine.disk import replace_atomically
@@ -33,13 +41,13 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
     """
     import pyarrow as pa
 
-    cloud, line, images = run.points(target), run.line(target), run.images()
-    decision = run.decisions().get(target)
+    cloud, line, images = read_points(run, target), run.results.line(target), run.reader.images()
+    decision = run.decisions.by_target().get(target)
     if images.by == "all" and not cloud.vectors.shape[1]:  # else each class would have all images
-        kept = np.isin(cloud.rows, np.array(run.members(target), np.int64))
+        kept = np.isin(cloud.rows, np.array(run.decisions.members(target), np.int64))
         cloud = PointCloud(cloud.rows[kept], cloud.vectors[kept], cloud.components[kept], cloud.eigenvalues)
     n, flags = len(cloud.rows), membership_flags(cloud.rows, line, decision)
-    names = np.array([*run.names, ""], object)
+    names = np.array([*run.reader.names, ""], object)
     plane = cloud.plane if cloud.vectors.shape[1] else None
     columns = {
         "class": [line.name] * n,
@@ -65,8 +73,11 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
 def carrier_statuses(run: ExploredRun, target: int, rows: Ints) -> list[str]:
     """Return for each row (n,) of a class one of CARRIER_STATUSES: images that are no members of an artifact do not
     carry, and those of a further artifact do, unless a person decided that the class has none."""
-    member, status = np.isin(rows, np.array(run.members(target), np.int64)), run.carrier_status(target)
-    further = np.isin(rows, np.array([row for some in run.further_members(target) for row in some], np.int64))
+    member, status = (
+        np.isin(rows, np.array(run.decisions.members(target), np.int64)),
+        run.decisions.carrier_status(target),
+    )
+    further = np.isin(rows, np.array([row for some in run.decisions.further_members(target) for row in some], np.int64))
     return [status if one else CARRIES if other else NOT_CARRYING for one, other in zip(member, further, strict=True)]
 
 
@@ -122,7 +133,7 @@ def write_atlas(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
 
     neighbours = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float64()))])
     pictures = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    embedded = [target for target in targets if run.points(target).vectors.shape[1]]
+    embedded = [target for target in targets if read_points(run, target).vectors.shape[1]]
     if not embedded:
         raise UsageError("no class has a stored embedding", got=f"{len(targets)} classes", remedy="Audit it again.")
 
@@ -135,7 +146,8 @@ def write_atlas(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
                 {"ids": (start + a).tolist(), "distances": b.tolist()} for a, b in zip(ids, distances, strict=True)
             ]
             cells = [
-                {"bytes": thumbnail_bytes(run, int(row)), "path": run.images().key(int(row))} for row in cloud.rows
+                {"bytes": thumbnail_bytes(run, int(row)), "path": run.reader.images().key(int(row))}
+                for row in cloud.rows
             ]
             table = table.rename_columns(["file" if name == "image" else name for name in table.column_names])
             table = table.append_column("neighbors", pa.array(neighbour_lists, neighbours))
@@ -184,6 +196,6 @@ def nearest(vectors: Floats, most: int) -> tuple[Any, Any]:
 def thumbnail_bytes(run: ExploredRun, row: int) -> bytes | None:
     """Draw the thumbnail of an image; None where it cannot be shown."""
     try:
-        return run.draw(row, "image", ATLAS_SIDE)
+        return run.pictures.draw(row, "image", ATLAS_SIDE)
     except ImageError:
         return None

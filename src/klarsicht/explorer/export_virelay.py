@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.explorer.explored_run import CARRIES, NOT_CARRYING, OPEN, ExploredRun
+from klarsicht.explorer.class_decisions import CARRIES, NOT_CARRYING, OPEN
+from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.export_tables import carrier_statuses
-from klarsicht.explorer.point_clouds import CLUSTER_BIT, membership_flags
+from klarsicht.explorer.point_clouds import CLUSTER_BIT, membership_flags, read_points
 from klarsicht.explorer.thumbnails import crop_seen
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.machine.disk import write_atomically
@@ -65,20 +66,20 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
         UsageError: the run has no relevance maps, or none of the classes has an embedding.
     """
     h5py = load("h5py", "hdf5")
-    if not run.has_maps:
+    if not run.maps.exist:
         raise UsageError(
             "ViRelAy shows relevance maps, and this run has none",
-            got=f"method {run.manifest['settings'].get('method')}",
+            got=f"method {run.reader.manifest['settings'].get('method')}",
             rule="a method that makes maps, and one class as target",
             remedy="Export to another format.",
         )
-    clouds = {target: run.points(target) for target in targets}
+    clouds = {target: read_points(run, target) for target in targets}
     clouds = {target: cloud for target, cloud in clouds.items() if cloud.vectors.shape[1]}
     if not clouds:
         raise UsageError("no class has a stored embedding", got=f"{len(targets)} classes", remedy="Audit it again.")
     rows = np.concatenate([cloud.rows for cloud in clouds.values()])
     own = np.concatenate([np.full(len(cloud.rows), target) for target, cloud in clouds.items()])
-    label = run.images().label_of[rows]
+    label = run.reader.images().label_of[rows]
     label = np.where(label < 0, own, label).astype(np.uint32)
     shape = (len(rows), 3, VIRELAY_SIDE, VIRELAY_SIDE)
     chunk = (1, *shape[1:])
@@ -87,17 +88,17 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
         packed = {"chunks": chunk, "compression": "gzip", "compression_opts": 1, "shuffle": True}
         pictures = dataset.create_dataset("data", shape, np.uint8, **packed)
         relevance = attribution.create_dataset("attribution", shape, np.float32, **packed)
-        logits = run.store.array("logits") if run.store.has_array("logits") else None
-        outputs = logits.shape[1] if logits else len(run.names)
+        logits = run.reader.store.array("logits") if run.reader.store.has_array("logits") else None
+        outputs = logits.shape[1] if logits else len(run.reader.names)
         prediction = attribution.create_dataset("prediction", (len(rows), outputs), np.float32)
         with progress("export", len(rows)) as advance:
             for start in range(0, len(rows), BLOCK_ROWS):
                 some = rows[start : start + BLOCK_ROWS]
                 stop = start + len(some)
                 pictures[start:stop] = np.stack([seen_pixels(run, int(row)) for row in some])
-                maps = [resize_bilinear(one, shape[2:]) for one in run.relevance_maps(some)]
+                maps = [resize_bilinear(one, shape[2:]) for one in run.maps.of(some)]
                 relevance[start:stop] = np.repeat(np.stack(maps)[:, None], 3, 1)
-                scores = logits[some] if logits else np.eye(outputs)[run.images().predicted[some]]
+                scores = logits[some] if logits else np.eye(outputs)[run.reader.images().predicted[some]]
                 prediction[start:stop] = scores
                 advance(len(some))
     with h5py.File(out / "analysis.h5", "w") as analysis:
@@ -109,18 +110,18 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
             group["embedding/spectral"] = cloud.vectors.astype(np.float32)
             group["embedding/spectral"].attrs["eigenvalue"] = np.array(cloud.eigenvalues, np.float32)
             group["embedding/plane"] = cloud.plane
-            flags = membership_flags(cloud.rows, run.line(target), None)
+            flags = membership_flags(cloud.rows, run.results.line(target), None)
             group["cluster/suspect"] = ((flags & CLUSTER_BIT) > 0).astype(np.uint32)
             scores = carrier_statuses(run, target, cloud.rows)
             group["cluster/carries"] = np.array([CARRIER_NUMBERS[status] for status in scores], np.uint32)
-    labels = [{"index": i, "word_net_id": category_name(i), "name": name} for i, name in enumerate(run.names)]
+    labels = [{"index": i, "word_net_id": category_name(i), "name": name} for i, name in enumerate(run.reader.names)]
     write_atomically(out / "label-map.json", json.dumps(labels, indent=1).encode())
-    settings = run.manifest["settings"]
+    settings = run.reader.manifest["settings"]
     record = {
         "name": f"klarsicht audit of {settings['model']}",
         "model": settings["model"],
-        "data": run.manifest.get("data", "data"),
-        "method": run.manifest.get("method", settings.get("method", "relevance")),
+        "data": run.reader.manifest.get("data", "data"),
+        "method": run.reader.manifest.get("method", settings.get("method", "relevance")),
         "strategy": "true_label" if settings["target"] == "label" else "predicted_label",
     }  # fmt: skip
     text = PROJECT.format(side=VIRELAY_SIDE, **{name: json.dumps(str(value)) for name, value in record.items()})
@@ -135,9 +136,9 @@ def category_name(target: int) -> str:
 def seen_pixels(run: ExploredRun, row: int) -> NDArray[np.uint8]:
     """Read what the model sees of an image, uint8 (3, S, S); black where it cannot be decoded."""
     try:
-        picture = run.read_picture(row).convert("RGB")
+        picture = run.pictures.read(row).convert("RGB")
     except ImageError:
         return np.zeros((3, VIRELAY_SIDE, VIRELAY_SIDE), np.uint8)
-    seen = crop_seen(picture, run.seen_area or SeenArea())
+    seen = crop_seen(picture, run.masks.seen_area or SeenArea())
     small = seen.resize((VIRELAY_SIDE, VIRELAY_SIDE), Image.Resampling.BILINEAR)
     return np.asarray(small, np.uint8).transpose(2, 0, 1)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from klarsicht.explorer.class_lines import DETECTED_KINDS, FOLLOWED, RAISES, SHARED, ClassLine
-from klarsicht.explorer.explored_run import ExploredRun, choose_evenly
+from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.likeness import LEAST_LIKENESS, feature_shift, group_alike, shift_likeness
+from klarsicht.explorer.relevance_maps import choose_evenly
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.run_folder.decisions import UNDECIDED, UNSURE
 
@@ -78,20 +79,21 @@ def list_findings(run: ExploredRun, member_count: int = 12) -> Findings:
     Args:
         member_count: members to show of each.
     """
-    lines, decisions = run.lines(), run.decisions()
+    lines, decisions = run.results.lines(), run.decisions.by_target()
     targets_by_name: dict[str, list[int]] = {}
     for target, decision in decisions.items():
         if decision.is_artifact and target in lines:
             targets_by_name.setdefault(decision.artifact or f"class {target}", []).append(target)
     open_ = [line.target for line in noted_lines(run) if is_open(run, line.target)]
-    if not run.store.has_array(FEATURES):
+    if not run.reader.store.has_array(FEATURES):
         found = [
             make_finding(run, targets, decisions[targets[0]].artifact, member_count)
             for targets in targets_by_name.values()
         ]
         return Findings(sort_by_images(found), (), 0, "the run stores no features" if open_ else "")
     compared = [*open_, *(target for targets in targets_by_name.values() for target in targets)][: 2 * MOST_COMPARED]
-    likeness = run.keep_findings(tuple(compared), lambda: shift_likeness(class_shifts(run, compared)))
+    stamp = (*compared, run.results.stamp, run.decisions.stamp)
+    likeness = run.reader.keep("likeness", stamp, lambda: shift_likeness(class_shifts(run, compared)))
     at = {target: i for i, target in enumerate(compared)}
     decided, used_targets = [], set[int]()
     for targets in targets_by_name.values():
@@ -116,7 +118,7 @@ def list_findings(run: ExploredRun, member_count: int = 12) -> Findings:
 def noted_lines(run: ExploredRun) -> list[ClassLine]:
     """Return the lines of classes in which something was found, the most urgent first, MOST_COMPARED at most; where the
     run is not quantified, of those whose cluster raises them."""
-    lines = list(run.lines().values())
+    lines = list(run.results.lines().values())
     noted = [line for line in lines if line.kind in NOTED_KINDS]
     if not noted and all(line.p is None for line in lines):
         noted = [line for line in lines if line.kind == RAISES]
@@ -125,18 +127,18 @@ def noted_lines(run: ExploredRun) -> list[ClassLine]:
 
 def is_open(run: ExploredRun, target: int) -> bool:
     """Whether nobody decided what the members of a class share."""
-    decision = run.decisions().get(target)
+    decision = run.decisions.by_target().get(target)
     return decision is None or decision.decision in (UNDECIDED, UNSURE)
 
 
 def class_shifts(run: ExploredRun, targets: Sequence[int]) -> Doubles:
     """Compute the shifts (k, D) of k classes in the model's features; see `likeness.feature_shift`."""
-    features, shifts = run.store.array(FEATURES), []
+    features, shifts = run.reader.store.array(FEATURES), []
     for start in range(0, len(targets), READ_CLASSES):
         groups = []
         for target in targets[start : start + READ_CLASSES]:
-            members = np.array(run.members(target), np.int64)
-            others = np.setdiff1d(run.images().rows_of(target), members)
+            members = np.array(run.decisions.members(target), np.int64)
+            others = np.setdiff1d(run.reader.images().rows_of(target), members)
             groups.append([choose_evenly(rows, SHIFT_IMAGES) for rows in (members, others)])
         rows = np.unique(np.concatenate([some for group in groups for some in group]))
         values = np.asarray(features[rows], np.float32)
@@ -152,7 +154,7 @@ def mean_likeness(likeness: Doubles, group: Sequence[int]) -> float:
 
 def class_entry(run: ExploredRun, target: int) -> tuple[int, str, int]:
     """Return output, name and number of members of a class."""
-    return target, run.line(target).name, len(run.members(target))
+    return target, run.results.line(target).name, len(run.decisions.members(target))
 
 
 def make_finding(
@@ -161,7 +163,7 @@ def make_finding(
 ) -> Finding:  # fmt: skip
     """Make the finding of some classes, with `member_count` of their members: those of most classes first (in a
     screening all classes have the same images), and of every class in turn."""
-    members = [run.members(target) for target in targets]
+    members = [run.decisions.members(target) for target in targets]
     common = Counter(row for rows in members for row in rows)
     most = sorted(common, key=lambda row: -common[row])[:member_count] if common and max(common.values()) > 1 else ()
     in_turn = dict.fromkeys([*most, *(rows[i] for i in range(member_count) for rows in members if i < len(rows))])

@@ -20,13 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.explorer.class_lines import ClassLine
+from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.ground.arrays import Floats, Ints
+from klarsicht.ground.errors import UsageError
 from klarsicht.ground.run_folder.decisions import ClassDecision
 from klarsicht.ground.run_folder.store import RunStore
 
 MAGIC = b"KSP1"
 CLUSTER_BIT, DETECTED_BIT, DECIDED_BIT, REMOVED_BIT = 1, 2, 4, 8
+PLAIN_METRIC = "features"  # the baseline, whose embedding is stored in every run
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,28 @@ class PointCloud:
         if self.vectors.shape[1]:
             content += [np.ascontiguousarray(one, "<f4").tobytes() for one in (self.plane, self.vectors)]
         return b"".join(content)
+
+
+def read_points(run: ExploredRun, target: int, metric: str = "") -> PointCloud:
+    """Read the images of a class with their embedding under a metric, by default that of its cluster; the last one that
+    was read is kept.
+
+    Raises:
+        UsageError: a metric that the run does not have.
+    """
+    known = [*run.results.metrics(target), PLAIN_METRIC]
+    chosen = metric or known[0]
+    if chosen not in known:
+        raise UsageError("the run has no such metric", got=repr(metric), rule=", ".join(known))
+    store, images = run.reader.store, run.reader.images()
+    return run.reader.keep("points", (target, chosen), lambda: read_point_cloud(store, images, target, chosen))
+
+
+def encode_points(run: ExploredRun, target: int, metric: str = "") -> bytes:
+    """Encode the points of a class under a metric, as this module's text says."""
+    cloud = read_points(run, target, metric)
+    flags = membership_flags(cloud.rows, run.results.line(target), run.decisions.by_target().get(target))
+    return cloud.to_bytes(run.reader.images(), flags)
 
 
 def read_point_cloud(store: RunStore, images: RunImages, target: int, metric: str) -> PointCloud:

@@ -63,7 +63,7 @@ def serve_run(
     ]
     for address in addresses:
         tell(address)
-    threading.Thread(target=explored.require_ready, daemon=True).start()
+    threading.Thread(target=explored.reader.require_ready, daemon=True).start()
     hidden = hide_address(addresses[0]) if browser and secret else nullcontext(addresses[0])
     with listening, hidden as opened, suppress(KeyboardInterrupt):
         if browser:

@@ -17,6 +17,7 @@ from klarsicht.audit.results.verdicts import DetectionResult, Quantification, Us
 from klarsicht.cli import tables
 from klarsicht.explorer.class_lines import read_class_lines
 from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.explorer.point_clouds import read_points
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.pictures.seen_area import SeenArea
 from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, DecisionLog
@@ -40,7 +41,7 @@ def audited(tmp_path_factory):
 
 @pytest.fixture
 def explored(audited):
-    yield ExploredRun(audited.store, "ada")
+    yield ExploredRun.of(audited.store, "ada")
     (audited.store.path / DECISIONS_FILE).unlink(missing_ok=True)
 
 
@@ -60,34 +61,34 @@ def test_the_stored_embedding_is_that_of_the_analysis(audited, explored):
     analysis = pipeline.make_analyses(audited.audit, audited.store)["euclidean"]
     for target in range(3):
         group = analysis.group(target)
-        embedded, cloud = analysis.embedding(group), explored.points(target)
-        assert cloud.rows.tolist() == group.rows.tolist() == explored.images().rows_of(target).tolist()
+        embedded, cloud = analysis.embedding(group), read_points(explored, target)
+        assert cloud.rows.tolist() == group.rows.tolist() == explored.reader.images().rows_of(target).tolist()
         np.testing.assert_allclose(cloud.vectors, embedded.vectors, atol=1e-6)
         np.testing.assert_allclose(cloud.eigenvalues, embedded.values)
         assert cloud.components.tolist() == embedded.components.tolist()
-    assert explored.seen_area == SeenArea()
+    assert explored.masks.seen_area == SeenArea()
 
 
 def test_decided_members_are_those_that_are_cleaned(audited, explored):
     assert audited.find_members("b").origin == "detector: texture 4 0.9"
-    explored.decide(1, decision="artifact", artifact="corner", add=[80], remove=[60])
+    explored.decisions.decide(1, decision="artifact", artifact="corner", add=[80], remove=[60])
     found = audited.find_members("b")
     assert found.origin == "decision: corner" and found.members.tolist() == [*ROWS[1:], 80] and found.change == ""
     assert audited.find_members("b", "detector").members.tolist() == list(ROWS)  # what is asked for by name stays
-    explored.decide(1, remove=[80])
+    explored.decisions.decide(1, remove=[80])
     found = audited.find_members("b")
     assert found.members.tolist() == list(ROWS[1:]) and found.change == "tile"  # all of them the detector's
 
 
 def test_legitimate_classes_are_not_cleaned_and_decided_ones_are(audited, explored):
     assert clean_classes.find_classes_to_clean(audited) == ("b",)
-    explored.decide(0, decision="artifact")
+    explored.decisions.decide(0, decision="artifact")
     assert clean_classes.find_classes_to_clean(audited) == ("b", "a")
-    explored.decide(1, decision="legitimate")
+    explored.decisions.decide(1, decision="legitimate")
     assert clean_classes.find_classes_to_clean(audited) == ("a",)
     with pytest.raises(UsageError, match="decided to be legitimate"):
         audited.find_members("b")
-    explored.decide(0, decision="legitimate")
+    explored.decisions.decide(0, decision="legitimate")
     with pytest.raises(UsageError, match="every poisoned class was decided to be legitimate"):
         clean_classes.find_classes_to_clean(audited)
 
@@ -98,7 +99,7 @@ def test_an_image_that_was_taken_out_stays_in_the_cleaned_data(audited, explored
     before = clean_data(run, tmp_path / "a", name="b", classifier=audited.audit.classifier, dry_run=True)
     dropped = {Path(line.path).name for line in before.lines if line.action == "drop"}
     assert dropped == {f"{i:03d}.png" for i in range(12)}
-    explored.decide(1, decision="artifact", remove=[60])
+    explored.decisions.decide(1, decision="artifact", remove=[60])
     after = clean_data(run, tmp_path / "a", name="b", classifier=audited.audit.classifier, dry_run=True)
     assert {Path(line.path).name for line in after.lines if line.action == "drop"} == dropped - {"000.png"}
 
@@ -106,8 +107,8 @@ def test_an_image_that_was_taken_out_stays_in_the_cleaned_data(audited, explored
 def test_the_ranking_tells_decisions_and_puts_legitimate_classes_last(audited, explored, capsys):
     first = ranking.read_ranking(audited.store)
     assert first[0].name == "b" and "decision" not in first.to_json()[0]
-    explored.decide(1, decision="legitimate")
-    explored.decide(2, decision="artifact", artifact="tag")
+    explored.decisions.decide(1, decision="legitimate")
+    explored.decisions.decide(2, decision="artifact", artifact="tag")
     found = ranking.read_ranking(audited.store)
     assert [entry.name for entry in found][-1] == "b" and found.order.endswith("classes decided legitimate last")
     assert found.of("c").to_json()["decision"] == "artifact" and found.of("c").to_json()["artifact"] == "tag"

@@ -122,7 +122,7 @@ def test_before_after_and_the_control_are_shown(cleaned):
     for side, look in (("before", before), ("after", after)):
         right = sum(line[side] == line["label"] for line in pasted) / len(pasted)
         assert right == pytest.approx(look.outcome.under.value)
-    (shown,) = list_corrections(ExploredRun(store))
+    (shown,) = list_corrections(ExploredRun.of(store))
     assert shown["evaluation"]["verdict"] == found.verdict and not shown["unread"]
     assert len(shown["changed"]) == sum(line["before"] != line["after"] for line in answers)
 

@@ -1,0 +1,81 @@
+"""Masks of the artifacts of a run's classes, by every source that the run has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from klarsicht.explorer.class_decisions import ClassDecisions
+from klarsicht.explorer.pixel_masks import (
+    MASK_SOURCES,
+    RELEVANCE,
+    ExcessMasks,
+    SeenMasks,
+    WindowMasks,
+    mask_in_file,
+    read_saved_masks,
+    saved_artifacts,
+)
+from klarsicht.explorer.relevance_maps import RelevanceMaps, choose_runs
+from klarsicht.explorer.run_reader import RunReader
+from klarsicht.ground.arrays import Bools
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
+
+BACKGROUND_MAPS = 512  # maps whose mean masks by relevance exceed
+NEEDED = "a window, relevance maps or a saved correction, of a model whose seen area is known"
+
+
+@dataclass(frozen=True)
+class ArtifactMasks:
+    """Masks of the artifacts of classes, from saved corrections, relevance maps, windows and members."""
+
+    reader: RunReader
+    decisions: ClassDecisions
+    maps: RelevanceMaps
+
+    @property
+    def seen_area(self) -> SeenArea | None:
+        """Part of a file that the model sees; None where it is not known."""
+        return read_seen_area(self.reader.manifest)
+
+    def by_source(self, target: int) -> dict[str, SeenMasks]:
+        """Return the masks of a class's artifact by their source, in the order of MASK_SOURCES; none where what the
+        model sees of a file is not known."""
+        if self.seen_area is None:
+            return {}
+        saved = tuple(str(folder) for folder in saved_artifacts(self.reader.store.path))
+        stamp = (target, self.decisions.results.stamp, self.decisions.stamp, saved)
+        return self.reader.keep("masks", stamp, lambda: self._read(target))
+
+    def _read(self, target: int) -> dict[str, SeenMasks]:
+        members = np.array(self.decisions.members(target), np.int64)
+        maps = self.maps.of if self.maps.exist else None
+        masks = [read_saved_masks(self.reader.store.path, target, maps)]
+        if maps is not None and not (masks[0] and masks[0].source == RELEVANCE):
+            others = np.setdiff1d(self.reader.images().rows_of(target), members)
+            masks.append(ExcessMasks.of(maps, members, choose_runs(others, BACKGROUND_MAPS)))
+        if windows := self.decisions.results.windows(target):
+            masks.append(WindowMasks(windows))
+        by_source = {one.source: one for one in masks if one is not None}
+        return {source: by_source[source] for source in MASK_SOURCES if source in by_source}
+
+    def of_image(self, target: int, row: int, size: tuple[int, int], source: str = "") -> tuple[str, Bools] | None:
+        """Make the mask (h, w) of a class's artifact on a file of `size` (w, h), and name its source: the given one, by
+        default the first that has a place in this image, without relevance where a detector found the artifact. None
+        without one.
+
+        Raises:
+            UsageError: the class has no masks of the given source.
+        """
+        known = self.by_source(target)
+        if source and source not in known:
+            raise UsageError("no such masks of this class", got=repr(source), rule=", ".join(known) or NEEDED)
+        by_detector = self.decisions.results.line(target).by_detector
+        usual = [name for name in known if name != RELEVANCE or not by_detector]
+        for name in [source] if source else usual:
+            mask = mask_in_file(known[name], row, size, self.seen_area or SeenArea())
+            if mask is not None:
+                return name, mask
+        return None

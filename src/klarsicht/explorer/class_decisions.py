@@ -1,0 +1,107 @@
+"""What people decided on the classes of a run, and the members of artifacts that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from klarsicht.explorer.class_lines import DETECTED_KINDS
+from klarsicht.explorer.class_results import ClassResults
+from klarsicht.explorer.run_reader import RunReader
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.run_folder.decisions import (
+    ARTIFACT,
+    DECISIONS_FILE,
+    LEGITIMATE,
+    Change,
+    ClassDecision,
+    DecisionLog,
+)
+
+CARRIES, OPEN, NOT_CARRYING = CARRIER_STATUSES = ("yes", "undecided", "no")
+
+
+@dataclass(frozen=True)
+class ClassDecisions:
+    """Decisions on the classes of a run.
+
+    Attributes:
+        reader, results: of the run.
+        author: who decides.
+    """
+
+    reader: RunReader
+    results: ClassResults
+    author: str = "unknown"
+
+    @property
+    def log(self) -> DecisionLog:
+        """Records of decisions."""
+        return DecisionLog(self.reader.store.path)
+
+    @property
+    def stamp(self) -> Hashable:
+        """Value that changes with the decisions."""
+        return self.reader.stamp(DECISIONS_FILE)
+
+    @property
+    def record_count(self) -> int:
+        """Number of records of decisions: a page that knows as many, and wrote the next, has missed none."""
+        return self.reader.keep("records", self.stamp, lambda: len(self.log.records()))
+
+    def by_target(self) -> dict[int, ClassDecision]:
+        """Return the decisions by output."""
+        return self.reader.keep("decisions", self.stamp, self.log.decisions)
+
+    def members(self, target: int) -> tuple[int, ...]:
+        """Return the rows that carry the artifact of a class: those decided by a person, else those that were found."""
+        decision = self.by_target().get(target)
+        return self.results.line(target).found if decision is None or decision.members is None else decision.members
+
+    def further_members(self, target: int) -> tuple[tuple[int, ...], ...]:
+        """Return the rows that carry each further artifact of a class; none where a person decided that what its images
+        share belongs to it."""
+        decision = self.by_target().get(target)
+        return () if decision is not None and decision.is_legitimate else self.results.line(target).further
+
+    def carrier_status(self, target: int) -> str:
+        """Return what is known of the members of a class, one of CARRIER_STATUSES: CARRIES where a person decided or a
+        detector found that they carry an artifact, NOT_CARRYING where a person decided that what they share belongs to
+        the class, else OPEN, as of a suspect cluster that nobody decided."""
+        decision = self.by_target().get(target, ClassDecision(target, ""))
+        if decision.decision:
+            return {ARTIFACT: CARRIES, LEGITIMATE: NOT_CARRYING}.get(decision.decision, OPEN)
+        by_person = decision.members is not None
+        return CARRIES if by_person or self.results.line(target).kind in DETECTED_KINDS else OPEN
+
+    def decide(
+        self, target: int, *, decision: str | None = None, artifact: str | None = None, note: str | None = None,
+        add: Sequence[int] = (), remove: Sequence[int] = (),
+    ) -> int:  # fmt: skip
+        """Record a decision on a class; returns the number of the record.
+
+        A decision that the class carries an artifact, and each change of members, records the rows that the audit
+        names, so that it stays as it is when the run is quantified again.
+
+        Args:
+            decision, artifact, note: see ClassDecision; None leaves the field as it is.
+            add, remove: rows that carry the artifact after all, or do not.
+
+        Raises:
+            UsageError: no such class, or a row that is no image of the class.
+        """
+        line = self.results.line(target)
+        self._require_images_of(target, [*add, *remove])
+        base = line.found if add or remove or decision == ARTIFACT else None
+        rows = {"add": tuple(sorted(set(add))), "remove": tuple(sorted(set(remove)))}
+        return self.log.append(Change(target, line.name, decision, artifact, note, base, **rows), self.author)
+
+    def _require_images_of(self, target: int, rows: Sequence[int]) -> None:
+        """Check that rows are images of a class; raises UsageError."""
+        if not rows:
+            return
+        known = np.isin(np.array(rows, np.int64), self.reader.images().rows_of(target))
+        if not known.all():
+            raise UsageError("no image of this class", got=f"row {rows[int(np.argmin(known))]}")

@@ -1,0 +1,97 @@
+"""Pictures of the images of a run, as pages and exports show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from klarsicht.explorer import thumbnails
+from klarsicht.explorer.artifact_masks import ArtifactMasks
+from klarsicht.explorer.relevance_maps import RelevanceMaps
+from klarsicht.explorer.run_reader import RunReader
+from klarsicht.explorer.thumbnails import PictureCache
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.pictures.array_images import ArrayForm
+
+PICTURES = ("image", "relevance", "overlay", "window", "masked", "mask")
+OF_A_CLASS = ("window", "masked", "mask")  # pictures that depend on the class whose artifact is shown
+
+
+@dataclass(frozen=True)
+class RunPictures:
+    """Pictures of images, with their relevance, and with windows and masks of artifacts.
+
+    Attributes:
+        reader, maps, masks: of the run.
+        cache: pictures drawn so far.
+    """
+
+    reader: RunReader
+    maps: RelevanceMaps
+    masks: ArtifactMasks
+    cache: PictureCache = field(default_factory=PictureCache)
+
+    def draw(self, row: int, kind: str = "image", side: int = 96, target: int | None = None, source: str = "") -> bytes:
+        """Draw a picture of an image: one of PICTURES.
+
+        Args:
+            row: the image.
+            side: pixels of its longer side; a mask has the size of the file.
+            target: the class whose artifact is shown.
+            source: of the mask, see `ArtifactMasks.of_image`.
+
+        Raises:
+            UsageError: no such image or picture, or the run has no relevance map, window or mask of it.
+            ImageError: the image cannot be decoded, or is too large to be shown.
+        """
+        if kind not in PICTURES:
+            raise UsageError("no such picture", got=repr(kind), rule=", ".join(PICTURES))
+        self.reader.images().require(row)
+        decisions = self.masks.decisions
+        stamps = (decisions.results.stamp, decisions.stamp) if kind in OF_A_CLASS else ()
+        name = (row, kind, side, target, source, stamps)
+        return self.cache.get_or_draw(name, lambda: self._draw(row, kind, side, target, source))
+
+    def _draw(self, row: int, kind: str, side: int, target: int | None, source: str) -> bytes:
+        if kind == "relevance":
+            return thumbnails.draw_relevance(self.maps.of([row])[0], side)
+        relevance = self.maps.of([row])[0] if kind == "overlay" else None
+        picture = self.read(row)
+        if kind == "image":
+            return thumbnails.draw_picture(picture, side)
+        area = self.masks.seen_area
+        if area is None:
+            raise UsageError(
+                "where relevance lies on the file is not known",
+                got="a transform that is no resize, crop and pad, or a run of an older version",
+            )
+        if relevance is not None:
+            return thumbnails.draw_overlay(picture, area, relevance, side)
+        if kind == "window":
+            window = None if target is None else self.masks.decisions.results.windows(target).get(row)
+            return thumbnails.draw_window(picture, area, window, side)
+        if target is None:
+            raise UsageError("a mask is that of a class", rule="target: the number of an output")
+        mask = self.masks.of_image(target, row, picture.size, source)
+        if kind == "masked":
+            return thumbnails.draw_masked(picture, area, mask[1] if mask else None, side)
+        if mask is None:
+            raise UsageError("the artifact has no mask on this image", got=row)
+        return thumbnails.draw_mask(mask[1])
+
+    def read(self, row: int) -> Image.Image:
+        """Decode an image of the corpus as a picture, RGB or grey.
+
+        Raises:
+            ImageError: see thumbnails.read_picture.
+        """
+        settings, file = self.reader.manifest["settings"], self.reader.images().file(row)
+        known = settings.get("megapixels", 220.0), settings.get("white_level"), self.array_form
+        return thumbnails.read_picture(file, *known)
+
+    @property
+    def array_form(self) -> ArrayForm | None:
+        """Form of the arrays that the run's model takes; None: pictures."""
+        known = self.reader.manifest.get("array_form")
+        return None if known is None else ArrayForm.from_json(known)

@@ -1,0 +1,99 @@
+"""Reader of a run folder for pages: what was read is kept until the file that it came from changes."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from klarsicht.explorer.run_images import RunImages
+from klarsicht.ground.config import require_shape
+from klarsicht.ground.errors import StoreError
+from klarsicht.ground.run_folder.manifest import Manifest
+from klarsicht.ground.run_folder.run_files import MANIFEST
+from klarsicht.ground.run_folder.store import RunStore
+
+T = TypeVar("T")
+
+
+class AuditSettingsShape(BaseModel):
+    """Shape of the settings of an audit, as far as pages read them."""
+
+    model: str
+    target: str
+    metric: list[str]
+    megapixels: float = 220
+    white_level: int | None = None
+
+
+@dataclass
+class RunReader:
+    """Reader of a run, for several threads at once.
+
+    Attributes:
+        store: the run.
+        data: where the corpus is now, if it moved.
+    """
+
+    store: RunStore
+    data: str | None = None
+    _cache: dict[str, tuple[Hashable, Any]] = field(default_factory=dict)
+    _locks: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
+
+    def keep(self, name: str, stamp: Hashable, read: Callable[[], T]) -> T:
+        """Return what was read under this name and stamp; read it where the stamp changed."""
+        with self._locks[name]:  # what takes long is read once, and nothing else waits for it
+            if name not in self._cache or self._cache[name][0] != stamp:
+                self._cache[name] = (stamp, read())
+            value: T = self._cache[name][1]
+            return value
+
+    def stamp(self, *names: str) -> tuple[str, ...]:
+        """Return a text for each of some files of the run that changes with the file; "0" where there is none."""
+        return tuple(map(self._stamp, names))
+
+    def _stamp(self, name: str) -> str:
+        try:
+            known = (self.store.path / name).stat()
+        except OSError:
+            return "0"
+        return f"{known.st_mtime_ns:x}.{known.st_size}.{known.st_ino:x}"
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.keep("manifest", self.stamp(MANIFEST), self._read_manifest)
+
+    def _read_manifest(self) -> Manifest:
+        manifest = self.store.manifest
+        with self.store.translate_parse_errors(MANIFEST):
+            require_shape(manifest["settings"], AuditSettingsShape)
+        return manifest
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the model's outputs."""
+        return [str(name) for name in self.manifest.get("names", ())]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics under which the run compared images."""
+        return [str(metric) for metric in self.manifest["settings"]["metric"]]
+
+    def images(self) -> RunImages:
+        """Return the images of the run.
+
+        Raises:
+            StoreError: their relevance is not computed yet.
+        """
+        return self.keep("images", (), lambda: RunImages.of(self.store, self.data))
+
+    def require_ready(self) -> None:
+        """Read the images of the run, where they can be read already; called early, so that no page waits for it."""
+        try:
+            self.images()
+        except StoreError:
+            return
