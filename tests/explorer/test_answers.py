@@ -1,4 +1,4 @@
-"""What the explorer answers about a run with known content."""
+"""Answers of the explorer about a run with known content."""
 
 import io
 import json

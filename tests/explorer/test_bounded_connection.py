@@ -172,7 +172,8 @@ def test_a_fault_is_told_to_who_asked(capfd):
     def fail():
         raise KeyError("x")
 
-    run = SimpleNamespace(revision="", record_count=0, progress=fail)
+    made = SimpleNamespace(revision="", record_count=0, list_steps=fail)
+    run = SimpleNamespace(results=made, decisions=made, reader=made)
     with served(make_app(run)) as server, pytest.raises(urllib.error.HTTPError) as told:
         get(server.port, "/api/progress")
     text = told.value.read().decode()

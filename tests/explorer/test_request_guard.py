@@ -8,7 +8,8 @@ import pytest
 from tests.explorer.made_run import write_run
 from tests.explorer.requests import HOST, ask
 
-from klarsicht.explorer.app import STATIC, make_app
+from klarsicht.explorer.answers import STATIC
+from klarsicht.explorer.app import make_app
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.request_guard import LOOPBACK, MAX_BODY, RequestGuard, new_token
 from klarsicht.explorer.serve import host_names, is_loopback, listen, names_to_open

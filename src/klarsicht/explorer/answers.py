@@ -1,4 +1,4 @@
-"""Answers of the explorer: what each address says about a run, and the decisions that a page sends.
+"""Answers of the explorer: for each address one about a run, or a decision that a page sends.
 
 Each function answers one address; `app.ROUTES` tells which. Its arguments are parts of the request, which FastAPI reads
 and checks by their annotations.
@@ -7,6 +7,7 @@ and checks by their annotations.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Final, Literal
@@ -15,9 +16,9 @@ from fastapi import Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
 from klarsicht.explorer import coco, corrections, findings, point_clouds
 from klarsicht.explorer.explored_run import ExploredRun
-from klarsicht.explorer.run_progress import list_steps
 from klarsicht.ground.names import printable, printable_lines
 from klarsicht.ground.ranges import parse_digits
 from klarsicht.ground.run_folder.decisions import MAX_NAME, MAX_NOTE
@@ -128,11 +129,11 @@ def show_run(run: Run) -> Response:
 
 
 def show_progress(run: Run) -> Response:
-    return answer_json(state_of(run) | {"steps": list_steps(run.reader)})
+    return answer_json(state_of(run) | {"steps": run.reader.list_steps()})
 
 
 def show_findings(run: Run) -> Response:
-    return answer_json(findings.list_findings(run).to_json())
+    return answer_json(asdict(findings.list_findings(run)))
 
 
 def show_corrections(run: Run) -> Response:
@@ -147,7 +148,8 @@ def list_classes(run: Run) -> Response:
     decided, lines = run.decisions.by_target(), run.results.lines()
     listed = [line.to_json() | {"decided": decision_json(run, target)} for target, line in lines.items()]
     others = [target for target in decided if target not in lines]
-    return answer_json(state | {"classes": listed, "decided_elsewhere": others})
+    headings = {name: column.heading for name, column in VERDICT_COLUMNS.items()}
+    return answer_json(state | {"headings": headings, "classes": listed, "decided_elsewhere": others})
 
 
 def show_class(run: Run, target: Target, metric: str = "") -> Response:

@@ -49,6 +49,18 @@ ROUTES: Final = (
 """Method, path and function of every address."""
 
 
+STATUSES: Final = {
+    ImageError: 404,
+    UsageError: 400,
+    RunDamaged: 410,
+    RunLocked: 409,
+    StoreError: 409,
+    MissingExtra: 501,
+    KlarsichtError: 422,
+}
+"""Status of an answer that tells an error, by the first class that it is of."""
+
+
 def make_app(run: ExploredRun) -> FastAPI:
     """Make the application for a run. It answers whoever reaches it: `request_guard` decides who does."""
     app = FastAPI(title="klarsicht audit explore", docs_url=None, redoc_url=None, openapi_url=None)
@@ -63,15 +75,7 @@ def make_app(run: ExploredRun) -> FastAPI:
 
 def status_of(error: KlarsichtError) -> int:
     """Return the status of an answer that tells an error."""
-    if isinstance(error, ImageError):
-        return 404
-    if isinstance(error, UsageError):
-        return 400
-    if isinstance(error, RunDamaged):
-        return 410
-    if isinstance(error, RunLocked | StoreError):
-        return 409
-    return 501 if isinstance(error, MissingExtra) else 422
+    return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:

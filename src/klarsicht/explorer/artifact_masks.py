@@ -69,13 +69,13 @@ class ArtifactMasks:
         Raises:
             UsageError: the class has no masks of the given source.
         """
-        known = self.by_source(target)
-        if source and source not in known:
-            raise UsageError("no such masks of this class", got=repr(source), rule=", ".join(known) or NEEDED)
+        masks = self.by_source(target)
+        if source and source not in masks:
+            raise UsageError("no such masks of this class", got=repr(source), rule=", ".join(masks) or NEEDED)
         by_detector = self.decisions.results.line(target).by_detector
-        usual = [name for name in known if name != RELEVANCE or not by_detector]
+        usual = [name for name in masks if name != RELEVANCE or not by_detector]
         for name in [source] if source else usual:
-            mask = mask_in_file(known[name], row, size, self.seen_area or SeenArea())
+            mask = mask_in_file(masks[name], row, size, self.seen_area or SeenArea())
             if mask is not None:
                 return name, mask
         return None

@@ -1,4 +1,4 @@
-"""What people decided on the classes of a run, and the members of artifacts that follow from it."""
+"""Decisions of people on the classes of a run, and the members of artifacts that follow from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from klarsicht.explorer.class_lines import DETECTED_KINDS
 from klarsicht.explorer.class_results import ClassResults
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.ground.errors import UsageError
@@ -73,8 +72,8 @@ class ClassDecisions:
         decision = self.by_target().get(target, ClassDecision(target, ""))
         if decision.decision:
             return {ARTIFACT: CARRIES, LEGITIMATE: NOT_CARRYING}.get(decision.decision, OPEN)
-        by_person = decision.members is not None
-        return CARRIES if by_person or self.results.line(target).kind in DETECTED_KINDS else OPEN
+        by_person, verdict = decision.members is not None, self.results.line(target).verdict
+        return CARRIES if by_person or (verdict is not None and verdict.artifactual) else OPEN
 
     def decide(
         self, target: int, *, decision: str | None = None, artifact: str | None = None, note: str | None = None,

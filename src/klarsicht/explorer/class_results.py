@@ -1,18 +1,130 @@
-"""What a run says of its classes: their lines, and the windows in which a detector saw an artifact."""
+"""Lines of the classes of a run, from its ranking and its verdicts, which `audit.results` reads."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 
-from klarsicht.explorer.class_lines import RANKING_FILE, VERDICTS_FILE, ClassLine, read_class_lines
+from klarsicht.audit.results import ranking
+from klarsicht.audit.results.ranking import Entry
+from klarsicht.audit.results.verdicts import VERDICTS_FILE, Quantification, Verdict, is_quantified, read_verdicts
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.explorer.thumbnails import Window
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.run_folder.store import RunStore
 
 SIGNS = "signs"  # the table of detections, and its step
+SKIPPED, OBSERVED = "skipped", "observed"
+LABELS: Final[dict[str, str]] = {
+    **{kind: kind.label for kind in VerdictKind},
+    SKIPPED: "not examined",
+    OBSERVED: "observed so far",
+}
+"""Kinds of lines with their labels, the most urgent first: those of verdicts, then of classes that have none, since
+they were not examined or are not ranked yet."""
+DRAWN_FIRST = 8  # members of a class whose thumbnails stand in its line, where the window is wide; three elsewhere
+
+
+@dataclass(frozen=True)
+class ClassLine:
+    """One class in the list.
+
+    Attributes:
+        target, name: the class.
+        kind: one of LABELS.
+        words: the verdict, with those on further artifacts of the class, or why there is none.
+        entry: the cluster of the class; None where it was not ranked.
+        verdict: that of the quantification; None before it, and where it did not examine the class.
+    """
+
+    target: int
+    name: str
+    kind: str
+    words: str
+    entry: Entry | None = None
+    verdict: Verdict | None = None
+
+    @classmethod
+    def of_entry(cls, entry: Entry) -> ClassLine:
+        return cls(entry.target, entry.name, entry.kind, entry.verdict, entry)
+
+    def with_verdict(self, verdict: Verdict) -> ClassLine:
+        """Add the verdict of the quantification, in place of what the ranking says."""
+        words = "; ".join([verdict.verdict, *_describe_further(verdict)])
+        return replace(self, kind=verdict.kind_of_class, words=words, verdict=verdict)
+
+    @property
+    def by_detector(self) -> bool:
+        """Whether the found members are those of a detection, not of a cluster."""
+        return self.verdict is not None and (self.verdict.artifactual or self.verdict.shared)
+
+    @property
+    def detected(self) -> tuple[int, ...]:
+        """Rows of the run that are members of the detection."""
+        return self.verdict.rows if self.verdict is not None and self.by_detector else ()
+
+    @property
+    def cluster(self) -> tuple[int, ...]:
+        """Rows of the run that are members of the cluster; of a followed group those that were judged."""
+        if self.verdict is not None and self.verdict.followed:
+            return self.verdict.rows
+        return self.entry.rows if self.entry is not None else ()
+
+    @property
+    def found(self) -> tuple[int, ...]:
+        """Rows of the members that the audit names: of the detection where there is one, else of the cluster."""
+        return self.detected if self.by_detector else self.cluster
+
+    @property
+    def p(self) -> float | None:
+        """p-value of the detection; None before `audit quantify`."""
+        return self.verdict.detection.p_decisive if self.verdict is not None else None
+
+    @property
+    def z(self) -> float:
+        """z of the cluster; 0 without one."""
+        return self.entry.z if self.entry is not None else 0.0
+
+    @property
+    def metric(self) -> str:
+        """Metric under which the cluster was found; empty without one."""
+        return self.entry.metric if self.entry is not None else ""
+
+    @property
+    def further(self) -> tuple[tuple[int, ...], ...]:
+        """Rows of the members of each further artifact of the class."""
+        return tuple(one.rows for one in self.verdict.further) if self.verdict is not None else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures, and the rows of the first members; the other rows are read with the class."""
+        entry, verdict = self.entry, self.verdict
+        effect = verdict.use if verdict and verdict.use.tried else entry.effect if entry else None
+        n = verdict.n if verdict else entry.n if entry else 0
+        return {
+            "target": self.target,
+            "name": self.name,
+            "kind": self.kind,
+            "label": LABELS[self.kind],
+            "verdict": self.words,
+            "p": self.p,
+            "shift": effect.shift if effect else None,
+            "low": effect.low if effect else None,
+            "high": effect.high if effect else None,
+            "n": n,
+            "size": len(self.found),
+            "z": entry.z if entry else None,
+            "tau": entry.tau if entry else None,
+            "metric": self.metric,
+            "sign": verdict.detection.sign if verdict else "",
+            "by_detector": self.by_detector,
+            "resembles": list(verdict.resembles) if verdict else [],
+            "prevalence": len(self.found) / n if n else None,
+            "first": list(self.found[:DRAWN_FIRST]),
+        }
 
 
 @dataclass(frozen=True)
@@ -24,7 +136,7 @@ class ClassResults:
     @property
     def stamp(self) -> tuple[Hashable, ...]:
         """Value that changes whenever results of the run change."""
-        return (*self.reader.stamp(RANKING_FILE, VERDICTS_FILE), self._analysed_units)
+        return (*self.reader.stamp(ranking.FILE, VERDICTS_FILE), self._analysed_units)
 
     @property
     def revision(self) -> str:
@@ -34,14 +146,13 @@ class ClassResults:
     @property
     def _analysed_units(self) -> int:
         """Number of analysed units of a run that is not ranked yet; 0 afterwards."""
-        if self.reader.store.has_file(RANKING_FILE):
+        if self.reader.store.has_file(ranking.FILE):
             return 0
         return sum(self.reader.store.count_units(f"spray-{metric}") for metric in self.reader.metrics)
 
     def lines(self) -> dict[int, ClassLine]:
         """Return the lines of all classes by output, most urgent first."""
-        read = self.reader.store
-        return self.reader.keep("lines", self.stamp, lambda: {line.target: line for line in read_class_lines(read)})
+        return self.reader.keep("lines", self.stamp, lambda: read_lines(self.reader))
 
     def line(self, target: int) -> ClassLine:
         """Return the line of a class.
@@ -65,14 +176,68 @@ class ClassResults:
 
     def _read_windows(self, target: int) -> dict[int, Window]:
         line, store = self.line(target), self.reader.store
-        if not (line.by_detector and store.has_table(SIGNS, SIGNS)):
+        if line.verdict is None or not (line.by_detector and store.has_table(SIGNS, SIGNS)):
             return {}
         signs = self.reader.keep(SIGNS, self.stamp, lambda: store.table(SIGNS, SIGNS).to_pylist())
+        own = (target, line.verdict.detection.sign)
         for sign in signs:
-            if (sign["target"], sign["sign"]) == (target, line.sign) and len(sign["places"]) == 2 * len(sign["rows"]):
+            if (sign["target"], sign["sign"]) == own and len(sign["places"]) == 2 * len(sign["rows"]):
                 places = np.array(sign["places"], float).reshape(-1, 2)
                 return {
                     int(row): (float(top), float(left), float(sign["height"]), float(sign["width"]))
                     for row, (top, left) in zip(sign["rows"], places, strict=True)
                 }
         return {}
+
+
+def read_lines(reader: RunReader) -> dict[int, ClassLine]:
+    """Read the lines of all classes of a run by output, most urgent first; without a ranking, those analysed so far.
+
+    Raises:
+        RunDamaged: a file is missing or altered.
+    """
+    store = reader.store
+    if not store.has_file(ranking.FILE):
+        lines = _observed_lines(store, reader.metrics)
+    else:
+        lines = {entry.target: ClassLine.of_entry(entry) for entry in ranking.read_entries(store)}
+        if is_quantified(store):
+            quantification = read_verdicts(store)
+            for one in quantification:
+                known = lines.get(one.target, ClassLine(one.target, one.name, VerdictKind.NOTHING, ""))
+                lines[one.target] = known.with_verdict(one)
+            for target, line in _skipped_lines(quantification, reader.names):
+                lines.setdefault(target, line)
+    return {line.target: line for line in sorted(lines.values(), key=_urgency)}
+
+
+def _describe_further(verdict: Verdict) -> Iterator[str]:
+    """Say of each further artifact of a class its detection, its members and its verdict."""
+    for i, one in enumerate(verdict.further, 2):
+        yield f"artifact {i}: {one.detection.sign}, {one.size} images, {one.verdict}"
+
+
+def _skipped_lines(quantification: Quantification, names: list[str]) -> Iterator[tuple[int, ClassLine]]:
+    """Make lines, by output, of the classes that were not examined."""
+    targets = {name: target for target, name in enumerate(names)}
+    for name, why in quantification.skipped:
+        if name in targets:
+            yield targets[name], ClassLine(targets[name], name, SKIPPED, f"not examined: {why}")
+
+
+def _observed_lines(store: RunStore, metrics: list[str]) -> dict[int, ClassLine]:
+    """Make lines of the classes analysed so far: of each the cluster of largest z under any metric of the run."""
+    paths, best = store.texts("corpus", "path"), dict[int, ClassLine]()
+    for metric in metrics:
+        name = f"suspects-{metric}"
+        records: list[Mapping[str, Any]] = store.table(name).to_pylist() if store.has_table(name) else []
+        with store.translate_parse_errors(name):
+            for record in records:
+                entry, words = Entry.from_record(record, paths), record["skipped"] or "observed, not ranked yet"
+                if entry.target not in best or entry.z > best[entry.target].z:
+                    best[entry.target] = ClassLine(entry.target, entry.name, OBSERVED, words, entry)
+    return best
+
+
+def _urgency(line: ClassLine) -> tuple[int, float, float, int]:
+    return list(LABELS).index(line.kind), 1.0 if line.p is None else line.p, -line.z, line.target

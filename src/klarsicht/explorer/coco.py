@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from klarsicht.audit.results.words import name_artifact
 from klarsicht.explorer.artifact_masks import NEEDED
 from klarsicht.explorer.class_decisions import CARRIES
 from klarsicht.explorer.explored_run import ExploredRun
@@ -41,27 +42,23 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
     images: dict[int, dict[str, Any]] = {}
     annotations: list[dict[str, Any]] = []
     categories: dict[str, int] = {}
+    key = run.reader.images().key
     for target in targets:
-        decision = run.decisions.by_target().get(target)
-        name = (decision.artifact if decision else "") or run.results.line(target).name
+        decision, line = run.decisions.by_target().get(target), run.results.line(target)
+        name = (decision.artifact if decision else "") or line.name
         members = [(name, run.decisions.carrier_status(target), _masks_in_files(run, target, source))]
         for number, rows in enumerate(run.decisions.further_members(target), 2):
             sizes = ((row, size, None) for row, size in _sizes_of_files(run, rows))
-            members.append((f"{run.results.line(target).name} (artifact {number})", CARRIES, sizes))
+            members.append((name_artifact(line.name, number), CARRIES, sizes))
         for label, carries, files in members:
             category = categories.setdefault(label, len(categories) + 1)
             for row, size, known in files:
                 by, mask = known or ("", None)
-                images[row] = {
-                    "id": row,
-                    "file_name": run.reader.images().key(row),
-                    "width": size[0],
-                    "height": size[1],
-                }
+                images[row] = {"id": row, "file_name": key(row), "width": size[0], "height": size[1]}
                 annotations.append(
                     {"id": len(annotations) + 1, "image_id": row, "category_id": category, "iscrowd": 0}
                     | describe_mask(mask, size, by)
-                    | {"class": run.results.line(target).name, "carries": carries}
+                    | {"class": line.name, "carries": carries}
                 )
     return {
         "info": {"description": f"artifacts found by klarsicht in {run.reader.manifest['settings']['model']}"},

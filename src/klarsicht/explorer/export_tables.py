@@ -52,7 +52,7 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
     columns = {
         "class": [line.name] * n,
         "target": np.full(n, target, np.int64),
-        "verdict": [line.verdict] * n,
+        "verdict": [line.words] * n,
         "p": pa.array([line.p] * n, pa.float64()),
         "row": cloud.rows.astype(np.int64),
         "image": images.keys.take(pa.array(cloud.rows)),

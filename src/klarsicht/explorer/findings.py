@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from klarsicht.explorer.class_lines import DETECTED_KINDS, FOLLOWED, RAISES, SHARED, ClassLine
+from klarsicht.audit.results.words import VerdictKind
+from klarsicht.explorer.class_results import ClassLine
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.likeness import LEAST_LIKENESS, feature_shift, group_alike, shift_likeness
 from klarsicht.explorer.relevance_maps import choose_evenly
@@ -17,7 +17,6 @@ from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.run_folder.decisions import UNDECIDED, UNSURE
 
 FEATURES = "features"  # the array of a run in which classes are compared
-NOTED_KINDS = (*DETECTED_KINDS, SHARED, FOLLOWED)  # of classes that are compared; before `audit quantify`, RAISES
 MOST_COMPARED = 200  # classes, the most urgent first
 SHIFT_IMAGES = 128  # members, and other images, of which a shift is taken, at most
 READ_CLASSES = 16  # whose features are read at once
@@ -43,9 +42,6 @@ class Finding:
     likeness: float | None = None
     alike: tuple[tuple[int, str, int, float], ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Findings:
@@ -62,14 +58,6 @@ class Findings:
     proposed: tuple[Finding, ...]
     alone: int
     why: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "decided": [one.to_json() for one in self.decided],
-            "proposed": [one.to_json() for one in self.proposed],
-            "alone": self.alone,
-            "why": self.why,
-        }
 
 
 def list_findings(run: ExploredRun, member_count: int = 12) -> Findings:
@@ -119,9 +107,9 @@ def noted_lines(run: ExploredRun) -> list[ClassLine]:
     """Return the lines of classes in which something was found, the most urgent first, MOST_COMPARED at most; where the
     run is not quantified, of those whose cluster raises them."""
     lines = list(run.results.lines().values())
-    noted = [line for line in lines if line.kind in NOTED_KINDS]
-    if not noted and all(line.p is None for line in lines):
-        noted = [line for line in lines if line.kind == RAISES]
+    noted = [line for line in lines if line.verdict is not None and line.verdict.needs_review]
+    if not noted and all(line.verdict is None for line in lines):
+        noted = [line for line in lines if line.kind == VerdictKind.RAISES]
     return noted[:MOST_COMPARED]
 
 

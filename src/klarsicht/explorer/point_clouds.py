@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.explorer.class_lines import ClassLine
+from klarsicht.explorer.class_results import ClassLine
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.ground.arrays import Floats, Ints
@@ -59,16 +59,6 @@ class PointCloud:
         gaps = np.diff(self.eigenvalues)
         return int(gaps.argmax()) + 1 if gaps.size and gaps.max() > 0 else 0
 
-    def to_bytes(self, images: RunImages, flags: NDArray[np.uint32]) -> bytes:
-        """Encode the points, with labels and predictions, as this module's text says."""
-        columns = (self.rows, images.label_of[self.rows], images.predicted[self.rows], self.components)
-        content = [MAGIC, struct.pack("<III", len(self.rows), self.vectors.shape[1], 0)]
-        content += [np.ascontiguousarray(column, "<i4").tobytes() for column in columns]
-        content.append(np.ascontiguousarray(flags, "<u4").tobytes())
-        if self.vectors.shape[1]:
-            content += [np.ascontiguousarray(one, "<f4").tobytes() for one in (self.plane, self.vectors)]
-        return b"".join(content)
-
 
 def read_points(run: ExploredRun, target: int, metric: str = "") -> PointCloud:
     """Read the images of a class with their embedding under a metric, by default that of its cluster; the last one that
@@ -77,19 +67,25 @@ def read_points(run: ExploredRun, target: int, metric: str = "") -> PointCloud:
     Raises:
         UsageError: a metric that the run does not have.
     """
-    known = [*run.results.metrics(target), PLAIN_METRIC]
-    chosen = metric or known[0]
-    if chosen not in known:
-        raise UsageError("the run has no such metric", got=repr(metric), rule=", ".join(known))
+    metrics = [*run.results.metrics(target), PLAIN_METRIC]
+    own_metric = metric or metrics[0]
+    if own_metric not in metrics:
+        raise UsageError("the run has no such metric", got=repr(metric), rule=", ".join(metrics))
     store, images = run.reader.store, run.reader.images()
-    return run.reader.keep("points", (target, chosen), lambda: read_point_cloud(store, images, target, chosen))
+    return run.reader.keep("points", (target, own_metric), lambda: read_point_cloud(store, images, target, own_metric))
 
 
 def encode_points(run: ExploredRun, target: int, metric: str = "") -> bytes:
-    """Encode the points of a class under a metric, as this module's text says."""
-    cloud = read_points(run, target, metric)
+    """Encode the points of a class under a metric, with labels and predictions, as this module's text says."""
+    cloud, images = read_points(run, target, metric), run.reader.images()
     flags = membership_flags(cloud.rows, run.results.line(target), run.decisions.by_target().get(target))
-    return cloud.to_bytes(run.reader.images(), flags)
+    columns = (cloud.rows, images.label_of[cloud.rows], images.predicted[cloud.rows], cloud.components)
+    content = [MAGIC, struct.pack("<III", len(cloud.rows), cloud.vectors.shape[1], 0)]
+    content += [np.ascontiguousarray(column, "<i4").tobytes() for column in columns]
+    content.append(np.ascontiguousarray(flags, "<u4").tobytes())
+    if cloud.vectors.shape[1]:
+        content += [np.ascontiguousarray(one, "<f4").tobytes() for one in (cloud.plane, cloud.vectors)]
+    return b"".join(content)
 
 
 def read_point_cloud(store: RunStore, images: RunImages, target: int, metric: str) -> PointCloud:

@@ -37,7 +37,7 @@ class RelevanceMaps:
         share = self.reader.manifest.get("absorbed") if share is None else share
         return share is not None and abs(share) > ABSORBED_SHARE
 
-    def _stored(self) -> StoredArray:
+    def _array(self) -> StoredArray:
         if not self.exist:
             raise UsageError("the run has no relevance maps", rule="a method that makes maps, and one class as target")
         return self.reader.keep(MAPS, (), lambda: self.reader.store.array(MAPS))
@@ -48,7 +48,7 @@ class RelevanceMaps:
         Raises:
             UsageError: the run has no maps.
         """
-        return np.asarray(self._stored()[np.asarray(rows)], np.float32)
+        return np.asarray(self._array()[np.asarray(rows)], np.float32)
 
     def draw_mean(self, rows: Sequence[int], side: int) -> tuple[bytes, int]:
         """Draw the mean relevance map of some images; of more than MEAN_MAPS it is that of as many, evenly chosen.
@@ -64,7 +64,7 @@ class RelevanceMaps:
         images = self.reader.images()
         drawn = choose_evenly(np.unique(np.array([images.require(row) for row in rows])), MEAN_MAPS)
         blocks = (drawn[start : start + MEAN_ROWS] for start in range(0, len(drawn), MEAN_ROWS))
-        total = sum(np.asarray(self._stored()[block], np.float64).sum(0) for block in blocks)
+        total = sum(np.asarray(self._array()[block], np.float64).sum(0) for block in blocks)
         return thumbnails.draw_relevance(np.asarray(total / len(drawn), np.float32), side), len(drawn)
 
 

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from klarsicht.audit.results import ranking
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.ground.config import require_shape
 from klarsicht.ground.errors import StoreError
 from klarsicht.ground.run_folder.manifest import Manifest
 from klarsicht.ground.run_folder.run_files import MANIFEST
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.step_words import describe_step, is_measured_beside
 
 T = TypeVar("T")
 
@@ -90,6 +92,16 @@ class RunReader:
             StoreError: their relevance is not computed yet.
         """
         return self.keep("images", (), lambda: RunImages.of(self.store, self.data))
+
+    def list_steps(self) -> list[dict[str, Any]]:
+        """List the steps of the run with their done and total units, and the ranking."""
+        finished = self.manifest.get("finished", ())
+        steps = [
+            {"name": name, "done": units if name in finished else self.store.count_units(name), "units": units}
+            for name, units in self.manifest.get("steps", {}).items()
+        ]
+        steps.append({"name": "ranking", "done": int(self.store.has_file(ranking.FILE)), "units": 1})
+        return [one | {"words": describe_step(one["name"]), "beside": is_measured_beside(one["name"])} for one in steps]
 
     def require_ready(self) -> None:
         """Read the images of the run, where they can be read already; called early, so that no page waits for it."""

@@ -401,22 +401,34 @@ def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranki
         RunDamaged: a file of it is missing or altered.
     """
     store = RunStore.open(run)
+    entries = with_baseline(read_entries(store, by_z=observed), plain_suspects(store))
+    decisions = {} if observed else DecisionLog(store.path).decisions()
+    entries = [replace(entry, decided=decisions.get(entry.target)) for entry in entries]
+    quantified = verdicts.is_quantified(store)
+    found = order_by_verdict(entries, verdicts.read_verdicts(store)) if quantified else Ranking(tuple(entries))
+    return found.by_z() if observed else found.legitimate_last()
+
+
+def read_entries(store: RunStore, *, by_z: bool = False) -> list[Entry]:
+    """Read the cluster of each class of a ranked run: that of largest z, or the one that the model follows.
+
+    Args:
+        by_z: whether to read those of largest z alone.
+
+    Raises:
+        StoreError, RunDamaged: see `read_ranking`.
+    """
     paths = store.texts("corpus", "path")
     records = store.read_json(FILE)
     with store.translate_parse_errors(FILE):
         if not isinstance(records, list):
             raise TypeError("no list of classes")
         entries = [Entry.from_record(record, paths) for record in records]
-    if store.has_table(FOLLOWED) and not observed:
-        rows: list[FollowedRow] = store.table(FOLLOWED).to_pylist()
-        tried = {row["target"]: row for row in rows}
-        entries = [_replace_by_followed(entry, tried.get(entry.target), paths) for entry in entries]
-    entries = with_baseline(entries, plain_suspects(store))
-    decisions = {} if observed else DecisionLog(store.path).decisions()
-    entries = [replace(entry, decided=decisions.get(entry.target)) for entry in entries]
-    quantified = verdicts.is_quantified(store)
-    found = order_by_verdict(entries, verdicts.read_verdicts(store)) if quantified else Ranking(tuple(entries))
-    return found.by_z() if observed else found.legitimate_last()
+    if by_z or not store.has_table(FOLLOWED):
+        return entries
+    rows: list[FollowedRow] = store.table(FOLLOWED).to_pylist()
+    tried = {row["target"]: row for row in rows}
+    return [_replace_by_followed(entry, tried.get(entry.target), paths) for entry in entries]
 
 
 def _replace_by_followed(entry: Entry, row: FollowedRow | None, paths: Sequence[str]) -> Entry:

@@ -288,9 +288,9 @@ export async function showClassPage(place, target, run, listed) {
   const downloads = element('p')
   const drawDownloads = () => downloads.replaceChildren('Save: ', link('members.txt', 'members.txt'), ' · ', ...(page.masks.length ? [link('masks.zip', 'masks'), ' · '] : []), link('coco.json', 'COCO'))
   const facts = [
-    ['p', probability(line.p)], ['prevalence', `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['like', line.resembles.join(' or ')], ['metric', line.metric],
+    [state.headings.p, probability(line.p)], ['prevalence', `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['like', line.resembles.join(' or ')], ['metric', line.metric],
     ['z', line.z === null ? '' : line.z.toFixed(2)], ['tau', line.tau === null ? '' : line.tau.toFixed(2)],
-    ['effect (95 %)', line.shift === null ? '' : `${signed(line.shift)} (${signed(line.low)} to ${signed(line.high)})`],
+    [state.headings.shift, line.shift === null ? '' : `${signed(line.shift)} (${signed(line.low)} to ${signed(line.high)})`],
   ].filter(([, value]) => value)
   const side = element(
     'div', { class: 'side' },

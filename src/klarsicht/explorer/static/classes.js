@@ -4,24 +4,20 @@ import { effectInterval, element, menu, percent, picture, probability, signed } 
 import { inTurn, read, record, Refused, write } from './requests.js'
 import { VirtualList } from './virtual.js'
 
-const KINDS = {
-  '': 'all', poisoned: 'poisoned', present: 'present, no use shown', untested: 'use not tested', shared: 'windows of its own',
-  followed: 'followed group', raises: 'raises (observed)', observed: 'observed so far', nothing: 'nothing found', skipped: 'not examined',
-}
 const DECIDED = { '': 'all', none: 'undecided', artifact: 'artifact', legitimate: 'legitimate', unsure: 'unsure' }
 const number = (value, last) => (value === null || value === undefined ? last : value)
 const ORDERS = {
-  verdict: ['verdict', (a, b) => a.place - b.place],
-  name: ['name', (a, b) => a.name.localeCompare(b.name, 'en', { numeric: true })],
-  p: ['p', (a, b) => number(a.p, 2) - number(b.p, 2) || a.place - b.place],
-  effect: ['effect', (a, b) => number(b.shift, -1e9) - number(a.shift, -1e9) || a.place - b.place],
-  prevalence: ['prevalence', (a, b) => number(b.prevalence, -1) - number(a.prevalence, -1) || a.place - b.place],
-  z: ['z', (a, b) => number(b.z, -1e9) - number(a.z, -1e9) || a.place - b.place],
+  verdict: (a, b) => a.place - b.place,
+  name: (a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }),
+  p: (a, b) => number(a.p, 2) - number(b.p, 2) || a.place - b.place,
+  effect: (a, b) => number(b.shift, -1e9) - number(a.shift, -1e9) || a.place - b.place,
+  prevalence: (a, b) => number(b.prevalence, -1) - number(a.prevalence, -1) || a.place - b.place,
+  z: (a, b) => number(b.z, -1e9) - number(a.z, -1e9) || a.place - b.place,
 }
 export const DECISIONS = [['artifact', 'artifact', 'y'], ['legitimate', 'legitimate', 'n'], ['unsure', 'unsure', 'u']]
 
 export const state = {
-  classes: [], revision: '', records: 0, search: '', kind: '', decided: '', order: 'verdict', current: 0, written: [], shown: [], most: 1, reads: 0,
+  classes: [], headings: {}, revision: '', records: 0, search: '', kind: '', decided: '', order: 'verdict', current: 0, written: [], shown: [], most: 1, reads: 0,
 }
 const WIDE = matchMedia('(min-width: 1800px)') // where lines show more images
 const FEW_IMAGES = 3
@@ -32,7 +28,7 @@ export const refresh = (told) => inTurn(async () => {
   if (told && told.revision === state.revision && told.records === state.records) return false
   const found = await read('/api/classes')
   const known = new Map(state.classes.map((line) => [line.target, line]))
-  Object.assign(state, { revision: found.revision, records: found.records, reads: state.reads + 1 })
+  Object.assign(state, { revision: found.revision, records: found.records, headings: found.headings, reads: state.reads + 1 })
   state.classes = found.classes.map((line, place) => Object.assign(known.get(line.target) ?? {}, line, { place, sought: line.name.toLowerCase() }))
   const ends = state.classes.flatMap((line) => (line.shift === null ? [] : [Math.abs(line.low), Math.abs(line.high)]))
   state.most = Math.max(0.5, ...ends)
@@ -48,7 +44,7 @@ export function chosen({ classes, search, kind, decided, order }) {
     .filter((line) => !kind || line.kind === kind)
     .filter((line) => !decided || (decisionOf(line) || 'none') === decided)
     .filter((line) => words.every((word) => line.sought.includes(word) || line.decided?.artifact.toLowerCase().includes(word)))
-    .sort(ORDERS[order][1])
+    .sort(ORDERS[order])
 }
 
 /** Keep what the server tells of a record that this page wrote; returns the line of its class. Where others wrote one in
@@ -147,7 +143,8 @@ export function showClasses(place) {
   const head = element('div', { class: 'line head', role: 'row', aria: { rowindex: 1 } })
   const drawHead = () => {
     page.quantified = isQuantified()
-    const headings = ['class', 'verdict', ...(page.quantified ? ['p', 'effect (95 %)'] : ['z']), 'prevalence', 'first images', 'decision']
+    const named = state.headings
+    const headings = [named.class, named.verdict, ...(page.quantified ? [named.p, named.shift] : ['z']), 'prevalence', 'first images', 'decision']
     head.replaceChildren(...headings.map((text) => element('div', { role: 'columnheader', class: ['p', 'z', 'prevalence'].includes(text) ? `number ${text}` : '' }, text)))
     list.root.classList.toggle('ranked', !page.quantified)
   }
@@ -174,14 +171,13 @@ export function showClasses(place) {
   const search = element('input', {
     type: 'search', placeholder: 'Search classes', value: state.search, aria: { label: 'Search classes' }, oninput: () => filter('search')(search.value),
   })
-  const present = new Set(state.classes.map((line) => line.kind))
-  const kinds = Object.entries(KINDS).filter(([kind]) => !kind || present.has(kind))
+  const kinds = [['', 'all'], ...new Map(state.classes.map((line) => [line.kind, line.label]))] // the most urgent first
   const empty = element('p', { class: 'empty', hidden: true }, state.classes.length ? 'No class passes the filters.' : 'No class is analysed yet.')
   place.replaceChildren(
     element(
       'div', { class: 'bar' }, element('h1', {}, 'Classes'), search,
       menu('verdict', kinds, state.kind, filter('kind')), menu('decision', Object.entries(DECIDED), state.decided, filter('decided')),
-      menu('order', Object.entries(ORDERS).map(([key, [text]]) => [key, text]), state.order, filter('order')), count,
+      menu('order', Object.keys(ORDERS).map((key) => [key, key]), state.order, filter('order')), count,
       element('button', { type: 'button', onclick: async () => { if (await undo()) draw() } }, 'Undo'),
     ),
     empty, list.root,

@@ -15,7 +15,6 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.cli import tables
-from klarsicht.explorer.class_lines import read_class_lines
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.point_clouds import read_points
 from klarsicht.ground.errors import UsageError
@@ -47,14 +46,16 @@ def explored(audited):
 
 @pytest.mark.slow
 def test_the_explorer_shows_what_ranking_and_verdicts_say(audited):
-    lines = {line.name: line for line in read_class_lines(audited.store)}
+    lines = {line.name: line for line in ExploredRun.of(audited.store).results.lines().values()}
     verdict = verdicts.read_verdicts(audited.store).of("b")
-    assert (lines["b"].verdict, lines["b"].p) == (verdict.verdict, verdict.detection.p_decisive)
+    assert (lines["b"].words, lines["b"].p) == (verdict.verdict, verdict.detection.p_decisive)
     assert lines["b"].found == ROWS
     for entry in ranking.read_ranking(audited.store):
         line = lines[entry.name]
-        assert (line.target, line.z, line.tau, line.cluster) == (entry.target, entry.z, entry.tau, entry.rows)
-        assert entry.name == "b" or line.verdict == entry.verdict
+        told = line.to_json()
+        assert (line.target, line.cluster) == (entry.target, entry.rows)
+        assert (told["z"], told["tau"]) == (entry.z, entry.tau)
+        assert entry.name == "b" or line.words == entry.verdict
 
 
 def test_the_stored_embedding_is_that_of_the_analysis(audited, explored):

@@ -1,0 +1,30 @@
+"""Commands that only read a run, and their help, in a process in which every import of torch fails."""
+
+import json
+import subprocess
+
+import pytest
+from tests.explorer.made_run import write_run
+from tests.without_torch import WITHOUT_TORCH
+
+
+def answer(*words):
+    return subprocess.run([*WITHOUT_TORCH, "audit", *words], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", ["rank", "explore", "export"])
+def test_their_help_imports_no_torch(command):
+    told = answer(command, "--help")
+    assert (told.returncode, told.stderr) == (0, "") and f"audit {command}" in told.stdout
+
+
+def test_a_ranking_is_read_without_torch(tmp_path):
+    run = write_run(tmp_path, images=False).path
+    told = answer("rank", str(run), "--json")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert [one["class"] for one in json.loads(told.stdout)] == ["tagged", "observed", "plain"]
+
+
+def test_what_imports_torch_fails_there(tmp_path):
+    told = answer("run", "--model", "torchvision:resnet18", "--data", str(tmp_path), "--out", str(tmp_path / "run"))
+    assert told.returncode != 0 and "torch is imported" in told.stderr
