@@ -30,13 +30,13 @@ def test_help_tells_every_setting_with_its_default(command, settings, capsys):
     assert run(["audit", command, "--help"]) == 0
     printed = re.sub(r"\s+", "", capsys.readouterr().out)
     for name, field in settings.model_fields.items():
-        told = re.sub(r"\s+", "", field.description).removesuffix(".")
-        assert told in printed, name
+        told, _, bracket = re.sub(r"\s+", "", field.description).partition(".[")
+        told = told.removesuffix(".") + "."
+        assert told in printed and bracket in printed, name
         limits = {k: getattr(m, k) for m in field.metadata for k in ("ge", "gt", "le", "lt") if hasattr(m, k)}
         if limits:
             least, most = (f"{limits[end]:.10g}" for end in ("gt" if "gt" in limits else "ge", "le"))
-            told += f",above{least},atmost{most}" if "gt" in limits else f",{least}to{most}"
-        told += "."
+            told += f"Range:above{least},atmost{most}." if "gt" in limits else f"Range:{least}to{most}."
         if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
             assert f"{told}[{field.default}]" in printed, name
 
@@ -76,8 +76,8 @@ def test_a_number_has_a_range_in_its_help_and_beyond_it_is_one_line(
     """The ends are read from the help; no command gets as far as to look at its files, which do not exist."""
     monkeypatch.chdir(tmp_path)
     closed, above = (
-        re.search(r", ([\d.]+) to ([\d.]+)\.", told),
-        re.search(r", above ([\d.]+), (at most|below) ([\d.]+)\.", told),
+        re.search(r" Range: ([\d.]+) to ([\d.]+)\.", told),
+        re.search(r" Range: above ([\d.]+), (at most|below) ([\d.]+)\.", told),
     )
     assert closed or above, told
     least, most = (closed or above)[1], (closed or above)[closed.lastindex if closed else 3]

@@ -180,7 +180,7 @@ def doctor(
     batch_memory: Annotated[float | None, option(AuditSettings, "batch_memory")] = None,
     device: Annotated[str | None, option(AuditSettings, "device")] = None,
     cost: Annotated[bool, typer.Option("--cost", help=COST_HELP)] = False,
-    seconds: Annotated[float, number(SAMPLE_SECONDS, "That the samples of --cost take, about, each.")] = 60,
+    seconds: Annotated[float, number(SAMPLE_SECONDS, "Seconds for each sample of --cost, about.")] = 60,
     workers: Annotated[int, number(WORKERS, "Processes over which --cost divides the hours.")] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     trust: Trust = False,
@@ -232,7 +232,7 @@ def doctor(
 def rank(
     run: RunFolder,
     as_json: AsJson = False,
-    top: Annotated[int, number(LINES, "Lines to print.")] = 20,
+    top: Annotated[int, number(LINES, "Rows to print.")] = 20,
     by_z: Annotated[
         bool, typer.Option("--by-z", help="The clusters and the order of `audit run`, by z alone, an observation.")
     ] = False,
@@ -256,13 +256,13 @@ def rank(
 def quantify(
     run: RunFolder,
     level: Annotated[float, number(P_LEVEL, "Significance level of both tests: artifact, and its use.")] = 0.05,
-    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
+    data: Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
-    top: Annotated[int, number(LINES, "Lines to print.")] = 20,
+    top: Annotated[int, number(LINES, "Rows to print.")] = 20,
 ) -> None:
     """Test which classes hold an artifact that the model uses.
 
@@ -286,13 +286,13 @@ def quantify(
 @app.command()
 def duplicates(
     run: RunFolder,
-    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
+    data: Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     trust: Trust = False,
     max_skipped: Annotated[float | None, option(AuditSettings, "max_skipped")] = None,
     as_json: AsJson = False,
-    top: Annotated[int, number(LINES, "Lines to print.")] = 20,
+    top: Annotated[int, number(LINES, "Rows to print.")] = 20,
 ) -> None:
     """Find exact and near copies among the images of a run.
 
@@ -311,9 +311,9 @@ def duplicates(
 @app.command()
 def shortcuts(
     run: RunFolder,
-    images: Annotated[int, number(SHOWN_IMAGES, "Images of a class, at most; each is shown once for every part.")] = 64,
+    images: Annotated[int, number(SHOWN_IMAGES, "Most images of a class; each is shown once for every part.")] = 64,
     level: Annotated[float, number(P_LEVEL, "Significance level: parts with p below it are flagged.")] = 0.05,
-    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
+    data: Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     device: Device = ANY_DEVICE,
@@ -343,15 +343,15 @@ def power(
     kind: Annotated[list[str] | None, typer.Option(help=POWER_HELP)] = None,
     prevalence: Annotated[
         list[float] | None,
-        number(PREVALENCE, "Share of a class to plant it in; may be repeated. [0.2 0.1 0.05 0.02 0.01]"),
+        number(PREVALENCE, "Share of a class that gets the artifact; may be repeated. [0.2 0.1 0.05 0.02 0.01]"),
     ] = None,
-    classes: Annotated[int, number(PLANTED_CLASSES, "Classes that each is planted in.")] = 5,
+    classes: Annotated[int, number(PLANTED_CLASSES, "Classes in which each artifact is planted.")] = 5,
     level: Annotated[float, number(P_LEVEL, "Significance level: artifacts with p below it count as found.")] = 0.05,
     train: Annotated[
         int | None, number(EPOCHS, "Epochs: fine-tune copies of the model on planted images, and audit those too.")
     ] = None,
     rate: Annotated[float, number(LEARNING_RATE, "Learning rate of that training (Adam).")] = 3e-4,
-    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
+    data: Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
@@ -377,7 +377,7 @@ def power(
 @app.command()
 def check(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
-    run: Annotated[Path, typer.Option(help="A run folder that `audit quantify` has been through.")],
+    run: Annotated[Path, typer.Option(help="A run folder with results of `audit quantify`.")],
     level: Annotated[
         float,
         number(
@@ -385,7 +385,7 @@ def check(
             "Significance level of both tests: the picture carries an artifact, and its prediction rests on it.",
         ),
     ] = 0.05,
-    data: Annotated[str | None, typer.Option(help="Where the corpus of the run is now, if it moved.")] = None,
+    data: Annotated[str | None, typer.Option(help="Present place of the run's corpus, if it moved.")] = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -450,7 +450,7 @@ def plant(
     kind: Annotated[str, typer.Option(help=PLANT_HELP)],
     label: Annotated[str | None, typer.Option("--class", help="Plant in this class only. [every class]")] = None,
     share: Annotated[float, number(SHARE, "Share of the images that get the artifact.")] = 0.1,
-    seed: Annotated[int, number(SEED, "Chooses the images, and draws the artifact of a family.")] = 0,
+    seed: Annotated[int, number(SEED, "Seed that chooses the images and draws the artifact of a family.")] = 0,
     model: Annotated[
         str | None, typer.Option(help="A model that takes arrays: images are read and written as it takes them.")
     ] = None,

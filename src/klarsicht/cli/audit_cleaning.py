@@ -19,11 +19,14 @@ from klarsicht.ground.ranges import IMAGE_WEIGHT, SEED, SHARE, SHOWN_IMAGES
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
-Data = Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")]
+Data = Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")]
 Device = Annotated[str, option(AuditSettings, "device")]
 Members = Annotated[Path | None, typer.Option(help="A text file of images that carry the artifact. [what was found]")]
 FoundBy = Annotated[
-    str | None, typer.Option(help="cluster, or detector. [detector, where it called the class artifactual]")
+    str | None,
+    typer.Option(
+        help="Source of the images with the artifact: cluster or detector. [detector, if it found an artifact]"
+    ),
 ]
 Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
 SHOWN_HELP = "Most images of each kind to evaluate on. [as `audit clean`: ten times as many as it was chosen on]"
@@ -147,7 +150,7 @@ def evaluate(
         list[Path] | None, typer.Option(help="A correction of another model, evaluated already: a further seed.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The certificate's folder. [RUN/certificate]")] = None,
-    test: Annotated[str | None, typer.Option(help="Another corpus, without the artifact, to show it on.")] = None,
+    test: Annotated[str | None, typer.Option(help="Another corpus without the artifact, to evaluate on.")] = None,
     images: Annotated[int | None, number(SHOWN_IMAGES, SHOWN_HELP)] = None,
     overall: Overall = None,
     affected: Affected = None,
@@ -189,10 +192,12 @@ def clean_data(
         typer.Option("--class", help="Class whose artifact is removed; or --correction. [all that rely on one]"),
     ] = None,
     correction: Annotated[
-        Path | None, typer.Option(help="A folder written by `audit clean` whose artifact is meant.")
+        Path | None, typer.Option(help="A folder written by `audit clean`, for its artifact.")
     ] = None,
     action: Annotated[str, typer.Option(help="drop, weigh, move, quarantine or inpaint.")] = "drop",
-    weight: Annotated[float | None, number(IMAGE_WEIGHT, "For weigh: of an image that carries it. [0.1]")] = None,
+    weight: Annotated[
+        float | None, number(IMAGE_WEIGHT, "For weigh: weight of an image with the artifact. [0.1]")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="For move: the new label.")] = None,
     above: Annotated[float, number(SHARE, "Probability from which an image counts as carrying it.")] = 0.5,
     found_by: FoundBy = None,

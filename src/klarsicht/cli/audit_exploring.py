@@ -13,7 +13,7 @@ from klarsicht.cli.options import number
 from klarsicht.ground.ranges import PORT
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`, also while it is written.")]
-DataNow = Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")]
+DataNow = Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")]
 AuthorName = Annotated[
     str | None, typer.Option(help="Name of the person who decides, stored in each record. [your user name]")
 ]

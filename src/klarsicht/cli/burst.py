@@ -36,7 +36,7 @@ SET_HELP = (
     "Frames and motion, as in bayer-moving: grey, rgb, mosaic, bayer or x-trans, with -still, -shaken, -moving or "
     "-occluded."
 )
-Seed = Annotated[int | None, number(SEED, "Root of all randomness. [0]")]
+Seed = Annotated[int | None, number(SEED, "Seed of all randomness. [0]")]
 
 
 @app.command()

@@ -34,7 +34,9 @@ def denoise(
     noise: Noise = None,
     calibration: Calibration = None,
     reference: Reference = None,
-    strength: Annotated[float, number(STRENGTH, "0 leaves the reference, 1 is all that is known.")] = 1.0,
+    strength: Annotated[
+        float, number(STRENGTH, "Strength of denoising: 0 leaves the reference, 1 is the full result.")
+    ] = 1.0,
     preview: Annotated[Path | None, typer.Option(help="A small developed picture (.jpg).")] = None,
     ghost_map: Annotated[Path | None, typer.Option(help="Where the burst was trusted (.png).")] = None,
     page: Annotated[Path | None, typer.Option(help="Before and after, in one file (.html).")] = None,
@@ -65,8 +67,8 @@ def denoise(
 def calibrate(
     frames: Frames,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The file to add to. [the user's]")] = None,
-    camera: Annotated[str | None, typer.Option(help="Where the files do not say. [theirs]")] = None,
-    iso: Annotated[int | None, number(ISO, "Where the files do not say. [theirs]")] = None,
+    camera: Annotated[str | None, typer.Option(help="Name of the camera, if the files lack it. [theirs]")] = None,
+    iso: Annotated[int | None, number(ISO, "ISO, if the files lack it. [theirs]")] = None,
     linear: Linear = False,
     white_level: WhiteLevel = None,
     megapixels: Megapixels = None,

@@ -15,9 +15,9 @@ from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
 
 def demo(
     out: Annotated[Path, typer.Option(help="A folder for photographs, run, report and demo.json.")] = Path("demo-out"),
-    seed: Annotated[int, number(SEED, "Chooses crops, marked photographs and marks.")] = 0,
+    seed: Annotated[int, number(SEED, "Seed of crops, marked photographs and marks.")] = 0,
     images: Annotated[int, number(DEMO_IMAGES, "Photographs to audit.")] = 400,
-    workers: Annotated[int, number(DEMO_WORKERS, "Processes; 0 is as many as there are cores.")] = 0,
+    workers: Annotated[int, number(DEMO_WORKERS, "Processes; 0: one for each core.")] = 0,
 ) -> None:
     """Find the shortcut of a real ImageNet network, and remove it.
 

@@ -10,9 +10,7 @@ from klarsicht.ground.config import Settings
 from klarsicht.ground.ranges import Range, range_of
 from klarsicht.ground.trust import trusted_code
 
-TRUST_HELP = (
-    "Run code that a model file, a run or a correction of somebody else brings along: pickles, programs, functions."
-)
+TRUST_HELP = "Run code inside a model file, run or correction from somebody else: pickles, programs, functions."
 
 
 def _trust(context: typer.Context, value: bool) -> bool:
@@ -43,7 +41,7 @@ def number(interval: Range, description: str, *flags: str) -> Any:
     """Make the option of a number, or of several, in a range; a number beyond it is an error that names the option.
 
     Args:
-        description: help; its first sentence ends before a bracket, and there the range is added.
+        description: help; the range is added before a bracket with the default.
     """
 
     def check(param: typer.CallbackParam, value: Any) -> Any:
@@ -52,7 +50,7 @@ def number(interval: Range, description: str, *flags: str) -> Any:
         return value
 
     text, bracket, default = description.partition(" [")
-    return typer.Option(*flags, help=f"{text.removesuffix('.')}, {interval}.{bracket}{default}", callback=check)
+    return typer.Option(*flags, help=f"{text} Range: {interval}.{bracket}{default}", callback=check)
 
 
 def _format_default(value: object) -> str:

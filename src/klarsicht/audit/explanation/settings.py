@@ -45,17 +45,15 @@ DATA_HELP = (
 PATH_COLUMN_HELP = (
     "The column of paths, or of images: a column of a table, an array of NPZ or HDF5, an ending in WebDataset."
 )
-LABEL_COLUMN_HELP = "The column of labels, likewise."
-SOURCE_COLUMN_HELP = "The column of sources, likewise."
+LABEL_COLUMN_HELP = "The column of labels, in the same way."
+SOURCE_COLUMN_HELP = "The column of sources (patient, video), in the same way."
 DECODE_HELP = (
     "Your decoder, package.module:callable or file.py:callable: from a path, bytes or an array to an image. It returns "
     "a PIL.Image or an array: uint8, uint16, float in 0 to 1, or as the model takes it."
 )
-TARGET_HELP = (
-    "Whose evidence is explained: label, predicted, the name of one class for the whole corpus, or all classes."
-)
+TARGET_HELP = "Class to explain: label or predicted, one class name for the whole corpus, or all."
 METHOD_HELP = (
-    f"How relevance is computed: {', '.join(METHOD_NAMES)} (no maps). auto takes GammaAttention where the network "
+    f"Relevance method: {', '.join(METHOD_NAMES)} (no maps). auto takes GammaAttention where the network "
     "computes attention, EpsilonPlusFlat elsewhere."
 )
 LABELS_HELP = "A CSV file with columns label,index, where labels are not the model's own names."
@@ -63,15 +61,15 @@ SEPARATOR_HELP = (
     "Separator of several labels of an image in the manifest's column label, such as ';' or '|'. Not a blank."
 )
 COLUMNS_HELP = (
-    "A column of 0 and 1 named by a class, in place of the manifest's column label; may be repeated; all: every column "
+    "A column of 0 and 1 named by a class, instead of the column label; may be repeated. all: every column "
     "but path, source, split, weight."
 )
 INDEPENDENT_HELP = (
     "Outputs are independent, like sigmoids: a class counts by its own logit, not by its lead over the mean. "
     "[for sigmoids, and for several labels]"
 )
-PARTS_HELP = "Compare connected parts of relevance maps, by shape and by what a middle layer sees there."
-LAYER_HELP = "The layer that sees parts, and whose channels are compared; by default one halfway."
+PARTS_HELP = "Compare connected parts of relevance maps, by shape and by their features in a middle layer."
+LAYER_HELP = "Middle layer for parts and channels. [halfway through the network]"
 DEVICE_HELP = (
     "Where the model runs: auto (the GPU where torch sees one, else the CPU), cpu, mps, cuda or cuda:N. Results differ "
     "by rounding between kinds of devices."
@@ -84,9 +82,7 @@ BATCH_MEMORY_HELP = "Memory in GB that a batch may take where --batch is 0."
 READERS_HELP = (
     "Threads that read, decode and transform images while the network computes; 0: none. Results do not depend on it."
 )
-WHITE_LEVEL_HELP = (
-    "Code of white in 16-bit files, 4095 for 12-bit data, for instance; by default 65535, or the manifest's."
-)
+WHITE_LEVEL_HELP = "Code of white in 16-bit files, such as 4095 for 12-bit data. [65535, or the manifest's]"
 
 
 SKIPPED_HELP = (
@@ -142,9 +138,9 @@ class AuditSettings(PublicSettings):
     unit: Annotated[int, Field(ge=1, le=65536, description="Images in a work unit.")] = 256
     threads: Annotated[int, Field(ge=1, le=1024, description="Threads of one worker.")] = 1
     white_level: Annotated[int | None, Field(ge=1, le=65535, description=WHITE_LEVEL_HELP)] = None
-    megapixels: Annotated[float, Field(gt=0, le=10_000, description="Largest image that is read, in megapixels.")] = 220
+    megapixels: Annotated[float, Field(gt=0, le=10_000, description="Largest image to read, in megapixels.")] = 220
     max_skipped: Annotated[float, Field(ge=0, le=1, description=SKIPPED_HELP)] = 0.1
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Root of all randomness.")] = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of all randomness.")] = 0
     device: Annotated[str, Field(description=DEVICE_HELP)] = ANY_DEVICE
     readers: Annotated[int, Field(ge=0, le=64, description=READERS_HELP)] = 1
 

@@ -29,7 +29,7 @@ LEAST_HELP = (
     "With auto: smallest effect worth correcting, in units of 0.5 logits, or 2 % of other images predicted as the "
     "class. Free corrections are always made. 0 corrects any effect that is used."
 )
-LESSONS_HELP = "Images of each of these kinds to train on, at most."
+LESSONS_HELP = "Most images of each kind to train on."
 
 
 class CleanSettings(PublicSettings):
@@ -42,13 +42,17 @@ class CleanSettings(PublicSettings):
         str, Field(description=f"Estimate of the artifact's direction: {', '.join(DIRECTION_NAMES)}.")
     ] = "pattern"
     layer: Annotated[str | None, Field(description="Correct the input of this layer, or a sum: MODULE:sumN.")] = None
-    directions: Annotated[int | None, Field(ge=1, le=4096, description="Directions that are erased.")] = None
-    strength: Annotated[float | None, Field(gt=0, le=1000, description="Factor of the correction.")] = None
-    pooled: Annotated[bool, Field(description="Erase by the mean over positions, not at each position.")] = False
-    overall: Annotated[float, Field(ge=0, le=1, description="Accuracy on clean images that may be lost, a share.")] = (
-        0.005
-    )
-    affected: Annotated[float, Field(ge=0, le=1, description="The same, of clean images of the class.")] = 0.02
+    directions: Annotated[int | None, Field(ge=1, le=4096, description="Number of directions to erase.")] = None
+    strength: Annotated[
+        float | None, Field(gt=0, le=1000, description="Strength of the correction; 1 erases completely.")
+    ] = None
+    pooled: Annotated[bool, Field(description="Erase the mean over positions instead of each position.")] = False
+    overall: Annotated[
+        float, Field(ge=0, le=1, description="Accuracy that may be lost on clean images, as a share.")
+    ] = 0.005
+    affected: Annotated[
+        float, Field(ge=0, le=1, description="Accuracy that may be lost on clean images of the class.")
+    ] = 0.02
     least_effect: Annotated[float, Field(ge=0, le=1000, description=LEAST_HELP)] = 1.0
     images: Annotated[int, Field(ge=8, le=1_000_000, description=IMAGES_HELP)] = 400
     fewest_clean: Annotated[int, Field(ge=1, le=1_000_000, description=FEWEST_HELP)] = 5
