@@ -52,6 +52,7 @@ PLANT_HELP = (  # the names stand in audit.verdicts.synthetic, which the help wo
     "ruler, logo, flare, flash, hair, scratches, scan-lines, moire, background. Changes of the image: vignette, hue, "
     "white-balance, gamma, grain, defocus, motion-blur, jpeg, resampling, ringing, zoom, mirror."
 )
+ACCEPT_HELP = "Audit the labels as they are, although predictions match them better in another order."
 COST_HELP = "Forecast hours, disk and memory of `audit run` and `audit quantify` by step, from a sample computed here."
 Device = Annotated[str, option(AuditSettings, "device")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
@@ -91,6 +92,7 @@ def run(
     device: Annotated[str | None, option(AuditSettings, "device")] = None,
     readers: Annotated[int | None, option(AuditSettings, "readers")] = None,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
+    accept_labels: Annotated[bool, typer.Option("--accept-labels", help=ACCEPT_HELP)] = False,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     trust: Trust = False,
 ) -> None:
@@ -135,7 +137,7 @@ def run(
     from klarsicht.audit.explanation.report.page import notes
     from klarsicht.audit.results import ranking
 
-    store = pipeline.run(audit_settings, out, workers=workers, shard=shard)
+    store = pipeline.run(audit_settings, out, workers=workers, shard=shard, accept_labels=accept_labels)
     for note in notes(store, store.table("images", "attribution")):
         echo(f"note: {note}", err=True)
     note_left_out(store.manifest.get("left_out", ()))

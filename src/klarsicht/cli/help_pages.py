@@ -14,8 +14,8 @@ OPTION_GROUPS = {
     "Input": (
         "--model", "--data", "--target", "--class-map", "--path-column", "--label-column", "--source-column",
         "--label-separator", "--label-columns", "--decode", "--independent", "--split", "--white-level", "--megapixels",
-        "--max-skipped", "--linear", "--noise", "--calibration", "--reference", "--test", "--members", "--mask",
-        "--found-by",
+        "--max-skipped", "--accept-labels", "--linear", "--noise", "--calibration", "--reference", "--test",
+        "--members", "--mask", "--found-by",
     ),
     OWN: (),  # all that stand in no other group
     "Speed and memory": (

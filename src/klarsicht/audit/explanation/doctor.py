@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from klarsicht.audit.explanation.data.corpus import decode_rows
+from klarsicht.audit.explanation.data.label_order import Order
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_tensors
 from klarsicht.audit.explanation.models.forward import Observation, Observer
@@ -36,6 +37,8 @@ from klarsicht.numerics.statistics.logits import logit_scale
 TRIED_IMAGES: Final = 8  # images that are tried, spread over the corpus
 EXPLAINED: Final = 1  # of them, by each method
 MANY_PASSES: Final = ("IntegratedGradients", "SmoothGrad")
+LABELLED: Final = 24  # images of a label that are predicted, at most
+LABEL_BUDGET: Final = 5.0  # seconds for their predictions
 BUDGET: Final = 6.0  # seconds for all methods; those that would begin later are not tried
 
 
@@ -108,7 +111,11 @@ def diagnose(settings: AuditSettings) -> Diagnosis:
         *_duration(audit, methods),
         ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
     )
-    refused = _error_of(lambda: audit.index) or _error_of(lambda: check_logits(audit.classifier, observation))
+    refused = (
+        _error_of(lambda: audit.index)
+        or _error_of(lambda: check_logits(audit.classifier, observation))
+        or _error_of(lambda: _require_label_order(audit))
+    )
     return Diagnosis(facts, methods, (*_missing(audit, observation, methods), *reasons), refused)
 
 
@@ -119,6 +126,32 @@ def _error_of(check: Callable[[], object]) -> KlarsichtError | None:
     except KlarsichtError as error:
         return error
     return None
+
+
+def _require_label_order(audit: Audit) -> None:
+    """Check the order of labels on as many images of each label as can be predicted in LABEL_BUDGET seconds.
+
+    Raises:
+        CorpusError: predictions permute some labels.
+    """
+    if audit.settings.target != "label":
+        return
+    numbers, labels = audit.corpus.image_numbers, np.asarray(audit.targets)
+    labels = np.where(np.bincount(numbers)[numbers] == 1, labels, -1)  # of several labels none is the order's
+    rows_of = [np.flatnonzero(labels == label)[:LABELLED] for label in np.unique(labels[labels >= 0])]
+    in_turn = [int(rows[i]) for i in range(LABELLED) for rows in rows_of if i < len(rows)]
+    targets, predicted, began = [], [], time.perf_counter()
+    with Observer(audit.classifier) as observe:
+        for row, picture in decode_rows(audit.corpus, in_turn):
+            if time.perf_counter() - began > LABEL_BUDGET:
+                break
+            image = picture if isinstance(picture, Exception) else prepare(audit.classifier, picture)
+            if isinstance(image, Tensor):
+                targets.append(audit.targets[row])
+                predicted.append(int(observe(image[None]).prediction[0]))
+    order = Order.of(np.array(targets, int), np.array(predicted, int), audit.classifier.n_classes)
+    if order.permuted:  # the other doubt, the best order of all labels, fits any small sample
+        order.require_given(audit.names)
 
 
 def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:

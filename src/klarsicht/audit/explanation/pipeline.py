@@ -17,7 +17,7 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import Analysis, head_weight
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit, record_own_code
-from klarsicht.audit.explanation.steps.relevance_step import attribute, record_label_order
+from klarsicht.audit.explanation.steps.relevance_step import attribute, record_label_order, require_label_order
 from klarsicht.audit.explanation.steps.skipped_images import require_readable
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
@@ -36,7 +36,7 @@ SCREENING_UNIT = 25  # targets in a work unit of a screening
 @check_arguments
 def run(
     settings: AuditSettings, out: str | Path, *, classifier: Classifier | None = None, corpus: Any = None,
-    workers: int = 1, shard: str | None = None,
+    workers: int = 1, shard: str | None = None, accept_labels: bool = False,
 ) -> RunStore:  # fmt: skip
     """Audit a model: attributions, clusters, ranking, report. The same call resumes an interrupted run.
 
@@ -49,6 +49,7 @@ def run(
         workers: processes; results do not depend on it.
         shard: "K/N" for the K-th of N calls that share the run's folder, each on any machine, or "auto"; results do not
             depend on it. See ground.run_folder.shards.
+        accept_labels: audit labels, too, that predictions match better in another order.
 
     Returns:
         The run, complete: `ranking.json`, `tables/ranking.parquet` and `report.html` are in it.
@@ -56,6 +57,7 @@ def run(
     What is damaged in a run begun before is named on standard error and computed again.
 
     Raises:
+        CorpusError: predictions match the labels in another order; what was computed stays.
         UsageError, InputError, ModelError, StoreError: see ground.errors.
     """
     audit = Audit.of(with_batch_of_run(settings, out), classifier, corpus).with_batch()
@@ -69,6 +71,8 @@ def run(
         sharing.once("code", lambda: record_own_code(store, settings))
         attribute(audit, store, workers, own=classifier)
         sharing.once("label-order", lambda: record_label_order(audit, store))
+        if not accept_labels:
+            require_label_order(store)
         analyse(audit, store, workers)
         analyse(audit, store, workers, (ranking.PLAIN_METRIC,))  # the baseline of the ranking
         sharing.once("report", lambda: report(audit, store))

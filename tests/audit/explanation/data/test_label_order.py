@@ -9,11 +9,12 @@ import torch
 from tests.audit.conftest import write_corpus
 from torch import nn
 
-from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation import doctor, pipeline
 from klarsicht.audit.explanation.data.label_order import Order
 from klarsicht.audit.explanation.models import classifier
-from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.ground.errors import CorpusError
 
 
 def test_the_best_order_is_that_of_all_permutations():
@@ -78,33 +79,48 @@ def test_the_sentence_names_the_labels_the_shares_and_the_interval():
     predicted = np.array([1] * 18 + [0, 2] + [0] * 18 + [2, 2] + [2] * 20)
     order = Order.of(labels, predicted, 3)
     assert order.describe(["hen", "cock", "duck"]) == (
-        "Labels look permuted; predicted are hen as cock, cock as hen: 90% of their 40 images (76% to 97%), as their "
-        "own label 2%. Name the output of each label in a CSV file with the columns label,index, and give it as "
-        "--class-map."
+        "labels look permuted; predicted are hen as cock, cock as hen: 90% of their 40 images (76% to 97%), as their "
+        "own label 2%"
     )
+    with pytest.raises(CorpusError, match=r"hen as cock.*--class-map; or, if the labels are right, --accept-labels"):
+        order.require_given(["hen", "cock", "duck"])
     assert Order.from_json(json.loads(json.dumps(order.to_json()))) == order
 
 
-def test_a_run_of_an_older_version_has_no_cycles():
-    assert Order.from_json({"right": 0.1, "best": 0.9}).doubtful
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("names", "told"),
-    [(["a", "b", "c"], ""), (["b", "c", "a"], "b as c, c as a, a as b"), (["a", "c", "b"], "c as b, b as c")],
-)
-def test_the_page_says_so(tmp_path, names, told):
-    """The network tells a, b and c by their brightest channel, in this order."""
+@pytest.fixture
+def reader():
+    """A network that recognises a, b and c by their brightest channel, in this order."""
     first, head = nn.Conv2d(3, 3, 1, bias=False), nn.Linear(3, 3)
     with torch.no_grad():
         first.weight.copy_(torch.eye(3)[:, :, None, None])
         head.weight.copy_(torch.eye(3))
         head.bias.zero_()
-    net = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
+    return nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
+
+
+@pytest.mark.parametrize(
+    ("names", "permuted"),
+    [(["a", "b", "c"], ""), (["b", "c", "a"], "b as c, c as a, a as b"), (["a", "c", "b"], "c as b, b as c")],
+)
+def test_doctor_and_run_refuse_permuted_labels_and_a_run_resumes_where_they_are_accepted(
+    tmp_path, reader, names, permuted, monkeypatch
+):
     write_corpus(tmp_path / "data")
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
-    store = pipeline.run(settings, tmp_path / "run", classifier=classifier.load_model(net, classes=names))
-    notes = page.notes(store, store.table("images", "attribution"))
-    assert sum("permuted" in note and told in note for note in notes) == bool(told)
-    assert ("--class-map" in (tmp_path / "run" / "report.html").read_text()) == bool(told)
+    model, out = classifier.load_model(reader, classes=names), tmp_path / "run"
+    opened = Audit.of(settings, model)
+    with monkeypatch.context() as patched:
+        patched.setattr(doctor.Audit, "of", lambda _: opened)
+        refused = doctor.diagnose(settings).refused
+    if not permuted:
+        assert refused is None
+        pipeline.run(settings, out, classifier=model)
+        assert "permuted" not in (out / "report.html").read_text()
+        return
+    assert isinstance(refused, CorpusError) and permuted in str(refused)
+    with pytest.raises(CorpusError, match=permuted):
+        pipeline.run(settings, out, classifier=model)
+    attributed = {file: file.stat().st_mtime_ns for file in out.rglob("*") if "attribution" in file.name}
+    pipeline.run(settings, out, classifier=model, accept_labels=True)
+    assert permuted in (out / "report.html").read_text()
+    assert attributed and all(file.stat().st_mtime_ns == written for file, written in attributed.items())

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom, binomtest
 
 from klarsicht.ground.arrays import Ints
+from klarsicht.ground.errors import CorpusError
 
 MIN_RATIO: Final = 2.0  # "far better": at least this many times as many images predicted by another order
 MIN_AGREEMENT: Final = 0.5  # least accuracy under the best numbering of all labels; a poor model reaches it in no order
@@ -98,21 +99,35 @@ class Order:
     def doubtful(self) -> bool:
         return bool(self.permuted) or (self.best >= MIN_AGREEMENT and self.best > MIN_RATIO * self.right)
 
+    def require_given(self, names: Sequence[str]) -> None:
+        """Check that predictions do not match the labels better in another order.
+
+        Args:
+            names: K names of the outputs.
+
+        Raises:
+            CorpusError: they do.
+        """
+        if self.doubtful:
+            raise CorpusError(
+                "predictions match the labels in another order", got=self.describe(names),
+                rule="an audit would explain the wrong output of every such image",
+                remedy="Name the output of each label in a CSV file with the columns label,index, and give it as "
+                "--class-map; or, if the labels are right, --accept-labels.",
+            )  # fmt: skip
+
     def describe(self, names: Sequence[str]) -> str:
-        """Describe the doubt in one sentence with a remedy.
+        """Describe the doubt in one sentence.
 
         Args:
             names: K names of the outputs.
         """
         if self.permuted:
-            sentence = "Labels look permuted; predicted are " + "; ".join(one.describe(names) for one in self.permuted)
-        else:
-            sentence = (
-                f"The labels may be numbered in another order than the model's outputs: {self.right:.0%} of images are "
-                f"predicted as their label, in the best order {self.best:.0%}"
-            )
-        remedy = "Name the output of each label in a CSV file with the columns label,index, and give it as --class-map."
-        return f"{sentence}. {remedy}"
+            return "labels look permuted; predicted are " + "; ".join(one.describe(names) for one in self.permuted)
+        return (
+            f"{self.right:.0%} of images are predicted as their label, and {self.best:.0%} if the labels are numbered "
+            "in another order"
+        )
 
 
 def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:

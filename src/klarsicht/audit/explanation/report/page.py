@@ -274,7 +274,8 @@ def notes(store: RunStore, images: Any) -> list[str]:
             "detectors, interventions and pictures have 256 levels between."
         )
     if "order" in store.manifest and (order := Order.from_json(store.manifest["order"])).doubtful:
-        sentences.append(order.describe(store.manifest["names"]))
+        described = order.describe(store.manifest["names"])
+        sentences.append(f"{described[0].upper()}{described[1:]}. These labels were accepted.")
     if counts_own_logits(store.manifest):
         sentences.append(OWN_LOGITS)
     keys = store.texts("corpus", "key")

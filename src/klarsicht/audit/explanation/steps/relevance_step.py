@@ -159,6 +159,16 @@ def check_logits(classifier: Classifier, output: Relevance | Observation) -> Non
         )
 
 
+def require_label_order(store: RunStore) -> None:
+    """Check that predictions do not match the labels in another order, where labels are audited.
+
+    Raises:
+        CorpusError: they do.
+    """
+    if "order" in store.manifest:
+        Order.from_json(store.manifest["order"]).require_given(store.manifest["names"])
+
+
 def record_label_order(audit: Audit, store: RunStore) -> None:
     """Record how many images are predicted as their label, where labels are audited; images of several are left out."""
     if audit.settings.target == "label":
