@@ -24,6 +24,8 @@ def bounds():
     ]
     found = {}
     for requirement in map(Requirement, listed):
+        if requirement.name == PROJECT["name"]:  # an extra of others
+            continue
         least = [Version(one.version) for one in requirement.specifier if one.operator == ">="]
         assert len(least) == 1, f"{requirement} has no lower bound"
         found.setdefault(requirement.name, []).append(least[0])

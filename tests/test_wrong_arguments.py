@@ -43,7 +43,7 @@ NO_FUNCTION = (5, "model", math.nan, Odd())
 NUMBER_LISTS = (5, "abc", {0.1}, [None], ["a"], [math.nan])
 
 WRONG = {
-    "above": NUMBERS, "affected": NUMBERS, "author": TEXTS, "balance": (*NUMBER_LISTS, (1.0, 1.0)),
+    "above": NUMBERS, "accept_labels": FLAGS, "affected": NUMBERS, "author": TEXTS, "balance": (*NUMBER_LISTS, (1.0, 1.0)),
     "browser": FLAGS, "host": TEXTS, "port": INTEGERS, "tell": NO_FUNCTION, "token": FLAGS, "black": NUMBERS,
     "black_level": ("a", None, Odd(), ["a"]), "burst": NO_CLASS, "cells": NO_CLASS,
     "channels": INTEGERS, "checkpoint": PATHS, "classifier": (*NO_CLASS, network()), "cleaned": PATHS,
@@ -82,7 +82,12 @@ ARRAYS = {
     "valid",
 }  # arrays, or anything: their own cases stand below
 ELSEWHERE = {"AuditSettings", "NoiseLevel", "trusted_code"}  # by pydantic, a class of its own; no arguments
-ARRAYS_HERE = {("ExchangedParts", "pictures"), ("exchange_parts", "pictures"), ("Burst", "frames")}
+ARRAYS_HERE = {
+    ("explain", "images"),
+    ("ExchangedParts", "pictures"),
+    ("exchange_parts", "pictures"),
+    ("Burst", "frames"),
+}
 
 
 def public_functions():
@@ -121,7 +126,7 @@ def usable():
         "ExchangedParts": pictures | {"parts": ["border"]}, "Explainer": {"classifier": model},
         "check_pictures": run | {"pictures": [here]}, "clean": run | {"name": "c"}, "clean_classes": run,
         "clean_data": run | {"out": here}, "evaluate": run | {"folder": here}, "exchange_parts": run | pictures,
-        "explain": {"classifier": model, "batch": BATCH, "targets": [0, 1]}, "load_correction": {"folder": here},
+        "explain": {"classifier": model, "images": BATCH}, "load_correction": {"folder": here},
         "load_model": {"spec": network()}, "measure_sufficiency": run, "open_corpus": {"data": "nowhere"}, "power": run,
         "quantify": run, "rank": run, "run": {"settings": audit.AuditSettings(model="x", data="y"), "out": here},
         "screen": run, "spray": {"items": MAPS}, "training_weights": {"cleaned": here},
@@ -141,6 +146,11 @@ def model():
     return audit.load_model(network(), classes=["a", "b", "c"])
 
 
+def explain_for(targets):
+    with audit.Explainer(model()) as explainer:
+        return explainer(BATCH, targets)
+
+
 @pytest.mark.parametrize("value", ANYTHING, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize(
     "call",
@@ -148,7 +158,7 @@ def model():
         lambda x: audit.open_corpus(x),
         lambda x: audit.open_corpus([(x, "a")]).decode(0),
         lambda x: audit.explain(model(), x, [0, 1]),
-        lambda x: audit.explain(model(), BATCH, x),
+        lambda x: explain_for(x),
         lambda x: audit.spray(x, n_neighbors=5),
         lambda x: audit.ExchangedParts(x, [0, 1], ["border"]),
         lambda x: audit.ExchangedParts(PAIR, x, ["border"]),
@@ -211,7 +221,7 @@ def test_labels_that_are_texts_and_numbers_stay():
         (lambda: audit.Explainer(model(), seed=10**30), "seed is out of range"),
         (lambda: audit.explain(model(), BATCH, [0.5, 1]), "targets are no integers"),
         (lambda: audit.explain(model(), BATCH, [0, 3]), "target class out of range"),
-        (lambda: audit.explain(model(), BATCH, [0, 10**30]), "no numbers"),
+        (lambda: audit.explain(model(), BATCH, [0, 10**30]), "no classes"),
         (lambda: audit.explain(model(), BATCH, [0, 1], layer="nowhere"), "nowhere"),
         (lambda: audit.spray(MAPS, random_state=-1), "random_state is out of range"),
         (lambda: audit.spray(MAPS, n_neighbors=-1), "neighbours"),

@@ -149,9 +149,7 @@ def _require_label_order(audit: Audit) -> None:
             if isinstance(image, Tensor):
                 targets.append(audit.targets[row])
                 predicted.append(int(observe(image[None]).prediction[0]))
-    order = Order.of(np.array(targets, int), np.array(predicted, int), audit.classifier.n_classes)
-    if order.permuted:  # the other doubt, the best order of all labels, fits any small sample
-        order.require_given(audit.names)
+    Order.of(np.array(targets, int), np.array(predicted, int), audit.classifier.n_classes).require_given(audit.names)
 
 
 def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:

@@ -100,7 +100,7 @@ class Order:
         return bool(self.permuted) or (self.best >= MIN_AGREEMENT and self.best > MIN_RATIO * self.right)
 
     def require_given(self, names: Sequence[str]) -> None:
-        """Check that predictions do not match the labels better in another order.
+        """Check that predictions permute no labels; the best order of all, which fits few images by chance, is a note.
 
         Args:
             names: K names of the outputs.
@@ -108,7 +108,7 @@ class Order:
         Raises:
             CorpusError: they do.
         """
-        if self.doubtful:
+        if self.permuted:
             raise CorpusError(
                 "predictions match the labels in another order", got=self.describe(names),
                 rule="an audit would explain the wrong output of every such image",

@@ -348,6 +348,7 @@ def _to_numpy(a: Tensor) -> Array:
 
 
 @check_arguments
+@check_arguments
 def explain(
     classifier: Classifier,
     images: Tensor | Array | Image.Image | Sequence[Image.Image],

@@ -275,7 +275,7 @@ def notes(store: RunStore, images: Any) -> list[str]:
         )
     if "order" in store.manifest and (order := Order.from_json(store.manifest["order"])).doubtful:
         described = order.describe(store.manifest["names"])
-        sentences.append(f"{described[0].upper()}{described[1:]}. These labels were accepted.")
+        sentences.append(f"{described[0].upper()}{described[1:]}. If so, name the output of each label: --class-map.")
     if counts_own_logits(store.manifest):
         sentences.append(OWN_LOGITS)
     keys = store.texts("corpus", "key")
