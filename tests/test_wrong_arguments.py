@@ -43,7 +43,8 @@ NO_FUNCTION = (5, "model", math.nan, Odd())
 NUMBER_LISTS = (5, "abc", {0.1}, [None], ["a"], [math.nan])
 
 WRONG = {
-    "above": NUMBERS, "accept_labels": FLAGS, "affected": NUMBERS, "author": TEXTS, "balance": (*NUMBER_LISTS, (1.0, 1.0)),
+    "above": NUMBERS, "accept_labels": FLAGS, "affected": NUMBERS, "author": TEXTS,
+    "balance": (*NUMBER_LISTS, (1.0, 1.0)),
     "browser": FLAGS, "host": TEXTS, "port": INTEGERS, "tell": NO_FUNCTION, "token": FLAGS, "black": NUMBERS,
     "black_level": ("a", None, Odd(), ["a"]), "burst": NO_CLASS, "cells": NO_CLASS,
     "channels": INTEGERS, "checkpoint": PATHS, "classifier": (*NO_CLASS, network()), "cleaned": PATHS,
