@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import binomtest
 
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.results.checked_picture import CheckedPictures
@@ -31,7 +32,7 @@ from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.statistics.intervals import block_mean_interval, wilson_interval
+from klarsicht.numerics.statistics.intervals import block_mean_interval
 from klarsicht.numerics.statistics.logits import centre_logits
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -139,7 +140,7 @@ def share(hits: list[bool], blocks: list[int] | None = None) -> str:
     """k of n, with the 95 % interval of Wilson, and where blocks are given, that over blocks."""
     if not hits:
         return "none of 0"
-    low, high = wilson_interval(sum(hits), len(hits))
+    low, high = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
     told = f"{sum(hits)} of {len(hits)}, {sum(hits) / len(hits):.3f} ({low:.3f} to {high:.3f})"
     if blocks is None or len(set(blocks)) < 2:
         return told

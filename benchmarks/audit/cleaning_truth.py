@@ -54,6 +54,7 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import binomtest
 from torch import nn
 
 from klarsicht.audit.cleaning.corrections import packages, selection
@@ -64,7 +65,6 @@ from klarsicht.audit.verdicts.synthetic.planted_image import PlantFunction
 from klarsicht.cli import app
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.statistics.intervals import wilson_interval
 from klarsicht.numerics.statistics.logits import centred_logit
 from klarsicht.numerics.statistics.paired_loss import paired_loss
 
@@ -547,7 +547,8 @@ def table_of_verdicts(rows: list[dict[str, Any]]) -> None:
     print("\n| said | times | right | share (95 %) |\n|---|---|---|---|")
     for words, answers in sorted(found.items()):
         n, hits = len(answers), sum(answers)
-        ends = " to ".join(f"{100 * end:.0f}" for end in wilson_interval(hits, n)) if n else ""
+        interval = binomtest(hits, n).proportion_ci(method="wilson") if n else ()
+        ends = " to ".join(f"{100 * end:.0f}" for end in interval)
         print(f"| {words} | {n} | {hits} | {f'{100 * hits / n:.0f} ({ends})' if n else ''} |")
 
 

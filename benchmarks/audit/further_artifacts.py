@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -29,7 +30,6 @@ from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.quantification.quantification import quantify
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.statistics.intervals import wilson_interval
 
 sys.path.insert(0, str(Path(__file__).parent))
 import left_out_cases as cases
@@ -122,7 +122,7 @@ def share_text(part: int, whole: int) -> str:
     """A share with Wilson's interval."""
     if not whole:
         return "none of 0"
-    low, high = wilson_interval(part, whole)
+    low, high = binomtest(part, whole).proportion_ci(method="wilson")
     return f"{part} of {whole} ({low:.2f} to {high:.2f})"
 
 

@@ -41,7 +41,7 @@ from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.statistics.intervals import wilson_interval
+from klarsicht.numerics.statistics.intervals import share_interval
 
 SIDE = 224
 MODEL_NAME, CARTON = "efficientnet-lite0", "carton"
@@ -137,10 +137,8 @@ class CorrectionEffect:
 
     @classmethod
     def of(cls, name: str, plain: Floats, with_mark: Floats, first: NDArray[Any], target: int) -> CorrectionEffect:
-        same = plain.argmax(1) == first
-        return cls(
-            name, uplift(plain, with_mark, target), float(same.mean()), *wilson_interval(int(same.sum()), len(same))
-        )
+        same = share_interval(plain.argmax(1) == first)
+        return cls(name, uplift(plain, with_mark, target), same.value, same.low, same.high)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from klarsicht.numerics.statistics import conformal
 
 
-def test_false_discovery_is_that_of_scipy():
+def test_false_discovery_rates_reject_what_the_step_up_rule_rejects():
+    """At a rate r, p-values up to the largest k-th one that is at most r k / n (Benjamini and Hochberg 1995)."""
     rng = np.random.default_rng(0)
     for n in (1, 2, 17, 200):
         p = rng.random(n) ** 2
-        np.testing.assert_allclose(conformal.benjamini_hochberg(p), stats.false_discovery_control(p))
+        q = conformal.false_discovery_rates(p)
+        for rate in (0.01, 0.05, 0.3, 0.8):
+            below = np.flatnonzero(np.sort(p) <= rate * np.arange(1, n + 1) / n)
+            assert (q <= rate).sum() == (below.max() + 1 if len(below) else 0)
 
 
 def test_a_smaller_least_excess_is_another_unit():

@@ -46,7 +46,7 @@ class Significance:
         largest: test of the largest level of each class; levels (n, m) are scores in units of the strategy.
         counts: bool (n, m), detections by which a class can be called artifactual.
         p_each: float (n, m), p-value of each detection as the largest of its class.
-        p_alone: float (n, m), p-value of its score by itself, for as many tests as are made in a class.
+        p_alone: float (n, m), p-value of its score by itself, Bonferroni-corrected for the tests of a class.
         p_own: float (n,), the same of the largest level.
         decisive: int (n,), the strongest detection that counts.
         p_decisive: float (n,), its p-value: the class is artifactual where it is at most the level.
@@ -87,12 +87,9 @@ class Significance:
         for i in np.flatnonzero(called).tolist():
             own = {*members[i][self.decisive[i]]}
             named[i] = self.counts[i] | [len(own & {*one}) >= SAME * len(own | {*one}) for one in members[i]]
-        top = self.largest.levels[np.arange(len(named)), self.decisive]
-        p = np.where(called, self.p_decisive, self.p_own)
-        largest = make_within_test(
-            np.where(named, self.largest.levels, 0.0), np.where(called, top, self.largest.score), p
-        )
-        return replace(self, largest=largest, p_own=p)
+        levels, p = self.largest.levels, np.where(called, self.p_decisive, self.p_own)
+        top = np.where(called, levels[np.arange(len(levels)), self.decisive], self.largest.score)
+        return replace(self, largest=make_within_test(np.where(named, levels, 0.0), top, p), p_own=p)
 
 
 class ClassStrategy(Protocol):
@@ -225,7 +222,7 @@ def class_strategy(classes: int) -> ClassStrategy:
 def make_within_test(levels: Doubles, top: Doubles, p: Doubles) -> conformal.Verdicts:
     """Make the test of levels (n, m) by themselves, of which those of `top` (n,) decide, with their p-values (n,)."""
     nobody = np.zeros(len(levels), bool)
-    return conformal.Verdicts(levels, levels.argmax(1), top, nobody, p, p, conformal.benjamini_hochberg(p))
+    return conformal.Verdicts(levels, levels.argmax(1), top, nobody, p, p, conformal.false_discovery_rates(p))
 
 
 def are_distinct(measures: Sequence[FewClassMeasures]) -> bool:

@@ -74,15 +74,11 @@ def tail_p_values(scores: Floats, null: Bools, share: float = TAIL) -> NDArray[n
     return np.where(height > among[-1], np.minimum(p, power), p)
 
 
-def benjamini_hochberg(p: Floats) -> NDArray[np.float64]:
-    """Compute q-values (n,) of Benjamini and Hochberg (1995): the least false-discovery rate at which each is
-    rejected.
-    """
-    order = np.argsort(p, kind="stable")
-    stepped = p[order] * len(p) / np.arange(1, len(p) + 1)
-    q = np.empty(len(p))
-    q[order] = np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1)
-    return q
+def false_discovery_rates(p: Floats) -> NDArray[np.float64]:
+    """Compute the least false-discovery rate at which each of p-values (n,) is rejected (Benjamini, Hochberg 1995)."""
+    from scipy.stats import false_discovery_control
+
+    return np.asarray(false_discovery_control(p), np.float64)
 
 
 def standardise(scores: Floats, least: float = 1.0, share: float = 0.25) -> Floats:
@@ -153,4 +149,4 @@ def maximum_over_detectors(scores: Floats, least: float = 1.0) -> Verdicts:
     top = level.max(1)
     null = select_reference(top)
     extended = tail_p_values(top, null)
-    return Verdicts(level, best, top, null, conformal_p_values(top, null), extended, benjamini_hochberg(extended))
+    return Verdicts(level, best, top, null, conformal_p_values(top, null), extended, false_discovery_rates(extended))

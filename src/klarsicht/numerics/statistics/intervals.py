@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, stdtrit
+from scipy.special import stdtrit
 
 from klarsicht.ground.arrays import Bools
 
@@ -36,17 +36,15 @@ class Interval:
 NO_INTERVAL = Interval(float("nan"), float("nan"), float("nan"), 0)
 
 
-def wilson_interval(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Compute the 95 % interval of a share (Wilson 1927)."""
-    p, s = hits / n, z * z / n
-    half = z * np.sqrt(p * (1 - p) / n + s / (4 * n))
-    return float((p + s / 2 - half) / (1 + s)), float((p + s / 2 + half) / (1 + s))
-
-
 def share_interval(right: Bools) -> Interval:
-    """Estimate the share of true items with its Wilson interval."""
-    n = len(right)
-    return Interval(float(right.mean()), *wilson_interval(int(right.sum()), n), n) if n else NO_INTERVAL
+    """Estimate the share of true items with its score interval (Wilson 1927)."""
+    from scipy.stats import binomtest  # half a second, which those who only read intervals need not wait
+
+    if not len(right):
+        return NO_INTERVAL
+    test = binomtest(int(right.sum()), len(right))
+    low, high = test.proportion_ci(method="wilson")
+    return Interval(float(test.statistic), float(low), float(high), test.n)
 
 
 def roc_area(values: NDArray[np.floating[Any]], positive: Bools, z: float = Z95) -> Interval:
@@ -55,7 +53,7 @@ def roc_area(values: NDArray[np.floating[Any]], positive: Bools, z: float = Z95)
 
     The standard error is that of Hanley and McNeil (1982, Radiology 143). NO_INTERVAL where one class is empty.
     """
-    from scipy.stats import rankdata  # half a second, which those who only read intervals need not wait
+    from scipy.stats import rankdata
 
     m, n = int(positive.sum()), int((~positive).sum())
     if not m or not n:
@@ -128,21 +126,18 @@ def student_quantile(n: int) -> float:
     return float(stdtrit(n - 1, 0.975))
 
 
-def difference_interval(
-    values: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]], z: float = Z95
-) -> Interval:
+def difference_interval(values: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> Interval:
     """Estimate the mean of values (n,) less that of others (m,), with its interval (Welch 1947).
 
     The n of the interval is that of the values. Without two of each there is no error and no interval: NO_INTERVAL.
     """
+    from scipy.stats import ttest_ind
+
     if min(len(values), len(others)) < 2:
         return NO_INTERVAL
-    value = float(np.mean(values, dtype=np.float64) - np.mean(others, dtype=np.float64))
-    squares = [float(np.var(x, ddof=1, dtype=np.float64)) / len(x) for x in (values, others)]
-    spread, freedom = sum(squares), sum(s * s / (len(x) - 1) for s, x in zip(squares, (values, others), strict=True))
-    tail = float(ndtr(z))
-    half = float(stdtrit(spread * spread / freedom, tail)) * spread**0.5 if freedom else 0.0
-    return Interval(value, value - half, value + half, len(values))
+    own, other = np.asarray(values, np.float64), np.asarray(others, np.float64)
+    low, high = ttest_ind(own, other, equal_var=False).confidence_interval()
+    return Interval(float(own.mean() - other.mean()), float(low), float(high), len(own))
 
 
 def mean_interval(values: NDArray[np.floating[Any]], z: float = Z95) -> Interval:

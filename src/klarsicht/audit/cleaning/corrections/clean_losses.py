@@ -16,13 +16,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+from scipy.stats import binomtest
 
 from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.samples import Case, Sample
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.progress import progress
-from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval, wilson_interval
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
 
 FREE_FALL: Final = 0.0025  # of the right label's probability: largest fall by a correction that costs nothing
@@ -60,8 +61,8 @@ class CleanLosses:
         the class, within the bound of the class."""
         if not (self.overall.n and self.fall_affected.n):
             return False
-        _, changed = wilson_interval(self.overall.changed, self.overall.n)
-        small = changed <= bounds.overall and self.fall.high <= FREE_FALL
+        changed = binomtest(self.overall.changed, self.overall.n).proportion_ci(method="wilson")
+        small = changed.high <= bounds.overall and self.fall.high <= FREE_FALL
         return bool(small and self.fall_affected.high <= bounds.affected)
 
     @property

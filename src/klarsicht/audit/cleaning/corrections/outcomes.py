@@ -365,5 +365,5 @@ class CorrectionTest:
         groups = [right[self.sample.fair_draw & (self.truth == label)] for label in np.unique(self.truth)]
         groups += [under[self.truth[self.other_rows] == label] for label in np.unique(self.truth)] if len(under) else []
         groups += [right[self.sample.member & (self.truth == label)] for label in np.unique(self.truth)]
-        kept = [share_interval(group) for group in groups if len(group) >= GROUP]
-        return min(kept, key=lambda found: found.value, default=NO_INTERVAL)
+        kept = [group for group in groups if len(group) >= GROUP]
+        return share_interval(min(kept, key=np.mean, default=np.zeros(0, bool)))
