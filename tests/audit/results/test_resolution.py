@@ -35,7 +35,7 @@ def part(p):
 @pytest.mark.parametrize(("classes", "said"), [(6, True), (19, True), (20, False), (30, False)])
 def test_profiles_of_few_classes_say_so_in_words_and_json(classes, said):
     profiles = tuple(ClassProfile(f"c{k}", k, 20, 1.0, (part(0.5),)) for k in range(classes))
-    found = Sufficiency(profiles, 0.05, True, 20)
+    found = Sufficiency(profiles, 0.05, 20)
     assert ("No rank among so few classes" in found.limits) == said
     assert found.to_json()["limits"] == found.limits and found.to_json()["floor"] == pytest.approx(1 / classes)
 

@@ -125,13 +125,11 @@ class Sufficiency:
     Attributes:
         profiles: in this order.
         level: of p, below which a part is noted.
-        compared: whether classes were compared with each other.
         images: most images of a class that were shown.
     """
 
     profiles: tuple[ClassProfile, ...]
     level: float
-    compared: bool
     images: int
 
     def __iter__(self) -> Iterator[ClassProfile]:
@@ -151,6 +149,11 @@ class Sufficiency:
                 if name == str(getattr(profile, field)):
                     return profile
         raise unknown_name("class in these profiles", name, [one.name for one in self.profiles])
+
+    @property
+    def compared(self) -> bool:
+        """Whether classes were compared with each other."""
+        return class_strategy(len(self)).compares_classes
 
     @property
     def floor(self) -> float:
@@ -202,7 +205,7 @@ def read_sufficiency(run: str | Path | RunStore) -> Sufficiency:
     content = store.read_json(SUFFICIENCY_FILE)
     with store.translate_parse_errors(SUFFICIENCY_FILE):
         profiles = tuple(ClassProfile.from_json(line) for line in content["classes"])
-        return Sufficiency(profiles, content["level"], content["compared"], content["images"])
+        return Sufficiency(profiles, content["level"], content["images"])
 
 
 def compare_parts(

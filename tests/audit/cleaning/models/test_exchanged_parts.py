@@ -48,7 +48,7 @@ def marked(tmp_path_factory):
         ClassProfile(name, k, 60, 1.0, (evidence("border", False), evidence(CORNER, name == "b")))
         for k, name in enumerate("abc")
     ]
-    store.write_json(SUFFICIENCY_FILE, Sufficiency(tuple(profiles), 0.05, False, 60).to_json())
+    store.write_json(SUFFICIENCY_FILE, Sufficiency(tuple(profiles), 0.05, 60).to_json())
     return store
 
 

@@ -224,4 +224,4 @@ def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
         )
         for i, group in enumerate(groups)
     )
-    return Sufficiency(order_profiles(profiles), level, p is not None, reader.images)
+    return Sufficiency(order_profiles(profiles), level, reader.images)
