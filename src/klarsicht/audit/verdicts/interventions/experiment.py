@@ -198,11 +198,10 @@ def turned_share(own: Floats, other: Floats, reach: float = 1.96) -> Interval:
 
     The interval is 0 to 1 for fewer than two images: nothing is claimed of them.
     """
-    value, difference = mean_or_zero(own) - mean_or_zero(other), own - other
-    if len(difference) < 2:
-        return Interval(value, 0.0, 1.0, len(difference))
-    mean, half = difference.mean(), reach * standard_error(difference)
-    return Interval(value, float(mean - half), float(mean + half), len(difference))
+    difference, n = own - other, len(own)
+    if n < 2:
+        return Interval(mean_or_zero(difference), 0.0, 1.0, n)
+    return _interval(difference.mean(), float(standard_error(difference)), reach, n)
 
 
 def _interval(mean: float, error: float, reach: float, n: int) -> Interval:
