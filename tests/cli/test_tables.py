@@ -30,12 +30,14 @@ def test_a_screening_tells_margin_probability_and_every_outputs_search(capsys):
     assert "basket" in told[2] and "+0.25 (-0.50 to +1.00)" in told[2]
     assert "31.4 times" in told[3] and "1.5 times" in told[3]
     assert "3 of 1000" in told[4] and "+2.12" in told[4] and "monitor with +2.62" in told[4]
-    assert told[5:] == ["p 0.004; the claim at 0.05", "their labels: pier 1"]
+    assert told[5:] == ["p 0.004; significance level 0.05", "labels of these images: pier 1"]
 
 
 def test_a_run_that_an_earlier_version_screened_goes_by_its_cluster_alone(capsys):
     told = printed(capsys, Screening(replace(ENTRY, effect=replace(ENTRY.effect, rank=99)), (("pier", 2),), 1000, 0.05))
-    assert told[0].endswith(SCREENED_NOTHING) and told[2:] == ["p 0.100; the claim at 0.05", "their labels: pier 2"]
+    assert told[0].endswith(SCREENED_NOTHING) and told[2:] == [
+        "p 0.100; significance level 0.05", "labels of these images: pier 2"
+    ]  # fmt: skip
 
 
 USE = UseResult("fine 32 0.8", "own place", 2.5, 1.5, 3.5, 9.0, 0.0001, 0, 0.17, 0.03, 0.1, 1.0, "tile", 0.75)
@@ -44,25 +46,38 @@ CARTON = Verdict(
     artifactual=True, poisoned=True, used=True, resembles=("hair", "mark"),
 )  # fmt: skip
 CELLS = {
-    "class": "carton", "p": "0.013", "images": "2 of 200",
-    "sign": "fine 32 0.8: the same fine window; like hair or mark",
-    "put on other classes":
-        "the detected window, where carriers have it (the same fine window): 75% of what separates the carriers",
-    "logit shift (95 %)": "+2.50 (+1.50 to +3.50)", "flips (control)": "17.0 % (3.0 %)", "p of use": "<0.001",
-    "verdict": "poisoned: an artifact, and the model uses it",
+    "class": "carton", "verdict": "relies on an artifact", "p (artifact)": "0.013", "p (used)": "<0.001",
+    "images with it": "2 of 200", "score change (logits, 95 %)": "+2.50 (+1.50 to +3.50)",
+    "predicted as it (without)": "17.0 % (3.0 %)",
+    "detector": "the same fine patch (32 px, match at least 0.8); like hair or mark",
+    "inserted into other classes": "the patch, where images have it (covers 75 % of the difference)",
 }  # fmt: skip
+HEADLINE = (
+    "The model uses it: pasted on images of other classes, it adds 2.5 logits and turns 17 of 100 into carton (3 "
+    "without)."
+)
 
 
 def test_the_table_of_verdicts_is_the_same_on_the_command_line_and_in_a_notebook(capsys):
-    """Every artifact has a line; what the terminal aligns by blanks, the notebook puts into cells."""
+    """Every artifact has a row; what the terminal aligns by blanks, the notebook puts into cells. Then each artifact
+    has its sentences and the command."""
     rare = replace(CARTON, rows=(7,), members=("h",))
     other = replace(CARTON, name="crate", target=519)
     found = Quantification((replace(CARTON, further=(rare,)), other), 0.01, 0.05)
-    tables.verdicts(found, 1)
-    head, first, second, *rest = [re.split(r" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+    tables.verdicts(found, 1, "my runs/1", {(478, 1): "top right"})
+    printed = capsys.readouterr().out.splitlines()
+    head, first, second = [re.split(r" {2,}", line) for line in printed[:3]]
     assert dict(zip(head, first, strict=True)) == CELLS
-    assert dict(zip(head, second, strict=True)) == CELLS | {"class": "carton (artifact 2)", "images": "1 of 200"}
-    assert len(rest) == 1  # what p is worth; the second class is beyond the lines that were asked for
+    assert dict(zip(head, second, strict=True)) == CELLS | {
+        "class": "carton (artifact 2)", "images with it": "1 of 200"
+    }  # fmt: skip
+    assert printed[4:] == [  # the second class is beyond the lines that were asked for
+        "", f"2 of 200 images of carton share the same fine patch, top right. {HEADLINE}",
+        "next: look at the images, then correct the model: klarsicht audit clean 'my runs/1' --class carton",
+        "", f"1 of 200 images of carton share a further trait: the same fine patch. {HEADLINE}",
+        "next: look at the images, then correct the model: klarsicht audit clean 'my runs/1' --class "
+        "'carton (artifact 2)'",
+    ]  # fmt: skip
     page = found._repr_html_()
     rows = [re.findall("<t[dh]>(.*?)</t[dh]>", row) for row in re.findall("<tr>(.*?)</tr>", page)]
     cells = [[html.unescape(cell) for cell in row] for row in rows]

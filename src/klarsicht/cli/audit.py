@@ -251,7 +251,7 @@ def rank(
         echo_block(json.dumps(entries.to_json(), indent=2))
     else:
         tables.ranking(entries, top)
-        echo(f"order: {'z, an observation of `audit run`' if by_z else entries.order}")
+        echo(f"order: {'by z, an observation of `audit run`' if by_z else entries.order}")
 
 
 @app.command()
@@ -272,7 +272,9 @@ def quantify(
     the same command resumes.
     """
     require_run(run, data)
+    from klarsicht.audit.results.detection_rows import read_places
     from klarsicht.audit.verdicts.quantification import quantification, screening
+    from klarsicht.ground.run_folder.store import RunStore
 
     result = (screening.screen if screening.is_screening(run) else quantification.quantify)(
         run, level=level, workers=workers, data=data, shard=shard, device=device
@@ -282,7 +284,7 @@ def quantify(
     elif isinstance(result, screening.Screening):
         tables.screening(result, top)
     else:
-        tables.verdicts(result, top)
+        tables.verdicts(result, top, str(run), read_places(RunStore.open(run), result))
 
 
 @app.command()

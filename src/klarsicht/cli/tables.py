@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from klarsicht.audit.results.words import format_count, format_p
+from klarsicht.audit.results.words import describe_level, format_count, format_p
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.ground.names import printable
 from klarsicht.ground.step_words import describe_step, is_measured_beside
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # files without a checksum that are named
 
-BESIDE = ("by plain features",)  # column of the cluster found without relevance
+BESIDE = ("without relevance",)  # column of the cluster found without relevance
 DECIDED = ("decision",)  # column of what a person decided
 
 
@@ -48,26 +48,39 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], left_aligned: S
 def ranking(entries: Ranking, top: int) -> None:
     """Print the first classes of a ranking."""
     lines = [
-        (str(i), e.name, e.metric, f"{e.z:.2f}", f"{e.shift:+.2f}", f"{e.tau:.2f}", f"{e.size} of {e.n}", e.verdict)
+        (str(i), e.name, e.kind.label, e.metric, f"{e.z:.2f}", f"{e.shift:+z.2f}", f"{e.tau:.2f}", f"{e.size} of {e.n}")
         + ((e.beside,) if entries.beside else ())
         + ((e.decision,) if entries.decided else ())
         for i, e in enumerate(entries.entries[:top], 1)
     ]
-    header = ("#", "class", "metric", "z", "shift", "tau", "size", "verdict") + (BESIDE if entries.beside else ())
+    header = ("#", "class", "verdict", "metric", "z", "score difference", "separation", "images") + (
+        BESIDE if entries.beside else ()
+    )
     header += DECIDED if entries.decided else ()
     echo_block(table(header, lines, left_aligned=("class", "metric", "verdict", *BESIDE, *DECIDED)))
 
 
-def verdicts(quantification: Quantification, top: int) -> None:
-    """Print the first verdicts of a quantification."""
+def verdicts(quantification: Quantification, top: int, run: str, places: Mapping[tuple[int, int], str]) -> None:
+    """Print the first verdicts of a quantification of a run as a table, then each artifact in sentences, with what to
+    do next.
+
+    Args:
+        places: see `detection_rows.read_places`.
+    """
     from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
 
-    lines = [line.texts for line in quantification.lines if line.position <= top]
+    lines = [line for line in quantification.lines if line.position <= top]
     left_aligned = [column.heading for column in VERDICT_COLUMNS.values() if column.is_text]
-    echo_block(table([column.heading for column in VERDICT_COLUMNS.values()], lines, left_aligned))
-    echo(f"{quantification.limits[0].upper()}{quantification.limits[1:]} Either claim at {quantification.level:g}.")
+    headings = [column.heading for column in VERDICT_COLUMNS.values()]
+    echo_block(table(headings, [line.texts for line in lines], left_aligned))
+    echo(f"{quantification.limits[0].upper()}{quantification.limits[1:]} {describe_level(quantification.level)}")
     for name, why in quantification.skipped:
         echo(f"not examined: {name}: {why}")
+    for line in lines:
+        if line.verdict.needs_review:
+            echo()
+            echo(line.headline(places.get((line.verdict.target, line.number), "")))
+            echo("next: {}: {}".format(*line.next_step(run)))
 
 
 def duplicates(copies: Duplicates, top: int) -> None:
@@ -90,20 +103,20 @@ def duplicates(copies: Duplicates, top: int) -> None:
 def screening(result: Screening, top: int) -> None:
     """Print the result of screening for one class."""
     entry, effect = result.entry, result.effect
-    echo(f"{entry.name}: {entry.size} of {entry.n} images, by {entry.metric}: {result.verdict}")
+    echo(f"{entry.name}: {entry.size} of {format_count(entry.n, 'image')}, by {entry.metric}: {result.verdict}")
     echo(
-        f"put on other images it raises the logit by {effect.shift:+.2f} ({effect.low:+.2f} to "
-        f"{effect.high:+.2f}), the next output by {effect.runner_up:+.2f}; "
-        f"{effect.rank} of {result.outputs} outputs rise more"
+        f"score change when inserted into other images: {effect.shift:+.2f} logits ({effect.low:+.2f} to "
+        f"{effect.high:+.2f}); of the next output {effect.runner_up:+.2f}; {effect.rank} of {result.outputs} outputs "
+        "change more"
     )
     for line in result.standing.describe(result.outputs) if result.standing else ():
         echo(line)
-    echo(f"p {format_p(result.p)}; the claim at {result.level:g}")
+    echo(f"p {format_p(result.p)}; significance level {result.level:g}")
     if result.limits:
         echo(result.limits)
     if entry.beside:
-        echo(f"plain features, without relevance, name {entry.beside}")
-    echo("their labels: " + ", ".join(f"{label} {count}" for label, count in result.labels[:top]))
+        echo(f"without relevance: {entry.beside}")
+    echo("labels of these images: " + ", ".join(f"{label} {count}" for label, count in result.labels[:top]))
 
 
 def sufficiency(profiles: Sufficiency, top: int) -> None:
@@ -111,24 +124,27 @@ def sufficiency(profiles: Sufficiency, top: int) -> None:
     lines = [
         (one.name, str(one.n), f"{one.whole:.2f}", part.part, f"{part.area:.2f} ({part.low:.2f} to {part.high:.2f})",
          f"{part.others:.2f}", f"{part.shift:+.2f} ({part.shift_low:+.2f} to {part.shift_high:+.2f})",
-         "" if part.p is None else format_p(part.p), "noted" if part.noted else "")
+         "" if part.p is None else format_p(part.p), "flagged" if part.noted else "")
         for one in profiles.profiles[:top]
         for part in one.noted or (one.strongest,)
     ]  # fmt: skip
-    header = ("class", "images", "whole", "part", "area (95 %)", "others", "put on others (95 %)", "p", "")
+    header = (
+        "class", "images", "AUC, whole images", "part", "AUC of this part (95 %)", "AUC, other classes",
+        "score change when transplanted (logits, 95 %)", "p", "",
+    )  # fmt: skip
     echo_block(table(header, lines, left_aligned=("class", "part", "")))
     echo(profiles.limits)
 
 
 def pictures(results: CheckedPictures) -> None:
-    """Print for each picture what is predicted, whether that rests on a known artifact, and why."""
+    """Print for each picture the prediction, whether it relies on a known artifact, and the reason."""
     lines = [
         (one.path, one.predicted, "" if one.why else f"{one.probability:.2f}",
          "" if one.why else "yes" if one.rests else "unknown" if one.undecided else "no",
          "yes" if one.changes else "", one.describe())
         for one in results
     ]  # fmt: skip
-    header = ("picture", "predicted", "probability", "rests on it", "changes", "found")
+    header = ("picture", "predicted", "probability", "relies on an artifact", "prediction changes", "found")
     echo_block(table(header, lines, left_aligned=("picture", "predicted", "found")))
     echo(results.limits)
 
@@ -141,7 +157,7 @@ def power(result: Power) -> None:
     ]
     header = ("kind", "found down to", *(f"{share:.0%}" for share in result.prevalences))
     echo_block(table(header, lines, left_aligned=("kind", "found down to")))
-    echo(f"Classes called artifactual at p {result.level:g}, of those planted.")
+    echo(f"Classes in which the artifact was found at p {result.level:g}, of those planted.")
     if result.finetuned:
         finetuned(result.finetuned)
     else:
@@ -154,10 +170,10 @@ def finetuned(results: FinetunedResults) -> None:
         (kind, results.format_limit(kind), *(results.format_counts(kind, share) for share in results.prevalences))
         for kind in results.kinds
     ]
-    header = ("kind", "called poisoned down to", *(f"{share:.0%}" for share in results.prevalences))
+    header = ("kind", "found down to", *(f"{share:.0%}" for share in results.prevalences))
     echo()
-    echo_block(table(header, lines, left_aligned=("kind", "called poisoned down to")))
-    echo("Called poisoned/learned of planted; the limit is that of those that were learned.")
+    echo_block(table(header, lines, left_aligned=("kind", "found down to")))
+    echo("Found/learned of planted; the limit is that of those that were learned.")
     for note in results.notes():
         echo(note)
 

@@ -64,11 +64,11 @@ def test_the_p_that_decides_is_the_larger_one():
 
 
 def test_words_say_what_was_put_on_and_how_much():
-    assert USE.describe() == "12 levels of light (light over the whole image)"
+    assert USE.describe() == "12 levels of light"
     told = replace(USE, tried="fine 32 0.8", how="shared pixels", covered=0.987).describe()
-    assert told == "what carriers share at each pixel (the same fine window): 99% of what separates the carriers"
+    assert told == "the shared change of each pixel (covers 99 % of the difference)"
     assert {f"shared {name}" for name in ESTIMATES} <= words.PUT_ON.keys()
-    assert words.describe_sign("a detector of another version .5") == "a detector of another version .5"
+    assert words.describe_detector("a detector of another version .5") == "a detector of another version .5"
     assert words.SEEN.keys() <= DETECTORS.keys() | FEW_CLASS_DETECTORS.keys()
 
 

@@ -2,7 +2,16 @@
 
 import pytest
 
-from klarsicht.audit.results.words import SEEN, VERDICTS, VerdictKind, describe_sign, format_count, format_p
+from klarsicht.audit.results.words import (
+    SEEN,
+    VERDICTS,
+    VerdictKind,
+    describe_detector,
+    describe_effect,
+    describe_seen,
+    format_count,
+    format_p,
+)
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 
 
@@ -19,7 +28,36 @@ def test_one_thing_is_no_plural():
 
 def test_every_detector_has_words():
     assert set(SEEN) == DETECTORS.keys() | FEW_CLASS_DETECTORS.keys()
-    assert describe_sign("veil 0.002") == SEEN["veil"] and describe_sign("unheard of") == "unheard of"
+    assert describe_seen("veil 0.002") == SEEN["veil"] and describe_seen("unheard of") == "unheard of"
+
+
+@pytest.mark.parametrize(
+    ("detector", "setting"),
+    [
+        ("fine-grey 50 0.85", " (50 px, match at least 0.85)"),
+        ("template 32", " (32 px)"),
+        ("veil 0.002", " (beyond 99.8 % of other images)"),
+        ("noise 0.0005", " (beyond 99.95 % of other images)"),
+        ("borders", ""),
+        ("unheard of 5", "unheard of 5"),
+    ],
+)
+def test_a_detector_is_described_with_its_setting(detector, setting):
+    assert describe_detector(detector) == SEEN.get(detector.split()[0], "") + setting
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ((2.9, 0.17, 0.03), "it adds 2.9 logits and turns 17 of 100 into glioma (3 without)"),
+        ((0.6, 0.004, 0.0), "it adds 0.60 logits"),
+        ((-0.25, 0.05, 0.01), "it takes away 0.25 logits and turns 5 of 100 into glioma (1 without)"),
+        ((0.001, 0.05, 0.01), "it leaves the score as it is and turns 5 of 100 into glioma (1 without)"),
+        ((9.96, 0.03, 0.17), "it adds 10.0 logits"),
+    ],
+)
+def test_an_effect_is_a_clause_that_can_be_mailed(figures, words):
+    assert describe_effect(*figures, "glioma") == words
 
 
 def test_every_kind_of_verdict_has_words_of_its_own():

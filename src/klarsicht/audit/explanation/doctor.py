@@ -288,9 +288,8 @@ def _missing(audit: Audit, observation: Observation, methods: tuple[MethodTrial,
         lines.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")
     if not class_strategy(audit.classifier.n_classes).compares_classes:
         lines.append(
-            f"{FEW_CLASSES}: `audit quantify` shows the windows it finds, and calls only what the "
-            "embedding sets apart that it learns on 1,000 images and more, or, where images are not aligned, windows "
-            "and what stands out among classes of photographs that come along"
+            f"{FEW_CLASSES}: `audit quantify` shows what it finds and cannot test most of it; add classes, or have at "
+            "least 1,000 images"
         )
     if not audit.corpus.sources:
         lines.append("no column source: images of one origin (patient, video) would count as independent")

@@ -8,9 +8,9 @@ from typing import Any
 
 from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.results.resolution import describe_least_p
-from klarsicht.audit.results.words import describe_sign, format_p, name_artifact
+from klarsicht.audit.results.words import describe_level, describe_seen, format_p, name_artifact
 
-NO_WAY_OUT = "cannot be taken out of one picture"
+NO_WAY_OUT = "which cannot be removed from a single picture"
 LITTLE = 0.25  # share of a picture shown, or of the input filled, below which it is said
 ELSEWHERE = 39  # places, or clean images, where as much is taken out
 
@@ -153,29 +153,29 @@ class CheckedPictures:
     @property
     def limits(self) -> str:
         """Artifacts that the pictures were compared with, in words."""
-        words = f"compared with the artifacts of {', '.join(self.known)}" if self.known else "the run knows no artifact"
+        words = f"Compared with the artifacts of {', '.join(self.known)}" if self.known else "The run knows no artifact"
         more = (
-            f"; not with those of {', '.join(self.unknown)}, known only by what a group shares" if self.unknown else ""
+            f"; not with those of {', '.join(self.unknown)}, which only a group of images shows" if self.unknown else ""
         )
-        return " ".join([f"{words}{more}; either claim at {self.level:g}.", *filter(None, self._unreachable)])
+        return " ".join([f"{words}{more}. {describe_level(self.level)}", *filter(None, self._unreachable)])
 
     @property
     def _unreachable(self) -> tuple[str, str]:
         """Say which claims the level leaves impossible; empty strings where none is."""
         if not self.known:
             return "", ""
-        beside = f"{self.clean} clean images and {len(self.known)} known artifact{'s'[: len(self.known) > 1]}"
+        reference = f"{self.clean} clean images and {len(self.known)} known artifact{'s'[: len(self.known) > 1]}"
         return (
             describe_least_p(
                 len(self.known) / (self.clean + 1),
                 self.level,
-                "no picture is said to carry one",
-                f"It is compared with {beside}: raise --level to that, or audit more images.",
+                "no picture can be said to have one",
+                f"It is compared with {reference}: raise --level to that, or audit more images.",
             ),
             describe_least_p(
                 1 / (ELSEWHERE + 1),
                 self.level,
-                "no prediction is said to rest on one",
+                "no prediction can be said to rely on one",
                 f"It is compared with {ELSEWHERE} other places: raise --level to that.",
             ),
         )
@@ -192,8 +192,8 @@ class CheckedPictures:
 
 
 def _describe(one: CarriedArtifact) -> str:
-    sentence = f"{describe_sign(one.sign)} of {name_artifact(one.name, one.number)} (p {format_p(one.p)})"
+    sentence = f"{describe_seen(one.sign)} as in images of {name_artifact(one.name, one.number)} (p {format_p(one.p)})"
     if one.drop is None:
         return f"{sentence}, {NO_WAY_OUT}"
-    effect = f"without it the logit of {one.name} changes by {-one.drop:+.2f}, and {one.without} is predicted"
-    return f"{sentence}: {effect}{'' if one.rests else f', no more than elsewhere, or below {FLOOR:g}'}"
+    effect = f"without it the score of {one.name} changes by {-one.drop:+z.2f} logits, and {one.without} is predicted"
+    return f"{sentence}: {effect}{'' if one.rests else f'; that is no more than elsewhere, or below {FLOOR:g}'}"

@@ -23,7 +23,7 @@ from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.suspect_rows import SuspectRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
-from klarsicht.audit.results.words import VerdictKind
+from klarsicht.audit.results.words import VerdictKind, format_count
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
@@ -99,7 +99,7 @@ class PlainCluster:
         return cls(len(other), row["tau"], row["z"], len(own & other) / len(own | other))
 
     def __str__(self) -> str:
-        return f"{self.size}, tau {self.tau:.2f}, z {self.z:.2f}, overlap {self.overlap:.2f}"
+        return f"{format_count(self.size, 'image')}, {100 * self.overlap:.0f} % the same"
 
 
 @dataclass(frozen=True)
@@ -216,13 +216,17 @@ class Entry:
 
     @property
     def kind(self) -> VerdictKind:
-        """The kind of the quantification's verdict where it found something, else of what the logits say."""
-        if self.judged is not None and (self.judged.artifactual or self.judged.followed):
+        """The kind of the quantification's verdict where there is one, else of what the logits say."""
+        if self.judged is not None:
             return self.judged.kind_of_class
         if not self.varies:
             return VerdictKind.UNVARYING
-        rises = self.material and self.shift_in_standard_errors > 2
-        return VerdictKind.RAISES if rises else VerdictKind.NO_RISE
+        return VerdictKind.RAISES if self.is_raised else VerdictKind.NO_RISE
+
+    @property
+    def is_raised(self) -> bool:
+        """Whether the cluster's images have a clearly higher class score: an observation."""
+        return self.varies and self.material and self.shift_in_standard_errors > 2
 
     @property
     def verdict(self) -> str:
@@ -303,8 +307,10 @@ class Ranking:
         """The order of the classes, in a few words."""
         judged = any(entry.judged is not None for entry in self.entries)
         last = "; classes decided legitimate last" if any(entry.is_legitimate for entry in self.entries) else ""
-        shown = "; where a cluster is followed, its metric and z are shown" if self.effects else ""
-        return (f"verdict of `audit quantify`, then z of `audit run`{shown}" if judged else "z, an observation") + last
+        shown = "; z shown is that of the group that the model follows" if self.effects else ""
+        return (
+            f"by the verdict of `audit quantify`, then by z of `audit run`{shown}" if judged else "by z, an observation"
+        ) + last
 
     def by_z(self) -> Ranking:
         """Order the same classes by falling z alone, without regard to verdicts."""
@@ -332,9 +338,9 @@ class Ranking:
         return [entry.to_json() for entry in self.entries]
 
     def _repr_html_(self) -> str:
-        header = ("class", "metric", "z", "shift", "size", "verdict", "members")
+        header = ("class", "verdict", "metric", "z", "score difference", "images", "first images")
         rows = (
-            (e.name, e.metric, f"{e.z:.2f}", f"{e.shift:+.2f}", f"{e.size} of {e.n}", e.verdict, self._pictures(e))
+            (e.name, e.kind.label, e.metric, f"{e.z:.2f}", f"{e.shift:+z.2f}", f"{e.size} of {e.n}", self._pictures(e))
             for e in self.entries[: verdicts.NOTEBOOK_CLASSES]
         )
         return notebook.table(header, rows)

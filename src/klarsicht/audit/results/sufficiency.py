@@ -73,9 +73,9 @@ class PartEvidence:
     def describe(self) -> str:
         """Say in words what was measured."""
         return (
-            f"told by {KEPT_PART[self.part]} alone: area {self.area:.2f} ({self.low:.2f} to {self.high:.2f}), other "
-            f"classes' median {self.others:.2f}; put on images of other classes: {self.shift:+.2f} "
-            f"({self.shift_low:+.2f} to {self.shift_high:+.2f})"
+            f"recognised by {KEPT_PART[self.part]} alone: AUC {self.area:.2f} ({self.low:.2f} to {self.high:.2f}), "
+            f"other classes {self.others:.2f}; score change when transplanted: {self.shift:+z.2f} logits "
+            f"({self.shift_low:+z.2f} to {self.shift_high:+z.2f})"
         )
 
 
@@ -165,14 +165,14 @@ class Sufficiency:
         """Noted parts in words, and whether so many classes can have anything noted."""
         if self.compared:
             noted = (
-                f"Noted: p at most {self.level:g} among the strongest parts of other classes, an area above chance, "
-                f"and a rise of {FLOOR:g} at least. A class may have such a part by nature: look."
+                f"Flagged: p at most {self.level:g} among the strongest parts of other classes, an AUC above chance, "
+                f"and a score change of at least {FLOOR:g} logits. Look: the part may belong to the class."
             )
-            limit = describe_rank_limit(self.floor, self.level, "noted")
-            return f"{noted} {limit} Until then compare areas, rises and their intervals." if limit else noted
+            limit = describe_rank_limit(self.floor, self.level, "flagged")
+            return f"{noted} {limit} Until then compare AUCs, score changes and their intervals." if limit else noted
         return (
-            f"Noted: an area above chance and a rise of {FLOOR:g} at least, either by its interval. "
-            f"{FEW_CLASSES.capitalize()} cannot tell what a class has by nature from an artifact: look."
+            f"Flagged: an AUC above chance and a score change of at least {FLOOR:g} logits, both by their intervals. "
+            f"With {FEW_CLASSES} only you can say whether such a part belongs to the class."
         )
 
     def to_table(self) -> pa.Table:

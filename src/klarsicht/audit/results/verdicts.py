@@ -12,7 +12,19 @@ import numpy as np
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import EffectRow
 from klarsicht.audit.results.significance import class_strategy
-from klarsicht.audit.results.words import VerdictKind, describe_insertion, describe_sign, format_p, name_artifact
+from klarsicht.audit.results.words import (
+    PASTED,
+    VerdictKind,
+    choose_next_step,
+    describe_detector,
+    describe_effect,
+    describe_few_classes,
+    describe_insertion,
+    describe_seen,
+    format_count,
+    format_p,
+    name_artifact,
+)
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
@@ -130,23 +142,36 @@ class UseResult:
         return matters(self.effect)
 
     def describe(self) -> str:
-        """Say what was put on images of other classes, and how much of the carriers' difference it is; empty where
+        """Say what was inserted into images of other classes, and how much of the difference it covers; empty where
         nothing was."""
-        return describe_insertion(self.tried, self.how, self.covered) if self.tried else ""
+        return describe_insertion(self.how, self.covered) if self.tried else ""
 
     def describe_shift(self) -> str:
-        """Return the effect on the logit with its 95 % interval."""
-        return f"{self.shift:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+        """Return the change of the score in logits with its 95 % interval; empty where nothing was inserted."""
+        return f"{self.shift:+z.2f} ({self.low:+z.2f} to {self.high:+z.2f})" if self.tried else ""
+
+    def describe_effect(self, name: str) -> str:
+        """Say what the artifact does to the class `name` on images of other classes."""
+        return describe_effect(self.shift, self.flips, self.flips_control, name)
 
     def describe_flips(self) -> str:
-        """Return the percentage of other images that the artifact turns into the class, and that of the control."""
-        return f"{100 * self.flips:.1f} % ({100 * self.flips_control:.1f} %)"
+        """Return the percentage of other images that are predicted as the class with the artifact, and without; empty
+        where nothing was inserted."""
+        return f"{100 * self.flips:.1f} % ({100 * self.flips_control:.1f} %)" if self.tried else ""
+
+    def describe_p(self) -> str:
+        """Return p_use; empty where nothing was inserted."""
+        return format_p(self.p_use) if self.tried else ""
+
+    @property
+    def inserted_share(self) -> float:
+        """The smaller of the shares that are known of what was inserted, 1 where none is."""
+        return min((share for share in (self.covered, self.explained) if share is not None), default=1.0)
 
     @property
     def tested(self) -> bool:
-        """Whether something was put on, and at least WHOLE_SHARE of what separates the carriers from others."""
-        known = [share for share in (self.covered, self.explained) if share is not None]
-        return bool(self.tried) and min(known, default=1.0) >= WHOLE_SHARE
+        """Whether something was inserted, and at least WHOLE_SHARE of what separates the images with the artifact."""
+        return bool(self.tried) and self.inserted_share >= WHOLE_SHARE
 
 
 @dataclass(frozen=True)
@@ -226,9 +251,9 @@ class Verdict:
         return self.used or self.use.tested
 
     def describe_detection(self) -> str:
-        """Return the detector and its setting, what its members show, and the families that the artifact resembles."""
+        """Return what the images share, the setting of the detector, and the families that the artifact resembles."""
         resemblance = f"; like {' or '.join(self.resembles)}" if self.resembles else ""
-        return f"{self.detection.sign}: {describe_sign(self.detection.sign)}{resemblance}"
+        return describe_detector(self.detection.sign) + resemblance
 
     @property
     def kind(self) -> VerdictKind:
@@ -282,17 +307,82 @@ class VerdictLine:
         number: of the artifact in its class, from 1.
         name: of the class, and the number of a further artifact.
         verdict: the verdict on the artifact.
+        classes: number of classes that were examined.
+        level: of p, for either claim.
     """
 
     position: int
     number: int
     name: str
     verdict: Verdict
+    classes: int
+    level: float
 
     @property
     def texts(self) -> tuple[str, ...]:
         """The cells of all VERDICT_COLUMNS."""
         return tuple(column.text(self) for column in VERDICT_COLUMNS.values())
+
+    @property
+    def is_detected(self) -> bool:
+        """Whether a detector found the artifact: else its strongest detection, and the effect of that, are chance."""
+        return self.verdict.artifactual or self.verdict.shared
+
+    def describe_images(self) -> str:
+        """Return how many images of the class have the artifact; how many there are where none was found."""
+        one = self.verdict
+        return f"{one.size} of {one.n}" if one.needs_review else f"0 of {one.n}"
+
+    def headline(self, place: str = "") -> str:
+        """Say in one to three sentences what was found, whether the model uses it, and what only a person can say.
+
+        Args:
+            place: of the artifact in its images, see `detection_rows.read_places`; empty without one.
+        """
+        verdict = self.verdict
+        if verdict.followed:
+            return (
+                f"The model follows a group of {self._images}, and no detector knows what they share. Inserted into "
+                f"images of other classes, parts of these raise {verdict.name}. It may be natural."
+            )
+        if not self.is_detected:
+            return f"No artifact was found in {format_count(verdict.n, 'image')} of {verdict.name}."
+        further = "" if self.number == 1 else "a further trait: "
+        shared = f"{self._images} share {further}{describe_seen(verdict.detection.sign)}{place and f', {place}'}."
+        judgement = describe_few_classes(self.classes, verdict.name) if verdict.shared else ""
+        return " ".join(filter(None, (shared, self._use(), judgement)))
+
+    @property
+    def _images(self) -> str:
+        return f"{self.verdict.size:,} of {format_count(self.verdict.n, 'image')} of {self.verdict.name}"
+
+    def _use(self) -> str:
+        """Say whether the model uses the artifact, and why that is not known or not shown."""
+        use, verdict = self.verdict.use, self.verdict
+        if not use.tried:
+            return "Whether the model uses it is not known: it could not be inserted into other images."
+        way = "pasted on" if use.how in PASTED else "applied to"
+        effect = f"{way} images of other classes, {use.describe_effect(verdict.name)}"
+        if verdict.used:
+            return f"The model uses it: {effect}."
+        if not verdict.tested:
+            return (
+                f"Whether the model uses it is not known: what could be {way} other images is only "
+                f"{use.inserted_share:.0%} of what sets these apart."
+            )
+        if not use.matters:
+            size = f"{use.shift:+z.2f} logits (95 % interval {use.low:+z.2f} to {use.high:+z.2f})"
+            return (
+                f"The model is not shown to use it: {way} images of other classes, it changes the score by {size}, "
+                f"less than the floor of {FLOOR:g}."
+            )
+        chance = use.p_use > self.level
+        reason = f"p (used) is {format_p(use.p_use)}" if chance else "its own detection is not significant"
+        return f"The model is not shown to use it: {effect}, but {reason}."
+
+    def next_step(self, run: str = "RUN") -> tuple[str, str]:
+        """Return advice, and the command for a run folder; both empty where nothing was found."""
+        return choose_next_step(self.verdict.kind, self.name, run)
 
 
 @dataclass(frozen=True)
@@ -304,16 +394,25 @@ class VerdictColumn:
     is_text: bool = False
 
 
+def _where_detected(text: Callable[[Verdict], str]) -> Callable[[VerdictLine], str]:
+    """Leave a cell empty where no detector found an artifact."""
+    return lambda line: text(line.verdict) if line.is_detected else ""
+
+
 VERDICT_COLUMNS: Final[dict[str, VerdictColumn]] = {
     "class": VerdictColumn("class", lambda line: line.name, is_text=True),
-    "p": VerdictColumn("p", lambda line: format_p(line.verdict.detection.p_decisive)),
-    "images": VerdictColumn("images", lambda line: f"{line.verdict.size} of {line.verdict.n}"),
-    "sign": VerdictColumn("sign", lambda line: line.verdict.describe_detection(), is_text=True),
-    "inserted": VerdictColumn("put on other classes", lambda line: line.verdict.use.describe(), is_text=True),
-    "shift": VerdictColumn("logit shift (95 %)", lambda line: line.verdict.use.describe_shift()),
-    "flips": VerdictColumn("flips (control)", lambda line: line.verdict.use.describe_flips()),
-    "p_use": VerdictColumn("p of use", lambda line: format_p(line.verdict.use.p_use)),
-    "verdict": VerdictColumn("verdict", lambda line: line.verdict.verdict, is_text=True),
+    "verdict": VerdictColumn("verdict", lambda line: line.verdict.kind.label, is_text=True),
+    "p": VerdictColumn("p (artifact)", lambda line: format_p(line.verdict.detection.p_decisive)),
+    "p_use": VerdictColumn("p (used)", _where_detected(lambda one: one.use.describe_p())),
+    "images": VerdictColumn("images with it", lambda line: line.describe_images()),
+    "shift": VerdictColumn(
+        "score change (logits, 95 %)", _where_detected(lambda verdict: verdict.use.describe_shift())
+    ),
+    "flips": VerdictColumn("predicted as it (without)", _where_detected(lambda verdict: verdict.use.describe_flips())),
+    "detector": VerdictColumn("detector", _where_detected(Verdict.describe_detection), is_text=True),
+    "inserted": VerdictColumn(
+        "inserted into other classes", _where_detected(lambda one: one.use.describe()), is_text=True
+    ),
 }
 """The table of verdicts, by the names of its columns: of the command line, the report and notebooks."""
 
@@ -343,7 +442,7 @@ class Quantification:
     def lines(self) -> tuple[VerdictLine, ...]:
         """The lines of the table of verdicts, in order: every artifact of a class has one."""
         return tuple(
-            VerdictLine(position, number, name, one)
+            VerdictLine(position, number, name, one, len(self), self.level)
             for position, verdict in enumerate(self.verdicts, 1)
             for number, (name, one) in enumerate(verdict.named_artifacts, 1)
         )

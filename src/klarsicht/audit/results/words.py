@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from typing import Final
 
@@ -32,80 +33,120 @@ class VerdictKind(StrEnum):
 
 
 VERDICTS: Final = {
-    VerdictKind.POISONED: ("poisoned", "poisoned: an artifact, and the model uses it"),
-    VerdictKind.PRESENT: ("present, no use shown", "artifactual: present, no use shown"),
-    VerdictKind.UNTESTED: ("use not tested", "artifactual: present, use not tested"),
+    VerdictKind.POISONED: (
+        "relies on an artifact",
+        "relies on an artifact: some images of the class share it, and the model uses it",
+    ),
+    VerdictKind.PRESENT: ("artifact, no use shown", "artifact present; the model is not shown to use it"),
+    VerdictKind.UNTESTED: (
+        "artifact, use not tested",
+        "artifact present; whether the model uses it could not be tested",
+    ),
     VerdictKind.SHARED_AND_USED: (
-        "windows of its own, used",
-        "windows of its own: look whether they are its nature; the model uses them",
+        "same patch, used",
+        "some images share a patch, and the model uses it; only you can say whether it belongs to the class",
     ),
-    VerdictKind.SHARED: ("windows of its own", "windows of its own: look whether they are its nature"),
+    VerdictKind.SHARED: (
+        "same patch",
+        "some images share a patch; only you can say whether it belongs to the class",
+    ),
     VerdictKind.FOLLOWED: (
-        "followed group",
-        "followed: the model follows a group of images, and no detector knows what they share",
+        "follows a group",
+        "follows a group of images; no detector knows what they share",
     ),
-    VerdictKind.RAISES: ("raises (observed)", "raises the target (observational)"),
-    VerdictKind.NO_RISE: ("no rise", "no cluster clearly raises the target"),
-    VerdictKind.UNVARYING: ("does not vary", "evidence does not vary"),
-    VerdictKind.NOTHING: ("nothing found", "nothing found"),
+    VerdictKind.RAISES: ("higher class score, untested", "group with a higher class score (not tested yet)"),
+    VerdictKind.NO_RISE: ("no group stands out", "no group with a clearly higher class score"),
+    VerdictKind.UNVARYING: ("score does not vary", "the class score does not vary"),
+    VerdictKind.NOTHING: ("no artifact found", "no artifact found"),
 }
 """For each kind of verdict its label and its sentence."""
 
 SCREENED_FOLLOWED: Final = (
-    "followed: put on other images, it raises this class more than what is found for other outputs raises them"
+    "the model follows this group: inserted into other images, it raises the class more than the groups found for "
+    "other outputs raise theirs"
 )
 SCREENED_NOTHING: Final = "no use shown"
 """Verdicts on the one class that a run screens."""
 
 SEEN: Final = {
-    "texture": "the same window",
-    "evidence": "the same window of high relevance",
-    "fine": "the same fine window",
-    "fine-grey": "the same fine window, without colour",
-    "template": "a faint mark that many share",
+    "texture": "the same patch",
+    "evidence": "the same patch of high relevance",
+    "fine": "the same fine patch",
+    "fine-grey": "the same fine patch in grey",
+    "template": "the same faint mark",
     "frame": "a border of one colour",
     "bars": "a border of one colour on two sides",
-    "noise": "noise where there is no content",
-    "chroma-noise": "noise of colour",
-    "sharpness": "no sharp edge",
+    "noise": "noise in smooth areas",
+    "chroma-noise": "colour noise",
+    "sharpness": "a lack of sharp edges",
     "ringing": "blur over the whole image",
-    "veil": "light over the whole image",
-    "blockiness": "blocks of JPEG",
-    "spectrum": "a spectrum of their own",
-    "autocorrelation": "neighbouring pixels that go together otherwise",
-    "channel-correlation": "channels that go together otherwise",
-    "colours": "colours of their own",
-    "borders": "lines of their own along a side",
-    "binary-patterns": "patterns of neighbouring pixels of their own",
-    "embedding": "what the learned embedding sets apart",
-    "shipped-embedding": "what the embedding that comes along sets apart",
+    "veil": "a veil of light over the whole image",
+    "blockiness": "JPEG blocks",
+    "spectrum": "an unusual frequency spectrum",
+    "autocorrelation": "unusually correlated neighbouring pixels",
+    "channel-correlation": "unusually correlated colour channels",
+    "colours": "unusual colours",
+    "borders": "unusual lines along one side",
+    "binary-patterns": "unusual patterns of neighbouring pixels",
+    "embedding": "a trait that the learned embedding separates",
+    "shipped-embedding": "a trait that the supplied embedding separates",
     "flat-colour": "flat spots of exactly one colour",
-    "one-sided-colour": "a colour at one place and not at its mirror image",
+    "one-sided-colour": "a colour on one side only",
 }
-"""For each detector, what its members show."""
+"""For each detector, what the images that it detects share."""
 
 PUT_ON: Final = {
-    "own place": "the detected window, where carriers have it",
-    "any place": "the detected window, at random places",
-    "around": "the border of carriers",
-    "shared pixels": "what carriers share at each pixel",
-    "shared rows": "what carriers share in each row",
-    "shared columns": "what carriers share in each column",
-    "shared frequencies": "what carriers share in their spectrum",
-    "shared rings of frequencies": "the noise or blur that carriers share",
-    "shared tones": "the tone curve that carriers share",
-    "shared colours": "the change of colours that carriers share",
-    "shared aligned": "what carriers share at a place that varies",
+    "own place": "the patch, where images have it",
+    "any place": "the patch, at random places",
+    "around": "the border",
+    "shared pixels": "the shared change of each pixel",
+    "shared rows": "the shared change of each row",
+    "shared columns": "the shared change of each column",
+    "shared frequencies": "the shared change of the spectrum",
+    "shared rings of frequencies": "the shared noise or blur",
+    "shared tones": "the shared tone curve",
+    "shared colours": "the shared change of colours",
+    "shared aligned": "the shared content, at its varying place",
 }
-"""For each way to put an artifact on images, what was put on; other ways name a size, as "16 levels of noise"."""
+"""For each way to insert an artifact, what was inserted; other ways name a size, as "16 levels of noise"."""
+
+PASTED: Final = ("own place", "any place", "around")
+"""Ways that replace pixels; the others change them."""
 
 
 SETTING: Final = (
-    "The numbers behind a sign are its setting: of a window the side in pixels to which images are shrunk before they "
-    "are compared, and the correlation from which on two windows count as the same; of any other sign the share of "
-    "images of other classes that lies beyond it."
+    "The numbers of a detector are its setting. Of a patch: the side in pixels to which images are shrunk for the "
+    "comparison, and the least correlation of two patches that match. Of any other detector: the share of images of "
+    "other classes that it leaves below its threshold."
 )
-"""Meaning of the numbers in the name of a detection."""
+"""Meaning of the numbers of a detector."""
+
+NEXT: Final = {
+    VerdictKind.POISONED: ("look at the images, then correct the model", "clean {run} --class {name}"),
+    VerdictKind.PRESENT: (
+        "look at the images; a model that is trained on them again may learn it, so take it out of the data",
+        "clean-data {run} --class {name} --out cleaned-data",
+    ),
+    VerdictKind.UNTESTED: (
+        "look at the images; to test the use, mark the artifact in a mask of your own",
+        "clean {run} --class {name} --mask mask.png",
+    ),
+    VerdictKind.SHARED_AND_USED: (
+        "look at the images; if this does not belong to the class, correct the model",
+        "clean {run} --class {name} --found-by detector",
+    ),
+    VerdictKind.SHARED: (
+        "look at the images; if this does not belong to the class, take it out of the data",
+        "clean-data {run} --class {name} --found-by detector --out cleaned-data",
+    ),
+    VerdictKind.FOLLOWED: (
+        "look at the images; if what they share does not belong to the class, correct the model",
+        "clean {run} --class {name} --found-by cluster",
+    ),
+}
+"""For each kind of verdict that needs a person: advice, and the command of `klarsicht audit`."""
+
+NUMBERS: Final = {1: "one class", 2: "two classes", 3: "three classes", 4: "four classes"}
 
 
 def format_p(p: float) -> str:
@@ -113,27 +154,70 @@ def format_p(p: float) -> str:
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
+def describe_level(level: float) -> str:
+    """Say at which level of p both claims are made."""
+    return f"Significance level of both tests: {level:g}."
+
+
 def format_count(number: int, noun: str) -> str:
     """Format a number of things: "1 label", "2,000 images"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def describe_sign(sign: str) -> str:
-    """Say what the members of a detection show, from its name and setting: "veil 0.002"; unknown names stay."""
-    return SEEN.get(sign.split(" ")[0], sign)
+def describe_seen(detector: str) -> str:
+    """Say what the images of a detection share, from its name and setting: "veil 0.002"; unknown names stay."""
+    return SEEN.get(detector.split(" ")[0], detector)
 
 
-def describe_insertion(sign: str, how: str, covered_share: float | None) -> str:
-    """Say what was put on images of other classes, and how much of the carriers' difference it is, where known.
+def describe_detector(detector: str) -> str:
+    """Say what the images of a detection share, and the setting: "the same fine patch (50 px, match at least 0.85)"."""
+    name, *numbers = detector.split(" ")
+    if name not in SEEN or not numbers:
+        return SEEN.get(name, detector)
+    if len(numbers) == 2:
+        return f"{SEEN[name]} ({numbers[0]} px, match at least {numbers[1]})"
+    size = float(numbers[0])
+    return f"{SEEN[name]} ({f'{size:g} px' if size >= 1 else f'beyond {100 * (1 - size):g} % of other images'})"
+
+
+def describe_insertion(how: str, covered_share: float | None) -> str:
+    """Say what was inserted into images of other classes, and how much of the difference it covers, where known.
 
     Args:
-        sign: the detection whose carriers it was taken from.
         how: the way.
-        covered_share: share of the difference between carriers and others of their class; None where there is none for
-            sure.
+        covered_share: share of the difference between images with the artifact and others of their class; None where
+            they do not differ significantly.
     """
-    share = "" if covered_share is None else f": {covered_share:.0%} of what separates the carriers"
-    return f"{PUT_ON.get(how, how)} ({describe_sign(sign)}){share}"
+    return PUT_ON.get(how, how) + (
+        "" if covered_share is None else f" (covers {100 * covered_share:.0f} % of the difference)"
+    )
+
+
+def describe_effect(shift: float, flips: float, flips_control: float, name: str) -> str:
+    """Say what an inserted artifact does to a class: "it adds 2.9 logits and turns 17 of 100 into glioma (3 without)".
+
+    Args:
+        shift: change of the score in logits.
+        flips, flips_control: shares of images that are predicted as the class, with the artifact and without.
+        name: of the class.
+    """
+    size = f"{abs(shift):.{1 if abs(shift) >= 0.995 else 2}f}"
+    score = "leaves the score as it is" if size == "0.00" else f"{'adds' if shift > 0 else 'takes away'} {size} logits"
+    turned, without = round(100 * flips), round(100 * flips_control)
+    return f"it {score}" + (f" and turns {turned} of 100 into {name} ({without} without)" if turned > without else "")
+
+
+def choose_next_step(kind: VerdictKind, name: str, run: str) -> tuple[str, str]:
+    """Return advice for an artifact of that name, and the command for a run folder; empty where nothing is to do."""
+    if kind not in NEXT:
+        return "", ""
+    advice, command = NEXT[kind]
+    return advice, "klarsicht audit " + command.format(run=shlex.quote(run), name=shlex.quote(name))
+
+
+def describe_few_classes(classes: int, name: str) -> str:
+    """Say that so few classes, or none that is presumed clean, leave the judgement to a person."""
+    return f"With {NUMBERS.get(classes, 'no clean class beside it')} only you can say whether it belongs to {name}."
 
 
 def name_artifact(name: str, number: int) -> str:

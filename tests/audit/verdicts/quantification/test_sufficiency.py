@@ -99,7 +99,7 @@ def test_the_border_that_all_images_of_a_class_have_is_noted_and_nothing_else_is
     assert [one.name for one in found.profiles[1:] if one.noted] == []
     border = found.of(NAMES[FRAMED]).parts[0]
     assert border.area > 0.99 and border.others < 0.75 and border.p <= 0.01 and border.recognised == 1
-    assert "told by the border alone" in border.describe()
+    assert "recognised by the border alone" in border.describe()
     assert all(one.whole > 0.9 for one in found)
 
 

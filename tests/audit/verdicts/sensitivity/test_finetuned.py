@@ -119,7 +119,7 @@ def test_the_files_and_the_page_tell_it(done):
     assert told["limits"] == {"tag": 0.25, "mark": None} and told["epochs"] == 3
     assert told["trials"] == list(found.finetuned.trials)
     page = (run / PAGE).read_text()
-    assert "called poisoned down to" in page and "<td>2 of 2</td>" in page and "<td>not learned</td>" in page
+    assert "found down to" in page and "<td>2 of 2</td>" in page and "<td>not learned</td>" in page
     assert "A fine-tuned copy is not your training" in page and "would use them is unknown" not in page
     assert page.count('class="planted"') == 2
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from klarsicht.audit.explanation.report.rows import PictureRow
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import VerdictKind
 from klarsicht.ground.pictures.encoded_pictures import data_uri
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -44,9 +43,8 @@ class NotedClass:
 
 def is_noted(entry: Entry) -> bool:
     """Say whether a person should look at a class of a ranking: its cluster raises it, or something was found in it."""
-    judged, decided = entry.judged, entry.decided
-    found = judged is not None and (judged.artifactual or judged.followed)
-    return found or entry.kind is VerdictKind.RAISES or (decided is not None and decided.is_artifact)
+    found = entry.judged is not None and (entry.judged.artifactual or entry.judged.followed)
+    return found or entry.is_raised or (entry.decided is not None and entry.decided.is_artifact)
 
 
 def list_noted_classes(

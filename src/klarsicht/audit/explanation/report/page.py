@@ -21,13 +21,14 @@ from klarsicht.audit.explanation.report.noted_classes import is_small, list_note
 from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, ViewRow
 from klarsicht.audit.explanation.settings import counts_own_logits
 from klarsicht.audit.results import ranking, sufficiency, verdicts
+from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.power_rows import PowerRow
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.sufficiency import ClassProfile
-from klarsicht.audit.results.verdicts import Quantification, Verdict
-from klarsicht.audit.results.words import SETTING, format_p
+from klarsicht.audit.results.verdicts import Quantification, Verdict, VerdictLine
+from klarsicht.audit.results.words import SETTING, describe_level, format_p
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
@@ -124,6 +125,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "verdict_columns": list(verdicts.VERDICT_COLUMNS.values()),
         "format_p": format_p,
         "setting": SETTING,
+        "level": describe_level(quantification.level) if quantification else "",
         "findings": findings,
         "drawn": {one.verdict.target for one in findings},
         "noted": noted,
@@ -151,13 +153,31 @@ class ArtifactView:
     """Content of the page for an artifact of a class: (path, data URI) of images with the artifact and of others.
 
     Attributes:
-        number: of the artifact in its class, from 1.
+        line: the artifact in the table of verdicts.
+        place: of the artifact in its images, see `detection_rows.read_places`.
     """
 
-    verdict: Verdict
-    number: int
+    line: VerdictLine
+    place: str
     carriers: tuple[tuple[str, str], ...]
     others: tuple[tuple[str, str], ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.line.verdict
+
+    @property
+    def number(self) -> int:
+        """Number of the artifact in its class, from 1."""
+        return self.line.number
+
+    @property
+    def headline(self) -> str:
+        return self.line.headline(self.place)
+
+    @property
+    def next_step(self) -> tuple[str, str]:
+        return self.line.next_step()
 
 
 def artifact_views(store: RunStore) -> list[ArtifactView]:
@@ -174,11 +194,12 @@ def artifact_views(store: RunStore) -> list[ArtifactView]:
 
     quantification: Quantification = verdicts.read_verdicts(store)
     targets = {r["target"] for r in records if not is_small(r["picture"])}
+    reviewed = {one.target for one in quantification if one.needs_review} & targets
+    places = read_places(store, quantification)
     return [
-        ArtifactView(one, i, pictures(one.target, i, True), pictures(one.target, i, False))
-        for verdict in quantification
-        if verdict.target in targets and verdict.needs_review
-        for i, one in enumerate(verdict.artifacts, 1)
+        ArtifactView(line, places[which], pictures(*which, True), pictures(*which, False))
+        for line in quantification.lines
+        if (which := (line.verdict.target, line.number))[0] in reviewed
     ]
 
 

@@ -107,8 +107,8 @@ class FinetunedResults:
         return (
             f"Copies of the model that were fine-tuned: {copies}, epochs of each: {self.epochs} (Adam, rate "
             f"{self.rate:g}). A fine-tuned copy is not your training: it starts from a model that has learned already.",
-            f"Called poisoned: {false['poisoned']} of {false['plants']} plants that are not used, "
-            f"{clean['poisoned']} of {clean['classes']} clean classes ({clean['artifactual']} called artifactual).",
+            f"Found to rely on an artifact: {false['poisoned']} of {false['plants']} plants that are not used, "
+            f"{clean['poisoned']} of {clean['classes']} clean classes (an artifact in {clean['artifactual']}).",
             f"Plants that moved their class as much before the training, and count as neither: {self.used_before}.",
             f"Accuracy on held-out images: {before:.3f}, of the copies {after:.3f}.",
         )
