@@ -39,6 +39,7 @@ from klarsicht.ground.pictures.images import MAX_MEGAPIXELS
 from klarsicht.ground.ranges import MEGAPIXELS, MEMORY_GB, STRENGTH, THREADS, WHITE_LEVEL
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
+SOURCES = {"burst": "from all frames", "mean": "from their mean", "alone": "from the reference frame alone"}
 TOO_LOUD = 1.3  # residual over the noise from which the user is warned
 MOST_SAID = 10  # times the noise: beyond it the number means nothing
 SAMPLED = 6  # tiles in which residual noise is measured
@@ -107,7 +108,8 @@ class DenoiseResult:
         """Summary for the user."""
         frames = self.burst.frames
         rest = max(0.0, 1 - sum(self.shares.values()))
-        parts = ", ".join(f"{name} {share:.1%}" for name, share in {**self.shares, "reference as it is": rest}.items())
+        sources = {SOURCES.get(name, name): share for name, share in self.shares.items()} | {"left as shot": rest}
+        parts = ", ".join(f"{source} {100 * share:.1f} %" for source, share in sources.items() if share >= 0.0005)
         lines = [
             *self.burst.header.notes,
             f"reference: {frames[self.burst.reference].name}, {self.burst.reference_reason}"
@@ -120,7 +122,7 @@ class DenoiseResult:
             *self._bayer_lines,
             *self.burst.header.lens.lines(mosaic=self.burst.header.colour == "mosaic"),
             f"filter: {self.filter.name}",
-            f"made of: {parts}",
+            f"pixels: {parts}",
         ]
         if self.residual > TOO_LOUD:
             lines.append(self._excess_warning)

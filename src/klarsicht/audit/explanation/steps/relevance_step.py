@@ -67,9 +67,9 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
 
 
 def note_waiting(time: WaitingTime, device: str) -> None:
-    """Print which share of the time the device waited for images; not of what took less than two seconds."""
+    """Print the share of the time in which the device waited for images; nothing of less than two seconds."""
     if time.seconds >= MIN_SECONDS:
-        note(f"relevance: the {device} waited for images {time.share:.0%} of {time.seconds:.0f} s")
+        note(f"relevance: loading images for the {device} took {100 * time.share:.0f} % of {time.seconds:.0f} s")
 
 
 def locate(data: str) -> str:
