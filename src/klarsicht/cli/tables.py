@@ -106,8 +106,8 @@ def screening(result: Screening, top: int) -> None:
     echo(f"{entry.name}: {entry.size} of {format_count(entry.n, 'image')}, by {entry.metric}: {result.verdict}")
     echo(
         f"score change when inserted into other images: {effect.shift:+.2f} ({effect.low:+.2f} to "
-        f"{effect.high:+.2f}) logits; of the next output {effect.runner_up:+.2f}; {effect.rank} of {result.outputs} outputs "
-        "change more"
+        f"{effect.high:+.2f}) logits; of the next output {effect.runner_up:+.2f}; {effect.rank} of {result.outputs} "
+        "outputs change more"
     )
     for line in result.standing.describe(result.outputs) if result.standing else ():
         echo(line)
