@@ -285,6 +285,7 @@ def quantify(
         tables.screening(result, top)
     else:
         tables.verdicts(result, top, str(run), read_places(RunStore.open(run), result))
+        echo(f"report: {run / 'report.html'}")
 
 
 @app.command()

@@ -195,5 +195,7 @@ def _describe(one: CarriedArtifact) -> str:
     sentence = f"{describe_seen(one.sign)} as in images of {name_artifact(one.name, one.number)} (p {format_p(one.p)})"
     if one.drop is None:
         return f"{sentence}, {NO_WAY_OUT}"
-    effect = f"without it the score of {one.name} changes by {-one.drop:+z.2f} logits, and {one.without} is predicted"
-    return f"{sentence}: {effect}{'' if one.rests else f'; that is no more than elsewhere, or below {FLOOR:g}'}"
+    effect = f"without it the score of {one.name} changes by {-one.drop:+z.2f} logits"
+    if one.rests:
+        return f"{sentence}: {effect}, and {one.without} is predicted"
+    return f"{sentence}: {effect}, no more than elsewhere or by less than {FLOOR:g}"
