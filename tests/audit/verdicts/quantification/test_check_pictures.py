@@ -74,7 +74,7 @@ def test_a_prediction_rests_on_the_used_tag_and_returns_to_what_it_was_without(c
     assert [one.changes for one in mine] == [one.rests for one in mine]  # no plain picture is of that class
     one = next(of(picture, USED) for picture in mine if of(picture, USED).rests)
     assert one.drop > 0
-    words = f"the logit of {NAMES[USED]} changes by -{one.drop:.2f}, and {one.without} is predicted"
+    words = f"the score of {NAMES[USED]} changes by -{one.drop:.2f} logits, and {one.without} is predicted"
     assert any(words in picture.describe() for picture in mine)
 
 
@@ -99,7 +99,7 @@ def test_noise_is_unlike_clean_images_and_carries_no_tag(checked):
     mine = [checked[0][f"noisy-{i:02d}"] for i in range(PICTURES)]
     assert sum(of(one, k).carried for one in mine for k in (USED, UNUSED)) <= 2 and not any(one.rests for one in mine)
     noise = [of(one, NOISY) for one in mine]  # of which the strongest detection is what a group shares
-    assert all(one.carried and one.drop is None for one in noise) and "cannot be taken out" in mine[0].describe()
+    assert all(one.carried and one.drop is None for one in noise) and "cannot be removed" in mine[0].describe()
 
 
 def test_a_class_known_by_what_a_group_shares_is_named(checked):
@@ -107,7 +107,7 @@ def test_a_class_known_by_what_a_group_shares_is_named(checked):
     both = [NAMES[BOTH], f"{NAMES[BOTH]} (artifact 2)"]
     assert set(found.known) | set(found.unknown) == {NAMES[USED], NAMES[UNUSED], NAMES[NOISY], *both}
     some = CheckedPictures((), found.known[:2], found.known[2:], 0.05, 500)
-    assert all(name in some.limits for name in found.known) and "group shares" in some.limits
+    assert all(name in some.limits for name in found.known) and "only a group of images shows" in some.limits
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_border_is_measured_and_taken_out_and_noise_cannot_be():
     assert noise.scores(noisy).min() > noise.scores(scenes).max() and noise.take_out(noisy[0]) is None
     told = CarriedArtifact("fish", 3, "noise 0.002", 0.004, 0.5, True)
     picture = CheckedPicture("a.png", "fish", 3, 0.9, (told,))
-    assert "cannot be taken out" in picture.describe() and not picture.rests and not picture.changes
+    assert "cannot be removed" in picture.describe() and not picture.rests and not picture.changes
 
 
 def test_clean_pictures_carry_nothing(checked):
@@ -248,7 +248,7 @@ def test_what_is_not_there_is_an_error(quantified, tmp_path):
 def test_a_further_artifact_is_told_by_its_number_and_its_class_by_its_logit():
     second = CarriedArtifact("carton", 4, "texture 32 0.9", 0.01, 1.0, True, drop=2.0, without="boat", number=2)
     picture = CheckedPicture("a.png", "carton", 4, 0.9, (second,))
-    assert picture.describe().startswith("the same window of carton (artifact 2) (p ")
-    assert "without it the logit of carton changes by -2.00" in picture.describe()
+    assert picture.describe().startswith("the same patch as in images of carton (artifact 2) (p ")
+    assert "without it the score of carton changes by -2.00 logits" in picture.describe()
     (line,) = picture.to_json()["artifacts"]
     assert (line["class"], line["artifact"]) == ("carton", 2) and "number" not in line
