@@ -35,7 +35,7 @@ def test_quantify_prints_a_line_for_every_class_and_what_p_is_worth(finished, ca
     assert run(["audit", "quantify", str(finished)]) == 0
     printed = capsys.readouterr().out
     assert {line.split()[0] for line in printed.splitlines()[1:4]} == set("abc")
-    assert "Fewer than 5 classes" in printed
+    assert "fewer than 5 classes" in printed
     assert run(["audit", "quantify", str(finished), "--json", "--level", "0.2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {line["class"] for line in found["classes"]} == set("abc") and found["level"] == 0.2

@@ -22,10 +22,10 @@ def least_rank(n):
 def test_a_limit_is_said_exactly_where_no_rank_reaches_the_level(level):
     for n in range(2, 45):
         reaches = least_rank(n) <= level
-        told = describe_rank_limit(1 / n, level, "noted")
+        told = describe_rank_limit(1 / n, level)
         assert (told == "") == reaches
         if told:
-            assert f"{least_rank(n):.3f}" in told and f"from {round(1 / level)} classes on" in told
+            assert f"{least_rank(n):.3f}" in told and f"{round(1 / level)} or more classes" in told
 
 
 def part(p):
@@ -36,7 +36,7 @@ def part(p):
 def test_profiles_of_few_classes_say_so_in_words_and_json(classes, said):
     profiles = tuple(ClassProfile(f"c{k}", k, 20, 1.0, (part(0.5),)) for k in range(classes))
     found = Sufficiency(profiles, 0.05, 20)
-    assert ("No rank among so few classes" in found.limits) == said
+    assert ("With so few classes" in found.limits) == said
     assert found.to_json()["limits"] == found.limits and found.to_json()["floor"] == pytest.approx(1 / classes)
 
 
@@ -46,7 +46,7 @@ JUDGED = SimpleNamespace(to_json=dict)  # a class of which only the number count
 def test_verdicts_of_few_classes_say_so_in_words_and_json():
     few, many, alone = (Quantification((JUDGED,) * n, floor, 0.05) for n, floor in ((5, 0.2), (25, 0.04), (4, 1.0)))
     assert "below 0.200" in few.limits and "audit power" in few.limits and few.to_json()["limits"] == few.limits
-    assert "No rank" not in many.limits and "Here p" not in alone.limits
+    assert "so few classes" not in many.limits and "Here p" not in alone.limits
     assert "no smaller than 0.025" in Quantification((), 1.0, 0.02).limits
 
 

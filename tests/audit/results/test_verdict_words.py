@@ -119,6 +119,17 @@ def test_every_figure_of_a_headline_is_one_of_the_row_and_its_sentences_are_shor
         assert max(len(sentence.split()) for sentence in re.split(r"(?<=[.:]) ", said)) <= 32, said
 
 
+@given(quantifications(), st.sampled_from([0.2, 0.1, 0.045, 0.01]))
+def test_the_line_below_the_table_denies_no_p_above_it(found, floor):
+    """Small p are extrapolated: nothing below the table may say that they cannot be."""
+    few = len(found) < 5
+    said = replace(found, floor=1.0 if few else floor).limits
+    smallest = min(line.verdict.detection.p_decisive for line in found.lines)
+    bounds = [float(one) for one in re.findall(r"(?:no smaller than|no p below|none reaches) (0\.\d+)", said)]
+    assert all(smallest >= bound for bound in bounds)
+    assert few or ("extrapolated" in said and f"{floor:.3f}" in said)
+
+
 @given(quantifications())
 def test_the_ranking_says_of_a_class_what_the_quantification_said(found):
     record = {"class": "a", "target": 0, "metric": "concept", "n": 200, "proposal": "", "rows": [1]}

@@ -152,12 +152,9 @@ class ManyClasses:
         return p
 
     def describe_limits(self, floor: float, level: float) -> str:
-        if limit := describe_rank_limit(floor, level, "called"):
-            return f"{limit} `klarsicht audit power` says what could have been called."
-        return (
-            f"p can be no smaller than {floor:.3f} with so many clean classes; below, a power law through their "
-            "largest scores decides."
-        )
+        if limit := describe_rank_limit(floor, level):
+            return f"{limit} `klarsicht audit power` measures what could have been found."
+        return f"A p below {floor:.3f} is extrapolated by a power law through the largest scores of clean classes."
 
 
 @dataclass(frozen=True)
@@ -208,9 +205,8 @@ class FewClasses:
             "Raise --level to that.",
         )
         return (
-            f"{FEW_CLASSES} cannot tell an artifact from what a class is by nature: only what the learned embedding "
-            "sets apart is called, and, where images are not aligned, windows where those that are left share none, "
-            f"and what stands out among classes of photographs that come along. {limit}"
+            f"With {FEW_CLASSES} most findings are shown and cannot be tested: add classes, or have at least 1,000 "
+            f"images. {limit}"
         ).strip()
 
 

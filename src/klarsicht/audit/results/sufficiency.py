@@ -168,8 +168,8 @@ class Sufficiency:
                 f"Flagged: p at most {self.level:g} among the strongest parts of other classes, an AUC above chance, "
                 f"and a score change of at least {FLOOR:g} logits. Look: the part may belong to the class."
             )
-            limit = describe_rank_limit(self.floor, self.level, "flagged")
-            return f"{noted} {limit} Until then compare AUCs, score changes and their intervals." if limit else noted
+            limit = describe_rank_limit(self.floor, self.level)
+            return f"{noted} {limit} With fewer, compare AUCs, score changes and their intervals." if limit else noted
         return (
             f"Flagged: an AUC above chance and a score change of at least {FLOOR:g} logits, both by their intervals. "
             f"With {FEW_CLASSES} only you can say whether such a part belongs to the class."
