@@ -243,7 +243,7 @@ def test_the_progress_of_a_running_audit_appears_without_a_reload(page, tmp_path
         assert names(page) == ["tagged", "observed"] and page.locator("input[type=search]").input_value() == "e"
         for name in [*units[1], *ranking]:
             write(name)
-        page.wait_for_selector(".line:has-text('raises the target')", timeout=20000)
+        page.wait_for_selector(".line:has-text('higher class score')", timeout=20000)
         page.wait_for_selector("#progress", state="hidden", timeout=20000)
         assert page.evaluate("window.loaded") == "once"
         page.goto("about:blank")

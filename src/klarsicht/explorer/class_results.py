@@ -102,7 +102,9 @@ class ClassLine:
     def to_json(self) -> dict[str, Any]:
         """Return the figures, and the rows of the first members; the other rows are read with the class."""
         entry, verdict = self.entry, self.verdict
-        effect = verdict.use if verdict and verdict.use.tried else entry.effect if entry else None
+        effect = entry.effect if entry and self.kind != VerdictKind.NOTHING else None  # that of chance is not shown
+        if verdict and self.by_detector and verdict.use.tried:
+            effect = verdict.use
         n = verdict.n if verdict else entry.n if entry else 0
         return {
             "target": self.target,

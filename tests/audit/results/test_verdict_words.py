@@ -76,7 +76,7 @@ DENIALS = {  # words, and what the figures of the row must not say beside them
     "no detector": lambda v: max(v.detection.extended, v.detection.p_own) <= LEVEL,
     "no use shown": lambda v: v.use.p_use <= LEVEL and is_large(v.use),
     "not shown to use": lambda v: v.use.p_use <= LEVEL and is_large(v.use),
-    "less than the floor": lambda v: is_large(v.use),
+    "less than counts": lambda v: is_large(v.use),
     "use not tested": lambda v: bool(v.use.tried) and part_inserted(v.use) >= 0.5,
     "is not known": lambda v: bool(v.use.tried) and part_inserted(v.use) >= 0.5,
     "could not be inserted": lambda v: bool(v.use.tried),
@@ -111,7 +111,7 @@ def test_a_row_without_an_artifact_shows_no_effect_and_no_detector(found):
 def test_every_figure_of_a_headline_is_one_of_the_row_and_its_sentences_are_short(found):
     for line in found.lines:
         verdict, use, said = line.verdict, line.verdict.use, line.headline("top right")
-        known = {len(verdict.rows), 200, 95, 100, 0.5, round(100 * use.flips), round(100 * use.flips_control)}
+        known = {len(verdict.rows), 200, 95, 100, 0.5, 2, round(100 * use.flips), round(100 * use.flips_control)}
         known |= {round(100 * part_inserted(use))}
         figures = {float(one) for one in re.findall(r"(?<![\w.])\d+(?:\.\d+)?", said.replace(verdict.name, "it"))}
         scores = {use.shift, use.low, use.high, use.p_use, 0.001}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from klarsicht.audit.results.logit_effect import LogitEffect, matters
+from klarsicht.audit.results.logit_effect import LogitEffect, describe_floor, matters
 from klarsicht.audit.results.rows import EffectRow
 from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.words import (
@@ -374,7 +374,7 @@ class VerdictLine:
             size = f"{use.shift:+z.2f} logits (95 % interval {use.low:+z.2f} to {use.high:+z.2f})"
             return (
                 f"The model is not shown to use it: {way} images of other classes, it changes the score by {size}, "
-                f"less than the floor of {FLOOR:g}."
+                f"less than counts ({describe_floor()})."
             )
         chance = use.p_use > self.level
         reason = f"p (used) is {format_p(use.p_use)}" if chance else "its own detection is not significant"

@@ -145,7 +145,7 @@ export function showClasses(place) {
     page.quantified = isQuantified()
     const named = state.headings
     const headings = [named.class, named.verdict, ...(page.quantified ? [named.p, named.shift] : ['z']), 'prevalence', 'first images', 'decision']
-    head.replaceChildren(...headings.map((text) => element('div', { role: 'columnheader', class: ['p', 'z', 'prevalence'].includes(text) ? `number ${text}` : '' }, text)))
+    head.replaceChildren(...headings.map((text) => element('div', { role: 'columnheader', class: [named.p, 'z', 'prevalence'].includes(text) ? `number ${text === named.p ? 'p' : text}` : '' }, text)))
     list.root.classList.toggle('ranked', !page.quantified)
   }
   const list = new VirtualList({
