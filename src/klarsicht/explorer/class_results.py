@@ -11,7 +11,7 @@ import numpy as np
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.results.verdicts import VERDICTS_FILE, Quantification, Verdict, is_quantified, read_verdicts
-from klarsicht.audit.results.words import VerdictKind
+from klarsicht.audit.results.words import VerdictKind, describe_detector
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.explorer.thumbnails import Window
 from klarsicht.ground.errors import UsageError
@@ -121,7 +121,7 @@ class ClassLine:
             "z": entry.z if entry else None,
             "tau": entry.tau if entry else None,
             "metric": self.metric,
-            "sign": verdict.detection.sign if verdict else "",
+            "sign": describe_detector(verdict.detection.sign) if verdict and self.by_detector else "",
             "by_detector": self.by_detector,
             "resembles": list(verdict.resembles) if verdict else [],
             "prevalence": len(self.found) / n if n else None,
@@ -216,7 +216,7 @@ def read_lines(reader: RunReader) -> dict[int, ClassLine]:
 def _describe_further(verdict: Verdict) -> Iterator[str]:
     """Say of each further artifact of a class its detection, its members and its verdict."""
     for i, one in enumerate(verdict.further, 2):
-        yield f"artifact {i}: {one.detection.sign}, {one.size} images, {one.verdict}"
+        yield f"artifact {i}: {one.describe_detection()}, {one.size} images, {one.verdict}"
 
 
 def _skipped_lines(quantification: Quantification, names: list[str]) -> Iterator[tuple[int, ClassLine]]:
