@@ -102,9 +102,9 @@ class ClassLine:
     def to_json(self) -> dict[str, Any]:
         """Return the figures, and the rows of the first members; the other rows are read with the class."""
         entry, verdict = self.entry, self.verdict
-        effect = entry.effect if entry and self.kind != VerdictKind.NOTHING else None  # that of chance is not shown
-        if verdict and self.by_detector and verdict.use.tried:
-            effect = verdict.use
+        clean = self.kind == VerdictKind.NOTHING  # the effect of a chance detection is not shown
+        tried = verdict is not None and self.by_detector and bool(verdict.use.tried)
+        effect = verdict.use if verdict and tried else entry.effect if entry and not clean else None
         n = verdict.n if verdict else entry.n if entry else 0
         return {
             "target": self.target,
