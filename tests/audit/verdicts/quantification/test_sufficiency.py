@@ -149,7 +149,7 @@ def test_profiles_are_read_back_and_stand_on_the_page(measured):
     run, _, found = measured
     assert read_sufficiency(run) == found
     page = (run / "report.html").read_text()
-    assert "What suffices to tell a class" in page
+    assert "Parts that suffice to recognise a class" in page
     assert page.count("<figcaption") == K * (len(IMAGE_PARTS) + 1)
     assert len(RunStore.open(run).table("shortcuts")) == K * len(IMAGE_PARTS)
     told = json.loads((run / "shortcuts.json").read_text())
@@ -227,7 +227,7 @@ def test_two_classes_are_not_compared(tmp_path):
     run, classifier = audited(tmp_path, classes=2)
     found = measure_sufficiency(run, images=IMAGES, classifier=classifier)
     assert not found.compared and all(part.p is None for one in found for part in one.parts)
-    assert "cannot tell" in found.limits
+    assert "only you can say" in found.limits
     for one in found:  # the frame tells one, and that there is none the other
         assert "border" in [part.part for part in one.noted]
 
