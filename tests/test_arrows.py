@@ -107,8 +107,8 @@ ARROWS = {
         "audit.verdicts.pixel_changes", "audit.verdicts.interventions",
     ),
     "audit.verdicts.forecast": (
-        "ground.run_folder", "numerics.compiled", "numerics.neighbours", "audit.results", "audit.explanation",
-        "audit.verdicts.detectors", "audit.verdicts.interventions", "audit.verdicts.quantification",
+        "ground.run_folder", "audit.results", "audit.explanation", "audit.verdicts.detectors",
+        "audit.verdicts.quantification",
     ),
     "audit.verdicts.sensitivity": (
         "ground.run_folder", "audit.results", "audit.explanation",

@@ -32,7 +32,7 @@ MIB = 2**20
 
 def foretold(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     """Processor seconds, MB and MiB of each step, as the forecast has them, and what it took itself."""
-    from klarsicht.audit.verdicts.forecast.forecast import forecast
+    from klarsicht.audit.verdicts.forecast import add_steps, forecast
     from klarsicht.ground.machine.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -46,8 +46,8 @@ def foretold(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
             for step in steps
         }
 
-    quantification = lines((*found.quantification, found.total_of_quantification))
-    told = lines((*found.steps, found.total)) | {"images": found.images, "took": took}
+    quantification = lines((*found.quantification, add_steps(found.quantification)))
+    told = lines((*found.steps, add_steps(found.steps))) | {"images": found.images, "took": took}
     return told | {"quantification": quantification}
 
 

@@ -215,7 +215,7 @@ def doctor(
     audit_settings = AuditSettings.read(settings, options)
     require_audit(audit_settings)
     from klarsicht.audit.explanation.doctor import diagnose
-    from klarsicht.audit.verdicts.forecast.forecast import forecast
+    from klarsicht.audit.verdicts.forecast import forecast
 
     # first, since it also measures what is paid once in a process
     foretold = forecast(audit_settings, seconds=seconds, workers=workers) if cost else None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.results.ranking import Ranking
     from klarsicht.audit.results.sufficiency import Sufficiency
     from klarsicht.audit.results.verdicts import Quantification
-    from klarsicht.audit.verdicts.forecast.cost import Forecast, StepCost
+    from klarsicht.audit.verdicts.forecast import Forecast, StepCost
     from klarsicht.audit.verdicts.quantification.screening import Screening
     from klarsicht.audit.verdicts.sensitivity.finetuned_results import FinetunedResults
     from klarsicht.audit.verdicts.sensitivity.power import Power
@@ -208,11 +208,13 @@ def diagnosis(result: Diagnosis) -> None:
 
 def cost(forecast: Forecast) -> None:
     """Print what an audit will cost, by step, and `audit quantify` after it."""
-    _steps_of_cost((*forecast.steps, forecast.total))
+    from klarsicht.audit.verdicts.forecast import add_steps
+
+    _steps_of_cost((*forecast.steps, add_steps(forecast.steps)))
     if forecast.quantification:
         echo()
         echo("audit quantify, after it:")
-        _steps_of_cost((*forecast.quantification, forecast.total_of_quantification))
+        _steps_of_cost((*forecast.quantification, add_steps(forecast.quantification)))
     processes = "1 process" if forecast.workers == 1 else f"{forecast.workers} processes, memory in each"
     echo(
         f"foretold for {format_count(forecast.images, 'image')}, {format_count(forecast.classes, 'label')}, "

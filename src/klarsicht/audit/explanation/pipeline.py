@@ -66,17 +66,29 @@ def run(
     own_shard = None if shard is None else Shard.parse(shard)
     store = open_run(audit, out, wait=CREATION_SECONDS if own_shard else 0)
     with store.share(own_shard) as sharing:
-        audit = replace(audit, sharing=sharing)
-        sharing.once("verified", lambda: note_damaged(store))
-        sharing.once("code", lambda: record_own_code(store, settings))
-        attribute(audit, store, workers, own=classifier)
-        sharing.once("label-order", lambda: record_label_order(audit, store))
-        if not accept_labels:
-            require_label_order(store)
-        analyse(audit, store, workers)
-        analyse(audit, store, workers, (ranking.PLAIN_METRIC,))  # the baseline of the ranking
-        sharing.once("report", lambda: report(audit, store))
+        run_steps(replace(audit, sharing=sharing), store, workers, classifier, accept_labels)
     return store
+
+
+def run_steps(
+    audit: Audit, store: RunStore, workers: int = 1, own: Classifier | None = None, accept_labels: bool = True
+) -> None:
+    """Run the steps of an audit in its run folder.
+
+    Args:
+        own: the model, where it was built in Python.
+        workers, accept_labels: see `run`.
+    """
+    once = audit.sharing.once
+    once("verified", lambda: note_damaged(store))
+    once("code", lambda: record_own_code(store, audit.settings))
+    attribute(audit, store, workers, own)
+    once("label-order", lambda: record_label_order(audit, store))
+    if not accept_labels:
+        require_label_order(store)
+    analyse(audit, store, workers)
+    analyse(audit, store, workers, (ranking.PLAIN_METRIC,))  # the baseline of the ranking
+    once("report", lambda: report(audit, store))
 
 
 def with_batch_of_run(settings: AuditSettings, out: str | Path) -> AuditSettings:

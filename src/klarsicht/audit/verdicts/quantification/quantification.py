@@ -77,16 +77,21 @@ def quantify(
         work,
     ):
         announce(work)
-        found, store, once = run_quantification(audit, work, level, workers), work.store, audit.sharing.once
-        found = find_further_artifacts(audit, work, found, workers)
-        once(f"verdicts.{level}", lambda: store.write_json(verdicts.VERDICTS_FILE, found.to_json()))
-        marked = found
-        if store.has_array("maps"):
-            find_followed_clusters(audit, work, workers)
-            clusters: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
-            marked = mark_followed_groups(found, clusters, store.texts("corpus", "path"))
-        marked = name_resemblances(work, marked)
-        once(f"quantified.{level}", lambda: write_quantification(work, marked))
+        return run_steps(audit, work, level, workers)
+
+
+def run_steps(audit: Audit, work: DetectionUnits, level: float, workers: int = 1) -> Quantification:
+    """Run the steps of a quantification, write its verdicts, and return them."""
+    found, store, once = run_quantification(audit, work, level, workers), work.store, audit.sharing.once
+    found = find_further_artifacts(audit, work, found, workers)
+    once(f"verdicts.{level}", lambda: store.write_json(verdicts.VERDICTS_FILE, found.to_json()))
+    marked = found
+    if store.has_array("maps"):
+        find_followed_clusters(audit, work, workers)
+        clusters: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
+        marked = mark_followed_groups(found, clusters, store.texts("corpus", "path"))
+    marked = name_resemblances(work, marked)
+    once(f"quantified.{level}", lambda: write_quantification(work, marked))
     return marked
 
 
