@@ -62,7 +62,7 @@ def test_the_examples_run(tmp_path, monkeypatch):
     for block in BLOCKS:
         exec(compile(block, str(PAGE), "exec"), space)
     assert space["found"].maps.shape == (2, 12, 12) and space["picture"].shape == (3, 64, 64)
-    assert space["shown"].remaining < 0.5
+    assert space["shown"].judgement.remaining < 0.5
     for result in (space["found"], space["verdicts"], audit.rank(space["run"]), space["groups"]):
         page = result._repr_html_()
         assert page.startswith("<") and "object at" not in page

@@ -4,7 +4,7 @@
 
 PHOTOGRAPHS is a folder of photographs of many classes (500 of ImageNet here). 200 of them are held out; of the others a
 seed draws 240 and draws characters on a quarter. The audit screens these for "carton"; its own cluster is the artifact,
-and `audit.cleaning.models.clean_model.choose_correction` chooses layer, directions and strength. Shown on the
+and `audit.cleaning.models.correction_choice.choose_correction` chooses layer, directions and strength. Shown on the
 photographs held out, each with and without a mark of characters that the audit never saw:
 
     uplift     median over photographs of P(carton | marked) / P(carton)
@@ -29,7 +29,7 @@ from PIL import Image
 from scipy import special
 
 from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits
-from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models import correction_choice
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation import pipeline
@@ -113,10 +113,10 @@ def one(folder: Path, seed: int, asked: argparse.Namespace) -> dict:
     settings = CleanSettings(seed=seed, overall=asked.overall)
     if asked.layer:
         settings = settings.with_values(layer=asked.layer, directions=1, strength=1.0)
-    bench, trial = clean_model.prepare_data(artifact.case(audited_on), artifact, settings)
+    bench, trial = correction_choice.prepare_data(artifact.case(audited_on), artifact, settings)
     for method in asked.methods:
         try:
-            choice = clean_model.choose_correction(bench, trial, settings.with_values(method=method))
+            choice = correction_choice.choose_correction(bench, trial, settings.with_values(method=method))
         except KlarsichtError as error:
             found[method] = {"refused": str(error)}
             continue

@@ -4,11 +4,11 @@
 
 Small networks on Fashion-MNIST, of three widths; 30 % of the T-shirts of 20,000 training pictures carry a tag, a stripe
 from top to bottom, or a logo. Corrections are fitted on 300 true carriers and clean pictures of the network's own, and
-chosen on 150 others, by `audit.cleaning.models.clean_model.choose_correction`: each method in closed form by itself,
-and all together. Figures are of the 10,000 test pictures, which nothing was fitted or chosen on: *flips*, of other
-classes' pictures not taken for T-shirts, the share that is with the artifact on; *under*, accuracy of all, likewise;
-*lost*, points of accuracy on clean pictures. *Announced* is the loss of the same correction on the pictures that it was
-chosen on, and on as many others.
+chosen on 150 others, by `audit.cleaning.models.correction_choice.choose_correction`: each method in closed form by
+itself, and all together. Figures are of the 10,000 test pictures, which nothing was fitted or chosen on: *flips*, of
+other classes' pictures not taken for T-shirts, the share that is with the artifact on; *under*, accuracy of all,
+likewise; *lost*, points of accuracy on clean pictures. *Announced* is the loss of the same correction on the pictures
+that it was chosen on, and on as many others.
 
 A figure is one line of the JSON file; one that is there already is not measured again.
 """
@@ -29,7 +29,7 @@ from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.closed_form import FittingData
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
 from klarsicht.audit.cleaning.corrections.samples import Sample
-from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models import correction_choice
 from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.explanation.models.classifier import load_model
 
@@ -87,11 +87,11 @@ def one(seed: int, artifact: str, width: str) -> dict:
         }  # fmt: skip
 
     result = {"seed": seed, "artifact": artifact, "width": width, "nothing": figures(None)}
-    for method in (*clean_model.CANDIDATES, AUTOMATIC):
+    for method in (*correction_choice.CANDIDATES, AUTOMATIC):
         data = FittingData(classifier, TARGET, parts[0], place, seed=seed)
         trial, other = (CorrectionTest(classifier, part, TARGET, place, seed) for part in parts[1:])
         start = time.time()
-        choice = clean_model.choose_correction(data, trial, CleanSettings(method=method, seed=seed))
+        choice = correction_choice.choose_correction(data, trial, CleanSettings(method=method, seed=seed))
         seconds, shown = time.time() - start, other.evaluate(choice.correction)
         result[method] = figures(choice.correction) | {
             "chosen": str(choice.chosen), "within": choice.chosen.within_bounds, "seconds": seconds,
@@ -102,7 +102,7 @@ def one(seed: int, artifact: str, width: str) -> dict:
 
 def table(runs: list[dict]) -> None:
     """One line for each artifact and width, means over seeds."""
-    methods = (*clean_model.CANDIDATES, AUTOMATIC)
+    methods = (*correction_choice.CANDIDATES, AUTOMATIC)
     print(f"\n| network, artifact | nothing | {' | '.join(methods)} | chosen by {AUTOMATIC} |")
     print(f"|---|{'---|' * (len(methods) + 2)}")
     for width in WIDTHS:
@@ -119,7 +119,7 @@ def table(runs: list[dict]) -> None:
             print(f"| {width}, {artifact} | {' | '.join(cells)} | {chosen} |")
     for name in methods:
         left = [max(run[name]["flips"], 0) / run["nothing"]["flips"] for run in runs if run["nothing"]["flips"] > 0.02]
-        best = [min(run[m]["flips"] for m in clean_model.CANDIDATES) for run in runs]
+        best = [min(run[m]["flips"] for m in correction_choice.CANDIDATES) for run in runs]
         over = [run[name]["flips"] - b for run, b in zip(runs, best, strict=True)]
         lost = [100 * (run["nothing"]["accuracy"] - run[name]["accuracy"]) for run in runs]
         print(

@@ -24,7 +24,7 @@ import torch
 
 from klarsicht.audit.cleaning.corrections.closed_form import FittingData
 from klarsicht.audit.cleaning.corrections.samples import Sample
-from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models import clean_model, correction_choice
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation.models.classifier import Classifier, load_model
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
@@ -71,7 +71,7 @@ def layers(name: str, way: str) -> None:
 
 def unused(run: Path, label: str, members: Path, way: str) -> None:
     if way == "before":
-        clean_model.is_raised = lambda before: True  # type: ignore[assignment]
+        correction_choice.is_raised = lambda before: True  # type: ignore[assignment]
     from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 
     classifier = AuditedRun.of(run).audit.classifier

@@ -7,10 +7,9 @@
 
 For each seed two networks: one on pictures of which 30 % of the T-shirts carry the artifact, and its twin on the same
 pictures without. The audit names a cluster; every method is fitted and chosen by
-`audit.cleaning.models.clean_model.choose_correction` on training pictures: from the audit's cluster; from the images
-that its detectors name, where they call the class artifactual; and from the true members (and, of a tag, its true
-    place). All
-figures are of the 10,000 test pictures, which nothing was fitted or chosen on:
+`audit.cleaning.models.correction_choice.choose_correction` on training pictures: from the audit's cluster; from the
+images that its detectors name, where they call the class artifactual; and from the true members (and, of a tag, its
+true place). All figures are of the 10,000 test pictures, which nothing was fitted or chosen on:
 
     accuracy   on clean pictures; class: on clean T-shirts
     flips      of other classes' pictures not taken for T-shirts, the share that is with the artifact on
@@ -39,7 +38,7 @@ from klarsicht.audit.cleaning.artifacts.artifact import build_artifact
 from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.cleaning.corrections.activations import Correction, apply_correction, compute_logits_jointly
 from klarsicht.audit.cleaning.corrections.clarc import Erasure
-from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models import correction_choice
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation import pipeline
@@ -205,7 +204,7 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
     for who, (rows, where, change) in given.items():
         try:
             known = build_artifact(FoundArtifact(audited, rows, who, change), seed=seed, region=where)
-            bench, trial = clean_model.prepare_data(
+            bench, trial = correction_choice.prepare_data(
                 known.case(audited), known, CleanSettings(method=asked.methods[-1], images=asked.images, seed=seed)
             )
         except KlarsichtError as error:
@@ -217,7 +216,7 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
             if method == PLAIN:
                 chosen = chosen.with_values(layer=correction_layer(net), directions=1, strength=1.0)
             try:
-                choice = clean_model.choose_correction(bench, trial, chosen)
+                choice = correction_choice.choose_correction(bench, trial, chosen)
             except KlarsichtError as error:
                 result[f"{method} / {who}"] = {"refused": str(error)}
                 continue

@@ -25,7 +25,7 @@ import imagenet_carton
 from imagenet_artifacts import NETWORKS, halves
 from klarsicht.audit.cleaning.corrections import setting_search
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
-from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models import correction_choice
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation import pipeline
@@ -45,13 +45,12 @@ def measure(network: str, photographs: Path, out: Path) -> list[dict]:
         pipeline.run(asked, run, classifier=classifier)
     artifact, audited = AuditedRun.of(run, classifier=classifier).known_artifact(known.target, known.kind)
     case, settings = artifact.case(audited), CleanSettings(layer=classifier.head)
-    data, chosen_on = clean_model.prepare_data(case, artifact, settings)
-    found = setting_search.try_settings(
-        clean_model.CANDIDATES, data, chosen_on, clean_model.make_bounds(settings), clean_model.make_grid(settings)
-    )
+    data, chosen_on = correction_choice.prepare_data(case, artifact, settings)
+    bounds, grid = correction_choice.make_bounds(settings), correction_choice.make_grid(settings)
+    found = setting_search.try_settings(correction_choice.CANDIDATES, data, chosen_on, bounds, grid)
     fitted_on = CorrectionTest(classifier, data.fit.select(~data.fit.member), case.target, None)
-    sample = clean_model.draw_shown(case, settings.images, settings.seed)
-    others = clean_model.make_test(case, artifact, sample, settings)
+    sample = correction_choice.draw_shown(case, settings.images, settings.seed)
+    others = correction_choice.make_test(case, artifact, sample, settings)
     answers = [others.compute_logits_jointly([one.correction for one in found])]
     answers.insert(0, fitted_on.compute_logits_jointly([one.correction for one in found]))
     lines = []

@@ -35,7 +35,7 @@ from klarsicht.audit.cleaning.corrections.closed_form import COMPOSED, FittingDa
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
 from klarsicht.audit.cleaning.corrections.setting_outcomes import Candidate, Grid
-from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models import correction_choice
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.correction_tensors import correction_layers
 from klarsicht.numerics.statistics.logits import centred_logit
@@ -117,13 +117,10 @@ def ways(data: FittingData, test: CorrectionTest) -> dict[str, list[Candidate]]:
     """Candidates of each of WAYS."""
     bounds, grid = Bounds(), Grid()
     layers = correction_layers(data.classifier.module, data.classifier.head)
-    at_layers = setting_search.try_settings(clean_model.CANDIDATES, data, test, bounds, replace(grid, layers=layers))
+    methods = correction_choice.CANDIDATES
+    at_layers = setting_search.try_settings(methods, data, test, bounds, replace(grid, layers=layers))
     sums = tuple(layer for layer in data.layers if layer not in layers)
-    more = (
-        setting_search.try_settings(clean_model.CANDIDATES, data, test, bounds, replace(grid, layers=sums))
-        if sums
-        else []
-    )
+    more = setting_search.try_settings(methods, data, test, bounds, replace(grid, layers=sums)) if sums else []
     tensors = at_layers + more
     several = tensors + setting_search.try_further_layers(tensors, COMPOSED, data, test, bounds, grid)
     return dict(zip(WAYS, (at_layers, tensors, several), strict=True))

@@ -9,8 +9,8 @@ from typer.models import ArgumentInfo
 
 from klarsicht.audit.cleaning.corrections.closed_form import CLOSED
 from klarsicht.audit.cleaning.corrections.directions import DIRECTIONS
-from klarsicht.audit.cleaning.models.clean_model import CORRECTION_METHODS as CORRECTIONS
 from klarsicht.audit.cleaning.models.clean_settings import CLOSED_NAMES, DIRECTION_NAMES, RETRAINED_NAMES, CleanSettings
+from klarsicht.audit.cleaning.models.correction_choice import CORRECTION_METHODS as CORRECTIONS
 from klarsicht.audit.explanation.relevance.explainer import METHODS
 from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, METHOD_NAMES, METRIC_NAMES, AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import METRICS

@@ -8,8 +8,8 @@ import pytest
 from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit.cleaning.corrections import packages
-from klarsicht.audit.cleaning.corrections.closed_form import NoCorrection
-from klarsicht.audit.cleaning.models import clean_classes, clean_model
+from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
+from klarsicht.audit.cleaning.models import clean_model
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation.data.pictures import load_decoder
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -116,7 +116,7 @@ def test_the_option_trust_lasts_as_long_as_its_command(here):
 @pytest.mark.slow
 def test_two_workers_inherit_trust_and_its_absence(here, capsys):
     """Workers open the model anew: here a correction that names changed code."""
-    packages.save_correction(Path("correction"), NoCorrection(), {"model": "model.py:build", "code": {}})
+    packages.save_correction(Path("correction"), JointCorrection(), {"model": "model.py:build", "code": {}})
     words = ["--model", "correction", "--data", "data", "--out", "again", "--unit", "8", "--workers", "2"]
     assert run(["audit", "run", *words]) == 4
     assert "model.py" in capsys.readouterr().err
@@ -163,7 +163,7 @@ def test_a_module_in_the_folder_from_which_a_run_is_opened_counts_as_inside(here
 def test_a_correction_that_names_code_is_asked_like_a_run(here, capsys, command, inside):
     code = RunStore.open("run").manifest["code"]
     spec = "correction/model.py:build" if inside else "model.py:build"
-    packages.save_correction(Path("correction"), NoCorrection(), {"model": spec, "code": code})
+    packages.save_correction(Path("correction"), JointCorrection(), {"model": spec, "code": code})
     words = ["data", "--out", "new", "--kind", "tag"] if command == ["plant"] else ["--data", "data"]
     if inside:
         Path("correction/model.py").write_text(MODEL + MARK)
@@ -187,7 +187,7 @@ def test_records_of_corrections_hand_on_the_hashes_of_the_run(here):
     settings = CleanSettings()
     records = (
         clean_model.make_record(of_run, one, settings, one, ()),
-        clean_classes.make_joint_record(of_run, (), SimpleNamespace(parts=()), settings, one),
+        clean_model.make_joint_record(of_run, (), SimpleNamespace(parts=()), settings, one),
     )
     assert [record["code"] for record in records] == [store.manifest["code"]] * 2
     assert set(store.manifest["code"]) == {"model.py:build", "decode.py:read"}

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.data.clean_data import clean_data as clean_data
     from klarsicht.audit.cleaning.data.training_weights import training_weights as training_weights
     from klarsicht.audit.cleaning.data.training_weights import weighted_sampler as weighted_sampler
-    from klarsicht.audit.cleaning.models.clean_classes import clean_classes as clean_classes
     from klarsicht.audit.cleaning.models.clean_model import clean as clean
+    from klarsicht.audit.cleaning.models.clean_model import clean_classes as clean_classes
     from klarsicht.audit.cleaning.models.evaluation import evaluate as evaluate
     from klarsicht.audit.cleaning.models.exchanged_parts import ExchangedParts as ExchangedParts
     from klarsicht.audit.cleaning.models.exchanged_parts import exchange_parts as exchange_parts
@@ -54,7 +54,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "Explainer": "explanation.relevance.explainer",
     "check_pictures": "verdicts.quantification.check_pictures",
     "clean": "cleaning.models.clean_model",
-    "clean_classes": "cleaning.models.clean_classes",
+    "clean_classes": "cleaning.models.clean_model",
     "clean_data": "cleaning.data.clean_data",
     "evaluate": "cleaning.models.evaluation",
     "exchange_parts": "cleaning.models.exchanged_parts",

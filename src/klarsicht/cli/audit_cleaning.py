@@ -105,9 +105,8 @@ def clean(
         "seed": seed,
     }
     clean_settings = CleanSettings.read(settings, options)
-    clean_settings.require_known_names()
     require_run(run, data)
-    from klarsicht.audit.cleaning.models import clean_classes, clean_model
+    from klarsicht.audit.cleaning.models import clean_model
 
     if name is None or len(name) > 1:
         if members is not None or mask is not None or kind is not None or part:
@@ -115,7 +114,7 @@ def clean(
                 "members, a mask, a kind or a part without one class", got=members or mask or kind or part,
                 rule="they are of one class's artifact", remedy="Name the class: --class.",
             )  # fmt: skip
-        together = clean_classes.clean_classes(
+        together = clean_model.clean_classes(
             run, name or (), clean_settings, out=out, found_by=found_by, data=data, device=device
         )
         if as_json:
@@ -165,9 +164,9 @@ def evaluate(
     The command exits with 7 if one harms too much, and with 8 if none helps.
     """
     require_run(run, data)
-    from klarsicht.audit.cleaning.models import certify
+    from klarsicht.audit.cleaning.models import evaluation
 
-    result = certify.certify(
+    result = evaluation.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
         data=data, seed=seed, device=device,
     )  # fmt: skip

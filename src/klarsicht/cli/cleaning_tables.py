@@ -10,11 +10,9 @@ from klarsicht.cli.tables import table
 if TYPE_CHECKING:
     from klarsicht.audit.cleaning.data.clean_data import CleanedCorpus
     from klarsicht.audit.cleaning.models.certificate import Certificate
-    from klarsicht.audit.cleaning.models.clean_classes import CleanedClasses
-    from klarsicht.audit.cleaning.models.clean_model import CleanedModel
+    from klarsicht.audit.cleaning.models.clean_model import CleanedClasses, CleanedModel
     from klarsicht.audit.cleaning.models.evaluation import Evaluation, ModelEvaluation
     from klarsicht.audit.cleaning.models.judgement import Judgement
-    from klarsicht.audit.cleaning.models.shown_classes import ShownClasses
     from klarsicht.numerics.statistics.intervals import Interval
 
 
@@ -52,7 +50,7 @@ def correction(result: CleanedModel) -> None:
             f"audit quantify says of {artifact.name}: {result.use}. Its artifact is not shown to be used by the model."
         )
     echo(f"correction: {result.folder}" + ("" if result.record["exported"] else f" ({result.record['why']})"))
-    judgement(result.judgement, result.shown, result.classes)
+    judgement(result.judgement)
 
 
 def joint_correction(result: CleanedClasses) -> None:
@@ -81,14 +79,14 @@ def joint_correction(result: CleanedClasses) -> None:
     why = "" if result.record["exported"] else f" ({result.record['why']})"
     echo(f"correction: {result.folder}{why}")
     echo(f"certificate: {result.folder / 'certificate.html'}")
-    if any(one.together.origin.trained_on for one in result.judgement.classes):
+    if result.judgement.lost.trained_on:
         echo("the model was trained on the images shown: they prove nothing harmless")
-    echo(f"together: points lost {_percent(result.judgement.lost)}; verdict: {result.judgement.verdict}.")
+    echo(f"together: points lost {_percent(result.judgement.lost.measured)}; verdict: {result.judgement.verdict}.")
     if result.judgement.shown_classes.lacking:
         echo(result.judgement.shown_classes.lacking)
 
 
-def judgement(result: Judgement, images: int, classes: ShownClasses) -> None:
+def judgement(result: Judgement) -> None:
     """Print effect and cost of a correction on images on which nothing was fitted or chosen, the verdict, and of how
     many classes nothing is known."""
     before, after = result.before, result.after
@@ -103,13 +101,13 @@ def judgement(result: Judgement, images: int, classes: ShownClasses) -> None:
     sentences.append(f"points lost {_percent(after.harm)}")
     if after.harm_affected.n:
         sentences.append(f"of the class {_percent(after.harm_affected)}")
-    clean = f", {after.harm.n} of them drawn from all clean ones," if after.harm.n < images else ""
-    echo(f"on {images} images{clean} that nothing was fitted or chosen on: {'; '.join(sentences)}")
+    clean = f", {after.harm.n} of them drawn from all clean ones," if after.harm.n < result.shown else ""
+    echo(f"on {result.shown} images{clean} that nothing was fitted or chosen on: {'; '.join(sentences)}")
     if result.origin.trained_on:
         echo(f"the model was trained on these images ({result.origin.why}): show it on others by audit evaluate --test")
     echo(f"verdict: {result.verdict}.")
-    if classes.lacking:
-        echo(classes.lacking)
+    if result.shown_classes.lacking:
+        echo(result.shown_classes.lacking)
 
 
 def corpus(result: CleanedCorpus, dry_run: bool) -> None:
@@ -139,9 +137,10 @@ def evaluations(evaluation: Evaluation) -> None:
     artifact = evaluation.record["artifact"]
     how = f", the artifact {artifact['how']}" if "how" in artifact else ""  # absent in records of earlier versions
     echo(f"{evaluation.record['class']}{how}")
-    if evaluation.origin.why and not evaluation.origin.trained_on:
-        echo(f"held-out images: {evaluation.origin.why}")
-    judgement(evaluation.judgement, evaluation.images, evaluation.classes)
+    origin = evaluation.judgement.origin
+    if origin.why and not origin.trained_on:
+        echo(f"held-out images: {origin.why}")
+    judgement(evaluation.judgement)
 
 
 def certificate(evaluations: Certificate) -> None:

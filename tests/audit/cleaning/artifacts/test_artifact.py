@@ -8,10 +8,9 @@ from PIL import Image
 from tests.audit.conftest import picture, rewrite_rows, write_corpus
 
 from klarsicht.audit.cleaning.artifacts import artifact, localisation
-from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
-from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.cleaning.artifacts.found_artifact import AuditedClass, FoundArtifact
 from klarsicht.audit.cleaning.corrections import packages
-from klarsicht.audit.cleaning.corrections.closed_form import NoCorrection
+from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.settings import AuditSettings
@@ -163,7 +162,7 @@ def test_a_damaged_record_is_refused_and_beside_its_correction_by_name(audited, 
         with pytest.raises(InputError, match="no artifact in this folder"):
             artifact.load_artifact(tmp_path)
     (tmp_path / name).write_bytes(whole)
-    packages.save_correction(tmp_path, NoCorrection(), {})
+    packages.save_correction(tmp_path, JointCorrection(), {})
     artifact.load_artifact(tmp_path)
     for bit in range(0, len(whole), max(1, len(whole) // 40)):
         (tmp_path / name).write_bytes(whole[:bit] + bytes([whole[bit] ^ 1]) + whole[bit + 1 :])

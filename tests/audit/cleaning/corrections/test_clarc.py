@@ -95,8 +95,8 @@ def test_pooled_takes_the_same_from_every_position():
 
 def test_no_strength_no_change_and_half_goes_half_way():
     e, a = erasure(), torch.randn(2, 5, 3, 3)
-    torch.testing.assert_close(e.with_strength(0)(a), a)
-    torch.testing.assert_close(e.with_strength(0.5)(a), (a + e(a)) / 2)
+    torch.testing.assert_close(replace(e, strength=0)(a), a)
+    torch.testing.assert_close(replace(e, strength=0.5)(a), (a + e(a)) / 2)
 
 
 def test_a_gate_erases_only_where_it_is_open():

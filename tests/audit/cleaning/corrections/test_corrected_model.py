@@ -15,7 +15,7 @@ from torch import nn
 from klarsicht.audit.cleaning.corrections import corrected_model, packages
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.clarc import Erasure, Gate
-from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, NoCorrection
+from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, JointCorrection
 from klarsicht.audit.cleaning.corrections.corrected_model import CorrectedLayer
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.cleaning.models import clean_model
@@ -227,7 +227,7 @@ def test_a_layer_that_is_called_by_name_is_corrected():
 def test_trained_weights_are_loaded_and_nothing_is_nothing():
     net = corrected_model.build_in(Shortcut(), RetrainedWeights({"head.weight": torch.zeros(3, 4)}))
     assert not net.head.weight.any()
-    assert torch.equal(corrected_model.build_in(Shortcut(), NoCorrection()).head.weight, Shortcut().head.weight)
+    assert torch.equal(corrected_model.build_in(Shortcut(), JointCorrection()).head.weight, Shortcut().head.weight)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import nn
 
 from klarsicht.audit.cleaning.corrections import corrected_model, packages
 from klarsicht.audit.cleaning.corrections.clarc import Erasure, Gate, WhenPredicted
-from klarsicht.audit.cleaning.corrections.joint_correction import JointCorrection
+from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.correction_tensors import correction_layers, correction_tensors
 from klarsicht.audit.explanation.networks.hooks import late_layer

@@ -10,8 +10,8 @@ from torch import nn
 
 from klarsicht.audit.cleaning.corrections import corrected_model, packages
 from klarsicht.audit.cleaning.corrections.clarc import Erasure, Gate
+from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
 from klarsicht.audit.cleaning.corrections.feature_inpainting import FeatureInpainting
-from klarsicht.audit.cleaning.corrections.joint_correction import JointCorrection
 from klarsicht.numerics.erasure import oblique_eraser
 
 

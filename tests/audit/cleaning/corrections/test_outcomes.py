@@ -96,9 +96,9 @@ def test_what_is_left_is_counted_in_log_odds():
 
     found = trial.compute_logits(correction)
     shares = [1 - after.mean() / before.mean() for after, before in zip(odds(found), odds(trial.before), strict=True)]
-    gained = trial.gained_share(found)
+    gained = trial.gain(found).share
     assert gained.value == pytest.approx(min(shares), rel=1e-3)
-    unchanged = trial.gained_share(trial.before)
+    unchanged = trial.gain(trial.before).share
     assert (unchanged.value, unchanged.low, unchanged.high) == (0, 0, 0)  # the same images: no error
 
 
@@ -148,7 +148,7 @@ def test_images_that_are_turned_and_the_fall_of_the_right_label_are_counted_one_
 
 def test_what_is_left_of_an_overshoot_counts_as_what_is_left():
     trial = CorrectionTest(classifier(), sample(), TARGET, place())
-    whole, twice = (trial.gained_share(trial.compute_logits(erase_mark(s))) for s in (1.0, 2.0))
+    whole, twice = (trial.gain(trial.compute_logits(erase_mark(s))).share for s in (1.0, 2.0))
     assert whole.value > 0.85
     assert twice.value < 0.2
 

@@ -12,7 +12,7 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.clarc import Erasure
-from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, NoCorrection
+from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, JointCorrection
 from klarsicht.audit.cleaning.corrections.corrected_model import load_corrected
 from klarsicht.audit.cleaning.corrections.retraining import RETRAINED
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -173,7 +173,7 @@ def test_a_correction_without_a_part_or_with_a_damaged_one_is_refused_by_its_nam
     {"corrections": [{"folder": None}]}, {"corrections": {}}, {"identity": 5}, {"artifact files": None},
 ])  # fmt: skip
 def test_a_record_of_another_shape_is_no_correction(tmp_path, record):
-    packages.save_correction(tmp_path / "c", NoCorrection(), {"model": "object:Net"})
+    packages.save_correction(tmp_path / "c", JointCorrection(), {"model": "object:Net"})
     written = json.loads((tmp_path / "c" / "correction.json").read_bytes())
     changed = written | record if isinstance(record, dict) else record
     (tmp_path / "c" / "correction.json").write_text(json.dumps(changed))

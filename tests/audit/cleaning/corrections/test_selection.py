@@ -17,9 +17,9 @@ from klarsicht.audit.cleaning.corrections.closed_form import (
     CorrectionMethod,
     CorrectionParameters,
     FittingData,
+    JointCorrection,
 )
 from klarsicht.audit.cleaning.corrections.harm import Bounds
-from klarsicht.audit.cleaning.corrections.joint_correction import JointCorrection
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Gain, Outcome
 from klarsicht.audit.cleaning.corrections.selection import (
     ALIKE,
@@ -30,7 +30,7 @@ from klarsicht.audit.cleaning.corrections.selection import (
     is_alike,
 )
 from klarsicht.audit.cleaning.corrections.setting_outcomes import Candidate, Grid, SettingOutcome
-from klarsicht.audit.cleaning.corrections.setting_search import try_and_choose, try_further_layers, try_settings
+from klarsicht.audit.cleaning.corrections.setting_search import try_further_layers, try_settings
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.verdicts.interventions.insertion import put_on
 from klarsicht.ground.errors import InputError
@@ -46,6 +46,10 @@ EFFECT = Outcome(SURE, SURE, SURE, SURE, SURE, SURE, SURE, SURE)
 def scene():
     bench = FittingData(classifier(), TARGET, sample(120), place())
     return bench, CorrectionTest(bench.classifier, sample(120, seed=1), TARGET, place())
+
+
+def try_and_choose(*asked):
+    return choose_candidate(try_settings(*asked))
 
 
 def erases(channels, bench, setting):
@@ -71,14 +75,14 @@ def test_of_two_that_leave_nearly_as_much_the_one_with_fewer_directions_is_chose
 
     def make(bench, setting):
         whole = erases([3], bench, CorrectionParameters("last"))
-        return whole.with_strength(by_one if setting.directions == 1 else 1.0)
+        return replace(whole, strength=by_one if setting.directions == 1 else 1.0)
 
     bench, trial = scene()
     found = try_and_choose(
         {"x": CorrectionMethod(make, frozenset({"directions"}))}, bench, trial, Bounds(), Grid(directions=(1, 4))
     )
     assert found.chosen.setting.directions == best
-    left = [1 - trial.gained_share(trial.compute_logits(make(bench, t.setting))).value for t in found.tried]
+    left = [1 - trial.gain(trial.compute_logits(make(bench, t.setting))).share.value for t in found.tried]
     assert [t.remaining for t in found.tried] == pytest.approx(left)
     assert left[0] - left[1] > 0.8 * (1 - by_one)
 
@@ -112,7 +116,7 @@ def test_the_better_of_two_methods_depends_on_the_artifact_and_is_found(strength
     rival = max(rivals, key=lambda one: one.gained.low)
     unseen = CorrectionTest(net, fresh, TARGET, mark)
     theirs = methods[rival.method].make(data, rival.setting)
-    gains = [unseen.gained_share(unseen.compute_logits(one)).value for one in (found.correction, theirs)]
+    gains = [unseen.gain(unseen.compute_logits(one)).share.value for one in (found.correction, theirs)]
     assert gains[0] > gains[1] + 0.03
 
 
@@ -160,7 +164,7 @@ def test_methods_of_which_each_is_best_on_another_artifact_are_chosen_there():
     """As of a stripe (`oblique` left 29 %, `reactive` 2.7) and of a logo (the other way round)."""
 
     def gated(share):  # takes away this share of the mark on pasted images, by strength
-        return CorrectionMethod(lambda b, s: erases([3], b, s).with_strength(share), frozenset({"layer"}))
+        return CorrectionMethod(lambda b, s: replace(erases([3], b, s), strength=share), frozenset({"layer"}))
 
     for left, best in (((0.3, 1.0), "b"), ((1.0, 0.3), "a")):
         methods = {name: gated(share) for name, share in zip("ab", left, strict=True)}
@@ -358,7 +362,7 @@ def test_a_further_layer_loses_no_more_than_the_correction_beside_it_on_many_ima
 def test_a_further_layer_that_loses_more_is_not_offered():
     """Beside the mark at one branch, the other branch speaks against every class: more of the effect goes."""
     data, trial = two_ways()
-    everything = {"all": CorrectionMethod(lambda b, s: erases([0, 1, 2, 3], b, s).with_strength(4), SWEPT)}
+    everything = {"all": CorrectionMethod(lambda b, s: replace(erases([0, 1, 2, 3], b, s), strength=4), SWEPT)}
     mark = try_settings(MARK, data, trial, Bounds(1, 1), Grid(("a",), (1,), (1.0,)))
     assert not try_further_layers(mark, everything, data, trial, Bounds(1, 1), Grid(("a", "b"), (1,), (1.0,)))
 

@@ -12,7 +12,7 @@ from tests.marks import slow_but_first
 from klarsicht.audit.cleaning.data import clean_data as cleaning
 from klarsicht.audit.cleaning.data import data_artifacts
 from klarsicht.audit.cleaning.data.clean_data import clean_data
-from klarsicht.audit.cleaning.models import clean_classes
+from klarsicht.audit.cleaning.models import clean_model
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.results import verdicts
@@ -59,7 +59,7 @@ def test_an_image_that_carries_both_is_inpainted_under_both_masks(marked, tmp_pa
 
 
 def test_the_corrections_of_several_classes_say_which_artifacts(marked, tmp_path):  # noqa: F811
-    clean_classes.clean_classes(marked, ["b", "c"], ASKED, out=tmp_path / "all", classifier=of_two_marks())
+    clean_model.clean_classes(marked, ["b", "c"], ASKED, out=tmp_path / "all", classifier=of_two_marks())
     found = clean_data(marked, tmp_path / "new", correction=tmp_path / "all", classifier=of_two_marks())
     assert found.counts == {"keep": 144, "drop": 36}
     assert not any(map(marks, open_corpus(found.manifest).paths))

@@ -15,8 +15,7 @@ from klarsicht.audit.cleaning.artifacts import artifact
 from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.cleaning.artifacts.localisation import Localisation
 from klarsicht.audit.cleaning.data.data_artifacts import build_artifacts, leave_removed
-from klarsicht.audit.cleaning.models import clean_classes
-from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun, find_classes_to_clean
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import groups
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -177,9 +176,9 @@ def test_every_artifact_that_the_model_uses_is_cleaned_without_a_class(quantifie
     used = replace(both, poisoned=True, further=tuple(replace(one, poisoned=True) for one in both.further))
     told = replace(found, verdicts=tuple(used if one.target == BOTH else one for one in found))
     audited.store.write_json(verdicts.VERDICTS_FILE, told.to_json())
-    names = clean_classes.find_classes_to_clean(audited)
+    names = find_classes_to_clean(audited)
     assert set(names) == {NAMES[USED], NAMES[BOTH], f"{NAMES[BOTH]} (artifact 2)"}
-    taken, left_out = clean_classes.find_all_members(audited, names, None)
+    taken, left_out = audited.find_all_members(names)
     assert len(taken) == 3 and not left_out
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klarsicht.audit.cleaning.models import certificate, certificate_page, certify
+from klarsicht.audit.cleaning.models import certificate, certificate_page
 from klarsicht.audit.cleaning.models.certificate import FIGURES
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 
@@ -95,7 +95,7 @@ def test_other_classes_other_bounds_and_folders_without_an_evaluation_are_refuse
 def test_the_page_shows_every_line_on_one_scale(tmp_path):
     folders = [written(tmp_path / "a", harm=0.002), written(tmp_path / "b", method="<b>", harm=0.05, clean=False)]
     found = certificate.read_certificate(folders)
-    certify.write_certificate(found, tmp_path / "out")
+    certificate_page.write_certificate(tmp_path / "out", certificate_page.render_page(found), found.to_json())
     page = (tmp_path / "out" / "certificate.html").read_text()
     assert "&lt;b&gt;" in page
     assert "<b>oblique</b>" in page  # may be called clean

@@ -21,7 +21,12 @@ from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.clarc import Erasure
 from klarsicht.audit.cleaning.corrections.clean_losses import CleanLosses
 from klarsicht.audit.cleaning.corrections.feature_inpainting import FeatureInpainting
-from klarsicht.audit.cleaning.models import clean_classes, clean_model, evaluation, joint_certificate, joint_test
+from klarsicht.audit.cleaning.models import (
+    certificate_page,
+    clean_model,
+    correction_choice,
+    evaluation,
+)
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation import pipeline
@@ -98,7 +103,7 @@ def test_a_second_audit_of_the_model_cleaned_of_both_calls_neither_class_poisone
     classifier = load_model(ReadsTwoTags().eval(), classes=NAMES)
     first = audit(tmp_path / "run", tmp_path / "data", classifier)
     assert {one.name for one in first if one.poisoned} == {NAMES[k] for k in POISONED}
-    found = clean_classes.clean_classes(tmp_path / "run", settings=CleanSettings(images=100), classifier=classifier)
+    found = clean_model.clean_classes(tmp_path / "run", settings=CleanSettings(images=100), classifier=classifier)
     assert {one.name for one in found.judgement.classes} == {NAMES[k] for k in POISONED}
     assert found.judgement.clean
     cleaned = corrected_model.corrected_classifier(classifier, found.folder)
@@ -157,7 +162,7 @@ ASKED = CleanSettings(method="oblique", layer="last", directions=2, strength=1, 
 @pytest.mark.slow
 def test_two_classes_are_cleaned_by_one_model_that_resumes(marked, tmp_path, monkeypatch):
     classifier = of_two_marks()
-    found = clean_classes.clean_classes(marked, ["b", "c"], ASKED, out=tmp_path, classifier=classifier)
+    found = clean_model.clean_classes(marked, ["b", "c"], ASKED, out=tmp_path, classifier=classifier)
     cleaned = corrected_model.corrected_classifier(classifier, tmp_path)
     for i, mark in ((1, "b"), (2, "c")):
         seen = [fresh_pictures(one) for one in ("", mark)]
@@ -180,12 +185,12 @@ def test_two_classes_are_cleaned_by_one_model_that_resumes(marked, tmp_path, mon
         raise AssertionError("fitted again")
 
     (tmp_path / "correction.json").unlink()  # as if killed before it was composed
-    monkeypatch.setattr(clean_model, "choose_correction", refuse)
-    again = clean_classes.clean_classes(marked, ["b", "c"], ASKED, out=tmp_path, classifier=classifier)
+    monkeypatch.setattr(clean_model, "fit_correction", refuse)
+    again = clean_model.clean_classes(marked, ["b", "c"], ASKED, out=tmp_path, classifier=classifier)
     assert again.record["shown"] == found.record["shown"] and again.record["files"] == found.record["files"]
     with pytest.raises(AssertionError, match="fitted again"):  # other settings
         other = ASKED.model_copy(update={"seed": 1})
-        clean_classes.clean_classes(marked, ["b", "c"], other, out=tmp_path, classifier=classifier)
+        clean_model.clean_classes(marked, ["b", "c"], other, out=tmp_path, classifier=classifier)
 
 
 @pytest.mark.slow
@@ -193,7 +198,7 @@ def test_two_classes_are_cleaned_by_inpaintings_in_one_model(marked, tmp_path):
     """At the image both marks are located and filled, by one network that is exported, too."""
     classifier = of_two_marks()
     asked = CleanSettings(method="inpaint", images=60)
-    found = clean_classes.clean_classes(marked, ["b", "c"], asked, out=tmp_path, classifier=classifier)
+    found = clean_model.clean_classes(marked, ["b", "c"], asked, out=tmp_path, classifier=classifier)
     assert all(isinstance(part, FeatureInpainting) for part in found.correction.parts)
     cleaned = corrected_model.corrected_classifier(classifier, tmp_path)
     for i, mark in ((1, "b"), (2, "c")):
@@ -219,7 +224,7 @@ def fitted(marked):
         members = run.find_members(name)
         artifact, v = build_artifact(members, seed=0), np.eye(5)[:, [channel]]
         erasure = Erasure("last", Eraser(v, v.T, np.zeros(5)))
-        found.append(joint_test.FittedClass(artifact, artifact.case(members.audited), erasure, "by hand"))
+        found.append(correction_choice.FittedClass(artifact, artifact.case(members.audited), erasure, "by hand"))
     return found
 
 
@@ -234,21 +239,22 @@ def test_of_orders_that_gain_alike_the_one_that_loses_less_on_many_images_is_tak
             found = [Interval(x, x - 0.001, x + 0.001, 4000) for x in known]
             return [CleanLosses(PairedLoss(0.01, 0.009, 0.011, 4000), NO_LOSS, fall, NO_INTERVAL) for fall in found]
 
-    monkeypatch.setattr(joint_test, "draw_clean", lambda *_: Draw())
+    monkeypatch.setattr(correction_choice, "draw_clean_together", lambda *_: Draw())
     asked = CleanSettings(images=60, overall=0.2, affected=0.2, least_effect=0.5)
-    joint, orders = joint_test.choose_order(fitted, asked)
+    joint, orders = correction_choice.choose_order(fitted, asked)
     assert orders[0].gained == pytest.approx(orders[1].gained, abs=1e-6)
     assert joint.parts[0] is next(one.correction for one in fitted if one.artifact.name == first)
     assert [one.losses.fall.value for one in orders] == list(falls)
-    judgement = joint_test.judge_together(fitted, joint, orders, (), asked)
-    assert {look.least.factor for one in judgement.classes for look in (one.alone, one.together)} == {0.5}
-    page = joint_certificate.render_joint_page(judgement)
+    judged = correction_choice.judge_together(fitted, joint, orders, (), asked)
+    assert {look.least for one in judged.classes for look in (one.alone, one.together)} == {0.5}
+    page = certificate_page.render_joint_page(judged)
     assert page.count('<td>1.0<span class="ends">0.9 to 1.1</span></td><td>4000</td>') == 2
-    assert judgement.to_json()["clean images"] == {"classes": 3, "outputs": 3}
+    assert judged.to_json()["clean images"] == {"classes": 3, "outputs": 3}
 
 
 def test_clean_images_for_orders_are_of_the_part_to_choose_on_and_of_every_class(fitted):
-    draw, case = joint_test.draw_clean(fitted, CleanSettings(images=60)), fitted[0].case
+    case = fitted[0].case
+    draw = correction_choice.draw_clean_together(case, [1, 2], CleanSettings(images=60))
     assert set(draw.rows) == set(np.flatnonzero(case.clean & (case.part == splits.VALIDATION)))
     assert draw.targets == (1, 2)
 
@@ -259,14 +265,14 @@ def test_a_class_without_a_correction_is_named_and_the_others_are_cleaned(marked
             raise InputError("members are like other images of the class", got="a chance cluster")
         return build_artifact(found, **more)
 
-    monkeypatch.setattr(clean_classes, "build_artifact", build)
-    found = clean_classes.clean_classes(marked, ["c", "b"], ASKED, out=tmp_path, classifier=of_two_marks())
+    monkeypatch.setattr(clean_model, "build_artifact", build)
+    found = clean_model.clean_classes(marked, ["c", "b"], ASKED, out=tmp_path, classifier=of_two_marks())
     assert [one.name for one in found.judgement.classes] == ["b"] and found.judgement.classes[0].together.helps
     assert [name for name, _ in found.judgement.left_out] == ["c"]
     with pytest.raises(EffectRemains, match="c: members are like other images"):
         found.check()
     with pytest.raises(InputError, match="members are like"):  # of all: that is the error
-        clean_classes.clean_classes(marked, ["c"], ASKED, out=tmp_path / "c", classifier=of_two_marks())
+        clean_model.clean_classes(marked, ["c"], ASKED, out=tmp_path / "c", classifier=of_two_marks())
 
 
 @pytest.mark.parametrize(
@@ -281,7 +287,7 @@ def test_a_class_without_a_correction_is_named_and_the_others_are_cleaned(marked
 )
 def test_what_cannot_be_cleaned_together_is_one_error(marked, tmp_path, names, settings, told):
     with pytest.raises(UsageError, match=told):
-        clean_classes.clean_classes(marked, list(names), settings, out=tmp_path / "c", classifier=of_two_marks())
+        clean_model.clean_classes(marked, list(names), settings, out=tmp_path / "c", classifier=of_two_marks())
     assert not (tmp_path / "c").exists()
 
 
@@ -290,4 +296,4 @@ def test_where_no_class_is_poisoned_there_is_nothing_to_clean(marked, tmp_path):
     store = RunStore.open(run)
     store.write_json(verdicts.VERDICTS_FILE, verdicts.Quantification((), 1.0, 0.05).to_json())
     with pytest.raises(UsageError, match="no class is poisoned"):
-        clean_classes.clean_classes(run, classifier=of_two_marks())
+        clean_model.clean_classes(run, classifier=of_two_marks())

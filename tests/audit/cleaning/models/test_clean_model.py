@@ -13,10 +13,11 @@ from tests.audit.conftest import SIDE, Marked, network, picture, write_corpus
 from klarsicht.audit.cleaning.artifacts import artifact
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
-from klarsicht.audit.cleaning.models import clean_model, evaluation
+from klarsicht.audit.cleaning.corrections.samples import Case
+from klarsicht.audit.cleaning.models import clean_model, correction_choice, evaluation
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
-from klarsicht.audit.cleaning.models.shown_classes import ShownClasses
+from klarsicht.audit.cleaning.models.judgement import ShownClasses
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -73,13 +74,13 @@ def test_the_exported_model_gives_the_corrected_logits(audited, tmp_path):
 @pytest.mark.slow
 def test_parts_share_no_source_and_nothing_is_fitted_on_what_is_shown(audited, tmp_path, monkeypatch):
     store, _ = audited
-    asked, drawn = [], clean_model.Case.sample
+    asked, drawn = [], Case.sample
 
     def sample(self, part, most, rng):
         asked.append((part, drawn(self, part, most, rng)))
         return asked[-1][1]
 
-    monkeypatch.setattr(clean_model.Case, "sample", sample)
+    monkeypatch.setattr(Case, "sample", sample)
     found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=of(network()))
     assert sorted(part for part, _ in asked) == [splits.TRAIN, splits.VALIDATION, splits.TEST]
     assert all((found.artifact.part[s.rows] == part).all() for part, s in asked)
@@ -98,7 +99,7 @@ def test_leaked_parts_are_refused(tmp_path):
     settings = AuditSettings(model="object", data=str(tmp_path / "m.csv"))
     pipeline.run(settings, tmp_path / "run", classifier=of(network()))
     found = clean_model.clean(tmp_path / "run", "b", ASKED, classifier=of(network()))
-    assert evaluation.evaluate(tmp_path / "run", found.folder, classifier=of(network())).images
+    assert evaluation.evaluate(tmp_path / "run", found.folder, classifier=of(network())).judgement.shown
     kept = dict(np.load(found.folder / "artifact.npz"))
     kept["part"] = np.where(np.arange(len(kept["part"])) % 2, splits.TRAIN, splits.TEST).astype(np.int8)
     np.savez(found.folder / "artifact.npz", **kept)
@@ -205,9 +206,9 @@ def test_classes_of_the_model_of_which_there_is_no_clean_image_are_said_to_be_un
     assert "of the model's" not in capsys.readouterr().out
     case = found.artifact.case(AuditedRun.of(store.path, classifier=of(network())).audited_class(1, "concept"))
     sample = case.sample(splits.TEST, 8, np.random.default_rng(0))
-    test = clean_model.make_test(case, found.artifact, sample, asked)
+    test = correction_choice.make_test(case, found.artifact, sample, asked)
     fewer = ShownClasses.of(test, replace(case, clean=case.clean & (case.labels < 2)))
-    cleaning_tables.correction(replace(found, classes=fewer))
+    cleaning_tables.correction(replace(found, judgement=replace(found.judgement, shown_classes=fewer)))
     assert "clean images are of 2 of the model's 3 classes: what is lost of others" in capsys.readouterr().out
 
 
@@ -268,7 +269,7 @@ def test_without_a_method_nothing_is_tried_for_an_artifact_that_is_not_used_and_
 
     found, fitted = cleaned("auto"), cleaned("named", method="oblique", layer="last")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clean_model, "is_raised", lambda before: True)
+        patch.setattr(correction_choice, "is_raised", lambda before: True)
         searched = cleaned("searched")
     for other in (fitted, searched):
         assert not other.judgement.is_used
@@ -331,11 +332,13 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
     assert not named.choice.untried and named.judgement.helps
     named.check()
     before = found.judgement.before
-    assert not clean_model.find_reason_to_leave(before, CleanSettings())
-    why = clean_model.find_reason_to_leave(before, CleanSettings(least_effect=5.0))
+    assert not correction_choice.find_reason_to_leave(before, CleanSettings())
+    why = correction_choice.find_reason_to_leave(before, CleanSettings(least_effect=5.0))
     assert why == "the artifact is used, but by less than matters"
     free = cleaned("free", least_effect=5.0, layer="last", directions=1, overall=0.1, affected=0.1)
-    assert free.judgement.is_below_least and free.choice.free and free.choice.chosen.method in clean_model.SELECTIVE
+    assert (
+        free.judgement.is_below_least and free.choice.free and free.choice.chosen.method in correction_choice.SELECTIVE
+    )
     assert free.judgement.remaining < 0.5
     free.check()  # it takes the artifact away, and none of its images' answers changed
     assert free.judgement.after.harm.changed == 0
@@ -349,8 +352,7 @@ def test_a_correction_that_is_no_help_is_not_made_unless_it_is_named(audited, tm
         asked = CleanSettings(images=60, layer="last", directions=1, strength=0.25, **more)
         return clean_model.clean(store.path, "b", asked, out=tmp_path / name, classifier=of(network()))
 
-    monkeypatch.setattr(clean_model, "CANDIDATES", {"oblique": clean_model.CANDIDATES["oblique"]})
-    monkeypatch.setattr(clean_model.choose_correction, "__defaults__", (clean_model.CANDIDATES, True, None))
+    monkeypatch.setattr(correction_choice, "CANDIDATES", {"oblique": correction_choice.CANDIDATES["oblique"]})
     named, found = cleaned("named", method="oblique"), cleaned("auto")
     assert named.judgement.remaining == pytest.approx(0.75, abs=0.05)
     assert found.judgement.refused.remaining == named.judgement.remaining
@@ -373,8 +375,8 @@ def test_losses_are_measured_on_clean_images_that_nothing_was_fitted_on_or_is_sh
     patient = AuditedRun.of(audited[0].path, classifier=of(network()))
     found, audited_class = patient.build_artifact("b")
     case, asked = found.case(audited_class), CleanSettings(images=20)
-    data, _ = clean_model.prepare_data(case, found, asked)
-    draw = clean_model.draw_clean(case, data, asked)
+    data, _ = correction_choice.prepare_data(case, found, asked)
+    draw = correction_choice.draw_clean(case, data, asked)
     free = case.clean & (case.part != splits.TEST)
     free[data.fit.rows] = False
     assert set(draw.rows) == set(np.flatnonzero(free))  # sources are single images; 200 of them at most
@@ -384,12 +386,12 @@ def test_a_correction_is_shown_on_more_images_than_it_is_chosen_on_as_far_as_the
     patient = AuditedRun.of(audited[0].path, classifier=of(network()))
     found, audited_class = patient.build_artifact("b")
     case = found.case(audited_class)
-    assert clean_model.count_shown(case, 60) == 600
+    assert correction_choice.count_shown(case, 60) == 600
     each = 4 * 3 * SIDE * SIDE
-    monkeypatch.setattr(clean_model, "MOST_MEMORY", 100 * each)
-    assert clean_model.count_shown(case, 60) == 100
-    monkeypatch.setattr(clean_model, "MOST_MEMORY", 10 * each)
-    assert clean_model.count_shown(case, 60) == 60
+    monkeypatch.setattr(correction_choice, "MOST_MEMORY", 100 * each)
+    assert correction_choice.count_shown(case, 60) == 100
+    monkeypatch.setattr(correction_choice, "MOST_MEMORY", 10 * each)
+    assert correction_choice.count_shown(case, 60) == 60
 
 
 @pytest.mark.slow
@@ -408,14 +410,6 @@ def test_one_clean_image_of_the_class_is_too_few_to_compare_members_with(tmp_pat
     with pytest.raises(InputError, match=r"too few clean images .* at least 5.* --fewest-clean"):
         cleaned()
     assert cleaned(fewest_clean=1).choice.chosen.method == "oblique"
-
-
-def test_what_is_given_is_not_swept():
-    given = clean_model.make_grid(CleanSettings(layer="head", directions=2, strength=0.5))
-    assert (given.layers, given.directions, given.strengths) == (("head",), (2,), (0.5,))
-    free = clean_model.make_grid(CleanSettings())
-    assert free.layers == ()
-    assert len(free.directions) > 1 < len(free.strengths)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit.cleaning.data.clean_data import clean_data
-from klarsicht.audit.cleaning.models import clean_classes
+from klarsicht.audit.cleaning.models import audited_run
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -82,16 +82,16 @@ def test_decided_members_are_those_that_are_cleaned(audited, explored):
 
 
 def test_legitimate_classes_are_not_cleaned_and_decided_ones_are(audited, explored):
-    assert clean_classes.find_classes_to_clean(audited) == ("b",)
+    assert audited_run.find_classes_to_clean(audited) == ("b",)
     explored.decisions.decide(0, decision="artifact")
-    assert clean_classes.find_classes_to_clean(audited) == ("b", "a")
+    assert audited_run.find_classes_to_clean(audited) == ("b", "a")
     explored.decisions.decide(1, decision="legitimate")
-    assert clean_classes.find_classes_to_clean(audited) == ("a",)
+    assert audited_run.find_classes_to_clean(audited) == ("a",)
     with pytest.raises(UsageError, match="decided to be legitimate"):
         audited.find_members("b")
     explored.decisions.decide(0, decision="legitimate")
     with pytest.raises(UsageError, match="every poisoned class was decided to be legitimate"):
-        clean_classes.find_classes_to_clean(audited)
+        audited_run.find_classes_to_clean(audited)
 
 
 @pytest.mark.slow

@@ -8,13 +8,13 @@ from pyarrow import parquet
 from tests.audit.conftest import network, picture, write_corpus
 
 from klarsicht.audit.cleaning.corrections.clarc import Erasure
-from klarsicht.audit.cleaning.corrections.closed_form import NoCorrection
+from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import Outcome
 from klarsicht.audit.cleaning.models import clean_model, evaluation
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.evaluation import Evaluation, ModelEvaluation, probe_layers
-from klarsicht.audit.cleaning.models.shown_classes import ShownClasses
+from klarsicht.audit.cleaning.models.judgement import Judgement, ShownClasses
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -40,7 +40,7 @@ def judged(rise, harm=SURE, affected=SURE, before=EFFECT.rise, origin=UNKNOWN):
     looks = tuple(
         ModelEvaluation(name, effect, {}, NO_INTERVAL, None) for name, effect in (("nothing", first), ("x", after))
     )
-    return Evaluation({}, looks, Bounds(0.005, 0.02), 100, (), origin)
+    return Evaluation({}, looks, Judgement(first, after, Bounds(0.005, 0.02), origin), ())
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,9 @@ def test_probes_look_at_the_corrected_layer_and_after_it():
     classifier = load_model(network(), classes=["a", "b", "c"])
     record = {"choice": {"chosen": {"layer": "last"}}, "layers": ["first", "last", "head"]}
     assert probe_layers(record, Erasure("last", None), classifier) == ("last", "head")
-    assert probe_layers(record | {"choice": {"chosen": {"layer": ""}}}, NoCorrection(), classifier) == ("last", "head")
-    assert probe_layers(record | {"choice": {"chosen": {"layer": "relu"}}}, NoCorrection(), classifier) == (
-        "relu",
-        "head",
-    )
+    for layer, probed in (("", "last"), ("relu", "relu")):
+        chosen = record | {"choice": {"chosen": {"layer": layer}}}
+        assert probe_layers(chosen, JointCorrection(), classifier) == (probed, "head")
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +141,11 @@ def test_evaluate_says_of_the_same_images_what_clean_said(cleaned, tmp_path, mon
     seen = evaluation.evaluate(store.path, tmp_path, classifier=classifier)
     assert seen.judgement.to_json() == made.judgement.to_json()
     assert (seen.before.outcome, seen.after.outcome) == (made.judgement.before, made.judgement.after)
-    assert seen.images == made.shown > 3 * 8 and seen.classes == made.classes == ShownClasses(3, 3)
+    assert seen.judgement.shown == made.judgement.shown > 3 * 8
+    assert seen.judgement.shown_classes == made.judgement.shown_classes == ShownClasses(3, 3)
     assert probed and max(probed) <= 3 * 8
     few = evaluation.evaluate(store.path, tmp_path, classifier=classifier, images=9)
-    assert few.images <= 3 * 9 and few.before.outcome.accuracy.n == 9
+    assert few.judgement.shown <= 3 * 9 and few.before.outcome.accuracy.n == 9
 
 
 def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
@@ -160,9 +159,9 @@ def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
             picture(label, False, rng).save(tmp_path / name / f"{i}.png")
     classifier = load_model(network(), classes=["a", "b", "c"])
     found = evaluation.evaluate(store.path, folder, test=str(tmp_path), classifier=classifier)
-    assert found.images == 24
-    assert not found.origin.trained_on
-    assert "of another corpus" in found.origin.why
+    assert found.judgement.shown == 24
+    assert not found.judgement.origin.trained_on
+    assert "of another corpus" in found.judgement.origin.why
     assert found.before.outcome.accuracy.n == 24
     assert not (folder / evaluation.ANSWERS).exists()  # rows of another corpus are none of the run
 

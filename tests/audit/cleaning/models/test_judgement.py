@@ -9,13 +9,15 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from klarsicht.audit.cleaning.corrections.clarc import Erasure
-from klarsicht.audit.cleaning.corrections.harm import HARMFUL, NOT_PROVEN, Bounds
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, NOT_PROVEN, Bounds, Loss
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcome
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.cleaning.corrections.samples import Sample
-from klarsicht.audit.cleaning.models.joint_judgement import ClassJudgement, JointJudgement
-from klarsicht.audit.cleaning.models.judgement import Judgement
-from klarsicht.audit.cleaning.models.shown_classes import UNCOUNTED
+from klarsicht.audit.cleaning.models.judgement import (
+    ClassJudgement,
+    JointJudgement,
+    Judgement,
+)
 from klarsicht.audit.cleaning.models.training_images import LabelledAnswers, recognise_training_images
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.cli import cleaning_tables
@@ -163,7 +165,7 @@ def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_arti
     after = Outcome(*[nothing] * 6, none, none, nothing, member_fall=Interval(*fall, 30))
     found = Judgement(before, after, Bounds())
     assert found.remaining == 0 and found.clean == clean == (found.verdict == "clean")
-    cleaning_tables.judgement(found, 100, UNCOUNTED)
+    cleaning_tables.judgement(found)
     assert f"logits taken from carriers {fall[0]:.2f}, from others 3.00" in capsys.readouterr().out
     if not clean:
         assert f"takes 3.00 logits from images that the artifact was put on, and {fall[0]:.3f}" in found.verdict
@@ -181,6 +183,7 @@ def test_several_classes_are_judged_as_one_where_another_class_bears_the_loss_al
     before = Outcome(*[nothing] * 5, rise, none, none, nothing)
     after = Outcome(*[nothing] * 6, lost, none, nothing, elsewhere, "hay")
     one = Judgement(before, after, Bounds())
-    joint = JointJudgement((ClassJudgement("a", 0, "", one, one, 100),), lost, (), (), UNCOUNTED, elsewhere, "hay")
+    of_all = Loss("clean images", lost, Bounds().overall, False, elsewhere, "hay")
+    joint = JointJudgement((ClassJudgement("a", 0, "", one, one),), of_all)
     assert joint.harm.answer == one.harm.answer == answer
     assert ("without hay" in joint.harm.reasons) == (answer == NOT_PROVEN)

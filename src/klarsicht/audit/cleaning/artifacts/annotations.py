@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
+from klarsicht.audit.cleaning.artifacts.found_artifact import AuditedClass
 from klarsicht.ground.arrays import Ints
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.disk import require_regular_file

@@ -18,12 +18,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
 from klarsicht.audit.cleaning.artifacts.carrier_classifier import CarrierProbabilities, predict_carriers
-from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact, name_folder
+from klarsicht.audit.cleaning.artifacts.found_artifact import AuditedClass, FoundArtifact, name_folder
 from klarsicht.audit.cleaning.artifacts.localisation import Localisation
 from klarsicht.audit.cleaning.corrections import packages
-from klarsicht.audit.cleaning.corrections.samples import Case
+from klarsicht.audit.cleaning.corrections.samples import Case, draw_rows
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.data.splits import TRAIN
@@ -211,16 +210,16 @@ def build_artifact(
     inside, outside = (group.rows[(member[group.rows] == is_in) & fit[group.rows]] for is_in in (True, False))
     others = np.flatnonzero(fit & ~member & ~np.isin(np.arange(len(corpus)), group.rows))
     rng = generator(seed, "artifact", group.target)
-    known = np.concatenate([inside, _some(outside, MAX_OTHERS, rng), _some(others, MAX_OTHERS, rng)])
+    known = np.concatenate([inside, draw_rows(outside, MAX_OTHERS, rng), draw_rows(others, MAX_OTHERS, rng)])
     arrays = {name: audited.store.array(name) for name in DETECTOR_ARRAYS if audited.store.has_array(name)}
     carriers = predict_carriers(
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
     )
     check_shared(carriers.probability, inside, outside)
-    seen = Localisation.of(found, *(_some(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)))
+    seen = Localisation.of(found, *(draw_rows(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)))
     place, imitation = (None, None) if seen is None else seen.find_insertion(region)
     if place is not None and place.opaque.any():
-        carriers = carriers.with_certain(find_showing_rows(audited, place, _some(inside, PLACE_IMAGES, rng)))
+        carriers = carriers.with_certain(find_showing_rows(audited, place, draw_rows(inside, PLACE_IMAGES, rng)))
     return Artifact(
         found.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation,
         number=found.number, of_others=np.array(found.of_others, np.intp),
@@ -285,8 +284,3 @@ def find_showing_rows(audited: AuditedClass, place: Overlay, inside: Ints) -> In
     middle = np.median(of_members)
     most = middle + SIGMAS * max(np.median(np.abs(of_members - middle)), overlay.FAINT * max(apart.values()))
     return np.array([row for row, distance in apart.items() if distance <= most], np.intp)
-
-
-def _some(rows: Ints, most: int, rng: np.random.Generator) -> Ints:
-    """Return all rows, or `most` of them drawn at random, ascending."""
-    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))

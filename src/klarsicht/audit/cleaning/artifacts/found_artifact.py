@@ -1,4 +1,4 @@
-"""Record of a found artifact, passed from a detector, a cluster or a person to cleaning."""
+"""Records of one class of an audited run and of an artifact found in it, by a detector, a cluster or a person."""
 
 from __future__ import annotations
 
@@ -6,11 +6,33 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
+from klarsicht.audit.explanation.data.corpus import Corpus
+from klarsicht.audit.explanation.data.groups import Group
+from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.ground.arrays import Doubles, Ints
+from klarsicht.ground.run_folder.store import RunStore
 
 NO_CHANGE = ""  # the change of an image is unknown
+
+
+@dataclass(frozen=True)
+class AuditedClass:
+    """Class of a run, with the model and the corpus of the audit.
+
+    Attributes:
+        store: the run.
+        corpus: its corpus.
+        classifier: its model.
+        group: the images of the class that were analysed.
+        labels: int (N,), the right output for each image of the corpus, -1 where unknown.
+    """
+
+    store: RunStore
+    corpus: Corpus
+    classifier: Classifier
+    group: Group
+    labels: Ints
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from klarsicht.audit.cleaning.artifacts import masks
-from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
-from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.cleaning.artifacts.found_artifact import AuditedClass, FoundArtifact
 from klarsicht.audit.cleaning.corrections import samples
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.samples import Images

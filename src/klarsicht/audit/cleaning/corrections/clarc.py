@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -133,10 +133,6 @@ class Erasure:
         """Correct the module inside the context only; its weights do not change."""
         with change_activations(module, self.layer, self):
             yield module
-
-    def with_strength(self, strength: float) -> Erasure:
-        """Return the erasure with another strength."""
-        return replace(self, strength=strength)
 
 
 @dataclass(frozen=True)

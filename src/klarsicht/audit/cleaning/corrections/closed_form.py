@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -358,12 +358,41 @@ class FittingData:
         return [put_on(image, self.insertion, rng) for image in clean.images]
 
 
-@dataclass(frozen=True)
-class NoCorrection:
-    """Correction that leaves the model unchanged."""
+LayerCorrection = Erasure | FeatureInpainting
+"""Correction of the input of one layer, or of a sum, which can be built in as a layer of its own."""
 
-    def applied(self, module: nn.Module) -> AbstractContextManager[nn.Module]:
-        return nullcontext(module)
+
+@dataclass(frozen=True)
+class JointCorrection:
+    """Erasures and inpaintings that are applied together; at one layer the first comes first: a' = e_k(... e_1(a)).
+    Without parts the model is unchanged.
+
+    Corrections of one layer do not commute in general: a later oblique erasure may bring back what an earlier one took,
+    and an erasure changes what an inpainting locates.
+
+    Attributes:
+        parts: the corrections.
+    """
+
+    parts: tuple[LayerCorrection, ...] = ()
+
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[nn.Module]:
+        """Correct the module inside the context only; its weights do not change."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.applied(module))
+            yield module
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the order of the parts matters: two of them are at one layer."""
+        return len({part.layer for part in self.parts}) < len(self.parts)
+
+    @property
+    def reversed(self) -> JointCorrection:
+        """The same corrections in reversed order."""
+        return JointCorrection(self.parts[::-1])
 
 
 @dataclass(frozen=True)
@@ -385,7 +414,7 @@ class CorrectionMethod:
 
 def nothing(data: FittingData, setting: CorrectionParameters) -> Correction:
     """Leave the model unchanged."""
-    return NoCorrection()
+    return JointCorrection()
 
 
 def project(data: FittingData, setting: CorrectionParameters) -> Erasure:

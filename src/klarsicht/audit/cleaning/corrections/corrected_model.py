@@ -21,10 +21,9 @@ from torch.nn.functional import linear
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.clarc import Erasure, Gate, find_layer, has_channels_first, open_gate
-from klarsicht.audit.cleaning.corrections.closed_form import NoCorrection
+from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
 from klarsicht.audit.cleaning.corrections.corrected_sums import affine_map, attach_to_sum, build_in_sum
 from klarsicht.audit.cleaning.corrections.feature_inpainting import FeatureInpainting, InpaintingModule
-from klarsicht.audit.cleaning.corrections.joint_correction import JointCorrection
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.explanation.models.classifier import Classifier, load_model
 from klarsicht.audit.explanation.models.specifications import code_of
@@ -80,8 +79,6 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
     """
     if isinstance(correction, RetrainedWeights):
         module.load_state_dict(dict(correction.state), strict=False)
-        return module
-    if isinstance(correction, NoCorrection):
         return module
     if isinstance(correction, JointCorrection):
         # sums before layers, whose names change; what is wrapped last is applied first; a layer inside another keeps

@@ -316,10 +316,6 @@ class CorrectionTest:
             return NO_INTERVAL
         return paired_loss(*Experiment(found.pasted, found.plain[self.other_rows], self.target).taken)
 
-    def gained_share(self, found: Logits) -> Interval:
-        """Compute the share of the artifact's effect that a correction takes away, see `gain`."""
-        return self.gain(found).share
-
     def gain(self, found: Logits) -> Gain:
         """Compute the gain of a correction: 1 - |rise| / rise before, of the class's log-odds and of its probability;
         of the two that with the lower lower end.

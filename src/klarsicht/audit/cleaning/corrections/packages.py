@@ -30,9 +30,8 @@ from torch import Tensor
 
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.clarc import Erasure, Gate, WhenPredicted
-from klarsicht.audit.cleaning.corrections.closed_form import NoCorrection
+from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection, LayerCorrection
 from klarsicht.audit.cleaning.corrections.feature_inpainting import FeatureInpainting
-from klarsicht.audit.cleaning.corrections.joint_correction import JointCorrection, LayerCorrection
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
@@ -255,13 +254,13 @@ def _write(folder: Path, correction: Correction) -> None:
     if isinstance(correction, RetrainedWeights):
         state = {name: value.contiguous() for name, value in correction.state.items()}
         write_atomically(folder / "weights.safetensors", save_tensors(state))
-    elif isinstance(correction, Erasure | WhenPredicted | JointCorrection | FeatureInpainting):
+    elif isinstance(correction, LayerCorrection | WhenPredicted | JointCorrection) and correction != JointCorrection():
         content = BytesIO()
         np.savez(content, **_arrays(correction))
         write_atomically(folder / "erasure.npz", content.getvalue())
 
 
-def _arrays(correction: Erasure | WhenPredicted | JointCorrection | FeatureInpainting) -> dict[str, Any]:
+def _arrays(correction: LayerCorrection | WhenPredicted | JointCorrection) -> dict[str, Any]:
     if isinstance(correction, FeatureInpainting):
         return {name: np.asarray(value) for name, value in vars(correction).items()}
     if isinstance(correction, JointCorrection):
@@ -443,7 +442,7 @@ def _read(place: Path) -> Correction:
     if (place / "weights.safetensors").is_file():
         return RetrainedWeights(load_tensors((place / "weights.safetensors").read_bytes()))
     if not (place / "erasure.npz").is_file():
-        return NoCorrection()
+        return JointCorrection()
     with np.load(place / "erasure.npz") as file:
         arrays = dict(file)
     if not any("/" in name for name in arrays):

@@ -73,7 +73,7 @@ class Sample:
         draw."""
         own = ~self.member & (self.labels == target)
         kinds = (self.member, own, self.fair_draw)
-        members, of_class, fair = (_some(np.flatnonzero(which), most, rng) for which in kinds)
+        members, of_class, fair = (draw_rows(np.flatnonzero(which), most, rng) for which in kinds)
         at = np.arange(len(self))
         chosen = replace(self, fair=np.isin(at, fair))
         return chosen.select(np.isin(at, np.concatenate([members, of_class, fair])))
@@ -124,6 +124,11 @@ class Case:
         }
 
     @property
+    def example(self) -> Images:
+        """The first clean image; empty where it cannot be read."""
+        return self.read(np.flatnonzero(self.clean)[:1], np.ones(1, bool)).images
+
+    @property
     def trained_on(self) -> Bools:
         """Images of a split of training images, by the manifest: bool (N,)."""
         names = self.corpus.splits or ("",) * len(self.corpus)
@@ -148,7 +153,7 @@ class Case:
         if part != splits.TRAIN:
             clean = self.prefer_held_out(clean)
         members, own, fair = (
-            _some(np.flatnonzero(which), most, rng)
+            draw_rows(np.flatnonzero(which), most, rng)
             for which in (here & self.member, clean & (self.labels == self.target), clean)
         )
         rows = np.concatenate([members, np.union1d(own, fair)])
@@ -204,6 +209,6 @@ def read_images(
     return images, np.array(kept, np.intp), tuple(skipped)
 
 
-def _some(rows: NDArray[Any], most: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return all rows, or `most` of them drawn at random, ascending."""
+def draw_rows(rows: NDArray[Any], most: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Draw at most `most` rows at random, ascending."""
     return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))

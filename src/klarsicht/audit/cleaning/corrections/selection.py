@@ -31,7 +31,7 @@ from typing import Any, Final
 
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.clean_losses import FREE_FALL, CleanDraw
-from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameters, NoCorrection
+from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameters, JointCorrection
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
 from klarsicht.audit.cleaning.corrections.setting_outcomes import (
@@ -138,7 +138,7 @@ def leave_unchanged(test: CorrectionTest, bounds: Bounds, why: str, tried: Seque
     """
     outcome = evaluate_setting(test, UNCHANGED, CorrectionParameters(), test.before, bounds)
     untried, left = ("", why) if tried else (why, "")
-    return Choice(NoCorrection(), outcome, (*tried, outcome), untried, left)
+    return Choice(JointCorrection(), outcome, (*tried, outcome), untried, left)
 
 
 def choose_candidate(found: Sequence[Candidate]) -> Choice:

@@ -48,7 +48,7 @@ class SettingOutcome:
     Attributes:
         method: name of the method.
         setting: the parameters.
-        gained: share of the artifact's effect that is taken away, see CorrectionTest.gained_share.
+        gained: share of the artifact's effect that is taken away, see CorrectionTest.gain.
         lost: loss beyond the bound, a share, the larger of overall and class; a gain of accuracy counts as no loss.
         outcome: all figures.
         fall: mean fall of the right label's probability on clean images.

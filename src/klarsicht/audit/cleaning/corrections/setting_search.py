@@ -16,9 +16,13 @@ from klarsicht.audit.cleaning.corrections import selection
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.clarc import Erasure
 from klarsicht.audit.cleaning.corrections.clean_losses import CleanDraw
-from klarsicht.audit.cleaning.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
+from klarsicht.audit.cleaning.corrections.closed_form import (
+    CorrectionMethod,
+    CorrectionParameters,
+    FittingData,
+    JointCorrection,
+)
 from klarsicht.audit.cleaning.corrections.harm import Bounds
-from klarsicht.audit.cleaning.corrections.joint_correction import JointCorrection
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
 from klarsicht.audit.cleaning.corrections.selection import ALIKE, MIN_FALL_DIFFERENCE, Choice
 from klarsicht.audit.cleaning.corrections.setting_outcomes import Candidate, Grid, SettingOutcome, evaluate_setting
@@ -29,10 +33,11 @@ MOST_LAYERS: Final = 3  # that are corrected together for one artifact
 Methods = Mapping[str, CorrectionMethod]  # by name, simpler ones first
 
 
-def try_and_choose(
+def try_settings(
     methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid | None = None
-) -> Choice:
-    """Try every method at every layer with every number of directions and every strength, and choose one.
+) -> list[Candidate]:
+    """Try every method at every layer with every number of directions and every strength; a method that refuses a
+    setting is left out there.
 
     Args:
         methods: the methods, simpler ones first.
@@ -40,17 +45,6 @@ def try_and_choose(
         test: what is chosen on.
         bounds: largest permitted losses.
         grid: settings to try; by default the whole grid.
-
-    Raises:
-        InputError: the artifact cannot be found at any layer.
-    """
-    return selection.choose_candidate(try_settings(methods, data, test, bounds, grid))
-
-
-def try_settings(
-    methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid | None = None
-) -> list[Candidate]:
-    """Try settings as `try_and_choose` does; a method that refuses a setting is left out there.
 
     Raises:
         InputError, UsageError: all are refused.

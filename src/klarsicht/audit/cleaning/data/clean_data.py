@@ -34,8 +34,7 @@ from klarsicht.audit.cleaning.data import data_record, image_actions
 from klarsicht.audit.cleaning.data.data_artifacts import DataArtifacts, build_artifacts, leave_removed, read_artifacts
 from klarsicht.audit.cleaning.data.data_record import TABLES, ImageRecord
 from klarsicht.audit.cleaning.data.image_actions import Action
-from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.clean_classes import find_classes_to_clean
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun, find_classes_to_clean
 from klarsicht.audit.explanation.data.corpus import Corpus, out_of_reach
 from klarsicht.audit.explanation.data.locations import is_url
 from klarsicht.audit.explanation.data.pictures import DecodedImage, FileReader
@@ -127,7 +126,7 @@ def clean_data(
         run: the run folder.
         out: the folder of the cleaned corpus.
         action: a name of image_actions.ACTIONS, or an action such as image_actions.make_pass_action(callable, method).
-        name: the class, or classes; None without `correction`: all that clean_classes.clean_classes takes.
+        name: the class, or classes; None without `correction`: all that clean_model.clean_classes takes.
         correction: a folder of `audit clean`, whose artifact, or artifacts, are meant.
         above: an image with at least this probability counts as a carrier, and so does every member; one that a person
             took out of the members does not.

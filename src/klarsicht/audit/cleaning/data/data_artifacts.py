@@ -11,11 +11,10 @@ import numpy as np
 
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, load_artifact
 from klarsicht.audit.cleaning.corrections import packages
-from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.explanation.data import groups
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun, make_each
 from klarsicht.ground.arrays import Bools
-from klarsicht.ground.errors import InputError, RunMismatch, UsageError
-from klarsicht.ground.progress import note, track
+from klarsicht.ground.errors import RunMismatch
+from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.decisions import DecisionLog
 
 
@@ -78,21 +77,13 @@ def build_artifacts(
         UsageError: an unknown class.
         InputError, UsageError: no artifact is found in any class.
     """
-    once = {groups.find_artifact(name, run.audit.names, run.audit.index): name for name in reversed(names)}
-    found: list[Artifact] = []
-    left_out: list[tuple[str, str]] = []
-    why: InputError | UsageError | None = None
-    in_order = reversed(once.values())
-    for name in track(in_order, len(once), "classes") if len(once) > 1 else in_order:
-        try:
-            artifact, _ = run.build_artifact(name, found_by=found_by, members=members, mask=mask, seed=seed)
-            found.append(artifact)
-        except (InputError, UsageError) as error:
-            left_out.append((name, str(error)))
-            note(f"{name}: no artifact: {error}")
-            why = error
-    if why is not None and not found:
-        raise why
+    once = run.name_once(names)
+
+    def build(name: str) -> Artifact:
+        return run.build_artifact(name, found_by=found_by, members=members, mask=mask, seed=seed)[0]
+
+    in_order = track(once, len(once), "classes") if len(once) > 1 else once
+    found, left_out = make_each(((name, name) for name in in_order), build, lacking="artifact")
     return DataArtifacts(tuple(found), above, tuple(left_out))
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from klarsicht.audit.cleaning.artifacts.annotations import read_mask, read_member_list
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, build_artifact, deal_images, make_known_artifact
-from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
-from klarsicht.audit.cleaning.artifacts.found_artifact import NO_CHANGE, FoundArtifact
+from klarsicht.audit.cleaning.artifacts.found_artifact import NO_CHANGE, AuditedClass, FoundArtifact
 from klarsicht.audit.cleaning.models.exchanged_parts import check_parts, noted_parts
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import groups
@@ -24,13 +23,14 @@ from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings, coun
 from klarsicht.audit.explanation.steps.audit_inputs import Audit, settings_of_run
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.detection_rows import read_detections
-from klarsicht.audit.results.verdicts import Verdict
+from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
 from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
 from klarsicht.ground.arrays import Ints
-from klarsicht.ground.errors import UsageError, unknown_name
+from klarsicht.ground.errors import InputError, KlarsichtError, UsageError, unknown_name
+from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
@@ -98,9 +98,17 @@ class AuditedRun:
         """Right output (N,) for each image of the corpus, -1 where unknown."""
         return np.array([self.audit.index.get(label, -1) for label in self.audit.corpus.labels])
 
+    @property
+    def quantification(self) -> Quantification | None:
+        """The verdicts of `audit quantify`; None where it was not run."""
+        return verdicts.read_verdicts(self.store) if verdicts.is_quantified(self.store) else None
+
     def audited_class(self, target: int, metric: str) -> AuditedClass:
         """Return the class of that output, with the group that was analysed under a metric."""
-        group = pipeline.make_analyses(self.audit, self.store, (metric,))[metric].group(target)
+        return self.class_of(pipeline.make_analyses(self.audit, self.store, (metric,))[metric].group(target))
+
+    def class_of(self, group: Group) -> AuditedClass:
+        """Return the class of a group of images, which may be empty: nothing of it was analysed then."""
         return AuditedClass(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
 
     def find_members(self, name: str, by: str | None = None) -> FoundArtifact:
@@ -136,10 +144,10 @@ class AuditedRun:
             return self.members_of_further(name, target, number)
         if decision is not None and decision.is_artifact and decision.members is not None:
             return self.members_of_decision(decision)
-        if by != CLUSTER and verdicts.is_quantified(self.store):
-            verdict = self.verdict_on(name, target)
+        if by != CLUSTER and (known := self.quantification) is not None:
+            verdict = known.of_target(target) or known.of(name)
             if verdict.artifactual or (by == DETECTOR and verdict.shared):
-                return self.members_of_detection(verdict)
+                return self.members_of_detection(known, verdict)
         if by == DETECTOR:
             raise UsageError(
                 "no detector called this class artifactual",
@@ -152,20 +160,34 @@ class AuditedRun:
             self.audited_class(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}"
         )
 
+    def find_all_members(
+        self, names: Sequence[str], by: str | None = None
+    ) -> tuple[list[FoundArtifact], list[tuple[str, str]]]:
+        """Find the members of several artifacts, see `find_members`.
+
+        Returns:
+            what was found, and (class, reason) of those where nothing was.
+
+        Raises:
+            UsageError: an unknown class, or nothing was found in any class.
+        """
+        named = [(name, name) for name in self.name_once(names)]
+        return make_each(named, lambda name: self.find_members(name, by), refusals=(UsageError,))
+
+    def name_once(self, names: Sequence[str]) -> list[str]:
+        """Return the names of artifacts, each artifact once.
+
+        Raises:
+            UsageError: an unknown class.
+        """
+        named = {groups.find_artifact(name, self.audit.names, self.audit.index): name for name in reversed(names)}
+        return list(reversed(named.values()))
+
     def name_clearly(self, name: str, target: int, number: int) -> str:
         """Name an artifact by its class, or by its output where another class has that name: a class may itself be
         called "carton (artifact 2)"."""
         by_name = groups.find_artifact(name, self.audit.names, self.audit.index)
         return name if by_name == (target, number) else name_artifact(str(target), number)
-
-    def verdict_on(self, name: str, target: int) -> Verdict:
-        """Return the verdict on a class by its output: a name may be that of one class and the output of another.
-
-        Raises:
-            UsageError: the class was not examined.
-        """
-        quantification = verdicts.read_verdicts(self.store)
-        return quantification.of_target(target) or quantification.of(name)
 
     def members_of_decision(self, decision: ClassDecision) -> FoundArtifact:
         """Return the members as a person left them, with the detector's windows where every member has one.
@@ -181,12 +203,13 @@ class AuditedRun:
                 "the decision names no image of the class", got=decision.name,
                 remedy="Look at it again: `klarsicht audit explore`.",
             )  # fmt: skip
-        quantified = verdicts.is_quantified(self.store)
-        verdict = verdicts.read_verdicts(self.store).of_target(target) if quantified else None
+        verdict = known.of_target(target) if (known := self.quantification) is not None else None
         further = set().union(*(one.rows for one in verdict.further)) if verdict else set[int]()
         others = tuple(sorted(further - set(rows.tolist())))
-        if verdict is not None and (verdict.artifactual or verdict.shared) and set(rows.tolist()) <= set(verdict.rows):
-            detected = self.members_of_detection(verdict)
+        if known is None or verdict is None or not (verdict.artifactual or verdict.shared):
+            return FoundArtifact(audited, rows, origin, of_others=others)
+        if set(rows.tolist()) <= set(verdict.rows):
+            detected = self.members_of_detection(known, verdict)
             kept = np.isin(detected.members, rows)
             places = detected.places[kept] if detected.has_places else detected.places
             return replace(detected, members=detected.members[kept], origin=origin, places=places, of_others=others)
@@ -202,34 +225,34 @@ class AuditedRun:
         Raises:
             UsageError: `audit quantify` found no such artifact, or the run was not quantified.
         """
-        if not verdicts.is_quantified(self.store):
+        if (known := self.quantification) is None:
             raise UsageError(
                 "no such artifact", got=name, rule="further artifacts of a class are found by `audit quantify`",
                 remedy="Run `klarsicht audit quantify` first.",
             )  # fmt: skip
-        artifacts = self.verdict_on(name, target).named_artifacts
+        artifacts = (known.of_target(target) or known.of(name)).named_artifacts
         if number > len(artifacts):
             raise UsageError(
                 "no such artifact", got=name, rule=f"{len(artifacts) - 1} further artifact(s) of this class were found",
                 remedy=f"Name one: {'; '.join(one for one, _ in artifacts)}.",
             )  # fmt: skip
-        return self.members_of_detection(artifacts[number - 1][1], number)
+        return self.members_of_detection(known, artifacts[number - 1][1], number)
 
-    def members_of_detection(self, verdict: Verdict, number: int = 1) -> FoundArtifact:
+    def members_of_detection(self, known: Quantification, verdict: Verdict, number: int = 1) -> FoundArtifact:
         """Return the members by the detector of a verdict, each with its window.
 
         Args:
+            known: all verdicts.
             number: of the artifact in its class, from 1.
         """
         sign, rows = verdict.detection.sign, np.array(verdict.rows)
         origin = f"detector: {sign}"
         audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
-        quantification = verdicts.read_verdicts(self.store)
-        of_class = quantification.of_target(verdict.target)
+        of_class = known.of_target(verdict.target)
         every = set().union(*(one.rows for one in of_class.artifacts)) if of_class else set[int]()
         others = tuple(sorted(every - set(verdict.rows)))
         members = FoundArtifact(audited, rows, origin, change_of(sign), number=number, of_others=others)
-        for row in read_detections(self.store, quantification).get((verdict.target, number), []):
+        for row in read_detections(self.store, known).get((verdict.target, number), []):
             if row["sign"] == sign and row["rows"] == list(verdict.rows):
                 places = np.array(row["places"], float).reshape(-1, 2)
                 return replace(members, places=places, extent=(row["height"], row["width"]))
@@ -261,12 +284,9 @@ class AuditedRun:
         target = groups.find_output(name, self.audit.names, self.audit.index)
         planted = PlantedArtifact(kind, seed, PixelScale.of(self.audit.classifier))
         _ = planted.plant  # an unknown kind is refused first
-        corpus = self.audit.corpus
-        audited = AuditedClass(
-            self.store, corpus, self.audit.classifier, Group(name, target, np.empty(0, np.intp)), self.labels
-        )
-        part = deal_images(corpus.source_numbers, target, seed)
-        return make_known_artifact(name, target, planted, part, f"audit plant: {planted}"), audited
+        part = deal_images(self.audit.corpus.source_numbers, target, seed)
+        artifact = make_known_artifact(name, target, planted, part, f"audit plant: {planted}")
+        return artifact, self.class_of(Group(name, target, np.empty(0, np.intp)))
 
     def part_artifact(self, name: str, parts: Sequence[str] = (), *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
         """Make the record of an artifact that every image of a class carries: parts that tell the class.
@@ -297,10 +317,8 @@ class AuditedRun:
                 rule="images of the class and of another one", remedy="Name a class with images in the run.",
             )  # fmt: skip
         known = ClassParts(chosen, read(own), read(other), read.pixel_scale)
-        audited = AuditedClass(
-            self.store, corpus, self.audit.classifier, Group(name, target, np.empty(0, np.intp)), labels
-        )
-        return make_known_artifact(name, target, known, split, f"part of every image: {known}"), audited
+        artifact = make_known_artifact(name, target, known, split, f"part of every image: {known}")
+        return artifact, self.class_of(Group(name, target, np.empty(0, np.intp)))
 
     def build_artifact(
         self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,
@@ -329,3 +347,82 @@ class AuditedRun:
         if mask is not None:  # the place is the mask's
             finding = replace(finding, change=NO_CHANGE, places=np.zeros((0, 2)), extent=(0.0, 0.0))
         return build_artifact(finding, seed=seed, region=region), finding.audited
+
+
+T = TypeVar("T")
+Made = TypeVar("Made")
+
+
+def make_each(
+    classes: Iterable[tuple[str, T]], make: Callable[[T], Made], advance: Callable[[], None] = lambda: None,
+    lacking: str = "", refusals: tuple[type[KlarsichtError], ...] = (InputError, UsageError),
+) -> tuple[list[Made], list[tuple[str, str]]]:  # fmt: skip
+    """Make something of each class; one of which it is refused is left out.
+
+    Args:
+        classes: name and what it is made of.
+        advance: called after each class.
+        lacking: what a class that is left out lacks, for a note; empty: none is given.
+        refusals: errors for which a class is left out.
+
+    Returns:
+        what was made, and (class, reason) of those that were left out.
+
+    Raises:
+        InputError, UsageError: all were refused; the last refusal.
+    """
+    made: list[Made] = []
+    left_out: list[tuple[str, str]] = []
+    why: KlarsichtError | None = None
+    for name, one in classes:
+        try:
+            made.append(make(one))
+        except refusals as error:
+            left_out.append((name, str(error)))
+            why = error
+            if lacking:
+                note(f"{name}: no {lacking}: {error}")
+        advance()
+    if why is not None and not made:
+        raise why
+    return made, left_out
+
+
+def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
+    """Return the classes that `audit quantify` called poisoned, in the order of its verdicts, each with its further
+    artifacts that the model uses, and those that a person decided to carry an artifact; without those that a person
+    decided to be legitimate.
+
+    Raises:
+        UsageError: there is none, and the run is not quantified, or no class is poisoned.
+    """
+    decisions = DecisionLog(run.store.path).decisions()
+    decided = {decision.name for decision in decisions.values() if decision.is_artifact}
+    legitimate = {decision.name for decision in decisions.values() if decision.is_legitimate}
+    known = run.quantification
+    poisoned = {
+        run.name_clearly(name, one.target, number): one.name
+        for one in known or ()
+        for number, (name, used) in enumerate(one.named_artifacts, 1)
+        if used.poisoned
+    }
+    left = [name for name, of_class in poisoned.items() if of_class not in legitimate]
+    if names := tuple(dict.fromkeys([*left, *sorted(decided)])):
+        return names
+    if known is None:
+        raise UsageError(
+            "which class?", got="a run that is not quantified", rule="without --class all poisoned classes are cleaned",
+            remedy="Run `klarsicht audit quantify` first, or name a --class.",
+        )  # fmt: skip
+    if poisoned:
+        raise UsageError(
+            "every poisoned class was decided to be legitimate", got=", ".join(poisoned),
+            remedy="Decide again in `klarsicht audit explore`, or name a --class and --found-by.",
+        )  # fmt: skip
+    reviewed = [one.name for one in known if one.needs_review]
+    raise UsageError(
+        "no class is poisoned: there is nothing to clean",
+        got=f"{len(known)} classes quantified" + (f", to be looked at: {', '.join(reviewed)}" if reviewed else ""),
+        rule="without --class all poisoned classes are cleaned",
+        remedy="Name a --class to clean it all the same.",
+    )

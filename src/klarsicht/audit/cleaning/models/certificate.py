@@ -19,7 +19,6 @@ from typing import Any, Final
 import numpy as np
 
 from klarsicht.audit.cleaning.corrections.harm import Bounds
-from klarsicht.audit.cleaning.models.evaluation import AS_IT_IS, CORRECTED
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 from klarsicht.ground.machine.disk import read_regular_file
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval, student_quantile
@@ -35,6 +34,7 @@ FIGURES: Final = {
     "harm_affected": "loss, clean images of the class",
     "relevance on the artifact": "relevance on the artifact",
 }
+AS_IT_IS, CORRECTED = 0, 1  # positions of the models of an evaluation
 SHARE_RANGE: Final = (0.0, 1.0)
 RANGES: Final = {
     "rise": (-math.inf, math.inf),

@@ -1,14 +1,23 @@
-"""Render a certificate as one self-contained HTML page: a row for each correction, figures with drawn intervals."""
+"""Render a certificate as one self-contained HTML page, and write it.
+
+OUT/certificate.json
+OUT/certificate.html     a row for each correction, with drawn intervals; or for each class of a joint correction
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from klarsicht import __version__
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS
 from klarsicht.audit.cleaning.models.certificate import Certificate, CertificateRow
+from klarsicht.audit.cleaning.models.judgement import ClassJudgement, JointJudgement
+from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.pages import load_template
+from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.numerics.statistics.intervals import Interval
 
 MARGIN = 0.05  # share of a scale, on both sides of its values
@@ -43,7 +52,7 @@ class Column:
         if not found.n:
             return None
         broken = self.bound is not None and found.low > self.bound
-        text, ends = f"{100 * found.value:z.1f}", f"{100 * found.low:z.1f} to {100 * found.high:z.1f}"
+        text, ends = format_points(found)
         low, value, high = (self.position(end) for end in (found.low, found.value, found.high))
         proven = self.bound is not None and found.high <= self.bound and not line.trained_on
         return Cell(text, ends, low, value, high, broken, proven)
@@ -115,3 +124,53 @@ def make_column(title: str, figure: str, bound: float | None, lines: Sequence[Ce
 def format_percent(found: Interval) -> tuple[str, str]:
     """Format a share and its interval in percent; empty strings without an interval."""
     return (f"{100 * found.value:.0f}", f"{100 * found.low:.0f} to {100 * found.high:.0f}") if found.n else ("", "")
+
+
+def render_joint_page(found: JointJudgement) -> str:
+    """Render the page."""
+    bounds = found.classes[0].together.bounds
+    return load_template("klarsicht.audit", "joint_certificate.html.j2").render(
+        version=__version__,
+        verdict=found.verdict,
+        clean=found.clean,
+        overall=100 * bounds.overall,
+        affected=100 * bounds.affected,
+        lost=format_points(found.lost.measured),
+        answer={HARMLESS: "proven", HARMFUL: "broken"}.get(found.harm.answer, ""),
+        trained=found.lost.trained_on,
+        lines=[describe_class(one) for one in found.classes],
+        lacking=found.shown_classes.lacking,
+        left_out=found.left_out,
+        orders=found.orders,
+    )
+
+
+def describe_class(one: ClassJudgement) -> dict[str, Any]:
+    """Return the figures of a class, before, alone and together, as the page shows them."""
+    before, alone, together = one.alone.before, one.alone.after, one.together.after
+    return {
+        "name": one.name,
+        "setting": one.setting,
+        "shown": one.together.shown,
+        "left": [f"{100 * look.remaining:.0f}" if look.is_used else "" for look in (one.alone, one.together)],
+        "flips": [format_points(look.flips) for look in (before, alone, together)],
+        "under": [format_points(look.under) for look in (before, alone, together)],
+        "lost": [format_points(look.harm) for look in (alone, together)],
+        "own": [format_points(look.harm_affected) for look in (alone, together)],
+        "verdict": one.together.verdict,
+    }
+
+
+def format_points(found: Interval) -> tuple[str, str]:
+    """Format a share and its interval in percent, to a tenth; empty strings without an interval."""
+    if not found.n:
+        return "", ""
+    return f"{100 * found.value:z.1f}", f"{100 * found.low:z.1f} to {100 * found.high:z.1f}"
+
+
+def write_certificate(out: Path, page: str, facts: dict[str, Any]) -> None:
+    """Write the page and its figures, each atomically."""
+    with translate_write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "certificate.html", page.encode())
+    write_atomically(out / "certificate.json", to_json(facts))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import UsageError, unknown_name
@@ -62,7 +62,8 @@ class CleanSettings(PublicSettings):
     rate: Annotated[float, Field(gt=0, le=1, description="Highest learning rate of a training.")] = 3e-4
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of parts, samples and training.")] = 0
 
-    def require_known_names(self) -> None:
+    @model_validator(mode="after")
+    def require_known_names(self) -> Self:
         """Check that method and direction are known; torch is not needed for it.
 
         Raises:
@@ -75,3 +76,4 @@ class CleanSettings(PublicSettings):
             raise UsageError("--train with a method", got=self.method, rule="it adds methods that train to auto")
         if self.direction not in DIRECTION_NAMES:
             raise unknown_name("direction", self.direction, DIRECTION_NAMES)
+        return self

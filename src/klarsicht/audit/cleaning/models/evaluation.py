@@ -1,10 +1,10 @@
 """Evaluate a model before and after a correction, on images on which it was neither fitted nor chosen; see
-audit.cleaning.models.judgement for the verdicts."""
+audit.cleaning.models.judgement for the verdicts. Write a certificate that compares corrections."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -14,21 +14,21 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, load_artifact
-from klarsicht.audit.cleaning.artifacts.audited_class import AuditedClass
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.activations import Correction
-from klarsicht.audit.cleaning.corrections.clarc import Erasure, WhenPredicted
+from klarsicht.audit.cleaning.corrections.clarc import Erasure
 from klarsicht.audit.cleaning.corrections.directions import random_direction
 from klarsicht.audit.cleaning.corrections.harm import Bounds
-from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Logits, Outcome
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Logits, Outcome, erasure_of
 from klarsicht.audit.cleaning.corrections.samples import Case, Sample
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.clean_model import draw_shown, find_origin, make_test, require_members
+from klarsicht.audit.cleaning.models.certificate import AS_IT_IS, CORRECTED, Certificate, read_certificate
+from klarsicht.audit.cleaning.models.certificate_page import render_page, write_certificate
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
-from klarsicht.audit.cleaning.models.judgement import Judgement
+from klarsicht.audit.cleaning.models.correction_choice import draw_shown, find_origin, make_test, require_members
+from klarsicht.audit.cleaning.models.judgement import Judgement, ShownClasses
 from klarsicht.audit.cleaning.models.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
-from klarsicht.audit.cleaning.models.shown_classes import UNCOUNTED, ShownClasses
-from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin, LabelledAnswers
+from klarsicht.audit.cleaning.models.training_images import LabelledAnswers
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import Classifier, label_indices
@@ -45,7 +45,6 @@ from klarsicht.numerics import erasure
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
 
 ANSWERS: Final = "answers.parquet"  # predictions before and after, in the folder of a correction
-AS_IT_IS, CORRECTED = 0, 1  # positions in Evaluation.evaluations
 MASKED: Final = 100  # images of which the share of relevance on the artifact is measured
 
 
@@ -88,22 +87,14 @@ class Evaluation:
     Attributes:
         record: the record of the correction.
         evaluations: in this order.
-        bounds: largest permitted losses.
-        images: number of images.
+        judgement: verdict on the corrected model.
         skipped: (path, reason) of images that could not be read.
-        origin: whether the model was trained on the images.
-        least: least effect that is worth a correction, as a factor of what matters.
-        classes: number of classes of which there are clean images, beside that of the model's outputs.
     """
 
     record: dict[str, Any]
     evaluations: tuple[ModelEvaluation, ...]
-    bounds: Bounds
-    images: int
+    judgement: Judgement
     skipped: tuple[tuple[str, str], ...]
-    origin: ImageOrigin = UNKNOWN
-    least: float = 1.0
-    classes: ShownClasses = UNCOUNTED
 
     @property
     def before(self) -> ModelEvaluation:
@@ -113,25 +104,10 @@ class Evaluation:
     def after(self) -> ModelEvaluation:
         return self.evaluations[CORRECTED]
 
-    @cached_property
-    def judgement(self) -> Judgement:
-        """Verdict on the corrected model."""
-        return Judgement(self.before.outcome, self.after.outcome, self.bounds, self.origin, self.least)
-
     @property
     def verdict(self) -> str:
         """The verdict in words."""
         return self.judgement.verdict
-
-    @property
-    def remaining(self) -> float:
-        """Remaining share of the artifact's effect."""
-        return self.judgement.remaining
-
-    @property
-    def clean(self) -> bool:
-        """Whether the corrected model may be called clean."""
-        return self.judgement.clean
 
     def check(self) -> None:
         """Check that the corrected model may be called clean.
@@ -151,12 +127,31 @@ class Evaluation:
             "settings": self.record["settings"],
             "chosen": self.record["choice"]["chosen"],
             "artifact": self.record["artifact"],
-            "bounds": asdict(self.bounds),
-            "shown on": self.images,
-            **self.classes.to_json(),
+            "bounds": asdict(self.judgement.bounds),
+            "shown on": self.judgement.shown,
+            **self.judgement.shown_classes.to_json(),
             "skipped": [list(one) for one in self.skipped],
             "looks": [look.to_json() for look in self.evaluations],
         }
+
+
+@dataclass(frozen=True)
+class CertificationResult:
+    """Certificate, its folder, and the evaluations made for it."""
+
+    folder: Path
+    certificate: Certificate
+    evaluations: tuple[Evaluation, ...]
+
+    def check(self) -> None:
+        """Check that a correction may be called clean.
+
+        Raises:
+            HarmExceeded, EffectRemains: none may.
+        """
+        if len(self.certificate.evaluations) == 1:
+            self.evaluations[0].check()
+        self.certificate.check()
 
 
 @check_arguments
@@ -172,7 +167,7 @@ def evaluate(
         folder: the folder of the correction.
         test: another corpus to evaluate it on, taken as clean; by default the part `show` of the run's corpus.
         images: members, clean images of the class and clean images to evaluate it on, at most; by default as many as
-            `clean` shows a correction on, see clean_model.draw_shown.
+            `clean` shows a correction on, see correction_choice.draw_shown.
         overall, affected: bounds, see audit.cleaning.corrections.outcomes.Bounds; by default those that it was chosen
             under.
         data: where the corpus is now, if it moved.
@@ -229,10 +224,44 @@ def evaluate_run(
     )
     write_answers(Path(folder) / ANSWERS, trial, corrected if not test else None)
     least = chosen_under.get("least_effect", 1.0)  # absent in records of earlier versions
-    classes = ShownClasses.of(trial, shown_case)
-    found = Evaluation(record, looks, bounds, len(shown), shown.skipped, origin, least, classes)
+    judgement = Judgement(
+        looks[AS_IT_IS].outcome, looks[CORRECTED].outcome, bounds, origin, least, shown=len(shown),
+        shown_classes=ShownClasses.of(trial, shown_case),
+    )  # fmt: skip
+    found = Evaluation(record, looks, judgement, shown.skipped)
     write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))
     return found
+
+
+def certify(
+    run: str | Path, folders: Sequence[str | Path], *, also: Sequence[str | Path] = (), out: str | Path | None = None,
+    test: str | None = None, images: int | None = None, overall: float | None = None, affected: float | None = None,
+    data: str | None = None, classifier: Classifier | None = None, seed: int = 0,
+    device: str = ANY_DEVICE,
+) -> CertificationResult:  # fmt: skip
+    """Evaluate corrections of a run, and write the certificate.
+
+    Args:
+        run: the run folder.
+        folders: folders of the corrections.
+        also: folders of corrections of other models that are evaluated already: further seeds.
+        out: the folder of the certificate; by default RUN/certificate.
+        data: where the corpus is now, if it moved.
+        classifier: a model built in Python, in place of the one that the run names.
+        device: where the model runs, see ground.machine.devices.select_device.
+        test, images, overall, affected, seed: see `evaluate`.
+
+    Raises:
+        UsageError: corrections of more than one class, or with different bounds.
+        InputError, RunMismatch: see `evaluate`.
+    """
+    audited_run = AuditedRun.of(run, data, classifier, device)
+    asked: dict[str, Any] = {"test": test, "images": images, "overall": overall, "affected": affected, "seed": seed}
+    made = tuple(evaluate_run(audited_run, folder, **asked) for folder in folders)
+    found = read_certificate([*folders, *also])
+    place = Path(out) if out else audited_run.store.path / "certificate"
+    write_certificate(place, render_page(found), found.to_json())
+    return CertificationResult(place, found, made)
 
 
 def write_answers(file: Path, test: CorrectionTest, corrected: Logits | None) -> None:
@@ -293,8 +322,7 @@ def evaluate_models(
         ("nothing", None, True),
         (chosen_method(record), correction, True),
     ]
-    erased = correction.erasure if isinstance(correction, WhenPredicted) else correction
-    if isinstance(erased, Erasure):
+    if (erased := erasure_of(correction)) is not None:
         v = random_direction(len(erased.eraser.reference), generator(seed, "random direction", target))
         eraser = erasure.orthogonal_eraser(v[:, None], erased.eraser.reference)
         tried.append(("random direction", Erasure(erased.layer, eraser), False))
@@ -326,9 +354,7 @@ def answers_of_run(run: AuditedRun, case: Case) -> LabelledAnswers:
 
 def make_case(run: AuditedRun, artifact: Artifact) -> Case:
     """Make the case that the correction was fitted on."""
-    group = Group(artifact.name, artifact.target, np.empty(0, np.intp))
-    audit = run.audit
-    return artifact.case(AuditedClass(run.store, audit.corpus, audit.classifier, group, run.labels))
+    return artifact.case(run.class_of(Group(artifact.name, artifact.target, np.empty(0, np.intp))))
 
 
 def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:

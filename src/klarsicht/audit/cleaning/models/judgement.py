@@ -1,20 +1,26 @@
-"""Judge a correction by figures of images on which it was neither fitted nor chosen.
+"""Judge a correction of one artifact, or of several together, by figures of images on which none was fitted or chosen.
 
-*Harmful*, where a loss on clean images is beyond its bound for sure; *no help*, where the artifact is not shown to be
-used, or more than half of its effect remains, or what is taken from images with the artifact put on is not taken from
-those that carry it (outcomes.reaches_members), with a note where the effect was below what matters before; else
-*clean*, with a note where the losses are not proven to be within their bounds, and one where the artifact could be put
-on no other images than its carriers. See audit.cleaning.corrections.harm for the three answers to harm.
+*Harmful*, where a loss on clean images, or on those of a class that is corrected, is beyond its bound for sure; *no
+help*, where an artifact is not shown to be used, or more than half of its effect remains, or what is taken from images
+with the artifact put on is not taken from those that carry it (outcomes.reaches_members), with a note where the effect
+was below what matters before; else *clean*, with a note where the losses are not proven to be within their bounds, and
+one where the artifact could be put on no other images than its carriers. See audit.cleaning.corrections.harm for the
+three answers to harm.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
-from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds, Harm
-from klarsicht.audit.cleaning.corrections.outcomes import Outcome, reaches_members
+import numpy as np
+
+from klarsicht.audit.cleaning.corrections.clean_losses import CleanLosses
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds, Harm, Loss
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcome, reaches_members
+from klarsicht.audit.cleaning.corrections.samples import Case
+from klarsicht.audit.cleaning.corrections.setting_outcomes import SettingOutcome
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.results.logit_effect import describe_floor, is_raised, matters
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
@@ -24,8 +30,42 @@ LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a co
 
 
 @dataclass(frozen=True)
+class ShownClasses:
+    """Number of classes of which there are clean images, beside that of the model's outputs: of other classes no loss
+    can be measured.
+
+    Attributes:
+        classes, outputs: these numbers.
+    """
+
+    classes: int
+    outputs: int
+
+    @classmethod
+    def of(cls, test: CorrectionTest, case: Case) -> ShownClasses:
+        """Count both, of a case and of a test on its images."""
+        known = case.labels[case.clean]
+        return cls(len(np.unique(known[known >= 0])), test.plain.shape[1])
+
+    @property
+    def lacking(self) -> str:
+        """State in words of which classes losses are not known; empty where there are images of all classes."""
+        if self.classes >= self.outputs:
+            return ""
+        of = f"clean images are of {self.classes:,} of the model's {self.outputs:,} classes"
+        return f"{of}: what is lost of others is not known"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON values."""
+        return asdict(self)
+
+
+UNCOUNTED: Final = ShownClasses(0, 0)
+
+
+@dataclass(frozen=True)
 class Judgement:
-    """Verdict on a correction.
+    """Verdict on a correction of one artifact.
 
     Attributes:
         before, after: outcomes of the unchanged and of the corrected model on the same images.
@@ -33,6 +73,8 @@ class Judgement:
         origin: whether the model was trained on these images.
         least: least effect that is worth a correction, as a factor of what matters; see `logit_effect.matters`.
         refused: judgement of the best correction, where that was not made and `after` is the unchanged model.
+        shown: number of images.
+        shown_classes: number of classes of which there are clean images, beside that of the model's outputs.
     """
 
     before: Outcome
@@ -41,6 +83,8 @@ class Judgement:
     origin: ImageOrigin = UNKNOWN
     least: float = 1.0
     refused: Judgement | None = None
+    shown: int = 0
+    shown_classes: ShownClasses = UNCOUNTED
 
     @property
     def remaining(self) -> float:
@@ -120,12 +164,8 @@ class Judgement:
             HarmExceeded: a loss is beyond its bound for sure.
             EffectRemains: the artifact is not shown to be used, or more than half of its effect remains.
         """
-        if self.harm.answer == HARMFUL:
-            raise HarmExceeded(
-                "the correction harms more than its bound allows", got=self.harm.reasons,
-                rule="such a model is not called clean",
-                remedy="Choose another method or layer, or a smaller --strength.",
-            )  # fmt: skip
+        remedy = "Choose another method or layer, or a smaller --strength."
+        require_harmless(self.harm, "the correction harms more than its bound allows", remedy)
         if not self.is_used:
             raise EffectRemains(
                 "nothing is shown that a correction could take away", got=self.no_help,
@@ -166,6 +206,139 @@ class Judgement:
         }
 
 
+@dataclass(frozen=True)
+class ClassJudgement:
+    """Judgements on the correction of one class, by itself and among those of others, on the same images.
+
+    Attributes:
+        name, target: the class and its output.
+        setting: method, layer, number of directions and strength of the correction of the class, in words.
+        alone: judgement on its correction alone.
+        together: judgement on the corrections of all classes together.
+    """
+
+    name: str
+    target: int
+    setting: str
+    alone: Judgement
+    together: Judgement
+
+    def to_json(self) -> dict[str, Any]:
+        """Return both judgements with their outcomes as JSON values; the interference is the share of the artifact's
+        effect that the other corrections add to what is left, or take from it."""
+        looks = {"alone": self.alone, "together": self.together}
+        return {
+            "class": self.name,
+            "target": self.target,
+            "setting": self.setting,
+            "shown on": self.alone.shown,
+            "interference": self.together.remaining - self.alone.remaining,
+            "before": self.alone.before.to_json(),
+            **{name: look.to_json() | {"outcome": look.after.to_json()} for name, look in looks.items()},
+        }
+
+
+@dataclass(frozen=True)
+class OrderOutcome:
+    """Outcome of corrections in one order, on images to choose on.
+
+    Attributes:
+        names: the classes, in the order in which their corrections are applied.
+        by_class: outcome for each class, in the order of `names`.
+        losses: what is lost on many clean images, where that was measured.
+    """
+
+    names: tuple[str, ...]
+    by_class: tuple[SettingOutcome, ...]
+    losses: CleanLosses | None = None
+
+    @property
+    def gained(self) -> float:
+        """Lower end of the share of the effect that is taken away of the class of which least is, for sure."""
+        return min(one.gained.low for one in self.by_class)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        told = {
+            name: {"remaining": one.remaining, "gained at least": one.gained.low, "harm": one.outcome.harm.value}
+            for name, one in zip(self.names, self.by_class, strict=True)
+        }
+        losses = {"losses": self.losses.to_json()} if self.losses else {}
+        return {"order": list(self.names), "gained at least": self.gained, "classes": told} | losses
+
+
+@dataclass(frozen=True)
+class JointJudgement:
+    """Verdict on corrections of several classes together: the losses of all, and no help where one is none.
+
+    Attributes:
+        classes: one judgement for each corrected class.
+        lost: loss on clean images of all classes' draws together, each image once.
+        left_out: (class, reason) of those for which no correction could be fitted.
+        orders: outcomes of the orders that were tried; empty where the order does not matter.
+    """
+
+    classes: tuple[ClassJudgement, ...]
+    lost: Loss
+    left_out: tuple[tuple[str, str], ...] = ()
+    orders: tuple[OrderOutcome, ...] = ()
+
+    @property
+    def shown_classes(self) -> ShownClasses:
+        """Number of classes of which there are clean images, which carry the artifact of none."""
+        return self.classes[-1].together.shown_classes
+
+    @cached_property
+    def harm(self) -> Harm:
+        """The answer to harm: on clean images, and on those of each class."""
+        own = ((f"clean images of {one.name}", one.together.harm.losses[1]) for one in self.classes)
+        return Harm((self.lost, *(replace(loss, kind=kind, trained_on=self.lost.trained_on) for kind, loss in own)))
+
+    @property
+    def no_help(self) -> str:
+        """The classes that are not helped, and why, in words; empty where all are."""
+        reasons = [(one.name, one.together.no_help) for one in self.classes if one.together.no_help]
+        return "; ".join(f"{name}: {why}" for name, why in (*reasons, *self.left_out))
+
+    @property
+    def clean(self) -> bool:
+        """Whether the corrected model may be called clean."""
+        return self.harm.answer != HARMFUL and not self.no_help
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words, see the module."""
+        return describe_verdict(self.harm, f"no help for {self.no_help}" if self.no_help else "")
+
+    def check(self) -> None:
+        """Check that the corrected model may be called clean.
+
+        Raises:
+            HarmExceeded: a loss is beyond its bound for sure.
+            EffectRemains: an artifact is not shown to be used, or more than half of its effect remains.
+        """
+        remedy = "Name the classes whose corrections do not harm, each by --class."
+        require_harmless(self.harm, "the corrections together harm more than a bound allows", remedy)
+        if self.no_help:
+            raise EffectRemains(
+                "the corrections do not help all classes", got=self.no_help,
+                rule="at most half of the effect of each artifact may remain",
+                remedy="Name the others, each by --class; or clean these by another --method or --layer.",
+            )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Return verdict, answer to harm, classes and orders as JSON values."""
+        return {
+            "verdict": self.verdict,
+            "clean": self.clean,
+            "harm answer": self.harm.to_json(),
+            "clean images": self.shown_classes.to_json(),
+            "left out": [list(one) for one in self.left_out],
+            "classes": [one.to_json() for one in self.classes],
+            "orders": [one.to_json() for one in self.orders],
+        }
+
+
 def describe_effect(before: Outcome) -> str:
     """Say in words what an artifact does to an unchanged model, with 95 % intervals."""
     told, turned = f"it raises the class by {before.rise} logits", before.turned
@@ -187,3 +360,13 @@ def describe_verdict(harm: Harm, no_help: str) -> str:
     if no_help:
         return no_help
     return "clean" if harm.answer == HARMLESS else f"clean, but {harm.answer} ({harm.reasons})"
+
+
+def require_harmless(harm: Harm, what: str, remedy: str) -> None:
+    """Raise HarmExceeded where a loss is beyond its bound for sure.
+
+    Args:
+        what: what harms, in words: "the correction harms more than its bound allows".
+    """
+    if harm.answer == HARMFUL:
+        raise HarmExceeded(what, got=harm.reasons, rule="such a model is not called clean", remedy=remedy)

@@ -13,7 +13,7 @@ from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.closed_form import FittingData
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
 from klarsicht.audit.cleaning.corrections.samples import Sample
-from klarsicht.audit.cleaning.models import clean_model
+from klarsicht.audit.cleaning.models import correction_choice
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
@@ -83,7 +83,7 @@ def test_the_chosen_correction_flips_no_more_pictures_than_the_former_default(pu
     data = FittingData(classifier, TARGET, sample(FITTED), overlay(put))
     test = CorrectionTest(classifier, sample(CHOSEN), TARGET, overlay(put))
     by_default, chosen = (
-        clean_model.choose_correction(data, test, CleanSettings(method=name)) for name in ("oblique", "auto")
+        correction_choice.choose_correction(data, test, CleanSettings(method=name)) for name in ("oblique", "auto")
     )
     (before, accuracy), (former, _), (after, kept) = map(flips, (None, by_default.correction, chosen.correction))
     assert before > 0.02
@@ -97,3 +97,11 @@ def test_the_chosen_correction_flips_no_more_pictures_than_the_former_default(pu
         "restore",
         "inpaint",
     }
+
+
+def test_what_is_given_is_not_swept():
+    given = correction_choice.make_grid(CleanSettings(layer="head", directions=2, strength=0.5))
+    assert (given.layers, given.directions, given.strengths) == (("head",), (2,), (0.5,))
+    free = correction_choice.make_grid(CleanSettings())
+    assert free.layers == ()
+    assert len(free.directions) > 1 < len(free.strengths)

@@ -1,0 +1,415 @@
+"""Draw the images of a case, fit corrections on the part `fit`, choose one on the part `choose` and judge it on `show`;
+of several artifacts, choose the order of their corrections and judge these together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from klarsicht.audit.cleaning.artifacts.artifact import Artifact
+from klarsicht.audit.cleaning.corrections import selection, setting_search
+from klarsicht.audit.cleaning.corrections.activations import Correction
+from klarsicht.audit.cleaning.corrections.clarc import find_layer
+from klarsicht.audit.cleaning.corrections.clean_losses import CleanDraw
+from klarsicht.audit.cleaning.corrections.closed_form import (
+    CLOSED,
+    ERASING,
+    CorrectionMethod,
+    CorrectionParameters,
+    FittingData,
+    JointCorrection,
+    LayerCorrection,
+)
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, Bounds, Loss
+from klarsicht.audit.cleaning.corrections.outcomes import GROUP, CorrectionTest, Outcome, loss_elsewhere
+from klarsicht.audit.cleaning.corrections.retraining import RETRAINED
+from klarsicht.audit.cleaning.corrections.samples import Case, Sample
+from klarsicht.audit.cleaning.corrections.selection import Choice
+from klarsicht.audit.cleaning.corrections.setting_outcomes import Candidate, Grid, SettingOutcome, evaluate_setting
+from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
+from klarsicht.audit.cleaning.models.judgement import (
+    BELOW,
+    ClassJudgement,
+    JointJudgement,
+    Judgement,
+    OrderOutcome,
+    ShownClasses,
+)
+from klarsicht.audit.cleaning.models.training_images import ImageOrigin, LabelledAnswers, recognise_training_images
+from klarsicht.audit.explanation.data import splits
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.models.correction_tensors import correction_layers
+from klarsicht.audit.explanation.networks.residual_sums import ResidualSum
+from klarsicht.audit.results.logit_effect import is_raised, matters
+from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.progress import progress
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL
+from klarsicht.numerics.statistics.paired_loss import paired_loss
+
+CORRECTION_METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
+CANDIDATES = {name: method for name, method in CLOSED.items() if not method.baseline}
+SELECTIVE = {name: CANDIDATES[name] for name in ("reactive", "reactive-class", "restore", "inpaint")}
+"""Methods that act where they find the artifact, and may therefore cost nothing."""
+TRAINED_CANDIDATES = {name: method for name, method in RETRAINED.items() if not method.baseline}
+MORE: Final = 10  # times as many images as are chosen on: to compare losses on, and to show
+MOST_MEMORY: Final = 2**29  # bytes of images that are held at once to show a correction on
+
+
+def fit_and_choose(
+    case: Case, artifact: Artifact, trial: CorrectionTest, settings: CleanSettings
+) -> tuple[Choice, tuple[tuple[str, str], ...]]:
+    """Fit corrections and choose one; by the automatic method, none where the artifact is not shown to be used, and
+    only one that costs nothing where it is shown to do less than is worth a correction.
+
+    Args:
+        trial: images that the correction will be shown on, of which only the rise before it is looked at.
+
+    Returns:
+        the choice, and (path, reason) of images that could not be read.
+    """
+    check_layer(case.classifier, settings)
+    before = trial.evaluate(None)
+    why = find_reason_to_leave(before, settings) if settings.method == AUTOMATIC else ""
+    if why and not is_raised(before.effect):
+        return selection.leave_unchanged(trial, make_bounds(settings), why), ()
+    if not why:
+        return fit_correction(case, artifact, settings)
+    data, test = prepare_data(case, artifact, settings)
+    bounds = make_bounds(settings)
+    found = setting_search.try_settings(SELECTIVE, data, test, bounds, make_grid(settings))
+    chosen, tried = selection.choose_free(found, draw_clean(case, data, settings), bounds)
+    none = f"{why}, and none of {len(tried)} settings tried takes away half of it for sure and costs nothing"
+    skipped = (*data.fit.skipped, *test.sample.skipped)
+    return chosen or selection.leave_unchanged(trial, bounds, none, tried), skipped
+
+
+def fit_correction(
+    case: Case, artifact: Artifact, settings: CleanSettings, candidates: setting_search.Methods | None = None,
+    further: bool = True,
+) -> tuple[Choice, tuple[tuple[str, str], ...]]:  # fmt: skip
+    """Draw the images of a case to fit and to choose on, fit corrections and choose one.
+
+    Args:
+        candidates, further: see `choose_correction`.
+
+    Returns:
+        the choice, and (path, reason) of images that could not be read.
+    """
+    data, test = prepare_data(case, artifact, settings)
+    draw = draw_clean(case, data, settings)
+    return choose_correction(data, test, settings, candidates, further, draw), (*data.fit.skipped, *test.sample.skipped)
+
+
+def find_reason_to_leave(before: Outcome, settings: CleanSettings) -> str:
+    """Say in words why an artifact with that effect on an unchanged model is worth no correction; empty where it is."""
+    if not is_raised(before.effect):
+        return "the artifact is not shown to be used"
+    return "" if matters(before.effect, "high", settings.least_effect) else f"the artifact is {BELOW}"
+
+
+def find_reason_to_refuse(judgement: Judgement, chosen: Choice) -> str:
+    """Say in words why a chosen correction is not made, as it was judged on images on which nothing was chosen: it is
+    no help, or was to cost nothing and harms; empty where it is made, or is none."""
+    if chosen.chosen.method == selection.UNCHANGED:
+        return ""
+    if not judgement.helps:
+        why = f"it {judgement.describe_effect_left()}"
+    elif chosen.free and judgement.harm.answer == HARMFUL:
+        why = f"it harms: {judgement.harm.reasons}"
+    else:
+        return ""
+    return f"{chosen.chosen} is the best of {len(chosen.tried)} settings tried; on other images {why}"
+
+
+def choose_correction(
+    data: FittingData, test: CorrectionTest, settings: CleanSettings,
+    candidates: setting_search.Methods | None = None, further: bool = True, draw: CleanDraw | None = None,
+) -> Choice:  # fmt: skip
+    """Fit corrections on the data, and choose one on the test.
+
+    Args:
+        candidates: methods in closed form that are tried where the settings name none; by default CANDIDATES.
+        further: whether corrections at several layers together are tried then.
+        draw: clean images on which the losses of the best are compared, see selection.choose_least_loss.
+
+    Raises:
+        UsageError: unknown layer, or a sum for a method that trains.
+    """
+    check_layer(data.classifier, settings)
+    bounds, grid = make_bounds(settings), make_grid(settings)
+    if settings.method == AUTOMATIC:
+        found = setting_search.try_settings(candidates or CANDIDATES, data, test, bounds, grid)
+        found += setting_search.try_further_layers(found, ERASING, data, test, bounds, grid, draw) if further else []
+        if settings.train:
+            layered = [one for one in found if not one.tried.beside and not ResidualSum.parse(one.tried.setting.layer)]
+            best = selection.choose_least_loss(layered, draw, bounds).chosen
+            grid = replace(grid, layers=(best.setting.layer,))
+            found += setting_search.try_settings(TRAINED_CANDIDATES, data, test, bounds, grid)
+        return selection.choose_least_loss(found, draw, bounds)
+    method = CORRECTION_METHODS[settings.method]
+    # one training for each layer would be expensive
+    if settings.method in RETRAINED and "layer" in method.sweeps and not grid.layers:
+        oblique = {"oblique": CLOSED["oblique"]}
+        layers = correction_layers(data.classifier.module, data.classifier.head)
+        found = setting_search.try_settings(oblique, data, test, bounds, Grid(layers, (1,), (1.0,)))
+        grid = replace(grid, layers=(selection.choose_candidate(found).chosen.setting.layer,))
+    found = setting_search.try_settings({settings.method: method}, data, test, bounds, grid)
+    return selection.choose_least_loss(found, draw, bounds)
+
+
+def check_layer(classifier: Classifier, settings: CleanSettings) -> None:
+    """Check that the layer of the settings is one, and can be corrected by their method.
+
+    Raises:
+        UsageError: unknown layer, or a sum for a method that trains.
+    """
+    if settings.layer is not None:
+        find_layer(classifier.module, settings.layer)
+        if ResidualSum.parse(settings.layer) and (settings.train or settings.method in RETRAINED):
+            raise UsageError(
+                "training at a sum", got=settings.layer, rule="methods that train look at the input of a module",
+                remedy="Name a module by --layer.",
+            )  # fmt: skip
+
+
+def make_bounds(settings: CleanSettings) -> Bounds:
+    """Return the bounds of the settings."""
+    return Bounds(settings.overall, settings.affected)
+
+
+def make_grid(settings: CleanSettings) -> Grid:
+    """Return the grid to try: given values, and the whole sweep of the others."""
+    free = Grid()
+    return Grid(
+        () if settings.layer is None else (settings.layer,),
+        free.directions if settings.directions is None else (settings.directions,),
+        free.strengths if settings.strength is None else (settings.strength,),
+    )
+
+
+def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tuple[FittingData, CorrectionTest]:
+    """Draw the samples on which corrections of a case are fitted and chosen.
+
+    Raises:
+        InputError: see check_clean_images and check_compared.
+    """
+    check_clean_images(case)
+    rng = generator(settings.seed, "samples", case.target)
+    fit, choose = case.sample(splits.TRAIN, settings.images, rng), case.sample(splits.VALIDATION, settings.images, rng)
+    if is_told_by_class(case):
+        check_compared(fit, case.target, settings.fewest_clean)
+    trains = settings.train or settings.method in RETRAINED
+    more = case.sample(splits.TRAIN, settings.lessons, rng) if trains else None
+    data = FittingData(
+        case.classifier, case.target, fit, artifact.insertion, settings.direction, settings.pooled, settings.seed, more,
+        settings.steps, settings.batch, settings.rate, settings.fewest_clean,
+    )  # fmt: skip
+    return data, make_test(case, artifact, choose, settings)
+
+
+def make_test(case: Case, artifact: Artifact, sample: Sample, settings: CleanSettings) -> CorrectionTest:
+    """Make the test of corrections on a sample of a case."""
+    return CorrectionTest(case.classifier, sample, case.target, artifact.insertion, settings.seed, case.names)
+
+
+def is_told_by_class(case: Case) -> bool:
+    """Test whether members are told from clean images of their own class: unless the class has hardly any image, and
+    members of other classes distinguish the artifact from it."""
+    own = case.labels == case.target
+    return bool(own.any() and (own.sum() >= GROUP or not (case.member & ~own).any()))
+
+
+def check_clean_images(case: Case) -> None:
+    """Check that the class has images without the artifact.
+
+    Raises:
+        InputError: every image of the class carries the feature that the members share: it may then be the class
+            itself.
+    """
+    own = case.labels == case.target
+    if is_told_by_class(case) and not (own & case.clean).any():
+        raise InputError(
+            "no image of the class without the artifact",
+            got=f"{own.sum()} images, all of them members or taken for such by the detector",
+            rule="without clean images of the class its harm cannot be measured",
+            remedy="List fewer --members, or add images of the class without the artifact.",
+        )
+
+
+def check_compared(fit: Sample, target: int, fewest: int) -> None:
+    """Check that members are compared with enough clean images of their class: with one alone, what that photograph
+    shows would be taken for the lack of the artifact. Copies with the artifact are compared with what they are copies
+    of.
+
+    Raises:
+        InputError: they are fewer.
+    """
+    compared = int((~fit.member & (fit.labels == target)).sum())
+    if not fit.paired and compared < fewest:
+        raise InputError(
+            "too few clean images of the class to compare members with",
+            got=f"{compared} among those to fit on",
+            rule=f"at least {fewest}",
+            remedy="Add images of the class without the artifact, list fewer --members, or ask for fewer: "
+            "--fewest-clean.",
+        )
+
+
+def draw_shown(case: Case, images: int, seed: int, most: int | None = None) -> Sample:
+    """Draw the images of the part `show` that a correction is shown on.
+
+    Args:
+        images: images of each kind that it is chosen on.
+        seed: seed of the draw.
+        most: images of each kind, at most; by default as many as `count_shown` says.
+    """
+    rng = generator(seed, "shown by clean", case.target)
+    return case.sample(splits.TEST, count_shown(case, images) if most is None else most, rng)
+
+
+def count_shown(case: Case, images: int) -> int:
+    """Return how many images of each kind a correction is shown on, at most: MORE times as many as the `images` that it
+    is chosen on, but no more than fit MOST_MEMORY where these are enough to choose on."""
+    each = max((4 * image.numel() for image in case.example), default=1)
+    return max(images, min(MORE * images, MOST_MEMORY // each))
+
+
+def draw_clean(case: Case, data: FittingData, settings: CleanSettings) -> CleanDraw:
+    """Draw the clean images on which the losses of the best corrections are compared: of the parts `choose` and `fit`,
+    without the sources of images that were fitted on; MORE times as many as are chosen on, at most."""
+    fitted = np.union1d(data.fit.sources, data.training_sample.sources)
+    allowed = (case.part != splits.TEST) & ~np.isin(case.corpus.source_numbers, fitted)
+    rng = generator(settings.seed, "losses", case.target)
+    return CleanDraw.of(case, allowed, MORE * settings.images, rng)
+
+
+def draw_clean_together(case: Case, targets: Sequence[int], settings: CleanSettings) -> CleanDraw:
+    """Draw the clean images of the part `choose` on which losses of corrections of several classes together are
+    compared: nothing was fitted on them for any class."""
+    rng = generator(settings.seed, "losses together", case.target)
+    return CleanDraw.of(case, case.part == splits.VALIDATION, MORE * settings.images, rng, targets)
+
+
+def require_members(artifact: Artifact) -> None:
+    """Check that the part `show` has members, unless the artifact is a known one, which has none.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if artifact.planted is None and not (artifact.part[artifact.members] == splits.TEST).any():
+        raise UsageError("no members to show a correction on", got=f"{len(artifact.members)} members")
+
+
+def judge(test: CorrectionTest, case: Case, correction: Correction, settings: CleanSettings) -> Judgement:
+    """Judge a correction on the images of a test."""
+    before, after, origin = test.evaluate(None), test.evaluate(correction), find_origin(test, case)
+    return Judgement(
+        before, after, make_bounds(settings), origin, settings.least_effect, shown=len(test.sample),
+        shown_classes=ShownClasses.of(test, case),
+    )  # fmt: skip
+
+
+def find_origin(test: CorrectionTest, case: Case, other: LabelledAnswers | None = None) -> ImageOrigin:
+    """Find out whether the model was trained on the clean images of a test.
+
+    Args:
+        case: the case that they were drawn from.
+        other: answers to the images of the run, where those of the test are of another corpus.
+    """
+    fair = test.sample.fair_draw
+    names = [case.corpus.splits[row] for row in test.sample.rows[fair]] if case.corpus.splits else []
+    return recognise_training_images(LabelledAnswers.of(test.plain[fair], test.truth[fair]), names, other)
+
+
+@dataclass(frozen=True)
+class FittedClass:
+    """Correction of one class.
+
+    Attributes:
+        artifact: its artifact.
+        case: its images; clean ones carry the artifact of no class.
+        correction: its correction.
+        setting: the chosen setting, in words.
+    """
+
+    artifact: Artifact
+    case: Case
+    correction: LayerCorrection
+    setting: str
+
+
+def choose_order(
+    fitted: Sequence[FittedClass], settings: CleanSettings
+) -> tuple[JointCorrection, tuple[OrderOutcome, ...]]:
+    """Choose the order of the corrections on the part `choose`, that of the verdicts or the reverse, as settings are
+    chosen: by what is taken away for sure of the artifact of which least is, and of orders that are as good by what is
+    lost on many clean images.
+
+    Returns:
+        the corrections in that order, and the outcomes of both orders; none where no two are at one layer.
+    """
+    joint = JointCorrection(tuple(one.correction for one in fitted))
+    if not joint.is_ordered:
+        return joint, ()
+    names, bounds = tuple(one.artifact.name for one in fitted), make_bounds(settings)
+    rng = [generator(settings.seed, "order", one.artifact.target) for one in fitted]
+    samples = [one.case.sample(splits.VALIDATION, settings.images, r) for one, r in zip(fitted, rng, strict=True)]
+    tests = [make_test(one.case, one.artifact, some, settings) for one, some in zip(fitted, samples, strict=True)]
+    orders = ((joint, names), (joint.reversed, names[::-1]))
+    found: list[Candidate] = []
+    outcomes: list[OrderOutcome] = []
+    for correction, order in orders:
+        seen = {
+            name: evaluate_setting(test, "together", CorrectionParameters(), test.compute_logits(correction), bounds)
+            for name, test in zip(names, tests, strict=True)
+        }
+        by_class = tuple(seen[name] for name in order)
+        outcomes.append(OrderOutcome(order, by_class))
+        found.append(Candidate(worst_of_classes(by_class), correction))
+    draw = draw_clean_together(fitted[0].case, [one.artifact.target for one in fitted], settings)
+    chosen = selection.choose_least_loss(found, draw, bounds)
+    told = (replace(one, losses=tried.losses) for one, tried in zip(outcomes, chosen.tried, strict=True))
+    return next(correction for correction, _ in orders if correction is chosen.correction), tuple(told)
+
+
+def worst_of_classes(by_class: Sequence[SettingOutcome]) -> SettingOutcome:
+    """Return the outcome of the class of whose artifact least is taken away for sure, with the largest loss beyond a
+    bound and the largest fall of any class. Gains of classes are of different images: there is none image by image."""
+    least = min(by_class, key=lambda one: one.gained.low)
+    falls = [one.fall for one in by_class if one.fall.n]
+    fall = max(falls, key=lambda one: one.value, default=NO_INTERVAL)
+    return replace(least, lost=max(one.lost for one in by_class), fall=fall, gain=None)
+
+
+def judge_together(
+    fitted: Sequence[FittedClass], joint: JointCorrection, orders: tuple[OrderOutcome, ...],
+    left_out: Sequence[tuple[str, str]], settings: CleanSettings,
+) -> JointJudgement:  # fmt: skip
+    """Judge each correction alone and all together on the part `show`."""
+    judged: list[ClassJudgement] = []
+    drawn: dict[int, tuple[bool, bool, int]] = {}  # clean images: right before, right together, label
+    with progress("classes shown", len(fitted)) as advance:
+        for one in fitted:
+            shown = draw_shown(one.case, settings.images, settings.seed)
+            test = make_test(one.case, one.artifact, shown, settings)
+            found = test.compute_logits(joint)
+            alone = judge(test, one.case, one.correction, settings)
+            together = replace(alone, after=test.evaluate_logits(found))
+            judged.append(ClassJudgement(one.artifact.name, one.artifact.target, one.setting, alone, together))
+            was, is_now = (y.argmax(1) == test.truth for y in (test.plain, found.plain))
+            fair = np.flatnonzero(shown.fair_draw)
+            drawn |= {int(shown.rows[i]): (bool(was[i]), bool(is_now[i]), int(test.truth[i])) for i in fair}
+            advance()
+    before_it, after_it, truth = np.array(list(drawn.values()), int).reshape(-1, 3).T
+    was, is_now = before_it == 1, after_it == 1
+    elsewhere, most = loss_elsewhere(was, is_now, truth, [one.artifact.target for one in fitted])
+    lost = Loss(
+        "clean images", paired_loss(was, is_now), settings.overall,
+        any(one.together.origin.trained_on for one in judged), elsewhere,
+        "" if most is None else test.names.get(most, f"class {most}"),
+    )  # fmt: skip
+    return JointJudgement(tuple(judged), lost, tuple(left_out), orders)
