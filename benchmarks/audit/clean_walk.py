@@ -37,9 +37,9 @@ MODEL = f"from same_results import TagReader\n\n\ndef build():\n    return TagRe
 
 
 def module_of(frame: FrameType) -> str:
-    """Return the module of klarsicht that a frame is of; empty for other code and for what runs at an import."""
+    """Return the module of klarsicht that a frame is of; empty for other code, imports and expressions."""
     file = Path(frame.f_code.co_filename)
-    inside = file.is_relative_to(SOURCE) and frame.f_code.co_name != "<module>"
+    inside = file.is_relative_to(SOURCE) and not frame.f_code.co_name.startswith("<")
     return ".".join(file.relative_to(SOURCE).with_suffix("").parts) if inside else ""
 
 

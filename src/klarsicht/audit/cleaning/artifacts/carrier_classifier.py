@@ -75,7 +75,8 @@ def predict_carriers(
                 best = (loss, name, penalty, p)
     assert best is not None
     _, name, penalty, own = best
-    fit = make_classifier(penalty, len(rows), arrays[name].shape[1], seed).fit(_rows(arrays[name], rows), member)
+    X = _rows(arrays[name], rows)
+    fit = make_classifier(penalty, len(rows), X.shape[1], seed).fit(X, member)
     probability = np.concatenate([fit.predict_proba(block)[:, 1] for block in _blocks(arrays[name], n)])
     probability[rows] = own
     predicted_carriers = own >= 0.5

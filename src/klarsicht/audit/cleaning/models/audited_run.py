@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.data.splits import TRAIN
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
-from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings, counts_own_logits
+from klarsicht.audit.explanation.settings import ANY_DEVICE, counts_own_logits
 from klarsicht.audit.explanation.steps.audit_inputs import Audit, settings_of_run
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.detection_rows import read_detections
@@ -39,14 +39,15 @@ PART_DONORS = 128  # images of the class, and of others, whose parts are put on 
 CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
 
 
-def require_exclusive_classes(manifest: Mapping[str, Any], settings: AuditSettings) -> None:
+def require_exclusive_classes(store: RunStore, data: Any = None) -> None:
     """Check that images of a run have one label each, and that its classes exclude each other: corrections are fitted
     and judged by centred logits and by whether the largest is the label's.
 
     Raises:
         UsageError: otherwise.
     """
-    if settings.several_labels or counts_own_logits(manifest):
+    settings = settings_of_run(store, data)
+    if settings.several_labels or counts_own_logits(store.manifest):
         raise UsageError(
             "no cleaning of this run yet",
             got="several labels an image" if settings.several_labels else "independent outputs (sigmoids)",
@@ -88,7 +89,7 @@ class AuditedRun:
             RunMismatch: model or data differ from those of the run.
         """
         store = RunStore.open(run)
-        require_exclusive_classes(store.manifest, settings_of_run(store, data))
+        require_exclusive_classes(store, data)
         audit = Audit.of_run(store, data, classifier, device)
         pipeline.check_unchanged(audit, store)
         return cls(store, audit)
