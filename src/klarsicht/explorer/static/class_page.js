@@ -308,7 +308,7 @@ export async function showClassPage(place, target, run, listed) {
   const kinds = element('div', { class: 'bar' })
   const told_of_maps = told.hints && run.maps ? ' Relevance maps are hints only: this network absorbs nearly all relevance on its way to the pixels.' : ''
   const drawKinds = () => {
-    kinds.replaceChildren(...kindMenus(page, () => { for (const group of page.groups) group.grid.set(group.items); drawDownloads() }), element('span', { class: 'soft' }, `A red frame: a member. Click to enlarge.${told_of_maps}`))
+    kinds.replaceChildren(...kindMenus(page, () => { for (const group of page.groups) group.grid.set(group.items); drawDownloads() }), element('span', { class: 'soft' }, `Red frame: image with the artifact. Click to enlarge.${told_of_maps}`))
     drawDownloads()
   }
   drawKinds()

@@ -115,7 +115,7 @@ function makeLine(line, index, page) {
       'name', element('a', { href: `#/class/${line.target}`, title: line.name }, line.name),
       element('div', { class: 'soft' }, decided?.artifact ? element('span', { class: 'tag' }, decided.artifact) : `${line.size} of ${line.n}`),
     ),
-    cell('verdict', element('span', { class: `kind ${line.kind}`, title: line.verdict }, line.verdict)),
+    cell('verdict', element('span', { class: `kind ${line.kind}`, title: line.verdict }, line.label)),
     ...(page.quantified ? [
       cell('number p', probability(line.p)),
       cell('effect-cell', line.shift === null ? '' : effectInterval(line, state.most), element('div', { class: 'effect-text' }, text)),

@@ -23,12 +23,12 @@ export function makeGallery(label, page) {
     label, side: 132,
     make(index) {
       const row = page.cloud.rows[index]
-      const shown = page.kind === 'masked' && !page.members.has(row) ? element('span', { class: 'broken' }, 'no member') : picture(row, { kind: page.kind, side: 128, target: page.target, source: page.source, alt: `image ${row}` })
+      const shown = page.kind === 'masked' && !page.members.has(row) ? element('span', { class: 'broken' }, 'without it') : picture(row, { kind: page.kind, side: 128, target: page.target, source: page.source, alt: `image ${row}` })
       const states = [page.members.has(row) ? 'member' : '', page.removed(index) ? 'removed' : '']
       return element(
         'figure', { class: `cell ${states.join(' ')}`, onpointerenter: () => page.point(index) },
         element('button', {
-          type: 'button', aria: { label: `Enlarge image ${row}${page.members.has(row) ? ', a member' : ''}` }, onclick: () => page.enlarge(index, label),
+          type: 'button', aria: { label: `Enlarge image ${row}${page.members.has(row) ? ', with the artifact' : ''}` }, onclick: () => page.enlarge(index, label),
         }, shown),
       )
     },
