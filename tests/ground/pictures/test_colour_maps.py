@@ -90,9 +90,20 @@ def test_enlarging_is_bilinear():
     np.testing.assert_allclose(colour_maps.resize_bilinear(values, (13, 17)), bilinear(values, 13, 17), atol=1e-6)
 
 
-def test_overlay_of_nothing_is_the_grey_picture():
-    flat = colour_maps.overlay(COLOUR, np.zeros((2, 2)))
-    np.testing.assert_array_equal(flat, np.repeat(np.asarray(Image.fromarray(COLOUR).convert("L"))[..., None], 3, 2))
+def test_overlay_of_nothing_is_the_picture_in_its_colours():
+    np.testing.assert_array_equal(colour_maps.overlay(COLOUR, np.zeros((2, 2))), COLOUR)
+
+
+def test_a_picture_of_relevance_has_a_bar_of_its_colours_from_against_to_for():
+    """White, whole factor 56: the bar is the overlay of a ramp on white, as wide as the picture."""
+    white, ramp = np.full((4, 6, 3), 255, np.uint8), np.array([[-2.0, 1.0]])
+    picture = np.asarray(colour_maps.draw_relevance(white, ramp)).astype(int)
+    large = np.full((224, 336, 3), 255, np.uint8)
+    bound = np.quantile(np.abs(ramp), 0.995)
+    np.testing.assert_array_equal(picture[:224], colour_maps.overlay(large, ramp, bound))
+    bar = picture[224 + colour_maps.BAR // 2 + 1]
+    assert picture.shape[1] == 336 and (bar[0, 2] - bar[0, 0] > 60) and (bar[-1, 0] - bar[-1, 2] > 60)
+    assert (bar[167:169] >= 250).all()
 
 
 def test_overlay_is_red_for_and_blue_against():

@@ -63,7 +63,7 @@ def _look_up_colours(table: Bytes, share: NDArray[np.float64]) -> Bytes:
 
 
 def overlay(pixels: Bytes, signed: ArrayLike, bound: float | None = None, strength: float = 0.9) -> Bytes:
-    """Draw a signed map of any size, resized bilinearly, over a greyscale copy of a picture.
+    """Draw a signed map of any size, resized bilinearly, over a picture in its own colours.
 
     Args:
         pixels: uint8 (H, W, 3) or (H, W).
@@ -77,8 +77,8 @@ def overlay(pixels: Bytes, signed: ArrayLike, bound: float | None = None, streng
     wide = np.clip(resize_bilinear(signed, pixels.shape[:2]) / (bound or _saturation_bound(np.asarray(signed))), -1, 1)
     colours = diverging_colours(np.sign(wide) / 2, 1)  # two saturated colours: opacity alone shows the magnitude
     opacity = strength * np.abs(wide)[..., None]
-    grey = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-    mixed: Bytes = np.rint((1 - opacity) * grey + opacity * colours).astype(np.uint8)
+    own = np.asarray(Image.fromarray(pixels).convert("RGB"))
+    mixed: Bytes = np.rint((1 - opacity) * own + opacity * colours).astype(np.uint8)
     return mixed
 
 
