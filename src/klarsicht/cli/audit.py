@@ -414,12 +414,21 @@ def check(
 
 
 @app.command()
-def report(run: RunFolder) -> None:
+def report(
+    run: RunFolder,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Print it to report.pdf, too; needs an installed Chromium.")
+    ] = False,
+) -> None:
     """Write the HTML report of a run again, and print its path."""
     require_run(run)
     from klarsicht.audit.explanation.report import page
+    from klarsicht.audit.explanation.report.pdf import print_pdf
 
-    echo(str(page.write_report(run)))
+    written = page.write_report(run)
+    echo(str(written))
+    if pdf:
+        echo(str(print_pdf(written)))
 
 
 @app.command()

@@ -22,7 +22,7 @@ OPTION_GROUPS = {
         "--batch", "--batch-memory", "--unit", "--threads", "--workers", "--device", "--readers", "--shard", "--memory",
         "--exact",
     ),
-    "Output": ("--out", "--json", "--top", "--preview", "--ghost-map", "--page", "--tables", "--dry-run"),
+    "Output": ("--out", "--json", "--pdf", "--top", "--preview", "--ghost-map", "--page", "--tables", "--dry-run"),
     "General": ("--settings", "--seed", "--trust", "--version", "--install-completion", "--show-completion", "--help"),
 }  # fmt: skip
 EXAMPLES = {

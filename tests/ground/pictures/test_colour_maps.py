@@ -4,7 +4,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from klarsicht.ground.pictures import colour_maps

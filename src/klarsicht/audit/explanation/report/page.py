@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.data.label_order import Order
@@ -29,8 +30,10 @@ from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.sufficiency import ClassProfile
 from klarsicht.audit.results.verdicts import Quantification, Verdict, VerdictLine
 from klarsicht.audit.results.words import SETTING, describe_level, format_p
+from klarsicht.ground.names import printable
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.pictures.colour_maps import diverging_colours
 from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.verification import UNVERIFIED
@@ -48,6 +51,7 @@ SCREENING_FILE = "screening.json"  # written by `audit quantify` of a run with o
 COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
 TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
+FINDINGS_SHOWN = 10  # headlines in the summary
 RANKED = 20  # rows of the table of shortcuts; its file contains all
 SCRIPT = "report.js"  # its hash stands in the page's content security policy: no other script runs
 
@@ -96,8 +100,33 @@ def write_report(run: str | Path | RunStore) -> Path:
     store = run if isinstance(run, RunStore) else RunStore.open(run)
     with store.translate_parse_errors("tables"):  # of a run without checksums
         page = load_template("klarsicht.audit", "report.html.j2").render(**template_values(store))
+    page = leave_out_folders(page, store.manifest)
     store.write_bytes(PAGE, page.encode("utf-8", "replace"))
     return store.path / PAGE
+
+
+def leave_out_folders(page: str, manifest: Mapping[str, Any]) -> str:
+    """Name files of a page relative to the corpus, and files of models and settings by their last part: a report may
+    be sent to somebody who has no business with the folders of a machine."""
+    texts = [re.sub(r"\w+://\S+", "", str(value)) for value in (manifest["data"], *manifest["settings"].values())]
+    folders = {str(Path(texts[0]).absolute())} if texts[0] else set()
+    for path in (match for text in texts for match in re.findall(r"(?:^|(?<=[@:'\" (]))/[^@:'\",)]+", text)):
+        folders.add(path if Path(path).is_dir() else str(Path(path).parent))
+    for folder in sorted(folders - {"/"}, key=len, reverse=True):
+        for known in {folder, str(escape(printable(folder)))}:
+            page = page.replace(f"{known}/", "").replace(known, Path(folder).name)
+    return page
+
+
+def summarise(quantification: Quantification | None, findings: Sequence[ArtifactView]) -> list[tuple[str, str]]:
+    """List (anchor on the page, headline) of every line that a person should look at; no anchor without pictures."""
+    drawn = {(view.verdict.target, view.number): view for view in findings}
+    reviewed = [line for line in quantification.lines if line.verdict.needs_review] if quantification else []
+    summary = []
+    for line in reviewed:
+        view = drawn.get((line.verdict.target, line.number))
+        summary.append((view.anchor, view.headline) if view else ("", line.headline()))
+    return summary
 
 
 def template_values(store: RunStore) -> dict[str, Any]:
@@ -126,6 +155,11 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "format_p": format_p,
         "setting": SETTING,
         "level": describe_level(quantification.level) if quantification else "",
+        "summary": summarise(quantification, findings),
+        "shown_findings": FINDINGS_SHOWN,
+        "found_classes": sum(one.needs_review for one in quantification or ()),
+        "against": _css_colour(-1),
+        "for": _css_colour(1),
         "findings": findings,
         "drawn": {one.verdict.target for one in findings},
         "noted": noted,
@@ -146,6 +180,11 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "skipped": list_skipped(store, images),
         "facts": list_facts(manifest, images),
     }
+
+
+def _css_colour(value: float) -> str:
+    """Return the colour of an overlay for a value from -1 to 1."""
+    return "rgb({}, {}, {})".format(*diverging_colours(value / 2, 1).tolist())
 
 
 @dataclass(frozen=True)
@@ -170,6 +209,11 @@ class ArtifactView:
     def number(self) -> int:
         """Number of the artifact in its class, from 1."""
         return self.line.number
+
+    @property
+    def anchor(self) -> str:
+        """Name of its section on the page."""
+        return f"f{self.verdict.target}" + ("" if self.number == 1 else f"-{self.number}")
 
     @property
     def headline(self) -> str:

@@ -1,0 +1,100 @@
+"""The report begins with its findings and names no folder of the machine; it is printed where a browser is."""
+
+import re
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+from tests.audit.conftest import write_corpus
+
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.report.page import leave_out_folders, write_report
+from klarsicht.audit.explanation.report.pdf import print_pdf
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.cli.app import run
+from klarsicht.ground.errors import MissingExtra, ProgramFailed
+
+
+def without_tags(page):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", page))
+
+
+def test_findings_come_first_and_no_folder_of_the_machine_is_named(quantified, tmp_path):
+    folder, _, verdicts = quantified
+    page = write_report(folder).read_text()
+    body = page[page.index("<body>") :]
+    summary = body[body.index("In short") : body.index("<h2>Verdicts</h2>")]
+    reviewed = [line for line in verdicts.lines if line.verdict.needs_review]
+    counted = [line.headline().split(" share ")[0] for line in reviewed]  # how many images of which class
+    assert counted and [text for text in counted if text in without_tags(summary)] == counted
+    assert f"In {len(verdicts) - len({line.verdict.target for line in reviewed})} of {len(verdicts)} classes" in summary
+    for part in {str(folder.parent), str(folder.parent.resolve()), f"{Path.home()}/"}:
+        assert part not in page
+
+
+def test_a_run_that_was_not_quantified_says_what_to_do_next(classifier, tmp_path):
+    write_corpus(tmp_path / "data", per_class=4)
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("euclidean",))
+    store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    assert "Nothing has been tested yet" in without_tags((store.path / "report.html").read_text())
+
+
+def test_folders_of_corpus_model_and_settings_are_left_out():
+    settings = {
+        "model": "timm:resnet18@/home/ann/weights/net.pt",
+        "data": "/data/a & b",
+        "class_map": "/home/ann/map.csv",
+    }
+    page = '<a title="/data/a &amp; b/x/1.png">/data/a &amp; b</a> /home/ann/weights/net.pt /home/ann/map.csv 1/2 a/b'
+    assert leave_out_folders(page, {"data": "/data/a & b", "settings": settings}) == (
+        '<a title="x/1.png">a & b</a> net.pt map.csv 1/2 a/b'
+    )
+    url = {"data": "https://host/a/", "settings": {"model": "efficientnet-lite0", "data": "https://host/a/"}}
+    assert leave_out_folders("https://host/a/1.png", url) == "https://host/a/1.png"
+
+
+@pytest.fixture
+def browser(tmp_path, monkeypatch):
+    """A browser of four lines, the only program there is."""
+
+    def install(body):
+        program = tmp_path / "bin" / "chromium"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(program.stat().st_mode | stat.S_IEXEC)
+        monkeypatch.setenv("PATH", str(program.parent))
+
+    return install
+
+
+PRINTS = (
+    'for one in "$@"; do case "$one" in --print-to-pdf=*) echo "%PDF of $one" > "${one#--print-to-pdf=}";; esac; done'
+)
+
+
+def test_a_browser_that_is_installed_prints_the_page(tmp_path, browser):
+    page = tmp_path / "report.html"
+    page.write_text("<p>Hans</p>")
+    browser(PRINTS)
+    assert print_pdf(page) == tmp_path / "report.pdf"
+    assert (tmp_path / "report.pdf").read_text().startswith("%PDF")
+
+
+def test_a_browser_that_prints_nothing_and_none_at_all_are_one_error(tmp_path, browser, monkeypatch):
+    page = tmp_path / "report.html"
+    browser("echo no display >&2; exit 1")
+    with pytest.raises(ProgramFailed, match="no display"):
+        print_pdf(page)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingExtra, match=r"open .*report\.html in your browser"):
+        print_pdf(page)
+    assert not (tmp_path / "report.pdf").exists()
+
+
+@pytest.mark.nightly
+def test_chromium_prints_the_report_of_a_run(quantified, tmp_path, capsys):
+    shutil.copytree(quantified[0], tmp_path / "run")
+    assert run(["audit", "report", str(tmp_path / "run"), "--pdf"]) == 0
+    assert (tmp_path / "run" / "report.pdf").read_bytes().startswith(b"%PDF-")
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "run" / f"report.{end}") for end in ("html", "pdf")]
