@@ -32,10 +32,10 @@ def draw_audit(out: Path) -> Image.Image:
     """Draw photographs of the suspect cluster over their overlays."""
     carton = audit.rank(out / "run")[0]
     model = audit.load_model("efficientnet-lite0")
-    photographs = [Image.open(path).convert("RGB") for path in carton.members[:COUNT]]
-    found = audit.explain(model, photographs, carton.name)
+    found = audit.explain(model, [Image.open(path).convert("RGB") for path in carton.members], carton.name)
+    first = np.argsort(-found.score)[:COUNT]  # by their evidence for the class
     drawn = Image.new("RGB", (COUNT * (SIDE + GAP) - GAP, 2 * SIDE + GAP), "white")
-    for i, (pixels, relevance) in enumerate(zip(found.inputs, found.maps, strict=True)):
+    for i, (pixels, relevance) in enumerate(zip(found.inputs[first], found.maps[first], strict=True)):
         for row, one in enumerate((pixels, overlay(pixels, relevance))):
             drawn.paste(Image.fromarray(one).resize((SIDE, SIDE)), (i * (SIDE + GAP), row * (SIDE + GAP)))
     return drawn

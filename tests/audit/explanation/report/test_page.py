@@ -5,6 +5,7 @@ import shutil
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.audit.conftest import write_corpus
 
@@ -14,6 +15,7 @@ from klarsicht.audit.explanation.report.pdf import print_pdf
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import MissingExtra, ProgramFailed
+from klarsicht.ground.run_folder.store import RunStore
 
 
 def without_tags(page):
@@ -38,6 +40,20 @@ def test_a_run_that_was_not_quantified_says_what_to_do_next(classifier, tmp_path
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("euclidean",))
     store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
     assert "Nothing has been tested yet" in without_tags((store.path / "report.html").read_text())
+
+
+def test_pictures_of_a_cluster_begin_with_the_largest_evidence(quantified):
+    """Logits of the run less their mean over outputs, in the order of the page."""
+    folder, _, _ = quantified
+    store, page = RunStore.open(folder), write_report(folder).read_text()
+    logits = np.asarray(store.array("logits"), float)
+    evidence = logits - logits.mean(1, keepdims=True)
+    keys = list(store.texts("corpus", "key"))
+    section = re.search(r'<section class="suspect" id="s(\d+)">(.*?)</section>', page, re.DOTALL)
+    for half in re.split(r"<h3>Other", section[2]):
+        rows = [keys.index(name) for name in re.findall(r'<figure class="plate" tabindex="0" title="([^"]+)"', half)]
+        shown = evidence[rows, int(section[1])]
+        assert len(rows) > 2 and (np.diff(shown) <= 0).all()
 
 
 def test_folders_of_corpus_model_and_settings_are_left_out():

@@ -458,13 +458,22 @@ def cluster_views(store: RunStore, ranking: Ranking) -> list[ClusterView]:
 
 
 def _cluster_view(store: RunStore, entry: Entry, records: Sequence[ViewRow]) -> ClusterView:
-    plates = [(r["member"], _thumbnail(store, r)) for r in records if r["picture"]]
+    pictured = sorted((r for r in records if r["picture"]), key=lambda r: -_evidence(store, r["row"], entry.target))
+    plates = [(r["member"], _thumbnail(store, r)) for r in pictured]
     return ClusterView(
         entry,
         tuple(Point(r["x"], r["y"], r["member"], r["path"]) for r in sorted(records, key=lambda r: r["member"])),
         tuple(plate for member, plate in plates if member),
         tuple(plate for member, plate in plates if not member),
     )
+
+
+def _evidence(store: RunStore, row: int, target: int) -> float:
+    """Return the centred logit of a row of the run for an output; 0 without stored logits."""
+    if not store.has_array("logits"):
+        return 0.0
+    logits = np.asarray(store.array("logits")[row], float)
+    return float(logits[target] - logits.mean())
 
 
 def _thumbnail(store: RunStore, record: ViewRow) -> Thumbnail:
