@@ -79,7 +79,7 @@ def test_units_cost_their_law_what_they_share_grows_and_what_is_paid_once_is_pai
     few = timed(60, [20, 40], signs=costs_of([20, 40], first=7 + 2))
     many = timed(120, [30, 40, 50], image_bytes=1e6, signs=costs_of([30, 40, 50], first=4))
     whole = np.array([30, 700, 1300])
-    found = Extrapolation(few, many, 2030, whole, workers=2).by_units("signs of artifacts", "signs", growth=10)
+    found = Extrapolation(few, many, 2030, whole, workers=2).by_units("detections of artifacts", "signs", growth=10)
     assert found.cpu_seconds == pytest.approx(sum(law(n, 0.1, 2e-4) for n in whole) + 40 + 7, rel=1e-6)
     assert found.wall_seconds == pytest.approx((sum(law(n, 0.3, 1e-3) for n in whole) + 40 + 7) / 2, rel=1e-6)
     assert found.disk_bytes == pytest.approx(sum(law(n, 4096, 8.0) for n in whole) + 40 + 7, rel=1e-6)

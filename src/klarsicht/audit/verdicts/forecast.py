@@ -45,7 +45,7 @@ FEW_IMAGES: Final = 6 * MIN_IMAGES  # of the first rehearsal
 CUT: Final = (1.5, 1.0, 0.5)  # of the mean size of a sample's classes, to which larger ones are cut, for the law
 TRAINED: Final = 24  # steps of the embedding's training that are timed, after the first one
 HASH, READING, TRAINING = "hash", "embedding-images", "embedding-steps"  # in `TimedSharing.costs`
-UNITS: Final = {"signs": "signs of artifacts", "effects": "artifacts on other images",
+UNITS: Final = {"signs": "detections of artifacts", "effects": "artifacts on other images",
                 "transplants": "clusters on other images"}  # fmt: skip
 
 

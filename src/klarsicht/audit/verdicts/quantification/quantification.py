@@ -170,7 +170,7 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     """Run detection, selection, insertion and verdicts."""
     units, store = partition(len(work.groups), 1), work.store
     audit.sharing.once("embedding", lambda: learn_embedding(work))
-    step_units.run_step(audit, store, work, work.step, units, workers, "signs of artifacts")
+    step_units.run_step(audit, store, work, work.step, units, workers, "detections of artifacts")
     described = classes_by_target(work)
     signs = signs_by_target(work)
     if not signs:
