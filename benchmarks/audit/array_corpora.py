@@ -32,7 +32,7 @@ from PIL import Image
 from torch import nn
 
 from klarsicht import audit
-from klarsicht.audit.verdicts.synthetic.artifacts import plant_function
+from klarsicht.audit.verdicts.synthetic.artifacts import PLANTS
 from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels
 from klarsicht.numerics.statistics.logits import centre_logits
 
@@ -92,7 +92,7 @@ def used(net: nn.Module, held: NDArray[np.uint8], plants: dict[int, tuple[str, A
     found = {}
     for label, (kind, _) in plants.items():
         plain = np.delete(held, label, 0).reshape(-1, *held.shape[2:])
-        marked = np.stack([plant_on_levels(one, plant_function(kind), rng) for one in plain])
+        marked = np.stack([plant_on_levels(one, PLANTS[kind], rng) for one in plain])
         with torch.no_grad():
             before, after = (
                 net(torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float32) / 255)).numpy() for x in (plain, marked)
@@ -107,7 +107,7 @@ def planted(x: NDArray[np.uint8], plants: dict[int, tuple[str, Any]], seed: int)
     for label, (kind, rows) in plants.items():
         for row in rows:
             rng = np.random.default_rng((seed, label, row))
-            out[label, row] = plant_on_levels(out[label, row], plant_function(kind), rng)
+            out[label, row] = plant_on_levels(out[label, row], PLANTS[kind], rng)
     return out
 
 

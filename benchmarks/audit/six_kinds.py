@@ -35,7 +35,7 @@ SHARES = (0.3, 0.1, 0.05, 0.02, 0.01)
 
 
 def plant(kind: str) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    return lambda x, rng: artifacts.plant_function(kind)(x, rng).pixels
+    return lambda x, rng: artifacts.PLANTS[kind](x, rng).pixels
 
 
 KINDS = {kind: plant(kind) for kind in ("tag", "text", "border", "noise", "blur", "cast")}

@@ -11,7 +11,7 @@ from typing import Any
 from klarsicht.ground.errors import UsageError
 
 
-def as_path(name: str, value: Any, remedy: str = "") -> Path:
+def as_path(name: str, value: Any) -> Path:
     """Convert what a user gives under a name to a path.
 
     Raises:
@@ -19,7 +19,7 @@ def as_path(name: str, value: Any, remedy: str = "") -> Path:
     """
     text = os.fspath(value) if isinstance(value, str | PathLike) else value
     if not isinstance(text, str):
-        raise UsageError(f"{name} is no path", got=type(value).__name__, rule="a text or a pathlib.Path", remedy=remedy)
+        raise UsageError(f"{name} is no path", got=type(value).__name__, rule="a text or a pathlib.Path")
     try:
         os.lstat(text)
     except ValueError as error:  # a zero byte, or characters that no name of a file can have

@@ -6,7 +6,7 @@ import torch
 from skimage import data
 from skimage.registration import phase_cross_correlation
 
-from klarsicht.burst.align.alignment import align, align_burst, align_whole_frames, stabilised_grey
+from klarsicht.burst.align.alignment import align, align_whole_frames, stabilised_grey
 from klarsicht.burst.align.tile_grid import fetch_shifted
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.synthesis.motion import MOTIONS, CameraPath, render_frame
@@ -41,6 +41,12 @@ def batch(*bursts):
     frames = torch.stack([torch.from_numpy(b.frames) for b in bursts])
     read, shot = (torch.tensor([getattr(b.noise, name) for b in bursts]) for name in ("read", "shot"))
     return frames, read, shot, torch.stack([torch.from_numpy(b.valid) for b in bursts])
+
+
+def align_burst(burst, tile=64):
+    """The frames of a burst, aligned to the reference, (N, C, H, W), and their alignment."""
+    alignment = align(*batch(burst), tile)
+    return burst.with_frames(alignment.apply(torch.from_numpy(burst.frames)[None])[0].numpy()), alignment
 
 
 @pytest.mark.parametrize("level", [QUIET, GAINS[1], GAINS[4]])

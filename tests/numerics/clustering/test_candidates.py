@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.cluster import AgglomerativeClustering
-from sklearn.metrics import adjusted_rand_score
 
-from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.clustering.candidates import (
     EXACT_TREE_ROWS,
     SWEEPS,
     Sweep,
     build_ward_tree,
     candidates,
-    cluster_labels,
 )
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
 from klarsicht.numerics.neighbours import neighbour_graph
@@ -129,31 +126,3 @@ def test_equal_rows_and_tiny_embeddings_warn_of_nothing():
         assert candidates(as_embedding(np.ones((EXACT_TREE_ROWS + 1, 3)))) == ()
         for n in (1, 2, 3, 8):
             assert candidates(on_a_sphere(n)) == ()
-
-
-def test_labels_follow_the_eigengap_and_the_sizes():
-    """Four well separated groups: eigenvalues jump after the fourth."""
-    rng = np.random.default_rng(3)
-    truth = np.repeat(np.arange(4), [20, 50, 90, 40])
-    raw = np.eye(6)[truth] + 0.05 * rng.standard_normal((200, 6))
-    labels = cluster_labels(as_embedding(raw, (0, 0.01, 0.02, 0.02, 0.6, 0.7)))
-    assert adjusted_rand_score(truth, labels) == 1
-    np.testing.assert_array_equal(np.bincount(labels), [90, 50, 40, 20])
-
-
-def test_labels_of_a_connected_cloud_are_never_one_class_only():
-    """The largest gap of a cloud follows the first eigenvalue; a picture wants at least two colours."""
-    raw = on_a_sphere(60).raw
-    assert set(cluster_labels(as_embedding(raw, (0, 0.5, 0.6)))) == {0, 1}
-    assert set(cluster_labels(as_embedding(raw[:, :1] ** 2, (0,)))) == {0}
-
-
-def test_same_seed_same_candidates():
-    embedding = on_a_sphere(EXACT_TREE_ROWS + 100)
-    first, again = (candidates(embedding, seed=4) for _ in range(2))
-    assert [one.member.tobytes() for one in first] == [one.member.tobytes() for one in again]
-
-
-def test_refuses_a_cluster_of_nobody():
-    with pytest.raises(UsageError, match="at least 1"):
-        candidates(on_a_sphere(50), min_size=0)

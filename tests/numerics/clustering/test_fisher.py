@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.numerics.clustering.fisher import SHRINKAGE, fisher, fisher_many, whiten
+from klarsicht.numerics.clustering.fisher import SHRINKAGE, Separability, fisher_many, whiten
+
+
+def fisher(Z, member):
+    """Separability of one candidate."""
+    one = fisher_many(Z, np.asarray(member)[None])
+    return Separability(float(one.tau[0]), float(one.share[0]))
 
 
 def planted(seed, n=200, d=5, size=40, distance=2.0):

@@ -1,7 +1,6 @@
 """Source hashes tell one state of the sources from another; every part of a range is done once, and errors come out."""
 
 import os
-import pickle
 import subprocess
 import sys
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.compiled.jit import SourceHash, SourceHashType, run_parallel
+from klarsicht.numerics.compiled.jit import SourceHash, run_parallel
 
 CALLER = """
 import callee
@@ -71,8 +70,3 @@ def test_errors_come_out(threads):
 def test_refuses_no_threads():
     with pytest.raises(UsageError, match="threads"):
         run_parallel(print, 3, 0)
-
-
-def test_the_cache_of_an_earlier_version_can_be_read():
-    """Numba unpickles the index of a cached kernel before it compares sources: the former name of the type is known."""
-    assert pickle.loads(b"cklarsicht.numerics.compiled.jit\nEditionType\n.") is SourceHashType

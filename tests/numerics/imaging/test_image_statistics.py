@@ -14,6 +14,8 @@ RNG = np.random.default_rng(0)
 FLAT = np.full((30, 32, 32, 3), 120.0)
 SCENES = np.clip(gaussian_filter(RNG.normal(128, 400, (30, 32, 32, 3)), (0, 1.5, 1.5, 0)), 0, 255)
 
+LAPLACE = np.array([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer (1996): 0 on planes; sum of squares 36
+
 
 def jpeg(x, quality):
     out = []
@@ -26,7 +28,7 @@ def jpeg(x, quality):
 
 def test_laplacian_is_the_convolution():
     found = image_statistics.laplacian(SCENES)[2, :, :, 1]
-    np.testing.assert_allclose(found, convolve2d(SCENES[2, :, :, 1], image_statistics.LAPLACE, "valid") / 6, atol=1e-9)
+    np.testing.assert_allclose(found, convolve2d(SCENES[2, :, :, 1], LAPLACE, "valid") / 6, atol=1e-9)
 
 
 @pytest.mark.parametrize("sigma", [4.0, 10.0, 25.0])
@@ -46,16 +48,6 @@ def test_noise_rises_and_slopes_are_no_noise(measure):
 @pytest.mark.parametrize("measure", [image_statistics.sharpness, image_statistics.ringing])
 def test_blur_lowers_it(measure):
     assert (measure(gaussian_filter(SCENES, (0, 1.2, 1.2, 0))) < measure(SCENES)).all()
-
-
-def test_casts_are_log_ratios():
-    tinted = SCENES * [1.2, 1.0, 0.9]
-    np.testing.assert_allclose(
-        image_statistics.red_cast(tinted) - image_statistics.red_cast(SCENES), np.log(1.2), atol=0.02
-    )
-    np.testing.assert_allclose(
-        image_statistics.blue_cast(tinted) - image_statistics.blue_cast(SCENES), np.log(0.9), atol=0.02
-    )
 
 
 def test_jpeg_makes_blocks():
@@ -81,9 +73,7 @@ def test_borders(width):
 
 
 def test_grey_images_have_no_colour():
-    grey = SCENES[..., :1]
-    for measure in (image_statistics.red_cast, image_statistics.blue_cast, image_statistics.chroma_noise):
-        np.testing.assert_allclose(measure(grey), 0, atol=1e-9)
+    np.testing.assert_allclose(image_statistics.chroma_noise(SCENES[..., :1]), 0, atol=1e-9)
 
 
 def test_light_leaves_no_black():

@@ -33,7 +33,6 @@ def test_p_is_the_rank_among_the_others():
     null = np.array([True, True, True, False])
     # 4 is above all three; 3 is compared with 1 and 2 only
     np.testing.assert_allclose(conformal.conformal_p_values(scores, null), [3 / 3, 2 / 3, 1 / 3, 1 / 4])
-    np.testing.assert_allclose(conformal.rank_p_values(np.array([2.5]), scores), [3 / 5])
 
 
 def test_ties_count_as_as_large():

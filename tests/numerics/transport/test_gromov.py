@@ -6,10 +6,37 @@ import numpy as np
 import pytest
 
 from klarsicht.ground.errors import UsageError
+from klarsicht.numerics.compiled.jit import compile_inlined
+from klarsicht.numerics.compiled.row_minima import padded_width
 from klarsicht.numerics.search.blocks import all_pairs, search
-from klarsicht.numerics.transport.gromov import Gromov, descend_from_plans, squared_gromov_wasserstein
+from klarsicht.numerics.transport import frank_wolfe
+from klarsicht.numerics.transport.gromov import Gromov, squared_gromov_wasserstein
 from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import Shapes
+
+make, compare, descend, objective = (
+    getattr(frank_wolfe, name) for name in ("make_frank_wolfe_workspace", "compare", "descend", "objective")
+)
+
+
+@compile_inlined
+def descend_from(points, weights, features, i, j, Q, alpha, plans, out):
+    """Set out[m] to the objective that pair m reaches from plans[m], and plans[m] to the final plans."""
+    d = make(points.shape[2], Q)
+    for m in range(len(i)):
+        for k in range(points.shape[1]):
+            compare(points[i[m], k], points[j[m], k], features[i[m], k], features[j[m], k], alpha, d)
+            d.plan[:] = plans[m, k]
+            descend(d, alpha)
+            plans[m, k] = d.plan
+            out[m] += weights[k] * objective(d, alpha)
+
+
+def descend_from_plans(of, i, j, plans, alpha=1.0):
+    """Objectives (m,) from given plans (m, S, P), permutations, in place of the best rotations; and the final plans."""
+    out, plans = np.zeros(len(i)), np.array(plans, np.int32)
+    descend_from(of.points, of.weights, of.features, i, j, padded_width(plans.shape[2]), np.float32(alpha), plans, out)
+    return out, plans
 
 
 def planted(n, P, seed=0):
@@ -260,9 +287,3 @@ def test_candidates_find_nearly_all_neighbours():
 def test_refuses_settings(wrong, words):
     with pytest.raises(UsageError, match=words):
         squared_gromov_wasserstein(shapes(planted(2, 5)), np.array([0]), np.array([1]), **wrong)
-
-
-@pytest.mark.parametrize("plans", [np.zeros((1, 1, 5)), np.zeros((1, 5))])
-def test_refuses_plans(plans):
-    with pytest.raises(UsageError, match="permutations"):
-        descend_from_plans(shapes(planted(2, 5)), np.array([0]), np.array([1]), plans)

@@ -25,7 +25,7 @@ from klarsicht.burst.align.correlation import best_shift, confidence, correlate,
 from klarsicht.burst.align.matched_filter import Spectrum, apply_matched_filter, estimate_spectrum
 from klarsicht.burst.align.regularise import regularise_shifts
 from klarsicht.burst.align.tile_grid import Mesh, fetch_shifted, inside_mask, warp
-from klarsicht.burst.data.burst import REFERENCE, Burst
+from klarsicht.burst.data.burst import REFERENCE
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.imaging.tone import stabilise
 
@@ -83,14 +83,6 @@ def align(frames: Tensor, read: Tensor, shot: Tensor, valid: Tensor, tile: int =
     whole = align_whole_frames(light, valid)
     mesh = Mesh(frames.shape[-2], frames.shape[-1], tile)
     return align_tiles(light, valid, whole, mesh)
-
-
-def align_burst(burst: Burst, tile: int = 64) -> tuple[Burst, Alignment]:
-    """Align the frames of a burst to the reference; return the aligned burst and its alignment."""
-    frames, valid = torch.from_numpy(burst.frames)[None], torch.from_numpy(burst.valid)[None]
-    read, shot = torch.tensor([burst.noise.read]), torch.tensor([burst.noise.shot])
-    alignment = align(frames, read, shot, valid, tile)
-    return burst.with_frames(alignment.apply(frames)[0].numpy()), alignment
 
 
 def stabilised_grey(frames: Tensor, read: Tensor, shot: Tensor) -> Tensor:

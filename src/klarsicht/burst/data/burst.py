@@ -14,7 +14,6 @@ from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.user_arguments import check_fields
 from klarsicht.ground.user_arrays import as_numbers
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
-from klarsicht.numerics.imaging.tone import Values
 
 Frames = npt.NDArray[np.float32]  # N C H W, linear: 0 the black level, 1 the white level
 Flags = npt.NDArray[np.bool_]
@@ -115,8 +114,7 @@ class Burst:
         return replace(self, frames=self.frames * np.float32(gain), noise=self.noise.scale_by_gain(gain))
 
     def pad_to_multiple(self, stride: int) -> Burst:
-        """Pad by mirroring at the bottom and right until both sides are multiples of the stride; `crop_to_size` undoes
-        it."""
+        """Pad by mirroring at the bottom and right until both sides are multiples of the stride."""
         below, right = (-side % stride for side in self.size)
         return self.with_frames(np.pad(self.frames, ((0, 0), (0, 0), (0, below), (0, right)), "symmetric"))
 
@@ -129,12 +127,6 @@ class Burst:
         zeros = np.zeros((padding, *self.frames.shape[1:]), np.float32)
         valid = np.concatenate([self.valid, np.zeros(padding, bool)])
         return replace(self, frames=np.concatenate([self.frames, zeros]), valid=valid)
-
-
-def crop_to_size(image: Values, size: tuple[int, int]) -> Values:
-    """Crop any maps (..., H, W) to their top left `size` (height, width), which removes the padding."""
-    height, width = size
-    return image[..., :height, :width]
 
 
 def _check_frames(frames: Frames) -> None:

@@ -118,11 +118,11 @@ def compress_rows(strips: Strips, values: int) -> Iterator[bytes]:
     yield squeeze.flush()
 
 
-def jpeg_bytes(pixels: npt.NDArray[np.float32], quality: int = 92) -> bytes:
+def jpeg_bytes(pixels: npt.NDArray[np.float32]) -> bytes:
     """Encode a picture (h, w, C) in [0, 1] as JPEG at 8 bits."""
     levels, buffer = to_uint8(pixels), io.BytesIO()
     picture = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
-    picture.save(buffer, "JPEG", quality=quality, subsampling=0, icc_profile=srgb_profile())  # keeps colour noise
+    picture.save(buffer, "JPEG", quality=92, subsampling=0, icc_profile=srgb_profile())  # keeps colour noise
     return buffer.getvalue()
 
 

@@ -85,9 +85,9 @@ def batch_number(step: int, uses: int) -> int:
     return cycle * POOL + within % POOL
 
 
-def typical_steps(uses: int, batches: int = 4) -> list[int]:
-    """List steps with as few new batches as a long run has: all those of a few batches."""
-    return [batch + POOL * use for batch in range(batches) for use in range(uses)]
+def typical_steps(uses: int) -> list[int]:
+    """List steps with as few new batches as a long run has: all those of four batches."""
+    return [batch + POOL * use for batch in range(4) for use in range(uses)]
 
 
 def draw_aligned_batch(library: Library, recipe: Recipe, rng: np.random.Generator, size: int) -> TrainingBatch:

@@ -124,11 +124,6 @@ def read_png_codes(source: IO[bytes]) -> NDArray[Any]:
     return codes
 
 
-def to_float(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Scale uint8 or uint16 of any shape to float32 in [0, 1]."""
-    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-
-
 def to_uint8(values: ArrayLike) -> NDArray[np.uint8]:
     """Round [0, 1] to the nearest of 0 .. 255; values outside are clipped."""
     return _to_depth(values, np.uint8)

@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from klarsicht.ground.arrays import Bools, Doubles
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.clustering.spectral import Embedding, eigengap
+from klarsicht.numerics.clustering.spectral import Embedding
 
 Labels = NDArray[np.int32]
 
@@ -92,16 +92,6 @@ def candidates(
     if len(Z) > 1:
         clusters += build_ward_tree(Z, seed).candidates(sweep, least)
     return _drop_duplicates(clusters)
-
-
-def cluster_labels(embedding: Embedding, seed: int = 0) -> Labels:
-    """Partition the rows for display: labels (N,), 0 the largest cluster, by k-means at the largest eigengap, k >=
-    2.
-    """
-    k = eigengap(embedding.values[1:]) + 1
-    labels = kmeans(embedding.vectors, k, 5, seed)
-    rank = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))
-    return rank[labels].astype(np.int32)
 
 
 def kmeans(Z: Doubles, k: int, starts: int, seed: int) -> Labels:

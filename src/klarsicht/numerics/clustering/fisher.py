@@ -51,8 +51,9 @@ class Separability(Generic[Number]):
         return self.tau / (self.share * (1 - self.share))
 
 
-def fisher(Z: Doubles, member: Bools) -> Separability[float]:
-    """Compute the separability of the rows (n,) marked in `member` from the others, in the embedding Z (n, d).
+def fisher_many(Z: Doubles, members: Bools) -> Separability[Doubles]:
+    """Compute the separability of the rows marked in each of m candidates (m, n) from the others, in the embedding Z
+    (n, d).
 
     Meaningful for n well above d: with n <= d + 1 any split is separable.
 
@@ -60,12 +61,6 @@ def fisher(Z: Doubles, member: Bools) -> Separability[float]:
         UsageError: a cluster that is empty or holds all rows.
         InputError: shapes that do not fit, or values that are not finite.
     """
-    one = fisher_many(Z, np.asarray(member)[None])
-    return Separability(float(one.tau[0]), float(one.share[0]))
-
-
-def fisher_many(Z: Doubles, members: Bools) -> Separability[Doubles]:
-    """Compute `fisher` of m candidates (m, n) at once."""
     Z, members = np.asarray(Z, np.float64), np.asarray(members, bool)
     _check(Z, members)
     p = members.mean(1)

@@ -106,15 +106,6 @@ def smallest_eigenpairs(W: sparse.csr_array, d: int, seed: int = 0) -> Pairs:
     return values, V * np.sign(V[np.abs(V).argmax(0), np.arange(d)])
 
 
-def eigengap(values: Doubles) -> int:
-    """Choose the number of clusters k in 1..d at the largest gap between ascending eigenvalues k and k + 1.
-
-    d itself where all values are 0 (as many connected components or more). von Luxburg (2007), section 8.3.
-    """
-    gaps = np.diff(values)
-    return int(gaps.argmax()) + 1 if gaps.size and gaps.max() > TOLERANCE else len(values)
-
-
 def _dense(M: sparse.csr_array, d: int) -> Pairs:
     """Compute the d smallest eigenpairs of I - M with a dense solver."""
     values, V = dense.eigh(np.eye(M.shape[0]) - M.toarray(), subset_by_index=(0, d - 1))

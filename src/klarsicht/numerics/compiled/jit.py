@@ -47,10 +47,6 @@ class SourceHashType(types.Type):
         super().__init__(name=f"SourceHash({digest})")
 
 
-EditionType = SourceHashType
-"""Former name of the class: numba unpickles the cache of an earlier version before it compares the sources."""
-
-
 @typeof_impl.register(SourceHash)
 def _typeof(source_hash: SourceHash, context: Any) -> SourceHashType:
     return SourceHashType(source_hash.digest)

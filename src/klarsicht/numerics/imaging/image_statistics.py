@@ -14,7 +14,6 @@ from klarsicht.ground.arrays import Floats
 
 WINDOW = 5  # side in pixels of the window over which noise is averaged
 BLOCK = 8  # side of a JPEG block
-LAPLACE = np.array([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer (1996): 0 on planes; sum of squares 36
 
 
 def laplacian(x: Floats) -> Floats:
@@ -66,22 +65,6 @@ def chroma_noise(x: Floats) -> Floats:
 def veil(x: Floats) -> Floats:
     """Compute the log of the 1 % quantile of the grey levels: veiling glare leaves no black pixels."""
     return np.asarray(np.log1p(np.quantile(x.mean(-1).reshape(len(x), -1), 0.01, axis=1)))
-
-
-def red_cast(x: Floats) -> Floats:
-    """Compute the log ratio of red to green."""
-    return _ratio(x, 0)
-
-
-def blue_cast(x: Floats) -> Floats:
-    """Compute the log ratio of blue to green."""
-    return _ratio(x, -1)
-
-
-def _ratio(x: Floats, colour: int) -> Floats:
-    """Compute the log ratio of a channel's mean to that of green."""
-    means = np.log(x.mean((1, 2)) + 4)  # 4 levels: black images get no colour cast
-    return np.asarray(means[:, colour] - means[:, x.shape[-1] // 2])
 
 
 def blockiness(x: Floats) -> Floats:

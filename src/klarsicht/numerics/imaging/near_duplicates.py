@@ -15,9 +15,7 @@ DUPLICATE_CORRELATION = 0.99
 BLOCK = 1024  # rows of a product, which bounds memory
 
 
-def first_duplicates(
-    thumbnails: NDArray[np.floating[Any]], alike: float = DUPLICATE_CORRELATION, block: int = BLOCK
-) -> NDArray[np.intp]:
+def first_duplicates(thumbnails: NDArray[np.floating[Any]], block: int = BLOCK) -> NDArray[np.intp]:
     """Find for each image (n,) the first one that is the same photograph; its own index where it is the first.
 
     Thumbnails (n, ...) are compared by correlation; the relation is closed transitively. Constant thumbnails have no
@@ -28,7 +26,8 @@ def first_duplicates(
     centred = flat - flat.mean(1, keepdims=True)
     norm = np.linalg.norm(centred, axis=1, keepdims=True)
     unit = centred / np.where(norm > 1, norm, np.inf)
-    pairs = [np.argwhere(np.triu(unit[a : a + block] @ unit[a:].T, 1) > alike) + a for a in range(0, n, block)]
+    alike = (np.triu(unit[a : a + block] @ unit[a:].T, 1) > DUPLICATE_CORRELATION for a in range(0, n, block))
+    pairs = [np.argwhere(one) + a for one, a in zip(alike, range(0, n, block), strict=True)]
     links = np.concatenate([*pairs, np.zeros((0, 2), np.intp)])
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(n, n))
     component = connected_components(graph, directed=False)[1]

@@ -31,11 +31,6 @@ def high_pass(x: Floats) -> Floats:
     return np.asarray(x - uniform_filter(x, (1, 3, 3, 1), mode="nearest"))
 
 
-def texture(x: Floats, w: int) -> Floats:
-    """Compute the mean square of the high-passed image in each window (n, H - w + 1, W - w + 1)."""
-    return box_mean((high_pass(x) ** 2).mean(-1), w)
-
-
 def select_peaks(density: Floats, distance: int, k: int) -> Ints:
     """Select the places (n, k, 2) of the k largest values of (n, h, w) greedily, each more than `distance` from earlier
     ones along at least one axis.

@@ -1,8 +1,7 @@
-"""Tone curves between linear light and display or measurement scales: gamma, tone curve, smoothstep, Anscombe
-transform.
+"""Tone curves between linear light and display or measurement scales: the tone curve, and the Anscombe transform.
 
 Every curve takes Values, a numpy array or a torch tensor of any shape and float type, and returns the same type.
-Torch can differentiate them (the slope of `to_gamma` is infinite at exactly 0, and 0 below).
+Torch can differentiate them.
 """
 
 from __future__ import annotations
@@ -26,16 +25,6 @@ SLOPE_ABOVE = (1 + OFFSET) * POWER  # .439882
 LEAST_STABILISED = 1.5**0.5  # the transform of zero light without read noise, 2 sqrt(3/8)
 
 
-def to_gamma(x: Values) -> Values:
-    """Encode linear light by gamma, x^(1/2.2); negative light becomes 0."""
-    return clip(x, 0.0) ** (1 / GAMMA)
-
-
-def from_gamma(v: Values) -> Values:
-    """Decode gamma to linear light, v^2.2; negative values become 0."""
-    return clip(v, 0.0) ** GAMMA
-
-
 def tone_curve(x: Values) -> Values:
     """Apply the tone curve G of KPN (arXiv 1712.02327): the sRGB curve, extended linearly above 1 and below 0.
 
@@ -52,18 +41,6 @@ def inverse_tone_curve(y: Values) -> Values:
     knee = SLOPE_BELOW * KNEE
     power = ((clip(y, knee, 1.0) + OFFSET) / (1 + OFFSET)) ** (1 / POWER)
     return xp.where(y < knee, y / SLOPE_BELOW, xp.where(y <= 1, power, 1 + (y - 1) / SLOPE_ABOVE))
-
-
-def smoothstep(x: Values) -> Values:
-    """Compute 3 x^2 - 2 x^3, the camera's global tone curve in arXiv 1811.11127. Clipped to [0, 1]."""
-    x = clip(x, 0.0, 1.0)
-    return x * x * (3 - 2 * x)
-
-
-def inverse_smoothstep(y: Values) -> Values:
-    """Invert the smoothstep: 1/2 - sin(asin(1 - 2 y) / 3), by trisecting the angle. Clipped to [0, 1]."""
-    xp = _library(y)
-    return 0.5 - xp.sin(xp.arcsin(1 - 2 * clip(y, 0.0, 1.0)) / 3)
 
 
 def stabilise(x: Values, read: Any, shot: Any) -> Values:

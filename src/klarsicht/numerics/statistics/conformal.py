@@ -40,14 +40,6 @@ def select_reference(scores: Floats, clean: float = CLEAN, fence: float = FENCE)
         selection = selection | inside
 
 
-def rank_p_values(scores: Floats, null: Floats) -> NDArray[np.float64]:
-    """Compute p-values (n,) of scores among a null (m,) that does not contain them: (1 + number at least as large) /
-    (m + 1).
-    """
-    above = len(null) - np.searchsorted(np.sort(null), scores, side="left")
-    return np.asarray((1 + above) / (len(null) + 1), np.float64)
-
-
 def conformal_p_values(scores: Floats, null: Bools) -> NDArray[np.float64]:
     """Compute leave-one-out p-values (n,) of each score among the scores of the null mask (n,)."""
     among = np.sort(scores[null])

@@ -115,22 +115,6 @@ def nearest(x: Any, y: Any, turn: Any, d: FrankWolfeWorkspace) -> None:
         d.plan[i] = place(d.assignment.near, relax(d.C, i, d.v, np.float32(0), d.assignment.near))
 
 
-@compile_cached
-def descend_from(
-    source_hash: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, Q: int, alpha: Any, plans: Any, out: Any
-) -> None:
-    """Set out[m] to the objective that pair m reaches from plans[m], and plans[m] to the final plans."""
-    d = make_frank_wolfe_workspace(points.shape[2], Q)
-    for m in range(len(i)):
-        out[m] = 0
-        for k in range(points.shape[1]):
-            compare(points[i[m], k], points[j[m], k], features[i[m], k], features[j[m], k], alpha, d)
-            d.plan[:] = plans[m, k]
-            descend(d, alpha)
-            plans[m, k] = d.plan
-            out[m] += weights[k] * objective(d, alpha)
-
-
 @compile_inlined
 def compare(x: Any, y: Any, f: Any, g: Any, alpha: Any, d: FrankWolfeWorkspace) -> None:
     """Compute the buffers of two shapes that do not depend on the plan."""

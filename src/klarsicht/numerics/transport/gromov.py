@@ -61,33 +61,6 @@ def squared_gromov_wasserstein(
     return out
 
 
-def descend_from_plans(
-    shapes: Shapes, i: Ints, j: Ints, plans: NDArray[np.int32], *, alpha: float = 1.0, threads: int | None = None
-) -> tuple[Doubles, NDArray[np.int32]]:
-    """Compute `squared_gromov_wasserstein` from given initial plans: the values (m,), and the final plans.
-
-    Args:
-        plans: (m, S, P), for each sign of each pair the point of j that is assigned to each point of i.
-
-    Raises:
-        UsageError: plans that are not permutations, and as `squared_gromov_wasserstein`.
-    """
-    _check_alpha(alpha, shapes)
-    plans = np.array(plans, np.int32)
-    if plans.shape != (len(i), *shapes.points.shape[1:3]) or (np.sort(plans) != np.arange(plans.shape[-1])).any():
-        raise UsageError(
-            "plans to start from", got=f"shape {plans.shape}", rule="(m, S, P), permutations of 0 .. P - 1"
-        )
-    out, Q, share = np.empty(len(i)), padded_width(plans.shape[2]), np.float32(alpha)
-    laid = shapes.points, shapes.weights, shapes.features
-
-    def job(a: int, b: int) -> None:
-        frank_wolfe.descend_from(frank_wolfe.SOURCE_HASH, *laid, i[a:b], j[a:b], Q, share, plans[a:b], out[a:b])
-
-    run_parallel(job, len(i), threads)
-    return out, plans
-
-
 def _check_alpha(alpha: float, shapes: Shapes) -> None:
     """Raise UsageError unless alpha is valid for the shapes."""
     if not 0 <= alpha <= 1:

@@ -17,7 +17,7 @@ from klarsicht.audit.cleaning.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.hooks import Tap
-from klarsicht.audit.explanation.networks.residual_sums import ResidualSum, SumTap
+from klarsicht.audit.explanation.networks.residual_sums import ResidualSum, change_sum
 from klarsicht.ground.errors import ModelError
 from klarsicht.numerics.erasure import orthogonal_eraser
 
@@ -99,17 +99,23 @@ class Tokens(nn.Module):
 
 def one_after_another(model, images, layer, correction):
     """What InputReader reads, from the whole input of one layer at a time: pooled, spread, positions, leading."""
-    total, noise = ResidualSum.parse(layer), torch.Generator().manual_seed(0)
+    total, noise, seen = ResidualSum.parse(layer), torch.Generator().manual_seed(0), [None]
+
+    def keep(a):
+        seen[0] = a
+        return a
+
     parts = []
     with (
         evaluation_mode(model.module) as net,
         correction.applied(net),
         torch.no_grad(),
-        Tap(net, layer) if total is None else SumTap(net, total) as tap,
+        Tap(net, layer) if total is None else change_sum(net, total, keep) as tap,
     ):
         for batch in torch.stack(images).split(64):
             net(batch)
-            a = tap.input[:, None] if tap.input.ndim == 2 else tap.input
+            a = tap.input if total is None else seen[0]
+            a = a[:, None] if a.ndim == 2 else a
             a = a.flatten(2).transpose(1, 2) if a.ndim == 4 else a
             leading, a = (a[:, :1], a[:, 1:]) if a.shape[1] == 37 else (a[:, :0], a)
             drawn = a

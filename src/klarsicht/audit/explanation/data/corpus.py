@@ -204,11 +204,6 @@ class Corpus:
         number: dict[str, int] = {}
         return np.array([number.setdefault(key, len(number)) for key in self.keys], np.int64)
 
-    @property
-    def has_several_labels(self) -> bool:
-        """Whether any image has more than one row."""
-        return int(self.image_numbers.max()) + 1 < len(self)
-
     def pairs(self) -> Corpus:
         """Return the corpus of all (image, label) pairs, those of an image one after another.
 
@@ -290,13 +285,6 @@ class Corpus:
         else:  # numbered by first appearance
             images = table["key"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
         return _number_sources(images, table["source"].to_pylist() if named else ())
-
-    @classmethod
-    def from_table(cls, table: pa.Table) -> Corpus:
-        """Restore a corpus from the table made by `to_table`; the files need not exist."""
-        columns = {field: Texts.of_column(table[name]) for name, field in COLUMNS.items()}
-        known: dict[str, Any] = {field: tuple(columns[field]) if any(columns[field]) else () for field in REPEATED}
-        return cls(columns["keys"], columns["paths"], **known)
 
     @classmethod
     def from_folder(cls, folder: str | Path, decoder: str = "") -> Corpus:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from klarsicht.audit.explanation.networks.hooks import channel_axis, first_tensor, tensors_in
+from klarsicht.audit.explanation.networks.hooks import first_tensor, tensors_in
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.ranges import parse_digits
 
@@ -152,41 +152,6 @@ def change_sum(network: nn.Module, name: ResidualSum, change: Change) -> Iterato
     finally:
         for handle in handles:
             handle.remove()
-
-
-class SumTap:
-    """Context manager that stores a sum at its last computation, as hooks.Tap does with the input of a layer."""
-
-    def __init__(self, network: nn.Module, name: ResidualSum) -> None:
-        self._network, self._name = network, name
-        self._module = network.get_submodule(name.module)
-        self._seen: list[Tensor] = []
-
-    @property
-    def input(self) -> Tensor:
-        """The sum. Raises ModelError if it was not computed."""
-        if not self._seen:
-            raise ModelError("the sum takes no part in the computation", got=str(self._name))
-        return self._seen[-1]
-
-    @property
-    def channels(self) -> int:
-        """Axis of the channels of the sum, see hooks.channel_axis."""
-        return channel_axis(self._module, self.input.shape)
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(change_sum(self._network, self._name, self._keep))
-            self._stack = stack.pop_all()
-        return self
-
-    def _keep(self, a: Tensor) -> Tensor:
-        self._seen[:] = [a]
-        return a
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
-        self._seen.clear()
 
 
 @dataclass

@@ -168,17 +168,6 @@ PLANTS: dict[str, PlantFunction] = {
 }
 
 
-def plant_function(kind: str) -> PlantFunction:
-    """Look up the planting function of a kind of artifact.
-
-    Raises:
-        UsageError: unknown kind; the message lists near matches.
-    """
-    if kind not in PLANTS:
-        raise unknown_name("artifact to plant", kind, PLANTS)
-    return PLANTS[kind]
-
-
 def draw_plant(name: str, seed: int) -> PlantFunction:
     """Draw an artifact of a family, or look up a kind, which is the same under every seed.
 
