@@ -5,11 +5,14 @@ import torch
 from torch import nn
 
 from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.verdicts.interventions.insertion import put_on
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
 
 TARGET = 0
+FACTS = {"model": "object", "code": {}, "identity": {}, "settings": CleanSettings().model_dump(mode="json")}
+"""What every record of a correction says."""
 
 
 class Shortcut(nn.Module):

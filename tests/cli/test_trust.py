@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from tests.audit.conftest import network, write_corpus
+from tests.audit.shortcut import FACTS
 
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
@@ -116,7 +117,7 @@ def test_the_option_trust_lasts_as_long_as_its_command(here):
 @pytest.mark.slow
 def test_two_workers_inherit_trust_and_its_absence(here, capsys):
     """Workers open the model anew: here a correction that names changed code."""
-    packages.save_correction(Path("correction"), JointCorrection(), {"model": "model.py:build", "code": {}})
+    packages.save_correction(Path("correction"), JointCorrection(), FACTS | {"model": "model.py:build"})
     words = ["--model", "correction", "--data", "data", "--out", "again", "--unit", "8", "--workers", "2"]
     assert run(["audit", "run", *words]) == 4
     assert "model.py" in capsys.readouterr().err
@@ -163,7 +164,7 @@ def test_a_module_in_the_folder_from_which_a_run_is_opened_counts_as_inside(here
 def test_a_correction_that_names_code_is_asked_like_a_run(here, capsys, command, inside):
     code = RunStore.open("run").manifest["code"]
     spec = "correction/model.py:build" if inside else "model.py:build"
-    packages.save_correction(Path("correction"), JointCorrection(), {"model": spec, "code": code})
+    packages.save_correction(Path("correction"), JointCorrection(), FACTS | {"model": spec, "code": code})
     words = ["data", "--out", "new", "--kind", "tag"] if command == ["plant"] else ["--data", "data"]
     if inside:
         Path("correction/model.py").write_text(MODEL + MARK)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from klarsicht.ground.pictures.seen_area import SeenArea
 from klarsicht.ground.run_folder.store import RunStore
 
 SIDE, TAG, D, G, FEATURES = 24, 6, 4, 8, 12
@@ -38,6 +39,9 @@ def embedding_part(rows: Sequence[int], vectors: np.ndarray) -> pa.Table:
         "component": pa.array([0] * len(rows), pa.int32()),
     }
     return pa.table(columns).replace_schema_metadata({"eigenvalues": json.dumps(EIGENVALUES)})
+
+
+SOUND = {"absorbed": 0.02, "residual": 0.0, "noise": 1.0, "noted": ""}  # of every image
 
 
 def verdict_of(target: int, name: str, rows: Sequence[int], keys: Sequence[str], n: int, found: bool) -> dict:
@@ -82,6 +86,7 @@ def verdict_of(target: int, name: str, rows: Sequence[int], keys: Sequence[str],
         "tested": True,
         "verdict": "poisoned: an artifact, and the model uses it" if found else "nothing found",
         "p_decisive": 0.001 if found else 0.7,
+        "further": [],
     }
 
 
@@ -130,9 +135,10 @@ def write_run(
         settings={"model": "made", "target": "label", "metric": ["concept"], "megapixels": 220.0, "white_level": None},
         identity={"corpus": "0" * 64, "model": "1" * 64},
         index={name: k for k, name in enumerate(names)},
+        independent=False,
     )
     store.write_table("corpus", {"key": keys, "path": paths, "label": labels, "source": [""] * n, "split": [""] * n})
-    store.update_manifest(data=str(data), names=list(names), seen=0.0)
+    store.update_manifest(data=str(data), names=list(names), left_out=[], seen=SeenArea().to_json())
     predicted = np.where(np.arange(n) % 11 == 5, (target_of + 1) % len(names), target_of)
     units = range(-(-n // UNIT))
     if maps:
@@ -142,7 +148,7 @@ def write_run(
     for unit in units:
         rows = np.arange(unit * UNIT, min(n, (unit + 1) * UNIT))
         part = {"row": rows.tolist(), "skipped": [""] * len(rows), "predicted": predicted[rows].tolist()}
-        part |= {"absorbed": [0.02] * len(rows), "residual": [0.0] * len(rows)}
+        part |= {name: [value] * len(rows) for name, value in SOUND.items()}
         written = store.write_part("images", unit, part)
         if maps:
             values = np.zeros((len(rows), G, G), np.float16)
@@ -156,7 +162,7 @@ def write_run(
             written |= store.write_rows("features", unit * UNIT, values)
         store.mark_done("attribution", unit, written)
     store.finish_step("attribution", len(units))
-    ranking = []
+    ranking, plain = [], []
     for k, name in enumerate(names):
         rows = np.arange(k * each, (k + 1) * each)
         members = rows[:carriers].tolist()
@@ -184,6 +190,7 @@ def write_run(
             written |= store.write_part("embedding-concept", k, embedding_part(rows, vectors_of(each, carriers, rng)))
         store.mark_done("spray-concept", k, written)
         words = "raises the target (observational)" if k < 2 else "no cluster clearly raises the target"
+        plain.append(suspect)
         ranking.append(
             suspect
             | {
@@ -196,6 +203,9 @@ def write_run(
         )
     store.finish_step("spray-concept", len(names))
     store.write_json("ranking.json", ranking)
+    store.write_table(
+        "suspects-features", pa.Table.from_pylist([one | {"metric": "features", "rows": []} for one in plain])
+    )
     if quantified:
         verdicts = []
         for k, name in enumerate(names):

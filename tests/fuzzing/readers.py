@@ -26,10 +26,11 @@ import tifffile
 import torch
 from PIL import Image
 from tests.audit.conftest import network, write_corpus
+from tests.audit.shortcut import FACTS
 from tests.burst.conftest import write_dng
 from tests.burst.opcodes import gain_map, packed, tag, vignette, warp
 from tests.fuzzing.mutators import Rng, mutate
-from tests.older_runs import before_checksums
+from tests.vouched_files import vouched
 
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.clarc import Erasure
@@ -309,34 +310,35 @@ def settings(folder: Path) -> Iterator[Files]:
 
 
 def run_folders(folder: Path) -> Iterator[Files]:
-    """A finished run of `audit run`: its manifest, markers, tables, arrays, ranking and checksums; and the same as a
-    version without checksums left it, of which damage reaches every parser."""
+    """A finished run of `audit run`: its manifest, markers, tables, arrays, ranking and checksums; and the same
+    with checksums of what is damaged, so that it reaches every parser."""
     write_corpus(folder / "data", per_class=25)
     chosen = AuditSettings(model="object", data=str(folder / "data"), neighbours=6, unit=40, batch=40)
     store = pipeline.run(chosen, folder / "run", classifier=load_model(network()))
-    older = Path(shutil.copytree(store.path, folder / "older"))
-    before_checksums(older)
+    every = sorted(store.path.rglob("*"))
+    found = tuple(p for p in every if p.suffix in (".json", ".parquet") or p.match("arrays.zarr/*/c.*"))
 
-    def read(run: Path) -> None:
-        opened = RunStore.open(run)
-        read_progress(run)
+    def read(_: Path) -> None:
+        opened = RunStore.open(store.path)
+        read_progress(store.path)
         for name in ("logits", "maps"):
             _ = opened.array(name)[:]
         AuditSettings.of_run(opened.manifest)
         ranking.read_ranking(opened).to_json()
         page.write_report(opened)
 
-    for run in (store.path, older):
-        files = (p for p in sorted(run.rglob("*")) if p.suffix in (".json", ".parquet") or p.match("arrays.zarr/*/c.*"))
-        yield tuple(files), lambda _, run=run: read(run)
+    def read_vouched(file: Path) -> None:
+        with vouched(store.path, file):
+            read(file)
+
+    for reader in (read, read_vouched):
+        yield found, reader
 
 
 def corrections(folder: Path) -> Iterator[Files]:
     """Corrections of a model, whose record is damaged, or a part with the record made right again."""
     eraser = Eraser(np.eye(4)[:, :2], np.eye(4)[:2], np.zeros(4))
-    packages.save_correction(
-        folder / "c", Erasure("last", eraser, 0.9, False, None), {"settings": {"method": "project"}}
-    )
+    packages.save_correction(folder / "c", Erasure("last", eraser, 0.9, False, None), FACTS)
     record = folder / "c" / packages.RECORD
     sound = record.read_bytes()
 

@@ -140,7 +140,7 @@ def run(
     store = pipeline.run(audit_settings, out, workers=workers, shard=shard, accept_labels=accept_labels)
     for note in notes(store, store.table("images", "attribution")):
         echo(f"note: {note}", err=True)
-    note_left_out(store.manifest.get("left_out", ()))
+    note_left_out(store.manifest["left_out"])
     tables.ranking(ranking.read_ranking(store), 10)
     echo(f"report: {store.path / 'report.html'}")
 
@@ -151,15 +151,6 @@ def note_left_out(left_out: Sequence[tuple[str, str]]) -> None:
         echo(f"note: left out: {what}: {why}", err=True)
     if more := len(left_out[NOTED:]):
         echo(f"note: left out: {more} more, which the report lists", err=True)
-
-
-def note_unverified(run: Path) -> None:
-    """Say on standard error where a run keeps no checksums."""
-    from klarsicht.ground.run_folder.store import RunStore
-    from klarsicht.ground.run_folder.verification import UNVERIFIED
-
-    if not RunStore.open(run).keeps_checksums:
-        echo(f"note: {UNVERIFIED}", err=True)
 
 
 @app.command()
@@ -243,7 +234,6 @@ def rank(
 
     The last line says in which order.
     """
-    note_unverified(run)
     from klarsicht.audit.results import ranking
 
     entries = ranking.read_ranking(run, observed=by_z)
@@ -442,7 +432,6 @@ def status(
     """Print how far a run has come, or verify its files."""
     from klarsicht.audit.explanation.status import read_progress, verify_run
 
-    note_unverified(run)
     if verify:
         result = verify_run(run)
         if as_json:

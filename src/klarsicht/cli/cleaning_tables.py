@@ -135,8 +135,7 @@ def evaluations(evaluation: Evaluation) -> None:
     for path, why in evaluation.skipped:
         echo(f"not read: {path}: {why}")
     artifact = evaluation.record["artifact"]
-    how = f", the artifact {artifact['how']}" if "how" in artifact else ""  # absent in records of earlier versions
-    echo(f"{evaluation.record['class']}{how}")
+    echo(f"{evaluation.record['class']}, the artifact {artifact['how']}")
     origin = evaluation.judgement.origin
     if origin.why and not origin.trained_on:
         echo(f"held-out images: {origin.why}")

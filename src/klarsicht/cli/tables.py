@@ -109,7 +109,7 @@ def screening(result: Screening, top: int) -> None:
         f"{effect.high:+.2f}) logits; of the next output {effect.runner_up:+.2f}; {effect.rank} of {result.outputs} "
         "outputs change more"
     )
-    for line in result.standing.describe(result.outputs) if result.standing else ():
+    for line in result.standing.describe(result.outputs):
         echo(line)
     echo(f"p {format_p(result.p)}; significance level {result.level:g}")
     if result.limits:

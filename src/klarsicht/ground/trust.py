@@ -60,9 +60,8 @@ class RecordedCode:
 
     @classmethod
     def of(cls, folder: str | Path, record: Mapping[str, Any]) -> RecordedCode:
-        """Read the hashes of a manifest, or of the record of a correction; of earlier versions there are none."""
-        code = record.get("code")
-        return cls(Path(folder), code if isinstance(code, dict) else {})
+        """Read the hashes of a manifest, or of the record of a correction; none stand there where it names no code."""
+        return cls(Path(folder), record.get("code", {}))
 
     def require(self, spec: str | None) -> None:
         """Check code that the record names: files outside the folder, as they were when the record was made.

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 from tests.audit.conftest import network, rewrite_rows, write_corpus
-from tests.older_runs import before_checksums
 
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -92,6 +91,7 @@ def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, class
         for start in range(0, len(maps), audit.settings.unit):
             rewrite_rows(store, "maps", start, maps[start : start + audit.settings.unit])
         pipeline.analyse(audit, store, 1)
+        pipeline.analyse(audit, store, 1, (ranking.PLAIN_METRIC,))
         pipeline.write_ranking(audit, store)
         write_report(store)
     (line,) = (r for r in store.table("suspects-wasserstein-t", "spray-wasserstein-t").to_pylist() if r["class"] == "b")
@@ -305,7 +305,7 @@ def test_the_report_needs_no_network_and_no_other_file(finished):
     assert page.count("<script>") == 1 and "default-src 'none'" in page  # its own, see its content security policy
 
 
-def test_plain_features_never_compete_and_an_old_run_opens_without_them(finished):
+def test_plain_features_never_compete(finished):
     _, run = finished
     order = ranking.read_ranking(run)
     assert {e.metric for e in order} == {"concept"} and order.of("b").baseline.overlap == 1  # both find the mark
@@ -314,12 +314,6 @@ def test_plain_features_never_compete_and_an_old_run_opens_without_them(finished
     shutil.rmtree(run.path / "tables" / "suspects-features")
     with pytest.raises(RunDamaged, match=r"suspects-features/00000\.parquet: missing"):
         ranking.read_ranking(run)
-    before_checksums(run.path)
-    shutil.rmtree(run.path / "done" / "spray-features")
-    run.update_manifest(steps={name: n for name, n in run.manifest["steps"].items() if name != "spray-features"})
-    assert not ranking.read_ranking(run).beside
-    write_report(run)
-    assert "without relevance</th>" not in (run.path / "report.html").read_text()
 
 
 # Damage
@@ -382,26 +376,11 @@ def test_eight_lost_shards_do_not_change_a_ranking_in_silence(finished, classifi
     assert klarsicht([*asked, "--json"]) == 0
 
 
-def test_a_run_of_before_checksums_is_opened_and_called_unverified(finished, capsys):
-    _, run = finished
-    before = ranking.read_ranking(run).to_json()
-    before_checksums(run.path)
-    assert klarsicht(["audit", "rank", str(run.path), "--json"]) == 0
-    told = capsys.readouterr()
-    assert told.out.strip() == json.dumps(before, indent=2)
-    assert "kept no checksums" in told.err
-    assert klarsicht(["audit", "report", str(run.path)]) == 0
-    assert "kept no checksums" in (run.path / "report.html").read_text()
-    assert klarsicht(["audit", "status", str(run.path)]) == 0
-    assert "kept no checksums" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"classes": [{}], "skipped": []}', '[{"rows": [10000000]}]'])
 @pytest.mark.parametrize("file", ["ranking.json", "quantification.json"])
-def test_json_of_something_else_is_refused_in_one_line_without_checksums_too(finished, capsys, file, content):
+def test_json_of_something_else_is_refused_in_one_line_where_its_checksum_is_right(finished, capsys, file, content):
     _, run = finished
-    before_checksums(run.path)
-    (run.path / file).write_text(content)
+    run.write_bytes(file, content.encode())
     assert klarsicht(["audit", "rank", str(run.path)]) == 10
     assert file in capsys.readouterr().err
 
@@ -427,31 +406,3 @@ def test_a_network_without_convolutions_has_maps_and_no_channels(corpus, tmp_pat
     assert run.has_array("maps") and not run.has_array("channels") and "middle" not in run.manifest
     with pytest.raises(UsageError, match="without convolutions"):
         pipeline.run(settings(corpus[0], metric=("channels",)), tmp_path / "again", classifier=classifier)
-
-
-@pytest.mark.slow
-def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, classifier, tmp_path):
-    audit = Audit.of(settings(corpus[0]), classifier)
-    store = pipeline.open_run(audit, tmp_path / "run")
-    work = attribution.Attribution(
-        store, audit.corpus, audit.settings, audit.targets, "", relevance_step.load_worker_model, classifier
-    )
-    relevance_step.create_arrays(audit, store, work)
-    before_checksums(store.path)
-    shutil.rmtree(tmp_path / "run" / "arrays.zarr" / "channels")
-    pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
-    assert not store.has_array("channels") and ranking.read_ranking(store)[0].name == "b"
-
-
-@pytest.mark.slow
-def test_a_run_begun_before_a_setting_existed_is_resumed_at_its_default(tmp_path):
-    write_corpus(tmp_path / "data", per_class=25)
-    settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, unit=40)
-    store = pipeline.run(settings, tmp_path / "run", classifier=load_model(network()))
-    manifest = store.manifest
-    for name in ("white_level", "megapixels"):
-        del manifest["settings"][name]
-    store.write_json("manifest.json", manifest)
-    pipeline.run(settings, tmp_path / "run", classifier=load_model(network()))
-    with pytest.raises(RunMismatch, match=r"settings\.megapixels"):
-        pipeline.run(settings.with_values(megapixels=10), tmp_path / "run", classifier=load_model(network()))

@@ -1,6 +1,5 @@
 """Words of verdicts, and records of versions that measured less."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from klarsicht.audit.results import words
 from klarsicht.audit.results.detection_rows import name_further_step
-from klarsicht.audit.results.rows import NO_EFFECT, read_effect
+from klarsicht.audit.results.rows import NO_EFFECT
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict, order_verdicts
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
@@ -46,17 +45,6 @@ def test_what_was_never_put_on_is_not_tested():
     nothing = UseResult.of(NO_EFFECT, 1.0)
     assert replace(FOUND, use=nothing).kind is VerdictKind.UNTESTED and nothing.describe() == ""
     assert (nothing.covered, nothing.explained) == (None, None)  # JSON has no NaN
-
-
-def test_a_record_of_an_earlier_version_keeps_its_words():
-    record = {k: v for k, v in FOUND.to_json().items() if k not in ("change", "covered", "explained", "tested")}
-    record.pop("p_decisive")
-    assert Verdict.from_json(record) == replace(FOUND, use=replace(USE, change=""))
-    assert Verdict.from_json(record).kind is VerdictKind.PRESENT
-    row = {k: v for k, v in NO_EFFECT.items() if k not in ("change", "covered", "explained")} | {"target": 3}
-    for earlier in (row, row | {"change": None, "covered": None, "explained": None}):
-        read = read_effect(earlier)
-        assert (read["target"], read["change"]) == (3, "") and math.isnan(read["covered"])
 
 
 def test_the_p_that_decides_is_the_larger_one():

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from klarsicht.ground.pictures.seen_area import SeenArea
+from klarsicht.ground.errors import StoreError
+from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
 
 
 @pytest.mark.parametrize(
@@ -24,12 +25,15 @@ def test_boxes_are_those_by_hand(area, size, box):
     assert SeenArea.from_json(json.loads(json.dumps(area.to_json()))) == area
 
 
-def test_numbers_of_older_runs_are_read():
-    assert SeenArea.from_json(0.0) == SeenArea()
-    assert SeenArea.from_json(0.875).box((640, 480)) == (110, 30, 530, 450)
-
-
-@pytest.mark.parametrize("content", [None, "", {}, {"unit": "side"}, {**SeenArea().to_json(), "unit": "mile"}, -1, [1]])
+@pytest.mark.parametrize(
+    "content", [None, "", {}, {"unit": "side"}, {**SeenArea().to_json(), "unit": "mile"}, 0.875, [1]]
+)
 def test_what_is_no_area_is_refused(content):
     with pytest.raises(ValueError, match="no seen area"):
         SeenArea.from_json(content)
+    with pytest.raises(StoreError, match=r"manifest\.json"):
+        read_seen_area({"seen": content})
+
+
+def test_a_run_whose_area_is_not_known_has_none():
+    assert read_seen_area({}) is None and read_seen_area({"seen": SeenArea().to_json()}) == SeenArea()

@@ -54,7 +54,7 @@ fields = st.fixed_dictionaries(
     {},
     optional={
         "decision": st.sampled_from(["artifact", "legitimate", "unsure", ""]), "artifact": st.text(max_size=5),
-        "members": rows, "removed": rows, "note": st.text(max_size=5),
+        "note": st.text(max_size=5),
     },
 )  # fmt: skip
 changes = st.fixed_dictionaries({"base": rows}, optional={"add": rows, "remove": rows})
@@ -88,8 +88,7 @@ def test_decisions_are_those_of_a_replay_without_what_was_undone(steps):
 def row_by_row(records):
     """Members and removed rows, each row for itself: what the last record says that speaks of it."""
     bases = [r["base"] for r in records if "base" in r]
-    decided = bases or any("members" in r for r in records)
-    members = tuple(row for row in range(10) if is_member(row, records[::-1], bases)) if decided else None
+    members = tuple(row for row in range(10) if is_member(row, records[::-1], bases)) if bases else None
     return members, tuple(row for row in range(10) if is_removed(row, records[::-1]))
 
 
@@ -97,9 +96,9 @@ def is_member(row, latest_first, bases):
     for record in latest_first:
         if row in record.get("remove", ()):
             return False
-        if "members" in record or row in record.get("add", ()):
-            return row in record.get("members", record.get("add"))
-    return bool(bases) and row in bases[0]
+        if row in record.get("add", ()):
+            return True
+    return row in bases[0]
 
 
 def is_removed(row, latest_first):
@@ -108,32 +107,7 @@ def is_removed(row, latest_first):
             return False
         if row in record.get("remove", ()) and row in record["base"]:
             return True
-        if "removed" in record:
-            return row in record["removed"]
     return False
-
-
-OLD = """\
-{"number": 0, "time": "2026-01-31T12:00:00+00:00", "author": "ada", "target": 3, "class": "carton", \
-"decision": "artifact", "members": [1, 5], "removed": []}
-{"number": 1, "time": "2026-01-31T12:00:01+00:00", "author": "bo", "target": 3, "class": "carton", \
-"members": [1, 5, 9], "removed": []}
-{"number": 2, "time": "2026-01-31T12:00:02+00:00", "author": "bo", "target": 3, "class": "carton", \
-"members": [5, 9], "removed": [1]}
-"""
-
-
-def test_records_that_hold_whole_members_are_read_and_added_to(tmp_path):
-    """Lines as version 0.1.0 wrote them before records held additions."""
-    (tmp_path / DECISIONS_FILE).write_text(OLD)
-    log = DecisionLog(tmp_path)
-    assert (log.decisions()[3].members, log.decisions()[3].removed) == ((5, 9), (1,))
-    log.append(Change(3, "carton", base=(1, 5), add=(1, 7), remove=(5,)), "ada")
-    assert (log.decisions()[3].members, log.decisions()[3].removed) == ((1, 7, 9), (5,))
-    log.undo(2, "bo")
-    assert (log.decisions()[3].members, log.decisions()[3].removed) == ((1, 7, 9), (5,))
-    log.undo(3, "ada")
-    assert (log.decisions()[3].members, log.decisions()[3].removed) == ((1, 5, 9), ())
 
 
 def test_an_addition_is_undone_after_that_of_another(tmp_path):
@@ -205,6 +179,7 @@ def test_a_line_without_an_end_is_no_record_and_the_next_one_replaces_it(tmp_pat
         b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "members": 7}\n',
         b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "base": [1], "add": [true]}\n',
         b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "base": null}\n',
+        b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "members": [1]}\n',
         b'{"number": 0, "time": "", "author": "", "target": 0, "class": "", "add": [1]}\n',
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ def full(*args, **kwargs):
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_full_disk_leaves_no_marker(store, monkeypatch, call):
-    store.create_array("a", (8,), "float32", 4)
+    store.create_array("a", (8,), "float32", 4, "step")
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
         with pytest.raises(DiskFull, match="resume"):
@@ -28,9 +28,9 @@ def test_full_disk_leaves_no_marker(store, monkeypatch, call):
         with pytest.raises(DiskFull):
             store.mark_done("step", 0)
         with pytest.raises(DiskFull):
-            store.create_array("b", (8,), "float32", 4)
+            store.create_array("b", (8,), "float32", 4, "step")
     assert store.finished_units("step") == {}
-    store.write_rows("a", 0, np.ones(4))
+    store.mark_done("step", 0, store.write_rows("a", 0, np.ones(4)))
     assert store.array("a")[:4].tolist() == [1] * 4
 
 

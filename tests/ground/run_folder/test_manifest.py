@@ -1,4 +1,4 @@
-"""Agreement of manifests, migrations and the JSON they are written in."""
+"""Agreement of manifests, their format and the JSON they are written in."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from klarsicht.ground.errors import RunMismatch, StoreError
+from klarsicht.ground.errors import InputError, RunMismatch
 from klarsicht.ground.run_folder import manifest
 
 
@@ -31,22 +31,20 @@ def test_facts_not_asked_for_may_differ():
     manifest.require_agreement({"s": {"a": [1, 2]}}, {"s": {"a": [1, 2]}, "created": "long ago"})
 
 
-def test_migrations_run_in_order(monkeypatch):
-    monkeypatch.setattr(manifest, "STORE_VERSION", 3)
-    monkeypatch.setitem(manifest.MIGRATIONS, 1, lambda m: m | {"path": ["1 to 2"]})
-    monkeypatch.setitem(manifest.MIGRATIONS, 2, lambda m: m | {"path": [*m["path"], "2 to 3"]})
-    assert manifest.migrate({"store": 1}) == {"store": 3, "path": ["1 to 2", "2 to 3"]}
+@pytest.mark.parametrize("record", [{"format": 2}, {"format": 0}, {"format": "1"}, {"format": True}, {}, [], "1", None])
+def test_a_record_of_another_format_or_of_none_is_refused(record):
+    """True equals 1 in Python, and is no number of a format."""
+    number = record.get("format", "none") if isinstance(record, dict) else "none"
+    with pytest.raises(InputError) as caught:
+        manifest.require_format(record, "manifest.json", "Make it again.")
+    assert (caught.value.what, caught.value.got) == ("manifest.json is of another format", f"format {number}")
+    assert caught.value.rule.endswith("reads format 1") and caught.value.remedy == "Make it again."
 
 
-def test_every_older_version_has_its_migration():
-    assert sorted(manifest.MIGRATIONS) == list(range(1, manifest.STORE_VERSION))
-
-
-def test_newer_and_foreign_manifests_are_refused():
-    with pytest.raises(StoreError, match="Upgrade"):
-        manifest.migrate({"store": manifest.STORE_VERSION + 1})
-    with pytest.raises(StoreError, match="not a run's"):
-        manifest.migrate({"name": "a web app"})
+def test_a_new_manifest_has_the_format_that_is_read():
+    made = manifest.new_manifest({"settings": {}})
+    assert made["format"] == 1
+    manifest.require_format(made, "manifest.json", "Make it again.")
 
 
 def test_versions_are_those_the_libraries_tell():

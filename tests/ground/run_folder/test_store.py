@@ -9,16 +9,15 @@ import threading
 import zlib
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 import zarr
 from tests.ground.conftest import IDENTITY, SETTINGS
 
 from klarsicht.ground.errors import InputError, RunDamaged, RunLocked, RunMismatch, StoreError
 from klarsicht.ground.machine import disk
-from klarsicht.ground.run_folder import manifest
 from klarsicht.ground.run_folder.shards import Shard
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.verification import verify
 
 # Founding and opening
 
@@ -108,14 +107,22 @@ def test_open_wants_a_run(tmp_path, store):
         RunStore.open(store.path)
 
 
-def test_open_migrates_in_memory_and_a_writer_saves_it(store, monkeypatch):
-    now = manifest.STORE_VERSION
-    monkeypatch.setattr(manifest, "STORE_VERSION", now + 1)
-    monkeypatch.setitem(manifest.MIGRATIONS, now, lambda old: old | {"units": old["partition"]})
-    assert RunStore.open(store.path).manifest["units"] == 4
-    assert json.loads((store.path / "manifest.json").read_text())["store"] == now
-    store.update_manifest(seen=True)
-    assert json.loads((store.path / "manifest.json").read_text())["store"] == now + 1
+@pytest.mark.parametrize("facts", [{"format": 2}, {"store": 2}])
+def test_a_run_of_another_format_is_refused_by_every_door_and_left_alone(store, facts):
+    """The second is what runs had before there was a format."""
+    held = {name: value for name, value in store.manifest.items() if name != "format"} | facts
+    store.write_json("manifest.json", held)
+    before = (store.path / "manifest.json").read_bytes()
+    doors = [
+        lambda: RunStore.open(store.path),
+        lambda: RunStore.create(store.path, settings=SETTINGS, identity=IDENTITY, partition=4, threads=1),
+        lambda: store.update_manifest(seen=True),
+        lambda: verify(store),
+    ]
+    for door in doors:
+        with pytest.raises(InputError, match=r"manifest\.json is of another format; got format .*Make the run again"):
+            door()
+    assert (store.path / "manifest.json").read_bytes() == before
 
 
 def test_a_manifest_whose_writing_was_killed_admits_itself_alone_after_the_same_call(store, monkeypatch):
@@ -135,12 +142,6 @@ def test_a_manifest_whose_writing_was_killed_admits_itself_alone_after_the_same_
     content = (store.path / "manifest.json").read_bytes()
     recorded = json.loads((store.path / "checksums" / "manifest.json.json").read_bytes())
     assert recorded == [{"size": len(content), "crc32": zlib.crc32(content)}]
-
-
-def test_drift_names_the_libraries_that_changed(store):
-    assert store.changed_libraries() == {}
-    store.update_manifest(libraries=store.manifest["libraries"] | {"numpy": "0.1"})
-    assert store.changed_libraries() == {"numpy": ("0.1", np.__version__)}
 
 
 def test_lock_refuses_a_second_process(store):

@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.older_runs import before_checksums
+from tests.vouched_files import vouched
 
-from klarsicht.ground.errors import RunDamaged, StoreError
+from klarsicht.ground.errors import InputError, RunDamaged, StoreError
 from klarsicht.ground.run_folder.checksums import Checksum
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.verification import forget_damaged, verify
@@ -223,35 +223,18 @@ def test_a_kill_between_a_file_and_its_checksum_leaves_a_run_that_is_read(store,
                 assert store.read_json(name) in ([{"z": 1.5}], ["new"])
 
 
-def test_a_run_without_checksums_opens_and_is_unverified(store):
-    before = [np.asarray(store.array("head")[:]), store.table("images", "attribution")]
-    before_checksums(store.path)
-    old = RunStore.open(store.path)
-    assert not old.keeps_checksums
-    np.testing.assert_array_equal(old.array("head")[:], before[0])
-    assert old.table("images", "attribution") == before[1]
-    assert old.read_unit_file("pictures/1.jpg", "views") == b"picture"
-    found = verify(old)
-    assert (found.files, found.damaged) == (0, ())
-    assert {SHARD, PART, "ranking.json"} <= set(found.unverified)
-    old.write_json("ranking.json", [])  # what is written now has a checksum, and what is not stays readable
-    assert verify(old).files == 1
-    assert old.table("corpus").num_rows == 2
-
-
 @pytest.mark.parametrize("file", [SHARD, PART, "arrays.zarr/head/zarr.json", "ranking.json", "tables/corpus.parquet"])
-@pytest.mark.parametrize("content", [b"", b"no such format", bytes(range(256)) * 4])
-def test_what_cannot_be_decoded_is_named_without_checksums_too(store, file, content):
-    before_checksums(store.path)
+@pytest.mark.parametrize("content", [b"no such format", bytes(range(256)) * 4])
+def test_what_cannot_be_decoded_is_named_where_its_checksum_is_right(store, file, content):
     (store.path / file).write_bytes(content)
-    with pytest.raises(RunDamaged, match=file.rsplit("/", 1)[0]):
+    with vouched(store.path, store.path / file), pytest.raises(RunDamaged, match=file.rsplit("/", 1)[0]):
         read_all(store)
 
 
-@pytest.mark.parametrize("manifest", [[], {}, {"store": "1"}, {"store": 0}, {"store": None}, {"store": 1}, "run", None])
+@pytest.mark.parametrize("manifest", [[], {}, {"format": "1"}, {"format": None}, {"store": 1}, "run", None])
 def test_a_manifest_of_something_else_is_refused(tmp_path, manifest):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(StoreError, match=r"manifest\.json"):
+    with pytest.raises(InputError, match=r"manifest\.json is of another format"):
         RunStore.open(tmp_path)
 
 
@@ -259,7 +242,7 @@ def test_a_manifest_of_something_else_is_refused(tmp_path, manifest):
     ("name", "value"),
     [("settings", None), ("settings", []), ("identity", None), ("identity", {"corpus": 5}), ("libraries", []),
      ("created", None), ("steps", []), ("steps", {"attribution": None}), ("finished", None), ("finished", [5]),
-     ("data", 5), ("names", "abc"), ("checksums", None), ("klarsicht", [])],
+     ("data", 5), ("names", "abc"), ("code", None), ("klarsicht", [])],
 )  # fmt: skip
 def test_a_manifest_with_a_fact_of_another_kind_is_damaged(store, name, value):
     """It was written so, by another program: its checksum is right."""

@@ -23,7 +23,6 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.ground.errors import RunLocked, RunMismatch, UsageError
 from klarsicht.ground.progress import note
-from klarsicht.ground.run_folder.run_files import MANIFEST
 from klarsicht.ground.run_folder.shards import LOOK, Shard
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.verification import forget_damaged
@@ -95,7 +94,7 @@ def with_batch_of_run(settings: AuditSettings, out: str | Path) -> AuditSettings
     """Return the settings with the batch size of a run begun before, where they leave the choice."""
     if settings.batch or not (store := RunStore(Path(out))).exists:
         return settings
-    return settings.with_values(batch=store.manifest["settings"].get("batch"))
+    return settings.with_values(batch=store.manifest["settings"]["batch"])
 
 
 def note_damaged(store: RunStore) -> None:
@@ -132,18 +131,13 @@ def open_run(audit: Audit, out: str | Path, wait: float = 0) -> RunStore:
 
 
 def _create_run(audit: Audit, out: str | Path) -> RunStore:
-    settings = audit.settings.to_record()
-    if (begun := RunStore(Path(out))).exists:  # a setting that its version did not have was at its default
-        known, fields = begun.manifest["settings"], AuditSettings.model_fields
-        with begun.translate_parse_errors(MANIFEST):
-            settings = {k: v for k, v in settings.items() if k in known or v != fields[k].default}
     identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
     require_readable(audit)
     device = audit.classifier.device.type
-    independent = True if audit.classifier.independent else None  # runs of older versions say nothing
     return RunStore.create(
-        out, settings=settings, identity=identity, index=audit.index, device=device, independent=independent
-    )
+        out, settings=audit.settings.to_record(), identity=identity, index=audit.index, device=device,
+        independent=audit.classifier.independent,
+    )  # fmt: skip
 
 
 def analyse(audit: Audit, store: RunStore, workers: int, metrics: Sequence[str] = ()) -> None:

@@ -200,5 +200,5 @@ class AuditSettings(PublicSettings):
 
 
 def counts_own_logits(manifest: Mapping[str, Any]) -> bool:
-    """Say whether a run counts each class by its own logit, from its manifest; runs of older versions do not."""
-    return bool(manifest.get("independent"))
+    """Say whether a run counts each class by its own logit, from its manifest."""
+    return bool(manifest["independent"])

@@ -37,7 +37,7 @@ def read_progress(run: str | Path) -> list[Step]:
     store = RunStore.open(run)
     manifest = store.manifest
     with store.translate_parse_errors(MANIFEST):
-        sizes = [(str(name), int(units)) for name, units in manifest.get("steps", {}).items()]
+        sizes = [(str(name), int(units)) for name, units in manifest["steps"].items()]
     steps = [Step(name, len(store.finished_units(name)), units) for name, units in sizes]
     files = [Step(name, int((store.path / name).exists()), 1) for name in ("ranking.json", "report.html")]
     return steps + files

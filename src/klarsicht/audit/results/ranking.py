@@ -110,8 +110,7 @@ class Entry:
         name: the class; JSON calls it `class`.
         target: index of the class among the model's outputs.
         metric: the metric under which the cluster was found.
-        tau, rho2, d2, shift, z, deviation, rounding: see audit.explanation.spectral.clustering.SuspectCluster;
-            `deviation` and `rounding` are 0 in runs of versions that did not store them.
+        tau, rho2, d2, shift, z, deviation, rounding: see audit.explanation.spectral.clustering.SuspectCluster.
         size: images in the cluster.
         n: images looked at.
         rows: rows of the run that are members.
@@ -152,11 +151,8 @@ class Entry:
     def from_record(cls, record: Mapping[str, Any], paths: Sequence[str]) -> Entry:
         """Read a line of the table of suspects, whose `rows` are rows of the run."""
         rows = tuple(record["rows"])
-        names = ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal")
-        numbers = {name: record[name] for name in names}
-        numbers |= {name: record.get(name) or 0.0 for name in ("deviation", "rounding", "floor")}
-        parts = tuple(tuple(of_one) for of_one in record.get("parts", ()))
-        members = Texts.of(paths).take(rows)
+        parts, members = tuple(map(tuple, record["parts"])), Texts.of(paths).take(rows)
+        numbers = {name: record[name] for name in NUMBERS} | {"floor": record.get("floor", 0.0)}  # tables have none
         return cls(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
 
     @property
@@ -256,6 +252,8 @@ EFFECT = {"effect": "shift", "effect_low": "low", "effect_high": "high", "effect
 BASELINE = {f"plain_{name}": name for name in ("size", "tau", "z", "overlap")}
 LATER = ("deviation", "rounding", "floor")
 """Keys of the JSON record of an entry, and the fields of its nested records."""
+NUMBERS = ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal", "deviation", "rounding")
+"""Keys that the JSON record of an entry and the tables of clusters share."""
 
 
 @dataclass(frozen=True)
@@ -377,9 +375,8 @@ def with_baseline(entries: Sequence[Entry], plain: Sequence[SuspectRow]) -> list
 
 
 def plain_suspects(store: RunStore) -> list[SuspectRow]:
-    """Read the table of suspects under plain features; empty in a run of a version that did not ask them."""
-    name, step = f"suspects-{PLAIN_METRIC}", f"spray-{PLAIN_METRIC}"
-    found: list[SuspectRow] = store.table(name, step).to_pylist() if store.has_table(name, step) else []
+    """Read the table of suspects under plain features."""
+    found: list[SuspectRow] = store.table(f"suspects-{PLAIN_METRIC}", f"spray-{PLAIN_METRIC}").to_pylist()
     return found
 
 

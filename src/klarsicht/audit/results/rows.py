@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import TypedDict
 
 from klarsicht.audit.results.suspect_rows import ClusterRow
 
@@ -96,11 +95,6 @@ NO_EFFECT = EffectRow(
     flips_control=0.0, flips_low=0.0, p_tiles=1.0, change="", covered=float("nan"), explained=float("nan"),
 )  # fmt: skip
 """Of a class in which nothing was inserted."""
-
-
-def read_effect(row: Mapping[str, Any]) -> EffectRow:
-    """Read a row of the table `effects`, also of an earlier version that lacks some columns."""
-    return cast(EffectRow, NO_EFFECT | {name: value for name, value in row.items() if value is not None})
 
 
 class FollowedEffect(TypedDict):

@@ -33,10 +33,10 @@ class Specificity:
     ahead: int
 
     @classmethod
-    def from_row(cls, row: FollowedRow) -> Specificity | None:
-        """Read a row of the table `followed`; None in a table of a version without this comparison."""
-        known: dict[str, Any] = {field.name: row.get(field.name) for field in fields(cls)}
-        return None if None in known.values() else cls(**known)
+    def from_row(cls, row: FollowedRow) -> Specificity:
+        """Read a row of the table `followed` of a run that audits a single class."""
+        known: dict[str, Any] = {**row}
+        return cls(**{field.name: known[field.name] for field in fields(cls)})
 
     def columns(self) -> SpecificityColumns:
         """Return the comparison as columns of the table `followed`."""

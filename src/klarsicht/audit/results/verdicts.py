@@ -38,6 +38,7 @@ NOTEBOOK_CLASSES = 20  # classes in a notebook
 VERDICTS_FILE = "quantification.json"
 LEVEL = 0.05  # of p, for either claim
 WHOLE_SHARE = 0.5  # of the carriers' difference, and of their evidence, from which use counts as tested
+LISTS: Final = ("rows", "members", "resembles")  # fields of a verdict
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,7 @@ class UseResult:
         flips_low: lower end of the 95 % interval of their difference.
         p_tiles: p-value of a tile's rise among those of other windows in its place, or of shared content among those of
             random artifacts; 1 where outputs are many.
-        change: kind of the insertion, a name of insertion.CHANGES or rows.SHARED_CONTENT; empty in runs of earlier
-            versions.
+        change: kind of the insertion, a name of insertion.CHANGES or rows.SHARED_CONTENT; empty where none was made.
         covered: share of the difference between carriers and others of their class that was put on; None where they
             differ in nothing for sure.
         explained: share of the carriers' evidence for their class that the artifact brings to others of the class;
@@ -288,14 +288,12 @@ class Verdict:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Verdict:
-        """Read a record of `to_json`, also of an earlier version that lacks some keys."""
-        known = BEFORE | record | {"name": record["class"]}
-        fields = {name: known[name] for name in cls.__dataclass_fields__ if name in known}
-        fields |= {name: tuple(known[name]) for name in ("rows", "members", "resembles")}
-        detection = DetectionResult(**{name: known[name] for name in DetectionResult.__dataclass_fields__})
-        use = UseResult(**{name: known[name] for name in UseResult.__dataclass_fields__})
-        fields["further"] = tuple(map(cls.from_json, known["further"]))
-        return cls(**fields, detection=detection, use=use)
+        """Read a record of `to_json`."""
+        known = record | {"name": record["class"]} | {name: tuple(record[name]) for name in LISTS}
+        known["further"] = tuple(map(cls.from_json, record["further"]))
+        for name, kind in (("detection", DetectionResult), ("use", UseResult)):
+            known[name] = kind(**{field: record[field] for field in kind.__dataclass_fields__})
+        return cls(**{field: known[field] for field in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -528,18 +526,6 @@ def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
             ),
         )
     )
-
-
-BEFORE: dict[str, Any] = {
-    "p_own": 0.0,
-    "flips_low": 0.0,
-    "p_tiles": 1.0,
-    "change": "",
-    "covered": None,
-    "explained": None,
-    "resembles": (),
-    "further": (),
-}  # of runs quantified before these were measured
 
 
 def read_verdicts(run: str | Path | RunStore) -> Quantification:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from klarsicht.ground.errors import StoreError
+
 SIDE, SHORTER, LONGER, PIXELS = EXTENT_UNITS = ("side", "shorter", "longer", "pixels")
 """Units of an extent: the side of the file along the same axis, its shorter or its longer side, or one pixel."""
 CENTRE: Final = 0.5
@@ -74,14 +76,11 @@ class SeenArea:
 
     @classmethod
     def from_json(cls, content: Any) -> SeenArea:
-        """Read what `to_json` returned, or the number that older runs hold: the share of the shorter side that a square
-        around the centre has; 0: the whole file.
+        """Read what `to_json` returned.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: it is something else.
         """
-        if isinstance(content, int | float):
-            return cls(SHORTER, float(content), float(content)) if content else cls()
         try:
             lengths = {name: float(content[name]) for name in ("height", "width", "top", "left")}
             return cls(unit=content["unit"], **lengths)
@@ -90,9 +89,12 @@ class SeenArea:
 
 
 def read_seen_area(manifest: Mapping[str, Any]) -> SeenArea | None:
-    """Read the part of a file that the model of a run sees; None where the manifest does not tell it."""
-    known = manifest.get("seen")
+    """Read the part of a file that the model of a run sees; None where the manifest does not tell it.
+
+    Raises:
+        StoreError: it tells something else.
+    """
     try:
-        return None if known is None else SeenArea.from_json(known)
-    except (ValueError, TypeError, LookupError, AttributeError):  # a form that a later version writes
-        return None
+        return SeenArea.from_json(manifest["seen"]) if "seen" in manifest else None
+    except ValueError as error:
+        raise StoreError("the seen area in manifest.json cannot be used", got=error) from error

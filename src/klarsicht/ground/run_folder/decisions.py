@@ -8,7 +8,7 @@
 One line a record. A record holds what it changes and nothing else. Of the decision, the name and the note the last
 record counts that no later one undoes; rows are added and taken out in the order of the records, so that those of
 several people come together. `base` holds the rows that the audit named when the record was made: members start from
-those of the first record that counts. Older records hold `members` and `removed`, whole, in place of the three.
+those of the first record that counts.
 
 A record is on the disk when `append` returns. A process that is killed as it writes leaves a line without an end: no
 reader counts it, and the next record replaces it.
@@ -39,7 +39,9 @@ KINDS: Final = (ARTIFACT, LEGITIMATE, UNSURE, UNDECIDED)
 MAX_NAME, MAX_NOTE = 200, 4000  # characters
 PATIENCE = 30.0  # seconds to wait for other processes that write records
 LOOK = 0.005  # seconds between two tries of the lock
-ROWS: Final = ("members", "removed", "base", "add", "remove")
+ROWS: Final = ("base", "add", "remove")
+TEXTS: Final = ("decision", "artifact", "note")
+KEYS: Final = {"number", "time", "author", "undo", "target", "class", *TEXTS, *ROWS}
 _writing = threading.Lock()
 
 
@@ -120,7 +122,7 @@ class Change:
 
     def fields(self) -> dict[str, Any]:
         """Return what changes."""
-        texts = {name: getattr(self, name) for name in ("decision", "artifact", "note")}
+        texts = {name: getattr(self, name) for name in TEXTS}
         rows = {"add": list(self.add) or None, "remove": list(self.remove) or None}
         base = None if self.base is None else list(self.base)
         return {name: value for name, value in (texts | {"base": base} | rows).items() if value is not None}
@@ -240,8 +242,7 @@ def fold(records: Sequence[Mapping[str, Any]]) -> dict[int, ClassDecision]:
 
 def _apply(record: Mapping[str, Any], decision: ClassDecision) -> ClassDecision:
     """Apply a record to the decision before it."""
-    fields = {name: record[name] for name in ("decision", "artifact", "note", "author", "time") if name in record}
-    fields |= {name: tuple(record[name]) for name in ("members", "removed") if name in record}
+    fields = {name: record[name] for name in (*TEXTS, "author", "time") if name in record}
     if "base" in record:
         base, add, remove = (set(record.get(name, ())) for name in ("base", "add", "remove"))
         members = base if decision.members is None else set(decision.members)
@@ -272,9 +273,11 @@ def _check_record(record: Any, number: int) -> None:
     """
     if record["number"] != number:
         raise ValueError(f"its number is {record['number']}")
+    if unknown := record.keys() - KEYS:
+        raise KeyError(min(unknown))
     integers = ["undo"] if "undo" in record else ["target"]
     texts = ["time", "author", *(() if "undo" in record else ("class",))]
-    texts += [name for name in ("decision", "artifact", "note") if name in record]
+    texts += [name for name in TEXTS if name in record]
     if "base" not in record and ("add" in record or "remove" in record):
         raise KeyError("base")
     rows = [row for name in ROWS for row in record.get(name, ())]

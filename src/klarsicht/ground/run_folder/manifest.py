@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from klarsicht import __version__
-from klarsicht.ground.errors import RunMismatch, StoreError
+from klarsicht.ground.errors import InputError, RunMismatch
 
 Manifest = dict[str, Any]
 
-STORE_VERSION = 2
-# MIGRATIONS[v] turns a manifest of version v into one of version v + 1. Readers apply it in memory only.
-MIGRATIONS: dict[int, Callable[[Manifest], Manifest]] = {
-    1: lambda old: old | {"checksums": False},  # whether every file of the run was written with a checksum
-}
+FORMAT: Final = 1
+"""Number of the form of run folders and of corrections. A change after which one of before would be misread raises it;
+there is one form, and no reader of another."""
 LIBRARIES = (
     "numpy",
     "scipy",
@@ -39,15 +37,15 @@ LIBRARIES = (
 class ManifestShape(BaseModel):
     """Shape of a manifest, as far as it is read by its names; other facts are free."""
 
-    klarsicht: str = ""
+    klarsicht: str
     settings: dict[str, Any]
     identity: dict[str, str]
     libraries: dict[str, str]
     creation_time: str = Field(alias="created")
-    checksums: bool
-    steps: dict[str, Annotated[int, Field(ge=0)]] = {}
-    finished_steps: list[str] = Field([], alias="finished")
+    steps: dict[str, Annotated[int, Field(ge=0)]]
+    finished_steps: list[str] = Field(alias="finished")
     data: str | None = None
+    code: dict[str, str] = {}
     names: list[str] = []
     model_notes: list[str] = []
     arrays: list[str] = []
@@ -56,9 +54,10 @@ class ManifestShape(BaseModel):
 
 
 def new_manifest(facts: Mapping[str, Any]) -> Manifest:
-    """Make a manifest of this store version with today's date and the versions of the installed libraries."""
-    header = {"store": STORE_VERSION, "klarsicht": __version__, "libraries": library_versions(), "checksums": True}
-    return header | {"created": datetime.now(UTC).isoformat(timespec="seconds"), **facts}
+    """Make a manifest with today's date and the versions of the installed libraries, of no step yet."""
+    header = {"format": FORMAT, "klarsicht": __version__, "libraries": library_versions()}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return header | {"created": now, "steps": {}, "finished": [], **facts}
 
 
 def library_versions() -> dict[str, str]:
@@ -70,24 +69,21 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def migrate(manifest: Manifest) -> Manifest:
-    """Convert a manifest to this version's format.
+def require_format(record: Any, file: str, remedy: str) -> None:
+    """Check that a folder has the form that is read here, by the number in its record.
+
+    Args:
+        record: content of the JSON file that says what the folder holds.
+        file: its name.
+        remedy: how the folder is made again.
 
     Raises:
-        StoreError: it was written by a newer klarsicht, or by another program.
+        InputError: another number, or none.
     """
-    if not isinstance(manifest, dict) or type(manifest.get("store")) is not int or manifest["store"] < 1:
-        raise StoreError("manifest.json is not a run's", remedy="Choose another folder.")
-    if manifest["store"] > STORE_VERSION:
-        raise StoreError(
-            "the run was written by a newer klarsicht",
-            got=f"store version {manifest['store']}",
-            rule=f"this one reads up to {STORE_VERSION}",
-            remedy="Upgrade: pip install -U klarsicht.",
-        )
-    while (version := manifest["store"]) < STORE_VERSION:
-        manifest = MIGRATIONS[version](manifest) | {"store": version + 1}
-    return manifest
+    number = record.get("format", "none") if isinstance(record, dict) else "none"
+    if type(number) is not int or number != FORMAT:
+        rule = f"klarsicht {__version__} reads format {FORMAT}"
+        raise InputError(f"{file} is of another format", got=f"format {number}", rule=rule, remedy=remedy)
 
 
 def require_agreement(facts: Mapping[str, Any], manifest: Manifest) -> None:

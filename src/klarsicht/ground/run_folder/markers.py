@@ -23,17 +23,17 @@ class Marker:
     """Marker of a finished unit.
 
     Attributes:
-        files: what the unit wrote; None in a marker of a version that kept no checksums.
+        files: what the unit wrote.
         facts: other content.
     """
 
     step: str
     unit: int
-    files: Written | None
+    files: Written
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        files = {name: one and one.to_json() for name, one in (self.files or {}).items()}
+        files = {name: one and one.to_json() for name, one in self.files.items()}
         return to_json({"step": self.step, "unit": self.unit, "files": files, **self.facts})
 
     @classmethod
@@ -57,8 +57,6 @@ class Marker:
 def _read_unchanged(path: Path, step: str, unit: int, inode: int, date: int) -> Marker:
     content = json.loads(read_regular_file(path))
     facts = {name: value for name, value in content.items() if name not in HEADER}
-    if not any(name in content for name in HEADER):
-        return Marker(step, unit, None, facts)
     if (content["step"], content["unit"]) != (step, unit):
         raise ValueError(f"it is of {content['step']}, unit {content['unit']}")
     files = {name: None if one is None else Checksum.from_json(one) for name, one in content["files"].items()}

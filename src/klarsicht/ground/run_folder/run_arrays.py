@@ -14,7 +14,6 @@ from klarsicht.ground.errors import RunMismatch, StoreError
 from klarsicht.ground.machine.disk import translate_write_errors
 from klarsicht.ground.machine.operating_system import sync
 from klarsicht.ground.run_folder.checksums import Checksum, Written, find_damage
-from klarsicht.ground.run_folder.markers import damage_error
 from klarsicht.ground.run_folder.run_files import check_name
 from klarsicht.ground.run_folder.run_markers import RunMarkers
 from klarsicht.ground.run_folder.stored_array import StoredArray
@@ -27,15 +26,13 @@ GROUP = "arrays.zarr/zarr.json"
 class RunArrays(RunMarkers):
     """Arrays of a run folder. Missing zarr data reads as 0, so the markers decide which rows may be read."""
 
-    def create_array(
-        self, name: str, shape: tuple[int, ...], dtype: DTypeLike, unit_rows: int, step: str | None = None
-    ) -> None:
+    def create_array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, unit_rows: int, step: str) -> None:
         """Create an array of zeros whose shards hold `unit_rows` rows of the first axis. Idempotent; shards that exist
         are kept.
 
         Args:
-            step: the step whose unit i writes shard i, and names its checksum in its marker; then no row of a unit
-                without a marker can be read. None: shards without checksums.
+            step: the step whose unit i writes shard i, and names its checksum in its marker; no row of a unit without
+                a marker can be read.
 
         Raises:
             RunMismatch: the run has an array of that name with another shape, dtype or unit.
@@ -54,7 +51,7 @@ class RunArrays(RunMarkers):
             )
 
     def _new_array(
-        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], shards: tuple[int, ...], step: str | None
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], shards: tuple[int, ...], step: str
     ) -> None:
         """Create the zarr array and write its metadata, and that of the group, to the disk."""
         import zarr
@@ -75,7 +72,7 @@ class RunArrays(RunMarkers):
                 chunks=(_chunk_rows(shards, dtype), *shards[1:]),
                 fill_value=0,
                 chunk_key_encoding={"name": "default", "separator": "."},  # one flat folder of shards
-                attributes={} if step is None else {"step": step},
+                attributes={"step": step},
                 overwrite=False,  # shards of an array whose metadata was lost are kept
             )
             for written in (folder / "zarr.json", folder, folder.parent):
@@ -121,29 +118,24 @@ class RunArrays(RunMarkers):
         return written
 
     def array(self, name: str) -> StoredArray:
-        """Open a stored array, read-only. Rows that no unit has written read as 0 where the array names no step."""
+        """Open a stored array, read-only."""
         import zarr
 
         folder = self._existing_array(name)
         self.read_bytes(_metadata(name))
         with self.translate_parse_errors(_metadata(name)):
             array = zarr.open_array(folder, mode="r")
-            step = array.attrs.get("step")
-        return StoredArray(
-            array, f"arrays.zarr/{name}", partial(self._check_shard, None if step is None else str(step))
-        )
+            step = str(array.attrs["step"])
+        return StoredArray(array, f"arrays.zarr/{name}", partial(self._check_shard, step))
 
-    def _check_shard(self, step: str | None, unit: int, name: str) -> None:
-        """Check that a shard is as its unit wrote it, or at least not empty where no step is known.
+    def _check_shard(self, step: str, unit: int, name: str) -> None:
+        """Check that a shard is as its unit wrote it.
 
         Raises:
             RunDamaged: it is not.
             StoreError: the unit is not done.
         """
-        if step is not None:
-            self._check_unit_file(self.marker(step, unit), name, find_damage)
-        elif self.inside(name).is_file() and not self.inside(name).stat().st_size:
-            raise damage_error(name, "0 bytes")  # which zarr reads as zeros
+        self._check_unit_file(self.marker(step, unit), name, find_damage)
 
     def has_array(self, name: str) -> bool:
         """Whether the array exists."""

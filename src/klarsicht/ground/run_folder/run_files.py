@@ -19,11 +19,12 @@ from klarsicht.ground.errors import KlarsichtError, RunDamaged, StoreError
 from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.run_folder.checksums import Checksum, describe_difference
-from klarsicht.ground.run_folder.manifest import Manifest, ManifestShape, migrate, to_json
+from klarsicht.ground.run_folder.manifest import Manifest, ManifestShape, require_format, to_json
 from klarsicht.ground.run_folder.markers import damage_error
 
 MANIFEST = "manifest.json"
 ABSENT = object()
+REMAKE_REMEDY = "Make the run again with this version: `klarsicht audit run` into another folder."
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,16 @@ class RunFiles:
 
     @property
     def manifest(self) -> Manifest:
-        """Settings, identity, fixed facts, versions and date, migrated to this version's format."""
-        content = self._parse(MANIFEST, self._read_recorded(MANIFEST))
+        """Settings, identity, fixed facts, versions and date.
+
+        Raises:
+            InputError: the run is of another format.
+        """
+        manifest: Manifest = self._parse(MANIFEST, self._read_recorded(MANIFEST))
+        require_format(manifest, f"{self.path / MANIFEST}", REMAKE_REMEDY)
         with self.translate_parse_errors(MANIFEST):
-            manifest = migrate(content)
             require_shape(manifest, ManifestShape)
-        if manifest["checksums"] and self._read_admitted(MANIFEST) is None:
-            raise damage_error(MANIFEST, "its checksum is missing")
+        self._require_recorded(MANIFEST)
         return manifest
 
     def update_manifest(self, **facts: Any) -> None:
@@ -59,11 +63,6 @@ class RunFiles:
             self.write_json(MANIFEST, known | facts)
         elif len(self._read_admitted(MANIFEST) or ()) > 1:  # killed as it was written: the old one is admitted, too
             self._admit(MANIFEST, Checksum.of(self._read_recorded(MANIFEST)))
-
-    @property
-    def keeps_checksums(self) -> bool:
-        """Whether every file of the run was written with a checksum; a run of an older version cannot be verified."""
-        return bool(self.manifest["checksums"])
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file inside the run."""
@@ -83,8 +82,7 @@ class RunFiles:
     def read_bytes(self, name: str) -> bytes:
         """Read a file inside the run."""
         content = self._read_recorded(name)
-        if not self._is_recorded(name):
-            raise damage_error(name, "its checksum is missing")
+        self._require_recorded(name)
         return content
 
     def has_file(self, name: str) -> bool:
@@ -167,8 +165,13 @@ class RunFiles:
             return tuple(None if one is None else Checksum.from_json(one) for one in [*json.loads(content)])
 
     def _is_recorded(self, name: str) -> bool:
-        """Whether a file has a checksum, or is of a run that keeps none."""
-        return self._read_admitted(name) is not None or not self.keeps_checksums
+        """Whether a file has a checksum."""
+        return self._read_admitted(name) is not None
+
+    def _require_recorded(self, name: str) -> None:
+        """Check that a file has a checksum; raises RunDamaged."""
+        if not self._is_recorded(name):
+            raise damage_error(name, "its checksum is missing")
 
     def _admit(self, name: str, *checksums: Checksum | None) -> None:
         """Write the checksums that a file may have; None: it need not exist."""

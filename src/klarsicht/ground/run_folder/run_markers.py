@@ -47,12 +47,9 @@ class RunMarkers(RunFiles):
             StoreError: the unit is not done.
         """
         try:
-            marker = Marker.read(self._marker(step, unit), step, unit)
+            return Marker.read(self._marker(step, unit), step, unit)
         except FileNotFoundError:
             raise self._undone(step, unit) from None
-        if marker.files is None and self.keeps_checksums:
-            raise damage_error(_marker(step, unit), "its checksums are missing")
-        return marker
 
     def markers(self, step: str) -> dict[int, Marker]:
         """Read the markers of a step, in the order of the units.
@@ -61,7 +58,7 @@ class RunMarkers(RunFiles):
             RunDamaged: one is damaged, or missing from a step that was finished.
             StoreError: a unit of the step is not done.
         """
-        units = range(self.manifest.get("steps", {}).get(step, 0))
+        units = range(self.manifest["steps"].get(step, 0))
         return {unit: self.marker(step, unit) for unit in sorted(self._units(step).keys() | set(units))}
 
     def finished_units(self, step: str) -> dict[int, dict[str, Any]]:
@@ -71,7 +68,7 @@ class RunMarkers(RunFiles):
             RunDamaged: a marker is damaged, or missing from a step that was finished.
         """
         manifest = self.manifest
-        all_of_them = range(manifest["steps"][step]) if step in manifest.get("finished", ()) else ()
+        all_of_them = range(manifest["steps"][step]) if step in manifest["finished"] else ()
         return {unit: dict(self.marker(step, unit).facts) for unit in sorted({*self._units(step), *all_of_them})}
 
     def count_units(self, step: str) -> int:
@@ -81,33 +78,32 @@ class RunMarkers(RunFiles):
     def finish_step(self, step: str, units: int) -> None:
         """Record that all units of a step are done: a marker that is missing from now on is damage."""
         manifest = self.manifest
-        finished = sorted({*manifest.get("finished", ()), step})
-        self.update_manifest(steps=manifest.get("steps", {}) | {step: units}, finished=finished)
+        finished = sorted({*manifest["finished"], step})
+        self.update_manifest(steps=manifest["steps"] | {step: units}, finished=finished)
 
     def forget_unfinished(self, beginnings: tuple[str, ...]) -> None:
         """Drop steps that are not finished from the list of the run, by the beginnings of their names; what their units
         wrote stays, for a later call that takes them up again."""
         manifest = self.manifest
-        steps, finished = manifest.get("steps", {}), manifest.get("finished", ())
+        steps, finished = manifest["steps"], manifest["finished"]
         kept = {name: n for name, n in steps.items() if name in finished or not name.startswith(beginnings)}
         if kept != steps:
             self.update_manifest(steps=kept)
 
     def is_finished(self, step: str) -> bool:
-        """Whether all units of a step are done, as far as is known: older versions kept no record of it."""
-        manifest = self.manifest
-        return step in manifest.get("finished", ()) or not manifest["checksums"]
+        """Whether all units of a step are done."""
+        return step in self.manifest["finished"]
 
     def begun_steps(self) -> set[str]:
         """List the steps that have begun."""
-        return {*self.manifest.get("steps", {}), *(folder.name for folder in (self.path / "done").glob("*"))}
+        return {*self.manifest["steps"], *(folder.name for folder in (self.path / "done").glob("*"))}
 
     def discard_step(self, step: str) -> None:
         """Remove the markers of a step, and then the files that they name."""
         names: set[str] = set()
         for unit in self._units(step):
             with suppress(RunDamaged):
-                names |= (self.marker(step, unit).files or {}).keys()
+                names |= self.marker(step, unit).files.keys()
         self.clear_markers(step)
         with translate_write_errors(self.path):
             for name in names:
@@ -115,7 +111,7 @@ class RunMarkers(RunFiles):
 
     def clear_markers(self, step: str, units: Collection[int] | None = None) -> None:
         """Remove the markers of a step, or of some of its units, so that these are computed again."""
-        finished = self.manifest.get("finished", [])
+        finished = self.manifest["finished"]
         if step in finished:
             self.update_manifest(finished=[one for one in finished if one != step])
         folder = self.path / "done" / check_name(step)
@@ -135,7 +131,7 @@ class RunMarkers(RunFiles):
 
     def _undone(self, step: str, unit: int) -> StoreError:
         """Make the error of a unit without a marker."""
-        if step in self.manifest.get("finished", ()):
+        if self.is_finished(step):
             return damage_error(_marker(step, unit), "missing")
         return StoreError(
             "the run is not finished",
@@ -157,19 +153,15 @@ class RunMarkers(RunFiles):
             RunDamaged: it is missing or altered, or the marker does not name it.
             StoreError: the unit is not done.
         """
-        if not self.keeps_checksums and not self.is_done(step, unit):
-            return self._read(name)  # older versions marked no pictures
         marker = self.marker(step, unit)
-        if marker.files is not None and not self.inside(name).exists():
+        if not self.inside(name).exists():
             self._check_unit_file(marker, name, find_damage)
         content = self._read(name)
         self._check_unit_file(marker, name, lambda _, expected: describe_difference(Checksum.of(content), expected))
         return content
 
     def _check_unit_file(self, marker: Marker, name: str, difference: Callable[[Path, Checksum | None], str]) -> None:
-        """Compare a file with the marker of its unit; raises RunDamaged. A marker without checksums says nothing."""
-        if marker.files is None:
-            return
+        """Compare a file with the marker of its unit; raises RunDamaged."""
         if name not in marker.files:
             raise damage_error(name, f"its checksum is missing from {_marker(marker.step, marker.unit)}")
         if what := difference(self.inside(name), marker.files[name]):

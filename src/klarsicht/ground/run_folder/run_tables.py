@@ -100,7 +100,7 @@ class RunTables(RunMarkers):
         Args:
             step: the step whose units write the parts.
         """
-        begun = step is not None and (self._units(step) or step in self.manifest.get("finished", ()))
+        begun = step is not None and (self._units(step) or self.is_finished(step))
         return self.has_file(_table(name)) or bool(self._parts(name) or begun)
 
     def part(self, name: str, number: int, step: str) -> pa.Table | None:
@@ -111,7 +111,7 @@ class RunTables(RunMarkers):
         """
         file = _part(name, number)
         for unit in sorted(self._units(step), key=lambda unit: unit != number):
-            if file in (self.marker(step, unit).files or {}):
+            if file in self.marker(step, unit).files:
                 with self.translate_parse_errors(file):
                     return _from_parquet(self.read_unit_file(file, step, unit))
         return None
@@ -123,17 +123,16 @@ class RunTables(RunMarkers):
             RunDamaged: a part or a marker is altered.
         """
         for unit in sorted(self._units(step)):
-            part, files = _part(name, unit), self.marker(step, unit).files
-            if part in files if files is not None else self.inside(part).exists():
+            part = _part(name, unit)
+            if part in self.marker(step, unit).files:
                 with self.translate_parse_errors(part):
                     yield unit, _from_parquet(self.read_unit_file(part, step, unit), columns)
 
     def _read_parts(self, name: str, step: str) -> Iterator[tuple[str, bytes]]:
         """Read the parts of a table that a step's units wrote, each compared with its marker."""
-        known = self._parts(name)
         for unit, marker in self.markers(step).items():
             part = _part(name, unit)
-            if part in marker.files if marker.files is not None else unit in known:
+            if part in marker.files:
                 yield part, self.read_unit_file(part, step, unit)
 
     def _parts(self, name: str) -> dict[int, Path]:

@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 from klarsicht.ground.errors import InputError, StoreError, UsageError
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, share_lock, translate_write_errors
 from klarsicht.ground.run_folder.claims import Claims, remove_claims
-from klarsicht.ground.run_folder.manifest import Manifest, library_versions, new_manifest, require_agreement, to_json
+from klarsicht.ground.run_folder.manifest import Manifest, new_manifest, require_agreement, to_json
 from klarsicht.ground.run_folder.run_arrays import RunArrays
 from klarsicht.ground.run_folder.run_files import MANIFEST, record_path
 from klarsicht.ground.run_folder.run_tables import RunTables
@@ -81,9 +81,8 @@ class RunStore(RunArrays, RunTables):
 
         Raises:
             UsageError: what is given is no path.
-            InputError: no run in the folder.
+            InputError: no run in the folder, or one of another format.
             RunDamaged: its manifest is not as it was written.
-            StoreError: a newer klarsicht wrote it.
         """
         if isinstance(path, RunStore):
             return path
@@ -96,12 +95,6 @@ class RunStore(RunArrays, RunTables):
             raise InputError("no run in this folder", got=path, rule=rule, remedy="Check the path.")
         _ = store.manifest
         return store
-
-    def changed_libraries(self) -> dict[str, tuple[str, str]]:
-        """Compare library versions with those at creation; returns those that differ: {name: (then, now)}."""
-        now = library_versions()
-        then: dict[str, str] = self.manifest["libraries"]
-        return {name: (old, now.get(name, "none")) for name, old in then.items() if old != now.get(name)}
 
     def _create_folder(self, manifest: Manifest) -> None:
         """Create the folder and its manifest; raises StoreError where it holds other files."""

@@ -14,9 +14,6 @@ from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, DECISIONS_LOCK
 from klarsicht.ground.run_folder.markers import COMPUTE_AGAIN
 from klarsicht.ground.run_folder.store import RunStore
 
-UNVERIFIED = (
-    "The run was begun by a version that kept no checksums: whether files were lost or altered since is unknown."
-)
 ASIDE = ("lock", "done", "checksums", "claims", "corrections", "certificate", DECISIONS_FILE, DECISIONS_LOCK)
 """Not written by a step: markers and checksums, folders with checksums of their own, and decisions of a person."""
 
@@ -46,7 +43,7 @@ class Verification:
     Attributes:
         files: number of files that are as they were written.
         damaged: those that are not.
-        unverified: paths of files that no checksum is known of: of an older version, of a killed process, or foreign.
+        unverified: paths of files that no checksum is known of: of a killed process, or foreign.
     """
 
     files: int
@@ -99,21 +96,21 @@ def forget_damaged(store: RunStore) -> tuple[Damage, ...]:
             if one.keeper.startswith("checksums/"):
                 (store.path / one.name).unlink(missing_ok=True)
     lost = {one.keeper.split("/")[1] for one in damaged if one.keeper.startswith("done/")}
-    if finished := store.manifest.get("finished"):
+    if finished := store.manifest["finished"]:
         store.update_manifest(finished=[step for step in finished if step not in lost])
     return damaged
 
 
 def _compare_units(store: RunStore) -> Iterator[Damage]:
     """Compare the files of all units with their markers; those as written have nothing wrong."""
-    finished = {step: range(store.manifest["steps"][step]) for step in store.manifest.get("finished", [])}
+    finished = {step: range(store.manifest["steps"][step]) for step in store.manifest["finished"]}
     folders = sorted(file.name for file in (store.path / "done").glob("*"))
     for step in dict.fromkeys([*finished, *folders]):
         units = {int(file.stem) for file in (store.path / "done" / step).glob("*") if file.stem.isdecimal()}
         for unit in sorted(units | set(finished.get(step, ()))):
             marker = f"done/{step}/{unit:05d}.json"
             try:
-                files = store.marker(step, unit).files or {}
+                files = store.marker(step, unit).files
             except RunDamaged as error:
                 yield Damage(marker, str(error.got).removeprefix(f"{marker}: "), marker)
                 continue

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.audit.conftest import picture, rewrite_rows, write_corpus
+from tests.audit.shortcut import FACTS
 
 from klarsicht.audit.cleaning.artifacts import artifact, localisation
 from klarsicht.audit.cleaning.artifacts.found_artifact import AuditedClass, FoundArtifact
@@ -162,7 +163,7 @@ def test_a_damaged_record_is_refused_and_beside_its_correction_by_name(audited, 
         with pytest.raises(InputError, match="no artifact in this folder"):
             artifact.load_artifact(tmp_path)
     (tmp_path / name).write_bytes(whole)
-    packages.save_correction(tmp_path, JointCorrection(), {})
+    packages.save_correction(tmp_path, JointCorrection(), FACTS)
     artifact.load_artifact(tmp_path)
     for bit in range(0, len(whole), max(1, len(whole) // 40)):
         (tmp_path / name).write_bytes(whole[:bit] + bytes([whole[bit] ^ 1]) + whole[bit + 1 :])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.audit.conftest import write_corpus
-from tests.audit.shortcut import TARGET, Shortcut, classifier, place, sample
+from tests.audit.shortcut import FACTS, TARGET, Shortcut, classifier, place, sample
 from torch import nn
 
 from klarsicht.audit.cleaning.corrections import corrected_model, packages
@@ -39,7 +39,7 @@ def correction(method="oblique", layer="last", **more):
 @pytest.mark.parametrize("method", ["oblique", "reactive", "restore"])
 def test_an_erasure_built_in_is_the_erasure(tmp_path, method, layer):
     found, before = correction(method, layer), classifier()
-    packages.save_correction(tmp_path, found, {"model": "object"})
+    packages.save_correction(tmp_path, found, FACTS)
     after = corrected_model.corrected_classifier(before, tmp_path)
     images = sample(20, seed=1).images
     np.testing.assert_allclose(compute_logits(after, images), compute_logits(before, images, found), atol=1e-5)
@@ -187,7 +187,7 @@ def test_a_saved_erasure_is_the_same_built_in_exported_and_without_klarsicht(bui
     with torch.no_grad(), found.applied(net):
         expected = net(x)
     classifier = load_model((net, lambda _: torch.zeros(shape))) if len(shape) == 3 and shape[0] == 3 else None
-    told = packages.save_correction(tmp_path, found, {}, classifier, x[0] if classifier else None)
+    told = packages.save_correction(tmp_path, found, FACTS, classifier, x[0] if classifier else None)
     again, _ = packages.load_correction(tmp_path)
     spec = importlib.util.spec_from_file_location("corrected", tmp_path / packages.LOADER)
     alone = importlib.util.module_from_spec(spec)
@@ -253,7 +253,7 @@ def test_the_loop_closes_the_cleaned_model_is_audited_by_its_folder(tmp_path, mo
 
 
 def test_a_model_built_in_python_is_asked_for(tmp_path):
-    packages.save_correction(tmp_path, correction(), {"model": "object"})
+    packages.save_correction(tmp_path, correction(), FACTS)
     with pytest.raises(ModelError, match="corrected_classifier"):
         load_model(str(tmp_path))
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.audit.shortcut import FACTS
 from torch import nn
 
 from klarsicht.audit.cleaning.corrections import corrected_model, packages
@@ -102,7 +103,7 @@ def every_way(folder, network, correction, x):
             return module(x)
 
     plain = classifier(network())
-    record = packages.save_correction(folder, correction, {"model": "object"}, plain, x[0])
+    record = packages.save_correction(folder, correction, FACTS, plain, x[0])
     assert record["exported"]
     built = corrected_model.build_in(network(), correction)
     space = {"__file__": str(folder / "corrected.py"), "__name__": "corrected"}
@@ -165,7 +166,7 @@ def test_a_sum_is_corrected_for_the_predicted_class_alone(tmp_path):
         assert is_taken.any() and not is_taken.all()
         expected = torch.where(is_taken[:, None], erased, plain)
         correction = WhenPredicted(SECOND, target)
-        packages.save_correction(tmp_path, correction, {"model": "object"})
+        packages.save_correction(tmp_path, correction, FACTS)
         space = {"__file__": str(tmp_path / "corrected.py"), "__name__": "corrected"}
         exec(compile((tmp_path / "corrected.py").read_text(), "corrected.py", "exec"), space)
         alone = space["corrected"](copy.deepcopy(net))(x)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.audit.shortcut import TARGET, Shortcut, classifier, place, sample
+from tests.audit.shortcut import FACTS, TARGET, Shortcut, classifier, place, sample
 from torch import nn
 
 from klarsicht.audit.cleaning.corrections import corrected_model, packages
@@ -196,7 +196,7 @@ def test_saved_built_in_exported_and_alone_it_is_the_same(tmp_path):
     x = torch.stack(list(images))
     expected = compute_logits(classifier(), images, found)
     assert np.abs(expected - compute_logits(classifier(), images)).max() > 0.1
-    told = packages.save_correction(tmp_path, found, {"model": "object"}, classifier(), images[0])
+    told = packages.save_correction(tmp_path, found, FACTS, classifier(), images[0])
     loaded, _ = packages.load_correction(tmp_path)
     np.testing.assert_array_equal(compute_logits(classifier(), images, loaded), expected)
     after = corrected_model.corrected_classifier(classifier(), tmp_path)

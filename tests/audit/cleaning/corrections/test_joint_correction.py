@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from tests.audit.shortcut import FACTS
 from torch import nn
 
 from klarsicht.audit.cleaning.corrections import corrected_model, packages
@@ -140,7 +141,7 @@ def test_inpaintings_together_with_erasures_are_their_formulas_in_order():
 def test_built_in_loaded_exported_and_standalone_give_the_same_logits(tmp_path, joint):
     net, x = network(), torch.rand(6, 3, 4, 4)
     expected = logits(net, joint, x)
-    packages.save_correction(tmp_path, joint, {"model": "object"})
+    packages.save_correction(tmp_path, joint, FACTS)
     loaded, _ = packages.load_correction(tmp_path)
     built = corrected_model.build_in(copy.deepcopy(net), joint)
     space = {"__file__": str(tmp_path / "corrected.py"), "__name__": "corrected"}

@@ -28,8 +28,9 @@ def written(folder, method="oblique", seed=0, model="m", harm=0.0, flips=0.05, c
     found = {
         "verdict": "clean" if clean else "harmful (9 points)", "clean": clean, "identity": {"model": model},
         "class": "tee", "target": 0, "settings": {"method": method, "seed": seed, "layer": None} | settings,
-        "chosen": {"layer": "b", "directions": 2, "strength": 1.0}, "bounds": {"overall": 0.005, "affected": 0.02},
-        "remaining": 0.1, "shown on": 400, "skipped": [],
+        "chosen": {"method": method, "layer": "b", "directions": 2, "strength": 1.0},
+        "bounds": {"overall": 0.005, "affected": 0.02},
+        "remaining": 0.1, "shown on": 400, "skipped": [], "images": {"trained on": False, "why": ""},
         "looks": [look("nothing", 0.0, 0.4), look(method, harm, flips, (0.5, 0.6, 0.7))],
     }  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps(found))

@@ -104,7 +104,7 @@ def test_leaked_parts_are_refused(tmp_path):
     kept["part"] = np.where(np.arange(len(kept["part"])) % 2, splits.TRAIN, splits.TEST).astype(np.int8)
     np.savez(found.folder / "artifact.npz", **kept)
     record = json.loads((found.folder / "correction.json").read_text())
-    del record["artifact files"]  # as of a version that kept no sums of them
+    record["artifact files"]["artifact.npz"] = packages._sha256(found.folder / "artifact.npz")
     (found.folder / "correction.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match="fitted on"):
         evaluation.evaluate(tmp_path / "run", found.folder, classifier=of(network()))

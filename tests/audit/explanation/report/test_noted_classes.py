@@ -63,7 +63,9 @@ def store(tmp_path):
     for target, end in ((0, ""), (2, "-small")):
         picture, row = f"pictures/sign-{target}-1{end}.jpg", target * EACH
         written |= store.write_unit_file(picture, buffer.getvalue())
-        records.append({"target": target, "row": row, "member": True, "path": paths[row], "picture": picture})
+        records.append(
+            {"target": target, "row": row, "member": True, "artifact": 1, "path": paths[row], "picture": picture}
+        )
     store.write_table(EVIDENCE, {name: [record[name] for record in records] for name in records[0]})
     store.mark_done(EVIDENCE, 0, written)
     store.finish_step(EVIDENCE, 1)

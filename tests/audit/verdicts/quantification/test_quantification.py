@@ -291,19 +291,6 @@ def test_a_screening_compares_no_classes(tmp_path, done):
         quantification.quantify(tmp_path / "run", classifier=classifier)
 
 
-def test_a_run_that_was_quantified_before_the_floor_can_be_read(done, tmp_path):
-    run, _, found = done
-    content = found.to_json()
-    for line in content["classes"]:
-        del line["p_own"], line["flips_low"], line["matters"]
-    store = RunStore.open(run)
-    store.write_json(verdicts.VERDICTS_FILE, content)
-    try:
-        assert verdicts.read_verdicts(run).of(NAMES[USED]).use.flips_low == 0
-    finally:
-        store.write_json(verdicts.VERDICTS_FILE, found.to_json())
-
-
 def test_classes_too_small_are_skipped_and_named():
     found = verdicts.Quantification((), 1.0, 0.05, (("tiny", "3 different image(s); at least 20 are needed"),))
     assert found.to_json()["skipped"] == [["tiny", "3 different image(s); at least 20 are needed"]]
@@ -311,8 +298,8 @@ def test_classes_too_small_are_skipped_and_named():
 
 def test_the_ranking_of_a_run_that_was_not_quantified_knows_no_verdict():
     entry = ranking.Entry.from_record(
-        {"class": "a", "target": 0, "metric": "concept", "n": 4, "proposal": "", "rows": [1]}
-        | dict.fromkeys(("tau", "rho2", "d2", "shift", "z"), 1.0),
+        {"class": "a", "target": 0, "metric": "concept", "n": 4, "proposal": "", "rows": [1], "parts": []}
+        | dict.fromkeys(("tau", "rho2", "d2", "shift", "z", "deviation", "rounding"), 1.0),
         ["a", "b"],
     )
     assert entry.artifactual is None and entry.poisoned is None and entry.judged is None

@@ -54,7 +54,7 @@ def test_put_on_other_images_they_raise_the_class_most(done):
     _, _, found = done
     assert found.effect.rank == 0 and found.effect.shift > found.effect.runner_up
     assert found.p == pytest.approx(1 / 3) and found.verdict == words.SCREENED_FOLLOWED
-    strict = screening.Screening(found.entry, found.labels, found.outputs, 0.05)
+    strict = dataclasses.replace(found, level=0.05)
     assert strict.verdict == words.SCREENED_NOTHING  # one of three outputs is no evidence at .05
     assert f"no smaller than {1 / 3:.3f}" in strict.limits and found.limits == "" == found.to_json()["limits"]
 
@@ -65,10 +65,7 @@ def test_it_stands_before_the_outputs_that_were_searched_for_alike(done):
     assert stands.ahead == 0 and stands.own > stands.peer_effect and {stands.runner, stands.peer} <= {"a", "c"}
     assert stands.margin == pytest.approx(found.effect.shift - found.effect.runner_up)
     assert stands.margin_low < stands.margin < stands.margin_high and stands.uplift > stands.uplift_control
-    known = [{"target": 1}, {"margin": 1.0}, dataclasses.asdict(stands) | {"ahead": None}]
-    assert [Specificity.from_row(row) for row in known] == [None] * 3  # of earlier versions
-    earlier = dataclasses.replace(found, standing=None)
-    assert earlier.p == pytest.approx((found.effect.rank + 1) / 3)
+    assert Specificity.from_row(stands.columns()) == stands
 
 
 def test_it_is_written_beside_the_run_and_asked_again_without_new_work(done, monkeypatch):

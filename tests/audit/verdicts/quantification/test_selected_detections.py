@@ -4,7 +4,6 @@ import numpy as np
 from tests.audit.results.test_significance import MEASURED
 
 from klarsicht.audit.verdicts.quantification.selected_detections import (
-    common_detections,
     select_candidates,
     select_detections,
 )
@@ -32,21 +31,6 @@ def test_of_few_classes_those_are_artifactual_that_the_embedding_sets_apart():
     by_windows = select_detections(signs, 0.05, [MEASURED] * 4)
     assert by_windows.significance.artifactual(0.05).tolist() == [True, True, True, False]
     assert not by_windows.significance.class_specific(0.05).any()
-
-
-def test_classes_that_two_versions_examined_are_compared_by_what_both_found():
-    """Oracle: the classes without what the other version has no score for."""
-
-    def row(target, name, score):
-        return {"sign": name, "score": score, "rows": [0], "target": target}
-
-    former = [row(0, "fine 50", 9.0), row(0, "roughness 1", 70.0), row(0, "embedding 0.002", 1.0)]
-    latter = [row(1, "fine 50", 1.0), row(1, "embedding 0.002", 5.0), row(1, "shipped-embedding 0.002", 80.0)]
-    both = common_detections({3: former, 8: latter})
-    assert both == {3: [former[0], former[2]], 8: latter[:2]}
-    found = select_detections(list(both.values()), 0.05)
-    assert [one["sign"] for one in found.rows] == ["fine 50", "embedding 0.002"]
-    assert common_detections({}) == {}
 
 
 def test_what_is_tried_is_the_strongest_sign_of_each_change():

@@ -169,15 +169,13 @@ def load_artifact(folder: Path) -> Artifact:
             kept = dict(file)
         place = Overlay(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
         found = CarrierProbabilities(kept["probability"], **facts["detector"])
-        known = facts.get("imitation")  # records of earlier versions lack it
-        imitation = read_imitation(known, kept) if known else None
-        drawn = facts.get("planted")
+        imitation = read_imitation(facts["imitation"], kept) if facts["imitation"] else None
+        drawn = facts["planted"]
         planted: PlantedArtifact | ClassParts | None = None
         if drawn:
             planted = ClassParts.from_json(drawn, kept) if "parts" in drawn else PlantedArtifact.from_json(drawn)
         who = facts["class"], facts["target"], facts["origin"]
-        number = facts.get("artifact", 1)
-        others = kept.get("of_others", np.empty(0, np.intp))
+        number, others = facts["artifact"], kept.get("of_others", np.empty(0, np.intp))
         return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others)
     except InputError:
         raise

@@ -50,7 +50,7 @@ def load_corrected(folder: str, device: torch.device | None = None) -> Classifie
         UsageError, InputError: see `corrected_classifier` and packages.load_correction.
     """
     _, record = packages.load_correction(folder)
-    if record.get("model", "").split(":")[0] == PYTHON_MODEL:
+    if record["model"].split(":")[0] == PYTHON_MODEL:
         raise ModelError(
             "a correction of a model that was built in Python", got=folder, rule="only its weights are known",
             remedy="In Python: audit.corrections.corrected_model.corrected_classifier(classifier, folder).",
@@ -174,9 +174,6 @@ class CorrectedLayer(WrappedLayer):
         layer: the layer.
         channels: axis of the channels of an input of four axes, see Erasure.
         leading: affine maps of the tokens before the positions.
-
-    Its name in the printed module is that of the first version: a model's identity is a hash of what is printed, and
-    audits of corrected models made then still belong to them.
     """
 
     erasure: nn.Linear | nn.Conv2d
@@ -192,9 +189,6 @@ class CorrectedLayer(WrappedLayer):
         self.erasure, self.layer, self.channels, self.before = erasure, layer, channels, len(leading)
         if leading:
             self.leading = nn.ModuleList(leading)
-
-    def _get_name(self) -> str:
-        return "Relieved"
 
     def correct_input(self, a: Tensor) -> Tensor:
         return self.erase(a)
@@ -234,9 +228,6 @@ class GatedLayer(CorrectedLayer):
         self.gate_parts = tuple(gate.parts)
         for name, value in gate.parts.items():
             self.register_buffer(f"gate_{name}", torch.as_tensor(value).to(held))
-
-    def _get_name(self) -> str:
-        return "GatedLayer"
 
     def erase(self, a: Tensor) -> Tensor:
         """Erase as far as the gate says that the image carries the artifact."""

@@ -40,11 +40,12 @@ from klarsicht.ground.config import require_shape
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory
-from klarsicht.ground.run_folder.manifest import to_json
+from klarsicht.ground.run_folder.manifest import FORMAT, require_format, to_json
 from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.erasure import Eraser
 
 PACKAGE_REMEDY: Final = "Copy the folder again, or make it again with `klarsicht audit clean`."
+REMAKE_REMEDY: Final = "Make it again with this version: `klarsicht audit clean`."
 RECORD, EXPORTED, LOADER = "correction.json", "model.pt2", "corrected.py"
 PART_FILES: Final = ("erasure.npz", "weights.safetensors")
 ARTIFACT: Final = ("artifact.json", "artifact.npz")  # written beside, before the record
@@ -245,7 +246,8 @@ def save_correction(
     _write(folder, correction)
     write_atomically(folder / LOADER, STANDALONE.encode())
     told = {} if classifier is None or example is None else export_model(folder, correction, classifier, example)
-    record = facts | told | {"files": _digests(folder, PART_FILES), "artifact files": _digests(folder, ARTIFACT)}
+    sums = {"files": _digests(folder, PART_FILES), "artifact files": _digests(folder, ARTIFACT)}
+    record = {"format": FORMAT} | facts | told | sums
     write_atomically(folder / RECORD, to_json(record))
     return record
 
@@ -333,7 +335,7 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
         folder: a folder written by `audit clean`.
 
     Raises:
-        InputError: the folder holds no correction, or a damaged one.
+        InputError: the folder holds no correction, a damaged one, or one of another format.
     """
     place = Path(folder)
     if not (place / RECORD).is_file():
@@ -342,8 +344,9 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
         raise InputError(what, got=place, rule=f"a folder with {RECORD}", remedy=remedy)
     try:
         record = json.loads((place / RECORD).read_bytes())
+        require_format(record, str(place / RECORD), REMAKE_REMEDY)
         require_shape(record, RecordShape)
-        _check_parts(place, record)
+        _check_files(place, record["files"], "a correction")
         return _read(place), record
     except InputError:
         raise
@@ -358,23 +361,23 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
 class ChosenSetting(BaseModel):
     """Shape of the setting that a correction was made by."""
 
-    method: str = ""
+    method: str
 
 
 class MadeChoice(BaseModel):
     """Shape of what a record says of the choice of its setting."""
 
-    chosen: ChosenSetting = ChosenSetting()
+    chosen: ChosenSetting
 
 
 class RecordedSettings(BaseModel):
-    """Shape of the settings of a record, as far as they are read; earlier versions had fewer."""
+    """Shape of the settings of a record, as far as they are read."""
 
-    method: str = "nothing"
-    images: int = 1
-    overall: float = 0
-    affected: float = 0
-    least_effect: float = 0
+    method: str
+    images: int
+    overall: float
+    affected: float
+    least_effect: float
 
 
 class PartOfSeveral(BaseModel):
@@ -384,42 +387,30 @@ class PartOfSeveral(BaseModel):
 
 
 class RecordShape(BaseModel):
-    """Shape of a record, as far as it is read by its names; other fields are free."""
+    """Shape of a record, as far as it is read by its names; other fields are free. Target, choice and layers are of a
+    correction of one class, `corrections` of one of several."""
 
-    model: str = ""
-    identity: dict[str, str] = {}
-    target: int = 0
-    settings: RecordedSettings = RecordedSettings()
-    choice: MadeChoice = MadeChoice()
+    model: str
+    code: dict[str, str]
+    identity: dict[str, str]
+    settings: RecordedSettings
+    files: dict[str, str]
+    artifact_files: dict[str, str] = Field(alias="artifact files")
+    target: int | None = None
+    choice: MadeChoice | None = None
     layers: list[str] = []
-    files: dict[str, str] = {}
-    artifact_files: dict[str, str] = Field({}, alias="artifact files")
     corrections: list[PartOfSeveral] = []
 
 
 def check_artifact_files(folder: Path) -> None:
-    """Refuse a folder whose artifact is not the one that its correction was made for; records of earlier versions, and
-    folders without a correction, say nothing.
+    """Refuse a folder whose artifact is not the one that its correction was made for; folders without a correction say
+    nothing.
 
     Raises:
         InputError: which file is missing or altered.
     """
-    record = json.loads((folder / RECORD).read_bytes()) if (folder / RECORD).is_file() else {}
-    _check_files(folder, record.get("artifact files", {}), "an artifact")
-
-
-def _check_parts(place: Path, record: dict[str, Any]) -> None:
-    """Refuse a folder in which a part is missing, altered, or cut short.
-
-    Records of earlier versions list no parts: of these, one that names a method must hold its erasure or its weights.
-
-    Raises:
-        InputError: which part it is.
-    """
-    _check_files(place, record.get("files", {}), "a correction")
-    method = record.get("settings", {}).get("method", "nothing")
-    if "files" not in record and method != "nothing" and not any((place / name).is_file() for name in PART_FILES):
-        raise InputError("a correction without its erasure or weights", got=f"{place}, {method}", remedy=PACKAGE_REMEDY)
+    if (folder / RECORD).is_file():
+        _check_files(folder, json.loads((folder / RECORD).read_bytes())["artifact files"], "an artifact")
 
 
 def _check_files(place: Path, digests: dict[str, str], owner: str) -> None:

@@ -110,7 +110,7 @@ def read_artifacts(run: AuditedRun, correction: Path, above: float) -> DataArtif
         RunMismatch: it belongs to another model or corpus.
     """
     _, record = packages.load_correction(correction)
-    if record.get("identity") != run.store.manifest["identity"]:
+    if record["identity"] != run.store.manifest["identity"]:
         raise RunMismatch("the correction belongs to another run", got=correction, rule="the same model and corpus")
     folders = [correction / one["folder"] for one in record.get("corrections", ())] or [correction]
     return DataArtifacts(tuple(map(load_artifact, folders)), above)

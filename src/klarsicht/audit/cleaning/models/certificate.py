@@ -200,7 +200,7 @@ def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateR
         (sum(again), len(again)),
         tuple(found["verdict"] if look == CORRECTED else "as it is" for found in evaluations),
         sum(found["clean"] for found in evaluations) if look == CORRECTED else 0,
-        any((found["images"] or {}).get("trained on") for found in evaluations),
+        any(found["images"]["trained on"] for found in evaluations),
     )
 
 
@@ -219,7 +219,7 @@ def combine_seeds(seeds: Sequence[Facts | None], within: tuple[float, float] = (
 def _evaluation(folder: Path) -> Facts:
     try:
         found: Facts = json.loads(read_regular_file(folder / "evaluation.json"))
-        return {name: found[name] for name in KNOWN} | {"images": found.get("images")}  # absent in earlier versions
+        return {name: found[name] for name in KNOWN}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "no evaluation in this folder", got=f"{folder}: {type(error).__name__}: {error}",
@@ -228,12 +228,12 @@ def _evaluation(folder: Path) -> Facts:
 
 
 KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "clean", "remaining",
-                "shown on", "looks")  # fmt: skip
+                "shown on", "images", "looks")  # fmt: skip
 
 
 def _method(seeds: Sequence[Facts]) -> str:
     """Return the method of a row: the one that was chosen in all of its seeds, or else the one that was asked for."""
-    chosen = {one["chosen"].get("method") for one in seeds} - {None}
+    chosen = {one["chosen"]["method"] for one in seeds}
     return str(chosen.pop() if len(chosen) == 1 else seeds[0]["settings"]["method"])
 
 
@@ -249,5 +249,5 @@ def _shared_settings(found: Facts) -> Facts:
 def _differing_settings(one: Facts, all_: Iterable[Sequence[Facts]]) -> str:
     """Return the settings in which a correction differs from others of its method."""
     same = [some[0] for some in all_ if _method(some) == _method([one])]
-    names = [name for name in _shared_settings(one) if len({_key(other["settings"].get(name)) for other in same}) > 1]
+    names = [name for name in _shared_settings(one) if len({_key(other["settings"][name]) for other in same}) > 1]
     return ", ".join(f"{name} {one['settings'][name]}" for name in names)

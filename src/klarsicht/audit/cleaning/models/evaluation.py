@@ -197,13 +197,13 @@ def evaluate_run(
             remedy=f"Read its certificate.html, or show one of {parts}.",
         )  # fmt: skip
     artifact = load_artifact(Path(folder))
-    if record.get("identity") != run.store.manifest["identity"]:
+    if record["identity"] != run.store.manifest["identity"]:
         raise RunMismatch(
             "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
             remedy="Name the run that it was made from.",
         )  # fmt: skip
     chosen_under = record["settings"]
-    chosen_on = chosen_under.get("images", CleanSettings().images)
+    chosen_on = chosen_under["images"]
     few = chosen_on if images is None else images  # of each kind, to train and test probes on
     case, rng = make_case(run, artifact), generator(seed, "show", artifact.target)
     train = case.sample(splits.TRAIN, few, rng)
@@ -223,10 +223,9 @@ def evaluate_run(
         trial, artifact, correction, record, train, shown.draw(few, artifact.target, rng), corrected
     )
     write_answers(Path(folder) / ANSWERS, trial, corrected if not test else None)
-    least = chosen_under.get("least_effect", 1.0)  # absent in records of earlier versions
     judgement = Judgement(
-        looks[AS_IT_IS].outcome, looks[CORRECTED].outcome, bounds, origin, least, shown=len(shown),
-        shown_classes=ShownClasses.of(trial, shown_case),
+        looks[AS_IT_IS].outcome, looks[CORRECTED].outcome, bounds, origin, chosen_under["least_effect"],
+        shown=len(shown), shown_classes=ShownClasses.of(trial, shown_case),
     )  # fmt: skip
     found = Evaluation(record, looks, judgement, shown.skipped)
     write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))
@@ -339,11 +338,10 @@ def probe_layers(record: dict[str, Any], correction: Correction, classifier: Cla
 
 
 def chosen_method(record: dict[str, Any]) -> str:
-    """Return the name of the method that was chosen; records of earlier versions name the one that was asked for."""
+    """Return the name of the method that was chosen."""
     chosen = record["choice"]["chosen"]
     beside = dict.fromkeys(one["method"] for one in chosen.get("beside", ()))
-    last = str(chosen.get("method") or record["settings"]["method"])
-    return " and ".join(beside | {last: None})
+    return " and ".join(beside | {str(chosen["method"]): None})
 
 
 def answers_of_run(run: AuditedRun, case: Case) -> LabelledAnswers:

@@ -86,10 +86,8 @@ class Order:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Order:
-        """Restore what `to_json` gave; runs of older versions have no cycles."""
-        cycles = (
-            PermutedLabels(**cycle | {"outputs": tuple(cycle["outputs"])}) for cycle in record.get("permuted", ())
-        )
+        """Restore what `to_json` gave."""
+        cycles = (PermutedLabels(**cycle | {"outputs": tuple(cycle["outputs"])}) for cycle in record["permuted"])
         return cls(record["right"], record["best"], tuple(cycles))
 
     def to_json(self) -> dict[str, Any]:

@@ -85,8 +85,7 @@ class Attribution:
                         facts[row] = facts.get(row, {}) | fact
         written = self.store.write_part(IMAGES, unit.start // self.settings.unit, _fact_columns(unit, facts))
         for name, values in blocks.items():
-            if self.store.has_array(name):  # a run of an older version keeps its set of arrays
-                written |= self.store.write_rows(name, unit.start, values)
+            written |= self.store.write_rows(name, unit.start, values)
         reasons = {row: fact["skipped"] for row, fact in facts.items() if "skipped" in fact}
         return TimedUnit(written, reader.time, reasons)
 

@@ -36,7 +36,6 @@ from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.colour_maps import diverging_colours
 from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
 from klarsicht.ground.run_folder.store import RunStore
-from klarsicht.ground.run_folder.verification import UNVERIFIED
 from klarsicht.ground.texts import Texts
 
 PAGE = "report.html"
@@ -232,7 +231,7 @@ def artifact_views(store: RunStore) -> list[ArtifactView]:
 
     def pictures(target: int, number: int, member: bool) -> tuple[tuple[str, str], ...]:
         which = target, number, member
-        mine = [r for r in records if (r["target"], r.get("artifact", 1), r["member"]) == which]
+        mine = [r for r in records if (r["target"], r["artifact"], r["member"]) == which]
         files = ((r["path"], store.read_unit_file(r["picture"], EVIDENCE)) for r in mine)
         return tuple((path, data_uri(content, "image/jpeg")) for path, content in files)
 
@@ -312,10 +311,9 @@ def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
     if target in ("label", "predicted", "all") or not store.has_table(ranking.FOLLOWED):
         return ()
     rows: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
-    stands = [Specificity.from_row(row) for row in rows]
     outputs = store.array("logits").shape[1]
-    told = [sentence for one in stands if one is not None for sentence in one.describe(outputs)]
-    limits = store.read_json(SCREENING_FILE).get("limits", "") if store.has_file(SCREENING_FILE) else ""
+    told = [sentence for row in rows for sentence in Specificity.from_row(row).describe(outputs)]
+    limits = store.read_json(SCREENING_FILE)["limits"] if store.has_file(SCREENING_FILE) else ""
     return (*told, limits) if limits else tuple(told)
 
 
@@ -331,8 +329,7 @@ def _describe_target(settings: dict[str, Any]) -> str:
 
 def notes(store: RunStore, images: Any) -> list[str]:
     """Collect the caveats that a reader must know to interpret the numbers."""
-    sentences = [] if store.keeps_checksums else [UNVERIFIED]
-    sentences += [f"The model: {note}." for note in store.manifest.get("model_notes", ())]
+    sentences = [f"The model: {note}." for note in store.manifest.get("model_notes", ())]
     if known := store.manifest.get("array_form"):
         sentences.append(
             f"Images are arrays: {ArrayForm.from_json(known)}. Relevance and predictions are of these numbers; "
@@ -385,8 +382,6 @@ def rows_with_text(images: Any, column: str) -> list[tuple[int, str]]:
 
 def image_notes(store: RunStore, images: Any) -> list[str]:
     """Say of how many images only a part is read, or the range is narrow, and name the first of each."""
-    if "noted" not in images.column_names:  # a run of an older version
-        return []
     paths, first, noted = store.texts("corpus", "path"), dict[str, str](), rows_with_text(images, "noted")
     for row, why in noted:
         first.setdefault(why, Path(paths[row]).name)
@@ -402,9 +397,7 @@ def absorbed_share(manifest: dict[str, Any], images: Any) -> float | None:
 
 
 def _numbers(images: Any, column: str) -> NDArray[np.float64]:
-    """Read a column of numbers of the table of images, NaN where there is none; empty in a run of an older version."""
-    if column not in images.column_names:
-        return np.empty(0)
+    """Read a column of numbers of the table of images, NaN where there is none."""
     return np.asarray(images[column].to_numpy(zero_copy_only=False), float)
 
 
@@ -422,7 +415,7 @@ def list_skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
         records = store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()
         for why in ("skipped", "aside"):
             skipped_images += [(f"class {r['class']} ({metric})", r[why]) for r in records if r[why]]
-    return skipped_images + [tuple(note) for note in store.manifest.get("left_out", [])]
+    return skipped_images + [tuple(note) for note in store.manifest["left_out"]]
 
 
 def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ class ViewRow(PictureRow):
 class EvidenceRow(PictureRow):
     """Row of the table `evidence`: a picture of an image that carries a detected artifact (`member`), or of another.
 
-    `artifact` is the number of the artifact in its class, from 1; tables of earlier versions, of first ones, lack it.
+    `artifact` is the number of the artifact in its class, from 1.
     """
 
     row: int

@@ -79,7 +79,8 @@ def locate(data: str) -> str:
 
 def begin_attribution(audit: Audit, store: RunStore, work: Attribution) -> None:
     """Create the arrays, and record the corpus and what is known of the model."""
-    if not all(map(store.is_created, store.manifest.get("arrays", ["logits"]))):
+    begun = store.manifest.get("arrays")
+    if begun is None or not all(map(store.is_created, begun)):
         create_arrays(audit, store, work)
     store.update_manifest(data=locate(audit.settings.data), names=list(audit.names))
     if isinstance(audit.corpus.reader, SequenceReader | ListedFiles):
@@ -126,9 +127,7 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
         store.update_manifest(array_form=audit.classifier.form.to_json())
     if (area := measure_seen_area(audit.classifier)) is not None:
         store.update_manifest(seen=area.to_json())
-    for name in sorted(
-        arrays, key=lambda name: name == "logits"
-    ):  # last: of a run without the list, they stand for all
+    for name in sorted(arrays):
         store.create_array(name, (n, *arrays[name].shape[1:]), arrays[name].dtype, unit, attribution.STEP)
 
 

@@ -52,7 +52,7 @@ def forget_results(store: RunStore) -> None:
     later = store.begun_steps() - {*OWN_STEPS}
     for step in sorted(later):
         store.discard_step(step)
-    store.update_manifest(steps={step: n for step, n in store.manifest.get("steps", {}).items() if step not in later})
+    store.update_manifest(steps={step: n for step, n in store.manifest["steps"].items() if step not in later})
     for name in store.recorded_files():
         if not name.startswith(OWN_FILES):
             store.remove_file(name)

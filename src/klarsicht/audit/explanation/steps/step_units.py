@@ -36,9 +36,7 @@ def run_step(
     step ends when all units are done, whoever did them.
     """
     sharing, number = audit.sharing, {unit.start: i for i, unit in enumerate(units)}
-    sharing.once(
-        f"{step}.begun", lambda: store.update_manifest(steps=store.manifest.get("steps", {}) | {step: len(units)})
-    )
+    sharing.once(f"{step}.begun", lambda: store.update_manifest(steps=store.manifest["steps"] | {step: len(units)}))
 
     def claim(unit: range) -> str:
         return f"{step}.{number[unit.start]}"

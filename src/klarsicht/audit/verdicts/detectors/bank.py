@@ -122,9 +122,6 @@ FEW_CLASS_DETECTORS: dict[str, Detector] = {
 """Detectors of runs with too few classes to be compared; for the first of them images carry the embedding that comes
 along."""
 
-FORMER_CHANGES = {"roughness": "noise", "tones": "shared"}
-"""Changes of detectors of earlier versions that compared no windows."""
-
 
 def run_detectors(images: ClassImages) -> list[Detection]:
     """Run every detector on the images of a class."""
@@ -152,10 +149,5 @@ def detect_windows(images: ClassImages) -> list[Detection]:
 
 
 def change_of(name: str) -> str:
-    """Return the change by which the artifact of a detection is inserted into other images.
-
-    Detections of an earlier run may be of a detector that no longer exists; all of those but FORMER_CHANGES compared
-    windows, so the change is "tile".
-    """
-    detector = (DETECTORS | FEW_CLASS_DETECTORS).get(name.split()[0])
-    return detector.change if detector else FORMER_CHANGES.get(name.split()[0], "tile")
+    """Return the change by which the artifact of a detection is inserted into other images."""
+    return (DETECTORS | FEW_CLASS_DETECTORS)[name.split()[0]].change

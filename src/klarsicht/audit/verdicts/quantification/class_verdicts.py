@@ -9,8 +9,7 @@ from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.significance import p_values_of_use
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
-from klarsicht.audit.verdicts.detectors.bank import change_of
-from klarsicht.audit.verdicts.quantification.selected_detections import SelectedDetections, common_detections
+from klarsicht.audit.verdicts.quantification.selected_detections import SelectedDetections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -22,12 +21,12 @@ def classes_by_target(work: DetectionUnits) -> dict[int, ClassRow]:
 
 
 def signs_by_target(work: DetectionUnits) -> dict[int, list[SignRow]]:
-    """Return the rows of the table `signs` for each class that was examined, of the detections that all have."""
+    """Return the rows of the table `signs` for each class that was examined."""
     found: list[SignRow] = work.store.table("signs", work.step).to_pylist()
     signs: dict[int, list[SignRow]] = {}
     for row in found:
         signs.setdefault(row["target"], []).append(row)
-    return common_detections(signs)
+    return signs
 
 
 def signs_to_insert(
@@ -68,7 +67,7 @@ def _verdicts(
     tried = [effects.get(row["target"], NO_EFFECT) for row in choice.rows]
     significance, largest = choice.significance, choice.significance.largest
     artifactual, specific = significance.artifactual(level).tolist(), significance.class_specific(level).tolist()
-    changes = [effect["change"] or (change_of(effect["sign"]) if effect["sign"] else "") for effect in tried]
+    changes = [effect["change"] for effect in tried]
     p_use = p_values_of_use(tried, artifactual, changes, outputs, level)
     found = []
     for i, row in enumerate(choice.rows):

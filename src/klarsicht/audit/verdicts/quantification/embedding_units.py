@@ -35,7 +35,7 @@ def learn_embedding(work: DetectionUnits) -> None:
     rows = sample_rows(work)
     if len(rows) < MIN_LEARNED or min(work.input_images.shape) < MIN_SIDE:
         return
-    store.update_manifest(steps=store.manifest.get("steps", {}) | {EMBEDDING_STEP: STAGES})
+    store.update_manifest(steps=store.manifest["steps"] | {EMBEDDING_STEP: STAGES})
     first = finished.index(False)
     with limited_threads(work.settings.threads):
         images = read_images(work, rows)

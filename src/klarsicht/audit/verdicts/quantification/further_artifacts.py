@@ -25,7 +25,6 @@ from klarsicht.audit.results.rows import (
     FurtherEffectRow,
     FurtherSignRow,
     SignRow,
-    read_effect,
 )
 from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdicts import Quantification, Verdict, order_verdicts
@@ -37,7 +36,7 @@ from klarsicht.audit.verdicts.quantification.class_verdicts import (
     signs_to_insert,
 )
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits, most_images_inserted
-from klarsicht.audit.verdicts.quantification.selected_detections import common_detections, select_detections
+from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, sign_row
 from klarsicht.ground.arrays import Rows
 from klarsicht.ground.progress import note
@@ -126,7 +125,7 @@ class FurtherUnits:
 
     def replace_detections(self, signs: Sequence[SignRow]) -> dict[int, list[SignRow]]:
         """Return the detections of all classes, those of one class replaced by what is left of it."""
-        return common_detections(self.signs | {signs[0]["target"]: list(signs)})
+        return self.signs | {signs[0]["target"]: list(signs)}
 
     @cached_property
     def signs(self) -> dict[int, list[SignRow]]:
@@ -139,7 +138,7 @@ class FurtherUnits:
     @cached_property
     def effects(self) -> dict[int, EffectRow]:
         rows = self.detection_units.store.table("effects", InterventionUnits.step).to_pylist()
-        return {row["target"]: row for row in map(read_effect, rows)}
+        return {row["target"]: row for row in rows}
 
     def verdicts(self) -> dict[int, tuple[Verdict, ...]]:
         """Return the verdicts on the further artifacts of each class that has any, from the tables of the step."""
@@ -152,7 +151,7 @@ class FurtherUnits:
         }
         found: dict[int, tuple[Verdict, ...]] = {}
         for key, rows in sorted(signs.items()):
-            found[key[0]] = (*found.get(key[0], ()), self.judge(rows, read_effect(effects[key])))
+            found[key[0]] = (*found.get(key[0], ()), self.judge(rows, effects[key]))
         return found
 
 

@@ -25,7 +25,7 @@ from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
-from klarsicht.audit.results.rows import FollowedRow, read_effect
+from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.verdicts.quantification import figures
 from klarsicht.audit.verdicts.quantification.class_verdicts import (
@@ -180,8 +180,7 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     if audit.sharing.claims is None:  # else another process may be at it
         discard_other_insertions(store, interventions)
     step_units.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
-    found = map(read_effect, store.table("effects", interventions.step).to_pylist())
-    effects = {row["target"]: row for row in found}
+    effects = {row["target"]: row for row in store.table("effects", interventions.step).to_pylist()}
     return make_quantification(store, choice, described, effects, level)
 
 
@@ -209,7 +208,7 @@ def draw_followed_clusters(audit: Audit, interventions: ClusterInterventionUnits
 
 def discard_other_insertions(store: RunStore, interventions: InterventionUnits) -> None:
     """Discard the effects of a run where one is of a detection that is not inserted now: another level of few classes
-    or an earlier version inserted others."""
+    inserted others."""
     if not store.has_table("effects", interventions.step):
         return
     inserted = {(row["target"], row["sign"]) for rows in interventions.signs for row in rows}

@@ -42,14 +42,14 @@ class Screening:
         labels: (label, members that carry it), most frequent first.
         outputs: number of outputs of the model.
         level: of p, for the claim.
-        standing: comparison of the class with the other outputs; None in a run that an earlier version screened.
+        standing: comparison of the class with the other outputs.
     """
 
     entry: Entry
     labels: tuple[tuple[str, int], ...]
     outputs: int
     level: float
-    standing: Specificity | None = None
+    standing: Specificity
 
     @property
     def effect(self) -> ClusterEffect:
@@ -59,12 +59,8 @@ class Screening:
 
     @property
     def p(self) -> float:
-        """Rank of the class's effect among those found for all outputs alike, (rank + 1) / outputs.
-
-        In a run of an earlier version it is the rank among the outputs that its own cluster raises.
-        """
-        rank = self.effect.rank if self.standing is None else self.standing.ahead
-        return float(rank_among_outputs(rank, self.outputs))
+        """Rank of the class's effect among those found for all outputs alike, (rank + 1) / outputs."""
+        return float(rank_among_outputs(self.standing.ahead, self.outputs))
 
     @property
     def follows(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,19 +33,6 @@ class SelectedDetections:
     def p_of(self, number: int, sign: str) -> float:
         """Return the p-value of one of the inserted detections of a class; 1 of any other."""
         return next((p for row, p in self.candidates[number] if row["sign"] == sign), 1.0)
-
-
-def common_detections(signs: Mapping[int, Sequence[SignRow]]) -> dict[int, list[SignRow]]:
-    """Select the detections that every class has, in one order: of classes that two versions of klarsicht examined
-    those of one version alone are left out, since scores are compared between classes.
-
-    Args:
-        signs: rows of the table `signs` for each class that was examined.
-    """
-    by_name = {target: {row["sign"]: row for row in rows} for target, rows in signs.items()}
-    first: Mapping[str, SignRow] = next(iter(by_name.values()), {})
-    names = [name for name in first if all(name in known for known in by_name.values())]
-    return {target: [known[name] for name in names] for target, known in by_name.items()}
 
 
 def select_detections(

@@ -28,7 +28,7 @@ from klarsicht.audit.verdicts.interventions.insertion import put_on
 from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
 from klarsicht.audit.verdicts.quantification import class_verdicts
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
-from klarsicht.audit.verdicts.quantification.selected_detections import common_detections, select_detections
+from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.verdicts.sensitivity.planted_data import (
     MAX_PLANTED_SHARE,
@@ -285,7 +285,6 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
         one, seen = work.examine(planted_artifact.number)
         if seen:
             signs[one["target"]], described[one["target"]] = seen, one
-    signs = common_detections(signs)
     choice = select_detections(list(signs.values()), level, [described[target] for target in signs])
     trial = InterventionUnits(work, class_verdicts.signs_to_insert(signs, choice, work.groups))
     effects = {row["target"]: row for number in range(len(work.groups)) for row in trial.effects(number)}
