@@ -132,7 +132,14 @@ def write_run(
     target_of = np.repeat(np.arange(len(names)), each)
     store = RunStore.create(
         folder / "run",
-        settings={"model": "made", "target": "label", "metric": ["concept"], "megapixels": 220.0, "white_level": None},
+        settings={
+            "model": "made",
+            "target": "label",
+            "metric": ["concept"],
+            "method": "auto",
+            "megapixels": 220.0,
+            "white_level": None,
+        },
         identity={"corpus": "0" * 64, "model": "1" * 64},
         index={name: k for k, name in enumerate(names)},
         independent=False,

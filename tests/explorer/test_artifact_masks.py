@@ -51,7 +51,7 @@ def test_the_masks_follow_the_decided_members(explored):
 def save_artifact(run, name, target, **arrays_):
     folder = run.reader.store.path / "corrections" / name
     folder.mkdir(parents=True)
-    (folder / "artifact.json").write_text(json.dumps({"target": target}))
+    (folder / "artifact.json").write_text(json.dumps({"target": target, "artifact": 1}))
     np.savez_compressed(folder / "artifact.npz", members=np.arange(3), **arrays_)
     return folder
 

@@ -19,7 +19,7 @@ from klarsicht.ground.run_folder.decisions import (
     DecisionLog,
 )
 
-CARRIES, OPEN, NOT_CARRYING = CARRIER_STATUSES = ("yes", "undecided", "no")
+CARRIES, OPEN, NOT_CARRYING = ("yes", "undecided", "no")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ClassDecisions:
         return () if decision is not None and decision.is_legitimate else self.results.line(target).further
 
     def carrier_status(self, target: int) -> str:
-        """Return what is known of the members of a class, one of CARRIER_STATUSES: CARRIES where a person decided or a
+        """Return what is known of the members of a class: CARRIES where a person decided or a
         detector found that they carry an artifact, NOT_CARRYING where a person decided that what they share belongs to
         the class, else OPEN, as of a suspect cluster that nobody decided."""
         decision = self.by_target().get(target, ClassDecision(target, ""))

@@ -30,8 +30,8 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
 
     An annotation has the mask of the artifact as an uncompressed run-length code, that of a detector's window as a
     polygon, and `mask_source` names its source (not `mask`: FiftyOne makes attributes of further fields, and has one of
-    that name); without a mask, the box is the whole image, and the source is empty. `carries` is one of
-    CARRIER_STATUSES. Images whose size cannot be read are left out.
+    that name); without a mask, the box is the whole image, and the source is empty. `carries` is
+    CARRIES, OPEN or NOT_CARRYING. Images whose size cannot be read are left out.
 
     Args:
         source: of the masks, see ArtifactMasks.of_image.

@@ -71,8 +71,8 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
 
 
 def carrier_statuses(run: ExploredRun, target: int, rows: Ints) -> list[str]:
-    """Return for each row (n,) of a class one of CARRIER_STATUSES: images that are no members of an artifact do not
-    carry, and those of a further artifact do, unless a person decided that the class has none."""
+    """Return for each row (n,) of a class CARRIES, OPEN or NOT_CARRYING: images that are no members of an artifact do
+    not carry, and those of a further artifact do, unless a person decided that the class has none."""
     member, status = (
         np.isin(rows, np.array(run.decisions.members(target), np.int64)),
         run.decisions.carrier_status(target),

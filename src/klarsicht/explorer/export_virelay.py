@@ -69,7 +69,7 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     if not run.maps.exist:
         raise UsageError(
             "ViRelAy shows relevance maps, and this run has none",
-            got=f"method {run.reader.manifest['settings'].get('method')}",
+            got=f"method {run.reader.manifest['settings']['method']}",
             rule="a method that makes maps, and one class as target",
             remedy="Export to another format.",
         )
@@ -120,8 +120,8 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     record = {
         "name": f"klarsicht audit of {settings['model']}",
         "model": settings["model"],
-        "data": run.reader.manifest.get("data", "data"),
-        "method": run.reader.manifest.get("method", settings.get("method", "relevance")),
+        "data": run.reader.manifest["data"],
+        "method": run.reader.manifest.get("method", settings["method"]),
         "strategy": "true_label" if settings["target"] == "label" else "predicted_label",
     }  # fmt: skip
     text = PROJECT.format(side=VIRELAY_SIDE, **{name: json.dumps(str(value)) for name, value in record.items()})

@@ -139,7 +139,7 @@ def read_saved_masks(run: Path, target: int, maps: Maps | None) -> SeenMasks | N
         try:
             record, arrays = (folder / name for name in ARTIFACT_FILES)
             facts = json.loads(record.read_bytes()) if record.stat().st_size <= MAX_RECORD else {}
-            if facts["target"] != target or facts.get("artifact", 1) != 1:
+            if facts["target"] != target or facts["artifact"] != 1:
                 continue
             opacity, background = _read_place(arrays)
         except Exception:  # zipfile and numpy raise nearly anything on damaged files

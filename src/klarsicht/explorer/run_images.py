@@ -57,13 +57,13 @@ class RunImages:
         images = store.table(IMAGES_TABLE, IMAGES_STEP, columns=("row", "skipped", "predicted", "absorbed"))
         with store.translate_parse_errors("tables"):
             labels = compute.dictionary_encode(corpus["label"]).combine_chunks()
-            index = store.manifest.get("index") or {}
+            index = store.manifest["index"]
             outputs = np.array([index.get(name, UNKNOWN) for name in labels.dictionary.to_pylist()] or [0], np.int32)
             usable = np.asarray(compute.equal(images["skipped"], "").to_numpy())
             predicted = np.where(usable, images["predicted"].to_numpy(), UNKNOWN).astype(np.int32)
             if len(predicted) != len(corpus):
                 raise ValueError(f"{len(predicted)} of {len(corpus)} images")
-            shares = np.asarray(images["absorbed"].to_numpy() if "absorbed" in images.column_names else [], float)
+            shares = np.asarray(images["absorbed"].to_numpy(), float)
             absorbed = float(np.nanmedian(shares)) if np.isfinite(shares).any() else None
             label_of = outputs[labels.indices.to_numpy(zero_copy_only=False)]
         target = store.manifest["settings"]["target"]

@@ -64,7 +64,7 @@ class RunPictures:
         if area is None:
             raise UsageError(
                 "where relevance lies on the file is not known",
-                got="a transform that is no resize, crop and pad, or a run of an older version",
+                got="a transform that is no resize, crop and pad",
             )
         if relevance is not None:
             return thumbnails.draw_overlay(picture, area, relevance, side)
@@ -87,7 +87,7 @@ class RunPictures:
             ImageError: see thumbnails.read_picture.
         """
         settings, file = self.reader.manifest["settings"], self.reader.images().file(row)
-        known = settings.get("megapixels", 220.0), settings.get("white_level"), self.array_form
+        known = settings["megapixels"], settings["white_level"], self.array_form
         return thumbnails.read_picture(file, *known)
 
     @property

@@ -28,8 +28,9 @@ class AuditSettingsShape(BaseModel):
     model: str
     target: str
     metric: list[str]
-    megapixels: float = 220
-    white_level: int | None = None
+    method: str
+    megapixels: float
+    white_level: int | None
 
 
 @dataclass
@@ -95,10 +96,10 @@ class RunReader:
 
     def list_steps(self) -> list[dict[str, Any]]:
         """List the steps of the run with their done and total units, and the ranking."""
-        finished = self.manifest.get("finished", ())
+        finished = self.manifest["finished"]
         steps = [
             {"name": name, "done": units if name in finished else self.store.count_units(name), "units": units}
-            for name, units in self.manifest.get("steps", {}).items()
+            for name, units in self.manifest["steps"].items()
         ]
         steps.append({"name": "ranking", "done": int(self.store.has_file(ranking.FILE)), "units": 1})
         return [one | {"words": describe_step(one["name"]), "beside": is_measured_beside(one["name"])} for one in steps]

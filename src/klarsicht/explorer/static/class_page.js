@@ -297,7 +297,7 @@ export async function showClassPage(place, target, run, listed) {
     element('div', { class: 'heading' }, element('h1', {}, line.name), element('a', { href: '#/' }, 'all classes')),
     element('p', {}, element('span', { class: `kind ${line.kind}` }, line.verdict)),
     decision,
-    scatter ? scatter.root : element('p', { class: 'soft' }, 'This run stores no embedding of this class: it was screened, or made by an older version.'),
+    scatter ? scatter.root : element('p', { class: 'soft' }, 'This run stores no embedding of this class: it was screened.'),
     ...(scatter ? [controls, legend] : []),
     element('label', { class: 'field' }, 'Name of the artifact', name), names, element('label', { class: 'field' }, 'Note', note),
     downloads,
