@@ -125,7 +125,7 @@ def test_two_workers_inherit_trust_and_its_absence(here, capsys):
 
 
 def test_the_audit_given_again_records_what_it_names(here):
-    """The user names the code on the command line; runs of older versions get their hashes so, too."""
+    """The user names the code on the command line; so a run that records none gets its hashes, too."""
     change("model")
     assert run(["audit", "quantify", "run"]) == 4
     words = ["--model", "model.py:build", "--decode", "decode.py:read", "--data", "data", "--out", "run"]

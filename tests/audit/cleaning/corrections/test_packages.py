@@ -170,7 +170,7 @@ def test_a_correction_without_a_part_or_with_a_damaged_one_is_refused_by_its_nam
 
 @pytest.mark.parametrize("record", [[], None, 5, "text", {"format": 2}, {"format": "1"}, {"format": None}])
 def test_a_correction_of_another_format_is_refused(tmp_path, record):
-    packages.save_correction(tmp_path, NoCorrection(), FACTS)
+    packages.save_correction(tmp_path, JointCorrection(), FACTS)
     written = json.loads((tmp_path / "correction.json").read_bytes())
     assert written["format"] == 1
     changed = written | record if isinstance(record, dict) else record
