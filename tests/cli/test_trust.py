@@ -133,7 +133,7 @@ def test_the_audit_given_again_records_what_it_names(here):
     assert Audit.of_run(RunStore.open("run")).classifier.n_classes == 3
 
 
-def test_a_run_of_an_older_version_asks_for_trust(here, capsys):
+def test_a_run_that_records_no_hashes_asks_for_trust(here, capsys):
     RunStore.open("run").update_manifest(code={})
     assert run(["audit", "duplicates", "run"]) == 4
     assert "a folder names code without its hash; got decode.py" in capsys.readouterr().err

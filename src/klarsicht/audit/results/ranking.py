@@ -152,7 +152,9 @@ class Entry:
         """Read a line of the table of suspects, whose `rows` are rows of the run."""
         rows = tuple(record["rows"])
         parts, members = tuple(map(tuple, record["parts"])), Texts.of(paths).take(rows)
-        numbers = {name: record[name] for name in NUMBERS} | {"floor": record.get("floor", 0.0)}  # tables have none
+        numbers = {name: record[name] for name in CLUSTER_KEYS} | {
+            "floor": record.get("floor", 0.0)
+        }  # tables have none
         return cls(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
 
     @property
@@ -252,7 +254,7 @@ EFFECT = {"effect": "shift", "effect_low": "low", "effect_high": "high", "effect
 BASELINE = {f"plain_{name}": name for name in ("size", "tau", "z", "overlap")}
 LATER = ("deviation", "rounding", "floor")
 """Keys of the JSON record of an entry, and the fields of its nested records."""
-NUMBERS = ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal", "deviation", "rounding")
+CLUSTER_KEYS = ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal", "deviation", "rounding")
 """Keys that the JSON record of an entry and the tables of clusters share."""
 
 

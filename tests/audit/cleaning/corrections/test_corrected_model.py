@@ -16,7 +16,6 @@ from klarsicht.audit.cleaning.corrections import corrected_model, packages
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.clarc import Erasure, Gate
 from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, JointCorrection
-from klarsicht.audit.cleaning.corrections.corrected_model import CorrectedLayer
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.cleaning.models import clean_model
 from klarsicht.audit.explanation import pipeline
@@ -256,7 +255,3 @@ def test_a_model_built_in_python_is_asked_for(tmp_path):
     packages.save_correction(tmp_path, correction(), FACTS)
     with pytest.raises(ModelError, match="corrected_classifier"):
         load_model(str(tmp_path))
-
-
-def test_a_corrected_layer_is_printed_as_ever_for_identities_are_hashes_of_it():
-    assert repr(CorrectedLayer(nn.Identity(), nn.Identity())).startswith("Relieved(")
