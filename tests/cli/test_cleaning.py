@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tests.audit import honest
 from tests.audit.conftest import write_corpus
 
@@ -44,6 +45,10 @@ def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines() if line.startswith("*")] == ["*"]
     assert f"correction: {out}" in printed
+    first, second = (line.strip() for line in printed[printed.index("load it in Python:") :].splitlines()[1:3])
+    loaded = {}
+    exec(f"{first}\n{second}", loaded)  # as a reader would paste them
+    assert not loaded["net"].eval().training and loaded["net"](torch.rand(2, 3, 12, 12)).shape == (2, 3)
     said = printed[printed.index("\non ") :]
     assert run(["audit", "evaluate", finished, "--correction", out]) == 0
     printed = capsys.readouterr().out
@@ -82,7 +87,7 @@ def test_several_classes_print_a_line_each_and_exit_8_where_an_effect_remains(fi
         assert run([*ask, "--images", "60", "--strength", strength, "--out", str(out)]) == code
         told = capsys.readouterr()
         assert [line.split()[0] for line in told.out.splitlines() if " project at last" in line] == ["b", "a"]
-        assert f"certificate: {out / 'certificate.html'}" in told.out and "together: points lost" in told.out
+        assert f"certificate: {out / 'certificate.html'}" in told.out and "together: accuracy " in told.out
         assert [line[:12] for line in told.err.splitlines() if "project at" in line] == ["klarsicht: b", "klarsicht: a"]
         assert json.loads((out / "correction.json").read_text())["shown"]["clean"] == (code == 0)
     assert "do not help all classes" in told.err and "% of the artifact's effect remains" in told.err
@@ -148,11 +153,11 @@ def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, ca
     told = capsys.readouterr()
     assert json.loads(told.out)["settings"]["strength"] == 1
     assert json.loads(told.out)["shown"]["harm answer"]["answer"] == "harmful"
-    assert "points lost" in told.err
+    assert "accuracy loses" in told.err
     assert run(["audit", "evaluate", folder, "--correction", out]) == 7
     told = capsys.readouterr()
     assert "verdict: harmful" in told.out
-    assert "points lost" in told.err
+    assert "accuracy loses" in told.err
     assert [line.split(":")[0] for line in told.err.splitlines() if "bound" in line] == ["klarsicht"]
     assert run(["audit", "evaluate", folder, "--correction", out, "--overall", "1", "--affected", "1"]) == 0
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from klarsicht.audit.results.words import describe_lost
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from klarsicht.audit.cleaning.data.clean_data import CleanedCorpus
     from klarsicht.audit.cleaning.models.certificate import Certificate
     from klarsicht.audit.cleaning.models.clean_model import CleanedClasses, CleanedModel
@@ -50,7 +53,15 @@ def correction(result: CleanedModel) -> None:
             f"audit quantify says of {artifact.name}: {result.use}. Its artifact is not shown to be used by the model."
         )
     echo(f"correction: {result.folder}" + ("" if result.record["exported"] else f" ({result.record['why']})"))
+    loading_lines(result.folder)
     judgement(result.judgement)
+
+
+def loading_lines(folder: Path) -> None:
+    """Print the lines of Python that load a corrected model."""
+    echo("load it in Python:")
+    echo("  from klarsicht import audit")
+    echo(f"  net = audit.load_model({str(folder)!r}).module")
 
 
 def joint_correction(result: CleanedClasses) -> None:
@@ -78,10 +89,11 @@ def joint_correction(result: CleanedClasses) -> None:
         echo(f"order {', then '.join(order.names)}: {least}, on images to choose on")
     why = "" if result.record["exported"] else f" ({result.record['why']})"
     echo(f"correction: {result.folder}{why}")
+    loading_lines(result.folder)
     echo(f"certificate: {result.folder / 'certificate.html'}")
     if result.judgement.lost.trained_on:
         echo("the model was trained on the images shown: they prove nothing harmless")
-    echo(f"together: points lost {_percent(result.judgement.lost.measured)}; verdict: {result.judgement.verdict}.")
+    echo(f"together: accuracy {_describe_lost(result.judgement.lost.measured)}; verdict: {result.judgement.verdict}.")
     if result.judgement.shown_classes.lacking:
         echo(result.judgement.shown_classes.lacking)
 
@@ -90,19 +102,23 @@ def judgement(result: Judgement) -> None:
     """Print effect and cost of a correction on images on which nothing was fitted or chosen, the verdict, and of how
     many classes nothing is known."""
     before, after = result.before, result.after
-    sentences = [f"effect left {result.remaining:.0%}"] if result.is_used else []
+    sentences = [f"{result.remaining:.0%} of the effect is left"] if result.is_used else []
     if before.flips.n:
         sentences.append(
-            f"flips to the class, in percent, {_percent(before.flips)} before, {_percent(after.flips)} after"
+            f"the artifact turns {_percent(before.flips)} % of other images into the class before, "
+            f"{_percent(after.flips)} % after"
         )
     if after.member_fall.n and after.turned.n and result.is_used:
         taken = before.rise.value - after.rise.value
-        sentences.append(f"logits taken from carriers {after.member_fall.value:z.2f}, from others {taken:z.2f}")
-    sentences.append(f"points lost {_percent(after.harm)}")
+        sentences.append(
+            f"the class score falls by {after.member_fall.value:z.2f} logits on images with the artifact, by "
+            f"{taken:z.2f} where it is inserted"
+        )
+    sentences.append(f"accuracy {_describe_lost(after.harm)}")
     if after.harm_affected.n:
-        sentences.append(f"of the class {_percent(after.harm_affected)}")
+        sentences.append(f"that of the class {_describe_lost(after.harm_affected)}")
     clean = f", {after.harm.n} of them drawn from all clean ones," if after.harm.n < result.shown else ""
-    echo(f"on {result.shown} images{clean} that nothing was fitted or chosen on: {'; '.join(sentences)}")
+    echo(f"on {result.shown} images{clean} that were not used to make it: {'; '.join(sentences)}")
     if result.origin.trained_on:
         echo(f"the model was trained on these images ({result.origin.why}): show it on others by audit evaluate --test")
     echo(f"verdict: {result.verdict}.")
@@ -165,6 +181,10 @@ def _percent(interval: Interval) -> str:
     return (
         f"{100 * interval.value:z.1f} ({100 * interval.low:z.1f} to {100 * interval.high:z.1f})" if interval.n else ""
     )
+
+
+def _describe_lost(interval: Interval) -> str:
+    return describe_lost(interval.value, interval.low, interval.high) if interval.n else "is not known"
 
 
 def _figures(look: ModelEvaluation) -> dict[str, str]:

@@ -8,6 +8,7 @@ from klarsicht.audit.results.words import (
     VerdictKind,
     describe_detector,
     describe_effect,
+    describe_lost,
     describe_seen,
     format_count,
     format_p,
@@ -64,3 +65,8 @@ def test_every_kind_of_verdict_has_words_of_its_own():
     assert VERDICTS.keys() == set(VerdictKind)
     assert len({kind.words for kind in VerdictKind}) == len({kind.label for kind in VerdictKind}) == len(VerdictKind)
     assert all(len(kind.label.split()) <= 5 for kind in VerdictKind)
+
+
+def test_a_loss_below_zero_is_a_gain_with_its_ends_turned():
+    assert describe_lost(-0.9073, -0.944, -0.8504) == "gains 90.73 points (85.04 to 94.40)"
+    assert describe_lost(0.0, -0.001, 0.011) == "loses 0.00 points (-0.10 to 1.10)"

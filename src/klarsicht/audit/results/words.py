@@ -223,3 +223,14 @@ def describe_few_classes(classes: int, name: str) -> str:
 def name_artifact(name: str, number: int) -> str:
     """Name an artifact by its class, and a further one by its number in the class too: "carton (artifact 2)"."""
     return name if number == 1 else f"{name} (artifact {number})"
+
+
+def describe_lost(value: float, low: float, high: float) -> str:
+    """Say how many points of accuracy are lost, or gained where the loss is negative, with the interval.
+
+    Args:
+        value, low, high: the loss and the ends of its interval, shares.
+    """
+    if value < 0:
+        return f"gains {-100 * value:.2f} points ({-100 * high:z.2f} to {-100 * low:z.2f})"
+    return f"loses {100 * value:.2f} points ({100 * low:z.2f} to {100 * high:z.2f})"

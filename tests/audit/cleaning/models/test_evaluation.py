@@ -51,11 +51,11 @@ def judged(rise, harm=SURE, affected=SURE, before=EFFECT.rise, origin=UNKNOWN):
         (judged(0.6), "no help (60% of the artifact's effect remains)"),
         (judged(-0.7), "no help (70% of the artifact's effect remains)"),
         (judged(0.0, before=Interval(0.1, -0.1, 0.3, 99)), "no help (the artifact is not shown to be used: it raises"),
-        (judged(0.0, harm=lost(0.02, 0.01)), "harmful (clean images: 2.00 points lost (1.00 to 3.00), bound 0.50)"),
-        (judged(0.0, harm=lost(0.0175, 0.013)), "not proven harmless (clean images: 1.75 points lost (0.45 to 3.05)"),
-        (judged(0.0, affected=lost(0.0, 0.1)), "harmless (clean images of the class: 0.00 points lost (-10.00 to"),
+        (judged(0.0, harm=lost(0.02, 0.01)), "harmful (clean images: accuracy loses 2.00 points (1.00 to 3.00), bound"),
+        (judged(0.0, harm=lost(0.0175, 0.013)), "not proven harmless (clean images: accuracy loses 1.75 points (0.4"),
+        (judged(0.0, affected=lost(0.0, 0.1)), "harmless (clean images of the class: accuracy loses 0.00 points (-10."),
         (judged(0.0, affected=NO_LOSS), "clean, but not proven harmless (clean images of the class: none)"),
-        (judged(0.0, origin=ImageOrigin(True, "x")), "clean, but not proven harmless (clean images: 0.00 points lost"),
+        (judged(0.0, origin=ImageOrigin(True, "x")), "clean, but not proven harmless (clean images: accuracy loses 0.0"),
     ],
 )  # fmt: skip
 def test_the_verdict_follows_from_the_figures(found, verdict):
@@ -65,7 +65,9 @@ def test_the_verdict_follows_from_the_figures(found, verdict):
 
 def test_harm_beyond_its_bound_and_an_effect_that_remains_are_errors_with_their_own_exit_codes():
     judged(0.1).check()
-    with pytest.raises(HarmExceeded, match=r"clean images of the class: 5\.00 points lost .*bound 2\.00") as caught:
+    with pytest.raises(
+        HarmExceeded, match=r"clean images of the class: accuracy loses 5\.00 points .*bound 2\.00"
+    ) as caught:
         judged(0.0, affected=lost(0.05, 0.02)).check()
     assert caught.value.exit_code == 7
     with pytest.raises(EffectRemains, match="60% of the artifact's effect remains") as caught:

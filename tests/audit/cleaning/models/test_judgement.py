@@ -166,7 +166,10 @@ def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_arti
     found = Judgement(before, after, Bounds())
     assert found.remaining == 0 and found.clean == clean == (found.verdict == "clean")
     cleaning_tables.judgement(found)
-    assert f"logits taken from carriers {fall[0]:.2f}, from others 3.00" in capsys.readouterr().out
+    assert (
+        f"falls by {fall[0]:.2f} logits on images with the artifact, by 3.00 where it is inserted"
+        in capsys.readouterr().out
+    )
     if not clean:
         assert f"takes 3.00 logits from images that the artifact was put on, and {fall[0]:.3f}" in found.verdict
         with pytest.raises(EffectRemains, match="those that carry it"):

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from klarsicht.audit.results.words import describe_lost
 from klarsicht.numerics.statistics.paired_loss import MOST, NO_LOSS, PairedLoss, items_to_settle
 
 HARMLESS: Final = "proven harmless"
@@ -87,8 +88,8 @@ class Loss:
     def __str__(self) -> str:
         if not self.measured.n:
             return f"{self.kind}: none"
-        ends = f"{100 * self.measured.low:z.2f} to {100 * self.measured.high:z.2f}"
-        told = f"{self.kind}: {100 * self.measured.value:z.2f} points lost ({ends}), bound {100 * self.bound:.2f}"
+        lost = describe_lost(self.measured.value, self.measured.low, self.measured.high)
+        told = f"{self.kind}: accuracy {lost}, bound {100 * self.bound:.2f}"
         if self.answer != NOT_PROVEN:
             return told
         if self.is_of_one_class:
