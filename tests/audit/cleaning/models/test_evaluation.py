@@ -55,7 +55,7 @@ def judged(rise, harm=SURE, affected=SURE, before=EFFECT.rise, origin=UNKNOWN):
         (judged(0.0, harm=lost(0.0175, 0.013)), "not proven harmless (clean images: accuracy loses 1.75 points (0.4"),
         (judged(0.0, affected=lost(0.0, 0.1)), "harmless (clean images of the class: accuracy loses 0.00 points (-10."),
         (judged(0.0, affected=NO_LOSS), "clean, but not proven harmless (clean images of the class: none)"),
-        (judged(0.0, origin=ImageOrigin(True, "x")), "clean, but not proven harmless (clean images: accuracy loses 0.0"),
+        (judged(0.0, origin=ImageOrigin(True, "x")), "clean, but not proven harmless (clean images: accuracy loses 0"),
     ],
 )  # fmt: skip
 def test_the_verdict_follows_from_the_figures(found, verdict):
