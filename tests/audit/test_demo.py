@@ -31,6 +31,7 @@ def test_what_was_found_is_scored_as_scikit_learn_scores_it():
     from sklearn.metrics import f1_score, precision_score, recall_score
 
     numbers = {"tau": 1.0, "rho2": 0.5, "d2": 4.0, "shift": 1.0, "n": 10, "metric": "concept", "proposal": ""}
+    numbers |= {"deviation": 0.0, "rounding": 0.0, "parts": []}
     carton = numbers | {"class": "carton", "target": 478, "z": 2.0, "rows": [0, 1, 2, 7]}
     other = numbers | {"class": "crate", "target": 519, "z": 3.0, "rows": [5]}
     order = rank_by_z([Entry.from_record(line, [str(i) for i in range(10)]) for line in (carton, other)])

@@ -132,7 +132,8 @@ def test_the_line_below_the_table_denies_no_p_above_it(found, floor):
 
 @given(quantifications())
 def test_the_ranking_says_of_a_class_what_the_quantification_said(found):
-    record = {"class": "a", "target": 0, "metric": "concept", "n": 200, "proposal": "", "rows": [1]}
-    entry = Entry.from_record(record | dict.fromkeys(("tau", "rho2", "d2", "shift", "z"), 9.0), ["a", "b"])
+    record = {"class": "a", "target": 0, "metric": "concept", "n": 200, "proposal": "", "rows": [1], "parts": []}
+    numbers = dict.fromkeys(("tau", "rho2", "d2", "shift", "z"), 9.0) | {"deviation": 0.0, "rounding": 0.0}
+    entry = Entry.from_record(record | numbers, ["a", "b"])
     for verdict in found:
         assert replace(entry, judged=verdict).kind is verdict.kind_of_class
