@@ -72,16 +72,19 @@ def test_a_name_of_a_model_without_names_is_refused(classifier):
 
 
 def test_an_overlay_shows_the_input_where_no_relevance_lies_and_red_where_it_speaks_for_the_class(classifier):
-    """By the drawing's own definition: no relevance leaves a pixel as it is, the largest makes it red or blue."""
+    """By the drawing's own definition: the largest relevance turns a pixel towards red, the least one towards blue."""
     found = explain(classifier, draw(0), "fox")
-    size = 224 // 16 * 20, 224 // 16 * 16  # enlarged by a whole factor
-    drawn = np.asarray(found.overlay())[: size[1], : size[0]].astype(int)
-    assert found.inputs.shape == (1, 16, 20, 3) and drawn.shape == (size[1], size[0], 3)
     np.testing.assert_array_equal(found.inputs[0], np.asarray(draw(0)))
-    top, low = (np.unravel_index(find(found.maps[0]), found.maps[0].shape) for find in (np.argmax, np.argmin))
-    for (y, x), warmer in ((top, 1), (low, -1)):
-        red, _, blue = drawn[y * 14 + 7, x * 14 * 20 // found.maps.shape[2] + 7]
-        assert (red - blue) * warmer * np.sign(found.maps[0][y, x]) * warmer > 0
+    size = 14 * 20, 14 * 16  # enlarged by a whole factor, to 224 pixels at least
+    large = np.asarray(draw(0).resize(size, Image.Resampling.NEAREST)).astype(int)
+    picture = np.asarray(found.overlay())
+    assert picture.shape[1] == size[0] and picture.shape[0] > size[1]
+    added = picture[: size[1]].astype(int) - large
+    rows, columns = found.maps.shape[1:]
+    for value in (found.maps.max(), found.maps.min()):
+        y, x = np.argwhere(found.maps[0] == value)[0]
+        red, _, blue = added[int((y + 0.5) * size[1] / rows), int((x + 0.5) * size[0] / columns)]
+        assert (red - blue) * np.sign(value) > 0
 
 
 def test_a_result_prints_as_one_line_and_has_no_overlay_without_its_images(classifier):
