@@ -12,6 +12,8 @@ from tests.test_benchmarks import missing
 from klarsicht.audit.explanation.relevance.explainer import METHODS
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import METRICS
+from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
+from klarsicht.audit.results.words import NEXT, VerdictKind
 from klarsicht.audit.verdicts.synthetic.artifacts import PLANTS
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.cli.app import app
@@ -62,6 +64,14 @@ def leads_somewhere(target, page):
     path, _, anchor = target.partition("#")
     to = page.parent / path if path else page
     return to.exists() and (not anchor or anchor in anchors(to))
+
+
+def test_every_column_and_verdict_of_a_class_is_explained():
+    terms = {one.heading for one in VERDICT_COLUMNS.values() if one.heading not in ("class", "verdict")}
+    terms |= {kind.label for kind in VerdictKind if kind in NEXT or kind is VerdictKind.NOTHING}
+    explained = re.findall(r"^\| ([^|]+) \|", MANUAL, re.M)
+    words = {part.strip() for row in explained for part in (row, *row.split(";"))}
+    assert terms - words == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
