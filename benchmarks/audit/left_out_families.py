@@ -39,7 +39,7 @@ from scipy.stats import binomtest, kstest
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
-from klarsicht.audit.results.rows import SignRow, read_effect
+from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors.artifact_embedding import (
@@ -162,7 +162,7 @@ def audited_without(case: cases.Case, folder: Path, fold: int) -> list[Line]:
         choice = select_detections(list(signs.values()), LEVEL)
         inserted = signs_to_insert(signs, choice, work.groups)
         known = signs_to_insert(signs_by_target(work), before, work.groups)
-        effects = {row["target"]: row for row in map(read_effect, work.store.table("effects", "effects").to_pylist())}
+        effects = {row["target"]: row for row in work.store.table("effects", "effects").to_pylist()}
         trial = InterventionUnits(work, inserted)
         for number, group in enumerate(work.groups):
             if inserted[number] != known[number]:

@@ -152,7 +152,7 @@ def test_cleaning_of_sigmoids_is_refused_and_of_exclusive_classes_not(tmp_path):
         pipeline.open_run(Audit.of(settings(data, independent=asked), classifier), tmp_path / name)
         for asked, name in ((None, "own"), (False, "led"))
     )
-    assert (own.manifest["independent"], led.manifest["independent"]) == (True, None)
+    assert (own.manifest["independent"], led.manifest["independent"]) == (True, False)
     with pytest.raises(UsageError, match=r"independent outputs \(sigmoids\)"):
         AuditedRun.of(own.path, data, classifier)
     AuditedRun.of(led.path, data, classifier)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
-from klarsicht.audit.results.words import SCREENED_FOLLOWED, SCREENED_NOTHING
+from klarsicht.audit.results.words import SCREENED_FOLLOWED
 from klarsicht.audit.verdicts.quantification.screening import Screening
 from klarsicht.cli import tables
 
@@ -31,13 +31,6 @@ def test_a_screening_tells_margin_probability_and_every_outputs_search(capsys):
     assert "31.4 times" in told[3] and "1.5 times" in told[3]
     assert "3 of 1000" in told[4] and "+2.12" in told[4] and "monitor with +2.62" in told[4]
     assert told[5:] == ["p 0.004; significance level 0.05", "labels of these images: pier 1"]
-
-
-def test_a_run_that_an_earlier_version_screened_goes_by_its_cluster_alone(capsys):
-    told = printed(capsys, Screening(replace(ENTRY, effect=replace(ENTRY.effect, rank=99)), (("pier", 2),), 1000, 0.05))
-    assert told[0].endswith(SCREENED_NOTHING) and told[2:] == [
-        "p 0.100; significance level 0.05", "labels of these images: pier 2"
-    ]  # fmt: skip
 
 
 USE = UseResult("fine 32 0.8", "own place", 2.5, 1.5, 3.5, 9.0, 0.0001, 0, 0.17, 0.03, 0.1, 1.0, "tile", 0.75)

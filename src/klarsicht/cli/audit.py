@@ -52,6 +52,7 @@ PLANT_HELP = (  # the names stand in audit.verdicts.synthetic, which the help wo
     "ruler, logo, flare, flash, hair, scratches, scan-lines, moire, background. Changes of the image: vignette, hue, "
     "white-balance, gamma, grain, defocus, motion-blur, jpeg, resampling, ringing, zoom, mirror."
 )
+PICTURES_HELP = "Pictures, folders of pictures, or files of several pictures, as `audit run` reads them."
 ACCEPT_HELP = "Audit the labels as they are, although predictions match them better in another order."
 COST_HELP = "Forecast hours, disk and memory of `audit run` and `audit quantify` by step, from a sample computed here."
 Device = Annotated[str, option(AuditSettings, "device")]
@@ -371,7 +372,7 @@ def power(
 
 @app.command()
 def check(
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    pictures: Annotated[list[Path], typer.Argument(help=PICTURES_HELP)],
     run: Annotated[Path, typer.Option(help="A run folder with results of `audit quantify`.")],
     level: Annotated[
         float,

@@ -3,6 +3,7 @@ the tag was put on it."""
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tests.audit.verdicts.quantification.test_quantification import BOTH, NAMES, NOISY, SIDE, TAGS, UNUSED, USED
 
+from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS
@@ -18,8 +20,10 @@ from klarsicht.audit.verdicts.quantification import check_pictures as check_pict
 from klarsicht.audit.verdicts.quantification.check_pictures import (
     KnownMeasure,
     PictureCheck,
+    check_one,
     check_pictures,
     choose_sign,
+    open_pictures,
 )
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.units import predictor
@@ -189,7 +193,9 @@ def test_the_part_of_a_picture_that_is_shown_follows_from_the_run(quantified, tm
     with open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (audit, work):
         checking = PictureCheck(work, audit.names, (), 0.05, SeenArea("pixels", SIDE, SIDE))
         with predictor(work) as predict:
-            assert checking.check(str(tmp_path / "large.png"), predict).shown == pytest.approx(1 / 16)
+            assert checking.check("large.png", Image.open(tmp_path / "large.png"), predict).shown == pytest.approx(
+                1 / 16
+            )
 
 
 def test_a_broken_file_is_named_and_the_rest_is_checked(checked):
@@ -199,6 +205,35 @@ def test_a_broken_file_is_named_and_the_rest_is_checked(checked):
     told = json.loads(json.dumps(found.to_json(), allow_nan=False))
     lines = told["pictures"][-1]["artifacts"]
     assert {name_artifact(line["class"], line["artifact"]) for line in lines} == set(found.known)
+
+
+def test_pictures_in_an_array_file_are_checked_as_the_files_that_hold_the_same_pixels(checked, quantified, tmp_path):
+    run, classifier, _ = quantified
+    _, _, found = checked
+    mine = [one for one in found if "used-0" in one.path]
+    pixels = np.stack([np.asarray(Image.open(one.path)) for one in mine])
+    np.savez(tmp_path / "several.npz", images=pixels, labels=np.array(["x"] * len(pixels)))
+    again = check_pictures(run, [tmp_path / "several.npz", mine[0].path], classifier=classifier)
+    names = [f"{tmp_path / 'several.npz'}#{row}" for row in range(len(mine))] + [mine[0].path]
+    assert [one.path for one in again] == names and len(mine) > 5
+    assert [replace(one, path="") for one in again] == [replace(one, path="") for one in (*mine, mine[0])]
+
+
+def halve(path):
+    """Decoder of a run: a picture stored at half its light."""
+    return np.load(path) * 2
+
+
+def test_pictures_are_decoded_as_those_of_the_run(tmp_path):
+    """The run's decoder, white level and form; a picture that it cannot decode says so."""
+    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    np.save(tmp_path / "a.npy", pixels)
+    (tmp_path / "b.npy").write_bytes(b"no array")
+    settings = AuditSettings(model="m", data="d", decode=f"{__name__}:halve")
+    first, second = open_pictures([str(tmp_path / "a.npy"), str(tmp_path / "b.npy")], settings, None)
+    np.testing.assert_array_equal(np.asarray(first.corpus.decode(first.row)), 2 * pixels)
+    unchecked = SimpleNamespace(check=lambda *_: pytest.fail("checked"))
+    assert "halve" in check_one(unchecked, second, None).why
 
 
 def test_a_border_is_compared_with_as_many_images_as_reach_the_level(quantified):

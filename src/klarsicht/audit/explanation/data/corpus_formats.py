@@ -140,6 +140,12 @@ def _open_file(place: str, cells: LabelCells, names: ColumnNames, decoder: str) 
     return Corpus.from_manifest(place, cells, names, decoder)
 
 
+def holds_several(file: str) -> bool:
+    """Tell whether a file is one of several pictures, by its ending; of parquet by its columns."""
+    several = file.endswith((TAR, ARROW)) or is_arrays(file)
+    return several or (file.endswith(PARQUET) and _holds_pictures(file, DEFAULT_NAMES))
+
+
 def _holds_pictures(place: str, names: ColumnNames) -> bool:
     """Tell whether a parquet file holds pictures; one that cannot be read is told as a manifest that cannot."""
     try:

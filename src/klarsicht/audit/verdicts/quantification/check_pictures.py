@@ -15,10 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from klarsicht.audit.explanation.data.pictures import make_image
+from klarsicht.audit.explanation.data.corpus import Corpus
+from klarsicht.audit.explanation.data.corpus_formats import holds_several
+from klarsicht.audit.explanation.data.pictures import DecodedImage
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import resize_levels
-from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
+from klarsicht.audit.explanation.steps.audit_inputs import open_data
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
 from klarsicht.audit.results.detection_rows import read_detections
@@ -35,7 +38,8 @@ from klarsicht.audit.verdicts.quantification.intervention_units import Intervent
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
-from klarsicht.ground.errors import ImageError, InputError, Unreachable, UnreadableFile
+from klarsicht.ground.errors import ImageError, InputError, Unreachable
+from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.store import RunStore
@@ -47,6 +51,15 @@ CLEAN_IMAGES = 500  # of the run, that a picture is compared with
 DRAWN_PLACES = 400  # places of which those that overlap the window least are taken
 OWN_SHARE = 0.5  # of the images of another detection, that must be the verdict's
 LEAST_LIKE = 0.5  # likeness of a picture that carries it
+
+
+@dataclass(frozen=True)
+class NamedPicture:
+    """Picture of a row of a corpus, by the name that it is given to a person."""
+
+    name: str
+    corpus: Corpus
+    row: int
 
 
 class KnownArtifact(Protocol):
@@ -249,15 +262,13 @@ class PictureCheck:
         scores = artifact.scores(clean), artifact.scores(examples.carriers)
         return Comparison(verdict, sign["sign"], artifact, *scores, which)
 
-    def check(self, path: str, predict: Predict) -> CheckedPicture:
+    def check(self, path: str, picture: DecodedImage, predict: Predict) -> CheckedPicture:
         """Compare a picture with every known artifact, and take out those that it carries.
 
         Raises:
-            ImageError: it cannot be decoded, or the model's transform refuses it.
+            ImageRefused: the model's transform refuses it.
         """
         work, images = self.work, self.work.input_images
-        form = images.classifier.form
-        picture = make_image(path, path, work.settings.white_level, work.settings.megapixels, form)
         seen = images.classifier.image(picture)
         image = resize_levels(images.pixel_scale.levels(seen), images.shape)
         logits = predict(images.pixel_scale.inputs(image[None]))
@@ -343,20 +354,44 @@ def list_files(pictures: Sequence[str | Path]) -> Iterator[str]:
         yield from map(str, inside if one.is_dir() else [one])
 
 
-def check_one(check: PictureCheck, path: str, predict: Predict) -> CheckedPicture:
+def open_pictures(files: Sequence[str], settings: AuditSettings, form: ArrayForm | None) -> list[NamedPicture]:
+    """Open files as the corpus of a run: by its `--decode`, within its limits, in the form that its model takes.
+
+    Files of several pictures (NPZ, HDF5, parquet, WebDataset, Arrow) are opened as corpora.
+
+    Raises:
+        CorpusError: a file of several pictures is not as its format says.
+    """
+    row_of = {file: row for row, file in enumerate(file for file in dict.fromkeys(files) if not holds_several(file))}
+    names, labels = list(row_of), ("",) * len(row_of)
+    together = Corpus(names, names, labels, decoder=settings.decode or "", form=form) if row_of else None
+    named: list[NamedPicture] = []
+    for file in files:
+        if together is not None and file in row_of:
+            corpus = together.with_limits(settings.white_level, settings.megapixels)
+            named.append(NamedPicture(file, corpus, row_of[file]))
+        else:
+            corpus = open_data(settings, file).as_arrays(form)
+            named += [NamedPicture(f"{file}#{row}", corpus, row) for row in range(len(corpus))]
+    return named
+
+
+def check_one(check: PictureCheck, named: NamedPicture, predict: Predict) -> CheckedPicture:
     """Check a picture; one that cannot be decoded, or may not be read, says so.
 
     Raises:
         Unreachable: its disk does not give it any more.
     """
     try:
-        return check.check(path, predict)
+        return check.check(named.name, named.corpus.decode(named.row), predict)
+    except Unreachable as error:
+        unreadable = error.__cause__
+        if unreadable is None or not isinstance(unreadable.__cause__, PermissionError):
+            raise
+        why = str(unreadable)
     except ImageError as error:
-        if isinstance(error, UnreadableFile) and not isinstance(error.__cause__, PermissionError):
-            raise Unreachable(
-                "a picture that was listed is out of reach", got=error.got, remedy="Look after its disk; try again."
-            ) from error
-        return CheckedPicture(path, "", -1, 0.0, (), " ".join(str(error).split()))
+        why = str(error)
+    return CheckedPicture(named.name, "", -1, 0.0, (), " ".join(why.split()))
 
 
 @check_arguments
@@ -368,7 +403,7 @@ def check_pictures(
 
     Args:
         run, data, classifier, device: see quantification.quantify.
-        pictures: files, or folders whose files are checked.
+        pictures: files, or folders whose files are checked; files of several pictures, as a run reads them, too.
         level: of p, below which a picture carries an artifact, and its prediction rests on it.
 
     Raises:
@@ -381,6 +416,7 @@ def check_pictures(
         found = tuple(v for v in verdicts.read_verdicts(work.store) if (v.artifactual or v.shared) and v.rows)
         check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
         with predictor(work) as predict:
-            told = tuple(check_one(check, path, predict) for path in track(files, len(files), "pictures"))
+            opened = open_pictures(files, work.settings, work.input_images.classifier.form)
+            told = tuple(check_one(check, named, predict) for named in track(opened, len(opened), "pictures"))
         known = tuple(name_artifact(one.verdict.name, one.number) for one in check.known)
         return CheckedPictures(told, known, check.unknown, level, len(check.clean_rows))
