@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tests.audit.conftest import write_corpus
 
-from klarsicht.audit.explanation.doctor import describe_absorption, diagnose
+from klarsicht.audit.explanation.doctor import describe_absorption, describe_input, diagnose
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.relevance.explainer import METHODS, explain
 from klarsicht.audit.explanation.settings import AuditSettings
@@ -66,6 +66,11 @@ def test_a_method_works_where_the_explainer_does(corpus):
             assert trial.told == str(error) or trial.told.startswith("as ")
     assert found.methods[0].works
     assert dict(found.facts)["middle layer"].startswith("none")
+
+
+def test_the_size_of_a_timm_model_is_asked_about():
+    assert describe_input("file.py:f", (3, 224, 224), "RGB") == "3 x 224 x 224, RGB"
+    assert "timm's default size" in describe_input("timm:resnet50@w.pt", (3, 224, 224), "RGB")
 
 
 def test_what_is_missing_is_named_with_a_remedy(tmp_path, corpus):

@@ -186,12 +186,20 @@ def _model_facts(audit: Audit, batch: Tensor, load_seconds: float) -> list[tuple
         ("model", f"{classifier.spec}: {weights / 1e6:.1f} million weights, loaded in {load_seconds:.1f} s"),
         *(("changed", note) for note in classifier.notes),
         ("outputs", f"{classifier.n_classes} classes, {names}{', independent' if classifier.independent else ''}"),
-        ("input", f"{' x '.join(map(str, batch.shape[1:]))}, {classifier.takes}"),
+        ("input", describe_input(classifier.spec, tuple(batch.shape[1:]), classifier.takes)),
         ("head", classifier.head),
         ("concept layer", late_layer(module, classifier.head)),
         ("middle layer", middle or "none: the network has no convolutions"),
         ("cleaning would try", _cleaning(classifier, batch[0])),
     ]
+
+
+def describe_input(spec: str, shape: tuple[int, ...], takes: str) -> str:
+    """Describe the input (C, H, W) of a model; of timm's, ask whether the model was trained at that size."""
+    size = f"{' x '.join(map(str, shape))}, {takes}"
+    if not spec.startswith("timm:"):
+        return size
+    return f"{size}; timm's default size. If yours was trained at another, load it by a function (file.py:callable)"
 
 
 def _cleaning(classifier: Classifier, image: Tensor) -> str:

@@ -144,6 +144,9 @@ class CheckedPictures:
     level: float
     clean: int
 
+    def __repr__(self) -> str:
+        return f"CheckedPictures({len(self)} pictures, {sum(one.rests for one in self)} rely on an artifact)"
+
     def __iter__(self) -> Iterator[CheckedPicture]:
         return iter(self.pictures)
 

@@ -267,6 +267,10 @@ class Ranking:
 
     entries: tuple[Entry, ...]
 
+    def __repr__(self) -> str:
+        first = f", first {self.entries[0].name!r}" if self.entries else ""
+        return f"Ranking({format_count(len(self), 'cluster')}{first})"
+
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
 

@@ -132,6 +132,10 @@ class Sufficiency:
     level: float
     images: int
 
+    def __repr__(self) -> str:
+        flagged = sum(bool(one.noted) for one in self)
+        return f"Sufficiency({len(self)} classes, {flagged} with a flagged part, level {self.level:g})"
+
     def __iter__(self) -> Iterator[ClassProfile]:
         return iter(self.profiles)
 

@@ -491,9 +491,8 @@ class Quantification:
 
     def __repr__(self) -> str:
         poisoned, artifactual = sum(v.has_used_artifact for v in self), sum(v.artifactual for v in self)
-        return (
-            f"Quantification({len(self)} classes, {artifactual} artifactual, {poisoned} poisoned, level {self.level:g})"
-        )
+        found = f"{artifactual} with an artifact, {poisoned} of them used"
+        return f"Quantification({len(self)} classes, {found}, level {self.level:g})"
 
     def _repr_html_(self) -> str:
         return notebook.table(

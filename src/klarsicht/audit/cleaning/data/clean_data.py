@@ -67,6 +67,9 @@ class CleanedCorpus:
     facts: dict[str, Any]
     lines: tuple[ImageRecord, ...]
 
+    def __repr__(self) -> str:
+        return f"CleanedCorpus({str(self.folder)!r}, {len(self.lines)} images)"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Classes whose artifacts the corpus is cleaned of."""

@@ -96,6 +96,9 @@ class Evaluation:
     judgement: Judgement
     skipped: tuple[tuple[str, str], ...]
 
+    def __repr__(self) -> str:
+        return f"Evaluation(verdict {self.verdict!r})"
+
     @property
     def before(self) -> ModelEvaluation:
         return self.evaluations[AS_IT_IS]

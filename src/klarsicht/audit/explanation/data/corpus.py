@@ -112,6 +112,9 @@ class Corpus:
         if not keys.are_distinct:
             _require_distinct(keys if self.separator else tuple(zip(keys, self.labels, strict=True)))
 
+    def __repr__(self) -> str:
+        return f"Corpus({len(self)} rows, {len(self.classes)} classes)"
+
     def __len__(self) -> int:
         return len(self.keys)
 

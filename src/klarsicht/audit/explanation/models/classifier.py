@@ -73,6 +73,10 @@ class Classifier:
     notes: tuple[str, ...] = ()
     independent: bool = False
 
+    def __repr__(self) -> str:
+        named = "without names" if self.classes is None else f"{len(self.classes)} classes"
+        return f"Classifier({self.spec!r}, {type(self.module).__name__}, {named}, takes {self.takes})"
+
     def with_outputs(self, independent: bool | None) -> Classifier:
         """Return the classifier with outputs that are independent or not; None leaves them as they are."""
         return self if independent in (None, self.independent) else replace(self, independent=bool(independent))

@@ -46,6 +46,10 @@ class Spray:
     suspect: SuspectCluster | None
     set_aside: Bools
 
+    def __repr__(self) -> str:
+        size = 0 if self.suspect is None else self.suspect.size
+        return f"Spray({len(self.embedding)} items, {len(self.clusters)} clusters, {size} in the suspect one)"
+
     def _repr_html_(self) -> str:
         head = f"<b>{len(self.clusters)} candidate clusters of {len(self.embedding)} items</b>"
         if self.suspect is None:

@@ -70,6 +70,9 @@ class Power:
     level: float
     finetuned: FinetunedResults | None = None
 
+    def __repr__(self) -> str:
+        return f"Power({len(self.trials)} trials of {len(self.kinds)} kinds, level {self.level:g})"
+
     def select(self, kind: str, prevalence: float) -> list[TrialRow]:
         """Select the trials of one kind and prevalence."""
         return [t for t in self.trials if t["kind"] == kind and t["prevalence"] == prevalence]
