@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.audit.conftest import network, write_corpus
+from tests.audit.conftest import network
 
 from klarsicht import audit
 from klarsicht.ground.run_folder.store import RunStore
@@ -13,7 +13,6 @@ from klarsicht.ground.run_folder.store import RunStore
 @pytest.fixture(scope="module")
 def held(quantified, tmp_path_factory):
     run, classifier, verdicts = quantified
-    write_corpus(tmp_path_factory.mktemp("printed") / "data", per_class=3)
     model = audit.load_model(network(), classes=["a", "b", "c"])
     rng = np.random.default_rng(0)
     picture = tmp_path_factory.mktemp("one") / "a.png"
