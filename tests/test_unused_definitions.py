@@ -94,6 +94,7 @@ def documented_names() -> set[str]:
     return set(re.findall(r"\w+", "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`|^::: .*?$", pages, re.M | re.S))))
 
 
+@pytest.mark.slow
 def test_every_definition_is_used():
     assert unused(ROOT / "src" / "klarsicht", public_names() | documented_names() | {"_repr_html_"}) == []
 

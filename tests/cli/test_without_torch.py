@@ -25,6 +25,7 @@ def test_a_ranking_is_read_without_torch(tmp_path):
     assert [one["class"] for one in json.loads(told.stdout)] == ["tagged", "observed", "plain"]
 
 
+@pytest.mark.slow
 def test_what_imports_torch_fails_there(tmp_path):
     told = answer("run", "--model", "torchvision:resnet18", "--data", str(tmp_path), "--out", str(tmp_path / "run"))
     assert told.returncode != 0 and "torch is imported" in told.stderr

@@ -87,7 +87,7 @@ def test_a_class_of_which_a_further_artifact_is_used_comes_first():
     assert [one.target for one in order_verdicts([FOUND, rare])] == [9, 4]
     assert rare.kind is VerdictKind.PRESENT  # that of its frequent artifact
     assert rare.kind_of_class is VerdictKind.POISONED is not FOUND.kind_of_class
-    assert "1 poisoned" in repr(Quantification((rare, FOUND), 0.01, 0.05))
+    assert "1 of them used" in repr(Quantification((rare, FOUND), 0.01, 0.05))
 
 
 def test_a_level_is_the_same_number_in_any_type():
