@@ -24,6 +24,7 @@ from klarsicht.audit.explanation.status import read_progress
 from klarsicht.audit.explanation.steps import relevance_step
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.ground.errors import CorpusError, InputError, RunDamaged, RunMismatch, StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
@@ -72,7 +73,7 @@ def test_the_class_with_the_mark_ranks_first_and_its_cluster_is_the_marked_image
     order = ranking.read_ranking(store)
     assert order[0].name == "b"
     assert {str(Path(path).relative_to(data)) for path in order[0].members} == marked
-    assert order[0].verdict.startswith("raises")
+    assert order[0].kind is VerdictKind.RAISES
     assert len(order) == classes
     assert [e.z for e in order] == sorted((e.z for e in order), reverse=True)
 
