@@ -1,4 +1,4 @@
-"""What a prompt prints of the objects one holds is one short line, whatever they contain."""
+"""Objects that one holds print as one short line, whatever they contain."""
 
 import numpy as np
 import pytest
