@@ -191,7 +191,7 @@ def test_four_channels_of_floats_from_python_to_verdict_and_pictures(tmp_path):
             ask(run, classifier=model)
     with pytest.raises(CorpusError, match="data="):
         find_duplicates(run)
-    assert repr(found).startswith("Quantification(3 classes, 1 artifactual, ") and len(repr(found)) < 100
+    assert repr(found).startswith("Quantification(3 classes, 1 with an artifact, ") and len(repr(found)) < 100
     assert found.of("b").used and not found.of("a").used and not found.of("c").used
     assert set(found.of("b").rows) == set(range(40, 52))
     drawn = [row for row in range(40, 52) if (run.path / f"pictures/1-{row}.jpg").is_file()]
