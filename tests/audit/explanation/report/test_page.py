@@ -58,11 +58,11 @@ def test_pictures_of_a_cluster_begin_with_the_largest_evidence(quantified):
 
 def test_folders_of_corpus_model_and_settings_are_left_out():
     settings = {
-        "model": "timm:resnet18@/home/ann/weights/net.pt",
+        "model": "timm:resnet18@/srv/ann/weights/net.pt",
         "data": "/data/a & b",
-        "class_map": "/home/ann/map.csv",
+        "class_map": "/srv/ann/map.csv",
     }
-    page = '<a title="/data/a &amp; b/x/1.png">/data/a &amp; b</a> /home/ann/weights/net.pt /home/ann/map.csv 1/2 a/b'
+    page = '<a title="/data/a &amp; b/x/1.png">/data/a &amp; b</a> /srv/ann/weights/net.pt /srv/ann/map.csv 1/2 a/b'
     assert leave_out_folders(page, {"data": "/data/a & b", "settings": settings}) == (
         '<a title="x/1.png">a & b</a> net.pt map.csv 1/2 a/b'
     )
