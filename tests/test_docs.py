@@ -3,6 +3,7 @@ somewhere, and what the README tells to type is what the code takes."""
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,13 @@ def test_every_column_and_verdict_of_a_class_is_explained():
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         assert "://" in target or leads_somewhere(target, page), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_definitions_that_a_page_shows_are_there(page):
+    for path in re.findall(r"^::: klarsicht\.(\S+)$", page.read_text(), re.M):
+        module, _, name = f"klarsicht.{path}".rpartition(".")
+        assert hasattr(import_module(module), name), path
 
 
 def test_the_site_leads_to_every_page():
