@@ -17,7 +17,8 @@ of `train`. `bar/train.csv` lists all of `train` and says which images were held
 all images have the part of a random image of any action, drawn VERSIONS times; the border (`border`), or border and
 background of one image (`both`); `half-border` and `half-both` change half of the images. `weigh` trains again with the
 weights that `audit clean-data` wrote. `test` is read by the last command alone, which tells every network in the
-folder.
+folder, and prints what each row gains beside the plain networks of the same seeds, with an interval over pictures and
+seeds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import t as student
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
@@ -259,8 +261,35 @@ def write_rates(file: Path, row: str, seed: int, found: dict[str, float]) -> Non
     print(f"{row}, seed {seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()), flush=True)
 
 
+def crossed_interval(gains: np.ndarray) -> tuple[float, float, float]:
+    """Compute the mean of gains (seeds, pictures) and its 95 % interval over both.
+
+    Its variance is that of the means of seeds over their number plus that of the means of pictures over theirs; either
+    holds the variance of single answers, so that the interval is a little wide. Degrees of freedom are those of
+    Satterthwaite.
+    """
+    shares = [gains.mean(1 - axis).var(ddof=1) / gains.shape[axis] for axis in (0, 1)]
+    variance = sum(shares)
+    if variance == 0:
+        return (float(gains.mean()),) * 3
+    freedom = variance**2 / sum(share**2 / (n - 1) for share, n in zip(shares, gains.shape, strict=True))
+    reach = float(student.ppf(0.975, freedom) * variance**0.5)
+    return float(gains.mean()), float(gains.mean()) - reach, float(gains.mean()) + reach
+
+
+def print_gains(found: dict[str, dict[int, np.ndarray]]) -> None:
+    """Print what each row gains on the same pictures beside the row `plain`, seed by seed."""
+    for row, hits in found.items():
+        seeds = sorted(set(hits) & set(found.get("plain", {})))
+        if row != "plain" and len(seeds) > 1:
+            gains = np.stack([100.0 * hits[k] - 100.0 * found["plain"][k] for k in seeds])
+            mean, low, high = crossed_interval(gains)
+            print(f"{row} beside plain, {len(seeds)} seeds: {mean:+.1f} points ({low:+.1f} to {high:+.1f})", flush=True)
+
+
 def test(data: Path, folder: Path, also: list[Path]) -> None:
     """Tell every network of the folder, and the first one under corrections of `audit clean`, on `test`."""
+    found: dict[str, dict[int, np.ndarray]] = {}
     actions, labels, files = list_pictures(data, "test")
     seen, out = cached(blank_network(len(actions)), shrink(files), folder / "blocks-test.pt"), folder / "test.jsonl"
     for file in sorted(folder.glob("*-[0-9].pt")):
@@ -268,7 +297,10 @@ def test(data: Path, folder: Path, also: list[Path]) -> None:
         net = blank_network(len(actions))
         net.load_state_dict(torch.load(file, weights_only=True), strict=False)
         hits = right(net, seen, labels)
-        write_rates(out, "plain" if row == "network" else row, int(seed), rates(hits, labels, actions))
+        row = "plain" if row == "network" else row
+        found.setdefault(row, {})[int(seed)] = hits
+        write_rates(out, row, int(seed), rates(hits, labels, actions))
+    print_gains(found)
     classifier = load_model(network(), classes=actions) if also else None
     inputs = torch.stack([TRANSFORM(Image.open(file).convert("RGB")) for file in files]) if also else None
     for place in also:
