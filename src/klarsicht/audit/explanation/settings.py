@@ -21,8 +21,8 @@ OF_THE_PLACE = (
 )  # settings of one machine or one call, on which the result does not depend
 HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
 METHOD_NAMES = (
-    "auto", "EpsilonPlusFlat", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GammaAttention", "GradientTimesInput",
-    "IntegratedGradients", "SmoothGrad", HEAD_RELEVANCE,
+    "auto", "EpsilonPlusFlat", "EpsilonPlusFlatIgnoreBias", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GammaAttention",
+    "GradientTimesInput", "IntegratedGradients", "SmoothGrad", HEAD_RELEVANCE,
 )  # fmt: skip
 METRIC_NAMES = (
     "euclidean", "channels", "concept", "features", "wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr",

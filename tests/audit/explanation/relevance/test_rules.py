@@ -35,6 +35,17 @@ def test_zplus_by_hand_with_an_input_of_both_signs_and_a_dead_output():
     assert float(entry.dead) == 3.0
 
 
+def test_without_the_bias_an_output_that_no_input_raises_is_shared_equally():
+    W = torch.tensor([[2.0, -1.0], [-1.0, -1.0]], dtype=torch.float64)
+    layer = Layer("fc", linear, rules.zplus_ignore_bias, W, torch.tensor([4.0, 5.0], dtype=torch.float64), channel=-1)
+    x, R = torch.tensor([[1.0, 2.0]], dtype=torch.float64), torch.tensor([[8.0, 3.0]], dtype=torch.float64)
+    # all of the first output to the first input, half of the second to each
+    relevance, entry = layer.propagate(x, R)
+    assert relevance[0].tolist() == pytest.approx([9.5, 1.5], rel=5e-3)
+    assert float(entry.bias) == float(entry.dead) == 0
+    assert float(relevance.sum() + entry.stabiliser) == pytest.approx(11.0, rel=1e-12)
+
+
 def plus(v):
     return max(v, 0.0)
 

@@ -41,6 +41,7 @@ class Composite:
 
 PROPAGATIONS: Final[dict[str, Callable[[Box], Composite]]] = {
     "EpsilonPlusFlat": lambda box: Composite(rules.zplus, first=rules.flat),
+    "EpsilonPlusFlatIgnoreBias": lambda box: Composite(rules.zplus_ignore_bias, first=rules.flat),
     "EpsilonGammaBox": lambda box: Composite(rules.gamma(0.25), first=rules.zbox(*box), first_is_convolution=True),
     "EpsilonAlpha2Beta1": lambda box: Composite(rules.alpha2_beta1),
     "GammaAttention": lambda box: Composite(rules.gamma(0.02), linear=rules.gamma(0.02), attention_weights=True),

@@ -15,7 +15,8 @@ with its own sign. The same formula gives the relevance that is *absorbed*:
 
 Sources: epsilon and alpha-beta, Bach et al., PLoS ONE 2015; z-plus and z-box, Montavon et al., Pattern
 Recognition 2017; gamma, Montavon et al. 2019, generalised to inputs of both signs by Andeol et al. 2021;
-flat, Lapuschkin et al., Nature Communications 2019. A part with the same weight in several shares is computed once.
+flat, Lapuschkin et al., Nature Communications 2019; without the bias, Alber et al., JMLR 2019. A part with the same
+weight in several shares is computed once.
 Of contributions c_ij = x_i W_ji the positive ones are (c + |c|) / 2, and |c| = |x| |W|; so gamma for inputs and
 outputs of both signs is one share of z and of |W| |x| with the sign of z, in two forward and two backward passes, not
 in four and four. Values agree with the rules of zennit, which do not compute the absorbed relevance.
@@ -35,6 +36,7 @@ from klarsicht.audit.explanation.relevance.conservation import LayerBalance, abs
 from klarsicht.ground.machine.devices import widest_float
 
 EPSILON: Final = 1e-6
+FLAT_WEIGHT: Final = 1e-4  # of equal parts beside a layer's mean weight, where the bias is ignored
 
 InputPart = Callable[[Tensor], Tensor]
 """Function that extracts the part of a layer's input that a term uses."""
@@ -128,6 +130,16 @@ def flat(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
 def zplus(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
     """z-plus rule: only positive contributions, of inputs of either sign."""
     return (Share((Term(positive_part, _plus(W), _plus(b)), Term(negative_part, _minus(W)))),)
+
+
+def zplus_ignore_bias(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
+    """z-plus rule without the bias, so that it absorbs nothing; an output that no input raises, because its bias alone
+    does, hands its relevance to its receptive field in equal parts, as the flat rule does."""
+    (share,) = zplus(W, None)
+    if W is None:
+        return (share,)
+    flat_term = Term(torch.ones_like, torch.full_like(W, FLAT_WEIGHT * float(W.abs().mean())))
+    return (replace(share, terms=(*share.terms, flat_term)),)
 
 
 def alpha2_beta1(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
