@@ -210,8 +210,8 @@ def read_classes(folder: Path, seed: int) -> tuple[tuple[str, ...], Pictures]:
 def draw_artifact(family: str, seed: int) -> PlantFunction:
     """Draw an artifact; of families that may stay or move, the first one that does as its kind says."""
     for number in range(1000):
-        found = FAMILIES[family].draw(generator(seed, f"truth {family}", number))
-        position = getattr(found, "position", None)
+        found = FAMILIES[family](generator(seed, f"truth {family}", number))
+        position = found.keywords.get("position")
         if position is None or position.moves == (KINDS[family] == "varying"):
             return found
     raise ValueError(family)

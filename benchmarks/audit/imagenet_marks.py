@@ -310,7 +310,7 @@ def shrunk(share: float, colour: Colour) -> Mark:
 
 def of_family(name: str, draw: int) -> Mark:
     """The n-th draw of a family of `audit plant`."""
-    artifact = FAMILIES[name].draw(generator(draw, f"imagenet {name}"))
+    artifact = FAMILIES[name](generator(draw, f"imagenet {name}"))
     return lambda pixels, rng: artifact(pixels, rng).pixels
 
 

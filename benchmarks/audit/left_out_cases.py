@@ -90,7 +90,7 @@ class Plant:
     use: Use | None = None
 
     def artifact(self, seed: int) -> PlantFunction:
-        return FAMILIES[self.family].draw(generator(seed, "family", self.number))
+        return FAMILIES[self.family](generator(seed, "family", self.number))
 
     @property
     def carriers(self) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Likeness of classes by the shift of their features, against scipy's tests and linkage."""
+"""Likeness of classes by the shift of their features, against scipy's tests and average linkage step by step."""
+
+from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.cluster.hierarchy import average, fcluster
-from scipy.spatial.distance import cosine, squareform
+from scipy.spatial.distance import cosine
 from scipy.stats import ttest_ind
 
 from klarsicht.explorer.likeness import (
@@ -65,9 +66,19 @@ def test_groups_are_those_of_average_linkage(seed):
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(4, 6))
     likeness = cosines(centres[rng.integers(4, size=15)] + 0.5 * rng.normal(size=(15, 6)))
-    labels = fcluster(average(squareform(1 - likeness, checks=False)), 1 - 0.5, "distance")
-    wanted = sorted(np.flatnonzero(labels == label).tolist() for label in set(labels))
-    assert group_alike(likeness, 0.5) == wanted
+    assert group_alike(likeness, 0.5) == merge_one_by_one(likeness, 0.5)
+
+
+def merge_one_by_one(likeness, least):
+    """Average linkage literally: the two groups of largest mean likeness are merged until it is below `least`."""
+    groups = [[i] for i in range(len(likeness))]
+    while len(groups) > 1:
+        pairs = [(likeness[np.ix_(a, b)].mean(), a, b) for a, b in combinations(groups, 2)]
+        mean, a, b = max(pairs, key=lambda pair: pair[0])
+        if mean < least:
+            break
+        groups = [group for group in groups if group not in (a, b)] + [sorted(a + b)]
+    return sorted(groups)
 
 
 def test_few_items_are_grouped():

@@ -1,8 +1,5 @@
-"""Answers of the explorer: for each address one about a run, or a decision that a page sends.
-
-Each function answers one address; `app.ROUTES` tells which. Its arguments are parts of the request, which FastAPI reads
-and checks by their annotations.
-"""
+"""Answers of the explorer: for each address of `app.ROUTES` one about a run, or a decision that a page sends. Arguments
+are parts of the request, which FastAPI reads and checks by their annotations."""
 
 from __future__ import annotations
 
@@ -39,7 +36,6 @@ NOT_KEPT: Final = {"cache-control": "no-store"}
 
 
 async def run_of(request: Request) -> ExploredRun:
-    """Return the run that an application answers about."""
     run: ExploredRun = request.app.state.run
     return run
 
@@ -249,7 +245,7 @@ def state_of(run: ExploredRun) -> dict[str, Any]:
 
 
 def decision_json(run: ExploredRun, target: int) -> dict[str, Any] | None:
-    """Return the decision on a class without its rows, whose numbers of members are told; None without a decision."""
+    """Return the decision on a class, with numbers of members in place of rows; None without a decision."""
     decision = run.decisions.by_target().get(target)
     if decision is None:
         return None

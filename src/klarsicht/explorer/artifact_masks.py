@@ -41,8 +41,8 @@ class ArtifactMasks:
         return read_seen_area(self.reader.manifest)
 
     def by_source(self, target: int) -> dict[str, SeenMasks]:
-        """Return the masks of a class's artifact by their source, in the order of MASK_SOURCES; none where what the
-        model sees of a file is not known."""
+        """Return the masks of a class's artifact by their source, in the order of MASK_SOURCES; none where the part of
+        a file that the model sees is not known."""
         if self.seen_area is None:
             return {}
         saved = tuple(str(folder) for folder in saved_artifacts(self.reader.store.path))

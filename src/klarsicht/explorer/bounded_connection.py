@@ -18,9 +18,9 @@ WHOLE_SECONDS: Final = 20.0  # in which a request must be there with its headers
 class BoundedConnection(H11Protocol):
     """Connection that is one of MAX_CONNECTIONS at most, and is closed where no whole request comes in WHOLE_SECONDS.
 
-    One connection too many takes the place of the one that has waited longest for a request, its headers or its body:
-    connections that ask for nothing, however many, keep out nobody who asks. The answer to a request may take as long
-    as it takes, and is cut off only where its reader takes none of it for as long.
+    One connection too many takes the place of the one that has waited longest for a request: connections that ask for
+    nothing keep out nobody who asks. An answer may take as long as it takes, and is cut off only where its reader takes
+    none of it for as long.
     """
 
     _since = 0.0
@@ -77,8 +77,7 @@ class BoundedConnection(H11Protocol):
 
 
 class BoundedServer(uvicorn.Server):
-    """Server of bounded connections, for which the system holds more than are accepted at once: one that finds the
-    system's queue full tries again after a second."""
+    """Server of bounded connections, for which the system holds more than are accepted at once."""
 
     def __init__(self, config: uvicorn.Config):
         config.http, config.backlog = BoundedConnection, ACCEPTED

@@ -24,12 +24,7 @@ CARRIES, OPEN, NOT_CARRYING = ("yes", "undecided", "no")
 
 @dataclass(frozen=True)
 class ClassDecisions:
-    """Decisions on the classes of a run.
-
-    Attributes:
-        reader, results: of the run.
-        author: who decides.
-    """
+    """Decisions on the classes of a run, by an author."""
 
     reader: RunReader
     results: ClassResults
@@ -37,7 +32,6 @@ class ClassDecisions:
 
     @property
     def log(self) -> DecisionLog:
-        """Records of decisions."""
         return DecisionLog(self.reader.store.path)
 
     @property
@@ -60,15 +54,14 @@ class ClassDecisions:
         return self.results.line(target).found if decision is None or decision.members is None else decision.members
 
     def further_members(self, target: int) -> tuple[tuple[int, ...], ...]:
-        """Return the rows that carry each further artifact of a class; none where a person decided that what its images
-        share belongs to it."""
+        """Return the rows that carry each further artifact of a class; none where a person decided that it belongs to
+        it."""
         decision = self.by_target().get(target)
         return () if decision is not None and decision.is_legitimate else self.results.line(target).further
 
     def carrier_status(self, target: int) -> str:
-        """Return what is known of the members of a class: CARRIES where a person decided or a
-        detector found that they carry an artifact, NOT_CARRYING where a person decided that what they share belongs to
-        the class, else OPEN, as of a suspect cluster that nobody decided."""
+        """Return the status of the members of a class: CARRIES where a person decided or a detector found that they
+        carry an artifact, NOT_CARRYING where a person decided that it belongs to the class, else OPEN."""
         decision = self.by_target().get(target, ClassDecision(target, ""))
         if decision.decision:
             return {ARTIFACT: CARRIES, LEGITIMATE: NOT_CARRYING}.get(decision.decision, OPEN)

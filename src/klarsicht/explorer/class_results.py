@@ -34,7 +34,6 @@ class ClassLine:
     """One class in the list.
 
     Attributes:
-        target, name: the class.
         kind: one of LABELS.
         words: the verdict, with those on further artifacts of the class, or why there is none.
         entry: the cluster of the class; None where it was not ranked.
@@ -157,18 +156,13 @@ class ClassResults:
         return self.reader.keep("lines", self.stamp, lambda: read_lines(self.reader))
 
     def line(self, target: int) -> ClassLine:
-        """Return the line of a class.
-
-        Raises:
-            UsageError: the run has no such class.
-        """
+        """Return the line of a class; raises UsageError where the run has no such class."""
         if target not in self.lines():
             raise UsageError("the run has no such class", got=target, rule="the number of an output that was analysed")
         return self.lines()[target]
 
     def metrics(self, target: int) -> list[str]:
-        """Return the metrics of the run, that of the class's cluster first; a cluster that the model follows may be of
-        another metric, whose embedding is not stored."""
+        """Return the metrics of the run, that of the class's cluster first; its embedding may not be stored."""
         own = self.line(target).metric
         return sorted(self.reader.metrics, key=lambda metric: metric != own)
 
@@ -193,11 +187,7 @@ class ClassResults:
 
 
 def read_lines(reader: RunReader) -> dict[int, ClassLine]:
-    """Read the lines of all classes of a run by output, most urgent first; without a ranking, those analysed so far.
-
-    Raises:
-        RunDamaged: a file is missing or altered.
-    """
+    """Read the lines of all classes of a run by output, most urgent first; without a ranking, those analysed so far."""
     store = reader.store
     if not store.has_file(ranking.FILE):
         lines = _observed_lines(store, reader.metrics)

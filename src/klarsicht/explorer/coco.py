@@ -25,13 +25,12 @@ LYING = (5, 6, 7, 8)  # EXIF orientations in which width and height change place
 
 
 def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "") -> dict[str, Any]:
-    """Describe the members of some classes' artifacts as a COCO data set: one category an artifact; members of further
-    artifacts of a class have no masks.
+    """Describe the members of some classes' artifacts as a COCO data set, one category an artifact.
 
     An annotation has the mask of the artifact as an uncompressed run-length code, that of a detector's window as a
-    polygon, and `mask_source` names its source (not `mask`: FiftyOne makes attributes of further fields, and has one of
-    that name); without a mask, the box is the whole image, and the source is empty. `carries` is
-    CARRIES, OPEN or NOT_CARRYING. Images whose size cannot be read are left out.
+    polygon, and `mask_source` names its source (FiftyOne has an attribute `mask` of its own); without a mask, as for
+    further artifacts of a class, the box is the whole image. `carries` is CARRIES, OPEN or NOT_CARRYING. Images whose
+    size cannot be read are left out.
 
     Args:
         source: of the masks, see ArtifactMasks.of_image.
@@ -101,14 +100,8 @@ def run_length_code(mask: Bools) -> dict[str, Any]:
 
 
 def zip_masks(run: ExploredRun, target: int, source: str = "") -> bytes:
-    """Make a ZIP file of the masks of a class's members, PNG of the size of each file.
-
-    Args:
-        source: of the masks, see ArtifactMasks.of_image.
-
-    Raises:
-        UsageError: no member has a mask, or where it lies on the file is not known.
-    """
+    """Make a ZIP file of the masks of a class's members, PNG of the size of each file, by a source as in
+    ArtifactMasks.of_image; raises UsageError where no member has a mask."""
     content, written = BytesIO(), 0
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for row, _, known in _masks_in_files(run, target, source):
@@ -141,11 +134,8 @@ def _sizes_of_files(run: ExploredRun, rows: Iterable[int]) -> Iterator[tuple[int
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """Read the size (w, h) of an image, upright by its EXIF orientation, without decoding it.
-
-    Raises:
-        ImageError: it cannot be opened.
-    """
+    """Read the size (w, h) of an image, upright by its EXIF orientation, without decoding it; raises ImageError where
+    it cannot be opened."""
     try:
         with file.open("rb") as source, open_image(source) as image:
             turned = image.getexif().get(EXIF_ORIENTATION, 1) in LYING

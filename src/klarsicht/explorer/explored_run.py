@@ -17,16 +17,8 @@ from klarsicht.ground.user_arguments import check_arguments
 
 @dataclass(frozen=True)
 class ExploredRun:
-    """Run that is looked at.
-
-    Attributes:
-        reader: its folder, its facts and its images.
-        results: rankings and verdicts of its classes.
-        decisions: what people decided on them.
-        maps: relevance of its images.
-        masks: where artifacts lie on them.
-        pictures: how they look.
-    """
+    """Run that is looked at: its folder, the rankings and verdicts of its classes, the decisions of people on them, the
+    relevance of its images, the masks of artifacts, and pictures."""
 
     reader: RunReader
     results: ClassResults
@@ -37,12 +29,7 @@ class ExploredRun:
 
     @classmethod
     def of(cls, store: RunStore, author: str = "unknown", data: str | None = None) -> ExploredRun:
-        """Look at a run.
-
-        Args:
-            author: who decides.
-            data: where the corpus is now, if it moved.
-        """
+        """Look at a run as an author; `data` is where the corpus is now, if it moved."""
         reader = RunReader(store, data)
         results, maps = ClassResults(reader), RelevanceMaps(reader)
         decisions = ClassDecisions(reader, results, author)
@@ -52,10 +39,5 @@ class ExploredRun:
 
 @check_arguments
 def open_explored_run(run: str | Path, author: str, data: str | None = None) -> ExploredRun:
-    """Open a run to look at.
-
-    Raises:
-        InputError: no run in the folder.
-        RunDamaged: its manifest is not as it was written.
-    """
+    """Open a run to look at; raises InputError where there is none, RunDamaged where its manifest is altered."""
     return ExploredRun.of(RunStore.open(run), author, data)

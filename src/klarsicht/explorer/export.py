@@ -20,13 +20,7 @@ Write = Callable[[ExploredRun, Sequence[int], Path], None]
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """Format of an export.
-
-    Attributes:
-        name: default name of the file or folder.
-        write: writes classes into a file, or into a new folder.
-        folder: whether it is a folder.
-    """
+    """Format of an export: default name of the file or folder, and the function that writes classes into it."""
 
     name: str
     write: Write
@@ -40,18 +34,17 @@ def export_run(
     """Export a run; returns the file or folder.
 
     Args:
-        run: its folder.
         to: a name of EXPORTS.
         out: a new file or folder; by default in the working folder, by the format's own name.
         classes: names or outputs of classes; empty: all.
         data: where the corpus is now, if it moved.
 
     Raises:
-        UsageError: an unknown format or class, or the format needs what the run does not have.
+        UsageError: an unknown format or class, or the run lacks something that the format needs.
         InputError: no run in the folder, or the output exists.
         StoreError: the relevance of the run is not computed yet.
         MissingExtra: a package of the format is not installed.
-        DiskFull: no space left.
+        DiskFull: no space is left.
     """
     if to not in EXPORTS:
         raise unknown_name("format", to, EXPORTS)
@@ -70,11 +63,8 @@ def export_run(
 
 
 def find_targets(run: ExploredRun, classes: Sequence[str]) -> list[int]:
-    """Return the outputs of classes by name or number, in the order of the list; of no names all.
-
-    Raises:
-        UsageError: an unknown class, or no class is analysed.
-    """
+    """Return the outputs of classes by name or number, in the order of the list, all of no names; raises UsageError for
+    an unknown class, or where no class is analysed."""
     lines = run.results.lines()
     if not lines:
         raise UsageError("no class is analysed yet", remedy="Wait for `klarsicht audit run`.")
@@ -88,11 +78,7 @@ def find_targets(run: ExploredRun, classes: Sequence[str]) -> list[int]:
 
 def write_coco(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     """Write members of artifacts as one COCO file: of the classes that a person decided to carry one, or where nobody
-    decided, of those in which a detector found one.
-
-    Raises:
-        UsageError: no class has either.
-    """
+    decided, of those in which a detector found one; raises UsageError without either."""
     decisions = run.decisions.by_target()
     decided = [target for target in targets if target in decisions and decisions[target].is_artifact]
     found = [target for target in targets if run.results.line(target).by_detector]

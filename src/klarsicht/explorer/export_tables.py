@@ -34,10 +34,8 @@ ATLAS_NEIGHBOURS, ATLAS_SIDE = 10, 96  # nearest neighbours of each image, and p
 def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
     """Make the table of a class, and return its points in the order of the lines.
 
-    Columns: class, target, verdict, p, row, image, label, predicted, cluster, detected, carries, removed, decision,
-    artifact, x, y. `carries` is "yes" or "no" where a person decided or a detector found an artifact, and "undecided"
-    for members of a suspect cluster that nobody decided; x and y are the principal axes of the embedding, empty where
-    none is stored.
+    `carries` is "yes" or "no" where a person decided or a detector found an artifact, and "undecided" for members of a
+    suspect cluster that nobody decided; x and y are the principal axes of the embedding, empty where none is stored.
     """
     import pyarrow as pa
 

@@ -29,10 +29,9 @@ class Finding:
     Attributes:
         artifact: its name; empty for classes whose artifact nobody named, of which each is a finding.
         classes: (output, class, number of members) of those that carry it.
-        first: rows of some members, each once; see make_finding.
-        images: number of different members.
-        likeness: mean cosine between the classes' shifts; None of what a person decided.
-        alike: of what a person decided, (output, class, number of members, likeness) of undecided classes.
+        first, images: rows of some members, see make_finding, and the number of different members.
+        likeness: mean cosine between the classes' shifts; None where a person decided.
+        alike: where a person decided, (output, class, number of members, likeness) of undecided classes.
     """
 
     artifact: str
@@ -61,12 +60,8 @@ class Findings:
 
 
 def list_findings(run: ExploredRun, member_count: int = 12) -> Findings:
-    """List the artifacts that were decided, and propose groups of undecided classes whose members differ from other
-    images of their class alike.
-
-    Args:
-        member_count: members to show of each.
-    """
+    """List the artifacts that were decided, with so many members of each, and propose groups of undecided classes whose
+    members differ alike from other images of their class."""
     lines, decisions = run.results.lines(), run.decisions.by_target()
     targets_by_name: dict[str, list[int]] = {}
     for target, decision in decisions.items():

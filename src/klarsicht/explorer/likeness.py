@@ -1,8 +1,8 @@
-"""Likeness of what was found in classes: how their members differ from their other images, in the model's features.
+"""Likeness of artifacts of classes: how their members differ from their other images, in the model's features.
 
 An artifact moves the features of its carriers alike, whatever the class. The shift of a class is the difference of the
-means of members and others in each feature, over the standard error of that difference; two classes are as alike as the
-cosine between their shifts.
+means of members and others in each feature, over its standard error; two classes are as alike as the cosine between
+their shifts.
 """
 
 from __future__ import annotations
@@ -53,23 +53,12 @@ def cosines(shifts: Doubles) -> Doubles:
 
 
 def group_alike(likeness: Doubles, least: float = LEAST_LIKENESS) -> list[list[int]]:
-    """Group k items by their likeness (k, k), symmetric: the two groups of largest mean likeness are merged until it is
-    below `least` (average linkage). Groups are sorted by their first item."""
-    groups = [[i] for i in range(len(likeness))]
-    between = np.array(likeness, np.float64)
-    np.fill_diagonal(between, -np.inf)
-    sizes = np.ones(len(groups))
-    while len(groups) > 1:
-        i, j = sorted(np.unravel_index(int(between.argmax()), between.shape))
-        if between[i, j] < least:
-            break
-        merged = (sizes[i] * between[i] + sizes[j] * between[j]) / (sizes[i] + sizes[j])
-        between[i], between[:, i] = merged, merged
-        between[i, i] = -np.inf
-        groups[i] = sorted(groups[i] + groups[j])
-        sizes[i] += sizes[j]
-        between[j], between[:, j] = -np.inf, -np.inf
-        groups[j] = []
-        if not np.isfinite(between).any():
-            break
-    return sorted(group for group in groups if group)
+    """Group k items by their likeness (k, k), symmetric, by average linkage, as long as the mean likeness of two groups
+    is at least `least`. Groups are sorted by their first item."""
+    from scipy.cluster.hierarchy import average, fcluster
+    from scipy.spatial.distance import squareform
+
+    if len(likeness) < 2:
+        return [[i] for i in range(len(likeness))]
+    numbers = fcluster(average(squareform(1 - likeness, checks=False)), 1 - least, "distance")
+    return sorted(np.flatnonzero(numbers == number).tolist() for number in np.unique(numbers))

@@ -1,11 +1,11 @@
-"""Masks of the artifact of a class: bool (h, w) over what the model sees of an image, from what the run stores.
+"""Masks of the artifact of a class: bool (h, w) over the part of an image that the model sees, from the files of the
+run.
 
     place       pixels of the artifact that `audit clean` saved, in one place on all images
-    window      the window in which a detector saw it
+    window      the window in which a detector found it
     relevance   where the relevance of an image exceeds that of images of the class that do not carry the artifact
 
-The first and the last are the masks by which `audit clean-data` inpaints. Relevance shows only what the model uses: of
-an artifact that a detector found it is not taken unless it is asked for.
+Relevance shows only what the model uses: of an artifact that a detector found it is only taken on request.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SeenMasks(Protocol):
     def source(self) -> str: ...
 
     def __call__(self, row: int, shape: tuple[int, int]) -> Bools | None:
-        """Make the mask (h, w) of what the model sees of an image; None where the artifact has none there."""
+        """Make the mask (h, w) of the seen part of an image; None where the artifact has none there."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,8 @@ class PlaceMasks:
 
 @dataclass(frozen=True)
 class ExcessMasks:
-    """Mask of each image from its relevance.
-
-    Attributes:
-        background: (G, G), mean share of relevance on images without the artifact.
-        maps: relevance (n, G, G) of n rows.
-    """
+    """Mask of each image from its relevance (n, G, G) beyond the mean share of relevance (G, G) on images without the
+    artifact."""
 
     background: Floats
     maps: Maps
@@ -112,8 +108,8 @@ def pixels_of(start: float, extent: float, side: int) -> tuple[int, int]:
 
 
 def mask_in_file(masks: SeenMasks, row: int, size: tuple[int, int], area: SeenArea) -> Bools | None:
-    """Make the mask (h, w) of a file of `size` (w, h), False beyond what the model sees; None without one, and where it
-    lies on padding alone."""
+    """Make the mask (h, w) of a file of `size` (w, h), False beyond the seen part; None without one, and where it lies
+    on padding alone."""
     left, top, right, bottom = area.box(size)
     factor = reduction((right - left, bottom - top), size)
     mask = masks(row, (max(1, round((bottom - top) / factor)), max(1, round((right - left) / factor))))
@@ -131,10 +127,8 @@ def mask_in_file(masks: SeenMasks, row: int, size: tuple[int, int], area: SeenAr
 
 def read_saved_masks(run: Path, target: int, maps: Maps | None) -> SeenMasks | None:
     """Read the masks of the artifact that `audit clean` saved last for a class, of several the first, which is the one
-    that the explorer shows; None without one that has a place.
-
-    What cannot be read is no artifact: the page of corrections names files that are damaged.
-    """
+    that the explorer shows; None without one that has a place. A damaged file is no artifact: the page of corrections
+    names it."""
     for folder in saved_artifacts(run):
         try:
             record, arrays = (folder / name for name in ARTIFACT_FILES)
@@ -161,12 +155,8 @@ def saved_artifacts(run: Path) -> Iterator[Path]:
 
 
 def _read_place(file: Path) -> tuple[Floats, Floats | None]:
-    """Read the opacity (m, H, W) and the background (G, G) or None of a saved artifact.
-
-    Raises:
-        KeyError: it has no place.
-        ValueError: they are not as they are written.
-    """
+    """Read the opacity (m, H, W) and the background (G, G) or None of a saved artifact; raises KeyError where it has no
+    place, ValueError where they are damaged."""
     with np.load(file, allow_pickle=False) as arrays:
         if arrays.zip.getinfo("opacity.npy").file_size > MAX_OPACITY:
             raise ValueError("the opacity is too large")

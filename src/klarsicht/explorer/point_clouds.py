@@ -1,12 +1,12 @@
-"""Points of a class for the scatter plot: its spectral embedding as binary columns.
+"""Points of a class for the scatter plot: its spectral embedding as binary columns, little-endian.
 
     "KSP1", uint32 n, uint32 d, uint32 0
     int32 row (n), int32 label (n), int32 predicted (n), int32 component (n), uint32 flags (n)
     float32 plane (n, 2), float32 vector (n, d)
 
-Little-endian. `plane` are the first two principal axes of the embedding, scaled to the unit square around 0; both are
-absent, and d is 0, where the run stores no embedding. Bits of `flags`: member of the cluster, of the detection, of what
-a person decided, and taken out by a person.
+`plane` are the first two principal axes of the embedding, scaled to the unit square around 0; both are absent, and d is
+0, where the run stores no embedding. Bits of `flags`: member of the cluster, of the detection, of the decision of a
+person, and removed by a person.
 """
 
 from __future__ import annotations
@@ -34,14 +34,8 @@ PLAIN_METRIC = "features"  # the baseline, whose embedding is stored in every ru
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Images of a class.
-
-    Attributes:
-        rows: int32 (n,), rows of the run.
-        vectors: float32 (n, d), the spectral embedding; d is 0 where the run stores none.
-        components: int32 (n,), connected component of the neighbour graph; 0 where it is not stored.
-        eigenvalues: the d eigenvalues of the embedding, ascending.
-    """
+    """Images of a class: rows of the run (n,), spectral embedding (n, d), d being 0 where the run stores none,
+    connected component of the neighbour graph (n,), 0 where it is not stored, and the d eigenvalues, ascending."""
 
     rows: Ints
     vectors: Floats
@@ -62,11 +56,7 @@ class PointCloud:
 
 def read_points(run: ExploredRun, target: int, metric: str = "") -> PointCloud:
     """Read the images of a class with their embedding under a metric, by default that of its cluster; the last one that
-    was read is kept.
-
-    Raises:
-        UsageError: a metric that the run does not have.
-    """
+    was read is kept. Raises UsageError for a metric that the run does not have."""
     metrics = [*run.results.metrics(target), PLAIN_METRIC]
     own_metric = metric or metrics[0]
     if own_metric not in metrics:
@@ -76,7 +66,6 @@ def read_points(run: ExploredRun, target: int, metric: str = "") -> PointCloud:
 
 
 def encode_points(run: ExploredRun, target: int, metric: str = "") -> bytes:
-    """Encode the points of a class under a metric, with labels and predictions, as this module's text says."""
     cloud, images = read_points(run, target, metric), run.reader.images()
     flags = membership_flags(cloud.rows, run.results.line(target), run.decisions.by_target().get(target))
     columns = (cloud.rows, images.label_of[cloud.rows], images.predicted[cloud.rows], cloud.components)
@@ -89,11 +78,7 @@ def encode_points(run: ExploredRun, target: int, metric: str = "") -> bytes:
 
 
 def read_point_cloud(store: RunStore, images: RunImages, target: int, metric: str) -> PointCloud:
-    """Read the images of a class with their spectral embedding under a metric, where the run stores it.
-
-    Raises:
-        RunDamaged: a file is missing or altered.
-    """
+    """Read the images of a class with their spectral embedding under a metric, where the run stores it."""
     step = f"spray-{metric}"
     part = store.part(f"embedding-{metric}", target, step) if metric else None
     if part is None:

@@ -27,7 +27,6 @@ class RelevanceMaps:
 
     @property
     def exist(self) -> bool:
-        """Whether the run stores relevance maps."""
         return self.reader.store.has_array(MAPS)
 
     @property
@@ -43,18 +42,12 @@ class RelevanceMaps:
         return self.reader.keep(MAPS, (), lambda: self.reader.store.array(MAPS))
 
     def of(self, rows: Sequence[int] | Ints) -> Floats:
-        """Read the relevance maps float32 (n, G, G) of n images.
-
-        Raises:
-            UsageError: the run has no maps.
-        """
+        """Read the relevance maps float32 (n, G, G) of n images; raises UsageError where the run has no maps."""
         return np.asarray(self._array()[np.asarray(rows)], np.float32)
 
     def draw_mean(self, rows: Sequence[int], side: int) -> tuple[bytes, int]:
-        """Draw the mean relevance map of some images; of more than MEAN_MAPS it is that of as many, evenly chosen.
-
-        Returns:
-            The picture, and the number of maps.
+        """Draw the mean relevance map of some images, of more than MEAN_MAPS of as many, evenly chosen; return it and
+        their number.
 
         Raises:
             UsageError: no rows, a row that the run does not have, or no maps.

@@ -44,10 +44,9 @@ class RequestGuard:
 
     Attributes:
         inner: the application.
-        hosts: names of this server, without port.
-        port: its port; None: any, for tests.
-        token: what is exchanged for a session; None: nothing is asked for.
-        session: what a request must know where there is a token.
+        hosts, port: names of this server, without port, and its port; None: any, for tests.
+        token: secret that is exchanged for a session; None: nothing is asked for.
+        session: secret that a request must hold where there is a token.
     """
 
     inner: Application
@@ -127,13 +126,11 @@ class RequestGuard:
         return None
 
     def _is_own(self, authority: str) -> bool:
-        """Say whether a host with its port is this server."""
         host, colon, port = authority.rpartition(":") if not authority.endswith("]") else (authority, "", "")
         name = (host if colon else authority).lower()
         return name in self.hosts and (self.port is None or port == str(self.port))
 
     def _holds_token(self, scope: Scope) -> bool:
-        """Say whether a request opens the page by the address that was printed."""
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         return scope["method"] == "GET" and scope["path"] == "/" and _same(given, self.token)
 
@@ -146,11 +143,8 @@ class RequestGuard:
 
 
 def forward_page(address: str) -> bytes:
-    """Make a page that leads a browser on to an address.
-
-    A redirection would not do after the token: a browser that came from a file sends the cookie, which is for this site
-    alone, only with a request that a page of this site caused.
-    """
+    """Make a page that leads a browser on to an address. A redirection would not do after the token: a browser that
+    came from a file sends the cookie only with a request that a page of this site caused."""
     to = html.escape(address)
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>klarsicht</title>
 <meta http-equiv="refresh" content="0;url={to}"><a href="{to}">Open the run</a></html>
@@ -172,7 +166,6 @@ _TOO_LONG: Final = (413, "The request is too long.")
 
 
 async def _refuse(send: Send, status: int, text: str) -> None:
-    """Answer with a status and a reason as JSON."""
     await _answer(send, status, json.dumps({"error": text}).encode(), "application/json")
 
 

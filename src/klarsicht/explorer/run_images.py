@@ -23,14 +23,12 @@ class RunImages:
     """N rows of a run.
 
     Attributes:
-        keys, paths: pyarrow columns of texts (N,).
-        labels: pyarrow column of dictionary-encoded texts (N,).
-        label_of: int32 (N,), output of the label; UNKNOWN where the model has no such class.
-        predicted: int32 (N,), the predicted output; UNKNOWN where the image was skipped.
+        keys, paths, labels: pyarrow columns of texts (N,), the last dictionary-encoded.
+        label_of, predicted: int32 (N,), outputs; UNKNOWN where the model has no such class, or the image was skipped.
         usable: bool (N,), whether the image was explained.
         by: "label", "predicted", or "all" where every class is compared on all images.
-        absorbed: median share of relevance that is absorbed on its way to the pixels; None where it is not known.
         data: folder that keys are relative to; None: paths are as the run has them.
+        absorbed: median share of relevance that is absorbed on its way to the pixels; None where it is not known.
     """
 
     keys: Any
@@ -45,12 +43,8 @@ class RunImages:
 
     @classmethod
     def of(cls, store: RunStore, data: str | Path | None = None) -> RunImages:
-        """Read the images of a run whose relevance is computed.
-
-        Raises:
-            StoreError: it is not.
-            RunDamaged: a table is missing or altered.
-        """
+        """Read the images of a run; raises StoreError where their relevance is not computed, RunDamaged for an altered
+        table."""
         from pyarrow import compute
 
         corpus = store.table("corpus", columns=("key", "path", "label"))
@@ -81,22 +75,16 @@ class RunImages:
         return np.flatnonzero(self.usable & chosen).astype(np.int32)
 
     def require(self, row: int) -> int:
-        """Return the row, if the run has it.
-
-        Raises:
-            UsageError: it has not.
-        """
+        """Return the row; raises UsageError where the run has none."""
         if not 0 <= row < len(self):
             raise UsageError("the run has no such image", got=row, rule=f"0 to {len(self) - 1}")
         return row
 
     def file(self, row: int) -> Path:
-        """Return the file of an image."""
         key = self.keys[self.require(row)].as_py()
         return self.data / key if self.data is not None else Path(self.paths[row].as_py())
 
     def key(self, row: int) -> str:
-        """Return the name of an image in the corpus."""
         return str(self.keys[self.require(row)].as_py())
 
     def describe(self, rows: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -20,12 +20,7 @@ OF_A_CLASS = ("window", "masked", "mask")  # pictures that depend on the class w
 
 @dataclass(frozen=True)
 class RunPictures:
-    """Pictures of images, with their relevance, and with windows and masks of artifacts.
-
-    Attributes:
-        reader, maps, masks: of the run.
-        cache: pictures drawn so far.
-    """
+    """Pictures of images, with their relevance, and with windows and masks of artifacts, and those drawn so far."""
 
     reader: RunReader
     maps: RelevanceMaps
@@ -36,7 +31,6 @@ class RunPictures:
         """Draw a picture of an image: one of PICTURES.
 
         Args:
-            row: the image.
             side: pixels of its longer side; a mask has the size of the file.
             target: the class whose artifact is shown.
             source: of the mask, see `ArtifactMasks.of_image`.
@@ -81,11 +75,7 @@ class RunPictures:
         return thumbnails.draw_mask(mask[1])
 
     def read(self, row: int) -> Image.Image:
-        """Decode an image of the corpus as a picture, RGB or grey.
-
-        Raises:
-            ImageError: see thumbnails.read_picture.
-        """
+        """Decode an image of the corpus as a picture, RGB or grey; raises ImageError, see thumbnails.read_picture."""
         settings, file = self.reader.manifest["settings"], self.reader.images().file(row)
         known = settings["megapixels"], settings["white_level"], self.array_form
         return thumbnails.read_picture(file, *known)

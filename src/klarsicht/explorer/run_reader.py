@@ -35,12 +35,7 @@ class AuditSettingsShape(BaseModel):
 
 @dataclass
 class RunReader:
-    """Reader of a run, for several threads at once.
-
-    Attributes:
-        store: the run.
-        data: where the corpus is now, if it moved.
-    """
+    """Reader of a run, for several threads at once; `data` is where the corpus is now, if it moved."""
 
     store: RunStore
     data: str | None = None
@@ -78,20 +73,14 @@ class RunReader:
 
     @property
     def names(self) -> list[str]:
-        """Names of the model's outputs."""
         return [str(name) for name in self.manifest.get("names", ())]
 
     @property
     def metrics(self) -> list[str]:
-        """Metrics under which the run compared images."""
         return [str(metric) for metric in self.manifest["settings"]["metric"]]
 
     def images(self) -> RunImages:
-        """Return the images of the run.
-
-        Raises:
-            StoreError: their relevance is not computed yet.
-        """
+        """Return the images of the run; raises StoreError where their relevance is not computed yet."""
         return self.keep("images", (), lambda: RunImages.of(self.store, self.data))
 
     def list_steps(self) -> list[dict[str, Any]]:

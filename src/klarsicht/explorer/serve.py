@@ -34,7 +34,6 @@ def serve_run(
     """Serve a run to a browser until Ctrl-C.
 
     Args:
-        run: its folder.
         host: address to listen on; other than loopback, a token is asked for.
         port: port to listen on; 0 is any free one, and so is the default where it is taken.
         author: who decides.
@@ -73,7 +72,7 @@ def serve_run(
 
 def make_server(guard: RequestGuard) -> uvicorn.Server:
     """Make a server of bounded connections that prints nothing of a request, however it fails: who can send requests
-    could fill a terminal, or the file that takes standard error."""
+    could fill a terminal."""
     import uvicorn
 
     from klarsicht.explorer.bounded_connection import BoundedServer
@@ -89,14 +88,8 @@ def make_server(guard: RequestGuard) -> uvicorn.Server:
 
 @contextmanager
 def hide_address(address: str) -> Iterator[str]:
-    """Make a file that only this user reads and that leads a browser to an address; yields the file's address.
-
-    A browser is started with what it opens as an argument, and every user of a machine reads the arguments of all
-    processes: those would hold the token.
-
-    Raises:
-        DiskFull, StoreError: see temporary_folder.
-    """
+    """Make a file that only this user reads and that leads a browser to an address; yields the file's address. Every
+    user of a machine reads the arguments of all processes: those of a browser would hold the token."""
     with temporary_folder() as folder:
         file = folder / "open.html"
         file.touch(0o600)
@@ -105,11 +98,8 @@ def hide_address(address: str) -> Iterator[str]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket that listens.
-
-    Raises:
-        UsageError: the address is none of this machine, or its port is taken and not the default.
-    """
+    """Open a socket that listens; raises UsageError where the address is none of this machine, or its port is taken and
+    not the default."""
     for number in dict.fromkeys((port, 0) if port == DEFAULT_PORT else (port,)):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         connection = socket.socket(family, socket.SOCK_STREAM)
@@ -130,26 +120,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(address: str) -> bool:
-    """Say whether an address reaches this machine alone."""
     with suppress(ValueError):
         return ipaddress.ip_address(address).is_loopback
     return False
 
 
 def is_everywhere(address: str) -> bool:
-    """Say whether an address stands for all addresses of this machine."""
     with suppress(ValueError):
         return ipaddress.ip_address(address.strip("[]")).is_unspecified
     return False
 
 
 def host_names(host: str, own: str) -> tuple[str, ...]:
-    """Return the names under which a server is asked for, as they stand in the header Host.
-
-    Args:
-        host: the name or address that was given.
-        own: the address that it listens on.
-    """
+    """Return the names under which a server is asked for, as they stand in the header Host: of the host that was given,
+    and of the address that it listens on."""
     names = [_authority(host).lower(), _authority(own)]
     if is_loopback(own):
         names += LOOPBACK
@@ -161,7 +145,7 @@ def host_names(host: str, own: str) -> tuple[str, ...]:
 
 def names_to_open(host: str, own: str) -> list[str]:
     """Return the names under which a browser opens a server: that of `host_names`, or where it listens on all addresses
-    of this machine, which no browser opens, those that other machines reach, and last that of this machine alone."""
+    of this machine, those that other machines reach, and last that of this machine alone."""
     if not is_everywhere(own):
         return [_authority(host)]
     if ":" in own:

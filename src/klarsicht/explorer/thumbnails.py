@@ -58,21 +58,15 @@ class PictureCache:
 
 
 def read_picture(file: Path, megapixels: float, white_level: int | None, form: ArrayForm | None = None) -> Image.Image:
-    """Decode an image of the corpus, RGB or grey.
-
-    Args:
-        form: of the arrays that the run's model takes; None: pictures.
-
-    Raises:
-        ImageError: it cannot be decoded, or is larger than SHOWN_MEGAPIXELS.
-    """
+    """Decode an image of the corpus, RGB or grey, in the form of the arrays that the run's model takes, None for
+    pictures; raises ImageError where it cannot be decoded, or is larger than SHOWN_MEGAPIXELS."""
     if form is not None:
         return form.to_picture(read_array(file, form, file.name, white_level, min(megapixels, SHOWN_MEGAPIXELS)))
     return decode(file, white_level, min(megapixels, SHOWN_MEGAPIXELS))
 
 
 def crop_seen(picture: Image.Image, area: SeenArea) -> Image.Image:
-    """Crop an image to what the model sees, black where that is padding; reduced where it would be much larger than the
+    """Crop an image to the part that the model sees, black on padding; reduced where it would be much larger than the
     image, as a long strip padded to a square is."""
     left, top, right, bottom = area.box(picture.size)
     factor = reduction((right - left, bottom - top), picture.size)
@@ -158,7 +152,6 @@ def fit_side(picture: Image.Image, side: int) -> Image.Image:
 
 
 def encode_picture(picture: Image.Image, kind: str = "JPEG") -> bytes:
-    """Encode a picture as JPEG or PNG."""
     buffer = BytesIO()
     picture.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
     return buffer.getvalue()

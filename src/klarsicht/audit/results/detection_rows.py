@@ -45,8 +45,7 @@ def read_detections(store: RunStore, found: Quantification) -> DetectionRows:
 
 
 def read_places(store: RunStore, found: Quantification) -> dict[tuple[int, int], str]:
-    """Read where each artifact lies in its images, in words, by output and number of the artifact; see
-    `describe_places`."""
+    """Read where each artifact lies in its images, in words, by output and number; see `describe_places`."""
     detections = read_detections(store, found)
     places = {}
     for line in found.lines:

@@ -1,9 +1,8 @@
 """Decide in which classes the model follows a group of images that no detector knows.
 
-Natural groups of a class raise it wherever their content is put, and every class has a cluster that stands apart most.
-So both figures of the followed cluster, its rise on images of other classes and its distance from the rest of its
-class in what was compared, count by their rank among classes, as the scores of detectors do. At most one clean class in
-twenty ranks beyond a level of .05; those whose cluster raises another class more, or hardly their own, are not marked.
+Natural groups of a class raise it wherever their content is inserted, and every class has a cluster that stands apart
+most. So both figures of the followed cluster, its rise on images of other classes and its distance from the rest of its
+class, count by their rank among classes, as the scores of detectors do.
 """
 
 from __future__ import annotations
@@ -27,12 +26,8 @@ def mark_followed_groups(
     cluster.
 
     Args:
-        verdicts: the verdicts by detectors.
         clusters: rows of the table `followed`; a class without one was left, for nothing in it rises.
         paths: of all images of the run.
-
-    Returns:
-        the verdicts; of marked classes, the members are those of the cluster.
     """
     of_class = {row["target"]: row for row in clusters}
     selected = select_followed_groups([of_class.get(verdict.target) for verdict in verdicts], verdicts.level)
@@ -46,14 +41,11 @@ def mark_followed_groups(
 
 
 def select_followed_groups(clusters: Sequence[FollowedRow | None], level: float) -> list[FollowedRow | None]:
-    """Select the followed clusters that rise and stand apart beyond those of other classes.
+    """Select the followed clusters that rise and stand apart beyond those of other classes; None for every other class.
 
     Args:
-        clusters: a row of the table of followed clusters for each class, None where the class was left.
+        clusters: a row of the table `followed` for each class, None where the class was left.
         level: of p, the rank of the larger figure among classes.
-
-    Returns:
-        for each class its row, or None where its cluster is as those of other classes; of too few classes, None.
     """
     p = class_strategy(len(clusters)).p_of_largest(np.array([_scores(row) for row in clusters]))
     return [row if row and one <= level and _raises(row) else None for row, one in zip(clusters, p, strict=True)]

@@ -1,9 +1,4 @@
-"""Effect on a class of what is put on images, or taken from them, and whether it matters.
-
-Three questions are asked of an effect, and each has its function. `is_raised`: is the class raised at all? `matters`:
-by enough for a verdict? `is_futile`: can the images that are left still make it enough? The last one makes no claim,
-only saves forward passes, so no level is spent on it.
-"""
+"""Effect on a class of an artifact that is inserted into images or removed from them, and whether it matters."""
 
 from __future__ import annotations
 
@@ -23,12 +18,8 @@ End = Literal["low", "value", "high"]
 
 @dataclass(frozen=True)
 class LogitEffect:
-    """Effect on one class.
-
-    Attributes:
-        rise: mean change of the class's score against the control, in logits.
-        turned: share of the images predicted as the class, less that under the control.
-    """
+    """Effect on one class: `rise` is the mean change of its score against the control in logits, `turned` the share of
+    the images predicted as the class, less that under the control."""
 
     rise: Interval
     turned: Interval = ANY_SHARE
@@ -48,8 +39,8 @@ def matters(effect: LogitEffect, by: End = "low", factor: float = 1.0) -> bool:
     """Say whether an effect is one that matters: FLOOR of a logit, or FLIPPED of the images.
 
     Args:
-        by: the end of either interval that must be so large: "low", it is shown to matter; "value", it is measured to;
-            "high", it may, and where it does not it is shown to be less.
+        by: the end of either interval that must be so large: "low" where it is shown to matter, "value" where it is
+            measured to, "high" where it may.
         factor: of both floors; at 0 whatever is there matters.
     """
     rise, share = (getattr(figure, by) for figure in (effect.rise, effect.turned))
@@ -58,11 +49,8 @@ def matters(effect: LogitEffect, by: End = "low", factor: float = 1.0) -> bool:
 
 def is_futile(effect: LogitEffect, reach: float) -> bool:
     """Say whether more images are in vain: the rise lies below FLOOR by LEFT_BY standard errors, and no more images are
-    turned than under the control.
-
-    Args:
-        reach: standard errors to the ends of the interval.
-    """
+    turned than under the control. `reach` is in standard errors to the ends of the interval. No level is spent on it,
+    since it makes no claim."""
     rise = effect.rise
     upper = rise.value + LEFT_BY / reach * (rise.high - rise.value)
     return bool(upper < FLOOR and effect.turned.value <= 0)

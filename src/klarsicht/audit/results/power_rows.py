@@ -8,9 +8,9 @@ from typing import TypedDict
 class TrialRow(TypedDict):
     """Row of the table of trials: an artifact of a kind that was planted in a share of the images of one class.
 
-    `planted` counts the images that carry it. `p` and `sign` are of the detection by which the class stands out most;
-    `found` says that the class was called artifactual for images most of which carry the artifact; `f1` compares both
-    sets of images; `detectors` are those that would have called it so by themselves.
+    `planted` counts the images that carry it; `p` and `sign` are of the strongest detection; `found` says that the
+    class was called artifactual for images most of which carry the artifact; `f1` compares both sets of images;
+    `detectors` are those that would have called it so by themselves.
     """
 
     kind: str
@@ -39,9 +39,9 @@ class VerdictColumns(TypedDict):
 class CourseRow(TypedDict):
     """Row of the table of courses: an artifact planted before a fine-tuning, or a clean class with an empty kind.
 
-    `rise` and `turned` are the logit that the artifact adds on held-out images of other classes, and the share of them
-    that it turns into the class; `_before` in the model before the fine-tuning. `used` and `learned` as in
-    `FinetunedResults`. None where nothing was planted, or no verdict was given.
+    `rise` and `turned` are the effect of the artifact on held-out images of other classes, `_before` that in the model
+    before the fine-tuning; `used` and `learned` as in `FinetunedResults`. None where nothing was planted, or no verdict
+    was given.
     """
 
     course: int
@@ -87,10 +87,8 @@ class LearnedLine(TypedDict):
 
 
 class PowerRow(TypedDict):
-    """Row of the table `power`: the detection limit of one kind, and found/planted at each prevalence.
-
-    `learned` is None and `notes` are empty where no copy was fine-tuned.
-    """
+    """Row of the table `power`: the detection limit of one kind, and found/planted at each prevalence. `learned` is
+    None and `notes` are empty where no copy was fine-tuned."""
 
     kind: str
     limit: str

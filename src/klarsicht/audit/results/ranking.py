@@ -1,10 +1,8 @@
 """Rank the classes of a run, most suspect first.
 
 The order is by z: how many standard deviations (of the images outside the cluster) the cluster's centred target logit
-lies above theirs. Fisher's tau says that a cluster exists, and many classes have the same cluster; the class that uses
-what its images share is the one whose logit the cluster raises most. z is an observation: only an intervention proves
-use. Where a run was quantified, verdicts come before z: poisoned classes first, then artifactual ones; and where the
-run has relevance maps, the cluster of a class is the one that the model follows, see
+lies above theirs. z is an observation: only an intervention proves use. Where a run was quantified, verdicts come
+before z; and where it has relevance maps, the cluster of a class is the one that the model follows, see
 audit.verdicts.interventions.regions.
 """
 
@@ -44,14 +42,12 @@ PLAIN_METRIC = "features"  # the metric without relevance, whose cluster stands 
 
 @dataclass(frozen=True)
 class ClusterEffect:
-    """Effect of a cluster's parts, put on images of other classes, on the class's centred logit.
+    """Effect on the class's centred logit of a cluster's parts, inserted into images of other classes.
 
-    Attributes:
-        shift, low, high: mean change and its 95 % interval.
-        runner_up, z, rank: the largest change of another output, the deviation among all outputs, and how many outputs
-            rise more; see audit.verdicts.interventions.experiment.
-        follows: Pearson's correlation of membership and the effect of single images, on images that chose nothing.
-        stability: Jaccard index of the cluster and the one that the other half of the images chooses.
+    `shift` is the mean change and `low`, `high` its 95 % interval; `runner_up` the largest change of another output, z
+    the deviation among all outputs, `rank` the number of outputs that rise more. `follows` is Pearson's correlation of
+    membership and the effect of single images, on images that chose nothing; `stability` the Jaccard index of the
+    cluster and the one that the other half of the images chooses.
     """
 
     shift: float
@@ -66,25 +62,15 @@ class ClusterEffect:
     @classmethod
     def from_row(cls, row: FollowedRow) -> ClusterEffect:
         """Read a row of the table `followed`."""
-        return cls(
-            shift=row["effect"],
-            low=row["low"],
-            high=row["high"],
-            runner_up=row["runner_up"],
-            z=row["effect_z"],
-            rank=row["rank"],
-            follows=row["follows"],
-            stability=row["stability"],
-        )
+        known = {**row, "shift": row["effect"], "z": row["effect_z"]}
+        return cls(**{name: known[name] for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
 class PlainCluster:
     """Suspect cluster of a class by plain features, without relevance: the baseline.
 
-    Attributes:
-        size, tau, z: as those of an entry.
-        overlap: Jaccard index of this cluster and that of the entry; 1 where relevance made no difference.
+    `size`, `tau` and z as those of an entry; `overlap` is the Jaccard index of the two clusters.
     """
 
     size: int
@@ -94,7 +80,7 @@ class PlainCluster:
 
     @classmethod
     def of(cls, row: SuspectRow, rows: Sequence[int]) -> PlainCluster:
-        """Read a row of the table of suspects, beside the rows of the entry's own cluster."""
+        """Read a row of the table of suspects; `rows` are those of the entry's own cluster."""
         own, other = set(rows), set(row["rows"])
         return cls(len(other), row["tau"], row["z"], len(own & other) / len(own | other))
 
@@ -108,21 +94,17 @@ class Entry:
 
     Attributes:
         name: the class; JSON calls it `class`.
-        target: index of the class among the model's outputs.
-        metric: the metric under which the cluster was found.
+        target: its output of the model.
+        metric: under which the cluster was found.
         tau, rho2, d2, shift, z, deviation, rounding: see audit.explanation.spectral.clustering.SuspectCluster.
-        size: images in the cluster.
-        n: images looked at.
-        rows: rows of the run that are members.
-        members: their paths, held as `Texts`.
+        size, n: images in the cluster, and images looked at.
+        rows, members: of the cluster, as rows of the run and as paths.
         proposal: the method that proposed the cluster.
         parts: under `--parts`, for each member the parts of its map that are in the cluster, by number; else empty.
-        floor: the least rise that is material: `rounding`, or MATERIAL of the usual deviation of this run's classes
-            (the median); z is in units of `floor` where that is more than the deviation.
-        judged: the verdict of the quantification on the class; None before `audit quantify`.
-        effect: what the cluster does on images of other classes; None where that was not tried.
-        baseline: the cluster that plain features name; None where they name none or were not asked.
-        decided: what a person decided on the class; None where nobody did.
+        floor: the least rise that is material: `rounding`, or MATERIAL of the median deviation of the classes; z is in
+            units of `floor` where that is more than the deviation.
+        judged, effect, baseline, decided: the verdict, the effect of the cluster on images of other classes, the
+            cluster by plain features, and the decision of a person; None where there is none.
     """
 
     name: str
@@ -188,8 +170,8 @@ class Entry:
         return self.shift > self.floor
 
     def measured_against(self, floor: float) -> Entry:
-        """Return the entry with a floor of its rise; where the floor exceeds the deviation, z becomes the rise in units
-        of the floor."""
+        """Return the entry with a floor of its rise; where the floor exceeds the deviation, z is the rise in units of
+        it."""
         z = self.shift / floor if floor > self.deviation > 0 else self.z
         return replace(self, floor=floor, z=z)
 
@@ -204,7 +186,7 @@ class Entry:
 
     @property
     def masks(self) -> dict[int, tuple[int, ...]]:
-        """Parts in the cluster of the map of each member, by row; empty where whole images were compared."""
+        """The parts in the cluster of the map of each member, by row; empty where whole images were compared."""
         return dict(zip(self.rows, self.parts, strict=False))
 
     @property
@@ -232,7 +214,7 @@ class Entry:
         return self.kind.words
 
     def to_json(self) -> dict[str, Any]:
-        """Write all figures under one flat set of keys; those of a record that is not there are None."""
+        """Return all figures under one flat set of keys; those of a record that is not there are None."""
         nested = ("judged", "effect", "baseline", "decided")
         names = (field.name for field in fields(self) if field.name not in (*nested, *LATER))
         flat = {name: getattr(self, name) for name in names} | {"members": list(self.members)}
@@ -260,10 +242,7 @@ CLUSTER_KEYS = ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "pro
 
 @dataclass(frozen=True)
 class Ranking:
-    """Entries, most suspect first; one for each class, under the metric of largest z.
-
-    The more metrics, the more chances: z of the best of several is a little larger than z of one.
-    """
+    """Entries, most suspect first; one for each class, under the metric of largest z."""
 
     entries: tuple[Entry, ...]
 
@@ -287,7 +266,7 @@ class Ranking:
 
     @property
     def effects(self) -> bool:
-        """Whether any class is shown by the cluster that the model follows, in place of that of `audit run`."""
+        """Whether any class is shown by the cluster that the model follows."""
         return any(entry.effect is not None for entry in self.entries)
 
     @property
@@ -296,10 +275,10 @@ class Ranking:
         return any(entry.baseline is not None for entry in self.entries)
 
     def of(self, name: str) -> Entry:
-        """Look a class up by name or by number.
+        """Return the entry of a class, by name or by number.
 
         Raises:
-            UsageError: the class was not audited; near matches are listed.
+            UsageError: the class was not audited; the message lists near matches.
         """
         for called in (lambda entry: entry.name, lambda entry: str(entry.target)):
             if found := [entry for entry in self.entries if called(entry) == name]:
@@ -317,11 +296,11 @@ class Ranking:
         ) + last
 
     def by_z(self) -> Ranking:
-        """Order the same classes by falling z alone, without regard to verdicts."""
+        """Order the same classes by falling z alone."""
         return replace(self, entries=tuple(sorted(self.entries, key=lambda e: (-e.z, e.target))))
 
     def legitimate_last(self) -> Ranking:
-        """Put the classes that a person decided to be legitimate behind the others, each kind in its order."""
+        """Put the classes that a person decided to be legitimate last."""
         return replace(self, entries=tuple(sorted(self.entries, key=lambda e: e.is_legitimate)))
 
     def to_table(self) -> pa.Table:
@@ -387,8 +366,7 @@ def plain_suspects(store: RunStore) -> list[SuspectRow]:
 
 
 def order_by_verdict(entries: Sequence[Entry], verdicts: Quantification) -> Ranking:
-    """Return the ranking of entries with their verdicts: poisoned classes first, then artifactual ones and followed
-    groups, each kind in its order."""
+    """Return the ranking of entries with their verdicts: used artifacts first, then others, then followed groups."""
     by_target = {verdict.target: verdict for verdict in verdicts}
     judged = [replace(entry, judged=by_target.get(entry.target)) for entry in entries]
     followed = {verdict.target for verdict in verdicts if verdict.followed}
@@ -400,12 +378,11 @@ def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranki
     """Read the ranking of a finished run, with its verdicts where the run was quantified.
 
     Args:
-        run: the run folder, or its store.
-        observed: whether to give the ranking as `audit run` observed it: the clusters of largest z, by falling z; the
-            cluster that the model follows, the verdicts and decisions of a person do not change it.
+        observed: whether to give the ranking as `audit run` observed it: the clusters of largest z, by falling z;
+            verdicts and decisions of a person do not change it.
 
     Raises:
-        InputError: no run in this folder.
+        InputError: there is no run in this folder.
         StoreError: the run has not been ranked yet.
         RunDamaged: a file of it is missing or altered.
     """
@@ -419,10 +396,7 @@ def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranki
 
 
 def read_entries(store: RunStore, *, by_z: bool = False) -> list[Entry]:
-    """Read the cluster of each class of a ranked run: that of largest z, or the one that the model follows.
-
-    Args:
-        by_z: whether to read those of largest z alone.
+    """Read the cluster of each class of a ranked run: the one that the model follows, or with `by_z` that of largest z.
 
     Raises:
         StoreError, RunDamaged: see `read_ranking`.

@@ -7,12 +7,7 @@ from math import ceil
 
 def describe_rank_limit(least: float, level: float) -> str:
     """Say that no rank among classes reaches the level, so that smaller p are extrapolated, and what helps; empty where
-    one does.
-
-    Args:
-        least: smallest p-value of a rank among the classes, above 0 to 1.
-        level: of p, above 0 to 1.
-    """
+    the `least` p-value of a rank does."""
     if least <= level:
         return ""
     return (
@@ -22,14 +17,8 @@ def describe_rank_limit(least: float, level: float) -> str:
 
 
 def describe_least_p(least: float, level: float, claim: str, remedy: str) -> str:
-    """Say that a claim cannot be made at the level, and what helps; empty where it can.
-
-    Args:
-        least: smallest p-value that the test can give.
-        level: of p.
-        claim: the claim, a sentence with "can be" or "is": "no picture can be said to have one".
-        remedy: a sentence.
-    """
+    """Say that a claim, as "no picture can be said to have one", cannot be made at the level, and what helps; empty
+    where the `least` p-value that the test can give reaches it."""
     if least <= level:
         return ""
     return f"Here p can be no smaller than {least:.3f}, so at {level:g} {claim}. {remedy}"

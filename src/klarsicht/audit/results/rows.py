@@ -34,11 +34,8 @@ class ClassRow(_ClassColumns, FewClassMeasures):
 
 
 class SignRow(TypedDict):
-    """Row of the table `signs`: a detection in a class.
-
-    `sign` is its name, `score` in nats, `rows` are its members in the run; `places`, `height` and `width` as in
-    `Detection`, places flat: row, column, row, column.
-    """
+    """Row of the table `signs`: a detection in a class. `score` is in nats, `rows` are its members in the run;
+    `places`, `height` and `width` as in `Detection`, places flat: row, column, row, column."""
 
     target: int
     sign: str
@@ -50,12 +47,7 @@ class SignRow(TypedDict):
 
 
 class EffectRow(TypedDict):
-    """Row of the table `effects`: the effect of a detection's artifact; see `LogitEffect`.
-
-    `change` is the kind of the insertion, a name of insertion.CHANGES or SHARED_CONTENT. `covered` is the share of the
-    difference between carriers and others of their class that was put on, `explained` the share of the carriers'
-    evidence that it brings; NaN where there is none for sure.
-    """
+    """Row of the table `effects`: the effect of a detection's artifact; see `verdicts.UseResult`, and NaN for None."""
 
     target: int
     sign: str
@@ -98,11 +90,9 @@ NO_EFFECT = EffectRow(
 
 
 class FollowedEffect(TypedDict):
-    """Columns of the effect of the cluster that the model follows, on images of other classes; see `LogitEffect`.
-
-    `effect` and `effect_z` are its shift and z, for `shift` and `z` are those of the cluster's own images. `follows`
-    and `stability` as in `ranking.ClusterEffect`.
-    """
+    """Columns of the effect of the cluster that the model follows, on images of other classes; see
+    `ranking.ClusterEffect`. `effect` and `effect_z` are its shift and z: `shift` and `z` are those of the cluster's own
+    images."""
 
     effect: float
     effect_z: float

@@ -1,17 +1,15 @@
 """Compute every p of a verdict: of an artifact in the images of a class, and of its use by the model.
 
-Two numbers decide what can be compared with what, and a strategy is chosen once for each. Classes are compared with
-each other (`ManyClasses`); where they are too few to tell what is natural, each is tested by itself and beside classes
-of photographs that come along (`FewClasses`). The rise of a class is compared with those of the other outputs of the
-model (`ManyOutputs`); where these are too few, with the rises by other windows or random artifacts (`FewOutputs`).
-Nothing else asks for either number. The estimators are those of numerics.statistics.
+Two numbers decide what can be compared with what, and a strategy is chosen once for each: classes are compared with
+each other, or where they are too few with themselves and with classes of photographs that come along; the rise of a
+class is compared with those of the other outputs, or where these are too few with the rises by other windows or random
+artifacts. The estimators are those of numerics.statistics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from scipy.special import stdtr
@@ -45,11 +43,11 @@ class Significance:
     Attributes:
         largest: test of the largest level of each class; levels (n, m) are scores in units of the strategy.
         counts: bool (n, m), detections by which a class can be called artifactual.
-        p_each: float (n, m), p-value of each detection as the largest of its class.
-        p_alone: float (n, m), p-value of its score by itself, Bonferroni-corrected for the tests of a class.
-        p_own: float (n,), the same of the largest level.
+        p_each: (n, m), p-value of each detection as the largest of its class.
+        p_alone: (n, m), p-value of its score by itself, Bonferroni-corrected for the tests of a class.
+        p_own: (n,), the same of the largest level.
         decisive: int (n,), the strongest detection that counts.
-        p_decisive: float (n,), its p-value: the class is artifactual where it is at most the level.
+        p_decisive: (n,), its p-value: the class is artifactual where it is at most the level.
     """
 
     largest: conformal.Verdicts
@@ -75,12 +73,7 @@ class Significance:
 
     def name_called(self, members: Sequence[Sequence[Sequence[int]]], level: float) -> Significance:
         """Name each class that is called by the strongest detection that counts, or a stronger one of the same members:
-        others may be the nature of the class.
-
-        Args:
-            members: of each class and detection.
-            level: of p.
-        """
+        others may be the nature of the class. `members` are those of each class and detection."""
         if self.counts.all():
             return self
         called, named = self.artifactual(level), np.ones(self.counts.shape, bool)
@@ -92,37 +85,9 @@ class Significance:
         return replace(self, largest=make_within_test(np.where(named, levels, 0.0), top, p), p_own=p)
 
 
-class ClassStrategy(Protocol):
-    """Protocol of what can be claimed of so many classes."""
-
-    @property
-    def compares_classes(self) -> bool:
-        """Whether other classes tell what is natural; else `FewClassMeasures` are made of each."""
-
-    def test_detections(
-        self, scores: Doubles, names: Sequence[str], change_of: Callable[[str], str],
-        measures: Sequence[FewClassMeasures] = (),
-    ) -> Significance:  # fmt: skip
-        """Test scores (n, m) in nats of n classes under m detections of those names.
-
-        Args:
-            change_of: function from the name of a detection to the kind of its artifact.
-            measures: of each class; only asked where classes are not compared.
-        """
-
-    def p_of_largest(self, scores: Doubles) -> Doubles:
-        """Compute the p-value (n,) of the largest of m scores (n, m) of each class among classes; 1 without any."""
-
-    def p_of_each(self, scores: Doubles) -> Doubles | None:
-        """Compute the p-value of each score (n, m) among the largest of the other classes; None without any."""
-
-    def describe_limits(self, floor: float, level: float) -> str:
-        """Say how small p can be, and whether it can reach the level."""
-
-
 @dataclass(frozen=True)
 class ManyClasses:
-    """Strategy that compares classes with each other."""
+    """Strategy that compares classes with each other, which tell what is natural."""
 
     compares_classes = True
 
@@ -130,7 +95,13 @@ class ManyClasses:
         self, scores: Doubles, names: Sequence[str], change_of: Callable[[str], str],
         measures: Sequence[FewClassMeasures] = (),
     ) -> Significance:  # fmt: skip
-        """Test the largest score of each class among those of clean classes, and by itself; see `ClassStrategy`."""
+        """Test scores (n, m) in nats of n classes under m detections of those names: the largest of each class among
+        those of clean classes, and by itself.
+
+        Args:
+            change_of: function from the name of a detection to the kind of its artifact.
+            measures: of each class; only asked where classes are not compared.
+        """
         del names, change_of, measures
         test = conformal.maximum_over_detectors(scores)
         p_each = test.p_of(test.levels.ravel()).reshape(scores.shape)
@@ -140,9 +111,11 @@ class ManyClasses:
         return Significance(test, every, p_each, p_alone, p_own, test.best, np.maximum(test.extended, p_own))
 
     def p_of_largest(self, scores: Doubles) -> Doubles:
+        """Compute the p-value (n,) of the largest of m scores (n, m) of each class among classes."""
         return conformal.maximum_over_detectors(scores).extended
 
     def p_of_each(self, scores: Doubles) -> Doubles:
+        """Compute the p-value of each score (n, m) among the largest of the other classes."""
         top = scores.max(1)
         null = conformal.select_reference(top)
         p = np.ones(scores.shape)
@@ -152,6 +125,7 @@ class ManyClasses:
         return p
 
     def describe_limits(self, floor: float, level: float) -> str:
+        """Say how small p can be, and whether it can reach the level."""
         if limit := describe_rank_limit(floor, level):
             return f"{limit} `klarsicht audit power` measures what could have been found."
         return f"A p below {floor:.3f} is extrapolated by a power law through the largest scores of clean classes."
@@ -162,9 +136,9 @@ class FewClasses:
     """Strategy that tests each class by itself, and beside reference classes.
 
     Tested are windows, and the learned embedding: in it natural groups lie together, so what it sets apart is an
-    artifact. Windows may be the nature of a class; where images are not aligned, and those that are left share none,
-    they are not. Noise, borders, blur and other descriptions differ between classes by nature; they are compared with
-    reference classes alone, and count with the score that a window of the same p has.
+    artifact. Windows may be the nature of a class unless images are not aligned and those that are left share none.
+    Noise, borders, blur and other descriptions differ between classes by nature; they are compared with reference
+    classes alone, and count with the score that a window of the same p has.
     """
 
     compares_classes = False
@@ -173,7 +147,7 @@ class FewClasses:
         self, scores: Doubles, names: Sequence[str], change_of: Callable[[str], str],
         measures: Sequence[FewClassMeasures] = (),
     ) -> Significance:  # fmt: skip
-        """Test the largest score of each class by itself; see `ClassStrategy`."""
+        """Test the largest score of each class by itself; see `ManyClasses`."""
         windows = np.array([change_of(name) == PLACED for name in names], bool)
         embedding = np.array([name.split()[0] == LEARNED for name in names], bool)
         tests = round(int((windows | embedding).sum()) / WITHIN_SHARE)
@@ -210,13 +184,16 @@ class FewClasses:
         ).strip()
 
 
+ClassStrategy = ManyClasses | FewClasses
+
+
 def class_strategy(classes: int) -> ClassStrategy:
     """Choose the strategy for so many classes."""
     return ManyClasses() if classes >= MIN_CLASSES else FewClasses()
 
 
 def make_within_test(levels: Doubles, top: Doubles, p: Doubles) -> conformal.Verdicts:
-    """Make the test of levels (n, m) by themselves, of which those of `top` (n,) decide, with their p-values (n,)."""
+    """Make the test of levels (n, m) by themselves, decided by those of `top` (n,), with their p-values (n,)."""
     nobody = np.zeros(len(levels), bool)
     return conformal.Verdicts(levels, levels.argmax(1), top, nobody, p, p, conformal.false_discovery_rates(p))
 
@@ -227,11 +204,9 @@ def are_distinct(measures: Sequence[FewClassMeasures]) -> bool:
 
 
 def p_beside_reference(names: Sequence[str], measures: Sequence[FewClassMeasures], shape: tuple[int, ...]) -> Doubles:
-    """Collect the p-values (n, m) of the detections by which classes stand apart from reference classes; NaN elsewhere.
-
-    A class does not where something is left of it without the members, and where pictures of any class of the run are
-    aligned: those of the reference classes are not.
-    """
+    """Collect the p-values (n, m) of the detections by which classes stand apart from reference classes; NaN where
+    something is left of a class without the members, and where pictures of any class of the run are aligned: those of
+    the reference classes are not."""
     p = np.full(shape, np.nan)
     if all(row["correlation"] < ALIGNED for row in measures):
         for i, row in enumerate(measures):
@@ -244,27 +219,13 @@ def compare_with_reference(scores: Doubles, reference: Floats, share: float) -> 
     """Return which of the scores (m,) of a class stands out most among reference classes (r, m), and its p-value.
 
     The p-value is the larger of the rank among reference classes, continued by a power law, and of chance within the
-    class; divided by REFERENCE_SHARE, for windows are tested as well.
-
-    Args:
-        share: of the score that counts among reference classes; of larger classes less, for surprisal grows with the
-            number of images.
+    class; divided by REFERENCE_SHARE, for windows are tested as well. Only a `share` of the score counts among
+    reference classes, less of larger classes, for surprisal grows with the number of images.
     """
     found = conformal.maximum_over_detectors(np.vstack([scores * share, reference]), QUIET_EXCESS)
     best = int(found.best[0])
     p = max(float(found.extended[0]), float(combined_p(scores[best], len(scores))))
     return best, min(1.0, p / REFERENCE_SHARE)
-
-
-class OutputStrategy(Protocol):
-    """Protocol of what shows the use of an artifact in a model of so many outputs."""
-
-    @property
-    def other_windows(self) -> int:
-        """Number of other windows, or random artifacts, that an artifact is compared with."""
-
-    def p_beside(self, effects: Sequence[EffectRow]) -> Doubles:
-        """Compute the p-value (n,) of each effect without other classes."""
 
 
 @dataclass(frozen=True)
@@ -273,14 +234,12 @@ class ManyOutputs:
 
     count: int
 
-    other_windows = 0
+    other_windows = 0  # or random artifacts, that an artifact is compared with
 
     def p_beside(self, effects: Sequence[EffectRow]) -> Doubles:
-        """Compute the p-value (n,) of an output that `rank` others exceed, (rank + 1) / outputs.
-
-        For the first output, the p-value of its z among the others by Student's t is used if smaller: ten outputs have
-        no rank below a tenth.
-        """
+        """Compute the p-value (n,) of each effect, whose output `rank` others exceed: (rank + 1) / outputs. For the
+        first output, the p-value of its z among the others by Student's t is used if smaller: ten outputs have no rank
+        below a tenth."""
         rank, z = (np.array([effect[name] for effect in effects]) for name in ("rank", "z"))
         ranked = rank_among_outputs(rank, self.count)
         tail = stdtr(max(self.count - 2, 1), -np.nan_to_num(z))
@@ -298,7 +257,7 @@ class FewOutputs:
         return np.array([effect["p_tiles"] if effect["rank"] == 0 else 1.0 for effect in effects])
 
 
-def output_strategy(outputs: int) -> OutputStrategy:
+def output_strategy(outputs: int) -> ManyOutputs | FewOutputs:
     """Choose the strategy for a model of so many outputs."""
     return ManyOutputs(outputs) if outputs >= MIN_OUTPUTS else FewOutputs()
 
@@ -311,7 +270,7 @@ def p_values_of_use(
 
     A tile shows content of its class, which raises the class by itself, and only tiles of other classes show by how
     much. A blur shows no content, nor does what carriers share beyond others of their class: without use of it, the
-    class would be exchangeable with any other output. So these are compared beside (`OutputStrategy`), and where clean
+    class would be exchangeable with any other output. So these are compared beside (`output_strategy`), and where clean
     classes are so few that no rank among them reaches the level, tiles as well.
     """
     values = np.array([effect["z"] for effect in effects], float)
@@ -326,11 +285,9 @@ def p_values_of_use(
 
 
 def p_among_draws(reached: Iterable[bool], count: int) -> float:
-    """Compute the p-value of a rise among those by other windows or random artifacts, from whether each reaches it.
-
-    p = (1 + number that reach it) / (count + 1), with `count` of them, or EQUAL_WINDOWS over the number that was drawn
-    when so many have reached it.
-    """
+    """Compute the p-value of a rank among those by other windows or random artifacts, from whether each reaches it: (1
+    + number that reach it) / (count + 1), or EQUAL_WINDOWS over the number that was drawn when so many have reached
+    it."""
     return sequential_p(reached, count, EQUAL_WINDOWS)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 from klarsicht.audit.results.rows import FollowedRow, SpecificityColumns
 
@@ -13,8 +13,8 @@ class Specificity:
     """Comparison of a class with the output that rises most with it, and with all outputs searched in the same way.
 
     Attributes:
-        runner: of the other outputs the one that the class's cluster raises most.
-        margin, margin_low, margin_high: by how much the class rises more, see audit.verdicts.interventions.experiment.
+        runner: the other output that the class's cluster raises most.
+        margin, margin_low, margin_high: by how much the class rises more, with the 95 % interval.
         uplift, uplift_control: ratio of the class's probability after to before, with the regions and with the control.
         own: the effect of the class, found by the search that `interventions.output_effects` makes for all outputs.
         peer, peer_effect: the other output of largest effect, each with images of its own.
@@ -36,22 +36,11 @@ class Specificity:
     def from_row(cls, row: FollowedRow) -> Specificity:
         """Read a row of the table `followed` of a run that audits a single class."""
         known: dict[str, Any] = {**row}
-        return cls(**{field.name: known[field.name] for field in fields(cls)})
+        return cls(**{name: known[name] for name in cls.__dataclass_fields__})
 
     def columns(self) -> SpecificityColumns:
         """Return the comparison as columns of the table `followed`."""
-        return SpecificityColumns(
-            runner=self.runner,
-            margin=self.margin,
-            margin_low=self.margin_low,
-            margin_high=self.margin_high,
-            uplift=self.uplift,
-            uplift_control=self.uplift_control,
-            own=self.own,
-            peer=self.peer,
-            peer_effect=self.peer_effect,
-            ahead=self.ahead,
-        )
+        return cast(SpecificityColumns, asdict(self))
 
     def describe(self, outputs: int) -> tuple[str, ...]:
         """Return sentences for a model of so many outputs."""

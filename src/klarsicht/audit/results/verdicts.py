@@ -47,10 +47,8 @@ class DetectionResult:
 
     Attributes:
         sign: the detector and its setting.
-        score: surprisal in nats on held-out images.
-        level: the same in units of the clean classes' tail.
-        p: conformal rank among presumed-clean classes, no smaller than one over their number.
-        extended: the same, extended below that floor by a power-law tail.
+        score: surprisal in nats on held-out images; `level` is the same in units of the clean classes' tail.
+        p: conformal rank among presumed-clean classes; `extended` below one over their number by a power-law tail.
         q: false-discovery rate of `extended` over classes.
         p_own: p of the score by itself, both halves together, Bonferroni-corrected for the number of detections.
     """
@@ -78,19 +76,16 @@ class UseResult:
         how: where it was inserted, or its size.
         shift, low, high: mean change of the class's centred logit, and its 95 % interval.
         z: of the shift among those of all outputs.
-        p_use: p-value of z: conformal rank among clean classes, extended below 1/n by a power-law tail. For artifacts
-            without image content (border, noise, blur, brightness, JPEG) or fewer than 1/level clean classes: the
-            smaller of this and the rank p-value among model outputs; see `significance.p_values_of_use`.
+        p_use: p-value of z, see `significance.p_values_of_use`.
         rank: number of outputs that rise more.
         flips, flips_control: share of other images predicted as the class, with the artifact and with the control.
         flips_low: lower end of the 95 % interval of their difference.
         p_tiles: p-value of a tile's rise among those of other windows in its place, or of shared content among those of
             random artifacts; 1 where outputs are many.
         change: kind of the insertion, a name of insertion.CHANGES or rows.SHARED_CONTENT; empty where none was made.
-        covered: share of the difference between carriers and others of their class that was put on; None where they
-            differ in nothing for sure.
+        covered: share of the difference between carriers and others of their class that was inserted.
         explained: share of the carriers' evidence for their class that the artifact brings to others of the class;
-            None where they have no more of it than others for sure.
+            either is None where they do not differ significantly.
     """
 
     tried: str
@@ -111,24 +106,11 @@ class UseResult:
 
     @classmethod
     def of(cls, effect: EffectRow, p_use: float) -> UseResult:
-        """Take over a row of the table `effects`; NaN, the z of classes without insertion, is 0: JSON has no NaN."""
-        shares = {name: None if np.isnan(value := effect[name]) else value for name in ("covered", "explained")}
-        return cls(
-            tried=effect["sign"],
-            how=effect["how"],
-            shift=effect["shift"],
-            low=effect["low"],
-            high=effect["high"],
-            z=effect["z"] if np.isfinite(effect["z"]) else 0.0,
-            p_use=p_use,
-            rank=effect["rank"],
-            flips=effect["flips"],
-            flips_control=effect["flips_control"],
-            flips_low=effect["flips_low"],
-            p_tiles=effect["p_tiles"],
-            change=effect["change"],
-            **shares,
-        )
+        """Read a row of the table `effects`; NaN, the z of classes without insertion, is 0: JSON has no NaN."""
+        known: dict[str, Any] = {**effect, "tried": effect["sign"], "p_use": p_use}
+        known["z"] = effect["z"] if np.isfinite(effect["z"]) else 0.0
+        known |= {name: None if np.isnan(known[name]) else known[name] for name in ("covered", "explained")}
+        return cls(**{name: known[name] for name in cls.__dataclass_fields__})
 
     @property
     def effect(self) -> LogitEffect:
@@ -142,12 +124,12 @@ class UseResult:
         return matters(self.effect)
 
     def describe(self) -> str:
-        """Say what was inserted into images of other classes, and how much of the difference it covers; empty where
-        nothing was."""
+        """Say what was inserted into images of other classes, and how much of the difference it covers; empty
+        without."""
         return describe_insertion(self.how, self.covered) if self.tried else ""
 
     def describe_shift(self) -> str:
-        """Return the change of the score in logits with its 95 % interval; empty where nothing was inserted."""
+        """Return the change of the score in logits with its 95 % interval; empty without an insertion."""
         return f"{self.shift:+z.2f} ({self.low:+z.2f} to {self.high:+z.2f})" if self.tried else ""
 
     def describe_effect(self, name: str) -> str:
@@ -155,12 +137,11 @@ class UseResult:
         return describe_effect(self.shift, self.flips, self.flips_control, name)
 
     def describe_flips(self) -> str:
-        """Return the percentage of other images that are predicted as the class with the artifact, and without; empty
-        where nothing was inserted."""
+        """Return the percentage of other images predicted as the class with the artifact, and without; empty without an
+        insertion."""
         return f"{100 * self.flips:.1f} % ({100 * self.flips_control:.1f} %)" if self.tried else ""
 
     def describe_p(self) -> str:
-        """Return p_use; empty where nothing was inserted."""
         return format_p(self.p_use) if self.tried else ""
 
     @property
@@ -181,19 +162,17 @@ class Verdict:
     Attributes:
         name: the class; JSON calls it `class`.
         target: its output of the model.
-        n: images examined, without repeats.
-        repeats: images left out because they repeat another one.
+        n, repeats: images examined, and images left out because they repeat another one.
         detection: the strongest detection and its significance.
-        rows, members: images that carry it, as rows and paths; where the class is poisoned, those that carry the used
-            artifact.
+        rows, members: images that carry it, as rows and paths; where an artifact is used, those that carry the used
+            one.
         use: its effect on images of other classes.
         artifactual, poisoned: the two claims, at the level of the quantification.
         shared: in place of them where classes are too few to be compared: windows that no other class shares.
         used: whether the inserted artifact raises the class beyond the other outputs, and by more than the floor.
-        resembles: families of artifacts that shift the learned embedding as the carriers do, most alike first; empty
-            where none does or no embedding was learned.
         followed: where no detector found anything, whether a cluster of the class raises it on other images, and stands
             apart, more than clusters of other classes do; `rows` and `members` are then those of the cluster.
+        resembles: families of artifacts that shift the learned embedding as the carriers do, most alike first.
         further: verdicts on further artifacts of the class, each on its images without the members of those before.
     """
 
@@ -298,16 +277,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class VerdictLine:
-    """Line of the table of verdicts: one artifact of a class, or a class in which nothing was found.
-
-    Attributes:
-        position: of the class in the order of the quantification, from 1.
-        number: of the artifact in its class, from 1.
-        name: of the class, and the number of a further artifact.
-        verdict: the verdict on the artifact.
-        classes: number of classes that were examined.
-        level: of p, for either claim.
-    """
+    """Line of the table of verdicts: artifact `number` of the class at `position`, both from 1, or a class in which
+    nothing was found, of so many `classes`, at a `level` of p."""
 
     position: int
     number: int
@@ -417,10 +388,9 @@ VERDICT_COLUMNS: Final[dict[str, VerdictColumn]] = {
 
 @dataclass(frozen=True)
 class Quantification:
-    """Verdicts on all classes: those of which the model uses an artifact first, then artifactual ones, then by p.
+    """Verdicts on all classes: used artifacts first, then other artifacts, then by p.
 
     Attributes:
-        verdicts: in this order.
         floor: the smallest p that so many classes can give; 1 where they were too few to be compared.
         level: of p, for either claim.
         skipped: (class, reason) of those that could not be examined.
@@ -511,7 +481,7 @@ class Quantification:
 
 
 def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """Sort verdicts: classes of which the model uses an artifact, artifactual ones, followed ones, then by p."""
+    """Sort verdicts: classes with a used artifact, artifactual ones, followed ones, then by p."""
     return tuple(
         sorted(
             verdicts,

@@ -181,13 +181,8 @@ def describe_detector(detector: str) -> str:
 
 
 def describe_insertion(how: str, covered_share: float | None) -> str:
-    """Say what was inserted into images of other classes, and how much of the difference it covers, where known.
-
-    Args:
-        how: the way.
-        covered_share: share of the difference between images with the artifact and others of their class; None where
-            they do not differ significantly.
-    """
+    """Say what was inserted into images of other classes, and which share of the difference between images with the
+    artifact and others of their class it covers, None where they do not differ significantly."""
     return PUT_ON.get(how, how) + (
         "" if covered_share is None else f" (covers {100 * covered_share:.0f} % of the difference)"
     )
@@ -199,7 +194,6 @@ def describe_effect(shift: float, flips: float, flips_control: float, name: str)
     Args:
         shift: change of the score in logits.
         flips, flips_control: shares of images that are predicted as the class, with the artifact and without.
-        name: of the class.
     """
     size = f"{abs(shift):.{1 if abs(shift) >= 0.995 else 2}f}"
     score = "leaves the score as it is" if size == "0.00" else f"{'adds' if shift > 0 else 'takes away'} {size} logits"
@@ -226,11 +220,7 @@ def name_artifact(name: str, number: int) -> str:
 
 
 def describe_lost(value: float, low: float, high: float) -> str:
-    """Say how many points of accuracy are lost, or gained where the loss is negative, with the interval.
-
-    Args:
-        value, low, high: the loss and the ends of its interval, shares.
-    """
+    """Say how many points of accuracy are lost, or gained where the loss, a share with its interval, is negative."""
     if value < 0:
         return f"gains {-100 * value:.2f} points ({-100 * high:z.2f} to {-100 * low:z.2f})"
     return f"loses {100 * value:.2f} points ({100 * low:z.2f} to {100 * high:z.2f})"

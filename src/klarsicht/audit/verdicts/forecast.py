@@ -1,8 +1,8 @@
 """Forecast of the time, disk and memory of an audit and its quantification, from two rehearsals by their own steps.
 
 A few images are audited and quantified first, then as many as the time allows. Of the second, relevance is extrapolated
-by images, and a unit of n images by a + b n log n, both at least 0. What its first unit costs beyond that is shared by
-all units and grows with the images that are read; what the first rehearsal costs beyond it is paid once in a process.
+by images, and a unit of n images by a + b n log n. Costs of its first unit beyond that are shared by all units and grow
+with the images that are read; those of the first rehearsal beyond it are paid once in a process.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ UNITS: Final = {"signs": "detections of artifacts", "effects": "artifacts on oth
 
 @dataclass(frozen=True)
 class StepCost:
-    """Cost of a step, what was measured and what it grows with, in words: seconds of all processes, and elapsed; bytes
-    written, and of resident memory of a process at the peak, None where the system does not report it."""
+    """Cost of a step, its sample and its law of growth, in words: seconds of all processes, and elapsed; bytes written,
+    and of resident memory of a process at the peak, None where the system does not report it."""
 
     step: str
     sample: str
@@ -153,7 +153,7 @@ def draw_rows(audit: Audit, count: int) -> Ints:
 
 @dataclass(frozen=True)
 class TimedSharing(Sharing):
-    """Sharing of one process alone that measures units, actions, and what lies between them.
+    """Sharing of one process alone that measures units, actions, and the time between them.
 
     costs (4,) are processor seconds, elapsed seconds, bytes written and bytes of memory at the peak: of each unit in
     order by its step, of an action by its name, and of all else by "". sizes are images of groups in the order of

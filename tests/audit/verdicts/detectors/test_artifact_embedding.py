@@ -73,7 +73,7 @@ def test_images_of_other_channels_are_planted_without_families_of_colour(channel
     images = scenes(8, channels=channels)
     rng = np.random.default_rng(0)
     for name in grey:
-        assert plant_on_levels(images[0], FAMILIES[name].draw(rng), rng).shape == (32, 32, channels)
+        assert plant_on_levels(images[0], FAMILIES[name](rng), rng).shape == (32, 32, channels)
     shown, _ = draw_batch(images, grey, rng)
     assert shown.shape[1:] == (32, 32, channels)
     assert embedding.ArtifactEmbedding(channels).embed(shown[:5]).shape == (5, 64)
@@ -132,7 +132,7 @@ def test_images_with_the_same_artifact_are_alike_whatever_they_show(monkeypatch)
     untrained = training.network.embed(scenes(80, 1))
     training.run_stage(0)
     rng, fresh = np.random.default_rng(1), scenes(80, 1)
-    artifact = FAMILIES["random-tag"].draw(rng)
+    artifact = FAMILIES["random-tag"](rng)
     marked = np.stack([artifact(image, rng).pixels for image in fresh[:20]])
     z = training.network.embed(np.concatenate([marked, fresh[20:]]))
     similarity = z[:10] @ z[10:].T  # ten carriers with ten others, and with 60 clean images

@@ -40,7 +40,7 @@ def planted(plant, carriers, **more):
 
 
 def of_family(name, draw):
-    artifact = FAMILIES[name].draw(generator(draw, "probe"))
+    artifact = FAMILIES[name](generator(draw, "probe"))
     return lambda x, rng: artifact(x.astype(np.uint8), rng).pixels
 
 

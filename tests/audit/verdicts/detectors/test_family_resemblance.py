@@ -22,7 +22,7 @@ def family(change):
     def artifact(image, rng):
         return SimpleNamespace(pixels=change(image.astype(int)).astype(np.uint8))
 
-    return SimpleNamespace(draw=lambda rng: artifact)
+    return lambda rng: artifact
 
 
 def left_black(image):

@@ -1,11 +1,9 @@
 """Learn an embedding of images in which those with the same artifact lie together, whatever they show.
 
-A small convolutional network is trained on the audited images themselves, without labels. Artifacts of random families
-(`audit.verdicts.synthetic.families`) are planted in them; images that carry the same draw are to be alike, images that
-carry another draw or none are not, although they have the same content (supervised contrastive loss, Khosla et al.
-2020). What the network learns is to see what was done to an image and to overlook what the image shows, so artifacts of
-families that it was never taught stand apart as well. Images without a plant count as one group: natural groups of a
-class, which other descriptions mistake for artifacts, fall together.
+A small convolutional network is trained on the audited images themselves, without labels: artifacts of random families
+are planted in them; images that carry the same draw are to be alike, others of the same content are not (supervised
+contrastive loss, Khosla et al. 2020). It learns to see what was done to an image, so artifacts of families that it was
+never taught stand apart as well. Images without a plant count as one group, so natural groups of a class fall together.
 """
 
 from __future__ import annotations
@@ -74,12 +72,8 @@ class ArtifactEmbedding(nn.Module):
 
 
 def contrastive_loss(vectors: Tensor, label: Tensor) -> Tensor:
-    """Compute the mean, over images and the other images of their label, of -log softmax of the similarities.
-
-    Args:
-        vectors: (B, d), unit vectors.
-        label: int (B,); every label stands at two images at least.
-    """
+    """Compute the mean, over unit vectors (B, d) and the others of their label (B,), of -log softmax of the
+    similarities; every label stands at two images at least."""
     itself = torch.eye(len(vectors), dtype=torch.bool)
     similarity = (vectors @ vectors.T / TEMPERATURE).masked_fill(itself, -torch.inf)
     log_share = similarity - torch.logsumexp(similarity, 1, keepdim=True)
@@ -97,10 +91,8 @@ def taught_families(channels: int) -> tuple[str, ...]:
 def draw_batch(
     images: Pixels, families: Sequence[str], rng: np.random.Generator, groups: int = CONTENT_GROUPS
 ) -> tuple[Pixels, list[int]]:
-    """Draw images, plain and with random artifacts, and number what they carry; 0 is nothing.
-
-    Every group of CONTENTS images comes plain and under DRAWS artifacts, so that content says nothing of the label.
-    """
+    """Draw images, plain and with random artifacts, and number what they carry; 0 is nothing. Every group of CONTENTS
+    images comes plain and under DRAWS artifacts, so that content says nothing of the label."""
     levels, label = [], []
     for group in range(groups):
         content = images[rng.choice(len(images), CONTENTS, replace=len(images) < CONTENTS)]
@@ -108,15 +100,14 @@ def draw_batch(
         levels.append(content)
         label += [0] * CONTENTS
         for draw in range(DRAWS):
-            artifact = FAMILIES[rng.choice(families)].draw(rng)
+            artifact = FAMILIES[rng.choice(families)](rng)
             levels.append(np.stack([plant_on_levels(image, artifact, rng) for image in content]))
             label += [1 + group * DRAWS + draw] * CONTENTS
     return np.concatenate(levels), label
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Return the rate at a step of so many: a half cosine up from a twentieth during the warm-up, then one down to
-    nearly 0."""
+    """Return the rate at a step: a half cosine up from a twentieth during the warm-up, then one down to nearly 0."""
     done, rising = step / steps, WARM_UP
     if done < rising:
         return LEARNING_RATE * (0.525 - 0.475 * math.cos(math.pi * done / rising))
@@ -130,13 +121,8 @@ def training_steps(images: int) -> int:
 
 @dataclass
 class EmbeddingTraining:
-    """Training of an embedding on images, in stages that can be stored and gone on with.
-
-    Attributes:
-        images: uint8 (n, H, W, C), shorter side at most EMBEDDED_SIDE.
-        families: names of the families that are planted.
-        seed: seed of the initial weights and of all draws.
-    """
+    """Training of an embedding, in stages that can be stored and gone on with, on images uint8 (n, H, W, C) of a
+    shorter side of at most EMBEDDED_SIDE, planted with families of those names."""
 
     images: Pixels
     families: tuple[str, ...]
@@ -151,7 +137,6 @@ class EmbeddingTraining:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole training."""
         return training_steps(len(self.images))
 
     def run_stage(self, stage: int, advance: Advance = lambda amount=1: None) -> None:
@@ -195,8 +180,7 @@ def load_embedding(state: bytes) -> ArtifactEmbedding:
 
 @cache
 def load_shipped_embedding(file: Path = SHIPPED_FILE) -> ArtifactEmbedding:
-    """Load the network that comes along, for images of three channels, or another one that
-    benchmarks/audit/ship_embedding.py made."""
+    """Load the network that comes along, for images of three channels, made by benchmarks/audit/ship_embedding.py."""
     network = ArtifactEmbedding()
     network.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in load_file(file).items()})
     return network.eval()

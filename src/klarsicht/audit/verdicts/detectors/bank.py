@@ -1,8 +1,5 @@
-"""Registry of detectors: each scores one class at a few settings, in nats of surprisal on held-out images.
-
-A score is no p-value, since natural groups of images have large scores as well. Its significance follows from the
-scores of other classes; see numerics.statistics.conformal.
-"""
+"""Registry of detectors: each scores one class at a few settings, in nats of surprisal on held-out images. Natural
+groups score as well: the p of a score follows from those of other classes, see numerics.statistics.conformal."""
 
 from __future__ import annotations
 
@@ -32,10 +29,7 @@ class Measure(Protocol):
 
 class Detector(Protocol):
     """Protocol of a detector: called with the images of a class and its own name, it yields one detection for each
-    setting, always in the same order.
-
-    `change` is how its artifact is inserted into other images, a name of interventions.insertion.CHANGES.
-    """
+    setting, in the same order. `change` is how its artifact is inserted, a name of interventions.insertion.CHANGES."""
 
     @property
     def change(self) -> str: ...
@@ -46,13 +40,8 @@ class Detector(Protocol):
 @dataclass(frozen=True)
 class TailDetector:
     """Detector of an excess of the class's images beyond an extreme quantile of the other classes, given the class's
-    median.
-
-    Attributes:
-        measure: one number for each image.
-        high: whether the upper tail is meant.
-        shares: shares of the other classes' images beyond the quantile.
-    """
+    median: of their `measure`, in the upper tail where it is `high`, with `shares` of the other classes' images
+    beyond."""
 
     measure: Measure
     high: bool
@@ -131,8 +120,7 @@ def run_detectors(images: ClassImages) -> list[Detection]:
 
 def bytes_of_image(shape: tuple[int, int, int]) -> int:
     """Compute the bytes that detectors hold at once of one image (H, W, C) of a class: its levels, floats at each side
-    to which images are shrunk, and the windows of the detector that holds most.
-    """
+    to which images are shrunk, and the windows of the detector that holds most."""
     height, width, channels = shape
     short, long = sorted((height, width))
     compared = [one for one in DETECTORS.values() if isinstance(one, PatchMatches | TemplateMatches)]

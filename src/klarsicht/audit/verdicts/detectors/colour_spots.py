@@ -1,9 +1,8 @@
 """Detect the colour of an opaque mark: in images of a class, beyond what photographs of that class have by nature.
 
-Marks and frames that change place and size share no window, but colours. Natural colours are spread: where a class is
-green, it is of many greens, on the left as on the right. So what is natural of a colour is asked of the class itself,
-at neighbouring colours (`FlatColour`) or at the mirrored place (`OneSidedColour`), and of other images. The colour is
-chosen on a half of the class and tested on the other one, both ways.
+Marks and frames that change place and size share no window, but colours. Natural colours are spread, so what is natural
+is asked of the class itself, at neighbouring colours (`FlatColour`) or at the mirrored place (`OneSidedColour`), and of
+other images. The colour is chosen on a half of the class and tested on the other one, both ways.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ class FlatColour(ColourSpots):
     """Detector of a colour that flat spots of some images have exactly, at any place: marks, stripes, frames, rulers.
 
     By nature a colour is expected DENSER times as often as the second most frequent of its 26 neighbours in the class,
-    and as often as in other images. Spots that are nearly black or white do not count: photographs have them.
+    and as often as in other images. Nearly black or white spots do not count: photographs have them.
     """
 
     def occurrences(self, levels: Floats | Pixels) -> Occurrences:
@@ -115,10 +114,7 @@ class FlatColour(ColourSpots):
 @dataclass(frozen=True)
 class OneSidedColour(ColourSpots):
     """Detector of a colour that some images have in one cell and not in its mirror image: dates, tags, stripes.
-
-    Photographs have no left and right by nature: a colour is expected as often as in the mirrored cell, in the class
-    and in other images.
-    """
+    Photographs have no left and right by nature: a colour is expected as often as in the mirrored cell."""
 
     def occurrences(self, levels: Floats | Pixels) -> Occurrences:
         h, w = levels.shape[1:3]

@@ -19,13 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ImageStack:
-    """Stack of images, with a cache of quantities computed from them.
-
-    Attributes:
-        levels: uint8 (n, H, W, C).
-        evidence: float (n, G, G), relevance maps; or None.
-        cache: cached quantities by name.
-    """
+    """Stack of images uint8 (n, H, W, C), with relevance maps (n, G, G) or None, and a cache of quantities by name."""
 
     levels: Pixels
     evidence: Floats | None = None
@@ -51,15 +45,13 @@ class ClassImages:
     """Images of one class, and a pool of images to compare them with.
 
     Attributes:
-        own: the n images of the class.
-        pool: m images of any class.
+        own, pool: the n images of the class, and m images of any class.
         others: bool (m,), images of the pool that are of other classes.
         half: bool (n,), the half on which choices are made.
         sources: int (n,); images of one source are not compared with each other.
         seed: seed of the sample of seed images in classes with very many images.
         embedding: network learned on the audited images; None where there is none.
-        compared: images at the beginning of the pool among which all are whose windows are compared with those of a
-            class, of any class; None: the whole pool.
+        compared: images at the beginning of the pool whose windows are compared; None: the whole pool.
     """
 
     own: ImageStack
@@ -91,10 +83,9 @@ class Detection:
     """Detection by one detector in one class at one setting.
 
     Attributes:
-        name: the detector and its setting.
         score: surprisal in nats, on images on which nothing was chosen.
         members: int (m,), images that carry the artifact, ascending.
-        places: float (m, 2), upper left corners in shares of height and width; empty for an artifact without a place.
+        places: (m, 2), upper left corners in shares of height and width; empty for an artifact without a place.
         extent: (height, width) of the window in such shares; 0 for an artifact without a place.
     """
 

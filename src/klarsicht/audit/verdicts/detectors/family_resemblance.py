@@ -1,8 +1,8 @@
-"""Compare what a group of images carries with artifacts of known families, in the learned embedding.
+"""Compare the artifact of a group of images with artifacts of known families, in the learned embedding.
 
 The detector of the embedding sets a group of images apart and cannot say why. Artifacts of every family that the
-embedding was taught are planted in other images of the class; the shift of their embeddings is compared with the shift
-of the group's. A group whose artifact belongs to no family shifts in a direction of its own.
+embedding was taught are planted in other images of the class; the shift of their embeddings is compared with that of
+the group's. A group whose artifact belongs to no family shifts in a direction of its own.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ NAMED_FAMILIES = 3  # families named, at most
 
 
 def name_resembled_families(embedding: ArtifactEmbedding, levels: Pixels, carries: Bools, seed: int) -> tuple[str, ...]:
-    """Name the families whose artifacts shift embeddings most alike to those of the carriers, most alike first.
+    """Name the families whose artifacts shift embeddings most alike to those of the carriers, most alike first: at most
+    NAMED_FAMILIES, none where no cosine reaches LEAST_COSINE or no image is without the artifact.
 
     Args:
         levels: uint8 (n, H, W, C), images of a class at the side at which images are embedded.
         carries: bool (n,), images with the artifact.
-        seed: seed of the draws.
-
-    Returns:
-        At most NAMED_FAMILIES names, none where no cosine reaches LEAST_COSINE or no image is without the artifact.
     """
     if not carries.any() or carries.all():
         return ()
@@ -39,10 +36,8 @@ def name_resembled_families(embedding: ArtifactEmbedding, levels: Pixels, carrie
 
 
 def family_cosines(embedding: ArtifactEmbedding, levels: Pixels, carries: Bools, seed: int) -> dict[str, float]:
-    """Compute for each family the largest cosine, over FAMILY_DRAWS artifacts, of their shift with the carriers' shift.
-
-    A shift is the mean embedding with the artifact less that without, (DIMENSION,).
-    """
+    """Compute for each family the largest cosine, over FAMILY_DRAWS artifacts, of their shift with the carriers' shift:
+    the mean embedding with the artifact less that without, (DIMENSION,)."""
     vectors = embedding.embed(levels)
     shift = vectors[carries].mean(0) - vectors[~carries].mean(0)
     rng = generator(seed, "resemblance")
@@ -50,7 +45,7 @@ def family_cosines(embedding: ArtifactEmbedding, levels: Pixels, carries: Bools,
     plain, before = levels[chosen], vectors[chosen].mean(0)
     cosines = {}
     for family in taught_families(levels.shape[-1]):
-        artifacts = [FAMILIES[family].draw(rng) for _ in range(FAMILY_DRAWS)]
+        artifacts = [FAMILIES[family](rng) for _ in range(FAMILY_DRAWS)]
         planted = np.stack([plant_on_levels(image, artifact, rng) for artifact in artifacts for image in plain])
         shifts = embedding.embed(planted).reshape(FAMILY_DRAWS, len(plain), -1).mean(1) - before
         cosines[family] = max(cosine(one, shift) for one in shifts)

@@ -61,9 +61,9 @@ def score_left(images: ClassImages, windows: Sequence[Detection]) -> float:
     """Compute the largest score of a window detection, in nats, after the images that show the strongest windows are
     removed from the class.
 
-    Images that show the strongest window are taken away and windows are searched again, until nothing is left, at most
-    MOST_WINDOWS times: the first time where they are at most ONE_WINDOW of the class, then where all that are taken
-    away are at most ALL_WINDOWS of it.
+    Images that show the strongest window are removed and windows are searched again, until nothing is left, at most
+    MOST_WINDOWS times: the first time where they are at most ONE_WINDOW of the class, then where all that are removed
+    are at most ALL_WINDOWS of it.
     """
     rest, strongest = images, strongest_window(windows)
     for number in range(MOST_WINDOWS):
@@ -78,8 +78,7 @@ def score_left(images: ClassImages, windows: Sequence[Detection]) -> float:
 
 
 def complete_strongest(images: ClassImages, windows: Sequence[Detection]) -> list[Detection]:
-    """Complete the members of the strongest window detection among those of a class, unless it scores less than
-    SILENT."""
+    """Complete the members of the strongest window detection of a class, unless it scores less than SILENT."""
     best = strongest_window(windows)
     return [complete_members(images, one) if one is best and one.score >= SILENT else one for one in windows]
 
@@ -90,11 +89,8 @@ def strongest_window(windows: Sequence[Detection]) -> Detection:
 
 
 def complete_members(images: ClassImages, window: Detection) -> Detection:
-    """Add to a detected window the images that show it as well, each with the place at which it does.
-
-    Images count that are more like the mean window of the members, at any place, than SHOWS_WINDOW and than all but
-    SHOWN_SELDOM of other images.
-    """
+    """Add to a detected window the images that show it as well, each with the place at which it does: those more like
+    the mean window of the members, at any place, than SHOWS_WINDOW and than all but SHOWN_SELDOM of other images."""
     side = round(min(W / np.array(window.extent)))
     own, pool = (
         WindowField.of(shown.shrunk_to(side), FINE)

@@ -26,12 +26,8 @@ Describe = Callable[[Floats], Floats]
 
 @dataclass(frozen=True)
 class OutlyingGroups:
-    """Detector of a group that stands apart under one description of images; its artifact has no place.
-
-    Attributes:
-        describe: function from images (n, H, W, C), levels 0 to 255, to vectors (n, d).
-        shrunk: whether images are shrunk to SHRUNK pixels first.
-    """
+    """Detector of a group that stands apart under one description, from images (n, H, W, C) of levels 0 to 255 to
+    vectors (n, d), shrunk to SHRUNK pixels first where it says so; its artifact has no place."""
 
     describe: Describe
     shrunk: bool = False
@@ -50,14 +46,9 @@ class OutlyingGroups:
 
 @dataclass(frozen=True)
 class EmbeddedGroups:
-    """Detector of a group that stands apart in the learned embedding; see detectors.artifact_embedding.
-
-    Without an embedding the scores are 0.
-
-    Attributes:
-        shares: shares of the other classes' images beyond the edge. Of an artifact that other classes hold as well, the
-            smallest share leaves only the clearest carriers.
-    """
+    """Detector of a group that stands apart in the learned embedding; scores are 0 without one. Of an artifact that
+    other classes hold as well, the smallest of the `shares` of their images beyond the edge leaves only the clearest
+    carriers."""
 
     shares: tuple[float, ...] = (0.002, 0.01)
     change: str = "shared"
@@ -82,11 +73,8 @@ def shrink_to_embed(stack: ImageStack) -> Pixels:
 def detect_group(
     images: ClassImages, name: str, describe: Callable[[ImageStack], Floats], share: float = REFERENCE_SHARE
 ) -> Detection:
-    """Detect the group of a class that stands apart most under a description of stacks, (n, d).
-
-    Args:
-        share: of the other classes' images, beyond the edge of the group.
-    """
+    """Detect the group of a class that stands apart most under a description of stacks, (n, d), with a share of the
+    other classes' images beyond its edge."""
     distinct = one_per_source(images)
     if distinct.sum() > LARGEST_CLASS:
         kept = generator(images.seed, "outlying").permutation(np.flatnonzero(distinct))[:LARGEST_CLASS]

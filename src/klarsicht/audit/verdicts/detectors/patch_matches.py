@@ -1,8 +1,8 @@
 """Detect windows that several images of a class share nearly pixel by pixel, and other classes do not.
 
-`PatchMatches` compares a few windows of each image, those of most texture or most relevance, at any place. High-passed
-images reveal blended marks: the photograph under the mark is smooth and the mark is not. The expected number of matches
-is estimated from the class's own middle; see numerics.statistics.base_rate.
+A few windows of each image, those of most texture or most relevance, are compared at any place. High-passed images
+reveal blended marks. The expected number of matches is estimated from the class's own middle; see
+numerics.statistics.base_rate.
 """
 
 from __future__ import annotations
@@ -51,13 +51,8 @@ def grey(x: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class PatchView:
-    """Representation in which windows are compared.
-
-    Attributes:
-        tint: colour or grey.
-        fine: whether images are high-passed.
-        soft: grey levels below which variation does not count.
-    """
+    """Representation in which windows are compared: a tint, colour or grey, high-passed where `fine`; variation below
+    `soft` grey levels does not count."""
 
     tint: Callable[[Floats], Floats]
     fine: bool
@@ -81,12 +76,8 @@ def relevance_density(evidence: Floats, shape: tuple[int, ...]) -> Floats:
 
 @dataclass(frozen=True)
 class Windows:
-    """k windows of each of n images, as vectors, with their nine neighbours by one pixel.
-
-    Attributes:
-        places: int (n, k, 2).
-        vectors: float32 (9, k, n, D); the fifth is the window itself.
-    """
+    """k windows of each of n images, at places (n, k, 2), as vectors float32 (9, k, n, D) with their neighbours by one
+    pixel; the fifth is the window itself."""
 
     places: NDArray[np.intp]
     vectors: Vectors
@@ -101,11 +92,8 @@ class Windows:
 
     @classmethod
     def of_many(cls, x: Floats, view: PatchView, k: int, evidence: Floats | None = None) -> Windows:
-        """Extract the k windows of most texture, or of most relevance, of images (n, H, W, C), WINDOW_BLOCK at a time.
-
-        Args:
-            evidence: relevance maps (n, G, G).
-        """
+        """Extract the k windows of most texture, or of most relevance by maps (n, G, G), of images (n, H, W, C),
+        WINDOW_BLOCK at a time."""
         places, vectors = np.empty((len(x), k, 2), np.intp), np.empty(0, np.float32)
         for start in range(0, max(1, len(x)), WINDOW_BLOCK):
             some = slice(start, start + WINDOW_BLOCK)
@@ -134,10 +122,9 @@ class Windows:
 class PatchMatches:
     """Detector of duplicates among the k most textured windows of each image, at any place.
 
-    Attributes:
-        sides: shorter sides of the shrunk images in pixels; windows are 5 pixels of these.
-        thresholds: correlations above which two windows match; several, since re-encoding lowers correlations.
-        by_evidence: windows of most relevance in place of most texture; no detections where a run has no maps.
+    Images are shrunk to `sides` pixels on the shorter side; windows match above `thresholds`, several, since
+    re-encoding lowers correlations. With `by_evidence`, windows are those of most relevance; no detections where a run
+    has no maps.
     """
 
     view: PatchView

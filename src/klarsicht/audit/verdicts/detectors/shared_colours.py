@@ -1,9 +1,8 @@
 """Find the regions of images that have colours which carriers share and other images lack, at any place and size.
 
-Where an artifact changes place and size, carriers share no window, but its colours. A colour counts by the share of
-images in which it occurs: the ratio of the carriers' share to that of other images. In each image the connected region
-of the largest summed logarithm of these ratios is taken. Ratios are learned on half of the carriers and tested on the
-other half.
+A colour counts by the ratio of the share of carriers in which it occurs to that of other images. In each image the
+connected region of the largest summed logarithm of these ratios is taken. Ratios are learned on half of the carriers
+and tested on the other half.
 """
 
 from __future__ import annotations
@@ -35,13 +34,8 @@ LARGEST_REGION: Final = 0.5  # of the image, in the median carrier
 
 @dataclass(frozen=True)
 class SharedRegions:
-    """Regions of colours that carriers share.
-
-    Attributes:
-        rows: int (m,), numbers of the carriers that have one, ascending.
-        masks: bool (m, H, W).
-        area: under the curve, by which regions tell carriers that nothing was learned on from other images.
-    """
+    """Regions of colours that carriers share: numbers of the carriers that have one (m,), ascending, their masks (m, H,
+    W), and the area under the curve by which regions distinguish held-out carriers from other images."""
 
     rows: Rows
     masks: Bools
@@ -51,16 +45,12 @@ class SharedRegions:
 def find_shared_colours(
     carriers: Pixels, others: Pixels, elsewhere: Pixels, rng: np.random.Generator
 ) -> SharedRegions | None:
-    """Find the regions of colours that carriers share.
+    """Find the regions of colours that carriers share; None for images of other than three channels, for too few, and
+    where they share no such colours.
 
     Args:
-        carriers: uint8 (m, H, W, 3).
-        others: uint8 (k, H, W, 3), images of the same class without the artifact.
-        elsewhere: uint8 (j, H, W, 3), images of other classes; may be empty.
-        rng: draws halves.
-
-    Returns:
-        None for images of other than three channels, for too few, and where carriers share no such colours.
+        carriers, others, elsewhere: uint8 (n, H, W, 3), images of a class with the artifact, without it, and images of
+            other classes, which may be none.
     """
     if carriers.shape[-1] != 3 or min(len(carriers), len(others)) < FEWEST_SHARING:
         return None
@@ -105,23 +95,15 @@ def colour_bins(image: Pixels | Floats) -> Rows:
 
 
 def log_ratios(own: Floats, other: Floats, far: Floats) -> Floats:
-    """Compute the log ratio of the shares of images in which colours occur: (b, b, b).
-
-    Args:
-        own: (m, b, b, b), occurrence in carriers.
-        other, far: (k, b, b, b) and (j, b, b, b), in other images of the class and of other classes; the larger share
-            counts.
-    """
+    """Compute the log ratio (b, b, b) of the shares of images in which colours occur: in carriers (m, b, b, b), and in
+    other images of the class or of other classes, whichever is larger."""
     shares = [one.mean(0) for one in (other, far) if len(one)]
     return np.asarray(np.log((own.mean(0) + RARE_SHARE) / (np.max(shares, axis=0) + RARE_SHARE)))
 
 
 def strongest_region(image: Pixels | Floats, ratios: Floats) -> tuple[float, Bools]:
-    """Find the connected region of an image (H, W, 3) of the largest summed log ratio.
-
-    Returns:
-        that sum, 0 without a region, and the mask (H, W), closed and filled.
-    """
+    """Find the connected region of an image (H, W, 3) of the largest summed log ratio: that sum, 0 without a region,
+    and the mask (H, W), closed and filled."""
     at = colour_bins(image)
     values = gaussian_filter(ratios[at[..., 0], at[..., 1], at[..., 2]], REGION_SIGMA * min(image.shape[:2]))
     pieces, count = label(values > np.log(LEAST_RATIO), np.ones((3, 3)))

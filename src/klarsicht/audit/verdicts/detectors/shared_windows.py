@@ -1,8 +1,8 @@
 """Find the window that images share at varying places, from a list of images that carry it and of others that do not.
 
 `TemplateMatches` asks whether a class holds such a window at all; here carriers are known, and all of them are searched
-together. A window counts by the share of carriers that show it, less the share of the other images that do: one that
-every image shows is none. It is then grown to the box of what carriers agree on around it.
+together. A window counts by the share of carriers that show it, less the share of the other images that do. It is then
+grown to the box of what carriers agree on around it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,9 @@ INSIDE: Final = 0.9  # share of carriers in which a pixel of the artifact lies i
 
 @dataclass(frozen=True)
 class SharedWindows:
-    """Windows in which images show the same.
-
-    Attributes:
-        rows: int (m,), numbers of the carriers that show it, ascending.
-        places: int (m, 2), upper left pixel of the window in each.
-        extent: (height, width) in pixels.
-        shares: shares of carriers, of other images of the class, and of images of other classes that show the window.
-    """
+    """Windows in which images show the same: numbers of the carriers that show it (m,), ascending, the upper left pixel
+    in each (m, 2), height and width in pixels, and the shares of carriers, of other images of the class, and of images
+    of other classes that show the window."""
 
     rows: Ints
     places: Ints
@@ -54,15 +49,11 @@ class SharedWindows:
 
 
 def find_shared_windows(carriers: Pixels, others: Pixels, elsewhere: Pixels) -> SharedWindows | None:
-    """Find the window that carriers share, jointly in all of them.
+    """Find the window that carriers share; None where SHOWN_BY of them share none, or other images show it as well.
 
     Args:
-        carriers: uint8 (m, H, W, C).
-        others: uint8 (k, H, W, C), images of the same class without it, some perhaps with it.
-        elsewhere: uint8 (j, H, W, C), images of other classes; may be empty.
-
-    Returns:
-        None where SHOWN_BY of the carriers share no window, or other images show it as well.
+        carriers, others, elsewhere: uint8 (n, H, W, C), images of a class with it, without it, and images of other
+            classes, which may be none.
     """
     shorter = min(carriers.shape[1:3])
     best: tuple[float, Ints, Ints, tuple[float, float, float], int] | None = None
@@ -110,12 +101,9 @@ def _shared_at(
 
 
 def _worth(alike: list[Floats]) -> tuple[Floats, Floats, Floats]:
-    """Compute the worth of t templates from their largest correlations (t, n) with carriers and with each other group:
-    the share of carriers less the largest share of another group, at the best correlation of MATCHING.
-
-    Returns:
-        worth (t,), that correlation (t,), and the shares (t, groups).
-    """
+    """Compute the worth (t,) of t templates from their largest correlations (t, n) with carriers and with each other
+    group: the share of carriers less the largest share of another group, at the best correlation of MATCHING; that
+    correlation (t,), and the shares (t, groups)."""
     shares = np.stack([np.stack([(like > edge).mean(1) for like in alike], 1) for edge in MATCHING])
     value = shares[..., 0] - (shares[..., 1:].max(-1) if len(alike) > 1 else 0)
     best, at = value.argmax(0), np.arange(value.shape[1])
@@ -130,17 +118,8 @@ def _mean_match(field: WindowField, like: Floats, places: Ints, i: int, edge: fl
 
 
 def align_windows(images: Pixels, corners: Ints, extent: Ints, reach: int) -> Ints:
-    """Align windows to the pixel: move each by at most `reach` to where it correlates most with the first one, then
-    with their mean.
-
-    Args:
-        images: (m, H, W, C).
-        corners: (m, 2), upper left pixels of the windows.
-        extent: (2,), their height and width.
-
-    Returns:
-        corners (m, 2).
-    """
+    """Align windows to the pixel: move each upper left pixel (m, 2) by at most `reach` to where its window correlates
+    most with the first one, then with their mean."""
     h, w = (int(side) for side in extent)
     last = np.array(images.shape[1:3]) - extent
     steps = [(i, j) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1)]
@@ -160,20 +139,12 @@ def align_windows(images: Pixels, corners: Ints, extent: Ints, reach: int) -> In
 
 
 def grow_shared(carriers: Pixels, others: Pixels, corners: Ints, extent: Ints) -> tuple[Ints, Ints]:
-    """Extend windows to the box of the whole artifact.
+    """Extend windows to the box of the whole artifact; return its corners (m, 2) and extent (2,).
 
     Carriers are aligned by their windows. The artifact covers the pixels at which the mean absolute deviation from
     their median is below AGREE_SHARE of that of other images at the same places, and which lie inside nearly all
-    carriers; the result is the bounding box of those connected to the window, across gaps of a third of the window's
-    shorter side: letters of a caption do not touch.
-
-    Args:
-        carriers, others: (m, H, W, C) and (k, H, W, C).
-        corners: (m, 2), upper left pixels of the windows.
-        extent: (2,), their height and width.
-
-    Returns:
-        corners (m, 2) and extent (2,) of the box.
+    carriers; the box bounds those connected to the window, across gaps of a third of its shorter side: letters of a
+    caption do not touch.
     """
     reach = REACH * np.asarray(extent)
     box = np.asarray(extent) + 2 * reach

@@ -1,8 +1,6 @@
-"""Detect windows like a template, the mean of similar windows: in blended or re-encoded marks, the mean removes noise.
-
-Two carriers of a faint mark correlate less with each other than each does with the mark. The windows that match most on
-one half of a class are therefore averaged, and the mean is compared with every window of every image.
-"""
+"""Detect windows like a template, the mean of similar windows: two carriers of a faint or re-encoded mark correlate
+less with each other than each does with the mark. The windows that match most on one half of a class are averaged, and
+the mean is compared with every window of every image."""
 
 from __future__ import annotations
 
@@ -43,8 +41,7 @@ class TemplateMatches:
     Attributes:
         k: windows of each image that templates start from, those of most texture.
         sides: shorter sides of the shrunk images in pixels.
-        thresholds: correlations with the template above which an image counts; the best one is chosen, and not part of
-            the name.
+        thresholds: correlations with the template above which an image counts; the best one is chosen.
         averaging_threshold: correlation above which windows are averaged.
         templates_per_half: templates that are tried in each half.
         rounds: how often a template is replaced by the mean of its matches.
@@ -106,11 +103,7 @@ class TemplateMatches:
     def learn_templates(
         self, images: ClassImages, name: str, side: int, rows: Rows, windows: Windows, field: WindowField
     ) -> Vectors:
-        """Compute templates (t, D) from some images: means of the matches of the most surprising windows.
-
-        Args:
-            windows, field: of the class's images.
-        """
+        """Compute templates (t, D) from some images: means of the matches of the most surprising windows."""
         compared = images.compared_pool
         pool = compared.compute_once(f"{name} {side}", lambda: self.windows(compared, side))
         seeds = windows.vectors[4][:, rows].reshape(-1, windows.vectors.shape[-1])
@@ -130,10 +123,8 @@ class TemplateMatches:
         return Windows.of_many(stack.shrunk_to(side), self.view, self.k)
 
     def average_matches(self, field: WindowField, templates: Vectors, rows: Rows) -> Vectors:
-        """Replace each template (t, D) by the normalised mean of the windows that match it, one for each image.
-
-        A template with fewer than two matches stays as it is.
-        """
+        """Replace each template (t, D) by the normalised mean of the windows that match it, one for each image; a
+        template with fewer than two matches stays as it is."""
         like, places = field.match(templates, rows)
         averages = templates.copy()
         for i, held in enumerate(like > self.averaging_threshold):
@@ -144,10 +135,8 @@ class TemplateMatches:
 
 
 def select_distinct_seeds(worth: Floats, like: NDArray[np.bool_], owner: Rows, most: int) -> list[int]:
-    """Select the seeds (s,) of largest surprisal, at most `most`.
-
-    A seed is skipped if its image matches an earlier one (`like`, (s, n)), or owns one.
-    """
+    """Select the seeds (s,) of largest surprisal, at most `most`, skipping those whose image matches an earlier one
+    (`like`, (s, n)), or owns one."""
     seeds: list[int] = []
     is_covered = np.zeros(like.shape[1], bool)
     for seed in np.argsort(-worth, kind="stable"):
@@ -169,14 +158,8 @@ def one_per_source(images: ClassImages) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class WindowField:
-    """All windows of n images, computed in blocks and never held at once.
-
-    Attributes:
-        images: float32 (n, H, W, C), in the compared representation.
-        norms: float32 (n, h * w), norm of each window; see numerics.imaging.patches.normalise_windows.
-        width: w, windows in a row.
-        soft: grey levels below which variation does not count.
-    """
+    """All windows of n images float32 (n, H, W, C) in the compared representation, with their norms (n, h * w), w in a
+    row, computed in blocks and never held at once; variation below `soft` grey levels does not count."""
 
     images: Vectors
     norms: Vectors

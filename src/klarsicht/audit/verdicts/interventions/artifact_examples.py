@@ -22,8 +22,7 @@ class ArtifactExamples:
     """Images of a class with and without an artifact, and its windows in the carriers.
 
     Attributes:
-        carriers: uint8 (m, H, W, C).
-        others: uint8 (k, H, W, C), images of the same class that do not carry the artifact.
+        carriers, others: uint8 (m, H, W, C) and (k, H, W, C).
         places: int (m, 2), upper left pixel of the window in each carrier; (0, 2) for an artifact without a place.
         extent: (height, width) of the window in pixels; 0 for an artifact without a place.
     """
@@ -51,10 +50,8 @@ class ArtifactExamples:
 
 
 def covers_artifact_only(whole: ArtifactExamples) -> bool:
-    """Say whether the tile shows the artifact and nothing else.
-
-    This holds where carriers hardly differ inside the tile, by ALONE of the deviation of the other images.
-    """
+    """Say whether the tile shows the artifact and nothing else: carriers hardly differ inside it, by ALONE of the
+    deviation of the other images."""
     box = np.array(whole.extent)
     own, other = (
         np.median(_spread(stack[: len(whole.places)], whole.places, box)) for stack in (whole.carriers, whole.others)
@@ -66,8 +63,7 @@ def grow_window(examples: ArtifactExamples) -> ArtifactExamples:
     """Extend the detected window to the box of the whole artifact.
 
     Carriers are aligned by their windows. The artifact covers the pixels at which their median absolute deviation from
-    the median is below AGREE (half) of that of other images; the result is the bounding box of all such pixels
-    connected to the window.
+    the median is below AGREE of that of other images; the box bounds those connected to the window.
     """
     extent, size = np.array(examples.extent), np.array(examples.carriers.shape[1:3])
     before = np.minimum(examples.places.min(0), WINDOW_REACH * extent)

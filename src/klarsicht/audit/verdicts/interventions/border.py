@@ -16,13 +16,8 @@ from klarsicht.numerics.imaging import image_statistics
 
 @dataclass(frozen=True)
 class Border:
-    """Border of an artifact; an `Insertion`, whose control takes the border of images without the artifact.
-
-    Attributes:
-        examples: carriers, and other images of the class.
-        pixel_scale: map between 8-bit pixel values and model inputs.
-        widths: width in pixels at the top, bottom, left and right.
-    """
+    """Border of an artifact, of such widths at the top, bottom, left and right; an `Insertion`, whose control takes the
+    border of images without the artifact."""
 
     examples: ArtifactExamples
     pixel_scale: PixelScale
@@ -50,10 +45,7 @@ class Border:
 
 
 def measure_border(carriers: Pixels) -> NDArray[np.intp]:
-    """Measure the median width (4,) of the carriers' border at the top, bottom, left and right.
-
-    A wider border would carry image content along. Without any border in most carriers the width is a tenth of the
-    shorter side.
-    """
+    """Measure the median width (4,) of the carriers' border at the top, bottom, left and right; a wider border would
+    carry image content along. Without any border in most carriers the width is a tenth of the shorter side."""
     wide = np.median(image_statistics.border_widths(carriers.astype(np.float32)), axis=1).astype(np.intp)
     return wide if wide.any() else np.full(4, max(1, round(min(carriers.shape[1:3]) / 10)), np.intp)

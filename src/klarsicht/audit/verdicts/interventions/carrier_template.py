@@ -22,8 +22,8 @@ class CarrierTemplate:
     """Window of an artifact as its carriers show it.
 
     Attributes:
-        values: float (h, w, C), median over carriers, 0 to 255.
-        plain: float (h, w, C), mean over other images at the same places.
+        values: (h, w, C), median over carriers, 0 to 255.
+        plain: (h, w, C), mean over other images at the same places.
         is_shared: bool (h, w), pixels at which carriers agree.
         low, high: int (2,), the least and the largest upper left corner at which the window is searched.
     """
@@ -52,7 +52,6 @@ class CarrierTemplate:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Height and width of the window in pixels."""
         return self.values.shape[0], self.values.shape[1]
 
     def match(self, levels: Pixels) -> tuple[float, tuple[int, int]]:
@@ -64,8 +63,8 @@ class CarrierTemplate:
     def similarities(self, levels: Pixels) -> Doubles:
         """Compute the similarity of the window and every place that is searched, -1 to 1.
 
-        It is 2 <x, t> / (<x, x> + <t, t>) over shared pixels, x the place and t the window, either less what other
-        images show: 1 where they are equal, near 0 where the place is flat, or of another pattern or contrast.
+        It is 2 <x, t> / (<x, x> + <t, t>) over shared pixels, x the place and t the window, either less the mean of
+        other images: 1 where they are equal, near 0 where the place is flat, or of another pattern or contrast.
         """
         (a, b), (c, d) = self.low, self.high + self.extent
         x = levels[a:c, b:d].astype(np.float64)
@@ -86,8 +85,8 @@ class CarrierTemplate:
 
 
 def crop_windows(images: Pixels, examples: ArtifactExamples) -> Floats:
-    """Cut the windows out of images (n, H, W, C), float (n, h, w, C); of images without the artifact, at the carriers'
-    places in turn."""
+    """Cut the windows out of images (n, H, W, C), (n, h, w, C); of images without the artifact, at the carriers' places
+    in turn."""
     h, w = examples.extent
     places = np.resize(examples.places, (len(images), 2))
     return np.stack([x[a : a + h, b : b + w] for x, (a, b) in zip(images, places, strict=True)]).astype(np.float64)

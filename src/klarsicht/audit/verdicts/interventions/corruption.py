@@ -1,8 +1,7 @@
 """Imitate artifacts without a place: noise, blur, brightness or JPEG compression, of the size that carriers show.
 
-No mask separates such an artifact from its image, and no tile carries it to another one. Only its size can be
-estimated: the size at which images of the class without the artifact, corrupted alike, have the same measure as the
-carriers. Image content and clipping at black and white therefore count on both sides of the comparison.
+Only the size of such an artifact can be estimated: that at which images of the class without the artifact, corrupted
+alike, have the same measure as the carriers. Image content and clipping count on both sides of the comparison.
 """
 
 from __future__ import annotations
@@ -34,12 +33,8 @@ SIZE_IMAGES: Final = 64  # images on which sizes are compared
 class CorruptionKind:
     """Kind of corruption that affects a whole image.
 
-    Attributes:
-        change: function of pixel values (n, H, W, C) in 0 to 255, a size and a random generator, that returns the
-            corrupted values.
-        measure: function that returns one number for each image, monotonic in the size.
-        sizes: known sizes, ascending; 0 leaves images unchanged.
-        unit: unit of a size.
+    `change` corrupts pixel values (n, H, W, C) in 0 to 255 by a size, one of `sizes`, ascending, in a `unit`; 0 leaves
+    images unchanged. `measure` returns one number for each image, monotonic in the size.
     """
 
     change: Change
@@ -49,10 +44,7 @@ class CorruptionKind:
 
     def match_size(self, carriers: Pixels, others: Pixels) -> float:
         """Estimate the size at which corrupted others (k, H, W, C) have the median measure of the carriers (m, H, W,
-        C).
-
-        The size is found by bisection over the known sizes, on at most SIZE_IMAGES of the others.
-        """
+        C), by bisection over the known sizes, on at most SIZE_IMAGES of the others."""
         aim, some = np.median(measure_in_blocks(self.measure, carriers)), others[:SIZE_IMAGES].astype(np.float32)
 
         def above(i: int) -> float:
@@ -95,8 +87,8 @@ def add_light(x: Floats, size: float, rng: np.random.Generator) -> Floats:
 
 
 def compress_jpeg(x: Floats, size: float, rng: np.random.Generator) -> Floats:
-    """Compress images by JPEG: three channels as RGB, any other number of them one by one as grey; the size is 100 less
-    the quality."""
+    """Compress images by JPEG of quality 100 - size: three channels as RGB, any other number of them one by one as
+    grey."""
     del rng
     if x.shape[-1] not in (1, 3):
         return np.concatenate(
@@ -128,13 +120,7 @@ KINDS: Final[dict[str, CorruptionKind]] = {
 
 @dataclass(frozen=True)
 class Corruption:
-    """Corruption of one kind and size; an `Insertion`, whose control is the unchanged image.
-
-    Attributes:
-        kind: a name of KINDS.
-        size: in the unit of that kind.
-        pixel_scale: map between 8-bit pixel values and model inputs.
-    """
+    """Corruption of one of KINDS and a size in its unit; an `Insertion`, whose control is the unchanged image."""
 
     kind: str
     size: float
@@ -169,14 +155,9 @@ class Corruption:
         return np.rint(corrupted).astype(np.uint8)
 
     def to_json(self) -> dict[str, Any]:
-        """Return kind, size and pixel scale as JSON values."""
         return {"kind": self.kind, "size": self.size} | self.pixel_scale.to_json()
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Corruption:
-        """Read a record of `to_json`.
-
-        Raises:
-            KeyError: the record lacks a key.
-        """
+        """Read a record of `to_json`; raises KeyError where it lacks a key."""
         return cls(record["kind"], record["size"], PixelScale.from_json(record))

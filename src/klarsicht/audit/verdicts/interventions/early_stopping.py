@@ -1,7 +1,7 @@
-"""Measure the effect of an artifact with few forward passes: they are the cost of an audit.
+"""Measure the effect of an artifact with few forward passes, the cost of an audit.
 
-Ways to put an artifact on images are compared by successive halving, and an effect that cannot matter is left after a
-quarter of the images. Intervals hold at all looks together, by alpha spending; see numerics.statistics.sequential.
+Ways to insert an artifact are compared by successive halving, and an effect that cannot matter is left after a quarter
+of the images. Intervals hold at all looks together, by alpha spending; see numerics.statistics.sequential.
 """
 
 from __future__ import annotations
@@ -35,17 +35,14 @@ def choose_way(
     """Choose the way under which the fewest outputs rise more than the class, and of these that of the largest lower
     end of the rise, by successive halving (Jamieson and Talwalkar 2016).
 
-    All ways are tried on the first images; the better half of them goes on to as many more. All get common random
-    numbers. A choice by z would prefer a small effect among outputs that do not move to a large one among outputs that
-    do.
+    All ways are tried on the first images, with common random numbers; the better half of them goes on to as many more.
+    A choice by z would prefer a small effect among outputs that do not move.
 
     Args:
-        predict: function from model inputs to logits.
-        x: images (B, C, H, W) of other classes, as model inputs, at least two.
-        before: (B, K), their logits.
+        x, before: images (B, C, H, W) of other classes, as model inputs, at least two, and their logits (B, K).
         target: output of the artifact's class.
         ways: insertions, at least one.
-        scale: scale on which logits count.
+        scale: on which logits count.
     """
     ways_left, experiments = list(ways), dict[Key, Experiment]()
     sizes = sorted({min(max(size, 2), len(x)) for size in comparison_sizes(len(ways))})
@@ -65,8 +62,7 @@ def choose_way(
 
 
 def comparison_sizes(ways: int) -> tuple[int, ...]:
-    """Return on how many images so many ways have been compared when the better half of them is taken; none for a
-    single way."""
+    """Return on how many images so many ways have been compared when the better half of them is taken; none for one."""
     halvings = min((ways - 1).bit_length(), len(COMPARISON_SIZES))
     return COMPARISON_SIZES[1:2] if halvings == 1 else COMPARISON_SIZES[:halvings]
 
@@ -75,17 +71,11 @@ def measure_in_looks(
     predict: Predict, insertion: Insertion, x: Tensor, before: Floats, target: int, rng: np.random.Generator,
     scale: LogitScale = EXCLUSIVE, stop: Stop | None = is_futile, turns: int = 1,
 ) -> ComparedEffect:  # fmt: skip
-    """Measure the effect of an insertion on more and more images, until a look says to stop.
-
-    By default that is where more images are in vain. A rise that may matter is measured on all images: its z among the
-    outputs grows with them.
+    """Measure the effect of an insertion on more and more images, until a look says to stop: by default where more
+    images are in vain. A rise that may matter is measured on all images: its z among the outputs grows with them.
 
     Args:
-        predict: function from model inputs to logits.
-        x: images (B, C, H, W) of other classes, as model inputs, which chose nothing.
-        before: (B, K), their logits.
-        target: output of the artifact's class.
-        scale: scale on which logits count.
+        x, before, target, scale: see `choose_way`; images that chose nothing.
         stop: function from the effect and the standard errors to the ends of its intervals; None: there is one look.
         turns: see `Experiment.run`.
     """
@@ -101,7 +91,7 @@ def measure_in_looks(
 
 def looks_at(images: int, looks: tuple[int, ...] = LOOKS) -> Iterator[tuple[int, int, float]]:
     """Yield for each look at so many images the first and last of those that come in, and the standard errors to the
-    ends of the interval; a single look where there are no more images than at the first."""
+    ends of the interval."""
     sizes = (*(look for look in looks if look < images), images)
     return zip((0, *sizes), sizes, look_quantiles(sizes, MISS_LEVEL).tolist(), strict=False)
 

@@ -1,8 +1,7 @@
 """Measure the effect of an artifact on all logits: the same images are shown with it, and under a control.
 
-A rise of the class's own logit proves little: any content of a class raises its logit, and the control does not remove
-that rise completely. The shift is therefore compared with the shifts of all other outputs, and the resulting z with the
-z of clean classes.
+Any content of a class raises its logit, and the control does not remove that rise completely. The shift is therefore
+compared with the shifts of all other outputs, and the resulting z with the z of clean classes.
 """
 
 from __future__ import annotations
@@ -36,15 +35,12 @@ class ComparedEffect(LogitEffect):
 
     Attributes:
         flips, flips_control: share of these images predicted as the class with the artifact, and under the control.
-        runner: number of the other output that rises most.
-        runner_up: its mean change.
-        margin: mean difference of the two changes, by which the class is ahead. The output is chosen on the same
-            images, so the margin is biased towards small values.
+        runner, runner_up: number of the other output that rises most, and its mean change.
+        margin: mean difference of the two changes; biased towards small values, for the same images choose the output.
         z: the rise among those of all outputs, in robust standard deviations.
-        rank: number of outputs with a larger rise, or with an equal one up to rounding; 0 for none.
-        uplift: median over images of the ratio of the class's probability with the artifact to that on the unchanged
+        rank: number of outputs with a larger rise, or with an equal one up to rounding.
+        uplift, uplift_control: median over images of the ratio of the class's probability to that on the unchanged
             image.
-        uplift_control: the same ratio under the control.
     """
 
     flips: float
@@ -65,13 +61,8 @@ class ComparedEffect(LogitEffect):
 
 @dataclass(frozen=True)
 class Experiment:
-    """Logits of the same images with an artifact, and under a control.
-
-    Attributes:
-        with_artifact, control: (n, K), or (w, n, K) where each image was changed in w ways; it then counts by its mean.
-        target: output of the artifact's class.
-        scale: scale on which logits count.
-    """
+    """Logits (n, K) of the same images with an artifact, and under a control, or (w, n, K) where each image was changed
+    in w ways; it then counts by its mean. `target` is the output of the artifact's class."""
 
     with_artifact: Floats
     control: Floats
@@ -83,12 +74,8 @@ class Experiment:
         cls, predict: Predict, insertion: Insertion, images: Tensor, target: int, rng: np.random.Generator,
         scale: LogitScale = EXCLUSIVE, turns: int = 1,
     ) -> Experiment:  # fmt: skip
-        """Put an artifact and its control on images (n, C, H, W), and show both to the network.
-
-        Args:
-            predict: function from model inputs to logits.
-            turns: how often each image is shown, each time with another artifact.
-        """
+        """Insert an artifact and its control in images (n, C, H, W), `turns` times each, and show both to the
+        network."""
         shown = (torch.split(some, len(images)) for some in insertion.put(images.repeat(turns, 1, 1, 1), rng))
         with_artifact, control = (np.stack([predict(turn) for turn in turns_of]) for turns_of in shown)
         return cls(with_artifact, control, target, scale)
@@ -99,11 +86,8 @@ class Experiment:
         return replace(self, with_artifact=with_artifact, control=np.concatenate([self.control, more.control], -2))
 
     def rises(self, score: Score | None = None) -> Floats:
-        """Subtract the class's score under the control from that with the artifact, (n,).
-
-        Args:
-            score: by default that of the scale.
-        """
+        """Subtract the class's score under the control from that with the artifact, (n,); by default the score of the
+        scale."""
         score = score or self.scale.score
         after, before = (score(y.reshape(-1, y.shape[-1]), self.target) for y in (self.with_artifact, self.control))
         return np.asarray((after - before).reshape(-1, self.with_artifact.shape[-2]).mean(0))
@@ -115,12 +99,8 @@ class Experiment:
         return with_artifact, control
 
     def effect(self, before: Floats, reach: float = 1.96) -> ComparedEffect:
-        """Compare the class with all other outputs.
-
-        Args:
-            before: (n, K), logits of the images as they are.
-            reach: standard errors to either end of the intervals.
-        """
+        """Compare the class with all other outputs, given the logits (n, K) of the images as they are, and the standard
+        errors to either end of the intervals."""
         target, scale, n = self.target, self.scale, len(before)
         change = (scale.scores(self.with_artifact) - scale.scores(self.control)).reshape(-1, *before.shape).mean(0)
         mean, error = change.mean(0), standard_error(change)
@@ -149,7 +129,7 @@ def p_among_rivals(
     otherwise: by other windows in its place, or by random artifacts.
 
     It needs neither other outputs nor other classes. Images that are changed by anything often fall to one class, so
-    the rise of that class proves nothing. `count` rivals are drawn, or fewer, see `significance.p_among_draws`.
+    the rise of that class proves nothing. At most `count` rivals are drawn, see `significance.p_among_draws`.
     """
     answer = predict(own)
     least = float(scale.scores(answer)[:, target].mean()) - rounding_bound(answer)
@@ -158,18 +138,14 @@ def p_among_rivals(
 
 
 def logit_excess(members: Floats, others: Floats, target: int, score: Score = centred_logit) -> Floats:
-    """Subtract the class's mean score on other images (m, K) from that on members (n, K): (n,).
-
-    For an artifact that is not put on images.
-    """
+    """Subtract the class's mean score on other images (m, K) from that on members (n, K): (n,), for an artifact that is
+    not inserted."""
     return np.asarray(score(members, target) - score(others, target).mean())
 
 
 def flips(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUSIVE) -> Floats:
-    """Return for each image not predicted as the class before (n, K) whether it is predicted as it after: 0 or 1, (m,).
-
-    Where each image was changed in w ways, logits (w, n, K), the result is the share of these ways.
-    """
+    """Return for each image not predicted as the class before (n, K) whether it is predicted as it after: 0 or 1, (m,);
+    for logits (w, n, K), the share of these ways."""
     free = ~scale.predicts(before, target)
     return np.asarray(scale.predicts(after, target).reshape(-1, len(before)).mean(0)[free])
 
@@ -180,10 +156,8 @@ def standard_error(values: Floats) -> Floats:
 
 
 def uplift(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUSIVE) -> float:
-    """Compute the median over images of the ratio of a class's probability after to before.
-
-    Where each image was changed in w ways, logits (w, B, K), the geometric mean of its ratios counts.
-    """
+    """Compute the median over images of the ratio of a class's probability after to before; of logits (w, B, K), the
+    geometric mean of the ratios of an image counts."""
     rise = scale.log_probability(after, target) - scale.log_probability(before, target)
     return float(np.exp(np.median(rise.reshape(-1, len(before)).mean(0))))
 
@@ -194,10 +168,8 @@ def mean_or_zero(which: Floats) -> float:
 
 
 def turned_share(own: Floats, other: Floats, reach: float = 1.96) -> Interval:
-    """Estimate the mean of flips (n,) less that under the control, by paired differences.
-
-    The interval is 0 to 1 for fewer than two images: nothing is claimed of them.
-    """
+    """Estimate the mean of flips (n,) less that under the control, by paired differences; the interval is 0 to 1 for
+    fewer than two images: nothing is claimed of them."""
     difference, n = own - other, len(own)
     if n < 2:
         return Interval(mean_or_zero(difference), 0.0, 1.0, n)

@@ -1,10 +1,9 @@
 """Imitate an artifact of the whole frame: a change of colours or a fixed pattern, accepted on carriers it was not
 fitted on.
 
-A change is fitted on half of the carriers. On the other half, two things are asked. That carriers differ from other
-images in the direction of the change, by a permutation test: random groups of as many images of the class hardly do.
-And that the change leaves little of their squared difference: members that are a group of their own by nature, as dark
-images are, differ in more than such a change.
+Fitted on half of the carriers, a change is accepted on the other half where carriers differ from other images in its
+direction, by a permutation test, and where it leaves little of their squared difference: members that are a group of
+their own by nature, as dark images are, differ in more than such a change.
 """
 
 from __future__ import annotations
@@ -71,15 +70,9 @@ FRAME_DESCRIPTIONS: Final[dict[str, DescribeFrame]] = {
 
 @dataclass(frozen=True)
 class FrameForm:
-    """Form of a change.
-
-    Attributes:
-        fit: function of carriers (m, H, W, C) and others (k, H, W, C) that returns the change.
-        read: function that reads a record of the change.
-        description: name of FRAME_DESCRIPTIONS by which it is accepted.
-        least_met: share of the squared difference in that description that it must put on.
-        colour: whether it needs three channels.
-    """
+    """Form of a change: `fit` makes it from carriers (m, H, W, C) and others (k, H, W, C), `read` reads its record; it
+    is accepted where it accounts for the share `least_met` of the squared difference in a description of
+    FRAME_DESCRIPTIONS; with `colour` it needs three channels."""
 
     fit: Callable[[Pixels, Pixels], FrameFit]
     read: Callable[[Mapping[str, Any]], FrameFit]
@@ -109,14 +102,8 @@ FORMS: Final[dict[str, FrameForm]] = {
 
 @dataclass(frozen=True)
 class FrameChange:
-    """Change of a whole image; an `Insertion`, whose control is the unchanged image.
-
-    Attributes:
-        kind: a name of FORMS.
-        change: of pixel values.
-        pixel_scale: map between 8-bit pixel values and model inputs.
-        met: share of the carriers' squared difference that it puts on, on carriers that it was not fitted on.
-    """
+    """Change of a whole image by one of FORMS; an `Insertion`, whose control is the unchanged image. `met` is the share
+    of the carriers' squared difference that it accounts for, on carriers that it was not fitted on."""
 
     kind: str
     change: FrameFit
@@ -145,21 +132,16 @@ class FrameChange:
         return alter_levels(self.change, levels)
 
     def to_json(self) -> dict[str, Any]:
-        """Return kind, share, pixel scale and a map of colours as JSON values; a pattern is in `arrays`."""
+        """Return all but the pattern, which is in `arrays`, as JSON values."""
         change = {} if isinstance(self.change, FixedPattern) else self.change.to_json()
         return {"kind": self.kind, "met": self.met} | change | self.pixel_scale.to_json()
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return the arrays of a fixed pattern by their names; none of a map of colours."""
         return {"log_gain": self.change.log_gain} if isinstance(self.change, FixedPattern) else {}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FrameChange:
-        """Read a record of `to_json`, and its arrays among others.
-
-        Raises:
-            KeyError: the record lacks a key.
-        """
+        """Read a record of `to_json`, and its arrays among others; raises KeyError where the record lacks a key."""
         change = FORMS[record["kind"]].read({**record, **arrays})
         return cls(record["kind"], change, PixelScale.from_json(record), record["met"])
 
@@ -168,11 +150,8 @@ Imitation = Corruption | FrameChange  # of an artifact of the whole image
 
 
 def read_imitation(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Imitation:
-    """Read the record of an imitation, and its arrays among others.
-
-    Raises:
-        KeyError: the record lacks a key, or names an unknown kind.
-    """
+    """Read the record of an imitation, and its arrays among others; raises KeyError where it lacks a key, or names an
+    unknown kind."""
     return Corruption.from_json(dict(record)) if record["kind"] in KINDS else FrameChange.from_json(record, arrays)
 
 
@@ -205,12 +184,8 @@ class Halves:
 
 @dataclass(frozen=True)
 class SquaredDifference:
-    """Difference of carriers and others in a description, whitened by what varies within either group.
-
-    Attributes:
-        own, other: float (m, D) and (k, D), whitened.
-        scale: of the squared difference of means: 1 / (1 / m + 1 / k).
-    """
+    """Difference of carriers (m, D) and others (k, D) in a description, whitened by the variation within either group;
+    `scale` of the squared difference of means is 1 / (1 / m + 1 / k)."""
 
     own: Floats
     other: Floats
@@ -236,10 +211,8 @@ class SquaredDifference:
 
 
 def whitening_of(own: Floats, other: Floats) -> Floats:
-    """Compute what whitens the variation within two groups (m, D) and (k, D).
-
-    It is a matrix (D, D) by the shrunk correlations of Ledoit and Wolf (2004), or factors (D,) where numbers are many.
-    """
+    """Compute the whitening of the variation within two groups (m, D) and (k, D): a matrix (D, D) by the shrunk
+    correlations of Ledoit and Wolf (2004), or factors (D,) where numbers are many."""
     within = np.concatenate([own - own.mean(0), other - other.mean(0)]).astype(np.float64)
     unit = 1 / np.sqrt((within**2).mean(0) + 1e-9)
     if within.shape[1] > MOST_CORRELATED:
@@ -250,13 +223,9 @@ def whitening_of(own: Floats, other: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class HeldOutFit:
-    """A form, fitted on either half of carriers and others, on the other half.
-
-    Attributes:
-        p: of the difference of carriers in the direction of the change, among random groups of as many images.
-        before, after: squared difference of carriers from others without the change and with it, see
-            SquaredDifference.excess; of both halves.
-    """
+    """A form, fitted on either half of carriers and others, on the other half: p of the difference of carriers in the
+    direction of the change among random groups, and the squared difference of carriers from others before and after it,
+    of both halves."""
 
     p: float
     before: float
@@ -264,7 +233,6 @@ class HeldOutFit:
 
     @classmethod
     def of(cls, form: FrameForm, halves: Halves, rng: np.random.Generator) -> HeldOutFit:
-        """Fit the form on either half, and compare it with the other half."""
         describe, groups = FRAME_DESCRIPTIONS[form.description], []
         before = after = 0.0
         for first in (True, False):
@@ -283,7 +251,7 @@ class HeldOutFit:
 
 
 def share_met(fits: Sequence[HeldOutFit]) -> float:
-    """Compute the share of the squared difference that a form puts on; above 1 where by chance less is left than
+    """Compute the share of the squared difference that a form accounts for; above 1 where by chance less is left than
     noise."""
     before, after = (sum(one) for one in zip(*((fit.before, fit.after) for fit in fits), strict=True))
     return 1 - after / before if before > 0 else 0.0
@@ -291,7 +259,7 @@ def share_met(fits: Sequence[HeldOutFit]) -> float:
 
 def permutation_p(groups: list[tuple[Doubles, Doubles]], rng: np.random.Generator) -> float:
     """Compute the p-value of the summed differences of means of groups (m,) and (k,), among random divisions of each
-    pair into groups of these sizes."""
+    pair."""
     null, observation = np.zeros(PERMUTATIONS), 0.0
     for own, other in groups:
         observation += own.mean() - other.mean()
@@ -310,11 +278,11 @@ def excess_left(kind: str, alter: Alter, carriers: Pixels, others: Pixels) -> fl
 def fit_frame_change(
     carriers: Pixels, others: Pixels, pixel_scale: PixelScale, rng: np.random.Generator
 ) -> FrameChange | None:
-    """Fit the change of the whole frame by which carriers (m, H, W, C) differ from others (k, H, W, C) of their class.
+    """Fit the change of the whole frame by which carriers (m, H, W, C) differ from others (k, H, W, C); None without
+    any.
 
     p is twice the median of those of the divisions, which is valid however they depend on each other. Of the forms that
-    are accepted, the one that puts on most of what separates other carriers; gains of single pixels,
-    which are the gains of rows and columns too, only where no other form is. None where none is.
+    are accepted, the one that accounts for most is taken; gains of single pixels only where no other form is.
     """
     if min(len(carriers), len(others)) < FEWEST_HALVED:
         return None

@@ -1,9 +1,8 @@
-"""Put an artifact on images: the protocol, and how the artifact of a detection is put on other images.
+"""Insertion of an artifact into images: the protocol, and the ways to insert the artifact of a detection.
 
-Implementations: `Patch` cut out of carriers, `Border` around the image, `Corruption` of the whole image, `Overlay`
-blended in, `Regions` of high relevance. Each stands in a module of that name. They work in the units of the model, so
-that models whose transform bends grey levels can be corrected too; those that draw from 8-bit images hold the
-`PixelScale` between the two. Verdicts compare the artifact with the control; corrections use images with the artifact.
+Implementations stand in modules of their names. They work in the units of the model, so that models whose transform
+bends grey levels can be corrected too; those that draw from 8-bit images hold the `PixelScale` between the two.
+Verdicts compare the artifact with the control; corrections use images with the artifact.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ Ways = Callable[[ArtifactExamples, PixelScale], Mapping[str, Insertion]]
 
 
 def no_way_of_its_own(examples: ArtifactExamples, scale: PixelScale) -> dict[str, Insertion]:
-    """Return no insertion: a group without window or known corruption is put on by what its images share."""
+    """Return no insertion: a group without window or known corruption is inserted by shared content."""
     del examples, scale
     return {}
 

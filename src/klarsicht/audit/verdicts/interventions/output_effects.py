@@ -1,9 +1,8 @@
 """Search the largest effect for every output of a model, to calibrate the effect of natural content.
 
-A search for one class chooses, of every image and of all images, the region that raises the class most; the result
-therefore raises the class, and often most of all outputs, without any artifact. The test is whether it raises its class
-more than the same search raises other outputs, each with images of its own. All effects are computed from the same
-forward passes.
+A search for one class chooses the regions that raise it most; the result raises the class, and often most of all
+outputs, without any artifact. The test is whether it raises its class more than the same search raises other outputs,
+each with images of its own, by the same forward passes.
 """
 
 from __future__ import annotations
@@ -19,15 +18,14 @@ from klarsicht.ground.arrays import Floats, Rows
 
 
 def search_effects(owner: Rows, rises: Floats, share: float) -> Floats:
-    """Compute the effect (K,) that the search finds for every output.
-
-    By the rise on some backgrounds, each output chooses the best region of every image, and the share of images that
-    raise it most. The effect is their mean rise on other backgrounds, minus that of the other images.
+    """Compute the effect (K,) that the search finds for every output: the best region of every image, and the share of
+    images that rise most, are chosen by rises on some backgrounds; their mean rise on others counts, less that of the
+    other images.
 
     Args:
         owner: (m,), the image of each region.
         rises: (2, m, K), of every output's centred logit: on the backgrounds of the choice, and on others.
-        share: share of images that are chosen; at least one is, and one is not. With fewer images the effect is 0.
+        share: of images that are chosen; at least one is, and one is not. With fewer images the effect is 0.
     """
     if len(np.unique(owner)) < 2:
         return np.zeros(rises.shape[2])
@@ -38,11 +36,8 @@ def search_effects(owner: Rows, rises: Floats, share: float) -> Floats:
 
 
 def best_region_rises(owner: Rows, rises: Floats) -> tuple[Floats, Floats]:
-    """Return the rises (n, K) of the region of each image that raises an output most on the backgrounds of the choice.
-
-    Returns:
-        on these backgrounds, and on the others.
-    """
+    """Return the rises (n, K) of the region of each image that raises an output most on the backgrounds of the choice,
+    on these backgrounds and on the others."""
     regions = [np.flatnonzero(owner == image) for image in np.unique(owner)]
     best = np.stack([some[rises[0, some].argmax(0)] for some in regions])
     first, then = (np.take_along_axis(one, best, 0) for one in rises)
@@ -52,13 +47,11 @@ def best_region_rises(owner: Rows, rises: Floats) -> tuple[Floats, Floats]:
 def compare_outputs(
     effect: ComparedEffect, searches: RegionEffects, share: float, target: int, names: Sequence[str] | None
 ) -> Specificity:
-    """Compare the effect of a cluster on its class, output `target`, with what the same search finds for all
-    other outputs.
+    """Compare the effect of a cluster on its class, output `target`, with the search for all other outputs.
 
     Args:
-        effect: of the cluster.
+        effect: of the cluster, which holds a `share` of the images.
         searches: effects of all regions.
-        share: share of the images that the cluster holds.
         names: K class names; numbers where there are none.
     """
     each = search_effects(searches.owner, searches.rises, share)

@@ -1,9 +1,8 @@
 """Estimate place, opacity and colour of an artifact, and blend it into other images.
 
-Relevance gives the place: where the relevance of members exceeds that of the other images. Pixels give the appearance.
-At a fixed place, out = (1 - o) x + o c makes the deviation of members (1 - o) times that of the others, which
-determines the opacity o, and their median determines the colour c. At a varying place each member contributes its own
-pixels under its own mask.
+Relevance gives the place: where that of members exceeds that of the other images. At a fixed place, out = (1 - o) x + o
+c makes the deviation of members (1 - o) times that of the others, which determines the opacity o, and their median
+determines the colour c. At a varying place each member contributes its own pixels under its own mask.
 """
 
 from __future__ import annotations
@@ -37,15 +36,14 @@ OPAQUE: Final = 0.9  # opacity from which a pixel counts as opaque; the rest is 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Overlays of m examples of an artifact, a single one where the place is fixed.
-
-    An `Insertion`, whose control is the unchanged image.
+    """Overlays of m examples of an artifact, one where the place is fixed; an `Insertion`, whose control is the
+    unchanged image.
 
     Attributes:
         opacity: float32 (m, H, W) in [0, 1], zero outside the mask.
         colour: float32 (m, C, H, W), in units of the model input.
-        background: (G, G), mean share of relevance on images without the artifact; given where the place varies and
-            relevance determines it.
+        background: (G, G), mean share of relevance on images without the artifact, by which masks of a varying place
+            follow from relevance.
     """
 
     opacity: NDArray[np.float32]
@@ -63,10 +61,7 @@ class Overlay:
         return self.opacity > 0
 
     def mask_from_relevance(self, relevance: Floats) -> Bools:
-        """Compute the mask (H, W) of an image from its relevance (G, G), where it exceeds the background.
-
-        Only for an overlay whose place varies.
-        """
+        """Compute the mask (H, W) of an image from its relevance (G, G), where it exceeds the background."""
         assert self.background is not None
         return threshold_map(smooth_shares(relevance[None])[0] - self.background, self.opacity.shape[1:])
 
@@ -99,13 +94,9 @@ class Overlay:
 
 
 def estimate_blend(members: Floats, others: Floats, span: float) -> tuple[Floats, Floats, Floats]:
-    """Estimate the overlay that all members (n, C, H, W) share at one place.
+    """Estimate the overlay that all members (n, C, H, W) share at one place, by medians, for pixel values of this span.
 
-    Medians and median absolute deviations are used: a tenth of wrong members changes little. Where the others do not
-    vary, the opacity cannot be identified, and 1 is returned for any opacity.
-
-    Args:
-        span: the range of pixel values.
+    Where the others do not vary, the opacity cannot be identified, and 1 is returned for any opacity.
 
     Returns:
         opacity (H, W), the lower bound of the opacity under sampling error (H, W), and colour (C, H, W).
@@ -128,13 +119,9 @@ def estimate_blend(members: Floats, others: Floats, span: float) -> tuple[Floats
 def estimate_overlay(
     members: Floats, others: Floats, maps: Floats, maps_of_others: Floats, region: Bools | None = None
 ) -> Overlay | None:
-    """Estimate the overlay of an artifact from images (n, C, H, W) and relevance maps (n, G, G) of members and others.
-
-    Args:
-        region: a mask (H, W) drawn by a person, in place of relevance.
-
-    Returns:
-        None where the relevance of members lies where that of the others does: an artifact without a place.
+    """Estimate the overlay of an artifact from images (n, C, H, W) and relevance maps (n, G, G) of members and others,
+    or in a region (H, W) drawn by a person; None where members have no relevance of their own: an artifact without a
+    place.
 
     Raises:
         InputError: members or others are empty, or the region does not fit.
@@ -161,16 +148,14 @@ def estimate_overlay(
 def overlay_at_windows(
     members: Floats, others: Floats, corners: Ints, extent: tuple[int, int], maps_of_others: Floats
 ) -> Overlay:
-    """Estimate the overlay from the windows in which a detector saw the artifact.
+    """Estimate the overlay from the windows in which a detector found the artifact.
 
     Where SAME_PLACE of the windows coincide to one pixel, their place is fixed, with opacity and colour by
-    `estimate_blend`. Otherwise each member contributes the pixels of its own window, and relevance beyond that of the
-    others determines the mask on further images.
+    `estimate_blend`. Otherwise each member contributes the pixels of its own window.
 
     Args:
         members, others: (m, C, H, W) and (n, C, H, W).
-        corners: (m, 2), upper left pixels of the windows.
-        extent: their height and width in pixels.
+        corners, extent: upper left pixels (m, 2) of the windows, and their height and width in pixels.
         maps_of_others: relevance (n, G, G).
     """
     shape = members.shape[2:]

@@ -21,13 +21,8 @@ class Patch:
     """Patch of an artifact; an `Insertion`, whose control pastes patches of images without the artifact.
 
     A carrier's patch also shows content of its class, which raises the class's logit; the control then comes from the
-    same class. An opaque mark shows no such content, and the class content that it hides must not raise the control;
-    the control then comes from the images themselves.
-
-    Attributes:
-        examples: carriers with the window of the whole artifact, and other images of the class.
-        pixel_scale: map between 8-bit pixel values and model inputs.
-        anywhere: whether patches are pasted at random places, or where they are in their own images.
+    same class. An opaque mark shows no such content; the control then comes from the images themselves. Patches are
+    pasted where they are in their own images, or `anywhere`.
     """
 
     examples: ArtifactExamples

@@ -1,4 +1,4 @@
-"""Put a known artifact on images: one that `audit plant` draws, which no image of the corpus need carry."""
+"""Insert a known artifact: one that `audit plant` draws, which no image of the corpus need carry."""
 
 from __future__ import annotations
 
@@ -19,13 +19,8 @@ RGB_CHANNELS: Final = 3
 
 @dataclass(frozen=True)
 class PlantedArtifact:
-    """Artifact of a kind or family of `audit plant`. Place, text and what else varies are drawn for every image.
-
-    Attributes:
-        kind: name of a kind or family of `audit plant`.
-        seed: seed of the draw of a family; a kind is the same under every seed.
-        pixel_scale: map between pixel values and model inputs.
-    """
+    """Artifact of a kind, or of a family by the seed of its draw; place, text and other variables are drawn for every
+    image."""
 
     kind: str
     seed: int
@@ -33,11 +28,7 @@ class PlantedArtifact:
 
     @cached_property
     def plant(self) -> PlantFunction:
-        """Function that plants the artifact in an image.
-
-        Raises:
-            UsageError: unknown kind or family; the message lists near matches.
-        """
+        """Function that plants the artifact in an image; raises UsageError for an unknown kind or family."""
         return draw_plant(self.kind, self.seed)
 
     def fits(self, image: Tensor) -> bool:
@@ -53,10 +44,8 @@ class PlantedArtifact:
         return self.kind
 
     def to_json(self) -> dict[str, Any]:
-        """Return kind, seed and pixel scale as JSON values."""
         return {"kind": self.kind, "seed": self.seed} | self.pixel_scale.to_json()
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
-        """Return the artifact that `to_json` describes."""
         return cls(record["kind"], record["seed"], PixelScale.from_json(record))

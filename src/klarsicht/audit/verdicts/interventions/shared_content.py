@@ -1,9 +1,9 @@
-"""Put on any image what the carriers of an artifact share beyond other images of their class, whatever its shape.
+"""Insert shared content: the change of pixel values by which carriers of an artifact differ from other images of their
+class, whatever its shape.
 
-A change of pixel values is estimated from carriers and other images, in several ways: by mean and spread at every
-pixel, row, column or neighbourhood, by the amplitude spectrum, by colours, or after alignment. The control is the
-change estimated alike from as many other images of the class, drawn at random: it shows what the estimate takes for
-shared content by chance.
+It is estimated in several ways: by mean and spread at every pixel, row or column, by the amplitude spectrum, by
+colours, or after alignment. The control is the change estimated alike from as many other images of the class, drawn at
+random: shared content by chance.
 """
 
 from __future__ import annotations
@@ -53,13 +53,8 @@ ESTIMATES: Final[dict[str, Estimate]] = {
 
 @dataclass(frozen=True)
 class SharedContent:
-    """Content that carriers share; an `Insertion`, whose control is that of as many other images of the class.
-
-    Attributes:
-        change, control: estimated from carriers, and from other images drawn at random.
-        pixel_scale: map between 8-bit pixel values and model inputs.
-        shape: (H, W, C) of the images.
-    """
+    """Content that carriers share; an `Insertion`, whose control is that of as many other images of the class, of shape
+    (H, W, C)."""
 
     change: PixelChange
     control: PixelChange
@@ -70,12 +65,8 @@ class SharedContent:
     def ways(
         cls, examples: ArtifactExamples, pixel_scale: PixelScale, rng: np.random.Generator
     ) -> dict[str, SharedContent]:
-        """Make the insertions by the name of the way; those that change nothing are left out.
-
-        Args:
-            rng: draws the other images from which the control is estimated: as many as there are carriers, at most half
-                of them. The rest are compared with.
-        """
+        """Make the insertions by the name of the way; those that change nothing are left out. The control is estimated
+        from random other images: as many as there are carriers, at most half of them; the rest are compared with."""
         order = rng.permutation(len(examples.others))
         count = min(len(examples.carriers), len(order) // 2)
         blanks, others = examples.others[order[:count]], examples.others[order[count:]]
@@ -105,5 +96,5 @@ class SharedContent:
         levels = [self.pixel_scale.levels(image) for image in images]
         families = taught_families(images.shape[1])
         for _ in range(count):
-            artifact = FAMILIES[rng.choice(families)].draw(rng)
+            artifact = FAMILIES[rng.choice(families)](rng)
             yield self.pixel_scale.inputs(np.stack([plant_on_levels(image, artifact, rng) for image in levels]))

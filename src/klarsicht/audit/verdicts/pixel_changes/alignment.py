@@ -23,12 +23,8 @@ LED_BY: Final = 64  # images whose mean others are aligned to
 
 @dataclass(frozen=True)
 class AlignedChange:
-    """Change at a place of its own in each image; a `PixelChange`. Images are shifted circularly.
-
-    Attributes:
-        change: in the aligned frame.
-        shifts: int (m, 2), rows and columns by which the frame is shifted in each carrier.
-    """
+    """Change in an aligned frame, at a place of its own in each image; a `PixelChange`. `shifts` (m, 2) are the rows
+    and columns by which the frame is shifted, circularly, in each carrier."""
 
     change: AffineChange
     shifts: Rows
@@ -44,11 +40,8 @@ class AlignedChange:
 
 
 def match_aligned_moments(carriers: Pixels, others: Pixels, shifts: Rows | None = None) -> AlignedChange:
-    """Estimate the change of carriers (m, H, W, C) against others (k, H, W, C) after they are aligned.
-
-    Args:
-        shifts: int (m, 2), places of the artifact where they are known; else by `align_images`.
-    """
+    """Estimate the change of carriers (m, H, W, C) against others (k, H, W, C) after they are aligned, by known places
+    of the artifact (m, 2), else by `align_images`."""
     own = align_images(carriers) if shifts is None else shifts
     other = own[np.arange(len(others)) % len(own)]
     aligned, beside = roll_images(carriers, -own), roll_images(others, -other)
@@ -56,11 +49,9 @@ def match_aligned_moments(carriers: Pixels, others: Pixels, shifts: Rows | None 
 
 
 def align_images(images: Pixels) -> NDArray[np.intp]:
-    """Find circular shifts (n, 2) under which images (n, H, W, C) have a mean of large energy.
-
-    High-passed grey images of equal energy are aligned to their mean by circular correlation, ROUNDS times, starting
-    from a few of them in turn. Of many images the mean is that of the first LED_BY.
-    """
+    """Find circular shifts (n, 2) under which images (n, H, W, C) have a mean of large energy: high-passed grey images
+    of equal energy are aligned to their mean by circular correlation, ROUNDS times, starting from a few of them in
+    turn. Of many images the mean is that of the first LED_BY."""
     x = np.stack([_high_pass(image) for image in images])
     spectra, few = fft.fft2(x), min(len(x), LED_BY)
     best, shifts = -1.0, np.zeros((len(x), 2), np.intp)

@@ -1,9 +1,8 @@
 """Fit a map of colours under which images of a class have the colour moments of an artifact's carriers.
 
-Three maps are fitted: a turn of hue in HSV, a rotation about the grey axis of RGB, and gains of the channels. They have
-one or three parameters, so that two dozen carriers suffice; a free affine map has twelve. An image is described by mean
-and covariance of its colours, and the map that leaves the least Mahalanobis distance to the carriers is taken (the
-generalised method of moments, Hansen 1982).
+Three maps are fitted: a turn of hue in HSV, a rotation about the grey axis of RGB, and gains of the channels. An image
+is described by mean and covariance of its colours, and the map that leaves the least Mahalanobis distance to the
+carriers is taken (the generalised method of moments, Hansen 1982).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from scipy.fft import dct
 from scipy.optimize import least_squares
 
 from klarsicht.audit.verdicts.pixel_changes.colours import ColourMatrix
-from klarsicht.audit.verdicts.synthetic.tones import turn_hue
+from klarsicht.audit.verdicts.synthetic.processing import turn_hue
 from klarsicht.ground.arrays import Doubles, Floats, Pixels
 
 TURNS: Final = 36  # turns of hue, and rotations, that are compared; then two beside the best
@@ -29,11 +28,8 @@ GREY_MATRIX: Final = np.full((3, 3), 1 / 3)  # projection of a colour to the gre
 
 @dataclass(frozen=True)
 class HueTurn:
-    """Turn of the hue in HSV, saturation and value left as they are; a `PixelChange`.
-
-    Attributes:
-        turn: share of a full turn, -.5 to .5.
-    """
+    """Turn of the hue in HSV by a share of a full turn, -0.5 to 0.5, saturation and value left as they are; a
+    `PixelChange`."""
 
     turn: float
 
@@ -50,16 +46,13 @@ class HueTurn:
         return f"hue turned by {360 * self.turn:.0f} degrees"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the turn as a JSON value."""
         return {"turn": self.turn}
 
 
 def colour_moments(x: Floats | Pixels) -> Doubles:
     """Compute mean and covariance of the colours of images (n, ..., C): (n, C + C (C + 1) / 2), in grey levels.
-
-    Channels are transformed to their mean and to differences, which vary much less between images. Of each covariance
-    the root of its size counts, with its sign.
-    """
+    Channels are transformed to their mean and to differences, which vary much less between images; of each covariance
+    the root of its size counts, with its sign."""
     pixels = dct(np.asarray(x, np.float64).reshape(len(x), -1, x.shape[-1]), axis=-1, norm="ortho")
     mean = pixels.mean(1)
     centred = pixels - mean[:, None]

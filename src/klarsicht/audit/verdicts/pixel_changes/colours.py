@@ -24,11 +24,8 @@ LEAST_VARIANCE: Final = 1e-2  # of a direction of colour, in squared grey levels
 
 @dataclass(frozen=True)
 class ToneCurve:
-    """Increasing curve of pixel values, one for each channel; a `PixelChange`.
-
-    Attributes:
-        before, after: float64 (C, p), quantiles of the others and of the carriers.
-    """
+    """Increasing curve of pixel values, one for each channel, through quantiles (C, p) of the others and of the
+    carriers; a `PixelChange`."""
 
     before: Doubles
     after: Doubles
@@ -44,10 +41,8 @@ class ToneCurve:
 
 
 def match_tones(carriers: Pixels, others: Pixels) -> ToneCurve:
-    """Estimate the tone curve of carriers (m, H, W, C) against others (k, H, W, C).
-
-    It is the identity where none of COMPARED_QUANTILES of single images differs by SURE_TONE standard errors.
-    """
+    """Estimate the tone curve of carriers (m, H, W, C) against others (k, H, W, C): the identity where none of
+    COMPARED_QUANTILES of single images differs by SURE_TONE standard errors."""
     own, other = (
         np.stack([np.quantile(image, COMPARED_QUANTILES, axis=(0, 1)) for image in group])
         for group in (carriers, others)
@@ -60,8 +55,7 @@ def match_tones(carriers: Pixels, others: Pixels) -> ToneCurve:
 
 
 def map_quantiles(carriers: Pixels, others: Pixels) -> ToneCurve:
-    """Compute the curve that brings the pixel values of others (k, H, W, C) to the distribution of carriers (m, H, W,
-    C)."""
+    """Compute the curve that brings the pixel values of others (k, H, W, C) to the distribution of carriers."""
     at = np.linspace(0, 1, CURVE_POINTS)
     before, after = (np.quantile(group.reshape(-1, group.shape[-1]), at, axis=0).T for group in (others, carriers))
     return ToneCurve(before + 1e-6 * np.arange(CURVE_POINTS), after)
@@ -69,12 +63,7 @@ def map_quantiles(carriers: Pixels, others: Pixels) -> ToneCurve:
 
 @dataclass(frozen=True)
 class ColourMatrix:
-    """Affine map of colours; a `PixelChange`.
-
-    Attributes:
-        matrix: float64 (C, C).
-        offset: float64 (C,).
-    """
+    """Affine map of colours by a matrix (C, C) and an offset (C,); a `PixelChange`."""
 
     matrix: Doubles
     offset: Doubles
@@ -93,7 +82,6 @@ class ColourMatrix:
         return f"matrix of colours {rows}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return matrix and offset as JSON values."""
         return {"matrix": self.matrix.tolist(), "offset": self.offset.tolist()}
 
 
@@ -103,8 +91,7 @@ def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
     M = A^(1/2) Q B^(-1/2) gives the covariance A of the carriers from B of the others, for any orthogonal Q. Grey stays
     grey under a change of hue or saturation, so Q takes the whitened grey axis of the others to that of the carriers;
     of the angles about it, the one with the least sliced Wasserstein distance of the colours counts, and of those
-    within TIE of it the one that changes colours least. The map is the identity unless tone curves leave clearly more
-    of that distance: without a gain, the angle is chance. Grey images have a single variance.
+    within TIE of it the one that changes colours least. The map is the identity unless tone curves leave clearly more.
     """
     rng = np.random.default_rng(0)
     own, other = (_draw_colours(group, rng) for group in (carriers, others))

@@ -1,8 +1,5 @@
-"""Measure how much of the difference between an artifact's carriers and other images of their class was put on.
-
-Images are described by brightness, detail, spectrum and colours. Carriers are compared with other images as they are,
-and with other images on which the artifact was put: the share of the squared difference that is gone was put on.
-"""
+"""Measure how much of the difference between an artifact's carriers and other images of their class was inserted: the
+share of the squared difference of descriptions (brightness, detail, spectrum, colours) that is gone."""
 
 from __future__ import annotations
 
@@ -66,14 +63,10 @@ DESCRIPTIONS: Final[dict[str, Describe]] = {
 
 @dataclass(frozen=True)
 class DescriptionDifference:
-    """Difference of carriers and others in one description, where it is sure.
+    """Significant difference of carriers and others in one description.
 
-    Attributes:
-        describe: the function of images.
-        white: whitens or scales its numbers; see `whitening`.
-        own: float (m, D), of the carriers.
-        half: bool (m,), a half of them.
-        energy: mean squared difference from the others.
+    `white` whitens or scales its numbers, see `whitening`; `own` (m, D) are those of the carriers, `half` (m,) marks a
+    half of them, `energy` is the mean squared difference from the others.
     """
 
     describe: Describe
@@ -94,11 +87,8 @@ class DescriptionDifference:
 
 @dataclass(frozen=True)
 class CarrierDifference:
-    """Difference between carriers of an artifact and other images of their class.
-
-    Attributes:
-        described: those in the descriptions in which they differ for sure.
-    """
+    """Difference between carriers of an artifact and other images of their class, in the descriptions in which it is
+    significant."""
 
     described: tuple[DescriptionDifference, ...]
 
@@ -117,7 +107,8 @@ class CarrierDifference:
         return cls(tuple(differences))
 
     def covered_share(self, with_artifact: Pixels) -> float:
-        """Compute the share in [0, 1] of the difference that was put on marked others (k, H, W, C); NaN without any."""
+        """Compute the share in [0, 1] of the difference that was inserted in marked others (k, H, W, C); NaN without
+        any."""
         before = sum(one.energy for one in self.described)
         if not before:
             return float("nan")
@@ -134,10 +125,8 @@ def whitening(values: Floats) -> Floats:
 
 
 def split_energy(own: Floats, half: Bools, other: Floats) -> float:
-    """Compute the mean squared difference of means of carriers (m, D) and others (k, D), without the bias of chance.
-
-    It is the product of the differences of two halves of the carriers from two halves of the others.
-    """
+    """Compute the mean squared difference of means of carriers (m, D) and others (k, D), without the bias of chance:
+    the product of the differences of two halves of the carriers from two halves of the others."""
     first = own[half].mean(0) - other[::2].mean(0)
     second = own[~half].mean(0) - other[1::2].mean(0)
     return float((first * second).mean())

@@ -1,9 +1,8 @@
 """Fit a fixed pattern over the whole image: gains of rows, of columns or of pixels, the same in all carriers.
 
-Logarithms of pixel values turn a gain into a sum, so that the mean difference of carriers and other images is the
-pattern and noise of known covariance: that of the images' own content. The prior of the pattern is independent normal
-gains, of the variance that maximises the likelihood (empirical Bayes), and its posterior mean is taken: what varies
-much between images, as slow changes of brightness do, is shrunk to nothing, and what hardly varies is kept.
+Logarithms turn a gain into a sum, so that the mean difference of carriers and other images is the pattern and noise of
+known covariance: that of the images' own content. The prior of the pattern is independent normal gains, of the variance
+that maximises the likelihood (empirical Bayes), and its posterior mean is taken.
 """
 
 from __future__ import annotations
@@ -26,11 +25,8 @@ AXES: Final = {"rows": 2, "columns": 1}  # of images (n, H, W, C), over which th
 
 @dataclass(frozen=True)
 class FixedPattern:
-    """Gains of pixel values that are the same in every image; a `PixelChange`.
-
-    Attributes:
-        log_gain: float32, broadcastable to (H, W, C).
-    """
+    """Gains of pixel values that are the same in every image, by their logarithms, broadcastable to (H, W, C); a
+    `PixelChange`."""
 
     log_gain: NDArray[np.float32]
 
@@ -83,10 +79,8 @@ def fit_profile(sites: str, carriers: Pixels, others: Pixels) -> FixedPattern:
 
 
 def fit_pixel_gains(carriers: Pixels, others: Pixels) -> FixedPattern:
-    """Fit gains of the pixels of carriers (m, H, W, C) against others (k, H, W, C).
-
-    Cosine waves are taken to vary independently between images, as those of natural images nearly do.
-    """
+    """Fit gains of the pixels of carriers (m, H, W, C) against others (k, H, W, C). Cosine waves are assumed to vary
+    independently between images, as those of natural images nearly do."""
     own, other = log_waves(carriers), log_waves(others)
     squares = ((own - own.mean(0)) ** 2).sum(0) + ((other - other.mean(0)) ** 2).sum(0)
     variances = squares / (len(own) + len(other) - 2) * (1 / len(own) + 1 / len(other))
@@ -97,10 +91,8 @@ def fit_pixel_gains(carriers: Pixels, others: Pixels) -> FixedPattern:
 
 
 def shrink_to_prior(difference: Floats, variances: Floats) -> Doubles:
-    """Compute the posterior mean of independent values from differences with known variances, of one shape.
-
-    The prior is normal, of mean 0 and of the variance of PRIOR_VARIANCES that maximises the likelihood.
-    """
+    """Compute the posterior mean of independent values from differences with known variances, of one shape. The prior
+    is normal, of mean 0 and of the variance of PRIOR_VARIANCES that maximises the likelihood."""
     d, v = np.asarray(difference, np.float64), np.maximum(variances, 1e-9)
     likelihood = [-(np.log(prior + v) + d**2 / (prior + v)).sum() for prior in PRIOR_VARIANCES]
     prior = PRIOR_VARIANCES[int(np.argmax(likelihood))]
@@ -108,13 +100,8 @@ def shrink_to_prior(difference: Floats, variances: Floats) -> Doubles:
 
 
 def settle_level(pattern: Doubles, level: float, variance: float) -> Doubles:
-    """Shift a profile (n,), whose mean is not known, so that one of its two levels is 0: the other sites are changed.
-
-    The level counts of which more sites are, unless the mean difference of the images tells otherwise.
-
-    Args:
-        level, variance: of the mean difference of carriers and others.
-    """
+    """Shift a profile (n,), whose mean is not known, so that one of its two levels is 0: the one of which more sites
+    are, unless the mean difference of carriers and others, of this level and variance, says otherwise."""
     above = pattern >= (pattern.max() + pattern.min()) / 2
     shares = {float(pattern[side].mean()): float(side.mean()) for side in (above, ~above) if side.any()}
     cost = {at: (level - (pattern.mean() - at)) ** 2 / variance - 2 * np.log(share) for at, share in shares.items()}

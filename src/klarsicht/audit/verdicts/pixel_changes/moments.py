@@ -1,10 +1,9 @@
 """Match mean and spread of pixel values: the change x' = a x + b by which carriers of an artifact differ from other
 images of their class.
 
-Of an image x of the class like the others, a carrier shows a x + b: an opaque mark has a = 0, a blended one
-a = 1 - opacity, added light a = 1. Then std(carriers) = a std(others) and mean(carriers) = a mean(others) + b at every
-site. A site is a pixel, a row or a column. Sites at which neither mean nor spread differs for sure
-keep a = 1, b = 0, so that the content of the class stays behind.
+An opaque mark has a = 0, a blended one a = 1 - opacity, added light a = 1. Then std(carriers) = a std(others) and
+mean(carriers) = a mean(others) + b at every site: a pixel, a row or a column. Sites at which neither mean nor spread
+differs significantly keep a = 1, b = 0, so that the content of the class stays behind.
 """
 
 from __future__ import annotations
@@ -47,11 +46,7 @@ SITES: Final[dict[str, Pool]] = {
 
 @dataclass(frozen=True)
 class AffineChange:
-    """Affine change of pixel values; a `PixelChange`.
-
-    Attributes:
-        gain, offset: float32, a and b of x' = a x + b, broadcastable to (H, W, C).
-    """
+    """Affine change x' = gain x + offset of pixel values, float32, broadcastable to (H, W, C); a `PixelChange`."""
 
     gain: NDArray[np.float32]
     offset: NDArray[np.float32]
@@ -68,13 +63,8 @@ class AffineChange:
 
 @dataclass(frozen=True)
 class SiteMoments:
-    """Moments of images at every site.
-
-    Attributes:
-        mean, variance: of pixel values over images and the pixels of a site, float64.
-        error: standard error of the mean over images.
-        log_error: standard error of the logarithm of the variance.
-    """
+    """Moments of images at every site: mean and variance of pixel values over images and the pixels of a site, and the
+    standard errors of the mean and of the logarithm of the variance."""
 
     mean: Doubles
     variance: Doubles

@@ -3,8 +3,7 @@ their class.
 
 Where carriers hold less (blur, resampling), the frequency is damped to their amplitude. Where they hold more (lines,
 grids and noise of any phase), the share of their power that others lack is added: a carrier's own component times the
-square root of that share, with the phases and colours of that carrier. Frequencies at which carriers are like others
-keep their content.
+square root of that share. Other frequencies keep their content.
 """
 
 from __future__ import annotations
@@ -29,13 +28,8 @@ Pool = Callable[[Floats], Floats]  # smooths log power (H, W, C)
 
 @dataclass(frozen=True)
 class SpectralChange:
-    """Change of the amplitude spectrum; a `PixelChange`.
-
-    Attributes:
-        gain: float32 (H, W, C) in [0, 1], by which each frequency is multiplied.
-        share: float32 (H, W, C) in [0, 1], by which a donor's component is multiplied and added.
-        donors: uint8 (m, H, W, C).
-    """
+    """Change of the amplitude spectrum; a `PixelChange`. Each frequency is multiplied by `gain`, (H, W, C) in [0, 1],
+    and `share` of the component of a donor, one of (m, H, W, C), is added."""
 
     gain: NDArray[np.float32]
     share: NDArray[np.float32]
@@ -67,10 +61,8 @@ def mean_log_power(images: Pixels, pool: Pool) -> tuple[Floats, Floats]:
 
 
 def match_spectra(pool: Pool, carriers: Pixels, others: Pixels) -> SpectralChange:
-    """Estimate the change of the spectrum of carriers (m, H, W, C) against others (k, H, W, C).
-
-    The mean brightness is left as it is.
-    """
+    """Estimate the change of the spectrum of carriers (m, H, W, C) against others; the mean brightness is left as it
+    is."""
     (own, own_error), (other, other_error) = (mean_log_power(group, pool) for group in (carriers, others))
     ratio = np.where(np.abs(own - other) > SURE_FREQUENCY * np.hypot(own_error, other_error), own - other, 0)
     ratio[0, 0] = 0

@@ -46,11 +46,8 @@ def make_quantification(
     store: RunStore, choice: SelectedDetections, described: dict[int, ClassRow], effects: dict[int, EffectRow],
     level: float,
 ) -> Quantification:  # fmt: skip
-    """Make the verdicts from the selected detections and their effects.
-
-    Args:
-        described, effects: rows of the tables `classes` and `effects` by target.
-    """
+    """Make the verdicts from the selected detections and their effects, and rows of the tables `classes` and `effects`
+    by target."""
     paths = store.texts("corpus", "path")
     found = _verdicts(choice, described, effects, paths, level, store.array("logits").shape[1])
     return Quantification(found, choice.significance.largest.floor, level, skipped_classes(described))

@@ -1,9 +1,8 @@
 """Search the cluster of a class that the model follows, with images that come in until their rises say enough.
 
-Every image costs two forward passes for each of its regions. So images are measured in looks, those of clusters that
-stand apart first, the more so where they have more evidence for the class. At each look a permutation test says whether
-any cluster rises beyond the other images: where one does, the search is settled; where what is seen is what chance
-gives, the class is left.
+Images cost forward passes, so they are measured in looks, those of clusters that stand apart first. At each look a
+permutation test says whether any cluster rises beyond the other images: where one does, the search is settled; where
+the rise is one of chance, the class is left.
 """
 
 from __future__ import annotations
@@ -38,17 +37,15 @@ def search_looks(images: int) -> tuple[int, ...]:
 def search_in_looks(
     measure: Measure, members: Bools, distance: Floats, evidence: Floats, rng: np.random.Generator
 ) -> tuple[RegionEffects, Rows] | None:
-    """Measure images of a class until a cluster rises for sure, or none is likely to.
+    """Measure images of a class until a cluster rises significantly, or none is likely to; return the effects and
+    positions of the measured images, or None where the class is left.
 
     Args:
         measure: function from positions of images and the number of the look to their effects.
         members: bool (m, n), clusters of the n images of the class.
-        distance: (m,), in deviations, at which each stands apart in what was compared.
+        distance: (m,), in deviations, at which each stands apart in the compared features.
         evidence: (n,), level of the class's logit of each image.
         rng: draws the order and the permutations.
-
-    Returns:
-        effects of the measured images, and their positions; None where the class is left.
     """
     weight = distance * (1 + np.maximum(cohen_d_bounds(members, evidence[None])[:, 0], 0))
     order = order_by_group(members, weight, rng)
@@ -66,8 +63,8 @@ def search_in_looks(
 
 
 def most_images_shown(images: int) -> tuple[int, int]:
-    """Bound the number of images that are shown to the network for a class of so many: where it is left at the first
-    look, and at most."""
+    """Bound the number of images shown to the network for a class of so many: where it is left at the first look, and
+    at most."""
     sizes, regions = search_looks(images), MAX_COMPONENTS + 1
     first, last = (2 * regions * size for size in (sizes[0], sizes[-1]))
     return first + 1, last + len(sizes) + FOLLOWED_BACKGROUNDS * (1 + 2 * DONORS_PER_IMAGE)

@@ -40,12 +40,7 @@ FOLLOWED_COLUMNS = schema_of(FollowedRow)
 @dataclass(frozen=True)
 class ClusterInterventionUnits:
     """Work units that choose one cluster of each class by the effect of its images' regions on other images; a unit is
-    one class.
-
-    Attributes:
-        detection_units: store, corpus, settings and groups.
-        analyses: their clusters are the candidates; see `candidate_analyses`.
-    """
+    one class. The clusters of the analyses are the candidates, see `candidate_analyses`."""
 
     detection_units: DetectionUnits
     analyses: tuple[Analysis, ...]
@@ -61,10 +56,8 @@ class ClusterInterventionUnits:
         return written
 
     def measure(self, number: int) -> FollowedRow | None:
-        """Return the row of the cluster that the model follows.
-
-        None without candidates, where no region changes the class's logit, or where the search leaves the class.
-        """
+        """Return the row of the cluster that the model follows; None without candidates, where no region changes the
+        class's logit, or where the search leaves the class."""
         work, group = self.detection_units, self.detection_units.groups[number]
         rng = generator(work.settings.seed, "transplants", number)
         elsewhere = rng.permutation(self.background_rows(number))[: SEARCH_BACKGROUNDS + MEASURED]
@@ -72,11 +65,8 @@ class ClusterInterventionUnits:
         return find_followed_cluster(work, self.analyses, group, rows, work.input_images.as_inputs(elsewhere), rng)
 
     def background_rows(self, number: int) -> NDArray[np.intp]:
-        """Return the rows of images into which regions are pasted.
-
-        These are images of other classes; where one class is screened over the whole corpus, the half with the lowest
-        logit of that class.
-        """
+        """Return the rows of images into which regions are pasted: images of other classes, or where one class is
+        screened over the whole corpus, the half with the lowest logit of that class."""
         work, group = self.detection_units, self.detection_units.groups[number]
         if len(work.groups) > 1:
             return work.other_rows(number)
@@ -86,11 +76,8 @@ class ClusterInterventionUnits:
 
 
 def candidate_analyses(analyses: Sequence[Analysis]) -> tuple[Analysis, ...]:
-    """Return the analyses whose clusters are candidates.
-
-    These are the requested analyses, and in addition whole maps, head relevance and channels of the middle layer where
-    the run stores them.
-    """
+    """Return the analyses whose clusters are candidates: the requested ones, and whole maps, head relevance and
+    channels of the middle layer where the run stores them."""
     one, known = analyses[0], {work.metric for work in analyses if not work.by_parts}
     whole = one.settings.with_values(parts=False)
     more = [name for array, name in SOURCES.items() if one.store.has_array(array) and name not in known]
@@ -105,12 +92,9 @@ def find_followed_cluster(
     x: Tensor,
     rng: np.random.Generator,
 ) -> FollowedRow | None:
-    """Find the cluster of a group whose regions have the clearest effect on images x; return its row of the table.
+    """Find the cluster of a group whose regions have the clearest effect on other images; return its row of the table.
 
     Args:
-        work: store, corpus, settings and groups.
-        analyses: candidates.
-        group: the class.
         rows: images of the group whose regions are pasted.
         x: (B, C, H, W), as model inputs, the first SEARCH_BACKGROUNDS for the choice, the others for the reported
             effect.
@@ -201,13 +185,11 @@ class Candidates:
     def group_by_rise(
         self, rows: NDArray[np.integer[Any]], rise: NDArray[np.floating[Any]], half: NDArray[np.bool_]
     ) -> Candidates:
-        """Replace the clusters by the group of images with a large predicted rise, if there is one.
-
-        See audit.verdicts.quantification.effect_groups.
+        """Replace the clusters by the group of images with a large predicted rise, if there is one; see
+        `effect_groups`.
 
         Args:
-            rows: (m,), images whose rise was measured.
-            rise: (m,), their rise.
+            rows, rise: (m,), images whose rise was measured, and it.
             half: bool (m,), half on which the choice is made.
         """
         own, store = self.group.rows, self.analysis.store

@@ -1,9 +1,8 @@
 """Find the group of images whose regions raise the class, by a prediction of the rise from features.
 
-Spectral clusters are found on features or on maps and are independent of the effect; the effect of a single image is
-noisy. Ridge regression predicts it from features, for each half of the images from the other half, so that no image's
-own effect determines its membership. Two groups are then separated by Otsu's threshold (1979). Every set of values can
-be divided by it; they are two groups only where the division explains more variance than that of a normal distribution.
+The effect of a single image is noisy. Ridge regression predicts it from features, for each half of the images from the
+other half, so that no image's own effect determines its membership. Two groups are then separated by Otsu's threshold
+(1979), only where the division explains more variance than that of a normal distribution.
 """
 
 from __future__ import annotations
@@ -22,17 +21,8 @@ TWO_GROUPS = 0.7  # share of the variance between two groups; the halves of a no
 
 
 def predict_rise(features: Floats, rows: NDArray[np.intp], rise: Floats, half: Bools) -> Floats:
-    """Predict the rise of n images from their features (n, F) by ridge regression.
-
-    Args:
-        features: float (n, F).
-        rows: int (m,), images whose rise is known.
-        rise: (m,), their rise.
-        half: bool (m,), one half of them.
-
-    Returns:
-        (n,): for images of `rows`, the prediction from the other half; for the others, the mean of both predictions.
-    """
+    """Predict the rise of n images from their features (n, F) by ridge regression on those `rows` (m,) whose rise (m,)
+    is known: for these, from the other half; for the others, the mean of both predictions."""
     predictions = []
     for side in (half, ~half):
         fit = make_pipeline(StandardScaler(), RidgeCV(RIDGE_PENALTIES)).fit(features[rows[side]], rise[side])

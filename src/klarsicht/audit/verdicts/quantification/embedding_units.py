@@ -26,8 +26,8 @@ READ_BLOCK = 256  # images that are read at once
 def learn_embedding(work: DetectionUnits) -> None:
     """Learn the embedding of a run, or go on from the stage at which it was stopped.
 
-    Nothing is learned where images are fewer than MIN_LEARNED or smaller than MIN_SIDE, or where detectors have looked
-    at a class already: all classes are looked at in the same way.
+    Nothing is learned where images are fewer than MIN_LEARNED or smaller than MIN_SIDE, or where detectors have
+    examined a class already: all classes are examined in the same way.
     """
     store, finished = work.store, [work.store.is_done(EMBEDDING_STEP, stage) for stage in range(STAGES)]
     if all(finished) or (not any(finished) and any(work.store.is_done(work.step, i) for i in range(len(work.groups)))):

@@ -52,8 +52,8 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
 def _write_class_figures(
     work: DetectionUnits, verdict: Verdict, detections: DetectionRows, written: Written, small: bool
 ) -> list[EvidenceRow]:
-    """Write the pictures of one class, of each of its artifacts, or small ones of a few carriers of the first; return
-    their rows, and add their checksums to `written`."""
+    """Write the pictures of each artifact of a class, or small ones of a few carriers of the first; return their rows,
+    and add their checksums to `written`."""
     carrying = np.concatenate([one.rows for one in verdict.artifacts]).astype(np.intp)
     records: list[EvidenceRow] = []
     for i, one in enumerate((verdict,) if small else verdict.artifacts, 1):
@@ -65,13 +65,8 @@ def _write_class_figures(
 def _write_artifact_figures(
     work: DetectionUnits, verdict: Verdict, number: int, carrying: Rows, sign: SignRow, written: Written, small: bool
 ) -> list[EvidenceRow]:
-    """Write the pictures of one artifact.
-
-    Args:
-        number: of the artifact in its class, from 1.
-        carrying: images that carry any artifact of the class.
-        sign: its row of detections.
-    """
+    """Write the pictures of one artifact, by its number in the class and its row of detections; `carrying` are images
+    with any artifact of the class."""
     (group,) = (group for group in work.groups if group.target == verdict.target)
     which = (verdict.target,) if number == 1 else (verdict.target, number)
     rng = generator(work.settings.seed, "evidence", *which)
@@ -111,11 +106,8 @@ def render_image(work: DetectionUnits, row: int) -> Pixels:
 
 
 def enlarge_to_rgb(levels: Pixels, shown: tuple[int, ...] = ()) -> Pixels:
-    """Convert an image (H, W, C) to RGB, enlarged by an integer factor to at least MIN_PICTURE_SIDE pixels.
-
-    Args:
-        shown: the channels that are shown, see ground.pictures.array_images.show_channels.
-    """
+    """Convert the shown channels of an image (H, W, C) to RGB, enlarged by an integer factor to at least
+    MIN_PICTURE_SIDE pixels."""
     times = max(1, -(-MIN_PICTURE_SIDE // min(levels.shape[:2])))
     picture = Image.fromarray(show_channels(levels, shown))
     return np.asarray(picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST))

@@ -1,8 +1,5 @@
-"""Find further artifacts of a called class: its images without those of the artifacts before are judged again.
-
-A detector names the group of images that stands apart most: a rare artifact is hidden by a frequent one of its class.
-What is left of a class without the members of the first is compared with the same clean classes as the whole class was.
-"""
+"""Find further artifacts of a called class: a rare artifact is hidden by a frequent one, so the images left without the
+members of the first are compared with the same clean classes as the whole class was."""
 
 from __future__ import annotations
 
@@ -49,13 +46,7 @@ FURTHER_SIGNS, FURTHER_EFFECTS = map(schema_of, (FurtherSignRow, FurtherEffectRo
 
 @dataclass(frozen=True)
 class FurtherUnits:
-    """Work units that look for further artifacts in called classes; a unit is one class.
-
-    Attributes:
-        detection_units: store, corpus, settings and groups.
-        called: verdicts on the called classes, in the order of the units.
-        level: of p, for either claim.
-    """
+    """Work units that look for further artifacts in called classes; a unit is one class of `called`."""
 
     detection_units: DetectionUnits
     called: tuple[Verdict, ...]
@@ -101,7 +92,7 @@ class FurtherUnits:
             left_out = np.union1d(left_out, self.judge(signs, effect).rows)
 
     def measure_effect(self, number: int, signs: Sequence[SignRow], left_out: Rows) -> EffectRow:
-        """Put the artifact of detections on images of other classes; images that are left out count neither as its
+        """Insert the artifact of detections into images of other classes; images that are left out count neither as its
         carriers nor as others of the class."""
         compared, target = self.replace_detections(signs), signs[0]["target"]
         choice = select_detections(list(compared.values()), self.level)
@@ -110,12 +101,8 @@ class FurtherUnits:
         return next(iter(units.effects(number)), NO_EFFECT | {"target": target})
 
     def judge(self, signs: Sequence[SignRow], effect: EffectRow) -> Verdict:
-        """Give the verdict on what is left of a class, beside the other classes.
-
-        Args:
-            signs: its rows of detections.
-            effect: the effect of its artifact, or NO_EFFECT.
-        """
+        """Give the verdict on the detections of what is left of a class, beside the other classes, with the effect of
+        its artifact, or NO_EFFECT."""
         compared, target = self.replace_detections(signs), signs[0]["target"]
         choice = select_detections(list(compared.values()), self.level)
         effects = {**self.effects, target: effect}
@@ -156,10 +143,8 @@ class FurtherUnits:
 
 
 def find_further_artifacts(audit: Audit, work: DetectionUnits, first: Quantification, workers: int) -> Quantification:
-    """Add to each called class the verdicts on its further artifacts, of which there are MOST_FURTHER at most.
-
-    Classes that are too few to be compared are judged by other tests, and have no further ones.
-    """
+    """Add to each called class the verdicts on its further artifacts, at most MOST_FURTHER. Classes that are too few to
+    be compared are judged by other tests, and have no further ones."""
     called = list_called(first)
     if not called or not class_strategy(len(first)).compares_classes:
         return first

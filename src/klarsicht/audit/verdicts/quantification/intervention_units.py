@@ -42,12 +42,10 @@ SURE_RISE = 3.0  # standard errors by which carriers' evidence must exceed that 
 
 @dataclass(frozen=True)
 class ArtifactTrial:
-    """Artifact of a detection, and its ways to be put on images.
+    """Artifact of a detection, and its ways to be inserted, by name.
 
     Attributes:
-        sign: the detection.
         found: carriers and other images.
-        ways: insertions by the name of the way.
         difference: between carriers and others, by which coverage is measured.
         rows: int (n,), rows of the run of carriers and others; empty where they are of no run.
     """
@@ -63,16 +61,8 @@ class ArtifactTrial:
         cls, sign: SignRow, found: ArtifactExamples, scale: PixelScale, shared: bool, rng: np.random.Generator,
         own: bool = True,
     ) -> ArtifactTrial:  # fmt: skip
-        """Make the ways of a detection.
-
-        Args:
-            sign, found: the detection, and its carriers and others.
-            scale: map between pixel values and model inputs.
-            shared: whether to put on shared content as well; of these ways, at most MOST_SHARED, which cover more than
-                LESS_COVERED of what the best one covers.
-            rng: draws the halves and the control.
-            own: whether to put on what the detector saw.
-        """
+        """Make the ways of a detection: `own`, of what the detector found, and `shared`, of shared content, at most
+        MOST_SHARED, which cover more than LESS_COVERED of what the best one covers."""
         ways: dict[str, Insertion] = dict(CHANGES[change_of(sign["sign"])](found, scale)) if own else {}
         if min(len(found.carriers), len(found.others)) < FEW_CARRIERS:
             return cls(sign, found, ways, CarrierDifference(()))
@@ -86,13 +76,13 @@ class ArtifactTrial:
         return replace(trial, ways=ways | {how: more[how] for how in most if covered[how] > LESS_COVERED * best})
 
     def mark_others(self, way: Insertion, scale: PixelScale) -> Pixels:
-        """Put the artifact on COMPARED other images of the class, pixel values (k, H, W, C); always with the same
+        """Insert the artifact in COMPARED other images of the class, pixel values (k, H, W, C); always with the same
         draws."""
         put = way.put(scale.inputs(self.found.others[:COMPARED]), np.random.default_rng(0))[0]
         return np.stack([scale.levels(image) for image in put])
 
     def covered_share(self, way: Insertion, scale: PixelScale) -> float:
-        """Compute the share of the carriers' difference that a way puts on; NaN without a sure difference."""
+        """Compute the share of the carriers' difference that a way inserts; NaN without a significant difference."""
         return self.difference.covered_share(self.mark_others(way, scale))
 
     def change(self, how: str) -> str:
@@ -108,7 +98,6 @@ class InterventionUnits:
     interventions.early_stopping.
 
     Attributes:
-        detection_units: store, corpus, settings and groups.
         signs: for each class, by number, the rows of the table `signs` that are tried.
         left_out: rows of the run that count neither as carriers nor as other images of the class.
     """
@@ -187,11 +176,9 @@ class InterventionUnits:
         ), used
 
     def explained_share(self, predict: Predict, trial: ArtifactTrial, way: Insertion, target: int) -> float:
-        """Compute the share of the carriers' evidence that an artifact brings to other images of the class.
-
-        It is the rise of the class's mean score when the artifact is put on others, over the difference of carriers and
-        others; NaN where carriers do not exceed others for sure, and by FLOOR: then nothing is shown to the network.
-        """
+        """Compute the share of the carriers' evidence that an artifact brings to other images of the class: the rise of
+        the class's mean score when it is inserted in others, over the difference of carriers and others; NaN where that
+        is not significant, or less than FLOOR."""
         work, count = self.detection_units, len(trial.found.carriers)
         groups = trial.rows[:count][:COMPARED], trial.rows[count:][:COMPARED]
         own, other = (work.scale.scores(work.logits(group, predict))[:, target] for group in groups)
@@ -210,10 +197,8 @@ def most_images_inserted(outputs: int) -> int:
 
 
 def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:
-    """Compute (mean of marked - mean of other) / (mean of own - mean of other), scores of images (n,), in [0, 1].
-
-    NaN where the denominator is less than FLOOR, or than SURE_RISE standard errors.
-    """
+    """Compute (mean of marked - mean of other) / (mean of own - mean of other), scores of images (n,), in [0, 1]; NaN
+    where the denominator is less than FLOOR, or than SURE_RISE standard errors."""
     error = np.hypot(*(group.std() / np.sqrt(len(group)) for group in (own, other)))
     excess, half = float(own.mean() - other.mean()), SURE_RISE * float(error)
     if not is_raised(LogitEffect(Interval(excess, excess - half, excess + half, len(own))), FLOOR):

@@ -1,8 +1,8 @@
-"""Quantify a run: decide which classes are artifactual and which are poisoned, with p-values.
+"""Quantify a run: decide which classes have an artifact and which artifacts the model uses, with p-values.
 
 Steps: detections in every class; selection of those that exceed the clean classes; insertion of the artifact into
-images of other classes; verdicts; the same again on what is left of called classes without the images of their
-artifacts. Every step resumes where it was interrupted.
+images of other classes; verdicts; the same on what is left of called classes. Every step resumes where it was
+interrupted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from klarsicht.audit.verdicts.quantification.further_artifacts import find_furth
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.verdicts.quantification.resemblances import name_resemblances
 from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
-from klarsicht.audit.verdicts.quantification.shown_images import ShownImages
+from klarsicht.audit.verdicts.quantification.shown_images import describe_shown_images
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
@@ -65,7 +65,7 @@ def quantify(
         data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
         classifier: a model built in Python, in place of the one that the run names; needs workers=1.
         shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
-        device: where the model runs, see ground.machine.devices.select_device; of a model built in Python, where it is.
+        device: where the model runs, see ground.machine.devices.select_device.
 
     Raises:
         UsageError: the run does not audit classes on their own images, there is only one class, or the level is out of
@@ -107,11 +107,8 @@ def write_quantification(work: DetectionUnits, found: Quantification) -> None:
 
 
 def class_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
-    """Return the classes of the run with their own images.
-
-    Raises:
-        UsageError: the run screens the whole corpus, or there is only one class.
-    """
+    """Return the classes of the run with their own images; raises UsageError where it screens the whole corpus, or
+    there is only one class."""
     if audit.settings.target not in ("label", "predicted"):
         raise UsageError(
             "this run compares no classes",
@@ -136,11 +133,7 @@ def open_run(
     grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = class_groups, shard: str | None = None,
     device: str = ANY_DEVICE,
 ) -> Iterator[tuple[Audit, DetectionUnits]]:  # fmt: skip
-    """Open a finished run with its model, data and groups, and lock it.
-
-    Args:
-        grouped: function that returns the groups.
-        run, level, workers, data, classifier, shard, device: see `quantify`.
+    """Open a finished run with its model, data and groups, which `grouped` returns, and lock it.
 
     Raises:
         UsageError: the level is out of range, or the run cannot be grouped.
@@ -161,9 +154,8 @@ def open_run(
 
 def announce(work: DetectionUnits) -> None:
     """Print how many images will be shown to the network, where any will be."""
-    planned = ShownImages.of(work)
-    if planned.insertion_images or planned.search_images:
-        note(planned.describe())
+    if planned := describe_shown_images(work):
+        note(planned)
 
 
 def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers: int) -> Quantification:
@@ -207,8 +199,8 @@ def draw_followed_clusters(audit: Audit, interventions: ClusterInterventionUnits
 
 
 def discard_other_insertions(store: RunStore, interventions: InterventionUnits) -> None:
-    """Discard the effects of a run where one is of a detection that is not inserted now: another level of few classes
-    inserted others."""
+    """Discard the effects of a run where one is of a detection that is not inserted now, as at another level of few
+    classes."""
     if not store.has_table("effects", interventions.step):
         return
     inserted = {(row["target"], row["sign"]) for rows in interventions.signs for row in rows}

@@ -1,10 +1,9 @@
 """Screen a whole corpus for one class: find the cluster that raises the class, and test whether its shared content is
 the cause.
 
-Steps: the clusters of a run with a fixed target; the one whose images' regions raise the class most, pasted into images
-with the lowest logit of the class; the effect on all outputs. A search always finds some effect, since content that the
-model assigns to a class raises it. Every output is therefore searched in the same way, and the effect counts by its
-rank among theirs. There are no other classes to compare with; whether the images are unusual is left to a person.
+A search always finds some effect, since content that the model assigns to a class raises it. Every output is therefore
+searched in the same way, and the effect counts by its rank among theirs. There are no other classes to compare with;
+whether the images are unusual is left to a person.
 """
 
 from __future__ import annotations
@@ -35,10 +34,9 @@ from klarsicht.ground.user_arguments import check_arguments
 
 @dataclass(frozen=True)
 class Screening:
-    """Cluster that raises the logit of a class.
+    """Cluster that raises the logit of a class, and its effect.
 
     Attributes:
-        entry: the cluster and its effect.
         labels: (label, members that carry it), most frequent first.
         outputs: number of outputs of the model.
         level: of p, for the claim.
@@ -53,7 +51,6 @@ class Screening:
 
     @property
     def effect(self) -> ClusterEffect:
-        """Effect of the cluster on other images."""
         assert self.entry.effect is not None
         return self.entry.effect
 
@@ -101,13 +98,8 @@ def screen(
     """Find the cluster of a screened corpus that the model follows; write it as JSON, and into ranking and report.
 
     Args:
-        run: the run folder.
         level: of p, below which the cluster is called followed.
-        workers: processes; results do not depend on it.
-        data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
-        classifier: a model built in Python, in place of the one that the run names; needs workers=1.
-        shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
-        device: see quantification.quantify.
+        run, workers, data, classifier, shard, device: see quantification.quantify.
 
     Raises:
         UsageError: a run for every class at once, or without maps, or a level out of range.
@@ -140,11 +132,7 @@ def write_screening(store: RunStore, screening: Screening) -> None:
 
 
 def whole_corpus_group(audit: Audit, store: RunStore) -> tuple[Group, ...]:
-    """Return the whole corpus as one group.
-
-    Raises:
-        UsageError: a run for every class at once, or without maps.
-    """
+    """Return the whole corpus as one group; raises UsageError for a run for every class at once, or without maps."""
     if audit.settings.target in ("label", "predicted", "all") or not store.has_array("maps"):
         raise UsageError(
             "nothing to put on other images",
@@ -156,11 +144,7 @@ def whole_corpus_group(audit: Audit, store: RunStore) -> tuple[Group, ...]:
 
 
 def read_screening(store: RunStore, level: float = LEVEL) -> Screening:
-    """Read the screening of a run whose clusters were tried.
-
-    Raises:
-        StoreError: they were not, or there was none.
-    """
+    """Read the screening of a run; raises StoreError where no cluster was tried."""
     entries = [entry for entry in ranking.read_ranking(store) if entry.effect is not None]
     if not entries:
         raise StoreError(

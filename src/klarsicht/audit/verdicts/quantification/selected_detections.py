@@ -18,13 +18,8 @@ NEAR = 0.25  # share of the largest level; detections below it are not inserted
 
 @dataclass(frozen=True)
 class SelectedDetections:
-    """Strongest detection of every examined class, and the detections to insert.
-
-    Attributes:
-        rows: rows of the table `signs`, the strongest of each class.
-        candidates: for each class the rows to insert, the strongest first; each with its p-value.
-        significance: p-values of all detections.
-    """
+    """Strongest detection of every examined class, and for each class the detections to insert, the strongest first,
+    each with its p-value."""
 
     rows: tuple[SignRow, ...]
     candidates: tuple[tuple[tuple[SignRow, float], ...], ...]
@@ -40,12 +35,8 @@ def select_detections(
 ) -> SelectedDetections:
     """Select detections from the rows of each class, in the same order of settings for all.
 
-    Where classes are too few to be compared, a class that is called is named by the detection that counts, or by a
-    stronger one of the same members; no other is inserted, whatever the windows of the class score.
-
-    Args:
-        level: p-value from which down a class is called.
-        measures: of each class; only asked where classes are too few to be compared.
+    Where classes are too few to be compared, which `measures` of each decide, a class that is called is named by the
+    detection that counts, or by a stronger one of the same members; no other is inserted.
     """
     scores = np.array([[row["score"] for row in of_class] for of_class in signs], float)
     names = [row["sign"] for row in signs[0]]

@@ -155,7 +155,6 @@ class DetectionUnits:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image as 8-bit pixel values."""
         height, width = self.input_images.shape
         return int(height * width * len(self.input_images.pixel_scale.black))
 
@@ -172,7 +171,7 @@ class DetectionUnits:
 
     @cached_property
     def compared_images(self) -> int:
-        """Images at the beginning of the pool among which are, for each class, WINDOW_POOL images of other classes."""
+        """Images at the beginning of the pool with, for each class, WINDOW_POOL images of other classes."""
         first = (np.flatnonzero(self.others(number))[:WINDOW_POOL] for number in range(len(self.groups)))
         return max(int(some[-1]) + 1 if len(some) else 0 for some in first)
 
@@ -193,7 +192,6 @@ class DetectionUnits:
 
     @cached_property
     def pool(self) -> ImageStack:
-        """Images of all classes that one class is compared with."""
         return self.image_stack(self.pool_rows)
 
     @property
@@ -201,12 +199,8 @@ class DetectionUnits:
         return int(self.store.array("logits").shape[1])
 
     def logits(self, rows: NDArray[np.intp], predict: Predict) -> Doubles:
-        """Return the logits (n, K) of images as they are: those of the run, which need no forward pass.
-
-        Args:
-            rows: rows of the run, in any order.
-            predict: function from model inputs to logits, for units whose images or model are not those of the run.
-        """
+        """Return the logits (n, K) of images as they are: those of the run, which need no forward pass. `predict` is
+        for units whose images or model are not those of the run."""
         del predict
         return np.asarray(self.store.array("logits")[rows], np.float64)
 
@@ -232,9 +226,7 @@ def sign_row(target: int, rows: NDArray[np.intp], sign: Detection) -> SignRow:
 @contextmanager
 def predictor(work: DetectionUnits) -> Iterator[Predict]:
     """Yield the function from model inputs to logits, in batches; the model's mode and weights are restored afterwards.
-
-    Channels come last in memory, which makes forward passes cheaper and changes logits by rounding.
-    """
+    Channels come last in memory, which makes forward passes cheaper and changes logits by rounding."""
     classifier = work.input_images.classifier
     with evaluation_mode(classifier.module), channels_last(classifier.module), torch.no_grad():
 
@@ -249,16 +241,8 @@ def predictor(work: DetectionUnits) -> Iterator[Predict]:
 def measure_few(
     images: ClassImages, found: Sequence[Detection], reference: ReferenceClasses | None = None
 ) -> tuple[list[Detection], FewClassMeasures]:
-    """Measure a class of a run with too few classes to be compared.
-
-    Args:
-        found: its detections.
-        reference: classes that it is compared with, by default those that come along.
-
-    Returns:
-        The detections, the strongest window with all its members, and those by the embedding that comes along; and
-        columns of the table `classes`.
-    """
+    """Measure a class of a run with too few classes to be compared, beside a reference, by default the classes that
+    come along; return the detections, the strongest window with all its members, and columns of the table `classes`."""
     found = [*complete_strongest(images, found), *detect_shipped(images)]
     shared, beside = NaturalWindows.of(images, found), ReferenceTest.of(images, found, reference)
     return found, {

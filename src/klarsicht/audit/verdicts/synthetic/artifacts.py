@@ -24,6 +24,7 @@ from klarsicht.audit.verdicts.synthetic.glyphs import GLYPHS, Strokes
 from klarsicht.audit.verdicts.synthetic.planted_image import (
     PlantedImage,
     PlantFunction,
+    composite,
     draw_opacity,
     plant_on_levels,
     reencode_jpeg,
@@ -38,14 +39,6 @@ from klarsicht.ground.ranges import SEED, SHARE
 from klarsicht.ground.seeding import generator
 
 LEVELS = 255  # grey levels from black to white
-
-
-def _blend(pixels: Pixels, opacity: NDArray[np.float32], colour: tuple[int, int, int]) -> PlantedImage:
-    """Blend a colour c into an image x: (1 - a) x + a c with opacity a (H, W) in [0, 1]."""
-    tint = np.asarray(colour, np.float32) if pixels.ndim == 3 else np.float32(np.mean(colour))
-    a = opacity[..., None] if pixels.ndim == 3 else opacity
-    out = (1 - a) * pixels.astype(np.float32) + a * tint
-    return PlantedImage(np.clip(np.rint(out), 0, 255).astype(np.uint8), opacity > 0.02)
 
 
 def glyphs(
@@ -68,7 +61,7 @@ def glyphs(
                 ends = (x0 + a * size, y0 + b * size, x0 + c * size, y0 + d * size)
                 canvas.line([v * scale for v in ends], fill=255, width=width)
 
-    return _blend(pixels, opacity * draw_opacity(pixels.shape, draw), (255, 255, 255))
+    return composite(pixels, opacity * draw_opacity(pixels.shape, draw), (255, 255, 255))
 
 
 def tag(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
@@ -175,7 +168,7 @@ def draw_plant(name: str, seed: int) -> PlantFunction:
         UsageError: no such family or kind; the message lists near matches.
     """
     if name in FAMILIES:
-        return FAMILIES[name].draw(generator(seed, "family"))
+        return FAMILIES[name](generator(seed, "family"))
     if name not in PLANTS:
         raise unknown_name("artifact to plant", name, [*PLANTS, *FAMILIES])
     return PLANTS[name]
