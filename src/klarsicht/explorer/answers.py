@@ -76,9 +76,6 @@ class RowsRequest(RequestBody):
     side: Annotated[int, Field(ge=16, le=MAX_SIDE)] = 224
 
 
-# The page
-
-
 @cache
 def read_static() -> dict[str, bytes]:
     """Read the files of the pages, all at once: those of one version."""
@@ -99,9 +96,6 @@ def show_static(name: str) -> Response:
 def show_icon() -> Response:
     """Answer the question of a page that names no icon."""
     return show_static("icon.svg")
-
-
-# The run
 
 
 def show_run(run: Run) -> Response:
@@ -134,9 +128,6 @@ def show_findings(run: Run) -> Response:
 
 def show_corrections(run: Run) -> Response:
     return answer_json(corrections.list_corrections(run))
-
-
-# Classes
 
 
 def list_classes(run: Run) -> Response:
@@ -196,9 +187,6 @@ def save_coco(run: Run, target: Target, source: str = "") -> Response:
     return answer_bytes(content, "application/json", f"coco-{target}.json")
 
 
-# Images
-
-
 def describe_images(run: Run, rows: Annotated[str, Query(max_length=12 * MAX_ROWS_NAMED)]) -> Response:
     numbers = [number for text in rows.split(",") if (number := parse_digits(text)) is not None][:MAX_ROWS_NAMED]
     return answer_json(run.reader.images().describe(numbers, run.reader.names))
@@ -217,9 +205,6 @@ def show_mean(run: Run, request: RowsRequest) -> Response:
     return Response(content, media_type="image/png", headers=NOT_KEPT | {"x-images": str(count)})
 
 
-# Decisions
-
-
 def decide(run: Run, request: DecisionRequest) -> Response:
     fields = request.model_dump(exclude={"target"})
     return answer_record(run, run.decisions.decide(request.target, **fields), request.target)
@@ -229,9 +214,6 @@ def undo(run: Run, request: UndoRequest) -> Response:
     log = run.decisions.log
     number = log.undo(request.number, run.decisions.author)
     return answer_record(run, number, log.records()[request.number]["target"])
-
-
-# Forms of answers
 
 
 def answer_record(run: ExploredRun, number: int, target: int) -> Response:

@@ -14,15 +14,7 @@ from starlette.exceptions import HTTPException
 from klarsicht.explorer import answers
 from klarsicht.explorer.answers import answer_json
 from klarsicht.explorer.explored_run import ExploredRun
-from klarsicht.ground.errors import (
-    ImageError,
-    KlarsichtError,
-    MissingExtra,
-    RunDamaged,
-    RunLocked,
-    StoreError,
-    UsageError,
-)
+from klarsicht.ground import errors
 
 ROUTES: Final = (
     ("GET", "/", answers.show_page),
@@ -50,13 +42,13 @@ ROUTES: Final = (
 
 
 STATUSES: Final = {
-    ImageError: 404,
-    UsageError: 400,
-    RunDamaged: 410,
-    RunLocked: 409,
-    StoreError: 409,
-    MissingExtra: 501,
-    KlarsichtError: 422,
+    errors.ImageError: 404,
+    errors.UsageError: 400,
+    errors.RunDamaged: 410,
+    errors.RunLocked: 409,
+    errors.StoreError: 409,
+    errors.MissingExtra: 501,
+    errors.KlarsichtError: 422,
 }
 """Status of an answer that tells an error, by the first class that it is of."""
 
@@ -73,13 +65,13 @@ def make_app(run: ExploredRun) -> FastAPI:
     return app
 
 
-def status_of(error: KlarsichtError) -> int:
+def status_of(error: errors.KlarsichtError) -> int:
     """Return the status of an answer that tells an error."""
     return next(status for kind, status in STATUSES.items() if isinstance(error, kind))
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, KlarsichtError)
+    assert isinstance(error, errors.KlarsichtError)
     return answer_json({"error": str(error)}, status_of(error))
 
 
@@ -104,7 +96,7 @@ async def _answer_fault(_: Request, error: Exception) -> Response:
 
 
 FAULTS: Final = {
-    KlarsichtError: _answer_error,
+    errors.KlarsichtError: _answer_error,
     RequestValidationError: _answer_invalid,
     HTTPException: _answer_refusal,
     Exception: _answer_fault,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,23 +86,13 @@ def write_csv(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     with replace_atomically(out) as file:
         for i, target in enumerate(track(targets, len(targets), "export")):
             table, _ = class_table(run, target)
-            text = _CsvText()
+            text = StringIO(newline="")
             writer = csv.writer(text)
             if i == 0:
                 writer.writerow(table.column_names)
             columns = ([without_formula(cell) for cell in column.to_pylist()] for column in table.columns)
             writer.writerows(zip(*columns, strict=True))
-            file.write("".join(text.lines).encode("utf-8", "surrogateescape"))
-
-
-class _CsvText:
-    """Lines that a CSV writer makes."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def write(self, line: str) -> None:
-        self.lines.append(line)
+            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def write_parquet(run: ExploredRun, targets: Sequence[int], out: Path) -> None:

@@ -62,7 +62,7 @@ class ClusterEffect:
     @classmethod
     def from_row(cls, row: FollowedRow) -> ClusterEffect:
         """Read a row of the table `followed`."""
-        known = {**row, "shift": row["effect"], "z": row["effect_z"]}
+        known: dict[str, Any] = {**row, "shift": row["effect"], "z": row["effect_z"]}
         return cls(**{name: known[name] for name in cls.__dataclass_fields__})
 
 

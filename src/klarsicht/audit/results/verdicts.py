@@ -9,22 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from klarsicht.audit.results import words
 from klarsicht.audit.results.logit_effect import LogitEffect, describe_floor, matters
 from klarsicht.audit.results.rows import EffectRow
 from klarsicht.audit.results.significance import class_strategy
-from klarsicht.audit.results.words import (
-    PASTED,
-    VerdictKind,
-    choose_next_step,
-    describe_detector,
-    describe_effect,
-    describe_few_classes,
-    describe_insertion,
-    describe_seen,
-    format_count,
-    format_p,
-    name_artifact,
-)
+from klarsicht.audit.results.words import PASTED, VerdictKind, format_count, format_p, name_artifact
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
@@ -123,26 +112,9 @@ class UseResult:
         """Whether the effect is shown to matter, see `logit_effect.matters`."""
         return matters(self.effect)
 
-    def describe(self) -> str:
-        """Say what was inserted into images of other classes, and how much of the difference it covers; empty
-        without."""
-        return describe_insertion(self.how, self.covered) if self.tried else ""
-
-    def describe_shift(self) -> str:
-        """Return the change of the score in logits with its 95 % interval; empty without an insertion."""
-        return f"{self.shift:+z.2f} ({self.low:+z.2f} to {self.high:+z.2f})" if self.tried else ""
-
     def describe_effect(self, name: str) -> str:
         """Say what the artifact does to the class `name` on images of other classes."""
-        return describe_effect(self.shift, self.flips, self.flips_control, name)
-
-    def describe_flips(self) -> str:
-        """Return the percentage of other images predicted as the class with the artifact, and without; empty without an
-        insertion."""
-        return f"{100 * self.flips:.1f} % ({100 * self.flips_control:.1f} %)" if self.tried else ""
-
-    def describe_p(self) -> str:
-        return format_p(self.p_use) if self.tried else ""
+        return words.describe_effect(self.shift, self.flips, self.flips_control, name)
 
     @property
     def inserted_share(self) -> float:
@@ -232,7 +204,7 @@ class Verdict:
     def describe_detection(self) -> str:
         """Return what the images share, the setting of the detector, and the families that the artifact resembles."""
         resemblance = f"; like {' or '.join(self.resembles)}" if self.resembles else ""
-        return describe_detector(self.detection.sign) + resemblance
+        return words.describe_detector(self.detection.sign) + resemblance
 
     @property
     def kind(self) -> VerdictKind:
@@ -317,8 +289,8 @@ class VerdictLine:
         if not self.is_detected:
             return f"No artifact was found in {format_count(verdict.n, 'image')} of {verdict.name}."
         further = "" if self.number == 1 else "a further trait: "
-        shared = f"{self._images} share {further}{describe_seen(verdict.detection.sign)}{place and f', {place}'}."
-        judgement = describe_few_classes(self.classes, verdict.name) if verdict.shared else ""
+        shared = f"{self._images} share {further}{words.describe_seen(verdict.detection.sign)}{place and f', {place}'}."
+        judgement = words.describe_few_classes(self.classes, verdict.name) if verdict.shared else ""
         return " ".join(filter(None, (shared, self._use(), judgement)))
 
     @property
@@ -351,7 +323,7 @@ class VerdictLine:
 
     def next_step(self, run: str = "RUN") -> tuple[str, str]:
         """Return advice, and the command for a run folder; both empty where nothing was found."""
-        return choose_next_step(self.verdict.kind, self.name, run)
+        return words.choose_next_step(self.verdict.kind, self.name, run)
 
 
 @dataclass(frozen=True)
@@ -363,24 +335,32 @@ class VerdictColumn:
     is_text: bool = False
 
 
-def _where_detected(text: Callable[[Verdict], str]) -> Callable[[VerdictLine], str]:
-    """Leave a cell empty where no detector found an artifact."""
-    return lambda line: text(line.verdict) if line.is_detected else ""
+def _where_inserted(text: Callable[[UseResult], str]) -> Callable[[VerdictLine], str]:
+    """Describe the use of an artifact; empty where no detector found one, or nothing was inserted."""
+    return lambda line: text(line.verdict.use) if line.is_detected and line.verdict.use.tried else ""
 
 
 VERDICT_COLUMNS: Final[dict[str, VerdictColumn]] = {
     "class": VerdictColumn("class", lambda line: line.name, is_text=True),
     "verdict": VerdictColumn("verdict", lambda line: line.verdict.kind.label, is_text=True),
     "p": VerdictColumn("p (artifact)", lambda line: format_p(line.verdict.detection.p_decisive)),
-    "p_use": VerdictColumn("p (used)", _where_detected(lambda one: one.use.describe_p())),
+    "p_use": VerdictColumn("p (used)", _where_inserted(lambda use: format_p(use.p_use))),
     "images": VerdictColumn("images with it", lambda line: line.describe_images()),
     "shift": VerdictColumn(
-        "score change (logits, 95 %)", _where_detected(lambda verdict: verdict.use.describe_shift())
+        "score change (logits, 95 %)",
+        _where_inserted(lambda use: f"{use.shift:+z.2f} ({use.low:+z.2f} to {use.high:+z.2f})"),
     ),
-    "flips": VerdictColumn("predicted as it (without)", _where_detected(lambda verdict: verdict.use.describe_flips())),
-    "detector": VerdictColumn("detector", _where_detected(Verdict.describe_detection), is_text=True),
+    "flips": VerdictColumn(
+        "predicted as it (without)",
+        _where_inserted(lambda use: f"{100 * use.flips:.1f} % ({100 * use.flips_control:.1f} %)"),
+    ),
+    "detector": VerdictColumn(
+        "detector", lambda line: line.verdict.describe_detection() if line.is_detected else "", is_text=True
+    ),
     "inserted": VerdictColumn(
-        "inserted into other classes", _where_detected(lambda one: one.use.describe()), is_text=True
+        "inserted into other classes",
+        _where_inserted(lambda use: words.describe_insertion(use.how, use.covered)),
+        is_text=True,
     ),
 }
 """The table of verdicts, by the names of its columns: of the command line, the report and notebooks."""

@@ -28,7 +28,7 @@ from klarsicht.audit.explanation.report.page import PAGE
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.significance import MIN_CLASSES
-from klarsicht.audit.results.words import VerdictKind
+from klarsicht.audit.results.words import VerdictKind, describe_insertion
 from klarsicht.audit.verdicts.detectors import natural_windows
 from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.audit.verdicts.quantification.further_artifacts import find_further_artifacts
@@ -232,7 +232,7 @@ def test_effects_say_how_much_was_put_on(done):
     run, _, found = done
     (line,) = (li for li in RunStore.open(run).table("effects").to_pylist() if li["target"] == USED)
     assert line["covered"] == found[0].use.covered or found[0].use.covered is None
-    assert found[0].tested and found[0].use.describe() in (run / PAGE).read_text()
+    assert found[0].tested and describe_insertion(found[0].use.how, found[0].use.covered) in (run / PAGE).read_text()
 
 
 def test_an_audit_given_again_keeps_the_verdicts_in_the_table(done, tmp_path):

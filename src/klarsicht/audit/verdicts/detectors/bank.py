@@ -3,7 +3,7 @@ groups score as well: the p of a score follows from those of other classes, see 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,9 +22,7 @@ from klarsicht.numerics.imaging import image_descriptions, image_statistics
 from klarsicht.numerics.statistics.base_rate import null_rate, select_above_gap
 from klarsicht.numerics.statistics.split_half import binomial_surprisal
 
-
-class Measure(Protocol):
-    def __call__(self, x: Floats, /) -> Floats: ...
+Measure = Callable[[Floats], Floats]
 
 
 class Detector(Protocol):

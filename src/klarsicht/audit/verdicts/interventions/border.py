@@ -30,7 +30,6 @@ class Border:
         return {"around": cls(examples, pixel_scale, (top, bottom, left, right))}
 
     def fits(self, image: Tensor) -> bool:
-        """Say whether an image (C, H, W) has the shape of the carriers."""
         return self.examples.has_shape(image)
 
     def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -76,20 +76,17 @@ def add_noise(x: Floats, size: float, rng: np.random.Generator) -> Floats:
 
 def add_blur(x: Floats, size: float, rng: np.random.Generator) -> Floats:
     """Blur by a Gaussian whose standard deviation is `size` pixels."""
-    del rng
     return np.asarray(gaussian_filter(x, (0, size, size, 0)))
 
 
-def add_light(x: Floats, size: float, rng: np.random.Generator) -> Floats:
+def add_light(x: Floats, size: float, _: np.random.Generator) -> Floats:
     """Add `size` grey levels to all pixels."""
-    del rng
     return np.asarray(x + np.float32(size))
 
 
-def compress_jpeg(x: Floats, size: float, rng: np.random.Generator) -> Floats:
+def compress_jpeg(x: Floats, size: float, _: np.random.Generator) -> Floats:
     """Compress images by JPEG of quality 100 - size: three channels as RGB, any other number of them one by one as
     grey."""
-    del rng
     if x.shape[-1] not in (1, 3):
         return np.concatenate(
             [compress_jpeg(plane, size, np.random.default_rng(0)) for plane in np.split(x, x.shape[-1], -1)], -1
@@ -141,7 +138,6 @@ class Corruption:
         return f"{self.size:.3g} {KINDS[self.kind].unit}"
 
     def fits(self, image: Tensor) -> bool:
-        """Say whether an image (C, H, W) has the channels of the pixel scale."""
         return image.ndim == 3 and len(image) == len(self.pixel_scale.black)
 
     def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from klarsicht.audit.verdicts.pixel_changes.fixed_patterns import (
     log_profiles,
     log_waves,
 )
-from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
+from klarsicht.ground.arrays import Doubles, Floats, Pixels
 
 FrameFit = HueTurn | ColourMatrix | FixedPattern
 DescribeFrame = Callable[[Pixels], Floats]  # from images (n, H, W, C) to numbers (n, D)
@@ -52,52 +52,32 @@ PATTERN_MET: Final = 0.5  # and a fixed pattern, which no group by nature has
 MOST_CORRELATED: Final = 1000  # numbers of a description up to which their correlations count
 
 
-def _flat_profiles(sites: str, images: Pixels) -> Floats:
-    return log_profiles(sites, images).reshape(len(images), -1)
-
-
-def _flat_waves(images: Pixels) -> Floats:
-    return log_waves(images).reshape(len(images), -1)
-
-
-FRAME_DESCRIPTIONS: Final[dict[str, DescribeFrame]] = {
-    "colours": colour_moments,
-    "rows": partial(_flat_profiles, "rows"),
-    "columns": partial(_flat_profiles, "columns"),
-    "pixels": _flat_waves,
-}
-
-
 @dataclass(frozen=True)
 class FrameForm:
-    """Form of a change: `fit` makes it from carriers (m, H, W, C) and others (k, H, W, C), `read` reads its record; it
-    is accepted where it accounts for the share `least_met` of the squared difference in a description of
-    FRAME_DESCRIPTIONS; with `colour` it needs three channels."""
+    """Form of a change: `fit` makes one from carriers (m, H, W, C) and others (k, H, W, C); it is accepted where it
+    accounts for the share `least_met` of the squared difference in a description; with `colour` it needs three
+    channels."""
 
     fit: Callable[[Pixels, Pixels], FrameFit]
-    read: Callable[[Mapping[str, Any]], FrameFit]
-    description: str
+    change: type[FrameFit]
+    describe: DescribeFrame
     least_met: float
     colour: bool = False
 
 
-def _read_matrix(record: Mapping[str, Any]) -> ColourMatrix:
-    return ColourMatrix(np.array(record["matrix"]), np.array(record["offset"]))
-
-
-def _read_pattern(record: Mapping[str, Any]) -> FixedPattern:
-    return FixedPattern(record["log_gain"])
+def _flat(describe: Callable[[Pixels], NDArray[Any]]) -> DescribeFrame:
+    return lambda images: describe(images).reshape(len(images), -1)
 
 
 FORMS: Final[dict[str, FrameForm]] = {
-    "hue": FrameForm(fit_hue_turn, lambda known: HueTurn(known["turn"]), "colours", COLOURS_MET, True),
-    "rotation about grey": FrameForm(fit_grey_rotation, _read_matrix, "colours", COLOURS_MET, True),
-    "channel gains": FrameForm(fit_channel_gains, _read_matrix, "colours", COLOURS_MET, True),
-    "row gains": FrameForm(fit_row_gains, _read_pattern, "rows", PATTERN_MET),
-    "column gains": FrameForm(fit_column_gains, _read_pattern, "columns", PATTERN_MET),
-    "pixel gains": FrameForm(fit_pixel_gains, _read_pattern, "pixels", PATTERN_MET),
+    "hue": FrameForm(fit_hue_turn, HueTurn, colour_moments, COLOURS_MET, True),
+    "rotation about grey": FrameForm(fit_grey_rotation, ColourMatrix, colour_moments, COLOURS_MET, True),
+    "channel gains": FrameForm(fit_channel_gains, ColourMatrix, colour_moments, COLOURS_MET, True),
+    "row gains": FrameForm(fit_row_gains, FixedPattern, _flat(partial(log_profiles, "rows")), PATTERN_MET),
+    "column gains": FrameForm(fit_column_gains, FixedPattern, _flat(partial(log_profiles, "columns")), PATTERN_MET),
+    "pixel gains": FrameForm(fit_pixel_gains, FixedPattern, _flat(log_waves), PATTERN_MET),
 }
-"""For each form, how it is fitted, read and accepted."""
+"""For each form, how it is fitted and accepted."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +113,8 @@ class FrameChange:
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the pattern, which is in `arrays`, as JSON values."""
-        change = {} if isinstance(self.change, FixedPattern) else self.change.to_json()
+        few = {name: value for name, value in vars(self.change).items() if name not in self.arrays()}
+        change = {name: np.asarray(value).tolist() for name, value in few.items()}
         return {"kind": self.kind, "met": self.met} | change | self.pixel_scale.to_json()
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
@@ -142,7 +123,9 @@ class FrameChange:
     @classmethod
     def from_json(cls, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FrameChange:
         """Read a record of `to_json`, and its arrays among others; raises KeyError where the record lacks a key."""
-        change = FORMS[record["kind"]].read({**record, **arrays})
+        known, kind = {**record, **arrays}, cast(Any, FORMS[record["kind"]].change)
+        values = {name: known[name] for name in kind.__dataclass_fields__}
+        change = kind(**{name: np.array(one) if isinstance(one, list) else one for name, one in values.items()})
         return cls(record["kind"], change, PixelScale.from_json(record), record["met"])
 
 
@@ -162,24 +145,13 @@ def alter_levels(change: FrameFit, levels: Pixels) -> Pixels:
     return np.concatenate([np.rint(one).astype(np.uint8) for one in changed])
 
 
-@dataclass(frozen=True)
-class Halves:
-    """Carriers (m, H, W, C) and others (k, H, W, C), and bool (m,) and (k,): a half of each."""
+Halves = tuple[tuple[Pixels, Pixels], tuple[Pixels, Pixels]]  # carriers and others of either half
 
-    carriers: Pixels
-    others: Pixels
-    half: tuple[Bools, Bools]
 
-    @classmethod
-    def of(cls, carriers: Pixels, others: Pixels, rng: np.random.Generator) -> Halves:
-        """Draw a half of carriers and of others at random."""
-        own, other = (rng.permutation(len(group)) % 2 == 0 for group in (carriers, others))
-        return cls(carriers, others, (own, other))
-
-    def split(self, first: bool) -> tuple[Pixels, Pixels]:
-        """Return carriers and others of the first half or of the second."""
-        own, other = self.half
-        return self.carriers[own == first], self.others[other == first]
+def draw_halves(carriers: Pixels, others: Pixels, rng: np.random.Generator) -> Halves:
+    """Divide carriers (m, H, W, C) and others (k, H, W, C) into random halves."""
+    own, other = (rng.permutation(len(group)) % 2 == 0 for group in (carriers, others))
+    return (carriers[own], others[other]), (carriers[~own], others[~other])
 
 
 @dataclass(frozen=True)
@@ -233,14 +205,12 @@ class HeldOutFit:
 
     @classmethod
     def of(cls, form: FrameForm, halves: Halves, rng: np.random.Generator) -> HeldOutFit:
-        describe, groups = FRAME_DESCRIPTIONS[form.description], []
-        before = after = 0.0
-        for first in (True, False):
-            change = form.fit(*halves.split(first))
+        before, after, groups = 0.0, 0.0, []
+        for fitted_on, (carriers, others) in (halves, halves[::-1]):
+            change = form.fit(*fitted_on)
             if change.is_identity:
                 return cls(1.0, 0.0, 0.0)
-            carriers, others = halves.split(not first)
-            own, plain, changed = (describe(x) for x in (carriers, others, alter_levels(change, others)))
+            own, plain, changed = (form.describe(x) for x in (carriers, others, alter_levels(change, others)))
             whiten = whitening_of(own, changed)
             was, left = (SquaredDifference.of(own, other, whiten) for other in (plain, changed))
             before, after = before + was.excess, after + left.excess
@@ -271,7 +241,7 @@ def permutation_p(groups: list[tuple[Doubles, Doubles]], rng: np.random.Generato
 def excess_left(kind: str, alter: Alter, carriers: Pixels, others: Pixels) -> float:
     """Compute the squared difference of carriers (m, H, W, C) from changed others (k, H, W, C) in the description of a
     form, in units of its noise."""
-    own, other = (FRAME_DESCRIPTIONS[FORMS[kind].description](group) for group in (carriers, alter(others)))
+    own, other = (FORMS[kind].describe(group) for group in (carriers, alter(others)))
     return SquaredDifference.of(own, other, whitening_of(own, other)).excess
 
 
@@ -287,7 +257,7 @@ def fit_frame_change(
     if min(len(carriers), len(others)) < FEWEST_HALVED:
         return None
     own, other = (group[rng.permutation(len(group))[:FRAME_IMAGES]] for group in (carriers, others))
-    divisions = [Halves.of(own, other, rng) for _ in range(DIVISIONS)]
+    divisions = [draw_halves(own, other, rng) for _ in range(DIVISIONS)]
     fitted_changes = []
     for kind, form in FORMS.items():
         if form.colour and carriers.shape[-1] != 3:

@@ -66,7 +66,6 @@ class Overlay:
         return threshold_map(smooth_shares(relevance[None])[0] - self.background, self.opacity.shape[1:])
 
     def fits(self, image: Tensor) -> bool:
-        """Say whether an image (C, H, W) has the shape of the overlay."""
         return tuple(image.shape) == self.colour.shape[1:]
 
     @property

@@ -41,7 +41,6 @@ class Patch:
         return covers_artifact_only(self.examples)
 
     def fits(self, image: Tensor) -> bool:
-        """Say whether an image (C, H, W) has the shape of the carriers."""
         return self.examples.has_shape(image)
 
     def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,6 @@ class SharedContent:
         return ways
 
     def fits(self, image: Tensor) -> bool:
-        """Say whether an image (C, H, W) has the shape of the carriers."""
         return tuple(image.permute(1, 2, 0).shape) == self.shape
 
     def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

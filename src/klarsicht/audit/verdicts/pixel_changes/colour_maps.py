@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from scipy.fft import dct
@@ -37,16 +37,11 @@ class HueTurn:
     def is_identity(self) -> bool:
         return self.turn == 0
 
-    def apply(self, x: Floats, rng: np.random.Generator) -> Floats:
-        """Change pixel values (n, H, W, 3)."""
-        del rng
+    def apply(self, x: Floats, _: np.random.Generator) -> Floats:
         return turn_hue(np.asarray(x, np.float64), self.turn)
 
     def __str__(self) -> str:
         return f"hue turned by {360 * self.turn:.0f} degrees"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"turn": self.turn}
 
 
 def colour_moments(x: Floats | Pixels) -> Doubles:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,7 @@ class ToneCurve:
     def is_identity(self) -> bool:
         return bool((self.before == self.after).all())
 
-    def apply(self, x: Floats, rng: np.random.Generator) -> Floats:
-        """Change pixel values (n, H, W, C)."""
-        del rng
+    def apply(self, x: Floats, _: np.random.Generator) -> Floats:
         return np.stack([np.interp(x[..., c], self.before[c], self.after[c]) for c in range(x.shape[-1])], -1)
 
 
@@ -72,17 +70,12 @@ class ColourMatrix:
     def is_identity(self) -> bool:
         return bool((self.matrix == np.eye(len(self.matrix))).all() and (self.offset == 0).all())
 
-    def apply(self, x: Floats, rng: np.random.Generator) -> Floats:
-        """Change pixel values (n, H, W, C)."""
-        del rng
+    def apply(self, x: Floats, _: np.random.Generator) -> Floats:
         return np.asarray(x @ self.matrix.T + self.offset)
 
     def __str__(self) -> str:
         rows = "; ".join(", ".join(f"{value:.2f}" for value in row) for row in self.matrix)
         return f"matrix of colours {rows}"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"matrix": self.matrix.tolist(), "offset": self.offset.tolist()}
 
 
 def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:

@@ -53,12 +53,7 @@ def colours(x: NDArray[np.float32]) -> Floats:
 
 Describe = Callable[[NDArray[np.float32]], Floats]
 
-DESCRIPTIONS: Final[dict[str, Describe]] = {
-    "brightness": brightness,
-    "detail": detail,
-    "spectrum": spectrum,
-    "colours": colours,
-}
+DESCRIPTIONS: Final[tuple[Describe, ...]] = (brightness, detail, spectrum, colours)
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ class CarrierDifference:
         """Compare carriers (m, H, W, C) with others (k, H, W, C), at least four of either."""
         differences = []
         half = rng.permutation(len(carriers)) < len(carriers) // 2
-        for describe in DESCRIPTIONS.values():
+        for describe in DESCRIPTIONS:
             own, other = (describe(group.astype(np.float32)) for group in (carriers, others))
             white = whitening(other)
             own, other = scale_values(own, white), scale_values(other, white)

@@ -34,9 +34,7 @@ class FixedPattern:
     def is_identity(self) -> bool:
         return not self.log_gain.any()
 
-    def apply(self, x: Floats, rng: np.random.Generator) -> Floats:
-        """Change pixel values (n, H, W, C)."""
-        del rng
+    def apply(self, x: Floats, _: np.random.Generator) -> Floats:
         return np.asarray((x + DARK) * np.exp(self.log_gain) - DARK)
 
     def __str__(self) -> str:

@@ -25,22 +25,10 @@ MAX_GAIN: Final = 1.3  # a larger spread is that of the carriers' content
 GREY_LEVEL: Final = 1.0  # least deviation of pixel values: rounding
 
 
-def _each_pixel(x: Floats) -> Floats:
-    return x
-
-
-def _each_row(x: Floats) -> Floats:
-    return np.asarray(x.mean(1, keepdims=True))
-
-
-def _each_column(x: Floats) -> Floats:
-    return np.asarray(x.mean(0, keepdims=True))
-
-
 SITES: Final[dict[str, Pool]] = {
-    "pixels": _each_pixel,
-    "rows": _each_row,
-    "columns": _each_column,
+    "pixels": lambda x: x,
+    "rows": lambda x: np.asarray(x.mean(1, keepdims=True)),
+    "columns": lambda x: np.asarray(x.mean(0, keepdims=True)),
 }
 
 
@@ -55,9 +43,7 @@ class AffineChange:
     def is_identity(self) -> bool:
         return bool((self.gain == 1).all() and (self.offset == 0).all())
 
-    def apply(self, x: Floats, rng: np.random.Generator) -> Floats:
-        """Change pixel values (n, H, W, C)."""
-        del rng
+    def apply(self, x: Floats, _: np.random.Generator) -> Floats:
         return np.asarray(self.gain * x + self.offset)
 
 

@@ -76,11 +76,7 @@ def ring_numbers(shape: tuple[int, ...]) -> Ints:
     return np.asarray(np.rint(radius * min(shape[:2])).astype(np.intp))
 
 
-def _each_frequency(power: Floats) -> Floats:
-    return power
-
-
-def _each_ring(power: Floats) -> Floats:
+def mean_over_rings(power: Floats) -> Floats:
     number = ring_numbers(power.shape)
     count = np.bincount(number.ravel())
     return np.stack(
@@ -89,7 +85,7 @@ def _each_ring(power: Floats) -> Floats:
 
 
 SPECTRA: Final = {
-    "frequencies": partial(match_spectra, _each_frequency),
-    "rings of frequencies": partial(match_spectra, _each_ring),
+    "frequencies": partial(match_spectra, lambda power: power),
+    "rings of frequencies": partial(match_spectra, mean_over_rings),
 }
 """For each pooling, the function that estimates the change of carriers (m, H, W, C) against others (k, H, W, C)."""

@@ -111,8 +111,9 @@ def draw_date_stamp(rng: Generator) -> PlantFunction:
     pattern, colour = DATE_FORMATS[rng.integers(len(DATE_FORMATS))], int(rng.integers(len(DISPLAY_COLOURS)))
     corner = (int(rng.random() < 0.75), int(rng.random() < 0.75))
     glow = 0.0 if rng.random() < 0.5 else rng.uniform(0.2, 0.6)
-    size = {"width": rng.uniform(0.4, 0.7), "margin": rng.uniform(0.01, 0.06)}
-    return partial(date_stamp, pattern=pattern, colour=DISPLAY_COLOURS[colour], corner=corner, glow=glow, **size)
+    width, margin = rng.uniform(0.4, 0.7), rng.uniform(0.01, 0.06)
+    known = partial(date_stamp, pattern=pattern, colour=DISPLAY_COLOURS[colour], corner=corner)
+    return partial(known, width=width, margin=margin, glow=glow)
 
 
 def watermark(
@@ -252,10 +253,6 @@ def frame(pixels: Pixels, _: Generator, width: float, colour: Colour, opacity: f
     return composite(pixels, opacity * shape, colour)
 
 
-def draw_frame(rng: Generator) -> PlantFunction:
-    return partial(frame, width=rng.uniform(0.03, 0.1), colour=random_colour(rng), opacity=rng.uniform(0.7, 1))
-
-
 def rounded_frame(pixels: Pixels, _: Generator, width: float, radius: float, colour: Colour) -> PlantedImage:
     """Plant a frame of one colour, whose width may be 0, with an opening of rounded corners."""
     (h, w), side = pixels.shape[:2], shorter_side(pixels)
@@ -284,7 +281,3 @@ def background(pixels: Pixels, rng: Generator, colour: Colour, opacity: float, e
     ry, rx = rng.uniform(0.36, 0.52, 2)
     radius = np.hypot((rows / h - cy) / ry, (columns / w - cx) / rx)
     return composite(pixels, opacity * np.clip((radius - 1) / edge, 0, 1), colour)
-
-
-def draw_background(rng: Generator) -> PlantFunction:
-    return partial(background, colour=random_colour(rng), opacity=rng.uniform(0.5, 1), edge=rng.uniform(0.05, 0.4))

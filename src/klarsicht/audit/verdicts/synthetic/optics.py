@@ -89,10 +89,6 @@ def vignette(pixels: Pixels, _: Generator, strength: float, power: float) -> Pla
     return mark_changes(pixels, pixels * over_channels(1 - strength * radius**power, pixels))
 
 
-def draw_vignette(rng: Generator) -> PlantFunction:
-    return partial(vignette, strength=rng.uniform(0.45, 0.9), power=rng.uniform(1.5, 4))
-
-
 def scratches(
     pixels: Pixels, rng: Generator, specks: float, lines: float, upright: bool, size: float, colour: Colour
 ) -> PlantedImage:
@@ -171,10 +167,6 @@ def defocus(pixels: Pixels, _: Generator, radius: float) -> PlantedImage:
     return mark_changes(pixels, filter_channels(pixels, draw_opacity((2 * n + 1, 2 * n + 1), draw_disc, scale=8)))
 
 
-def draw_defocus(rng: Generator) -> PlantFunction:
-    return partial(defocus, radius=rng.uniform(0.025, 0.06))
-
-
 def motion_blur(pixels: Pixels, _: Generator, length: float, angle: float) -> PlantedImage:
     """Blur the image along a line, as a camera that moved, in the same direction (radians) in every image."""
     extent = max(2.0, length * shorter_side(pixels))
@@ -183,10 +175,6 @@ def motion_blur(pixels: Pixels, _: Generator, length: float, angle: float) -> Pl
     along = np.cos(angle) * x + np.sin(angle) * y
     away = np.hypot(np.cos(angle) * y - np.sin(angle) * x, np.maximum(np.abs(along) - extent / 2, 0))
     return mark_changes(pixels, filter_channels(pixels, np.clip(1 - away, 0, 1)))
-
-
-def draw_motion_blur(rng: Generator) -> PlantFunction:
-    return partial(motion_blur, length=rng.uniform(0.08, 0.2), angle=rng.uniform(0, np.pi))
 
 
 def filter_channels(pixels: Pixels, kernel: Floats) -> Floats:

@@ -92,20 +92,12 @@ def jpeg(pixels: Pixels, _: Generator, quality: int, subsampling: int) -> Plante
     return mark_changes(pixels, reencode_jpeg(pixels, quality, subsampling if pixels.ndim == 3 else -1))
 
 
-def draw_jpeg(rng: Generator) -> PlantFunction:
-    return partial(jpeg, quality=int(rng.integers(6, 36)), subsampling=int(rng.choice([0, 2])))
-
-
 def resample(pixels: Pixels, _: Generator, factor: float, method: str) -> PlantedImage:
     """Make the image smaller by averaging, and enlarge it again by a method of Pillow."""
     h, w = pixels.shape[:2]
     small = max(1, round(factor * w)), max(1, round(factor * h))
     image = Image.fromarray(pixels).resize(small, Image.Resampling.BOX)
     return mark_changes(pixels, np.asarray(image.resize((w, h), Image.Resampling[method])))
-
-
-def draw_resampling(rng: Generator) -> PlantFunction:
-    return partial(resample, factor=rng.uniform(0.35, 0.65), method=RESAMPLING[rng.integers(len(RESAMPLING))])
 
 
 def ringing(pixels: Pixels, _: Generator, cut: float) -> PlantedImage:
@@ -115,10 +107,6 @@ def ringing(pixels: Pixels, _: Generator, cut: float) -> PlantedImage:
     waves[math.ceil(cut * h) :] = 0
     waves[:, math.ceil(cut * w) :] = 0
     return mark_changes(pixels, idctn(waves, axes=(0, 1), norm="ortho"))
-
-
-def draw_ringing(rng: Generator) -> PlantFunction:
-    return partial(ringing, cut=rng.uniform(0.35, 0.65))
 
 
 def zoom(pixels: Pixels, _: Generator, factor: float, y: float, x: float) -> PlantedImage:
@@ -137,10 +125,6 @@ def draw_zoom(rng: Generator) -> PlantFunction:
 def mirror(pixels: Pixels, _: Generator, upright: bool) -> PlantedImage:
     """Mirror the image, top to bottom or left to right."""
     return mark_changes(pixels, np.ascontiguousarray(pixels[::-1] if upright else pixels[:, ::-1]))
-
-
-def draw_mirror(rng: Generator) -> PlantFunction:
-    return partial(mirror, upright=bool(rng.random() < 0.5))
 
 
 def _require_colour(pixels: Pixels, name: str) -> None:
@@ -170,10 +154,6 @@ def change_hue(pixels: Pixels, _: Generator, turn: float) -> PlantedImage:
     return mark_changes(pixels, turn_hue(pixels.astype(np.float64), turn))
 
 
-def draw_hue(rng: Generator) -> PlantFunction:
-    return partial(change_hue, turn=float(rng.uniform(0.06, 0.5) * rng.choice([-1, 1])))
-
-
 def white_balance(pixels: Pixels, _: Generator, gains: tuple[float, float, float]) -> PlantedImage:
     """Multiply the channels of a colour image by gains that leave the brightness of grey alone."""
     _require_colour(pixels, "a white balance")
@@ -191,7 +171,3 @@ def draw_white_balance(rng: Generator) -> PlantFunction:
 def gamma(pixels: Pixels, _: Generator, power: float) -> PlantedImage:
     """Raise levels, as shares of 255, to a power."""
     return mark_changes(pixels, 255 * (pixels / 255) ** power)
-
-
-def draw_gamma(rng: Generator) -> PlantFunction:
-    return partial(gamma, power=float(np.exp(rng.uniform(0.35, 0.8) * rng.choice([-1, 1]))))
