@@ -101,9 +101,9 @@ def test_windows_are_distinct_where_every_class_was_measured_and_none_is_natural
 def test_what_brings_no_content_along_counts_by_its_rank_among_outputs(change):
     """A change that raises its class most of a hundred outputs, at a z that clean classes' tiles reach easily."""
     z, rank = [*np.linspace(-2, 3, 40), 2.0, 2.0, np.nan], [*[50] * 40, 0, 0, -1]
-    effects = [{"z": a, "rank": b} for a, b in zip(z, rank, strict=True)]
     changes = ["tile"] * 40 + [change, "tile", ""]
-    p = p_values_of_use(effects, [False] * 40 + [True, True, False], changes, 100, 0.05)
+    effects = [{"z": a, "rank": b, "change": c} for a, b, c in zip(z, rank, changes, strict=True)]
+    p = p_values_of_use(effects, [False] * 40 + [True, True, False], 100, 0.05)
     assert p[-3] == 0.01 and 0.1 < p[-2] < 0.4 and p[-1] == 1
     assert p[39] == pytest.approx(1 / 40)  # the largest of forty clean ones
 
@@ -118,7 +118,8 @@ def test_of_ten_outputs_the_first_counts_by_its_margin():
 @pytest.mark.parametrize(("clean", "beside"), [(8, True), (40, False)])
 def test_a_tile_is_judged_among_outputs_where_clean_classes_are_few(clean, beside):
     effects = [{"z": z, "rank": 5} for z in np.linspace(-2, 3.5, clean)] + [{"z": 3.4, "rank": 0}]
-    p = p_values_of_use(effects, [False] * clean + [True], ["tile"] * (clean + 1), 10, 0.05)
+    effects = [effect | {"change": "tile"} for effect in effects]
+    p = p_values_of_use(effects, [False] * clean + [True], 10, 0.05)
     assert (p[-1] < 0.005) == beside
     assert not any(one <= 0.05 for one in p[:8])  # nor is a clean class whose tile does not raise it first of all
 
@@ -126,7 +127,8 @@ def test_a_tile_is_judged_among_outputs_where_clean_classes_are_few(clean, besid
 @pytest.mark.parametrize(("rank", "p"), [(0, 0.025), (1, 0.5)])
 def test_a_tile_is_judged_among_other_windows_where_outputs_are_few(rank, p):
     effects = [{"z": 0.1, "rank": 1, "p_tiles": 0.3}, {"z": 9.0, "rank": rank, "p_tiles": 0.025}]
-    assert p_values_of_use(effects, [False, True], ["tile"] * 2, 2, 0.05) == [1.0, p]
+    effects = [effect | {"change": "tile"} for effect in effects]
+    assert p_values_of_use(effects, [False, True], 2, 0.05) == [1.0, p]
 
 
 @pytest.mark.parametrize(("reached", "p"), [([], 1 / 40), ([20], 2 / 40), ([0, 3], 2 / 4), ([38], 2 / 40)])

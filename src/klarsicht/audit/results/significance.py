@@ -263,7 +263,7 @@ def output_strategy(outputs: int) -> ManyOutputs | FewOutputs:
 
 
 def p_values_of_use(
-    effects: Sequence[EffectRow], artifactual: Sequence[bool], changes: Sequence[str], outputs: int, level: float
+    effects: Sequence[EffectRow], artifactual: Sequence[bool], outputs: int, level: float
 ) -> list[float]:
     """Compute the p-value of each effect's z among those of the classes without an artifact; 1 where nothing was
     inserted.
@@ -279,7 +279,7 @@ def p_values_of_use(
     p = np.ones(len(values))
     p[known] = conformal.tail_p_values(values[known], null[known]) if null.any() else 1.0
     few = null.sum() + 1 < 1 / level
-    beside = known & (np.isin(changes, CONTENT_FREE) | few)
+    beside = known & (np.isin([effect["change"] for effect in effects], CONTENT_FREE) | few)
     p_beside = output_strategy(outputs).p_beside(effects)
     return [float(v) for v in np.where(beside, np.minimum(p, p_beside), p)]
 

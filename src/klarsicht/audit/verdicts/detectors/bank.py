@@ -3,7 +3,7 @@ groups score as well: the p of a score follows from those of other classes, see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,9 +110,9 @@ FEW_CLASS_DETECTORS: dict[str, Detector] = {
 along."""
 
 
-def run_detectors(images: ClassImages) -> list[Detection]:
-    """Run every detector on the images of a class."""
-    tried = track(DETECTORS.items(), len(DETECTORS), "detectors")
+def run_detectors(images: ClassImages, detectors: Mapping[str, Detector] = DETECTORS) -> list[Detection]:
+    """Run detectors, by default all, on the images of a class."""
+    tried = track(detectors.items(), len(detectors), "detectors")
     return [detection for name, detector in tried for detection in detector(images, name)]
 
 
@@ -130,8 +130,7 @@ def bytes_of_image(shape: tuple[int, int, int]) -> int:
 
 def detect_windows(images: ClassImages) -> list[Detection]:
     """Run the detectors of windows on the images of a class."""
-    windows = [(name, detector) for name, detector in DETECTORS.items() if detector.change == "tile"]
-    return [detection for name, detector in windows for detection in detector(images, name)]
+    return run_detectors(images, {name: one for name, one in DETECTORS.items() if one.change == "tile"})
 
 
 def change_of(name: str) -> str:

@@ -16,10 +16,7 @@ from klarsicht.ground.arrays import Rows
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.aligned_details import median_detail_correlation
 
-ALIGNED_IMAGES, ALIGNED_SIDE = (
-    200,
-    32,
-)  # images of a class whose alignment is measured, and their shorter side in pixels
+ALIGNED_IMAGES, ALIGNED_SIDE = 200, 32  # images of a class whose alignment is measured, and their shorter side
 SILENT = 1.0  # nats, most that windows of images without an artifact score where none is shared by nature
 MOST_WINDOWS = 4  # windows of a class that are taken away, one after another
 ONE_WINDOW, ALL_WINDOWS = 0.5, 0.25  # share of a class that its strongest window may hold, or several windows together

@@ -166,22 +166,15 @@ class PatchMatches:
             members = own.max_correlations(seed[None])[0] > threshold
             members[owner[test.seed]] = True
             yield make_detection(
-                f"{name} {side} {threshold:g}",
-                test.score,
-                members,
-                own.best_places(seed),
+                f"{name} {side} {threshold:g}", test.score, members, own.best_places(seed),
                 images.own.shrunk_to(side).shape,
-            )
+            )  # fmt: skip
 
 
 def count_matches(
-    images: ClassImages,
-    own: Windows,
-    pool: Windows,
-    seeds: Vectors,
-    owner: NDArray[np.intp],
+    images: ClassImages, own: Windows, pool: Windows, seeds: Vectors, owner: NDArray[np.intp],
     thresholds: tuple[float, ...],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
     """Count the matches of each seed in either half of the class (r, s, 2) and in the pool (r, s), for r thresholds."""
     inside = np.zeros((len(thresholds), len(seeds), 2), np.int64)
     outside = np.zeros((len(thresholds), len(seeds)), np.int64)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.results.significance import APART_P, compare_with_reference
 from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
+from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection
 from klarsicht.audit.verdicts.detectors.natural_windows import select_images
 
@@ -104,11 +104,10 @@ def find_standing_out(
 def detect_described(images: ClassImages) -> list[Detection]:
     """Run the detectors of the reference on the images of a class: all but windows and the embedding of the run."""
     described = {name: one for name, one in DETECTORS.items() if one.change != "tile" and name != "embedding"}
-    return [found for name, detector in described.items() for found in detector(images, name)] + detect_shipped(images)
+    return run_detectors(images, described) + detect_shipped(images)
 
 
 def detect_shipped(images: ClassImages) -> list[Detection]:
     """Run the detectors of few classes on the images of a class: by the embedding that comes along, and by colours."""
-    fits = images.own.levels.shape[-1] == 3
-    shown = replace(images, embedding=load_shipped_embedding() if fits else None)
-    return [found for name, detector in FEW_CLASS_DETECTORS.items() for found in detector(shown, name)]
+    embedding = load_shipped_embedding() if images.own.levels.shape[-1] == 3 else None
+    return run_detectors(replace(images, embedding=embedding), FEW_CLASS_DETECTORS)

@@ -73,12 +73,9 @@ class TemplateMatches:
         templates = np.concatenate(learned)
         if not len(templates):
             return make_detection(
-                f"{name} {side}",
-                0.0,
-                np.zeros(len(own), bool),
-                np.zeros((len(own), 2)),
+                f"{name} {side}", 0.0, np.zeros(len(own), bool), np.zeros((len(own), 2)),
                 images.own.shrunk_to(side).shape,
-            )
+            )  # fmt: skip
         (like, places), (other, _) = own.match(templates, np.arange(len(own))), pool.match(templates, others)
         hits = np.stack([like > threshold for threshold in self.thresholds])
         counts = np.stack([hits[:, :, part & once].sum(2) for part in (images.half, ~images.half)], 2)

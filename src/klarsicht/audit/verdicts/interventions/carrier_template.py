@@ -43,12 +43,9 @@ class CarrierTemplate:
         is_shared = spread[0] < AGREE * spread[1]
         last = np.array(whole.carriers.shape[1:3]) - whole.extent
         return cls(
-            np.median(own, 0),
-            other.mean(0),
-            is_shared if is_shared.any() else np.ones_like(is_shared),
-            np.maximum(whole.places.min(0) - SEARCH_REACH, 0),
-            np.minimum(whole.places.max(0) + SEARCH_REACH, last),
-        )
+            np.median(own, 0), other.mean(0), is_shared if is_shared.any() else np.ones_like(is_shared),
+            np.maximum(whole.places.min(0) - SEARCH_REACH, 0), np.minimum(whole.places.max(0) + SEARCH_REACH, last),
+        )  # fmt: skip
 
     @property
     def extent(self) -> tuple[int, int]:

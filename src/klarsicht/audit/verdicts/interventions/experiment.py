@@ -108,18 +108,14 @@ class Experiment:
         ahead = change[:, target] - change[:, runner]
         own, other = (flips(before, y, target, scale) for y in (self.with_artifact, self.control))
         return ComparedEffect(
-            rise=_interval(mean[target], error[target], reach, n),
-            turned=turned_share(own, other, reach),
-            flips=mean_or_zero(own),
-            flips_control=mean_or_zero(other),
-            runner=runner,
-            runner_up=float(mean[runner]),
+            rise=_interval(mean[target], error[target], reach, n), turned=turned_share(own, other, reach),
+            flips=mean_or_zero(own), flips_control=mean_or_zero(other), runner=runner, runner_up=float(mean[runner]),
             margin=_interval(ahead.mean(), float(standard_error(ahead)), reach, n),
             z=robust_z(mean, error[target], target, least),
             rank=int((np.delete(mean, target) > mean[target] - least).sum()),
             uplift=uplift(before, self.with_artifact, target, scale),
             uplift_control=uplift(before, self.control, target, scale),
-        )
+        )  # fmt: skip
 
 
 def p_among_rivals(

@@ -58,14 +58,7 @@ def compare_outputs(
     peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
     runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))
     return Specificity(
-        runner=runner,
-        margin=effect.margin.value,
-        margin_low=effect.margin.low,
-        margin_high=effect.margin.high,
-        uplift=effect.uplift,
-        uplift_control=effect.uplift_control,
-        own=float(each[target]),
-        peer=other,
-        peer_effect=float(each[peer]),
-        ahead=int((each > each[target]).sum()),
-    )
+        runner=runner, margin=effect.margin.value, margin_low=effect.margin.low, margin_high=effect.margin.high,
+        uplift=effect.uplift, uplift_control=effect.uplift_control, own=float(each[target]), peer=other,
+        peer_effect=float(each[peer]), ahead=int((each > each[target]).sum()),
+    )  # fmt: skip

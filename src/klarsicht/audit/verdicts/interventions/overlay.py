@@ -132,16 +132,23 @@ def estimate_overlay(
         raise InputError("a mask that does not fit", got=region.shape, rule=f"{shape}, as the model takes images")
     each, mean = relevance_excess(maps, maps_of_others)
     where = threshold_map(mean, shape) if region is None else region
-    span = max(float(np.ptp(members)), float(np.ptp(others)), 1e-12)
-    o, least, colour = estimate_blend(members, others, span)
-    mask = select_touching(least >= AGREED, where)
-    if mask.sum() >= max(MIN_PIXELS, where.sum() / 20):
-        return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
+    if fixed := fixed_overlay(members, others, where, max(MIN_PIXELS, where.sum() / 20)):
+        return fixed
     own = np.stack([threshold_map(e, shape) if region is None else region for e in each[:DONORS]])
     if (own.mean((1, 2)) > PEAK_SHARE).mean() > PEAK_SHARE:
         return None
     background = smooth_shares(maps_of_others).mean(0) if region is None else None
     return Overlay(own.astype(np.float32), members[: len(own)].astype(np.float32), background)
+
+
+def fixed_overlay(members: Floats, others: Floats, region: Bools, fewest: float) -> Overlay | None:
+    """Estimate the overlay at one place that touches a region (H, W); None of fewer pixels."""
+    span = max(float(np.ptp(members)), float(np.ptp(others)), 1e-12)
+    o, least, colour = estimate_blend(members, others, span)
+    mask = select_touching(least >= AGREED, region)
+    if mask.sum() < fewest:
+        return None
+    return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
 
 
 def overlay_at_windows(
@@ -162,13 +169,9 @@ def overlay_at_windows(
     for mask, (row, column) in zip(own, corners, strict=True):
         mask[row : row + extent[0], column : column + extent[1]] = True
     middle = np.median(corners, 0)
-    if (np.abs(corners - middle).max(1) <= 1).mean() > SAME_PLACE:
-        span = max(float(np.ptp(members)), float(np.ptp(others)), 1e-12)
-        o, least, colour = estimate_blend(members, others, span)
-        mask = select_touching(least >= AGREED, own.mean(0) > PEAK_SHARE)
-        if mask.sum() >= MIN_PIXELS:
-            return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
-    return overlay_of_masks(members, own, maps_of_others)
+    coincide = (np.abs(corners - middle).max(1) <= 1).mean() > SAME_PLACE
+    fixed = fixed_overlay(members, others, own.mean(0) > PEAK_SHARE, MIN_PIXELS) if coincide else None
+    return fixed or overlay_of_masks(members, own, maps_of_others)
 
 
 def overlay_of_masks(members: Floats, masks: Bools, maps_of_others: Floats) -> Overlay:

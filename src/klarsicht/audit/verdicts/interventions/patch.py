@@ -83,12 +83,9 @@ def draw_places(images: Tensor, extent: tuple[int, int], count: int, rng: np.ran
 
 
 def paste_windows(
-    images: Tensor,
-    target: NDArray[np.intp],
-    windows: Iterable[Tensor],
-    source: NDArray[np.intp],
+    images: Tensor, target: NDArray[np.intp], windows: Iterable[Tensor], source: NDArray[np.intp],
     extent: tuple[int, int],
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Paste windows of other images (C, H, W) at places (n, 2) into images (n, C, H, W) at places (n, 2)."""
     h, w = extent
     out = images.clone()

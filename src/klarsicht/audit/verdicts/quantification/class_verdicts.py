@@ -48,53 +48,24 @@ def make_quantification(
 ) -> Quantification:  # fmt: skip
     """Make the verdicts from the selected detections and their effects, and rows of the tables `classes` and `effects`
     by target."""
-    paths = store.texts("corpus", "path")
-    found = _verdicts(choice, described, effects, paths, level, store.array("logits").shape[1])
-    return Quantification(found, choice.significance.largest.floor, level, skipped_classes(described))
-
-
-def _verdicts(
-    choice: SelectedDetections,
-    described: dict[int, ClassRow],
-    effects: dict[int, EffectRow],
-    paths: Sequence[str],
-    level: float,
-    outputs: int,
-) -> tuple[Verdict, ...]:
+    paths, outputs = store.texts("corpus", "path"), store.array("logits").shape[1]
     tried = [effects.get(row["target"], NO_EFFECT) for row in choice.rows]
     significance, largest = choice.significance, choice.significance.largest
     artifactual, specific = significance.artifactual(level).tolist(), significance.class_specific(level).tolist()
-    changes = [effect["change"] for effect in tried]
-    p_use = p_values_of_use(tried, artifactual, changes, outputs, level)
+    p_use = p_values_of_use(tried, artifactual, outputs, level)
     found = []
-    for i, row in enumerate(choice.rows):
-        one, effect = described[row["target"]], tried[i]
-        use = UseResult.of(effect, p_use[i])
+    for i, (row, effect) in enumerate(zip(choice.rows, tried, strict=True)):
+        one, use = described[row["target"]], UseResult.of(effect, p_use[i])
         used = bool(use.p_use <= level and use.matters and choice.p_of(i, effect["sign"]) <= level)
         carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), row)
         detection = DetectionResult(
-            sign=carried["sign"],
-            score=carried["score"],
-            level=float(largest.score[i]),
-            p=float(largest.p[i]),
-            extended=float(largest.extended[i]),
-            q=float(largest.q[i]),
-            p_own=float(significance.p_own[i]),
-        )
-        found.append(
-            Verdict(
-                name=one["class"],
-                target=row["target"],
-                n=one["n"],
-                repeats=len(one["repeats"]),
-                detection=detection,
-                rows=tuple(carried["rows"]),
-                members=tuple(paths[row] for row in carried["rows"]),
-                use=use,
-                artifactual=artifactual[i],
-                poisoned=artifactual[i] and used,
-                shared=specific[i],
-                used=used,
-            )
-        )
-    return verdicts.order_verdicts(found)
+            sign=carried["sign"], score=carried["score"], level=float(largest.score[i]), p=float(largest.p[i]),
+            extended=float(largest.extended[i]), q=float(largest.q[i]), p_own=float(significance.p_own[i]),
+        )  # fmt: skip
+        verdict = Verdict(
+            name=one["class"], target=row["target"], n=one["n"], repeats=len(one["repeats"]), detection=detection,
+            rows=tuple(carried["rows"]), members=tuple(paths[row] for row in carried["rows"]), use=use,
+            artifactual=artifactual[i], poisoned=artifactual[i] and used, shared=specific[i], used=used,
+        )  # fmt: skip
+        found.append(verdict)
+    return Quantification(verdicts.order_verdicts(found), largest.floor, level, skipped_classes(described))

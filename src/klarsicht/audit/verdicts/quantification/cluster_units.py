@@ -85,13 +85,9 @@ def candidate_analyses(analyses: Sequence[Analysis]) -> tuple[Analysis, ...]:
 
 
 def find_followed_cluster(
-    work: DetectionUnits,
-    analyses: Sequence[Analysis],
-    group: Group,
-    rows: NDArray[np.intp],
-    x: Tensor,
+    work: DetectionUnits, analyses: Sequence[Analysis], group: Group, rows: NDArray[np.intp], x: Tensor,
     rng: np.random.Generator,
-) -> FollowedRow | None:
+) -> FollowedRow | None:  # fmt: skip
     """Find the cluster of a group whose regions have the clearest effect on other images; return its row of the table.
 
     Args:
@@ -143,18 +139,11 @@ def find_followed_cluster(
     specificity = compare_outputs(effect, effects, share, target, names).columns() if alone else NO_COMPARISON
     describe = [partial(one.describe, i) for one in candidates for i in range(len(one))][best]
     effect_columns = FollowedEffect(
-        effect=effect.rise.value,
-        effect_z=effect.z,
-        follows=correlation(member[test_half], effects.rise[test_half]),
-        stability=jaccard(member, members[again]),
-        low=effect.rise.low,
-        high=effect.rise.high,
-        runner_up=effect.runner_up,
-        rank=effect.rank,
-        images=effect.rise.n,
-        flips=effect.flips,
+        effect=effect.rise.value, effect_z=effect.z, follows=correlation(member[test_half], effects.rise[test_half]),
+        stability=jaccard(member, members[again]), low=effect.rise.low, high=effect.rise.high,
+        runner_up=effect.runner_up, rank=effect.rank, images=effect.rise.n, flips=effect.flips,
         flips_control=effect.flips_control,
-    )
+    )  # fmt: skip
     return FollowedRow(**describe(), **effect_columns, **specificity)
 
 
@@ -214,9 +203,6 @@ class Candidates:
         """Return the row of a cluster, with columns as in the table of suspects."""
         cluster, group = self.clustering.describe(number, self.analysis.target_logits(self.group)), self.group
         comparison_group: ComparedGroup = {
-            "class": group.name,
-            "target": group.target,
-            "metric": self.analysis.metric,
-            "n": len(group),
-        }
+            "class": group.name, "target": group.target, "metric": self.analysis.metric, "n": len(group),
+        }  # fmt: skip
         return ClusterRow(**comparison_group, **self.analysis.cluster_columns(group, cluster))

@@ -86,13 +86,9 @@ def _write_artifact_figures(
         written |= work.store.write_unit_file(name, encode_small(pixels) if small else encode_jpeg(pixels))
         path = work.corpus.paths[int(row)]
         record: EvidenceRow = {
-            "target": verdict.target,
-            "row": int(row),
-            "member": row in verdict.rows,
-            "artifact": number,
-            "path": path,
+            "target": verdict.target, "row": int(row), "member": row in verdict.rows, "artifact": number, "path": path,
             "picture": name,
-        }
+        }  # fmt: skip
         records.append(record)
     return records
 

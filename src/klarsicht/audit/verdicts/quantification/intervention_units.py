@@ -212,20 +212,8 @@ def effect_row(
 ) -> EffectRow:  # fmt: skip
     """Make a row of the table `effects` from the effect of a detection's artifact."""
     return {
-        "target": target,
-        "sign": trial.sign["sign"],
-        "how": how,
-        "rank": effect.rank,
-        "images": effect.rise.n,
-        "shift": effect.rise.value,
-        "low": effect.rise.low,
-        "high": effect.rise.high,
-        "z": effect.z,
-        "flips": effect.flips,
-        "flips_control": effect.flips_control,
-        "flips_low": effect.turned.low,
-        "p_tiles": p_rivals,
-        "change": trial.change(how),
-        "covered": covered,
-        "explained": explained,
-    }
+        "target": target, "sign": trial.sign["sign"], "how": how, "rank": effect.rank, "images": effect.rise.n,
+        "shift": effect.rise.value, "low": effect.rise.low, "high": effect.rise.high, "z": effect.z,
+        "flips": effect.flips, "flips_control": effect.flips_control, "flips_low": effect.turned.low,
+        "p_tiles": p_rivals, "change": trial.change(how), "covered": covered, "explained": explained,
+    }  # fmt: skip

@@ -107,15 +107,9 @@ def screen(
         RunMismatch: model or data differ from those of the run.
     """
     with quantification.open_run(
-        run,
-        level=level,
-        workers=workers,
-        data=data,
-        classifier=classifier,
-        grouped=whole_corpus_group,
-        shard=shard,
+        run, level=level, workers=workers, data=data, classifier=classifier, grouped=whole_corpus_group, shard=shard,
         device=device,
-    ) as (audit, work):
+    ) as (audit, work):  # fmt: skip
         store = work.store
         quantification.announce(work)
         quantification.find_followed_clusters(audit, work, workers)

@@ -86,18 +86,10 @@ class DetectionUnits:
         few = len(rows) < MIN_IMAGES
         why = f"{len(rows)} different image(s); at least {MIN_IMAGES} are needed" if few else ""
         described: ClassRow = {
-            "class": group.name,
-            "target": group.target,
-            "n": len(rows),
-            "repeats": repeats.tolist(),
-            "skipped": why,
-            "natural": True,
-            "correlation": float("nan"),
-            "left": float("nan"),
-            "apart": "",
-            "apart_p": float("nan"),
+            "class": group.name, "target": group.target, "n": len(rows), "repeats": repeats.tolist(), "skipped": why,
+            "natural": True, "correlation": float("nan"), "left": float("nan"), "apart": "", "apart_p": float("nan"),
             "apart_left": float("nan"),
-        }
+        }  # fmt: skip
         if few:
             return described, []
         images = self.class_images(number, rows)
@@ -120,15 +112,10 @@ class DetectionUnits:
         """Collect the images of a class, and the pool."""
         rng = generator(self.settings.seed, "halves", number)
         return ClassImages(
-            own=self.image_stack(rows),
-            pool=self.pool,
-            others=self.others(number),
-            half=draw_halves(len(rows), rng),
-            sources=self.corpus.source_numbers[rows],
-            seed=self.settings.seed,
-            embedding=self.embedding,
+            own=self.image_stack(rows), pool=self.pool, others=self.others(number), half=draw_halves(len(rows), rng),
+            sources=self.corpus.source_numbers[rows], seed=self.settings.seed, embedding=self.embedding,
             compared=self.compared_images,
-        )
+        )  # fmt: skip
 
     @cached_property
     def embedding(self) -> ArtifactEmbedding | None:
@@ -213,14 +200,9 @@ def embedding_file(stage: int) -> str:
 def sign_row(target: int, rows: NDArray[np.intp], sign: Detection) -> SignRow:
     """Make a row of the table `signs` from a detection, with its members as rows of the run."""
     return {
-        "target": target,
-        "sign": sign.name,
-        "score": sign.score,
-        "rows": rows[sign.members].tolist(),
-        "places": sign.places.ravel().tolist(),
-        "height": sign.extent[0],
-        "width": sign.extent[1],
-    }
+        "target": target, "sign": sign.name, "score": sign.score, "rows": rows[sign.members].tolist(),
+        "places": sign.places.ravel().tolist(), "height": sign.extent[0], "width": sign.extent[1],
+    }  # fmt: skip
 
 
 @contextmanager
