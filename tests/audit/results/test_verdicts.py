@@ -43,7 +43,7 @@ def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, ex
 
 def test_what_was_never_put_on_is_not_tested():
     nothing = UseResult.of(NO_EFFECT, 1.0)
-    assert replace(FOUND, use=nothing).kind is VerdictKind.UNTESTED and nothing.describe() == ""
+    assert replace(FOUND, use=nothing).kind is VerdictKind.UNTESTED and not nothing.tried
     assert (nothing.covered, nothing.explained) == (None, None)  # JSON has no NaN
 
 
@@ -52,8 +52,8 @@ def test_the_p_that_decides_is_the_larger_one():
 
 
 def test_words_say_what_was_put_on_and_how_much():
-    assert USE.describe() == "12 levels of light"
-    told = replace(USE, tried="fine 32 0.8", how="shared pixels", covered=0.987).describe()
+    assert words.describe_insertion(USE.how, USE.covered) == "12 levels of light"
+    told = words.describe_insertion("shared pixels", 0.987)
     assert told == "the shared change of each pixel (covers 99 % of the difference)"
     assert {f"shared {name}" for name in ESTIMATES} <= words.PUT_ON.keys()
     assert words.describe_detector("a detector of another version .5") == "a detector of another version .5"
