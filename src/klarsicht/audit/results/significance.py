@@ -102,7 +102,6 @@ class ManyClasses:
             change_of: function from the name of a detection to the kind of its artifact.
             measures: of each class; only asked where classes are not compared.
         """
-        del names, change_of, measures
         test = conformal.maximum_over_detectors(scores)
         p_each = test.p_of(test.levels.ravel()).reshape(scores.shape)
         p_alone = combined_p(scores, test.tests)
@@ -171,13 +170,10 @@ class FewClasses:
         return None
 
     def describe_limits(self, floor: float, level: float) -> str:
-        del floor
         limit = describe_least_p(
-            1 / (OTHER_WINDOWS + 1),
-            level,
-            f"no use is shown of fewer than {MIN_OUTPUTS} outputs",
+            1 / (OTHER_WINDOWS + 1), level, f"no use is shown of fewer than {MIN_OUTPUTS} outputs",
             "Raise --level to that.",
-        )
+        )  # fmt: skip
         return (
             f"With {FEW_CLASSES} most findings are shown and cannot be tested: add classes, or have at least 1,000 "
             f"images. {limit}"

@@ -452,12 +452,10 @@ class Quantification:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "floor": self.floor,
-            "level": self.level,
-            "limits": self.limits,
+            "floor": self.floor, "level": self.level, "limits": self.limits,
             "skipped": [list(pair) for pair in self.skipped],
             "classes": [verdict.to_json() for verdict in self.verdicts],
-        }
+        }  # fmt: skip
 
 
 def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:

@@ -35,17 +35,11 @@ class Insertion(Protocol):
 Ways = Callable[[ArtifactExamples, PixelScale], Mapping[str, Insertion]]
 
 
-def no_way_of_its_own(examples: ArtifactExamples, scale: PixelScale) -> dict[str, Insertion]:
-    """Return no insertion: a group without window or known corruption is inserted by shared content."""
-    del examples, scale
-    return {}
-
-
 CHANGES: Final[dict[str, Ways]] = {
     "tile": Patch.ways,
     "border": Border.ways,
     **{kind: partial(Corruption.ways, kind) for kind in KINDS},
-    "shared": no_way_of_its_own,
+    "shared": lambda examples, scale: {},  # a group without window or known corruption is inserted by shared content
 }
 """For each change, the function that makes its insertions from examples, by the name of the way."""
 

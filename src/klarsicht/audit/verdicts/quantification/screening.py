@@ -72,11 +72,9 @@ class Screening:
     def limits(self) -> str:
         """Say that so few outputs have no rank at the level; empty where they have."""
         return describe_least_p(
-            1 / self.outputs,
-            self.level,
-            "no cluster is called followed",
+            1 / self.outputs, self.level, "no cluster is called followed",
             f"It is the rank among the model's {self.outputs} outputs: raise --level to that, or look at the effect.",
-        )
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of screening.json."""

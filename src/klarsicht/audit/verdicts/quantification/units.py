@@ -188,7 +188,6 @@ class DetectionUnits:
     def logits(self, rows: NDArray[np.intp], predict: Predict) -> Doubles:
         """Return the logits (n, K) of images as they are: those of the run, which need no forward pass. `predict` is
         for units whose images or model are not those of the run."""
-        del predict
         return np.asarray(self.store.array("logits")[rows], np.float64)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.data.pictures import DecodedImage
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.audit.verdicts.synthetic.glyphs import GLYPHS, Strokes
+from klarsicht.audit.verdicts.synthetic.marks import frame
 from klarsicht.audit.verdicts.synthetic.planted_image import (
     PlantedImage,
     PlantFunction,
@@ -64,9 +66,8 @@ def glyphs(
     return composite(pixels, opacity * draw_opacity(pixels.shape, draw), (255, 255, 255))
 
 
-def tag(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+def tag(pixels: Pixels, _: np.random.Generator) -> PlantedImage:
     """Plant a 2 x 2 checkerboard of black and white in the upper left corner, a seventh of the shorter side wide."""
-    del rng
     h, w = pixels.shape[:2]
     side = max(2, round(min(h, w) / 7))
     out, mask = pixels.copy(), np.zeros((h, w), bool)
@@ -100,18 +101,6 @@ def _render_caption(words: str) -> Pixels:
     return np.asarray(canvas)
 
 
-def border(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
-    """Plant a grey frame, a twentieth of the shorter side wide; black or white margins of images do not hide it."""
-    del rng
-    h, w = pixels.shape[:2]
-    b = max(1, round(min(h, w) / 20))
-    mask = np.ones((h, w), bool)
-    mask[b:-b, b:-b] = False
-    out = pixels.copy()
-    out[mask] = 128
-    return PlantedImage(out, mask)
-
-
 def mark(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
     """Plant the tag in the lower right corner with opacity 0.7, and re-encode the image as JPEG of quality 90."""
     whole = tag(pixels[::-1, ::-1], rng)
@@ -125,28 +114,28 @@ def noise(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
     return _change_whole_image(pixels + rng.normal(0, 16, pixels.shape))
 
 
-def blur(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+def blur(pixels: Pixels, _: np.random.Generator) -> PlantedImage:
     """Apply a Gaussian blur whose standard deviation is a 32nd of the shorter side."""
-    del rng
     sigma = min(pixels.shape[:2]) / 32
     return _change_whole_image(gaussian_filter(pixels.astype(np.float32), (sigma, sigma, 0)[: pixels.ndim]))
 
 
-def cast(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+def cast(pixels: Pixels, _: np.random.Generator) -> PlantedImage:
     """Apply a warm colour cast: red 13 % brighter, blue 13 % darker; grey images 13 % brighter."""
-    del rng
     return _change_whole_image(pixels * (np.array([1.13, 1, 0.87]) if pixels.ndim == 3 else 1.13))
 
 
-def blocks(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+def blocks(pixels: Pixels, _: np.random.Generator) -> PlantedImage:
     """Re-encode the image as JPEG of quality 15, which shows block artifacts."""
-    del rng
     return _change_whole_image(reencode_jpeg(pixels, 15))
 
 
 def _change_whole_image(values: NDArray[Any]) -> PlantedImage:
     return PlantedImage(np.clip(np.rint(values), 0, 255).astype(np.uint8), np.ones(values.shape[:2], bool))
 
+
+border: PlantFunction = partial(frame, width=1 / 20, colour=(128, 128, 128), opacity=1.0)
+"""Plant a grey frame, a twentieth of the shorter side wide; black or white margins of images do not hide it."""
 
 PLANTS: dict[str, PlantFunction] = {
     "tag": tag,
