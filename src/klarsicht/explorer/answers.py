@@ -223,7 +223,7 @@ def answer_record(run: ExploredRun, number: int, target: int) -> Response:
 
 def state_of(run: ExploredRun) -> dict[str, Any]:
     """Return texts and numbers that change with the results of a run, and with the decisions on it."""
-    return {"revision": run.results.revision, "records": run.decisions.record_count}
+    return {"revision": "-".join(map(str, run.results.stamp)), "records": run.decisions.record_count}
 
 
 def decision_json(run: ExploredRun, target: int) -> dict[str, Any] | None:
@@ -248,8 +248,7 @@ def answer_json(content: Any, status: int = 200) -> Response:
 
 
 def as_json(content: Any) -> Any:
-    """Make content that JSON can hold, with texts as `names.printable` shows them; notes of a person keep their
-    lines."""
+    """Make content that JSON can hold, of printable texts; notes of a person keep their lines."""
     if isinstance(content, dict):
         return {
             str(name): printable_lines(value) if name == "note" and isinstance(value, str) else as_json(value)

@@ -54,8 +54,7 @@ class ClassDecisions:
         return self.results.line(target).found if decision is None or decision.members is None else decision.members
 
     def further_members(self, target: int) -> tuple[tuple[int, ...], ...]:
-        """Return the rows that carry each further artifact of a class; none where a person decided that it belongs to
-        it."""
+        """Return the rows that carry each further artifact of a class; none where a person decided it legitimate."""
         decision = self.by_target().get(target)
         return () if decision is not None and decision.is_legitimate else self.results.line(target).further
 
@@ -84,16 +83,9 @@ class ClassDecisions:
         Raises:
             UsageError: no such class, or a row that is no image of the class.
         """
-        line = self.results.line(target)
-        self._require_images_of(target, [*add, *remove])
+        line, named = self.results.line(target), np.array([*add, *remove], np.int64)
+        if len(named) and not (known := np.isin(named, self.reader.images().rows_of(target))).all():
+            raise UsageError("no image of this class", got=f"row {named[int(np.argmin(known))]}")
         base = line.found if add or remove or decision == ARTIFACT else None
         rows = {"add": tuple(sorted(set(add))), "remove": tuple(sorted(set(remove)))}
         return self.log.append(Change(target, line.name, decision, artifact, note, base, **rows), self.author)
-
-    def _require_images_of(self, target: int, rows: Sequence[int]) -> None:
-        """Check that rows are images of a class; raises UsageError."""
-        if not rows:
-            return
-        known = np.isin(np.array(rows, np.int64), self.reader.images().rows_of(target))
-        if not known.all():
-            raise UsageError("no image of this class", got=f"row {rows[int(np.argmin(known))]}")

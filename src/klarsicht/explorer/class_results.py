@@ -10,7 +10,7 @@ import numpy as np
 
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry
-from klarsicht.audit.results.verdicts import VERDICTS_FILE, Quantification, Verdict, is_quantified, read_verdicts
+from klarsicht.audit.results.verdicts import VERDICTS_FILE, Verdict, is_quantified, read_verdicts
 from klarsicht.audit.results.words import VerdictKind, describe_detector
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.explorer.thumbnails import Window
@@ -46,15 +46,6 @@ class ClassLine:
     words: str
     entry: Entry | None = None
     verdict: Verdict | None = None
-
-    @classmethod
-    def of_entry(cls, entry: Entry) -> ClassLine:
-        return cls(entry.target, entry.name, entry.kind, entry.verdict, entry)
-
-    def with_verdict(self, verdict: Verdict) -> ClassLine:
-        """Add the verdict of the quantification, in place of what the ranking says."""
-        words = "; ".join([verdict.verdict, *_describe_further(verdict)])
-        return replace(self, kind=verdict.kind_of_class, words=words, verdict=verdict)
 
     @property
     def by_detector(self) -> bool:
@@ -140,11 +131,6 @@ class ClassResults:
         return (*self.reader.stamp(ranking.FILE, VERDICTS_FILE), self._analysed_units)
 
     @property
-    def revision(self) -> str:
-        """The stamp as a text."""
-        return "-".join(map(str, self.stamp))
-
-    @property
     def _analysed_units(self) -> int:
         """Number of analysed units of a run that is not ranked yet; 0 afterwards."""
         if self.reader.store.has_file(ranking.FILE):
@@ -192,14 +178,17 @@ def read_lines(reader: RunReader) -> dict[int, ClassLine]:
     if not store.has_file(ranking.FILE):
         lines = _observed_lines(store, reader.metrics)
     else:
-        lines = {entry.target: ClassLine.of_entry(entry) for entry in ranking.read_entries(store)}
-        if is_quantified(store):
-            quantification = read_verdicts(store)
-            for one in quantification:
-                known = lines.get(one.target, ClassLine(one.target, one.name, VerdictKind.NOTHING, ""))
-                lines[one.target] = known.with_verdict(one)
-            for target, line in _skipped_lines(quantification, reader.names):
-                lines.setdefault(target, line)
+        entries = ranking.read_entries(store)
+        lines = {one.target: ClassLine(one.target, one.name, one.kind, one.verdict, one) for one in entries}
+    if store.has_file(ranking.FILE) and is_quantified(store):
+        quantification, outputs = read_verdicts(store), {name: target for target, name in enumerate(reader.names)}
+        for one in quantification:
+            known = lines.get(one.target, ClassLine(one.target, one.name, VerdictKind.NOTHING, ""))
+            words = "; ".join([one.verdict, *_describe_further(one)])
+            lines[one.target] = replace(known, kind=one.kind_of_class, words=words, verdict=one)
+        for name, why in quantification.skipped:
+            if name in outputs:
+                lines.setdefault(outputs[name], ClassLine(outputs[name], name, SKIPPED, f"not examined: {why}"))
     return {line.target: line for line in sorted(lines.values(), key=_urgency)}
 
 
@@ -207,14 +196,6 @@ def _describe_further(verdict: Verdict) -> Iterator[str]:
     """Say of each further artifact of a class its detection, its members and its verdict."""
     for i, one in enumerate(verdict.further, 2):
         yield f"artifact {i}: {one.describe_detection()}, {one.size} images, {one.verdict}"
-
-
-def _skipped_lines(quantification: Quantification, names: list[str]) -> Iterator[tuple[int, ClassLine]]:
-    """Make lines, by output, of the classes that were not examined."""
-    targets = {name: target for target, name in enumerate(names)}
-    for name, why in quantification.skipped:
-        if name in targets:
-            yield targets[name], ClassLine(targets[name], name, SKIPPED, f"not examined: {why}")
 
 
 def _observed_lines(store: RunStore, metrics: list[str]) -> dict[int, ClassLine]:

@@ -73,7 +73,8 @@ def describe_mask(mask: Bools | None, size: tuple[int, int], source: str) -> dic
         left, top, right, bottom = 0, 0, *size
         area = size[0] * size[1]
     else:
-        (top, bottom), (left, right) = (_extent(np.asarray(mask.any(axis))) for axis in (1, 0))
+        rows, columns = (np.flatnonzero(mask.any(axis)).tolist() for axis in (1, 0))
+        left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         area = int(mask.sum())
     outline = [[left, top, right, top, right, bottom, left, bottom]]
     return {
@@ -83,12 +84,6 @@ def describe_mask(mask: Bools | None, size: tuple[int, int], source: str) -> dic
         "whole": mask is None,
         "mask_source": "" if mask is None else source,
     }
-
-
-def _extent(some: Bools) -> tuple[int, int]:
-    """Return the first true of some values (n,), and the position after the last."""
-    found = np.flatnonzero(some)
-    return int(found[0]), int(found[-1]) + 1
 
 
 def run_length_code(mask: Bools) -> dict[str, Any]:
@@ -134,8 +129,7 @@ def _sizes_of_files(run: ExploredRun, rows: Iterable[int]) -> Iterator[tuple[int
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """Read the size (w, h) of an image, upright by its EXIF orientation, without decoding it; raises ImageError where
-    it cannot be opened."""
+    """Read the upright size (w, h) of an image without decoding it; raises ImageError where it cannot be opened."""
     try:
         with file.open("rb") as source, open_image(source) as image:
             turned = image.getexif().get(EXIF_ORIENTATION, 1) in LYING

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,10 @@ MAX_BYTES = 32 << 20  # of a result file that is read
 def list_corrections(run: ExploredRun) -> list[dict[str, Any]]:
     """List the corrections in a run's folder, each with the content of its result files and the images whose prediction
     it changed; a file that cannot be read is named in `unread`."""
-    return [_describe(run, folder) for folder in _folders(run.reader.store.path)]
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    """Yield the folders of corrections and of certificates."""
-    candidates = [root / "certificate", *sorted((root / "corrections").glob("*"))]
-    for folder in candidates:
-        if folder.is_dir() and not folder.is_symlink() and any((folder / name).is_file() for name in RESULT_FILES):
-            yield folder
+    root = run.reader.store.path
+    folders = [root / "certificate", *sorted((root / "corrections").glob("*"))]
+    own = (folder for folder in folders if folder.is_dir() and not folder.is_symlink())
+    return [_describe(run, one) for one in own if any((one / name).is_file() for name in RESULT_FILES)]
 
 
 def _describe(run: ExploredRun, folder: Path) -> dict[str, Any]:

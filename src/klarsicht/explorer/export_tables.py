@@ -96,8 +96,8 @@ def write_csv(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
 
 
 def write_parquet(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
-    """Write the tables of classes into one parquet file, with a column `vector` of the embedding: an empty list where
-    none is stored."""
+    """Write the tables of classes into one parquet file, with a column `vector` of the embedding, which may be
+    empty."""
     import pyarrow as pa
 
     def tables() -> Iterator[pa.Table]:

@@ -19,6 +19,7 @@ from klarsicht.ground.run_folder.decisions import UNDECIDED, UNSURE
 FEATURES = "features"  # the array of a run in which classes are compared
 MOST_COMPARED = 200  # classes, the most urgent first
 SHIFT_IMAGES = 128  # members, and other images, of which a shift is taken, at most
+SHOWN_MEMBERS = 12  # of a finding
 READ_CLASSES = 16  # whose features are read at once
 
 
@@ -59,20 +60,19 @@ class Findings:
     why: str
 
 
-def list_findings(run: ExploredRun, member_count: int = 12) -> Findings:
-    """List the artifacts that were decided, with so many members of each, and propose groups of undecided classes whose
+def list_findings(run: ExploredRun) -> Findings:
+    """List the artifacts that were decided, and propose groups of undecided classes whose
     members differ alike from other images of their class."""
     lines, decisions = run.results.lines(), run.decisions.by_target()
     targets_by_name: dict[str, list[int]] = {}
     for target, decision in decisions.items():
         if decision.is_artifact and target in lines:
             targets_by_name.setdefault(decision.artifact or f"class {target}", []).append(target)
-    open_ = [line.target for line in noted_lines(run) if is_open(run, line.target)]
+    undecided = {target for target, one in decisions.items() if one.decision in (UNDECIDED, UNSURE)}
+    noted = [line.target for line in noted_lines(run)]
+    open_ = [target for target in noted if target not in decisions or target in undecided]
     if not run.reader.store.has_array(FEATURES):
-        found = [
-            make_finding(run, targets, decisions[targets[0]].artifact, member_count)
-            for targets in targets_by_name.values()
-        ]
+        found = [make_finding(run, targets, decisions[targets[0]].artifact) for targets in targets_by_name.values()]
         return Findings(sort_by_images(found), (), 0, "the run stores no features" if open_ else "")
     compared = [*open_, *(target for targets in targets_by_name.values() for target in targets)][: 2 * MOST_COMPARED]
     stamp = (*compared, run.results.stamp, run.decisions.stamp)
@@ -85,14 +85,14 @@ def list_findings(run: ExploredRun, member_count: int = 12) -> Findings:
         alike = sorted((one for one in open_ if mean.get(one, 0) >= LEAST_LIKENESS), key=lambda one: -mean[one])
         told = tuple((*class_entry(run, one), mean[one]) for one in alike)
         used_targets |= set(alike)
-        decided.append(make_finding(run, targets, decisions[targets[0]].artifact, member_count, alike=told))
+        decided.append(make_finding(run, targets, decisions[targets[0]].artifact, alike=told))
     rest = [target for target in open_ if target not in used_targets]
     within = likeness[np.ix_([at[one] for one in rest], [at[one] for one in rest])]
     groups = group_alike(within)
-    proposed = [
-        make_finding(run, [rest[i] for i in group], "", member_count, likeness=mean_likeness(within, group))
-        for group in groups if len(group) > 1
-    ]  # fmt: skip
+    proposed = []
+    for group in (group for group in groups if len(group) > 1):
+        between = within[np.ix_(group, group)][~np.eye(len(group), dtype=bool)]
+        proposed.append(make_finding(run, [rest[i] for i in group], "", likeness=float(between.mean())))
     alone = sum(len(group) == 1 for group in groups)
     proposed.sort(key=lambda one: -len(one.classes))
     return Findings(sort_by_images(decided), tuple(proposed), alone, "")
@@ -106,12 +106,6 @@ def noted_lines(run: ExploredRun) -> list[ClassLine]:
     if not noted and all(line.verdict is None for line in lines):
         noted = [line for line in lines if line.kind == VerdictKind.RAISES]
     return noted[:MOST_COMPARED]
-
-
-def is_open(run: ExploredRun, target: int) -> bool:
-    """Whether nobody decided what the members of a class share."""
-    decision = run.decisions.by_target().get(target)
-    return decision is None or decision.decision in (UNDECIDED, UNSURE)
 
 
 def class_shifts(run: ExploredRun, targets: Sequence[int]) -> Doubles:
@@ -129,30 +123,24 @@ def class_shifts(run: ExploredRun, targets: Sequence[int]) -> Doubles:
     return np.array(shifts).reshape(len(shifts), features.shape[1])
 
 
-def mean_likeness(likeness: Doubles, group: Sequence[int]) -> float:
-    """Return the mean likeness between different items of a group."""
-    within = likeness[np.ix_(group, group)]
-    return float(within[~np.eye(len(group), dtype=bool)].mean())
-
-
 def class_entry(run: ExploredRun, target: int) -> tuple[int, str, int]:
     """Return output, name and number of members of a class."""
     return target, run.results.line(target).name, len(run.decisions.members(target))
 
 
 def make_finding(
-    run: ExploredRun, targets: Sequence[int], artifact: str, member_count: int, *, likeness: float | None = None,
+    run: ExploredRun, targets: Sequence[int], artifact: str, *, likeness: float | None = None,
     alike: tuple[tuple[int, str, int, float], ...] = (),
 ) -> Finding:  # fmt: skip
-    """Make the finding of some classes, with `member_count` of their members: those of most classes first (in a
+    """Make the finding of some classes, with SHOWN_MEMBERS of their members: those of most classes first (in a
     screening all classes have the same images), and of every class in turn."""
     members = [run.decisions.members(target) for target in targets]
     common = Counter(row for rows in members for row in rows)
-    most = sorted(common, key=lambda row: -common[row])[:member_count] if common and max(common.values()) > 1 else ()
-    in_turn = dict.fromkeys([*most, *(rows[i] for i in range(member_count) for rows in members if i < len(rows))])
+    most = sorted(common, key=lambda row: -common[row])[:SHOWN_MEMBERS] if common and max(common.values()) > 1 else ()
+    in_turn = dict.fromkeys([*most, *(rows[i] for i in range(SHOWN_MEMBERS) for rows in members if i < len(rows))])
     images = len(common)
     entries = tuple(class_entry(run, one) for one in targets)
-    return Finding(artifact, entries, tuple(in_turn)[:member_count], images, likeness, alike)
+    return Finding(artifact, entries, tuple(in_turn)[:SHOWN_MEMBERS], images, likeness, alike)
 
 
 def sort_by_images(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -56,8 +56,7 @@ class PlaceMasks:
 
 @dataclass(frozen=True)
 class ExcessMasks:
-    """Mask of each image from its relevance (n, G, G) beyond the mean share of relevance (G, G) on images without the
-    artifact."""
+    """Mask of each image from its relevance (n, G, G) beyond the mean share (G, G) on images without the artifact."""
 
     background: Floats
     maps: Maps
@@ -108,8 +107,7 @@ def pixels_of(start: float, extent: float, side: int) -> tuple[int, int]:
 
 
 def mask_in_file(masks: SeenMasks, row: int, size: tuple[int, int], area: SeenArea) -> Bools | None:
-    """Make the mask (h, w) of a file of `size` (w, h), False beyond the seen part; None without one, and where it lies
-    on padding alone."""
+    """Make the mask (h, w) of a file of `size` (w, h), False beyond the seen part; None where nothing is masked."""
     left, top, right, bottom = area.box(size)
     factor = reduction((right - left, bottom - top), size)
     mask = masks(row, (max(1, round((bottom - top) / factor)), max(1, round((right - left) / factor))))

@@ -43,8 +43,8 @@ class RunImages:
 
     @classmethod
     def of(cls, store: RunStore, data: str | Path | None = None) -> RunImages:
-        """Read the images of a run; raises StoreError where their relevance is not computed, RunDamaged for an altered
-        table."""
+        """Read the images of a run; raises StoreError where relevance is not computed, RunDamaged for altered
+        tables."""
         from pyarrow import compute
 
         corpus = store.table("corpus", columns=("key", "path", "label"))

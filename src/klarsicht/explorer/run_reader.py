@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -95,7 +96,5 @@ class RunReader:
 
     def require_ready(self) -> None:
         """Read the images of the run, where they can be read already; called early, so that no page waits for it."""
-        try:
+        with suppress(StoreError):
             self.images()
-        except StoreError:
-            return

@@ -71,8 +71,7 @@ def serve_run(
 
 
 def make_server(guard: RequestGuard) -> uvicorn.Server:
-    """Make a server of bounded connections that prints nothing of a request, however it fails: who can send requests
-    could fill a terminal."""
+    """Make a server that prints nothing of a request, however it fails: who can send some could fill a terminal."""
     import uvicorn
 
     from klarsicht.explorer.bounded_connection import BoundedServer
@@ -98,8 +97,7 @@ def hide_address(address: str) -> Iterator[str]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket that listens; raises UsageError where the address is none of this machine, or its port is taken and
-    not the default."""
+    """Open a socket that listens; raises UsageError where the address is of another machine or the port is taken."""
     for number in dict.fromkeys((port, 0) if port == DEFAULT_PORT else (port,)):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         connection = socket.socket(family, socket.SOCK_STREAM)

@@ -170,8 +170,7 @@ class Entry:
         return self.shift > self.floor
 
     def measured_against(self, floor: float) -> Entry:
-        """Return the entry with a floor of its rise; where the floor exceeds the deviation, z is the rise in units of
-        it."""
+        """Return the entry with a floor of its rise, in units of which z is where it exceeds the deviation."""
         z = self.shift / floor if floor > self.deviation > 0 else self.z
         return replace(self, floor=floor, z=z)
 
@@ -350,8 +349,7 @@ def with_floor(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def with_baseline(entries: Sequence[Entry], plain: Sequence[SuspectRow]) -> list[Entry]:
-    """Return entries with the baseline cluster of their class, from rows of the table of suspects under plain
-    features."""
+    """Return entries with the baseline cluster of their class, from rows of suspects under plain features."""
     named = {row["target"]: row for row in plain if row["rows"]}
     return [
         replace(entry, baseline=PlainCluster.of(named[entry.target], entry.rows)) if entry.target in named else entry
@@ -410,13 +408,6 @@ def read_entries(store: RunStore, *, by_z: bool = False) -> list[Entry]:
     if by_z or not store.has_table(FOLLOWED):
         return entries
     rows: list[FollowedRow] = store.table(FOLLOWED).to_pylist()
-    tried = {row["target"]: row for row in rows}
-    return [_replace_by_followed(entry, tried.get(entry.target), paths) for entry in entries]
-
-
-def _replace_by_followed(entry: Entry, row: FollowedRow | None, paths: Sequence[str]) -> Entry:
-    """Put the cluster that the model follows in place of the entry's own, if one was found."""
-    if row is None:
-        return entry
-    found = replace(Entry.from_record(row, paths), effect=ClusterEffect.from_row(row))
-    return found.measured_against(entry.floor)
+    clusters = (replace(Entry.from_record(row, paths), effect=ClusterEffect.from_row(row)) for row in rows)
+    followed = {cluster.target: cluster for cluster in clusters}
+    return [followed[e.target].measured_against(e.floor) if e.target in followed else e for e in entries]

@@ -29,8 +29,8 @@ _ClassColumns = TypedDict(
 
 
 class ClassRow(_ClassColumns, FewClassMeasures):
-    """Row of the table `classes`: images examined, rows of the run that repeat another image, and why a class was
-    skipped; empty where it was not."""
+    """Row of the table `classes`: images examined, rows that repeat another image, and why a class was skipped or
+    ""."""
 
 
 class SignRow(TypedDict):

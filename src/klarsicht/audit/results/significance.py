@@ -63,8 +63,7 @@ class Significance:
         return np.asarray(self.p_decisive <= level)
 
     def class_specific(self, level: float) -> Bools:
-        """Select the other classes (n,) with windows that no other class shares, where classes are too few to know what
-        is natural."""
+        """Select the other classes (n,) with windows that no other class shares, where classes are few."""
         return np.asarray((self.p_own <= level) & ~self.largest.null.any() & ~self.artifactual(level))
 
     def significant(self, level: float) -> Bools:

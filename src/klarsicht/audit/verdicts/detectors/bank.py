@@ -3,16 +3,15 @@ groups score as well: the p of a score follows from those of other classes, see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from klarsicht.audit.verdicts.detectors.artifact_embedding import EMBEDDED_SIDE
 from klarsicht.audit.verdicts.detectors.colour_spots import FlatColour, OneSidedColour
-from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack, Measure, measure_in_blocks
 from klarsicht.audit.verdicts.detectors.outlying_groups import SHRUNK, EmbeddedGroups, OutlyingGroups
 from klarsicht.audit.verdicts.detectors.patch_matches import SHIFTS, PatchMatches, PatchView, W, colour, grey
 from klarsicht.audit.verdicts.detectors.templates import TemplateMatches
@@ -21,8 +20,6 @@ from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging import image_descriptions, image_statistics
 from klarsicht.numerics.statistics.base_rate import null_rate, select_above_gap
 from klarsicht.numerics.statistics.split_half import binomial_surprisal
-
-Measure = Callable[[Floats], Floats]
 
 
 class Detector(Protocol):
@@ -62,12 +59,6 @@ class TailDetector:
             getattr(self.measure, "__name__", "measure"), lambda: measure_in_blocks(self.measure, stack.levels)
         )
         return found if self.high else -found
-
-
-def measure_in_blocks(measure: Measure, levels: NDArray[np.uint8], block: int = 256) -> Floats:
-    """Compute a measure of many images, a block at a time."""
-    blocks = [measure(levels[a : a + block].astype(np.float32)) for a in range(0, len(levels), block)]
-    return np.concatenate([*blocks, np.zeros(0)])
 
 
 PLAIN = PatchView(colour, fine=False, soft=12.0)

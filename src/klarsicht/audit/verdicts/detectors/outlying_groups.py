@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from klarsicht.audit.verdicts.detectors.artifact_embedding import EMBEDDED_SIDE
-from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack, Measure, measure_in_blocks
 from klarsicht.audit.verdicts.detectors.patch_matches import comparison_rows
 from klarsicht.audit.verdicts.detectors.templates import one_per_source
 from klarsicht.audit.verdicts.synthetic.planted_image import round_to_levels
@@ -18,10 +18,7 @@ from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.outlying_group import REFERENCE_SHARE, Whitening, find_outlying_group
 
 SHRUNK = 50  # pixels on the shorter side, for descriptions in which resolution does not matter
-BLOCK = 256  # images that are described at once
 LARGEST_CLASS = 2000  # images of a class that groups are searched in; of a larger one, a sample
-
-Describe = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class OutlyingGroups:
     """Detector of a group that stands apart under one description, from images (n, H, W, C) of levels 0 to 255 to
     vectors (n, d), shrunk to SHRUNK pixels first where it says so; its artifact has no place."""
 
-    describe: Describe
+    describe: Measure
     shrunk: bool = False
     change: str = "shared"
 
@@ -40,8 +37,7 @@ class OutlyingGroups:
         """Describe the images of a stack (n, d)."""
         small = self.shrunk and min(stack.levels.shape[1:3]) > SHRUNK
         levels = stack.shrunk_to(SHRUNK) if small else stack.levels
-        blocks = [self.describe(levels[a : a + BLOCK].astype(np.float32)) for a in range(0, len(levels), BLOCK)]
-        return np.concatenate(blocks)
+        return measure_in_blocks(self.describe, levels)
 
 
 @dataclass(frozen=True)
@@ -73,8 +69,8 @@ def shrink_to_embed(stack: ImageStack) -> Pixels:
 def detect_group(
     images: ClassImages, name: str, describe: Callable[[ImageStack], Floats], share: float = REFERENCE_SHARE
 ) -> Detection:
-    """Detect the group of a class that stands apart most under a description of stacks, (n, d), with a share of the
-    other classes' images beyond its edge."""
+    """Detect the group that stands apart most under a description (n, d), with a share of other images beyond its
+    edge."""
     distinct = one_per_source(images)
     if distinct.sum() > LARGEST_CLASS:
         kept = generator(images.seed, "outlying").permutation(np.flatnonzero(distinct))[:LARGEST_CLASS]

@@ -92,8 +92,7 @@ class Windows:
 
     @classmethod
     def of_many(cls, x: Floats, view: PatchView, k: int, evidence: Floats | None = None) -> Windows:
-        """Extract the k windows of most texture, or of most relevance by maps (n, G, G), of images (n, H, W, C),
-        WINDOW_BLOCK at a time."""
+        """Extract the k windows of most texture, or relevance by maps (n, G, G), of images (n, H, W, C), in blocks."""
         places, vectors = np.empty((len(x), k, 2), np.intp), np.empty(0, np.float32)
         for start in range(0, max(1, len(x)), WINDOW_BLOCK):
             some = slice(start, start + WINDOW_BLOCK)

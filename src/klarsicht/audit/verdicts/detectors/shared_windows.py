@@ -78,8 +78,8 @@ def find_shared_windows(carriers: Pixels, others: Pixels, elsewhere: Pixels) -> 
 def _shared_at(
     side: int, carriers: Pixels, others: Pixels, elsewhere: Pixels
 ) -> tuple[float, Ints, Ints, tuple[float, float, float]] | None:
-    """Find the best window in images shrunk to a side: its worth, carriers that show it, places in them, shares; None
-    where its shares break a rule."""
+    """Find the best window in images shrunk to a side: its worth, carriers that show it, places in them, shares; or
+    None."""
     seen = shrink_levels(carriers, side)
     tried = seen[:: max(1, len(seen) // SEED_IMAGES)][:SEED_IMAGES]
     windows = Windows.of(tried, VIEW.density(tried), VIEW, SEED_WINDOWS)
@@ -118,8 +118,8 @@ def _mean_match(field: WindowField, like: Floats, places: Ints, i: int, edge: fl
 
 
 def align_windows(images: Pixels, corners: Ints, extent: Ints, reach: int) -> Ints:
-    """Align windows to the pixel: move each upper left pixel (m, 2) by at most `reach` to where its window correlates
-    most with the first one, then with their mean."""
+    """Move each window (m, 2) by at most `reach` to where it correlates most with the first one, then with their
+    mean."""
     h, w = (int(side) for side in extent)
     last = np.array(images.shape[1:3]) - extent
     steps = [(i, j) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1)]

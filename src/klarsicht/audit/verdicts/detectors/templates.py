@@ -120,8 +120,7 @@ class TemplateMatches:
         return Windows.of_many(stack.shrunk_to(side), self.view, self.k)
 
     def average_matches(self, field: WindowField, templates: Vectors, rows: Rows) -> Vectors:
-        """Replace each template (t, D) by the normalised mean of the windows that match it, one for each image; a
-        template with fewer than two matches stays as it is."""
+        """Replace each template (t, D) by the normalised mean of its matches, one for each image, if it has two."""
         like, places = field.match(templates, rows)
         averages = templates.copy()
         for i, held in enumerate(like > self.averaging_threshold):
@@ -177,8 +176,7 @@ class WindowField:
         return len(self.images)
 
     def match(self, templates: Vectors, rows: Rows) -> tuple[Vectors, Rows]:
-        """Compute the largest correlation (t, n) of zero-mean templates (t, D) in each image, and the upper left pixel
-        (t, n, 2) of that window."""
+        """Compute the largest correlation (t, n) of zero-mean templates (t, D) in images, and its upper left pixels."""
         best, flat = [], []
         for start in range(0, len(rows), IMAGE_BLOCK):
             some = rows[start : start + IMAGE_BLOCK]

@@ -50,8 +50,8 @@ class ArtifactExamples:
 
 
 def covers_artifact_only(whole: ArtifactExamples) -> bool:
-    """Say whether the tile shows the artifact and nothing else: carriers hardly differ inside it, by ALONE of the
-    deviation of the other images."""
+    """Say whether the tile shows nothing else: carriers hardly differ inside it, by ALONE of the deviation of
+    others."""
     box = np.array(whole.extent)
     own, other = (
         np.median(_spread(stack[: len(whole.places)], whole.places, box)) for stack in (whole.carriers, whole.others)

@@ -16,8 +16,7 @@ from klarsicht.numerics.imaging import image_statistics
 
 @dataclass(frozen=True)
 class Border:
-    """Border of an artifact, of such widths at the top, bottom, left and right; an `Insertion`, whose control takes the
-    border of images without the artifact."""
+    """Border of an artifact; an `Insertion`, whose control takes the border of images without the artifact."""
 
     examples: ArtifactExamples
     pixel_scale: PixelScale

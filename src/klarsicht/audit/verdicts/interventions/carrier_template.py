@@ -82,16 +82,14 @@ class CarrierTemplate:
 
 
 def crop_windows(images: Pixels, examples: ArtifactExamples) -> Floats:
-    """Cut the windows out of images (n, H, W, C), (n, h, w, C); of images without the artifact, at the carriers' places
-    in turn."""
+    """Cut windows (n, h, w, C) out of images (n, H, W, C); of images without the artifact, at the carriers' places."""
     h, w = examples.extent
     places = np.resize(examples.places, (len(images), 2))
     return np.stack([x[a : a + h, b : b + w] for x, (a, b) in zip(images, places, strict=True)]).astype(np.float64)
 
 
 def take_out_border(levels: Pixels, widths: tuple[int, int, int, int]) -> Pixels:
-    """Replace the border of an image (H, W, C), of these widths at the top, bottom, left and right, by the nearest
-    pixel inside it."""
+    """Replace the border of an image (H, W, C), of such widths at each side, by the nearest pixel inside it."""
     top, bottom, left, right = widths
     inside = levels[top : levels.shape[0] - bottom, left : levels.shape[1] - right]
     return np.pad(inside, ((top, bottom), (left, right), (0, 0)), mode="edge")

@@ -18,12 +18,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
-from klarsicht.audit.verdicts.detectors.bank import measure_in_blocks
+from klarsicht.audit.verdicts.detectors.detection import Measure, measure_in_blocks
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.numerics.imaging import image_statistics
 
-Measure = Callable[[Floats], Floats]
 Change = Callable[[Floats, float, np.random.Generator], Floats]
 
 SIZE_IMAGES: Final = 64  # images on which sizes are compared
@@ -85,8 +84,7 @@ def add_light(x: Floats, size: float, _: np.random.Generator) -> Floats:
 
 
 def compress_jpeg(x: Floats, size: float, _: np.random.Generator) -> Floats:
-    """Compress images by JPEG of quality 100 - size: three channels as RGB, any other number of them one by one as
-    grey."""
+    """Compress images by JPEG of quality 100 - size: three channels as RGB, any other number one by one as grey."""
     if x.shape[-1] not in (1, 3):
         return np.concatenate(
             [compress_jpeg(plane, size, np.random.default_rng(0)) for plane in np.split(x, x.shape[-1], -1)], -1

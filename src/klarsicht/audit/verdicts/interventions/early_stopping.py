@@ -90,8 +90,8 @@ def measure_in_looks(
 
 
 def looks_at(images: int, looks: tuple[int, ...] = LOOKS) -> Iterator[tuple[int, int, float]]:
-    """Yield for each look at so many images the first and last of those that come in, and the standard errors to the
-    ends of the interval."""
+    """Yield for each look the first and last of the images that come in, and the standard errors to the interval's
+    ends."""
     sizes = (*(look for look in looks if look < images), images)
     return zip((0, *sizes), sizes, look_quantiles(sizes, MISS_LEVEL).tolist(), strict=False)
 

@@ -86,8 +86,7 @@ class Experiment:
         return replace(self, with_artifact=with_artifact, control=np.concatenate([self.control, more.control], -2))
 
     def rises(self, score: Score | None = None) -> Floats:
-        """Subtract the class's score under the control from that with the artifact, (n,); by default the score of the
-        scale."""
+        """Subtract the class's score, by default that of the scale, under the control from that with it, (n,)."""
         score = score or self.scale.score
         after, before = (score(y.reshape(-1, y.shape[-1]), self.target) for y in (self.with_artifact, self.control))
         return np.asarray((after - before).reshape(-1, self.with_artifact.shape[-2]).mean(0))
@@ -134,8 +133,8 @@ def p_among_rivals(
 
 
 def logit_excess(members: Floats, others: Floats, target: int, score: Score = centred_logit) -> Floats:
-    """Subtract the class's mean score on other images (m, K) from that on members (n, K): (n,), for an artifact that is
-    not inserted."""
+    """Subtract the class's mean score on others (m, K) from that on members (n, K), of an artifact that is not
+    inserted."""
     return np.asarray(score(members, target) - score(others, target).mean())
 
 

@@ -133,8 +133,8 @@ Imitation = Corruption | FrameChange  # of an artifact of the whole image
 
 
 def read_imitation(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Imitation:
-    """Read the record of an imitation, and its arrays among others; raises KeyError where it lacks a key, or names an
-    unknown kind."""
+    """Read the record of an imitation, and its arrays among others; raises KeyError for an unknown kind or missing
+    key."""
     return Corruption.from_json(dict(record)) if record["kind"] in KINDS else FrameChange.from_json(record, arrays)
 
 
@@ -221,15 +221,13 @@ class HeldOutFit:
 
 
 def share_met(fits: Sequence[HeldOutFit]) -> float:
-    """Compute the share of the squared difference that a form accounts for; above 1 where by chance less is left than
-    noise."""
+    """Compute the share of the squared difference that a form accounts for; by chance it may be above 1."""
     before, after = (sum(one) for one in zip(*((fit.before, fit.after) for fit in fits), strict=True))
     return 1 - after / before if before > 0 else 0.0
 
 
 def permutation_p(groups: list[tuple[Doubles, Doubles]], rng: np.random.Generator) -> float:
-    """Compute the p-value of the summed differences of means of groups (m,) and (k,), among random divisions of each
-    pair."""
+    """Compute the p-value of the summed differences of means of groups (m,) and (k,), among random divisions."""
     null, observation = np.zeros(PERMUTATIONS), 0.0
     for own, other in groups:
         observation += own.mean() - other.mean()
@@ -239,8 +237,7 @@ def permutation_p(groups: list[tuple[Doubles, Doubles]], rng: np.random.Generato
 
 
 def excess_left(kind: str, alter: Alter, carriers: Pixels, others: Pixels) -> float:
-    """Compute the squared difference of carriers (m, H, W, C) from changed others (k, H, W, C) in the description of a
-    form, in units of its noise."""
+    """Compute the squared difference of carriers from changed others in a form's description, in units of its noise."""
     own, other = (FORMS[kind].describe(group) for group in (carriers, alter(others)))
     return SquaredDifference.of(own, other, whitening_of(own, other)).excess
 

@@ -58,8 +58,7 @@ class Patch:
         )
 
     def rivals(self, images: Tensor, rng: np.random.Generator, count: int) -> Iterator[Tensor]:
-        """Yield images (n, C, H, W) with another window of the artifact's size in its place, the same one on all,
-        `count` times."""
+        """Yield images (n, C, H, W) with another window of the artifact's size in its place, `count` times."""
         n, examples = len(images), self.examples
         for _ in range(count):
             if self.opaque:

@@ -19,8 +19,7 @@ RGB_CHANNELS: Final = 3
 
 @dataclass(frozen=True)
 class PlantedArtifact:
-    """Artifact of a kind, or of a family by the seed of its draw; place, text and other variables are drawn for every
-    image."""
+    """Artifact of a kind, or of a family by the seed of its draw; what varies is drawn for every image."""
 
     kind: str
     seed: int

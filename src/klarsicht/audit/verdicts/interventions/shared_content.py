@@ -53,8 +53,7 @@ ESTIMATES: Final[dict[str, Estimate]] = {
 
 @dataclass(frozen=True)
 class SharedContent:
-    """Content that carriers share; an `Insertion`, whose control is that of as many other images of the class, of shape
-    (H, W, C)."""
+    """Content that carriers share; an `Insertion`, whose control is that of as many other images of the class."""
 
     change: PixelChange
     control: PixelChange

@@ -39,10 +39,9 @@ class AlignedChange:
         return roll_images(self.change.apply(roll_images(x, -shift), rng), shift)
 
 
-def match_aligned_moments(carriers: Pixels, others: Pixels, shifts: Rows | None = None) -> AlignedChange:
-    """Estimate the change of carriers (m, H, W, C) against others (k, H, W, C) after they are aligned, by known places
-    of the artifact (m, 2), else by `align_images`."""
-    own = align_images(carriers) if shifts is None else shifts
+def match_aligned_moments(carriers: Pixels, others: Pixels) -> AlignedChange:
+    """Estimate the change of carriers (m, H, W, C) against others (k, H, W, C) after they are aligned."""
+    own = align_images(carriers)
     other = own[np.arange(len(others)) % len(own)]
     aligned, beside = roll_images(carriers, -own), roll_images(others, -other)
     return AlignedChange(match_moments(SITES["pixels"], aligned, beside), own)

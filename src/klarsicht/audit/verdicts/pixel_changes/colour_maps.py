@@ -28,8 +28,7 @@ GREY_MATRIX: Final = np.full((3, 3), 1 / 3)  # projection of a colour to the gre
 
 @dataclass(frozen=True)
 class HueTurn:
-    """Turn of the hue in HSV by a share of a full turn, -0.5 to 0.5, saturation and value left as they are; a
-    `PixelChange`."""
+    """Turn of the hue in HSV by a share of a full turn, -0.5 to 0.5; a `PixelChange`."""
 
     turn: float
 
@@ -70,8 +69,7 @@ def fit_hue_turn(carriers: Pixels, others: Pixels) -> HueTurn:
 
 
 def fit_grey_rotation(carriers: Pixels, others: Pixels) -> ColourMatrix:
-    """Fit the rotation about the grey axis that gives others (k, H, W, 3) the colour moments of carriers (m, H, W,
-    3)."""
+    """Fit the rotation about the grey axis that gives others (k, H, W, 3) the colour moments of carriers."""
     return _nearest(lambda share: grey_rotation(2 * np.pi * share), carriers, others)
 
 

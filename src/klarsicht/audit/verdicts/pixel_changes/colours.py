@@ -24,8 +24,7 @@ LEAST_VARIANCE: Final = 1e-2  # of a direction of colour, in squared grey levels
 
 @dataclass(frozen=True)
 class ToneCurve:
-    """Increasing curve of pixel values, one for each channel, through quantiles (C, p) of the others and of the
-    carriers; a `PixelChange`."""
+    """Increasing curve of pixel values of each channel, through quantiles (C, p) of both groups; a `PixelChange`."""
 
     before: Doubles
     after: Doubles

@@ -82,8 +82,7 @@ class DescriptionDifference:
 
 @dataclass(frozen=True)
 class CarrierDifference:
-    """Difference between carriers of an artifact and other images of their class, in the descriptions in which it is
-    significant."""
+    """Significant differences between carriers of an artifact and other images of their class, in any description."""
 
     described: tuple[DescriptionDifference, ...]
 
@@ -102,8 +101,7 @@ class CarrierDifference:
         return cls(tuple(differences))
 
     def covered_share(self, with_artifact: Pixels) -> float:
-        """Compute the share in [0, 1] of the difference that was inserted in marked others (k, H, W, C); NaN without
-        any."""
+        """Compute the share in [0, 1] of the difference that was inserted in marked others (k, H, W, C), or NaN."""
         before = sum(one.energy for one in self.described)
         if not before:
             return float("nan")

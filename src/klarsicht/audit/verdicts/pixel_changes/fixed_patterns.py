@@ -25,8 +25,7 @@ AXES: Final = {"rows": 2, "columns": 1}  # of images (n, H, W, C), over which th
 
 @dataclass(frozen=True)
 class FixedPattern:
-    """Gains of pixel values that are the same in every image, by their logarithms, broadcastable to (H, W, C); a
-    `PixelChange`."""
+    """Logarithms of gains of pixel values, the same in every image, broadcastable to (H, W, C); a `PixelChange`."""
 
     log_gain: NDArray[np.float32]
 

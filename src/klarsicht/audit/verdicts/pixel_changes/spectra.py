@@ -61,8 +61,8 @@ def mean_log_power(images: Pixels, pool: Pool) -> tuple[Floats, Floats]:
 
 
 def match_spectra(pool: Pool, carriers: Pixels, others: Pixels) -> SpectralChange:
-    """Estimate the change of the spectrum of carriers (m, H, W, C) against others; the mean brightness is left as it
-    is."""
+    """Estimate the change of the spectrum of carriers (m, H, W, C) against others, without that of the mean
+    brightness."""
     (own, own_error), (other, other_error) = (mean_log_power(group, pool) for group in (carriers, others))
     ratio = np.where(np.abs(own - other) > SURE_FREQUENCY * np.hypot(own_error, other_error), own - other, 0)
     ratio[0, 0] = 0

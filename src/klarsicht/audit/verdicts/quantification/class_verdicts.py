@@ -46,8 +46,7 @@ def make_quantification(
     store: RunStore, choice: SelectedDetections, described: dict[int, ClassRow], effects: dict[int, EffectRow],
     level: float,
 ) -> Quantification:  # fmt: skip
-    """Make the verdicts from the selected detections and their effects, and rows of the tables `classes` and `effects`
-    by target."""
+    """Make the verdicts from selected detections, their effects and rows of the table `classes`, by target."""
     paths, outputs = store.texts("corpus", "path"), store.array("logits").shape[1]
     tried = [effects.get(row["target"], NO_EFFECT) for row in choice.rows]
     significance, largest = choice.significance, choice.significance.largest

@@ -14,7 +14,7 @@ from klarsicht.audit.explanation.report.figures import GREEN, LINE, encode_jpeg,
 from klarsicht.audit.explanation.report.noted_classes import SMALL, SMALL_DRAWN
 from klarsicht.audit.explanation.report.page import EVIDENCE
 from klarsicht.audit.explanation.report.rows import EvidenceRow
-from klarsicht.audit.results.detection_rows import DetectionRows, read_detections
+from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
@@ -38,28 +38,16 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
     written = Written()
     detections = read_detections(work.store, found)
     noted = [verdict for verdict in found if verdict.needs_review]
-    records = [
-        record
-        for i, verdict in enumerate(track(noted, len(noted), "pictures"))
-        for record in _write_class_figures(work, verdict, detections, written, small=i >= CLASSES_DRAWN)
-    ]
+    records: list[EvidenceRow] = []
+    for i, verdict in enumerate(track(noted, len(noted), "pictures")):
+        carrying, small = np.concatenate([one.rows for one in verdict.artifacts]).astype(np.intp), i >= CLASSES_DRAWN
+        for number, one in enumerate((verdict,) if small else verdict.artifacts, 1):
+            sign = next(row for row in detections[one.target, number] if row["sign"] == one.detection.sign)
+            records += _write_artifact_figures(work, one, number, carrying, sign, written, small)
     empty = pa.table({name: [] for name in EVIDENCE_COLUMNS})
     work.store.write_table(EVIDENCE, pa.Table.from_pylist(records) if records else empty)
     work.store.mark_done(EVIDENCE, 0, written)
     work.store.finish_step(EVIDENCE, 1)
-
-
-def _write_class_figures(
-    work: DetectionUnits, verdict: Verdict, detections: DetectionRows, written: Written, small: bool
-) -> list[EvidenceRow]:
-    """Write the pictures of each artifact of a class, or small ones of a few carriers of the first; return their rows,
-    and add their checksums to `written`."""
-    carrying = np.concatenate([one.rows for one in verdict.artifacts]).astype(np.intp)
-    records: list[EvidenceRow] = []
-    for i, one in enumerate((verdict,) if small else verdict.artifacts, 1):
-        sign = next(row for row in detections[one.target, i] if row["sign"] == one.detection.sign)
-        records += _write_artifact_figures(work, one, i, carrying, sign, written, small)
-    return records
 
 
 def _write_artifact_figures(

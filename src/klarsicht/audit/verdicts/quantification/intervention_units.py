@@ -76,8 +76,7 @@ class ArtifactTrial:
         return replace(trial, ways=ways | {how: more[how] for how in most if covered[how] > LESS_COVERED * best})
 
     def mark_others(self, way: Insertion, scale: PixelScale) -> Pixels:
-        """Insert the artifact in COMPARED other images of the class, pixel values (k, H, W, C); always with the same
-        draws."""
+        """Insert the artifact in COMPARED other images of the class, (k, H, W, C); always with the same draws."""
         put = way.put(scale.inputs(self.found.others[:COMPARED]), np.random.default_rng(0))[0]
         return np.stack([scale.levels(image) for image in put])
 

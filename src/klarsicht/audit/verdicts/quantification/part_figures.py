@@ -17,8 +17,7 @@ PROFILES_DRAWN = 12  # classes drawn
 
 
 def write_part_figures(reader: PartReader, sufficiency: Sufficiency) -> None:
-    """Write the pictures of the first classes, the table `profiles` that lists them, and the marker with their
-    checksums."""
+    """Write the pictures of the first classes, the table `profiles` that lists them, and the marker."""
     store, numbers = reader.work.store, {group.target: i for i, group in enumerate(reader.work.groups)}
     channels = reader.work.input_images.classifier.shown
     store.discard_step(PROFILES)

@@ -27,6 +27,7 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
+from klarsicht.audit.verdicts.interventions.regions import DONORS_PER_IMAGE, MAX_COMPONENTS, SEARCH_BACKGROUNDS
 from klarsicht.audit.verdicts.quantification import figures
 from klarsicht.audit.verdicts.quantification.class_verdicts import (
     classes_by_target,
@@ -35,14 +36,18 @@ from klarsicht.audit.verdicts.quantification.class_verdicts import (
     signs_to_insert,
     skipped_classes,
 )
-from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
+from klarsicht.audit.verdicts.quantification.cluster_search import most_images_shown
+from klarsicht.audit.verdicts.quantification.cluster_units import (
+    CLASS_IMAGES,
+    ClusterInterventionUnits,
+    candidate_analyses,
+)
 from klarsicht.audit.verdicts.quantification.embedding_units import learn_embedding
 from klarsicht.audit.verdicts.quantification.further_artifacts import find_further_artifacts
-from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits, most_images_inserted
 from klarsicht.audit.verdicts.quantification.resemblances import name_resemblances
 from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
-from klarsicht.audit.verdicts.quantification.shown_images import describe_shown_images
-from klarsicht.audit.verdicts.quantification.units import DetectionUnits
+from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS, DetectionUnits
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
@@ -153,9 +158,28 @@ def open_run(
 
 
 def announce(work: DetectionUnits) -> None:
-    """Print how many images will be shown to the network, where any will be."""
-    if planned := describe_shown_images(work):
-        note(planned)
+    """Print a bound on the images that the steps to come show to the network, where they show any."""
+    inserting, searching = (
+        [len(group) for i, group in enumerate(work.groups) if not work.store.is_done(step, i)]
+        for step in (InterventionUnits.step, ClusterInterventionUnits.step)
+    )
+    alone = len(work.groups) == 1
+    searching = searching if alone or work.store.has_array("maps") else []
+    bounds = [_most_images_screened(n) if alone else most_images_shown(min(n, CLASS_IMAGES)) for n in searching]
+    inserted = 0 if alone else len(inserting) * most_images_inserted(work.outputs)
+    first, most = (sum(bound[i] for bound in bounds) for i in (0, 1))
+    left = f", {first:,} if no class shows any" if first < most else ""
+    stages = [f"{inserted:,} with artifacts on them"] * bool(inserted)
+    stages += [f"{most:,} with parts of clusters on them{left}"] * bool(most)
+    if stages:
+        note(f"at most {inserted + most:,} images will be shown to the network: {'; '.join(stages)}")
+
+
+def _most_images_screened(images: int) -> tuple[int, int]:
+    """Bound the images that a screening of a corpus of so many shows to the network, which leaves no class."""
+    tried = min(images, CLASS_IMAGES) * (MAX_COMPONENTS + 1) * SEARCH_BACKGROUNDS
+    most = tried + SEARCH_BACKGROUNDS + EFFECT_BACKGROUNDS * (1 + 2 * DONORS_PER_IMAGE)
+    return most, most
 
 
 def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers: int) -> Quantification:
@@ -199,8 +223,7 @@ def draw_followed_clusters(audit: Audit, interventions: ClusterInterventionUnits
 
 
 def discard_other_insertions(store: RunStore, interventions: InterventionUnits) -> None:
-    """Discard the effects of a run where one is of a detection that is not inserted now, as at another level of few
-    classes."""
+    """Discard the effects of a run where one is of a detection that is not inserted now."""
     if not store.has_table("effects", interventions.step):
         return
     inserted = {(row["target"], row["sign"]) for rows in interventions.signs for row in rows}

@@ -15,8 +15,7 @@ from klarsicht.ground.progress import track
 
 
 def name_resemblances(work: DetectionUnits, verdicts: Quantification) -> Quantification:
-    """Add to each verdict that needs review, and to those on further artifacts, the families of artifacts that their
-    carriers resemble in the embedding."""
+    """Add to each verdict that needs review the families of artifacts that its carriers resemble in the embedding."""
     embedding = work.embedding
     to_review = [verdict for verdict in verdicts if verdict.needs_review]
     if embedding is None or not to_review:

@@ -18,8 +18,7 @@ NEAR = 0.25  # share of the largest level; detections below it are not inserted
 
 @dataclass(frozen=True)
 class SelectedDetections:
-    """Strongest detection of every examined class, and for each class the detections to insert, the strongest first,
-    each with its p-value."""
+    """Strongest detection of every examined class, and those to insert, the strongest first, each with its p-value."""
 
     rows: tuple[SignRow, ...]
     candidates: tuple[tuple[tuple[SignRow, float], ...], ...]
@@ -48,8 +47,7 @@ def select_detections(
 
 
 def select_candidates(rows: Sequence[SignRow], levels: Doubles, p: Doubles) -> tuple[tuple[SignRow, float], ...]:
-    """Select the strongest detection of each kind of change, of those near the strongest of all, strongest first; each
-    with its p-value."""
+    """Select the strongest detection of each kind of change near the strongest of all, in order, with p-values."""
     best: dict[str, tuple[SignRow, float]] = {}
     least = min(NEAR * levels.max(), levels.max())  # levels may be negative
     for i in np.argsort(-levels, kind="stable"):

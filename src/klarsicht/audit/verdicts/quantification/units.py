@@ -100,8 +100,7 @@ class DetectionUnits:
         return described, [sign_row(group.target, rows, sign) for sign in found]
 
     def drop_repeats(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the rows without repeats of another image, and the repeats; a sample where the class exceeds
-        CLASS_BYTES."""
+        """Return the rows without repeats of another image, at most CLASS_BYTES of them, and the repeats."""
         most = self.most_images
         if len(rows) > most:
             rows = np.sort(generator(self.settings.seed, "class", int(rows[0])).choice(rows, most, replace=False))
@@ -186,8 +185,7 @@ class DetectionUnits:
         return int(self.store.array("logits").shape[1])
 
     def logits(self, rows: NDArray[np.intp], predict: Predict) -> Doubles:
-        """Return the logits (n, K) of images as they are: those of the run, which need no forward pass. `predict` is
-        for units whose images or model are not those of the run."""
+        """Return the logits (n, K) of images as they are, without a forward pass; `predict` is for planted images."""
         return np.asarray(self.store.array("logits")[rows], np.float64)
 
 

@@ -43,9 +43,7 @@ from klarsicht.ground.seeding import generator
 LEVELS = 255  # grey levels from black to white
 
 
-def glyphs(
-    pixels: Pixels, rng: np.random.Generator, *, opacity: float = 1.0, alphabet: Sequence[Strokes] = GLYPHS
-) -> PlantedImage:
+def glyphs(pixels: Pixels, rng: np.random.Generator, *, alphabet: Sequence[Strokes] = GLYPHS) -> PlantedImage:
     """Plant two lines of six Chinese characters at a random height, like the watermark of ImageNet's "carton".
 
     Characters are chosen at random from the alphabet and drawn in white strokes a hundredth of the width thick.
@@ -63,7 +61,7 @@ def glyphs(
                 ends = (x0 + a * size, y0 + b * size, x0 + c * size, y0 + d * size)
                 canvas.line([v * scale for v in ends], fill=255, width=width)
 
-    return composite(pixels, opacity * draw_opacity(pixels.shape, draw), (255, 255, 255))
+    return composite(pixels, draw_opacity(pixels.shape, draw), (255, 255, 255))
 
 
 def tag(pixels: Pixels, _: np.random.Generator) -> PlantedImage:
@@ -77,14 +75,14 @@ def tag(pixels: Pixels, _: np.random.Generator) -> PlantedImage:
     return PlantedImage(out, mask)
 
 
-def text(pixels: Pixels, rng: np.random.Generator, *, words: str = "NEW") -> PlantedImage:
+def text(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
     """Plant a caption at a random position: white letters in an opaque black box, a third of the width.
 
     The letters are a bitmap font eight pixels high, enlarged by integer factors to stay sharp on small images.
     """
     h, w = pixels.shape[:2]
     scale = max(1, w // 56)
-    box = np.kron(_render_caption(words), np.ones((scale, scale), np.uint8))[:h, :w]
+    box = np.kron(_render_caption("NEW"), np.ones((scale, scale), np.uint8))[:h, :w]
     y, x = rng.integers(0, (h - box.shape[0] + 1, w - box.shape[1] + 1))
     here = np.s_[y : y + box.shape[0], x : x + box.shape[1]]
     out, mask = pixels.copy(), np.zeros((h, w), bool)
@@ -192,8 +190,13 @@ def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, sha
         InputError: `out` is a file, or a folder that is not empty; one that a killed process left is filled anew.
     """
     SEED.require("seed", seed)
+    SHARE.require("share of images", share)
     artifact = draw_plant(kind, seed)
-    chosen = _choose_rows(corpus, label, share, generator(seed, "plant"))
+    if label is not None and label not in corpus.classes:
+        raise unknown_name("class", label, corpus.classes)
+    known = [i for i, name in enumerate(corpus.labels) if label in (None, name)]
+    count = max(1, round(share * len(known)))
+    chosen = set(generator(seed, "plant").choice(known, count, replace=False).tolist())
     with fill_folder(out):
         (out / "images").mkdir()
         return _write_corpus(corpus, out, artifact, chosen, seed)
@@ -230,11 +233,3 @@ def _planted_file(
     change = plant_on_levels(levels, artifact, rng).astype(float) - levels
     share = np.clip(form.to_share(picture) + change / LEVELS, 0, 1)
     return npy_bytes(np.where(change != 0, form.of_share(share), picture))
-
-
-def _choose_rows(corpus: Corpus, label: str | None, share: float, rng: np.random.Generator) -> set[int]:
-    SHARE.require("share of images", share)
-    if label is not None and label not in corpus.classes:
-        raise unknown_name("class", label, corpus.classes)
-    rows = [i for i, name in enumerate(corpus.labels) if label in (None, name)]
-    return set(rng.choice(rows, max(1, round(share * len(rows))), replace=False).tolist())
