@@ -76,6 +76,6 @@ def test_a_run_that_is_not_ranked_yet_shows_what_is_analysed(tmp_path):
     assert [line["kind"] for line in found["classes"]] == ["observed"] * 3
     steps = {step["name"]: (step["done"], step["units"]) for step in ask(app, "/api/progress").json["steps"]}
     assert steps["ranking"] == (0, 1) and steps["spray-concept"] == (3, 3)
-    before = run.results.stamp
+    before = run.results.revision
     store.write_json("ranking.json", [])
-    assert run.results.stamp != before and ask(app, "/api/classes").json["classes"] == []
+    assert run.results.revision != before and ask(app, "/api/classes").json["classes"] == []

@@ -223,7 +223,7 @@ def answer_record(run: ExploredRun, number: int, target: int) -> Response:
 
 def state_of(run: ExploredRun) -> dict[str, Any]:
     """Return texts and numbers that change with the results of a run, and with the decisions on it."""
-    return {"revision": "-".join(map(str, run.results.stamp)), "records": run.decisions.record_count}
+    return {"revision": run.results.revision, "records": run.decisions.record_count}
 
 
 def decision_json(run: ExploredRun, target: int) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry
-from klarsicht.audit.results.verdicts import VERDICTS_FILE, Verdict, is_quantified, read_verdicts
+from klarsicht.audit.results.verdicts import VERDICTS_FILE, Quantification, Verdict, is_quantified, read_verdicts
 from klarsicht.audit.results.words import VerdictKind, describe_detector
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.explorer.thumbnails import Window
@@ -34,6 +34,7 @@ class ClassLine:
     """One class in the list.
 
     Attributes:
+        target, name: the class.
         kind: one of LABELS.
         words: the verdict, with those on further artifacts of the class, or why there is none.
         entry: the cluster of the class; None where it was not ranked.
@@ -46,6 +47,15 @@ class ClassLine:
     words: str
     entry: Entry | None = None
     verdict: Verdict | None = None
+
+    @classmethod
+    def of_entry(cls, entry: Entry) -> ClassLine:
+        return cls(entry.target, entry.name, entry.kind, entry.verdict, entry)
+
+    def with_verdict(self, verdict: Verdict) -> ClassLine:
+        """Add the verdict of the quantification, in place of what the ranking says."""
+        words = "; ".join([verdict.verdict, *_describe_further(verdict)])
+        return replace(self, kind=verdict.kind_of_class, words=words, verdict=verdict)
 
     @property
     def by_detector(self) -> bool:
@@ -131,6 +141,11 @@ class ClassResults:
         return (*self.reader.stamp(ranking.FILE, VERDICTS_FILE), self._analysed_units)
 
     @property
+    def revision(self) -> str:
+        """The stamp as a text."""
+        return "-".join(map(str, self.stamp))
+
+    @property
     def _analysed_units(self) -> int:
         """Number of analysed units of a run that is not ranked yet; 0 afterwards."""
         if self.reader.store.has_file(ranking.FILE):
@@ -142,13 +157,18 @@ class ClassResults:
         return self.reader.keep("lines", self.stamp, lambda: read_lines(self.reader))
 
     def line(self, target: int) -> ClassLine:
-        """Return the line of a class; raises UsageError where the run has no such class."""
+        """Return the line of a class.
+
+        Raises:
+            UsageError: the run has no such class.
+        """
         if target not in self.lines():
             raise UsageError("the run has no such class", got=target, rule="the number of an output that was analysed")
         return self.lines()[target]
 
     def metrics(self, target: int) -> list[str]:
-        """Return the metrics of the run, that of the class's cluster first; its embedding may not be stored."""
+        """Return the metrics of the run, that of the class's cluster first; a cluster that the model follows may be of
+        another metric, whose embedding is not stored."""
         own = self.line(target).metric
         return sorted(self.reader.metrics, key=lambda metric: metric != own)
 
@@ -173,22 +193,23 @@ class ClassResults:
 
 
 def read_lines(reader: RunReader) -> dict[int, ClassLine]:
-    """Read the lines of all classes of a run by output, most urgent first; without a ranking, those analysed so far."""
+    """Read the lines of all classes of a run by output, most urgent first; without a ranking, those analysed so far.
+
+    Raises:
+        RunDamaged: a file is missing or altered.
+    """
     store = reader.store
     if not store.has_file(ranking.FILE):
         lines = _observed_lines(store, reader.metrics)
     else:
-        entries = ranking.read_entries(store)
-        lines = {one.target: ClassLine(one.target, one.name, one.kind, one.verdict, one) for one in entries}
-    if store.has_file(ranking.FILE) and is_quantified(store):
-        quantification, outputs = read_verdicts(store), {name: target for target, name in enumerate(reader.names)}
-        for one in quantification:
-            known = lines.get(one.target, ClassLine(one.target, one.name, VerdictKind.NOTHING, ""))
-            words = "; ".join([one.verdict, *_describe_further(one)])
-            lines[one.target] = replace(known, kind=one.kind_of_class, words=words, verdict=one)
-        for name, why in quantification.skipped:
-            if name in outputs:
-                lines.setdefault(outputs[name], ClassLine(outputs[name], name, SKIPPED, f"not examined: {why}"))
+        lines = {entry.target: ClassLine.of_entry(entry) for entry in ranking.read_entries(store)}
+        if is_quantified(store):
+            quantification = read_verdicts(store)
+            for one in quantification:
+                known = lines.get(one.target, ClassLine(one.target, one.name, VerdictKind.NOTHING, ""))
+                lines[one.target] = known.with_verdict(one)
+            for target, line in _skipped_lines(quantification, reader.names):
+                lines.setdefault(target, line)
     return {line.target: line for line in sorted(lines.values(), key=_urgency)}
 
 
@@ -196,6 +217,14 @@ def _describe_further(verdict: Verdict) -> Iterator[str]:
     """Say of each further artifact of a class its detection, its members and its verdict."""
     for i, one in enumerate(verdict.further, 2):
         yield f"artifact {i}: {one.describe_detection()}, {one.size} images, {one.verdict}"
+
+
+def _skipped_lines(quantification: Quantification, names: list[str]) -> Iterator[tuple[int, ClassLine]]:
+    """Make lines, by output, of the classes that were not examined."""
+    targets = {name: target for target, name in enumerate(names)}
+    for name, why in quantification.skipped:
+        if name in targets:
+            yield targets[name], ClassLine(targets[name], name, SKIPPED, f"not examined: {why}")
 
 
 def _observed_lines(store: RunStore, metrics: list[str]) -> dict[int, ClassLine]:
