@@ -50,12 +50,7 @@ from klarsicht.audit.verdicts.detectors.artifact_embedding import (
 )
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS
 from klarsicht.audit.verdicts.quantification import embedding_units
-from klarsicht.audit.verdicts.quantification.class_verdicts import (
-    classes_by_target,
-    make_quantification,
-    signs_by_target,
-    signs_to_insert,
-)
+from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.verdicts.quantification.quantification import open_run, quantify
 from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
@@ -152,24 +147,21 @@ def audited_without(case: cases.Case, folder: Path, fold: int) -> list[Line]:
             training.run_stage(stage)
         work = replace(work)
         work.__dict__["embedding"] = load_embedding(training.state())  # in place of the cached one
-        signs, described = signs_by_target(work), classes_by_target(work)
+        before = after = DetectedClasses.of(work, LEVEL)
         for number, group in enumerate(work.groups):
             rows, _ = work.drop_repeats(group.rows)
             found = DETECTORS["embedding"](work.class_images(number, rows), "embedding")
             anew = {sign.name: sign_row(group.target, rows, sign) for sign in found}
-            signs[group.target] = [anew.get(row["sign"], row) for row in signs[group.target]]
-        before = select_detections(list(signs_by_target(work).values()), LEVEL)
-        choice = select_detections(list(signs.values()), LEVEL)
-        inserted = signs_to_insert(signs, choice, work.groups)
-        known = signs_to_insert(signs_by_target(work), before, work.groups)
+            after = after.replace_class([anew.get(row["sign"], row) for row in before.signs[group.target]])
+        inserted, known = after.to_insert, before.to_insert
         effects = {row["target"]: row for row in work.store.table("effects", "effects").to_pylist()}
         trial = InterventionUnits(work, inserted)
         for number, group in enumerate(work.groups):
             if inserted[number] != known[number]:
                 effects.pop(group.target, None)
                 effects |= {row["target"]: row for row in trial.effects(number)}
-        verdicts = make_quantification(work.store, choice, described, effects, LEVEL)
-        every = [row for of_class in signs.values() for row in of_class]
+        verdicts = after.judge(effects)
+        every = [row for of_class in after.signs.values() for row in of_class]
         return lines_of(case, work.store, verdicts, every, {"fold": fold})
 
 

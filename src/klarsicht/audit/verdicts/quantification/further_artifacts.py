@@ -17,7 +17,6 @@ from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.detection_rows import FURTHER_STEPS, list_called, name_further_step
 from klarsicht.audit.results.rows import (
     NO_EFFECT,
-    ClassRow,
     EffectRow,
     FurtherEffectRow,
     FurtherSignRow,
@@ -26,14 +25,8 @@ from klarsicht.audit.results.rows import (
 from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdicts import Quantification, Verdict, order_verdicts
 from klarsicht.audit.verdicts.detectors.bank import run_detectors
-from klarsicht.audit.verdicts.quantification.class_verdicts import (
-    classes_by_target,
-    make_quantification,
-    signs_by_target,
-    signs_to_insert,
-)
+from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits, most_images_inserted
-from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, sign_row
 from klarsicht.ground.arrays import Rows
 from klarsicht.ground.progress import note
@@ -94,33 +87,20 @@ class FurtherUnits:
     def measure_effect(self, number: int, signs: Sequence[SignRow], left_out: Rows) -> EffectRow:
         """Insert the artifact of detections into images of other classes; images that are left out count neither as its
         carriers nor as others of the class."""
-        compared, target = self.replace_detections(signs), signs[0]["target"]
-        choice = select_detections(list(compared.values()), self.level)
-        inserted = signs_to_insert(compared, choice, self.detection_units.groups)
+        inserted, target = self.classes.replace_class(signs).to_insert, signs[0]["target"]
         units = InterventionUnits(self.detection_units, inserted, tuple(left_out.tolist()))
         return next(iter(units.effects(number)), NO_EFFECT | {"target": target})
 
     def judge(self, signs: Sequence[SignRow], effect: EffectRow) -> Verdict:
         """Give the verdict on the detections of what is left of a class, beside the other classes, with the effect of
         its artifact, or NO_EFFECT."""
-        compared, target = self.replace_detections(signs), signs[0]["target"]
-        choice = select_detections(list(compared.values()), self.level)
-        effects = {**self.effects, target: effect}
-        store = self.detection_units.store
-        found = make_quantification(store, choice, self.described, effects, self.level)
+        target = signs[0]["target"]
+        found = self.classes.replace_class(signs).judge({**self.effects, target: effect})
         return next(verdict for verdict in found if verdict.target == target)
 
-    def replace_detections(self, signs: Sequence[SignRow]) -> dict[int, list[SignRow]]:
-        """Return the detections of all classes, those of one class replaced by what is left of it."""
-        return self.signs | {signs[0]["target"]: list(signs)}
-
     @cached_property
-    def signs(self) -> dict[int, list[SignRow]]:
-        return signs_by_target(self.detection_units)
-
-    @cached_property
-    def described(self) -> dict[int, ClassRow]:
-        return classes_by_target(self.detection_units)
+    def classes(self) -> DetectedClasses:
+        return DetectedClasses.of(self.detection_units, self.level)
 
     @cached_property
     def effects(self) -> dict[int, EffectRow]:

@@ -29,13 +29,7 @@ from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.verdicts.interventions.regions import DONORS_PER_IMAGE, MAX_COMPONENTS, SEARCH_BACKGROUNDS
 from klarsicht.audit.verdicts.quantification import figures
-from klarsicht.audit.verdicts.quantification.class_verdicts import (
-    classes_by_target,
-    make_quantification,
-    signs_by_target,
-    signs_to_insert,
-    skipped_classes,
-)
+from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
 from klarsicht.audit.verdicts.quantification.cluster_search import most_images_shown
 from klarsicht.audit.verdicts.quantification.cluster_units import (
     CLASS_IMAGES,
@@ -46,7 +40,6 @@ from klarsicht.audit.verdicts.quantification.embedding_units import learn_embedd
 from klarsicht.audit.verdicts.quantification.further_artifacts import find_further_artifacts
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits, most_images_inserted
 from klarsicht.audit.verdicts.quantification.resemblances import name_resemblances
-from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS, DetectionUnits
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
@@ -187,17 +180,15 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     units, store = partition(len(work.groups), 1), work.store
     audit.sharing.once("embedding", lambda: learn_embedding(work))
     step_units.run_step(audit, store, work, work.step, units, workers, "detections of artifacts")
-    described = classes_by_target(work)
-    signs = signs_by_target(work)
-    if not signs:
-        return Quantification((), 1.0, level, skipped_classes(described))
-    choice = select_detections(list(signs.values()), level, [described[target] for target in signs])
-    interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
+    classes = DetectedClasses.of(work, level)
+    if not classes.signs:
+        return Quantification((), 1.0, level, classes.skipped)
+    interventions = InterventionUnits(work, classes.to_insert)
     if audit.sharing.claims is None:  # else another process may be at it
         discard_other_insertions(store, interventions)
     step_units.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
     effects = {row["target"]: row for row in store.table("effects", interventions.step).to_pylist()}
-    return make_quantification(store, choice, described, effects, level)
+    return classes.judge(effects)
 
 
 def find_followed_clusters(audit: Audit, work: DetectionUnits, workers: int) -> None:

@@ -26,9 +26,8 @@ from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Experiment
 from klarsicht.audit.verdicts.interventions.insertion import put_on
 from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
-from klarsicht.audit.verdicts.quantification import class_verdicts
+from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
-from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.verdicts.sensitivity.planted_data import (
     MAX_PLANTED_SHARE,
@@ -279,13 +278,10 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
 
     Nothing is written. Relevance maps are those of the run, of the unchanged model and images.
     """
-    signs = class_verdicts.signs_by_target(work)
-    described = class_verdicts.classes_by_target(work)
+    classes = DetectedClasses.of(work, level)
     for planted_artifact in planted_set:
         one, seen = work.examine(planted_artifact.number)
         if seen:
-            signs[one["target"]], described[one["target"]] = seen, one
-    choice = select_detections(list(signs.values()), level, [described[target] for target in signs])
-    trial = InterventionUnits(work, class_verdicts.signs_to_insert(signs, choice, work.groups))
-    effects = {row["target"]: row for number in range(len(work.groups)) for row in trial.effects(number)}
-    return class_verdicts.make_quantification(work.store, choice, described, effects, level)
+            classes = classes.replace_class(seen, one)
+    trial = InterventionUnits(work, classes.to_insert)
+    return classes.judge({row["target"]: row for number in range(len(work.groups)) for row in trial.effects(number)})

@@ -31,7 +31,8 @@ from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS, change_of, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import Detection, ImageStack
-from klarsicht.audit.verdicts.quantification import class_verdicts, quantification
+from klarsicht.audit.verdicts.quantification import quantification
+from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, measure_few
 from klarsicht.audit.verdicts.sensitivity import detection_limits, finetuned
 from klarsicht.audit.verdicts.sensitivity.finetuned_results import FinetunedResults
@@ -268,16 +269,15 @@ def run_trials(
     level: float, workers: int,
 ) -> list[TrialRow]:  # fmt: skip
     """Plant each (kind, prevalence) in some clean classes, one class at a time; return the rows of all trials."""
-    rng, signs = generator(work.settings.seed, "power"), class_verdicts.signs_by_target(work)
+    rng, compared = generator(work.settings.seed, "power"), DetectedClasses.of(work, level)
     by_target = {group.target: number for number, group in enumerate(work.groups)}
     drawn = [rng.permutation(clean)[:classes].tolist() for _ in pairs]
     trials = tuple((*pair, number) for pair, numbers in zip(pairs, drawn, strict=True) for number in numbers)
-    scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
-    by_class = class_verdicts.classes_by_target(work)
-    described = tuple(by_class[target] for target in signs)
+    scores = np.array([[line["score"] for line in lines] for lines in compared.signs.values()])
+    described, targets = tuple(compared.described[target] for target in compared.signs), tuple(compared.signs)
     asked = (trials, level) if class_strategy(len(described)).compares_classes else (trials, level, described)
     name = "power-" + hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
-    trial = PlantingUnits(work, trials, scores, tuple(by_target[target] for target in signs), described, level, name)
+    trial = PlantingUnits(work, trials, scores, tuple(by_target[target] for target in targets), described, level, name)
     run_step(audit, work.store, trial, name, partition(len(trials), 1), workers, "plants in this corpus")
     return list(work.store.table(name, name).to_pylist())
 
