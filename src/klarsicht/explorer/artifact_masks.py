@@ -6,17 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from klarsicht.explorer import pixel_masks
 from klarsicht.explorer.class_decisions import ClassDecisions
-from klarsicht.explorer.pixel_masks import (
-    MASK_SOURCES,
-    RELEVANCE,
-    ExcessMasks,
-    SeenMasks,
-    WindowMasks,
-    mask_in_file,
-    read_saved_masks,
-    saved_artifacts,
-)
 from klarsicht.explorer.relevance_maps import RelevanceMaps, choose_runs
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.ground.arrays import Bools
@@ -40,26 +31,26 @@ class ArtifactMasks:
         """Part of a file that the model sees; None where it is not known."""
         return read_seen_area(self.reader.manifest)
 
-    def by_source(self, target: int) -> dict[str, SeenMasks]:
+    def by_source(self, target: int) -> dict[str, pixel_masks.SeenMasks]:
         """Return the masks of a class's artifact by their source, in the order of MASK_SOURCES; none where the part of
         a file that the model sees is not known."""
         if self.seen_area is None:
             return {}
-        saved = tuple(str(folder) for folder in saved_artifacts(self.reader.store.path))
+        saved = tuple(str(folder) for folder in pixel_masks.saved_artifacts(self.reader.store.path))
         stamp = (target, self.decisions.results.stamp, self.decisions.stamp, saved)
         return self.reader.keep("masks", stamp, lambda: self._read(target))
 
-    def _read(self, target: int) -> dict[str, SeenMasks]:
+    def _read(self, target: int) -> dict[str, pixel_masks.SeenMasks]:
         members = np.array(self.decisions.members(target), np.int64)
         maps = self.maps.of if self.maps.exist else None
-        masks = [read_saved_masks(self.reader.store.path, target, maps)]
-        if maps is not None and not (masks[0] and masks[0].source == RELEVANCE):
+        masks = [pixel_masks.read_saved_masks(self.reader.store.path, target, maps)]
+        if maps is not None and not (masks[0] and masks[0].source == pixel_masks.RELEVANCE):
             others = np.setdiff1d(self.reader.images().rows_of(target), members)
-            masks.append(ExcessMasks.of(maps, members, choose_runs(others, BACKGROUND_MAPS)))
+            masks.append(pixel_masks.ExcessMasks.of(maps, members, choose_runs(others, BACKGROUND_MAPS)))
         if windows := self.decisions.results.windows(target):
-            masks.append(WindowMasks(windows))
+            masks.append(pixel_masks.WindowMasks(windows))
         by_source = {one.source: one for one in masks if one is not None}
-        return {source: by_source[source] for source in MASK_SOURCES if source in by_source}
+        return {source: by_source[source] for source in pixel_masks.MASK_SOURCES if source in by_source}
 
     def of_image(self, target: int, row: int, size: tuple[int, int], source: str = "") -> tuple[str, Bools] | None:
         """Make the mask (h, w) of a class's artifact on a file of `size` (w, h), and name its source: the given one, by
@@ -73,9 +64,9 @@ class ArtifactMasks:
         if source and source not in masks:
             raise UsageError("no such masks of this class", got=repr(source), rule=", ".join(masks) or NEEDED)
         by_detector = self.decisions.results.line(target).by_detector
-        usual = [name for name in masks if name != RELEVANCE or not by_detector]
+        usual = [name for name in masks if name != pixel_masks.RELEVANCE or not by_detector]
         for name in [source] if source else usual:
-            mask = mask_in_file(masks[name], row, size, self.seen_area or SeenArea())
+            mask = pixel_masks.mask_in_file(masks[name], row, size, self.seen_area or SeenArea())
             if mask is not None:
                 return name, mask
         return None

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from klarsicht.explorer import point_clouds
 from klarsicht.explorer.class_decisions import CARRIES, NOT_CARRYING
 from klarsicht.explorer.explored_run import ExploredRun
-from klarsicht.explorer.point_clouds import (
-    CLUSTER_BIT,
-    DETECTED_BIT,
-    REMOVED_BIT,
-    PointCloud,
-    membership_flags,
-    read_points,
-)
 from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.machine.disk import replace_atomically
@@ -32,7 +25,7 @@ if TYPE_CHECKING:
 ATLAS_NEIGHBOURS, ATLAS_SIDE = 10, 96  # nearest neighbours of each image, and pixels of its thumbnail
 
 
-def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
+def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, point_clouds.PointCloud]:
     """Make the table of a class, and return its points in the order of the lines.
 
     `carries` is "yes" or "no" where a person decided or a detector found an artifact, and "undecided" for members of a
@@ -40,12 +33,14 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
     """
     import pyarrow as pa
 
-    cloud, line, images = read_points(run, target), run.results.line(target), run.reader.images()
+    cloud, line, images = point_clouds.read_points(run, target), run.results.line(target), run.reader.images()
     decision = run.decisions.by_target().get(target)
     if images.by == "all" and not cloud.vectors.shape[1]:  # else each class would have all images
         kept = np.isin(cloud.rows, np.array(run.decisions.members(target), np.int64))
-        cloud = PointCloud(cloud.rows[kept], cloud.vectors[kept], cloud.components[kept], cloud.eigenvalues)
-    n, flags = len(cloud.rows), membership_flags(cloud.rows, line, decision)
+        cloud = point_clouds.PointCloud(
+            cloud.rows[kept], cloud.vectors[kept], cloud.components[kept], cloud.eigenvalues
+        )
+    n, flags = len(cloud.rows), point_clouds.membership_flags(cloud.rows, line, decision)
     names = np.array([*run.reader.names, ""], object)
     plane = cloud.plane if cloud.vectors.shape[1] else None
     columns = {
@@ -57,10 +52,10 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
         "image": images.keys.take(pa.array(cloud.rows)),
         "label": images.labels.take(pa.array(cloud.rows)).cast(pa.string()),
         "predicted": names[images.predicted[cloud.rows]].tolist(),
-        "cluster": (flags & CLUSTER_BIT) > 0,
-        "detected": (flags & DETECTED_BIT) > 0,
+        "cluster": (flags & point_clouds.CLUSTER_BIT) > 0,
+        "detected": (flags & point_clouds.DETECTED_BIT) > 0,
         "carries": carrier_statuses(run, target, cloud.rows),
-        "removed": (flags & REMOVED_BIT) > 0,
+        "removed": (flags & point_clouds.REMOVED_BIT) > 0,
         "decision": [decision.decision if decision else ""] * n,
         "artifact": [decision.artifact if decision else ""] * n,
         "x": pa.array([None] * n, pa.float32()) if plane is None else plane[:, 0],
@@ -122,7 +117,7 @@ def write_atlas(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
 
     neighbours = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float64()))])
     pictures = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    embedded = [target for target in targets if read_points(run, target).vectors.shape[1]]
+    embedded = [target for target in targets if point_clouds.read_points(run, target).vectors.shape[1]]
     if not embedded:
         raise UsageError("no class has a stored embedding", got=f"{len(targets)} classes", remedy="Audit it again.")
 

@@ -179,10 +179,7 @@ class FewClasses:
         ).strip()
 
 
-ClassStrategy = ManyClasses | FewClasses
-
-
-def class_strategy(classes: int) -> ClassStrategy:
+def class_strategy(classes: int) -> ManyClasses | FewClasses:
     """Choose the strategy for so many classes."""
     return ManyClasses() if classes >= MIN_CLASSES else FewClasses()
 

@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.imaging.patches import (
-    box_mean,
-    extract_windows,
-    high_pass,
-    max_correlation,
-    normalise_windows,
-    select_peaks,
-)
+from klarsicht.numerics.imaging import patches
 from klarsicht.numerics.statistics.base_rate import null_match_rate
 from klarsicht.numerics.statistics.split_half import cross_test, smoothed_rate
 
@@ -59,11 +52,11 @@ class PatchView:
     soft: float
 
     def __call__(self, x: Floats) -> Floats:
-        return high_pass(self.tint(x)) if self.fine else self.tint(x)
+        return patches.high_pass(self.tint(x)) if self.fine else self.tint(x)
 
     def density(self, x: Floats) -> Floats:
         """Compute the texture of every window: the mean square of the high-passed image."""
-        return box_mean((high_pass(self.tint(x)) ** 2).mean(-1), W)
+        return patches.box_mean((patches.high_pass(self.tint(x)) ** 2).mean(-1), W)
 
 
 def relevance_density(evidence: Floats, shape: tuple[int, ...]) -> Floats:
@@ -71,7 +64,7 @@ def relevance_density(evidence: Floats, shape: tuple[int, ...]) -> Floats:
     h, w = shape
     positive = np.maximum(evidence, 0).astype(np.float32)[..., None]
     rows, columns = (np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip((h, w), positive.shape[1:3], strict=True))
-    return box_mean(positive[:, rows][:, :, columns, 0], W)
+    return patches.box_mean(positive[:, rows][:, :, columns, 0], W)
 
 
 @dataclass(frozen=True)
@@ -84,10 +77,12 @@ class Windows:
 
     @classmethod
     def of(cls, x: Floats, density: Floats, view: PatchView, k: int) -> Windows:
-        places = select_peaks(density, W - 1, k)
+        places = patches.select_peaks(density, W - 1, k)
         padded = np.pad(view(x), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-        wide = extract_windows(padded, places, W + 2).swapaxes(0, 1)
-        shifted = [normalise_windows(wide[:, :, 1 + i : 1 + i + W, 1 + j : 1 + j + W], view.soft) for i, j in SHIFTS]
+        wide = patches.extract_windows(padded, places, W + 2).swapaxes(0, 1)
+        shifted = [
+            patches.normalise_windows(wide[:, :, 1 + i : 1 + i + W, 1 + j : 1 + j + W], view.soft) for i, j in SHIFTS
+        ]
         return cls(places, np.stack(shifted))
 
     @classmethod
@@ -105,9 +100,9 @@ class Windows:
 
     def max_correlations(self, seeds: Vectors, rows: Any = slice(None)) -> Vectors:
         """Compute the largest correlation (s, n) of seeds (s, D) with each image, over windows and shifts."""
-        best = max_correlation(seeds, self.vectors[:, 0, rows])
+        best = patches.max_correlation(seeds, self.vectors[:, 0, rows])
         for r in range(1, self.vectors.shape[1]):
-            np.maximum(best, max_correlation(seeds, self.vectors[:, r, rows]), out=best)
+            np.maximum(best, patches.max_correlation(seeds, self.vectors[:, r, rows]), out=best)
         return best
 
     def best_places(self, seed: Vectors) -> NDArray[np.intp]:

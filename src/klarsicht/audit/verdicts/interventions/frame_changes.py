@@ -148,7 +148,7 @@ def alter_levels(change: FrameFit, levels: Pixels) -> Pixels:
 Halves = tuple[tuple[Pixels, Pixels], tuple[Pixels, Pixels]]  # carriers and others of either half
 
 
-def draw_halves(carriers: Pixels, others: Pixels, rng: np.random.Generator) -> Halves:
+def divide_in_halves(carriers: Pixels, others: Pixels, rng: np.random.Generator) -> Halves:
     """Divide carriers (m, H, W, C) and others (k, H, W, C) into random halves."""
     own, other = (rng.permutation(len(group)) % 2 == 0 for group in (carriers, others))
     return (carriers[own], others[other]), (carriers[~own], others[~other])
@@ -254,7 +254,7 @@ def fit_frame_change(
     if min(len(carriers), len(others)) < FEWEST_HALVED:
         return None
     own, other = (group[rng.permutation(len(group))[:FRAME_IMAGES]] for group in (carriers, others))
-    divisions = [draw_halves(own, other, rng) for _ in range(DIVISIONS)]
+    divisions = [divide_in_halves(own, other, rng) for _ in range(DIVISIONS)]
     fitted_changes = []
     for kind, form in FORMS.items():
         if form.colour and carriers.shape[-1] != 3:

@@ -14,12 +14,7 @@ import numpy as np
 
 from klarsicht.audit.verdicts.interventions.regions import DONORS_PER_IMAGE, MAX_COMPONENTS, RegionEffects
 from klarsicht.ground.arrays import Bools, Floats, Rows
-from klarsicht.numerics.statistics.rising_groups import (
-    cohen_d_bounds,
-    order_by_group,
-    permutation_p,
-    settle_levels,
-)
+from klarsicht.numerics.statistics import rising_groups
 
 SEARCH_LOOKS: Final = (32, 64, 96)  # images of a class that are measured, at most
 FOLLOWED_BACKGROUNDS: Final = 32  # images of other classes on which the effect of the cluster is measured
@@ -47,14 +42,14 @@ def search_in_looks(
         evidence: (n,), level of the class's logit of each image.
         rng: draws the order and the permutations.
     """
-    weight = distance * (1 + np.maximum(cohen_d_bounds(members, evidence[None])[:, 0], 0))
-    order = order_by_group(members, weight, rng)
+    weight = distance * (1 + np.maximum(rising_groups.cohen_d_bounds(members, evidence[None])[:, 0], 0))
+    order = rising_groups.order_by_group(members, weight, rng)
     sizes = search_looks(len(order))
     effects, before = None, 0
-    for look, (size, level) in enumerate(zip(sizes, settle_levels(sizes, SETTLE_LEVEL), strict=True)):
+    for look, (size, level) in enumerate(zip(sizes, rising_groups.settle_levels(sizes, SETTLE_LEVEL), strict=True)):
         more = measure(order[before:size], look)
         effects, before = effects.join(more) if effects else more, size
-        p = permutation_p(members[:, order[:size]], effects.rise, distance, rng)
+        p = rising_groups.permutation_p(members[:, order[:size]], effects.rise, distance, rng)
         if p <= level:
             break
         if p > LEFT_P:

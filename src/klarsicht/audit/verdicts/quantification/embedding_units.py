@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from klarsicht.audit.explanation.executor import limited_threads
-from klarsicht.audit.verdicts.detectors.artifact_embedding import (
-    STAGES,
-    EmbeddingTraining,
-    taught_families,
-)
+from klarsicht.audit.verdicts.detectors.artifact_embedding import STAGES, EmbeddingTraining, taught_families
 from klarsicht.audit.verdicts.detectors.detection import ImageStack
 from klarsicht.audit.verdicts.detectors.outlying_groups import shrink_to_embed
 from klarsicht.audit.verdicts.quantification.units import EMBEDDING_STEP, DetectionUnits, embedding_file
