@@ -32,8 +32,7 @@ class ArtifactMasks:
         return read_seen_area(self.reader.manifest)
 
     def by_source(self, target: int) -> dict[str, pixel_masks.SeenMasks]:
-        """Return the masks of a class's artifact by their source, in the order of MASK_SOURCES; none where the part of
-        a file that the model sees is not known."""
+        """Return the masks of a class's artifact by their source, in order; none where the seen area is not known."""
         if self.seen_area is None:
             return {}
         saved = tuple(str(folder) for folder in pixel_masks.saved_artifacts(self.reader.store.path))

@@ -15,8 +15,7 @@ MAX_BYTES = 32 << 20  # of a result file that is read
 
 
 def list_corrections(run: ExploredRun) -> list[dict[str, Any]]:
-    """List the corrections in a run's folder, each with the content of its result files and the images whose prediction
-    it changed; a file that cannot be read is named in `unread`."""
+    """List the corrections in a run's folder with their results and changed images; `unread` names damaged files."""
     root = run.reader.store.path
     folders = [root / "certificate", *sorted((root / "corrections").glob("*"))]
     own = (folder for folder in folders if folder.is_dir() and not folder.is_symlink())

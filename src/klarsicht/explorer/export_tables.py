@@ -76,8 +76,8 @@ def carrier_statuses(run: ExploredRun, target: int, rows: Ints) -> list[str]:
 
 
 def write_csv(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
-    """Write the tables of classes into one CSV file, UTF-8 with a line of headings; texts that a spreadsheet would
-    compute begin with an apostrophe."""
+    """Write the tables of classes into one CSV file, UTF-8; cells that a spreadsheet would compute get an
+    apostrophe."""
     with replace_atomically(out) as file:
         for i, target in enumerate(track(targets, len(targets), "export")):
             table, _ = class_table(run, target)

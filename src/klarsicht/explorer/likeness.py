@@ -53,8 +53,7 @@ def cosines(shifts: Doubles) -> Doubles:
 
 
 def group_alike(likeness: Doubles, least: float = LEAST_LIKENESS) -> list[list[int]]:
-    """Group k items by their likeness (k, k), symmetric, by average linkage, as long as the mean likeness of two groups
-    is at least `least`. Groups are sorted by their first item."""
+    """Group k items by their likeness (k, k) by average linkage down to `least`, sorted by their first item."""
     from scipy.cluster.hierarchy import average, fcluster
     from scipy.spatial.distance import squareform
 

@@ -55,8 +55,8 @@ class PointCloud:
 
 
 def read_points(run: ExploredRun, target: int, metric: str = "") -> PointCloud:
-    """Read the images of a class with their embedding under a metric, by default that of its cluster; the last one that
-    was read is kept. Raises UsageError for a metric that the run does not have."""
+    """Read a class's images with their embedding under a metric, by default its cluster's; raises UsageError for
+    others."""
     metrics = [*run.results.metrics(target), PLAIN_METRIC]
     own_metric = metric or metrics[0]
     if own_metric not in metrics:

@@ -67,8 +67,7 @@ def choose_evenly(rows: Ints, most: int) -> Ints:
 
 
 def choose_runs(rows: Ints, most: int) -> Ints:
-    """Choose at most so many of some ascending rows (n,), in runs of RUN_ROWS at equal steps: rows that lie together in
-    the run's arrays are read at once."""
+    """Choose at most so many of some ascending rows (n,), in runs of RUN_ROWS, which are read at once."""
     if len(rows) <= most:
         return rows
     starts = np.linspace(0, len(rows) - RUN_ROWS, most // RUN_ROWS).astype(int)

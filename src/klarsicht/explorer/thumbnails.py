@@ -66,8 +66,7 @@ def read_picture(file: Path, megapixels: float, white_level: int | None, form: A
 
 
 def crop_seen(picture: Image.Image, area: SeenArea) -> Image.Image:
-    """Crop an image to the part that the model sees, black on padding; reduced where it would be much larger than the
-    image, as a long strip padded to a square is."""
+    """Crop an image to the part that the model sees, black on padding, and reduce long strips that are padded."""
     left, top, right, bottom = area.box(picture.size)
     factor = reduction((right - left, bottom - top), picture.size)
     if factor == 1:

@@ -22,8 +22,7 @@ def list_called(found: Iterable[Verdict]) -> tuple[Verdict, ...]:
 
 
 def name_further_step(called: Iterable[Verdict], level: float) -> str:
-    """Name the step, and its table, that examines called classes without the members of their first artifacts: another
-    one where other members are left out, or at another level."""
+    """Name the step, and its table, that examines called classes without these members of their first artifacts."""
     asked = (
         float(level),
         [(verdict.target, verdict.rows) for verdict in called],

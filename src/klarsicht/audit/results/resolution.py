@@ -6,8 +6,7 @@ from math import ceil
 
 
 def describe_rank_limit(least: float, level: float) -> str:
-    """Say that no rank among classes reaches the level, so that smaller p are extrapolated, and what helps; empty where
-    the `least` p-value of a rank does."""
+    """Say that no rank among classes reaches the level, so that smaller p are extrapolated; empty where one does."""
     if least <= level:
         return ""
     return (
@@ -17,8 +16,7 @@ def describe_rank_limit(least: float, level: float) -> str:
 
 
 def describe_least_p(least: float, level: float, claim: str, remedy: str) -> str:
-    """Say that a claim, as "no picture can be said to have one", cannot be made at the level, and what helps; empty
-    where the `least` p-value that the test can give reaches it."""
+    """Say that a claim, as "no picture can be said to have one", cannot be made at the level, and what helps, or ""."""
     if least <= level:
         return ""
     return f"Here p can be no smaller than {least:.3f}, so at {level:g} {claim}. {remedy}"

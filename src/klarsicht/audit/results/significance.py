@@ -240,8 +240,7 @@ class ManyOutputs:
 
 @dataclass(frozen=True)
 class FewOutputs:
-    """Strategy that compares the rise of a class that rises most with those by other windows in the artifact's place,
-    or by random artifacts where it is what carriers share."""
+    """Strategy that compares the rise of the class that rises most with those by other windows or random artifacts."""
 
     other_windows = OTHER_WINDOWS
 

@@ -72,8 +72,8 @@ class ArtifactEmbedding(nn.Module):
 
 
 def contrastive_loss(vectors: Tensor, label: Tensor) -> Tensor:
-    """Compute the mean, over unit vectors (B, d) and the others of their label (B,), of -log softmax of the
-    similarities; every label stands at two images at least."""
+    """Compute the mean over unit vectors (B, d), and others of their label (B,), of -log softmax of the
+    similarities."""
     itself = torch.eye(len(vectors), dtype=torch.bool)
     similarity = (vectors @ vectors.T / TEMPERATURE).masked_fill(itself, -torch.inf)
     log_share = similarity - torch.logsumexp(similarity, 1, keepdim=True)

@@ -86,8 +86,8 @@ def strongest_window(windows: Sequence[Detection]) -> Detection:
 
 
 def complete_members(images: ClassImages, window: Detection) -> Detection:
-    """Add to a detected window the images that show it as well, each with the place at which it does: those more like
-    the mean window of the members, at any place, than SHOWS_WINDOW and than all but SHOWN_SELDOM of other images."""
+    """Add to a detected window the images more like the mean window of the members, at any place, than SHOWS_WINDOW and
+    than all but SHOWN_SELDOM of other images, each with its place."""
     side = round(min(W / np.array(window.extent)))
     own, pool = (
         WindowField.of(shown.shrunk_to(side), FINE)

@@ -102,8 +102,7 @@ def log_ratios(own: Floats, other: Floats, far: Floats) -> Floats:
 
 
 def strongest_region(image: Pixels | Floats, ratios: Floats) -> tuple[float, Bools]:
-    """Find the connected region of an image (H, W, 3) of the largest summed log ratio: that sum, 0 without a region,
-    and the mask (H, W), closed and filled."""
+    """Find the connected region of an image (H, W, 3) of the largest summed log ratio: the sum and the filled mask."""
     at = colour_bins(image)
     values = gaussian_filter(ratios[at[..., 0], at[..., 1], at[..., 2]], REGION_SIGMA * min(image.shape[:2]))
     pieces, count = label(values > np.log(LEAST_RATIO), np.ones((3, 3)))

@@ -131,8 +131,7 @@ class TemplateMatches:
 
 
 def select_distinct_seeds(worth: Floats, like: NDArray[np.bool_], owner: Rows, most: int) -> list[int]:
-    """Select the seeds (s,) of largest surprisal, at most `most`, skipping those whose image matches an earlier one
-    (`like`, (s, n)), or owns one."""
+    """Select the seeds (s,) of largest surprisal whose images neither match (`like`, (s, n)) nor own an earlier one."""
     seeds: list[int] = []
     is_covered = np.zeros(like.shape[1], bool)
     for seed in np.argsort(-worth, kind="stable"):

@@ -98,8 +98,7 @@ class Experiment:
         return with_artifact, control
 
     def effect(self, before: Floats, reach: float = 1.96) -> ComparedEffect:
-        """Compare the class with all other outputs, given the logits (n, K) of the images as they are, and the standard
-        errors to either end of the intervals."""
+        """Compare the class with all outputs, given the images' logits (n, K) and the standard errors to the ends."""
         target, scale, n = self.target, self.scale, len(before)
         change = (scale.scores(self.with_artifact) - scale.scores(self.control)).reshape(-1, *before.shape).mean(0)
         mean, error = change.mean(0), standard_error(change)
@@ -139,8 +138,7 @@ def logit_excess(members: Floats, others: Floats, target: int, score: Score = ce
 
 
 def flips(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUSIVE) -> Floats:
-    """Return for each image not predicted as the class before (n, K) whether it is predicted as it after: 0 or 1, (m,);
-    for logits (w, n, K), the share of these ways."""
+    """Return for images not predicted as the class before (n, K) whether they are after, or the share of ways: (m,)."""
     free = ~scale.predicts(before, target)
     return np.asarray(scale.predicts(after, target).reshape(-1, len(before)).mean(0)[free])
 
@@ -151,8 +149,7 @@ def standard_error(values: Floats) -> Floats:
 
 
 def uplift(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUSIVE) -> float:
-    """Compute the median over images of the ratio of a class's probability after to before; of logits (w, B, K), the
-    geometric mean of the ratios of an image counts."""
+    """Compute the median over images of the (geometric mean) ratio of a class's probability after to before."""
     rise = scale.log_probability(after, target) - scale.log_probability(before, target)
     return float(np.exp(np.median(rise.reshape(-1, len(before)).mean(0))))
 
@@ -163,8 +160,7 @@ def mean_or_zero(which: Floats) -> float:
 
 
 def turned_share(own: Floats, other: Floats, reach: float = 1.96) -> Interval:
-    """Estimate the mean of flips (n,) less that under the control, by paired differences; the interval is 0 to 1 for
-    fewer than two images: nothing is claimed of them."""
+    """Estimate the mean of flips (n,) less that under the control, by paired differences; 0 to 1 of fewer than two."""
     difference, n = own - other, len(own)
     if n < 2:
         return Interval(mean_or_zero(difference), 0.0, 1.0, n)

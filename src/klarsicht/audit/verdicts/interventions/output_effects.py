@@ -36,8 +36,8 @@ def search_effects(owner: Rows, rises: Floats, share: float) -> Floats:
 
 
 def best_region_rises(owner: Rows, rises: Floats) -> tuple[Floats, Floats]:
-    """Return the rises (n, K) of the region of each image that raises an output most on the backgrounds of the choice,
-    on these backgrounds and on the others."""
+    """Return the rises (n, K) of the best region of each image and output, on the backgrounds of the choice and
+    others."""
     regions = [np.flatnonzero(owner == image) for image in np.unique(owner)]
     best = np.stack([some[rises[0, some].argmax(0)] for some in regions])
     first, then = (np.take_along_axis(one, best, 0) for one in rises)

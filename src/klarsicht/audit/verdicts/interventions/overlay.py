@@ -175,8 +175,7 @@ def overlay_at_windows(
 
 
 def overlay_of_masks(members: Floats, masks: Bools, maps_of_others: Floats) -> Overlay:
-    """Make the overlay to which each member (m, C, H, W) contributes the pixels under its own mask (m, H, W), given the
-    relevance maps (n, G, G) of images without the artifact."""
+    """Make the overlay to which each member (m, C, H, W) contributes the pixels under its mask (m, H, W)."""
     background = smooth_shares(maps_of_others).mean(0)
     return Overlay(masks[:DONORS].astype(np.float32), members[:DONORS].astype(np.float32), background)
 

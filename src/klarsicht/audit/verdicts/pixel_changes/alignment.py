@@ -23,8 +23,8 @@ LED_BY: Final = 64  # images whose mean others are aligned to
 
 @dataclass(frozen=True)
 class AlignedChange:
-    """Change in an aligned frame, at a place of its own in each image; a `PixelChange`. `shifts` (m, 2) are the rows
-    and columns by which the frame is shifted, circularly, in each carrier."""
+    """Change in an aligned frame, which is shifted circularly by rows and columns (m, 2) in each carrier; a
+    `PixelChange`."""
 
     change: AffineChange
     shifts: Rows

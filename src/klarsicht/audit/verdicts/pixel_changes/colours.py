@@ -38,8 +38,8 @@ class ToneCurve:
 
 
 def match_tones(carriers: Pixels, others: Pixels) -> ToneCurve:
-    """Estimate the tone curve of carriers (m, H, W, C) against others (k, H, W, C): the identity where none of
-    COMPARED_QUANTILES of single images differs by SURE_TONE standard errors."""
+    """Estimate the tone curve of carriers against others (n, H, W, C): the identity where none of COMPARED_QUANTILES of
+    single images differs by SURE_TONE standard errors."""
     own, other = (
         np.stack([np.quantile(image, COMPARED_QUANTILES, axis=(0, 1)) for image in group])
         for group in (carriers, others)

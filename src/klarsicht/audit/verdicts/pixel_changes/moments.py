@@ -49,8 +49,8 @@ class AffineChange:
 
 @dataclass(frozen=True)
 class SiteMoments:
-    """Moments of images at every site: mean and variance of pixel values over images and the pixels of a site, and the
-    standard errors of the mean and of the logarithm of the variance."""
+    """Mean and variance of images at every site, and standard errors of the mean and of the logarithm of the
+    variance."""
 
     mean: Doubles
     variance: Doubles

@@ -85,15 +85,14 @@ class FurtherUnits:
             left_out = np.union1d(left_out, self.judge(signs, effect).rows)
 
     def measure_effect(self, number: int, signs: Sequence[SignRow], left_out: Rows) -> EffectRow:
-        """Insert the artifact of detections into images of other classes; images that are left out count neither as its
-        carriers nor as others of the class."""
+        """Insert the artifact of detections into images of other classes; left-out images are no others of the
+        class."""
         inserted, target = self.classes.replace_class(signs).to_insert, signs[0]["target"]
         units = InterventionUnits(self.detection_units, inserted, tuple(left_out.tolist()))
         return next(iter(units.effects(number)), NO_EFFECT | {"target": target})
 
     def judge(self, signs: Sequence[SignRow], effect: EffectRow) -> Verdict:
-        """Give the verdict on the detections of what is left of a class, beside the other classes, with the effect of
-        its artifact, or NO_EFFECT."""
+        """Give the verdict on the detections and the effect of what is left of a class, beside the other classes."""
         target = signs[0]["target"]
         found = self.classes.replace_class(signs).judge({**self.effects, target: effect})
         return next(verdict for verdict in found if verdict.target == target)

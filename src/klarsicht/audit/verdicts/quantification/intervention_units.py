@@ -114,8 +114,8 @@ class InterventionUnits:
         return written
 
     def effects(self, number: int) -> list[EffectRow]:
-        """Return the artifact that was chosen, as the only row of the table `effects`; no row without a detection, or
-        without images of other classes."""
+        """Return the chosen artifact as the only row of the table `effects`; none without a detection or other
+        images."""
         work, signs = self.detection_units, self.signs[number]
         rng = generator(work.settings.seed, "trial", number)
         others = rng.permutation(np.flatnonzero(work.others(number)))[: CHOICE_IMAGES + EFFECT_BACKGROUNDS]

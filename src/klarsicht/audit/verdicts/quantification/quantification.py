@@ -105,8 +105,7 @@ def write_quantification(work: DetectionUnits, found: Quantification) -> None:
 
 
 def class_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
-    """Return the classes of the run with their own images; raises UsageError where it screens the whole corpus, or
-    there is only one class."""
+    """Return the classes of a run with their own images; raises UsageError of a screening, or of a single class."""
     if audit.settings.target not in ("label", "predicted"):
         raise UsageError(
             "this run compares no classes",

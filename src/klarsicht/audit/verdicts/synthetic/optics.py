@@ -66,8 +66,7 @@ def draw_flare(rng: Generator) -> PlantFunction:
 def flash(
     pixels: Pixels, rng: Generator, y: float, x: float, wander: float, radius: float, strength: float
 ) -> PlantedImage:
-    """Plant the reflection of a flash: a white spot with a glow, near one place (shares of height and width) in every
-    image; `wander` is the standard deviation around it."""
+    """Plant a flash's reflection, a white spot with a glow, within a deviation `wander` of one place, in shares."""
     side, (rows, columns) = shorter_side(pixels), grid(pixels)
     at_y, at_x = (y, x) * np.array(pixels.shape[:2]) + rng.normal(0, wander * side, 2)
     distance = np.hypot(rows - at_y, columns - at_x) / (radius * rng.uniform(0.8, 1.25) * side)
