@@ -18,7 +18,7 @@ T = TypeVar("T")
 Measure = Callable[[Floats], Floats]  # one number or vector for each image (n, H, W, C), levels 0 to 255
 
 
-def measure_in_blocks(measure: Measure, levels: Pixels, block: int = 256) -> Floats:
+def measure_in_blocks(measure: Measure, levels: Pixels | Floats, block: int = 256) -> Floats:
     """Compute a measure of many images, a block at a time."""
     blocks = [measure(levels[a : a + block].astype(np.float32)) for a in range(0, len(levels), block)]
     return np.concatenate(blocks or [np.zeros(0)])
