@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import pkgutil
 import re
 from dataclasses import fields
@@ -74,8 +75,9 @@ def stored_keys():
     keys |= VERDICT.to_json().keys() | ranking(line("a", 0, 1.0)).to_json()[0].keys()
     keys |= JUDGED.keys() | EFFECT.keys() | BASELINE.keys() | FACTS.keys()
     keys |= {field.name for one in (PartEvidence, ImageRecord) for field in fields(one)} | set(MANIFEST)
-    exported = re.search(r"Columns: (.+?)\.", export_tables.class_table.__doc__, re.S)[1]
-    return keys | set(re.split(r",\s+", exported))
+    exported = re.findall(r'^ +"(\w+)": ', inspect.getsource(export_tables.class_table), re.M)
+    assert "carries" in exported
+    return keys | set(exported)
 
 
 CLI = sorted((SOURCES / "cli").glob("*.py"))

@@ -17,16 +17,19 @@ from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
 from klarsicht.audit.results.words import NEXT, VerdictKind
 from klarsicht.audit.verdicts.synthetic.artifacts import PLANTS
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
-from klarsicht.cli.app import app
+from klarsicht.cli.app import ClickException, app
+from klarsicht.ground.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MANUAL = "\n".join(page.read_text() for page in PAGES)
 
 
-def commands(node=None, path=("klarsicht",)):
+COMMAND = typer.main.get_command(app)
+
+
+def commands(node=COMMAND, path=("klarsicht",)):
     """(words, parameters) of every command."""
-    node = node or typer.main.get_command(app)
     if hasattr(node, "commands"):
         for name, child in node.commands.items():
             yield from commands(child, (*path, name))
@@ -35,7 +38,6 @@ def commands(node=None, path=("klarsicht",)):
 
 
 COMMANDS = list(commands())
-OPTIONS = {path[1:]: {name for one in taken for name in one.opts + one.secondary_opts} for path, taken in COMMANDS}
 
 
 @pytest.mark.parametrize(("path", "parameters"), [pytest.param(*one, id=" ".join(one[0])) for one in COMMANDS])
@@ -75,6 +77,14 @@ def test_every_column_and_verdict_of_a_class_is_explained():
     assert terms - words == set()
 
 
+def test_every_term_of_the_glossary_is_one_that_klarsicht_uses():
+    files = (file for file in (ROOT / "src").rglob("*") if file.suffix in (".py", ".j2", ".js"))
+    sources = "\n".join(file.read_text() for file in files).lower()
+    cells = re.findall(r"^\| ([^|]+) \| (?!---)", (ROOT / "docs" / "glossary.md").read_text(), re.M)
+    terms = {re.sub(r" \(.*", "", term).lower() for cell in cells for term in cell.split(", ")}
+    assert len(terms) > 25 and {term for term in terms if term not in sources} == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
@@ -99,14 +109,29 @@ def fenced(page, language):
     return re.findall(rf"^```{language}\n(.+?)^```", page.read_text(), re.M | re.S)
 
 
+def parse(line):
+    """Parse a command line as the command itself would: names of options, numbers of arguments, types and ranges.
+
+    Raises:
+        ClickException, UsageError: it would be refused.
+    """
+    command, words, context = COMMAND, shlex.split(line, comments=True)[1:], None
+    while hasattr(command, "commands"):
+        context = command.make_context("klarsicht", [], parent=context, resilient_parsing=True)
+        command = command.commands[words.pop(0)]
+    command.make_context(line, words, parent=context)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_of_a_page_have_these_options(page):
-    """Each command line names a command, and options that this command has."""
+def test_commands_of_a_page_are_those_that_klarsicht_takes(page):
     for line in re.findall(r"^klarsicht .+$", "\n".join(fenced(page, "sh")), re.M):
-        words = shlex.split(line, comments=True)[1:]
-        path = tuple(words[:2]) if tuple(words[:2]) in OPTIONS else tuple(words[:1])
-        assert path in OPTIONS, line
-        assert {word for word in words if word.startswith("-")} <= OPTIONS[path], line
+        parse(line)
+
+
+@pytest.mark.parametrize("line", ["rank", "rank run --top some", "rank run --topp 3", "quantify run --level 2", "no"])
+def test_other_commands_are_refused(line):
+    with pytest.raises((ClickException, UsageError, KeyError)):
+        parse(f"klarsicht audit {line}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
