@@ -96,6 +96,7 @@ ARROWS = {
     "audit.verdicts.detectors": (
         "numerics.statistics", "numerics.imaging", "audit.results", "audit.explanation", "audit.verdicts.synthetic",
     ),
+    "audit.verdicts.own_places": ("audit.explanation",),
     "audit.verdicts.pixel_changes": ("audit.explanation", "audit.verdicts.synthetic"),
     "audit.verdicts.interventions": (
         "numerics.statistics", "numerics.imaging", "audit.results", "audit.explanation",
@@ -104,7 +105,7 @@ ARROWS = {
     "audit.verdicts.quantification": (
         "ground.pictures", "ground.run_folder", "numerics.statistics", "numerics.imaging",
         "numerics.clustering", "audit.results", "audit.explanation", "audit.verdicts.detectors",
-        "audit.verdicts.pixel_changes", "audit.verdicts.interventions",
+        "audit.verdicts.own_places", "audit.verdicts.pixel_changes", "audit.verdicts.interventions",
     ),
     "audit.verdicts.forecast": (
         "ground.run_folder", "audit.results", "audit.explanation", "audit.verdicts.detectors",

@@ -7,11 +7,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_(), bytes: pa.binary()}
 
 
 def schema_of(row: type) -> pa.Schema:
-    """Make the schema of a TypedDict whose values are int, float, str, bool, lists of these, or one or None."""
+    """Make the schema of a TypedDict whose values are int, float, str, bool, bytes, lists of these, or one or None."""
     return pa.schema([(name, _arrow_type(kind)) for name, kind in get_type_hints(row).items()])
 
 

@@ -1,0 +1,68 @@
+"""How well own places and surroundings tell natural classes apart, each alone: the null of surroundings.
+
+    python benchmarks/audit/natural_surroundings.py IMAGENET32 --pairs 39 --out natural_surroundings.json
+
+IMAGENET32 holds `train.tar` with classes of photographs at 32 px in folders. Pairs of classes are drawn without
+replacement by the seed; of each class PICTURES images are looked at, as a run would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from klarsicht.audit.verdicts.own_places.own_places import find_own_places
+from klarsicht.ground.seeding import generator
+
+PICTURES = 400  # of each class
+
+
+def read_classes(archive: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Read the first pictures of classes, uint8 (n, 32, 32, 3) each."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = Path(member.name).parent.name
+            if member.isfile() and len(found.get(name, [0] * PICTURES)) < PICTURES:
+                content = tar.extractfile(member)
+                assert content is not None
+                found[name].append(np.asarray(Image.open(io.BytesIO(content.read())).convert("RGB")))
+    return {name: np.stack(pictures) for name, pictures in found.items()}
+
+
+def list_classes(archive: Path) -> list[str]:
+    """List the classes of an archive, sorted."""
+    with tarfile.open(archive) as tar:
+        return sorted({Path(member.name).parent.name for member in tar if member.isfile()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--pairs", type=int, default=39)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("natural_surroundings.json"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    archive = given.data / "train.tar"
+    names = list_classes(archive)
+    order = [names[i] for i in generator(given.seed, "natural pairs").permutation(len(names))][: 2 * given.pairs]
+    pictures, shares = read_classes(archive, order), []
+    for one, other in zip(order[::2], order[1::2], strict=True):
+        images = np.concatenate([pictures[one], pictures[other]])
+        found = find_own_places(images, np.repeat([0, 1], [len(pictures[one]), len(pictures[other])]), given.seed)
+        shares.append(round(found.separate, 4))
+        odd = found.exceptional.mean()
+        print(f"{one} {other}: {found.followed:.2f} follow, {found.told:.2f} told, {odd:.2f} exceptions", flush=True)
+        given.out.write_text(json.dumps({"separate": sorted(shares)}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

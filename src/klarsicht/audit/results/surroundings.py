@@ -1,0 +1,188 @@
+"""Shortcuts that nearly a whole class carries: who follows them, who does not, and whether the model does."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from klarsicht.audit.results.words import format_count, format_p
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.numerics.statistics.intervals import Interval
+
+SURROUNDINGS_FILE, EXCEPTIONS_FILE = "surroundings.json", "exceptions.csv"
+LEVEL = 0.05  # of p, up to which classes are said to have a shortcut in their surroundings
+LEAST_RISE = 0.1  # share of composites that the model must take for their donor's class beyond the control
+
+
+class PlacesRow(TypedDict):
+    """Row of the table `places`: an image of the run and its own places.
+
+    `side` is the output of the class for which its mean place speaks, `margin` the log-odds of its label by it, in
+    nats; `own` are the packed bits of own places (`height`, `width`), row after row.
+    """
+
+    row: int
+    target: int
+    side: int
+    margin: float
+    height: int
+    width: int
+    own: bytes
+
+
+class CompositeRow(TypedDict):
+    """Row of the table `composites`: own places of an image on an image that shows the surroundings of another class.
+
+    `side` is that class, `predicted` the class that the model gives it; `control` is an image with surroundings of the
+    source's own class, `predicted_control` what the model says of the same own places on it.
+    """
+
+    source: int
+    target: int
+    donor: int
+    side: int
+    predicted: int
+    control: int
+    predicted_control: int
+
+
+@dataclass(frozen=True)
+class ClassSurroundings:
+    """What the images of a class share around what is their own.
+
+    Attributes:
+        name, target: the class and its output.
+        n: images that were examined.
+        exceptions: those on the side of another class.
+        other: name of the class on whose side most exceptions are; empty without exceptions.
+        taken: composites of its images, on surroundings of other classes, that the model takes for that other class.
+        taken_control: the same own places on surroundings of their own class, taken for that other class.
+        stays: composites on surroundings of other classes that stay what they are.
+    """
+
+    name: str
+    target: int
+    n: int
+    exceptions: int
+    other: str
+    taken: Interval
+    taken_control: Interval
+    stays: Interval
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> ClassSurroundings:
+        """Read a record of `dataclasses.asdict`."""
+        shares = {name: Interval(**record[name]) for name in ("taken", "taken_control", "stays")}
+        return cls(**record | shares)
+
+    @property
+    def relies(self) -> bool:
+        """Whether the model follows the surroundings, by the ends of both intervals."""
+        rise = self.taken.value - self.taken_control.value
+        return self.taken.low > self.taken_control.high and rise >= LEAST_RISE
+
+    def describe(self) -> str:
+        """Say in a sentence that can be mailed who follows the shortcut, and whether the model does."""
+        if not self.exceptions:
+            return f"{self.name}: all {self.n} images share their surroundings; without exceptions nothing can be told."
+        shared = 100 * (1 - self.exceptions / self.n)
+        known = (
+            f"{self.name}: {shared:.0f} of 100 images share their surroundings; "
+            f"{format_count(self.exceptions, 'exception')}."
+        )
+        if not self.taken.n:
+            return f"{known} Whether the model uses them was not tested."
+        verdict = "it relies on the surroundings" if self.relies else "no use of the surroundings was shown"
+        return (
+            f"{known} Put on surroundings of other classes, the model takes {_of_100(self.taken)} for the other class, "
+            f"on surroundings of its own {_of_100(self.taken_control)}: {verdict}."
+        )
+
+
+@dataclass(frozen=True)
+class ExceptionalImage:
+    """Image that does not follow the shortcut of its class."""
+
+    path: str
+    label: str
+    side: str
+    margin: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Whether classes can be told by what surrounds the images' own places.
+
+    Attributes:
+        classes: in the order of the run.
+        exceptions: images on another side than their label, the clearest first.
+        separate: how well what is the images' own and what surrounds it tell the classes apart, each alone, 0 to 1.
+        p: rank of `separate` among pairs of natural classes.
+    """
+
+    classes: tuple[ClassSurroundings, ...]
+    exceptions: tuple[ExceptionalImage, ...]
+    separate: float
+    p: float
+
+    def __iter__(self) -> Iterator[ClassSurroundings]:
+        return iter(self.classes)
+
+    @property
+    def found(self) -> bool:
+        """Whether the classes have a shortcut in their surroundings."""
+        return self.p <= LEVEL
+
+    @property
+    def relied_on(self) -> tuple[ClassSurroundings, ...]:
+        """Classes of which the model follows the surroundings."""
+        return tuple(one for one in self if self.found and one.relies)
+
+    def describe(self) -> tuple[str, ...]:
+        """Say in sentences what was found."""
+        if not self.found:
+            return (
+                "surroundings: no shortcut was shown that nearly a whole class carries in its surroundings "
+                f"(p {format_p(self.p)} among natural classes). Shortcuts on the object itself, such as its colour, "
+                "are asked for above.",
+            )
+        return (*(one.describe() for one in self), f"p {format_p(self.p)} among natural classes.")
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "found": self.found, "relied_on": [one.name for one in self.relied_on]}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Surroundings:
+        """Read what `to_json` wrote."""
+        classes = tuple(ClassSurroundings.from_json(one) for one in content["classes"])
+        exceptions = tuple(ExceptionalImage(**one) for one in content["exceptions"])
+        return cls(classes, exceptions, content["separate"], content["p"])
+
+    def to_csv(self) -> str:
+        """List the exceptions as CSV: path, label, side, margin."""
+        out = io.StringIO()
+        lines = csv.writer(out, lineterminator="\n")
+        lines.writerow(("path", "label", "side", "margin"))
+        lines.writerows((one.path, one.label, one.side, f"{one.margin:.3f}") for one in self.exceptions)
+        return out.getvalue()
+
+
+def read_surroundings(run: str | Path | RunStore) -> Surroundings:
+    """Read what was found of the surroundings in a run.
+
+    Raises:
+        StoreError: they were not examined; `klarsicht audit shortcuts` does so.
+        RunDamaged: the file is missing or altered.
+    """
+    store = RunStore.open(run)
+    content = store.read_json(SURROUNDINGS_FILE)
+    with store.translate_parse_errors(SURROUNDINGS_FILE):
+        return Surroundings.from_json(content)
+
+
+def _of_100(share: Interval) -> str:
+    return f"{100 * share.value:.0f} of 100 ({100 * share.low:.0f} to {100 * share.high:.0f})"

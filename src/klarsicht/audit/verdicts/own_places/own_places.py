@@ -1,0 +1,300 @@
+"""Find the images that do not follow a shortcut of nearly their whole class, and the places that are a class's own.
+
+Only images and labels are read; nobody says which images are exceptions, nor where anything lies.
+
+1. A network tells the label at every place (`place_network`). An image is on the *side* of the class for which its mean
+   place speaks; an image on another side than its label is an *exception*.
+2. Own places are told in two ways. *By agreement*: in an exception, places that speak for the label are its own. *By
+   side*: places that tell exceptions from other images of their class are the shortcut's, all others are its own.
+   That way is taken under which composites follow their donors.
+3. Own places are learned again on composites, of which they are known, and found in images that missed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.ndimage import label as label_parts
+from scipy.ndimage import uniform_filter
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
+
+from klarsicht.audit.verdicts.own_places.composites import draw_pairs, lay_on_others, usable_places
+from klarsicht.audit.verdicts.own_places.place_network import (
+    STRIDE,
+    PlaceNetwork,
+    answer_places,
+    margin,
+    train_places,
+)
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
+from klarsicht.ground.seeding import generator
+
+EPOCHS, AGAIN_EPOCHS, ROUNDS = 6, 4, 2  # of the training on labels, and of that on composites, which is repeated
+COMPOSITES, FOLLOWED = 1600, 200  # images of that training; composites by which it is seen whether they follow
+SPEAKS_FOR, SPEAKS_AGAINST = 1.0, 0.3  # nats; softly against: where a side holds both classes, it speaks softly
+TELLS_SIDE = 2.0  # nats above which a place is the shortcut's
+MOST_PLACES, MOST_IMAGES = 4000, 300  # places and images of a kind on which the ways are fitted
+AGREEMENT_PENALTY, SIDE_PENALTY = 1.0, 0.1  # inverse strength of the ridge of the logistic regressions
+
+
+@dataclass(frozen=True)
+class OwnPlaces:
+    """What is their own in the images of some classes.
+
+    Attributes:
+        labels, side: int (n,), the class of each image, and the class for which its mean place speaks.
+        margin: float (n,), log-odds of the label by the mean place; negative in exceptions.
+        own: bool (n, H, W).
+        followed: share of composites on the side of their donor, times that of images with usable own places, of the
+            class where it is least.
+        told: share of composites of other images whose class is told by the own places of their source, above chance:
+            0 where own places say nothing of the class, 1 where they tell it always.
+        way: `agreement` or `side`.
+    """
+
+    labels: Ints
+    side: Ints
+    margin: Doubles
+    own: Bools
+    followed: float
+    told: float
+    way: str
+
+    @property
+    def separate(self) -> float:
+        """How well what is their own and what surrounds it tell classes apart, each alone: 0 to 1. It is small where
+        the classes have no shortcut: then own places are any places, and say nothing."""
+        return self.followed * self.told
+
+    @cached_property
+    def exceptional(self) -> Bools:
+        """Images on another side than their label, bool (n,)."""
+        return np.asarray(self.side != self.labels)
+
+    @cached_property
+    def usable(self) -> Bools:
+        """Images whose own places can be laid on others, bool (n,)."""
+        return usable_places(self.own, self.exceptional)
+
+
+@dataclass(frozen=True)
+class PlaceAnswers:
+    """Answers of the places of all images.
+
+    Attributes:
+        network: that answers.
+        images: uint8 (n, H, W, C).
+        labels: int (n,).
+        side: int (n,), class for which the mean place speaks.
+        image_margin, margins: log-odds of the label, (n,) of the mean place and (n, h, w) of each.
+    """
+
+    network: PlaceNetwork
+    images: Pixels
+    labels: Ints
+    side: Ints
+    image_margin: Doubles
+    margins: Floats
+
+    @classmethod
+    def of(cls, network: PlaceNetwork, images: Pixels, labels: Ints) -> PlaceAnswers:
+        """Ask all places of all images."""
+        means, margins, done = [], [], 0
+        for _, logits in answer_places(network, images):
+            own = labels[done : done + len(logits)]
+            means.append(logits.mean((2, 3)))
+            margins.append(margin(logits, own).astype(np.float32))
+            done += len(logits)
+        mean = np.concatenate(means)
+        return cls(network, images, labels, mean.argmax(1), margin(mean, labels), np.concatenate(margins))
+
+    @property
+    def exceptional(self) -> Bools:
+        """Images on another side than their label, bool (n,)."""
+        return np.asarray(self.side != self.labels)
+
+    def features(self, rows: Ints) -> Floats:
+        """Compute the features (m, h, w, D) of some images."""
+        return np.concatenate([found for found, _ in answer_places(self.network, self.images[rows])])
+
+    def score_all(self, regression: PlaceRegression, chosen: Ints) -> Floats:
+        """Compute at all places the log-odds of a chosen kind (n,) by a regression on features: (n, h, w)."""
+        found, done = [], 0
+        for features, _ in answer_places(self.network, self.images):
+            found.append(margin(regression.logits(features), chosen[done : done + len(features)]))
+            done += len(features)
+        return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class PlaceRegression:
+    """Logistic regression on the features of places.
+
+    Attributes:
+        middle, spread: float (D,), by which features are standardised.
+        weights, offsets: float (K, D) and (K,).
+    """
+
+    middle: Floats
+    spread: Floats
+    weights: Floats
+    offsets: Floats
+
+    @classmethod
+    def fit(cls, rows: Floats, kinds: Ints, count: int, weights: Doubles | None, penalty: float) -> PlaceRegression:
+        """Fit kinds 0 to `count` - 1 of rows (m, D); kinds that do not occur are never told."""
+        middle, spread = rows.mean(0), rows.std(0) + 1e-3
+        told = LogisticRegression(C=penalty, max_iter=500).fit((rows - middle) / spread, kinds, weights)
+        of_kind, offsets = np.zeros((count, rows.shape[1])), np.full(count, -1e3)
+        if len(told.classes_) == 2:
+            offsets[told.classes_[0]] = 0
+            of_kind[told.classes_[1]], offsets[told.classes_[1]] = told.coef_[0], told.intercept_[0]
+        else:
+            of_kind[told.classes_], offsets[told.classes_] = told.coef_, told.intercept_
+        return cls(middle, spread, of_kind, offsets)
+
+    def logits(self, features: Floats) -> Floats:
+        """Compute logits (b, K, h, w) of features (b, h, w, D)."""
+        found = ((features - self.middle) / self.spread) @ self.weights.T + self.offsets
+        return np.asarray(np.moveaxis(found, -1, 1))
+
+
+def places_by_agreement(answers: PlaceAnswers, seed: int) -> Bools:
+    """Mark places (n, h, w) of the kind that speaks for the label in exceptions; none where no exception has both
+    kinds."""
+    rng, rows, kinds, weights = generator(seed, "agreement"), [], [], []
+    for label in np.unique(answers.labels):
+        odd = sample(np.flatnonzero(answers.exceptional & (answers.labels == label)), MOST_IMAGES, rng)
+        if not len(odd):
+            continue
+        features, says = answers.features(odd), answers.margins[odd]
+        for kind, chosen in ((1, says > SPEAKS_FOR), (0, says < -SPEAKS_AGAINST)):
+            drawn = sample(features[chosen], MOST_PLACES, rng)
+            rows.append(drawn)
+            kinds.append(np.full(len(drawn), kind))
+            weights.append(np.full(len(drawn), 1 / max(1, len(drawn))))
+    kind = np.concatenate([*kinds, np.zeros(0, int)])
+    if len(np.unique(kind)) < 2:
+        return np.zeros(answers.margins.shape, bool)
+    weight = np.concatenate(weights)
+    told = PlaceRegression.fit(np.concatenate(rows), kind, 2, weight * len(weight) / weight.sum(), AGREEMENT_PENALTY)
+    return np.asarray(answers.score_all(told, np.ones(len(answers.labels), int)) > 0)
+
+
+def places_by_side(answers: PlaceAnswers, seed: int) -> Bools:
+    """Mark places (n, h, w) that do not tell exceptions from other images of their class; none without exceptions."""
+    rng, rows, sides = generator(seed, "side"), [], []
+    if not answers.exceptional.any():
+        return np.zeros(answers.margins.shape, bool)
+    for label in np.unique(answers.labels):
+        for side in np.unique(answers.side[answers.labels == label]):
+            some = sample(np.flatnonzero((answers.labels == label) & (answers.side == side)), MOST_IMAGES, rng)
+            features = answers.features(some).reshape(-1, rows[0].shape[1] if rows else 3 * 32)
+            rows.append(features[rng.integers(len(features), size=MOST_PLACES)])
+            sides.append(np.full(MOST_PLACES, side))
+    side = np.concatenate(sides)
+    count = int(max(answers.side.max(), answers.labels.max())) + 1
+    told = answers.score_all(PlaceRegression.fit(np.concatenate(rows), side, count, None, SIDE_PENALTY), answers.side)
+    return np.asarray(uniform_filter(told, (0, 3, 3)) < TELLS_SIDE)
+
+
+WAYS: dict[str, Callable[[PlaceAnswers, int], Bools]] = {"agreement": places_by_agreement, "side": places_by_side}
+
+
+def find_own_places(images: Pixels, labels: Ints, seed: int = 0) -> OwnPlaces:
+    """Find exceptions and own places of images.
+
+    Args:
+        images: uint8 (n, H, W, C); some 32 to 64 pixels a side.
+        labels: int (n,), 0 to K - 1.
+    """
+    answers = PlaceAnswers.of(train_places(images, labels, EPOCHS, seed), images, labels)
+    tried = {name: enlarge(largest_parts(way(answers, seed)), images.shape[1:3], 1) for name, way in WAYS.items()}
+    shares = {name: share_that_follows(answers, own, seed) for name, own in tried.items()}
+    best = max(shares, key=lambda name: shares[name])
+    own = tried[best]
+    for turn in range(ROUNDS if shares[best] > 0 else 0):
+        own = learn_again(answers, own, seed + turn)
+    followed, told = share_that_follows(answers, own, seed), share_told_by_own_places(answers, own, seed)
+    return OwnPlaces(labels, answers.side, answers.image_margin, own, followed, told, best)
+
+
+def share_that_follows(answers: PlaceAnswers, own: Bools, seed: int) -> float:
+    """Compute the least share, over classes, of composites on the side of their donor, times that of usable images."""
+    usable, labels = usable_places(own, answers.exceptional), answers.labels
+    if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
+        return 0.0
+    rng = generator(seed, "follows")
+    pairs = draw_pairs(labels, usable, FOLLOWED, rng)
+    shown = lay_on_others(answers.images, own, pairs, rng)
+    says = np.concatenate([logits.mean((2, 3)).argmax(1) for _, logits in answer_places(answers.network, shown)])
+    follows = says == answers.side[pairs.donors]
+    of_source = labels[pairs.sources]
+    return min(
+        float(follows[of_source == label].mean() * usable[labels == label].mean()) for label in np.unique(labels)
+    )
+
+
+def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> float:
+    """Compute how often own places tell the class of images that taught nothing, above chance.
+
+    A network learns the class of the sources of composites, half of the images, and is asked at the own places of the
+    other half on composites with surroundings of any class.
+    """
+    labels, usable = answers.labels, usable_places(own, answers.exceptional)
+    rng = generator(seed, "told")
+    taught = rng.random(len(labels)) < 0.5
+    if min(int((usable & side & (labels == k)).sum()) for k in np.unique(labels) for side in (taught, ~taught)) < 2:
+        return 0.0
+    pairs, asked = (
+        draw_pairs(labels, usable & side, n, rng) for side, n in ((taught, COMPOSITES), (~taught, FOLLOWED))
+    )
+    shown = lay_on_others(answers.images, own, pairs, rng)
+    network = train_places(shown, labels[pairs.sources], AGAIN_EPOCHS, seed)
+    at = own[asked.sources][:, ::STRIDE, ::STRIDE]
+    logits = np.concatenate(
+        [found for _, found in answer_places(network, lay_on_others(answers.images, own, asked, rng))]
+    )
+    says = np.where(at[:, None], logits, 0).sum((2, 3)).argmax(1)
+    chance = 1 / len(np.unique(labels))
+    return max(0.0, float((says == labels[asked.sources]).mean() - chance) / (1 - chance))
+
+
+def learn_again(answers: PlaceAnswers, own: Bools, seed: int) -> Bools:
+    """Learn own places on composites, and find them in all images: bool (n, H, W); the same where too few are known."""
+    images, labels, usable = answers.images, answers.labels, usable_places(own, answers.exceptional)
+    if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
+        return own
+    rng = generator(seed, "again")
+    pairs = draw_pairs(labels, usable, COMPOSITES, rng, answers.exceptional)
+    wanted = own[pairs.sources][:, ::STRIDE, ::STRIDE]
+    weight = torch.tensor([1.0, float((1 - wanted.mean()) / wanted.mean()) ** 0.5])
+    network = train_places(lay_on_others(images, own, pairs, rng), wanted, AGAIN_EPOCHS, seed, weight=weight)
+    found = np.concatenate([logits[:, 1] > logits[:, 0] for _, logits in answer_places(network, images)])
+    return enlarge(largest_parts(found), images.shape[1:3], 0)
+
+
+def largest_parts(places: Bools) -> Bools:
+    """Keep the largest connected part of the places (n, h, w) of each image."""
+    out = np.zeros_like(places)
+    for i, one in enumerate(places):
+        parts, count = label_parts(one, np.ones((3, 3)))
+        if count:
+            out[i] = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    return out
+
+
+def enlarge(places: Bools, shape: tuple[int, int], grow: int) -> Bools:
+    """Enlarge places (n, h, w), grown by `grow` of them, to images of a shape (H, W)."""
+    grown = functional.max_pool2d(torch.from_numpy(places)[:, None].float(), 2 * grow + 1, 1, grow)
+    return np.asarray(functional.interpolate(grown, size=shape).numpy()[:, 0] > 0.5)
+
+
+def sample(rows: Floats, most: int, rng: np.random.Generator) -> Floats:
+    """Draw at most so many rows, in random order."""
+    return rows[rng.permutation(len(rows))[:most]]

@@ -1,0 +1,98 @@
+"""Examine the surroundings in a run: which images follow what nearly their whole class shares, and does the model?"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from klarsicht.audit.explanation.steps import step_units
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.audit.results.surroundings import (
+    EXCEPTIONS_FILE,
+    SURROUNDINGS_FILE,
+    ClassSurroundings,
+    CompositeRow,
+    ExceptionalImage,
+    PlacesRow,
+    Surroundings,
+)
+from klarsicht.audit.verdicts.quantification.surroundings_units import MOST_CLASSES, SurroundingsUnits
+from klarsicht.audit.verdicts.quantification.units import DetectionUnits
+from klarsicht.ground.arrays import Doubles
+from klarsicht.numerics.statistics.intervals import share_interval
+
+NATURAL_FILE = Path(__file__).parent / "natural_surroundings.json"
+
+
+def examine_surroundings(audit: Audit, work: DetectionUnits, workers: int) -> Surroundings | None:
+    """Find own places and exceptions in a run of at most MOST_CLASSES classes, show the model composites, and write
+    what was found; None of more classes."""
+    if len(work.groups) > MOST_CLASSES:
+        return None
+    units = SurroundingsUnits(work)
+    step_units.run_step(audit, work.store, units, units.step, [range(1)], workers, "surroundings")
+    found = make_surroundings(work)
+    audit.sharing.once("surroundings.written", lambda: write_surroundings(work, found))
+    return found
+
+
+def write_surroundings(work: DetectionUnits, found: Surroundings) -> None:
+    """Write what was found as JSON, and the exceptions as CSV."""
+    work.store.write_json(SURROUNDINGS_FILE, found.to_json())
+    work.store.write_bytes(EXCEPTIONS_FILE, found.to_csv().encode())
+
+
+def make_surroundings(work: DetectionUnits) -> Surroundings:
+    """Make the result from the tables of the step."""
+    step = SurroundingsUnits.step
+    places: list[PlacesRow] = work.store.table("places", step, [*PlacesRow.__annotations__][:4]).to_pylist()
+    composites: list[CompositeRow] = work.store.table("composites", step).to_pylist()
+    (separate,) = work.store.table("separate", step)["separate"].to_pylist()
+    names, paths = {group.target: group.name for group in work.groups}, work.store.texts("corpus", "path")
+    odd = sorted((row for row in places if row["side"] != row["target"]), key=lambda row: row["margin"])
+    classes = tuple(
+        describe_class(
+            name,
+            target,
+            [row for row in places if row["target"] == target],
+            [row for row in composites if row["target"] == target],
+            names,
+        )
+        for target, name in names.items()
+    )
+    exceptions = tuple(
+        ExceptionalImage(paths[row["row"]], names[row["target"]], names[row["side"]], row["margin"]) for row in odd
+    )
+    return Surroundings(classes, exceptions, separate, rank_among_natural(separate))
+
+
+def describe_class(
+    name: str, target: int, places: list[PlacesRow], composites: list[CompositeRow], names: dict[int, str]
+) -> ClassSurroundings:
+    """Count exceptions of a class, and what the model says of its composites."""
+    sides = [row["side"] for row in places if row["side"] != target]
+    return ClassSurroundings(
+        name=name,
+        target=target,
+        n=len(places),
+        exceptions=len(sides),
+        other=names[max(set(sides), key=sides.count)] if sides else "",
+        taken=share_interval(np.array([row["predicted"] == row["side"] for row in composites], bool)),
+        taken_control=share_interval(np.array([row["predicted_control"] == row["side"] for row in composites], bool)),
+        stays=share_interval(np.array([row["predicted"] == target for row in composites], bool)),
+    )
+
+
+def rank_among_natural(separate: float) -> float:
+    """Compute the rank of `OwnPlaces.separate` among those of pairs of natural classes, as p."""
+    natural = natural_pairs()
+    return float((1 + (natural >= separate).sum()) / (1 + len(natural)))
+
+
+@cache
+def natural_pairs() -> Doubles:
+    """Read `OwnPlaces.separate` of natural pairs, which comes along; see benchmarks/audit/natural_surroundings.py."""
+    return np.array(json.loads(NATURAL_FILE.read_text(encoding="utf-8"))["separate"], float)

@@ -1,0 +1,68 @@
+"""What is said of surroundings: by hand, and never against its own figures."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from klarsicht.audit.results.surroundings import (
+    EXCEPTIONS_FILE,
+    ClassSurroundings,
+    ExceptionalImage,
+    Surroundings,
+)
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
+
+TAKEN, CONTROL = Interval(0.76, 0.67, 0.83, 100), Interval(0.02, 0.006, 0.07, 100)
+LIGHT = ClassSurroundings("light", 0, 400, 8, "dark", TAKEN, CONTROL, Interval(0.24, 0.17, 0.33, 100))
+ODD = ExceptionalImage("light/7.png", "light", "dark", -1.25)
+
+
+def test_a_class_that_is_followed_is_said_in_one_sentence_with_its_figures():
+    assert LIGHT.describe() == (
+        "light: 98 of 100 images share their surroundings; 8 exceptions. Put on surroundings of other classes, the "
+        "model takes 76 of 100 (67 to 83) for the other class, on surroundings of its own 2 of 100 (1 to 7): it relies "
+        "on the surroundings."
+    )
+
+
+@pytest.mark.parametrize(
+    ("taken", "control", "relies"),
+    [
+        (TAKEN, CONTROL, True),
+        (CONTROL, CONTROL, False),
+        (CONTROL, TAKEN, False),
+        (Interval(0.09, 0.08, 0.1, 9999), Interval(0.0, 0.0, 0.001, 9999), False),  # sure, and too little
+    ],
+)
+def test_use_needs_intervals_apart_and_a_rise_that_matters(taken, control, relies):
+    one = ClassSurroundings("light", 0, 400, 8, "dark", taken, control, NO_INTERVAL)
+    assert one.relies is relies
+    assert ("relies on" in one.describe()) is relies
+
+
+def test_without_exceptions_nothing_is_told():
+    one = ClassSurroundings("light", 0, 400, 0, "", NO_INTERVAL, NO_INTERVAL, NO_INTERVAL)
+    assert one.describe() == "light: all 400 images share their surroundings; without exceptions nothing can be told."
+    assert not one.relies
+
+
+@pytest.mark.parametrize(("p", "found"), [(0.025, True), (0.5, False)])
+def test_no_class_is_said_to_be_relied_on_where_no_shortcut_was_shown(p, found):
+    one = Surroundings((LIGHT,), (ODD,), 0.7, p)
+    assert one.found is found
+    assert [c.name for c in one.relied_on] == (["light"] if found else [])
+    assert any("relies" in line for line in one.describe()) is found
+
+
+def test_exceptions_are_a_table_that_others_read():
+    lines = list(csv.DictReader(io.StringIO(Surroundings((LIGHT,), (ODD,), 0.7, 0.025).to_csv())))
+    assert lines == [{"path": "light/7.png", "label": "light", "side": "dark", "margin": "-1.250"}]
+    assert EXCEPTIONS_FILE.endswith(".csv")
+
+
+def test_what_is_written_is_read_again():
+    found = Surroundings((LIGHT,), (ODD,), 0.7, 0.025)
+
+    assert Surroundings.from_json(json.loads(json.dumps(found.to_json()))) == found

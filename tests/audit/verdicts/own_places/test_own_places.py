@@ -1,0 +1,66 @@
+"""Own places and exceptions on drawn sets whose truth is known; log-odds and parts against other code."""
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from skimage.measure import label as label_parts
+
+from klarsicht.audit.verdicts.own_places.own_places import enlarge, find_own_places, largest_parts
+from klarsicht.audit.verdicts.own_places.place_network import margin
+
+
+def draw_squares(n, exceptions, rng, side=48):
+    """Images of two classes, dark and bright squares in a grey frame on dark and bright surroundings, after Bykov et
+    al.: uint8 (n, side, side, 3), labels, exceptions and the squares."""
+    labels, odd = np.arange(n) % 2, np.zeros(n, bool)
+    odd[:exceptions] = True
+    light = np.where(odd, 1 - labels, labels)
+    images, own = np.zeros((n, side, side, 3)), np.zeros((n, side, side), bool)
+    for i in range(n):
+        images[i] = rng.integers(128, 256) if light[i] else rng.integers(0, 128)
+        top, left = rng.integers(0, side - 12, 2)
+        own[i, top : top + 12, left : left + 12] = True
+        images[i, top : top + 12, left : left + 12] = 127
+        inner = rng.integers(150, 256) if labels[i] else rng.integers(50, 110)
+        images[i, top + 2 : top + 10, left + 2 : left + 10] = (inner, 0, 0)
+    images += rng.normal(0, 20, images.shape)
+    return np.clip(images, 0, 255).astype(np.uint8), labels, odd, own
+
+
+@pytest.mark.slow
+def test_exceptions_of_a_shortcut_and_their_own_places_are_found():
+    images, labels, odd, own = draw_squares(400, 10, np.random.default_rng(0))
+    found = find_own_places(images, labels)
+    assert found.exceptional[odd].all()
+    assert found.exceptional[~odd].mean() < 0.05
+    assert found.followed > 0.4
+    overlap = (found.own & own).sum((1, 2)) / (found.own | own).sum((1, 2))
+    assert np.median(overlap) > 0.5
+
+
+def test_log_odds_are_those_of_the_class_against_all_others():
+    logits = np.random.default_rng(0).normal(size=(5, 4, 3, 2))
+    chosen = np.array([0, 3, 1, 2, 2])
+    found = margin(logits, chosen)
+    for n in range(5):
+        for i in range(3):
+            for j in range(2):
+                values = logits[n, :, i, j]
+                share = np.exp(values - logsumexp(values))[chosen[n]]
+                assert found[n, i, j] == pytest.approx(np.log(share / (1 - share)))
+
+
+def test_the_largest_connected_part_is_that_of_scikit_image():
+    places = np.random.default_rng(0).random((20, 12, 12)) < 0.35
+    for before, after in zip(places, largest_parts(places), strict=True):
+        parts = label_parts(before, connectivity=2)
+        assert after.sum() == np.bincount(parts.ravel())[1:].max()
+        assert len(np.unique(parts[after])) == 1
+    assert not largest_parts(places & False).any()
+
+
+def test_places_are_enlarged_to_blocks():
+    places = np.zeros((1, 4, 4), bool)
+    places[0, 1, 2] = True
+    assert np.array_equal(enlarge(places, (8, 8), 0)[0], np.kron(places[0], np.ones((2, 2), bool)))
+    assert enlarge(places, (8, 8), 1).sum() == 36

@@ -1,0 +1,81 @@
+"""Surroundings of a run whose truth is drawn, asked of two models by hand: one reads the square, one what surrounds it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.audit.conftest import in_brief
+from tests.audit.verdicts.own_places.test_own_places import draw_squares
+from torch import nn
+from torch.nn.functional import avg_pool2d
+
+from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results.surroundings import read_surroundings
+from klarsicht.audit.verdicts.quantification.quantification import open_run
+from klarsicht.audit.verdicts.quantification.surroundings import examine_surroundings, rank_among_natural
+
+NAMES, N, ODD = ("dark", "light"), 400, 10
+
+
+class Reads(nn.Module):
+    """Logits by the red where there is most of it, which is in the square, or by the edge of the image."""
+
+    def __init__(self, square):
+        super().__init__()
+        self.square, self.colours, self.head = square, nn.Conv2d(3, 3, 1, bias=False), nn.Linear(1, 2)
+        with torch.no_grad():
+            self.colours.weight.copy_(torch.eye(3)[..., None, None])
+            self.head.weight.copy_(torch.tensor([[-20.0], [20.0]]))
+            self.head.bias.zero_()
+
+    def forward(self, x):
+        x = self.colours(x)
+        if self.square:
+            red, excess = (avg_pool2d(a[:, None], 6, 1).flatten(1) for a in (x[:, 0], x[:, 0] - x[:, 1]))
+            level = red.gather(1, excess.argmax(1, keepdim=True))[:, 0]
+        else:
+            level = x[:, :, [0, -1]].mean((1, 2, 3))
+        return self.head(level[:, None] - 0.5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("squares")
+    images, labels, odd, _ = draw_squares(N, ODD, np.random.default_rng(3))
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / NAMES[label]).mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / NAMES[label] / f"{i:03d}{'-odd' if odd[i] else ''}.png")
+    return folder
+
+
+def examined(corpus, out, square):
+    classifier = load_model(Reads(square).eval(), classes=NAMES)
+    settings = AuditSettings(model="object", data=str(corpus), method="HeadRelevance", batch=64)
+    with in_brief(60):
+        pipeline.run(settings, out, classifier=classifier, accept_labels=True)
+    with open_run(out, level=0.05, workers=1, data=None, classifier=classifier) as (audit, work):
+        return examine_surroundings(audit, work, 1)
+
+
+@pytest.mark.slow
+def test_the_exceptions_are_named_and_a_model_that_reads_the_surroundings_is_said_to_rely_on_them(corpus, tmp_path):
+    found = examined(corpus, tmp_path / "run", square=False)
+    assert found == read_surroundings(tmp_path / "run")
+    named = [one.path for one in found.exceptions]
+    assert sum("odd" in path for path in named) == ODD and len(named) <= ODD + 10
+    assert found.found and [one.name for one in found.relied_on] == list(NAMES)
+    assert all(one.taken.value > 0.9 and one.taken_control.value < 0.1 for one in found)
+
+
+@pytest.mark.slow
+def test_a_model_that_reads_the_square_is_not(corpus, tmp_path):
+    found = examined(corpus, tmp_path / "run", square=True)
+    assert found.found and found.relied_on == ()
+    assert all(one.stays.value > 0.6 for one in found)
+
+
+def test_p_is_the_rank_among_natural_pairs():
+    assert rank_among_natural(-1.0) == 1
+    assert rank_among_natural(2.0) < 0.05
