@@ -1,4 +1,4 @@
-"""Surroundings of a run whose truth is drawn, asked of two models by hand: one reads the square, one what surrounds it."""
+"""Surroundings of a drawn run, asked of two models by hand: one reads the square, one what surrounds it."""
 
 import numpy as np
 import pytest
