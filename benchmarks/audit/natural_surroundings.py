@@ -1,4 +1,4 @@
-"""How well own places and surroundings tell natural classes apart, each alone: the null of surroundings.
+"""Natural classes told apart by own places and by surroundings, each alone: the null of a shortcut.
 
     python benchmarks/audit/natural_surroundings.py IMAGENET32 --pairs 39 --out natural_surroundings.json
 

@@ -101,7 +101,7 @@ def test_methods_that_would_begin_too_late_are_not_tried(corpus, monkeypatch):
 def test_the_command_prints_it(corpus, capsys):
     assert run(["audit", "doctor", "--model", MODEL, "--data", str(corpus)]) == 0
     printed = capsys.readouterr().out
-    assert [line.split()[1] for line in printed.splitlines() if line.startswith("EpsilonPlusFlat")] == ["yes"]
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("EpsilonPlusFlat ")] == ["yes"]
     assert "missing: no column source" in printed
     assert run(["audit", "doctor", "--model", MODEL, "--data", str(corpus), "--json"]) == 0
     read = json.loads(capsys.readouterr().out)

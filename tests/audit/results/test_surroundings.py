@@ -1,4 +1,4 @@
-"""What is said of surroundings: by hand, and never against its own figures."""
+"""Sentences on surroundings, by hand; they never deny their figures."""
 
 import csv
 import io

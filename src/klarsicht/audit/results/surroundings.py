@@ -14,7 +14,7 @@ from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics.intervals import Interval
 
 SURROUNDINGS_FILE, EXCEPTIONS_FILE = "surroundings.json", "exceptions.csv"
-LEVEL = 0.05  # of p, up to which classes are said to have a shortcut in their surroundings
+SURROUNDINGS_LEVEL = 0.05  # of p, up to which classes are said to have a shortcut in their surroundings
 LEAST_RISE = 0.1  # share of composites that the model must take for their donor's class beyond the control
 
 
@@ -52,7 +52,7 @@ class CompositeRow(TypedDict):
 
 @dataclass(frozen=True)
 class ClassSurroundings:
-    """What the images of a class share around what is their own.
+    """Surroundings that the images of a class share, exceptions, and whether the model follows them.
 
     Attributes:
         name, target: the class and its output.
@@ -135,7 +135,7 @@ class Surroundings:
     @property
     def found(self) -> bool:
         """Whether the classes have a shortcut in their surroundings."""
-        return self.p <= LEVEL
+        return self.p <= SURROUNDINGS_LEVEL
 
     @property
     def relied_on(self) -> tuple[ClassSurroundings, ...]:

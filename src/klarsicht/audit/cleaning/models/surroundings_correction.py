@@ -35,7 +35,7 @@ from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.results.surroundings import read_surroundings
 from klarsicht.audit.verdicts.own_places.composites import Pairs, draw_pairs, lay_on_others, usable_places
 from klarsicht.audit.verdicts.own_places.own_places import enlarge
-from klarsicht.audit.verdicts.quantification.surroundings_units import STEP, unpack_places
+from klarsicht.audit.verdicts.quantification.surroundings_units import SURROUNDINGS_STEP, unpack_places
 from klarsicht.ground.arrays import Bools, Ints, Pixels, Rows
 from klarsicht.ground.errors import EffectRemains, UsageError
 from klarsicht.ground.fit import Learner, Plan
@@ -47,7 +47,7 @@ from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.intervals import Interval, share_interval
 
 RIM: Final = 3  # most pixels left out along the edge of own places
-EPOCHS: Final = 8  # of composites, as many as images that teach
+COMPOSITE_EPOCHS: Final = 8  # of composites, as many as images that teach
 SHOWN_COMPOSITES: Final = 100  # of each class on the side of each, before and after
 
 
@@ -133,7 +133,7 @@ class OwnImages:
     @classmethod
     def of(cls, run: AuditedRun, seed: int) -> OwnImages:
         """Read the images that were examined, and deal them by source."""
-        places = run.store.table("places", STEP).to_pylist()
+        places = run.store.table("places", SURROUNDINGS_STEP).to_pylist()
         rows = np.array([row["row"] for row in places])
         labels, sides = (np.array([row[name] for row in places]) for name in ("target", "side"))
         images = InputImages.of(run.audit.corpus, run.audit.classifier)
@@ -185,7 +185,7 @@ def clean_surroundings(
     that taught nothing, and save it.
 
     Args:
-        settings: batch, rate, steps and seed count; by default EPOCHS of composites are shown.
+        settings: batch, rate, steps and seed count; by default COMPOSITE_EPOCHS of composites are shown.
         out: the folder of the correction; by default RUN/corrections/surroundings.
         data, classifier, device: see `clean_model.clean`.
 
@@ -225,7 +225,7 @@ def clean_surroundings(
 
 def train_on_composites(classifier: Classifier, known: OwnImages, settings: CleanSettings) -> RetrainedWeights:
     """Train a copy of the model on composites, and return the changed weights."""
-    steps = max(settings.steps, EPOCHS * int((~known.held_out).sum()) // settings.batch)
+    steps = max(settings.steps, COMPOSITE_EPOCHS * int((~known.held_out).sum()) // settings.batch)
     task, plan = CompositeTask(known, settings.batch, settings.seed), Plan(steps, settings.rate, max(1, steps // 10))
     body = copy.deepcopy(classifier.module)
     torch.manual_seed(integer(settings.seed, "surroundings"))

@@ -34,17 +34,24 @@ from klarsicht.audit.verdicts.own_places.place_network import (
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
 from klarsicht.ground.seeding import generator
 
-EPOCHS, AGAIN_EPOCHS, ROUNDS = 6, 4, 2  # of the training on labels, and of that on composites, which is repeated
-COMPOSITES, FOLLOWED = 1600, 200  # images of that training; composites by which it is seen whether they follow
+PLACE_EPOCHS, AGAIN_EPOCHS, TAUGHT_AGAIN = (
+    6,
+    4,
+    2,
+)  # of the training on labels, and of that on composites, which is repeated
+TAUGHT_COMPOSITES, ASKED_COMPOSITES = (
+    1600,
+    200,
+)  # images of that training; composites by which it is seen whether they follow
 SPEAKS_FOR, SPEAKS_AGAINST = 1.0, 0.3  # nats; softly against: where a side holds both classes, it speaks softly
 TELLS_SIDE = 2.0  # nats above which a place is the shortcut's
-MOST_PLACES, MOST_IMAGES = 4000, 300  # places and images of a kind on which the ways are fitted
+MOST_PLACES, MOST_SAMPLED = 4000, 300  # places and images of a kind on which the ways are fitted
 AGREEMENT_PENALTY, SIDE_PENALTY = 1.0, 0.1  # inverse strength of the ridge of the logistic regressions
 
 
 @dataclass(frozen=True)
 class OwnPlaces:
-    """What is their own in the images of some classes.
+    """Own places of the images of some classes, and the sides on which images are.
 
     Attributes:
         labels, side: int (n,), the class of each image, and the class for which its mean place speaks.
@@ -67,8 +74,8 @@ class OwnPlaces:
 
     @property
     def separate(self) -> float:
-        """How well what is their own and what surrounds it tell classes apart, each alone: 0 to 1. It is small where
-        the classes have no shortcut: then own places are any places, and say nothing."""
+        """Product of both shares: own places and surroundings tell classes apart, each alone. It is small where the
+        classes have no shortcut: then own places are any places, and say nothing."""
         return self.followed * self.told
 
     @cached_property
@@ -169,7 +176,7 @@ def places_by_agreement(answers: PlaceAnswers, seed: int) -> Bools:
     kinds."""
     rng, rows, kinds, weights = generator(seed, "agreement"), [], [], []
     for label in np.unique(answers.labels):
-        odd = sample(np.flatnonzero(answers.exceptional & (answers.labels == label)), MOST_IMAGES, rng)
+        odd = sample(np.flatnonzero(answers.exceptional & (answers.labels == label)), MOST_SAMPLED, rng)
         if not len(odd):
             continue
         features, says = answers.features(odd), answers.margins[odd]
@@ -193,7 +200,7 @@ def places_by_side(answers: PlaceAnswers, seed: int) -> Bools:
         return np.zeros(answers.margins.shape, bool)
     for label in np.unique(answers.labels):
         for side in np.unique(answers.side[answers.labels == label]):
-            some = sample(np.flatnonzero((answers.labels == label) & (answers.side == side)), MOST_IMAGES, rng)
+            some = sample(np.flatnonzero((answers.labels == label) & (answers.side == side)), MOST_SAMPLED, rng)
             features = answers.features(some).reshape(-1, rows[0].shape[1] if rows else 3 * 32)
             rows.append(features[rng.integers(len(features), size=MOST_PLACES)])
             sides.append(np.full(MOST_PLACES, side))
@@ -213,12 +220,12 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0) -> OwnPlaces:
         images: uint8 (n, H, W, C); some 32 to 64 pixels a side.
         labels: int (n,), 0 to K - 1.
     """
-    answers = PlaceAnswers.of(train_places(images, labels, EPOCHS, seed), images, labels)
+    answers = PlaceAnswers.of(train_places(images, labels, PLACE_EPOCHS, seed), images, labels)
     tried = {name: enlarge(largest_parts(way(answers, seed)), images.shape[1:3], 1) for name, way in WAYS.items()}
     shares = {name: share_that_follows(answers, own, seed) for name, own in tried.items()}
     best = max(shares, key=lambda name: shares[name])
     own = tried[best]
-    for turn in range(ROUNDS if shares[best] > 0 else 0):
+    for turn in range(TAUGHT_AGAIN if shares[best] > 0 else 0):
         own = learn_again(answers, own, seed + turn)
     followed, told = share_that_follows(answers, own, seed), share_told_by_own_places(answers, own, seed)
     return OwnPlaces(labels, answers.side, answers.image_margin, own, followed, told, best)
@@ -230,7 +237,7 @@ def share_that_follows(answers: PlaceAnswers, own: Bools, seed: int) -> float:
     if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
         return 0.0
     rng = generator(seed, "follows")
-    pairs = draw_pairs(labels, usable, FOLLOWED, rng)
+    pairs = draw_pairs(labels, usable, ASKED_COMPOSITES, rng)
     shown = lay_on_others(answers.images, own, pairs, rng)
     says = np.concatenate([logits.mean((2, 3)).argmax(1) for _, logits in answer_places(answers.network, shown)])
     follows = says == answers.side[pairs.donors]
@@ -252,7 +259,8 @@ def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> fl
     if min(int((usable & side & (labels == k)).sum()) for k in np.unique(labels) for side in (taught, ~taught)) < 2:
         return 0.0
     pairs, asked = (
-        draw_pairs(labels, usable & side, n, rng) for side, n in ((taught, COMPOSITES), (~taught, FOLLOWED))
+        draw_pairs(labels, usable & side, n, rng)
+        for side, n in ((taught, TAUGHT_COMPOSITES), (~taught, ASKED_COMPOSITES))
     )
     shown = lay_on_others(answers.images, own, pairs, rng)
     network = train_places(shown, labels[pairs.sources], AGAIN_EPOCHS, seed)
@@ -271,7 +279,7 @@ def learn_again(answers: PlaceAnswers, own: Bools, seed: int) -> Bools:
     if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
         return own
     rng = generator(seed, "again")
-    pairs = draw_pairs(labels, usable, COMPOSITES, rng, answers.exceptional)
+    pairs = draw_pairs(labels, usable, TAUGHT_COMPOSITES, rng, answers.exceptional)
     wanted = own[pairs.sources][:, ::STRIDE, ::STRIDE]
     weight = torch.tensor([1.0, float((1 - wanted.mean()) / wanted.mean()) ** 0.5])
     network = train_places(lay_on_others(images, own, pairs, rng), wanted, AGAIN_EPOCHS, seed, weight=weight)

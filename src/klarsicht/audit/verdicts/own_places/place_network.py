@@ -20,7 +20,7 @@ from klarsicht.ground.seeding import generator, integer
 
 STRIDE = 2  # pixels between places
 WIDTH = 32  # channels of a convolution
-BATCH, RATE = 32, 3e-3
+PLACE_BATCH, PLACE_RATE = 32, 3e-3
 SHOWN = 128  # images that are answered at once
 
 
@@ -62,12 +62,12 @@ def train_places(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer(seed, "place network"))
         network = PlaceNetwork(images.shape[-1], int(wanted.max()) + 1)
-    optimizer, steps = torch.optim.Adam(network.parameters(), RATE), max(1, len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * steps + 1)
+    optimizer, steps = torch.optim.Adam(network.parameters(), PLACE_RATE), max(1, len(images) // PLACE_BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PLACE_RATE, total_steps=epochs * steps + 1)
     for _ in track(range(epochs), epochs, "places that tell the class"):
         order = rng.permutation(len(images))
         for step in range(steps):
-            some = order[step * BATCH : (step + 1) * BATCH]
+            some = order[step * PLACE_BATCH : (step + 1) * PLACE_BATCH]
             logits = network(as_input(images[some]))[1]
             of_place = wanted[some] if wanted.ndim == logits.ndim - 1 else wanted[some][:, None, None]
             loss = functional.cross_entropy(logits, of_place.expand(-1, *logits.shape[2:]), weight)

@@ -19,7 +19,7 @@ from klarsicht.audit.results.surroundings import (
     PlacesRow,
     Surroundings,
 )
-from klarsicht.audit.verdicts.quantification.surroundings_units import MOST_CLASSES, SurroundingsUnits
+from klarsicht.audit.verdicts.quantification.surroundings_units import MOST_SHOWN_CLASSES, SurroundingsUnits
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.arrays import Doubles
 from klarsicht.numerics.statistics.intervals import share_interval
@@ -28,9 +28,9 @@ NATURAL_FILE = Path(__file__).parent / "natural_surroundings.json"
 
 
 def examine_surroundings(audit: Audit, work: DetectionUnits, workers: int) -> Surroundings | None:
-    """Find own places and exceptions in a run of at most MOST_CLASSES classes, show the model composites, and write
-    what was found; None of more classes."""
-    if len(work.groups) > MOST_CLASSES:
+    """Find own places and exceptions in a run of at most MOST_SHOWN_CLASSES classes, show the model composites, and
+    write what was found; None of more classes."""
+    if len(work.groups) > MOST_SHOWN_CLASSES:
         return None
     units = SurroundingsUnits(work)
     step_units.run_step(audit, work.store, units, units.step, [range(1)], workers, "surroundings")

@@ -19,13 +19,13 @@ from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 
-STEP = "surroundings"
+SURROUNDINGS_STEP = "surroundings"
 PLACES_SIDE = 64  # pixels on the shorter side at which places are looked at
-MOST_IMAGES, MOST_CLASSES = 4000, 20  # that are examined together; of more classes nothing is asked
+MOST_PLACED, MOST_SHOWN_CLASSES = 4000, 20  # that are examined together; of more classes nothing is asked
 COMPOSITES_PER_CLASS = 100
-READ_BLOCK, CHUNK = 256, 16  # images that are read at once, and composites that are made at once
+SHRUNK_BLOCK, CHUNK = 256, 16  # images that are read at once, and composites that are made at once
 
-PLACES, COMPOSITES = map(schema_of, (PlacesRow, CompositeRow))
+PLACE_SCHEMA, COMPOSITE_SCHEMA = map(schema_of, (PlacesRow, CompositeRow))
 
 
 @dataclass(frozen=True)
@@ -38,35 +38,39 @@ class SurroundingsUnits:
 
     work: DetectionUnits
 
-    step = STEP
+    step = SURROUNDINGS_STEP
 
     def __call__(self, unit: range) -> Written:
         store, written = self.work.store, Written()
         for number in unit:
             found = find_own_places(self.images, self.labels, self.work.settings.seed)
             composites = list(self.show_composites(found))
-            written |= store.write_part("places", number, pa.Table.from_pylist(list(self.describe(found)), PLACES))
-            written |= store.write_part("composites", number, pa.Table.from_pylist(composites, COMPOSITES))
+            written |= store.write_part(
+                "places", number, pa.Table.from_pylist(list(self.describe(found)), PLACE_SCHEMA)
+            )
+            written |= store.write_part("composites", number, pa.Table.from_pylist(composites, COMPOSITE_SCHEMA))
             written |= store.write_part("separate", number, {"separate": [found.separate], "way": [found.way]})
         return written
 
     @cached_property
     def rows(self) -> Rows:
         """Rows of the run that are examined: of each class all, or equally many at random where they are too many."""
-        rng, groups = generator(self.work.settings.seed, STEP), self.work.groups
-        each = MOST_IMAGES // len(groups)
+        rng, groups = generator(self.work.settings.seed, SURROUNDINGS_STEP), self.work.groups
+        each = MOST_PLACED // len(groups)
         return np.concatenate([np.sort(rng.permutation(group.rows)[:each]) for group in groups])
 
     @cached_property
     def labels(self) -> Ints:
         """Number of the class of each of them, int (n,)."""
-        each = MOST_IMAGES // len(self.work.groups)
+        each = MOST_PLACED // len(self.work.groups)
         return np.repeat(np.arange(len(self.work.groups)), [min(each, len(group)) for group in self.work.groups])
 
     @cached_property
     def images(self) -> Pixels:
         """The images, shrunk to PLACES_SIDE: uint8 (n, h, w, C)."""
-        blocks = (self.work.input_images(self.rows[a : a + READ_BLOCK]) for a in range(0, len(self.rows), READ_BLOCK))
+        blocks = (
+            self.work.input_images(self.rows[a : a + SHRUNK_BLOCK]) for a in range(0, len(self.rows), SHRUNK_BLOCK)
+        )
         return np.concatenate([np.rint(shrink_levels(block, PLACES_SIDE)).astype(np.uint8) for block in blocks])
 
     def describe(self, found: OwnPlaces) -> Iterator[PlacesRow]:
