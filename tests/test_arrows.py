@@ -39,7 +39,7 @@ ARROWS = {
     "numerics.compiled": (),
     "numerics.erasure": (),
     "numerics.imaging": ("ground.pictures",),
-    "numerics.pixel_kernels": (),
+    "numerics.pixel_kernels": ("numerics.compiled",),
     "numerics.search": ("numerics.compiled",),
     "numerics.transport": ("numerics.compiled", "numerics.search"),
     "numerics.metrics": ("numerics.search", "numerics.transport"),

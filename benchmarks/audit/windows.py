@@ -26,7 +26,6 @@ from numba import njit
 from torch.nn.functional import interpolate, pad
 
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
-from klarsicht.numerics.pixel_kernels.load import filter_planes
 from klarsicht.numerics.pixel_kernels.simd import fma, load, store
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
@@ -151,7 +150,7 @@ def moved(side: int, C: int, itemsize: int, backward: bool) -> float:
 
 def multiply_adds(side: int, C: int, backward: bool) -> float:
     """Forward 165 + 81 C a pixel and frame; backward 81 C for the kernels' gradient, 2 x 165 for that of the taps."""
-    once = SPEC.multiply_adds(C, fused=True) + backward * (SPEC.side**2 * C + 2 * 165)
+    once = 165 + SPEC.side**2 * C + backward * (SPEC.side**2 * C + 2 * 165)
     return float(N * side * side * once)
 
 
@@ -195,22 +194,6 @@ def measure_peak(name: str, side: int, C: int, backward: bool) -> None:
     print(resident("VmHWM") - before)
 
 
-def fusion_table(side: int, rounds: int) -> None:
-    """Fused against separate filtering, both compiled: counted and measured."""
-    heads = ("planes", "multiply-adds fused", "separate", "ratio", "fused, ms", "separate, ms", "ratio")
-    print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    for C in (1, 2, 3, 4):
-        taps, frames = inputs(side, C, torch.float32, False, torch.channels_last)
-        runs = {
-            "fused": lambda t=taps, f=frames: filter_planes(t, f, SPEC, True),
-            "separate": lambda t=taps, f=frames: filter_planes(t, f, SPEC, False),
-        }
-        spent = in_turns(runs, 2 * rounds)
-        counts = SPEC.multiply_adds(C, fused=True), SPEC.multiply_adds(C, fused=False)
-        f, s = (1e3 * spent[name] for name in runs)
-        print(f"| {C} | {counts[0]} | {counts[1]} | {counts[1] / counts[0]:.2f} | {f:.1f} | {s:.1f} | {s / f:.2f} |")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="256 x 256 only")
@@ -230,7 +213,6 @@ def main() -> None:
         for C in (1, 4):
             for backward in (False, True):
                 print(f"| {compare(side, C, backward, asked.rounds)} |", flush=True)
-    fusion_table(256, asked.rounds)
 
 
 if __name__ == "__main__":

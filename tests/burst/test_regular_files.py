@@ -51,16 +51,16 @@ def test_a_frame_that_is_no_file_is_named(frames, kind, ending, capsys):
     for given in (frames, *([odd] if kind != "folder" else [])):
         assert run(["burst", "denoise", str(given), "-o", str(frames.parent / "out.png")]) == 3
         told = capsys.readouterr().err
-        assert told.startswith(f"klarsicht: no regular file: {odd.name}") and told.count("\n") == 1
+        assert told.startswith(f"klarsicht: {odd.name} is not a regular file") and told.count("\n") == 1
     assert not Path(frames.parent / "out.png").exists()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_other_files_of_a_burst_are_regular_too(tmp_path, kind):
     odd = make(tmp_path / "odd.safetensors", kind)
-    with pytest.raises(ModelError, match=r"no regular file: odd\.safetensors"):
+    with pytest.raises(ModelError, match=r"odd\.safetensors is not a regular file"):
         load_network(odd)
-    with pytest.raises(InputError, match=r"no regular file: odd\.safetensors"):
+    with pytest.raises(InputError, match=r"odd\.safetensors is not a regular file"):
         read_calibration(odd, "a camera", 100)
 
 
@@ -68,4 +68,4 @@ def test_other_files_of_a_burst_are_regular_too(tmp_path, kind):
 def test_photographs_of_a_training_are_regular(frames, kind, capsys):
     make(frames / "!odd.png", kind)
     assert run(["burst", "synth", str(frames), "--out", str(frames.parent / "bursts")]) == 3
-    assert "no regular file: !odd.png" in capsys.readouterr().err
+    assert "!odd.png is not a regular file" in capsys.readouterr().err

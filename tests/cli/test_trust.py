@@ -145,7 +145,7 @@ def test_functions_of_python_itself_are_named(here, capsys, decode):
     store = RunStore.open("run")
     store.update_manifest(settings=store.manifest["settings"] | {"decode": decode}, code={decode: "0" * 64})
     assert run(["audit", "duplicates", "run"]) == 4
-    assert f"no file of yours; got {decode}" in capsys.readouterr().err
+    assert f"not a file of yours; got {decode}" in capsys.readouterr().err
     assert len(list(Path("data").rglob("*.png"))) == 24
 
 

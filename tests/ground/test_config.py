@@ -162,5 +162,5 @@ def test_frozen():
 
 def test_settings_are_not_read_from_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "settings.toml")
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         Metric.from_toml(tmp_path / "settings.toml")

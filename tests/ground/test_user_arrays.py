@@ -36,5 +36,5 @@ def test_integers_and_booleans_keep_their_type(given):
 
 @pytest.mark.parametrize("given", [["a", "b"], [[1.0], [1.0, 2.0]], [None, 1.0], None, {"a": 1}, np.array([1j])])
 def test_what_is_no_number_is_refused_by_its_name(given):
-    with pytest.raises(InputError, match="maps are no numbers"):
+    with pytest.raises(InputError, match="maps are not numbers"):
         as_numbers("maps", given)

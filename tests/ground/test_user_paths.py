@@ -15,5 +15,5 @@ def test_a_text_and_a_path_are_the_same_path(value):
 
 @pytest.mark.parametrize("value", [None, 3, b"a", ["a"]])
 def test_other_things_are_refused_by_their_name(value):
-    with pytest.raises(UsageError, match=f"folder is no path; got {type(value).__name__}; a text"):
+    with pytest.raises(UsageError, match=f"folder is not a path; got {type(value).__name__}; a text"):
         as_path("folder", value)

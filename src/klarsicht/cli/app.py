@@ -37,10 +37,7 @@ app = typer.Typer(
 
 def guard_command(command: Callable[..., Any]) -> Callable[..., Any]:
     """Make a command that says that it is loading, after some seconds, and that foreign code cannot end unnoticed.
-
-    Raises:
-        ProgramFailed: Foreign code asked the interpreter to exit, as in a backward pass.
-    """
+    Raises ProgramFailed: Foreign code asked the interpreter to exit, as in a backward pass."""
 
     @wraps(command)
     def guarded_command(*arguments: Any, **options: Any) -> Any:
@@ -109,7 +106,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
 
 
 def _program_failed(what: str, error: BaseException) -> ProgramFailed:
-    remedy = "Repair the code, or start the device anew; the same command resumes."
+    remedy = "Fix the code, or restart the device; the same command resumes."
     return ProgramFailed(what, got=describe_error(error), remedy=remedy)
 
 

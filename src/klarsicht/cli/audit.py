@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import json
+import getpass
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from klarsicht.audit.explanation.data.locations import require_place
 from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
-from klarsicht.cli import audit_cleaning, audit_exploring, tables
-from klarsicht.cli.echo import echo, echo_block
+from klarsicht.cli import audit_cleaning, tables
+from klarsicht.cli.echo import echo, echo_json, echo_result
 from klarsicht.cli.help_pages import CommandGroup
-from klarsicht.cli.options import Trust, number, option
+from klarsicht.cli.options import (
+    AsJson,
+    Data,
+    Device,
+    RunFolder,
+    ShardText,
+    Top,
+    Trust,
+    Workers,
+    add_settings,
+    number,
+    option,
+)
 from klarsicht.cli.places import require_audit, require_model, require_run
+from klarsicht.ground import ranges
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine import memory
-from klarsicht.ground.ranges import (
-    EPOCHS,
-    LEARNING_RATE,
-    LINES,
-    P_LEVEL,
-    PLANTED_CLASSES,
-    PREVALENCE,
-    SAMPLE_SECONDS,
-    SEED,
-    SHARE,
-    SHOWN_IMAGES,
-    WORKERS,
-)  # fmt: skip
-from klarsicht.ground.run_folder.shards import SHARD_HELP
 
 app = typer.Typer(
     help="Find what a classifier should not have used, and clean it.", cls=CommandGroup, no_args_is_help=True
 )
+INDEPENDENT = {"independent": "--independent/--exclusive"}
+DIAGNOSED = (
+    "model", "data", "target", "metric", "method", "class_map", "path_column", "label_column", "source_column",
+    "label_separator", "label_columns", "decode", "independent", "split", "batch", "batch_memory", "device",
+)  # fmt: skip
+"""Settings that `audit doctor` reads."""
 
 
 @app.callback()
@@ -43,7 +48,6 @@ def prepare_memory() -> None:
     memory.keep_freed_memory()
 
 
-RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 NOTED = 5  # kinds of files left out that are said one by one
 POWER_HELP = "An artifact to plant, a kind or family of `audit plant`; may be repeated. [all kinds, no family]"
 PLANT_HELP = (  # the names stand in audit.verdicts.synthetic, which the help would load for a second
@@ -55,90 +59,29 @@ PLANT_HELP = (  # the names stand in audit.verdicts.synthetic, which the help wo
 PICTURES_HELP = "Pictures, folders of pictures, or files of several pictures, as `audit run` reads them."
 ACCEPT_HELP = "Audit the labels as they are, although predictions match them better in another order."
 COST_HELP = "Forecast hours, disk and memory of `audit run` and `audit quantify` by step, from a sample computed here."
-Device = Annotated[str, option(AuditSettings, "device")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 
 @app.command()
+@add_settings(AuditSettings, tuple(AuditSettings.model_fields), INDEPENDENT)
 def run(
-    model: Annotated[str | None, option(AuditSettings, "model")] = None,
-    data: Annotated[str | None, option(AuditSettings, "data")] = None,
     out: Annotated[Path, typer.Option(help="The run folder; run the same command again to resume.")] = Path("run"),
-    target: Annotated[str | None, option(AuditSettings, "target")] = None,
-    metric: Annotated[list[str] | None, option(AuditSettings, "metric")] = None,
-    method: Annotated[str | None, option(AuditSettings, "method")] = None,
-    class_map: Annotated[Path | None, option(AuditSettings, "class_map")] = None,
-    path_column: Annotated[str | None, option(AuditSettings, "path_column")] = None,
-    label_column: Annotated[str | None, option(AuditSettings, "label_column")] = None,
-    source_column: Annotated[str | None, option(AuditSettings, "source_column")] = None,
-    label_separator: Annotated[str | None, option(AuditSettings, "label_separator")] = None,
-    label_columns: Annotated[list[str] | None, option(AuditSettings, "label_columns")] = None,
-    decode: Annotated[str | None, option(AuditSettings, "decode")] = None,
-    independent: Annotated[bool | None, option(AuditSettings, "independent", "--independent/--exclusive")] = None,
-    split: Annotated[str | None, option(AuditSettings, "split")] = None,
-    parts: Annotated[bool | None, option(AuditSettings, "parts", "--parts/--no-parts")] = None,
-    parts_layer: Annotated[str | None, option(AuditSettings, "parts_layer")] = None,
-    map_side: Annotated[int | None, option(AuditSettings, "map_side")] = None,
-    neighbours: Annotated[int | None, option(AuditSettings, "neighbours")] = None,
-    dimensions: Annotated[int | None, option(AuditSettings, "dimensions")] = None,
-    batch: Annotated[int | None, option(AuditSettings, "batch")] = None,
-    batch_memory: Annotated[float | None, option(AuditSettings, "batch_memory")] = None,
-    unit: Annotated[int | None, option(AuditSettings, "unit")] = None,
-    threads: Annotated[int | None, option(AuditSettings, "threads")] = None,
-    white_level: Annotated[int | None, option(AuditSettings, "white_level")] = None,
-    megapixels: Annotated[float | None, option(AuditSettings, "megapixels")] = None,
-    max_skipped: Annotated[float | None, option(AuditSettings, "max_skipped")] = None,
-    seed: Annotated[int | None, option(AuditSettings, "seed")] = None,
-    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
-    device: Annotated[str | None, option(AuditSettings, "device")] = None,
-    readers: Annotated[int | None, option(AuditSettings, "readers")] = None,
-    shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
+    workers: Workers = 1,
+    shard: ShardText = None,
     accept_labels: Annotated[bool, typer.Option("--accept-labels", help=ACCEPT_HELP)] = False,
-    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     trust: Trust = False,
+    *,
+    settings: AuditSettings,
 ) -> None:
     """Audit a model: relevance, clusters, a ranking and a report.
 
     If it was stopped, the same command resumes.
     """
-    options: dict[str, Any] = {
-        "model": model,
-        "data": data,
-        "target": target,
-        "metric": tuple(metric) if metric else None,
-        "method": method,
-        "class_map": None if class_map is None else str(class_map),
-        "path_column": path_column,
-        "label_column": label_column,
-        "source_column": source_column,
-        "label_separator": label_separator,
-        "label_columns": tuple(label_columns) if label_columns else None,
-        "decode": decode,
-        "independent": independent,
-        "split": split,
-        "parts": parts,
-        "parts_layer": parts_layer,
-        "map_side": map_side,
-        "neighbours": neighbours,
-        "dimensions": dimensions,
-        "batch": batch,
-        "batch_memory": batch_memory,
-        "unit": unit,
-        "threads": threads,
-        "white_level": white_level,
-        "megapixels": megapixels,
-        "max_skipped": max_skipped,
-        "seed": seed,
-        "device": device,
-        "readers": readers,
-    }
-    audit_settings = AuditSettings.read(settings, options)
-    require_audit(audit_settings, out)
+    require_audit(settings, out)
     from klarsicht.audit.explanation import pipeline
     from klarsicht.audit.explanation.report.page import notes
     from klarsicht.audit.results import ranking
 
-    store = pipeline.run(audit_settings, out, workers=workers, shard=shard, accept_labels=accept_labels)
+    store = pipeline.run(settings, out, workers=workers, shard=shard, accept_labels=accept_labels)
     for note in notes(store, store.table("images", "attribution")):
         echo(f"note: {note}", err=True)
     note_left_out(store.manifest["left_out"])
@@ -155,65 +98,30 @@ def note_left_out(left_out: Sequence[tuple[str, str]]) -> None:
 
 
 @app.command()
+@add_settings(AuditSettings, DIAGNOSED, INDEPENDENT)
 def doctor(
-    model: Annotated[str | None, option(AuditSettings, "model")] = None,
-    data: Annotated[str | None, option(AuditSettings, "data")] = None,
-    target: Annotated[str | None, option(AuditSettings, "target")] = None,
-    metric: Annotated[list[str] | None, option(AuditSettings, "metric")] = None,
-    method: Annotated[str | None, option(AuditSettings, "method")] = None,
-    class_map: Annotated[Path | None, option(AuditSettings, "class_map")] = None,
-    path_column: Annotated[str | None, option(AuditSettings, "path_column")] = None,
-    label_column: Annotated[str | None, option(AuditSettings, "label_column")] = None,
-    source_column: Annotated[str | None, option(AuditSettings, "source_column")] = None,
-    label_separator: Annotated[str | None, option(AuditSettings, "label_separator")] = None,
-    label_columns: Annotated[list[str] | None, option(AuditSettings, "label_columns")] = None,
-    decode: Annotated[str | None, option(AuditSettings, "decode")] = None,
-    independent: Annotated[bool | None, option(AuditSettings, "independent", "--independent/--exclusive")] = None,
-    split: Annotated[str | None, option(AuditSettings, "split")] = None,
-    batch: Annotated[int | None, option(AuditSettings, "batch")] = None,
-    batch_memory: Annotated[float | None, option(AuditSettings, "batch_memory")] = None,
-    device: Annotated[str | None, option(AuditSettings, "device")] = None,
     cost: Annotated[bool, typer.Option("--cost", help=COST_HELP)] = False,
-    seconds: Annotated[float, number(SAMPLE_SECONDS, "Seconds for each sample of --cost, about.")] = 60,
-    workers: Annotated[int, number(WORKERS, "Processes over which --cost divides the hours.")] = 1,
-    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
+    seconds: Annotated[float, number(ranges.SAMPLE_SECONDS, "Seconds for each sample of --cost, about.")] = 60,
+    workers: Annotated[int, number(ranges.WORKERS, "Processes over which --cost divides the hours.")] = 1,
     trust: Trust = False,
     as_json: AsJson = False,
+    *,
+    settings: AuditSettings,
 ) -> None:
     """Check what an audit of this model and corpus would give.
 
     Prints the methods, their conservation, layers, speed and what is missing. Where `audit run` would refuse the model
     or the corpus, it ends with the same error.
     """
-    options = {
-        "model": model,
-        "data": data,
-        "target": target,
-        "metric": tuple(metric) if metric else None,
-        "method": method,
-        "class_map": None if class_map is None else str(class_map),
-        "path_column": path_column,
-        "label_column": label_column,
-        "source_column": source_column,
-        "label_separator": label_separator,
-        "label_columns": tuple(label_columns) if label_columns else None,
-        "decode": decode,
-        "independent": independent,
-        "split": split,
-        "batch": batch,
-        "batch_memory": batch_memory,
-        "device": device,
-    }
-    audit_settings = AuditSettings.read(settings, options)
-    require_audit(audit_settings)
+    require_audit(settings)
     from klarsicht.audit.explanation.doctor import diagnose
     from klarsicht.audit.verdicts.forecast import forecast
 
     # first, since it also measures what is paid once in a process
-    foretold = forecast(audit_settings, seconds=seconds, workers=workers) if cost else None
-    result = diagnose(audit_settings)
+    foretold = forecast(settings, seconds=seconds, workers=workers) if cost else None
+    result = diagnose(settings)
     if as_json:
-        echo_block(json.dumps(result.to_json() | ({"cost": foretold.to_json()} if foretold else {}), indent=2))
+        echo_json(result.to_json() | ({"cost": foretold.to_json()} if foretold else {}))
     else:
         tables.diagnosis(result)
         if foretold:
@@ -226,7 +134,7 @@ def doctor(
 def rank(
     run: RunFolder,
     as_json: AsJson = False,
-    top: Annotated[int, number(LINES, "Rows to print.")] = 20,
+    top: Top = 20,
     by_z: Annotated[
         bool, typer.Option("--by-z", help="The clusters and the order of `audit run`, by z alone, an observation.")
     ] = False,
@@ -239,7 +147,7 @@ def rank(
 
     entries = ranking.read_ranking(run, observed=by_z)
     if as_json:
-        echo_block(json.dumps(entries.to_json(), indent=2))
+        echo_json(entries.to_json())
     else:
         tables.ranking(entries, top)
         echo(f"order: {'by z, an observation of `audit run`' if by_z else entries.order}")
@@ -248,14 +156,14 @@ def rank(
 @app.command()
 def quantify(
     run: RunFolder,
-    level: Annotated[float, number(P_LEVEL, "Significance level of both tests: artifact, and its use.")] = 0.05,
-    data: Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")] = None,
-    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
-    shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
+    level: Annotated[float, number(ranges.P_LEVEL, "Significance level of both tests: artifact, and its use.")] = 0.05,
+    data: Data = None,
+    workers: Workers = 1,
+    shard: ShardText = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
-    top: Annotated[int, number(LINES, "Rows to print.")] = 20,
+    top: Top = 20,
 ) -> None:
     """Test which classes hold an artifact that the model uses.
 
@@ -271,7 +179,7 @@ def quantify(
         run, level=level, workers=workers, data=data, shard=shard, device=device
     )
     if as_json:
-        echo_block(json.dumps(result.to_json(), indent=2))
+        echo_json(result.to_json())
     elif isinstance(result, screening.Screening):
         tables.screening(result, top)
     else:
@@ -282,13 +190,13 @@ def quantify(
 @app.command()
 def duplicates(
     run: RunFolder,
-    data: Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")] = None,
-    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
-    shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
+    data: Data = None,
+    workers: Workers = 1,
+    shard: ShardText = None,
     trust: Trust = False,
     max_skipped: Annotated[float | None, option(AuditSettings, "max_skipped")] = None,
     as_json: AsJson = False,
-    top: Annotated[int, number(LINES, "Rows to print.")] = 20,
+    top: Top = 20,
 ) -> None:
     """Find exact and near copies among the images of a run.
 
@@ -298,24 +206,23 @@ def duplicates(
     from klarsicht.audit.explanation.duplicates import find_duplicates
 
     copies = find_duplicates(run, data=data, workers=workers, shard=shard, max_skipped=max_skipped)
-    if as_json:
-        echo_block(json.dumps(copies.to_json(), indent=2))
-    else:
-        tables.duplicates(copies, top)
+    echo_result(copies, as_json, tables.duplicates, top)
 
 
 @app.command()
 def shortcuts(
     run: RunFolder,
-    images: Annotated[int, number(SHOWN_IMAGES, "Most images of a class; each is shown once for every part.")] = 64,
-    level: Annotated[float, number(P_LEVEL, "Significance level: parts with p below it are flagged.")] = 0.05,
-    data: Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")] = None,
-    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
-    shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
+    images: Annotated[
+        int, number(ranges.SHOWN_IMAGES, "Most images of a class; each is shown once for every part.")
+    ] = 64,
+    level: Annotated[float, number(ranges.P_LEVEL, "Significance level: parts with p below it are flagged.")] = 0.05,
+    data: Data = None,
+    workers: Workers = 1,
+    shard: ShardText = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
-    top: Annotated[int, number(LINES, "Classes to print.")] = 20,
+    top: Annotated[int, number(ranges.LINES, "Classes to print.")] = 20,
 ) -> None:
     """Measure which part of an image is enough to tell its class.
 
@@ -327,10 +234,7 @@ def shortcuts(
     profiles = measure_sufficiency(
         run, images=images, level=level, workers=workers, data=data, shard=shard, device=device
     )
-    if as_json:
-        echo_block(json.dumps(profiles.to_json(), indent=2))
-    else:
-        tables.sufficiency(profiles, top)
+    echo_result(profiles, as_json, tables.sufficiency, top)
 
 
 @app.command()
@@ -339,16 +243,19 @@ def power(
     kind: Annotated[list[str] | None, typer.Option(help=POWER_HELP)] = None,
     prevalence: Annotated[
         list[float] | None,
-        number(PREVALENCE, "Share of a class that gets the artifact; may be repeated. [0.2 0.1 0.05 0.02 0.01]"),
+        number(ranges.PREVALENCE, "Share of a class that gets the artifact; may be repeated. [0.2 0.1 0.05 0.02 0.01]"),
     ] = None,
-    classes: Annotated[int, number(PLANTED_CLASSES, "Classes in which each artifact is planted.")] = 5,
-    level: Annotated[float, number(P_LEVEL, "Significance level: artifacts with p below it count as found.")] = 0.05,
+    classes: Annotated[int, number(ranges.PLANTED_CLASSES, "Classes in which each artifact is planted.")] = 5,
+    level: Annotated[
+        float, number(ranges.P_LEVEL, "Significance level: artifacts with p below it count as found.")
+    ] = 0.05,
     train: Annotated[
-        int | None, number(EPOCHS, "Epochs: fine-tune copies of the model on planted images, and audit those too.")
+        int | None,
+        number(ranges.EPOCHS, "Epochs: fine-tune copies of the model on planted images, and audit those too."),
     ] = None,
-    rate: Annotated[float, number(LEARNING_RATE, "Learning rate of that training (Adam).")] = 3e-4,
-    data: Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")] = None,
-    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
+    rate: Annotated[float, number(ranges.LEARNING_RATE, "Learning rate of that training (Adam).")] = 3e-4,
+    data: Data = None,
+    workers: Workers = 1,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -364,10 +271,7 @@ def power(
         run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data,
         train=train, rate=rate, device=device,
     )  # fmt: skip
-    if as_json:
-        echo_block(json.dumps(result.to_json(), indent=2))
-    else:
-        tables.power(result)
+    echo_result(result, as_json, tables.power)
 
 
 @app.command()
@@ -377,7 +281,7 @@ def check(
     level: Annotated[
         float,
         number(
-            P_LEVEL,
+            ranges.P_LEVEL,
             "Significance level of both tests: the picture carries an artifact, and its prediction rests on it.",
         ),
     ] = 0.05,
@@ -394,14 +298,10 @@ def check(
     from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures
 
     results = check_pictures(run, pictures, level=level, data=data, device=device)
-    if as_json:
-        echo_block(json.dumps(results.to_json(), indent=2))
-    else:
-        tables.pictures(results)
+    echo_result(results, as_json, tables.pictures)
     if all(one.why for one in results):
-        raise InputError(
-            "none of the pictures could be checked", got=len(results), remedy="Give photographs or a folder"
-        )
+        remedy = "Give photographs or a folder."
+        raise InputError("none of the pictures could be checked", got=len(results), remedy=remedy)
 
 
 @app.command()
@@ -435,14 +335,11 @@ def status(
 
     if verify:
         result = verify_run(run)
-        if as_json:
-            echo_block(json.dumps(result.to_json(), indent=2))
-        else:
-            tables.verification(result)
+        echo_result(result, as_json, tables.verification)
         result.require_intact()
     steps = read_progress(run)
     if as_json and not verify:
-        echo_block(json.dumps([step.to_json() for step in steps], indent=2))
+        echo_json([step.to_json() for step in steps])
     elif not as_json:
         tables.steps(steps)
 
@@ -453,8 +350,8 @@ def plant(
     out: Annotated[Path, typer.Option(help="A new folder for the planted corpus, its manifest and the truth.")],
     kind: Annotated[str, typer.Option(help=PLANT_HELP)],
     label: Annotated[str | None, typer.Option("--class", help="Plant in this class only. [every class]")] = None,
-    share: Annotated[float, number(SHARE, "Share of the images that get the artifact.")] = 0.1,
-    seed: Annotated[int, number(SEED, "Seed that chooses the images and draws the artifact of a family.")] = 0,
+    share: Annotated[float, number(ranges.SHARE, "Share of the images that get the artifact.")] = 0.1,
+    seed: Annotated[int, number(ranges.SEED, "Seed that chooses the images and draws the artifact of a family.")] = 0,
     model: Annotated[
         str | None, typer.Option(help="A model that takes arrays: images are read and written as it takes them.")
     ] = None,
@@ -479,5 +376,56 @@ def plant(
 app.command()(audit_cleaning.clean)
 app.command()(audit_cleaning.evaluate)
 app.command()(audit_cleaning.clean_data)
-app.command()(audit_exploring.explore)
-app.command()(audit_exploring.export)
+
+RunningFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`, also while it is written.")]
+AuthorName = Annotated[
+    str | None, typer.Option(help="Name of the person who decides, stored in each record. [your user name]")
+]
+
+
+@app.command()
+def explore(
+    run: RunningFolder,
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback it needs a token.")] = "127.0.0.1",
+    port: Annotated[int, number(ranges.PORT, "Port to listen on; 0: any free one.")] = 8735,
+    token: Annotated[
+        bool, typer.Option("--token", help="Ask for a token on loopback, too: other users of this machine reach it.")
+    ] = False,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    author: AuthorName = None,
+    data: Data = None,
+) -> None:
+    """Show a run in the browser, and record decisions.
+
+    Shows classes with their verdicts, embeddings and images. Ctrl-C ends it.
+    """
+    from klarsicht.explorer.serve import serve_run
+
+    serve_run(
+        run, host=host, port=port, author=author or user_name(), data=data, token=token, browser=browser,
+        tell=lambda address: echo(f"open {address} (Ctrl-C ends)"),
+    )  # fmt: skip
+
+
+@app.command()
+def export(
+    run: RunningFolder,
+    to: Annotated[str, typer.Option(help="csv, parquet, coco, virelay, fiftyone or atlas.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A new file, or folder for virelay and fiftyone. [the format's own name]")
+    ] = None,
+    name: Annotated[list[str] | None, typer.Option("--class", help="Only this class; may be repeated. [all]")] = None,
+    data: Data = None,
+) -> None:
+    """Export findings and decisions of a run for other programs."""
+    from klarsicht.explorer.export import export_run
+
+    echo(str(export_run(run, to, out, classes=name or (), data=data)))
+
+
+def user_name() -> str:
+    """Return the name of the user of this process, or "unknown"."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"

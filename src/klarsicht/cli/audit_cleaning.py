@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
-from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
+from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.cli import cleaning_tables
-from klarsicht.cli.echo import echo, echo_block
-from klarsicht.cli.options import Trust, number, option
+from klarsicht.cli.echo import echo, echo_json
+from klarsicht.cli.options import AsJson, Data, Device, RunFolder, Trust, add_settings, number, option
 from klarsicht.cli.places import require_run
+from klarsicht.ground import ranges
 from klarsicht.ground.errors import UsageError
-from klarsicht.ground.ranges import IMAGE_WEIGHT, SEED, SHARE, SHOWN_IMAGES
 
-RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
-Data = Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")]
-Device = Annotated[str, option(AuditSettings, "device")]
 Members = Annotated[Path | None, typer.Option(help="A text file of images that carry the artifact. [what was found]")]
 FoundBy = Annotated[
     str | None,
@@ -40,6 +35,12 @@ Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
 
 
+@add_settings(
+    CleanSettings,
+    tuple(CleanSettings.model_fields),
+    flags={"train": "--train/--closed-form", "pooled": "--pooled/--per-position"},
+    defaults=dict.fromkeys(("layer", "directions", "strength"), "swept"),
+)
 def clean(
     run: RunFolder,
     name: Annotated[
@@ -48,8 +49,6 @@ def clean(
             "--class", help='Class to clean; "carton (artifact 2)" is its second artifact. [all that rely on one]'
         ),
     ] = None,
-    method: Annotated[str | None, option(CleanSettings, "method")] = None,
-    train: Annotated[bool | None, option(CleanSettings, "train", "--train/--closed-form")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD, or all]")
     ] = None,
@@ -58,26 +57,12 @@ def clean(
     mask: Mask = None,
     kind: Annotated[str | None, typer.Option(help=KIND_HELP)] = None,
     part: Annotated[list[str] | None, typer.Option(help=PART_HELP)] = None,
-    direction: Annotated[str | None, option(CleanSettings, "direction")] = None,
-    layer: Annotated[str | None, option(CleanSettings, "layer", default="swept")] = None,
-    directions: Annotated[int | None, option(CleanSettings, "directions", default="swept")] = None,
-    strength: Annotated[float | None, option(CleanSettings, "strength", default="swept")] = None,
-    pooled: Annotated[bool | None, option(CleanSettings, "pooled", "--pooled/--per-position")] = None,
-    overall: Overall = None,
-    affected: Affected = None,
-    least_effect: Annotated[float | None, option(CleanSettings, "least_effect")] = None,
-    images: Annotated[int | None, option(CleanSettings, "images")] = None,
-    fewest_clean: Annotated[int | None, option(CleanSettings, "fewest_clean")] = None,
-    lessons: Annotated[int | None, option(CleanSettings, "lessons")] = None,
-    steps: Annotated[int | None, option(CleanSettings, "steps")] = None,
-    batch: Annotated[int | None, option(CleanSettings, "batch")] = None,
-    rate: Annotated[float | None, option(CleanSettings, "rate")] = None,
-    seed: Annotated[int | None, option(CleanSettings, "seed")] = None,
-    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     data: Data = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
+    *,
+    settings: CleanSettings,
 ) -> None:
     """Correct the model for the artifact of a class, and save it.
 
@@ -85,58 +70,28 @@ def clean(
     does not help. Without --class, or with several, one model is corrected for all these classes. If it was stopped,
     the same command resumes.
     """
-    options: dict[str, Any] = {
-        "method": method,
-        "train": train,
-        "direction": direction,
-        "layer": layer,
-        "directions": directions,
-        "strength": strength,
-        "pooled": pooled,
-        "overall": overall,
-        "affected": affected,
-        "least_effect": least_effect,
-        "images": images,
-        "fewest_clean": fewest_clean,
-        "lessons": lessons,
-        "steps": steps,
-        "batch": batch,
-        "rate": rate,
-        "seed": seed,
-    }
-    clean_settings = CleanSettings.read(settings, options)
     require_run(run, data)
     from klarsicht.audit.cleaning.models import clean_model
 
     if name is None or len(name) > 1:
         if members is not None or mask is not None or kind is not None or part:
-            raise UsageError(
-                "members, a mask, a kind or a part without one class", got=members or mask or kind or part,
-                rule="they are of one class's artifact", remedy="Name the class: --class.",
-            )  # fmt: skip
+            what, got = "--members, --mask, --kind and --part need one class", members or mask or kind or part
+            raise UsageError(what, got=got, rule="they describe one artifact", remedy="Name the class: --class.")
         together = clean_model.clean_classes(
-            run, name or (), clean_settings, out=out, found_by=found_by, data=data, device=device
+            run, name or (), settings, out=out, found_by=found_by, data=data, device=device
         )
         if as_json:
-            echo_block(json.dumps(together.record, indent=2))
+            echo_json(together.record)
         else:
             cleaning_tables.joint_correction(together)
         return together.check()
+    parts = None if not part else [] if part == [NOTED] else part
     result = clean_model.clean(
-        run,
-        name[0],
-        clean_settings,
-        out=out,
-        found_by=found_by,
-        members=members,
-        mask=mask,
-        kind=kind,
-        part=None if not part else [] if part == [NOTED] else part,
-        data=data,
-        device=device,
-    )
+        run, name[0], settings, out=out, found_by=found_by, members=members, mask=mask, kind=kind, part=parts,
+        data=data, device=device,
+    )  # fmt: skip
     if as_json:
-        echo_block(json.dumps(result.record, indent=2))
+        echo_json(result.record)
     else:
         cleaning_tables.correction(result)
     return result.check()
@@ -150,10 +105,10 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The certificate's folder. [RUN/certificate]")] = None,
     test: Annotated[str | None, typer.Option(help="Another corpus without the artifact, to evaluate on.")] = None,
-    images: Annotated[int | None, number(SHOWN_IMAGES, SHOWN_HELP)] = None,
+    images: Annotated[int | None, number(ranges.SHOWN_IMAGES, SHOWN_HELP)] = None,
     overall: Overall = None,
     affected: Affected = None,
-    seed: Annotated[int, number(SEED, "Seed of samples, probes and controls.")] = 0,
+    seed: Annotated[int, number(ranges.SEED, "Seed of samples, probes and controls.")] = 0,
     data: Data = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
@@ -173,7 +128,7 @@ def evaluate(
     alone = len(result.certificate.evaluations) == 1
     if as_json:
         told = result.evaluations[0].to_json() if alone else result.certificate.to_json()
-        echo_block(json.dumps(told, indent=2))
+        echo_json(told)
     elif alone:
         cleaning_tables.evaluations(result.evaluations[0])
     else:
@@ -195,14 +150,14 @@ def clean_data(
     ] = None,
     action: Annotated[str, typer.Option(help="drop, weigh, move, quarantine or inpaint.")] = "drop",
     weight: Annotated[
-        float | None, number(IMAGE_WEIGHT, "For weigh: weight of an image with the artifact. [0.1]")
+        float | None, number(ranges.IMAGE_WEIGHT, "For weigh: weight of an image with the artifact. [0.1]")
     ] = None,
     label: Annotated[str | None, typer.Option(help="For move: the new label.")] = None,
-    above: Annotated[float, number(SHARE, "Probability from which an image counts as carrying it.")] = 0.5,
+    above: Annotated[float, number(ranges.SHARE, "Probability from which an image counts as carrying it.")] = 0.5,
     found_by: FoundBy = None,
     members: Members = None,
     mask: Mask = None,
-    seed: Annotated[int, number(SEED, "Seed of the detector's folds and parts.")] = 0,
+    seed: Annotated[int, number(ranges.SEED, "Seed of the detector's folds and parts.")] = 0,
     tables: Annotated[str, typer.Option(help="Manifest and record as csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")] = False,
     data: Data = None,
@@ -224,7 +179,7 @@ def clean_data(
         device=device,
     )  # fmt: skip
     if as_json:
-        echo_block(json.dumps(result.to_json(), indent=2))
+        echo_json(result.to_json())
     else:
         cleaning_tables.corpus(result, dry_run)
     result.check()

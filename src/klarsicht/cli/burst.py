@@ -11,17 +11,8 @@ import typer
 from klarsicht.cli import burst_photographs
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.help_pages import CommandGroup
-from klarsicht.cli.options import number
-from klarsicht.ground.ranges import (
-    BURSTS_IN_STEP,
-    GAIN,
-    LEARNING_RATE,
-    NETWORK_WIDTH,
-    SEED,
-    THREADS,
-    TRAINING_MINUTES,
-    TRAINING_STEPS,
-)  # fmt: skip
+from klarsicht.cli.options import SettingsFile, add_options, number
+from klarsicht.ground import ranges
 
 app = typer.Typer(
     help="Train kernel-predicting networks and denoise bursts with them.", cls=CommandGroup, no_args_is_help=True
@@ -36,25 +27,39 @@ SET_HELP = (
     "Frames and motion, as in bayer-moving: grey, rgb, mosaic, bayer or x-trans, with -still, -shaken, -moving or "
     "-occluded."
 )
-Seed = Annotated[int | None, number(SEED, "Seed of all randomness. [0]")]
+TRAINING = {
+    "preset": Annotated[str | None, typer.Option(help="swift, mkpn, kpn, kpn-separable, bpn or direct. [swift]")],
+    "steps": Annotated[int | None, number(ranges.TRAINING_STEPS, "Length of the run. [20000, unless --minutes]")],
+    "minutes": Annotated[
+        float | None, number(ranges.TRAINING_MINUTES, "As many steps as fit, timed once at the start.")
+    ],
+    "width": Annotated[float | None, number(ranges.NETWORK_WIDTH, "Share of the preset's channels. [1]")],
+    "colour": Annotated[str | None, typer.Option(help="grey, rgb or mosaic. [grey]")],
+    "noise": Annotated[str | None, typer.Option(help="kpn, wide, camera or raw. [kpn]")],
+    "batch": Annotated[int | None, number(ranges.BURSTS_IN_STEP, "Bursts in a step. [4]")],
+    "rate": Annotated[float | None, number(ranges.LEARNING_RATE, "Highest learning rate. [0.0004]")],
+    "start": Annotated[Path | None, typer.Option(help="A network's file to begin with.")],
+    "seed": Annotated[int | None, number(ranges.SEED, "Seed of all randomness. [0]")],
+    "settings": SettingsFile,
+}
+
+
+def read_settings(given: dict[str, Any]) -> Any:
+    """Read the settings of a training from their file and the options that were given."""
+    from klarsicht.burst.training.training import TrainSettings
+
+    start = given.pop("start")
+    return TrainSettings.read(given.pop("settings"), given | {"start": start and str(start)})
 
 
 @app.command()
+@add_options(TRAINING, read_settings)
 def train(
     photos: Annotated[Path, typer.Option(help="A folder of clean RGB photographs, read at 8 bits.")],
     out: Annotated[Path, typer.Option(help="The network's file (.safetensors); the same command resumes.")],
-    preset: Annotated[str | None, typer.Option(help="swift, mkpn, kpn, kpn-separable, bpn or direct. [swift]")] = None,
-    steps: Annotated[int | None, number(TRAINING_STEPS, "Length of the run. [20000, unless --minutes]")] = None,
-    minutes: Annotated[float | None, number(TRAINING_MINUTES, "As many steps as fit, timed once at the start.")] = None,
-    width: Annotated[float | None, number(NETWORK_WIDTH, "Share of the preset's channels. [1]")] = None,
-    colour: Annotated[str | None, typer.Option(help="grey, rgb or mosaic. [grey]")] = None,
-    noise: Annotated[str | None, typer.Option(help="kpn, wide, camera or raw. [kpn]")] = None,
-    batch: Annotated[int | None, number(BURSTS_IN_STEP, "Bursts in a step. [4]")] = None,
-    rate: Annotated[float | None, number(LEARNING_RATE, "Highest learning rate. [0.0004]")] = None,
-    start: Annotated[Path | None, typer.Option(help="A network's file to begin with.")] = None,
-    seed: Seed = None,
-    threads: Annotated[int, number(THREADS, "Threads of the network; others make bursts.")] = 1,
-    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
+    threads: Annotated[int, number(ranges.THREADS, "Threads of the network; others make bursts.")] = 1,
+    *,
+    settings: Any,
 ) -> None:
     """Train a network on synthetic bursts of your photographs.
 
@@ -62,19 +67,7 @@ def train(
     """
     from klarsicht.burst.training import training
 
-    options: dict[str, Any] = {
-        "preset": preset,
-        "steps": steps,
-        "minutes": minutes,
-        "width": width,
-        "colour": colour,
-        "noise": noise,
-        "batch": batch,
-        "rate": rate,
-        "start": start and str(start),
-        "seed": seed,
-    }
-    training.train(training.TrainSettings.read(settings, options), photos, out, threads=threads)
+    training.train(settings, photos, out, threads=threads)
     echo(f"network: {out}")
 
 
@@ -83,8 +76,8 @@ def synth(
     photos: Annotated[Path, typer.Argument(help="A folder of clean photographs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the bursts and set.json.")],
     name: Annotated[str, typer.Option("--set", help=SET_HELP)] = "grey-still",
-    gains: Annotated[list[int] | None, number(GAIN, "1, 2, 4 or 8; may be repeated. [all]", "--gain")] = None,
-    seed: Annotated[int, number(SEED, "The same seed, the same bytes.")] = 7,
+    gains: Annotated[list[int] | None, number(ranges.GAIN, "1, 2, 4 or 8; may be repeated. [all]", "--gain")] = None,
+    seed: Annotated[int, number(ranges.SEED, "The same seed, the same bytes.")] = 7,
 ) -> None:
     """Write synthetic bursts with their true pictures.
 
@@ -103,9 +96,9 @@ def evaluate(
         list[Path] | None, typer.Option("--checkpoint", help="A network's file or name; may be repeated.")
     ] = None,
     rows: Annotated[list[str] | None, typer.Option("--row", help="single, hdr+, ...; may be repeated. [all]")] = None,
-    gains: Annotated[list[int] | None, number(GAIN, "1, 2, 4 or 8; may be repeated. [all]", "--gain")] = None,
+    gains: Annotated[list[int] | None, number(ranges.GAIN, "1, 2, 4 or 8; may be repeated. [all]", "--gain")] = None,
     name: Annotated[str, typer.Option("--set", help=SET_HELP)] = "grey-still",
-    seed: Annotated[int, number(SEED, "The same seed, the same bursts.")] = 7,
+    seed: Annotated[int, number(ranges.SEED, "The same seed, the same bursts.")] = 7,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A folder for evaluation.json and .html.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Networks in float32, as their cards have it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print {row: {gain: {psnr, ssim, ...}}}.")] = False,
@@ -135,10 +128,12 @@ def weights(
 ) -> None:
     """List the networks that ship with klarsicht, and their results."""
     from klarsicht.burst.network import pretrained
-    from klarsicht.cli import burst_cards
+    from klarsicht.cli import burst_tables
 
     networks = pretrained.list_networks()
     if as_json:
         echo_block(json.dumps({name: one.card for name, one in networks.items()}))
     else:
-        echo_block("\n\n".join("\n".join(burst_cards.lines(one)) for one in networks.values()) or "none come along")
+        echo_block(
+            "\n\n".join("\n".join(burst_tables.network_card(one)) for one in networks.values()) or "none come along"
+        )

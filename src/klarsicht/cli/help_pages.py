@@ -59,17 +59,18 @@ class CommandWithExample(TyperCommand):
     """A command whose help shows its options in groups, then an example."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        records: dict[str, list[tuple[str, str]]] = {"Arguments": [], **{group: [] for group in OPTION_GROUPS}}
-        options = [one for one in self.get_params(ctx) if one.param_type_name == "option"]
-        for param in self.get_params(ctx):
-            if (record := param.get_help_record(ctx)) is None:
-                continue
-            own = param in options and len(options) <= FEW
-            records[OWN if own else _group_of(param) if param in options else "Arguments"].append(record)
-        for group, rows in records.items():
-            if rows:
+        params = [one for one in self.get_params(ctx) if one.get_help_record(ctx) is not None]
+        options = [one for one in params if one.param_type_name == "option"]
+        groups = {"Arguments": [one for one in params if one not in options]}
+        if len(options) <= FEW:
+            groups[OWN] = options
+        else:
+            options.sort(key=_place_in_group)
+            groups |= {group: [one for one in options if _group_of(one) == group] for group in OPTION_GROUPS}
+        for group, members in groups.items():
+            if members:
                 with formatter.section(group):
-                    formatter.write_dl(rows)
+                    formatter.write_dl([one.get_help_record(ctx) for one in members])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Example"):
@@ -93,6 +94,12 @@ def _words_of(ctx: Any) -> str:
 
 def _group_of(param: Any) -> str:
     return next((group for group, flags in OPTION_GROUPS.items() if {*flags} & {*param.opts}), OWN)
+
+
+def _place_in_group(param: Any) -> int:
+    """Return the place of an option in the list of its group; those that stand in none keep their order."""
+    flags = OPTION_GROUPS[_group_of(param)]
+    return min((flags.index(flag) for flag in param.opts if flag in flags), default=0)
 
 
 def _near_commands(root: Any, word: str) -> Iterator[str]:

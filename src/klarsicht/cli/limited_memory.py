@@ -1,9 +1,7 @@
 """Commands whose address space is limited (`ulimit -v`, RLIMIT_AS): another process waits for them and tells their end.
 
-Where memory runs short, libraries in C and C++ end the process (abort, exit), and some loops never end: OpenBLAS asks
-again for its buffer, and Python 3.11 asks again for the number of the line of an exception that it cannot hand on, with
-its lock held. No line of Python in that process can tell it. Without a limit the command runs in this process.
-"""
+Where memory runs short, libraries in C and C++ end the process, and some loops never end: OpenBLAS asks again for its
+buffer, and Python 3.11 for the line of an exception. No line of Python in that process can tell it."""
 
 from __future__ import annotations
 
@@ -34,12 +32,8 @@ ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"  # "system": the others reserve a gibib
 
 
 def run_limited(command: Callable[[], int], limit: int | None = None) -> int:
-    """Run a command in a process of its own where the address space is limited, and return its exit code.
-
-    Args:
-        command: prints its errors, and returns its exit code.
-        limit: bytes of the address space; those of this process if None.
-    """
+    """Run a command in a process of its own where the address space is limited (in bytes; None: as that of this
+    process), and return its exit code."""
     limit = address_space_limit() if limit is None else limit
     if limit is None:
         return command()
@@ -74,9 +68,7 @@ def _wait(child: int, reader: int, limit: int) -> int:
         if detector.is_stuck(time.monotonic(), address_space(child), processor_seconds(child)):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return _print_error(
-                "no memory could be had, and a library asked again and again", f"{STUCK_S:.0f} s of it", limit
-            )
+            return _print_error("no memory was left, and a library kept asking for it", f"{STUCK_S:.0f} s of it", limit)
     code = os.waitstatus_to_exitcode(ended[1])
     if code >= 0 and os.read(reader, 1):
         return code
@@ -101,22 +93,16 @@ def _in_foreground() -> bool:
 
 
 def _print_error(what: str, got: str, limit: int) -> int:
-    error = OutOfMemory(
-        what,
-        got=got,
-        rule=f"the address space is limited to {limit / 1e6:,.0f} MB (ulimit -v); what is complete is kept",
-        remedy="Raise the limit, and run the same command again to resume.",
-    )
+    rule = f"the address space is limited to {limit / 1e6:,.0f} MB (ulimit -v); what is complete is kept"
+    error = OutOfMemory(what, got=got, rule=rule, remedy="Raise the limit, and run the same command again to resume.")
     print(f"klarsicht: {error}", file=sys.stderr)
     return error.exit_code
 
 
 class StuckDetector:
-    """Detector of a process that asks for memory in a loop that does not end.
-
-    It is stuck where for STUCK_S, in every WINDOW_S, less than a buffer is left and the system computed for it more
-    than it did itself; or hardly any address is left and it waits.
-    """
+    """Detector of a process that asks for memory in a loop that does not end: for STUCK_S, in every WINDOW_S, less than
+    a buffer is left and the system computed for it more than it did itself; or hardly any address is left and it
+    waits."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -124,13 +110,8 @@ class StuckDetector:
         self._since: float | None = None
 
     def is_stuck(self, now: float, used: int, seconds: tuple[float, float]) -> bool:
-        """Test whether the process is stuck, by one more look at it.
-
-        Args:
-            now: seconds of a clock.
-            used: bytes of the address space.
-            seconds: that the process computed by itself, and in the system.
-        """
+        """Test whether the process is stuck, by one more look: the seconds of a clock, the bytes of its address space,
+        and the seconds that it computed by itself and in the system."""
         if self._last is None or now - self._last[0] < WINDOW_S:
             self._last = self._last or (now, *seconds)
             return False

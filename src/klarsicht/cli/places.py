@@ -11,13 +11,9 @@ from klarsicht.ground.run_folder.store import RunStore
 
 
 def require_audit(settings: AuditSettings, out: Path | None = None) -> None:
-    """Check that names are known, that model and corpus are where the settings say, and that a run can be there.
-
-    Raises:
-        UsageError: an unknown metric, method or form of a model.
-        CorpusError, ModelError: there is no corpus, or no model.
-        StoreError: the run folder holds something else.
-    """
+    """Check that names are known, that model and corpus are where the settings say, and that a run can be there. Raises
+    UsageError: an unknown metric, method or form of a model; CorpusError, ModelError: there is no corpus, or no model;
+    StoreError: the run folder holds something else."""
     settings.require_known_names()
     require_place(settings.data)
     require_model(settings.model)
@@ -26,22 +22,15 @@ def require_audit(settings: AuditSettings, out: Path | None = None) -> None:
 
 
 def require_model(spec: str) -> None:
-    """Check a specification; a folder may be a correction, which only its loader knows.
-
-    Raises:
-        UsageError, ModelError: see `check_specification`.
-    """
+    """Check a specification; a folder may be a correction, which only its loader knows. Raises UsageError, ModelError:
+    see `check_specification`."""
     if not Path(spec).is_dir():
         check_specification(spec)
 
 
 def require_run(run: Path, data: str | None = None) -> None:
-    """Check that there is a run, and a corpus where one is named.
-
-    Raises:
-        InputError, StoreError: see `RunStore.open`.
-        CorpusError: there is no corpus.
-    """
+    """Check that there is a run, and a corpus where one is named. Raises InputError, StoreError: see `RunStore.open`;
+    CorpusError: there is no corpus."""
     RunStore.open(run)
     if data is not None:
         require_place(data)

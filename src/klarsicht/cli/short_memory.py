@@ -1,7 +1,5 @@
-"""The end of a command for which memory ran short: one line, the exit code of OutOfMemory, and no cleaning up after it.
-
-What is complete in a run or an output is on disk at every moment, so that a command may end at any.
-"""
+"""The end of a command for which memory ran short: one line, the exit code of OutOfMemory, and no cleaning up, since
+what is complete is on disk at every moment."""
 
 from __future__ import annotations
 
@@ -43,11 +41,8 @@ def _end_at_once(code: int) -> NoReturn:
 
 @contextmanager
 def end_at_failed_threads() -> Iterator[None]:
-    """Inside the context, end the process with one line where a thread ends for lack of memory.
-
-    Whoever waits for that thread would wait for ever: Python starts a thread and waits for its first sign, a pool's
-    thread that cannot store its error leaves its future open, and so does zarr's loop.
-    """
+    """Inside the context, end the process with one line where a thread ends for lack of memory: whoever waits for that
+    thread would wait for ever."""
     hooks = threading.excepthook, sys.unraisablehook
 
     def of_thread(arguments: threading.ExceptHookArgs) -> None:

@@ -16,12 +16,7 @@ from klarsicht.ground.machine.disk import translate_write_errors
 
 
 class GuardedStream:
-    """Text stream that hands the system's first error to a function, at every write from then on.
-
-    Attributes:
-        stream: the stream that is written; it has all other attributes.
-        fail: called with the error; it may raise another.
-    """
+    """Text stream that hands the system's first error to the function `fail`, at every write from then on."""
 
     def __init__(self, stream: TextIO, fail: Callable[[OSError], None]) -> None:
         self.stream, self.fail = stream, fail
@@ -56,11 +51,8 @@ class GuardedStream:
 @contextmanager
 def guarded_streams() -> Iterator[None]:
     """Guard both streams inside the context. Work goes on where only standard error fails: nobody is there to be told.
-
-    Raises:
-        OutputClosed: the reader of standard output has ended.
-        DiskFull, StoreError: standard output cannot be written.
-    """
+    Raises OutputClosed: the reader of standard output has ended; DiskFull, StoreError: standard output cannot be
+    written."""
     with Path(os.devnull).open("w") as nowhere:
         output = GuardedStream(_as_unicode(sys.stdout or nowhere), refuse_output)
         errors = GuardedStream(_as_unicode(sys.stderr or nowhere), lambda _: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -53,20 +54,14 @@ def ranking(entries: Ranking, top: int) -> None:
         + ((e.decision,) if entries.decided else ())
         for i, e in enumerate(entries.entries[:top], 1)
     ]
-    header = ("#", "class", "verdict", "metric", "z", "score difference", "separation", "images") + (
-        BESIDE if entries.beside else ()
-    )
-    header += DECIDED if entries.decided else ()
+    further = (BESIDE if entries.beside else ()) + (DECIDED if entries.decided else ())
+    header = ("#", "class", "verdict", "metric", "z", "score difference", "separation", "images", *further)
     echo_block(table(header, lines, left_aligned=("class", "metric", "verdict", *BESIDE, *DECIDED)))
 
 
 def verdicts(quantification: Quantification, top: int, run: str, places: Mapping[tuple[int, int], str]) -> None:
-    """Print the first verdicts of a quantification of a run as a table, then each artifact in sentences, with what to
-    do next.
-
-    Args:
-        places: see `detection_rows.read_places`.
-    """
+    """Print the first verdicts of a quantification as a table, then each artifact in sentences, with what to do
+    next."""
     from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
 
     lines = [line for line in quantification.lines if line.position <= top]
@@ -151,12 +146,7 @@ def pictures(results: CheckedPictures) -> None:
 
 def power(result: Power) -> None:
     """Print the detection limits of planted artifacts."""
-    lines = [
-        (kind, result.format_limit(kind), *(result.format_counts(kind, share) for share in result.prevalences))
-        for kind in result.kinds
-    ]
-    header = ("kind", "found down to", *(f"{share:.0%}" for share in result.prevalences))
-    echo_block(table(header, lines, left_aligned=("kind", "found down to")))
+    _print_limits(result)
     echo(f"Classes in which the artifact was found at p {result.level:g}, of those planted.")
     if result.finetuned:
         finetuned(result.finetuned)
@@ -166,16 +156,21 @@ def power(result: Power) -> None:
 
 def finetuned(results: FinetunedResults) -> None:
     """Print the detection limits of artifacts that fine-tuned copies learned."""
+    echo()
+    _print_limits(results)
+    echo("Found/learned of planted; the limit is that of those that were learned.")
+    for note in results.notes():
+        echo(note)
+
+
+def _print_limits(results: Power | FinetunedResults) -> None:
+    """Print one line per kind of artifact: its detection limit, and the counts at each prevalence."""
     lines = [
         (kind, results.format_limit(kind), *(results.format_counts(kind, share) for share in results.prevalences))
         for kind in results.kinds
     ]
     header = ("kind", "found down to", *(f"{share:.0%}" for share in results.prevalences))
-    echo()
     echo_block(table(header, lines, left_aligned=("kind", "found down to")))
-    echo("Found/learned of planted; the limit is that of those that were learned.")
-    for note in results.notes():
-        echo(note)
 
 
 def diagnosis(result: Diagnosis) -> None:
@@ -185,22 +180,13 @@ def diagnosis(result: Diagnosis) -> None:
         echo(f"{name.ljust(width)}  {value}")
     echo()
     state = {True: "yes", False: "no", None: ""}
+    speeds = (t.images_per_second for t in result.methods)
     lines = [
-        (
-            t.name,
-            state[t.works],
-            "" if t.images_per_second != t.images_per_second else f"{t.images_per_second:.1f}",
-            t.told,
-        )
-        for t in result.methods
+        (t.name, state[t.works], "" if math.isnan(speed) else f"{speed:.1f}", t.told)
+        for t, speed in zip(result.methods, speeds, strict=True)
     ]
-    echo_block(
-        table(
-            ("method", "works", "images/s", "why, or how far it conserves"),
-            lines,
-            left_aligned=("method", "works", "why, or how far it conserves"),
-        )
-    )
+    header = ("method", "works", "images/s", "why, or how far it conserves")
+    echo_block(table(header, lines, left_aligned=(header[0], header[1], header[3])))
     for one in result.missing:
         if one != str(result.refused):  # an error, which the command ends with
             echo(f"missing: {one}")
@@ -224,17 +210,10 @@ def cost(forecast: Forecast) -> None:
 
 def _steps_of_cost(steps: Sequence[StepCost]) -> None:
     lines = [
-        (
-            step.step,
-            duration(step.cpu_seconds),
-            duration(step.wall_seconds),
-            f"{step.disk_bytes / 1e9:.3f}",
-            "" if step.peak_bytes is None else f"{step.peak_bytes / 1e9:.2f}",
-            step.sample,
-            step.law,
-        )
-        for step in steps
-    ]
+        (one.step, duration(one.cpu_seconds), duration(one.wall_seconds), f"{one.disk_bytes / 1e9:.3f}",
+         "" if one.peak_bytes is None else f"{one.peak_bytes / 1e9:.2f}", one.sample, one.law)
+        for one in steps
+    ]  # fmt: skip
     header = ("step", "processor", "elapsed", "disk, GB", "memory, GB", "measured on", "grows with")
     echo()
     echo_block(table(header, lines, left_aligned=("step", "measured on", "grows with")))

@@ -1,7 +1,4 @@
-"""Type aliases of numpy arrays of any shape.
-
-Docstrings give shapes by the axis letters in the legend of their wing (`audit`, `burst`).
-"""
+"""Type aliases of numpy arrays of any shape; docstrings give shapes by the axis letters of their wing's legend."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Settings: frozen pydantic models that are read from TOML files and the command line, with errors that name the
-setting.
-"""
+setting."""
 
 from __future__ import annotations
 
@@ -19,20 +18,15 @@ from klarsicht.ground.names import describe_value
 
 
 class Settings(BaseModel):
-    """Base class of all settings: a subclass lists its fields, their types, bounds and defaults.
-
-    The constructor raises pydantic's ValidationError for a wrong value; the methods below raise a UsageError instead.
-    """
+    """Base class of all settings: a subclass lists its fields, their types, bounds and defaults. The constructor raises
+    pydantic's ValidationError for a wrong value, the methods a UsageError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Make settings from a mapping of names to values; fields that are not given keep their defaults.
-
-        Raises:
-            UsageError: an unknown name (near matches are listed), or a value that breaks its rule.
-        """
+        """Make settings from a mapping of names to values; fields that are not given keep their defaults. Raises
+        UsageError: an unknown name (near matches are listed), or a value that breaks its rule."""
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -40,20 +34,14 @@ class Settings(BaseModel):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read settings from a TOML file.
-
-        Raises:
-            InputError: the file cannot be read.
-            UsageError: the file is not TOML, or as for from_mapping.
-        """
+        """Read settings from a TOML file. Raises InputError: the file cannot be read; UsageError: the file is not TOML,
+        or as for from_mapping."""
         return cls.read(path, {})
 
     @classmethod
     def read(cls, path: str | Path | None, options: Mapping[str, Any]) -> Self:
-        """Read settings from a TOML file (None: no file) and override them by command-line options.
-
-        Options that are None were not given and override nothing. Raises as from_toml.
-        """
+        """Read settings from a TOML file, if any, and override them by the options that are not None. Raises as
+        from_toml."""
         written = {} if path is None else _read_toml(Path(path))
         return cls.from_mapping(written | {name: value for name, value in options.items() if value is not None})
 
@@ -63,18 +51,14 @@ class Settings(BaseModel):
         return self.from_mapping(kept | {name: value for name, value in changes.items() if value is not None})
 
     def to_toml(self) -> str:
-        """Write the settings as TOML text, which from_toml reads back; the text is deterministic. None values are
-        left out.
-        """
+        """Write the settings as TOML text, which from_toml reads back; the text is deterministic. None values are left
+        out."""
         return "\n".join(_lines(self.model_dump(mode="json"))) + "\n"
 
 
 def require_shape(record: Any, shape: type[BaseModel]) -> None:
-    """Check that a record read from JSON has the fields of a shape, each of its kind.
-
-    Raises:
-        ValueError: it has not; the message names the first field, and what is wrong with it.
-    """
+    """Check that a record read from JSON has the fields of a shape, each of its kind. Raises ValueError: it has not;
+    the message names the first field, and what is wrong with it."""
     try:
         shape.model_validate(record, strict=True)
     except ValidationError as error:
@@ -89,10 +73,8 @@ class PublicSettings(Settings):
     def __init__(self, *positional: Any, **values: Any) -> None:
         if positional:
             fields = ", ".join(f"{name}=..." for name in list(type(self).model_fields)[: len(positional)])
-            raise UsageError(
-                "settings without their names", got=f"{len(positional)} values", rule="each is given by its name",
-                remedy=f"{type(self).__name__}({fields}).",
-            )  # fmt: skip
+            got, remedy = f"{len(positional)} values", f"Write {type(self).__name__}({fields})."
+            raise UsageError("settings without names", got=got, rule="each value needs its name", remedy=remedy)
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -106,14 +88,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the settings", got=f"{path}: {error}", remedy="Check the path.") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError("the settings are no TOML", got=f"{path}: {error}", rule="name = value lines") from error
+        raise UsageError(
+            "the settings are not valid TOML", got=f"{path}: {error}", rule="name = value"
+        ) from error
 
 
 def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
-    """Convert the first validation fault to a UsageError.
-
-    Unknown names come first, since a misspelt name may also be reported as a missing setting.
-    """
+    """Convert the first fault to a UsageError; unknown names come first, since a misspelt one may also be missing."""
     faults = error.errors(include_url=False)
     first, *others = sorted(faults, key=lambda fault: fault["type"] != "extra_forbidden")
     place, name = first["loc"], ".".join(map(str, first["loc"]))
@@ -152,10 +133,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _lines(table: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """Yield the TOML lines of a table: its own values first, then its nested tables.
-
-    TOML 1.0 cannot return to an outer table after a nested one.
-    """
+    """Yield the TOML lines of a table: its own values first, since TOML cannot return to it after a nested table."""
     for key, value in table.items():
         if value is not None and not isinstance(value, dict):
             yield f"{_key(key)} = {_value(value)}"

@@ -20,15 +20,9 @@ from klarsicht.ground.foreign import foreign_errors
 
 @contextmanager
 def import_callable(spec: str, kind: type[KlarsichtError], what: str, remedy: str) -> Iterator[Any]:
-    """Import what `package.module:callable` or `file.py:callable` names; the current folder, or that of the file, is
-    importable while the context is open, and exceptions in it are converted as those of the import.
-
-    Args:
-        kind, what, remedy: of the error, see `ground.foreign.foreign_errors`.
-
-    Raises:
-        KlarsichtError: of that kind: the import fails, or there is no such name; the message names the specification.
-    """
+    """Import what `package.module:callable` or `file.py:callable` names. The current folder, or that of the file, is
+    importable while the context is open; exceptions in it are converted by `foreign.foreign_errors`, as those of the
+    import."""
     path, _, attribute = spec.rpartition(":")
     folder = Path(path).resolve().parent if path.endswith(".py") else Path.cwd()
     with _importable(folder), foreign_errors(kind, what, of=spec, remedy=remedy):
@@ -41,12 +35,9 @@ def import_callable(spec: str, kind: type[KlarsichtError], what: str, remedy: st
 
 
 def find_files(spec: str) -> tuple[Path, ...] | None:
-    """Find the files that an import of `package.module:callable` or `file.py:callable` runs, without importing any.
-
-    Returns:
-        the files, the module's own last; that alone where it is imported already; empty where it has none, or is of
-        Python's own library; None where there is no such module or file.
-    """
+    """Find the files that an import of `package.module:callable` or `file.py:callable` runs, the module's own last,
+    without importing any: that alone where it is imported already, none of Python's own library, None where nothing is
+    there."""
     path = spec.rpartition(":")[0]
     if path.endswith(".py"):
         return (Path(path),) if Path(path).is_file() else None

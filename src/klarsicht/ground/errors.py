@@ -1,33 +1,5 @@
-"""The exception tree: every error that a user can cause, and the exit code the command line gives it.
-
-    KlarsichtError                   exit
-    ├── UsageError                    2    an argument or a setting is off
-    ├── InputError                    3    a file or folder is not what it should be
-    │   ├── ImageError                3    one image cannot be decoded (a corpus skips, counts and names it)
-    │   │   ├── UnreadableFile        3    the system does not give a file (of a corpus that listed it: Unreachable)
-    │   │   └── ImageRefused          3    a user's code fails on an image (a corpus skips, counts and names it)
-    │   └── CorpusError               3    no usable images, or labels the model does not know
-    ├── ModelError                    4    the model cannot be loaded or explained
-    │   ├── InputRefused              4    the model fails on an image (a corpus skips, counts and names it)
-    │   ├── UntrustedCode             4    code of others that would run, and that nobody vouched for
-    │   ├── UnsupportedLayer          4    a layer without a relevance rule
-    │   └── NotConserving             4    relevance appears or vanishes that no formula accounts for
-    ├── StoreError                    5    the run folder
-    │   ├── RunLocked                 5    another process writes to it
-    │   ├── RunMismatch               5    it was made with other settings, another corpus or another model
-    │   ├── DiskFull                  5    no space left: what is complete is kept, the command resumes
-    │   └── RunDamaged               10    a file of the run is missing or altered: `audit run` makes it again
-    ├── MissingExtra                  6    an optional package is not installed
-    ├── HarmExceeded                  7    a correction harms more than its bound allows
-    ├── EffectRemains                 8    a correction leaves more than half of what the artifact does
-    ├── OutOfMemory                   9    memory ran short: what is complete is kept, the command resumes
-    ├── Unreachable                  11    images that were there do not answer: the command resumes
-    ├── ProgramFailed                12    model, transform or decoder fail on a test image, too: the command resumes
-    ├── TooManySkipped               13    more images cannot be used than may be
-    └── OutputClosed                141    the reader of standard output ended before all was written
-
-A message has four parts: *what* is wrong, what was *got*, the *rule*, the *remedy*. Ctrl-C exits 130.
-"""
+"""The exception tree: every error that a user can cause, with its exit code (docs/exit-codes.md). A message has four
+parts: *what* is wrong, what was *got*, the *rule*, the *remedy*."""
 
 from __future__ import annotations
 

@@ -1,12 +1,7 @@
 """Training loop: step, learning-rate schedule, moving average of weights, checkpoint, resume; one process or several.
 
-The batch of a step depends on the step's number only, so an interrupted and resumed run gives bit-identical losses to
-an uninterrupted one (same machine, threads and number of processes).
-
-    FOLDER/state.pt       weights, their moving average, the optimiser, the step; replaced atomically
-    FOLDER/curve.jsonl    one line per step, and the validation metrics of each checkpoint
-    FOLDER/lock           held by the process that writes
-"""
+The batch of a step depends on the step's number only, so a resumed run gives bit-identical losses. FOLDER/state.pt
+holds the training state, FOLDER/curve.jsonl one line per step and the metrics of each checkpoint."""
 
 from __future__ import annotations
 
@@ -53,34 +48,28 @@ class Task(Protocol):
 
     def batch(self, step: int, rank: int) -> Batch:
         """Make the batch of one step in one process; it depends on nothing else. Called ahead of time from other
-        threads.
-        """
+        threads."""
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         """Compute the scalar training loss. It may only call model(...), and use nothing else of the model."""
 
     def validate(self, step: int, model: nn.Module) -> Mapping[str, float]:
-        """Compute validation metrics with the averaged model in evaluation mode; called at each checkpoint in
-        process 0.
-        """
+        """Compute validation metrics with the averaged model in evaluation mode; called at each checkpoint in process
+        0."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Optimisation settings.
+    """Optimisation settings; UsageError for values out of range.
 
     Attributes:
-        steps: training steps.
-        rate: learning rate of Adam, reached linearly after `warmup` steps, constant for the share `hold` of the run,
+        rate: learning rate of Adam, reached linearly after `warmup` steps, constant for the share `hold` of the
+            `steps`,
             then falling linearly to a hundredth.
-        warmup: steps of the rising learning rate.
-        hold: share of the steps at the full rate, in [0, 1).
         clip: largest norm of the gradient.
         memory: decay of the moving average of the weights, in [0, 1).
         every: steps between checkpoints.
-        bf16: run convolutions in bfloat16, where the processor gains by it; a resumed run may differ in it.
-
-    Raises UsageError for values out of range.
+        bf16: run convolutions in bfloat16; a resumed run may differ in it.
     """
 
     steps: int
@@ -96,7 +85,7 @@ class Plan:
         shares = 0 <= self.hold < 1 and 0 <= self.memory < 1
         if min(self.steps, self.every, self.warmup) < 1 or min(self.rate, self.clip) <= 0 or not shares:
             rule = "steps, every and warmup at least 1, rate and clip positive, hold and memory in [0, 1)"
-            raise UsageError("plan of a fit", got=self, rule=rule)
+            raise UsageError("the training plan is invalid", got=self, rule=rule)
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""
@@ -119,11 +108,8 @@ class Learner:
         self.optimiser = torch.optim.Adam(self.model.parameters(), plan.rate, betas=(0.9, 0.99))
 
     def train_step(self, batch: Batch) -> float:
-        """Run one optimisation step and return its loss, averaged over the processes.
-
-        Raises:
-            ModelError: a loss or gradient that is not finite.
-        """
+        """Run one optimisation step and return its loss, averaged over the processes. Raises ModelError: a loss or
+        gradient that is not finite."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.rate_at(self.step)
         batch = tuple(x.to(self.world.device, non_blocking=True) for x in batch)
@@ -167,12 +153,8 @@ class Learner:
         return interned
 
     def resume(self, path: Path) -> None:
-        """Load a checkpoint.
-
-        Raises:
-            StoreError: the file is not a checkpoint.
-            RunMismatch: it has another plan or model.
-        """
+        """Load a checkpoint. Raises StoreError: the file is not a checkpoint; RunMismatch: it has another plan or
+        model."""
         state = _load_state(path, self.world.device)
         differ = [k for k, value in asdict(self.plan).items() if k != "bf16" and state["plan"].get(k) != value]
         if differ:
@@ -185,22 +167,14 @@ class Learner:
         except (RuntimeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
-            raise RunMismatch(
-                f"{path.parent} holds another model", got=error, remedy="Choose another --out."
-            ) from error
+            raise RunMismatch(f"{path.parent} holds another model", got=error, remedy=OTHER_OUT) from error
         self.step = state["step"]
 
 
 def fit(model: nn.Module, task: Task, plan: Plan, folder: Path, workers: int = 1) -> nn.Module:
-    """Train a model, or resume the run in the folder; returns the averaged model.
-
-    Args:
-        workers: threads that make batches.
-
-    Raises:
-        ModelError: a loss or gradient that is not finite; the last checkpoint is kept.
-        RunMismatch, RunLocked, StoreError, DiskFull: the folder.
-    """
+    """Train a model, or resume the run in the folder; returns the averaged model. `workers` threads make batches.
+    Raises ModelError: a loss or gradient that is not finite; RunMismatch, RunLocked, StoreError, DiskFull: the
+    folder."""
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with world() as here, hold_lock(folder / "lock") if here.rank == 0 else nullcontext():
@@ -223,17 +197,13 @@ def fit(model: nn.Module, task: Task, plan: Plan, folder: Path, workers: int = 1
 
 
 def measure_step_seconds(model: nn.Module, task: Task, plan: Plan, steps: Sequence[int], workers: int = 1) -> float:
-    """Measure the wall-clock seconds per training step on a copy of the model, with prefetched batches.
-
-    Args:
-        steps: the numbers of the steps to run, at least three; the first third is not timed.
-
-    Raises:
-        UsageError: more than one process.
-    """
+    """Measure the wall-clock seconds per training step on a copy of the model, at these three steps or more, of which
+    the first third is not timed. Raises UsageError: more than one process."""
     with world() as here:
         if here.size > 1:
-            raise UsageError("a time limit", got=f"{here.size} processes", remedy="Give the number of steps instead.")
+            raise UsageError(
+                "a time limit needs one process", got=here.size, remedy="Give --steps instead."
+            )
         learner = Learner(copy.deepcopy(model), task, plan, here)
         times = [time.perf_counter()]
         for batch in prefetch(lambda step: task.batch(step, 0), steps, workers):
@@ -259,12 +229,9 @@ def prefetch(make: Callable[[int], T], steps: Sequence[int], workers: int) -> It
 def require_finite(step: int, loss: float, norm: float) -> None:
     """Raise ModelError unless loss and gradient norm are finite."""
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise ModelError(
-            f"training stopped at step {step}",
-            got=f"loss {loss}, norm of the gradient {norm}",
-            rule="both must be finite; the last checkpoint is kept",
-            remedy="Lower the rate, and start again in another folder.",
-        )
+        got, rule = f"loss {loss}, gradient norm {norm}", "both must be finite; the last checkpoint is kept"
+        remedy = "Lower the rate, and start again in another folder."
+        raise ModelError(f"training stopped at step {step}", got=got, rule=rule, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -310,4 +277,4 @@ def _load_state(path: Path, device: torch.device) -> dict[str, Any]:
         if is_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
-        raise StoreError(f"cannot resume from {path}", got=reason, remedy="Remove it to begin anew.") from error
+        raise StoreError(f"cannot resume from {path}", got=reason, remedy="Remove it to start again.") from error

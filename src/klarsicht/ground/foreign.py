@@ -18,18 +18,9 @@ DEVICE_FAILED: Final = ("cuda error", "hip error", "device-side assert", "cudnn_
 
 @contextmanager
 def foreign_errors(kind: type[KlarsichtError], what: str, *, of: str, remedy: str = "") -> Iterator[None]:
-    """Convert exceptions of the foreign code that runs inside, `SystemExit` among them, to an error of ours.
-
-    Errors of ours pass unchanged, and so does Ctrl-C.
-
-    Args:
-        kind: class of the error.
-        what, remedy: its parts, see `KlarsichtError`.
-        of: name of the foreign code, its file or its callable.
-
-    Raises:
-        OutOfMemory: memory ran short, which says nothing of the code.
-    """
+    """Convert exceptions of the foreign code that runs inside, `SystemExit` among them, to an error of ours, which
+    names the file or callable `of`; our own errors and Ctrl-C pass unchanged. Raises OutOfMemory: memory ran short,
+    which says nothing of the code."""
     try:
         yield
     except KlarsichtError:
@@ -42,26 +33,23 @@ def foreign_errors(kind: type[KlarsichtError], what: str, *, of: str, remedy: st
 
 @contextmanager
 def foreign_errors_on_image(kind: type[KlarsichtError], what: str, *, of: str) -> Iterator[None]:
-    """Convert exceptions of foreign code that is given an image, as `foreign_errors`.
-
-    Raises:
-        Unreachable: the system does not give what the code reads, which says nothing of the image.
-        ProgramFailed: a device failed, which says nothing of it either.
-    """
+    """Convert exceptions of foreign code that is given an image, as `foreign_errors`. Raises Unreachable: the system
+    does not give what the code reads, which says nothing of the image; ProgramFailed: a device failed, which says
+    nothing of it either."""
     with foreign_errors(kind, what, of=of):
         try:
             yield
         except RuntimeError as error:
             if not is_device_error(error) or is_out_of_memory(error):
                 raise
-            remedy = "Start it anew; the same command resumes."
+            remedy = "Restart it; the same command resumes."
             raise ProgramFailed("the device failed", got=f"{of}: {describe_error(error)}", remedy=remedy) from error
         except OSError as error:
             if not is_fault_of_place(error):
                 raise
             raise Unreachable(
-                "what is read for an image is out of reach", got=f"{of}: {describe_error(error)}",
-                remedy="Look after the disk or the network; the same command resumes.",
+                "data of an image is out of reach", got=f"{of}: {describe_error(error)}",
+                remedy="Check the disk or the network; the same command resumes.",
             ) from error  # fmt: skip
 
 

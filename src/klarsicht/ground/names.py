@@ -20,11 +20,8 @@ INVISIBLE = frozenset(
 
 
 def printable(text: str) -> str:
-    """Escape the characters of a text that cannot be seen or that change how others are shown, as \\u202e.
-
-    Those are control characters, formats such as the turns of bidirectional text, line breaks, spaces other than the
-    plain one, surrogates (bytes of a name that is not UTF-8), and what Unicode does not define.
-    """
+    """Escape the characters of a text that cannot be seen or that change how others are shown, as \\u202e: control
+    characters, formats, line breaks, spaces other than the plain one, surrogates, and what Unicode does not define."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c.isprintable() and c not in INVISIBLE else _escape(c) for c in text)

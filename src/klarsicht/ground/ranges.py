@@ -37,11 +37,7 @@ class Range:
         return Field(default=default, **bounds)
 
     def require(self, name: str, value: float) -> None:
-        """Check that a number, given under a name, is in the range; NaN is in none.
-
-        Raises:
-            UsageError: it is not.
-        """
+        """Check that a number, given under a name, is in the range; NaN is in none. Raises UsageError: it is not."""
         if value not in self:
             raise UsageError(f"{name} is out of range", got=value, rule=str(self), remedy=f"Give another {name}.")
 

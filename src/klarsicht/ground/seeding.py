@@ -1,9 +1,8 @@
 """Random seeds: one root seed gives an independent random stream for each purpose.
 
-A purpose is a word (data, noise, init, sampling), followed by indices where units are drawn separately. Its stream is
-numpy's SeedSequence of the root seed with the word's SHA-256 as spawn key. So drawing more from one stream does not
-change another, and a stream does not depend on the order of calls, on the process or on the platform.
-"""
+A purpose is a word, followed by indices where units are drawn separately. Its stream is numpy's SeedSequence of the
+root seed with the word's SHA-256 as spawn key, so it depends on no other stream, order of calls, process or
+platform."""
 
 from __future__ import annotations
 
@@ -15,11 +14,8 @@ from klarsicht.ground.errors import UsageError
 
 
 def generator(root: int, purpose: str, *index: int) -> np.random.Generator:
-    """Return the random generator of a purpose, or of one of its units where an index is given.
-
-    Raises:
-        UsageError: a negative root.
-    """
+    """Return the random generator of a purpose, or of one of its units where an index is given. Raises UsageError: a
+    negative root."""
     return np.random.Generator(np.random.PCG64(_sequence(root, purpose, index)))
 
 

@@ -14,7 +14,7 @@ from klarsicht.ground.entry_points import find_files
 from klarsicht.ground.errors import InputError, UntrustedCode
 
 TRUST_REMEDY: Final = "Give --trust (in Python: `with audit.trusted_code():`) if you know who wrote it."
-RECORD_REMEDY: Final = "Or give its `audit run` again, which records the code that --model and --decode name."
+RECORD_REMEDY: Final = "Or repeat its `audit run`, which records the code that --model and --decode name."
 _TRUST: Final = ContextVar("trust", default=False)
 
 
@@ -23,12 +23,8 @@ def trusted_code() -> Iterator[None]:
     """Run code that model files, runs and corrections bring along or name, while the context is open, as by `--trust`.
 
     Without it such code is named and not run: pickles and programs in a .pt2 file, weights of transformers in a pickle,
-    and functions that a run or correction folder names in a file that lies inside it, or that changed since. Threads
-    that are begun meanwhile do not inherit it; worker processes of a run do.
-
-    Raises:
-        Exception: what is raised inside.
-    """
+    and functions that a run or correction names in a file inside it, or that changed since. Threads that are begun
+    meanwhile do not inherit it; worker processes of a run do. Raises Exception: what is raised inside."""
     token = _TRUST.set(True)
     try:
         yield
@@ -48,12 +44,8 @@ def set_trust(value: bool) -> None:
 
 @dataclass(frozen=True)
 class RecordedCode:
-    """Code that the record in a folder names, and the hashes of it from when the record was made.
-
-    Attributes:
-        folder: the folder of a run or a correction.
-        digests: SHA-256 of the module's file by specification, `package.module:callable` or `file.py:callable`.
-    """
+    """Code that the record in the folder of a run or a correction names, with the SHA-256 of the module's file by
+    specification from when the record was made."""
 
     folder: Path
     digests: Mapping[str, str]
@@ -64,25 +56,19 @@ class RecordedCode:
         return cls(Path(folder), record.get("code", {}))
 
     def require(self, spec: str | None) -> None:
-        """Check code that the record names: files outside the folder, as they were when the record was made.
-
-        Args:
-            spec: `package.module:callable` or `file.py:callable`; None passes, and so does what is not there.
-
-        Raises:
-            UntrustedCode: otherwise, unless code is trusted here.
-        """
+        """Check that the file of a specification, if there is one, lies outside the folder and is as it was when the
+        record was made. Raises UntrustedCode: otherwise, unless code is trusted here."""
         if spec is None or is_trusted() or (files := find_files(spec)) is None:
             return
         inside = [file for file in files if file.resolve().is_relative_to(self.folder.resolve())]
         if inside:
             what = "a folder brings its own code along"
         elif not files:
-            what = "a folder names code that is no file of yours"
+            what = "a folder names code that is not a file of yours"
         elif spec not in self.digests:
             what = "a folder names code without its hash"
         elif self.digests[spec] != hash_file(files[-1]):
-            what = "code is not what it was when a folder was made that names it"
+            what = "code has changed since the folder that names it was made"
         else:
             return
         got = str((inside or files)[-1]) if files else spec
@@ -97,11 +83,7 @@ def record_code(*specs: str | None) -> dict[str, str]:
 
 
 def hash_file(file: Path) -> str:
-    """Return the SHA-256 of a file of code.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """Return the SHA-256 of a file of code. Raises InputError: it cannot be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:

@@ -24,8 +24,8 @@ from klarsicht.ground.user_paths import as_path
 P = ParamSpec("P")
 R = TypeVar("R")
 WORDS: Final = {
-    str: "text", Path: "path", bool: "True or False", int: "integer", float: "finite number", Callable: "function",
-    Sequence: "list", tuple: "list",
+    str: "a text", Path: "a path", bool: "True or False", int: "an integer", float: "a finite number",
+    Callable: "a function", Sequence: "a list", tuple: "a list",
 }  # fmt: skip
 NO_LISTS: Final = (str, bytes, Mapping, Set, PathLike)  # have items, or no order of them
 
@@ -35,16 +35,10 @@ class _Misfit(Exception):
 
 
 def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a public function, or a constructor, so that it checks its arguments against its annotations.
-
-    Texts, paths, numbers, flags, functions, sequences of these, and instances of classes are checked; arrays and Any
-    are left to the function, see `ground.user_arrays`. A `Path` may be given as a text, an integer as one of numpy's.
-    A class says by its attribute MADE_BY which call returns an instance.
-
-    Raises:
-        UsageError: in the call, for a value of another kind, a number that is not finite, or a path that no file can
-            have.
-    """
+    """Decorate a public function, or a constructor, so that it checks its arguments against its annotations: texts,
+    paths, numbers, flags, functions, sequences of these, and instances of classes, whose attribute MADE_BY says which
+    call returns one. Raises UsageError: in the call, for a value of another kind, a number that is not finite, or a
+    path that no file can have."""
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -58,11 +52,8 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_fields(record: Any) -> None:
-    """Check the fields of a frozen dataclass as `check_arguments` does; for `__post_init__`.
-
-    Raises:
-        UsageError: see `check_arguments`.
-    """
+    """Check the fields of a frozen dataclass as `check_arguments` does; for `__post_init__`. Raises UsageError: see
+    `check_arguments`."""
     for name, kind in _annotations(type(record)).items():
         if get_origin(kind) is not typing.ClassVar:
             object.__setattr__(record, name, as_kind(name, getattr(record, name), kind))
@@ -72,11 +63,8 @@ _annotations: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def as_kind(name: str, value: Any, kind: Any) -> Any:
-    """Convert a value that is given under a name to a kind, which is an annotation.
-
-    Raises:
-        UsageError: it is of another kind.
-    """
+    """Convert a value that is given under a name to a kind, which is an annotation. Raises UsageError: it is of another
+    kind."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if not all(map(_is_checked, kinds)):
         return value
@@ -89,7 +77,7 @@ def as_kind(name: str, value: Any, kind: Any) -> Any:
     named = [one for one in kinds if one is not NoneType and (one is not str or Path not in kinds)]
     allowed = " or ".join(dict.fromkeys(WORDS.get(_class_of(one), _class_of(one).__name__) for one in named))
     remedy = " ".join(_make_remedy(one) for one in named if _class_of(one) not in WORDS)
-    raise UsageError(f"argument {name} is no {allowed}", got=describe_value(value), remedy=remedy)
+    raise UsageError(f"argument {name} must be {allowed}", got=describe_value(value), remedy=remedy)
 
 
 def _make_remedy(kind: type) -> str:
@@ -109,12 +97,8 @@ def _is_checked(kind: Any) -> bool:
 
 
 def _as_one_kind(name: str, value: Any, kind: Any) -> Any:
-    """Convert a value to a kind that is no union.
-
-    Raises:
-        _Misfit: it is of another kind.
-        UsageError: an item of a sequence is of another kind, or a path that no file can have.
-    """
+    """Convert a value to a kind that is no union. Raises _Misfit: it is of another kind; UsageError: an item of a
+    sequence is of another kind, or a path that no file can have."""
     of = _class_of(kind)
     if of is Path and isinstance(value, str | PathLike):
         return as_path(f"argument {name}", value)

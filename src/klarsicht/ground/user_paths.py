@@ -12,20 +12,17 @@ from klarsicht.ground.errors import UsageError
 
 
 def as_path(name: str, value: Any) -> Path:
-    """Convert what a user gives under a name to a path.
-
-    Raises:
-        UsageError: it is neither a text nor a path, or no file of this system can have that name.
-    """
+    """Convert what a user gives under a name to a path. Raises UsageError: it is neither a text nor a path, or no file
+    of this system can have that name."""
     text = os.fspath(value) if isinstance(value, str | PathLike) else value
     if not isinstance(text, str):
-        raise UsageError(f"{name} is no path", got=type(value).__name__, rule="a text or a pathlib.Path")
+        raise UsageError(f"{name} is not a path", got=type(value).__name__, rule="a text or a pathlib.Path")
     try:
         os.lstat(text)
     except ValueError as error:  # a zero byte, or characters that no name of a file can have
-        raise UsageError(f"{name} is no path", got=repr(text), rule=f"a name of a file: {error}") from error
+        raise UsageError(f"{name} is not a path", got=repr(text), rule=f"a file name: {error}") from error
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             got, rule = f"{len(text)} characters", str(error.strerror)
-            raise UsageError(f"{name} is no path", got=got, rule=rule, remedy="Give a shorter one.") from error
+            raise UsageError(f"{name} is not a path", got=got, rule=rule, remedy="Give a shorter one.") from error
     return Path(value)

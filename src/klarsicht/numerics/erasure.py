@@ -3,20 +3,17 @@
     a' = a - s L R (a - z),    R L = I
 
 L (C, k) holds the directions that are removed, R (k, C) measures how much of each a row contains, z is the reference
-point of rows without them, s is the strength. L R is a projection, so erasure is idempotent for s = 1.
+point of rows without them, s is the strength.
 
 *Orthogonal*: L = Q, R = Q^T with V = Q T (QR). For one direction a' = a + v (v.z - v.a) (Anders et al. 2022, P-ClArC).
 
 *Oblique*: L = V, R = (V^T S^-1 V)^-1 V^T S^-1 with the covariance S of clean rows. Of all R with R V = I this one
-minimises the change of clean rows, E|L R (a - z)|^2, in every norm at once (LEACE: Belrose et al. 2023, arXiv
-2306.03819, for V = cov(a, y)): R (a - z) is the generalised least-squares estimate of the amounts of V in a row.
+minimises the change of clean rows, E|L R (a - z)|^2, in every norm (LEACE: Belrose et al. 2023, arXiv 2306.03819).
 
-Both map V to 0. So with V = cov(a, y) the erased rows have no covariance with y, and no linear classifier predicts y.
+Both map V to 0. So with V = cov(a, y) no linear classifier predicts y of erased rows.
 
-*By regression*: where rows are known with an artifact and without it, a' = a - s (L R (a - z) + o) subtracts the change
-by it that the rows with it predict. R L is not I then, and rows without the artifact are changed as well: it needs a
-gate.
-"""
+*By regression*: a' = a - s (L R (a - z) + o) subtracts the change that the rows with an artifact predict. R L is not I
+then, and rows without the artifact are changed as well: it needs a gate."""
 
 from __future__ import annotations
 
@@ -38,10 +35,7 @@ RIDGE_OF_CHANGE = 1e-3  # the same, where a change is predicted from rows
 @dataclass(frozen=True)
 class Eraser:
     """Affine eraser with L (C, k), R (k, C), z (C,) and o (C,) as in the module's docstring; without an offset o = 0.
-
-    Raises:
-        InputError: shapes that do not fit.
-    """
+    Raises InputError: shapes that do not fit."""
 
     left: Doubles
     right: Doubles
@@ -82,17 +76,9 @@ def oblique_eraser(V: Floats, S: Floats, z: Floats) -> Eraser:
 
 
 def regression_eraser(carriers: Floats, change: Floats, most: int) -> Eraser:
-    """Make the eraser that subtracts from rows with an artifact the change by it, as a ridge regression on these rows
-    predicts it.
-
-    Of the predicted changes about their mean the `most` largest principal axes are kept (reduced-rank regression,
-    Izenman 1975, J. Multivariate Anal. 5).
-
-    Args:
-        carriers: rows (n, C) with the artifact.
-        change: what it added to each of them, (n, C).
-        most: axes that are kept, at most.
-    """
+    """Make the eraser that subtracts from rows (n, C) with an artifact the change (n, C) by it, as a ridge regression
+    on these rows predicts it. Of the predicted changes about their mean at most so many principal axes are kept
+    (reduced-rank regression, Izenman 1975, J. Multivariate Anal. 5)."""
     X, Y = np.asarray(carriers, np.float64), np.asarray(change, np.float64)
     z, o = X.mean(0), Y.mean(0)
     S = (X - z).T @ (X - z) / len(X)
@@ -103,11 +89,8 @@ def regression_eraser(carriers: Floats, change: Floats, most: int) -> Eraser:
 
 
 def unit_directions(V: Floats) -> Doubles:
-    """Normalise directions (C, k) to unit length.
-
-    Raises:
-        InputError: no direction, a direction of zero or infinite length, or linearly dependent directions.
-    """
+    """Normalise directions (C, k) to unit length. Raises InputError: no direction, a direction of zero or infinite
+    length, or linearly dependent directions."""
     lengths = np.linalg.norm(V, axis=0)
     if V.ndim != 2 or not lengths.size or not np.isfinite(lengths).all() or not lengths.all():
         raise InputError("a direction without length", got=f"lengths {lengths}", rule="columns of V that are not zero")
@@ -119,30 +102,21 @@ def unit_directions(V: Floats) -> Doubles:
 
 def covariance(X: Floats) -> Doubles:
     """Estimate the covariance (C, C) of rows (n, C), shrunk towards its mean variance (Ledoit and Wolf 2004); never
-    singular.
-    """
+    singular."""
     S = ledoit_wolf(np.asarray(X, np.float64))[0]
     return np.asarray(S + RIDGE * max(np.trace(S) / len(S), np.finfo(np.float64).tiny) * np.eye(len(S)))
 
 
 def pattern(X: Floats, y: NDArray[Any]) -> Doubles:
-    """Compute the pattern cov(x, y) (C,) of rows (n, C) and a label (n,): the direction in which rows change with y.
-
-    Haufe et al. 2014, Neuroimage 87; as a concept direction Pahde et al. 2022, arXiv 2202.03482.
-    """
+    """Compute the pattern cov(x, y) (C,) of rows (n, C) and a label (n,): the direction in which rows change with y
+    (Haufe et al. 2014, Neuroimage 87; as a concept direction Pahde et al. 2022, arXiv 2202.03482)."""
     return np.asarray((X - X.mean(0)).T @ (y - y.mean()) / len(y))
 
 
 def principal_directions(effects: Floats, S: Floats, k: int, first: Floats | None = None) -> Doubles:
-    """Compute the k principal directions (C, k) of effects (n, C) relative to the covariance S of rows without them.
-
-    Effects are the changes that the artifact adds to rows. In the coordinates where S is I the directions are the
-    principal axes of the effects, not centred. Fewer than k where the effects have lower rank.
-
-    Args:
-        first: a direction (C,) that is taken as the first; the others are computed orthogonally to it in those
-            coordinates.
-    """
+    """Compute the k principal directions (C, k) of effects (n, C), which an artifact adds to rows, relative to the
+    covariance S of rows without it: in coordinates where S is I, the principal axes, not centred. Fewer where effects
+    have lower rank; the direction `first` (C,), if given, comes first, and the others are orthogonal to it there."""
     values, axes = linalg.eigh(S)
     root, inverse = axes * np.sqrt(values), axes / np.sqrt(values)
     white = effects @ inverse

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Ints
-from klarsicht.numerics.search.blocks import Metric, PairBounds
+from klarsicht.numerics.search.blocks import Metric, SquaredDistance
 from klarsicht.numerics.search.features import Cosine, Euclidean
 from klarsicht.numerics.transport.gromov import Gromov
 from klarsicht.numerics.transport.measures import PointMeasures, require_comparable
@@ -20,44 +20,25 @@ from klarsicht.numerics.transport.wasserstein_search import Wasserstein, unchang
 
 
 @dataclass(frozen=True)
-class SlicedRotation:
-    """Sliced W2 distance of scaled measures, minimised over rotations.
+class SlicedRotation(SquaredDistance):
+    """Sliced W2 distance of scaled measures, minimised over rotations; see `sinograms`."""
 
-    It is invariant to shift, scale and rotation; see `sinograms`.
-
-    Attributes:
-        reflection: also invariant to reflection.
-        device: torch device.
-    """
-
-    reflection: bool = False
-    device: str = "cpu"
-
-    estimates_are_bounds: ClassVar[bool] = False
-    pair_bounds: ClassVar[tuple[PairBounds, ...]] = ()
     batch: ClassVar[int] = 512  # small enough for the processor's cache
 
-    def prepare(self, items: PointMeasures) -> Any:
+    def prepare(self, items: PointMeasures) -> Sinograms:
         """Compute the sinograms of the scaled measures."""
-        return Sinograms.of(require_comparable(items).scale(), self.device)
+        return Sinograms.of(require_comparable(items).scale())
 
     def estimates(self, rows: Sinograms, block: slice) -> NDArray[np.float32]:
         """Compute the squared distances, minimised over multiples of 11.25 degrees."""
-        squares: NDArray[np.float32] = rows.distances(block, self.reflection).cpu().numpy()
-        return squares
+        return np.asarray(rows.distances(block).numpy())
 
     def costs(self, rows: Sinograms, i: Ints, j: Ints) -> Doubles:
         """Compute the squared distances, minimised over all angles."""
-        return rows.align(i, j, self.reflection).cost
-
-    def distances(self, costs: Doubles) -> Doubles:
-        """Return the square roots of the costs."""
-        roots: Doubles = np.sqrt(costs)
-        return roots
+        return rows.refined_distances(i, j)
 
 
-@dataclass(frozen=True)
-class RotationRows:
+class RotationRows(NamedTuple):
     """Measures prepared for `RotationInvariant`: sinograms to find starting rotations, shapes to solve for W2."""
 
     sinograms: Sinograms
@@ -65,34 +46,27 @@ class RotationRows:
 
 
 @dataclass(frozen=True)
-class RotationInvariant(SlicedRotation):
-    """W2 distance of scaled measures, minimised over rotations, for the pairs of smallest sliced distance.
-
-    Attributes:
-        n_starts: starting rotations, 1 to 8.
-        threads: threads over pairs, numba's number if None.
-    """
+class RotationInvariant(SquaredDistance):
+    """W2 distance of scaled measures, minimised over rotations, and reflections if asked, from 1 to 8 starts, for the
+    pairs of smallest sliced distance."""
 
     n_starts: int = 1
-    threads: int | None = None
+    reflection: bool = False
 
     batch: ClassVar[int] = 4096
 
     def prepare(self, items: PointMeasures) -> RotationRows:
         """Compute the sinograms and the shapes of the scaled measures."""
         measures = require_comparable(items).scale()
-        return RotationRows(Sinograms.of(measures, self.device), Shapes.of(measures))
+        return RotationRows(Sinograms.of(measures), Shapes.of(measures))
 
-    def estimates(self, rows: Any, block: slice) -> NDArray[np.float32]:
+    def estimates(self, rows: RotationRows, block: slice) -> NDArray[np.float32]:
         """Compute the squared sliced distances, minimised over multiples of 11.25 degrees."""
-        return super().estimates(rows.sinograms, block)
+        return np.asarray(rows.sinograms.distances(block, self.reflection).numpy())
 
-    def costs(self, rows: Any, i: Ints, j: Ints) -> Doubles:
+    def costs(self, rows: RotationRows, i: Ints, j: Ints) -> Doubles:
         """Compute the squared W2 distances, minimised over rotations from `n_starts` starts."""
-        shapes, reflection = rows.shapes, self.reflection
-        return rotation_invariant_wasserstein(
-            shapes, i, j, reflection=reflection, n_starts=self.n_starts, threads=self.threads
-        )
+        return rotation_invariant_wasserstein(rows.shapes, i, j, reflection=self.reflection, n_starts=self.n_starts)
 
 
 METRICS: dict[str, Metric] = {

@@ -27,23 +27,18 @@ def neighbour_graph(
     """Find the k nearest neighbours of every item; ties are broken by lowest index.
 
     Exact, except under metrics whose estimates are no bounds (`wasserstein-tsr`, `sliced-rotation`, `gromov`): of these
-    the 5 k best estimates of each item are measured, and a measured pair counts for both of its items.
+    the 5 k best estimates of each item are measured.
 
     Args:
         items: feature rows (N, D), finite, for `euclidean` and `concept`; `PointMeasures`, none of them set aside, for
-            all other metrics. All-zero feature rows have distance 0 to each other and a large one to any other row x
-            (`euclidean` sqrt(1 + |x|^2), `concept` 1), so blank maps form a cluster of their own.
+            all other metrics. Rows of zeros have distance 0 to each other and a large one to any other row.
         metric: a name of `METRICS`, or a metric object.
-        groups: (N,) integers; items of one group (crops of one photograph, frames of one patient) are never
-            neighbours. By default every item is its own group.
-        block: items estimated together, by default 256 or as many as make 8 million estimates; peak memory is about
-            12 block N bytes beyond the items themselves.
+        groups: (N,) integers; items of one group are never neighbours. By default every item is its own group.
+        block: items estimated together; peak memory is about 12 block N bytes beyond the items themselves.
 
     Raises:
-        InputError: items of the wrong kind, values that are not finite, measures that are set aside or have zero radius
-            where the metric needs scale, or fewer than two items.
-        UsageError: unknown metric, k out of range, groups of another length, or a group that leaves its
-            members fewer than k allowed neighbours.
+        InputError: items of the wrong kind or fewer than two, or values that are not finite.
+        UsageError: unknown metric, k out of range, or groups that do not fit.
     """
     prepared_metric = _resolve_metric(metric)
     rows = prepared_metric.prepare(items)
@@ -54,10 +49,7 @@ def neighbour_graph(
 
 def pairwise(items: Floats | PointMeasures, metric: str | Metric = "euclidean") -> Doubles:
     """Compute all distances of N items, float64 (N, N), 0 on the diagonal; arguments and errors as `neighbour_graph`.
-
-    Raises:
-        UsageError: more than 4,000 items.
-    """
+    Raises UsageError: more than 4,000 items."""
     prepared_metric = _resolve_metric(metric)
     if len(items) > LARGEST:
         raise UsageError(
@@ -95,11 +87,8 @@ def _check_arguments(n: int, k: int, groups: Ints) -> None:
 
 
 def centre_by_group(X: Floats, groups: Ints) -> Floats:
-    """Subtract from each row of X (N, D) the median of the rows of its group (N,).
-
-    A row then shows how it differs from others of its own source. A group of one row is centred by the median of all
-    rows, since its own median would leave nothing.
-    """
+    """Subtract from each row of X (N, D) the median of the rows of its group (N,), or of all rows where it is alone in
+    its group: it then shows how it differs from others of its own source."""
     centred = X - np.median(X, axis=0)
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     by_group = np.argsort(group, kind="stable")

@@ -83,5 +83,5 @@ def test_apples_gpu_is_there_where_torch_sees_it_and_has_no_float64(monkeypatch)
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_there_is_an_error(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="names no device"):
+    with pytest.raises(UsageError, match="does not have that --device"):
         select_device(name)

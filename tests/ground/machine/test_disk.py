@@ -166,7 +166,7 @@ def test_only_regular_files_pass(tmp_path):
     require_regular_file(tmp_path / "file")
     require_regular_file(tmp_path / "absent")
     for odd in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(InputError, match=f"no regular file: {odd.name}"):
+        with pytest.raises(InputError, match=f"{odd.name} is not a regular file"):
             require_regular_file(odd)
 
 

@@ -176,7 +176,7 @@ def test_floats_have_no_known_white(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("nothing.png", r"^no such file; got [^;]*nothing\.png\. Check"), (".", "no regular file")]
+    ("name", "told"), [("nothing.png", r"^no such file; got [^;]*nothing\.png\. Check"), (".", "is not a regular file")]
 )
 def test_no_file(tmp_path, name, told):
     with pytest.raises(ImageError, match=told):

@@ -81,7 +81,7 @@ def test_a_strip_shorter_than_its_rows_is_named():
 
 def test_a_strip_beyond_the_end_is_named(tmp_path):
     content = edited(written(rowsperstrip=8), 273, 10**6)
-    with pytest.raises(ValueError, match="that it speaks of"):
+    with pytest.raises(ValueError, match="but its tags name"):
         checked(content)
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.tif is cut off"):

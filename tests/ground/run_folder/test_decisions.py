@@ -45,7 +45,7 @@ def test_an_undone_record_does_not_count_and_stays_in_the_file(tmp_path):
     assert log.decisions() == {}
     assert len(log.records()) == 4
     for number in (first, 2, 4, -1, 99):
-        with pytest.raises(UsageError, match="no record that can be undone"):
+        with pytest.raises(UsageError, match="this record cannot be undone"):
             log.undo(number, "ada")
 
 
@@ -185,7 +185,7 @@ def test_a_line_without_an_end_is_no_record_and_the_next_one_replaces_it(tmp_pat
 )  # fmt: skip
 def test_a_damaged_line_is_named(tmp_path, line):
     (tmp_path / DECISIONS_FILE).write_bytes(line)
-    with pytest.raises(RunDamaged, match="line 1 is no record"):
+    with pytest.raises(RunDamaged, match="line 1 is not a record"):
         DecisionLog(tmp_path).decisions()
 
 

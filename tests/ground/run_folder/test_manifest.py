@@ -37,7 +37,7 @@ def test_a_record_of_another_format_or_of_none_is_refused(record):
     number = record.get("format", "none") if isinstance(record, dict) else "none"
     with pytest.raises(InputError) as caught:
         manifest.require_format(record, "manifest.json", "Make it again.")
-    assert (caught.value.what, caught.value.got) == ("manifest.json is of another format", f"format {number}")
+    assert (caught.value.what, caught.value.got) == ("manifest.json has another format", f"format {number}")
     assert caught.value.rule.endswith("reads format 1") and caught.value.remedy == "Make it again."
 
 

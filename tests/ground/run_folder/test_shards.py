@@ -60,7 +60,7 @@ def test_shards_are_counted_from_one():
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "3", "-1/4", "a/b", "1/0", "", "1/2/3"])
 def test_another_text_is_refused(text):
-    with pytest.raises(UsageError, match="--shard is no shard"):
+    with pytest.raises(UsageError, match="--shard is not a shard"):
         Shard.parse(text)
 
 

@@ -120,7 +120,7 @@ def test_a_run_of_another_format_is_refused_by_every_door_and_left_alone(store, 
         lambda: verify(store),
     ]
     for door in doors:
-        with pytest.raises(InputError, match=r"manifest\.json is of another format; got format .*Make the run again"):
+        with pytest.raises(InputError, match=r"manifest\.json has another format; got format .*Make the run again"):
             door()
     assert (store.path / "manifest.json").read_bytes() == before
 

@@ -234,7 +234,7 @@ def test_what_cannot_be_decoded_is_named_where_its_checksum_is_right(store, file
 @pytest.mark.parametrize("manifest", [[], {}, {"format": "1"}, {"format": None}, {"store": 1}, "run", None])
 def test_a_manifest_of_something_else_is_refused(tmp_path, manifest):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"manifest\.json is of another format"):
+    with pytest.raises(InputError, match=r"manifest\.json has another format"):
         RunStore.open(tmp_path)
 
 
@@ -262,7 +262,7 @@ def test_a_pipe_or_device_in_place_of_a_file_is_damage_and_is_not_read(store, fi
     """Reading a pipe that nobody writes to, or an endless device, would never end."""
     (store.path / file).unlink()
     os.mkfifo(store.path / file) if kind == "pipe" else (store.path / file).symlink_to("/dev/zero")
-    with pytest.raises(RunDamaged, match="no regular file"):
+    with pytest.raises(RunDamaged, match="not a regular file"):
         read_all(store)
     if file != "manifest.json":
         assert {file} <= {one for damage in verify(store).damaged for one in (damage.name, damage.keeper)}

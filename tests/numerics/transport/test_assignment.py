@@ -10,8 +10,29 @@ from hypothesis.extra.numpy import arrays
 from numba import njit
 from scipy.optimize import linear_sum_assignment
 
-from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.numerics.transport.assignment import assign, make_workspace, solve
+from klarsicht.numerics.compiled.jit import SourceHash, compile_cached
+from klarsicht.numerics.compiled.row_minima import padded_width
+from klarsicht.numerics.transport.assignment import SOURCES, assign, make_workspace
+
+SOURCE_HASH = SourceHash.of(__file__, *SOURCES)
+
+
+def solve(costs):
+    """Columns (m, P) of the rows of each matrix (m, P, P), from duals that are zero."""
+    columns = np.empty(costs.shape[:2], np.int32)
+    _solve(SOURCE_HASH, costs, columns, padded_width(costs.shape[2]))
+    return columns
+
+
+@compile_cached
+def _solve(source_hash, costs, columns, Q):
+    P = costs.shape[1]
+    C, v = np.full((P, Q), np.inf, costs.dtype), np.zeros(Q, costs.dtype)
+    s = make_workspace(C)
+    for m in range(len(costs)):
+        C[:, :P] = costs[m]
+        v[:] = 0
+        assign(C, v, columns[m], s)
 
 
 def totals(costs, columns):
@@ -67,38 +88,3 @@ def test_any_duals_lead_to_optimal_ones(seed, scale):
 @njit
 def _with_duals(C, v, columns):
     assign(C, v, columns, make_workspace(C))
-
-
-def test_threads_do_not_change_results():
-    costs = np.random.default_rng(0).random((37, 12, 12))
-    np.testing.assert_array_equal(solve(costs, threads=1), solve(costs, threads=3))
-
-
-def test_other_types_and_strides():
-    whole = np.random.default_rng(1).integers(0, 50, (4, 9, 9))
-    np.testing.assert_array_equal(totals(whole, solve(whole)), least(whole))
-    turned = np.asfortranarray(whole.astype(np.float32))
-    np.testing.assert_array_equal(totals(turned, solve(turned)), least(whole))
-
-
-def test_nothing_to_solve():
-    assert solve(np.empty((0, 4, 4))).shape == (0, 4)
-
-
-@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4), (2, 0, 0)])
-def test_refuses_shapes(shape):
-    with pytest.raises(InputError, match=r"\(m, P, P\)"):
-        solve(np.zeros(shape))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e31])
-def test_refuses_costs_that_are_not_finite(bad):
-    costs = np.zeros((3, 4, 4))
-    costs[1, 2, 3] = bad
-    with pytest.raises(InputError, match="the first is 1"):
-        solve(costs)
-
-
-def test_refuses_no_threads():
-    with pytest.raises(UsageError, match="threads"):
-        solve(np.zeros((2, 2, 2)), threads=0)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from numba import njit
 
-from klarsicht.ground.errors import InputError
 from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import (
     ANGLES,
@@ -71,7 +70,7 @@ def test_starts_are_those_within_a_factor_of_the_least_sliced_distance(within):
     """Against sums over turned points at every step of the circle; a summit between steps is a little lower."""
     x = np.random.default_rng(3).standard_normal((2, 64, 2)) * [2, 1]
     shapes = Shapes.of(PointMeasures.of(x).centre())
-    x, y = shapes.points[:, 0].astype(float)
+    x, y = shapes.points.astype(float)
     all_turns = best_rotations(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=8)[0]
     full = (sliced_product(x, x) + sliced_product(y, y)) / 2
     far = np.array(
@@ -123,18 +122,3 @@ def test_quantile_means_keep_the_mean_and_are_integrals(P, q):
     x = np.sort(np.random.default_rng(P).standard_normal(P))
     fine = x[np.arange(P * q * 20) // (q * 20)].reshape(q, -1).mean(1)
     np.testing.assert_allclose(x @ quantile_means(P, q), fine, atol=1e-6)
-
-
-def test_two_signs_are_laid_side_by_side():
-    a, b = np.random.default_rng(2).standard_normal((2, 3, 20, 2))
-    shapes = Shapes.of(PointMeasures.of(a, negative=b, share=0.3))
-    assert shapes.points.shape == (3, 2, 20, 2) and len(shapes) == 3
-    np.testing.assert_allclose(shapes.weights, [0.3, 0.7], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("features", "words"), [(np.zeros((2, 1, 4, 1)), "needs"), (np.full((2, 1, 5, 1), np.nan), "finite")]
-)
-def test_refuses_features(features, words):
-    with pytest.raises(InputError, match=words):
-        Shapes.of(PointMeasures.of(np.zeros((2, 5, 2))), features)

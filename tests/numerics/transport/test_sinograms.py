@@ -5,7 +5,7 @@ import pytest
 
 from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import quantile_means
-from klarsicht.numerics.transport.sinograms import ANGLES, FINE, QUANTILES, Sinograms
+from klarsicht.numerics.transport.sinograms import ANGLES, QUANTILES, Sinograms
 
 
 def clouds(n, P=64, seed=0):
@@ -50,7 +50,7 @@ def test_distances_equal_the_literal_least_over_coarse_turns(reflection):
 def test_align_is_near_a_search_in_quarter_degrees_and_never_above_the_coarse_one():
     measures = clouds(10, seed=1)
     sinograms, (i, j) = Sinograms.of(measures), np.triu_indices(10, 1)
-    cost = sinograms.align(i, j).cost
+    cost = sinograms.refined_distances(i, j)
     coarse = sinograms.distances(slice(0, 10)).numpy()[i, j]
     assert (cost <= coarse + 1e-5).all()
     points, fine = measures.points.astype(np.float64), [(np.deg2rad(q / 4),) for q in range(1440)]
@@ -59,16 +59,11 @@ def test_align_is_near_a_search_in_quarter_degrees_and_never_above_the_coarse_on
     np.testing.assert_allclose(cost[some], best, rtol=0.02, atol=1e-3)
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-def test_a_turned_measure_is_found_at_its_angle(mirror):
+def test_a_turned_measure_costs_nothing_between_the_steps():
     measures, angle = clouds(6, seed=2), np.linspace(-3, 3, 6)
-    moved = [turn(p, a, mirror) for p, a in zip(measures.points, angle, strict=True)]
+    moved = [turn(p, a) for p, a in zip(measures.points, angle, strict=True)]
     both = Sinograms.of(PointMeasures.of(np.concatenate([measures.points, moved])))
-    found = both.align(np.arange(6), np.arange(6, 12), reflection=True)
-    off = (found.angle - angle + np.pi) % (2 * np.pi) - np.pi
-    assert np.abs(off).max() < 2 * np.pi / ANGLES / FINE
-    assert (found.reflected == mirror).all()
-    assert found.cost.max() < 1e-3
+    assert both.refined_distances(np.arange(6), np.arange(6, 12)).max() < 1e-3
 
 
 def test_multiples_of_the_step_cost_nothing_and_between_them_little():
@@ -83,18 +78,3 @@ def test_multiples_of_the_step_cost_nothing_and_between_them_little():
         both = Sinograms.of(PointMeasures.of(np.concatenate([measures.points, moved])))
         own = both.distances(slice(0, 8)).numpy()[np.arange(8), np.arange(8, 16)]
         assert (own <= share * nearest + 1e-5).all()
-
-
-def test_two_signs_are_summed_by_weight_under_one_turn():
-    a, b = clouds(5, seed=4), clouds(5, seed=5)
-    both = PointMeasures.of(a.points, b.points, 0.7)
-    found = Sinograms.of(both).distances(slice(0, 1)).numpy()[0]
-    circle = np.array(COARSE)
-    for j in range(5):
-        costs = [
-            2 * (w * (shadows(turn(p[0], t), circle) - shadows(p[j], circle)) ** 2).mean()
-            for t in COARSE
-            for w, p in ((0.7, a.points.astype(np.float64)), (0.3, b.points.astype(np.float64)))
-        ]
-        expected = np.reshape(costs, (-1, 2)).sum(1).min()
-        assert found[j] == pytest.approx(expected, rel=1e-3, abs=1e-5)

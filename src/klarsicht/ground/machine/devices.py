@@ -22,13 +22,7 @@ NARROW = ("mps",)  # devices without float64
 
 @dataclass(frozen=True)
 class World:
-    """The distributed process group of a training run; torchrun sets the number of processes.
-
-    Attributes:
-        rank: number of this process, 0 to size - 1.
-        size: number of processes.
-        device: the device of this process.
-    """
+    """The distributed process group of a training run: the number of this process, of all processes, and its device."""
 
     rank: int
     size: int
@@ -64,18 +58,15 @@ def world() -> Iterator[World]:
 
 def select_device(name: str = AUTO) -> torch.device:
     """Return the device of a name: cpu, mps, cuda, cuda:N, or auto for the GPU of this process where there is one.
-
-    Raises:
-        UsageError: another name, or a device that this machine does not have.
-    """
+    Raises UsageError: another name, or a device that this machine does not have."""
     if name == AUTO:
         return device()
     found = re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", name)
     here = ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *_cuda_names()]
     if found is None or (name != "cuda" and name not in here) or (name == "cuda" and len(here) == 1):
         raise UsageError(
-            "--device names no device of this machine", got=repr(name), rule=f"auto, {', '.join(here)}",
-            remedy="Give --device auto: the GPU where torch sees one, else the CPU.",
+            "this machine does not have that --device", got=repr(name), rule=f"auto, {', '.join(here)}",
+            remedy="Give --device auto: the GPU if torch sees one, else the CPU.",
         )  # fmt: skip
     return device() if name == "cuda" else torch.device(name)
 
@@ -97,11 +88,8 @@ def device() -> torch.device:
 
 
 def bf16_is_faster(device: torch.device) -> bool:
-    """Whether bfloat16 convolutions are faster than float32 on this device.
-
-    They are on GPUs that support bfloat16, on processors with AMX, and on AMD processors with AVX-512 BF16. On Intel
-    processors with AVX-512 BF16 alone they are slower than float32 (docs/burst-training.md).
-    """
+    """Test whether bfloat16 convolutions are faster than float32: on GPUs that support it, on processors with AMX, and
+    on AMD processors with AVX-512 BF16, but not on Intel's with that alone (docs/burst-training.md)."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     words = processor_flags()

@@ -1,6 +1,5 @@
 """Atomic writes and file locks: an interruption at any moment leaves the old or the new content of a file, never a
-part.
-"""
+part."""
 
 from __future__ import annotations
 
@@ -27,11 +26,11 @@ OF_THE_CALL = (errno.EINVAL, errno.EISDIR, errno.ENAMETOOLONG, errno.ESPIPE, err
 short memory, see `memory.is_out_of_memory`."""
 HDF5_NUMBER = re.compile(r"\berrno = (\d+)")  # in the text of the errors of HDF5, which have no number
 READ_AT_ONCE = 1 << 20  # bytes
-NOT_REGULAR = "no regular file, but a pipe or a device"
+NOT_REGULAR = "not a regular file, but a pipe or a device"
 UNFINISHED = ".unfinished"  # marks a folder that is being filled
 LEFTOVERS = (".*.tmp", "*.partial")  # temporary files of killed processes: klarsicht's and zarr's
 JOIN_SECONDS = 60.0  # that a lock is waited for which others share: one alone holds it while it tidies up
-LOCK_LOOK = 0.1  # seconds between two tries of a lock
+LOCK_LOOK = 0.02  # seconds between two tries of a lock
 TEMPORARY = "klarsicht-"  # beginning of the names of temporary folders, followed by the mark of the process
 SHARED_MEMORY = Path("/dev/shm")
 OF_WORKERS = ("sem.loky-{0}-*", "joblib_memmapping_folder_{0}_*")  # made by joblib for a process of that number
@@ -55,36 +54,22 @@ def describe_system_error(error: BaseException) -> str:
 @contextmanager
 def translate_write_errors(path: Path, size: int | None = None) -> Iterator[None]:
     """Convert the operating system's write errors to errors that name the remedy. size: bytes that the file takes, to
-    be named where they do not fit.
-
-    Raises:
-        DiskFull: no space, quota or file size left.
-        StoreError: any other, for instance a read-only folder.
-    """
+    be named where they do not fit. Raises DiskFull: no space, quota or file size left; StoreError: any other, for
+    instance a read-only folder."""
     try:
         yield
     except OSError as error:
         if error.errno in NO_SPACE_ERRORS:
-            raise DiskFull(
-                f"no space left to write {path}",
-                got=error.strerror,
-                rule=f"{'' if size is None else f'it takes {size / 1e6:,.1f} MB; '}what is complete is kept",
-                remedy="Free space and run the same command again to resume.",
-            ) from error
-        raise StoreError(
-            f"cannot write {path}",
-            got=error.strerror or error,
-            remedy="Check the folder's rights, or its name.",
-        ) from error
+            rule = f"{'' if size is None else f'it takes {size / 1e6:,.1f} MB; '}what is complete is kept"
+            remedy = "Free space and run the same command again to resume."
+            raise DiskFull(f"no space left to write {path}", got=error.strerror, rule=rule, remedy=remedy) from error
+        remedy = "Check the folder's permissions, or its name."
+        raise StoreError(f"cannot write {path}", got=error.strerror or error, remedy=remedy) from error
 
 
 def require_writable(paths: Iterable[Path]) -> None:
     """Check, before long computing, that files can be made at some paths, as far as the system tells: in the folder of
-    each, or the nearest above it that exists.
-
-    Raises:
-        StoreError: the system says that one cannot.
-    """
+    each, or the nearest above it that exists. Raises StoreError: the system says that one cannot."""
     for path in paths:
         with translate_write_errors(path):
             folder = next(above for above in path.absolute().parents if above.exists())
@@ -97,22 +82,15 @@ def require_writable(paths: Iterable[Path]) -> None:
 def require_regular_file(path: Path) -> None:
     """Check, before a file is opened, that it is no folder, pipe or device: those may never end, or never answer.
 
-    A file that does not exist passes: opening it says so.
-
-    Raises:
-        InputError: it is one.
-    """
+    A file that does not exist passes: opening it says so. Raises InputError: it is one."""
     if path.exists() and not path.is_file():
-        raise InputError(f"no regular file: {path.name}", got=f"a folder, a pipe or a device at {path}",
-                         remedy="Name a file, or leave it out.")  # fmt: skip
+        got, remedy = f"a folder, a pipe or a device at {path}", "Name a file, or leave it out."
+        raise InputError(f"{path.name} is not a regular file", got=got, remedy=remedy)
 
 
 def read_regular_file(path: Path) -> bytes:
-    """Read a file whole.
-
-    Raises:
-        OSError: it cannot be read, or is a folder, a pipe or a device, of which the last two might never end.
-    """
+    """Read a file whole. Raises OSError: it cannot be read, or is a folder, a pipe or a device, of which the last two
+    might never end."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system says so itself
         raise OSError(errno.EINVAL, NOT_REGULAR)
@@ -121,11 +99,8 @@ def read_regular_file(path: Path) -> bytes:
 
 @contextmanager
 def translate_faults(path: Path) -> Iterator[None]:
-    """Convert the answer of a disk, of a network or of the system for an input file to an error that names it.
-
-    Raises:
-        Unreachable: the file is out of reach, which says nothing of its content.
-    """
+    """Convert the answer of a disk, of a network or of the system for an input file to an error that names it. Raises
+    Unreachable: the file is out of reach, which says nothing of its content."""
     try:
         yield
     except OSError as error:
@@ -133,7 +108,7 @@ def translate_faults(path: Path) -> Iterator[None]:
             raise
         raise Unreachable(
             f"{path.name} is out of reach", got=f"{describe_system_error(error)}, at {path}",
-            remedy="Look after the disk or the network, and run the same command again.",
+            remedy="Check the disk or the network, and run the same command again.",
         ) from error  # fmt: skip
 
 
@@ -147,18 +122,15 @@ def read_to_end(path: Path) -> None:
 
 @contextmanager
 def translate_read_errors(path: Path) -> Iterator[None]:
-    """Convert whatever is raised while an intermediate file of klarsicht is read to an error that names it.
-
-    Raises:
-        StoreError: the file is damaged.
-    """
+    """Convert whatever is raised while an intermediate file of klarsicht is read to an error that names it. Raises
+    StoreError: the file is damaged."""
     try:
         yield
     except (KlarsichtError, MemoryError):
         raise
     except Exception as error:  # numpy, zipfile and json raise nearly anything on damaged files
         got = f"{type(error).__name__}: {error}"
-        remedy = "Remove it, and run the same command again: it is made anew."
+        remedy = "Remove it, and run the same command again to create it."
         raise StoreError(f"{path} is damaged", got=got, remedy=remedy) from error
 
 
@@ -198,11 +170,8 @@ def _remove_abandoned(path: Path) -> None:
 @contextmanager
 def fill_folder(folder: Path) -> Iterator[None]:
     """Fill a new or empty folder; what a killed or failed process left of one is removed first, known by its marker.
-
-    Raises:
-        InputError: the folder holds something else, or is a file.
-        DiskFull, StoreError: as `translate_write_errors`.
-    """
+    Raises InputError: the folder holds something else, or is a file; DiskFull, StoreError: as
+    `translate_write_errors`."""
     marker = folder / UNFINISHED
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.is_file()):
         raise InputError("the output folder is not empty", got=folder, remedy="Choose another --out.")
@@ -218,50 +187,29 @@ def fill_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock file with the process id; the system frees it when the process ends, however it ends.
-
-    Raises:
-        RunLocked: another process holds it; the error names that process.
-        StoreError: the file system has no locks, or no more of them.
-    """
-    with translate_write_errors(path):
-        file = path.open("a+")
-    with file:
-        try:
-            lock(file)
-        except BlockingIOError:
-            file.seek(0)
-            raise _locked_by(file.read().strip(), path) from None
-        except OSError as error:
-            raise _without_locks(error, path) from error
+def hold_lock(path: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock file with the process id, after waiting up to `patience` seconds for another process; the
+    system frees it when the process ends. Raises RunLocked: another process holds it, which is named; StoreError: the
+    file system has no locks."""
+    with _acquire(path, lock, patience) as file:
         with translate_write_errors(path):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            _write_process(file)
         yield
 
 
 @contextmanager
 def share_lock(path: Path, when_alone: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file together with other processes that share it; `hold_lock` is refused meanwhile.
+    """Hold a lock file together with other processes that share it; `hold_lock` is refused meanwhile. `when_alone` is
+    called before the body and after it, where no other process holds the lock then. Raises as `hold_lock`."""
 
-    Args:
-        when_alone: called before the body, and after it, where no other process holds the lock at that moment.
+    def join(file: IO[str]) -> None:
+        with suppress(BlockingIOError):
+            lock(file)
+            when_alone()
+            _write_process(file)
+        lock(file, is_shared=True)
 
-    Raises:
-        RunLocked: another process holds it alone.
-        StoreError: the file system has no such locks.
-    """
-    with translate_write_errors(path):
-        file = path.open("a+")
-    with file:
-        deadline = time.monotonic() + JOIN_SECONDS
-        while not _join(file, path, when_alone):
-            if time.monotonic() > deadline:
-                file.seek(0)
-                raise _locked_by(file.read().strip(), path)
-            time.sleep(LOCK_LOOK)
+    with _acquire(path, join, JOIN_SECONDS) as file:
         try:
             yield
         finally:
@@ -270,61 +218,41 @@ def share_lock(path: Path, when_alone: Callable[[], None]) -> Iterator[None]:
                 when_alone()
 
 
-def _join(file: IO[str], path: Path, when_alone: Callable[[], None]) -> bool:
-    """Try to share a lock; alone for a moment, where no other process holds it."""
-    try:
-        with suppress(BlockingIOError):
-            lock(file)
-            when_alone()
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-        lock(file, is_shared=True)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise _without_locks(error, path) from error
-    return True
-
-
 @contextmanager
-def wait_for_lock(path: Path) -> Iterator[None]:
-    """Hold a lock file that other processes hold for a moment only; wait for it.
-
-    Raises:
-        StoreError: the file system has no locks.
-    """
+def _acquire(path: Path, attempt: Callable[[IO[str]], None], patience: float) -> Iterator[IO[str]]:
+    """Open a lock file, and attempt to lock it until the patience ends."""
     with translate_write_errors(path):
         file = path.open("a+")
     with file:
+        deadline = time.monotonic() + patience
         while True:
             try:
-                lock(file)
+                attempt(file)
                 break
             except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    raise _locked_by(file.read().strip(), path) from None
                 time.sleep(LOCK_LOOK)
             except OSError as error:
-                raise _without_locks(error, path) from error
-        yield
+                raise StoreError(
+                    "the file system cannot lock files", got=f"{error.strerror or error}, for {path}",
+                    rule="a lock keeps two processes from writing to one run",
+                    remedy="Choose an --out on a local disk.",
+                ) from error  # fmt: skip
+        yield file
+
+
+def _write_process(file: IO[str]) -> None:
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
 
 
 def _locked_by(process: str, path: Path) -> RunLocked:
     """Make the error of a lock that another process holds."""
-    return RunLocked(
-        "another process writes to this run",
-        got=f"process {process or 'unknown'} in {path.parent}",
-        remedy="Wait for it, stop it, or choose another --out.",
-    )
-
-
-def _without_locks(error: OSError, path: Path) -> StoreError:
-    """Make the error of a file system without locks."""
-    return StoreError(
-        "the file system cannot lock files",
-        got=f"{error.strerror or error}, for {path}",
-        rule="a lock keeps two processes from writing to one run",
-        remedy="Choose an --out on a local disk.",
-    )
+    got, remedy = f"process {process or 'unknown'} in {path.parent}", "Wait for it, stop it, or choose another --out."
+    return RunLocked("another process writes to this run", got=got, remedy=remedy)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -338,11 +266,8 @@ def remove_leftovers(folder: Path) -> None:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Make a folder in the system's place for temporary files, and remove it at the end; those of killed processes are
-    removed first, with what joblib made for their workers: that a process was ours, its folder says.
-
-    Raises:
-        DiskFull, StoreError: it cannot be made.
-    """
+    removed first, with what joblib made for their workers: that a process was ours, its folder says. Raises DiskFull,
+    StoreError: it cannot be made."""
     place = Path(tempfile.gettempdir())
     for old in place.glob(f"{TEMPORARY}*"):
         number = marked_dead(old.name.removeprefix(TEMPORARY).partition("-")[0])

@@ -17,32 +17,24 @@ VARIATION_BYTES = 0.05e9  # of what libraries take from one run to the next
 
 
 def resident_bytes() -> float:
-    """Measure the resident memory of this process in bytes (Linux; elsewhere TYPICAL_BYTES).
-
-    Freed memory is returned to the system first: the C library would keep it, and it would count as in use.
-    """
+    """Measure the resident memory of this process in bytes (Linux; elsewhere TYPICAL_BYTES), after freed memory is
+    returned to the system."""
     return_freed_memory()
     resident = memory_status("VmRSS")
     return TYPICAL_BYTES if resident is None else float(resident)
 
 
 def short_budget(limit: float, need: float, what: str) -> UsageError:
-    """Make the error of an option --memory that is too small; it names a number that suffices.
-
-    Args:
-        limit, need: bytes.
-        what: what takes them, with its verb.
-    """
+    """Make the error of an option --memory that is too small, in bytes; it names a number that suffices. `what` takes
+    them."""
     enough = math.ceil((need + VARIATION_BYTES) / 1e8) / 10
-    return UsageError("memory", got=f"{limit / 1e9:.3g} GB", rule=f"{what} {enough:.1f} GB",
-                      remedy=f"Give --memory {enough:.1f}, or more.")  # fmt: skip
+    got, remedy = f"{limit / 1e9:.3g} GB", f"Give --memory {enough:.1f}, or more."
+    return UsageError("memory", got=got, rule=f"{what} {enough:.1f} GB", remedy=remedy)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory could not be had, of this process or of a device.
-
-    torch raises a RuntimeError with a text of its own on the CPU, and a subclass named OutOfMemoryError on a device.
-    """
+    """Test whether an error says that memory could not be had, of this process or of a device; torch raises a
+    RuntimeError with a text of its own on the CPU."""
     if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, ImportError | OSError) and _not_mapped(error):
@@ -62,12 +54,8 @@ def _not_mapped(error: BaseException | None) -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Set the GNU C library to reuse freed memory for the next large array, in this process from now on.
-
-    By default every array of more than 32 MiB is returned to the system at once, and the next one consists of new
-    pages, each of which the system must find and zero at first access. On virtual machines this took two fifths of the
-    time of relevance. Returns False under another C library, where nothing is changed.
-    """
+    """Set the GNU C library to reuse freed memory for the next large array, in place of new pages that the system must
+    zero; returns False under another C library, where nothing is changed."""
     try:
         told = [c_library().mallopt(option, value) for option, value in MALLOC_OPTIONS]  # type: ignore[union-attr]
     except AttributeError:

@@ -1,8 +1,5 @@
-"""Calls to the operating system: file locks, folders on disk, memory, cores, parents and children of this process.
-
-Each stands here once, for Linux, other POSIX systems and Windows. No other module imports fcntl or msvcrt, opens /proc,
-or loads the C library.
-"""
+"""Calls to the operating system: file locks, memory, cores, parents and children of this process; each stands here
+once, for Linux, other POSIX systems and Windows."""
 
 from __future__ import annotations
 
@@ -46,15 +43,9 @@ PEAK_RESET = "5"
 
 
 def lock(file: IO[Any], is_shared: bool = False) -> None:
-    """Lock an open file for this process alone; the system frees it when the file is closed or the process ends.
-
-    Args:
-        is_shared: lock it together with other processes that share it, against those that want it alone.
-
-    Raises:
-        BlockingIOError: another process holds it.
-        OSError: the system, or the file system, has no such lock.
-    """
+    """Lock an open file for this process alone, or together with others that share it; the system frees it when the
+    file is closed or the process ends. Raises BlockingIOError: another process holds it; OSError: there is no such
+    lock."""
     if fcntl is not None:
         fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         return
@@ -73,10 +64,7 @@ def lock(file: IO[Any], is_shared: bool = False) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until the bytes of a file, or the entries of a folder, are on the disk.
-
-    Windows writes out files that are open for writing only, and no folders.
-    """
+    """Wait until the bytes of a file, or the entries of a folder, are on the disk (Windows writes out no folders)."""
     if fcntl is None and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY if fcntl is not None else os.O_RDWR)
@@ -223,14 +211,9 @@ def _machine_digest() -> str:
 def end_with_parent(parent: int, of_main_thread: bool) -> None:
     """End this process when its parent ends, in whatever way that does.
 
-    On Linux the kernel kills it at once, also inside a long call that holds Python's lock. It does so when the *thread*
-    ends that made this process, so it is asked only where that is the main thread, which ends with its process.
-    Everywhere a thread looks for the parent once a second, or waits for its end on Windows.
-
-    Args:
-        parent: process id of the parent, as it gave it.
-        of_main_thread: whether the parent's main thread makes this process.
-    """
+    On Linux the kernel kills it at once, but also when the *thread* ends that made it: so it is asked only where that
+    is the parent's main thread. Everywhere a thread looks for the parent once a second, or waits for its end on
+    Windows."""
     if of_main_thread and sys.platform == "linux":
         with suppress(AttributeError):
             c_library().prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))  # type: ignore[union-attr]

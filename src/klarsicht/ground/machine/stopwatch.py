@@ -12,14 +12,8 @@ MIB = 2**20  # bytes
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a computation.
-
-    Attributes:
-        cpu: processor seconds of all threads of this process.
-        wall: elapsed seconds.
-        peak: bytes of resident memory at the peak; None where the system does not report it.
-        added: bytes at the peak beyond those at the start; None likewise.
-    """
+    """Cost of a computation: processor seconds of all threads, elapsed seconds, bytes of resident memory at the peak
+    and beyond those at the start (None where the system does not report them)."""
 
     cpu: float
     wall: float

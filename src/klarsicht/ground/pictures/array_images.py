@@ -1,7 +1,4 @@
-"""Images that are arrays of numbers in a stated range: 16 bits, floats, any number of channels.
-
-Axes are H rows, W columns and C channels.
-"""
+"""Images that are arrays (H, W, C) of numbers in a stated range: 16 bits, floats, any number of channels."""
 
 from __future__ import annotations
 
@@ -55,18 +52,14 @@ UNSIGNED, FLOATING = 1, 3  # sample formats of TIFF
 
 @dataclass(frozen=True)
 class ArrayForm:
-    """Form of images that are arrays (H, W, C).
+    """Form of images that are arrays (H, W, C); UsageError for a form that no image has.
 
     Attributes:
         channels: C.
         dtype: number type, one of ARRAY_TYPES.
         black, white: the least and the largest number that an image may hold.
-        shown: three channels that stand for red, green and blue in pictures of an image, or one that is shown in grey;
-            empty: the first three, the mean of two, the only one.
-
-    Raises:
-        UsageError: no channels, an unknown type, black not below white, numbers that the type cannot hold, or channels
-            to show that are not there.
+        shown: channels for red, green and blue in pictures of an image, or one that is shown in grey; empty: the first
+            three, the mean of two, the only one.
     """
 
     channels: int
@@ -79,21 +72,15 @@ class ArrayForm:
         if self.channels < 1:
             raise UsageError("an array has no channels", got=self.channels, rule="1 or more", remedy="Set channels.")
         if self.dtype not in ARRAY_TYPES:
-            raise UsageError(
-                "a type of numbers that no image has", got=repr(self.dtype), rule=", ".join(ARRAY_TYPES),
-                remedy="Set dtype.",
-            )  # fmt: skip
+            rule = ", ".join(ARRAY_TYPES)
+            raise UsageError("unknown number type", got=repr(self.dtype), rule=rule, remedy="Set dtype.")
         limits = np.iinfo(self.dtype) if self.has_integers else np.finfo(self.dtype)
         if not limits.min <= self.black < self.white <= limits.max:
-            raise UsageError(
-                "no range of numbers", got=f"black {self.black:g}, white {self.white:g}",
-                rule=f"black below white, both {self.dtype}", remedy="Set black and white.",
-            )  # fmt: skip
+            got, rule = f"black {self.black:g}, white {self.white:g}", f"black below white, both {self.dtype}"
+            raise UsageError("not a range of numbers", got=got, rule=rule, remedy="Set black and white.")
         if len(self.shown) not in (0, 1, SHOWN) or not all(0 <= one < self.channels for one in self.shown):
-            raise UsageError(
-                "channels that cannot be shown", got=self.shown, rule=f"one or three of 0 to {self.channels - 1}",
-                remedy="Set shown.",
-            )  # fmt: skip
+            rule = f"one or three of 0 to {self.channels - 1}"
+            raise UsageError("these channels cannot be shown", got=self.shown, rule=rule, remedy="Set shown.")
 
     @property
     def has_integers(self) -> bool:
@@ -119,18 +106,9 @@ class ArrayForm:
         return cls(**{**record, "shown": tuple(record["shown"])})
 
     def of_array(self, pixels: NDArray[Any], name: str, *, channels_last: bool = False) -> NDArray[Any]:
-        """Check that an array has this form; return a copy (H, W, C) of this type.
-
-        Numbers are taken as they are, never scaled.
-
-        Args:
-            pixels: (H, W, C), (C, H, W), or (H, W) of one channel.
-            name: what the image is called in an error.
-            channels_last: refuse (C, H, W).
-
-        Raises:
-            ImageError: another number of channels, another type, or numbers that are not in the range.
-        """
+        """Check that an array (H, W, C), (C, H, W) unless channels are last, or (H, W) has this form; return a copy (H,
+        W, C) of this type, whose numbers are never scaled. Raises ImageError, with the image's name: other channels,
+        another type, or numbers out of the range."""
         planes = pixels[..., None] if pixels.ndim == 2 and self.channels == 1 else pixels
         if planes.ndim == 3 and not channels_last and planes.shape[2] != self.channels == planes.shape[0]:
             planes = np.moveaxis(planes, 0, 2)
@@ -139,25 +117,20 @@ class ArrayForm:
             raise _another_shape(name, pixels.shape, f"(H, W, {self.channels}){first}")
         kind = planes.dtype
         if (kind.newbyteorder("=") != np.dtype(self.dtype)) if self.has_integers else (kind.kind != "f"):
-            raise ImageError(
-                f"{name} holds another type of numbers than the model's images", got=kind.name, rule=self.dtype,
-                remedy="Name that type in ArrayTransform, or convert numbers by --decode.",
-            )  # fmt: skip
+            what = f"{name} holds another number type than the model's images"
+            remedy = "Name that type in ArrayTransform, or convert numbers by --decode."
+            raise ImageError(what, got=kind.name, rule=self.dtype, remedy=remedy)
         if bad := int((~np.isfinite(planes)).sum()):
-            raise ImageError(
-                f"{name} holds what is no number", got=f"{bad} of {planes.size} are NaN or infinite",
-                rule="finite numbers", remedy="Fill them by --decode.",
-            )  # fmt: skip
+            got = f"{bad} of {planes.size} are NaN or infinite"
+            raise ImageError(f"{name} holds values that are not finite", got=got, remedy="Fill them by --decode.")
         with np.errstate(over="ignore"):
             numbers = planes.astype(self.dtype)
         least, most = numbers.min(), numbers.max()
         black, white = (numbers.dtype.type(end) for end in (self.black, self.white))
         if least < black or most > white:
-            raise ImageError(
-                f"{name} holds numbers outside of the range", got=f"{least:g} to {most:g}",
-                rule=f"{self.black:g} to {self.white:g}, as the model's ArrayTransform says",
-                remedy="Set its black and white, or clip numbers by --decode.",
-            )  # fmt: skip
+            rule = f"{self.black:g} to {self.white:g}, as the model's ArrayTransform says"
+            what, remedy = f"{name} holds numbers out of range", "Set its black and white, or clip numbers by --decode."
+            raise ImageError(what, got=f"{least:g} to {most:g}", rule=rule, remedy=remedy)
         return np.ascontiguousarray(numbers)
 
     def of_codes(self, codes: NDArray[Any], white_level: int) -> NDArray[Any]:
@@ -165,10 +138,8 @@ class ArrayForm:
         return self.of_share(np.minimum(codes.astype(np.float64) / white_level, 1))
 
     def of_picture(self, picture: Image.Image) -> NDArray[Any]:
-        """Convert an 8-bit picture to an array (H, W, C): level 0 becomes black, 255 white.
-
-        Three channels are red, green and blue; any other number of channels are the same grey.
-        """
+        """Convert an 8-bit picture to an array (H, W, C), level 0 to black and 255 to white: of three channels in
+        colour, of any other number the same grey in each."""
         mode = "RGB" if self.channels == SHOWN else "L"
         levels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
         planes = levels if levels.ndim == 3 else np.repeat(levels[..., None], self.channels, 2)
@@ -200,11 +171,7 @@ def _another_shape(name: str, shape: tuple[int, ...], rule: str) -> ImageError:
 
 
 def show_channels(levels: Bytes, channels: tuple[int, ...] = ()) -> Bytes:
-    """Reduce the channels of images uint8 (..., C) to three that can be shown: uint8 (..., 3).
-
-    Args:
-        channels: see ArrayForm.
-    """
+    """Reduce the channels of images uint8 (..., C) to three that can be shown, see ArrayForm: uint8 (..., 3)."""
     if channels:
         selection = levels[..., list(channels)]
     elif levels.shape[-1] == 2:
@@ -219,14 +186,13 @@ def read_array(
 ) -> NDArray[Any]:
     """Read an image as an array (H, W, C) of a form.
 
-    Numbers of arrays, of .npy files and of files with floats are taken as they are. 8-bit files, whose white is known,
-    are scaled to the range of the form. So are 16-bit files and arrays of uint16 whose white level is stated, and
-    16-bit files where the form is of floats (their white is 65535 then); else their codes are taken as they are. Of a
-    form of one or three channels, 8-bit files are converted to grey or RGB; of any other, they need as many channels.
+    Numbers of arrays, of .npy files and of files with floats are taken as they are. Scaled to the range of the form are
+    8-bit files, 16-bit files and arrays of uint16 whose white level is stated, and 16-bit files where the form is of
+    floats (their white is 65535 then). Of a form of one or three channels, 8-bit files are converted to grey or RGB.
 
     Args:
-        value: path of a file, bytes of one, a Pillow image, or an array; a torch tensor counts as an array.
-        name: what the image is called in an error.
+        value: path of a file, bytes of one, a Pillow image, an array or a tensor.
+        name: of the image in an error.
         white_level: code of white of 16 bits, where it is stated.
         megapixels: largest image that is read, in millions of pixels.
 
@@ -249,7 +215,7 @@ def read_array(
         stored, picture = Numbers(np.asarray(value), channels_last=False), None
     else:
         rule = "a path, the bytes of an image file, a Pillow image or an array"
-        raise ImageError(f"{name} is no picture", got=type(value).__name__, rule=rule)
+        raise ImageError(f"{name} is not a picture", got=type(value).__name__, rule=rule)
     if picture is not None:
         return form.of_picture(picture)
     assert stored is not None
@@ -262,13 +228,8 @@ def read_array(
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers of an image as they are stored.
-
-    Attributes:
-        codes: (H, W) or (H, W, C).
-        full: the largest code of their depth, in an image file of 8 to 16 bits; 0 where none is known.
-        channels_last: whether channels are known to be the last axis, as in an image file.
-    """
+    """Numbers of an image as they are stored: codes (H, W) or (H, W, C); the largest code of their depth in an image
+    file of 8 to 16 bits, else 0; and whether channels are known to be the last axis."""
 
     codes: NDArray[Any]
     full: int = 0
@@ -276,18 +237,9 @@ class Numbers:
 
 
 def _read_numbers(source: IO[bytes], megapixels: float, channels: int, name: str) -> Numbers | None:
-    """Read an array, or the numbers of an image file as they are stored, upright by its orientation.
-
-    Args:
-        channels: of the images that a model takes; of one or three, None is returned for an 8-bit picture, which
-            `decode` reads.
-        name: what the image is called in an error.
-
-    Raises:
-        ImageError: a TIFF of another number of channels, before it is decoded.
-        MissingExtra: numbers that Pillow does not keep, which need the extra `raw`.
-        Exception: whatever Pillow or tifffile raises on a damaged file.
-    """
+    """Read an array, or the numbers of an image file as they are stored, upright; None for an 8-bit picture where one
+    or three channels are asked. Raises ImageError: a TIFF of another number of channels, before it is decoded;
+    MissingExtra: numbers that Pillow does not keep; Exception: whatever Pillow or tifffile raises."""
     if is_npy(source):
         return Numbers(read_npy(source, megapixels), channels_last=False)
     tags, as_picture = check_tags(source), channels in PICTURE_CHANNELS
@@ -317,11 +269,8 @@ def _read_numbers(source: IO[bytes], megapixels: float, channels: int, name: str
 
 
 def _numbers_of(image: Image.Image, as_picture: bool, depth: int = 16) -> Numbers | None:
-    """Return the numbers of a Pillow image; None for an 8-bit one where it is to count as a picture.
-
-    Args:
-        depth: bits of a channel of its file.
-    """
+    """Return the numbers of a Pillow image of `depth` bits a channel; None for an 8-bit one where it counts as a
+    picture."""
     codes = np.asarray(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return Numbers(codes.astype(np.uint16), 2**depth - 1 if BYTE_BITS < depth <= 16 else FULL)

@@ -13,10 +13,8 @@ from klarsicht.ground.pictures.pixel_depths import Bytes, to_uint8
 
 
 def _interpolate_oklab(*points: tuple[float, float, float]) -> Bytes:
-    """Interpolate 257 sRGB colours linearly in Oklab between points (lightness, chroma, hue in degrees).
-
-    Equal steps in Oklab are perceptually equal. Ottosson, "A perceptual color space for image processing" (2020).
-    """
+    """Interpolate 257 sRGB colours linearly in Oklab (Ottosson 2020) between points (lightness, chroma, hue in
+    degrees); equal steps are perceptually equal."""
     L, C, h = np.array(points).T
     lab = [L, C * np.cos(np.deg2rad(h)), C * np.sin(np.deg2rad(h))]
     line = np.stack([np.interp(np.linspace(0, len(points) - 1, 257), range(len(points)), axis) for axis in lab])
@@ -40,12 +38,8 @@ BAR = 12  # pixels: height of a colour bar, and of its text
 
 
 def diverging_colours(values: ArrayLike, bound: float | None = None) -> Bytes:
-    """Map signed values (...) to colours (..., 3): -bound blue, 0 white, +bound red. Non-finite values are white.
-
-    Args:
-        bound: value at which the colour saturates; by default the 99.5 % quantile of the absolute values, so that a
-            single outlier does not hide the rest.
-    """
+    """Map signed values (...) to colours (..., 3): -bound blue, 0 white, +bound red. Non-finite values are white. The
+    bound is by default the 99.5 % quantile of the absolute values, so that a single outlier does not hide the rest."""
     signed = np.nan_to_num(np.asarray(values, np.float64), nan=0, posinf=0, neginf=0)
     return _look_up_colours(BLUE_WHITE_RED, 0.5 + signed / (bound or _saturation_bound(signed)) / 2)
 
@@ -63,17 +57,8 @@ def _look_up_colours(table: Bytes, share: NDArray[np.float64]) -> Bytes:
 
 
 def overlay(pixels: Bytes, signed: ArrayLike, bound: float | None = None, strength: float = 0.9) -> Bytes:
-    """Draw a signed map of any size, resized bilinearly, over a picture in its own colours.
-
-    Args:
-        pixels: uint8 (H, W, 3) or (H, W).
-        signed: (h, w); positive is red, negative is blue, and opacity grows with the absolute value.
-        bound: as for `diverging_colours`.
-        strength: opacity of a saturated colour, 0 .. 1.
-
-    Returns:
-        uint8 (H, W, 3).
-    """
+    """Draw a signed map (h, w) of any size, resized bilinearly, over a picture uint8 (H, W, 3) or (H, W) in its own
+    colours: uint8 (H, W, 3). Positive is red, negative blue; opacity grows with the absolute value up to the bound."""
     wide = np.clip(resize_bilinear(signed, pixels.shape[:2]) / (bound or _saturation_bound(np.asarray(signed))), -1, 1)
     colours = diverging_colours(np.sign(wide) / 2, 1)  # two saturated colours: opacity alone shows the magnitude
     opacity = strength * np.abs(wide)[..., None]
@@ -83,11 +68,8 @@ def overlay(pixels: Bytes, signed: ArrayLike, bound: float | None = None, streng
 
 
 def draw_relevance(pixels: Bytes, relevance: ArrayLike, least: int = 224) -> Image.Image:
-    """Draw a map of relevance over a picture (H, W, 3), and below it the bar of its colours, with values at the ends.
-
-    Args:
-        least: shorter side in pixels to which a smaller picture is enlarged by a whole factor.
-    """
+    """Draw a map of relevance over a picture (H, W, 3), enlarged by a whole factor where it is small, and below it the
+    bar of its colours, with values at the ends."""
     factor = -(-least // min(pixels.shape[:2]))
     large = np.kron(pixels, np.ones((factor, factor, 1), np.uint8))
     bound = _saturation_bound(np.asarray(relevance))

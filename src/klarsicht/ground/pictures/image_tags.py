@@ -13,10 +13,8 @@ EXIF_HEAD = b"Exif\0\0"
 
 def check_tags(source: IO[bytes]) -> Tags:
     """Check the tags of a TIFF file, or of a JPEG file's EXIF, before another library reads them; return a TIFF's.
-
-    Raises:
-        ValueError: strips are missing, or the tags are longer than the file (TagsTooLong), which would fill memory.
-    """
+    Raises ValueError: strips are missing, or the tags are longer than the file (TagsTooLong), which would fill
+    memory."""
     tags = tiff_tags.parse(cast(BinaryIO, source), lenient=True)
     source.seek(0)
     if tags.pages:

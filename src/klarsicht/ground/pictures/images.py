@@ -59,35 +59,29 @@ def decode(path: str | Path, white_level: int | None = None, megapixels: float =
     a TIFF the first page, of a .npy file its array as `picture_from_array` takes it.
 
     Transparent pixels are composited on white; colour profiles are not applied. 16-bit grey is scaled to 8 bit, not
-    clipped; of 16-bit colour Pillow keeps the upper 8 bits, which suffices for a classifier but not for a burst.
-    `notes_of` says what a reader should know of the picture.
+    clipped; of 16-bit colour Pillow keeps the upper 8 bits. `notes_of` says what a reader should know of the picture.
 
     Args:
         white_level: code of white in 16-bit files, for instance 4095; higher ones are clipped. None: 65535.
         megapixels: largest image that is decoded, in millions of pixels.
 
     Raises:
-        ImageError: no such file, not an image, damaged, too large, strips of a TIFF missing, or a pixel mode without a
-            known white level.
+        ImageError: no such file, not an image, damaged, too large, or a pixel mode without a known white level.
         MissingExtra: a white level for 16-bit colour, which needs the extra `raw`.
     """
     return read_file(path, lambda source: _decode_source(source, white_level, megapixels))
 
 
 def read_file(path: str | Path, read: Callable[[IO[bytes]], P]) -> P:
-    """Read an image file by a function of the open file, whose exceptions become errors of ours.
-
-    Raises:
-        ImageError: a folder, a pipe or a device, or the function fails.
-        UnreadableFile: no such file, or the system does not give it to its end.
-    """
+    """Read an image file by a function of the open file, whose exceptions become errors of ours. Raises ImageError: a
+    folder, a pipe or a device, or the function fails; UnreadableFile: no such file, or the system does not give it to
+    its end."""
     file = Path(path)
     with _unreadable_files(file):
         kind = file.stat()
         if not stat.S_ISREG(kind.st_mode):
-            raise ImageError(
-                f"no regular file: {file.name}", got="a folder, a pipe or a device", remedy="Leave it out."
-            )
+            got = "a folder, a pipe or a device"
+            raise ImageError(f"{file.name} is not a regular file", got=got, remedy="Leave it out.")
         try:
             with file.open("rb") as source:
                 return read(source)
@@ -114,32 +108,19 @@ def _unreadable_files(file: Path) -> Iterator[None]:
         if not is_fault_of_place(error):  # a name that no system can hold
             raise ImageError("no such file", got=file, remedy="Check the path.") from error
         got = f"{file}: {describe_system_error(error)}"
-        raise UnreadableFile("a file cannot be read", got=got, remedy="Check its rights, and its disk.") from error
+        raise UnreadableFile("a file cannot be read", got=got, remedy="Check its permissions, and its disk.") from error
 
 
 def decode_bytes(
     content: bytes, name: str, white_level: int | None = None, megapixels: float = MAX_MEGAPIXELS
 ) -> Image.Image:
-    """Decode the bytes of an image file as `decode` does.
-
-    Args:
-        name: what the image is called in an error.
-
-    Raises:
-        ImageError, MissingExtra: see `decode`.
-    """
+    """Decode the bytes of an image file as `decode` does; the name is that of the image in an error."""
     return read_content(content, name, lambda source: _decode_source(source, white_level, megapixels))
 
 
 def read_content(content: bytes, name: str, read: Callable[[IO[bytes]], P]) -> P:
-    """Read the bytes of an image file by a function of an open file, as `read_file` does.
-
-    Args:
-        name: what the image is called in an error.
-
-    Raises:
-        ImageError: the function fails.
-    """
+    """Read the bytes of an image file by a function of an open file, as `read_file` does. Raises ImageError: it
+    fails."""
     try:
         return read(io.BytesIO(content))
     except KlarsichtError:
@@ -180,18 +161,15 @@ def _undecodable(name: str, size: int, error: Exception) -> ImageError:
     if size == 0:
         reason = "the file is empty"
     elif isinstance(error, UnidentifiedImageError):  # names the Python object that it was given
-        reason = "no picture that Pillow or libraries beside it know"
+        reason = "not a picture that Pillow or its plugins can read"
     else:
         reason = f"{type(error).__name__}: {error}"
-    return ImageError(f"cannot decode {name}", got=reason, rule=f"readable are {', '.join(FORMATS)}")
+    return ImageError(f"cannot decode {name}", got=reason, rule=f"supported formats: {', '.join(FORMATS)}")
 
 
 def picture_from_image(image: Image.Image, megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
-    """Convert a Pillow image of any mode to 8-bit "RGB" or "L", transparent pixels on white.
-
-    Raises:
-        ImageError: it is too large or cannot be loaded, or its mode has no known white.
-    """
+    """Convert a Pillow image of any mode to 8-bit "RGB" or "L", transparent pixels on white. Raises ImageError: it is
+    too large or cannot be loaded, or its mode has no known white."""
     load_pixels(image, megapixels)
     try:
         return to_eight_bit(image, io.BytesIO(), 8, None)[0]
@@ -200,12 +178,8 @@ def picture_from_image(image: Image.Image, megapixels: float = MAX_MEGAPIXELS) -
 
 
 def load_pixels(image: Image.Image, megapixels: float = MAX_MEGAPIXELS) -> None:
-    """Load the pixels of a Pillow image, which `Image.open` leaves in its file.
-
-    Raises:
-        ImageError: it is too large, or its file is damaged or closed.
-        Unreachable: its file is out of reach.
-    """
+    """Load the pixels of a Pillow image, which `Image.open` leaves in its file. Raises ImageError: it is too large, or
+    its file is damaged or closed; Unreachable: its file is out of reach."""
     with translate_faults(Path(str(getattr(image, "filename", "") or "a picture"))):
         try:
             require_megapixels(image.width, image.height, megapixels)
@@ -219,24 +193,15 @@ def load_pixels(image: Image.Image, megapixels: float = MAX_MEGAPIXELS) -> None:
 def picture_from_array(
     pixels: NDArray[Any], white_level: int | None = None, megapixels: float = MAX_MEGAPIXELS
 ) -> Image.Image:
-    """Convert an array to an 8-bit picture "L" or "RGB".
-
-    Args:
-        pixels: (H, W), (H, W, C) or (C, H, W), C = 1, 3 or 4 with alpha; uint8 or bool, uint16 up to the white level,
-            or float in [0, 1].
-        white_level: code of white of uint16; None: 65535.
-
-    Raises:
-        ImageError: another shape, another type, or floats outside of [0, 1].
-    """
+    """Convert an array (H, W), (H, W, C) or (C, H, W), C = 1, 3 or 4 with alpha, to an 8-bit picture "L" or "RGB":
+    uint8 or bool, uint16 up to the white level (None: 65535), or float in [0, 1]. Raises ImageError: anything else."""
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
     if planes.ndim == 3 and planes.shape[2] not in CHANNELS and planes.shape[0] in CHANNELS:
         planes = np.moveaxis(planes, 0, 2)
     if planes.ndim != 3 or planes.shape[2] not in CHANNELS or not planes.size:
-        raise ImageError(
-            "an array is no picture", got=f"shape {pixels.shape}",
-            rule="(H, W), (H, W, C) or (C, H, W) with C 1, 3 or 4", remedy="Make it one by --decode.",
-        )  # fmt: skip
+        rule = "(H, W), (H, W, C) or (C, H, W) with C 1, 3 or 4"
+        what, remedy = "an array is not a picture", "Make it one by --decode."
+        raise ImageError(what, got=f"shape {pixels.shape}", rule=rule, remedy=remedy)
     levels = eight_bit_levels(planes, white_level)
     return picture_from_image(Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels), megapixels)
 
@@ -251,12 +216,9 @@ def notes_of(picture: Any) -> tuple[str, ...]:
 def open_image(
     source: IO[bytes] | Path, megapixels: float = MAX_MEGAPIXELS, formats: Sequence[str] = FORMATS
 ) -> Image.Image:
-    """Open an image with Pillow, whose own bound on pixels is replaced by this one; nothing is decoded yet.
-
-    Raises:
-        ValueError: more pixels than the bound, or EXIF that is longer than it can be.
-        Exception: anything else that Pillow raises on what it does not know.
-    """
+    """Open an image with Pillow, whose own bound on pixels is replaced by this one; nothing is decoded yet. Raises
+    ValueError: more pixels than the bound, or EXIF that is longer than it can be; Exception: anything else that Pillow
+    raises on what it does not know."""
     Image.init()
     with _limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

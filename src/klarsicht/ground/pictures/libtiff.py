@@ -1,9 +1,5 @@
-"""Messages of libtiff, with which Pillow decodes compressed TIFF files.
-
-It prints them on standard error, and goes on where it can: of a damaged fax the rest of a strip is wrong, and Pillow
-says nothing. Errors are collected here for whoever decodes; warnings, of tags that our own reader checks, are not
-printed.
-"""
+"""Messages of libtiff, with which Pillow decodes compressed TIFF files: it prints errors of damaged data on standard
+error and goes on. They are collected here for whoever decodes; warnings are not printed."""
 
 from __future__ import annotations
 

@@ -25,31 +25,22 @@ def npy_bytes(numbers: NDArray[Any]) -> bytes:
 
 
 def read_npy(source: IO[bytes], megapixels: float) -> NDArray[Any]:
-    """Read an array of numbers, of the shape and type that its file states (NumPy's format 1.0 and 2.0).
-
-    Args:
-        source: open at its beginning.
-        megapixels: largest image that is read, in millions of pixels; of three axes the shortest counts as channels.
-
-    Raises:
-        ImageError: no .npy file, an array of anything but numbers, a file that ends too early, or too large an image.
-    """
+    """Read an array of numbers from a file of NumPy's format 1.0 or 2.0 that is open at its beginning; of three axes
+    the shortest counts as channels. Raises ImageError: no .npy file, an array of anything but numbers, a file that ends
+    too early, or more megapixels."""
     try:
         shape, by_columns, kind = _HEADERS[npy.read_magic(source)](source)
     except Exception as error:  # a damaged header is parsed as a Python literal, and raises nearly anything
-        raise ImageError(
-            "an array cannot be read", got=f"{type(error).__name__}: {error}", rule="NumPy's .npy"
-        ) from error
+        got = f"{type(error).__name__}: {error}"
+        raise ImageError("an array cannot be read", got=got, rule="NumPy's .npy") from error
     if kind.hasobject or kind.kind not in "biuf":
         raise ImageError("an array holds no numbers", got=kind, rule="integers or floats", remedy="Store numbers.")
     if min(shape, default=0) < 0:
-        raise ImageError("an array of a negative size", got=f"shape {shape}", remedy="Write the file again.")
+        raise ImageError("an array has a negative size", got=f"shape {shape}", remedy="Write the file again.")
     pixels = math.prod(shape) // (min(shape) or 1) if len(shape) == 3 else math.prod(shape)
     if pixels > 1e6 * megapixels:
-        raise ImageError(
-            "an array is too large", got=f"shape {shape}", rule=f"at most {megapixels:g} megapixels are read",
-            remedy="Raise --megapixels, or leave it out.",
-        )  # fmt: skip
+        rule, remedy = f"at most {megapixels:g} megapixels are read", "Raise --megapixels, or leave it out."
+        raise ImageError("an array is too large", got=f"shape {shape}", rule=rule, remedy=remedy)
     begin, size = source.tell(), math.prod(shape) * kind.itemsize
     there = source.seek(0, 2) - begin
     if there < size:  # asked before memory is taken for it

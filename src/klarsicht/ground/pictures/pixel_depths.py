@@ -86,10 +86,8 @@ def eight_bit_levels(planes: NDArray[Any], white_level: int | None) -> Bytes:
     if np.issubdtype(planes.dtype, np.floating) and bool(((planes >= 0) & (planes <= 1)).all()):
         return to_uint8(planes.astype(np.float32))
     span = f"{planes.min():.4g} to {planes.max():.4g}"
-    raise ImageError(
-        "an array has no known white", got=f"{planes.dtype}, {span}", rule="uint8, uint16, or float in [0, 1]",
-        remedy="Scale it by --decode.",
-    )  # fmt: skip
+    got, rule = f"{planes.dtype}, {span}", "uint8, uint16, or float in [0, 1]"
+    raise ImageError("an array has no known white", got=got, rule=rule, remedy="Scale it by --decode.")
 
 
 def _eight_bit_table(white: int) -> Bytes:

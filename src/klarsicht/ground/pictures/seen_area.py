@@ -20,20 +20,16 @@ class SeenArea:
     """Rectangle of an image file that a model sees; it reaches beyond the file where the preprocessing pads.
 
         preprocessing                               unit       height, width   top, left
-        resize both sides                           side       1, 1            .5, .5
-        resize both sides, crop the centre          side       .875, .875      .5, .5
-        resize the shorter side, crop the centre    shorter    .875, .875      .5, .5
-        resize the longer side, pad to a square     longer     1, 1            .5, .5
-        crop the centre                             pixels     224, 224        .5, .5
+        resize both sides                           side       1, 1            0.5, 0.5
+        resize the shorter side, crop the centre    shorter    0.875, 0.875    0.5, 0.5
+        resize the longer side, pad to a square     longer     1, 1            0.5, 0.5
+        crop the centre                             pixels     224, 224        0.5, 0.5
 
     Attributes:
         unit: one of EXTENT_UNITS.
         height, width: extents of the rectangle in this unit.
-        top, left: share of the margin, the file's side less the extent, that lies before the rectangle: 0.5 around the
-            centre, 0 where the rectangle begins with the file. A margin is negative where the file is padded.
-
-    Raises:
-        ValueError: an unknown unit, or no extent.
+        top, left: share of the margin, the file's side less the extent, that lies before the rectangle. A margin is
+            negative where the file is padded.
     """
 
     unit: str = SIDE
@@ -44,7 +40,7 @@ class SeenArea:
 
     def __post_init__(self) -> None:
         if self.unit not in EXTENT_UNITS or not (0 < self.height < 1e6 and 0 < self.width < 1e6):
-            raise ValueError(f"no seen area: {self}")
+            raise ValueError(f"not a seen area: {self}")
 
     def extents(self, size: tuple[int, int]) -> tuple[float, float]:
         """Return the height and width of the rectangle in pixels of a file of `size` (w, h)."""
@@ -76,24 +72,17 @@ class SeenArea:
 
     @classmethod
     def from_json(cls, content: Any) -> SeenArea:
-        """Read what `to_json` returned.
-
-        Raises:
-            ValueError: it is something else.
-        """
+        """Read what `to_json` returned. Raises ValueError: it is something else."""
         try:
             lengths = {name: float(content[name]) for name in ("height", "width", "top", "left")}
             return cls(unit=content["unit"], **lengths)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"no seen area: {content!r}") from error
+            raise ValueError(f"not a seen area: {content!r}") from error
 
 
 def read_seen_area(manifest: Mapping[str, Any]) -> SeenArea | None:
-    """Read the part of a file that the model of a run sees; None where the manifest does not tell it.
-
-    Raises:
-        StoreError: it tells something else.
-    """
+    """Read the part of a file that the model of a run sees; None where the manifest does not tell it. Raises
+    StoreError: it tells something else."""
     try:
         return SeenArea.from_json(manifest["seen"]) if "seen" in manifest else None
     except ValueError as error:

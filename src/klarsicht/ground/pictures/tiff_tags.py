@@ -1,8 +1,6 @@
-"""Reader and writer of TIFF tags, the container of DNG and most camera raw files.
-
-Values are kept as bytes (in little-endian order), so that tags that this package does not interpret are preserved
-exactly. Classic TIFF and BigTIFF are read, classic TIFF is written.
-"""
+"""Reader and writer of TIFF tags, the container of DNG and most camera raw files. Values are kept as little-endian
+bytes, so that tags that are not interpreted here are preserved. Classic TIFF and BigTIFF are read, classic TIFF is
+written."""
 
 from __future__ import annotations
 
@@ -120,10 +118,8 @@ NO_TAGS = Tags({}, {}, {})
 
 
 def read(path: Path) -> Tags:
-    """Read the tags of a TIFF-like file; empty for any other file.
-
-    Raises InputError for damaged tags, and where picture data would lie beyond the end of the file.
-    """
+    """Read the tags of a TIFF-like file; empty for any other file. Raises InputError: damaged tags, or picture data
+    beyond the end of the file."""
     try:
         with path.open("rb") as file:
             tags = parse(file)
@@ -135,14 +131,9 @@ def read(path: Path) -> Tags:
 
 
 def parse(file: BinaryIO, lenient: bool = False) -> Tags:
-    """Parse the tags of a TIFF stream, classic or BigTIFF; empty for any other content.
-
-    lenient: leave out a tag whose values lie beyond the end, instead of refusing the file. The values of all tags
-    together are at most as long as the file and MOST_BYTES, and no directory is read twice: what is read is bounded
-    whatever the tags say.
-
-    Raises ValueError for damaged directories, TagsTooLong for too many or too long ones.
-    """
+    """Parse the tags of a TIFF stream; empty for any other content. What is read is bounded whatever the tags say.
+    lenient: leave out a tag whose values lie beyond the end. Raises ValueError: damaged directories; TagsTooLong: too
+    many or too long ones."""
     head = file.read(8)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     magic = b"" if order is None else head[2:4][:: 1 if order == ">" else -1]
@@ -273,15 +264,13 @@ def require_inside(ifd: Ifd, length: int) -> None:
     for offsets, sizes in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
         ends = [a + b for a, b in zip(_values_of(ifd, offsets), _values_of(ifd, sizes), strict=False)]
         if ends and not max(ends) <= length:
-            raise ValueError(f"{length} bytes, of {max(ends):.0f} that it speaks of")
+            raise ValueError(f"{length} bytes, but its tags name {max(ends):.0f}")
 
 
 def require_strips(ifd: Ifd, length: int) -> None:
-    """Check that every strip or tile of a directory's picture is there: as many as its rows ask for, none of them
-    empty, none beyond the end of a file of this length, and none shorter than its pixels where they are not compressed.
-
-    Readers fill what is missing with zeros, which is black. Raises ValueError that counts the missing.
-    """
+    """Check that no strip or tile of a directory's picture is missing, empty, beyond the end of a file of this length
+    or, where not compressed, shorter than its pixels: readers fill these with black. Raises ValueError: counts the
+    missing."""
     width, height = _number_of(ifd, WIDTH), _number_of(ifd, LENGTH)
     if width < 1 or height < 1:
         raise ValueError(f"a picture of {width} x {height} pixels")
@@ -319,10 +308,7 @@ _STRIPS = (STRIP_OFFSETS, STRIP_BYTES)
 
 
 def write(file: BinaryIO, tags: Tags, strips: Iterable[bytes]) -> None:
-    """Write a TIFF file of one picture: first its uncompressed strips in their order, then the tags.
-
-    The tags must be complete but for the offsets and sizes of the strips, which are added here.
-    """
+    """Write a TIFF file of one picture: its uncompressed strips, then the tags, which lack only the strips' places."""
     file.write(b"II*\0\0\0\0\0")
     places, sizes = [], []
     for strip in strips:

@@ -1,8 +1,5 @@
-"""Sizes and CRC-32 checksums of the files of a run, by which a file that was lost or altered since is noticed.
-
-CRC-32 finds every single flipped bit and every burst of up to 32 bits, and misses any other change once in 2^32. It
-protects against failing disks, broken copies and mistakes, not against intent.
-"""
+"""Sizes and CRC-32 checksums of the files of a run, by which a file that was lost or altered since is noticed; they
+protect against failing disks, broken copies and mistakes, not against intent."""
 
 from __future__ import annotations
 

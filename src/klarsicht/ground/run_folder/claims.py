@@ -1,18 +1,17 @@
 """Claims of processes on units of work in a shared folder: one process holds a claim, and a dead process loses it.
 
-    FOLDER/<name>              a claim: names the process that holds it, by a token
+    FOLDER/<name>              a claim, created by an exclusive open: names the process that holds it, by a token
     FOLDER/<name>.done         the work of that name is complete
     FOLDER/pulses/<token>      a count that a living process raises every BEAT seconds
     FOLDER/takeover            locked while a claim of a dead process is taken over
 
-A claim is created by an exclusive open, which one process alone can do. A process counts as dead where it ended on
-this machine, or where its count did not change for EXPIRY seconds of the observer's own clock: clocks of machines may
-differ.
-"""
+A process counts as dead where it ended on this machine, or where its count did not change for EXPIRY seconds of the
+observer's own clock: clocks of machines may differ."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import threading
@@ -22,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, wait_for_lock, write_atomically
+from klarsicht.ground.machine.disk import hold_lock, read_regular_file, translate_write_errors, write_atomically
 from klarsicht.ground.machine.operating_system import machine_name, process_exists
 
 BEAT = 10.0  # seconds between two counts of a process
@@ -31,12 +30,8 @@ DONE = ".done"
 
 
 class Claims:
-    """Claims of this process in a folder; `heartbeat` must be open while claims are held.
-
-    Args:
-        folder: the shared folder of claims; made where it does not exist.
-        expiry: seconds after which a process whose count does not change is dead.
-    """
+    """Claims of this process in a folder; `heartbeat` must be open while claims are held. A process whose count does
+    not change for `expiry` seconds is dead."""
 
     def __init__(self, folder: Path, expiry: float = EXPIRY) -> None:
         self.folder, self.expiry, self.token = folder, expiry, uuid.uuid4().hex
@@ -46,11 +41,8 @@ class Claims:
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:
-        """Raise this process's count while the context is open; at its end its claims are given back.
-
-        Raises:
-            DiskFull, StoreError: the folder cannot be written.
-        """
+        """Raise this process's count while the context is open; at its end its claims are given back. Raises DiskFull,
+        StoreError: the folder cannot be written."""
         pulse, ended = self.folder / "pulses" / self.token, threading.Event()
         with translate_write_errors(pulse):
             pulse.parent.mkdir(parents=True, exist_ok=True)
@@ -76,11 +68,8 @@ class Claims:
                 pulse.unlink(missing_ok=True)
 
     def take(self, name: str) -> bool:
-        """Take a claim that nobody holds, or a dead process held; tell whether this process holds it now.
-
-        Raises:
-            DiskFull, StoreError: the folder cannot be written.
-        """
+        """Take a claim that nobody holds, or a dead process held; tell whether this process holds it now. Raises
+        DiskFull, StoreError: the folder cannot be written."""
         path = self.folder / name
         with translate_write_errors(path):
             try:
@@ -115,7 +104,7 @@ class Claims:
     def _take_over(self, path: Path) -> bool:
         if not self._is_dead(path):
             return False
-        with wait_for_lock(self.folder / "takeover"):
+        with hold_lock(self.folder / "takeover", patience=math.inf):
             if not self._is_dead(path):  # another process was faster
                 return False
             write_atomically(path, self._own)

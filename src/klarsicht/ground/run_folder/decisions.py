@@ -1,33 +1,28 @@
-"""Decisions of a person on the classes of a run: append-only records in RUN/decisions.jsonl.
+"""Decisions of a person on the classes of a run: append-only records in RUN/decisions.jsonl, one a line.
 
     {"number": 0, "time": "2026-01-31T12:00:00+00:00", "author": "ada", "target": 478, "class": "carton",
      "decision": "artifact", "artifact": "watermark", "note": "lower left", "base": [3, 17, 20], "remove": [20]}
     {"number": 1, "time": ..., "author": ..., "target": 478, "class": "carton", "base": [3, 17, 20], "add": [5]}
     {"number": 2, "time": ..., "author": ..., "undo": 0}
 
-One line a record. A record holds what it changes and nothing else. Of the decision, the name and the note the last
-record counts that no later one undoes; rows are added and taken out in the order of the records, so that those of
-several people come together. `base` holds the rows that the audit named when the record was made: members start from
-those of the first record that counts.
+Of the decision, the name and the note the last record counts that no later one undoes; rows are added and taken out in
+the order of the records. Members start from the `base` of the first record that counts: the rows that the audit named
+then.
 
-A record is on the disk when `append` returns. A process that is killed as it writes leaves a line without an end: no
-reader counts it, and the next record replaces it.
-"""
+A record is on the disk when `append` returns. A line without an end, of a killed process, counts for nothing."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from klarsicht.ground.errors import RunLocked, UsageError, unknown_name
+from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.machine.disk import hold_lock, read_regular_file, translate_write_errors
 from klarsicht.ground.machine.operating_system import sync
 from klarsicht.ground.run_folder.markers import damage_error
@@ -38,7 +33,6 @@ ARTIFACT, LEGITIMATE, UNSURE, UNDECIDED = "artifact", "legitimate", "unsure", ""
 KINDS: Final = (ARTIFACT, LEGITIMATE, UNSURE, UNDECIDED)
 MAX_NAME, MAX_NOTE = 200, 4000  # characters
 PATIENCE = 30.0  # seconds to wait for other processes that write records
-LOOK = 0.005  # seconds between two tries of the lock
 ROWS: Final = ("base", "add", "remove")
 TEXTS: Final = ("decision", "artifact", "note")
 KEYS: Final = {"number", "time", "author", "undo", "target", "class", *TEXTS, *ROWS}
@@ -50,13 +44,11 @@ class ClassDecision:
     """Decision on a class.
 
     Attributes:
-        target: its output of the model.
-        name: the class.
+        target, name: the class, and its output of the model.
         decision: one of KINDS; UNDECIDED where only a name, members or a note were given.
         artifact: name of the artifact, equal in all classes that carry the same one; empty without.
-        members: rows of the run that carry it, as the person left them; None where nobody looked at them.
+        members: rows of the run that carry it; None where nobody looked at them.
         removed: rows that the audit named and a person took out.
-        note: a text.
         author, time: of the last record.
     """
 
@@ -88,10 +80,8 @@ class Change:
     """Change of the decision on a class; None leaves a field as it is.
 
     Attributes:
-        target, name: the class.
-        decision, artifact, note: see ClassDecision.
-        base: rows that the audit names now, from which members start where nobody decided on them; None: members are
-            left alone.
+        target, name, decision, artifact, note: see ClassDecision.
+        base: rows that the audit names now, from which members start; None: members are left alone.
         add, remove: rows that carry the artifact after all, or do not; they need a base.
     """
 
@@ -105,11 +95,8 @@ class Change:
     remove: tuple[int, ...] = ()
 
     def check(self) -> None:
-        """Check that the change can be recorded.
-
-        Raises:
-            UsageError: an unknown decision, nothing that changes, rows without a base, or a text that is too long.
-        """
+        """Check that the change can be recorded. Raises UsageError: an unknown decision, nothing that changes, rows
+        without a base, or a text that is too long."""
         if self.decision is not None and self.decision not in KINDS:
             raise unknown_name("decision", self.decision, [kind for kind in KINDS if kind])
         for what, text, most in (("name", self.artifact, MAX_NAME), ("note", self.note, MAX_NOTE)):
@@ -139,47 +126,33 @@ class DecisionLog:
         return self.folder / DECISIONS_FILE
 
     def append(self, change: Change, author: str) -> int:
-        """Record a change durably; returns the number of its record.
-
-        Raises:
-            UsageError: see Change.check.
-            RunLocked: another process writes a record, and does not end.
-            RunDamaged: a record is damaged.
-            DiskFull, StoreError: see disk.translate_write_errors.
-        """
+        """Record a change durably; returns the number of its record. Raises UsageError: see Change.check; RunLocked:
+        another process writes a record, and does not end; RunDamaged: a record is damaged; DiskFull, StoreError: see
+        disk.translate_write_errors."""
         change.check()
         return self._append(lambda _: {"target": change.target, "class": change.name, **change.fields()}, author)
 
     def undo(self, number: int, author: str) -> int:
-        """Record that a record does not count; returns the number of the new record.
-
-        Raises:
-            UsageError: there is no such record, or it is undone already, or itself an undo.
-            RunLocked, RunDamaged, DiskFull, StoreError: as `append`.
-        """
+        """Record that a record does not count; returns the number of the new record. Raises UsageError: there is no
+        such record, or it is undone already, or itself an undo; RunLocked, RunDamaged, DiskFull, StoreError: as
+        `append`."""
 
         def make_undo(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             undone = {record["undo"] for record in records if "undo" in record}
             if not 0 <= number < len(records) or "undo" in records[number] or number in undone:
-                raise UsageError("no record that can be undone", got=number, rule="a record that still counts")
+                raise UsageError("this record cannot be undone", got=number, rule="a record that still counts")
             return {"undo": number}
 
         return self._append(make_undo, author)
 
     def records(self) -> list[dict[str, Any]]:
-        """Read all records, in their order; a line that a killed process left without an end is none.
-
-        Raises:
-            RunDamaged: a line is no record.
-        """
+        """Read all records, in their order; a line that a killed process left without an end is none. Raises
+        RunDamaged: a line is no record."""
         return _parse(self._content())
 
     def decisions(self) -> dict[int, ClassDecision]:
-        """Read the decision on each class that has one, by output of the model.
-
-        Raises:
-            RunDamaged: a line is no record.
-        """
+        """Read the decision on each class that has one, by output of the model. Raises RunDamaged: a line is no
+        record."""
         return fold(self.records())
 
     def _content(self) -> bytes:
@@ -192,7 +165,8 @@ class DecisionLog:
 
     def _append(self, make_content: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]], author: str) -> int:
         """Append the record that is made of those before it, while nobody else writes one; returns its number."""
-        with _writing, self._hold_lock(), translate_write_errors(self.file):
+        lock = hold_lock(self.folder / DECISIONS_LOCK, PATIENCE)
+        with _writing, lock, translate_write_errors(self.file):
             content_before = self._content()
             complete_lines = content_before[: content_before.rfind(b"\n") + 1]
             records = _parse(complete_lines)
@@ -209,24 +183,6 @@ class DecisionLog:
             if new:
                 sync(self.folder)
             return number
-
-    @contextmanager
-    def _hold_lock(self) -> Iterator[None]:
-        """Hold the lock of the records; wait for another process up to PATIENCE seconds."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            lock = hold_lock(self.folder / DECISIONS_LOCK)
-            try:
-                lock.__enter__()
-                break
-            except RunLocked:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(LOOK)
-        try:
-            yield
-        finally:
-            lock.__exit__(None, None, None)
 
 
 def fold(records: Sequence[Mapping[str, Any]]) -> dict[int, ClassDecision]:
@@ -260,17 +216,13 @@ def _parse(content: bytes) -> list[dict[str, Any]]:
             record = json.loads(line)
             _check_record(record, number)
         except (ValueError, TypeError, KeyError) as error:
-            raise damage_error(DECISIONS_FILE, f"line {number + 1} is no record: {error}") from error
+            raise damage_error(DECISIONS_FILE, f"line {number + 1} is not a record: {error}") from error
         records.append(record)
     return records
 
 
 def _check_record(record: Any, number: int) -> None:
-    """Check types of a record that is read.
-
-    Raises:
-        ValueError, TypeError, KeyError: it is none.
-    """
+    """Check types of a record that is read. Raises ValueError, TypeError, KeyError: it is none."""
     if record["number"] != number:
         raise ValueError(f"its number is {record['number']}")
     if unknown := record.keys() - KEYS:

@@ -21,17 +21,7 @@ Manifest = dict[str, Any]
 FORMAT: Final = 1
 """Number of the form of run folders and of corrections. A change after which one of before would be misread raises it;
 there is one form, and no reader of another."""
-LIBRARIES = (
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "numba",
-    "torch",
-    "torchvision",
-    "zarr",
-    "pyarrow",
-    "pillow",
-)
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "numba", "torch", "torchvision", "zarr", "pyarrow", "pillow")
 
 
 class ManifestShape(BaseModel):
@@ -70,37 +60,23 @@ def library_versions() -> dict[str, str]:
 
 
 def require_format(record: Any, file: str, remedy: str) -> None:
-    """Check that a folder has the form that is read here, by the number in its record.
-
-    Args:
-        record: content of the JSON file that says what the folder holds.
-        file: its name.
-        remedy: how the folder is made again.
-
-    Raises:
-        InputError: another number, or none.
-    """
+    """Check that a folder has the form that is read here, by the number in the record in its JSON file. Raises
+    InputError: another number, or none; the remedy says how the folder is made again."""
     number = record.get("format", "none") if isinstance(record, dict) else "none"
     if type(number) is not int or number != FORMAT:
         rule = f"klarsicht {__version__} reads format {FORMAT}"
-        raise InputError(f"{file} is of another format", got=f"format {number}", rule=rule, remedy=remedy)
+        raise InputError(f"{file} has another format", got=f"format {number}", rule=rule, remedy=remedy)
 
 
 def require_agreement(facts: Mapping[str, Any], manifest: Manifest) -> None:
-    """Check that every wanted fact stands in the manifest.
-
-    Raises:
-        RunMismatch: names the first fact that differs, and both values.
-    """
+    """Check that every wanted fact stands in the manifest. Raises RunMismatch: names the first fact that differs, and
+    both values."""
     here, there = flatten(facts), flatten({key: manifest.get(key) for key in facts})
     for key in here | there:
         if here.get(key) != there.get(key):
-            raise RunMismatch(
-                f"the run was made with another {key}",
-                got=repr(here.get(key)),
-                rule=f"the run has {there.get(key)!r}",
-                remedy="Choose another --out, or repeat the run's own settings, data and model.",
-            )
+            got, rule = repr(here.get(key)), f"the run has {there.get(key)!r}"
+            remedy = "Choose another --out, or repeat the run's own settings, data and model."
+            raise RunMismatch(f"the run was made with another {key}", got=got, rule=rule, remedy=remedy)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,17 +15,12 @@ from klarsicht.ground.run_folder.checksums import Checksum, Written
 from klarsicht.ground.run_folder.manifest import to_json
 
 HEADER = ("step", "unit", "files")
-COMPUTE_AGAIN = "Give the same `audit run` again: it computes again what is damaged; then the commands after it."
+COMPUTE_AGAIN = "Give the same `audit run` again: it computes again what is damaged. Then repeat the commands after it."
 
 
 @dataclass(frozen=True)
 class Marker:
-    """Marker of a finished unit.
-
-    Attributes:
-        files: what the unit wrote.
-        facts: other content.
-    """
+    """Marker of a finished unit: the files that it wrote, and other facts."""
 
     step: str
     unit: int
@@ -38,12 +33,8 @@ class Marker:
 
     @classmethod
     def read(cls, path: Path, step: str, unit: int) -> Marker:
-        """Read the marker of a unit.
-
-        Raises:
-            FileNotFoundError: there is none.
-            RunDamaged: it cannot be read, or is that of another unit.
-        """
+        """Read the marker of a unit. Raises FileNotFoundError: there is none; RunDamaged: it cannot be read, or is that
+        of another unit."""
         try:
             known = path.stat()
             return _read_unchanged(path, step, unit, known.st_ino, known.st_mtime_ns)
@@ -64,16 +55,7 @@ def _read_unchanged(path: Path, step: str, unit: int, inode: int, date: int) -> 
 
 
 def damage_error(name: str, what: str) -> RunDamaged:
-    """Make the error of a file of a run that is not as it was written.
-
-    Args:
-        name: its path inside the run.
-        what: what is wrong with it, in a few words.
-    """
+    """Make the error of a file of a run, by its path inside it, that is not as it was written, in a few words."""
     is_manifest = name.removeprefix("checksums/").startswith("manifest.json")
-    return RunDamaged(
-        "the run is damaged",
-        got=f"{name}: {what}",
-        rule="every file as it was written",
-        remedy="Restore it from a copy, or audit again into another folder." if is_manifest else COMPUTE_AGAIN,
-    )
+    remedy = "Restore it from a copy, or audit again into another folder." if is_manifest else COMPUTE_AGAIN
+    return RunDamaged("the run is damaged", got=f"{name}: {what}", rule="every file as it was written", remedy=remedy)

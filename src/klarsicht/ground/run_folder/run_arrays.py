@@ -27,28 +27,18 @@ class RunArrays(RunMarkers):
     """Arrays of a run folder. Missing zarr data reads as 0, so the markers decide which rows may be read."""
 
     def create_array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, unit_rows: int, step: str) -> None:
-        """Create an array of zeros whose shards hold `unit_rows` rows of the first axis. Idempotent; shards that exist
-        are kept.
-
-        Args:
-            step: the step whose unit i writes shard i, and names its checksum in its marker; no row of a unit without
-                a marker can be read.
-
-        Raises:
-            RunMismatch: the run has an array of that name with another shape, dtype or unit.
-        """
+        """Create an array of zeros whose shards hold `unit_rows` rows of the first axis; shards that exist are kept.
+        Unit i of the step writes shard i, and only its marker lets rows be read. Raises RunMismatch: the run has an
+        array of that name with another shape, dtype or unit."""
         dtype, shards = np.dtype(dtype), (unit_rows, *shape[1:])
         if not self.is_created(name):
             self._new_array(name, shape, dtype, shards, step)
         array = self.array(name).zarr
         has, wants = (array.shape, array.dtype, array.shards), (tuple(shape), dtype, shards)
         if has != wants:
-            raise RunMismatch(
-                f"the run has another array {name!r}",
-                got="shape {}, dtype {}, unit {}".format(*wants),
-                rule="the run has shape {}, dtype {}, unit {}".format(*has),
-                remedy="Choose another --out, or repeat the run's own settings.",
-            )
+            form, remedy = "shape {}, dtype {}, unit {}", "Choose another --out, or repeat the run's own settings."
+            got, rule = form.format(*wants), "the run has " + form.format(*has)
+            raise RunMismatch(f"the run has another array {name!r}", got=got, rule=rule, remedy=remedy)
 
     def _new_array(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], shards: tuple[int, ...], step: str
@@ -81,15 +71,8 @@ class RunArrays(RunMarkers):
             self._admit(one, Checksum.of_file(self.inside(one)))
 
     def write_rows(self, name: str, start: int, values: ArrayLike) -> Written:
-        """Write whole units of an array; they are on the disk when the call returns.
-
-        Args:
-            start: first row; a multiple of the array's unit.
-            values: (rows, ...); ends on a unit's boundary or at the array's end.
-
-        Returns:
-            The checksum of each shard, for the marker; None for a shard of zeros, which is not stored.
-        """
+        """Write whole units of an array from row `start`; they are on the disk when the call returns. Returns the
+        checksum of each shard, for the marker; None for a shard of zeros, which is not stored."""
         import zarr
 
         values = np.asarray(values)
@@ -129,12 +112,8 @@ class RunArrays(RunMarkers):
         return StoredArray(array, f"arrays.zarr/{name}", partial(self._check_shard, step))
 
     def _check_shard(self, step: str, unit: int, name: str) -> None:
-        """Check that a shard is as its unit wrote it.
-
-        Raises:
-            RunDamaged: it is not.
-            StoreError: the unit is not done.
-        """
+        """Check that a shard is as its unit wrote it. Raises RunDamaged: it is not; StoreError: the unit is not
+        done."""
         self._check_unit_file(self.marker(step, unit), name, find_damage)
 
     def has_array(self, name: str) -> bool:
@@ -160,7 +139,6 @@ def _metadata(array: str) -> str:
 
 def _chunk_rows(shards: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     """Choose the chunk size: the most rows that divide a unit and stay under CHUNK_BYTES, so that reading one row is
-    cheap.
-    """
+    cheap."""
     row_bytes = dtype.itemsize * int(np.prod(shards[1:]))
     return max((n for n in range(1, shards[0] + 1) if shards[0] % n == 0 and n * row_bytes <= CHUNK_BYTES), default=1)

@@ -1,8 +1,5 @@
-"""Files of a run folder that are written whole, each with its checksum in a file beside; among them the manifest.
-
-RUN/manifest.json            provenance of the run: settings, identity, versions
-RUN/checksums/<file>.json    size and CRC-32 that a file may have
-"""
+"""Files of a run folder that are written whole, each with its checksum beside, in RUN/checksums; among them the
+manifest."""
 
 from __future__ import annotations
 
@@ -29,11 +26,8 @@ REMAKE_REMEDY = "Make the run again with this version: `klarsicht audit run` int
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Manifest and other whole files of a run folder; names are paths inside the run.
-
-    Every reading method raises StoreError for what does not exist, and RunDamaged for what is missing or altered since
-    it was written.
-    """
+    """Manifest and other whole files of a run folder; names are paths inside the run. Every reading method raises
+    StoreError for what does not exist, and RunDamaged for what is missing or altered since it was written."""
 
     path: Path
 
@@ -44,11 +38,7 @@ class RunFiles:
 
     @property
     def manifest(self) -> Manifest:
-        """Settings, identity, fixed facts, versions and date.
-
-        Raises:
-            InputError: the run is of another format.
-        """
+        """Settings, identity, fixed facts, versions and date. Raises InputError: the run is of another format."""
         manifest: Manifest = self._parse(MANIFEST, self._read_recorded(MANIFEST))
         require_format(manifest, f"{self.path / MANIFEST}", REMAKE_REMEDY)
         with self.translate_parse_errors(MANIFEST):
@@ -108,11 +98,7 @@ class RunFiles:
 
     @contextmanager
     def translate_parse_errors(self, name: str) -> Iterator[None]:
-        """Convert whatever a parser raises on a damaged file to RunDamaged.
-
-        Args:
-            name: the file's path inside the run.
-        """
+        """Convert whatever a parser raises on a damaged file of the run to RunDamaged."""
         try:
             yield
         except (KlarsichtError, MemoryError):
@@ -149,11 +135,8 @@ class RunFiles:
                 raise damage_error(name, describe_difference(Checksum.of(content), cached[-1]))
 
     def _read_admitted(self, name: str) -> tuple[Checksum | None, ...] | None:
-        """Read the checksums that a file may have, of which None is its absence; None where none were written.
-
-        Raises:
-            RunDamaged: their own file cannot be read.
-        """
+        """Read the checksums that a file may have, of which None is its absence; None where none were written. Raises
+        RunDamaged: their own file cannot be read."""
         record = record_path(name)
         try:
             content = read_regular_file(self.inside(record))
@@ -198,7 +181,7 @@ def check_name(name: str) -> str:
     """Return the name if it is allowed inside a run; raises StoreError otherwise."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
         rule = "letters, digits, _ . + - only, and no path out of the run"
-        raise StoreError("not a name inside a run", got=repr(name), rule=rule)
+        raise StoreError("this name is not allowed inside a run", got=repr(name), rule=rule)
     return name
 
 

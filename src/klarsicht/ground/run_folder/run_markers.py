@@ -18,17 +18,11 @@ from klarsicht.ground.run_folder.run_files import RunFiles, check_name
 
 @dataclass(frozen=True)
 class RunMarkers(RunFiles):
-    """Markers of a run folder, by step and unit, and files whose checksums stand in them.
-
-    The marker of a unit is written last, after all that the unit wrote has reached the disk.
-    """
+    """Markers of a run folder, by step and unit, and files whose checksums stand in them; a marker is written last."""
 
     def mark_done(self, step: str, unit: int, written: Written | None = None, **facts: Any) -> None:
-        """Write the marker of a unit: all of its data is on the disk. Call it last.
-
-        Args:
-            written: checksum of each file that the unit wrote, as the writing methods return them.
-        """
+        """Write the marker of a unit, last of all, with the checksums of the files that it wrote, as writing methods
+        return them."""
         write_atomically(self._marker(step, unit), Marker(step, unit, written or {}, facts).to_json())
 
     def is_done(self, step: str, unit: int) -> bool:
@@ -40,33 +34,22 @@ class RunMarkers(RunFiles):
         return set(self._units(step))
 
     def marker(self, step: str, unit: int) -> Marker:
-        """Read the marker of a unit.
-
-        Raises:
-            RunDamaged: it is damaged, or missing from a step that was finished.
-            StoreError: the unit is not done.
-        """
+        """Read the marker of a unit. Raises RunDamaged: it is damaged, or missing from a step that was finished;
+        StoreError: the unit is not done."""
         try:
             return Marker.read(self._marker(step, unit), step, unit)
         except FileNotFoundError:
             raise self._undone(step, unit) from None
 
     def markers(self, step: str) -> dict[int, Marker]:
-        """Read the markers of a step, in the order of the units.
-
-        Raises:
-            RunDamaged: one is damaged, or missing from a step that was finished.
-            StoreError: a unit of the step is not done.
-        """
+        """Read the markers of a step, in the order of the units. Raises RunDamaged: one is damaged, or missing from a
+        step that was finished; StoreError: a unit of the step is not done."""
         units = range(self.manifest["steps"].get(step, 0))
         return {unit: self.marker(step, unit) for unit in sorted(self._units(step).keys() | set(units))}
 
     def finished_units(self, step: str) -> dict[int, dict[str, Any]]:
-        """Read the facts in the markers of a step's finished units, in the order of the units.
-
-        Raises:
-            RunDamaged: a marker is damaged, or missing from a step that was finished.
-        """
+        """Read the facts in the markers of a step's finished units, in the order of the units. Raises RunDamaged: a
+        marker is damaged, or missing from a step that was finished."""
         manifest = self.manifest
         all_of_them = range(manifest["steps"][step]) if step in manifest["finished"] else ()
         return {unit: dict(self.marker(step, unit).facts) for unit in sorted({*self._units(step), *all_of_them})}
@@ -133,11 +116,9 @@ class RunMarkers(RunFiles):
         """Make the error of a unit without a marker."""
         if self.is_finished(step):
             return damage_error(_marker(step, unit), "missing")
-        return StoreError(
-            "the run is not finished",
-            got=f"no marker of unit {unit} of step {step} in {self.path}",
-            remedy="Give the command that began it again: it computes what is missing.",
-        )
+        got = f"no marker of unit {unit} of step {step} in {self.path}"
+        remedy = "Repeat the command that began it: it computes what is missing."
+        return StoreError("the run is not finished", got=got, remedy=remedy)
 
     # Files of units: their checksums stand in the unit's marker
 
@@ -147,12 +128,8 @@ class RunMarkers(RunFiles):
         return {name: Checksum.of(content)}
 
     def read_unit_file(self, name: str, step: str, unit: int = 0) -> bytes:
-        """Read a file that a unit wrote.
-
-        Raises:
-            RunDamaged: it is missing or altered, or the marker does not name it.
-            StoreError: the unit is not done.
-        """
+        """Read a file that a unit wrote. Raises RunDamaged: it is missing or altered, or the marker does not name it;
+        StoreError: the unit is not done."""
         marker = self.marker(step, unit)
         if not self.inside(name).exists():
             self._check_unit_file(marker, name, find_damage)

@@ -44,17 +44,9 @@ class RunTables(RunMarkers):
         return self.write_unit_file(_part(name, unit), _to_parquet(table))
 
     def table(self, name: str, step: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read the whole table where one was written, else its parts in the order of their units.
-
-        Args:
-            step: read only the parts that are named in this step's markers. Without it every existing part is read,
-                unverified: each is complete, but the rest of its unit may still be missing.
-            columns: read only these, where the table has them; None: all.
-
-        Raises:
-            StoreError: no such table, or units of the step are not done.
-            RunDamaged: a file is missing or altered.
-        """
+        """Read the whole table where one was written, else its parts in the order of their units: those named in the
+        markers of the step, or all that exist, unverified. Only the columns that are named, if any. Raises StoreError:
+        no such table, or units of the step are not done; RunDamaged: a file is missing or altered."""
         import pyarrow as pa
 
         tables = []
@@ -67,11 +59,7 @@ class RunTables(RunMarkers):
 
     def texts(self, name: str, column: str) -> Texts:
         """Read a column of texts of a table without a Python object for each, and by blocks of rows: a whole column is
-        never there in two forms.
-
-        Raises:
-            StoreError, RunDamaged: as `table` does.
-        """
+        never there in two forms. Raises StoreError, RunDamaged: as `table` does."""
         if not self.has_table(name):
             raise self._absent("table", name)
         return Texts.of_chunks(self._blocks(name, column))
@@ -95,20 +83,13 @@ class RunTables(RunMarkers):
             yield from self._read_parts(name, step)
 
     def has_table(self, name: str, step: str | None = None) -> bool:
-        """Whether the whole table or any part of it exists, or was written and is lost.
-
-        Args:
-            step: the step whose units write the parts.
-        """
+        """Test whether the whole table or any part of it, by units of the step, exists, or was written and is lost."""
         begun = step is not None and (self._units(step) or self.is_finished(step))
         return self.has_file(_table(name)) or bool(self._parts(name) or begun)
 
     def part(self, name: str, number: int, step: str) -> pa.Table | None:
         """Read one part of a table, compared with the marker that names it; None where no unit of the step wrote it.
-
-        Raises:
-            RunDamaged: the part or a marker is missing or altered.
-        """
+        Raises RunDamaged: the part or a marker is missing or altered."""
         file = _part(name, number)
         for unit in sorted(self._units(step), key=lambda unit: unit != number):
             if file in self.marker(step, unit).files:
@@ -117,11 +98,8 @@ class RunTables(RunMarkers):
         return None
 
     def done_parts(self, name: str, step: str, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Read some columns of the parts of a table that a step's units wrote so far, each with its unit.
-
-        Raises:
-            RunDamaged: a part or a marker is altered.
-        """
+        """Read some columns of the parts of a table that a step's units wrote so far, each with its unit. Raises
+        RunDamaged: a part or a marker is altered."""
         for unit in sorted(self._units(step)):
             part = _part(name, unit)
             if part in self.marker(step, unit).files:

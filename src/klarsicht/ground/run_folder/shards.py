@@ -24,52 +24,34 @@ SHARD_HELP = (
 
 @dataclass(frozen=True)
 class Shard:
-    """Number of a process among those that share a run.
-
-    Attributes:
-        index: 0 to count - 1.
-        count: number of processes.
-    """
+    """Number of a process, 0 to count - 1, among those that share a run."""
 
     index: int
     count: int
 
     @classmethod
     def parse(cls, text: str, environment: Mapping[str, str] = os.environ) -> Shard:
-        """Read a shard as the option `--shard` writes it: K/N with 1 <= K <= N, or auto.
-
-        Args:
-            environment: variables that `auto` reads.
-
-        Raises:
-            UsageError: another text, or variables that say no shard.
-        """
+        """Read a shard as the option `--shard` writes it: K/N with 1 <= K <= N, or auto, from the environment. Raises
+        UsageError: another text, or variables that say no shard."""
         if text.strip() == FROM_ENVIRONMENT:
             return cls.from_environment(environment)
         match = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(
-                "--shard is no shard", got=repr(text), rule="K/N with K from 1 to N, or auto", remedy="Give 3/16, say."
-            )
+            rule = "K/N with K from 1 to N, or auto"
+            raise UsageError("--shard is not a shard", got=repr(text), rule=rule, remedy="Give 3/16, for instance.")
         return cls(int(match[1]) - 1, int(match[2]))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Shard:
-        """Read the shard of this process from the variables of a job array, of a launcher of ranks, or of both.
-
-        Job arrays may begin at any number, have steps and gaps; of an array whose tasks start ranks, each rank of each
-        task is a shard.
-
-        Raises:
-            UsageError: neither SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT nor RANK and WORLD_SIZE are numbers.
-        """
+        """Read the shard of this process from the variables of a job array, which may begin at any number and have
+        steps, of a launcher of ranks, or of both: then each rank of each task is a shard. Raises UsageError: neither
+        pair is set."""
         task = _read_pair(environment, "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
         rank = _read_pair(environment, "RANK", "WORLD_SIZE")
         if task is None and rank is None:
-            raise UsageError(
-                "--shard auto finds no shard", got="no SLURM_ARRAY_TASK_ID with SLURM_ARRAY_TASK_COUNT, no RANK with "
-                "WORLD_SIZE", rule="two numbers, set by the launcher", remedy="Give --shard K/N.",
-            )  # fmt: skip
+            got = "no SLURM_ARRAY_TASK_ID with SLURM_ARRAY_TASK_COUNT, no RANK with WORLD_SIZE"
+            rule = "two numbers, set by the launcher"
+            raise UsageError("--shard auto finds no shard", got=got, rule=rule, remedy="Give --shard K/N.")
         number, tasks = task or (0, 1)
         if task is not None:
             first = _read_number(environment, "SLURM_ARRAY_TASK_MIN") or 0
@@ -88,21 +70,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Work on a run that is shared with other processes, or without claims, of one process alone.
-
-    Processes do the same steps in the same order: work that one process alone may do is passed by `once`; units of a
-    step are taken by claims.
-    """
+    """Work on a run that is shared with other processes, or without claims, of one process alone. All do the same steps
+    in the same order: work for one process is passed by `once`; units of a step are taken by claims."""
 
     shard: Shard | None = None
     claims: Claims | None = None
 
     def once(self, name: str, action: Callable[[], object]) -> None:
-        """Let one process do an action; the others wait for its end. Where that process dies, another one does it.
-
-        Args:
-            name: a name that no other action of the run has.
-        """
+        """Let one process do an action of this name; the others wait for its end. Where that process dies, another one
+        does it."""
         if self.claims is None:
             action()
             return

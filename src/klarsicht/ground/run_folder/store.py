@@ -3,8 +3,7 @@
     RUN/manifest.json                   provenance of the run: settings, identity, versions
     RUN/lock                            held by the one process that writes; names its pid
     RUN/arrays.zarr/<name>              zarr v3; one shard per work unit
-    RUN/tables/<name>.parquet           a whole table, or
-    RUN/tables/<name>/<unit>.parquet    its parts, one per work unit
+    RUN/tables/<name>.parquet           a whole table, or its parts: RUN/tables/<name>/<unit>.parquet
     RUN/done/<step>/<unit>.json         the markers, with size and checksum of each file that the unit wrote
     RUN/checksums/<file>.json           size and checksum of each other file
     RUN/pictures/
@@ -12,11 +11,8 @@
     RUN/embedding/                      states of the training of the learned embedding
     RUN/decisions.jsonl                 decisions of a person, see `decisions`
 
-Missing zarr data reads as 0, so **the marker decides** whether a unit is complete: it is written last, after the unit's
-shards and parts have reached the disk. A unit without a marker is computed again, over whatever an interrupted process
-left. Whatever is read is compared with its checksum first; `verification` compares all files, and makes damaged ones
-count as never written.
-"""
+Missing zarr data reads as 0, so **the marker decides** whether a unit is complete: it is written last. A unit without a
+marker is computed again. Whatever is read is compared with its checksum first."""
 
 from __future__ import annotations
 
@@ -43,12 +39,9 @@ CLAIMS = "claims"  # folder of the claims of processes that share a run
 
 @dataclass(frozen=True)
 class RunStore(RunArrays, RunTables):
-    """One run folder. It holds only its path, so it is cheap to make and can be sent to worker processes.
-
-    Names of arrays, tables and steps are plain words; names of other files are paths inside the run. Every writing
-    method raises DiskFull or StoreError as `disk.translate_write_errors` does; every reading method raises StoreError
-    for what does not exist, and RunDamaged for what is missing or altered since it was written.
-    """
+    """One run folder. It holds only its path, so it can be sent to worker processes. Names of arrays, tables and steps
+    are plain words; names of other files are paths inside the run. Writing methods raise DiskFull or StoreError;
+    reading methods StoreError for what does not exist, and RunDamaged for what is missing or altered."""
 
     MADE_BY: ClassVar = "Give the folder of a run, or what audit.run returned."
 
@@ -56,18 +49,9 @@ class RunStore(RunArrays, RunTables):
     def create(
         cls, path: str | Path, *, settings: Mapping[str, Any], identity: Mapping[str, str], **facts: Any
     ) -> RunStore:
-        """Create a run folder, or open the existing one where everything that decides its content agrees.
-
-        Args:
-            settings: the run's settings, nested mappings of plain values.
-            identity: content hashes, for instance of the corpus and the model.
-            facts: other facts that decide the content: partition, dtype, threads.
-
-        Raises:
-            RunMismatch: the folder holds a run with other settings, identity or fixed facts; names the first.
-            StoreError: the folder is not empty and holds no run, or cannot be written.
-            RunLocked: another process is creating this run just now.
-        """
+        """Create a run folder, or open the existing one where its settings, identity (hashes of corpus and model) and
+        other facts that decide its content agree. Raises RunMismatch: they do not, and the first is named; StoreError:
+        the folder holds other files, or cannot be written; RunLocked: another process is creating this run."""
         store = cls(Path(path))
         wanted = json.loads(to_json({"settings": settings, "identity": identity, **facts}))
         if not store.exists:
@@ -77,22 +61,17 @@ class RunStore(RunArrays, RunTables):
 
     @classmethod
     def open(cls, path: str | Path | RunStore) -> RunStore:
-        """Open the run in a folder for reading.
-
-        Raises:
-            UsageError: what is given is no path.
-            InputError: no run in the folder, or one of another format.
-            RunDamaged: its manifest is not as it was written.
-        """
+        """Open the run in a folder for reading. Raises UsageError: what is given is no path; InputError: no run in the
+        folder, or one of another format; RunDamaged: its manifest is not as it was written."""
         if isinstance(path, RunStore):
             return path
         if not isinstance(path, str | os.PathLike):
             rule = "the folder of a run, or what audit.run returned"
-            raise UsageError("no run", got=type(path).__name__, rule=rule)
+            raise UsageError("this is not a run", got=type(path).__name__, rule=rule)
         store = cls(Path(path))
         if not store.exists:
             rule = "a run folder holds manifest.json"
-            raise InputError("no run in this folder", got=path, rule=rule, remedy="Check the path.")
+            raise InputError("there is no run in this folder", got=path, rule=rule, remedy="Check the path.")
         _ = store.manifest
         return store
 
@@ -106,11 +85,8 @@ class RunStore(RunArrays, RunTables):
                 self.write_json(MANIFEST, new_manifest(manifest))
 
     def require_own(self) -> None:
-        """Check that the folder is new, empty or a run, as far as can be seen without writing.
-
-        Raises:
-            StoreError: it holds other files, or is one, or cannot be written.
-        """
+        """Check that the folder is new, empty or a run, as far as can be seen without writing. Raises StoreError: it
+        holds other files, or is one, or cannot be written."""
         place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         with translate_write_errors(self.path):
             if not place.is_dir():
@@ -119,11 +95,8 @@ class RunStore(RunArrays, RunTables):
                 raise OSError(errno.EACCES, f"{place} cannot be written")
             foreign = self._foreign_files()
         if foreign and not self.exists:
-            raise StoreError(
-                "the output folder is not empty and holds no run",
-                got=f"{foreign[0]} in {self.path}",
-                remedy="Choose another --out, or empty the folder.",
-            )
+            got, remedy = f"{foreign[0]} in {self.path}", "Choose another --out, or empty the folder."
+            raise StoreError("the output folder is not empty and holds no run", got=got, remedy=remedy)
 
     def _foreign_files(self) -> list[str]:
         """List what no creation of a run puts into its folder; one that was killed may leave a checksum and no run."""
@@ -134,23 +107,16 @@ class RunStore(RunArrays, RunTables):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run's write lock, and remove partial files of killed processes on entry.
-
-        Raises:
-            RunLocked: another process holds it.
-        """
+        """Hold the run's write lock, and remove partial files of killed processes on entry. Raises RunLocked: another
+        process holds it."""
         with hold_lock(self.path / "lock"):
             self._tidy()
             yield
 
     @contextmanager
     def share(self, shard: Shard | None) -> Iterator[Sharing]:
-        """Work on the run with other processes that share it, or alone where there is no shard, as `lock`.
-
-        Raises:
-            RunLocked: another process works on it alone.
-            StoreError: the file system has no locks.
-        """
+        """Work on the run with other processes that share it, or alone where there is no shard, as `lock`. Raises
+        RunLocked: another process works on it alone; StoreError: the file system has no locks."""
         if shard is None:
             with self.lock():
                 yield Sharing()

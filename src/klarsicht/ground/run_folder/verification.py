@@ -20,13 +20,7 @@ ASIDE = ("lock", "done", "checksums", "claims", "corrections", "certificate", DE
 
 @dataclass(frozen=True)
 class Damage:
-    """File of a run that is not as it was written.
-
-    Attributes:
-        name: its path inside the run.
-        what: what is wrong, in a few words.
-        keeper: path inside the run of the marker or checksum file that names it.
-    """
+    """File of a run that is not as it was written, what is wrong, and the marker or checksum file that names it."""
 
     name: str
     what: str
@@ -38,13 +32,8 @@ class Damage:
 
 @dataclass(frozen=True)
 class Verification:
-    """Result of comparing all files of a run with their checksums.
-
-    Attributes:
-        files: number of files that are as they were written.
-        damaged: those that are not.
-        unverified: paths of files that no checksum is known of: of a killed process, or foreign.
-    """
+    """Result of comparing all files of a run with their checksums: the number of those that are as they were written,
+    those that are not, and those that no checksum is known of."""
 
     files: int
     damaged: tuple[Damage, ...]
@@ -57,20 +46,13 @@ class Verification:
     def require_intact(self) -> None:
         """Raise RunDamaged where a file is damaged; it names the first."""
         if self.damaged:
-            raise RunDamaged(
-                f"{len(self.damaged)} file(s) of the run are damaged",
-                got=self.damaged[0],
-                rule="every file as it was written",
-                remedy=COMPUTE_AGAIN,
-            )
+            what, rule = f"{len(self.damaged)} file(s) of the run are damaged", "every file as it was written"
+            raise RunDamaged(what, got=self.damaged[0], rule=rule, remedy=COMPUTE_AGAIN)
 
 
 def verify(store: RunStore) -> Verification:
-    """Compare every file of a run with its checksum.
-
-    Raises:
-        RunDamaged: the manifest is damaged, so that nothing is known of the rest.
-    """
+    """Compare every file of a run with its checksum. Raises RunDamaged: the manifest is damaged, so that nothing is
+    known of the rest."""
     _ = store.manifest
     comparisons = [*_compare_units(store), *_compare_files(store)]
     named = {one.name for one in comparisons}
@@ -80,15 +62,8 @@ def verify(store: RunStore) -> Verification:
 
 
 def forget_damaged(store: RunStore) -> tuple[Damage, ...]:
-    """Make every damaged file count as never written: its unit loses the marker, so that it is computed again. Only the
-    holder of the run's lock may call it.
-
-    Returns:
-        What was damaged.
-
-    Raises:
-        RunDamaged: the manifest is damaged, and cannot be made again.
-    """
+    """Make every damaged file count as never written, and return these: its unit loses the marker, so that it is
+    computed again. Only the holder of the run's lock may call it. Raises RunDamaged: the manifest is damaged."""
     damaged = verify(store).damaged
     with translate_write_errors(store.path):
         for one in damaged:

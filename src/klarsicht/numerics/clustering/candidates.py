@@ -1,9 +1,7 @@
 """Candidate clusters of an embedding over many numbers of clusters.
 
-No single k finds an artifact of unknown size: a coarse partition hides a small tight group, a fine one splits a large
-group. So k-means runs over many k, and Ward's tree (Ward 1963) contributes its cuts and the branches that are tight
-relative to their distance from the rest. Which candidate is an artifact is decided later, by its effect on the model.
-"""
+A coarse partition hides a small tight group, a fine one splits a large group. So k-means runs over many k, and Ward's
+tree (Ward 1963) contributes its cuts and the branches that are tight relative to their distance from the rest."""
 
 from __future__ import annotations
 
@@ -32,14 +30,9 @@ DUPLICATE_JACCARD = 0.95  # Jaccard index above which two candidates are duplica
 
 @dataclass(frozen=True)
 class Candidate:
-    """Candidate cluster.
-
-    Attributes:
-        member: bool (N,).
-        method: "part" (connected component), "k-means", "ward" (a cut of its tree), "branch" (a tight, deeper node);
-            candidates from other sources have other names.
-        k: number of clusters in the first partition that contained it.
-    """
+    """Candidate cluster: bool (N,) members; the method that found it, "part" (connected component), "k-means", "ward"
+    (a cut of its tree), "branch" (a tight, deeper node) or another; and k, the number of clusters in the first
+    partition with it."""
 
     member: Bools
     method: str
@@ -74,14 +67,9 @@ SWEEPS = {
 def candidates(
     embedding: Embedding, sweep: Sweep = SWEEPS["quick"], seed: int = 0, min_size: int | None = None
 ) -> tuple[Candidate, ...]:
-    """List distinct clusters of min_size (default: 1 % of the rows, at least 5) to half the rows.
-
-    The order is components, k-means, cuts and branches of Ward's tree; of two candidates with a Jaccard index above 95
-    % the first is kept. Time and memory grow linearly in N.
-
-    Raises:
-        UsageError: min_size below 1.
-    """
+    """List distinct clusters of 1 % of the rows, at least 5, to half the rows: components, k-means, cuts and branches
+    of Ward's tree; of two candidates with a Jaccard index above 95 % the first is kept. Time and memory grow linearly
+    in N."""
     Z = embedding.vectors
     least = max(5, -(-len(Z) // 100)) if min_size is None else min_size
     if least < 1:

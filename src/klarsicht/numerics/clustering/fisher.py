@@ -1,13 +1,9 @@
 """Separability of a cluster from the rest of an embedding: Fisher's discriminant (Fisher 1936).
 
-With share p, difference of means d and scatters over n, S_t = S_w + p (1 - p) d d^T. The share of the total
-scatter that the split explains along the best direction, R^2 = p (1 - p) d^T S_t^-1 d (the R^2 of a
-least-squares fit of the membership), gives tau = p (1 - p) d^T S_w^-1 d = R^2 / (1 - R^2).
-
-Regularised by the total scatter, S_w + e S_t in place of S_w, this is tau = R^2 / (1 + e - R^2). One factorisation
-of S_t serves all candidates; a cluster without scatter on either side (S_w = 0) has the largest tau, 1/e;
-and tau is invariant under every invertible affine map of the embedding.
-"""
+With share p, difference of means d and scatters over n, S_t = S_w + p (1 - p) d d^T. The share of the total scatter
+that the split explains along the best direction, R^2 = p (1 - p) d^T S_t^-1 d, gives tau = p (1 - p) d^T S_w^-1 d = R^2
+/ (1 - R^2). Regularised, S_w + e S_t in place of S_w, this is tau = R^2 / (1 + e - R^2), at most 1/e; it is invariant
+under every invertible affine map of the embedding."""
 
 from __future__ import annotations
 
@@ -28,12 +24,8 @@ RANK = 1e-10  # eigenvalues of the correlation matrix below this share of the la
 
 @dataclass(frozen=True)
 class Separability(Generic[Number]):
-    """Separability of one split (floats), or of m splits (arrays of shape (m,)).
-
-    Attributes:
-        tau: between-cluster over within-cluster scatter along the best direction, 0 to 1 / SHRINKAGE.
-        share: p, the cluster's share of the rows, 0 < p < 1.
-    """
+    """Separability of one split (floats), or of m splits (arrays of shape (m,)): tau, the between-cluster over
+    within-cluster scatter along the best direction, 0 to 1 / SHRINKAGE, and the cluster's share p of the rows."""
 
     tau: Number
     share: Number
@@ -45,22 +37,15 @@ class Separability(Generic[Number]):
 
     @property
     def d2(self) -> Number:
-        """Squared Mahalanobis distance between the means, tau / (p (1 - p)); it does not decrease with the rarity of
-        a cluster.
-        """
+        """Squared Mahalanobis distance between the means, tau / (p (1 - p)); it does not decrease with the rarity of a
+        cluster."""
         return self.tau / (self.share * (1 - self.share))
 
 
 def fisher_many(Z: Doubles, members: Bools) -> Separability[Doubles]:
     """Compute the separability of the rows marked in each of m candidates (m, n) from the others, in the embedding Z
-    (n, d).
-
-    Meaningful for n well above d: with n <= d + 1 any split is separable.
-
-    Raises:
-        UsageError: a cluster that is empty or holds all rows.
-        InputError: shapes that do not fit, or values that are not finite.
-    """
+    (n, d); meaningful for n well above d. Raises UsageError: a cluster that is empty or holds all rows; InputError:
+    shapes that do not fit, or values that are not finite."""
     Z, members = np.asarray(Z, np.float64), np.asarray(members, bool)
     _check(Z, members)
     p = members.mean(1)

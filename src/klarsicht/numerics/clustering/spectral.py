@@ -1,13 +1,9 @@
-"""Spectral embedding of a neighbour graph: the smallest eigenpairs of its normalised Laplacian.
+"""Spectral embedding of a neighbour graph: the smallest eigenpairs of its normalised Laplacian (Ng, Jordan and Weiss
+2002; for attributions Lapuschkin et al. 2019, Nature Communications 10:1096, SpRAy).
 
-Ng, Jordan and Weiss (2002), "On spectral clustering"; von Luxburg (2007), "A tutorial on spectral
-clustering"; Lapuschkin et al. (2019), Nature Communications 10:1096, for attributions (SpRAy).
-
-A plain Lanczos solver fails on repeated eigenvalues, in two ways. A graph of c connected components has the eigenvalue
-0 with multiplicity c: components are separated first and solved individually. And one Krylov space holds only one
-vector of each eigenspace: computed eigenvectors are deflated, and the search continues until no smaller eigenvalue is
-left.
-"""
+A plain Lanczos solver fails on repeated eigenvalues. A graph of c connected components has the eigenvalue 0 with
+multiplicity c: components are solved one by one. And one Krylov space holds only one vector of each eigenspace:
+computed eigenvectors are deflated until no smaller eigenvalue is left."""
 
 from __future__ import annotations
 
@@ -58,25 +54,17 @@ class Embedding:
 
 
 def affinity(graph: NeighbourGraph) -> sparse.csr_array:
-    """Make the symmetric affinity of a neighbour graph, sparse float64 (N, N).
-
-    An entry is 1 where either row is among the k nearest of the other.
-    """
+    """Make the symmetric affinity of a neighbour graph, sparse float64 (N, N): 1 where either row is among the k
+    nearest of the other."""
     ends = np.arange(0, graph.indices.size + 1, graph.k, dtype=np.int32)
     directed = sparse.csr_array((np.ones(graph.indices.size), graph.indices.ravel(), ends), (graph.n, graph.n))
     return directed.maximum(directed.T).tocsr()
 
 
 def embed(affinity: sparse.csr_array, dimensions: int, seed: int = 0) -> Embedding:
-    """Compute the `dimensions` smallest eigenpairs of the normalised Laplacian of a symmetric affinity (N, N).
-
-    Equal eigenvalues are ordered by decreasing size of their component: with more components than dimensions the
-    smallest are left out. The result is deterministic; the seed only draws start vectors.
-
-    Raises:
-        UsageError: dimensions outside 1..N.
-        InputError: an affinity that is not square, symmetric and non-negative.
-    """
+    """Compute the `dimensions` smallest eigenpairs of the normalised Laplacian of a symmetric affinity (N, N); of equal
+    ones first those of large components. The seed only draws start vectors. Raises UsageError: dimensions outside 1..N;
+    InputError: an affinity that is not square, symmetric and non-negative."""
     _check(affinity, dimensions)
     n = affinity.shape[0]
     count, components = connected_components(affinity, directed=False)
@@ -125,11 +113,9 @@ def _sparse(M: sparse.csr_array, d: int, constant: Doubles, seed: int) -> Pairs:
 def _leading_eigenvectors(
     apply: Callable[[Doubles], Doubles], d: int, largest: float, constant: Doubles, seed: int
 ) -> Doubles:
-    """Compute the leading eigenvectors (N, d) of a positive semidefinite operator whose largest eigenpair is known.
-
-    Computed vectors are deflated until no eigenvalue above the least of them is left; every search starts at
-    a new random vector, since within an eigenspace the previous start vector is parallel to the computed eigenvector.
-    """
+    """Compute the leading eigenvectors (N, d) of a positive semidefinite operator whose largest eigenpair is known;
+    computed ones are deflated until none is left above the least of them. Every search starts at a new random vector,
+    since the previous one is parallel to the computed eigenvector within an eigenspace."""
     theta, V = np.array([largest]), constant[:, None]
     random = np.random.default_rng(seed)
     while True:

@@ -1,10 +1,8 @@
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 """Numba compilation: kernels that are cached on disk, and loops over many problems in threads.
 
-Numba keys its disk cache by the file of the kernel alone, not by the files of the functions inlined into it. So every
-cached kernel takes a `SourceHash` of all its sources as its first argument: the hash becomes a type, and a
-kernel compiled from other sources is never loaded.
-"""
+Numba keys its disk cache by the file of the kernel alone. So every cached kernel takes a `SourceHash` of all its
+sources as its first argument: the hash becomes a type, and a kernel compiled from other sources is never loaded."""
 
 from __future__ import annotations
 
@@ -27,6 +25,29 @@ FREE = {"nnan", "nsz", "reassoc", "contract"}
 SUMS = FREE - {"contract"}  # without fused multiply-add products are rounded, so equal ones cancel
 
 
+class ConstantType(types.Type):
+    """Numba type of an object that a kernel is compiled for, one for each value."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        super().__init__(name=repr(value))
+
+
+register_model(ConstantType)(models.OpaqueModel)
+
+
+@unbox(ConstantType)
+def _unbox(kind: Any, value: Any, c: Any) -> Any:
+    return NativeValue(c.context.get_dummy_value())
+
+
+def register_constant(kind: type) -> type:
+    """Decorate a frozen class whose objects kernels take as constants: its representation must tell them apart."""
+    typeof_impl.register(kind)(lambda value, context: ConstantType(value))
+    return kind
+
+
+@register_constant
 @dataclass(frozen=True)
 class SourceHash:
     """Hash of the source files that a kernel is compiled from."""
@@ -38,26 +59,6 @@ class SourceHash:
         """Hash the content of source files."""
         sources = b"".join(Path(file).read_bytes() for file in files)
         return cls(hashlib.sha256(sources).hexdigest()[:16])
-
-
-class SourceHashType(types.Type):
-    """Numba type of a SourceHash, one for each digest."""
-
-    def __init__(self, digest: str) -> None:
-        super().__init__(name=f"SourceHash({digest})")
-
-
-@typeof_impl.register(SourceHash)
-def _typeof(source_hash: SourceHash, context: Any) -> SourceHashType:
-    return SourceHashType(source_hash.digest)
-
-
-register_model(SourceHashType)(models.OpaqueModel)
-
-
-@unbox(SourceHashType)
-def _unbox(kind: Any, value: Any, c: Any) -> Any:
-    return NativeValue(c.context.get_dummy_value())
 
 
 def compile_inlined(function: Callable[..., Any]) -> Any:
@@ -83,11 +84,8 @@ def compile_with(freedom: set[str]) -> Callable[[Callable[..., Any]], Any]:
 
 
 def run_parallel(job: Callable[[int, int], None], count: int, threads: int | None = None) -> None:
-    """Run job(first, last) over the parts of range(count), in this number of threads (numba's number if None).
-
-    Raises:
-        UsageError: fewer than one thread.
-    """
+    """Run job(first, last) over the parts of range(count), in this number of threads (numba's number if None). Raises
+    UsageError: fewer than one thread."""
     threads = get_num_threads() if threads is None else threads
     if threads < 1:
         raise UsageError("number of threads", got=threads, rule="at least 1")

@@ -1,10 +1,7 @@
 # mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
-"""Vectorised minima of rows of reduced costs, sixteen columns at a time: numba intrinsics written as LLVM instructions.
-
-Numba's own vectoriser fails on these loops, in which an array is read, compared and written and its minimum kept.
-Rows are padded to a multiple of WIDTH with infinite costs. Minima do not depend on the order of the lanes, so results
-do not depend on the machine.
-"""
+"""Vectorised minima of rows of reduced costs, sixteen columns at a time: LLVM instructions, where numba's own
+vectoriser fails. Rows are padded to a multiple of WIDTH with infinite costs. Minima do not depend on the order of the
+lanes, nor on the machine."""
 
 from __future__ import annotations
 

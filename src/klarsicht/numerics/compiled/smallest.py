@@ -15,12 +15,8 @@ STRIDE = 128  # entries whose minimum is compared at once
 
 
 def smallest_columns(rows: NDArray[np.float32], c: int, *, threads: int | None = None) -> NDArray[np.int64]:
-    """Find the columns (b, c) of the c smallest entries of each of b rows, unordered; ties are broken by lowest column.
-
-    Args:
-        rows: float32 (b, N), not NaN, infinity allowed; 1 <= c <= N.
-        threads: threads that share the rows, numba's number if None; results do not depend on it.
-    """
+    """Find the columns (b, c) of the c smallest entries of each of b rows, float32 (b, N) without NaN, unordered; ties
+    are broken by lowest column. Results do not depend on threads."""
     columns = np.empty((len(rows), c), np.int64)
     run_parallel(lambda a, b: _least(SOURCE_HASH, rows[a:b], columns[a:b]), len(rows), threads)
     return columns

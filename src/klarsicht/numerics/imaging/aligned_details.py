@@ -11,17 +11,9 @@ SMOOTHING = 1 / 16  # of the side, deviation of the Gaussian whose image is subt
 
 
 def median_detail_correlation(images: Floats) -> float:
-    """Compute the median, over pairs of images, of the correlation of their high-passed pixels at the same places.
-
-    The median overlooks an artifact of up to half of the images, as it is shared by no more than a quarter of the
-    pairs.
-
-    Args:
-        images: (n, H, W), grey.
-
-    Returns:
-        In [-1, 1]; near 0 of photographs; 0 of fewer than two images. An image without details correlates with none.
-    """
+    """Compute the median, over pairs of images (n, H, W), of the correlation of their high-passed pixels at the same
+    places: near 0 of photographs. The median overlooks an artifact of up to half of the images, which no more than a
+    quarter of the pairs share."""
     if len(images) < 2:
         return 0.0
     x = np.asarray(images, np.float64)

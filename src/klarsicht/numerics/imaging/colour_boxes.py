@@ -1,8 +1,5 @@
-"""Boxes of colours that occur in images, by place: which colours an image holds, and where.
-
-A box is a cube of colours two bins a side. Boxes begin at every bin, so a colour lies in up to eight of them, and one
-near the edge of a box is well inside another. Colours are levels 0 to 255 of three channels.
-"""
+"""Boxes of colours that occur in images, by place. A box is a cube of colours two bins a side; boxes begin at every
+bin, so that a colour near the edge of one is well inside another. Colours are levels 0 to 255 of three channels."""
 
 from __future__ import annotations
 
@@ -23,13 +20,8 @@ def count_bins(width: int) -> int:
 
 
 def count_in_boxes(colours: Ints, place: Ints, places: int, width: int) -> Ints:
-    """Count the colours (k, 3) in each box by place: int (places, b, b, b).
-
-    Args:
-        colours: levels 0 to 255.
-        place: int (k,), number of the place of each, below `places`.
-        width: levels in a bin; a box that begins at the last bin holds that bin alone.
-    """
+    """Count the colours (k, 3) in each box by place (k,), a number below `places`: int (places, b, b, b). A bin is
+    `width` levels wide; a box that begins at the last bin holds that bin alone."""
     bins, b = colours // width, count_bins(width)
     at = ((place * b + bins[:, 0]) * b + bins[:, 1]) * b + bins[:, 2]
     counts = np.bincount(at, minlength=places * b**3).reshape(places, b, b, b)
@@ -50,13 +42,8 @@ def select_flat(image: Floats | Pixels, most: float) -> Ints:
 
 @dataclass(frozen=True)
 class Occurrences:
-    """Occurrences of boxes in images.
-
-    Attributes:
-        image: int (k,), ascending.
-        box: int (k,), numbers of boxes, of all places one after another.
-        boxes: their number.
-    """
+    """Occurrences of boxes in images: the image of each, ascending, and the number of its box, of all places one after
+    another, int (k,); and the number of boxes."""
 
     image: Rows
     box: Rows

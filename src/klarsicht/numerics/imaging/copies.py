@@ -1,9 +1,8 @@
 """Copies among many images: re-encoded, resized, or cropped by up to a tenth of a side, found by grey thumbnails.
 
 A copy is like a window of its original. All pairs are compared by the lowest frequencies of a discrete cosine
-transform, at few windows; the pairs that are left by the frequencies above these, at the window that fits best. The low
-frequencies of unrelated photographs are often alike; their details are not.
-"""
+transform, at few windows; the pairs that are left by their details, the frequencies above, at the window that fits
+best."""
 
 from __future__ import annotations
 
@@ -31,12 +30,8 @@ QUERIES, REFERENCES, REGISTERED = 512, 8192, 128  # rows of a block
 
 @dataclass(frozen=True)
 class Copies:
-    """Pairs of copies.
-
-    Attributes:
-        pairs: int (p, 2), numbers of images; the first is the smaller number.
-        correlation: float (p,), correlation of their details.
-    """
+    """Pairs of copies: numbers of images, the smaller first, int (p, 2), and the correlation of their details, float
+    (p,)."""
 
     pairs: NDArray[np.int64]
     correlation: NDArray[np.float64]
@@ -53,13 +48,8 @@ class Copies:
 
 
 def find_copies(thumbnails: NDArray[np.uint8], rows: range | None = None) -> Copies:
-    """Find the copies of some images among all.
-
-    Args:
-        thumbnails: uint8 (n, SIDE, SIDE), grey.
-        rows: images whose windows are compared with all images, by default all. A pair is found by the image of which
-            the other one is a window, so all rows together find all pairs.
-    """
+    """Find the copies of the images `rows`, by default all, among all thumbnails uint8 (n, SIDE, SIDE). A pair is found
+    by the image of which the other one is a window, so all rows together find all pairs."""
     first, second = find_candidates(thumbnails, range(len(thumbnails)) if rows is None else rows)
     correlations = np.zeros(len(first), np.float64)
     for a in range(0, len(first), REGISTERED):
@@ -70,11 +60,8 @@ def find_copies(thumbnails: NDArray[np.uint8], rows: range | None = None) -> Cop
 
 
 def find_candidates(thumbnails: NDArray[np.uint8], rows: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find pairs of images where low frequencies of the second correlate with those of a window of the first.
-
-    Returns:
-        Two int arrays (p,): images of `rows`, and images of all; each pair once.
-    """
+    """Find pairs of images of `rows` and of all, two int arrays (p,), each pair once, where low frequencies of the
+    second correlate with those of a window of the first."""
     n = len(thumbnails)
     reference = _low_frequencies(thumbnails, *([_window(0.0, 1.0)] * 2))
     own = thumbnails[rows.start : rows.stop]
@@ -94,18 +81,9 @@ def find_candidates(thumbnails: NDArray[np.uint8], rows: range) -> tuple[NDArray
 
 
 def correlate_details(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Correlate the details of images with those of the best window of others; 0 where either has hardly any.
-
-    The window maximises the correlation of all frequencies below HIGH but the mean, along one axis and the other in
-    turn.
-
-    Args:
-        first: uint8 (p, SIDE, SIDE), images of which windows are taken.
-        second: uint8 (p, SIDE, SIDE), images that they are compared with.
-
-    Returns:
-        (p,), of the frequencies from LOW to HIGH.
-    """
+    """Correlate the details (frequencies from LOW to HIGH) of images uint8 (p, SIDE, SIDE) with those of the best
+    window of others: (p,), 0 where either has hardly any. The window maximises the correlation of all frequencies below
+    HIGH but the mean, along one axis and the other in turn."""
     n, every = len(first), np.arange(len(first))
     windows, x = _fine_windows(), first.astype(np.float32)
     z = _frequencies(second.astype(np.float32), _cosines(HIGH), _cosines(HIGH))
@@ -149,11 +127,8 @@ def _correlation(spectrum: Floats, z: Floats) -> Floats:
 
 
 def _details(z: Floats) -> Floats:
-    """Take the frequencies from LOW to HIGH, along either axis, of transforms (n, HIGH, HIGH): (n, d).
-
-    Those below GRADIENT along an axis are left out: a gradient, such as a sky's, has its share of them at all
-    frequencies along the other, as it does not end as it begins.
-    """
+    """Take the frequencies from LOW to HIGH, along either axis, of transforms (n, HIGH, HIGH): (n, d). Those below
+    GRADIENT along an axis are left out: a gradient, such as a sky's, has its share of them."""
     detail = np.ones((HIGH, HIGH), bool)
     detail[:LOW, :LOW] = False
     detail[:GRADIENT] = detail[:, :GRADIENT] = False
@@ -169,11 +144,7 @@ def _cosines(count: int) -> NDArray[np.float32]:
 
 @cache
 def _window(start: float, size: float) -> NDArray[np.float32]:
-    """Return weights (SIDE, SIDE) that resample the interval [start, start + size] of a side by area.
-
-    Args:
-        start, size: as shares of the side.
-    """
+    """Return weights (SIDE, SIDE) that resample the interval [start, start + size], shares of a side, by area."""
     edges = (start + np.arange(SIDE + 1) * size / SIDE) * SIDE
     pixel = np.arange(SIDE)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)

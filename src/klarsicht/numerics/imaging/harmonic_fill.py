@@ -12,11 +12,8 @@ STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
 def fill_harmonically(levels: Pixels, mask: Bools) -> Pixels:
-    """Replace the pixels of a mask (H, W) in an image uint8 (H, W, C) by the solution of Laplace's equation.
-
-    Each of them becomes the mean of its four neighbours; a neighbour outside the image is left out, so that values
-    reach its edge with zero slope. An image that is all mask becomes its mean.
-    """
+    """Replace the pixels of a mask (H, W) in an image uint8 (H, W, C) by the solution of Laplace's equation: each
+    becomes the mean of its four neighbours inside the image. An image that is all mask becomes its mean."""
     if not mask.any():
         return levels
     if mask.all():

@@ -1,9 +1,7 @@
 """Vectors that describe an image by what does not depend on its content: texture, processing, colours, borders.
 
-Each function takes images (n, H, W, C), grey levels 0 to 255, C = 1 or 3, and returns float64 (n, d). Where
-`image_statistics` has one number for one known artifact, a description leaves open which of its directions an unknown
-artifact moves.
-"""
+Each function takes images (n, H, W, C), grey levels 0 to 255, C = 1 or 3, and returns float64 (n, d), of which an
+unknown artifact moves some direction."""
 
 from __future__ import annotations
 
@@ -32,11 +30,8 @@ def spectrum(x: Floats) -> Floats:
 
 
 def autocorrelations(x: Floats) -> Floats:
-    """Compute the correlations of neighbour differences at all lags up to LAG, and the size of these differences.
-
-    Differences d, along rows and along columns, count as d / (|d| + SOFT). Sensor noise, sharpening, demosaicing and
-    compression correlate them, each in its own way.
-    """
+    """Compute the correlations of neighbour differences at all lags up to LAG, along rows and along columns, and the
+    size of these differences d, which count as d / (|d| + SOFT): noise, sharpening and compression correlate them."""
     grey = _windows(x.mean(-1))
     parts = []
     for step in (np.diff(grey, axis=2), np.diff(grey, axis=3)):

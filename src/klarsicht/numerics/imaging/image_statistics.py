@@ -1,8 +1,5 @@
-"""Global image statistics that do not depend on content: noise, sharpness, colour cast, JPEG blocks, borders.
-
-Each function takes images (n, H, W, C), grey levels 0 to 255, C = 1 or 3, and returns one number per image. Artifacts
-without a fixed position move some images of a class far into a tail of one of them.
-"""
+"""Global image statistics that do not depend on content: noise, sharpness, colour cast, JPEG blocks, borders. Each
+function takes images (n, H, W, C), grey levels 0 to 255, C = 1 or 3, and returns one number per image."""
 
 from __future__ import annotations
 
@@ -17,9 +14,8 @@ BLOCK = 8  # side of a JPEG block
 
 
 def laplacian(x: Floats) -> Floats:
-    """Convolve images with LAPLACE / 6, which keeps the deviation of white noise and cancels slopes; (n, H - 2, W -
-    2, C).
-    """
+    """Convolve images with LAPLACE / 6, which keeps the deviation of white noise and cancels slopes; (n, H - 2, W - 2,
+    C)."""
     along = x[:, :-2] - 2 * x[:, 1:-1] + x[:, 2:]
     return np.asarray((along[:, :, :-2] - 2 * along[:, :, 1:-1] + along[:, :, 2:]) / 6)
 
@@ -50,8 +46,7 @@ def sharpness(x: Floats) -> Floats:
 
 def ringing(x: Floats) -> Floats:
     """Compute the log ratio of fine contrast to all contrast: small where the whole image is blurred, whatever its
-    content.
-    """
+    content."""
     fine = np.sqrt((laplacian(x) ** 2).mean((1, 2, 3)))
     step = np.sqrt((np.diff(x, axis=1) ** 2).mean((1, 2, 3)) + (np.diff(x, axis=2) ** 2).mean((1, 2, 3)))
     return np.asarray(np.log((fine + 0.5) / (step + 0.5)))
@@ -68,9 +63,8 @@ def veil(x: Floats) -> Floats:
 
 
 def blockiness(x: Floats) -> Floats:
-    """Compute the log ratio of third differences across the borders of 8 x 8 blocks to those inside them:
-    low-quality JPEG.
-    """
+    """Compute the log ratio of third differences across the borders of 8 x 8 blocks to those inside them: low-quality
+    JPEG."""
     grey = x.mean(-1)
     return np.asarray(np.mean([_border_step_ratio(grey), _border_step_ratio(grey.swapaxes(1, 2))], 0))
 
@@ -85,11 +79,8 @@ def _border_step_ratio(grey: Floats) -> Floats:
 
 
 def frame(x: Floats) -> Floats:
-    """Compute the log ratio of the step behind the outermost pixels to their deviation, least over the four sides.
-
-    A uniform border has a small deviation and ends with a step; a white background has only the first, a scene only the
-    second.
-    """
+    """Compute the log ratio of the step behind the outermost pixels to their deviation, least over the four sides: a
+    uniform border has a small deviation and ends with a step."""
     return np.asarray(_border_ratios(x).min(0))
 
 
@@ -101,19 +92,15 @@ def bars(x: Floats) -> Floats:
 
 def border_widths(x: Floats) -> NDArray[np.intp]:
     """Measure the widths in pixels (4, n) of uniform borders at the top, bottom, left and right: up to the largest
-    step; 0 on sides without such a border.
-    """
+    step; 0 on sides without such a border."""
     deep = np.stack([_steps(side, _max_border(x)).argmax(1) + 1 for side in _sides_on_top(x)])
     return np.asarray(np.where(_border_ratios(x) > 1, deep, 0), np.intp)
 
 
 def _border_ratios(x: Floats) -> Floats:
-    """Compute log (step + 1) / (deviation + 1) for top, bottom, left and right (4, n); clipped from below at ratio e,
-    as noise gives such ratios.
-
-    The step is the largest within a tenth of the image: the median over a side's pixels of the difference of neighbours
-    across. The deviation is that of the outermost pixels of the side.
-    """
+    """Compute log (step + 1) / (deviation + 1) for top, bottom, left and right (4, n), at least 1, as noise gives such
+    ratios. The step is the largest median difference of neighbours across, within a tenth of the image; the deviation
+    that of the outermost pixels."""
     steps = [_steps(side, _max_border(x)).max(1) for side in _sides_on_top(x)]
     ratios = [
         np.log1p(step) - np.log1p(side[:, 0].std(1).mean(-1))

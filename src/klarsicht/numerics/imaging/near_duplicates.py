@@ -16,11 +16,8 @@ BLOCK = 1024  # rows of a product, which bounds memory
 
 
 def first_duplicates(thumbnails: NDArray[np.floating[Any]], block: int = BLOCK) -> NDArray[np.intp]:
-    """Find for each image (n,) the first one that is the same photograph; its own index where it is the first.
-
-    Thumbnails (n, ...) are compared by correlation; the relation is closed transitively. Constant thumbnails have no
-    duplicates.
-    """
+    """Find for each image the first one (n,) that is the same photograph, by the correlation of thumbnails (n, ...),
+    closed transitively. Constant thumbnails have no duplicates."""
     n = len(thumbnails)
     flat = thumbnails.reshape(n, int(np.prod(thumbnails.shape[1:]))).astype(np.float32)
     centred = flat - flat.mean(1, keepdims=True)

@@ -1,9 +1,6 @@
-"""Small image windows and their correlation, to find windows that show the same picture.
-
-Natural groups of images share *similar* windows; a watermark, a tag or a ruler shares *identical* ones. So windows are
-compared by their correlation, and a threshold near one distinguishes the two. All arrays hold images channels-last,
-(n, H, W, C); places are (row, column) of a window's upper left pixel.
-"""
+"""Small image windows and their correlation, to find windows that show the same picture: natural groups of images share
+*similar* windows; a watermark or a tag shares *identical* ones. Images are (n, H, W, C); places are (row, column) of a
+window's upper left pixel."""
 
 from __future__ import annotations
 
@@ -33,10 +30,7 @@ def high_pass(x: Floats) -> Floats:
 
 def select_peaks(density: Floats, distance: int, k: int) -> Ints:
     """Select the places (n, k, 2) of the k largest values of (n, h, w) greedily, each more than `distance` from earlier
-    ones along at least one axis.
-
-    Where no place is left, the last one is repeated.
-    """
+    ones along at least one axis; where no place is left, the last one is repeated."""
     density_left = np.array(density, np.float64)
     n, h, w = density_left.shape
     places = np.zeros((n, k, 2), np.intp)
@@ -59,11 +53,8 @@ def extract_windows(x: Floats, places: Ints, w: int) -> Floats:
 
 
 def normalise_windows(windows: Floats, soft: float = SOFT) -> NDArray[np.float32]:
-    """Normalise windows (..., w, w, C) to vectors (..., D): subtract their mean and divide by the root of their square
-    norm plus D soft^2.
-
-    The dot product of two of them is a correlation, reduced for windows of low contrast.
-    """
+    """Normalise windows (..., w, w, C) to vectors (..., D) without mean, of square norm plus D soft^2: the dot product
+    of two of them is a correlation, reduced for windows of low contrast."""
     flat = np.asarray(windows, np.float32).reshape(*windows.shape[:-3], -1)
     centred = flat - flat.mean(-1, keepdims=True)
     norm = np.sqrt((centred**2).sum(-1, keepdims=True) + np.float32(flat.shape[-1] * soft**2))

@@ -2,9 +2,7 @@
 
 Watershed by flooding from the maxima: pixels enter by decreasing height and join their highest neighbour; a pixel
 without flooded neighbours is a peak. Where regions meet, the lower peak is merged into the higher one if the saddle
-exceeds a share of it: persistence (Edelsbrunner, Letscher and Zomorodian 2002), here as a ratio, so that the result
-does not depend on the scale of a map.
-"""
+exceeds a share of it: persistence (Edelsbrunner, Letscher and Zomorodian 2002), here as a ratio."""
 
 from __future__ import annotations
 
@@ -119,8 +117,7 @@ def _regions(heights: Doubles, share: float, saddle: float) -> NDArray[np.int32]
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _flood(height: Any, order: Any, saddle: float, around: Any, region: Any) -> None:
     """Number regions by their highest peak; pixels are flat indices into a zero-padded map and enter in the given
-    order.
-    """
+    order."""
     parent, peak = np.arange(len(order) + 1), np.full(len(order) + 1, np.inf)  # 0 is no region, and is never merged
     count = 0
     for pixel in order:
@@ -149,8 +146,7 @@ def _steepest(height: Any, region: Any, pixel: int, around: Any) -> int:
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _join(region: Any, pixel: int, around: Any, parent: Any, peak: Any, low: float) -> None:
     """Merge regions that meet at a pixel into the highest of them, if their peak is below `low`; lower numbers are
-    higher.
-    """
+    higher."""
     top = _root(parent, region[pixel])
     for step in around:
         if region[pixel + step] > 0:

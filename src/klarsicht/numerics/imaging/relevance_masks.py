@@ -1,7 +1,5 @@
-"""Cut masks of an artifact out of relevance maps: where maps of images that carry it exceed those of images without.
-
-Maps (n, G, G) are normalised to shares of their positive relevance, so that each counts as much as any other.
-"""
+"""Cut masks of an artifact out of relevance maps (n, G, G), normalised to shares of their positive relevance: where
+maps of images that carry it exceed those of images without."""
 
 from __future__ import annotations
 
@@ -25,10 +23,8 @@ def smooth_shares(maps: Floats) -> Floats:
 
 
 def relevance_excess(members: Floats, others: Floats) -> tuple[Floats, Floats]:
-    """Compute by how much the relevance of members exceeds the mean of the others, from maps (n, G, G).
-
-    The result is the excess of each member (n, G, G), and its mean (G, G).
-    """
+    """Compute by how much the relevance of members exceeds the mean of the others, from maps (n, G, G): of each member
+    (n, G, G), and the mean (G, G)."""
     apart = smooth_shares(members) - smooth_shares(others).mean(0)
     return apart, np.asarray(apart.mean(0))
 

@@ -1,8 +1,5 @@
-"""Sensor noise model: independent, with mean 0 and variance sigma_read^2 + sigma_shot^2 x at linear light x.
-
-x is in units of the white level (0 black, 1 white). The three functions take numpy arrays or torch tensors;
-`read` and `shot` are numbers or arrays that broadcast against x, so that a batch may hold many noise levels.
-"""
+"""Sensor noise model: independent, with mean 0 and variance sigma_read^2 + sigma_shot^2 x at linear light x, in units
+of the white level. The functions take numpy arrays or torch tensors; `read` and `shot` broadcast against x."""
 
 from __future__ import annotations
 

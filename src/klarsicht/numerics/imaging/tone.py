@@ -1,8 +1,5 @@
-"""Tone curves between linear light and display or measurement scales: the tone curve, and the Anscombe transform.
-
-Every curve takes Values, a numpy array or a torch tensor of any shape and float type, and returns the same type.
-Torch can differentiate them.
-"""
+"""Tone curves between linear light and display or measurement scales: the tone curve, and the Anscombe transform. Every
+curve takes and returns Values, a numpy array or a torch tensor, and can be differentiated."""
 
 from __future__ import annotations
 
@@ -26,10 +23,8 @@ LEAST_STABILISED = 1.5**0.5  # the transform of zero light without read noise, 2
 
 
 def tone_curve(x: Values) -> Values:
-    """Apply the tone curve G of KPN (arXiv 1712.02327): the sRGB curve, extended linearly above 1 and below 0.
-
-    k0 x below b; (1 + a) x^(1/2.4) - a up to 1; a line of slope .439882 beyond. Value and slope are continuous.
-    """
+    """Apply the tone curve G of KPN (arXiv 1712.02327): k0 x below b, (1 + a) x^(1/2.4) - a up to 1, as sRGB, and a
+    line of slope 0.439882 beyond. Value and slope are continuous."""
     xp = _library(x)
     power = (1 + OFFSET) * clip(x, KNEE, 1.0) ** POWER - OFFSET
     return xp.where(x < KNEE, SLOPE_BELOW * x, xp.where(x <= 1, power, 1 + SLOPE_ABOVE * (x - 1)))
@@ -44,14 +39,8 @@ def inverse_tone_curve(y: Values) -> Values:
 
 
 def stabilise(x: Values, read: Any, shot: Any) -> Values:
-    """Apply the generalised Anscombe transform: noise of variance read^2 + shot x becomes noise of variance about 1.
-
-    f(x) = (2 / shot) sqrt(max(0, shot x + 3/8 shot^2 + read^2)), Starck, Murtagh and Bijaoui 1998.
-
-    Args:
-        read: standard deviation in units of x.
-        shot: variance coefficient (sigma_shot^2), positive. Both may be arrays that broadcast.
-    """
+    """Apply the generalised Anscombe transform, after which noise of variance read^2 + shot x, shot > 0, has variance
+    about 1: f(x) = (2 / shot) sqrt(max(0, shot x + 3/8 shot^2 + read^2)), Starck, Murtagh and Bijaoui 1998."""
     return 2 / shot * clip(shot * x + 3 / 8 * shot**2 + read**2, 0.0) ** 0.5
 
 
@@ -59,13 +48,9 @@ def unstabilise(D: Values, read: Any, shot: Any) -> Values:
     """Apply the exact unbiased inverse of the Anscombe transform in closed form: the mean light y whose transform has
     mean D.
 
-    With the light counted in electrons, z = y / shot (Makitalo and Foi 2013):
-    z = D^2/4 - 1/8 - (read/shot)^2 + sqrt(3/2)/(4 D) - 11/(8 D^2) + 5 sqrt(3/2)/(8 D^3).
-
-    Within .06 electrons of the inverse computed by integration, for any light and read noise, both for Poisson plus
-    Gaussian noise and for Gaussian noise of the same variance (.04 from two electrons of read noise on); the algebraic
-    inverse is .29 off. D below f(0) of a sensor without read noise is clipped to it.
-    """
+    With the light counted in electrons, z = y / shot (Makitalo and Foi 2013): z = D^2/4 - 1/8 - (read/shot)^2 +
+    sqrt(3/2)/(4 D) - 11/(8 D^2) + 5 sqrt(3/2)/(8 D^3), within 0.06 electrons of the inverse by integration. D below
+    f(0) of a sensor without read noise is clipped to it."""
     D = clip(D, LEAST_STABILISED)
     r = LEAST_STABILISED
     electrons = D * D / 4 - 1 / 8 - (read / shot) ** 2 + r / 4 / D - 11 / 8 / D**2 + 5 / 8 * r / D**3

@@ -12,12 +12,8 @@ from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 
 class Filtered(NamedTuple):
-    """Result of `apply_kernels`.
-
-    Attributes:
-        per_frame: Y_i (B, N, C, H, W), every frame filtered by its own kernels.
-        merged: Y (B, C, H, W), their mean.
-    """
+    """Result of `apply_kernels`: Y_i (B, N, C, H, W), every frame filtered by its own kernels, and their mean Y (B, C,
+    H, W)."""
 
     per_frame: torch.Tensor
     merged: torch.Tensor
@@ -28,16 +24,14 @@ def apply_kernels(
 ) -> Filtered:
     """Compute Y_i = <k_i, V(X_i)> and Y = (1/N) sum_i Y_i (arXiv 1902.05392): correlation, zeros outside the image.
 
-    Gradients flow to taps, frames and validity, from per_frame and from merged. float32 and bfloat16 on the CPU are
-    compiled, with sums in float32 (within 1e-6 of float64, relative to sum |a| |b| |X|); everything else runs in torch,
-    in float32, or in float64 for float64.
+    float32 and bfloat16 on the CPU are compiled, with sums in float32; everything else runs in torch, in float32, or in
+    float64 for float64. Gradients flow to all arguments.
 
     Args:
-        taps: (B, N T, h, w), h = ceil(H / upscale), w = ceil(W / upscale), channels as KernelSpec says; fastest with
-            channels last.
+        taps: (B, N T, h, w), h = ceil(H / upscale), w = ceil(W / upscale), channels as KernelSpec says and fastest
+            last.
         frames: (B, N, C, H, W), linear; the C planes share a kernel.
-        validity: (B, N), or (B, N, 1, H, W), or a shape that broadcasts to it, not negative: Y is then the mean
-            weighted by it, zero where nothing is valid.
+        validity: (B, N), or what broadcasts to (B, N, 1, H, W), not negative: Y is the mean weighted by it.
 
     Raises:
         UsageError: shapes that do not fit.

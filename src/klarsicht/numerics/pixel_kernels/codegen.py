@@ -1,74 +1,45 @@
 # mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
 """Code generator for sixteen pixels: kernel products, weighted sums and their adjoint as unrolled vector code.
 
-A kernel-predicting network gives each pixel its own kernel, so pixels share nothing, and the offsets of one pixel share
-everything: the loops over sizes and offsets run while the code is generated, and only loads, multiply-adds and stores
-remain at run time. `sweep` runs the generated code along the rows of an image.
+The loops over sizes and offsets run while the code is generated, and only loads, multiply-adds and stores remain at run
+time. `sweep` runs the generated code along the rows of an image.
 
 Notation: a_K, b_K column and row of size K, upsampled; k the fused kernel before its gain; g the gradient of an output;
-v that of k; d = (i, j) an offset from -R to R.
-"""
+v that of k; d = (i, j) an offset from -R to R."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numba.core import types
-from numba.core.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
+from numba.core.extending import intrinsic
 
+from klarsicht.numerics.compiled.jit import SourceHash, register_constant
 from klarsicht.numerics.pixel_kernels.simd import ROW, VectorBuilder, splat
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 PHASES = 3  # X[2 x], X[2 x + 1], X[2 x + 2]: an offset from an odd column may end on the next even one
 
-# Numba's disk cache checks the file of the caller only: the digest invalidates it when any file here changes.
-_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
-_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
+SOURCE_HASH = SourceHash.of(*map(str, sorted(Path(__file__).parent.glob("*.py"))))
 
 
+@register_constant
 @dataclass(frozen=True)
 class Plan:
-    """Parameters of the generated code.
-
-    Attributes:
-        spec: the kernels.
-        planes: planes that share each kernel, 1 to 4 (they share its registers).
-        fused: filter once with the sum of the kernels; else by each size separately, row sums inside a column sum.
-    """
+    """Parameters of the generated code: the kernels, the number of planes that share each kernel's registers, 1 to 4,
+    and the hash of this package, so that numba's disk cache holds no code of other sources."""
 
     spec: KernelSpec
     planes: int
-    fused: bool = True
+    source_hash: SourceHash = SOURCE_HASH
 
     @property
     def depth(self) -> int:
         """Number D of rows of a frame in the ring: a window and the second row of a seam."""
         return 2 * self.spec.radius + 2
-
-
-class PlanType(types.Type):
-    """Numba type of a Plan; each plan has its own code."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        super().__init__(name=f"{plan!r}@{_DIGEST}")
-
-
-@typeof_impl.register(Plan)
-def _typeof(plan: Plan, context: Any) -> PlanType:
-    return PlanType(plan)
-
-
-register_model(PlanType)(models.OpaqueModel)
-
-
-@unbox(PlanType)
-def _unbox(kind: Any, value: Any, c: Any) -> Any:
-    return NativeValue(c.context.get_dummy_value())
 
 
 Offset = tuple[int, int]
@@ -120,11 +91,8 @@ class Taps:
 
 
 class FrameWindow:
-    """Frame window of sixteen pixels: plane c at offset d, by columns modulo upscale.
-
-    Rows lie in a ring; the top row of the window is in `slot`. Windows are loaded unaligned, across cache lines:
-    combining neighbours from aligned vectors costs more registers than it saves loads.
-    """
+    """Frame window of sixteen pixels, by columns modulo upscale: plane c at offset d. Rows lie in a ring; the top row
+    of the window is in `slot`."""
 
     def __init__(self, vectors: VectorBuilder, plan: Plan, corner: Any, slot: Any) -> None:
         self.vectors, self.plan = vectors, plan
@@ -145,7 +113,7 @@ def _taps(vectors: VectorBuilder, signature: Any, args: Any) -> Taps:
     """Make the taps from the leading arguments: plan, ring, low, high, weight of low, weight of high."""
     ring = signature.args[1]
     low, high = (vectors.address(ring, args[1], at) for at in args[2:4])
-    return Taps(vectors, signature.args[0].plan.spec, low, high, tuple(args[4:6]))
+    return Taps(vectors, signature.args[0].value.spec, low, high, tuple(args[4:6]))
 
 
 @intrinsic
@@ -163,16 +131,14 @@ def weigh(
     out: Any,
     to: Any,
 ) -> Any:
-    """Compute out_c = gain sum_d k[d] X_c[p + d]: ring[low], ring[high] and frame_rows[under] to out[to], all planes at
-    once.
-    """
+    """Compute out_c = gain sum_d k[d] X_c[p + d] of all planes from ring[low], ring[high], frame_rows[under]."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors, plan = VectorBuilder(context, builder), signature.args[0].plan
+        vectors, plan = VectorBuilder(context, builder), signature.args[0].value
         taps = _taps(vectors, signature, args)
         X = FrameWindow(vectors, plan, vectors.address(signature.args[6], *args[6:8]), args[8])
         first = vectors.address(signature.args[9], *args[9:11])
-        for c, terms in enumerate((fused_terms if plan.fused else separate_terms)(vectors, plan, taps, X)):
+        for c, terms in enumerate(fused_terms(vectors, plan, taps, X)):
             y = vectors.fma(vectors.sum_pairwise(terms), splat(plan.spec.gain), None)
             vectors.store(y, vectors.gep(first, c * PHASES * ROW))
         return context.get_dummy_value()
@@ -190,27 +156,12 @@ def fused_terms(vectors: VectorBuilder, plan: Plan, taps: Taps, X: FrameWindow) 
     return [list(chain.values()) for chain in chains]
 
 
-def separate_terms(vectors: VectorBuilder, plan: Plan, taps: Taps, X: FrameWindow) -> list[list[Any]]:
-    """Compute the terms of sum_K sum_i a_K[i] sum_j b_K[j] X_c[p + d] for each plane."""
-    sizes = plan.spec.sizes
-    totals: list[dict[int, Any]] = [{} for _ in range(plan.planes)]
-    for c, total in enumerate(totals):
-        for s, K in enumerate(sizes):
-            a, b = (plan.spec.starts[run] + K // 2 for run in (s, s + len(sizes)))
-            for i in range(-(K // 2), K // 2 + 1):
-                row = None
-                for j in range(-(K // 2), K // 2 + 1):
-                    row = vectors.fma(taps[b + j], X[c, (i, j)], row)
-                total[s] = vectors.fma(taps[a + i], row, total.get(s))
-    return [list(total.values()) for total in totals]
-
-
 @intrinsic
 def multiply_out(typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: Any, far: Any, k: Any, to: Any) -> Any:
     """Compute k[d] = gain sum_K a_K[i] b_K[j] into k[to ..], d counted row by row."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors, spec = VectorBuilder(context, builder), signature.args[0].plan.spec
+        vectors, spec = VectorBuilder(context, builder), signature.args[0].value.spec
         taps = _taps(vectors, signature, args)
         first = vectors.address(signature.args[6], *args[6:8])
         for i, j in offsets(spec):
@@ -243,7 +194,7 @@ def differentiate_taps(
     """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors, plan = VectorBuilder(context, builder), signature.args[0].plan
+        vectors, plan = VectorBuilder(context, builder), signature.args[0].value
         taps = _taps(vectors, signature, args)
         X = FrameWindow(vectors, plan, vectors.address(signature.args[6], *args[6:8]), args[8])
         source = vectors.address(signature.args[9], *args[9:11])
@@ -273,10 +224,8 @@ def weighted_pixels(vectors: VectorBuilder, gs: list[Any], X: FrameWindow, d: Of
 
 
 def _adjoint(vectors: VectorBuilder, taps: Taps, v: dict[Offset, Any], s: int) -> dict[int, Any]:
-    """Compute the gradients of the taps of size number s.
-
-    Their products are at position s - |S| from the end of every list of parts.
-    """
+    """Compute the gradients of the taps of size number s, whose products are at s - |S| from the end of lists of
+    parts."""
     gradient: dict[int, Any] = {}
     for d in offsets(KernelSpec((taps.spec.sizes[s],))):
         first, *second = list(tap_factors(taps.spec, d))[s - len(taps.spec.sizes)]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import torch
 
+from klarsicht.numerics.compiled.jit import run_parallel
 from klarsicht.numerics.pixel_kernels import rows, sweep
 from klarsicht.numerics.pixel_kernels.codegen import Plan
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
@@ -37,8 +36,7 @@ def gradients(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor, wanted: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Compute the gradients of sum_i <G_i, Y_i> with respect to taps and frames, in the dtype of each; None where
-    unwanted.
-    """
+    unwanted."""
     pairs = list(zip(plane_groups(frames), plane_groups(grad.float()), strict=True))
     d_taps = sum_parts([tap_gradient(taps, X, spec, G) for X, G in pairs]) if wanted[0] else None
     d_frames = torch.cat([frame_gradient(taps, X, spec, G) for X, G in pairs], 2) if wanted[1] else None
@@ -55,16 +53,16 @@ def sum_parts(parts: list[torch.Tensor]) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else sum(p.float() for p in parts).to(parts[0].dtype)  # type: ignore[union-attr]
 
 
-def filter_planes(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, fused: bool = True) -> torch.Tensor:
-    """Compute Y_i of at most four planes; fused, or by each kernel size separately, to compare the cost."""
+def filter_planes(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
+    """Compute Y_i of at most four planes."""
     y = np.empty(frames.shape, np.float32)  # numpy uses huge pages where torch does not
-    t, f, plan = channels_last_bits(taps), bits(frames), Plan(spec, frames.shape[2], fused)
+    t, f, plan = channels_last_bits(taps), bits(frames), Plan(spec, frames.shape[2])
 
     def unit(b: int, y0: int, y1: int) -> None:
         q0 = y0 - (spec.upscale - 1) * (y0 == 0)  # the seam above the first row of taps has only one row of pixels
         sweep.filter_band(plan, spec.upscale, t, f, y, b, q0, y1, make_scratch(spec, frames))
 
-    run_jobs(partial(unit, *where) for where in bands(t.shape))
+    run_units(unit, bands(t.shape))
     return torch.from_numpy(y)
 
 
@@ -76,7 +74,7 @@ def tap_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, gra
     def unit(b: int, y0: int, y1: int) -> None:
         sweep.differentiate_band(plan, spec.upscale, t, f, g, d, b, y0, y1, make_scratch(spec, frames, t.shape[1]))
 
-    run_jobs(partial(unit, *where) for where in bands(t.shape))
+    run_units(unit, bands(t.shape))
     return torch.from_numpy(d.view(SIGNED[taps.dtype])).view(taps.dtype).permute(0, 3, 1, 2)
 
 
@@ -90,7 +88,7 @@ def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, g
         one = rows.scratch(spec, 1, C, 0)
         sweep.scatter_frame(Plan(spec, C), spec.upscale, t, g, out.numpy(), b, i, one)
 
-    run_jobs(partial(unit, b, i) for b in range(B) for i in range(N))
+    run_units(unit, list(product(range(B), range(N))))
     return out[..., R : R + H, R : R + W].to(frames.dtype).contiguous()
 
 
@@ -110,20 +108,19 @@ def make_scratch(spec: KernelSpec, frames: torch.Tensor, height: int = 0) -> row
     return rows.scratch(spec, frames.shape[1], frames.shape[2], height)
 
 
-def bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """Yield units (burst, first row, last row) of taps: whole bursts, divided where there are more threads."""
+def bands(shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """List units (burst, first row, last row) of taps: whole bursts, divided where there are more threads."""
     (B, h, *_), threads = shape, torch.get_num_threads()
     count = 1 if threads == 1 else max(1, min(h // BAND, -(-4 * threads // B)))
     edges = np.linspace(0, h, count + 1).astype(int).tolist()
-    return ((b, y0, y1) for b in range(B) for y0, y1 in pairwise(edges))
+    return [(b, y0, y1) for b in range(B) for y0, y1 in pairwise(edges)]
 
 
-def run_jobs(jobs: Iterator[Callable[[], None]]) -> None:
-    """Run the jobs in as many threads as torch has; the compiled code releases the GIL."""
-    if torch.get_num_threads() == 1:
-        for job in jobs:
-            job()
-        return
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for done in [pool.submit(job) for job in jobs]:
-            done.result()
+def run_units(run: Callable[..., None], units: Sequence[tuple[int, ...]]) -> None:
+    """Run units of work in as many threads as torch has; the compiled code releases the GIL."""
+
+    def job(first: int, last: int) -> None:
+        for unit in units[first:last]:
+            run(*unit)
+
+    run_parallel(job, len(units), torch.get_num_threads())

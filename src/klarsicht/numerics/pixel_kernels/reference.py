@@ -1,7 +1,4 @@
-"""Reference implementation of per-pixel kernels in plain torch, by bands of rows: any device, any dtype.
-
-The compiled code must give the same results.
-"""
+"""Reference implementation of per-pixel kernels in plain torch, by bands of rows, for any device and dtype."""
 
 from __future__ import annotations
 
@@ -27,8 +24,7 @@ def gradients(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor, wanted: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Compute the gradients with respect to taps and frames, recomputing each band under autograd; None where
-    unwanted.
-    """
+    unwanted."""
     t, f = (widen(x.detach()).requires_grad_(need) for x, need in zip((taps, frames), wanted, strict=True))
     leaves = (t, f)
     sums = [torch.zeros_like(leaf) if need else None for leaf, need in zip(leaves, wanted, strict=True)]
@@ -58,9 +54,8 @@ def bands(taps: torch.Tensor, H: int, W: int) -> Iterator[tuple[int, int]]:
 def cut_band(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, y0: int, y1: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Upsample the taps of rows y0 to y1 to (B, N, T, rows, W), and cut out the frames around them with a margin of
-    R zeros.
-    """
+    """Upsample the taps of rows y0 to y1 to (B, N, T, rows, W), and cut out the frames around them with a margin of R
+    zeros."""
     (B, N, _, H, W), R = frames.shape, spec.radius
     around = frames[..., max(y0 - R, 0) : min(y1 + R, H), :]
     window = pad(around, (R, R, max(R - y0, 0), max(y1 + R - H, 0)))
@@ -68,9 +63,8 @@ def cut_band(
 
 
 def upsample_taps(taps: torch.Tensor, spec: KernelSpec, y0: int, y1: int, W: int) -> torch.Tensor:
-    """Upsample rows y0 to y1 of the taps to full resolution: bilinear, half-pixel centres, edges repeated, cropped
-    to W.
-    """
+    """Upsample rows y0 to y1 of the taps to full resolution: bilinear, half-pixel centres, edges repeated, cropped to
+    W."""
     if spec.upscale == 1:
         return taps[:, :, y0:y1]
     low, high = max(y0 // 2 - 1, 0), min(-(-y1 // 2) + 1, taps.shape[2])
@@ -80,8 +74,7 @@ def upsample_taps(taps: torch.Tensor, spec: KernelSpec, y0: int, y1: int, W: int
 
 def filter_rows(taps: torch.Tensor, window: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
     """Compute sum_d k[d] X[p + d], one offset at a time; taps (B, N, T, rows, W), window (B, N, C, rows + 2R, W +
-    2R).
-    """
+    2R)."""
     rows, W, side = *taps.shape[-2:], spec.side
     out = torch.zeros_like(window[..., :rows, :W])
     for i in range(side):

@@ -2,9 +2,8 @@
 # The types of this module are numba's to infer.
 """Row input and output: rows of taps and of pixels are read from memory into the scratch of a strip, and written back.
 
-Axes: B burst, N frame, T tap, C plane, y x taps, Y X pixels. Taps are (B, y, x, N T), frames (B, N, C, Y, X); both come
-as bits, uint32 for float32 and uint16 for bfloat16.
-"""
+Axes: B burst, N frame, T tap, C plane, y x taps, Y X pixels. Taps (B, y, x, N T) and frames (B, N, C, Y, X) come as
+bits."""
 
 from __future__ import annotations
 
@@ -58,11 +57,7 @@ class Scratch(NamedTuple):
 
 
 def scratch(spec: KernelSpec, frames: int, channels: int, rows: int) -> Scratch:
-    """Allocate buffers for N frames of C planes.
-
-    Args:
-        rows: rows of taps where their gradients are wanted, else 0.
-    """
+    """Allocate buffers for N frames of C planes, and for so many rows of taps where their gradients are wanted."""
     return Scratch(
         ring=aligned_zeros(SLOTS, spec.upscale, frames * spec.taps, ROW),
         d_ring=aligned_zeros(SLOTS, spec.upscale, frames * spec.taps, ROW),
@@ -131,11 +126,8 @@ def write_taps(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
 
 @inner
 def complete_edges(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
-    """Complete the columns beside a strip of the gradient.
-
-    At the edge of the image they are repeated. Otherwise the last column of the strip on the left is completed and
-    written, and the last column of this strip is kept open, with its odd column, for the strip on the right.
-    """
+    """Complete the columns beside a strip of the gradient: at the edge of the image they are repeated, else the last
+    column of the strip on the left is written, and that of this strip is kept open for the strip on the right."""
     for t in range(d_ring.shape[2]):
         first, last = read_element(d_ring, (slot, 0, t, LEFT)), read_element(d_ring, (slot, 1, t, LEFT + n - 1))
         write_element(first if left else read_element(edge, (y, 1, t)), d_ring, (slot, 1, t, LEFT - 1))

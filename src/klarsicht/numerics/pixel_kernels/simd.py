@@ -1,9 +1,6 @@
 # mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
-"""Vectors of sixteen float32 for numba, written as LLVM instructions.
-
-One vector is one AVX-512 register, two of AVX2 or four of NEON. Sums never combine lanes, so results do not depend on
-the width of the machine. Numba's own vectoriser uses half of that width and fails where two arrays may overlap.
-"""
+"""Vectors of sixteen float32 for numba, written as LLVM instructions: one AVX-512 register, two of AVX2 or four of
+NEON. Sums never combine lanes, so results do not depend on the width of the machine."""
 
 from __future__ import annotations
 
@@ -167,46 +164,39 @@ def write_element(typing: Any, value: Any, array: Any, index: Any) -> Any:
     return types.void(array.dtype, array, index), write
 
 
-@intrinsic
-def as_float(typing: Any, bits: Any) -> Any:
-    """Reinterpret bits as a float32."""
+def _reinterpret(source: Any, target: Any, kind: Any) -> Any:
+    """Make the intrinsic that reads the bits of one type as another, `kind` in LLVM."""
 
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], FLOAT)
+    @intrinsic
+    def convert(typing: Any, value: Any) -> Any:
+        def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], kind)
 
-    return types.float32(types.uint32), write
+        return target(source), write
 
-
-@intrinsic
-def as_bits(typing: Any, value: Any) -> Any:
-    """Reinterpret a float32 as bits."""
-
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], WORD)
-
-    return types.uint32(types.float32), write
+    return convert
 
 
-@intrinsic
-def load(typing: Any, array: Any, index: Any) -> Any:
-    """Load array[index : index + 16], along the last axis."""
-
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors = VectorBuilder(context, builder)
-        return vectors.load(vectors.address(signature.args[0], *args))
-
-    return LANES(array, index), write
+as_float, as_bits = (
+    _reinterpret(types.uint32, types.float32, FLOAT), _reinterpret(types.float32, types.uint32, WORD)
+)  # fmt: skip
 
 
-@intrinsic
-def load_next(typing: Any, array: Any, index: Any) -> Any:
-    """Load array[index + 16 : index + 32], along the last axis."""
+def _load_after(step: int) -> Any:
+    """Make the intrinsic that loads array[index + step : index + step + 16], along the last axis."""
 
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors = VectorBuilder(context, builder)
-        return vectors.load(vectors.gep(vectors.address(signature.args[0], *args), WIDTH))
+    @intrinsic
+    def read(typing: Any, array: Any, index: Any) -> Any:
+        def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            vectors = VectorBuilder(context, builder)
+            return vectors.load(vectors.gep(vectors.address(signature.args[0], *args), step))
 
-    return LANES(array, index), write
+        return LANES(array, index), write
+
+    return read
+
+
+load, load_next = _load_after(0), _load_after(WIDTH)
 
 
 @intrinsic
@@ -219,16 +209,6 @@ def store(typing: Any, lanes: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(lanes, array, index), write
-
-
-@intrinsic
-def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """Compute a b + c, lane by lane."""
-
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return VectorBuilder(context, builder).fma(*args)
-
-    return LANES(LANES, LANES, LANES), write
 
 
 def _every_second(start: int) -> Any:
@@ -259,26 +239,6 @@ def zip_store(typing: Any, a: Any, b: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(LANES, LANES, array, index), write
-
-
-@intrinsic
-def multiply(typing: Any, a: Any, b: Any) -> Any:
-    """Compute a b, lane by lane."""
-
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fmul(*args)
-
-    return LANES(LANES, LANES), write
-
-
-@intrinsic
-def add(typing: Any, a: Any, b: Any) -> Any:
-    """Compute a + b, lane by lane."""
-
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fadd(*args)
-
-    return LANES(LANES, LANES), write
 
 
 @intrinsic

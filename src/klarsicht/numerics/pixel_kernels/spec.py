@@ -11,7 +11,8 @@ MAX_SIDE = 31
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """Layout of kernels in taps (multi-kernel prediction, arXiv 1902.05392; one full size: KPN, arXiv 1712.02327).
+    """Layout of kernels in taps (multi-kernel prediction, arXiv 1902.05392; one full size: KPN, arXiv 1712.02327);
+    UsageError for invalid sizes or upscale.
 
     Channels of one frame: separable, the columns of every size, then the rows of every size; full, the row-major
     entries of every size. Frames follow one another.
@@ -21,9 +22,6 @@ class KernelSpec:
         separable: a kernel is the outer product a b^T of a column a and a row b; else its K x K entries are given.
         upscale: 2 when taps are at half the resolution of the frames, 1 when at full.
         averaged: the fused kernel is the mean over sizes (else their sum).
-
-    Raises:
-        UsageError: invalid sizes or upscale.
     """
 
     sizes: tuple[int, ...] = (1, 3, 5, 7, 9)

@@ -1,19 +1,16 @@
 # mypy: ignore-errors
 # The types of this module are numba's to infer.
-"""Compiled loops over the rows of a burst, strip by strip, around the generated code; arguments are plain arrays.
+"""Compiled loops over the rows of a burst, strip by strip, around the generated code; axes as in `rows`.
 
 A strip is up to 64 columns of taps; a unit of work is a band of rows of one burst, strip after strip, all frames in
-turn. Each row of taps is read once, in the order of memory, and transposed into planes; the two fine rows between two
-rows of taps (a seam) are interpolated when they are used. Temporaries are never larger than a few rows of a strip.
-
-Axes as in `rows`.
-"""
+turn. Each row of taps is read once and transposed into planes; the two fine rows between two rows of taps (a seam) are
+interpolated when they are used."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from klarsicht.numerics.compiled.jit import compile_with
 from klarsicht.numerics.pixel_kernels.codegen import differentiate_taps, multiply_out, weigh
 from klarsicht.numerics.pixel_kernels.rows import (
     SLOTS,
@@ -30,12 +27,7 @@ from klarsicht.numerics.pixel_kernels.simd import LEFT, STRIP, WIDTH, broadcast,
 NEAR, FAR = np.float32(9 / 16), np.float32(3 / 16)  # 3/4 of (3/4, 1/4): see `transpose`
 
 
-def outer(function):
-    """Compile with numba and cache on disk; the type of the Plan argument identifies the state of this package."""
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no writable cache folder: compiled anew by each process
-        return njit(nogil=True)(function)
+outer = compile_with(set())  # the type of the Plan argument identifies the state of this package
 
 
 @outer
@@ -71,8 +63,7 @@ def filter_strip(plan, scale, taps, frames, out, b, x0, x1, q0, q1, s):
 @inner
 def filter_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
     """Filter one fine row of one frame, sixteen columns of equal parity at a time, while prefetching the next row of
-    taps.
-    """
+    taps."""
     a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):

@@ -2,9 +2,7 @@
 """Transposition of taps from pixel-major to tap-major order in 16 x 16 blocks, with upsampling along the row.
 
 Upsampling by 2 (bilinear, half-pixel centres, edges repeated): an even column is 3/4 p + 1/4 of its left neighbour, an
-odd one 3/4 p + 1/4 of its right. Rows hold 4/3 of that, p + p'/3, which is one multiply-add; the interpolation between
-rows compensates the factor.
-"""
+odd one of its right. Rows hold 4/3 of that, p + p'/3; the interpolation between rows compensates the factor."""
 
 from __future__ import annotations
 
@@ -53,8 +51,7 @@ def transpose_upsampled(
     typing: Any, taps: Any, at: Any, stride: Any, before: Any, after: Any, ring: Any, to: Any, odd_offset: Any
 ) -> Any:
     """Transpose and upsample: even columns to ring[to], odd ones `odd_offset` later; before, after: steps to the
-    neighbours.
-    """
+    neighbours."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vectors = VectorBuilder(context, builder)

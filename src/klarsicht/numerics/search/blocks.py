@@ -1,22 +1,15 @@
 """Block-wise k-nearest-neighbour search under any metric: memory grows as N k + block N, never as N^2.
 
-A metric *estimates* costs cheaply, from a few rows to all, and *measures* chosen pairs expensively. The search and the
-exactness of the graph depend on the bounds that the metric provides:
-
-- its estimates are lower bounds (`estimates_are_bounds`): for each row all rows are measured that the estimates do not
-  exclude;
-- it has lower bounds of pairs (`pair_bounds`), since measuring is expensive: the pairs of best estimates are measured,
-  then every pair that no bound excludes, each once;
-- neither: only the pairs of best estimates are measured, five for each neighbour wanted.
-
-The first two give the graph of an exhaustive search.
-"""
+A metric *estimates* costs cheaply, from a few rows to all, and *measures* chosen pairs expensively. The graph is that
+of an exhaustive search where estimates are lower bounds (`estimates_are_bounds`): all rows are measured that they do
+not exclude; or, where pairs have lower bounds as well (`pair_bounds`), after the pairs of best estimates every pair
+that no bound excludes. Else only the pairs of best estimates are measured, five for each neighbour wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +25,8 @@ CANDIDATES_PER_NEIGHBOUR = 5  # candidates for each neighbour where estimates ar
 
 @dataclass(frozen=True)
 class NeighbourGraph:
-    """The k nearest neighbours of N rows.
-
-    Attributes:
-        indices: int32 (N, k), nearest first, equal distances by ascending index; never the row itself.
-        distances: float32 (N, k), ascending, in the unit of the metric.
-    """
+    """The k nearest neighbours of N rows: int32 indices (N, k), nearest first, equal distances by ascending index,
+    never the row itself; and their distances, float32 (N, k)."""
 
     indices: NDArray[np.int32]
     distances: NDArray[np.float32]
@@ -54,11 +43,8 @@ class NeighbourGraph:
 
 
 class Metric(Protocol):
-    """Interface of a metric for the search. A cost is any increasing function of the distance.
-
-    `i`, `j` are the rows of pairs, integers of shape (m,); the search always passes i <= j, so that a cost does not
-    depend on the order of a pair.
-    """
+    """Interface of a metric for the search. A cost is any increasing function of the distance. `i`, `j` are the rows of
+    pairs (m,); the search always passes i <= j, so that a cost does not depend on the order of a pair."""
 
     @property
     def estimates_are_bounds(self) -> bool:
@@ -85,13 +71,25 @@ class Metric(Protocol):
         """Convert costs to distances."""
 
 
+class SquaredDistance:
+    """Base class of metrics whose costs are squared distances, and whose estimates are no bounds unless it says so."""
+
+    estimates_are_bounds: ClassVar[bool] = False
+
+    @property
+    def pair_bounds(self) -> tuple[PairBounds, ...]:
+        """No lower bounds."""
+        return ()
+
+    def distances(self, costs: Doubles) -> Doubles:
+        """Return the square roots of the costs."""
+        return np.asarray(np.sqrt(costs))
+
+
 @dataclass(frozen=True)
 class Nearest:
-    """The k nearest measured rows so far, of N rows.
-
-    Attributes:
-        indices, costs: (N, k), by ascending cost, then index; N and infinite where fewer are known.
-    """
+    """The k nearest measured rows so far, of N rows: indices and costs (N, k), by ascending cost, then index; N and
+    infinite where fewer are known."""
 
     indices: NDArray[np.int64]
     costs: Doubles
@@ -118,11 +116,8 @@ class Nearest:
 
 
 def search(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> NeighbourGraph:
-    """Compute the graph of N prepared rows.
-
-    Args:
-        groups: (N,), rows of one group are never neighbours; each row must have k rows outside its group.
-    """
+    """Compute the graph of N prepared rows; rows of one group (N,) are never neighbours, and each has k rows outside
+    it."""
     by_estimates = search_by_bounds if metric.estimates_are_bounds else search_by_estimates
     find = search_by_pair_bounds if metric.pair_bounds else by_estimates
     found = find(metric, rows, k, groups, block)
@@ -153,17 +148,15 @@ def search_by_estimates(metric: Metric, rows: Any, k: int, groups: Ints, block: 
 
 
 def search_by_pair_bounds(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
-    """Find the k nearest where pairs have lower bounds and measuring is expensive.
-
-    After the candidates, every pair that no bound excludes is measured.
-    """
+    """Find the k nearest where pairs have lower bounds and measuring is expensive: candidates, then all that no bound
+    excludes."""
     n = len(groups)
     i, j = _candidates(metric, rows, k, groups, block)
     pair_numbers, nearest = i * n + j, Nearest.empty(n, k).add_pairs(i, j, measure_pairs(metric, rows, i, j))
     for part, estimates in _blocks(metric, rows, groups, block):
         useful = np.maximum(nearest.kth_costs[part, None], nearest.kth_costs)
         useful[~np.isfinite(estimates)] = -np.inf
-        i, j = np.nonzero(np.triu(estimates <= useful if metric.estimates_are_bounds else useful > 0, part.start + 1))
+        i, j = np.nonzero(np.triu(estimates <= useful, part.start + 1))
         new = ~np.isin((i + part.start) * n + j, pair_numbers)
         i, j = _drop_excluded(metric, rows, i[new] + part.start, j[new], nearest.kth_costs)
         nearest = nearest.add_pairs(i, j, measure_pairs(metric, rows, i, j))
@@ -197,9 +190,8 @@ def _blocks(metric: Metric, rows: Any, groups: Ints, block: int) -> Iterator[tup
 
 
 def _candidates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> tuple[Ints, Ints]:
-    """List the pairs i < j, sorted and unique, that are among the CANDIDATES_PER_NEIGHBOUR k best estimates of
-    either row.
-    """
+    """List the pairs i < j, sorted and unique, that are among the CANDIDATES_PER_NEIGHBOUR k best estimates of either
+    row."""
     n = len(groups)
     c, pairs = min(CANDIDATES_PER_NEIGHBOUR * k, n - 1), []
     for part, estimates in _blocks(metric, rows, groups, block):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.compiled.jit import SUMS, SourceHash, compile_with, run_parallel
-from klarsicht.numerics.search.blocks import PairBounds, slices
+from klarsicht.numerics.search.blocks import SquaredDistance, slices
 from klarsicht.numerics.search.projection_bounds import ProjectionBound
 
 SOURCE_HASH = SourceHash.of(__file__)
@@ -26,10 +26,8 @@ class NormalisedRows:
 
     Attributes:
         features: (N, D), float32 or float64.
-        scale: float64 (N,), one over the norm; 0 where blank.
-        blank: float64 (N,), 1 where the row is all zeros.
-        screen: float32 (N, d + 2), see `screening_matrix`: of all D coordinates and blank, or of fewer folded
-            coordinates.
+        scale, blank: float64 (N,), one over the norm, or 0 where blank; 1 where blank.
+        screen: float32 (N, d + 2), see `screening_matrix`, of all coordinates and blank, or of fewer.
     """
 
     features: Floats
@@ -61,12 +59,10 @@ def projected_screening_matrix(features: Floats, scale: Doubles, blank: Doubles)
 
 
 def screening_matrix(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float32]:
-    """Compute rows [x, |x|^2 (1 - margin), 1] in float32, from which `lower_bounds` bounds distances.
+    """Compute rows [x, |x|^2 (1 - margin), 1] in float32, centred, from which `lower_bounds` bounds distances.
 
-    Rows are centred, which keeps distances and reduces rounding errors. A sum of D products rounds by at most
-    D u sum |products| (Higham 2002, 3.1), u = 2^-24, and 2 |x||y| <= |x|^2 + |y|^2: so |x - y|^2 is off by less than
-    margin (|x|^2 + |y|^2).
-    """
+    A sum of D products rounds by at most D u sum |products| (Higham 2002, 3.1), u = 2^-24, and 2 |x||y| <= |x|^2 +
+    |y|^2: so |x - y|^2 is off by less than margin (|x|^2 + |y|^2)."""
     n, d = features.shape
     margin = 2 * (d + 16) * 2.0**-24
     centre = np.einsum("n,nd->d", scale, features) / n
@@ -79,9 +75,8 @@ def screening_matrix(features: Floats, scale: Doubles, blank: Doubles) -> NDArra
 
 
 def lower_bounds(screen: NDArray[np.float32], block: slice) -> NDArray[np.float32]:
-    """Bound squared distances (b, N) from below: |x|^2 - 2 x.y + |y|^2 as one matrix product, less its largest
-    rounding error.
-    """
+    """Bound squared distances (b, N) from below: |x|^2 - 2 x.y + |y|^2 as one matrix product, less its largest rounding
+    error."""
     left = screen[block].copy()
     left[:, :-2] *= -2
     left[:, -2:] = left[:, :-3:-1]
@@ -89,11 +84,10 @@ def lower_bounds(screen: NDArray[np.float32], block: slice) -> NDArray[np.float3
 
 
 @dataclass(frozen=True)
-class Euclidean:
+class Euclidean(SquaredDistance):
     """Euclidean distance of rows divided by the sum of their absolute values (the signed sum can vanish)."""
 
     estimates_are_bounds: ClassVar[bool] = True
-    pair_bounds: ClassVar[tuple[PairBounds, ...]] = ()
     batch: ClassVar[int] = 65536
 
     def prepare(self, features: Floats) -> NormalisedRows:
@@ -110,11 +104,6 @@ class Euclidean:
         squares, given = np.empty(len(i)), (rows.features, rows.scale, rows.blank)
         run_parallel(lambda a, b: _squares(SOURCE_HASH, *given, i[a:b], j[a:b], squares[a:b]), len(i))
         return squares
-
-    def distances(self, costs: Doubles) -> Doubles:
-        """Return the square roots of the costs."""
-        roots: Doubles = np.sqrt(costs)
-        return roots
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,8 @@ class PreparedRepresentations:
 
 @dataclass(frozen=True)
 class Joint:
-    """Sum over representations of d / median d.
-
-    It is a metric where all of its terms are; neighbours are exact where all estimates are lower bounds.
-
-    Attributes:
-        metrics: one for each representation.
-        seed: draws the pairs whose positive distances give the medians.
-    """
+    """Sum over representations, one metric each, of d / median d; it is exact where all estimates are lower bounds. The
+    seed draws the pairs whose positive distances give the medians."""
 
     metrics: tuple[Metric, ...]
     seed: int = 0

@@ -21,24 +21,16 @@ MEASURE_COST = 10  # time per coordinate to measure a pair, relative to the time
 
 @dataclass(frozen=True)
 class ProjectionBound:
-    """Map of rows of D coordinates to d + 1 coordinates that never increases a distance.
-
-    Attributes:
-        centre: (D,).
-        axes: (D, d), orthonormal.
-    """
+    """Map of rows of D coordinates to d + 1 coordinates that never increases a distance, by orthonormal axes (D, d)."""
 
     centre: Doubles
     axes: Doubles
 
     @classmethod
     def of(cls, sample: Doubles) -> ProjectionBound | None:
-        """Choose the number of axes that minimises the cost of a search among rows like the sample's (m, D); None if
-        none helps.
-
-        The cost counts the bound of every pair, and the measurement of the pairs whose bound does not exceed the
-        distance to the nearest row of the sample.
-        """
+        """Choose the number of axes that minimises the cost of a search among rows like the sample's (m, D): the bounds
+        of all pairs, and measurements of those whose bound is at most the distance to the nearest; None if none
+        helps."""
         centre = sample.mean(0)
         x = sample - centre
         gram = x @ x.T

@@ -1,11 +1,8 @@
 """Conformal p-values of the largest of several scores, with other units of the same kind as the null.
 
-A class is compared with the other classes: its p-value is its rank among them. This is valid whatever the distribution
-of the scores, as long as clean classes are exchangeable. The smallest possible value, the floor, is 1 / (reference
-classes + 1) for a class outside the reference, and 1 / reference classes for one inside, as it is not compared with
-itself. Some reference classes may hold artifacts themselves; outliers are excluded from the reference. Scores
-are in nats, or in units of a tail; differences well below one are negligible.
-"""
+A class is ranked among the other classes, which is valid whatever the distribution of the scores, as long as clean
+classes are exchangeable. The floor is 1 / (reference classes + 1) for a class outside the reference, and 1 / reference
+classes for one inside. Outliers are excluded from the reference: they may hold artifacts themselves."""
 
 from __future__ import annotations
 
@@ -23,11 +20,8 @@ LEAST_XI = 0.25  # of such a tail: under a null of zeros only, small scores must
 
 
 def select_reference(scores: Floats, clean: float = CLEAN, fence: float = FENCE) -> Bools:
-    """Select the scores (n,) that serve as the null; returns a mask.
-
-    It starts with the lowest `clean` share; then all scores below Q3 + fence max(Q3 - Q1, 1) of those are added until
-    nothing changes. Of an exponential distribution .3 % are excluded. Scores that are not finite are excluded.
-    """
+    """Select the finite scores (n,) that serve as the null, a mask: the lowest share CLEAN, then all scores below Q3 +
+    FENCE max(Q3 - Q1, 1) of those, until nothing changes. Of an exponential distribution 0.3 % are excluded."""
     finite = np.isfinite(scores)
     if not finite.any():
         return finite
@@ -52,10 +46,8 @@ def tail_p_values(scores: Floats, null: Bools, share: float = TAIL) -> NDArray[n
     """Compute p-values (n,) that continue below the floor by a power law fitted to the upper tail of the null (Hill
     1975).
 
-    P(S >= s) = share ((1 + s) / (1 + u))^(-1 / xi) above the quantile u; xi is the mean of log((1 + s) / (1 + u)) among
-    the k scores above it, at least LEAST_XI. Conservative for lighter tails, such as that of minus the logarithm of a
-    p-value. Equal to `conformal_p_values` inside the range of the null.
-    """
+    P(S >= s) = TAIL ((1 + s) / (1 + u))^(-1 / xi) above the quantile u; xi is the mean of log((1 + s) / (1 + u)) among
+    the k scores above it, at least LEAST_XI. Conservative for lighter tails, such as that of minus log p."""
     p, among = conformal_p_values(scores, null), np.log1p(np.maximum(np.sort(scores[null]), 0))
     k = max(3, round(share * len(among)))
     if len(among) <= k:
@@ -75,12 +67,8 @@ def false_discovery_rates(p: Floats) -> NDArray[np.float64]:
 
 def standardise(scores: Floats, least: float = 1.0, share: float = 0.25) -> Floats:
     """Standardise columns (n, m) by their own upper tail: (s - u) / (mean excess over u), u the upper quartile of the
-    null.
-
-    This makes the tails of the detectors comparable, exactly so for exponential tails. Quantile and mean are symmetric
-    in the rows of the null, so clean rows stay exchangeable. A mean excess below `least` is replaced by it: a detector
-    that is constant on clean classes must not give a large value for a small deviation.
-    """
+    null, which makes exponential tails of detectors comparable. A mean excess below `least` is replaced by it: a
+    detector that is constant on clean classes must not give a large value for a small deviation."""
     out = np.empty(scores.shape)
     for j, column in enumerate(scores.T):
         null = np.sort(column[select_reference(column)])
@@ -96,11 +84,9 @@ class Verdicts:
 
     Attributes:
         levels: float (n, m), standardised scores.
-        best: int (n,), the detector of the largest score.
-        score: float (n,), the largest score.
+        best, score: (n,), the detector of the largest score, and that score.
         null: bool (n,), the reference classes.
-        p: conformal p-value, at least `floor`.
-        extended: p-value with a power-law tail below the floor.
+        p, extended: conformal p-value, at least `floor`; and with a power-law tail below the floor.
         q: false-discovery rate of `extended`.
     """
 
@@ -130,12 +116,8 @@ class Verdicts:
 
 
 def maximum_over_detectors(scores: Floats, least: float = 1.0) -> Verdicts:
-    """Test scores (n, m) of n classes under m detectors, larger is more anomalous; one p-value for the maximum of
-    each class.
-
-    Args:
-        least: see `standardise`.
-    """
+    """Test scores (n, m) of n classes under m detectors, larger is more anomalous; one p-value for the maximum of each
+    class."""
     level = standardise(scores, least)
     best = level.argmax(1)
     top = level.max(1)

@@ -18,11 +18,7 @@ BISECTIONS = 50  # halvings of an interval of length 1
 
 @dataclass(frozen=True)
 class Interval:
-    """Estimate with its 95 % interval; NaN where there was nothing to measure.
-
-    Attributes:
-        n: number of items measured.
-    """
+    """Estimate of n items with its 95 % interval; NaN where there was nothing to measure."""
 
     value: float
     low: float
@@ -48,11 +44,8 @@ def share_interval(right: Bools) -> Interval:
 
 
 def roc_area(values: NDArray[np.floating[Any]], positive: Bools, z: float = Z95) -> Interval:
-    """Estimate the area under the ROC curve of values (n,) that should be larger for positives: .5 is chance, 1 is
-    perfect.
-
-    The standard error is that of Hanley and McNeil (1982, Radiology 143). NO_INTERVAL where one class is empty.
-    """
+    """Estimate the area under the ROC curve of values (n,) that should be larger for positives, with the standard error
+    of Hanley and McNeil (1982, Radiology 143). NO_INTERVAL where one class is empty."""
     from scipy.stats import rankdata
 
     m, n = int(positive.sum()), int((~positive).sum())
@@ -70,15 +63,8 @@ def roc_area_score(
     """Estimate the area under the ROC curve with a score interval, which has a width also where the area is 1.
 
     The limits are the areas A with |area - A| = z sqrt(V(A)), V that of Hanley and McNeil with (m + n) / 2 in place of
-    m and n in its last terms (Newcombe 2006, Statistics in Medicine 25, method 5).
-
-    NO_INTERVAL where one class is empty.
-
-    Args:
-        values, positive: see `roc_area`.
-        blocks: int (n,), equal for values that depend on each other, such as images of one source; a block counts once
-            in each class, so that m and n are numbers of blocks.
-    """
+    m and n in its last terms (Newcombe 2006, Statistics in Medicine 25, method 5). Values of one block, such as images
+    of one source, count once in m and n. NO_INTERVAL where one class is empty."""
     area = roc_area(values, positive)
     if not area.n:
         return NO_INTERVAL
@@ -103,12 +89,9 @@ def _nearest_limit(outside: Callable[[float], bool], least: float, most: float) 
 
 
 def block_mean_interval(values: NDArray[np.floating[Any]], blocks: NDArray[np.integer[Any]]) -> Interval:
-    """Estimate the mean of values (n,) with an interval that treats the values of a block as one observation.
-
-    The standard error is sqrt(G / (G - 1) * sum over the G blocks of (sum of residuals)^2) / n, its factor that of
-    Student's t with G - 1 degrees of freedom (Liang and Zeger 1986). Of blocks of one value it is the interval of a
-    t-test. NO_INTERVAL with fewer than two blocks.
-    """
+    """Estimate the mean of values (n,) with an interval that treats the values of a block as one observation, by the
+    standard error sqrt(G / (G - 1) * sum over the G blocks of (sum of residuals)^2) / n and Student's t with G - 1
+    degrees of freedom (Liang and Zeger 1986). NO_INTERVAL with fewer than two blocks."""
     number = np.unique(blocks, return_inverse=True)[1]
     count = int(number.max(initial=-1)) + 1
     if count < 2:
@@ -121,16 +104,13 @@ def block_mean_interval(values: NDArray[np.floating[Any]], blocks: NDArray[np.in
 
 def student_quantile(n: int) -> float:
     """Return the 97.5 % quantile of Student's t with n - 1 degrees of freedom, to replace Z95 for the mean of few
-    values.
-    """
+    values."""
     return float(stdtrit(n - 1, 0.975))
 
 
 def difference_interval(values: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> Interval:
-    """Estimate the mean of values (n,) less that of others (m,), with its interval (Welch 1947).
-
-    The n of the interval is that of the values. Without two of each there is no error and no interval: NO_INTERVAL.
-    """
+    """Estimate the mean of values (n,) less that of others (m,), with its interval (Welch 1947); NO_INTERVAL without
+    two of each."""
     from scipy.stats import ttest_ind
 
     if min(len(values), len(others)) < 2:

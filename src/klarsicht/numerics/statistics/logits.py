@@ -1,9 +1,7 @@
 """Scales on which logits count, and a bound of their rounding error.
 
-The outputs of a softmax exclude each other: a class counts by its lead over the mean of all logits, and an image is
-predicted as the class of the largest. Sigmoids are independent: a class counts by its own logit, and an image is
-predicted as every class whose logit is positive.
-"""
+Outputs of a softmax exclude each other: a class counts by its lead over the mean of all logits, and the largest is
+predicted. Sigmoids are independent: a class counts by its own logit, and is predicted where that is positive."""
 
 from __future__ import annotations
 
@@ -20,8 +18,7 @@ ULPS: Final = 256  # units in the last place by which the order of summation cha
 
 def centre_logits(logits: Floats) -> Floats:
     """Subtract from logits (..., K) their mean over the K outputs; the result is invariant to a constant added to all
-    logits, as is the softmax.
-    """
+    logits, as is the softmax."""
     return np.asarray(logits - logits.mean(-1, keepdims=True))
 
 
@@ -89,13 +86,9 @@ def logit_scale(independent: bool) -> LogitScale:
 
 
 def rounding_bound(logits: Floats) -> float:
-    """Bound the rounding error of logits (..., K): ULPS units in the last place of the largest of them.
-
-    The unit is that of single precision, in which networks compute, also where their logits were copied into double
-    precision; of half precision where logits are of that type. A processor sums in its own order, so the same network
-    gives logits that differ from machine to machine; benchmarks/audit/rounding.py measures by how much: 4 to 225 units
-    in five networks of random weights (lab/benchmarks/relevance.md).
-    """
+    """Bound the rounding error of logits (..., K) by ULPS units in the last place of the largest of them, in single
+    precision, or half where logits are of that type: processors sum in their own order, and
+    benchmarks/audit/rounding.py measured 4 to 225 units."""
     logits = np.asarray(logits)
     eps = max(float(np.finfo(kind).eps) for kind in (logits.dtype, np.float32))
     return ULPS * eps * float(np.abs(logits).max(initial=0.0))

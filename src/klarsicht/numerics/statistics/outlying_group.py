@@ -1,11 +1,9 @@
 """Find a group of rows that stands apart from the rest of its class and from all other classes, and test it.
 
-An unknown artifact moves its carriers together, in a direction of a description that nobody knows beforehand. On one
-half of a class many small groups are tried: clusters, and each image with its nearest neighbours. A group's
-discriminant direction (Fisher) is improved by the rows that lie beyond the other classes in it; the direction of the
-largest surprisal is then tested on the other half. Natural subgroups thin out towards the others; a group counts only
-as far as it holds more than that would explain (`extrapolated_rate`).
-"""
+An unknown artifact moves its carriers together, in an unknown direction of a description. On one half of a class many
+small groups are tried: clusters, and each image with its nearest neighbours. A group's discriminant direction (Fisher)
+is improved by the rows that lie beyond the other classes in it; the one of the largest surprisal is tested on the other
+half, as far as the group holds more than a subgroup that thins out would (`extrapolated_rate`)."""
 
 from __future__ import annotations
 
@@ -36,12 +34,7 @@ SHRINKAGE = 0.2  # added to the mean of the class's covariance and the reference
 
 @dataclass(frozen=True)
 class Whitening:
-    """Principal components of a reference, each of unit variance.
-
-    Attributes:
-        mean: (d,).
-        components: (d, r), at most DIMENSIONS columns.
-    """
+    """Principal components (d, r) of a reference of mean (d,), each of unit variance, at most DIMENSIONS of them."""
 
     mean: Doubles
     components: Doubles
@@ -62,12 +55,8 @@ class Whitening:
 
 
 class Exceedance(NamedTuple):
-    """Rows of a class beyond an edge that hardly any row of the reference exceeds, for s directions.
-
-    Attributes:
-        surprisal: (s,) in nats, of so many rows beyond the edge.
-        edge: (s,)
-    """
+    """Rows of a class beyond an edge (s,) that hardly any row of the reference exceeds, for s directions: the surprisal
+    (s,), in nats, of so many."""
 
     surprisal: Floats
     edge: Floats
@@ -84,12 +73,8 @@ class Exceedance(NamedTuple):
 
 @dataclass(frozen=True)
 class OutlyingGroup:
-    """Group that stands apart.
-
-    Attributes:
-        score: mean surprisal in nats of the directions of either half, each on the other half.
-        member: bool (n,), the rows beyond the edge in the direction of larger surprisal.
-    """
+    """Group that stands apart: the mean surprisal in nats of the directions of either half, each on the other half, and
+    the rows, bool (n,), beyond the edge in the direction of larger surprisal."""
 
     score: float
     member: Bools
@@ -101,10 +86,8 @@ def find_outlying_group(
     """Find the group of a class that stands apart most.
 
     Args:
-        own: whitened rows (n, r) of the class.
-        reference: whitened rows (m, r) of other classes.
-        half: bool (n,), rows of the first half.
-        distinct: bool (n,), rows that count; of repeats of one source, one.
+        own, reference: whitened rows (n, r) of the class, and (m, r) of other classes.
+        half, distinct: bool (n,), rows of the first half, and rows that count; of repeats of one source, one.
         seed: seed of the clustering.
         share: share of the reference beyond the edge; other classes may hold the same artifact.
     """

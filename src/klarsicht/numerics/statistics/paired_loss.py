@@ -5,10 +5,8 @@ The interval is the score interval of Tango (1998, Statistics in Medicine 17): t
 
     Z(D) = (lost - won - n D) / sqrt(n (2 q + D (1 - D)))
 
-is at most z in size, where q is the share won that is most likely if the loss is D. Wald intervals, with half an item
-added to each cell or not, are too short where few items change: none changed of 400 then proves a loss below half a
-point, which a true loss of half a point does in 13 of 100 samples; here it proves one below .95 points.
-"""
+is at most z in size, where q is the share won that is most likely if the loss is D. Wald intervals are too short where
+few items change."""
 
 from __future__ import annotations
 
@@ -29,11 +27,7 @@ DOUBT: Final = 0.5  # items added to each of the three cells (Jeffreys's prior) 
 
 @dataclass(frozen=True)
 class PairedLoss(Interval):
-    """Share of items lost minus share won, with its 95 % interval.
-
-    Attributes:
-        changed: items that were lost, and items that were won, together.
-    """
+    """Share of items lost minus share won, with its 95 % interval, and the number of items that changed."""
 
     changed: int = 0
 
@@ -42,10 +36,7 @@ NO_LOSS = PairedLoss(float("nan"), float("nan"), float("nan"), 0)
 
 
 def paired_loss(before: Bools, after: Bools, z: float = Z95) -> PairedLoss:
-    """Estimate the share true before minus the share true after, of the same items (n,); positive where the share fell.
-
-    NO_LOSS without items.
-    """
+    """Estimate the share true before minus the share true after, of the same items (n,); NO_LOSS without items."""
     n = len(before)
     if not n:
         return NO_LOSS
@@ -83,12 +74,10 @@ def null_variance(lost: float, won: float, n: float, loss: float) -> float:
 
 
 def items_to_settle(loss: PairedLoss, bound: float) -> int:
-    """Compute how many other items would settle whether a loss is beyond a bound.
+    """Compute how many other items would settle, with a chance of ASSURANCE, whether a loss is beyond a bound.
 
-    With so many, the interval of the loss lies on one side of the bound with a chance of ASSURANCE, for all that these
-    items say of the loss: x, the loss of m other items, is normal about the mean of both, with the variance of both.
-    Rounded up to two digits; MOST where no number within it suffices.
-    """
+    For all that these items say, the loss of m others is normal about the mean of both, with the variance of both.
+    Rounded up to two digits; MOST where no number within it suffices."""
     n = loss.n + 3 * DOUBT
     lost, won = ((loss.changed + sign * loss.value * loss.n) / 2 + DOUBT for sign in (1, -1))
     mean, each = (lost - won) / n, (lost + won) / n - ((lost - won) / n) ** 2

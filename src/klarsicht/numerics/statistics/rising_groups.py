@@ -1,10 +1,8 @@
 """Test whether one of many overlapping groups of images has larger values than the other images, at several looks.
 
-Values come in a few images at a time, and each is dear. At every look the largest statistic over all groups is compared
-with its distribution when values are dealt to the images at random, which holds for any number and overlap of groups
-(Westfall and Young 1993). A share of the level is spent at each look (Lan and DeMets 1983), so that a group is called
-with at most the probability of the level where values do not depend on groups, whenever the test ends.
-"""
+At every look the largest statistic over all groups is compared with its distribution when values are dealt to the
+images at random (Westfall and Young 1993). A share of the level is spent at each look (Lan and DeMets 1983), so that
+the level holds whenever the test ends."""
 
 from __future__ import annotations
 
@@ -20,11 +18,7 @@ PERMUTATIONS = 199
 
 def cohen_d_bounds(members: Bools, values: Floats) -> Doubles:
     """Compute lower ends of one-sided 95 % intervals of Cohen's d, of the values (v, n) of members (m, n) against the
-    others: (m, v).
-
-    -inf where a group or the others have fewer than MIN_MEMBERS images. The interval keeps groups of two or three from
-    being chosen by chance.
-    """
+    others: (m, v); -inf where either are fewer than MIN_MEMBERS."""
     n = members.shape[1]
     own = members.sum(1, keepdims=True).astype(np.float64)
     rest = n - own
@@ -45,10 +39,8 @@ def weighted_bounds(members: Bools, values: Floats, weight: Floats) -> Doubles:
 
 
 def permutation_p(members: Bools, value: Floats, weight: Floats, rng: np.random.Generator) -> float:
-    """Compute the p-value of the largest of `weighted_bounds` over groups (m, n), for values (n,); 1 without a group.
-
-    Its distribution is that of PERMUTATIONS random deals of the values to the images.
-    """
+    """Compute the p-value of the largest of `weighted_bounds` over groups (m, n), for values (n,), among PERMUTATIONS
+    random deals of the values to the images; 1 without a group."""
     dealt = np.stack([value, *(rng.permutation(value) for _ in range(PERMUTATIONS))])
     largest = weighted_bounds(members, dealt, weight).max(0, initial=-np.inf)
     return float((largest >= largest[0]).mean()) if np.isfinite(largest[0]) else 1.0
@@ -60,11 +52,8 @@ def settle_levels(sizes: tuple[int, ...], level: float) -> Doubles:
 
 
 def order_by_group(members: Bools, weight: Floats, rng: np.random.Generator) -> Rows:
-    """Order n images for looks: those of the groups (m, n) of largest weight (m,), alternating with random ones.
-
-    Rare groups would else be met when most images have been seen. Groups of more than half of the images and of no
-    positive weight have no say.
-    """
+    """Order n images for looks: those of the groups (m, n) of largest weight (m,), else met late, alternating with
+    random ones. Groups of more than half of the images and of no positive weight have no say."""
     n = members.shape[1]
     speaks = (members.mean(1) <= 0.5) & (weight > 0)
     largest = (members[speaks] * weight[speaks, None]).max(0, initial=0.0)

@@ -78,13 +78,7 @@ def sequential_p(exceeded: Iterable[bool], count: int, enough: int) -> float:
     """Compute a Monte Carlo p-value, drawing no more than it needs (Besag and Clifford 1991, Biometrika 78).
 
     Draws end once `enough` of them have reached what was observed: p is then `enough` over the number of draws. Else it
-    is (1 + number that reached it) / (count + 1). Where what was observed is one of the draws, P(p <= a) <= a.
-
-    Args:
-        exceeded: for each draw, whether it reaches what was observed; read only as far as needed.
-        count: draws at most.
-        enough: draws that reach it, from which no more are made.
-    """
+    is (1 + number that reached it) / (count + 1). `exceeded` is read only as far as needed."""
     hits = draws = 0
     for draws, one in zip(range(1, count + 1), exceeded, strict=False):
         hits += one

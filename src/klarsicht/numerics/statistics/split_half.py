@@ -1,11 +1,6 @@
-"""Split-half testing: choose a seed on one half of the images and test it on the other.
-
-A group that was selected on the same data is not significant. So the images are split into two halves. On each half the
-seed is chosen whose matches are most enriched against a reference of other images; its matches in the other half are
-then tested.
-
-Where a better null rate is expensive, it is computed only for the few most enriched seeds.
-"""
+"""Split-half testing: choose a seed on one half of the images and test it on the other, since a group that was selected
+on the same data is not significant. On each half the seed is chosen whose matches are most enriched against a
+reference; an expensive null rate is computed only for the few most enriched seeds."""
 
 from __future__ import annotations
 
@@ -53,13 +48,8 @@ def chernoff_bound(k: Any, n: int, rate: Any) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class CrossTest:
-    """Choice of a seed on each half, tested on the other.
-
-    Attributes:
-        score: mean surprisal of the two tests, in nats.
-        seeds: (2,) the seeds chosen on the first and on the second half.
-        surprises: (2,) the surprisal of each seed in the half on which it was not chosen.
-    """
+    """Choice of a seed on each half, tested on the other: the two seeds, the surprisal of each in nats in the half on
+    which it was not chosen, and their mean."""
 
     score: float
     seeds: tuple[int, int]
@@ -74,13 +64,11 @@ class CrossTest:
 def cross_test(
     counts: Ints, sizes: tuple[int, int], rates: Floats, first: Bools, natural: Rates | None = None
 ) -> CrossTest:
-    """Choose and test seeds (s,) across halves, from matches per half (s, 2) expected at rates (s,).
+    """Choose and test seeds (s,) across halves of these sizes, from matches per half (s, 2) expected at rates (s,).
 
     Args:
-        sizes: images in each half.
         first: bool (s,), seeds of the first half; a seed can only be chosen on the half that it comes from.
-        natural: function of seeds (k,) that returns better null rates (k,), which replace smaller rates; it is called
-            for the SHORTLIST best seeds of each half.
+        natural: function of seeds (k,) that returns better null rates (k,), which replace smaller rates.
     """
     seeds, surprises = [], []
     for here, there, own in ((0, 1, first), (1, 0, ~first)):
@@ -99,20 +87,15 @@ def smoothed_rate(counts: Ints, m: int) -> NDArray[np.float64]:
 
 
 def combined_p(score: Any, tests: int) -> NDArray[np.float64]:
-    """Compute the p-value of a mean surprisal of two halves, the largest of `tests` tests.
-
-    The two p-values are combined by Fisher's method: twice their mean surprisal s exceeds 2s by chance with probability
-    exp(-2s) (1 + 2s). Bonferroni corrects for the number of tests.
-    """
+    """Compute the p-value of a mean surprisal of two halves, the largest of `tests` tests: Fisher's method (2 s exceeds
+    its value by chance with probability exp(-2s) (1 + 2s)), corrected by Bonferroni."""
     twice = 2 * np.maximum(np.asarray(score, np.float64), 0)
     return np.asarray(np.minimum(tests * np.exp(-twice) * (1 + twice), 1.0))
 
 
 def score_of_p(p: Any, tests: int) -> NDArray[np.float64]:
-    """Compute the mean surprisal of two halves whose `combined_p` is p: the inverse, 0 where p is 1.
-
-    Four times the mean surprisal has chi squared's distribution with four degrees of freedom.
-    """
+    """Compute the mean surprisal of two halves whose `combined_p` is p; four times that has chi squared's distribution
+    with four degrees of freedom."""
     from scipy.stats import chi2
 
     return np.asarray(chi2.isf(np.minimum(np.asarray(p, np.float64) / tests, 1.0), 4) / 4, np.float64)

@@ -3,12 +3,10 @@
 
 Axes: P rows and columns, Q columns padded to whole vectors.
 
-Shortest augmenting paths with column duals (Jonker & Volgenant 1987, Computing 38:325-340). A row takes its column of
-least reduced cost C[i, j] - v[j] where that is free; the others are assigned one after another along the shortest
-alternating path. Good initial duals save most of the work, so they are an argument, and are returned as optimal duals.
-The paper's augmenting row reduction costs more than it saves at up to 256 points and is omitted.
-
-Exact where sums of costs are exact (integers below 2^24 in float32); else within rounding of the minimum.
+Shortest augmenting paths with column duals (Jonker & Volgenant 1987, Computing 38:325-340), without the paper's
+augmenting row reduction. A row takes its column of least reduced cost C[i, j] - v[j] where that is free; the others are
+assigned one after another along the shortest alternating path. Initial duals are an argument: good ones save most of
+the work. Exact where sums of costs are exact; else within rounding of the minimum.
 """
 
 from __future__ import annotations
@@ -16,46 +14,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from klarsicht.ground.errors import InputError
 from klarsicht.numerics.compiled import jit, row_minima
-from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined, run_parallel
-from klarsicht.numerics.compiled.row_minima import padded_width, place, relax
+from klarsicht.numerics.compiled.jit import compile_inlined
+from klarsicht.numerics.compiled.row_minima import place, relax
 
 SOURCES = (__file__, row_minima.__file__, jit.__file__)
-SOURCE_HASH = SourceHash.of(*SOURCES)
-LARGEST = 1e30  # largest cost: sums of costs stay finite in float32
-
-
-def solve(costs: NDArray[np.floating[Any]], *, threads: int | None = None) -> NDArray[np.int32]:
-    """Solve the assignment of each matrix: the column of each row, int32 (m, P).
-
-    Args:
-        costs: (m, P, P), float32 or float64 (other types become float64), |c| <= 1e30; P >= 1.
-        threads: threads that share the matrices, numba's number if None; results do not depend on it.
-
-    Raises:
-        InputError: not (m, P, P) with P >= 1, or costs that are not finite or too large.
-    """
-    costs = check_costs(costs)
-    columns = np.empty(costs.shape[:2], np.int32)
-    Q = padded_width(costs.shape[2])
-    run_parallel(lambda a, b: _solve(SOURCE_HASH, costs[a:b], columns[a:b], Q), len(costs), threads)
-    return columns
-
-
-def check_costs(costs: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Convert costs to a contiguous array of float32 or float64; raises InputError as `solve`."""
-    costs = np.asarray(costs)
-    if costs.ndim != 3 or costs.shape[1] != costs.shape[2] or costs.shape[1] == 0:
-        raise InputError("costs of an assignment", got=f"shape {costs.shape}", rule="needs (m, P, P) with P >= 1")
-    with np.errstate(invalid="ignore"):
-        off = np.flatnonzero(~(np.abs(costs).max(axis=(1, 2), initial=0) <= LARGEST))
-    if len(off):
-        rule = f"every cost is finite and at most {LARGEST:g}"
-        raise InputError("costs of an assignment", got=f"{len(off)} bad matrices, the first is {off[0]}", rule=rule)
-    return np.ascontiguousarray(costs, costs.dtype if costs.dtype in (np.float32, np.float64) else np.float64)
 
 
 class AssignmentWorkspace(NamedTuple):
@@ -91,29 +55,6 @@ def make_workspace(C: Any) -> AssignmentWorkspace:
         np.empty(P, kind),
         np.empty(P + 1, kind),
     )
-
-
-@compile_cached
-def _solve(source_hash: Any, costs: Any, columns: Any, Q: int) -> None:
-    """Kernel of `solve`."""
-    P = costs.shape[1]
-    C, v = np.full((P, Q), np.inf, costs.dtype), np.zeros(Q, costs.dtype)
-    s = make_workspace(C)
-    for m in range(len(costs)):
-        C[:, :P] = costs[m]
-        column_minima(C, v)
-        assign(C, v, columns[m], s)
-
-
-@compile_inlined
-def column_minima(C: Any, v: Any) -> None:
-    """Set v_j = min_i C[i, j], the initial duals where no better ones are known."""
-    P = len(C)
-    for j in range(P):
-        v[j] = C[0, j]
-    for i in range(1, P):
-        for j in range(P):
-            v[j] = min(v[j], C[i, j])
 
 
 @compile_inlined
@@ -183,10 +124,8 @@ def augment(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int) -> 
 
 @compile_inlined
 def flip_path(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int, j: int, count: int) -> None:
-    """Trace the path back from the free column j: each column is assigned to the row that gave it its label.
-
-    That row is searched for again, which costs less than storing it for every column at every step.
-    """
+    """Trace the path back from the free column j: each column is assigned to the row that gave it its label, searched
+    again."""
     while count >= 0:
         best, at, row = v.dtype.type(np.inf), 0, root
         for t in range(count + 1):

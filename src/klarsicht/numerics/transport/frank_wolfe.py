@@ -1,15 +1,12 @@
 # mypy: disable-error-code="no-untyped-call"
 """Frank-Wolfe algorithm for Gromov-Wasserstein between two shapes: full steps, one linear assignment each.
 
-Axes: S signs, P points, m pairs, Q columns padded to whole vectors.
+Axes: P points, m pairs, Q columns padded to whole vectors.
 
 The objective is (1/P^2) sum_ik (D_ik - E_p(i)p(k))^2 with D, E the distances inside the two shapes. They are
 conditionally negative definite, so it is concave in the plan: along a step it is least at the far end, a vertex, and
 vertices are permutations (Maron & Lipman 2018, arXiv 1802.06335). It decreases until a plan solves the assignment of
-its own gradient.
-
-The gradient can be evaluated at any map of points, permutation or not: so a start is the nearest point under good
-duals, and needs no assignment of its own.
+its own gradient. The gradient exists at any map of points: a start is the nearest point under good duals.
 """
 
 from __future__ import annotations
@@ -33,8 +30,7 @@ class FrankWolfeWorkspace(NamedTuple):
 
     Attributes:
         D, E: (P, P) and (P, Q), distances inside the two shapes; E with zeros from column P on.
-        step: (P, P), -4 alpha D / P.
-        M: (P, P), (1 - alpha) |f_i - g_j|^2.
+        step: (P, P), -4 D / P.
         permuted: (P, Q), rows of E permuted by a plan.
         C: (P, Q), costs.
         v: (Q,), duals.
@@ -46,7 +42,6 @@ class FrankWolfeWorkspace(NamedTuple):
     D: Any
     E: Any
     step: Any
-    M: Any
     permuted: Any
     C: Any
     v: Any
@@ -64,7 +59,6 @@ def make_frank_wolfe_workspace(P: int, Q: int) -> FrankWolfeWorkspace:
         np.empty((P, P), np.float32),
         np.zeros((P, Q), np.float32),
         np.empty((P, P), np.float32),
-        np.empty((P, P), np.float32),
         np.empty((P, Q), np.float32),
         C,
         np.zeros(Q, np.float32),
@@ -76,34 +70,25 @@ def make_frank_wolfe_workspace(P: int, Q: int) -> FrankWolfeWorkspace:
 
 
 @compile_cached
-def descend_from_turns(
-    source_hash: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, turns: Any, Q: int, alpha: Any, out: Any
-) -> None:
+def descend_from_turns(source_hash: Any, points: Any, i: Any, j: Any, turns: Any, Q: int, out: Any) -> None:
     """Set out[m] to the least objective that pair m reaches from the rotations turns[m], (n, 3), of
-    `best_rotations`.
-    """
-    d, objectives = make_frank_wolfe_workspace(points.shape[2], Q), np.empty(turns.shape[1])
+    `best_rotations`."""
+    d = make_frank_wolfe_workspace(points.shape[1], Q)
     for m in range(len(i)):
-        objectives[:] = 0
-        for k in range(points.shape[1]):
-            x, y = points[i[m], k], points[j[m], k]
-            compare(x, y, features[i[m], k], features[j[m], k], alpha, d)
-            for n in range(len(objectives)):
-                if turns[m, n, 2] == 0:
-                    objectives[n] = np.inf
-                    continue
+        x, y = points[i[m]], points[j[m]]
+        compare(x, y, d)
+        out[m] = np.inf
+        for n in range(turns.shape[1]):
+            if turns[m, n, 2] != 0:
                 nearest(x, y, turns[m, n], d)
-                descend(d, alpha)
-                objectives[n] += weights[k] * objective(d, alpha)
-        out[m] = objectives.min()
+                descend(d)
+                out[m] = min(out[m], objective(d))
 
 
 @compile_inlined
 def nearest(x: Any, y: Any, turn: Any, d: FrankWolfeWorkspace) -> None:
-    """Set d.plan to the point of y nearest to each rotated point of x, under the duals of Gaussians.
-
-    Tightened duals would assign more points, but tie by construction, so that rounding would decide.
-    """
+    """Set d.plan to the point of y nearest to each rotated point of x under the duals of Gaussians; tightened ones
+    would tie."""
     cos, sin, sign = turn
     for i in range(len(x)):
         a, b = sign * x[i, 0], x[i, 1]
@@ -116,12 +101,11 @@ def nearest(x: Any, y: Any, turn: Any, d: FrankWolfeWorkspace) -> None:
 
 
 @compile_inlined
-def compare(x: Any, y: Any, f: Any, g: Any, alpha: Any, d: FrankWolfeWorkspace) -> None:
+def compare(x: Any, y: Any, d: FrankWolfeWorkspace) -> None:
     """Compute the buffers of two shapes that do not depend on the plan."""
     distances(x, d.D)
     distances(y, d.E)
-    d.step[:] = d.D * (np.float32(-4) * alpha / np.float32(len(x)))
-    feature_costs(f, g, alpha, d.M)
+    d.step[:] = d.D * (np.float32(-4) / np.float32(len(x)))
 
 
 @compile_inlined
@@ -134,30 +118,17 @@ def distances(x: Any, D: Any) -> None:
 
 
 @compile_inlined
-def feature_costs(f: Any, g: Any, alpha: Any, M: Any) -> None:
-    """Set M[i, j] = (1 - alpha) |f_i - g_j|^2."""
-    if alpha == 1:
-        return
-    M[:] = 0
-    for i in range(len(f)):
-        for j in range(len(g)):
-            for k in range(f.shape[1]):
-                M[i, j] += (1 - alpha) * (f[i, k] - g[j, k]) ** 2
-
-
-@compile_inlined
-def descend(d: FrankWolfeWorkspace, alpha: Any) -> None:
+def descend(d: FrankWolfeWorkspace) -> None:
     """Run Frank-Wolfe with full steps from d.plan, any map, to a permutation that solves the assignment of its
-    gradient.
-    """
+    gradient."""
     P = len(d.plan)
-    linearise(d, alpha)
-    row_duals(d, alpha)
+    linearise(d)
+    row_duals(d)
     tighten_duals(d.C, d.v, d.assignment)
     assign(d.C, d.v, d.next, d.assignment)
     while True:
         d.plan[:] = d.next
-        linearise(d, alpha)
+        linearise(d)
         assign(d.C, d.v, d.next, d.assignment)
         here, there = 0.0, 0.0
         for i in range(P):
@@ -168,39 +139,31 @@ def descend(d: FrankWolfeWorkspace, alpha: Any) -> None:
 
 
 @compile_inlined
-def row_duals(d: FrankWolfeWorkspace, alpha: Any) -> None:
-    """Set v_j = -(2 alpha / P) sum_k E_jk^2, optimal if D = E and the plan is the identity, since 2 D E <= D^2 +
-    E^2.
-    """
+def row_duals(d: FrankWolfeWorkspace) -> None:
+    """Set v_j = -(2 / P) sum_k E_jk^2, optimal if D = E and the plan is the identity, since 2 D E <= D^2 + E^2."""
     P = len(d.plan)
     for j in range(P):
         total = np.float32(0)
         for k in range(P):
             total += d.E[j, k] ** 2
-        d.v[j] = np.float32(-2) * alpha / np.float32(P) * total
+        d.v[j] = np.float32(-2) / np.float32(P) * total
 
 
 @compile_inlined
-def linearise(d: FrankWolfeWorkspace, alpha: Any) -> None:
-    """Set C = M - (4 alpha / P) D E[plan]: P times the gradient of the objective at the plan, without terms constant
-    in it.
-    """
+def linearise(d: FrankWolfeWorkspace) -> None:
+    """Set C = -(4 / P) D E[plan]: P times the gradient of the objective at the plan, without terms constant in it."""
     P = len(d.plan)
     for k in range(P):
         d.permuted[k] = d.E[d.plan[k]]
     np.dot(d.step, d.permuted, d.C)
     d.C[:, P:] = np.inf
-    if alpha < 1:
-        d.C[:, :P] += d.M
 
 
 @compile_inlined
-def objective(d: FrankWolfeWorkspace, alpha: Any) -> Any:
-    """Compute mean M[i, p(i)] + alpha mean (D - E[p, p])^2, by differences, so that it is 0 for equal shapes."""
-    P, total, linear = len(d.plan), 0.0, 0.0
+def objective(d: FrankWolfeWorkspace) -> Any:
+    """Compute mean (D - E[p, p])^2 by differences, so that it is 0 for equal shapes."""
+    P, total = len(d.plan), 0.0
     for i in range(P):
         for k in range(P):
             total += (d.D[i, k] - d.permuted[i, d.plan[k]]) ** 2
-        if alpha < 1:
-            linear += d.M[i, d.plan[i]]
-    return linear / P + alpha * total / (P * P)
+    return total / (P * P)

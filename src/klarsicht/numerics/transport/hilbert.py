@@ -1,61 +1,45 @@
-"""Quantisation of maps to points: equal shares of mass along Hilbert's curve, each at its centre of mass.
-
-Neighbours on the curve are neighbours on the plane (Hilbert 1891), so equal shares of mass along the curve are
-compact patches, and their centres represent the whole evenly. The centre of mass of the map is kept exactly.
-"""
+"""Quantisation of maps to points: equal shares of mass along Hilbert's curve (Hilbert 1891), whose neighbours are
+neighbours on the plane, each at its centre of mass. The centre of mass of the map is kept exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Floats, Ints
 
-Part = Callable[[Floats], Floats]
-
 ROUNDING = 2.0**-50  # relative rounding error of a sum in float64
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Points that represent the mass of N maps.
-
-    Attributes:
-        points: float32 (N, P, 2), rows and columns in pixels, in the order of the curve; NaN where a map has no mass.
-        total: float64 (N,), the mass of each map.
-        selected_mass: float64 (N,), the mass on the selected pixels.
-    """
+class Sample(NamedTuple):
+    """Points float32 (N, P, 2) that represent the positive mass of N maps, rows and columns in pixels, in the order of
+    the curve, NaN where a map has no mass; its mass, and that on the selected pixels, float64 (N,)."""
 
     points: NDArray[np.float32]
     total: Doubles
     selected_mass: Doubles
 
-    @classmethod
-    def of(cls, maps: Floats, part: Part, points: int, share: float) -> Sample:
-        """Sample the given part of finite maps (N, H, W), on the fewest largest pixels that hold `share` of its
-        mass.
-        """
-        n, height, width = maps.shape
-        path = hilbert_path(height, width)
-        on_path = path[:, 0] * width + path[:, 1]
-        sample = cls(np.full((n, points, 2), np.nan, np.float32), np.zeros(n), np.zeros(n))
-        for row, one in enumerate(maps):
-            weights = part(one.ravel()[on_path])
-            pixels = select_heaviest(weights, share)
-            sample.total[row], sample.selected_mass[row] = (w.sum(dtype=np.float64) for w in (weights, weights[pixels]))
-            if len(pixels):
-                sample.points[row] = centres_of_mass(path[pixels], weights[pixels], points)
-        return sample
+
+def sample_points(maps: Floats, points: int, share: float) -> Sample:
+    """Sample the positive part of finite maps (N, H, W), on the fewest largest pixels that hold `share` of its mass."""
+    n, height, width = maps.shape
+    path = hilbert_path(height, width)
+    on_path = path[:, 0] * width + path[:, 1]
+    sample = Sample(np.full((n, points, 2), np.nan, np.float32), np.zeros(n), np.zeros(n))
+    for row, one in enumerate(maps):
+        weights = np.maximum(one.ravel()[on_path], 0)
+        pixels = select_heaviest(weights, share)
+        sample.total[row], sample.selected_mass[row] = (w.sum(dtype=np.float64) for w in (weights, weights[pixels]))
+        if len(pixels):
+            sample.points[row] = centres_of_mass(path[pixels], weights[pixels], points)
+    return sample
 
 
 def select_heaviest(weights: Floats, share: float) -> Ints:
-    """Select the fewest largest weights (M,), none negative, that hold `share` of their sum, up to rounding; equal
-    weights are selected together.
-    """
+    """Select the fewest largest of non-negative weights (M,) that hold `share` of their sum, ties included."""
     ordered = np.sort(weights[weights > 0])
     if not len(ordered):
         return np.empty(0, np.int64)
@@ -65,15 +49,12 @@ def select_heaviest(weights: Floats, share: float) -> Ints:
 
 
 def centres_of_mass(places: Ints, weights: Floats, shares: int) -> Doubles:
-    """Compute the centres of mass (shares, 2) of consecutive equal shares of mass; places (M, 2), positive weights
-    (M,).
-    """
+    """Compute centres of mass (shares, 2) of consecutive equal shares of positive weights (M,) at places (M, 2)."""
     mass = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
     moment = np.concatenate((np.zeros((1, 2)), np.cumsum(places * weights[:, None].astype(np.float64), axis=0)))
     cuts = np.linspace(0, mass[-1], shares + 1)
     reached = np.stack([np.interp(cuts, mass, moment[:, axis]) for axis in (0, 1)], 1)
-    found: Doubles = np.diff(reached, axis=0) * (shares / mass[-1])
-    return found
+    return np.asarray(np.diff(reached, axis=0) * (shares / mass[-1]))
 
 
 @cache
@@ -84,9 +65,7 @@ def hilbert_path(height: int, width: int) -> Ints:
 
 
 def hilbert_square(order: int) -> Ints:
-    """List the cells of a square of side 2^order along Hilbert's curve, each a step of 1 from the previous;
-    (4^order, 2).
-    """
+    """List the cells of a square of side 2^order along Hilbert's curve, (4^order, 2)."""
     if order == 0:
         return np.zeros((1, 2), int)
     quarter, side = hilbert_square(order - 1), 2 ** (order - 1)

@@ -1,12 +1,10 @@
 """Rotational alignment of pairs of point sets by sliced Wasserstein distance; gives the starts of iterative solvers.
 
-Axes: N shapes, S signs (1 or 2), P points, A angles over the full circle, q quantiles, F features.
+Axes: N shapes, P points, A angles over the full circle, q quantiles.
 
 The sorted projections S_i(a) of a shape on direction a are the quantile function of its projection. Rotating the shape
 by -s steps shifts them cyclically, S_i(a + s), and reflecting x -> -x reverses them, S_i(A/2 - a). So the sliced
-Wasserstein distance to S_j is least where the correlation over shifts is largest. A half circle suffices: the
-projection on the opposite direction is reversed and negated, and products are the same.
-"""
+distance to S_j is least where the correlation over shifts of a half circle is largest."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Ints
-from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.compiled import jit
 from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined, run_parallel
 from klarsicht.numerics.transport.measures import PointMeasures
@@ -36,65 +34,33 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Shapes:
-    """N measures in the layout of the kernels that compare pairs of them; 2.5 kB each at 64 points.
-
-    Attributes:
-        points: float32 (N, S, P, 2).
-        weights: float32 (S,), of each sign in a squared distance.
-        projections: float32 (N, A, S q), quantiles of the projections on A directions, times the roots of the weights.
-        features: float32 (N, S, P, F), features of the points besides their position; F may be 0.
-    """
+    """N measures in the layout of the kernels that compare pairs of them: points float32 (N, P, 2), and quantiles of
+    their projections on A directions, float32 (N, A, q)."""
 
     points: Floats
-    weights: Floats
     projections: Floats
-    features: Floats
 
     def __len__(self) -> int:
         return len(self.points)
 
     @classmethod
-    def of(cls, measures: PointMeasures, features: NDArray[np.floating[Any]] | None = None) -> Shapes:
-        """Convert measures without moving them: centre them before, and scale them for invariance to size.
-
-        Raises:
-            InputError: features that are not (N, S, P, F) or not finite.
-        """
-        weights = np.array([weight for weight, _ in measures.signs], np.float32)
-        points = np.ascontiguousarray(np.stack([points for _, points in measures.signs], 1), np.float32)
-        shadows = [np.sqrt(w) * _quantile_projections(points[:, s]) for s, w in enumerate(weights)]
-        return cls(points, weights, np.concatenate(shadows, 2), _features(features, points.shape[:3]))
-
-
-def _features(features: NDArray[np.floating[Any]] | None, shape: tuple[int, ...]) -> Floats:
-    """Check features and convert them to float32; None gives F = 0."""
-    features = np.ascontiguousarray(np.empty((*shape, 0)) if features is None else features, np.float32)
-    if features.ndim != 4 or features.shape[:3] != shape:
-        raise InputError("features of points", got=f"shape {features.shape}", rule=f"needs {(*shape, 'F')}")
-    off = np.flatnonzero(~np.isfinite(features).all((1, 2, 3)))
-    if len(off):
-        raise InputError("features that are not finite", got=f"{len(off)} shape(s), the first is {off[0]}")
-    return features
-
-
-def _quantile_projections(points: Floats) -> Floats:
-    """Compute quantiles (N, A, q) of the projections of points (N, P, 2)."""
-    N, P, _ = points.shape
-    q, angles = min(P, QUANTILES), 2 * np.pi * np.arange(ANGLES) / ANGLES
-    directions = np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
-    shadows = np.empty((N, ANGLES, q), np.float32)
-    for n in range(0, N, CHUNK):
-        projections = np.sort((points[n : n + CHUNK] @ directions).transpose(0, 2, 1), axis=2)
-        shadows[n : n + CHUNK] = projections @ quantile_means(P, q)
-    return shadows
+    def of(cls, measures: PointMeasures) -> Shapes:
+        """Convert measures without moving them: centre them before, and scale them for invariance to size."""
+        points = np.ascontiguousarray(measures.points, np.float32)
+        P, angles = points.shape[1], 2 * np.pi * np.arange(ANGLES) / ANGLES
+        directions = np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+        shadows = np.empty((len(points), ANGLES, min(P, QUANTILES)), np.float32)
+        for n in range(0, len(points), CHUNK):
+            projections = np.sort((points[n : n + CHUNK] @ directions).transpose(0, 2, 1), axis=2)
+            shadows[n : n + CHUNK] = projections @ quantile_means(P, shadows.shape[2])
+        return cls(points, shadows)
 
 
 def quantile_means(P: int, q: int) -> Floats:
     """Make the matrix (P, q) that averages a quantile function of P steps over q equal intervals."""
     start, low = np.arange(P)[:, None] / P, np.arange(q) / q
     overlap = np.minimum(start + 1 / P, low + 1 / q) - np.maximum(start, low)
-    means: Floats = (q * np.clip(overlap, 0, None)).astype(np.float32)
-    return means
+    return np.asarray(q * np.clip(overlap, 0, None), np.float32)
 
 
 def best_rotations(
@@ -109,13 +75,9 @@ def best_rotations(
 ) -> Floats:
     """Find the rotations of least sliced distance from shapes i to shapes j, best first: float32 (m, n_starts, 3).
 
-    Each is (cos, sin, sign), for x -> R (sign x, y), with the angle of R accurate to a degree or two. The sign is 0
-    where there are fewer local optima, or where the squared sliced distance exceeds `within` times the least. sign =
-    -1, a reflection, only if `reflection`.
-
-    Raises:
-        UsageError: n_starts outside 1..8, or within below 1.
-    """
+    Each is (cos, sin, sign), for x -> R (sign x, y), accurate to a degree or two; -1 is a reflection. The sign is 0
+    where there are fewer local optima, or where the squared sliced distance exceeds `within` times the least. Raises
+    UsageError: n_starts outside 1..8, or within below 1."""
     if not 1 <= n_starts <= MOST_STARTS:
         raise UsageError("number of starts", got=n_starts, rule=f"1 to {MOST_STARTS}")
     if not within >= 1:
@@ -165,9 +127,7 @@ def energy(S: Any, T: Any) -> Any:
 
 @compile_inlined
 def correlate(S: Any, T: Any, score: Any) -> None:
-    """Compute score[m, s] = sum_a <S(a + s), T(a)> over a half circle; S reflected where m = 1. S, T: (A, q), score:
-    (2, A).
-    """
+    """Set score[m, s] = sum_a <S(a + s), T(a)> over a half circle, (2, A); S (A, q) is reflected where m = 1."""
     A, q = S.shape
     half, around, below = A // 2, np.empty((A + A // 2, q), np.float32), T[: A // 2].copy().reshape(-1)
     for m in range(2):
@@ -183,11 +143,8 @@ def correlate(S: Any, T: Any, score: Any) -> None:
 
 @compile_inlined
 def pick(score: Any, mirrors: int, full: Any, within: Any, turns: Any) -> None:
-    """Set turns[n] = (cos, sin, sign) of the n-th highest local maximum of the scores; the rest stays unchanged.
-
-    The squared sliced distance is proportional to full - height: maxima are used down to `within` times the least
-    distance, which is at least the resolution of float32.
-    """
+    """Set turns[n] = (cos, sin, sign) of the n-th highest local maximum of the scores, down to `within` times the least
+    squared sliced distance, which is proportional to full - height; the rest stays unchanged."""
     A = score.shape[1]
     height, place = np.full((mirrors, A), np.float32(-np.inf)), np.empty((mirrors, A), np.float32)
     for m in range(mirrors):
@@ -205,9 +162,7 @@ def pick(score: Any, mirrors: int, full: Any, within: Any, turns: Any) -> None:
 
 @compile_inlined
 def parabola_peak(before: Any, here: Any, after: Any) -> tuple[Any, Any]:
-    """Fit a parabola to three scores; returns its height and its offset in steps from the second, -inf if that is no
-    maximum.
-    """
+    """Fit a parabola to three scores: its height, -inf where the second is no maximum, and its offset from that."""
     slope, bend = (after - before) / 2, before - 2 * here + after
     if here < max(before, after):
         return np.float32(-np.inf), np.float32(0)

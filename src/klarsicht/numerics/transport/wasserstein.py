@@ -54,11 +54,7 @@ def rotation_invariant_wasserstein(
 
     Assignment and the best rotation for it (Procrustes, in closed form on the plane) alternate until the assignment
     repeats, from the n_starts rotations of least sliced distance. The result is a local minimum, an upper bound of the
-    minimum that more starts tighten. Both signs rotate together.
-
-    Raises:
-        UsageError: n_starts outside 1..8.
-    """
+    minimum that more starts tighten. Both signs rotate together. Raises UsageError: n_starts outside 1..8."""
     turns = best_rotations(shapes, i, j, reflection=reflection, n_starts=n_starts, threads=threads)
     return minimum_over_rotations(turns, lambda pairs, turn: _from_rotations(shapes, i[pairs], j[pairs], turn, threads))
 
@@ -66,15 +62,14 @@ def rotation_invariant_wasserstein(
 def _from_rotations(shapes: Shapes, i: Ints, j: Ints, turns: Floats, threads: int | None) -> Doubles:
     """Run the alternation from one rotation of each pair; squared distances (m,)."""
     x, y, out = rotate_points(shapes.points[i], turns), shapes.points[j], np.empty(len(i))
-    Q, weights = padded_width(x.shape[2]), shapes.weights
-    run_parallel(lambda a, b: _alternate(SOURCE_HASH, x[a:b], y[a:b], weights, Q, out[a:b]), len(i), threads)
+    Q = padded_width(x.shape[1])
+    run_parallel(lambda a, b: _alternate(SOURCE_HASH, x[a:b], y[a:b], Q, out[a:b]), len(i), threads)
     return out
 
 
 def optimal_plans(x: Floats, y: Floats, *, threads: int | None = None) -> NDArray[np.int32]:
-    """Compute the optimal plan of each pair: the point of y_m assigned to each point of x_m, (m, P); x, y: float32
-    (m, P, 2).
-    """
+    """Compute the optimal plan of each pair: the point of y_m assigned to each point of x_m, (m, P); x, y: float32 (m,
+    P, 2)."""
     plans, Q = np.empty(x.shape[:2], np.int32), padded_width(x.shape[1])
     run_parallel(lambda a, b: _least_plans(SOURCE_HASH, x[a:b], y[a:b], Q, plans[a:b]), len(x), threads)
     return plans
@@ -114,29 +109,25 @@ def _least_plans(source_hash: Any, x: Any, y: Any, Q: int, plans: Any) -> None:
 
 
 @compile_cached
-def _alternate(source_hash: Any, x: Any, y: Any, weights: Any, Q: int, out: Any) -> None:
-    """Kernel of `_from_rotations`. x, y: (m, S, P, 2), x is rotated in place."""
-    _, S, P, _ = x.shape
-    C, v, plans = np.full((P, Q), np.float32(np.inf)), np.zeros((S, Q), np.float32), np.empty((S, P), np.int32)
+def _alternate(source_hash: Any, x: Any, y: Any, Q: int, out: Any) -> None:
+    """Kernel of `_from_rotations`. x, y: (m, P, 2), x is rotated in place."""
+    P = x.shape[1]
+    C, v, plan = np.full((P, Q), np.float32(np.inf)), np.zeros(Q, np.float32), np.empty(P, np.int32)
     s = make_workspace(C)
     for m in range(len(x)):
-        for k in range(S):
-            gaussian_duals(x[m, k], y[m, k], v[k])
-        out[m] = alternate(x[m], y[m], weights, C, v, plans, s)
+        gaussian_duals(x[m], y[m], v)
+        out[m] = alternate(x[m], y[m], C, v, plan, s)
 
 
 @compile_inlined
-def alternate(x: Any, y: Any, weights: Any, C: Any, v: Any, plans: Any, s: Any) -> float:
+def alternate(x: Any, y: Any, C: Any, v: Any, plan: Any, s: Any) -> float:
     """Alternate assignment and Procrustes rotation from the current pose of x; returns the final W2^2."""
     best = np.inf
     while True:
-        for k in range(len(x)):
-            match(x[k], y[k], C, v[k], plans[k], s)
-        cos, sin = procrustes(x, y, weights, plans)
-        value = 0.0
-        for k in range(len(x)):
-            rotate(x[k], cos, sin)
-            value += weights[k] * mean_square(x[k], y[k], plans[k])
+        match(x, y, C, v, plan, s)
+        cos, sin = procrustes(x, y, plan)
+        rotate(x, cos, sin)
+        value = mean_square(x, y, plan)
         if value >= best * (1 - 1e-6):
             return min(value, best)
         best = value
@@ -159,16 +150,13 @@ def rotate(x: Any, cos: Any, sin: Any) -> None:
 
 
 @compile_inlined
-def procrustes(x: Any, y: Any, weights: Any, plans: Any) -> tuple[Any, Any]:
-    """Compute cos and sin of the R that minimises the weighted sum of |R x_i - y_p(i)|^2: the angle of sum conj(x_i)
-    y_p(i).
-    """
+def procrustes(x: Any, y: Any, plan: Any) -> tuple[Any, Any]:
+    """Compute cos and sin of the R that minimises the sum of |R x_i - y_p(i)|^2: the angle of sum conj(x_i) y_p(i)."""
     a, b = 0.0, 0.0
-    for k in range(len(x)):
-        for i in range(x.shape[1]):
-            p, q = x[k, i], y[k, plans[k, i]]
-            a += weights[k] * (p[0] * q[0] + p[1] * q[1])
-            b += weights[k] * (p[0] * q[1] - p[1] * q[0])
+    for i in range(len(x)):
+        p, q = x[i], y[plan[i]]
+        a += p[0] * q[0] + p[1] * q[1]
+        b += p[0] * q[1] - p[1] * q[0]
     size = np.hypot(a, b)
     return (np.float32(a / size), np.float32(b / size)) if size > 0 else (np.float32(1), np.float32(0))
 
@@ -211,8 +199,7 @@ def gaussian_duals(x: Any, y: Any, v: Any) -> None:
 @compile_inlined
 def moments(x: Any) -> tuple[float, float, float, float]:
     """Compute entries a, b, c of [[a, b], [b, c]] = mean x x^T, regularised to be definite, and the root of its
-    determinant.
-    """
+    determinant."""
     a, b, c = 0.0, 0.0, 0.0
     for i in range(len(x)):
         a += x[i, 0] * x[i, 0] / len(x)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Ints
-from klarsicht.numerics.search.blocks import PairBounds
+from klarsicht.numerics.search.blocks import PairBounds, SquaredDistance
 from klarsicht.numerics.search.features import lower_bounds, screening_matrix
 from klarsicht.numerics.transport.dual_bounds import dual_lower_bound
 from klarsicht.numerics.transport.measures import PointMeasures, require_comparable
@@ -28,13 +28,13 @@ class PreparedMeasures:
     """Measures prepared for W2.
 
     Attributes:
-        measures: N measures, in their pose.
-        means: float64 (S, N, 2), the centre of each of S signs.
-        centred_points: float32 (S, N, P, 2), points relative to it.
+        points: float32 (N, P, 2), in their pose.
+        means: float64 (N, 2), their centres.
+        centred_points: float32 (N, P, 2), points relative to them.
         screens: as `screening_matrix`, for each of FRAMES: sorted projections on two orthogonal axes.
     """
 
-    measures: PointMeasures
+    points: NDArray[np.float32]
     means: Doubles
     centred_points: NDArray[np.float32]
     screens: tuple[NDArray[np.float32], ...]
@@ -42,14 +42,13 @@ class PreparedMeasures:
     @classmethod
     def of(cls, measures: PointMeasures) -> PreparedMeasures:
         """Prepare measures without moving them."""
-        points = np.stack([points for _, points in measures.signs])
-        means = points.mean(2, dtype=np.float64)
+        points, means = measures.points, measures.means
         ones, zeros = np.ones(len(measures)), np.zeros(len(measures))
-        screens = tuple(screening_matrix(axes, ones, zeros) for axes in frame_projections(measures))
-        return cls(measures, means, (points - means[:, :, None]).astype(np.float32), screens)
+        screens = tuple(screening_matrix(axes, ones, zeros) for axes in frame_projections(points))
+        return cls(points, means, (points - means[:, None]).astype(np.float32), screens)
 
 
-def frame_projections(measures: PointMeasures) -> list[Doubles]:
+def frame_projections(points: NDArray[np.float32]) -> list[Doubles]:
     """Compute FRAMES times (N, D) sorted projections on two orthogonal axes, whose squared distance is at most W2^2.
 
     Each axis contributes its part of every |x - y|^2, and on a line sorting is the optimal matching. The maximum over
@@ -58,32 +57,26 @@ def frame_projections(measures: PointMeasures) -> list[Doubles]:
     projections = []
     for first in directions(FRAMES, torch.empty(0, dtype=torch.float64), turn=math.pi / 2):
         axes = torch.stack((first, first.flip(0) * torch.tensor([-1.0, 1.0])))
-        signs = [
-            (w, average_quantiles(project_sorted(torch.from_numpy(p).double(), axes), QUANTILES))
-            for w, p in measures.signs
-        ]
-        projections.append(torch.cat([(w / QUANTILES) ** 0.5 * s.flatten(1) for w, s in signs], 1).numpy())
+        shadows = average_quantiles(project_sorted(torch.from_numpy(points).double(), axes), QUANTILES)
+        projections.append(((1 / QUANTILES) ** 0.5 * shadows.flatten(1)).numpy())
     return projections
 
 
 @dataclass(frozen=True)
-class Wasserstein:
+class Wasserstein(SquaredDistance):
     """Exact W2 distance of measures.
 
     Attributes:
         pose: map applied to the measures: unchanged, centred (invariant to shifts) or scaled (also invariant to size).
-        threads: threads over pairs, numba's number if None.
     """
 
     pose: Callable[[PointMeasures], PointMeasures]
-    threads: int | None = None
 
     estimates_are_bounds: ClassVar[bool] = True
     batch: ClassVar[int] = 4096
 
     @property
     def pair_bounds(self) -> tuple[PairBounds, ...]:
-        """Lower bounds of pairs by duals."""
         return (self.by_duals,)
 
     def prepare(self, items: PointMeasures) -> PreparedMeasures:
@@ -99,23 +92,12 @@ class Wasserstein:
 
     def by_duals(self, rows: PreparedMeasures, i: Ints, j: Ints) -> Doubles:
         """Bound pairs from below by the squared distance of their centres plus the dual value of the centred points."""
-        total = np.zeros(len(i))
-        for (weight, _), means, points in zip(rows.measures.signs, rows.means, rows.centred_points, strict=True):
-            bounds = dual_lower_bound(points, i, j, threads=self.threads)
-            total += weight * (((means[i] - means[j]) ** 2).sum(1) + np.maximum(bounds, 0))
-        return total
+        bounds = np.maximum(dual_lower_bound(rows.centred_points, i, j), 0)
+        return np.asarray(((rows.means[i] - rows.means[j]) ** 2).sum(1) + bounds)
 
     def costs(self, rows: PreparedMeasures, i: Ints, j: Ints) -> Doubles:
         """Compute the squared distances by exact assignment."""
-        total = np.zeros(len(i))
-        for weight, points in rows.measures.signs:
-            total += weight * squared_wasserstein(points[i], points[j], threads=self.threads)
-        return total
-
-    def distances(self, costs: Doubles) -> Doubles:
-        """Return the square roots of the costs."""
-        roots: Doubles = np.sqrt(costs)
-        return roots
+        return squared_wasserstein(rows.points[i], rows.points[j])
 
 
 def unchanged_pose(measures: PointMeasures) -> PointMeasures:

@@ -175,7 +175,7 @@ def test_a_correction_of_another_format_is_refused(tmp_path, record):
     assert written["format"] == 1
     changed = written | record if isinstance(record, dict) else record
     (tmp_path / "correction.json").write_text(json.dumps(changed))
-    with pytest.raises(InputError, match=r"correction\.json is of another format; got format .*audit clean"):
+    with pytest.raises(InputError, match=r"correction\.json has another format; got format .*audit clean"):
         packages.load_correction(tmp_path)
 
 

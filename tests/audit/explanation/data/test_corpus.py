@@ -346,7 +346,7 @@ def test_pipes_and_devices_in_a_folder_are_never_opened(tmp_path):
     refused = {corpus.keys[row]: str(found) for row, found in decode_rows(corpus, range(len(corpus)))
                if isinstance(found, ImageError)}  # fmt: skip
     assert set(refused) == {"a/pipe.png", "a/zero.png"}
-    assert all("no regular file" in told for told in refused.values())
+    assert all("not a regular file" in told for told in refused.values())
 
 
 def test_white_levels_of_a_manifest_decide_what_an_image_is(tmp_path):

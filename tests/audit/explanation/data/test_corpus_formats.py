@@ -243,7 +243,7 @@ def test_arrays_by_their_names_and_what_is_wrong_with_them(tmp_path):
     [
         (PIXELS.astype(np.float32), r"no known white.*--decode"),
         (PIXELS.astype(np.int32), r"no known white.*--decode"),
-        (np.zeros((12, 9, 7, 5), np.uint8), r"an array is no picture.*C 1, 3 or 4"),
+        (np.zeros((12, 9, 7, 5), np.uint8), r"an array is not a picture.*C 1, 3 or 4"),
     ],
 )
 def test_arrays_of_unknown_white_or_of_many_channels_are_refused_one_by_one(tmp_path, pixels, told):
