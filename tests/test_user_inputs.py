@@ -107,10 +107,10 @@ def test_frames_of_a_burst_may_be_a_tensor():
         (lambda: burst.NoiseLevel("a", 0.1), UsageError, "noise level; got .*'a'"),
         (lambda: burst.NoiseLevel(None, None), UsageError, "one number each"),
         (lambda: burst.load_network(None), UsageError, "argument path must be a path; got None"),
-        (lambda: list(burst.denoise(None, "out.tif")), UsageError, "argument frames must be a path or a list; got None"),
+        (lambda: list(burst.denoise(None, "out.tif")), UsageError, "frames must be a path or a list; got None"),
         (lambda: list(burst.denoise("a.dng", "out.tif", {})), UsageError, r"DenoiseSettings\(...\)"),
         (lambda: burst.train({}, "photographs", "out.safetensors"), UsageError, r"TrainSettings\(...\)"),
-        (lambda: burst.train(TrainSettings(), None, "out.safetensors"), UsageError, "argument photographs must be a path"),
+        (lambda: burst.train(TrainSettings(), None, "out.safetensors"), UsageError, "photographs must be a path"),
         (lambda: burst.denoise_burst("swift", burst.Burst(FRAMES, LEVEL)), UsageError, "load_network"),
     ],
 )  # fmt: skip

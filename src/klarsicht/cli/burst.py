@@ -123,9 +123,7 @@ def evaluate(
 
 
 @app.command()
-def weights(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the cards, {name: card}.")] = False,
-) -> None:
+def weights(as_json: Annotated[bool, typer.Option("--json", help="Print the cards, {name: card}.")] = False) -> None:
     """List the networks that ship with klarsicht, and their results."""
     from klarsicht.burst.network import pretrained
     from klarsicht.cli import burst_tables

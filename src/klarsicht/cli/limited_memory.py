@@ -32,8 +32,8 @@ ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"  # "system": the others reserve a gibib
 
 
 def run_limited(command: Callable[[], int], limit: int | None = None) -> int:
-    """Run a command in a process of its own where the address space is limited (in bytes; None: as that of this
-    process), and return its exit code."""
+    """Run a command, in a process of its own where the address space is limited (in bytes), and return its exit
+    code."""
     limit = address_space_limit() if limit is None else limit
     if limit is None:
         return command()

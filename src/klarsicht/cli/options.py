@@ -21,8 +21,7 @@ TRUST_HELP = "Run code inside a model file, run or correction from somebody else
 
 
 def option(settings: type[Settings], name: str, *flags: str, default: str | None = None) -> Any:
-    """Make the option of one field, with other flags if given: its description, and its default, or another, in
-    brackets."""
+    """Make the option of one field, with other flags if given: its description, and its default, or another."""
     field = settings.model_fields[name]
     shown = default if default is not None else "" if field.is_required() else _format_default(field.default)
     told, interval = f"{field.description} [{shown}]" if shown else str(field.description), range_of(settings, name)
@@ -30,8 +29,7 @@ def option(settings: type[Settings], name: str, *flags: str, default: str | None
 
 
 def number(interval: Range, description: str, *flags: str) -> Any:
-    """Make the option of numbers in a range, which the help tells; a number beyond it is an error that names the
-    option."""
+    """Make the option of numbers in a range, told in the help; a number beyond it is an error that names the option."""
 
     def check(param: typer.CallbackParam, value: Any) -> Any:
         for one in value if isinstance(value, list | tuple) else () if value is None else (value,):

@@ -22,15 +22,13 @@ def require_audit(settings: AuditSettings, out: Path | None = None) -> None:
 
 
 def require_model(spec: str) -> None:
-    """Check a specification; a folder may be a correction, which only its loader knows. Raises UsageError, ModelError:
-    see `check_specification`."""
+    """Check a specification, unless it is a folder, which may be a correction. Raises UsageError, ModelError."""
     if not Path(spec).is_dir():
         check_specification(spec)
 
 
 def require_run(run: Path, data: str | None = None) -> None:
-    """Check that there is a run, and a corpus where one is named. Raises InputError, StoreError: see `RunStore.open`;
-    CorpusError: there is no corpus."""
+    """Check that there is a run, and a corpus where one is named. Raises InputError, StoreError, CorpusError."""
     RunStore.open(run)
     if data is not None:
         require_place(data)

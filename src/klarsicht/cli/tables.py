@@ -60,8 +60,7 @@ def ranking(entries: Ranking, top: int) -> None:
 
 
 def verdicts(quantification: Quantification, top: int, run: str, places: Mapping[tuple[int, int], str]) -> None:
-    """Print the first verdicts of a quantification as a table, then each artifact in sentences, with what to do
-    next."""
+    """Print the first verdicts of a quantification as a table, then each artifact in sentences, with the next step."""
     from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
 
     lines = [line for line in quantification.lines if line.position <= top]

@@ -1,4 +1,4 @@
-"""Settings: frozen pydantic models that are read from TOML files and the command line, with errors that name the
+"""Settings: frozen pydantic models that are read from TOML files and the command line, with errors that name a
 setting."""
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Settings(BaseModel):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read settings from a TOML file. Raises InputError: the file cannot be read; UsageError: the file is not TOML,
-        or as for from_mapping."""
+        """Read settings from a TOML file. Raises InputError: it cannot be read; UsageError: it is not TOML, or a wrong
+        value."""
         return cls.read(path, {})
 
     @classmethod
     def read(cls, path: str | Path | None, options: Mapping[str, Any]) -> Self:
-        """Read settings from a TOML file, if any, and override them by the options that are not None. Raises as
+        """Read settings from a TOML file, if any, and override them by options that are not None. Raises as
         from_toml."""
         written = {} if path is None else _read_toml(Path(path))
         return cls.from_mapping(written | {name: value for name, value in options.items() if value is not None})
@@ -51,8 +51,7 @@ class Settings(BaseModel):
         return self.from_mapping(kept | {name: value for name, value in changes.items() if value is not None})
 
     def to_toml(self) -> str:
-        """Write the settings as TOML text, which from_toml reads back; the text is deterministic. None values are left
-        out."""
+        """Write the settings as TOML text, which from_toml reads back, without None values."""
         return "\n".join(_lines(self.model_dump(mode="json"))) + "\n"
 
 
@@ -88,9 +87,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the settings", got=f"{path}: {error}", remedy="Check the path.") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(
-            "the settings are not valid TOML", got=f"{path}: {error}", rule="name = value"
-        ) from error
+        raise UsageError("the settings are not valid TOML", got=f"{path}: {error}", rule="name = value") from error
 
 
 def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:

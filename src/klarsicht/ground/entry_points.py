@@ -35,9 +35,8 @@ def import_callable(spec: str, kind: type[KlarsichtError], what: str, remedy: st
 
 
 def find_files(spec: str) -> tuple[Path, ...] | None:
-    """Find the files that an import of `package.module:callable` or `file.py:callable` runs, the module's own last,
-    without importing any: that alone where it is imported already, none of Python's own library, None where nothing is
-    there."""
+    """Find the files that an import of a specification runs, the module's own last, without importing any: that alone
+    where it is imported already, none of Python's own library, None where nothing is there."""
     path = spec.rpartition(":")[0]
     if path.endswith(".py"):
         return (Path(path),) if Path(path).is_file() else None

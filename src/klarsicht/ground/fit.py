@@ -47,15 +47,13 @@ class Task(Protocol):
     """Learning task: batches, loss and validation metrics."""
 
     def batch(self, step: int, rank: int) -> Batch:
-        """Make the batch of one step in one process; it depends on nothing else. Called ahead of time from other
-        threads."""
+        """Make the batch of one step in one process, which depends on nothing else, ahead of time in another thread."""
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         """Compute the scalar training loss. It may only call model(...), and use nothing else of the model."""
 
     def validate(self, step: int, model: nn.Module) -> Mapping[str, float]:
-        """Compute validation metrics with the averaged model in evaluation mode; called at each checkpoint in process
-        0."""
+        """Compute validation metrics with the averaged model in evaluation mode, at each checkpoint in process 0."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,6 @@ class Plan:
             raise UsageError("the training plan is invalid", got=self, rule=rule)
 
     def rate_at(self, step: int) -> float:
-        """Return the learning rate of a step."""
         falling = (1 - step / self.steps) / (1 - self.hold)
         return self.rate * min(1, (step + 1) / self.warmup) * min(1, max(LEAST_RATE, falling))
 
@@ -108,8 +105,8 @@ class Learner:
         self.optimiser = torch.optim.Adam(self.model.parameters(), plan.rate, betas=(0.9, 0.99))
 
     def train_step(self, batch: Batch) -> float:
-        """Run one optimisation step and return its loss, averaged over the processes. Raises ModelError: a loss or
-        gradient that is not finite."""
+        """Run one optimisation step; return its loss, averaged over the processes. Raises ModelError: it is not
+        finite."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.rate_at(self.step)
         batch = tuple(x.to(self.world.device, non_blocking=True) for x in batch)
@@ -135,7 +132,6 @@ class Learner:
             kept.copy_(buffer)
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint, replacing the old file atomically."""
         content = io.BytesIO()  # torch.save into a file hides why it could not be written
         torch.save(self.state(), content)
         write_atomically(path, content.getvalue())
@@ -149,12 +145,10 @@ class Learner:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        interned: dict[str, Any] = _intern_names(state)
-        return interned
+        return dict(_intern_names(state))
 
     def resume(self, path: Path) -> None:
-        """Load a checkpoint. Raises StoreError: the file is not a checkpoint; RunMismatch: it has another plan or
-        model."""
+        """Load a checkpoint. Raises StoreError: the file is none; RunMismatch: it has another plan or model."""
         state = _load_state(path, self.world.device)
         differ = [k for k, value in asdict(self.plan).items() if k != "bf16" and state["plan"].get(k) != value]
         if differ:
@@ -201,9 +195,7 @@ def measure_step_seconds(model: nn.Module, task: Task, plan: Plan, steps: Sequen
     the first third is not timed. Raises UsageError: more than one process."""
     with world() as here:
         if here.size > 1:
-            raise UsageError(
-                "a time limit needs one process", got=here.size, remedy="Give --steps instead."
-            )
+            raise UsageError("a time limit needs one process", got=here.size, remedy="Give --steps instead.")
         learner = Learner(copy.deepcopy(model), task, plan, here)
         times = [time.perf_counter()]
         for batch in prefetch(lambda step: task.batch(step, 0), steps, workers):
@@ -241,7 +233,6 @@ class Curve:
     path: Path
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Append the values of one step."""
         with translate_write_errors(self.path), self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 

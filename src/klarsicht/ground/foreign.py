@@ -69,9 +69,6 @@ def describe_error(error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     """Name file and line of the innermost frame that belongs to no installed package and not to this one."""
     own = str(Path(__file__).parents[1])
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename and not frame.filename.startswith((own, "<"))
-    ]
+    every = traceback.extract_tb(error.__traceback__)
+    frames = [one for one in every if "site-packages" not in one.filename and not one.filename.startswith((own, "<"))]
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -82,7 +82,6 @@ def end_loading() -> None:
 
 
 def note(message: str) -> None:
-    """Print a line on standard error."""
     end_loading()
     print(f"klarsicht: {message}", file=sys.stderr, flush=True)
 
@@ -244,13 +243,8 @@ class _Log:
             ended.set()
             if (seconds := time.monotonic() - self.began) > MIN_SECONDS:
                 own, elapsed = self.done - self.start, timedelta(seconds=round(seconds))
-                rate = (
-                    f"{own / seconds:.1f}/s"
-                    if own >= seconds
-                    else f"{seconds / own:.1f} s each"
-                    if own
-                    else "none done"
-                )
+                slow = f"{seconds / own:.1f} s each" if own else "none done"
+                rate = f"{own / seconds:.1f}/s" if own >= seconds else slow
                 print(f"{self.label}: {self.done} of {self.total} in {elapsed} ({rate})", file=sys.stderr)
 
 

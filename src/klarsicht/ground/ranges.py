@@ -54,8 +54,7 @@ def range_of(settings: type[Settings], name: str) -> Range | None:
 
 
 def parse_digits(text: str) -> int | None:
-    """Parse a number written in up to 18 of the digits 0 to 9; None of another text: Python itself raises ValueError
-    beyond 4,300 digits."""
+    """Parse a number of up to 18 digits 0 to 9; None of another text, of which Python itself may raise ValueError."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 

@@ -14,8 +14,8 @@ from klarsicht.ground.errors import UsageError
 
 
 def generator(root: int, purpose: str, *index: int) -> np.random.Generator:
-    """Return the random generator of a purpose, or of one of its units where an index is given. Raises UsageError: a
-    negative root."""
+    """Return the random generator of a purpose, or of one of its units by an index. Raises UsageError: a negative
+    root."""
     return np.random.Generator(np.random.PCG64(_sequence(root, purpose, index)))
 
 

@@ -90,7 +90,6 @@ class Texts(Sequence[str]):
         return self.prefix + str(self.array[int(at)].as_py())
 
     def take(self, rows: Iterable[int]) -> Texts:
-        """Return the texts of these rows, in this order."""
         import pyarrow as pa
 
         return replace(self, array=self.array.take(pa.array(np.fromiter(rows, np.int64))))

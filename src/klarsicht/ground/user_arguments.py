@@ -52,8 +52,7 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_fields(record: Any) -> None:
-    """Check the fields of a frozen dataclass as `check_arguments` does; for `__post_init__`. Raises UsageError: see
-    `check_arguments`."""
+    """Check the fields of a frozen dataclass as `check_arguments` does, in its `__post_init__`. Raises UsageError."""
     for name, kind in _annotations(type(record)).items():
         if get_origin(kind) is not typing.ClassVar:
             object.__setattr__(record, name, as_kind(name, getattr(record, name), kind))
@@ -63,8 +62,7 @@ _annotations: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def as_kind(name: str, value: Any, kind: Any) -> Any:
-    """Convert a value that is given under a name to a kind, which is an annotation. Raises UsageError: it is of another
-    kind."""
+    """Convert a value that is given under a name to the kind of an annotation. Raises UsageError: it is of another."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if not all(map(_is_checked, kinds)):
         return value
@@ -76,13 +74,9 @@ def as_kind(name: str, value: Any, kind: Any) -> Any:
             return fit
     named = [one for one in kinds if one is not NoneType and (one is not str or Path not in kinds)]
     allowed = " or ".join(dict.fromkeys(WORDS.get(_class_of(one), _class_of(one).__name__) for one in named))
-    remedy = " ".join(_make_remedy(one) for one in named if _class_of(one) not in WORDS)
+    classes = [one for one in named if _class_of(one) not in WORDS]
+    remedy = " ".join(getattr(one, "MADE_BY", f"{one.__name__}(...) makes one.") for one in classes)
     raise UsageError(f"argument {name} must be {allowed}", got=describe_value(value), remedy=remedy)
-
-
-def _make_remedy(kind: type) -> str:
-    """Say which call returns an instance of a class."""
-    return str(getattr(kind, "MADE_BY", f"{kind.__name__}(...) makes one."))
 
 
 def _class_of(kind: Any) -> Any:
@@ -121,7 +115,6 @@ def _as_one_kind(name: str, value: Any, kind: Any) -> Any:
 
 
 def _is_finite(value: Any) -> bool:
-    """Tell whether a value is a finite number, and no flag."""
     with suppress(OverflowError):  # an integer beyond floats
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     return False

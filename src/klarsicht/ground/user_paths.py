@@ -12,8 +12,8 @@ from klarsicht.ground.errors import UsageError
 
 
 def as_path(name: str, value: Any) -> Path:
-    """Convert what a user gives under a name to a path. Raises UsageError: it is neither a text nor a path, or no file
-    of this system can have that name."""
+    """Convert what a user gives under a name to a path. Raises UsageError: no text or path, or no possible file
+    name."""
     text = os.fspath(value) if isinstance(value, str | PathLike) else value
     if not isinstance(text, str):
         raise UsageError(f"{name} is not a path", got=type(value).__name__, rule="a text or a pathlib.Path")

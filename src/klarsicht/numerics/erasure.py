@@ -34,8 +34,8 @@ RIDGE_OF_CHANGE = 1e-3  # the same, where a change is predicted from rows
 
 @dataclass(frozen=True)
 class Eraser:
-    """Affine eraser with L (C, k), R (k, C), z (C,) and o (C,) as in the module's docstring; without an offset o = 0.
-    Raises InputError: shapes that do not fit."""
+    """Affine eraser with L (C, k), R (k, C), z (C,) and o (C,) or None, see the module. Raises InputError: they do not
+    fit."""
 
     left: Doubles
     right: Doubles
@@ -46,11 +46,8 @@ class Eraser:
         C, k = self.left.shape
         offset = self.reference if self.offset is None else self.offset
         if self.right.shape != (k, C) or self.reference.shape != (C,) or offset.shape != (C,):
-            raise InputError(
-                "an eraser whose parts do not fit",
-                got=f"{self.left.shape}, {self.right.shape}, {self.reference.shape}, {offset.shape}",
-                rule="(C, k), (k, C), (C,), (C,)",
-            )
+            got = f"{self.left.shape}, {self.right.shape}, {self.reference.shape}, {offset.shape}"
+            raise InputError("the parts of an eraser do not fit", got=got, rule="(C, k), (k, C), (C,), (C,)")
 
     def __call__(self, a: Floats, strength: float = 1.0) -> Doubles:
         """Erase the directions from rows (n, C)."""
@@ -89,8 +86,7 @@ def regression_eraser(carriers: Floats, change: Floats, most: int) -> Eraser:
 
 
 def unit_directions(V: Floats) -> Doubles:
-    """Normalise directions (C, k) to unit length. Raises InputError: no direction, a direction of zero or infinite
-    length, or linearly dependent directions."""
+    """Normalise directions (C, k) to unit length. Raises InputError: none, one without length, or dependent ones."""
     lengths = np.linalg.norm(V, axis=0)
     if V.ndim != 2 or not lengths.size or not np.isfinite(lengths).all() or not lengths.all():
         raise InputError("a direction without length", got=f"lengths {lengths}", rule="columns of V that are not zero")
@@ -101,8 +97,7 @@ def unit_directions(V: Floats) -> Doubles:
 
 
 def covariance(X: Floats) -> Doubles:
-    """Estimate the covariance (C, C) of rows (n, C), shrunk towards its mean variance (Ledoit and Wolf 2004); never
-    singular."""
+    """Estimate the covariance (C, C) of rows (n, C), shrunk towards its mean variance (Ledoit and Wolf 2004)."""
     S = ledoit_wolf(np.asarray(X, np.float64))[0]
     return np.asarray(S + RIDGE * max(np.trace(S) / len(S), np.finfo(np.float64).tiny) * np.eye(len(S)))
 

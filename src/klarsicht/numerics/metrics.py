@@ -26,7 +26,6 @@ class SlicedRotation(SquaredDistance):
     batch: ClassVar[int] = 512  # small enough for the processor's cache
 
     def prepare(self, items: PointMeasures) -> Sinograms:
-        """Compute the sinograms of the scaled measures."""
         return Sinograms.of(require_comparable(items).scale())
 
     def estimates(self, rows: Sinograms, block: slice) -> NDArray[np.float32]:
@@ -34,7 +33,6 @@ class SlicedRotation(SquaredDistance):
         return np.asarray(rows.distances(block).numpy())
 
     def costs(self, rows: Sinograms, i: Ints, j: Ints) -> Doubles:
-        """Compute the squared distances, minimised over all angles."""
         return rows.refined_distances(i, j)
 
 
@@ -47,8 +45,7 @@ class RotationRows(NamedTuple):
 
 @dataclass(frozen=True)
 class RotationInvariant(SquaredDistance):
-    """W2 distance of scaled measures, minimised over rotations, and reflections if asked, from 1 to 8 starts, for the
-    pairs of smallest sliced distance."""
+    """W2 distance of scaled measures, least over rotations (and reflections), for pairs of smallest sliced distance."""
 
     n_starts: int = 1
     reflection: bool = False
@@ -56,7 +53,6 @@ class RotationInvariant(SquaredDistance):
     batch: ClassVar[int] = 4096
 
     def prepare(self, items: PointMeasures) -> RotationRows:
-        """Compute the sinograms and the shapes of the scaled measures."""
         measures = require_comparable(items).scale()
         return RotationRows(Sinograms.of(measures), Shapes.of(measures))
 

@@ -52,12 +52,8 @@ def pairwise(items: Floats | PointMeasures, metric: str | Metric = "euclidean") 
     Raises UsageError: more than 4,000 items."""
     prepared_metric = _resolve_metric(metric)
     if len(items) > LARGEST:
-        raise UsageError(
-            "too many items for all their distances",
-            got=len(items),
-            rule=f"at most {LARGEST}",
-            remedy="neighbour_graph needs no N x N array.",
-        )
+        what, remedy = "too many items for all their distances", "neighbour_graph needs no N x N array."
+        raise UsageError(what, got=len(items), rule=f"at most {LARGEST}", remedy=remedy)
     return all_pairs(prepared_metric, prepared_metric.prepare(items), len(items))
 
 
@@ -71,19 +67,15 @@ def _resolve_metric(metric: str | Metric) -> Metric:
 
 
 def _check_arguments(n: int, k: int, groups: Ints) -> None:
-    """Raise UsageError unless every row has k allowed neighbours."""
     if not 1 <= k < n:
         raise UsageError("k out of range", got=k, rule=f"{n} rows have 1 to {n - 1} neighbours")
     if groups.shape != (n,):
         raise UsageError("groups of another length", got=groups.shape, rule=f"one integer a row: ({n},)")
     names, sizes = np.unique(groups, return_counts=True)
     if n - sizes.max() < k:
-        raise UsageError(
-            "a group leaves its members too few neighbours",
-            got=f"{sizes.max()} of {n} rows in group {names[sizes.argmax()]}",
-            rule=f"at least {k} rows must be outside",
-            remedy="Lower k, or split the group.",
-        )
+        what, got = "a group is too large", f"{sizes.max()} of {n} rows in group {names[sizes.argmax()]}"
+        remedy = "Lower k, or split the group."
+        raise UsageError(what, got=got, rule=f"at least {k} rows must be outside", remedy=remedy)
 
 
 def centre_by_group(X: Floats, groups: Ints) -> Floats:

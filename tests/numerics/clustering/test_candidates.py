@@ -103,9 +103,9 @@ def test_micro_clusters_partition_the_rows():
 
 def test_candidates_keep_to_the_size_bounds_and_differ():
     for seed in range(3):
-        found = candidates(on_a_sphere(250, seed), SWEEPS["thorough"], min_size=9)
+        found = candidates(on_a_sphere(250, seed), SWEEPS["thorough"])
         members = [one.member for one in found]
-        assert all(9 <= one.size <= 125 and one.size == one.member.sum() for one in found)
+        assert all(5 <= one.size <= 125 and one.size == one.member.sum() for one in found)
         assert max(jaccard(a, b) for i, a in enumerate(members) for b in members[:i]) <= 0.95
     assert min(one.size for one in candidates(on_a_sphere(1500), SWEEPS["thorough"])) >= 15
 

@@ -13,9 +13,9 @@ from klarsicht.numerics.transport.rotations import (
     correlate,
     minimum_over_rotations,
     pick,
-    quantile_means,
     rotate_points,
 )
+from klarsicht.numerics.transport.sliced import quantile_means
 
 
 def turn(points, angle, sign=1):

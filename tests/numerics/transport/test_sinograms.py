@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from klarsicht.numerics.transport.measures import PointMeasures
-from klarsicht.numerics.transport.rotations import quantile_means
 from klarsicht.numerics.transport.sinograms import ANGLES, QUANTILES, Sinograms
+from klarsicht.numerics.transport.sliced import quantile_means
 
 
 def clouds(n, P=64, seed=0):

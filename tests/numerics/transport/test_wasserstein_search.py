@@ -5,8 +5,8 @@ import ot
 import pytest
 
 from klarsicht.numerics.neighbours import neighbour_graph
-from klarsicht.numerics.transport.dual_bounds import dual_lower_bound
 from klarsicht.numerics.transport.measures import PointMeasures
+from klarsicht.numerics.transport.wasserstein import dual_lower_bound
 from klarsicht.numerics.transport.wasserstein_search import PreparedMeasures, Wasserstein, unchanged_pose
 
 

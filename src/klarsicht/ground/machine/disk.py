@@ -1,5 +1,4 @@
-"""Atomic writes and file locks: an interruption at any moment leaves the old or the new content of a file, never a
-part."""
+"""Atomic writes and file locks: an interruption at any moment leaves the old or the new content of a file whole."""
 
 from __future__ import annotations
 
@@ -53,9 +52,8 @@ def describe_system_error(error: BaseException) -> str:
 
 @contextmanager
 def translate_write_errors(path: Path, size: int | None = None) -> Iterator[None]:
-    """Convert the operating system's write errors to errors that name the remedy. size: bytes that the file takes, to
-    be named where they do not fit. Raises DiskFull: no space, quota or file size left; StoreError: any other, for
-    instance a read-only folder."""
+    """Convert the operating system's write errors to errors that name the remedy, and the size in bytes if it is given.
+    Raises DiskFull: no space, quota or file size left; StoreError: any other, for instance a read-only folder."""
     try:
         yield
     except OSError as error:
@@ -89,8 +87,8 @@ def require_regular_file(path: Path) -> None:
 
 
 def read_regular_file(path: Path) -> bytes:
-    """Read a file whole. Raises OSError: it cannot be read, or is a folder, a pipe or a device, of which the last two
-    might never end."""
+    """Read a file whole. Raises OSError: it cannot be read, or is a folder, or a pipe or device that might never
+    end."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system says so itself
         raise OSError(errno.EINVAL, NOT_REGULAR)
@@ -122,8 +120,8 @@ def read_to_end(path: Path) -> None:
 
 @contextmanager
 def translate_read_errors(path: Path) -> Iterator[None]:
-    """Convert whatever is raised while an intermediate file of klarsicht is read to an error that names it. Raises
-    StoreError: the file is damaged."""
+    """Convert whatever is raised while a file of klarsicht's own is read. Raises StoreError: the file, named, is
+    damaged."""
     try:
         yield
     except (KlarsichtError, MemoryError):
@@ -169,9 +167,8 @@ def _remove_abandoned(path: Path) -> None:
 
 @contextmanager
 def fill_folder(folder: Path) -> Iterator[None]:
-    """Fill a new or empty folder; what a killed or failed process left of one is removed first, known by its marker.
-    Raises InputError: the folder holds something else, or is a file; DiskFull, StoreError: as
-    `translate_write_errors`."""
+    """Fill a new or empty folder, or one that a killed process left unfinished, known by its marker. Raises InputError:
+    it holds something else, or is a file; DiskFull, StoreError: as `translate_write_errors`."""
     marker = folder / UNFINISHED
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.is_file()):
         raise InputError("the output folder is not empty", got=folder, remedy="Choose another --out.")
@@ -250,7 +247,6 @@ def _write_process(file: IO[str]) -> None:
 
 
 def _locked_by(process: str, path: Path) -> RunLocked:
-    """Make the error of a lock that another process holds."""
     got, remedy = f"process {process or 'unknown'} in {path.parent}", "Wait for it, stop it, or choose another --out."
     return RunLocked("another process writes to this run", got=got, remedy=remedy)
 

@@ -17,15 +17,14 @@ VARIATION_BYTES = 0.05e9  # of what libraries take from one run to the next
 
 
 def resident_bytes() -> float:
-    """Measure the resident memory of this process in bytes (Linux; elsewhere TYPICAL_BYTES), after freed memory is
-    returned to the system."""
+    """Measure the resident memory of this process in bytes (Linux; elsewhere TYPICAL_BYTES), without freed memory."""
     return_freed_memory()
     resident = memory_status("VmRSS")
     return TYPICAL_BYTES if resident is None else float(resident)
 
 
 def short_budget(limit: float, need: float, what: str) -> UsageError:
-    """Make the error of an option --memory that is too small, in bytes; it names a number that suffices. `what` takes
+    """Make the error of an option --memory that is too small, in bytes, with a number that suffices. `what` takes
     them."""
     enough = math.ceil((need + VARIATION_BYTES) / 1e8) / 10
     got, remedy = f"{limit / 1e9:.3g} GB", f"Give --memory {enough:.1f}, or more."

@@ -97,12 +97,17 @@ def use_one_heap() -> None:
         c_library().mallopt(M_ARENA_MAX, 1)  # type: ignore[union-attr]
 
 
+def _read_proc(*parts: str) -> str:
+    """Read a file of /proc; empty where there is none, as on other systems and of a process that has ended."""
+    try:
+        return PROC.joinpath(*parts).read_text()
+    except OSError:
+        return ""
+
+
 def memory_status(field: str) -> int | None:
     """Read a field of this process's memory in bytes: VmRSS (resident), VmHWM (its peak). None but on Linux."""
-    try:
-        lines = (PROC / "self" / "status").read_text().splitlines()
-    except OSError:
-        return None
+    lines = _read_proc("self", "status").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
 
 
@@ -126,41 +131,28 @@ def address_space_limit() -> int | None:
 
 def address_space(pid: int) -> int:
     """Read the address space of a process in bytes (Linux); 0 where it has ended."""
-    try:
-        return int((PROC / str(pid) / "statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
+    words = _read_proc(str(pid), "statm").split()
+    return int(words[0]) * os.sysconf("SC_PAGE_SIZE") if words else 0
 
 
 def processor_seconds(pid: int) -> tuple[float, float]:
     """Read the seconds a process computed by itself and in the system (Linux); 0 and 0 where it has ended."""
-    try:
-        words = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0, 0.0
-    ticks = os.sysconf("SC_CLK_TCK")
-    return int(words[11]) / ticks, int(words[12]) / ticks
+    words = _read_proc(str(pid), "stat").rpartition(")")[2].split()
+    return (int(words[11]) / os.sysconf("SC_CLK_TCK"), int(words[12]) / os.sysconf("SC_CLK_TCK")) if words else (0, 0)
 
 
 def mapped_files() -> list[Path]:
     """List the files that this process has mapped, its shared libraries among them; empty but on Linux."""
-    try:
-        lines = (PROC / "self" / "maps").read_text().splitlines()
-    except OSError:
-        return []
-    return [Path(path) for path in dict.fromkeys(line.split(maxsplit=5)[-1] for line in lines) if path.startswith("/")]
+    names = (line.split(maxsplit=5)[-1] for line in _read_proc("self", "maps").splitlines())
+    return [Path(name) for name in dict.fromkeys(names) if name.startswith("/")]
 
 
 def processor_flags() -> frozenset[str]:
     """Read the words that describe the processor, its instruction sets among them; empty but on Linux."""
-    try:
-        return frozenset((PROC / "cpuinfo").read_text().split())
-    except OSError:
-        return frozenset()
+    return frozenset(_read_proc("cpuinfo").split())
 
 
 def available_cores() -> int:
-    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -196,8 +188,8 @@ def process_mark() -> str:
 
 
 def marked_dead(mark: str) -> int | None:
-    """Return the number of the process that `process_mark` named so, where it was of this machine and exists no more;
-    None of any other text."""
+    """Return the number of the process of a `process_mark`, where it was of this machine and exists no more; else
+    None."""
     machine, _, number = mark.rpartition(".")
     if machine != _machine_digest() or not number.isdecimal() or process_exists(int(number)):
         return None
@@ -223,7 +215,6 @@ def end_with_parent(parent: int, of_main_thread: bool) -> None:
 
 
 def _follow(parent: int) -> None:
-    """Wait for the end of a process, then end this one."""
     if sys.platform == "win32":  # a process keeps the number of its parent there, ended or not
         kernel, synchronize, infinite = ctypes.windll.kernel32, 0x00100000, 0xFFFFFFFF
         if handle := kernel.OpenProcess(synchronize, False, parent):

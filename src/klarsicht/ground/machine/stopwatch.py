@@ -35,7 +35,6 @@ class Stopwatch:
 
     @property
     def cost(self) -> Cost:
-        """Cost since the start."""
         cpu, wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
         peak = memory_status("VmHWM")
         if self._resident is None or peak is None:

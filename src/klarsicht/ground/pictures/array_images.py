@@ -12,22 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.ground.errors import ImageError, UsageError
-from klarsicht.ground.pictures import tiff_tags
+from klarsicht.ground.pictures import images, tiff_tags
 from klarsicht.ground.pictures.image_tags import check_tags
-from klarsicht.ground.pictures.images import (
-    CHANNELS,
-    EXIF_ORIENTATION,
-    MAX_MEGAPIXELS,
-    decode,
-    decode_bytes,
-    is_npy,
-    load_pixels,
-    open_image,
-    picture_from_image,
-    read_content,
-    read_file,
-    require_megapixels,
-)
 from klarsicht.ground.pictures.libtiff import collect_errors
 from klarsicht.ground.pictures.npy_files import read_npy
 from klarsicht.ground.pictures.pixel_depths import (
@@ -84,7 +70,6 @@ class ArrayForm:
 
     @property
     def has_integers(self) -> bool:
-        """Whether images hold integers."""
         return np.dtype(self.dtype).kind in "iu"
 
     @property
@@ -97,12 +82,10 @@ class ArrayForm:
         return f"{self.channels} channel{plural} of {self.dtype}, {self.black:g} to {self.white:g}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form as JSON values."""
         return asdict(self) | {"shown": list(self.shown)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Return the form that `to_json` describes."""
         return cls(**{**record, "shown": tuple(record["shown"])})
 
     def of_array(self, pixels: NDArray[Any], name: str, *, channels_last: bool = False) -> NDArray[Any]:
@@ -129,7 +112,10 @@ class ArrayForm:
         black, white = (numbers.dtype.type(end) for end in (self.black, self.white))
         if least < black or most > white:
             rule = f"{self.black:g} to {self.white:g}, as the model's ArrayTransform says"
-            what, remedy = f"{name} holds numbers out of range", "Set its black and white, or clip numbers by --decode."
+            what, remedy = (
+                f"{name} holds numbers out of range",
+                "Set its black and white, or clip numbers by --decode.",
+            )
             raise ImageError(what, got=f"{least:g} to {most:g}", rule=rule, remedy=remedy)
         return np.ascontiguousarray(numbers)
 
@@ -182,7 +168,7 @@ def show_channels(levels: Bytes, channels: tuple[int, ...] = ()) -> Bytes:
 
 
 def read_array(
-    value: Any, form: ArrayForm, name: str, white_level: int | None = None, megapixels: float = MAX_MEGAPIXELS
+    value: Any, form: ArrayForm, name: str, white_level: int | None = None, megapixels: float = images.MAX_MEGAPIXELS
 ) -> NDArray[Any]:
     """Read an image as an array (H, W, C) of a form.
 
@@ -202,15 +188,17 @@ def read_array(
     """
     if isinstance(value, str | Path):
         name = Path(value).name
-        stored = read_file(value, lambda source: _read_numbers(source, megapixels, form.channels, name))
-        picture = None if stored else decode(value, white_level, megapixels)
+        stored = images.read_file(value, lambda source: _read_numbers(source, megapixels, form.channels, name))
+        picture = None if stored else images.decode(value, white_level, megapixels)
     elif isinstance(value, bytes | bytearray | memoryview):
-        stored = read_content(bytes(value), name, lambda source: _read_numbers(source, megapixels, form.channels, name))
-        picture = None if stored else decode_bytes(bytes(value), name, white_level, megapixels)
+        stored = images.read_content(
+            bytes(value), name, lambda source: _read_numbers(source, megapixels, form.channels, name)
+        )
+        picture = None if stored else images.decode_bytes(bytes(value), name, white_level, megapixels)
     elif isinstance(value, Image.Image):
-        load_pixels(value, megapixels)
+        images.load_pixels(value, megapixels)
         stored = _numbers_of(value, form.channels in PICTURE_CHANNELS)
-        picture = None if stored else picture_from_image(value, megapixels)
+        picture = None if stored else images.picture_from_image(value, megapixels)
     elif isinstance(value, np.ndarray) or hasattr(value, "__array__"):
         stored, picture = Numbers(np.asarray(value), channels_last=False), None
     else:
@@ -240,19 +228,19 @@ def _read_numbers(source: IO[bytes], megapixels: float, channels: int, name: str
     """Read an array, or the numbers of an image file as they are stored, upright; None for an 8-bit picture where one
     or three channels are asked. Raises ImageError: a TIFF of another number of channels, before it is decoded;
     MissingExtra: numbers that Pillow does not keep; Exception: whatever Pillow or tifffile raises."""
-    if is_npy(source):
+    if images.is_npy(source):
         return Numbers(read_npy(source, megapixels), channels_last=False)
     tags, as_picture = check_tags(source), channels in PICTURE_CHANNELS
     if tags.pages and not (as_picture and _is_kept_by_pillow(tags.first)):
         width, length = _number(tags.first, tiff_tags.WIDTH, 0), _number(tags.first, tiff_tags.LENGTH, 0)
-        require_megapixels(width, length, megapixels)
+        images.require_megapixels(width, length, megapixels)
         if (samples := _number(tags.first, tiff_tags.SAMPLES, 1)) != channels:
             raise _another_shape(name, (length, width, samples), f"(H, W, {channels})")
         codes, bits = read_tiff_codes(source), _number(tags.first, tiff_tags.BITS, 1)
         full = 2**bits - 1 if codes.dtype in (np.uint8, np.uint16) and bits >= BYTE_BITS else 0
-        return Numbers(_upright(codes, _number(tags.first, EXIF_ORIENTATION, 1)), full)
+        return Numbers(_upright(codes, _number(tags.first, images.EXIF_ORIENTATION, 1)), full)
     png_depth = read_png_depth(source)
-    with collect_errors() as errors, open_image(source, megapixels) as image:
+    with collect_errors() as errors, images.open_image(source, megapixels) as image:
         depth = bit_depth(image, png_depth, tags)
         image.load()
         if errors:
@@ -261,15 +249,13 @@ def _read_numbers(source: IO[bytes], megapixels: float, channels: int, name: str
         if depth > BYTE_BITS and image.mode in ("RGB", "RGBA") and image.format in ("PNG", "TIFF"):
             codes = read_tiff_codes(source) if image.format == "TIFF" else read_png_codes(source)
             numbers = Numbers(codes, FULL)
-        return (
-            None
-            if numbers is None
-            else Numbers(_upright(numbers.codes, image.getexif().get(EXIF_ORIENTATION)), numbers.full)
-        )
+        if numbers is None:
+            return None
+        return Numbers(_upright(numbers.codes, image.getexif().get(images.EXIF_ORIENTATION)), numbers.full)
 
 
 def _numbers_of(image: Image.Image, as_picture: bool, depth: int = 16) -> Numbers | None:
-    """Return the numbers of a Pillow image of `depth` bits a channel; None for an 8-bit one where it counts as a
+    """Return the numbers of a Pillow image of `depth` bits a channel; None for an 8-bit one that counts as a
     picture."""
     codes = np.asarray(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
@@ -285,11 +271,10 @@ def _is_kept_by_pillow(first: Ifd) -> bool:
         _number(first, tag, 1) for tag in (tiff_tags.SAMPLES, tiff_tags.BITS, tiff_tags.SAMPLE_FORMAT)
     )
     deep = samples == 1 and (kind, bits) in ((UNSIGNED, 12), (UNSIGNED, 16), (FLOATING, 32))
-    return deep or (samples in CHANNELS and bits <= BYTE_BITS)
+    return deep or (samples in images.CHANNELS and bits <= BYTE_BITS)
 
 
 def _number(first: Ifd, tag: int, default: int) -> int:
-    """Return the first number of a tag."""
     entry = first.get(tag)
     return default if entry is None or entry.first is None else int(entry.first)
 

@@ -52,8 +52,7 @@ def sequential_colours(values: ArrayLike, low: float = 0, high: float = 1) -> By
 
 def _look_up_colours(table: Bytes, share: NDArray[np.float64]) -> Bytes:
     """Look up colours of a table at positions in [0, 1]; positions outside are clipped."""
-    colours: Bytes = table[np.rint((len(table) - 1) * np.clip(share, 0, 1)).astype(int)]
-    return colours
+    return np.asarray(table[np.rint((len(table) - 1) * np.clip(share, 0, 1)).astype(int)])
 
 
 def overlay(pixels: Bytes, signed: ArrayLike, bound: float | None = None, strength: float = 0.9) -> Bytes:
@@ -63,8 +62,7 @@ def overlay(pixels: Bytes, signed: ArrayLike, bound: float | None = None, streng
     colours = diverging_colours(np.sign(wide) / 2, 1)  # two saturated colours: opacity alone shows the magnitude
     opacity = strength * np.abs(wide)[..., None]
     own = np.asarray(Image.fromarray(pixels).convert("RGB"))
-    mixed: Bytes = np.rint((1 - opacity) * own + opacity * colours).astype(np.uint8)
-    return mixed
+    return np.asarray(np.rint((1 - opacity) * own + opacity * colours).astype(np.uint8))
 
 
 def draw_relevance(pixels: Bytes, relevance: ArrayLike, least: int = 224) -> Image.Image:

@@ -119,8 +119,7 @@ def decode_bytes(
 
 
 def read_content(content: bytes, name: str, read: Callable[[IO[bytes]], P]) -> P:
-    """Read the bytes of an image file by a function of an open file, as `read_file` does. Raises ImageError: it
-    fails."""
+    """Read the bytes of an image file by a function of an open file, as `read_file` does. Raises ImageError."""
     try:
         return read(io.BytesIO(content))
     except KlarsichtError:
@@ -157,7 +156,6 @@ def is_npy(source: IO[bytes]) -> bool:
 
 
 def _undecodable(name: str, size: int, error: Exception) -> ImageError:
-    """Make the error of an image that cannot be decoded."""
     if size == 0:
         reason = "the file is empty"
     elif isinstance(error, UnidentifiedImageError):  # names the Python object that it was given
@@ -207,8 +205,7 @@ def picture_from_array(
 
 
 def notes_of(picture: Any) -> tuple[str, ...]:
-    """Return what should be said of a decoded picture: further pages, or a range that asks for a white level; nothing
-    of an array."""
+    """Return what should be said of a decoded picture: further pages, or a range that asks for a white level."""
     told: tuple[str, ...] = picture.info.get(NOTES, ()) if isinstance(picture, Image.Image) else ()
     return told
 
@@ -217,8 +214,7 @@ def open_image(
     source: IO[bytes] | Path, megapixels: float = MAX_MEGAPIXELS, formats: Sequence[str] = FORMATS
 ) -> Image.Image:
     """Open an image with Pillow, whose own bound on pixels is replaced by this one; nothing is decoded yet. Raises
-    ValueError: more pixels than the bound, or EXIF that is longer than it can be; Exception: anything else that Pillow
-    raises on what it does not know."""
+    ValueError: more pixels, or EXIF that is too long; Exception: anything else that Pillow raises."""
     Image.init()
     with _limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -238,7 +234,6 @@ def require_megapixels(width: int, height: int, megapixels: float) -> None:
 
 
 def _pages(image: Image.Image, tags: Tags) -> tuple[str, ...]:
-    """Say that a file has further pages or frames."""
     if image.format == "TIFF":
         return (f"{tags.pages} pages, of which only the first is read",) if tags.pages > 1 else ()
     try:

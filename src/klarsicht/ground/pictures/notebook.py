@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup, escape
 
 from klarsicht.ground.errors import ImageError
 from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes, thumbnail
@@ -16,12 +16,8 @@ from klarsicht.ground.pictures.images import decode
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write a table; every cell is escaped, unless it is markup made by `pictures`."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(f"<tr>{''.join(f'<td>{_cell(one)}</td>' for one in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(one)}</td>' for one in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-class Markup(str):
-    """Text that is HTML already."""
 
 
 def pictures(images: Iterable[bytes], side: int = 64) -> Markup:
@@ -39,7 +35,3 @@ def thumbnails(files: Iterable[Path], side: int = 64) -> Markup:
         except (ImageError, OSError):
             continue
     return pictures(small, side)
-
-
-def _cell(value: object) -> str:
-    return value if isinstance(value, Markup) else escape(str(value))

@@ -43,8 +43,8 @@ def bit_depth(image: Image.Image, png_depth: int, tags: Tags) -> int:
 def to_eight_bit(
     image: Image.Image, source: IO[bytes], depth: int, white_level: int | None
 ) -> tuple[Image.Image, float]:
-    """Convert an image to 8-bit "L" or "RGB", and return it with the largest code as a share of all; raises ValueError
-    for modes without a known white level."""
+    """Convert an image to 8-bit "L" or "RGB", with its largest code as a share of all. Raises ValueError: no known
+    white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         levels = np.asarray(image).astype(np.uint16)
         full = 2**depth - 1 if 8 < depth < 16 else FULL
@@ -81,8 +81,7 @@ def eight_bit_levels(planes: NDArray[Any], white_level: int | None) -> Bytes:
     if planes.dtype == np.bool_:
         return np.where(planes, np.uint8(255), np.uint8(0))
     if planes.dtype == np.uint16:
-        levels: Bytes = _eight_bit_table(white_level or FULL)[planes]
-        return levels
+        return np.asarray(_eight_bit_table(white_level or FULL)[planes])
     if np.issubdtype(planes.dtype, np.floating) and bool(((planes >= 0) & (planes <= 1)).all()):
         return to_uint8(planes.astype(np.float32))
     span = f"{planes.min():.4g} to {planes.max():.4g}"
@@ -118,8 +117,7 @@ def read_tiff_codes(source: IO[bytes]) -> NDArray[Any]:
 def read_png_codes(source: IO[bytes]) -> NDArray[Any]:
     """Read the numbers of a PNG file, by the extra `raw`."""
     source.seek(0)
-    codes: NDArray[Any] = load("imagecodecs", "raw").png_decode(source.read())
-    return codes
+    return np.asarray(load("imagecodecs", "raw").png_decode(source.read()))
 
 
 def to_uint8(values: ArrayLike) -> NDArray[np.uint8]:

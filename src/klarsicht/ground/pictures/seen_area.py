@@ -59,15 +59,14 @@ class SeenArea:
         return left, top, left + width, top + height
 
     def overlap(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Return the share of a file of `size` (w, h) that lies inside the rectangle, and the share of the rectangle
-        that the file fills."""
+        """Return the share of a file of `size` (w, h) inside the rectangle, and the share of the rectangle that the
+        file fills."""
         extents, starts, file = self.extents(size), self.starts(size), (size[1], size[0])
         shown = [min(a + extent, n) - max(a, 0.0) for a, extent, n in zip(starts, extents, file, strict=True)]
         area = max(shown[0], 0.0) * max(shown[1], 0.0)
         return area / (file[0] * file[1]), area / (extents[0] * extents[1])
 
     def to_json(self) -> dict[str, Any]:
-        """Return the attributes by their names."""
         return asdict(self)
 
     @classmethod
@@ -81,8 +80,8 @@ class SeenArea:
 
 
 def read_seen_area(manifest: Mapping[str, Any]) -> SeenArea | None:
-    """Read the part of a file that the model of a run sees; None where the manifest does not tell it. Raises
-    StoreError: it tells something else."""
+    """Read the part of a file that the model of a run sees, if the manifest tells it. Raises StoreError: it is another
+    thing."""
     try:
         return SeenArea.from_json(manifest["seen"]) if "seen" in manifest else None
     except ValueError as error:

@@ -56,7 +56,6 @@ class Entry:
 
     @property
     def first(self) -> float | None:
-        """The first number of the entry; None where it has none."""
         size = struct.calcsize(f"<{FORMATS.get(self.type, 'B')}")
         return float(Entry(self.type, 1, self.data[:size]).values[0]) if len(self.data) >= size else None
 
@@ -118,8 +117,8 @@ NO_TAGS = Tags({}, {}, {})
 
 
 def read(path: Path) -> Tags:
-    """Read the tags of a TIFF-like file; empty for any other file. Raises InputError: damaged tags, or picture data
-    beyond the end of the file."""
+    """Read the tags of a TIFF-like file, if it is one. Raises InputError: they are damaged, or picture data are
+    missing."""
     try:
         with path.open("rb") as file:
             tags = parse(file)
@@ -172,8 +171,7 @@ class _Reader:
             raise
 
     def chain(self, place: int) -> list[Ifd]:
-        """Read the directories of the linked list whose pointer stands at this offset, at most MOST_DIRECTORIES, and
-        count all of them."""
+        """Read at most MOST_DIRECTORIES of the linked list whose pointer stands at this offset, and count all."""
         directories: list[Ifd] = []
         offset, self.pages = self.number(place), 0
         offsets: set[int] = set()

@@ -26,7 +26,6 @@ class Checksum:
 
     @classmethod
     def of(cls, content: bytes) -> Checksum:
-        """Compute the checksum of bytes."""
         return cls(len(content), zlib.crc32(content))
 
     @classmethod

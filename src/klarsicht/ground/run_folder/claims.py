@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import threading
 import time
 import uuid
@@ -41,8 +40,8 @@ class Claims:
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:
-        """Raise this process's count while the context is open; at its end its claims are given back. Raises DiskFull,
-        StoreError: the folder cannot be written."""
+        """Raise this process's count while the context is open, then give its claims back. Raises DiskFull,
+        StoreError."""
         pulse, ended = self.folder / "pulses" / self.token, threading.Event()
         with translate_write_errors(pulse):
             pulse.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +97,6 @@ class Claims:
         write_atomically(self.folder / f"{name}{DONE}", b"")
 
     def is_finished(self, name: str) -> bool:
-        """Tell whether the work of that name is complete."""
         return (self.folder / f"{name}{DONE}").exists()
 
     def _take_over(self, path: Path) -> bool:
@@ -138,8 +136,3 @@ class Claims:
             return read_regular_file(path)
         except OSError:
             return None
-
-
-def remove_claims(folder: Path) -> None:
-    """Remove all claims; only a process that works on the run alone may call it."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -95,8 +95,7 @@ class Change:
     remove: tuple[int, ...] = ()
 
     def check(self) -> None:
-        """Check that the change can be recorded. Raises UsageError: an unknown decision, nothing that changes, rows
-        without a base, or a text that is too long."""
+        """Check that the change can be recorded. Raises UsageError: it says nothing, or what cannot be said."""
         if self.decision is not None and self.decision not in KINDS:
             raise unknown_name("decision", self.decision, [kind for kind in KINDS if kind])
         for what, text, most in (("name", self.artifact, MAX_NAME), ("note", self.note, MAX_NOTE)):
@@ -108,7 +107,6 @@ class Change:
             raise UsageError("rows are added or taken out without a base", rule="the rows that the audit names")
 
     def fields(self) -> dict[str, Any]:
-        """Return what changes."""
         texts = {name: getattr(self, name) for name in TEXTS}
         rows = {"add": list(self.add) or None, "remove": list(self.remove) or None}
         base = None if self.base is None else list(self.base)
@@ -127,15 +125,13 @@ class DecisionLog:
 
     def append(self, change: Change, author: str) -> int:
         """Record a change durably; returns the number of its record. Raises UsageError: see Change.check; RunLocked:
-        another process writes a record, and does not end; RunDamaged: a record is damaged; DiskFull, StoreError: see
-        disk.translate_write_errors."""
+        another process writes a record, and does not end; RunDamaged; DiskFull, StoreError."""
         change.check()
         return self._append(lambda _: {"target": change.target, "class": change.name, **change.fields()}, author)
 
     def undo(self, number: int, author: str) -> int:
         """Record that a record does not count; returns the number of the new record. Raises UsageError: there is no
-        such record, or it is undone already, or itself an undo; RunLocked, RunDamaged, DiskFull, StoreError: as
-        `append`."""
+        such record that still counts; else as `append`."""
 
         def make_undo(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             undone = {record["undo"] for record in records if "undo" in record}
@@ -146,13 +142,11 @@ class DecisionLog:
         return self._append(make_undo, author)
 
     def records(self) -> list[dict[str, Any]]:
-        """Read all records, in their order; a line that a killed process left without an end is none. Raises
-        RunDamaged: a line is no record."""
+        """Read all records in order, without a line that has no end. Raises RunDamaged: a line is not a record."""
         return _parse(self._content())
 
     def decisions(self) -> dict[int, ClassDecision]:
-        """Read the decision on each class that has one, by output of the model. Raises RunDamaged: a line is no
-        record."""
+        """Read the decision on each class that has one, by output of the model. Raises RunDamaged."""
         return fold(self.records())
 
     def _content(self) -> bytes:

@@ -69,8 +69,7 @@ def require_format(record: Any, file: str, remedy: str) -> None:
 
 
 def require_agreement(facts: Mapping[str, Any], manifest: Manifest) -> None:
-    """Check that every wanted fact stands in the manifest. Raises RunMismatch: names the first fact that differs, and
-    both values."""
+    """Check that every wanted fact stands in the manifest. Raises RunMismatch: names the first that differs."""
     here, there = flatten(facts), flatten({key: manifest.get(key) for key in facts})
     for key in here | there:
         if here.get(key) != there.get(key):

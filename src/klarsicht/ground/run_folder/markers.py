@@ -33,8 +33,7 @@ class Marker:
 
     @classmethod
     def read(cls, path: Path, step: str, unit: int) -> Marker:
-        """Read the marker of a unit. Raises FileNotFoundError: there is none; RunDamaged: it cannot be read, or is that
-        of another unit."""
+        """Read the marker of a unit. Raises FileNotFoundError; RunDamaged: it cannot be read, or is of another unit."""
         try:
             known = path.stat()
             return _read_unchanged(path, step, unit, known.st_ino, known.st_mtime_ns)

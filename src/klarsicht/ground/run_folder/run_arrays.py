@@ -112,12 +112,10 @@ class RunArrays(RunMarkers):
         return StoredArray(array, f"arrays.zarr/{name}", partial(self._check_shard, step))
 
     def _check_shard(self, step: str, unit: int, name: str) -> None:
-        """Check that a shard is as its unit wrote it. Raises RunDamaged: it is not; StoreError: the unit is not
-        done."""
+        """Check that a shard is as its unit wrote it. Raises RunDamaged; StoreError: the unit is not done."""
         self._check_unit_file(self.marker(step, unit), name, find_damage)
 
     def has_array(self, name: str) -> bool:
-        """Whether the array exists."""
         return self.has_file(_metadata(name)) and self.has_file(GROUP)
 
     def is_created(self, name: str) -> bool:
@@ -138,7 +136,6 @@ def _metadata(array: str) -> str:
 
 
 def _chunk_rows(shards: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Choose the chunk size: the most rows that divide a unit and stay under CHUNK_BYTES, so that reading one row is
-    cheap."""
+    """Choose the most rows that divide a unit and stay under CHUNK_BYTES, so that reading one row is cheap."""
     row_bytes = dtype.itemsize * int(np.prod(shards[1:]))
     return max((n for n in range(1, shards[0] + 1) if shards[0] % n == 0 and n * row_bytes <= CHUNK_BYTES), default=1)

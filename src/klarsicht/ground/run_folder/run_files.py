@@ -1,5 +1,4 @@
-"""Files of a run folder that are written whole, each with its checksum beside, in RUN/checksums; among them the
-manifest."""
+"""Files of a run folder that are written whole, each with its checksum in RUN/checksums; among them the manifest."""
 
 from __future__ import annotations
 
@@ -55,11 +54,9 @@ class RunFiles:
             self._admit(MANIFEST, Checksum.of(self._read_recorded(MANIFEST)))
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write a JSON file inside the run."""
         self.write_bytes(name, to_json(content))
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file inside the run."""
         return self._parse(name, self.read_bytes(name))
 
     def write_bytes(self, name: str, content: bytes) -> None:
@@ -70,7 +67,6 @@ class RunFiles:
         self._admit(name, new)
 
     def read_bytes(self, name: str) -> bytes:
-        """Read a file inside the run."""
         content = self._read_recorded(name)
         self._require_recorded(name)
         return content
@@ -135,8 +131,8 @@ class RunFiles:
                 raise damage_error(name, describe_difference(Checksum.of(content), cached[-1]))
 
     def _read_admitted(self, name: str) -> tuple[Checksum | None, ...] | None:
-        """Read the checksums that a file may have, of which None is its absence; None where none were written. Raises
-        RunDamaged: their own file cannot be read."""
+        """Read the checksums that a file may have, None for its absence; None where none were written. Raises
+        RunDamaged."""
         record = record_path(name)
         try:
             content = read_regular_file(self.inside(record))
@@ -148,7 +144,6 @@ class RunFiles:
             return tuple(None if one is None else Checksum.from_json(one) for one in [*json.loads(content)])
 
     def _is_recorded(self, name: str) -> bool:
-        """Whether a file has a checksum."""
         return self._read_admitted(name) is not None
 
     def _require_recorded(self, name: str) -> None:
@@ -172,7 +167,6 @@ class RunFiles:
         return self.path.joinpath(*map(check_name, name.split("/")))
 
     def _absent(self, kind: str, name: str) -> StoreError:
-        """Make the error of a missing array, table or file."""
         remedy = "Run the command that makes it again."
         return StoreError(f"the run has no {kind} {name!r}", got=self.path, remedy=remedy)
 

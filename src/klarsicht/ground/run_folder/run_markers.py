@@ -21,21 +21,17 @@ class RunMarkers(RunFiles):
     """Markers of a run folder, by step and unit, and files whose checksums stand in them; a marker is written last."""
 
     def mark_done(self, step: str, unit: int, written: Written | None = None, **facts: Any) -> None:
-        """Write the marker of a unit, last of all, with the checksums of the files that it wrote, as writing methods
-        return them."""
+        """Write the marker of a unit, last of all, with the checksums that the writing methods returned."""
         write_atomically(self._marker(step, unit), Marker(step, unit, written or {}, facts).to_json())
 
     def is_done(self, step: str, unit: int) -> bool:
-        """Whether the unit has its marker."""
         return self._marker(step, unit).is_file()
 
     def done_units(self, step: str) -> set[int]:
-        """List the units that have their marker."""
         return set(self._units(step))
 
     def marker(self, step: str, unit: int) -> Marker:
-        """Read the marker of a unit. Raises RunDamaged: it is damaged, or missing from a step that was finished;
-        StoreError: the unit is not done."""
+        """Read the marker of a unit. Raises RunDamaged: it is damaged or lost; StoreError: the unit is not done."""
         try:
             return Marker.read(self._marker(step, unit), step, unit)
         except FileNotFoundError:
@@ -74,11 +70,9 @@ class RunMarkers(RunFiles):
             self.update_manifest(steps=kept)
 
     def is_finished(self, step: str) -> bool:
-        """Whether all units of a step are done."""
         return step in self.manifest["finished"]
 
     def begun_steps(self) -> set[str]:
-        """List the steps that have begun."""
         return {*self.manifest["steps"], *(folder.name for folder in (self.path / "done").glob("*"))}
 
     def discard_step(self, step: str) -> None:
@@ -106,14 +100,12 @@ class RunMarkers(RunFiles):
                 sync(folder)
 
     def _units(self, step: str) -> dict[int, Path]:
-        """List the markers of a step by unit."""
         return files_by_unit(self.path / "done" / check_name(step))
 
     def _marker(self, step: str, unit: int) -> Path:
         return self.inside(_marker(step, unit))
 
     def _undone(self, step: str, unit: int) -> StoreError:
-        """Make the error of a unit without a marker."""
         if self.is_finished(step):
             return damage_error(_marker(step, unit), "missing")
         got = f"no marker of unit {unit} of step {step} in {self.path}"
@@ -128,8 +120,8 @@ class RunMarkers(RunFiles):
         return {name: Checksum.of(content)}
 
     def read_unit_file(self, name: str, step: str, unit: int = 0) -> bytes:
-        """Read a file that a unit wrote. Raises RunDamaged: it is missing or altered, or the marker does not name it;
-        StoreError: the unit is not done."""
+        """Read a file that a unit wrote. Raises RunDamaged: it is lost, altered or unnamed; StoreError: the unit is not
+        done."""
         marker = self.marker(step, unit)
         if not self.inside(name).exists():
             self._check_unit_file(marker, name, find_damage)
@@ -150,5 +142,4 @@ def _marker(step: str, unit: int) -> str:
 
 
 def files_by_unit(folder: Path) -> dict[int, Path]:
-    """List the files of a folder by unit number."""
     return {int(p.stem): p for p in folder.glob("*") if p.stem.isdecimal()}

@@ -49,10 +49,7 @@ class RunTables(RunMarkers):
         no such table, or units of the step are not done; RunDamaged: a file is missing or altered."""
         import pyarrow as pa
 
-        tables = []
-        for file, content in self._contents(name, step):
-            with self.translate_parse_errors(file):
-                tables.append(_from_parquet(content, columns))
+        tables = [self._decode(file, content, columns) for file, content in self._contents(name, step)]
         if not tables:
             raise self._absent("table", name)
         return pa.concat_tables(tables, promote_options="default")
@@ -65,7 +62,6 @@ class RunTables(RunMarkers):
         return Texts.of_chunks(self._blocks(name, column))
 
     def _blocks(self, name: str, column: str) -> Iterator[pa.Array]:
-        """Read blocks of rows of a column, one after the other."""
         from pyarrow import parquet
 
         for file, content in self._contents(name, None):
@@ -80,7 +76,9 @@ class RunTables(RunMarkers):
         elif step is None:
             yield from ((_part(name, unit), self._read(_part(name, unit))) for unit in sorted(self._parts(name)))
         else:
-            yield from self._read_parts(name, step)
+            parts = {_part(name, unit): unit for unit, marker in self.markers(step).items()
+                     if _part(name, unit) in marker.files}  # fmt: skip
+            yield from ((part, self.read_unit_file(part, step, unit)) for part, unit in parts.items())
 
     def has_table(self, name: str, step: str | None = None) -> bool:
         """Test whether the whole table or any part of it, by units of the step, exists, or was written and is lost."""
@@ -88,30 +86,27 @@ class RunTables(RunMarkers):
         return self.has_file(_table(name)) or bool(self._parts(name) or begun)
 
     def part(self, name: str, number: int, step: str) -> pa.Table | None:
-        """Read one part of a table, compared with the marker that names it; None where no unit of the step wrote it.
-        Raises RunDamaged: the part or a marker is missing or altered."""
+        """Read one part of a table, compared with the marker that names it; None where no unit of the step wrote it."""
         file = _part(name, number)
         for unit in sorted(self._units(step), key=lambda unit: unit != number):
             if file in self.marker(step, unit).files:
-                with self.translate_parse_errors(file):
-                    return _from_parquet(self.read_unit_file(file, step, unit))
+                return self._decode(file, self.read_unit_file(file, step, unit))
         return None
 
     def done_parts(self, name: str, step: str, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Read some columns of the parts of a table that a step's units wrote so far, each with its unit. Raises
-        RunDamaged: a part or a marker is altered."""
+        """Read some columns of the parts of a table that a step's units wrote so far, each with its unit."""
         for unit in sorted(self._units(step)):
-            part = _part(name, unit)
-            if part in self.marker(step, unit).files:
-                with self.translate_parse_errors(part):
-                    yield unit, _from_parquet(self.read_unit_file(part, step, unit), columns)
+            file = _part(name, unit)
+            if file in self.marker(step, unit).files:
+                yield unit, self._decode(file, self.read_unit_file(file, step, unit), columns)
 
-    def _read_parts(self, name: str, step: str) -> Iterator[tuple[str, bytes]]:
-        """Read the parts of a table that a step's units wrote, each compared with its marker."""
-        for unit, marker in self.markers(step).items():
-            part = _part(name, unit)
-            if part in marker.files:
-                yield part, self.read_unit_file(part, step, unit)
+    def _decode(self, name: str, content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+        """Decode the bytes of a parquet file, or those of its columns that are named."""
+        from pyarrow import parquet
+
+        with self.translate_parse_errors(name):
+            file = parquet.ParquetFile(_reader(content))
+            return file.read(None if columns is None else [one for one in columns if one in file.schema_arrow.names])
 
     def _parts(self, name: str) -> dict[int, Path]:
         return files_by_unit(self.inside(f"tables/{name}"))
@@ -126,7 +121,6 @@ def _part(table: str, unit: int) -> str:
 
 
 def _to_parquet(table: pa.Table | Columns) -> bytes:
-    """Encode a table as the bytes of a parquet file."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -139,11 +133,3 @@ def _reader(content: bytes) -> pa.BufferReader:
     import pyarrow as pa
 
     return pa.BufferReader(content)
-
-
-def _from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Decode the bytes of a parquet file, or those of its columns that are named."""
-    from pyarrow import parquet
-
-    file = parquet.ParquetFile(_reader(content))
-    return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])

@@ -77,8 +77,7 @@ class Sharing:
     claims: Claims | None = None
 
     def once(self, name: str, action: Callable[[], object]) -> None:
-        """Let one process do an action of this name; the others wait for its end. Where that process dies, another one
-        does it."""
+        """Let one process do an action of this name, or another one where it dies; the others wait for its end."""
         if self.claims is None:
             action()
             return
@@ -95,7 +94,6 @@ class Sharing:
                 self.claims.release(name)
 
     def order(self, units: Sequence[int]) -> list[int]:
-        """Order units, those of this shard first."""
         return list(units) if self.shard is None else self.shard.order(units)
 
     def take(self, name: str) -> bool:
@@ -107,7 +105,6 @@ class Sharing:
         return self.claims is None or self.claims.holds(name)
 
     def release(self, name: str) -> None:
-        """Give a claim back."""
         if self.claims is not None:
             self.claims.release(name)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from typing import Any, ClassVar
 
 from klarsicht.ground.errors import InputError, StoreError, UsageError
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, share_lock, translate_write_errors
-from klarsicht.ground.run_folder.claims import Claims, remove_claims
+from klarsicht.ground.run_folder.claims import Claims
 from klarsicht.ground.run_folder.manifest import Manifest, new_manifest, require_agreement, to_json
 from klarsicht.ground.run_folder.run_arrays import RunArrays
 from klarsicht.ground.run_folder.run_files import MANIFEST, record_path
@@ -107,8 +108,7 @@ class RunStore(RunArrays, RunTables):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run's write lock, and remove partial files of killed processes on entry. Raises RunLocked: another
-        process holds it."""
+        """Hold the run's write lock, after partial files of killed processes are removed. Raises RunLocked."""
         with hold_lock(self.path / "lock"):
             self._tidy()
             yield
@@ -129,4 +129,4 @@ class RunStore(RunArrays, RunTables):
     def _tidy(self) -> None:
         """Remove what killed processes left: partial files, and claims. Only a process alone may call it."""
         remove_leftovers(self.path)
-        remove_claims(self.path / CLAIMS)
+        shutil.rmtree(self.path / CLAIMS, ignore_errors=True)

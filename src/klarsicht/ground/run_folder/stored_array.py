@@ -38,8 +38,8 @@ class StoredArray:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read rows. Raises RunDamaged: a shard of them is missing, altered or cannot be decoded; StoreError: the unit
-        that writes them is not done."""
+        """Read rows. Raises RunDamaged: a shard is lost, altered or cannot be decoded; StoreError: its unit is not
+        done."""
         rows = key[0] if isinstance(key, tuple) else key
         for unit in self._units(rows):
             self.check(unit, self._shard(unit))
@@ -53,7 +53,7 @@ class StoredArray:
             raise damage_error(self.name, f"cannot be decoded: {type(error).__name__}: {error}") from error
 
     def _read(self, key: Any) -> NDArray[Any]:
-        """Read rows; where they are many numbers, shard by shard, which takes a tenth of zarr's memory and half of its
+        """Read rows; where they are many numbers, shard by shard, which takes a tenth of zarr's memory and half its
         time."""
         rows, *axes = key if isinstance(key, tuple) else (key,)
         numbers = np.arange(len(self))[rows]
@@ -70,13 +70,10 @@ class StoredArray:
 
     @property
     def _shard_rows(self) -> int:
-        """Rows of a shard."""
         return int((self.zarr.shards or self.zarr.chunks)[0])
 
     def _units(self, rows: Any) -> list[int]:
-        """List the shards that hold some rows."""
         return [int(unit) for unit in np.unique(np.arange(len(self))[rows] // self._shard_rows)]
 
     def _shard(self, unit: int) -> str:
-        """Return the path of a shard inside the run."""
         return f"{self.name}/{self.zarr.metadata.encode_chunk_key((unit, *[0] * (self.zarr.ndim - 1)))}"

@@ -51,8 +51,7 @@ class Verification:
 
 
 def verify(store: RunStore) -> Verification:
-    """Compare every file of a run with its checksum. Raises RunDamaged: the manifest is damaged, so that nothing is
-    known of the rest."""
+    """Compare every file of a run with its checksum. Raises RunDamaged: the manifest, which lists them, is damaged."""
     _ = store.manifest
     comparisons = [*_compare_units(store), *_compare_files(store)]
     named = {one.name for one in comparisons}

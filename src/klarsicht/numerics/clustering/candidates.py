@@ -16,7 +16,6 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from klarsicht.ground.arrays import Bools, Doubles
-from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.clustering.spectral import Embedding
 
 Labels = NDArray[np.int32]
@@ -40,12 +39,10 @@ class Candidate:
 
     @property
     def size(self) -> int:
-        """Number of member rows."""
         return int(self.member.sum())
 
     @property
     def share(self) -> float:
-        """Share of the rows that are members."""
         return float(self.member.mean())
 
 
@@ -58,22 +55,15 @@ class Sweep:
     branches: int
 
 
-SWEEPS = {
-    "quick": Sweep(k_max=12, starts=1, branches=8),
-    "thorough": Sweep(k_max=20, starts=4, branches=16),
-}
+SWEEPS = {"quick": Sweep(k_max=12, starts=1, branches=8), "thorough": Sweep(k_max=20, starts=4, branches=16)}
 
 
-def candidates(
-    embedding: Embedding, sweep: Sweep = SWEEPS["quick"], seed: int = 0, min_size: int | None = None
-) -> tuple[Candidate, ...]:
+def candidates(embedding: Embedding, sweep: Sweep = SWEEPS["quick"], seed: int = 0) -> tuple[Candidate, ...]:
     """List distinct clusters of 1 % of the rows, at least 5, to half the rows: components, k-means, cuts and branches
     of Ward's tree; of two candidates with a Jaccard index above 95 % the first is kept. Time and memory grow linearly
     in N."""
     Z = embedding.vectors
-    least = max(5, -(-len(Z) // 100)) if min_size is None else min_size
-    if least < 1:
-        raise UsageError("min_size out of range", got=min_size, rule="at least 1 row")
+    least = max(5, -(-len(Z) // 100))
     clusters = list(_clusters(embedding.components, "part", least))
     for k in range(2, min(sweep.k_max, len(Z)) + 1):
         clusters += _clusters(kmeans(Z, k, sweep.starts, seed), "k-means", least)
@@ -83,7 +73,6 @@ def candidates(
 
 
 def kmeans(Z: Doubles, k: int, starts: int, seed: int) -> Labels:
-    """Run k-means and return the labels (N,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than k distinct rows: fewer clusters
         model = KMeans(k, n_init=starts, max_iter=50, random_state=seed).fit(Z)
@@ -96,8 +85,7 @@ class WardTree:
 
     Attributes:
         leaf: int32 (N,), the leaf of each row.
-        inside: bool (2M - 1, M), the leaves below each node.
-        size: int (2M - 1,), the rows below each node.
+        inside, size: the leaves below each node, bool (2M - 1, M), and the rows, int (2M - 1,).
         height: float64 (2M - 1,), of each node: Ward's distance of its merge; the radius of a leaf.
         parent: int (2M - 2,), the node that each node but the root merges into.
     """
@@ -117,8 +105,7 @@ class WardTree:
     def tightness(self) -> Doubles:
         """Ratio of the parent's merge height to the node's own height, (2M - 2,)."""
         own = self.height[:-1]
-        reach: Doubles = self.height[self.parent] / np.maximum(own, EQUAL * self.height[-1] or 1)
-        return reach
+        return np.asarray(self.height[self.parent] / np.maximum(own, EQUAL * self.height[-1] or 1))
 
     def candidates(self, sweep: Sweep, least: int) -> list[Candidate]:
         """List the nodes of the cuts up to k_max, and the tightest deeper nodes, of `least` to half the rows."""
@@ -167,7 +154,6 @@ def _clusters(labels: Labels, method: str, least: int) -> Iterator[Candidate]:
 
 
 def _drop_duplicates(clusters: list[Candidate]) -> tuple[Candidate, ...]:
-    """Drop candidates that nearly equal an earlier one."""
     if not clusters:
         return ()
     members = np.array([one.member for one in clusters], np.float32)

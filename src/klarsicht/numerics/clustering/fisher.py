@@ -37,8 +37,8 @@ class Separability(Generic[Number]):
 
     @property
     def d2(self) -> Number:
-        """Squared Mahalanobis distance between the means, tau / (p (1 - p)); it does not decrease with the rarity of a
-        cluster."""
+        """Squared Mahalanobis distance between the means, tau / (p (1 - p)), which does not fall with a cluster's
+        rarity."""
         return self.tau / (self.share * (1 - self.share))
 
 

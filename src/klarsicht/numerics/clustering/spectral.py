@@ -33,13 +33,9 @@ SHIFT = 1e-6  # L + SHIFT is positive definite
 
 @dataclass(frozen=True)
 class Embedding:
-    """Spectral embedding of N rows in d coordinates.
-
-    Attributes:
-        raw: float64 (N, d), orthonormal eigenvectors of I - D^-1/2 W D^-1/2, largest entry of each positive.
-        values: float64 (d,), their eigenvalues, ascending, in [0, 2].
-        components: int32 (N,), the connected component of each row.
-    """
+    """Spectral embedding of N rows in d coordinates: eigenvectors (N, d) of I - D^-1/2 W D^-1/2, orthonormal, largest
+    entry positive; their eigenvalues (d,), ascending, in [0, 2]; and the connected component of each row, int32
+    (N,)."""
 
     raw: Doubles
     values: Doubles
@@ -49,13 +45,12 @@ class Embedding:
     def vectors(self) -> Doubles:
         """Rows of `raw` normalised to length 1, float64 (N, d); a row that is zero in all eigenvectors stays 0."""
         lengths = np.linalg.norm(self.raw, axis=1, keepdims=True)
-        unit: Doubles = np.divide(self.raw, lengths, out=np.zeros_like(self.raw), where=lengths > 0)
-        return unit
+        return np.asarray(np.divide(self.raw, lengths, out=np.zeros_like(self.raw), where=lengths > 0))
 
 
 def affinity(graph: NeighbourGraph) -> sparse.csr_array:
-    """Make the symmetric affinity of a neighbour graph, sparse float64 (N, N): 1 where either row is among the k
-    nearest of the other."""
+    """Make the affinity of a neighbour graph, sparse float64 (N, N): 1 where either row is among the k nearest of the
+    other."""
     ends = np.arange(0, graph.indices.size + 1, graph.k, dtype=np.int32)
     directed = sparse.csr_array((np.ones(graph.indices.size), graph.indices.ravel(), ends), (graph.n, graph.n))
     return directed.maximum(directed.T).tocsr()
@@ -147,10 +142,7 @@ def _rayleigh_ritz(M: sparse.csr_array, V: Doubles) -> Pairs:
 def _check(affinity: Any, dimensions: int) -> None:
     n = affinity.shape[0]
     if affinity.shape != (n, n) or (affinity.data < 0).any() or abs(affinity - affinity.T).sum() > 0:
-        raise InputError(
-            "not an affinity",
-            got=f"shape {affinity.shape}",
-            rule="symmetric, non-negative, (N, N), large where rows are alike; as affinity(graph) gives",
-        )
+        rule = "symmetric, non-negative, (N, N), large where rows are alike; as affinity(graph) gives"
+        raise InputError("not an affinity", got=f"shape {affinity.shape}", rule=rule)
     if not 1 <= dimensions <= n:
         raise UsageError("dimensions out of range", got=dimensions, rule=f"1 to {n} for {n} rows")

@@ -56,7 +56,6 @@ class SourceHash:
 
     @classmethod
     def of(cls, *files: str) -> SourceHash:
-        """Hash the content of source files."""
         sources = b"".join(Path(file).read_bytes() for file in files)
         return cls(hashlib.sha256(sources).hexdigest()[:16])
 
@@ -84,8 +83,7 @@ def compile_with(freedom: set[str]) -> Callable[[Callable[..., Any]], Any]:
 
 
 def run_parallel(job: Callable[[int, int], None], count: int, threads: int | None = None) -> None:
-    """Run job(first, last) over the parts of range(count), in this number of threads (numba's number if None). Raises
-    UsageError: fewer than one thread."""
+    """Run job(first, last) over parts of range(count), in so many threads (None: numba's number). Raises UsageError."""
     threads = get_num_threads() if threads is None else threads
     if threads < 1:
         raise UsageError("number of threads", got=threads, rule="at least 1")

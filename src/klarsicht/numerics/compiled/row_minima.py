@@ -17,7 +17,6 @@ WIDTH = 16
 
 
 def padded_width(P: int) -> int:
-    """Round P up to a multiple of WIDTH."""
     return -(-P // WIDTH) * WIDTH
 
 
@@ -29,7 +28,6 @@ class VectorWriter:
         self.vector = ir.VectorType(context.get_value_type(dtype), WIDTH)
 
     def view(self, kind: Any, array: Any) -> Any:
-        """Return the array structure of an LLVM array value."""
         return self.context.make_array(kind)(self.context, self.builder, value=array)
 
     def row(self, kind: Any, array: Any, *index: Any) -> Any:
@@ -42,29 +40,23 @@ class VectorWriter:
         return self.builder.bitcast(self.builder.gep(row, [j]), self.vector.as_pointer())
 
     def load(self, row: Any, j: Any) -> Any:
-        """Load the vector that starts at entry j of a row."""
         return self.builder.load(self.place(row, j), align=4)
 
     def store(self, value: Any, row: Any, j: Any) -> None:
-        """Store a vector at entry j of a row."""
         self.builder.store(value, self.place(row, j), align=4)
 
     def splat(self, scalar: Any) -> Any:
-        """Broadcast a scalar to all lanes."""
         lane = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), scalar, ir.IntType(32)(0))
         return self.shuffle(lane, [0] * WIDTH)
 
     def shuffle(self, value: Any, lanes: list[int]) -> Any:
-        """Select lanes of a vector."""
         pick = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
         return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), pick)
 
     def least(self, a: Any, b: Any) -> Any:
-        """Compute the element-wise minimum of two vectors."""
         return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
 
     def least_lane(self, value: Any) -> Any:
-        """Reduce a vector to its minimum."""
         half = WIDTH
         while half := half // 2:
             value = self.least(self.shuffle(value, list(range(half))), self.shuffle(value, list(range(half, 2 * half))))

@@ -44,7 +44,6 @@ def _least(source_hash: Any, rows: Any, columns: Any) -> None:
 
 @compile_inlined
 def minimum(row: Any, start: int, stop: int) -> Any:
-    """Compute the minimum of row[start:stop]."""
     found = np.float32(np.inf)
     for j in range(start, stop):
         found = min(found, row[j])

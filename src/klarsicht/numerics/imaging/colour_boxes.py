@@ -61,5 +61,4 @@ class Occurrences:
         return np.asarray(np.bincount(self.box[some[self.image]], minlength=self.boxes))
 
     def holders(self, box: int) -> Rows:
-        """Return the images that hold a box, ascending."""
         return np.asarray(self.image[self.box == box])

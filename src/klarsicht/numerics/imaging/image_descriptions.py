@@ -103,8 +103,7 @@ def binary_patterns(x: Floats) -> Floats:
 
 
 def _windows(grey: Floats) -> Floats:
-    """Cut images (n, H, W) into at most GRID x GRID windows, evenly spread: (n, w, SIDE, SIDE), or smaller images
-    whole."""
+    """Cut images (n, H, W) into at most GRID x GRID spread windows, (n, w, SIDE, SIDE), or smaller images whole."""
     h, w = (min(SIDE, side) for side in grey.shape[1:])
     tops, lefts = (_spread(side, part) for side, part in zip(grey.shape[1:], (h, w), strict=True))
     return np.stack([grey[:, a : a + h, b : b + w] for a in tops for b in lefts], 1)

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from klarsicht.ground.arrays import Floats
+from klarsicht.numerics.imaging.patches import box_mean
 
 WINDOW = 5  # side in pixels of the window over which noise is averaged
 BLOCK = 8  # side of a JPEG block
 
 
 def laplacian(x: Floats) -> Floats:
-    """Convolve images with LAPLACE / 6, which keeps the deviation of white noise and cancels slopes; (n, H - 2, W - 2,
-    C)."""
+    """Convolve images with a Laplacian that keeps the deviation of white noise; (n, H - 2, W - 2, C)."""
     along = x[:, :-2] - 2 * x[:, 1:-1] + x[:, 2:]
     return np.asarray((along[:, :, :-2] - 2 * along[:, :, 1:-1] + along[:, :, 2:]) / 6)
 
@@ -23,10 +22,8 @@ def laplacian(x: Floats) -> Floats:
 def _local_energy(x: Floats) -> Floats:
     """Compute the local mean square of the Laplacian, averaged over channels, (n, h * w)."""
     square = (laplacian(x) ** 2).mean(-1)
-    w = min(WINDOW, *square.shape[1:])
-    size, first, last = (1, w, w), w // 2, (w - 1) // 2
-    inside = uniform_filter(square, size)[:, first : square.shape[1] - last, first : square.shape[2] - last]
-    return np.asarray(np.maximum(inside.reshape(len(x), -1), 0))
+    means = box_mean(square, min(WINDOW, *square.shape[1:]))
+    return np.asarray(np.maximum(means.reshape(len(x), -1), 0))
 
 
 def noise(x: Floats) -> Floats:
@@ -45,8 +42,7 @@ def sharpness(x: Floats) -> Floats:
 
 
 def ringing(x: Floats) -> Floats:
-    """Compute the log ratio of fine contrast to all contrast: small where the whole image is blurred, whatever its
-    content."""
+    """Compute the log ratio of fine contrast to all contrast: small where the whole image is blurred."""
     fine = np.sqrt((laplacian(x) ** 2).mean((1, 2, 3)))
     step = np.sqrt((np.diff(x, axis=1) ** 2).mean((1, 2, 3)) + (np.diff(x, axis=2) ** 2).mean((1, 2, 3)))
     return np.asarray(np.log((fine + 0.5) / (step + 0.5)))
@@ -63,8 +59,7 @@ def veil(x: Floats) -> Floats:
 
 
 def blockiness(x: Floats) -> Floats:
-    """Compute the log ratio of third differences across the borders of 8 x 8 blocks to those inside them: low-quality
-    JPEG."""
+    """Compute the log ratio of third differences across the borders of 8 x 8 blocks to those inside: JPEG."""
     grey = x.mean(-1)
     return np.asarray(np.mean([_border_step_ratio(grey), _border_step_ratio(grey.swapaxes(1, 2))], 0))
 
@@ -91,8 +86,7 @@ def bars(x: Floats) -> Floats:
 
 
 def border_widths(x: Floats) -> NDArray[np.intp]:
-    """Measure the widths in pixels (4, n) of uniform borders at the top, bottom, left and right: up to the largest
-    step; 0 on sides without such a border."""
+    """Measure the widths in pixels (4, n) of uniform borders at the top, bottom, left and right; 0 without one."""
     deep = np.stack([_steps(side, _max_border(x)).argmax(1) + 1 for side in _sides_on_top(x)])
     return np.asarray(np.where(_border_ratios(x) > 1, deep, 0), np.intp)
 

@@ -26,8 +26,7 @@ class Parts:
 
     Attributes:
         labels: int8 (N, H, W), 0 outside all parts, else the number of the part within its map, from 1.
-        image: int32 (M,), the map of each part, ascending.
-        number: int8 (M,), its label there.
+        image, number: (M,), the map of each part, ascending, and its label there.
         mass: float64 (M,), its share of the map's positive relevance.
     """
 
@@ -52,7 +51,6 @@ class Parts:
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """Mask of each part, (M, H, W)."""
         return np.asarray(self.labels[self.image] == self.number[:, None, None])
 
     def mask_relevance(self, maps: Floats) -> Floats:
@@ -63,7 +61,7 @@ class Parts:
 def segment(
     maps: Floats, *, sigma: float = 1.0, share: float = 0.7, saddle: float = 0.6, least: float = 0.08, most: int = 8
 ) -> Parts:
-    """Segment the positive relevance of maps (N, H, W) into parts.
+    """Segment the positive relevance of maps (N, H, W) into disjoint parts, each connected (8 neighbours).
 
     Args:
         sigma: standard deviation in pixels of the Gaussian that smooths a map before flooding.
@@ -72,13 +70,8 @@ def segment(
         least: share of the map's positive mass that a part must hold.
         most: parts kept of a map, the heaviest.
 
-    Returns:
-        Disjoint parts, each connected (8 neighbours); pixels and peaks of equal height by ascending index. A map
-        without positive mass has none.
-
     Raises:
-        InputError: not (N, H, W), or values that are not finite.
-        UsageError: a share outside its range.
+        InputError, UsageError: not (N, H, W), values that are not finite, or a share outside its range.
     """
     _check(maps, {"share": share, "saddle": saddle}, least, most)
     labels = np.zeros(maps.shape, np.int8)
@@ -116,8 +109,7 @@ def _regions(heights: Doubles, share: float, saddle: float) -> NDArray[np.int32]
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _flood(height: Any, order: Any, saddle: float, around: Any, region: Any) -> None:
-    """Number regions by their highest peak; pixels are flat indices into a zero-padded map and enter in the given
-    order."""
+    """Number regions by their highest peak; pixels, indices into a zero-padded map, enter in the given order."""
     parent, peak = np.arange(len(order) + 1), np.full(len(order) + 1, np.inf)  # 0 is no region, and is never merged
     count = 0
     for pixel in order:
@@ -145,8 +137,7 @@ def _steepest(height: Any, region: Any, pixel: int, around: Any) -> int:
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _join(region: Any, pixel: int, around: Any, parent: Any, peak: Any, low: float) -> None:
-    """Merge regions that meet at a pixel into the highest of them, if their peak is below `low`; lower numbers are
-    higher."""
+    """Merge regions that meet at a pixel, with a peak below `low`, into the highest; lower numbers are higher."""
     top = _root(parent, region[pixel])
     for step in around:
         if region[pixel + step] > 0:
@@ -159,7 +150,6 @@ def _join(region: Any, pixel: int, around: Any, parent: Any, peak: Any, low: flo
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _root(parent: Any, region: int) -> int:
-    """Find the root of a region in the union-find forest."""
     while parent[region] != region:
         region = parent[region]
     return region

@@ -63,5 +63,4 @@ def _library(x: object) -> Any:
 
 
 def clip(x: Values, low: float | None, high: float | None = None) -> Values:
-    """Clip values, numpy or torch."""
     return _library(x).clip(x, low, high)

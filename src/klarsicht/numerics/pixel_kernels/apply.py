@@ -12,8 +12,7 @@ from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 
 class Filtered(NamedTuple):
-    """Result of `apply_kernels`: Y_i (B, N, C, H, W), every frame filtered by its own kernels, and their mean Y (B, C,
-    H, W)."""
+    """Result of `apply_kernels`: Y_i (B, N, C, H, W), each frame by its own kernels, and their mean Y (B, C, H, W)."""
 
     per_frame: torch.Tensor
     merged: torch.Tensor

@@ -72,7 +72,6 @@ class Taps:
         self.known: dict[int, Any] = {}
 
     def __getitem__(self, t: int) -> Any:
-        """Return the vector of tap t."""
         if t not in self.known:
             a = self.vectors.load(self.vectors.gep(self.low, t * ROW))
             if self.spec.upscale == 2:
@@ -216,7 +215,6 @@ def differentiate_taps(
 
 
 def weighted_pixels(vectors: VectorBuilder, gs: list[Any], X: FrameWindow, d: Offset) -> Any:
-    """Compute sum_c g_c X_c[p + d]."""
     total = None
     for c, g in enumerate(gs):
         total = vectors.fma(g, X[c, d], total)
@@ -224,8 +222,7 @@ def weighted_pixels(vectors: VectorBuilder, gs: list[Any], X: FrameWindow, d: Of
 
 
 def _adjoint(vectors: VectorBuilder, taps: Taps, v: dict[Offset, Any], s: int) -> dict[int, Any]:
-    """Compute the gradients of the taps of size number s, whose products are at s - |S| from the end of lists of
-    parts."""
+    """Compute gradients of the taps of size number s, whose products are at s - |S| from the end of lists of parts."""
     gradient: dict[int, Any] = {}
     for d in offsets(KernelSpec((taps.spec.sizes[s],))):
         first, *second = list(tap_factors(taps.spec, d))[s - len(taps.spec.sizes)]

@@ -35,7 +35,7 @@ def apply(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.T
 def gradients(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor, wanted: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Compute the gradients of sum_i <G_i, Y_i> with respect to taps and frames, in the dtype of each; None where
+    """Compute the gradients of sum_i <G_i, Y_i> with respect to taps and frames, in their dtypes; None where
     unwanted."""
     pairs = list(zip(plane_groups(frames), plane_groups(grad.float()), strict=True))
     d_taps = sum_parts([tap_gradient(taps, X, spec, G) for X, G in pairs]) if wanted[0] else None
@@ -44,7 +44,6 @@ def gradients(
 
 
 def plane_groups(frames: torch.Tensor) -> list[torch.Tensor]:
-    """Split the planes into groups of at most MAX_PLANES."""
     return [frames[:, :, c : c + MAX_PLANES] for c in range(0, frames.shape[2], MAX_PLANES)]
 
 
@@ -67,7 +66,6 @@ def filter_planes(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) ->
 
 
 def tap_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor) -> torch.Tensor:
-    """Compute the gradient with respect to the taps."""
     t, f, g, plan = channels_last_bits(taps), bits(frames), bits(grad), Plan(spec, frames.shape[2])
     d = np.empty(t.shape, t.dtype)
 
@@ -79,7 +77,6 @@ def tap_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, gra
 
 
 def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor) -> torch.Tensor:
-    """Compute the gradient with respect to the frames."""
     B, N, C, H, W = frames.shape
     R, t, g = spec.radius, channels_last_bits(taps), bits(grad)
     out = torch.zeros(B, N, C, H + 2 * R, W + 2 * R)
@@ -104,7 +101,6 @@ def channels_last_bits(taps: torch.Tensor) -> Any:
 
 
 def make_scratch(spec: KernelSpec, frames: torch.Tensor, height: int = 0) -> rows.Scratch:
-    """Allocate the scratch memory for the frames."""
     return rows.scratch(spec, frames.shape[1], frames.shape[2], height)
 
 

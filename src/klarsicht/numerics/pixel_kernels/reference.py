@@ -23,8 +23,7 @@ def apply(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.T
 def gradients(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor, wanted: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Compute the gradients with respect to taps and frames, recomputing each band under autograd; None where
-    unwanted."""
+    """Compute the gradients of taps and frames, recomputing each band under autograd; None where unwanted."""
     t, f = (widen(x.detach()).requires_grad_(need) for x, need in zip((taps, frames), wanted, strict=True))
     leaves = (t, f)
     sums = [torch.zeros_like(leaf) if need else None for leaf, need in zip(leaves, wanted, strict=True)]
@@ -41,7 +40,6 @@ def gradients(
 
 
 def widen(x: torch.Tensor) -> torch.Tensor:
-    """Convert to float32, unless float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -54,8 +52,7 @@ def bands(taps: torch.Tensor, H: int, W: int) -> Iterator[tuple[int, int]]:
 def cut_band(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, y0: int, y1: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Upsample the taps of rows y0 to y1 to (B, N, T, rows, W), and cut out the frames around them with a margin of R
-    zeros."""
+    """Upsample the taps of rows y0 to y1 to (B, N, T, rows, W), and cut out the frames with a margin of R zeros."""
     (B, N, _, H, W), R = frames.shape, spec.radius
     around = frames[..., max(y0 - R, 0) : min(y1 + R, H), :]
     window = pad(around, (R, R, max(R - y0, 0), max(y1 + R - H, 0)))
@@ -63,8 +60,7 @@ def cut_band(
 
 
 def upsample_taps(taps: torch.Tensor, spec: KernelSpec, y0: int, y1: int, W: int) -> torch.Tensor:
-    """Upsample rows y0 to y1 of the taps to full resolution: bilinear, half-pixel centres, edges repeated, cropped to
-    W."""
+    """Upsample rows y0 to y1 of the taps: bilinear, half-pixel centres, edges repeated, cropped to W."""
     if spec.upscale == 1:
         return taps[:, :, y0:y1]
     low, high = max(y0 // 2 - 1, 0), min(-(-y1 // 2) + 1, taps.shape[2])
@@ -73,8 +69,7 @@ def upsample_taps(taps: torch.Tensor, spec: KernelSpec, y0: int, y1: int, W: int
 
 
 def filter_rows(taps: torch.Tensor, window: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
-    """Compute sum_d k[d] X[p + d], one offset at a time; taps (B, N, T, rows, W), window (B, N, C, rows + 2R, W +
-    2R)."""
+    """Compute sum_d k[d] X[p + d] for taps (B, N, T, rows, W) and a window (B, N, C, rows + 2R, W + 2R)."""
     rows, W, side = *taps.shape[-2:], spec.side
     out = torch.zeros_like(window[..., :rows, :W])
     for i in range(side):

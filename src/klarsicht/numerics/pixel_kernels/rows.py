@@ -141,7 +141,6 @@ def complete_edges(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
 
 @inner
 def upsample_tap_adjoint(d_ring, slot, t, x):
-    """Apply the adjoint of upsample_tap."""
     if d_ring.shape[1] == 1:
         return read_element(d_ring, (slot, 0, t, x))
     beside = read_element(d_ring, (slot, 0, t, x + 1)) + read_element(d_ring, (slot, 1, t, x - 1))
@@ -150,7 +149,6 @@ def upsample_tap_adjoint(d_ring, slot, t, x):
 
 @inner
 def clear(ring, slot, n):
-    """Set one slot of the ring to zero."""
     zero = broadcast(np.float32(0))
     for m in range(ring.shape[1]):
         for t in range(ring.shape[2]):

@@ -40,12 +40,10 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def splat(value: float) -> ir.Constant:
-    """Make a constant vector of float32."""
     return ir.Constant(FLOATS, [value] * WIDTH)
 
 
 def splat_integer(value: int) -> ir.Constant:
-    """Make a constant vector of 32-bit integers."""
     return ir.Constant(WORDS, [value] * WIDTH)
 
 
@@ -62,7 +60,6 @@ class VectorBuilder:
         return cgutils.get_item_pointer(self.context, self.builder, kind, view, where, wraparound=False)
 
     def gep(self, address: Any, offset: Any) -> Any:
-        """Compute the address `offset` elements after an address."""
         step = offset if isinstance(offset, ir.Value) else cgutils.intp_t(offset)
         return self.builder.gep(address, [step])
 
@@ -86,7 +83,6 @@ class VectorBuilder:
         self.builder.store(halves, self.builder.bitcast(address, SHORTS.as_pointer()), align=2)
 
     def fma(self, a: Any, b: Any, c: Any | None) -> Any:
-        """Compute a b + c, or a b where c is None."""
         if c is None:
             return self.builder.fmul(a, b)
         kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
@@ -101,7 +97,6 @@ class VectorBuilder:
         return lanes
 
     def add(self, a: Any, b: Any | None) -> Any:
-        """Compute a + b, or a where b is None."""
         return a if b is None else self.builder.fadd(a, b)
 
     def sum_pairwise(self, values: Sequence[Any]) -> Any:

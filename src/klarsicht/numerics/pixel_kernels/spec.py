@@ -41,12 +41,10 @@ class KernelSpec:
 
     @property
     def side(self) -> int:
-        """Side of the fused kernel, K_max."""
         return self.sizes[-1]
 
     @property
     def radius(self) -> int:
-        """Radius R of the fused kernel, (K_max - 1) / 2."""
         return self.side // 2
 
     @property

@@ -62,8 +62,7 @@ def filter_strip(plan, scale, taps, frames, out, b, x0, x1, q0, q1, s):
 
 @inner
 def filter_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
-    """Filter one fine row of one frame, sixteen columns of equal parity at a time, while prefetching the next row of
-    taps."""
+    """Filter one fine row of one frame, sixteen columns at a time, while prefetching the next row of taps."""
     a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):
@@ -114,10 +113,8 @@ def differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, 
                 if 0 <= first + r < H:
                     for c in range(C):
                         read_row(grad, b, i, c, first + r, X0, scale, n, s.raw, s.planes[c])
-                    slot, ahead = (
-                        (first + r - R) % D,
-                        (taps, b, min(high + 1, h - 1), x0, (i * scale + r, N * scale)),
-                    )
+                    slot, part = (first + r - R) % D, (i * scale + r, N * scale)
+                    ahead = (taps, b, min(high + 1, h - 1), x0, part)
                     differentiate_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, slot, n, ahead, s)
         if q >= y0:
             write_taps(s.d_ring, q % SLOTS, x0 == 0, x1 == taps.shape[2], s.edge, d_taps, b, q, x0, n)
@@ -132,9 +129,8 @@ def differentiate_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
         for x in range(LEFT, LEFT + n, WIDTH):
             prefetch_part(ahead, m * n + x - LEFT, scale * n, n)
             above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, 0, m, x)
-            differentiate_taps(
-                plan, s.ring, above, below, a, c, s.frame_rows, under, slot, s.planes, (0, m, x), s.d_ring
-            )
+            to = (0, m, x)
+            differentiate_taps(plan, s.ring, above, below, a, c, s.frame_rows, under, slot, s.planes, to, s.d_ring)
 
 
 @outer

@@ -17,12 +17,10 @@ THIRD = splat(1 / 3)
 
 
 def _load_rows(vectors: VectorBuilder, corner: Any) -> list[Any]:
-    """Load sixteen rows of the ring."""
     return [vectors.load(vectors.gep(corner, j * ROW)) for j in range(WIDTH)]
 
 
 def _store_rows(vectors: VectorBuilder, rows: list[Any], corner: Any) -> None:
-    """Store sixteen rows to the ring."""
     for j, row in enumerate(rows):
         vectors.store(row, vectors.gep(corner, j * ROW))
 
@@ -50,8 +48,7 @@ def transpose_taps(typing: Any, taps: Any, at: Any, stride: Any, ring: Any, to: 
 def transpose_upsampled(
     typing: Any, taps: Any, at: Any, stride: Any, before: Any, after: Any, ring: Any, to: Any, odd_offset: Any
 ) -> Any:
-    """Transpose and upsample: even columns to ring[to], odd ones `odd_offset` later; before, after: steps to the
-    neighbours."""
+    """Transpose and upsample: even columns to ring[to], odd ones `odd_offset` later; before, after: the neighbours."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vectors = VectorBuilder(context, builder)
@@ -60,11 +57,8 @@ def transpose_upsampled(
         p = [vectors.load(vectors.gep(first, step)) for step in steps]
         inner = range(1, WIDTH + 1)
         _store_rows(vectors, vectors.transpose([vectors.fma(p[x - 1], THIRD, p[x]) for x in inner]), corner)
-        _store_rows(
-            vectors,
-            vectors.transpose([vectors.fma(p[x + 1], THIRD, p[x]) for x in inner]),
-            vectors.gep(corner, args[7]),
-        )
+        odd = vectors.transpose([vectors.fma(p[x + 1], THIRD, p[x]) for x in inner])
+        _store_rows(vectors, odd, vectors.gep(corner, args[7]))
         return context.get_dummy_value()
 
     intp = types.intp
@@ -73,14 +67,11 @@ def transpose_upsampled(
 
 @intrinsic
 def transpose_taps_adjoint(typing: Any, d_ring: Any, at: Any, d_taps: Any, to: Any, stride: Any) -> Any:
-    """Apply the adjoint of transpose_taps."""
-
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vectors = VectorBuilder(context, builder)
         corner, first = vectors.address(signature.args[0], *args[:2]), vectors.address(signature.args[2], *args[2:4])
-        for step, pixel in zip(
-            _pixel_offsets(vectors, args[4]), vectors.transpose(_load_rows(vectors, corner)), strict=True
-        ):
+        pixels = vectors.transpose(_load_rows(vectors, corner))
+        for step, pixel in zip(_pixel_offsets(vectors, args[4]), pixels, strict=True):
             vectors.store(pixel, vectors.gep(first, step))
         return context.get_dummy_value()
 
@@ -97,10 +88,7 @@ def transpose_upsampled_adjoint(
         vectors = VectorBuilder(context, builder)
         even, first = vectors.address(signature.args[0], *args[:2]), vectors.address(signature.args[3], *args[3:5])
         odd = vectors.gep(even, args[2])
-        e = [
-            *vectors.transpose(_load_rows(vectors, even)),
-            vectors.load_column(vectors.gep(even, WIDTH), ROW),
-        ]
+        e = [*vectors.transpose(_load_rows(vectors, even)), vectors.load_column(vectors.gep(even, WIDTH), ROW)]
         o = [vectors.load_column(vectors.gep(odd, -1), ROW), *vectors.transpose(_load_rows(vectors, odd))]
         for x, step in enumerate(_pixel_offsets(vectors, args[5])):
             beside = vectors.add(e[x + 1], o[x])

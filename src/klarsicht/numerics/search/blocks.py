@@ -33,12 +33,10 @@ class NeighbourGraph:
 
     @property
     def n(self) -> int:
-        """Number of rows."""
         return len(self.indices)
 
     @property
     def k(self) -> int:
-        """Number of neighbours of each row."""
         return int(self.indices.shape[1])
 
 
@@ -78,25 +76,22 @@ class SquaredDistance:
 
     @property
     def pair_bounds(self) -> tuple[PairBounds, ...]:
-        """No lower bounds."""
         return ()
 
     def distances(self, costs: Doubles) -> Doubles:
-        """Return the square roots of the costs."""
         return np.asarray(np.sqrt(costs))
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """The k nearest measured rows so far, of N rows: indices and costs (N, k), by ascending cost, then index; N and
-    infinite where fewer are known."""
+    """The k nearest measured rows so far: indices and costs (N, k), by cost, then index; N and infinite where
+    unknown."""
 
     indices: NDArray[np.int64]
     costs: Doubles
 
     @classmethod
     def empty(cls, n: int, k: int) -> Nearest:
-        """Make the state before any measurement."""
         return cls(np.full((n, k), n), np.full((n, k), np.inf))
 
     @property
@@ -116,8 +111,7 @@ class Nearest:
 
 
 def search(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> NeighbourGraph:
-    """Compute the graph of N prepared rows; rows of one group (N,) are never neighbours, and each has k rows outside
-    it."""
+    """Compute the graph of N prepared rows, each with k rows outside its group (N,), which are no neighbours."""
     by_estimates = search_by_bounds if metric.estimates_are_bounds else search_by_estimates
     find = search_by_pair_bounds if metric.pair_bounds else by_estimates
     found = find(metric, rows, k, groups, block)
@@ -148,8 +142,7 @@ def search_by_estimates(metric: Metric, rows: Any, k: int, groups: Ints, block: 
 
 
 def search_by_pair_bounds(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
-    """Find the k nearest where pairs have lower bounds and measuring is expensive: candidates, then all that no bound
-    excludes."""
+    """Find the k nearest where pairs have lower bounds: candidates, then all that no bound excludes."""
     n = len(groups)
     i, j = _candidates(metric, rows, k, groups, block)
     pair_numbers, nearest = i * n + j, Nearest.empty(n, k).add_pairs(i, j, measure_pairs(metric, rows, i, j))
@@ -190,8 +183,7 @@ def _blocks(metric: Metric, rows: Any, groups: Ints, block: int) -> Iterator[tup
 
 
 def _candidates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> tuple[Ints, Ints]:
-    """List the pairs i < j, sorted and unique, that are among the CANDIDATES_PER_NEIGHBOUR k best estimates of either
-    row."""
+    """List the pairs i < j that are among the CANDIDATES_PER_NEIGHBOUR k best estimates of either row."""
     n = len(groups)
     c, pairs = min(CANDIDATES_PER_NEIGHBOUR * k, n - 1), []
     for part, estimates in _blocks(metric, rows, groups, block):

@@ -37,7 +37,6 @@ class NormalisedRows:
 
     @classmethod
     def from_norms(cls, features: Floats, norms: Doubles) -> NormalisedRows:
-        """Normalise features (N, D) by norms (N,)."""
         blank = (norms == 0).astype(np.float64)
         scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
         kept = features if features.dtype in (np.float32, np.float64) else features.astype(np.float32)
@@ -75,8 +74,7 @@ def screening_matrix(features: Floats, scale: Doubles, blank: Doubles) -> NDArra
 
 
 def lower_bounds(screen: NDArray[np.float32], block: slice) -> NDArray[np.float32]:
-    """Bound squared distances (b, N) from below: |x|^2 - 2 x.y + |y|^2 as one matrix product, less its largest rounding
-    error."""
+    """Bound squared distances (b, N) from below: |x|^2 - 2 x.y + |y|^2 as one matrix product, less its rounding."""
     left = screen[block].copy()
     left[:, :-2] *= -2
     left[:, -2:] = left[:, :-3:-1]
@@ -91,12 +89,10 @@ class Euclidean(SquaredDistance):
     batch: ClassVar[int] = 65536
 
     def prepare(self, features: Floats) -> NormalisedRows:
-        """Normalise the rows."""
         check(features)
         return NormalisedRows.from_norms(features, np.abs(features).sum(1, dtype=np.float64))
 
     def estimates(self, rows: NormalisedRows, block: slice) -> NDArray[np.float32]:
-        """Bound the squared distances from below."""
         return lower_bounds(rows.screen, block)
 
     def costs(self, rows: NormalisedRows, i: Ints, j: Ints) -> Doubles:
@@ -111,12 +107,10 @@ class Cosine(Euclidean):
     """Cosine distance 1 - cos(x, y) = |x/|x| - y/|y||^2 / 2."""
 
     def prepare(self, features: Floats) -> NormalisedRows:
-        """Normalise the rows by their Euclidean norm."""
         check(features)
         return NormalisedRows.from_norms(features, np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64)))
 
     def distances(self, costs: Doubles) -> Doubles:
-        """Return half the costs."""
         return costs / 2
 
 
@@ -134,15 +128,9 @@ def _squares(source_hash: Any, features: Any, scale: Any, blank: Any, i: Any, j:
 def check(features: Floats) -> None:
     """Raise InputError unless features are (N, D), finite, with N >= 2 and D >= 1."""
     if features.ndim != 2 or len(features) < 2 or features.shape[1] == 0:
-        raise InputError(
-            "no neighbours to look for",
-            got=f"shape {features.shape}",
-            rule="needs (N, D) with N >= 2 and D >= 1",
-        )
+        rule = "needs (N, D) with N >= 2 and D >= 1"
+        raise InputError("no neighbours to look for", got=f"shape {features.shape}", rule=rule)
     off = np.flatnonzero(~np.isfinite(features).all(1))
     if len(off):
-        raise InputError(
-            "features that are not finite",
-            got=f"{len(off)} row(s), the first is row {off[0]}",
-            remedy="Set these rows aside before looking for neighbours.",
-        )
+        got, remedy = f"{len(off)} row(s), the first is row {off[0]}", "Set these rows aside first."
+        raise InputError("features that are not finite", got=got, remedy=remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,17 +46,17 @@ class Joint:
 
     @property
     def estimates_are_bounds(self) -> bool:
-        """Whether the estimates of all metrics are lower bounds."""
         return all(metric.estimates_are_bounds for metric in self.metrics)
 
     @property
     def batch(self) -> int:
-        """Largest batch of the metrics."""
         return max(metric.batch for metric in self.metrics)
 
     def prepare(self, items: Representations) -> PreparedRepresentations:
         """Prepare the rows of each metric and estimate the median distances."""
-        check(items.collections)
+        counts = [len(one) for one in items.collections]
+        if len(set(counts)) != 1:
+            raise InputError("representations of different items", got=f"{counts} rows", rule="as many rows in each")
         rows = tuple(
             metric.prepare(representation)
             for metric, representation in zip(self.metrics, items.collections, strict=True)
@@ -74,14 +73,12 @@ class Joint:
         return np.asarray(total * ROUNDING, np.float32)
 
     def costs(self, rows: PreparedRepresentations, i: Ints, j: Ints) -> Doubles:
-        """Sum the measured distances of pairs."""
         total = np.zeros(len(i))
         for metric, representation, unit in zip(self.metrics, rows.rows, rows.units, strict=True):
             total += metric.distances(measure_pairs(metric, representation, i, j)) / unit
         return total
 
     def distances(self, costs: Doubles) -> Doubles:
-        """Return the costs, which are distances already."""
         return costs
 
 
@@ -98,10 +95,3 @@ def _median(distances: Doubles) -> float:
     """Compute the median of the positive distances; 1 where there is none."""
     apart = distances[distances > 0]
     return float(np.median(apart)) if len(apart) else 1.0
-
-
-def check(representation: tuple[Sized, ...]) -> None:
-    """Raise InputError unless all representations have the same number of rows."""
-    counts = [len(one) for one in representation]
-    if len(set(counts)) != 1:
-        raise InputError("representations of different items", got=f"{counts} rows", rule="as many rows in each")

@@ -49,14 +49,11 @@ class ProjectionBound:
         return cls(centre, axes[:, :best]) if best < dimensions else None
 
     def __call__(self, x: Doubles) -> Doubles:
-        """Map rows (n, D) to (n, d + 1)."""
         centred = x - self.centre
         projected = centred @ self.axes
         return np.column_stack((projected, np.linalg.norm(centred - projected @ self.axes.T, axis=1)))
 
 
 def squared_distances(gram: Doubles) -> Doubles:
-    """Compute squared distances (m, m) from inner products."""
     squares = gram.diagonal()
-    distances: Doubles = squares[:, None] + squares - 2 * gram
-    return distances
+    return np.asarray(squares[:, None] + squares - 2 * gram)

@@ -15,20 +15,21 @@ from klarsicht.ground.arrays import Bools, Floats
 
 CLEAN = 0.6  # share of the units that start the reference: fewer than two in five may hold artifacts
 FENCE = 4.0  # interquartile ranges above the upper quartile
+UPPER = 0.25  # share of the null above the quantile by which columns are standardised
 TAIL = 0.1  # share of the reference to which the tail below the floor is fitted
 LEAST_XI = 0.25  # of such a tail: under a null of zeros only, small scores must not become impossible
 
 
-def select_reference(scores: Floats, clean: float = CLEAN, fence: float = FENCE) -> Bools:
+def select_reference(scores: Floats) -> Bools:
     """Select the finite scores (n,) that serve as the null, a mask: the lowest share CLEAN, then all scores below Q3 +
     FENCE max(Q3 - Q1, 1) of those, until nothing changes. Of an exponential distribution 0.3 % are excluded."""
     finite = np.isfinite(scores)
     if not finite.any():
         return finite
-    selection = finite & (scores <= np.quantile(scores[finite], clean))
+    selection = finite & (scores <= np.quantile(scores[finite], CLEAN))
     while True:
         low, high = np.quantile(scores[selection], (0.25, 0.75))
-        inside = finite & (scores <= high + fence * max(high - low, 1.0))
+        inside = finite & (scores <= high + FENCE * max(high - low, 1.0))
         if (inside <= selection).all():
             return selection
         selection = selection | inside
@@ -42,14 +43,12 @@ def conformal_p_values(scores: Floats, null: Bools) -> NDArray[np.float64]:
     return np.asarray((1 + above) / (len(among) - null + 1), np.float64)
 
 
-def tail_p_values(scores: Floats, null: Bools, share: float = TAIL) -> NDArray[np.float64]:
+def tail_p_values(scores: Floats, null: Bools) -> NDArray[np.float64]:
     """Compute p-values (n,) that continue below the floor by a power law fitted to the upper tail of the null (Hill
-    1975).
-
-    P(S >= s) = TAIL ((1 + s) / (1 + u))^(-1 / xi) above the quantile u; xi is the mean of log((1 + s) / (1 + u)) among
-    the k scores above it, at least LEAST_XI. Conservative for lighter tails, such as that of minus log p."""
+    1975): TAIL ((1 + s) / (1 + u))^(-1 / xi) above the quantile u; xi is the mean of log((1 + s) / (1 + u)) among the k
+    scores above it, at least LEAST_XI. Conservative for lighter tails."""
     p, among = conformal_p_values(scores, null), np.log1p(np.maximum(np.sort(scores[null]), 0))
-    k = max(3, round(share * len(among)))
+    k = max(3, round(TAIL * len(among)))
     if len(among) <= k:
         return p
     u, height = among[-k - 1], np.log1p(np.maximum(scores, 0))
@@ -65,14 +64,14 @@ def false_discovery_rates(p: Floats) -> NDArray[np.float64]:
     return np.asarray(false_discovery_control(p), np.float64)
 
 
-def standardise(scores: Floats, least: float = 1.0, share: float = 0.25) -> Floats:
+def standardise(scores: Floats, least: float = 1.0) -> Floats:
     """Standardise columns (n, m) by their own upper tail: (s - u) / (mean excess over u), u the upper quartile of the
     null, which makes exponential tails of detectors comparable. A mean excess below `least` is replaced by it: a
     detector that is constant on clean classes must not give a large value for a small deviation."""
     out = np.empty(scores.shape)
     for j, column in enumerate(scores.T):
         null = np.sort(column[select_reference(column)])
-        k = max(1, round(share * len(null)))
+        k = max(1, round(UPPER * len(null)))
         u = null[-k - 1] if len(null) > k else 0.0
         out[:, j] = (column - u) / max(float((null[-k:] - u).mean()) if len(null) else 0.0, least)
     return out
@@ -100,7 +99,6 @@ class Verdicts:
 
     @property
     def tests(self) -> int:
-        """Number of detectors over which the maximum is taken."""
         return int(self.levels.shape[1])
 
     @property
@@ -116,8 +114,7 @@ class Verdicts:
 
 
 def maximum_over_detectors(scores: Floats, least: float = 1.0) -> Verdicts:
-    """Test scores (n, m) of n classes under m detectors, larger is more anomalous; one p-value for the maximum of each
-    class."""
+    """Test scores (n, m) of n classes under m detectors, larger is more anomalous, by the maximum of each class."""
     level = standardise(scores, least)
     best = level.argmax(1)
     top = level.max(1)

@@ -43,7 +43,7 @@ def share_interval(right: Bools) -> Interval:
     return Interval(float(test.statistic), float(low), float(high), test.n)
 
 
-def roc_area(values: NDArray[np.floating[Any]], positive: Bools, z: float = Z95) -> Interval:
+def roc_area(values: NDArray[np.floating[Any]], positive: Bools) -> Interval:
     """Estimate the area under the ROC curve of values (n,) that should be larger for positives, with the standard error
     of Hanley and McNeil (1982, Radiology 143). NO_INTERVAL where one class is empty."""
     from scipy.stats import rankdata
@@ -53,12 +53,12 @@ def roc_area(values: NDArray[np.floating[Any]], positive: Bools, z: float = Z95)
         return NO_INTERVAL
     a = (rankdata(values)[positive].sum() - m * (m + 1) / 2) / (m * n)
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
-    half = z * float(np.sqrt((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)))
+    half = Z95 * float(np.sqrt((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)))
     return Interval(float(a), float(a) - half, float(a) + half, m + n)
 
 
 def roc_area_score(
-    values: NDArray[np.floating[Any]], positive: Bools, blocks: NDArray[np.integer[Any]] | None = None, z: float = Z95
+    values: NDArray[np.floating[Any]], positive: Bools, blocks: NDArray[np.integer[Any]] | None = None
 ) -> Interval:
     """Estimate the area under the ROC curve with a score interval, which has a width also where the area is 1.
 
@@ -75,14 +75,14 @@ def roc_area_score(
     def variance(a: float) -> float:
         return a * (1 - a) * (1 + more * (1 - a) / (2 - a) + more * a / (1 + a)) / (m * n)
 
-    low = _nearest_limit(lambda a: area.value - a > z * np.sqrt(variance(a)), 0.0, area.value)
-    high = 1 - _nearest_limit(lambda b: 1 - b - area.value > z * np.sqrt(variance(1 - b)), 0.0, 1 - area.value)
+    low = nearest_limit(lambda a: area.value - a > Z95 * np.sqrt(variance(a)), 0.0, area.value)
+    high = 1 - nearest_limit(lambda b: 1 - b - area.value > Z95 * np.sqrt(variance(1 - b)), 0.0, 1 - area.value)
     return Interval(area.value, low, high, area.n)
 
 
-def _nearest_limit(outside: Callable[[float], bool], least: float, most: float) -> float:
+def nearest_limit(outside: Callable[[float], bool], least: float, most: float, halvings: int = BISECTIONS) -> float:
     """Find by bisection the smallest number that is not outside; `least` may be, `most` is not."""
-    for _ in range(BISECTIONS):
+    for _ in range(halvings):
         middle = (least + most) / 2
         least, most = (middle, most) if outside(middle) else (least, middle)
     return most
@@ -103,14 +103,12 @@ def block_mean_interval(values: NDArray[np.floating[Any]], blocks: NDArray[np.in
 
 
 def student_quantile(n: int) -> float:
-    """Return the 97.5 % quantile of Student's t with n - 1 degrees of freedom, to replace Z95 for the mean of few
-    values."""
+    """Return the 97.5 % quantile of Student's t with n - 1 degrees of freedom, instead of Z95 for few values."""
     return float(stdtrit(n - 1, 0.975))
 
 
 def difference_interval(values: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> Interval:
-    """Estimate the mean of values (n,) less that of others (m,), with its interval (Welch 1947); NO_INTERVAL without
-    two of each."""
+    """Estimate the mean of values (n,) less that of others (m,) (Welch 1947); NO_INTERVAL without two of each."""
     from scipy.stats import ttest_ind
 
     if min(len(values), len(others)) < 2:

@@ -6,7 +6,7 @@ predicted. Sigmoids are independent: a class counts by its own logit, and is pre
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from scipy.special import log_expit, log_softmax
@@ -17,51 +17,37 @@ ULPS: Final = 256  # units in the last place by which the order of summation cha
 
 
 def centre_logits(logits: Floats) -> Floats:
-    """Subtract from logits (..., K) their mean over the K outputs; the result is invariant to a constant added to all
-    logits, as is the softmax."""
+    """Subtract from logits (..., K) their mean over the K outputs, as what adds to all of them changes no softmax."""
     return np.asarray(logits - logits.mean(-1, keepdims=True))
 
 
 def centred_logit(logits: Floats, target: int) -> Floats:
-    """Centre the logit of one output: (n, K) -> (n,)."""
     return np.asarray(logits[:, target] - logits.mean(1))
 
 
-class LogitScale(Protocol):
-    """Protocol of a scale from the logits (..., K) of a network to the scores by which its outputs count."""
-
-    def scores(self, logits: Floats, /) -> Floats:
-        """Compute the score of each output (..., K)."""
-
-    def score(self, logits: Floats, target: int, /) -> Floats:
-        """Compute the score of one output: (n, K) -> (n,)."""
-
-    def predicts(self, logits: Floats, target: int, /) -> Bools:
-        """Say whether an image is predicted as the class (...,)."""
-
-    def log_probability(self, logits: Floats, target: int, /) -> Floats:
-        """Compute the logarithm of the class's probability (...,)."""
-
-
 @dataclass(frozen=True)
-class Exclusive:
-    """Scale of outputs that exclude each other, as those of a softmax."""
+class LogitScale:
+    """Scale from the logits (..., K) of a network to the scores of outputs that exclude each other."""
 
     def scores(self, logits: Floats) -> Floats:
+        """Compute the score of each output (..., K)."""
         return centre_logits(logits)
 
     def score(self, logits: Floats, target: int) -> Floats:
+        """Compute the score of one output: (n, K) -> (n,)."""
         return centred_logit(logits, target)
 
     def predicts(self, logits: Floats, target: int) -> Bools:
+        """Test whether an image is predicted as the class (...,)."""
         return np.asarray(logits.argmax(-1) == target)
 
     def log_probability(self, logits: Floats, target: int) -> Floats:
+        """Compute the logarithm of the class's probability (...,)."""
         return np.asarray(log_softmax(logits, -1)[..., target])
 
 
 @dataclass(frozen=True)
-class Independent:
+class Independent(LogitScale):
     """Scale of independent outputs, as those of sigmoids."""
 
     def scores(self, logits: Floats) -> Floats:
@@ -77,7 +63,7 @@ class Independent:
         return np.asarray(log_expit(logits[..., target]))
 
 
-EXCLUSIVE: Final = Exclusive()
+EXCLUSIVE: Final = LogitScale()
 
 
 def logit_scale(independent: bool) -> LogitScale:

@@ -63,7 +63,7 @@ class Exceedance(NamedTuple):
 
     @classmethod
     def of(cls, own: Floats, reference: Floats, share: float) -> Exceedance:
-        """Compare projections of a class (s, n) with those of the reference (s, m), of which a share is beyond the
+        """Compare projections of a class (s, n) with those of the reference (s, m), a share of which exceeds the
         edge."""
         edge = np.quantile(reference, 1 - share, axis=1, keepdims=True)
         band = BAND * np.maximum(edge - np.median(own, 1, keepdims=True), 0)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from klarsicht.ground.arrays import Bools
-from klarsicht.numerics.statistics.intervals import Z95, Interval
+from klarsicht.numerics.statistics.intervals import Z95, Interval, nearest_limit
 
 HALVINGS: Final = 40  # of an interval of length 2: a limit is known to 2e-12
 ASSURANCE: Final = 0.8  # chance that the named number of items settles a loss
@@ -87,17 +87,13 @@ def items_to_settle(loss: PairedLoss, bound: float) -> int:
         apart, deviation = Z95 * np.sqrt(null / m), np.sqrt(each / (n + 1) + each / m)
         return float(ndtr((bound - apart - mean) / deviation) + ndtr((mean - bound - apart) / deviation))
 
-    low, high = 0.0, float(np.log(MOST))
     if settled(MOST) < ASSURANCE:
         return MOST
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if settled(np.exp(middle)) >= ASSURANCE else (middle, high)
-    return round_up(float(np.exp(high)))
+    fewest = nearest_limit(lambda size: settled(np.exp(size)) < ASSURANCE, 0.0, float(np.log(MOST)), HALVINGS)
+    return round_up(float(np.exp(fewest)))
 
 
 def round_up(number: float) -> int:
-    """Round up to two digits."""
     digits = int(np.floor(np.log10(max(number, 1.0))))
     unit = int(10 ** max(digits - 1, 0))
     return int(np.ceil(number / unit - 1e-9)) * unit

@@ -1,11 +1,8 @@
 """Tests that may stop early: group-sequential critical values by alpha spending, and sequential Monte Carlo p-values.
 
-A test that is looked at several times at an unchanged critical value is wrong more often than its level says. Alpha
-spending (Lan and DeMets 1983, Biometrika 70) gives every look a share of the level; the critical values follow from the
-joint distribution of the looks (Armitage, McPherson and Rowe 1969, JRSS A 132). An interval at any of these critical
-values covers at all looks together with the probability of the level (repeated confidence intervals, Jennison and
-Turnbull 1989, JRSS B 51), so it holds whatever the rule by which a test stops.
-"""
+Alpha spending (Lan and DeMets 1983, Biometrika 70) gives every look a share of the level; the critical values follow
+from the joint distribution of the looks (Armitage, McPherson and Rowe 1969, JRSS A 132). Intervals at these values hold
+at all looks together (Jennison and Turnbull 1989, JRSS B 51), whatever the rule by which a test stops."""
 
 from __future__ import annotations
 
@@ -23,23 +20,15 @@ FARTHEST = 9.0  # standard deviations within which a critical value is searched
 
 
 def spend_level(time: float, level: float) -> float:
-    """Compute the share of a two-sided level that is spent up to a time in (0, 1], the share of the data seen.
-
-    2 - 2 Phi(z / sqrt(time)) on either side, z that quantile of half the level at which all of it is spent at time 1:
-    nearly nothing early, as the bounds of O'Brien and Fleming (1979), so that the last critical value is hardly larger
-    than that of a single test.
-    """
+    """Compute the share of a two-sided level that is spent up to a time in (0, 1], the share of the data seen: nearly
+    nothing early, as the bounds of O'Brien and Fleming (1979), 2 - 2 Phi(z / sqrt(time)) on either side."""
     return float(4 * ndtr(ndtri(level / 4) / np.sqrt(time)))
 
 
 @lru_cache(maxsize=32)
 def critical_values(times: tuple[float, ...], level: float) -> tuple[float, ...]:
-    """Compute the two-sided critical values of a standardised mean at looks at the given times.
-
-    Args:
-        times: shares of the data seen at each look, increasing, the last at most 1.
-        level: probability that any look exceeds its value, where the mean is zero.
-    """
+    """Compute the two-sided critical values of a standardised mean at looks at increasing shares of the data, any of
+    which is exceeded with the probability of the level where the mean is zero."""
     from scipy.optimize import brentq
 
     x, weight = leggauss(NODES)
@@ -65,20 +54,16 @@ def critical_values(times: tuple[float, ...], level: float) -> tuple[float, ...]
 
 
 def look_quantiles(sizes: Sequence[int], level: float) -> Doubles:
-    """Compute by how many standard errors the interval of a mean reaches at looks at so many values.
-
-    The critical values of the normal distribution are replaced by those of Student's t of the same probability, as the
-    deviation is estimated.
-    """
+    """Compute by how many standard errors the interval of a mean reaches at looks at so many values, by Student's t, as
+    the deviation is estimated."""
     values = critical_values(tuple(size / sizes[-1] for size in sizes), level)
     return np.array([stdtrit(size - 1, ndtr(value)) for size, value in zip(sizes, values, strict=True)])
 
 
 def sequential_p(exceeded: Iterable[bool], count: int, enough: int) -> float:
-    """Compute a Monte Carlo p-value, drawing no more than it needs (Besag and Clifford 1991, Biometrika 78).
-
-    Draws end once `enough` of them have reached what was observed: p is then `enough` over the number of draws. Else it
-    is (1 + number that reached it) / (count + 1). `exceeded` is read only as far as needed."""
+    """Compute a Monte Carlo p-value, drawing no more than it needs (Besag and Clifford 1991, Biometrika 78): `enough`
+    over the number of draws, once `enough` of them have reached what was observed; else (1 + number that reached it) /
+    (count + 1). `exceeded` is read only as far as needed."""
     hits = draws = 0
     for draws, one in zip(range(1, count + 1), exceeded, strict=False):
         hits += one

@@ -23,15 +23,9 @@ SOURCES = (__file__, row_minima.__file__, jit.__file__)
 
 
 class AssignmentWorkspace(NamedTuple):
-    """Buffers for problems of one size; see `make_workspace`.
-
-    Attributes:
-        owner: (P,) row of each column, or -1.
-        free: (P,) rows without a column.
-        near: (Q,) labels of the columns that a search has not visited, infinite for visited ones.
-        visited, saved_duals, label: (P,) the visited columns, their duals and labels.
-        height: (P + 1,) duals u of the rows reached.
-    """
+    """Buffers for problems of one size: the row of each column, or -1; rows without a column; labels of the columns
+    that a search has not visited (Q,); the visited columns, their duals and labels; duals u of the rows reached (P +
+    1,)."""
 
     owner: Any
     free: Any
@@ -124,8 +118,7 @@ def augment(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int) -> 
 
 @compile_inlined
 def flip_path(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int, j: int, count: int) -> None:
-    """Trace the path back from the free column j: each column is assigned to the row that gave it its label, searched
-    again."""
+    """Trace the path back from the free column j: each column gets the row that gave it its label, searched again."""
     while count >= 0:
         best, at, row = v.dtype.type(np.inf), 0, root
         for t in range(count + 1):

@@ -26,18 +26,9 @@ SOURCE_HASH = SourceHash.of(*SOURCES)
 
 
 class FrankWolfeWorkspace(NamedTuple):
-    """Buffers for one pair.
-
-    Attributes:
-        D, E: (P, P) and (P, Q), distances inside the two shapes; E with zeros from column P on.
-        step: (P, P), -4 D / P.
-        permuted: (P, Q), rows of E permuted by a plan.
-        C: (P, Q), costs.
-        v: (Q,), duals.
-        plan, next: (P,), columns of rows.
-        rotated: (P, 2), the points of the first shape rotated to a start.
-        assignment: buffers of the assignment.
-    """
+    """Buffers for one pair: distances D (P, P) and E (P, Q) inside the two shapes, E with zeros from column P on; -4 D
+    / P; rows of E permuted by a plan; costs C (P, Q) and duals v (Q,); columns of rows (P,) of two plans; the points of
+    the first shape rotated to a start; and those of the assignment."""
 
     D: Any
     E: Any
@@ -53,7 +44,6 @@ class FrankWolfeWorkspace(NamedTuple):
 
 @compile_inlined
 def make_frank_wolfe_workspace(P: int, Q: int) -> FrankWolfeWorkspace:
-    """Allocate the buffers."""
     C = np.full((P, Q), np.float32(np.inf))
     return FrankWolfeWorkspace(
         np.empty((P, P), np.float32),
@@ -71,8 +61,7 @@ def make_frank_wolfe_workspace(P: int, Q: int) -> FrankWolfeWorkspace:
 
 @compile_cached
 def descend_from_turns(source_hash: Any, points: Any, i: Any, j: Any, turns: Any, Q: int, out: Any) -> None:
-    """Set out[m] to the least objective that pair m reaches from the rotations turns[m], (n, 3), of
-    `best_rotations`."""
+    """Set out[m] to the least objective that pair m reaches from rotations turns[m] (n, 3), see `best_rotations`."""
     d = make_frank_wolfe_workspace(points.shape[1], Q)
     for m in range(len(i)):
         x, y = points[i[m]], points[j[m]]
@@ -87,8 +76,7 @@ def descend_from_turns(source_hash: Any, points: Any, i: Any, j: Any, turns: Any
 
 @compile_inlined
 def nearest(x: Any, y: Any, turn: Any, d: FrankWolfeWorkspace) -> None:
-    """Set d.plan to the point of y nearest to each rotated point of x under the duals of Gaussians; tightened ones
-    would tie."""
+    """Set d.plan to the point of y nearest to each rotated point of x under the duals of Gaussians."""
     cos, sin, sign = turn
     for i in range(len(x)):
         a, b = sign * x[i, 0], x[i, 1]
@@ -119,8 +107,8 @@ def distances(x: Any, D: Any) -> None:
 
 @compile_inlined
 def descend(d: FrankWolfeWorkspace) -> None:
-    """Run Frank-Wolfe with full steps from d.plan, any map, to a permutation that solves the assignment of its
-    gradient."""
+    """Run Frank-Wolfe with full steps from d.plan, any map, to a permutation that solves its own gradient's
+    assignment."""
     P = len(d.plan)
     linearise(d)
     row_duals(d)

@@ -28,10 +28,8 @@ N_STARTS, WITHIN = 3, 1.75  # a start that is much worse than the best seldom re
 def squared_gromov_wasserstein(
     shapes: Shapes, i: Ints, j: Ints, *, n_starts: int = N_STARTS, within: float = WITHIN, threads: int | None = None
 ) -> Doubles:
-    """Compute GW^2 of the pairs (i, j), float64 (m,), in the square of the points' unit.
-
-    The value is the least reached from the n_starts rotations and reflections of least sliced distance whose square is
-    at most `within` times the least: an upper bound of the minimum, not exactly symmetric in i and j. Raises
+    """Compute GW^2 of the pairs (i, j), float64 (m,): the least reached from the n_starts rotations and reflections of
+    least sliced distance whose square is at most `within` times the least, an upper bound of the minimum. Raises
     UsageError: n_starts outside 1..8, or within below 1."""
     turns = best_rotations(shapes, i, j, reflection=True, n_starts=n_starts, within=within, threads=threads)
     points, Q, out = shapes.points, padded_width(shapes.points.shape[1]), np.empty(len(i))
@@ -62,14 +60,11 @@ class Gromov(SquaredDistance):
     batch: ClassVar[int] = 4096
 
     def prepare(self, items: PointMeasures) -> GromovRows:
-        """Scale the measures; compute shapes and sinograms."""
         measures = require_comparable(items).scale()
         return GromovRows(Shapes.of(measures), Sinograms.of(measures))
 
     def estimates(self, rows: GromovRows, block: slice) -> NDArray[np.float32]:
-        """Compute squared rotation-invariant sliced distances."""
         return np.asarray(rows.sinograms.distances(block, reflection=True).numpy())
 
     def costs(self, rows: GromovRows, i: Ints, j: Ints) -> Doubles:
-        """Compute GW^2 by Frank-Wolfe."""
         return squared_gromov_wasserstein(rows.shapes, i, j, n_starts=self.n_starts, within=self.within)

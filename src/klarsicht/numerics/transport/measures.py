@@ -50,7 +50,6 @@ class PointMeasures:
         return len(self.points)
 
     def __getitem__(self, which: Rows) -> PointMeasures:
-        """Select measures by a slice, integers or a mask."""
         rows = which if isinstance(which, slice) else np.asarray(which)
         return PointMeasures(self.points[rows], self.kept[rows], self.reasons[rows])
 
@@ -92,7 +91,6 @@ class PointMeasures:
         return self._move(1 / radius)
 
     def _move(self, factor: Doubles) -> PointMeasures:
-        """Subtract the centres and multiply by factors (N,)."""
         return replace(self, points=((self.points - self.means[:, None]) * factor[:, None, None]).astype(np.float32))
 
 
@@ -118,8 +116,8 @@ def measures_from_maps(maps: Floats | Sequence[Floats], points: int = 64, mass: 
 
 
 def require_comparable(items: Any) -> PointMeasures:
-    """Return the items if a metric of measures can compare them. Raises InputError: not measures, fewer than two, or
-    some of them set aside."""
+    """Return items that a metric of measures can compare. Raises InputError: no measures, fewer than two, or set
+    aside."""
     if not isinstance(items, PointMeasures):
         remedy = "Make measures of maps by measures_from_maps, of points by PointMeasures.of."
         rule = "this metric compares PointMeasures"
@@ -129,11 +127,9 @@ def require_comparable(items: Any) -> PointMeasures:
     if items.set_aside.any():
         first = np.flatnonzero(items.set_aside)[0]
         reasons = ", ".join(f"{number} with {reason}" for reason, number in items.counts.items())
-        raise InputError(
-            "measures that were set aside cannot be compared",
-            got=f"{items.set_aside.sum()} of {len(items)}, the first is {first}: {reasons}",
-            remedy="Drop them: measures[~measures.set_aside].",
-        )
+        got = f"{items.set_aside.sum()} of {len(items)}, the first is {first}: {reasons}"
+        remedy = "Drop them: measures[~measures.set_aside]."
+        raise InputError("measures that were set aside cannot be compared", got=got, remedy=remedy)
     return items
 
 

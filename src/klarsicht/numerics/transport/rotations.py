@@ -20,6 +20,7 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.compiled import jit
 from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined, run_parallel
 from klarsicht.numerics.transport.measures import PointMeasures
+from klarsicht.numerics.transport.sliced import quantile_means
 
 ANGLES = 32  # a multiple of 4
 QUANTILES = 16
@@ -50,17 +51,11 @@ class Shapes:
         P, angles = points.shape[1], 2 * np.pi * np.arange(ANGLES) / ANGLES
         directions = np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
         shadows = np.empty((len(points), ANGLES, min(P, QUANTILES)), np.float32)
+        means = quantile_means(P, shadows.shape[2]).astype(np.float32)
         for n in range(0, len(points), CHUNK):
             projections = np.sort((points[n : n + CHUNK] @ directions).transpose(0, 2, 1), axis=2)
-            shadows[n : n + CHUNK] = projections @ quantile_means(P, shadows.shape[2])
+            shadows[n : n + CHUNK] = projections @ means
         return cls(points, shadows)
-
-
-def quantile_means(P: int, q: int) -> Floats:
-    """Make the matrix (P, q) that averages a quantile function of P steps over q equal intervals."""
-    start, low = np.arange(P)[:, None] / P, np.arange(q) / q
-    overlap = np.minimum(start + 1 / P, low + 1 / q) - np.maximum(start, low)
-    return np.asarray(q * np.clip(overlap, 0, None), np.float32)
 
 
 def best_rotations(
@@ -107,7 +102,6 @@ def rotate_points(points: Floats, turns: Floats) -> Floats:
 
 @compile_cached
 def _best_turns(source_hash: Any, shadows: Any, i: Any, j: Any, mirrors: int, within: Any, turns: Any) -> None:
-    """Kernel of `best_rotations`."""
     score = np.empty((2, shadows.shape[1]), np.float32)
     for m in range(len(i)):
         S, T = shadows[i[m]], shadows[j[m]]

@@ -38,9 +38,9 @@ class Sinograms:
     """Sorted projections of N centred measures on directions over the full circle; about 25 kB each.
 
     Attributes:
-        circles: float32 (N, FINE, ANGLES + HALF, QUANTILES): along directions 2 pi (a + f / FINE) / ANGLES, one and a
-            half circles so that every half circle is contiguous. Scaled so that 2 |difference of half circles|^2 is a
-            squared distance.
+        circles: float32 (N, FINE, ANGLES + HALF, QUANTILES), along directions 2 pi (a + f / FINE) / ANGLES; half a
+            circle
+            more, so that every half is contiguous. 2 |difference of half circles|^2 is a squared distance.
     """
 
     circles: Tensor
@@ -57,7 +57,6 @@ class Sinograms:
 
     @cached_property
     def norms(self) -> Tensor:
-        """Squared norms |S|^2, (N,)."""
         return self.coarse.square().sum((1, 2))
 
     @cached_property

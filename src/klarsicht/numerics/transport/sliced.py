@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from klarsicht.ground.arrays import Doubles
+
 
 def directions(count: int, like: Tensor, turn: float = math.pi) -> Tensor:
     """Make unit vectors (count, 2) at equally spaced angles from 0 up to `turn`, exclusive."""
@@ -24,9 +26,13 @@ def project_sorted(points: Tensor, directions: Tensor) -> Tensor:
 
 
 def average_quantiles(places: Tensor, quantiles: int) -> Tensor:
-    """Average the quantile function of P equal weights over each of Q equal parts of [0, 1]: (..., Q); by Jensen's
+    """Average the quantile function of P equal weights over each of Q equal parts of [0, 1]: (..., Q)."""
+    return places @ torch.from_numpy(quantile_means(places.shape[-1], quantiles)).to(places)
+
+
+def quantile_means(P: int, q: int) -> Doubles:
+    """Make the matrix (P, q) that averages a quantile function of P steps over q equal intervals; by Jensen's
     inequality lower bounds remain lower bounds."""
-    P = places.shape[-1]
-    cells, parts = torch.arange(P, dtype=torch.float64)[:, None] / P, torch.arange(quantiles) / quantiles
-    overlap = (torch.minimum(cells + 1 / P, parts + 1 / quantiles) - torch.maximum(cells, parts)).clamp(min=0)
-    return places @ (overlap * quantiles).to(places)
+    start, low = np.arange(P)[:, None] / P, np.arange(q) / q
+    overlap = np.minimum(start + 1 / P, low + 1 / q) - np.maximum(start, low)
+    return np.asarray(q * np.clip(overlap, 0, None))

@@ -17,34 +17,26 @@ from numpy.typing import NDArray
 from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined, run_parallel
-from klarsicht.numerics.compiled.row_minima import padded_width
+from klarsicht.numerics.compiled.row_minima import padded_width, relax
 from klarsicht.numerics.transport import assignment
 from klarsicht.numerics.transport.assignment import assign, make_workspace, tighten_duals
 from klarsicht.numerics.transport.rotations import Shapes, best_rotations, minimum_over_rotations, rotate_points
 
 SOURCES = (__file__, *assignment.SOURCES)
 SOURCE_HASH = SourceHash.of(*SOURCES)
+MARGIN = 1e-5  # relative to the square of the largest coordinates; exceeds the rounding of a cost in float32
 
 Points = NDArray[np.floating[Any]]
 
 
 def squared_wasserstein(x: Points, y: Points, *, threads: int | None = None) -> Doubles:
-    """Compute the exact squared 2-Wasserstein distance W2^2(x_m, y_m), float64 (m,), in the square of the points' unit.
-
-    It is exact within rounding of the assignment's costs.
-
-    Args:
-        x, y: (m, P, 2), finite, P >= 1. Duplicate points are allowed.
-        threads: threads that share the pairs, numba's number if None; results do not depend on it.
-
-    Raises:
-        InputError: other shapes, or points that are not finite.
-    """
+    """Compute the exact squared 2-Wasserstein distance W2^2(x_m, y_m) of points (m, P, 2), float64 (m,), in the square
+    of their unit, within rounding of the assignment's costs. Raises InputError: other shapes, or points that are not
+    finite."""
     x, y = check_pairs(x, y)
     columns = optimal_plans(*_normalise_pairs(x, y), threads=threads)
     matched = np.take_along_axis(y, columns[..., None].astype(np.intp), 1)
-    squares: Doubles = ((x - matched) ** 2).sum(2).mean(1)
-    return squares
+    return np.asarray(((x - matched) ** 2).sum(2).mean(1))
 
 
 def rotation_invariant_wasserstein(
@@ -52,9 +44,8 @@ def rotation_invariant_wasserstein(
 ) -> Doubles:
     """Minimise W2^2(R mu_i, mu_j) over rotations R about the origin, and reflections if `reflection`; float64 (m,).
 
-    Assignment and the best rotation for it (Procrustes, in closed form on the plane) alternate until the assignment
-    repeats, from the n_starts rotations of least sliced distance. The result is a local minimum, an upper bound of the
-    minimum that more starts tighten. Both signs rotate together. Raises UsageError: n_starts outside 1..8."""
+    Assignment and the best rotation for it (Procrustes) alternate until the assignment repeats, from the n_starts
+    rotations of least sliced distance: an upper bound of the minimum. Raises UsageError: n_starts outside 1..8."""
     turns = best_rotations(shapes, i, j, reflection=reflection, n_starts=n_starts, threads=threads)
     return minimum_over_rotations(turns, lambda pairs, turn: _from_rotations(shapes, i[pairs], j[pairs], turn, threads))
 
@@ -68,8 +59,7 @@ def _from_rotations(shapes: Shapes, i: Ints, j: Ints, turns: Floats, threads: in
 
 
 def optimal_plans(x: Floats, y: Floats, *, threads: int | None = None) -> NDArray[np.int32]:
-    """Compute the optimal plan of each pair: the point of y_m assigned to each point of x_m, (m, P); x, y: float32 (m,
-    P, 2)."""
+    """Compute the optimal plan of each pair, the point of y_m for each of x_m, (m, P); x, y: float32 (m, P, 2)."""
     plans, Q = np.empty(x.shape[:2], np.int32), padded_width(x.shape[1])
     run_parallel(lambda a, b: _least_plans(SOURCE_HASH, x[a:b], y[a:b], Q, plans[a:b]), len(x), threads)
     return plans
@@ -99,7 +89,6 @@ def _normalise_pairs(x: Doubles, y: Doubles) -> tuple[Floats, Floats]:
 
 @compile_cached
 def _least_plans(source_hash: Any, x: Any, y: Any, Q: int, plans: Any) -> None:
-    """Kernel of `optimal_plans`."""
     P = x.shape[1]
     C, v = np.full((P, Q), np.float32(np.inf)), np.zeros(Q, np.float32)
     s = make_workspace(C)
@@ -143,7 +132,6 @@ def match(x: Any, y: Any, C: Any, v: Any, plan: Any, s: Any) -> None:
 
 @compile_inlined
 def rotate(x: Any, cos: Any, sin: Any) -> None:
-    """Rotate points in place."""
     for i in range(len(x)):
         a, b = x[i, 0], x[i, 1]
         x[i, 0], x[i, 1] = cos * a - sin * b, sin * a + cos * b
@@ -198,8 +186,7 @@ def gaussian_duals(x: Any, y: Any, v: Any) -> None:
 
 @compile_inlined
 def moments(x: Any) -> tuple[float, float, float, float]:
-    """Compute entries a, b, c of [[a, b], [b, c]] = mean x x^T, regularised to be definite, and the root of its
-    determinant."""
+    """Compute a, b, c of [[a, b], [b, c]] = mean x x^T, made definite, and the root of its determinant."""
     a, b, c = 0.0, 0.0, 0.0
     for i in range(len(x)):
         a += x[i, 0] * x[i, 0] / len(x)
@@ -208,3 +195,36 @@ def moments(x: Any) -> tuple[float, float, float, float]:
     thin = 1e-3 * (a + c) + 1e-12
     a, c = a + thin, c + thin
     return a, b, c, np.sqrt(a * c - b * b)
+
+
+def dual_lower_bound(points: NDArray[np.float32], i: Ints, j: Ints) -> Doubles:
+    """Bound W2^2 of pairs (i, j) of point sets float32 (N, P, 2) from below, float64 (m,), less rounding errors; it may
+    be negative, and is tight where each set's mean is near the origin."""
+    bounds, Q = np.empty(len(i)), padded_width(points.shape[1])
+    run_parallel(lambda a, b: _below(SOURCE_HASH, points, i[a:b], j[a:b], Q, bounds[a:b]), len(i))
+    largest = np.abs(points).max((1, 2)).astype(np.float64)
+    rounding: Doubles = MARGIN * (largest[i] + largest[j]) ** 2
+    return bounds - rounding
+
+
+@compile_cached
+def _below(source_hash: Any, points: Any, i: Any, j: Any, Q: int, bounds: Any) -> None:
+    P = points.shape[1]
+    C, v = np.full((P, Q), np.float32(np.inf)), np.zeros(Q, np.float32)
+    s = make_workspace(C)
+    for m in range(len(i)):
+        x, y = points[i[m]], points[j[m]]
+        plane_costs(x, y, C)
+        gaussian_duals(x, y, v)
+        tighten_duals(C, v, s)
+        bounds[m] = dual_value(C, v, s)
+
+
+@compile_inlined
+def dual_value(C: Any, v: Any, s: Any) -> float:
+    """Compute the dual objective mean_i min_j (C[i, j] - v_j) + mean_j v_j."""
+    P, total = len(C), 0.0
+    for i in range(P):
+        s.near[:] = np.inf
+        total += relax(C, i, v, v.dtype.type(0), s.near) + v[i]
+    return total / P

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.numerics.search.blocks import PairBounds, SquaredDistance
 from klarsicht.numerics.search.features import lower_bounds, screening_matrix
-from klarsicht.numerics.transport.dual_bounds import dual_lower_bound
 from klarsicht.numerics.transport.measures import PointMeasures, require_comparable
 from klarsicht.numerics.transport.sliced import average_quantiles, directions, project_sorted
-from klarsicht.numerics.transport.wasserstein import squared_wasserstein
+from klarsicht.numerics.transport.wasserstein import dual_lower_bound, squared_wasserstein
 
 FRAMES = 8  # pairs of orthogonal axes whose projections bound W2
 QUANTILES = 64  # of each projection
@@ -25,14 +24,8 @@ QUANTILES = 64  # of each projection
 
 @dataclass(frozen=True)
 class PreparedMeasures:
-    """Measures prepared for W2.
-
-    Attributes:
-        points: float32 (N, P, 2), in their pose.
-        means: float64 (N, 2), their centres.
-        centred_points: float32 (N, P, 2), points relative to them.
-        screens: as `screening_matrix`, for each of FRAMES: sorted projections on two orthogonal axes.
-    """
+    """Measures prepared for W2: points float32 (N, P, 2), their centres float64 (N, 2), points relative to these, and
+    for each of FRAMES the `screening_matrix` of sorted projections on two orthogonal axes."""
 
     points: NDArray[np.float32]
     means: Doubles
@@ -49,11 +42,8 @@ class PreparedMeasures:
 
 
 def frame_projections(points: NDArray[np.float32]) -> list[Doubles]:
-    """Compute FRAMES times (N, D) sorted projections on two orthogonal axes, whose squared distance is at most W2^2.
-
-    Each axis contributes its part of every |x - y|^2, and on a line sorting is the optimal matching. The maximum over
-    the frames is a tighter bound than the mean over all directions, which is the sliced distance.
-    """
+    """Compute FRAMES times (N, D) sorted projections on two orthogonal axes, whose squared distance is at most W2^2:
+    each axis contributes its part of every |x - y|^2, and on a line sorting is the optimal matching."""
     projections = []
     for first in directions(FRAMES, torch.empty(0, dtype=torch.float64), turn=math.pi / 2):
         axes = torch.stack((first, first.flip(0) * torch.tensor([-1.0, 1.0])))
@@ -64,11 +54,7 @@ def frame_projections(points: NDArray[np.float32]) -> list[Doubles]:
 
 @dataclass(frozen=True)
 class Wasserstein(SquaredDistance):
-    """Exact W2 distance of measures.
-
-    Attributes:
-        pose: map applied to the measures: unchanged, centred (invariant to shifts) or scaled (also invariant to size).
-    """
+    """Exact W2 distance of measures in a pose: unchanged, centred (invariant to shifts) or scaled (also to size)."""
 
     pose: Callable[[PointMeasures], PointMeasures]
 
@@ -80,7 +66,6 @@ class Wasserstein(SquaredDistance):
         return (self.by_duals,)
 
     def prepare(self, items: PointMeasures) -> PreparedMeasures:
-        """Move the measures to their pose and project them."""
         return PreparedMeasures.of(self.pose(require_comparable(items)))
 
     def estimates(self, rows: PreparedMeasures, block: slice) -> NDArray[np.float32]:
@@ -96,7 +81,6 @@ class Wasserstein(SquaredDistance):
         return np.asarray(((rows.means[i] - rows.means[j]) ** 2).sum(1) + bounds)
 
     def costs(self, rows: PreparedMeasures, i: Ints, j: Ints) -> Doubles:
-        """Compute the squared distances by exact assignment."""
         return squared_wasserstein(rows.points[i], rows.points[j])
 
 
