@@ -43,7 +43,6 @@ KEPT = {
     "applied": "of a correction, which users write: `with correction.applied(module)`",
     "_cleaning": "a section of the doctor",
     "_missing": "a section of the doctor",
-    "_embedded": "a kernel that is cached by the hash of its source",
 }
 
 
