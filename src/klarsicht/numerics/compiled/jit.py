@@ -12,13 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import get_num_threads, njit, types
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
 from klarsicht.ground.errors import UsageError
+
+K = TypeVar("K", bound=type)
 
 # Fast-math flags: sums may be reordered and numbers are never NaN; infinities are honoured.
 FREE = {"nnan", "nsz", "reassoc", "contract"}
@@ -41,7 +43,7 @@ def _unbox(kind: Any, value: Any, c: Any) -> Any:
     return NativeValue(c.context.get_dummy_value())
 
 
-def register_constant(kind: type) -> type:
+def register_constant(kind: K) -> K:
     """Decorate a frozen class whose objects kernels take as constants: its representation must tell them apart."""
     typeof_impl.register(kind)(lambda value, context: ConstantType(value))
     return kind
