@@ -30,7 +30,8 @@ def load_template(package: str, name: str) -> Template:
     """Load a template of a package's folder `templates`; its texts are escaped, for HTML and by `names.printable`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader, checks = PackageLoader(package), {"undefined": StrictUndefined, "finalize": _printable}
-    pages = Environment(loader=loader, autoescape=True, trim_blocks=True, **checks)
+    pages = Environment(
+        loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_printable
+    )
     pages.filters["commands"] = mark_commands
     return pages.get_template(name)

@@ -327,7 +327,7 @@ class Ranking:
         )
         return notebook.table(header, rows)
 
-    def _pictures(self, entry: Entry) -> notebook.Markup:
+    def _pictures(self, entry: Entry) -> str:
         """Show the first members that can be decoded."""
         return notebook.thumbnails(Path(member) for member in entry.members[:NOTEBOOK_MEMBERS])
 

@@ -232,11 +232,9 @@ def _acquire(path: Path, attempt: Callable[[IO[str]], None], patience: float) ->
                     raise _locked_by(file.read().strip(), path) from None
                 time.sleep(LOCK_LOOK)
             except OSError as error:
-                raise StoreError(
-                    "the file system cannot lock files", got=f"{error.strerror or error}, for {path}",
-                    rule="a lock keeps two processes from writing to one run",
-                    remedy="Choose an --out on a local disk.",
-                ) from error  # fmt: skip
+                got, remedy = f"{error.strerror or error}, for {path}", "Choose an --out on a local disk."
+                rule = "a lock keeps two processes from writing to one run"
+                raise StoreError("the file system cannot lock files", got=got, rule=rule, remedy=remedy) from error
         yield file
 
 

@@ -109,7 +109,7 @@ def _alternate(source_hash: Any, x: Any, y: Any, Q: int, out: Any) -> None:
 
 
 @compile_inlined
-def alternate(x: Any, y: Any, C: Any, v: Any, plan: Any, s: Any) -> float:
+def alternate(x: Any, y: Any, C: Any, v: Any, plan: Any, s: Any) -> Any:
     """Alternate assignment and Procrustes rotation from the current pose of x; returns the final W2^2."""
     best = np.inf
     while True:
