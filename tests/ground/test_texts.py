@@ -23,7 +23,7 @@ def test_texts_are_those_of_a_list(names, root):
     assert texts[1:4:2] == names[1:4:2] and texts[::-1] == names[::-1]
     assert texts.are_distinct == (len(set(names)) == len(names))
     assert texts.to_column().to_pylist() == names
-    assert Texts.of_column(pa.chunked_array([texts.to_column()])) == names
+    assert Texts.of_chunks([texts.to_column()]) == names
     again = pickle.loads(pickle.dumps(texts))
     assert again == texts and hash(again) == hash(texts)
 

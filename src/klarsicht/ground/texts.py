@@ -43,11 +43,6 @@ class Texts(Sequence[str]):
         return cls(prefix, pa.concat_arrays([pa.array([], pa.large_string()), *arrays]))
 
     @classmethod
-    def of_column(cls, column: pa.ChunkedArray) -> Texts:
-        """Take over a column of texts of a table; None becomes ""."""
-        return cls.of_chunks(column.iterchunks())
-
-    @classmethod
     def of_chunks(cls, chunks: Iterable[pa.Array]) -> Texts:
         """Join parts of a column of texts, one of which is held in its own form; None becomes "". The folder that the
         first part has in common is held once, as long as the others begin with it."""

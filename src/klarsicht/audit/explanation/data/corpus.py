@@ -283,7 +283,7 @@ class Corpus:
         """Compute the source index of each row of the table made by `to_table`, as `source_numbers`, without its
         texts as Python objects."""
         named = table["source"].unique().to_pylist() not in ([""], [])
-        if Texts.of_column(table["key"]).are_distinct:
+        if Texts.of_chunks(table["key"].iterchunks()).are_distinct:
             images = np.arange(len(table), dtype=np.int64)
         else:  # numbered by first appearance
             images = table["key"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
