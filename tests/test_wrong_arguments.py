@@ -229,7 +229,7 @@ def test_labels_that_are_texts_and_numbers_stay():
         (lambda: audit.spray(MAPS, n_neighbors=5, n_dimensions=-1), "dimensions"),
         (lambda: audit.weighted_sampler("nowhere", draws=-1), "no draws"),
         (lambda: audit.weighted_sampler("nowhere", seed=-1), "seed is out of range"),
-        (lambda: audit.ArrayTransform(len, 3, "uint8", 9, 5), "no range"),
+        (lambda: audit.ArrayTransform(len, 3, "uint8", 9, 5), "not a range"),
         (lambda: audit.ExchangedParts(PAIR, [0, 1], ["border"], share=0.0), "share is out of range"),
         (lambda: burst.load_network("nowhere"), "nowhere"),
         (lambda: burst.load_network("swift", "nowhere"), "another preset"),

@@ -108,7 +108,7 @@ def test_sixteen_bit_files_have_the_white_that_is_stated_else_that_of_their_dept
         (npy(SLICE)[:-3], DEEP, "ends too early"),
         (b"GIF89a", DEEP, "cannot decode a"),
         (b"", DEEP, "the file is empty"),
-        (17, DEEP, "no picture"),
+        (17, DEEP, "not a picture"),
     ],
 )  # fmt: skip
 def test_what_is_no_image_of_the_form_is_refused(value, form, words):

@@ -146,11 +146,11 @@ def test_first_frame_of_an_animation(tmp_path):
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"only text\n", "no picture that Pillow"),
+        (b"only text\n", "not a picture that Pillow"),
         (png(filtered(COLOUR), 7, 5, 8, 2)[:70], ""),
         (png(b"", 60_000, 60_000, 8, 2), "3600000000|exceeds|more than"),
         (png(b"", 16_000, 16_000, 8, 2), "16000 x 16000 pixels"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "no picture that Pillow"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "not a picture that Pillow"),
     ],
     ids=["empty", "text", "truncated", "bomb", "just too large", "program"],
 )

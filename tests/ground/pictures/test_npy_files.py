@@ -61,5 +61,5 @@ def test_an_array_that_is_a_picture_is_decoded_as_one(tmp_path):
     np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.npy")), pixels)
     codes = np.array([[0, 4095]], np.uint16)
     assert np.asarray(decode_bytes(stored(codes), "a", 4095)).tolist() == [[0, 255]]
-    with pytest.raises(ImageError, match="no picture"):
+    with pytest.raises(ImageError, match="not a picture"):
         decode_bytes(stored(np.zeros((5, 5, 7))), "a")
