@@ -29,7 +29,7 @@ def test_boxes_are_those_by_hand(area, size, box):
     "content", [None, "", {}, {"unit": "side"}, {**SeenArea().to_json(), "unit": "mile"}, 0.875, [1]]
 )
 def test_what_is_no_area_is_refused(content):
-    with pytest.raises(ValueError, match="no seen area"):
+    with pytest.raises(ValueError, match="not a seen area"):
         SeenArea.from_json(content)
     with pytest.raises(StoreError, match=r"manifest\.json"):
         read_seen_area({"seen": content})

@@ -178,7 +178,7 @@ def test_no_name_leads_out_of_the_run(store, name):
         lambda: store.table(name),
         lambda: store.mark_done(name, 0),
     ):
-        with pytest.raises(StoreError, match="not a name inside a run"):
+        with pytest.raises(StoreError, match="not allowed inside a run"):
             use()
 
 
