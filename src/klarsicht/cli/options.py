@@ -102,8 +102,7 @@ def add_settings(
 
     def read(given: dict[str, Any]) -> Settings:
         file = given.pop("settings")
-        return settings.read(file, {name: value or None if isinstance(value, list) else value
-                                    for name, value in given.items()})  # fmt: skip
+        return settings.read(file, {name: None if value in ([], ()) else value for name, value in given.items()})
 
     return add_options({**options, "settings": SettingsFile}, read)
 
