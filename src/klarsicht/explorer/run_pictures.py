@@ -57,8 +57,7 @@ class RunPictures:
         area = self.masks.seen_area
         if area is None:
             raise UsageError(
-                "where relevance lies on the file is not known",
-                got="a transform that is no resize, crop and pad",
+                "where relevance lies on the file is not known", got="a transform that is no resize, crop and pad"
             )
         if relevance is not None:
             return thumbnails.draw_overlay(picture, area, relevance, side)

@@ -18,12 +18,7 @@ from torch import Tensor
 
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.imaging.relevance_masks import (
-    PEAK_SHARE,
-    relevance_excess,
-    smooth_shares,
-    threshold_map,
-)
+from klarsicht.numerics.imaging.relevance_masks import PEAK_SHARE, relevance_excess, smooth_shares, threshold_map
 
 AGREED: Final = 0.5  # opacity from which a pixel belongs to a fixed artifact
 DOUBT_SIGMAS, ERROR = 3.0, 1.17  # factor of the error; the median absolute deviation of n has error 1.17 / sqrt(n)
