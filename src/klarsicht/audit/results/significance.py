@@ -25,7 +25,7 @@ MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a clas
 FEW_CLASSES = f"fewer than {MIN_CLASSES} classes"
 MIN_OUTPUTS = 5  # outputs: with fewer, a rank among them says too little
 OTHER_WINDOWS = 39  # other windows or random artifacts that one is compared with, where outputs are too few
-EQUAL_WINDOWS = 2  # of these with the artifact's rise, from which no more are drawn: of 39 a p of .05 allows one
+EQUAL_WINDOWS = 2  # of these with the artifact's rise, from which no more are drawn: of 39 a p of 0.05 allows one
 PLACED, LEARNED = "tile", "embedding"  # change of an artifact with a place, detector by the learned embedding
 CONTENT_FREE = ("border", "noise", "blur", "light", "blocks", SHARED_CONTENT)  # no content that the whole class shows
 SAME = 0.5  # Jaccard index from which on two detections have the same members
@@ -33,7 +33,7 @@ WITHIN_SHARE = 0.2  # of the level, for windows and the learned embedding of few
 REFERENCE_SHARE = 1 - WITHIN_SHARE  # of the level, for the comparison with reference classes: the two share it
 QUIET_EXCESS = 0.5  # nats, least mean excess of a detector: those that are quiet in reference classes count by little
 APART_P = 0.05  # p of a class that stands apart, and of what is left without the members, above which nothing is left
-ALIGNED = 0.015  # median correlation of details: of 100 classes of photographs at most .007, of aligned pictures .03 up
+ALIGNED = 0.015  # median correlation of details: of 100 classes of photographs at most 0.007, of aligned ones from 0.03
 
 
 @dataclass(frozen=True)

@@ -86,5 +86,5 @@ def test_it_is_written_beside_the_run_and_asked_again_without_new_work(done, mon
 def test_what_has_no_single_target_or_no_maps_is_refused(tmp_path, asked):
     folder, classifier = run(tmp_path, **asked)
     assert screening.is_screening(folder) == (asked != {"target": "label"})
-    with pytest.raises(UsageError, match="nothing to put on other images"):
+    with pytest.raises(UsageError, match="nothing to insert into other images"):
         screening.screen(folder, classifier=classifier)

@@ -17,7 +17,7 @@ from klarsicht.audit.verdicts.interventions.regions import correlation
 from klarsicht.ground.arrays import Bools, Floats
 
 RIDGE_PENALTIES = np.logspace(1, 5, 9)
-TWO_GROUPS = 0.7  # share of the variance between two groups; the halves of a normal distribution have 2 / pi = .64
+TWO_GROUPS = 0.7  # share of the variance between two groups; the halves of a normal distribution have 2 / pi = 0.64
 
 
 def predict_rise(features: Floats, rows: NDArray[np.intp], rise: Floats, half: Bools) -> Floats:

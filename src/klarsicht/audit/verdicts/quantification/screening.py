@@ -127,7 +127,7 @@ def whole_corpus_group(audit: Audit, store: RunStore) -> tuple[Group, ...]:
     """Return the whole corpus as one group; raises UsageError for a run for every class at once, or without maps."""
     if audit.settings.target in ("label", "predicted", "all") or not store.has_array("maps"):
         raise UsageError(
-            "nothing to put on other images",
+            "nothing to insert into other images",
             got=f"target {audit.settings.target}, method {audit.settings.method}",
             rule="a screening for one class, by a method that makes relevance maps",
             remedy="Audit with --target CLASS and a --method that makes maps.",
