@@ -73,10 +73,7 @@ class ColourSpots(ABC):
 
     def found_in(self, stack: ImageStack, name: str) -> Occurrences:
         """Find the boxes that each image of a stack holds."""
-        small = min(stack.levels.shape[1:3]) > SHRUNK
-        return stack.compute_once(
-            f"boxes {name}", lambda: self.occurrences(stack.shrunk_to(SHRUNK) if small else stack.levels)
-        )
+        return stack.compute_once(f"boxes {name}", lambda: self.occurrences(stack.at_most(SHRUNK)))
 
     @abstractmethod
     def occurrences(self, levels: Floats | Pixels) -> Occurrences:

@@ -42,6 +42,10 @@ class ImageStack:
         value: T = self.cache[name]
         return value
 
+    def at_most(self, side: int) -> Pixels | NDArray[np.float32]:
+        """Return the images, shrunk to `side` pixels on the shorter side where they are larger."""
+        return self.shrunk_to(side) if min(self.levels.shape[1:3]) > side else self.levels
+
     def shrunk_to(self, side: int) -> NDArray[np.float32]:
         """Return pixel values of the images shrunk to `side` pixels on the shorter side."""
         return self.compute_once(f"side {side}", lambda: shrink_levels(self.levels, side))

@@ -35,9 +35,7 @@ class OutlyingGroups:
 
     def vectors(self, stack: ImageStack) -> Floats:
         """Describe the images of a stack (n, d)."""
-        small = self.shrunk and min(stack.levels.shape[1:3]) > SHRUNK
-        levels = stack.shrunk_to(SHRUNK) if small else stack.levels
-        return measure_in_blocks(self.describe, levels)
+        return measure_in_blocks(self.describe, stack.at_most(SHRUNK) if self.shrunk else stack.levels)
 
 
 @dataclass(frozen=True)

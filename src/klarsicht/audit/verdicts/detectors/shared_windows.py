@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, label
 
 from klarsicht.audit.explanation.models.inputs import shrink_levels
-from klarsicht.audit.verdicts.detectors.patch_matches import PatchView, W, Windows, colour
+from klarsicht.audit.verdicts.detectors.bank import FINE
+from klarsicht.audit.verdicts.detectors.patch_matches import W, Windows
 from klarsicht.audit.verdicts.detectors.templates import WindowField
 from klarsicht.ground.arrays import Floats, Ints, Pixels
 from klarsicht.numerics.imaging.patches import normalise_windows
 
-VIEW: Final = PatchView(colour, fine=True, soft=8.0)
 SHRUNK_SIDES: Final = (32, 50, 90)
 MATCHING: Final = (0.7, 0.8, 0.9)  # correlations above which an image shows a window
 SEED_IMAGES: Final = 24  # carriers whose windows are tried
@@ -82,9 +82,9 @@ def _shared_at(
     None."""
     seen = shrink_levels(carriers, side)
     tried = seen[:: max(1, len(seen) // SEED_IMAGES)][:SEED_IMAGES]
-    windows = Windows.of(tried, VIEW.density(tried), VIEW, SEED_WINDOWS)
+    windows = Windows.of(tried, FINE.density(tried), FINE, SEED_WINDOWS)
     templates = windows.vectors[4].reshape(-1, windows.vectors.shape[-1])
-    fields = [WindowField.of(shrink_levels(some, side), VIEW) for some in (carriers, others, elsewhere) if len(some)]
+    fields = [WindowField.of(shrink_levels(some, side), FINE) for some in (carriers, others, elsewhere) if len(some)]
     for step in range(MEAN_ROUNDS + 1):
         matches = [field.match(templates, np.arange(len(field))) for field in fields]
         worth, edges, shares = _worth([like for like, _ in matches])

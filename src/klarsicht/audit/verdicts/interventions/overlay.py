@@ -121,7 +121,9 @@ def estimate_overlay(
         InputError: members or others are empty, or the region does not fit.
     """
     if not len(members) or not len(others):
-        raise InputError("an artifact needs images with it and without it", got=f"{len(members)} members, {len(others)} others")
+        raise InputError(
+            "an artifact needs images with it and without it", got=f"{len(members)} members, {len(others)} others"
+        )
     shape = members.shape[2:]
     if region is not None and region.shape != shape:
         raise InputError("a mask that does not fit", got=region.shape, rule=f"{shape}, as the model takes images")
