@@ -134,9 +134,8 @@ class Entry:
         """Read a line of the table of suspects, whose `rows` are rows of the run."""
         rows = tuple(record["rows"])
         parts, members = tuple(map(tuple, record["parts"])), Texts.of(paths).take(rows)
-        numbers = {name: record[name] for name in CLUSTER_KEYS} | {
-            "floor": record.get("floor", 0.0)
-        }  # tables have none
+        numbers = {name: record[name] for name in CLUSTER_KEYS}
+        numbers["floor"] = record.get("floor", 0.0)  # tables have none
         return cls(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
 
     @property
