@@ -87,10 +87,7 @@ DETECTORS: dict[str, Detector] = {
     "binary-patterns": OutlyingGroups(image_descriptions.binary_patterns),
     "embedding": EmbeddedGroups(),
 }
-"""Colour casts are measured (numerics.imaging.image_statistics) and not among them: whole classes are green or blue by
-nature. A cast of 13 % was not found on 48 real classes, and the heavy tails of natural colour hid what other detectors
-saw. Histograms of levels and hues, and noise measured over the whole image, called six of 141 clean classes and named
-nothing that the learned embedding does not."""
+"""Colour casts are not among them: whole classes are green or blue by nature."""
 
 FEW_CLASS_DETECTORS: dict[str, Detector] = {
     "shipped-embedding": EmbeddedGroups(),
