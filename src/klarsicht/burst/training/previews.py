@@ -14,10 +14,10 @@ from klarsicht.burst.network.unet import Network
 from klarsicht.burst.quality import Picture, psnr, tone_mapped
 from klarsicht.burst.synthesis.motion import MOTIONS
 from klarsicht.burst.synthesis.scenes import Light
-from klarsicht.burst.synthesis.synthesis import DrawNoise, Recipe, SyntheticBurst, draw_burst
+from klarsicht.burst.synthesis.synthesis import Recipe, SyntheticBurst, draw_burst
 from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
+from klarsicht.numerics.imaging.sensor_noise import GAINS
 
 PICTURE_GAP = 4  # white pixels between pictures
 
@@ -42,12 +42,10 @@ class Preview:
 
 def draw_examples(library: tuple[Light, ...], recipe: Recipe, seed: int) -> dict[int, SyntheticBurst]:
     """Draw one burst for each gain, each with another motion."""
-    pairs = enumerate(zip(GAINS.items(), MOTIONS.values(), strict=True))
+    moving = {gain: replace(recipe, motion=motion) for gain, motion in zip(GAINS, MOTIONS.values(), strict=True)}
     return {
-        gain: draw_burst(
-            library, replace(recipe, motion=motion, noise=_draw_constant(level)), generator(seed, "examples", i)
-        )
-        for i, ((gain, level), motion) in pairs
+        gain: draw_burst(library, replace(one, noise=lambda _, gain=gain: GAINS[gain]), generator(seed, "examples", i))
+        for i, (gain, one) in enumerate(moving.items())
     }
 
 
@@ -74,7 +72,3 @@ def concatenate_with_gaps(pictures: Sequence[npt.NDArray[np.uint8]], axis: int) 
     gap = np.full_like(pictures[0].take(range(PICTURE_GAP), axis), 255)
     parts = [part for picture in pictures for part in (picture, gap)]
     return np.concatenate(parts[:-1], axis)
-
-
-def _draw_constant(level: NoiseLevel) -> DrawNoise:
-    return lambda rng: level
