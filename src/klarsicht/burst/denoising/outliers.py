@@ -47,7 +47,7 @@ class Neighbours:
         near, far = (square_offsets(radius)[None, None, None].repeat(count, 0) for radius in (1, AROUND))
         planes = np.arange(count)
         all_planes = np.concatenate([square_offsets(1) + np.array([k, 0, 0]) for k in planes])
-        beside = all_planes - np.stack([[[c, 0, 0]] for c in planes])
+        beside = all_planes - np.array([[[c, 0, 0]] for c in range(count)])
         return cls(planes[:, None, None], near, far, beside[:, None, None])
 
     @property
@@ -77,9 +77,9 @@ def detect_outliers(
 ) -> Places:
     """Detect isolated outliers in the mean of the frames, (n, 3). read: reads a window of a frame, which may reach
     beyond it. bands: cover a frame; rows begin where a cell does. noise: one level for each channel."""
-    margin, side = neighbours.margin, neighbours.channels.shape[1]
-    levels = (np.array([getattr(level, k) for level in noise], np.float32) for k in ("read", "shot"))
-    tables = (neighbours.channels, neighbours.near, neighbours.far, neighbours.beside, *levels)
+    channels, inner, margin = neighbours.channels, neighbours.inner, neighbours.margin
+    tables, side = (neighbours.near, neighbours.far, neighbours.beside), channels.shape[1]
+    read_noise, shot = (np.array([getattr(level, k) for level in noise], np.float32) for k in ("read", "shot"))
     places = [np.zeros((0, 3), np.int64)]
     for band in track(bands, len(bands), "hot pixels"):
         window = band.grow(margin)
@@ -87,9 +87,9 @@ def detect_outliers(
         for frame in frames[1:]:
             mean += read(frame, window)
         mean /= len(frames)
-        found = _isolated_outliers(mean, -margin % side, neighbours.inner, margin, *tables)
+        found = _isolated_outliers(mean, -margin % side, inner, margin, channels, *tables, read_noise, shot)
         c, y, x = (np.argwhere(found) + np.array([0, window.y0, window.x0])).T
-        places.append(np.stack([neighbours.channels[c, y % side, x % side], y, x], 1))
+        places.append(np.stack([channels[c, y % side, x % side], y, x], 1))
     return np.concatenate(places)
 
 

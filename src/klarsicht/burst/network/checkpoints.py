@@ -60,7 +60,7 @@ def load_network(path: str | Path, preset: str | None = None) -> Network:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise _unusable(Path(path), f"weights that do not fit preset {card.settings.preset}") from error
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def _read(checkpoint: str | Path) -> tuple[Card, dict[str, torch.Tensor]]:

@@ -52,7 +52,7 @@ def apply_kernels_plainly(taps: Tensor, frames: Tensor, spec: KernelSpec, valid:
     """Apply kernels by elementary operators, as `numerics.pixel_kernels` does: sum_i v_i sum_pq k_i[p, q] X_i(. +
     (p, q)) / sum v, (B, C, H, W), X zero outside."""
     fine = taps if spec.upscale == 1 else interpolate(taps, scale_factor=2.0, mode="bilinear", align_corners=False)
-    by_frame, wide = torch.stack(fine.split(spec.taps, 1), 1), pad(frames, [spec.radius] * 4)
+    by_frame, wide = torch.stack(torch.split(fine, spec.taps, 1), 1), pad(frames, [spec.radius] * 4)
     H, W, side = fine.shape[2], fine.shape[3], range(spec.side)  # indexed one by one, or they would be constants
     each: Any = sum(
         reference.fused_entry(by_frame, spec, p, q)[:, :, None] * wide[..., p : p + H, q : q + W]

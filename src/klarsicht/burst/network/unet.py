@@ -322,4 +322,4 @@ def build_network(settings: NetworkSettings, seed: int) -> Network:
     """Build a network whose initial weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return Network(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

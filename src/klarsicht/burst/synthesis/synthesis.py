@@ -219,6 +219,6 @@ def interpolate_frames(frames: Light, cell: str, balance: tuple[float, float, fl
 def draw_batch(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Generator, size: int) -> Batch:
     """Draw `size` bursts in the order of the generator."""
     drawn = [draw_burst(library, recipe, rng) for _ in range(size)]
-    levels = [np.float32([one.exposure, one.burst.noise.read, one.burst.noise.shot]) for one in drawn]
+    levels = [np.array([b.exposure, b.burst.noise.read, b.burst.noise.shot], np.float32) for b in drawn]
     rows = [(b.burst.frames, b.truth, *three, b.burst.valid) for b, three in zip(drawn, levels, strict=True)]
     return Batch(*(np.stack(column) for column in zip(*rows, strict=True)))

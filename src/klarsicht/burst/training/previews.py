@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.burst.synthesis.synthesis import Recipe, SyntheticBurst, draw_burst
 from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.imaging.sensor_noise import GAINS
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 PICTURE_GAP = 4  # white pixels between pictures
 
@@ -40,12 +41,19 @@ class Preview:
         return concatenate_with_gaps([to_rgb(x) for x in (self.noisy, self.output, self.truth)], axis=1)
 
 
+def constant_noise(level: NoiseLevel, rng: np.random.Generator) -> NoiseLevel:
+    """Return the same level in place of a drawn one."""
+    return level
+
+
 def draw_examples(library: tuple[Light, ...], recipe: Recipe, seed: int) -> dict[int, SyntheticBurst]:
     """Draw one burst for each gain, each with another motion."""
-    moving = {gain: replace(recipe, motion=motion) for gain, motion in zip(GAINS, MOTIONS.values(), strict=True)}
+    recipes = {
+        gain: replace(recipe, motion=motion, noise=partial(constant_noise, GAINS[gain]))
+        for gain, motion in zip(GAINS, MOTIONS.values(), strict=True)
+    }
     return {
-        gain: draw_burst(library, replace(one, noise=lambda _, gain=gain: GAINS[gain]), generator(seed, "examples", i))
-        for i, (gain, one) in enumerate(moving.items())
+        gain: draw_burst(library, one, generator(seed, "examples", i)) for i, (gain, one) in enumerate(recipes.items())
     }
 
 
