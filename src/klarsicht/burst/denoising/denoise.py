@@ -33,16 +33,16 @@ GHOSTS = 2048  # side of the ghost map
 def choose_outputs(out: Path, further: Mapping[str, Path | None]) -> dict[str, Path]:
     """Choose the files to write, by kind: a photograph of a known suffix and the further files given, or all of them in
     a folder, one that exists or a name without a suffix. Raises UsageError for another suffix."""
-    given = {kind: path for kind, path in further.items() if path is not None}
-    for kind, path in given.items():
+    files = {kind: path for kind, path in further.items() if path is not None}
+    for kind, path in files.items():
         option, endings, _ = FURTHER[kind]
         if path.suffix.lower() not in endings:
             raise unknown_name(f"ending of {option}", path.suffix, endings)
     if out.suffix.lower() in OUTPUT_ENDINGS and not out.is_dir():
-        return {"photograph": out, **given}
+        return {"photograph": out, **files}
     if out.suffix and not out.is_dir():
         raise unknown_name("ending of the output", out.suffix, OUTPUT_ENDINGS)
-    others = {kind: given.get(kind, out / name) for kind, (_, _, name) in FURTHER.items()}
+    others = {kind: files.get(kind, out / name) for kind, (_, _, name) in FURTHER.items()}
     return {"photograph": out / "photograph", **others, "report": out / "report.json"}
 
 

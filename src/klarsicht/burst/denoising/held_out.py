@@ -193,8 +193,8 @@ def compute_residuals(
     filtered = weighing()
     mosaic = InterpolatedNoise.of(burst.header)
     of_sample = 1.0 if mosaic is None else 1 / white_variance(mosaic.cell)
-    measured, drawn = (scale_noise(levels, of_sample) for levels in (theirs, own_levels))
-    noise_draws = simulate_noise(filtered, len(frames), drawn)
+    sample_levels, draw_levels = (scale_noise(levels, of_sample) for levels in (theirs, own_levels))
+    noise_draws = simulate_noise(filtered, len(frames), draw_levels)
     if mosaic is not None:
         noise_draws = np.stack([mosaic.interpolate_samples(one) for one in noise_draws])
     noise_there = [selection.interpolate_noise(alone, k, window) for k, alone in enumerate(noise_draws)]
@@ -202,7 +202,7 @@ def compute_residuals(
     merged = shift(filtered, (0, *selection.rest[-1]), order=3, mode="nearest")
     there = (agreement[-1] >= SURE) & find_uniform_shift(selection.shifts[-1], window)
     variance = np.stack(
-        [a.variance(Y) + b.variance(Y) for a, b, Y in zip(measured, residual_levels, merged, strict=True)]
+        [a.variance(Y) + b.variance(Y) for a, b, Y in zip(sample_levels, residual_levels, merged, strict=True)]
     )
     clear = merged + CLEAR_OF_CLIPPING * np.sqrt(variance) < clipping_limits(burst).high
     finer = 1.0 if mosaic is None else pixel_variance(mosaic.cell) / white_variance(mosaic.cell)

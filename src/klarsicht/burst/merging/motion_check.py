@@ -80,13 +80,13 @@ def find_failing_pixels(reference: Reference, estimate: Planes) -> npt.NDArray[n
 def compute_residual(reference: Reference, estimate: Planes) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the residual, the modelled variance of its noise, and a mask of the pixels that are used, each (C, H, W):
     where both pictures are near a clipping limit, the noise is truncated."""
-    limits, measured = reference.limits, reference.measured
+    limits, counts = reference.limits, reference.measured
     read, shot = (torch.tensor([getattr(n, k) for n in reference.noise])[:, None, None] for k in ("read", "shot"))
     X, E = torch.from_numpy(reference.light), torch.from_numpy(estimate)
     variance = (read**2 + shot * E.clamp(min=0)).clamp(min=1e-12)
     near, far = NEAR * variance.sqrt(), 2 * NEAR * variance.sqrt()
     beyond = (limits.high - near <= E) & (limits.high - far <= X) | (limits.low + near >= E) & (limits.low + far >= X)
-    return X - E, variance, ~beyond if measured is None else ~beyond & torch.from_numpy(measured)
+    return X - E, variance, ~beyond if counts is None else ~beyond & torch.from_numpy(counts)
 
 
 def find_failing_windows(r: Tensor, variance: Tensor, counted: Tensor, side: int) -> Tensor:
