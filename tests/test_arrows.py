@@ -157,8 +157,7 @@ ARROWS = {
         "burst.noise", "burst.network", "burst.merging",
     ),
     "burst.evaluation": (
-        "ground.pictures", "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align",
-        "burst.synthesis", "burst.quality", "burst.network",
+        "ground.pictures", "numerics.imaging", "burst.data", "burst.synthesis", "burst.quality", "burst.network",
     ),
     "burst.training": (
         "ground.pictures", "numerics.imaging", "burst.data", "burst.align", "burst.synthesis", "burst.quality",

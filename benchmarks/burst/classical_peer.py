@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from further_peers import PEERS
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
 from klarsicht.burst.evaluation.comparison import SEED
 from klarsicht.burst.evaluation.protocol import run_trial
@@ -32,6 +33,7 @@ from klarsicht.numerics.imaging.sensor_noise import GAINS, noise_level
 from klarsicht.numerics.statistics.intervals import mean_interval
 from photographs_by_kind import GROUPS, read_group
 
+ALL = CLASSICAL | PEERS
 ROWS = ("single", "align+mean", "hdr+", "nlm", "bm3d", "align+mean+bm3d", "hdr++bm3d")
 Cells = dict[tuple[str, str, int, int], dict]  # set, row, gain, photograph
 
@@ -101,7 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", default="grey-still")
     parser.add_argument("--checkpoint", type=Path, default=Path("swift"))
-    parser.add_argument("--row", action="append", choices=CLASSICAL)
+    parser.add_argument("--row", action="append", choices=ALL)
     parser.add_argument("--gain", action="append", type=int, choices=list(GAINS))
     parser.add_argument("--kinds", choices=list(GROUPS))
     given = parser.parse_args()
@@ -111,7 +113,7 @@ def main() -> None:
     shown = read_group(given.photos, given.kinds) if given.kinds else read_folder(given.photos)
     made = benchmark_set(given.set, shown.photographs, SEED, shown.geometry)
     network = partial(denoise_burst, checkpoints.load_network(given.checkpoint), exact=True)
-    methods = {given.checkpoint.stem: network} | {row: CLASSICAL[row].denoise for row in given.row or ROWS}
+    methods = {given.checkpoint.stem: network} | {row: ALL[row] for row in given.row or ROWS}
     with given.out.open("a") as file:
         for line in measured(made, methods, given.gain or list(GAINS), cells):
             cells[line["set"], line["row"], line["gain"], line["photograph"]] = line

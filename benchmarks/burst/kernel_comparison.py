@@ -64,8 +64,7 @@ class Lessons:
         geometry = Geometry(2, SIDE, SIDE, 16)
         recipe = Recipe(KINDS["grey"], motion, NOISES["wide"], geometry, orientations=8)
         drawn = draw_batch(self.library, recipe, rng, BURSTS)
-        parts = (drawn.frames, drawn.truth, drawn.exposure, drawn.read, drawn.shot, drawn.valid)
-        frames, truth, exposure, read, shot, valid = (torch.from_numpy(x) for x in parts)
+        frames, truth, exposure, read, shot, valid = map(torch.from_numpy, drawn)
         agreement = full_agreement(frames)
         if rng.random() < 2 / 3:
             frames, agreement = align_frames(frames, read, shot, valid)

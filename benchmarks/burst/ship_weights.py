@@ -17,15 +17,20 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 
+from kernel_effects import analyse_gains
 from klarsicht.burst.evaluation import comparison
 from klarsicht.burst.evaluation.protocol import Evaluation
 from klarsicht.burst.network import checkpoints, pretrained
+from klarsicht.burst.synthesis.benchmark_sets import benchmark_set
+from klarsicht.burst.synthesis.photographs import packaged_photographs, read_folder
+from klarsicht.numerics.imaging.sensor_noise import GAINS
 
 LARGEST = 8_000_000  # bytes
 ROWS = ("single", "align+mean", "hdr+", "nlm", "swift")
@@ -102,7 +107,12 @@ def tables(name: str, file: Path, kodak: Path | None) -> Any:
     asked += [(kodak, "Kodak24", chosen) for chosen in ON_KODAK[name] if kodak]
     for folder, called, chosen in asked:
         found = comparison.evaluate_all(folder, [file], ROWS, (), chosen, comparison.SEED, exact=True)
-        yield {"photographs": called, "made by": MADE_BY.format(name=name, set=chosen), **record(found)}
+        source = read_folder(folder) if folder else packaged_photographs()
+        first = benchmark_set(chosen, source.photographs[:1], comparison.SEED, source.geometry)
+        effects = analyse_gains(checkpoints.load_network(file), first, list(GAINS))
+        sizes = {"swift": {gain: asdict(one) for gain, one in effects.items()}}
+        made_by = MADE_BY.format(name=name, set=chosen)
+        yield {"photographs": called, "made by": made_by, **record(found), "sizes": sizes}
 
 
 def tables_of_mosaics(file: Path) -> Iterator[dict[str, Any]]:
@@ -127,7 +137,7 @@ def tables_of_mosaics(file: Path) -> Iterator[dict[str, Any]]:
 
 def record(found: Evaluation) -> dict[str, Any]:
     protocol = {key: found.record["protocol"][key] for key in ("name", "seed", "sha256")}  # type: ignore[index]
-    return {**protocol, "rows": found.rows, "sizes": found.record["sizes"]}
+    return {**protocol, "rows": found.rows}
 
 
 if __name__ == "__main__":

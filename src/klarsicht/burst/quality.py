@@ -1,7 +1,5 @@
-"""PSNR and SSIM of a denoised photograph against the clean one, after tone mapping.
-
-Images are linear (C, H, W), 1 the white level, at exposure w; both are compared after `tone_mapped`.
-"""
+"""PSNR and SSIM of a denoised photograph against the clean one, both linear (C, H, W), 1 the white level, at exposure
+w, compared after `tone_mapped`."""
 
 from __future__ import annotations
 
@@ -25,8 +23,7 @@ LUMINANCE, CONTRAST = 0.01**2, 0.03**2  # SSIM's constants, for a range of 1
 
 @dataclass(frozen=True)
 class Quality:
-    """Quality measures: psnr in dB, ssim in [-1, 1]; on_path and off_path: PSNR of the pixels where something moved and
-    of the others, or None where nothing moved."""
+    """Quality: psnr in dB, ssim in [-1, 1]; on_path and off_path: PSNR where something moved and elsewhere, or None."""
 
     psnr: float
     ssim: float
@@ -35,11 +32,8 @@ class Quality:
 
 
 def measure_quality(image: Light, truth: Light, w: float, path: Mask) -> Quality:
-    """Compute the quality of a linear image (C, H, W) against the truth, both at exposure w; path (H, W): the pixels
-    that a moving object covered.
-
-    Raises InputError for shapes that differ, an image too small for SSIM, and values that are not finite.
-    """
+    """Compute the quality of a linear image (C, H, W) against the truth, both at exposure w; path (H, W): pixels that a
+    moving object covered. Raises InputError for other shapes, or too small, and values that are not finite."""
     _check(image, truth)
     a, b = tone_mapped(image, w), tone_mapped(truth, w)
     moving: Mask = crop_border(path)
@@ -48,10 +42,8 @@ def measure_quality(image: Light, truth: Light, w: float, path: Mask) -> Quality
 
 
 def tone_mapped(image: Light, w: float) -> Picture:
-    """Compute clip(G(x / w), 0, 1), with G the tone curve, without the border of 8 pixels (the protocol of arXiv
-    1712.02327)."""
-    picture: Picture = np.clip(tone_curve(crop_border(image).astype(np.float64) / float(w)), 0, 1)
-    return picture
+    """Compute clip(G(x / w), 0, 1), G the tone curve, without the border of 8 pixels (arXiv 1712.02327)."""
+    return np.clip(tone_curve(crop_border(image).astype(np.float64) / float(w)), 0, 1)
 
 
 def crop_border(image: Values) -> Values:
@@ -60,15 +52,14 @@ def crop_border(image: Values) -> Values:
 
 
 def psnr(a: Picture, b: Picture) -> float:
-    """Compute the peak signal-to-noise ratio -10 log10 mean (a - b)^2, for a range of 1; infinite for equal
-    pictures."""
+    """Compute the peak signal-to-noise ratio -10 log10 mean (a - b)^2; infinite for equal pictures."""
     error = float(np.mean(np.square(a - b))) if a.size else float("nan")
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
 def ssim(a: Picture, b: Picture) -> float:
-    """Compute the structural similarity (Wang et al. 2004) with a Gaussian window of 11, sigma 1.5: the mean over
-    channels and pixels, with pictures mirrored at their edges (as torchmetrics does)."""
+    """Compute the structural similarity (Wang et al. 2004) with a Gaussian window of 11, sigma 1.5, averaged over
+    channels and pixels, with pictures mirrored at their edges."""
     mean_a, mean_b = gaussian_mean(a), gaussian_mean(b)
     var_a, var_b = gaussian_mean(a * a) - mean_a**2, gaussian_mean(b * b) - mean_b**2
     cov = gaussian_mean(a * b) - mean_a * mean_b
@@ -82,8 +73,7 @@ def gaussian_mean(x: Picture) -> Picture:
     r = SSIM_WINDOW // 2
     taps = np.exp(-(np.arange(-r, r + 1) ** 2) / (2 * SSIM_SIGMA**2))
     taps /= taps.sum()
-    means: Picture = correlate1d(correlate1d(x, taps, 1, mode="mirror"), taps, 2, mode="mirror")
-    return means
+    return correlate1d(correlate1d(x, taps, 1, mode="mirror"), taps, 2, mode="mirror")
 
 
 def _check(image: Light, truth: Light) -> None:

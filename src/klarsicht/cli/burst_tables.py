@@ -10,7 +10,6 @@ from klarsicht.burst.network.pretrained import SERVED
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
-    from klarsicht.burst.evaluation.kernel_sizes import SizeEffects
     from klarsicht.burst.evaluation.protocol import Evaluation, Score
     from klarsicht.burst.network.pretrained import PretrainedNetwork
 
@@ -23,7 +22,7 @@ def protocol(evaluation: Evaluation) -> Iterator[str]:
 
 
 def scores(evaluation: Evaluation) -> Iterator[str]:
-    """Format one table per exposure with the best classical method at each gain below, then the kernel sizes."""
+    """Format one table per exposure with the best classical method at each gain below."""
     gains = evaluation.protocol.gains
     header = ("row", *(f"gain {gain}" for gain in gains), "CPU s/Mpx", "peak MiB")
     for exposure, by_row in evaluation.tables.items():
@@ -34,16 +33,6 @@ def scores(evaluation: Evaluation) -> Iterator[str]:
         best = ", ".join(f"gain {gain}: {peer[0]} {peer[1]:.2f}" for gain, peer in peers.items() if peer)
         if best:
             yield f"best classical: {best}"
-    for row, by_gain in evaluation.sizes.items():
-        yield f"\nkernel sizes of {row}, first photograph: share of energy; dB lost without (brightness restored)"
-        sides = next(iter(by_gain.values())).energy
-        lines = [(str(gain), *(_size(s, K) for K in sides), f"{s.rank:.2f}") for gain, s in by_gain.items()]
-        yield table(("gain", *map(str, sides), "effective rank"), lines, left_aligned=())
-
-
-def _size(sizes: SizeEffects, K: int) -> str:
-    loss = sizes.loss[K]
-    return f"{100 * sizes.energy[K]:.1f} %; {loss.plain:.2f} ({loss.brightness_restored:.2f})"
 
 
 def _cell(score: Score) -> str:

@@ -161,7 +161,9 @@ def draw(library, geometry, motion, seed):
 
 def test_missing_frames_stay_and_do_not_disturb(clean):
     burst = noisy(clean, GAINS[4])
-    alone, filled = align(*batch(burst)), align(*batch(burst.pad_frames(8)))
+    zeros = np.zeros_like(burst.frames[:3])
+    alone = align(*batch(burst))
+    filled = align(*batch(Burst(np.concatenate([burst.frames, zeros]), burst.noise, np.arange(8) < 5)))
     np.testing.assert_allclose(filled.whole.shifts[0, :5], alone.whole.shifts[0], atol=0.02)
     assert not filled.whole.shifts[0, 5:].any() and not filled.shifts[0, 5:].any()
     assert not filled.agrees[0, 5:].any() and not filled.whole.confidence[0, 5:].any()

@@ -1,9 +1,7 @@
-"""The burst against numpy's own padding, closed forms, and what it must refuse."""
+"""The burst: mosaics, the count of its frames, and what it must refuse."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.data.cokriging import MOSAICS
@@ -17,29 +15,6 @@ def frames(n=3, c=1, h=6, w=7, seed=0):
     return np.random.default_rng(seed).random((n, c, h, w), dtype=np.float32)
 
 
-@given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 2, 4, 8, 16]))
-def test_padding_comes_off_again(height, width, stride):
-    burst = Burst(frames(h=height, w=width), NOISE)
-    wide = burst.pad_to_multiple(stride)
-    assert all(side % stride == 0 for side in wide.size)
-    assert all(0 <= a - b < stride for a, b in zip(wide.size, burst.size, strict=True))
-    np.testing.assert_array_equal(wide.frames[..., :height, :width], burst.frames)
-
-
-def test_padding_mirrors():
-    row = Burst(np.array([1, 2, 3, 4, 5], np.float32).reshape(1, 1, 1, 5), NOISE).pad_to_multiple(4)
-    np.testing.assert_array_equal(row.frames[0, 0, 0], [1, 2, 3, 4, 5, 5, 4, 3])
-    assert row.size == (4, 8)
-
-
-def test_map_and_amplification_are_their_formulas():
-    burst = Burst(frames(), NOISE)
-    np.testing.assert_allclose(burst.deviation_map, np.sqrt(0.01 + 0.04 * burst.frames[0]), rtol=1e-6)
-    loud = burst.amplify(3.0)
-    np.testing.assert_allclose(loud.deviation_map, 3 * burst.deviation_map, rtol=1e-6)
-    np.testing.assert_allclose(loud.frames, 3 * burst.frames, rtol=1e-6)
-
-
 def test_mosaics_come_back():
     mosaic = frames(n=2, h=6, w=8)[:, 0]
     burst = Burst.from_mosaic(mosaic, GAINS[1], "GBRG")
@@ -48,13 +23,9 @@ def test_mosaics_come_back():
     np.testing.assert_array_equal(burst.frames[:, 0], mosaic[:, 1::2, 0::2])
 
 
-def test_missing_frames_are_zero_and_not_counted():
-    burst = Burst(frames(n=3), NOISE).pad_frames(8)
-    assert burst.count == 3 and len(burst.frames) == 8
-    np.testing.assert_array_equal(burst.valid, [True] * 3 + [False] * 5)
-    assert not burst.frames[3:].any()
-    with pytest.raises(UsageError, match="fewer"):
-        burst.pad_frames(7)
+def test_missing_frames_are_not_counted():
+    burst = Burst(frames(n=3), NOISE, np.array([True, False, True]))
+    assert burst.count == 2 and Burst(frames(n=3), NOISE).count == 3
 
 
 @pytest.mark.parametrize(

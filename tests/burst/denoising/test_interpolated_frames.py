@@ -57,7 +57,7 @@ def test_strips_of_planes_give_the_interpolation_of_the_whole_mosaic(tmp_path, m
     mosaics = np.random.default_rng(0).random((2, 36, 40)).astype(np.float32) * 1.2
     mosaics[1] *= 0.8
     found = interpolate_burst(stored(mosaics, (1.0, 0.8), pattern, tmp_path), tmp_path)
-    assert found.header.is_interpolated and found.spool.shape == (2, 3, 36, 40)
+    assert found.header.cell and found.spool.shape == (2, 3, 36, 40)
     for i, gain in enumerate((1.0, 0.8)):
         whole = interpolate_mosaic(mosaics[i], pattern, GAINS, gain)
         np.testing.assert_allclose(found.spool.read_window(i, Window(0, 36, 0, 40)), whole, atol=1e-6)

@@ -130,15 +130,6 @@ def test_scores_of_a_network_are_those_of_its_pictures(shelf, tmp_path):
         assert found.tables[exposure]["kpn-separable"][4].psnr == pytest.approx(np.mean(dB), abs=0.02)
 
 
-def test_sizes_are_told_of_networks_that_have_several(shelf, tmp_path):
-    """At the start all kernels are deltas, nearly: equal shares, rank 1."""
-    paths = [checkpoint(tmp_path / f"{p}.safetensors", p) for p in ("mkpn", "kpn")]
-    found = comparison.evaluate_all(checkpoints=paths, rows=["single"], gains=[1], exact=True)
-    assert set(found.sizes) == {"mkpn"}
-    assert found.sizes["mkpn"][1].energy == {K: pytest.approx(0.2, abs=0.01) for K in (1, 3, 5, 7, 9)}
-    assert found.sizes["mkpn"][1].rank == pytest.approx(1, abs=0.05)
-
-
 def test_what_is_written(shelf, tmp_path):
     found = comparison.evaluate_all(rows=["single", "mean", "kpn"], gains=[1, 8])
     comparison.write_evaluation(found, tmp_path / "new" / "folder")

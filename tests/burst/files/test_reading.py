@@ -65,7 +65,7 @@ def test_an_x_trans_dng_becomes_rgb_that_keeps_what_libraw_reads(dng, tmp_path, 
     np.testing.assert_allclose(own, (seen - 600) / (16383 - 600), atol=1e-6)
     header = read.header
     assert (header.colour, header.size, header.sensor.pattern) == ("rgb", (49, 63), pattern)
-    assert header.is_raw and header.is_interpolated and header.sensor.black == (600.0,) * 3
+    assert header.is_raw and header.cell == header.sensor.pattern and header.sensor.black == (600.0,) * 3
     np.testing.assert_allclose([n.profile for n in header.profile], np.reshape(profile, (3, 2)))
 
 

@@ -7,7 +7,7 @@ from scipy.stats import binom, chi2
 
 from klarsicht.burst.data.cokriging import MOSAICS, interpolate_mosaic, measured_mask, take_samples
 from klarsicht.burst.merging import motion_check
-from klarsicht.burst.merging.motion_check import ClippingLimits
+from klarsicht.burst.merging.motion_check import ClippingLimits, Reference
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.02, 1e-3)
@@ -38,7 +38,7 @@ def test_the_truth_is_doubted_as_seldom_as_said(truth, rate, monkeypatch):
     monkeypatch.setattr(motion_check, "LEAVE", 1.0)
     failed = windows = 0
     for seed in range(20):
-        r = motion_check.compute_residual(noisy(truth, seed), truth, [LEVEL] * 3, ClippingLimits())
+        r = motion_check.compute_residual(Reference(noisy(truth, seed), [LEVEL] * 3, ClippingLimits()), truth)
         fails = motion_check.find_failing_windows(*r, 16)
         failed, windows = failed + int(fails.sum()), windows + fails.numel()
     assert 0.3 * rate < failed / windows < 3.5 * rate
@@ -53,7 +53,7 @@ def test_what_was_measured_behind_a_mosaic_is_doubted_as_seldom_as_said(truth, c
     failed = windows = 0
     for seed in range(20):
         X = interpolate_mosaic(take_samples(noisy(truth, seed), cell), cell)
-        r = motion_check.compute_residual(X, truth, [LEVEL] * 3, ClippingLimits(), measured)
+        r = motion_check.compute_residual(Reference(X, [LEVEL] * 3, ClippingLimits(), measured), truth)
         fails = motion_check.find_failing_windows(*r, 16)
         failed, windows = failed + int(fails.sum()), windows + fails.numel()
     assert 0.3 * rate < failed / windows < 3.5 * rate
@@ -71,7 +71,7 @@ def test_what_is_worse_than_noise_is_doubted_and_only_there(truth, harm):
         texture = 0.06 * np.random.default_rng(1).choice([-1, 1], (1, 64, 64)).astype(np.float32)
         truth = truth.copy()
         truth[there] += texture
-    doubt = motion_check.find_failing_pixels(noisy(truth, 2), estimate, [LEVEL] * 3)
+    doubt = motion_check.find_failing_pixels(Reference(noisy(truth, 2), [LEVEL] * 3), estimate)
     assert doubt[100:156, 100:156].all()
     outside = doubt.copy()
     outside[64:192, 64:192] = False
@@ -83,7 +83,9 @@ def test_a_saturated_light_is_kept_and_not_doubted(truth):
     bright[:, 100:140, 100:140] = 1.5
     reference = np.minimum(noisy(bright, 3), 1)
     mean = np.mean([np.minimum(noisy(bright, s), 1) for s in range(10, 18)], 0).astype(np.float32)
-    verdict = motion_check.check_estimates(reference, [lambda doubt: mean], [LEVEL] * 3, ClippingLimits(high=1 - 1e-6))
+    verdict = motion_check.check_estimates(
+        Reference(reference, [LEVEL] * 3, ClippingLimits(high=1 - 1e-6)), [lambda doubt: mean]
+    )
     assert verdict.shares[0].min() > 0.99
     mixed = verdict.mix([mean], reference)
     assert (mixed[:, 104:136, 104:136] == 1).all()
@@ -104,9 +106,9 @@ def test_light_below_white_is_doubted_where_all_is_white(truth):
     there = (slice(None), slice(96, 160), slice(96, 160))
     bright[there] = 3
     reference, estimate = np.minimum(noisy(bright, 5), 1), np.minimum(bright, 1)
-    assert not motion_check.find_failing_pixels(reference, estimate, [LEVEL] * 3, limits).any()
+    assert not motion_check.find_failing_pixels(Reference(reference, [LEVEL] * 3, limits), estimate).any()
     estimate[there] = 1 - LEVEL.deviation(np.float32(1))
-    doubt = motion_check.find_failing_pixels(reference, estimate, [LEVEL] * 3, limits)
+    doubt = motion_check.find_failing_pixels(Reference(reference, [LEVEL] * 3, limits), estimate)
     assert doubt[100:156, 100:156].all() and not doubt[:64].any()
 
 
@@ -117,7 +119,7 @@ def test_the_mean_of_clipped_frames_is_hardly_doubted(truth, light):
     frames = [np.minimum(noisy(flat, seed), 1) for seed in range(8)]
     mean = np.mean(frames, 0).astype(np.float32)
     assert np.square(mean - min(light, 1)).mean() <= np.square(frames[0] - min(light, 1)).mean()
-    assert motion_check.find_failing_pixels(frames[0], mean, [LEVEL] * 3, limits).mean() < 0.05
+    assert motion_check.find_failing_pixels(Reference(frames[0], [LEVEL] * 3, limits), mean).mean() < 0.05
 
 
 @pytest.mark.parametrize("light", [0.0, 0.01, 0.02, 0.04, 0.06, 0.1])
@@ -126,7 +128,7 @@ def test_the_mean_of_frames_cut_off_at_black_is_not_doubted(truth, light):
     flat = np.full_like(truth, light)
     frames = [np.maximum(noisy(flat, seed), 0) for seed in range(8)]
     mean = np.mean(frames, 0).astype(np.float32)
-    assert not motion_check.find_failing_pixels(frames[0], mean, [LEVEL] * 3, ClippingLimits(low=0.0)).any()
+    assert not motion_check.find_failing_pixels(Reference(frames[0], [LEVEL] * 3, ClippingLimits(low=0.0)), mean).any()
 
 
 def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
@@ -138,20 +140,22 @@ def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
         made.append(doubt)
         return truth
 
-    verdict = motion_check.check_estimates(reference, [lambda doubt: wrong, second], [LEVEL] * 3)
+    verdict = motion_check.check_estimates(Reference(reference, [LEVEL] * 3), [lambda doubt: wrong, second])
     assert verdict.estimate_numbers == (0, 1)
     assert (made[0][:64] == 1).all() and (made[0][64 + motion_check.CHECK_MARGIN :] == 0).all()
     np.testing.assert_allclose(verdict.mix([wrong, truth], reference), truth, atol=1e-6)
-    untouched = motion_check.check_estimates(reference, [lambda doubt: truth, second], [LEVEL] * 3)
+    untouched = motion_check.check_estimates(Reference(reference, [LEVEL] * 3), [lambda doubt: truth, second])
     assert len(made) == 1 and untouched.estimate_numbers == (0,)
 
 
 def test_a_part_with_its_margin_is_as_the_whole(truth):
     reference, estimate = noisy(truth, 5), truth.copy()
     estimate[:, 90:120, 60:200] += np.float32(0.05)
-    whole = motion_check.check_estimates(reference, [lambda doubt: estimate], [LEVEL] * 3).shares[0]
+    whole = motion_check.check_estimates(Reference(reference, [LEVEL] * 3), [lambda doubt: estimate]).shares[0]
     part = (slice(None), slice(32, 224), slice(32, 224))
-    cut = motion_check.check_estimates(reference[part], [lambda doubt: estimate[part]], [LEVEL] * 3).shares[0]
+    cut = motion_check.check_estimates(Reference(reference[part], [LEVEL] * 3), [lambda doubt: estimate[part]]).shares[
+        0
+    ]
     inner = slice(motion_check.CHECK_MARGIN, -motion_check.CHECK_MARGIN)
     np.testing.assert_array_equal(cut[inner, inner], whole[32:224, 32:224][inner, inner])
 
@@ -166,7 +170,9 @@ def test_never_worse_than_the_reference(truth, seed):
         h, w = rng.integers(4, 64, 2)
         estimate[:, y : y + h, x : x + w] += np.float32(rng.normal() * 10 ** rng.uniform(-2.5, 0))
     reference = noisy(truth, 100 + seed)
-    picture = motion_check.check_estimates(reference, [lambda doubt: estimate], [LEVEL] * 3).mix([estimate], reference)
+    picture = motion_check.check_estimates(Reference(reference, [LEVEL] * 3), [lambda doubt: estimate]).mix(
+        [estimate], reference
+    )
     errors = [np.square(x - truth).reshape(3, 8, 32, 8, 32).mean((0, 2, 4)) for x in (picture, reference)]
     assert (errors[0] <= 1.02 * errors[1]).all()
     assert errors[0].mean() < 0.7 * errors[1].mean()

@@ -10,7 +10,7 @@ from klarsicht.burst.data.cokriging import MOSAICS, measured_mask, sample_weight
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.merging import motion_check, sure
 from klarsicht.burst.merging.filters import MeanFilter, NetworkFilter
-from klarsicht.burst.merging.motion_check import NO_LIMITS, ClippingLimits
+from klarsicht.burst.merging.motion_check import NO_LIMITS, ClippingLimits, Reference
 from klarsicht.burst.merging.sure import LightEstimate, Risk
 from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -122,7 +122,7 @@ def test_a_dark_window_in_doubt_is_no_island_of_noise():
     others = np.maximum(x + LEVEL.read * np.random.default_rng(10).standard_normal((7, *x.shape)), 0)
     estimate = LightEstimate(others.mean(0).astype(np.float32), own(0))
     verdict = motion_check.MotionCheck(np.zeros((1, *SIZE), np.float32), np.zeros_like(X), (0,))
-    shares = sure.apply_risk_shares(verdict, X, [estimate], [level] * 4, BLACK).shares[0]
+    shares = sure.apply_risk_shares(verdict, Risk(X, [level] * 4, BLACK), [estimate]).shares[0]
     picture = X + shares * (estimate.light - X)
     best = min(np.square(X + a * (estimate.light - X) - x).mean() for a in np.linspace(0, 1, 101))
     assert np.square(picture - x).mean() <= 1.05 * best < np.square(X - x).mean() / 2
@@ -143,8 +143,8 @@ def test_blocks_are_never_worse_than_the_reference(c, strength):
     texture = strength * np.float32(LEVEL.read) * np.random.default_rng(5).choice([-1, 1], x.shape).astype(np.float32)
     lost = texture * (np.arange(SIZE[1]) > SIZE[1] // 2)
     X, estimate = X + lost, LightEstimate(x + np.float32(c) * (X + lost - x), own(c))
-    verdict = motion_check.check_estimates(X, [lambda doubt: estimate.light], [LEVEL])
-    verdict = sure.apply_risk_shares(verdict, X, [estimate], [LEVEL], NO_LIMITS)
+    verdict = motion_check.check_estimates(Reference(X, [LEVEL]), [lambda doubt: estimate.light])
+    verdict = sure.apply_risk_shares(verdict, Risk(X, [LEVEL], NO_LIMITS), [estimate])
     picture = verdict.mix([estimate.light], X)
     worse = blocks(np.square(picture - x - lost)) / blocks(np.square(X - x - lost))
     assert worse.max() <= 1.02
@@ -160,9 +160,11 @@ def test_an_estimate_in_doubt_still_gives_what_it_is_good_for():
     """Beside the reference itself, which never fails a test; as much as if there were nothing else."""
     x, X, _ = observed(7, 0.0, 0.0, channels=4)
     estimate, itself = LightEstimate(x + np.float32(2 * LEVEL.read), own(0)), LightEstimate(X, own(1))
-    verdict = motion_check.check_estimates(X, [lambda doubt: estimate.light, lambda doubt: itself.light], [LEVEL] * 4)
+    verdict = motion_check.check_estimates(
+        Reference(X, [LEVEL] * 4), [lambda doubt: estimate.light, lambda doubt: itself.light]
+    )
     assert verdict.shares[0].max() == 0
-    shares = sure.apply_risk_shares(verdict, X, [estimate, itself], [LEVEL] * 4, NO_LIMITS).shares
+    shares = sure.apply_risk_shares(verdict, Risk(X, [LEVEL] * 4, NO_LIMITS), [estimate, itself]).shares
     assert shares[0].mean() == pytest.approx(1 / 5, rel=0.05)
 
 
@@ -171,8 +173,8 @@ WHITE = ClippingLimits(high=1 - 1e-6)
 
 def merged(X, estimate, levels, limits):
     """The picture of an estimate, after all tests and weights."""
-    verdict = motion_check.check_estimates(X, [lambda doubt: estimate.light], levels, limits)
-    verdict = sure.apply_risk_shares(verdict, X, [estimate], levels, limits)
+    verdict = motion_check.check_estimates(Reference(X, levels, limits), [lambda doubt: estimate.light])
+    verdict = sure.apply_risk_shares(verdict, Risk(X, levels, limits), [estimate])
     return verdict, verdict.mix([estimate.light], X)
 
 
@@ -254,8 +256,8 @@ def test_errors_of_interpolation_do_not_count_against_what_is_right(cell):
     assert np.square(X - x)[~measured].mean() > 4 * level.variance(x).mean()
     assert Risk(X, [level] * 3, NO_LIMITS, measured).estimate_share(right).mean() > 0.98
     assert Risk(X, [level] * 3, NO_LIMITS).estimate_share(right).mean() < 0.5
-    assert not motion_check.find_failing_pixels(X, x, [level] * 3, NO_LIMITS, measured).any()
-    assert motion_check.find_failing_pixels(X, x, [level] * 3).all()
+    assert not motion_check.find_failing_pixels(Reference(X, [level] * 3, NO_LIMITS, measured), x).any()
+    assert motion_check.find_failing_pixels(Reference(X, [level] * 3), x).all()
 
 
 @pytest.mark.parametrize("preset", slow_but_first(["mean", "swift", "kpn"]))

@@ -13,7 +13,7 @@ from klarsicht.burst.synthesis.benchmark_sets import KODAK, SETS, benchmark_set
 from klarsicht.burst.synthesis.motion import MOTIONS
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.burst.synthesis.synthesis import KINDS
-from klarsicht.ground.errors import CorpusError, ImageError, InputError, UsageError
+from klarsicht.ground.errors import CorpusError, ImageError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 SMALL = Geometry(scale=2, height=24, width=40, reach=4)
@@ -34,7 +34,7 @@ def test_a_set_has_its_shape_and_can_be_made_again(photographs, name):
     made, again = (benchmark_set(name, photographs, 7, SMALL) for _ in range(2))
     channels, height, width = {"g": (1, 24, 40), "m": (4, 12, 20)}.get(name[0], (3, 24, 40))
     assert made.frames.shape == made.noise.shape == (3, 8, channels, height, width)
-    assert made.sha256 == again.sha256 == benchmark_set(name, photographs, 7, SMALL, sha256=made.sha256).sha256
+    assert made.sha256 == again.sha256
     assert made.sha256 != benchmark_set(name, photographs, 8, SMALL).sha256
     assert ("moving" in name or "occluded" in name) == bool(made.paths.any())
     assert ("shaken" in name) == bool(made.angles.any())
@@ -135,5 +135,3 @@ def test_what_cannot_be_made_is_refused(photographs):
         benchmark_set("grey-still", [], 7)
     with pytest.raises(ImageError, match="photograph 0 is too small"):
         benchmark_set("grey-still", photographs, 7)
-    with pytest.raises(InputError, match="hash must be 00"):
-        benchmark_set("grey-still", photographs, 7, SMALL, sha256="00")

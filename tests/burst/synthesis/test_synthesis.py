@@ -20,7 +20,6 @@ from klarsicht.burst.synthesis.synthesis import (
     measure_texture,
     random_crop,
 )
-from klarsicht.burst.synthesis.unprocessing import SimulatedSensor
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -83,19 +82,12 @@ def test_noise_of_a_burst_has_its_variance(astronaut, kind):
     assert made.burst.frames.shape == (8, channels, side, side) and made.burst.frames.dtype == np.float32
 
 
-def test_the_map_is_made_from_the_noisy_reference(grey):
-    batch = draw_batch(grey, Recipe(geometry=SMALL), rng(), 3)
-    for b in range(3):
-        expected = np.sqrt(batch.read[b] ** 2 + batch.shot[b] * np.maximum(0, batch.frames[b, 0]))
-        np.testing.assert_allclose(batch.deviation_map[b], expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_same_seed_same_bytes(grey, motion):
     recipe = Recipe(motion=MOTIONS[motion], geometry=SMALL, min_frames=1, orientations=8, noise=NOISES["wide"])
     one, two, other = (draw_batch(grey, recipe, rng(seed), 3) for seed in (5, 5, 6))
-    for name in vars(one).keys() - {"colour_filter"}:
-        assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
+    for mine, again in zip(one, two, strict=True):
+        assert mine.tobytes() == again.tobytes()
     assert one.frames.tobytes() != other.frames.tobytes()
 
 
@@ -123,15 +115,6 @@ def test_turned_crops_of_oblong_frames_fit(grey):
     oblong = Recipe(geometry=Geometry(scale=2, height=16, width=40, reach=2), orientations=8)
     shapes = {random_crop(grey[0], oblong, rng(seed)).shape for seed in range(20)}
     assert shapes == {(1, 40, 88)}
-
-
-def test_a_sensor_reads_out_whole_counts(astronaut):
-    mosaic = KINDS["mosaic"]
-    recipe = Recipe(kind=mosaic, noise=NOISES["camera"], geometry=SMALL, sensor=SimulatedSensor(1024, 16383))
-    frames = draw_burst(scenes([astronaut], mosaic.light), recipe, rng()).burst.frames
-    counts = frames.astype(float) * (16383 - 1024) + 1024
-    np.testing.assert_allclose(counts, np.rint(counts), atol=2e-3)
-    assert frames.max() <= 1
 
 
 def test_small_photographs_and_impossible_recipes_are_refused(astronaut):

@@ -7,13 +7,11 @@ import pytest
 
 from klarsicht.burst.synthesis.unprocessing import (
     Camera,
-    SimulatedSensor,
     apply_colour_matrix,
     camera_noise,
     draw_camera,
     remove_gains,
 )
-from klarsicht.ground.errors import UsageError
 
 
 def rgb(seed=0):
@@ -67,25 +65,6 @@ def test_camera_noise_follows_the_regression():
     slope, offset = np.polyfit(log_shot, log_read, 1)
     assert slope == pytest.approx(2.18, abs=0.02) and offset == pytest.approx(1.20, abs=0.15)
     assert (log_read - slope * log_shot - offset).std() == pytest.approx(0.26, abs=0.02)
-
-
-def test_read_out_rounds_to_counts_saturates_and_keeps_negative_noise():
-    sensor = SimulatedSensor(black_level=64, white_level=1023, hot=0.0)
-    light = np.array([-0.5, -0.01, 0.0, 0.3333, 1.0, 1.7], np.float32).reshape(1, 1, 1, 6)
-    read = sensor.read_out(light, np.random.default_rng(0))[0, 0, 0]
-    counts = read * (1023 - 64) + 64
-    np.testing.assert_allclose(counts, np.rint(counts), atol=1e-3)
-    np.testing.assert_allclose(read, [-64 / 959, -10 / 959, 0, 320 / 959, 1, 1], atol=1e-6)
-
-
-def test_hot_pixels_are_the_same_in_every_frame():
-    read = SimulatedSensor(hot=0.01).read_out(np.zeros((3, 1, 100, 100), np.float32), np.random.default_rng(0))
-    assert (read[0] == read[1]).all() and (read == 1).mean() == pytest.approx(0.01, abs=0.005)
-
-
-def test_impossible_sensors_are_refused():
-    with pytest.raises(UsageError, match="black level < white level"):
-        SimulatedSensor(black_level=100, white_level=100)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

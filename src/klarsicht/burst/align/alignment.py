@@ -1,15 +1,9 @@
 """Alignment of a burst to its reference: whole frames first, then tiles.
 
-Frames are variance-stabilised, averaged to one grey channel, and filtered by `matched_filter`, whose filter is derived
-from the burst's own spectrum. Whole frames: each is registered against the reference, then each, the reference too,
-against the mean of the others as aligned so far, weighted by confidence; the shift of the reference is subtracted from
-all. Tiles: the same around the whole frame's shift, with a prior that keeps a tile at it where its content is not
-informative; then tiles that follow the camera are regularised towards an affine field (`regularise`).
-
-The result is given to a fraction of a pixel, and in whole pixels (of a mosaic's planes: even pixels of the mosaic),
-with a flag for each tile where it failed.
-
-Axes: B bursts, N frames, C channels, H W pixels, Y X tiles.
+Frames are variance-stabilised, averaged to grey and filtered by `matched_filter`. Whole frames are registered against
+the reference, then each against the mean of the others as aligned so far, weighted by confidence. Tiles are aligned
+around the whole frame's shift, with a prior that keeps a tile there where its content says little; then they are
+regularised towards an affine field (`regularise`).
 """
 
 from __future__ import annotations
@@ -41,7 +35,7 @@ DISAGREEMENT = 5.0  # deviations of pure noise above which a tile disagrees
 
 @dataclass(frozen=True)
 class GlobalShifts:
-    """Shifts (B, N, 2) of whole frames, not rounded; confidence (B, N), the probability of being right to a pixel."""
+    """Shifts (B, N, 2) of whole frames; confidence (B, N), the probability of being right to a pixel."""
 
     shifts: Tensor
     confidence: Tensor
@@ -49,13 +43,10 @@ class GlobalShifts:
 
 @dataclass(frozen=True)
 class Alignment:
-    """The alignment of a batch of bursts: aligned frames show at p what the frame shows at p + shift.
-
-    whole: the shift of each frame. fine: (B, N, Y, X, 2), the shift of each tile of the mesh; shifts: the same in whole
-    pixels. confidence: (B, N, Y, X), the probability, given its content, that a tile is right to a pixel. agrees:
-    (B, N, Y, X), False where the aligned tile differs from the reference by more than noise and half a pixel explain
-    (an object moved, or alignment failed).
-    """
+    """The alignment of a batch: aligned frames show at p what the frame shows at p + shift. whole: the shift of each
+    frame. fine: (B, N, Y, X, 2), the shift of each tile; shifts: in whole pixels. confidence: (B, N, Y, X), the
+    probability that a tile is right to a pixel. agrees: (B, N, Y, X), whether noise and half a pixel explain the
+    difference from the reference."""
 
     whole: GlobalShifts
     fine: Tensor
@@ -86,20 +77,14 @@ def align(frames: Tensor, read: Tensor, shot: Tensor, valid: Tensor, tile: int =
 
 
 def stabilised_grey(frames: Tensor, read: Tensor, shot: Tensor) -> Tensor:
-    """Average linear frames (B, N, C, H, W) to grey and stabilise the variance: (B, N, H, W) with noise of deviation
-    about 1."""
+    """Average linear frames (B, N, C, H, W) to grey of about noise deviation 1, (B, N, H, W)."""
     C = frames.shape[2]
     read, shot = (level[:, None, None, None] for level in (read / C**0.5, (shot / C).clamp(min=1e-9)))
-    light: Tensor = stabilise(frames.mean(2), read, shot)
-    return light
+    return stabilise(frames.mean(2), read, shot)
 
 
 def align_whole_frames(light: Tensor, valid: Tensor) -> GlobalShifts:
-    """Estimate shifts of whole frames from a guide (B, N, H, W), at a reduced size that suffices.
-
-    Raises:
-        InputError: a side is shorter than SHORTEST_SIDE.
-    """
+    """Estimate shifts of whole frames (B, N, H, W), reduced. Raises InputError for sides below SHORTEST_SIDE."""
     height, width = light.shape[-2:]
     if min(height, width) < SHORTEST_SIDE:
         got = f"{height} x {width} pixels of a frame, or of a plane of its mosaic"
@@ -114,8 +99,7 @@ def align_whole_frames(light: Tensor, valid: Tensor) -> GlobalShifts:
 
 
 def _register(light: Tensor, valid: Tensor, reach: int) -> GlobalShifts:
-    """Register frames (B, N, H, W) up to `reach` pixels, first against the reference, then against the mean of the
-    others."""
+    """Register frames (B, N, H, W) up to `reach` pixels against the reference, then against the mean of the others."""
     spectrum, prior = estimate_spectrum(light, valid), shift_prior(reach, *PRIOR, torch.zeros(2, device=light.device))
     filtered_light = apply_matched_filter(light, spectrum, torch.ones(len(light), device=light.device))
     fit = correlate(
@@ -135,8 +119,8 @@ def _register(light: Tensor, valid: Tensor, reach: int) -> GlobalShifts:
 def align_tiles(
     light: Tensor, valid: Tensor, whole: GlobalShifts, mesh: Mesh, as_taken: Tensor | None = None
 ) -> Alignment:
-    """Estimate the shifts of the tiles of a mesh, around those of whole frames. as_taken: (B, N), the frames whose
-    noise is white, as they were not read between pixels; None: all."""
+    """Estimate the shifts of the tiles of a mesh around those of whole frames. as_taken: (B, N), frames that were not
+    read between pixels, whose noise is white; None: all."""
     spectrum = estimate_spectrum(light, valid if as_taken is None else valid & as_taken)
     weights = whole.confidence.square().clamp(min=1e-3) * valid
     n = _mean_noise_variance(weights)
@@ -157,25 +141,21 @@ def align_tiles(
 
 
 def _tile_signal_share(template: Tensor, noise: Tensor, pixels: Tensor, mesh: Mesh) -> Tensor:
-    """Estimate the share (B, N, Y, X) of each tile's power that is beyond its noise.
-
-    The spectrum is that of the whole frame; where a tile has less signal, its correlation must be weighted less.
-    """
+    """Estimate the share (B, N, Y, X) of a tile's power beyond noise, by which its correlation counts."""
     noise_bound = _expand_axes(noise * (1 + 2 * _mean_square_deviation(pixels, mesh)))
     return (1 - noise_bound / _tile_means(template.square(), mesh).clamp(min=1e-12)).clamp(min=0)
 
 
 def _mean_square_deviation(pixels: Tensor, mesh: Mesh) -> Tensor:
-    """Compute the relative deviation (B,) of the mean square of noise over a tile, with one independent value per
-    `pixels`."""
+    """Compute the relative deviation (B,) of the mean square of noise over a tile, one value per `pixels`."""
     return (2 * pixels / mesh.side**2).sqrt()
 
 
 def _tile_shifts(
     template: Tensor, shifted_frames: Tensor, scene: Tensor, rho: Tensor, expected: Tensor, mesh: Mesh
 ) -> tuple[Tensor, Tensor]:
-    """Estimate the shifts (B, N, Y, X, 2) of tiles of shifted frames towards the template, and their confidence, a row
-    of tiles at a time. expected: (B, N, 2), the shift if only the whole frame moved."""
+    """Estimate the shifts (B, N, Y, X, 2) of tiles towards the template, and their confidence, a row of tiles at a
+    time. expected: (B, N, 2), the shift if only the whole frame moved."""
     prior = shift_prior(TILE_REACH, *TILE_PRIOR, expected[:, :, None])
     shifts, sure = [], []
     for row, (small, large) in enumerate(_rows_of_tiles(template, shifted_frames, mesh)):
@@ -187,8 +167,7 @@ def _tile_shifts(
 
 
 def _rows_of_tiles(template: Tensor, frames: Tensor, mesh: Mesh) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the tiles (B, N, X, T, T) of the template, row by row, and those of the frames, larger by TILE_REACH on
-    every side."""
+    """Yield rows of tiles (B, N, X, T, T) of the template, and of the frames, larger by TILE_REACH on every side."""
     T, r, (Y, X) = mesh.side, TILE_REACH, mesh.shape
     below, right = Y * mesh.step - mesh.height, X * mesh.step - mesh.width
     first = pad(template, (mesh.step, right, mesh.step, below))
@@ -200,8 +179,7 @@ def _rows_of_tiles(template: Tensor, frames: Tensor, mesh: Mesh) -> Iterator[tup
 
 
 def _tile_agreement(aligned: Tensor, spectrum: Spectrum, n: Tensor, mesh: Mesh) -> Tensor:
-    """Test for each tile (B, N, Y, X) whether the mean squared difference from the reference is at most that of noise
-    and half a pixel."""
+    """Test for each tile (B, N, Y, X) whether noise and half a pixel explain its difference from the reference."""
     reference = aligned[:, REFERENCE : REFERENCE + 1]
     noise = _expand_axes(spectrum.residual_noise(n)[0])
     limit = 2 * noise * (1 + DISAGREEMENT * _expand_axes(_mean_square_deviation(spectrum.residual_noise(n)[1], mesh)))
@@ -221,8 +199,7 @@ def _tile_means(values: Tensor, mesh: Mesh) -> Tensor:
 
 
 def _means_of_others(frames: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute for each frame the weighted mean (B, N, H, W) of the other frames, aligned by their rounded shifts, and
-    the error (B, N, 2) of that mean's position due to rounding."""
+    """Compute the weighted mean (B, N, H, W) of each frame's others, as shifted, and its rounding error (B, N, 2)."""
     whole = shifts.round()
     there = inside_mask(frames.shape, whole.long()) * _expand_axes(weights)
     placed = fetch_shifted(frames, whole.long()) * there
@@ -233,8 +210,7 @@ def _means_of_others(frames: Tensor, shifts: Tensor, weights: Tensor) -> tuple[T
 
 
 def _own_error_share(weights: Tensor) -> Tensor:
-    """Compute the share (B, N, 1) of a measured correction that is a frame's own error. If frame i is off by e_i, it is
-    off from the mean of the others by e_i - mean_(j != i) e_j = (e_i - mean_j e_j) W / (W - w_i)."""
+    """Compute the share (B, N, 1) of a correction that is a frame's own error, 1 - w_i / W, as w_i is in the mean."""
     total = weights.sum(1, keepdim=True)
     return ((total - weights) / total)[..., None]
 

@@ -1,18 +1,13 @@
 """Motion of a camera between the frames of a burst as one smooth field a frame: shift, turn, zoom and tilt.
 
-A camera that turns by small angles, or zooms, moves what stands at (y, x) by
+A camera that turns by small angles, or zooms, moves the content at (y, x), in coordinates from the middle, by
 
     d_y = a_0 + a_1 y + a_2 x + y (g y + h x),    d_x = b_0 + b_1 y + b_2 x + x (g y + h x)
 
-in coordinates from the middle of the frame (Longuet-Higgins and Prazdny 1980): affine, with two projective terms. The
-field is linear in its eight numbers. They are fitted more than once: frames are warped by the field found so far, and
-the numbers changed by the Gauss-Newton step that makes the squared difference from the mean of the others least (Lucas
-and Kanade 1981), coarse to fine, with less weight where the difference is large, as there something moved. Frames are
-filtered by `matched_filter`, so that their product with that mean is a log-likelihood ratio: what a field gains over a
-shift alone is known in natural units, and where that is little, the shift stays.
-
-Axes: N frames, H W pixels, P pixels in a row, K = 8 numbers of a field. Places and shifts (..., 2) are (y, x) in pixels
-of the whole frames.
+(Longuet-Higgins and Prazdny 1980). The eight numbers are fitted by Gauss-Newton steps towards the mean of the other
+frames (Lucas and Kanade 1981), coarse to fine, with less weight where the difference is large. Frames are filtered by
+`matched_filter`, so that a field's gain over a shift alone is a log-likelihood; where it is small, the shift stays.
+Places and shifts (..., 2) are (y, x) in pixels of the whole frames; K = 8 numbers, p pixels.
 """
 
 from __future__ import annotations
@@ -32,10 +27,8 @@ MOST_STEPS, CONVERGED = 6, 0.03  # steps at a level at most; a step in its pixel
 FIELD_PRIOR = (0.0, 3e-3, 3e-3, 0.0, 3e-3, 3e-3, 0.03, 0.03)  # of the mean information of a number, that it is 0
 DAMPING = 1e-3  # of a number's information
 SHIFT, FIELD = (0, 3), tuple(range(8))  # numbers that are changed
-DIFFERENCE_BOX, TOLERANCE = (
-    9,
-    3.0,
-)  # side of a window, and its squared difference, in medians, at which its weight is a half
+DIFFERENCE_BOX = 9  # side of a window
+TOLERANCE = 3.0  # medians: its squared difference at which its weight is a half
 LEAST_GAIN = 100.0  # of log-likelihood by the six numbers that a field has beside its shift
 NUMBERS = 8
 
@@ -90,9 +83,8 @@ class CameraMotion:
 
 
 def fit_camera_motion(small: Tensor, whole: Tensor, factor: int, size: tuple[int, int]) -> CameraMotion:
-    """Fit the motion of frames of a size (H, W) to their reduced guides (N, h, w), each pixel the mean of factor x
-    factor, with noise of deviation 1. whole: shifts (N, 2) in pixels of the whole frames, which stay where a field is
-    not clearly better."""
+    """Fit the motion of frames of a size (H, W) to guides (N, h, w), means of factor x factor pixels with noise of
+    deviation 1. whole: shifts (N, 2) in pixels of the whole frames, which stay where a field is not clearly better."""
     start = motion = CameraMotion.from_shifts(whole, size)
     levels = [level for level in REDUCTIONS if min(small.shape[-2:]) >= LEAST_SIDE * level]
     for level in levels:
@@ -114,14 +106,13 @@ def fit_camera_motion(small: Tensor, whole: Tensor, factor: int, size: tuple[int
 
 
 def choose(one: CameraMotion, other: CameraMotion, where: Tensor) -> CameraMotion:
-    """Return the fields of one motion for the frames (N,) that are marked, and of another for the rest."""
+    """Return the fields of one motion for the marked frames (N,), and of another for the rest."""
     return replace(one, numbers=torch.where(where[:, None], one.numbers, other.numbers))
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Frames reduced by a factor and filtered. frames: (N, h, w). design: (h w, 2, K), regressors of the motion at
-    their pixels, and places (h, w, 2), in pixels of the whole frames."""
+    """Reduced, filtered frames (N, h, w), places (h, w, 2) of their pixels in whole ones, regressors (h w, 2, K)."""
 
     frames: Tensor
     factor: int
@@ -135,14 +126,14 @@ class Level:
         spectrum = estimate_spectrum(light, torch.ones(1, N, dtype=torch.bool, device=light.device))
         seen = apply_matched_filter(light, spectrum, torch.tensor([1 / max(1, N - 1)], device=light.device))[0]
         y, x = (torch.arange(n, dtype=torch.float64, device=light.device) for n in light.shape[-2:])
-        places = to_whole(torch.stack(torch.meshgrid(y, x, indexing="ij"), -1), factor * level)
+        places = (torch.stack(torch.meshgrid(y, x, indexing="ij"), -1) + 0.5) * (factor * level) - 0.5
         return cls(seen, factor * level, places, motion.design(places).float().flatten(0, 1))
 
     def improve(
         self, motion: CameraMotion, reference_only: bool = False, numbers: tuple[int, ...] = FIELD
     ) -> tuple[CameraMotion, float]:
-        """Take one Gauss-Newton step in some of the numbers, and return how far it moved a pixel at most, in pixels of
-        the level. reference_only: compare with the reference instead of the mean of all other frames."""
+        """Take one Gauss-Newton step in some of the numbers; return how far it moved a pixel at most, in pixels of the
+        level. reference_only: compare with the reference, not with the mean of all other frames."""
         image, inside = self.warp(motion)
         weights = torch.full((len(image),), 1e-3 if reference_only else 1.0)
         weights[REFERENCE] = 1
@@ -171,19 +162,15 @@ class Level:
         own = information.diagonal()
         prior = own.mean() * torch.tensor(FIELD_PRIOR, dtype=torch.float64)[list(numbers)]
         right = (weighted_rows.T @ difference.reshape(-1)).double() / self.factor - prior * now[list(numbers)]
-        step: Tensor = torch.linalg.solve(information + torch.diag(DAMPING * own + prior + 1e-9), right)
-        return step
+        return torch.linalg.solve(information + torch.diag(DAMPING * own + prior + 1e-9), right)
 
     def gain(self, motion: CameraMotion, other: CameraMotion) -> Tensor:
-        """Compute by how much the log-likelihood of each frame (N,) is higher by one motion than by another, each
-        beside the mean of the other frames as that motion lays them, where both show something."""
+        """Compute by how much each frame's (N,) log-likelihood is higher by one motion, where both show something."""
         (image, inside), (beside, there) = self.warp(motion), self.warp(other)
         gains = torch.zeros(len(image), dtype=torch.float64)
         for k in range(len(image)):
-            (mean, known), (other_mean, other_known) = (
-                mean_of_others(image, inside, k),
-                mean_of_others(beside, there, k),
-            )
+            mean, known = mean_of_others(image, inside, k)
+            other_mean, other_known = mean_of_others(beside, there, k)
             both = known * other_known * inside[k] * there[k]
             gains[k] = (both * (mean * image[k] - other_mean * beside[k])).sum()
         return gains
@@ -192,7 +179,7 @@ class Level:
         """Warp the frames by cubic convolution; and where they show something, (N, h, w)."""
         h, w = self.frames.shape[-2:]
         ends = torch.tensor((h - 1, w - 1), dtype=torch.float64, device=self.frames.device)
-        there = to_reduced(self.places + motion.shifts(self.places), self.factor)
+        there = (self.places + motion.shifts(self.places) + 0.5) / self.factor - 0.5
         grid = (2 * there / ends - 1).flip(-1).to(self.frames.dtype)
         warped = grid_sample(self.frames[:, None], grid, "bicubic", "border", align_corners=True)[:, 0]
         return warped, ((there >= 0) & (there <= ends)).all(-1).to(self.frames.dtype)
@@ -208,13 +195,3 @@ def gradient(picture: Tensor) -> Tensor:
     """Compute central differences (h, w, 2) down and across; 0 at the border."""
     down = pad((picture[2:] - picture[:-2]) / 2, (0, 0, 1, 1))
     return torch.stack((down, pad((picture[:, 2:] - picture[:, :-2]) / 2, (1, 1))), -1)
-
-
-def to_whole(places: Tensor, factor: int) -> Tensor:
-    """Convert places from pixels that are means of factor x factor to those of the whole frame."""
-    return (places + 0.5) * factor - 0.5
-
-
-def to_reduced(places: Tensor, factor: int) -> Tensor:
-    """Convert places from pixels of the whole frame to those that are means of factor x factor."""
-    return (places + 0.5) / factor - 0.5

@@ -1,10 +1,7 @@
 """Correlation of frames with a template at each shift: the best shift, and its posterior probability.
 
-A shift d is defined by frame(p + d) showing the same as template(p). Both must be filtered by `matched_filter`, so that
-a correlation is a log-likelihood ratio. Templates are tapered, because a hard edge would favour shifts that preserve
-it.
-
-Axes: B bursts, N frames (any leading axes do), H W pixels, D = 2 reach + 1 shifts; shifts (..., 2) as (y, x).
+A shift d means that frame(p + d) shows the same as template(p). Both are filtered by `matched_filter`, which makes a
+correlation a log-likelihood ratio. Any leading axes do; D = 2 reach + 1 shifts.
 """
 
 from __future__ import annotations
@@ -22,16 +19,14 @@ NEWTON_STEPS = 2
 
 @dataclass(frozen=True, eq=False)
 class Correlation:
-    """Correlation scores. scores: (..., D, D), the correlation at whole shifts up to `reach`, plus the log prior;
-    cross: the cross-spectrum without the prior, on a grid of `size`."""
+    """Scores (..., D, D) at shifts up to `reach`, log prior included; cross: the cross-spectrum, of that `size`."""
 
     scores: Tensor
     cross: Tensor
     size: tuple[int, int]
 
     def best_shift(self) -> Tensor:
-        """Find the shift (..., 2) of the highest score, and refine it by Newton's method to the peak of the correlation
-        itself, which the cross-spectrum gives exactly at subpixel shifts."""
+        """Find the shift (..., 2) of the highest score, refined by Newton's method to the peak of the correlation."""
         d = best_shift(self.scores)
         for _ in range(NEWTON_STEPS):
             d = d + _newton_step(self.cross, d, self.size)
@@ -54,25 +49,18 @@ def correlate(template: Tensor, frames: Tensor, reach: int, prior: Tensor) -> Co
 
 
 def correlate_tiles(template: Tensor, wide: Tensor, rho: Tensor) -> Tensor:
-    """Compute scores (..., D, D) of tiles (..., T, T) within frames that extend (D - 1) / 2 pixels more on every side.
-
-    The score is sum t f - rho / 2 f^2, with rho the share of power that is scene (broadcasts): the second term is
-    needed because the content that enters a small tile at another shift may be brighter without fitting better.
-    """
+    """Compute scores (..., D, D), sum t f - rho / 2 f^2, of tiles (..., T, T) within frames larger by (D - 1) / 2 on
+    every side; rho: the share of power that is scene. Without the second term, brighter content would fit better."""
     T, D = template.shape[-1], wide.shape[-1] - template.shape[-1] + 1
     size = (_fast_fft_length(wide.shape[-1]),) * 2
     cross = torch.fft.rfft2(template, s=size).conj() * torch.fft.rfft2(wide, s=size)
     table = pad(wide.square().cumsum(-1).cumsum(-2), (1, 0, 1, 0))
     rows = table[..., T:, :] - table[..., :D, :]
-    scores: Tensor = torch.fft.irfft2(cross, s=size)[..., :D, :D] - rho / 2 * (rows[..., T:] - rows[..., :D])
-    return scores
+    return torch.fft.irfft2(cross, s=size)[..., :D, :D] - rho / 2 * (rows[..., T:] - rows[..., :D])
 
 
 def shift_prior(reach: int, spread: float, strength: float, centre: Tensor) -> Tensor:
-    """Compute a log prior (..., D, D) of shifts: -strength log(1 + |d - centre|^2 / spread^2), centre (..., 2).
-
-    It is centred, because a hand-held camera is more often still than not.
-    """
+    """Compute a log prior (..., D, D) of shifts: -strength log(1 + |d - centre|^2 / spread^2), centre (..., 2)."""
     d = torch.arange(-reach, reach + 1, device=centre.device, dtype=torch.float32) - centre[..., None]
     y, x = d[..., 0, :], d[..., 1, :]
     return -strength * torch.log1p((y[..., :, None].square() + x[..., None, :].square()) / spread**2)
@@ -102,8 +90,7 @@ def confidence(scores: Tensor) -> Tensor:
 
 
 def _newton_step(cross: Tensor, d: Tensor, size: tuple[int, int]) -> Tensor:
-    """Compute the Newton step -H^-1 g (..., 2) of c(d) = sum_f Re cross(f) e^(i f d); zero where c is not concave or
-    the step is longer than a pixel."""
+    """Compute the Newton step (..., 2) of sum_f Re cross(f) e^(i f d); 0 where not concave or longer than a pixel."""
     wy = 2 * torch.pi * torch.fft.fftfreq(size[0], device=d.device)
     wx = 2 * torch.pi * torch.fft.rfftfreq(size[1], device=d.device)
     twice = torch.full_like(wx, 2.0)  # a half spectrum: all columns but the first and last count twice

@@ -1,11 +1,5 @@
-"""Alignment of frames whose colours were interpolated from a mosaic.
-
-Their noise is not white, which `alignment` takes it to be. So frames behind a Bayer mosaic are aligned as the planes of
-their samples, which interpolation keeps, and those behind X-Trans as means of 2 x 2 pixels, whose noise is nearly
-white; then at twice that resolution.
-
-Axes: B bursts, N frames, C channels, H W pixels, Y X tiles.
-"""
+"""Alignment of frames whose colours were interpolated from a mosaic, so that their noise is not white: behind Bayer as
+the planes of their samples, behind X-Trans as means of 2 x 2 pixels, whose noise is nearly white."""
 
 from __future__ import annotations
 
@@ -24,9 +18,8 @@ from klarsicht.burst.data.cokriging import grey_variance, is_x_trans, white_vari
 
 
 def align_by_colour_filter(frames: Tensor, read: Tensor, shot: Tensor, valid: Tensor, cell: str | None) -> Alignment:
-    """Align frames (B, N, C, H, W) as `alignment.align` does, RGB frames behind a colour filter of that cell
-    (Burst.colour_filter) as interpolated ones. read, shot: (B,), of the noise as it is told; valid: (B, N), which
-    frames exist."""
+    """Align frames (B, N, C, H, W) as `alignment.align` does; RGB frames behind a colour filter of that cell as
+    interpolated ones. read, shot: (B,), of the noise as it is told; valid: (B, N)."""
     if cell is None or frames.shape[2] != RGB_CHANNELS:
         return align(frames, read, shot, valid)
     guide, factor = _halve(frames, cell)
@@ -35,8 +28,7 @@ def align_by_colour_filter(frames: Tensor, read: Tensor, shot: Tensor, valid: Te
 
 
 def _halve(frames: Tensor, cell: str) -> tuple[Tensor, float]:
-    """Return frames of half the resolution whose noise is nearly white, and the factor of its variance over that which
-    is told."""
+    """Return frames of half the resolution, their noise nearly white, and its variance over that which is told."""
     if not is_x_trans(cell):
         return sample_mosaic(frames, cell), 1 / white_variance(cell)
     means = avg_pool2d(frames.flatten(0, 1), 2)

@@ -1,12 +1,8 @@
 """The matched filter for registering two noisy frames, from the power spectrum of the burst.
 
-For a scene with power spectrum S, seen by two frames with white noise of variances n and 1, the log-likelihood ratio
-between a shift and chance alignment is sum_f W(f) Re(A* B), W = S / (S (1 + n) + n): the weighting of Hannan and
-Thomson (Knapp and Carter 1976) before magnitudes are estimated frequency by frequency. Filtering both frames with
-sqrt(W) turns it into a plain correlation. Where S is large the filter whitens only the noise (W -> 1 / (1 + n)); where
-S is small it smooths (W -> S / n).
-
-Axes: B bursts, N frames, H W pixels, F rings of frequency.
+For a scene of power spectrum S, seen with white noise of variances n and 1, the log-likelihood ratio between a shift
+and chance alignment is sum_f W(f) Re(A* B), W = S / (S (1 + n) + n) (Hannan and Thomson; Knapp and Carter 1976).
+Filtering both frames with sqrt(W) makes it a plain correlation.
 """
 
 from __future__ import annotations
@@ -29,8 +25,7 @@ UNSHARED_SHARE = 0.1  # of the scene's power is in one frame only, near its bord
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Power spectrum of a burst. signal: (B, F), power of the scene over that of the noise, ring by ring. noise: (B,),
-    variance of the noise."""
+    """Power spectrum of a burst. signal: (B, F), the scene's over the noise's, by ring. noise: (B,), its variance."""
 
     signal: Tensor
     noise: Tensor
@@ -47,16 +42,14 @@ class Spectrum:
         return (W * S).sum(1) / (W * (S + (1 + n[:, None]) / 2)).sum(1)
 
     def residual_noise(self, n: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the variance (B,) of a frame's noise after filtering, and the number of pixels (B,) per independent
-        noise value."""
+        """Compute the variance (B,) of noise after filtering, and the pixels (B,) per independent value of it."""
         W, areas = self.weight(n), _ring_areas(self.signal) / _ring_areas(self.signal).sum()
         mean = (W * areas).sum(1)
         return mean, (W.square() * areas).sum(1) / mean.square()
 
 
 def estimate_spectrum(frames: Tensor, valid: Tensor) -> Spectrum:
-    """Estimate the mean power spectrum of stabilised frames (B, N, H, W), of which those with valid (B, N) count; the
-    noise is taken from the highest rings."""
+    """Estimate the mean spectrum of valid (B, N) stabilised frames (B, N, H, W); the highest rings tell the noise."""
     height, width = frames.shape[-2:]
     window = torch.hann_window(height, device=frames.device)[:, None] * torch.hann_window(width, device=frames.device)
     centred = frames - frames.mean((-2, -1), keepdim=True)
@@ -87,8 +80,7 @@ def apply_matched_filter(frames: Tensor, spectrum: Spectrum, n: Tensor) -> Tenso
 
 
 def _ring_means(power: Tensor) -> tuple[Tensor, Tensor]:
-    """Average spectra (B, h, w / 2 + 1) over rings, (B, F), and count the values (F,) of each; empty rings copy the
-    next higher one."""
+    """Average spectra (B, h, w / 2 + 1) over rings, (B, F), and count values (F,); empty rings copy the next."""
     lower, share = _ring_places(power.shape[-2], 2 * (power.shape[-1] - 1), power.device)
     ring = (lower + (share > 0.5)).flatten()
     flat = power.flatten(1)

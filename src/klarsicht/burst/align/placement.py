@@ -1,7 +1,4 @@
-"""Placement of a burst's frames over the reference, tile by tile, and reading of frames as they are placed.
-
-Axes: N frames, C channels, H W pixels, Y X tiles of the mesh; n, h, w the counts of one read.
-"""
+"""Placement of a burst's frames over the reference, tile by tile, and reading of frames as they are placed."""
 
 from __future__ import annotations
 
@@ -29,9 +26,8 @@ COINCIDING_TILES = 0.8  # share of a frame's tiles
 @dataclass(frozen=True, eq=False)
 class Placement:
     """The alignment of a burst. fine: (N, Y, X, 2), aligned frames show at p what the frame shows at p + fine; shifts:
-    the same in whole pixels. agrees: (N, Y, X), whether the tile shows what the reference shows. rest: (N, 2), the part
-    of the whole frame's shift that rounding removed. turns: (N, Y, X, 2, 2), the change of `fine` by the place inside a
-    tile, as its frame is turned or zoomed; `fine` holds at the tile's centre."""
+    in whole pixels. agrees: (N, Y, X), whether the tile shows what the reference shows. rest: (N, 2), the part of the
+    frame's shift that rounding removed. turns: (N, Y, X, 2, 2), the change of `fine` from a tile's centre."""
 
     fine: npt.NDArray[np.float32]
     shifts: npt.NDArray[np.int64]
@@ -54,14 +50,12 @@ class Placement:
     @property
     def _uninterpolated(self) -> npt.NDArray[np.bool_]:
         """Whether each tile (N, Y, X) is read without interpolation."""
-        whole: npt.NDArray[np.bool_] = (self.fine == self.shifts).all(-1) & ~self.turns.any((-2, -1))
-        return whole
+        return (self.fine == self.shifts).all(-1) & ~self.turns.any((-2, -1))
 
     def snap_to_pixels(self) -> Placement:
-        """Round all shifts to whole pixels, if the frames coincide with the reference on the sensor, as on a tripod:
-        each within SNAPPED pixels of a whole shift as a whole, and in most of its tiles within SNAPPED_TILE. A tile
-        that is further off moved by itself and stays. Rounding keeps noise white and loses no detail to interpolation;
-        hand-held bursts hardly ever are so near, and stay as they are."""
+        """Round all shifts to whole pixels if the frames coincide on the sensor, as on a tripod: each within SNAPPED
+        pixels of a whole shift, and most of its tiles within SNAPPED_TILE. A tile that is further off moved by itself
+        and stays. Rounding keeps noise white and loses no detail to interpolation."""
         whole = np.rint(np.median(self.fine, (1, 2)))[:, None, None]
         off = np.abs(self.fine - whole).max(-1)
         near = (off <= SNAPPED_TILE).mean((1, 2)) >= COINCIDING_TILES
@@ -72,8 +66,8 @@ class Placement:
 
     def double_resolution(self, size: tuple[int, int]) -> Placement:
         """Return the same placement for frames of twice the resolution, of that size, with tiles as large in their
-        pixels. A tile that lies between others takes the mean of what these say there, where they differ by less than
-        SNAPPED_OUTLIER, else what one of them says, and agrees if all do."""
+        pixels. A tile between others takes their mean where they differ by less than SNAPPED_OUTLIER, else one of them,
+        and agrees if all do."""
         rows, columns = (np.arange(n) / 2 for n in Mesh(*size, TILE_SIDE).shape)  # in tiles of this placement
         shifts, agrees = [], []
         for y, x in product((np.floor(rows), np.ceil(rows)), (np.floor(columns), np.ceil(columns))):
@@ -92,8 +86,8 @@ class Placement:
         return float(self.agrees[frame].mean())
 
     def read_aligned(self, spool: FrameStore, frames: Sequence[int], window: Window) -> Frames:
-        """Read a window (n, C, h, w) of aligned frames, interpolated between pixels; the window must begin at multiples
-        of STEP. frames: the indices in the store of this placement's frames, in its order."""
+        """Read a window (n, C, h, w) of aligned frames, interpolated between pixels; it must begin at multiples of
+        STEP. frames: the indices in the store of this placement's frames, in its order."""
         return np.stack([self._read(spool, i, self.fine[k], window, self.turns[k]) for k, i in enumerate(frames)])
 
     def read_whole_pixels(self, spool: FrameStore, frame: int, k: int, window: Window) -> Planes:
@@ -109,8 +103,7 @@ class Placement:
         return warp_frame(wide, (fraction + np.float32(reach)).astype(np.float32), mesh, turns)
 
     def agreement(self, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """Compute the agreement (N, h, w) in [0, 1], blended from tile to tile; 0 where the shift leads outside a frame
-        of that size."""
+        """Compute the agreement (N, h, w) in [0, 1], blended between tiles; 0 outside a frame of that size."""
         return self._blend_tiles(self.agrees, window, size)
 
     def coincidence(self, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -1,11 +1,5 @@
-"""Robust regularisation of tile shifts by an affine motion field, because a camera moves a frame as a whole.
-
-A tile's own shift is several times less certain than that of the whole frame, but it contains the camera's rotation,
-and objects that move. Therefore an affine field is fitted robustly to all tiles. A tile near the field is set to the
-field; one that clearly moved by itself keeps its own shift.
-
-Axes: B bursts, N frames, Y X tiles.
-"""
+"""Robust regularisation of tile shifts by an affine motion field, because a camera moves a frame as a whole: a tile
+near the field is set to it, and one that clearly moved by itself keeps its own shift."""
 
 from __future__ import annotations
 
@@ -18,14 +12,13 @@ FRAME_WEIGHT, NO_ROTATION_WEIGHT = 1e3, 1.0  # prior weight, in tiles, of a zero
 
 
 def regularise_shifts(shifts: Tensor, confidence: Tensor) -> Tensor:
-    """Shrink tile shifts towards a robust affine field. shifts: (B, N, Y, X, 2), pixels by which tiles differ from the
-    shift of their frame; confidence: (B, N, Y, X).
-
-    shifts -> f + r s^2 / (1 + s^2) with s = |r|^2 / OUTLIER_DISTANCE^2, r = shifts - f, and f the field that is affine
-    in the tile's place, by least squares, reweighted by confidence / (1 + s)^2 (Geman and McClure 1987).
-    """
+    """Shrink the shifts (B, N, Y, X, 2) of tiles, relative to their frame, towards a robust affine field f, by
+    confidence (B, N, Y, X): f + r s^2 / (1 + s^2), s = |r|^2 / OUTLIER_DISTANCE^2, r = shifts - f, with f from least
+    squares that are reweighted by confidence / (1 + s)^2 (Geman and McClure 1987)."""
     Y, X = shifts.shape[2:4]
-    places = _design_matrix(Y, X, shifts.device)
+    y, x = (torch.linspace(-1, 1, n, device=shifts.device) for n in (Y, X))
+    ones = torch.ones(Y, X, device=shifts.device)
+    places = torch.stack([ones, y[:, None].expand(Y, X), x.expand(Y, X)], -1).flatten(0, 1)
     prior = torch.diag(torch.tensor([FRAME_WEIGHT, NO_ROTATION_WEIGHT, NO_ROTATION_WEIGHT], device=shifts.device))
     d, sure = shifts.flatten(2, 3), confidence.flatten(2)
     field = torch.zeros_like(d)
@@ -37,12 +30,6 @@ def regularise_shifts(shifts: Tensor, confidence: Tensor) -> Tensor:
         weight = sure / (1 + _scaled_distance(d - field)).square()
     s = _scaled_distance(d - field).square()[..., None]
     return (field + (d - field) * s / (1 + s)).reshape(shifts.shape)
-
-
-def _design_matrix(Y: int, X: int, device: torch.device) -> Tensor:
-    """Return the affine regressors (Y X, 3): 1, y, x of each tile, y and x from -1 to 1."""
-    y, x = (torch.linspace(-1, 1, n, device=device) for n in (Y, X))
-    return torch.stack([torch.ones(Y, X, device=device), y[:, None].expand(Y, X), x.expand(Y, X)], -1).flatten(0, 1)
 
 
 def _scaled_distance(r: Tensor) -> Tensor:

@@ -1,11 +1,8 @@
 """Overlapping tiles with raised-cosine weights, and warping of frames by one shift per tile.
 
-Tiles of side T stand every T / 2 pixels, the outermost ones half outside, so every pixel lies in two rows and two
-columns of tiles; the weights of a pixel (raised cosines) add up to 1. Whole shifts copy pixels and keep the noise
-white; at subpixel shifts, Keys' cubic convolution (1981) reads 4 x 4 pixels. On the planes of a mosaic a whole shift is
-an even one of the mosaic.
-
-Axes: B bursts, N frames, C channels, H W pixels, Y X tiles.
+Tiles of side T stand every T / 2 pixels, the outermost half outside, so that every pixel lies in two rows and two
+columns of tiles, whose weights add up to 1. Whole shifts copy pixels and keep noise white; at subpixel shifts, Keys'
+cubic convolution (1981) reads 4 x 4 pixels.
 """
 
 from __future__ import annotations
@@ -43,22 +40,19 @@ class Mesh:
         return -(-self.height // self.step) + 1, -(-self.width // self.step) + 1
 
     def corners(self, axis: int) -> range:
-        """Return the first pixel of each row (axis 0) or column (axis 1) of tiles; the first one lies before the
-        frame."""
+        """Return the first pixel of each row (axis 0) or column (axis 1) of tiles, the first before the frame."""
         count = self.shape[axis]
         return range(-self.step, (count - 1) * self.step, self.step)
 
     def fade_weights(self, axis: int, which: int, device: torch.device) -> Tensor:
-        """Compute, for every pixel along an axis, the weight of the earlier (0) or later (1) of the two tiles that
-        contain it."""
+        """Compute for every pixel along an axis the weight of the earlier (0) or later (1) of its two tiles."""
         length = (self.height, self.width)[axis]
         p = torch.arange(length, device=device) % self.step
         later = 0.5 - 0.5 * torch.cos(torch.pi * (p + 0.5) / self.step)
         return later if which else 1 - later
 
     def layer(self, values: Tensor, below: int, right: int) -> Tensor:
-        """Expand values (..., Y, X), one a tile, to every pixel (..., H, W): the value of the earlier (0) or later (1)
-        tile by row and by column."""
+        """Expand values (..., Y, X) of tiles to pixels (..., H, W): of the earlier (0) or later (1) row and column."""
         Y, X = self.shape
         cells = values[..., below : Y - 1 + below, right : X - 1 + right, None].unsqueeze(-3)
         full = cells.expand(*cells.shape[:-3], self.step, X - 1, self.step)
@@ -76,8 +70,7 @@ class Mesh:
 
 
 def fetch_shifted(frames: Tensor, shifts: Tensor) -> Tensor:
-    """Shift frames (B, N, H, W) by one whole shift (B, N, 2) each: out(p) = frame(p + d), with the border repeated
-    outside."""
+    """Shift frames (B, N, H, W) by one whole shift (B, N, 2) each, out(p) = frame(p + d), with the border repeated."""
     rows, columns, _ = _source_indices(frames.shape, shifts)
     source = rows[..., :, None] * frames.shape[-1] + columns[..., None, :]
     return _gather_pixels(frames, source)
@@ -89,8 +82,7 @@ def inside_mask(size: torch.Size, shifts: Tensor) -> Tensor:
 
 
 def warp(frames: Tensor, shifts: Tensor, mesh: Mesh) -> Tensor:
-    """Warp frames (B, N, C, H, W) by shifts (B, N, Y, X, 2), one a tile, blended where tiles overlap. Integer shifts
-    copy pixels; float shifts interpolate."""
+    """Warp frames (B, N, C, H, W) by shifts (B, N, Y, X, 2) of tiles, blended; integers copy, floats interpolate."""
     layer = _warp_subpixel if shifts.is_floating_point() else _warp_whole_pixels
     out = torch.zeros_like(frames)
     for below, right, weight in mesh.layers(frames.device):
@@ -110,8 +102,7 @@ def _warp_whole_pixels(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, r
 
 
 def _warp_subpixel(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right: int) -> Tensor:
-    """Warp frames (B, N, C, H, W) by the shifts of one layer of tiles, cell by cell (b n c y x i j), first down, then
-    across."""
+    """Warp frames (B, N, C, H, W) by one layer of tiles, cell by cell (b n c y x i j), first down, then across."""
     B, N, C, H, W = frames.shape
     (Y, X), step = mesh.shape, mesh.step
     d = shifts[:, :, below : Y - 1 + below, right : X - 1 + right]
@@ -133,8 +124,7 @@ def _warp_subpixel(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right
 
 
 def cubic_taps(t: Tensor) -> Tensor:
-    """Compute the weights (..., 4) of the pixels -1, 0, 1, 2 at t in [0, 1) after pixel 0 (Keys 1981, a = -1/2). They
-    add up to 1."""
+    """Compute the weights (..., 4) of the pixels -1, 0, 1, 2 at t in [0, 1) after pixel 0 (Keys 1981, a = -1/2)."""
     return torch.stack(
         (
             ((-t + 2) * t - 1) * t / 2,
@@ -152,8 +142,7 @@ def _gather_pixels(frames: Tensor, source: Tensor) -> Tensor:
 
 
 def _source_indices(size: torch.Size, shifts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows (B, N, H) and columns (B, N, W) to read, clamped to the frame, and the mask (B, N, H, W) of
-    pixels inside."""
+    """Return the rows (B, N, H) and columns (B, N, W) to read, clamped, and the mask (B, N, H, W) of those inside."""
     H, W = size[-2:]
     rows = torch.arange(H, device=shifts.device) + shifts[..., :1]
     columns = torch.arange(W, device=shifts.device) + shifts[..., 1:]

@@ -1,9 +1,5 @@
-"""Alignment of frames of any size in bounded memory: whole frames at reduced size, then tiles, region by region.
-
-The method is that of `alignment`. The regions do not depend on the available memory, so the result does not either.
-
-Axes: N frames, C channels, H W pixels, Y X tiles of the mesh; n, h, w the counts of one read.
-"""
+"""Alignment of frames of any size in bounded memory, by `alignment`: whole frames at reduced size, then tiles, region
+by region. The regions do not depend on the available memory, so the result does not either."""
 
 from __future__ import annotations
 
@@ -26,16 +22,12 @@ from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 REGION, REGION_MARGIN = 24 * STEP, 2 * STEP  # pixels: side of a region that is aligned at once, and its margin
-REGION_FRAMES, MIN_REGION = (
-    16,
-    4 * STEP,
-)  # frames of a full region; with more, regions shrink, down to this side
+REGION_FRAMES, MIN_REGION = 16, 4 * STEP  # frames of a full region; with more, regions shrink, down to this side
 
 
 def align_frames(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Placement:
-    """Align the frames of a store whose indices are given, the first of which is the reference. noise: of each frame of
-    the store. Frames that are clearly turned, zoomed or tilted are warped by their camera's motion before their tiles
-    are matched; others are shifted."""
+    """Align the frames of a store whose indices are given, the reference first. noise: of each frame of the store.
+    Frames that are clearly turned, zoomed or tilted are first warped by their camera's motion."""
     if len(frames) == 1:
         return _unmoved_placement(1, spool.size)
     motion, confidence = estimate_motion(spool, noise, frames)
@@ -87,16 +79,15 @@ def _place_by_motion(motion: CameraMotion, size: tuple[int, int]) -> Placement:
 
 
 def regions(size: tuple[int, int], frames: int) -> list[Window]:
-    """Return windows that cover a picture, and that with their margins hold about as many pixels of all frames
-    together, however many frames there are."""
+    """Return windows over a picture that hold about as many pixels of all frames together for any number of them."""
     outer = (REGION + 2 * REGION_MARGIN) * min(1.0, REGION_FRAMES / frames) ** 0.5
     (H, W), side = size, max(MIN_REGION, int(outer - 2 * REGION_MARGIN) // STEP * STEP)
     return [Window(y, min(y + side, H), x, min(x + side, W)) for y in range(0, H, side) for x in range(0, W, side)]
 
 
 def _tiles_of(region: Window, outer: Window, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the slices of the tiles of the whole mesh that a region determines (each region its first ones, the last
-    region also the last), and their slices in the outer window's own mesh."""
+    """Return the slices of the tiles of the whole mesh that a region determines (its first ones, the last region also
+    the last), and their slices in the outer window's own mesh."""
     here, there = [], []
     for start, stop, first, end in (
         (region.y0, region.y1, outer.y0, size[0]),
@@ -109,8 +100,7 @@ def _tiles_of(region: Window, outer: Window, size: tuple[int, int]) -> tuple[tup
 
 
 def whole_shifts(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> GlobalShifts:
-    """Estimate the shifts of whole frames at a reduced size that fits into memory. noise: of each frame of the store,
-    selected or not."""
+    """Estimate the shifts of whole frames at a reduced size. noise: of each frame of the store, selected or not."""
     shrink, small = _reduced_guides(spool, noise, frames)
     whole = align_whole_frames(small[None], torch.ones(1, len(small), dtype=torch.bool))
     return GlobalShifts(whole.shifts * shrink, whole.confidence)
@@ -134,8 +124,7 @@ def _reduced_guides(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequ
 
 
 def _shrunk_guide(spool: FrameStore, frame: int, noise: NoiseLevel, shrink: int) -> Tensor:
-    """Return a reduced grey picture (h, w) with noise of deviation 1; a remainder at the right and bottom is
-    dropped."""
+    """Return a reduced grey picture (h, w) with noise of deviation 1, without a remainder at the right and bottom."""
     parts = [_guide(light, noise) for _, light in spool.read_strips(frame, shrink)]
     return torch.cat([avg_pool2d(part[None], shrink)[0] * shrink for part in parts if len(part) >= shrink])
 

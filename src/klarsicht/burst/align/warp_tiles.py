@@ -1,11 +1,8 @@
 """Warping of a window of one frame by a displacement that is affine in each tile, compiled.
 
-Tiles overlap as in `tile_grid`, whose weights blend what each of them shows. Tile (r, q) of a window's mesh shows at
-pixel p what the frame shows at p + shift + turn (p - c), c the tile's centre. Keys' cubic convolution (1981) reads
-between pixels. Where no tile turns, its row of pixels shares its taps; where the four tiles of a pixel say the same to
-a thousandth of a pixel, as they do where all follow the camera, it is read once.
-
-Axes: C channels, H W pixels, Y X tiles of the mesh of a window.
+Tile (r, q) of a window's mesh (`tile_grid`) shows at pixel p what the frame shows at p + shift + turn (p - c), c the
+tile's centre. Keys' cubic convolution (1981) reads between pixels. Where no tile turns, its row of pixels shares its
+taps; where the four tiles of a pixel agree to a thousandth of a pixel, it is read once.
 """
 
 from __future__ import annotations
@@ -26,8 +23,8 @@ SAME = 1e-3  # pixels
 def warp_frame(
     frame: Planes, shifts: npt.NDArray[np.float32], mesh: Mesh, turns: npt.NDArray[np.float32] | None = None
 ) -> Planes:
-    """Compute tile_grid.warp of one frame (C, ...), whose shifts (Y, X, 2) count from its top left corner, with turns
-    (Y, X, 2, 2), the change of the shift by the place. All that is read must lie inside it."""
+    """Compute tile_grid.warp of one frame (C, ...), whose shifts (Y, X, 2) count from its corner and change by turns
+    (Y, X, 2, 2) with the place. All that is read must lie inside it."""
     out = np.empty((frame.shape[0], mesh.height, mesh.width), np.float32)
     below, right = (mesh.fade_weights(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
     if turns is not None and turns.any():
@@ -99,8 +96,7 @@ def accumulate_tiles(
     right: npt.NDArray[np.float32],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Warp by row of a cell, because its pixels share the shifts and taps of their four tiles: first down, then
-    across."""
+    """Warp by row of a cell, whose pixels share shifts and taps of their four tiles: first down, then across."""
     C, H, W = out.shape
     line = np.empty(STEP + 3, np.float32)
     for y in range(H):

@@ -1,8 +1,5 @@
-"""Conversion between a Bayer mosaic and its four half-resolution planes, always in the order R, G, G, B.
-
-Axes: (..., H, W) a mosaic, (..., 4, H/2, W/2) its planes. The G of the first row of a 2 x 2 cell comes before the G of
-the second row, whatever the pattern. All functions take numpy arrays and torch tensors.
-"""
+"""Conversion between a Bayer mosaic (..., H, W) and its four half-resolution planes, always in the order R, G, G, B,
+the G of a cell's first row first. All functions take numpy arrays and torch tensors."""
 
 from __future__ import annotations
 
@@ -25,8 +22,7 @@ PLANE_CHANNELS = (0, 1, 1, 2)  # the RGB channel of each plane
 
 
 def cell_offsets(pattern: str) -> tuple[tuple[int, int], ...]:
-    """Return the row and column of R, G, G, B within a 2 x 2 cell. Raises UsageError for a pattern that is not a Bayer
-    pattern."""
+    """Return the row and column of R, G, G, B within a 2 x 2 cell. Raises UsageError for another pattern."""
     if pattern not in PATTERNS:
         raise unknown_name("colour filter pattern", pattern, PATTERNS)
     return PATTERNS[pattern]
@@ -42,10 +38,7 @@ def to_planes(mosaic: Values, pattern: str = "RGGB") -> Values:
 
 
 def to_mosaic(planes: Values, pattern: str = "RGGB") -> Values:
-    """Interleave planes (..., 4, h, w) to a mosaic (..., 2 h, 2 w), the inverse of `to_planes`.
-
-    Raises InputError for another number of planes.
-    """
+    """Interleave planes (..., 4, h, w) to a mosaic (..., 2 h, 2 w). Raises InputError for another number of planes."""
     *lead, channels, h, w = planes.shape
     if channels != 4:
         raise InputError("planes", got=f"{channels} channels", rule="a mosaic has four planes, R G G B")

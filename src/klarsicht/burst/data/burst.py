@@ -26,16 +26,14 @@ RGB_CHANNELS, PLANES = 3, 4
 class Burst:
     """N linear frames (N, C, H, W), float32, with 0 the black level and 1 the white level; frame 0 is the reference.
 
-    C is 1 for grey frames, 3 for RGB, 4 for the half-resolution planes R, G, G, B of a mosaic. noise: the noise level
-    of every frame, in the same units. valid: (N,) bool, which frames exist (empty, the default: all); the others are
-    zero. black_level, white_level: the sensor's own values, needed to write photographs back; colour_filter: the cell
-    of the mosaic that the planes came from, or from which the colours of RGB frames were interpolated (their noise is
-    then told as that of white noise, cokriging.white_variance), or None. balance: the gains of R, G and B with which
-    they were interpolated.
+    C is 1 for grey frames, 3 for RGB, 4 for the half-resolution planes R, G, G, B of a mosaic. noise: of every frame.
+    valid: (N,) bool, which frames exist (empty: all); the others are zero. black_level, white_level: the sensor's own.
+    colour_filter: the cell of the mosaic that the planes came from, or from which RGB frames were interpolated (their
+    noise is then told as that of white noise, cokriging.white_variance), or None. balance: the gains of R, G and B with
+    which they were interpolated.
 
-    Raises:
-        InputError: frames or flags of another shape or type, or a colour filter that does not fit them.
-        UsageError: another field of another kind.
+    Raises InputError for frames or flags of another shape or type, or a colour filter that does not fit them, and
+    UsageError for another field of another kind.
     """
 
     MADE_BY: ClassVar = "burst.Burst(frames, burst.NoiseLevel(read, shot)) makes one."
@@ -81,8 +79,7 @@ class Burst:
     @property
     def reference(self) -> Frames:
         """The reference frame (C, H, W)."""
-        reference: Frames = self.frames[REFERENCE]
-        return reference
+        return self.frames[REFERENCE]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,42 +88,15 @@ class Burst:
         return height, width
 
     @property
-    def deviation_map(self) -> Frames:
-        """The noise standard deviation of the reference, (C, H, W): sqrt(read^2 + shot max(0, X_1)), the noise input of
-        a network."""
-        map_: Frames = self.noise.deviation(self.reference)
-        return map_
-
-    @property
     def mosaic(self) -> Frames:
         """The mosaics (N, 2 H, 2 W), interleaved from the planes. Raises UsageError where there are none."""
         if self.colour_filter is None or self.frames.shape[1] != PLANES:
             raise UsageError("this burst is not a mosaic", got=f"frames {self.frames.shape}")
-        full: Frames = to_mosaic(self.frames, self.colour_filter)
-        return full
+        return to_mosaic(self.frames, self.colour_filter)
 
     def with_frames(self, frames: Frames) -> Burst:
         """Return the same burst with other frames (aligned, padded, scaled)."""
         return replace(self, frames=frames)
-
-    def amplify(self, gain: float) -> Burst:
-        """Multiply every frame by a gain g, and the noise level accordingly."""
-        return replace(self, frames=self.frames * np.float32(gain), noise=self.noise.scale_by_gain(gain))
-
-    def pad_to_multiple(self, stride: int) -> Burst:
-        """Pad by mirroring at the bottom and right until both sides are multiples of the stride."""
-        below, right = (-side % stride for side in self.size)
-        return self.with_frames(np.pad(self.frames, ((0, 0), (0, 0), (0, below), (0, right)), "symmetric"))
-
-    def pad_frames(self, count: int) -> Burst:
-        """Append zero frames, marked invalid, until there are `count`. Raises UsageError if there are more already."""
-        padding = count - len(self.frames)
-        if padding < 0:
-            rule = f"a burst of {len(self.frames)} frames cannot be filled to fewer"
-            raise UsageError("number of frames", got=count, rule=rule)
-        zeros = np.zeros((padding, *self.frames.shape[1:]), np.float32)
-        valid = np.concatenate([self.valid, np.zeros(padding, bool)])
-        return replace(self, frames=np.concatenate([self.frames, zeros]), valid=valid)
 
 
 def _check_frames(frames: Frames) -> None:

@@ -1,17 +1,14 @@
-"""Demosaicking of an X-Trans or a Bayer mosaic by ordinary cokriging: for each place of the cell, of 6 x 6 or of 2 x 2
-pixels, the linear filter of least mean square error for light whose grey differs by |d|^EXPONENT between pixels d
-apart, and each colour's difference from the grey by CHROMA times that.
+"""Demosaicking of an X-Trans or a Bayer mosaic by ordinary cokriging: for each place of the cell, the linear filter of
+least mean square error for light whose grey differs by |d|^EXPONENT between pixels d apart, and each colour's
+difference from the grey by CHROMA times that.
 
 Weights w of the samples z_i, of colour c_i at p_i, for colour c at p minimise the variance of sum_i w_i z_i - x_c(p)
 under the variogram g(d, same) = |d|^EXPONENT (1 + CHROMA same), with sum w = 1 over samples of colour c and 0 over
-those of each other colour, so that a uniform colour comes back as it is (Cressie, Statistics for Spatial Data, 3.2):
+those of each other colour (Cressie, Statistics for Spatial Data, 3.2):
 
     sum_j w_j g(p_i - p_j, c_i = c_j) + m_(c_i) = g(p_i - p, c_i = c).
 
-A sample comes back as it was measured, too. Both constants and the radius were chosen behind X-Trans, on 20 photographs
-for teaching, without noise.
-
-Axes: H W pixels of the mosaic, S samples of a window.
+A sample comes back as it was measured. S counts the samples of a window.
 """
 
 from __future__ import annotations
@@ -48,16 +45,14 @@ def is_x_trans(cell: str) -> bool:
 
 
 def white_variance(cell: str) -> float:
-    """Compute the variance of the white noise that is as strong at low frequencies as the noise of interpolated green,
-    over that of a sample's noise: interpolation leaves the noise of the samples at low frequencies, which is spread
-    over fewer of them. 2 for Bayer, 1.8 for X-Trans."""
+    """Compute the variance of white noise that is as strong at low frequencies as the noise of interpolated green, over
+    that of a sample's noise: 2 for Bayer, 1.8 for X-Trans."""
     return len(cell) / cell.count("G")
 
 
 def grey_variance(cell: str) -> float:
-    """Compute the variance of the white noise of each colour, independent of the others', whose mean over the colours
-    is as strong at low frequencies as that of interpolated light, over that of a sample's noise: interpolated colours
-    share noise. 3.3 for Bayer, 3.5 for X-Trans."""
+    """Compute the variance of white noise, independent by colour, whose mean over the colours is as strong at low
+    frequencies as that of interpolated light, over a sample's: 3.3 for Bayer, 3.5 for X-Trans."""
     side, weights = cell_side(cell), cokriging_weights(cell).mean(-1)
     reach = np.arange(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
     given = np.zeros((side, side))  # by the sample at each place, to all pixels together
@@ -67,15 +62,14 @@ def grey_variance(cell: str) -> float:
 
 
 def pixel_variance(cell: str) -> float:
-    """Compute the variance of a pixel of interpolated light over that of a sample's noise, in the mean over the cell
-    and the colours: interpolation averages, and leaves less of it than a sample has."""
+    """Compute the variance of a pixel of interpolated light over that of a sample's noise, averaged over the cell."""
     return float(np.square(cokriging_weights(cell)).sum(2).mean())
 
 
 @cache
 def sample_weights(cell: str) -> Pattern:
     """Compute the weight (L, L) that a sample has in the interpolated light of its own colour at the pixels around it,
-    from -SAMPLES_RADIUS to SAMPLES_RADIUS, in the mean over the places of the cell; 1 at its own."""
+    averaged over the places of the cell; 1 at its own."""
     side, width = cell_side(cell), 2 * SAMPLES_RADIUS + 1
     weights, colours = cokriging_weights(cell).reshape(side, side, width, width, 3), colour_numbers(cell)
     reach = range(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
@@ -88,9 +82,8 @@ def sample_weights(cell: str) -> Pattern:
 
 @cache
 def noise_covariance(cell: str) -> Covariance:
-    """Compute the covariances (3, 3, L, L) of interpolated noise, in the mean over the places of the cell: of colour c
-    at a pixel and at the one that lies (y, x) from it, from -2 SAMPLES_RADIUS to 2 SAMPLES_RADIUS, by samples of colour
-    k with white noise of variance 1."""
+    """Compute the covariances (3, 3, L, L) of interpolated noise, averaged over the places of the cell: of colour c at
+    a pixel and at the one that lies (y, x) from it, by samples of colour k with white noise of variance 1."""
     side, width = cell_side(cell), 2 * SAMPLES_RADIUS + 1
     weights = cokriging_weights(cell).reshape(side, side, width, width, 3)
     member = np.eye(3)[colour_numbers(cell)]
@@ -111,11 +104,10 @@ def noise_covariance(cell: str) -> Covariance:
 def interpolate_mosaic(
     mosaic: Light, cell: str, gains: tuple[float, float, float] = (1.0, 1.0, 1.0), white: float = math.inf
 ) -> Light:
-    """Demosaic (H, W) to RGB (3, H, W). cell: its letters R, G, B, row by row, 4 or 36. gains: of R, G and B, with
-    which a grey surface has equal samples, because the filters take the colours to be alike in strength; the result is
-    that of the mosaic without them. white: where samples are cut off; so is the result, and it is white where all
-    samples of its colour among the nearest 3 x 3 are, since other colours would tell light below white there. Beyond a
-    border the mosaic is repeated from whole cells inside, which keeps its colours."""
+    """Demosaic (H, W) to RGB (3, H, W). cell: its letters, row by row. gains: of R, G and B, with which a grey surface
+    has equal samples, as the filters take colours to be alike in strength; the result is without them. white: where
+    samples are cut off, and the result; it is white where all samples of its colour among the nearest 3 x 3 are. Beyond
+    a border the mosaic is repeated from whole cells inside."""
     (H, W), side = mosaic.shape, cell_side(cell)
     weights, factors = cokriging_weights(cell).astype(np.float32), np.array(gains, np.float32)
     colours = colour_numbers(cell)
@@ -140,8 +132,7 @@ def interpolate_mosaic(
 
 
 def _whiten(light: Light, clip_mask: npt.NDArray[np.bool_], colours: npt.NDArray[np.int64], white: float) -> None:
-    """Make white what has clipped samples only, (3, h, w), of its colour among the nearest 3 x 3; clip_mask: (h + 2,
-    w + 2)."""
+    """Make white, (3, h, w), what has only clipped samples, (h + 2, w + 2), of its colour in the nearest 3 x 3."""
     side, around = len(colours), np.arange(-1, 2)
     windows = sliding_window_view(clip_mask, (3, 3))
     for (y, x), c in product(np.ndindex(side, side), range(3)):
@@ -162,33 +153,28 @@ def colour_numbers(cell: str) -> npt.NDArray[np.int64]:
 
 
 def repeat_cells(places: npt.NDArray[np.int64], length: int, side: int) -> npt.NDArray[np.int64]:
-    """Return the row (or column) inside that stands for each place, which may lie beyond the border: that of a whole
-    number of cells further in."""
+    """Return the row (or column) inside that stands for each place beyond the border, whole cells further in."""
     beyond = -(np.minimum(places, 0) // side) - -(-np.maximum(places - (length - 1), 0) // side)
-    inside: npt.NDArray[np.int64] = places + side * beyond
-    return inside
+    return places + side * beyond
 
 
 def take_samples(light: Light, cell: str, y0: int = 0, x0: int = 0) -> Light:
     """Take from each pixel (3, H, W) the colour that the sensor has there, (H, W); the first pixel is (y0, x0)."""
     colours, side = colour_numbers(cell), cell_side(cell)
     rows, columns = (first + np.arange(n) for first, n in zip((y0, x0), light.shape[1:], strict=True))
-    samples: Light = np.take_along_axis(light, colours[rows[:, None] % side, columns % side][None], 0)[0]
-    return samples
+    return np.take_along_axis(light, colours[rows[:, None] % side, columns % side][None], 0)[0]
 
 
 def measured_mask(cell: str, size: tuple[int, int], y0: int = 0, x0: int = 0) -> Mask:
     """Return which colours (3, H, W) the sensor measures at each pixel; the first pixel is (y0, x0)."""
     colours, side = colour_numbers(cell), cell_side(cell)
     rows, columns = (first + np.arange(n) for first, n in zip((y0, x0), size, strict=True))
-    mask: Mask = colours[rows[:, None] % side, columns % side] == np.arange(3)[:, None, None]
-    return mask
+    return colours[rows[:, None] % side, columns % side] == np.arange(3)[:, None, None]
 
 
 @cache
 def cokriging_weights(cell: str) -> Weights:
-    """Compute the weights (side, side, S, 3) of the samples of the window around each place of a cell, for R, G and
-    B."""
+    """Compute the weights (side, side, S, 3) of the samples around each place of a cell, for R, G and B."""
     return _solve_weights(cell, np.arange(WINDOW**2))
 
 
@@ -202,8 +188,7 @@ def prediction_weights(cell: str) -> Weights:
 
 
 def predict_samples(samples: Light, cell: str) -> Light:
-    """Predict each sample (H, W) of a mosaic from the others around it, by prediction_weights; beyond a border the
-    mosaic is mirrored."""
+    """Predict each sample (H, W) of a mosaic from the others around it; beyond a border the mosaic is mirrored."""
     weights, colours, side = prediction_weights(cell), colour_numbers(cell), cell_side(cell)
     windows = sliding_window_view(np.pad(samples, SAMPLES_RADIUS, "reflect"), (WINDOW, WINDOW))
     predictions = np.empty_like(samples)

@@ -1,7 +1,4 @@
-"""Frames in a file on disk, so that memory does not depend on their number or size.
-
-Axes: N frames, C channels, H W pixels; n, h, w the counts of one read.
-"""
+"""Frames in a file on disk, so that memory does not depend on their number or size."""
 
 from __future__ import annotations
 
@@ -21,11 +18,12 @@ from klarsicht.ground.machine.operating_system import sync
 STRIP = 4 << 20  # values, over all channels, of one strip
 FLOAT = np.dtype("<f4")
 
+Places = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of a frame, rows y0 to y1 and columns x0 to x1 (end exclusive); it may reach beyond the frame's
-    borders."""
+    """Rows y0 to y1 and columns x0 to x1 (end exclusive) of a frame, or beyond its borders."""
 
     y0: int
     y1: int
@@ -63,17 +61,13 @@ def _clamp(place: int, most: int) -> int:
 
 
 def strip_rows(channels: int, width: int, multiple: int = 1) -> int:
-    """Return the number of rows of a strip of full width that holds about STRIP values: a multiple of `multiple`, at
-    least one."""
+    """Return the rows of a full-width strip of about STRIP values: a multiple of `multiple`, at least one."""
     return max(multiple, STRIP // (channels * width) // multiple * multiple)
 
 
 @dataclass(frozen=True)
 class FrameStore:
-    """A file of float32 of shape (N, C, H, W).
-
-    It is memory-mapped only while it is read or written, because mapped pages count as memory in use.
-    """
+    """A file of float32 (N, C, H, W), mapped only while it is used, because mapped pages count as memory."""
 
     path: Path
     shape: tuple[int, int, int, int]
@@ -87,11 +81,8 @@ class FrameStore:
         return int(np.prod(self.shape)) * FLOAT.itemsize
 
     def allocate(self) -> None:
-        """Create the file at full size, with its disk blocks reserved where the system can: a full disk is reported
-        now, and not while the file is mapped. Then the file is as long as before, so that it takes no space.
-
-        Raises DiskFull, StoreError.
-        """
+        """Create the file at full size, with its disk blocks reserved where the system can, so that a full disk is
+        reported now; the file is then as long as before. Raises DiskFull, StoreError."""
         with translate_write_errors(self.path, self.bytes), self.path.open("ab") as file:
             before = file.seek(0, os.SEEK_END)
             try:
@@ -137,22 +128,23 @@ class FrameStore:
         mapped = np.memmap(self.path, FLOAT, "r", shape=self.shape)
         return np.array(mapped[frame, :, inside.y0 : inside.y1, inside.x0 : inside.x1])
 
-    def read_neighbourhoods(self, frame: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Read the 3 x 3 neighbourhoods (k, 3, 3) of k places (k, 3) of channel, row and column; the border is
-        repeated."""
+    def locate_neighbours(self, places: Places) -> tuple[Places, Places]:
+        """Return rows and columns (k, 3, 3) around k places (channel, row, column); the border is repeated."""
         (H, W), around = self.size, np.arange(-1, 2)
-        c, y, x = places.T[:, :, None, None]
+        y, x = places.T[1:, :, None, None]
+        return np.clip(y + around[:, None], 0, H - 1), np.clip(x + around, 0, W - 1)
+
+    def read_neighbourhoods(self, frame: int, places: Places) -> npt.NDArray[np.float32]:
+        """Read k places and their neighbours, (k, 3, 3)."""
         mapped = np.memmap(self.path, FLOAT, "r", shape=self.shape)
-        rows, columns = np.clip(y + around[:, None], 0, H - 1), np.clip(x + around, 0, W - 1)
-        return np.array(mapped[frame, c, rows, columns])
+        return np.array(mapped[frame, places[:, 0, None, None], *self.locate_neighbours(places)])
 
     def read_windows(self, frames: Sequence[int], window: Window) -> Frames:
         """Read one window of n frames, (n, C, h, w)."""
         return np.stack([self.read_window(i, window) for i in frames])
 
     def read_strips(self, frame: int, multiple: int = 1) -> Iterator[tuple[int, Planes]]:
-        """Yield the first row and the values of strips of full width, from top to bottom; all but the last have a
-        multiple of `multiple` rows."""
+        """Yield first row and values of strips of full width, all but the last of a multiple of `multiple` rows."""
         for window in self.strip_windows(multiple):
             yield window.y0, self.read_window(frame, window)
 

@@ -1,10 +1,7 @@
 """Opcode lists of DNG files (specification 1.7, chapter 7): a camera's own corrections of its lens.
 
-A list is a count, and that many opcodes, each with its number, version, flags and parameters, all big-endian. Three of
-them are computed here: GainMap, FixVignetteRadial and WarpRectilinear. Places are pixels of the image that the list is
-for, 0 the centre of the first; its size is (H, W).
-
-Axes: h rows and w columns of places.
+A list is a count, and that many opcodes, each with its number, version, flags and parameters, all big-endian. Places
+are pixels of the image that the list is for, 0 the centre of the first: h rows and w columns.
 """
 
 from __future__ import annotations
@@ -21,22 +18,11 @@ Places = npt.NDArray[np.floating[Any]]  # (h,) or (w,): pixels
 Gains = npt.NDArray[np.float32]  # h w
 Positions = npt.NDArray[np.floating[Any]]  # h w: pixels
 
-OPCODE_NAMES = {
-    1: "WarpRectilinear",
-    2: "WarpFisheye",
-    3: "FixVignetteRadial",
-    4: "FixBadPixelsConstant",
-    5: "FixBadPixelsList",
-    6: "TrimBounds",
-    7: "MapTable",
-    8: "MapPolynomial",
-    9: "GainMap",
-    10: "DeltaPerRow",
-    11: "DeltaPerColumn",
-    12: "ScalePerRow",
-    13: "ScalePerColumn",
-    14: "WarpRectilinear2",
-}
+_NAMES = (
+    "WarpRectilinear WarpFisheye FixVignetteRadial FixBadPixelsConstant FixBadPixelsList TrimBounds MapTable "
+    "MapPolynomial GainMap DeltaPerRow DeltaPerColumn ScalePerRow ScalePerColumn WarpRectilinear2"
+)
+OPCODE_NAMES = dict(enumerate(_NAMES.split(), 1))
 OPTIONAL = 1  # flag: a reader that does not know the opcode may skip it
 HEAD = struct.Struct(">IBBBBII")  # number, version, flags, bytes of parameters
 MOST_OPCODES = 64  # of a list; cameras write four to ten
@@ -101,9 +87,9 @@ def pack_list(opcodes: tuple[Opcode, ...]) -> bytes:
 @dataclass(frozen=True, eq=False)
 class GainMap:
     """Gains at the points of a grid, interpolated bilinearly. area: top, left, bottom and right (exclusive) of the
-    pixels that are multiplied, every pitch-th row and column of them. planes: first of the image's planes, and number.
-    step: between points, vertical and horizontal, in shares of the image's sides; origin: of the first point, likewise.
-    gains: (rows, columns, planes) of points; planes beyond these take the last."""
+    pixels multiplied, every pitch-th row and column. planes: first of the image's planes, and number. step, origin:
+    between points, and of the first, in shares of the image's sides. gains: (rows, columns, planes); planes beyond
+    these take the last."""
 
     area: tuple[int, int, int, int]
     planes: tuple[int, int]
@@ -112,7 +98,7 @@ class GainMap:
     origin: tuple[float, float]
     gains: npt.NDArray[np.float32]
 
-    HEAD = struct.Struct(">10I4dI")
+    number, HEAD = 9, struct.Struct(">10I4dI")
 
     @classmethod
     def parse(cls, data: bytes) -> GainMap:
@@ -159,14 +145,13 @@ class GainMap:
 
 def _members(places: Places, first: int, end: int, pitch: int) -> npt.NDArray[np.bool_]:
     pixels = np.floor(places + 0.5).astype(np.int64)
-    members: npt.NDArray[np.bool_] = (pixels >= first) & (pixels < end) & ((pixels - first) % pitch == 0)
-    return members
+    return (pixels >= first) & (pixels < end) & ((pixels - first) % pitch == 0)
 
 
 def _grid_position(
     places: Places, side: int, step: float, origin: float, points: int
 ) -> tuple[npt.NDArray[np.int64], Gains]:
-    """Return the point before each place, and how far beyond it the place lies, 0 to 1; beyond the grid its border."""
+    """Return the point before each place, and how far beyond it the place lies; beyond the grid its border."""
     position = np.clip(((places + 0.5) / side - origin) / step, 0, points - 1)
     point = np.floor(position)
     return point.astype(np.int64), (position - point).astype(np.float32)
@@ -174,11 +159,11 @@ def _grid_position(
 
 @dataclass(frozen=True)
 class RadialGain:
-    """FixVignetteRadial: the gain 1 + k0 r^2 + k1 r^4 + ... + k4 r^10 at radius r (`radius_frame`). centre: vertical
-    and horizontal, in shares of the image."""
+    """FixVignetteRadial: the gain 1 + k0 r^2 + ... + k4 r^10 (`radius_frame`). centre: in shares of the image."""
 
     coefficients: tuple[float, ...]
     centre: tuple[float, float]
+    number = 3
 
     @classmethod
     def parse(cls, data: bytes) -> RadialGain:
@@ -205,16 +190,17 @@ class RadialGain:
 
 @dataclass(frozen=True)
 class RectilinearWarp:
-    """WarpRectilinear: where in the distorted picture a pixel of the corrected one is read. coefficients: one set of
-    kr0 to kr3, kt0 and kt1 for all planes, or one a plane. centre: vertical and horizontal, in shares of the image."""
+    """WarpRectilinear: where in the distorted picture a pixel is read. coefficients: one set of kr0 to kr3, kt0 and kt1
+    for all planes, or one a plane. centre: vertical and horizontal, in shares of the image."""
 
     coefficients: tuple[tuple[float, ...], ...]
     centre: tuple[float, float]
+    number = 1
 
     @classmethod
     def parse(cls, data: bytes, planes: int, size: tuple[int, int]) -> RectilinearWarp:
-        """Parse the parameters for an image of so many planes. Raises ValueError where they are not what the
-        specification allows, or where the picture would be folded or stretched more than MOST_SCALE."""
+        """Parse the parameters. Raises ValueError where they are not what the specification allows, or where the
+        picture would be folded or stretched more than MOST_SCALE."""
         sets = struct.unpack_from(">I", data)[0] if len(data) >= 4 else 0
         if sets not in (1, planes) or len(data) != 4 + 48 * sets + 16:
             raise ValueError(f"a WarpRectilinear of {sets} sets of coefficients in {len(data)} bytes")
@@ -247,7 +233,7 @@ def radius_frame(
     rows: Places, columns: Places, centre: tuple[float, float], size: tuple[int, int]
 ) -> tuple[Places, Places, float, float, float]:
     """Compute the coordinates y (h,) and x (w,) of places from the optical centre, in units of its distance m to the
-    farthest corner pixel; and m and the centre's row and column, in pixels."""
+    farthest corner; and m and the centre's row and column, in pixels."""
     cy, cx = (share * (side - 1) for share, side in zip(centre, size, strict=True))
     m = math.hypot(max(cy, size[0] - 1 - cy), max(cx, size[1] - 1 - cx)) or 1.0
     return (rows - cy) / m, (columns - cx) / m, m, cy, cx

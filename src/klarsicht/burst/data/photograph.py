@@ -20,6 +20,9 @@ from klarsicht.numerics.imaging.tone import inverse_tone_curve
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Planes = npt.NDArray[np.float32]  # C H W
 
+RGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)  # sRGB primaries, white D65
 MAKE, MODEL, ORIENTATION, ISO, EXPOSURE_TIME, F_NUMBER = 271, 272, 274, 34855, 33434, 33437
 MOST_BELOW_BLACK = 0.6  # share of pixels; in a frame of pure noise it is half
 MOST_ABOVE_WHITE = 0.02  # share of pixels
@@ -30,8 +33,8 @@ MAX_PLANE_RATIO = 1.3  # between planes: light has a colour, but an error of the
 @dataclass(frozen=True)
 class ReadSettings:
     """Settings of reading files. linear: codes of TIFF, PNG, JPEG and HEIC files are linear light. white_level: code of
-    white in 16-bit TIFF and PNG files; None: 65535. megapixels: the largest picture that is read, in millions of
-    pixels. memory: limit in GB while a picture is read, everything included; None: no limit."""
+    white in 16-bit TIFF and PNG files; None: 65535. megapixels: the largest picture. memory: limit in GB while a
+    picture is read, everything included; None: no limit."""
 
     linear: bool = False
     white_level: int | None = None
@@ -39,10 +42,8 @@ class ReadSettings:
     memory: float | None = None
 
     def require_room(self, width: int, height: int, bytes_a_pixel: int) -> None:
-        """Check, before it is decoded, that a picture has no more pixels than are allowed, and fits into memory.
-
-        Raises ValueError for too many pixels, UsageError where memory is too small; both name the option.
-        """
+        """Check, before it is decoded, a picture's pixels and memory. Raises ValueError for too many pixels, UsageError
+        where memory is too small; both name the option."""
         require_megapixels(width, height, self.megapixels)
         need = resident_bytes() + width * height * bytes_a_pixel
         if self.memory is not None and need > self.memory * 1e9:
@@ -55,19 +56,17 @@ AS_WRITTEN = ReadSettings()
 
 @dataclass(frozen=True)
 class Sensor:
-    """Levels of a sensor, which map counts to light by (count - black) / (white - black). pattern: a Bayer pattern, or
-    the 36 letters of a cell of X-Trans, row by row. black: one for each of R, G, G, B, of X-Trans for R, G, B."""
+    """Levels of a sensor: light is (count - black) / (white - black). pattern: a Bayer pattern, or the 36 letters of a
+    cell of X-Trans. black: for each of R, G, G, B, of X-Trans for R, G, B."""
 
     pattern: str
     black: tuple[float, ...]
     white: float
 
     def light(self, counts: Codes) -> Planes:
-        """Convert counts (H, W) behind a Bayer pattern to planes (4, H/2, W/2) with 0 the black and 1 the white level;
-        values are not clipped."""
+        """Convert counts (H, W) behind a Bayer pattern to planes (4, H/2, W/2), 0 black and 1 white, not clipped."""
         black = np.array(self.black, np.float32)[:, None, None]
-        planes: Planes = (to_planes(counts, self.pattern).astype(np.float32) - black) / (np.float32(self.white) - black)
-        return planes
+        return (to_planes(counts, self.pattern).astype(np.float32) - black) / (np.float32(self.white) - black)
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,10 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Header:
-    """Metadata of a photograph file, all of it but its pixels.
-
-    colour: mosaic (of Bayer), rgb or grey. size: height and width as stored, before the picture is turned upright by
-    `orientation` (TIFF's values 1 to 8). levels: the highest code (0 for floats). curve: the tone curve that was
-    undone, srgb or none. sensor: the levels, only of raw files. profile: the noise levels of the NoiseProfile tag, one
-    a plane, or empty. lens: corrections that the file prescribes, only of raw files. notes: assumptions that were made,
-    as text for the user.
-    """
+    """Metadata of a photograph file. colour: mosaic (of Bayer), rgb or grey. size: height and width as stored, before
+    it is turned upright by `orientation` (TIFF's values 1 to 8). levels: the highest code (0 for floats). curve: the
+    tone curve that was undone, srgb or none. sensor, lens: only of raw files. profile: the noise levels of the
+    NoiseProfile tag, one a plane, or empty. notes: assumptions that were made, for the user."""
 
     path: Path
     colour: str
@@ -110,9 +105,9 @@ class Header:
         return self.sensor is not None
 
     @property
-    def is_interpolated(self) -> bool:
-        """Whether the colours of a sensor's mosaic were interpolated, so that noise is not white."""
-        return self.is_raw and self.colour != "mosaic"
+    def cell(self) -> str:
+        """The cell of the mosaic whose colours were interpolated, so that noise is not white; empty otherwise."""
+        return self.sensor.pattern if self.sensor and self.colour != "mosaic" else ""
 
     @property
     def camera(self) -> str:
@@ -127,15 +122,13 @@ class Header:
 
     @property
     def exposure(self) -> float | None:
-        """The exposure relative to others of the camera: seconds times ISO over the square of the f-number, as far as
-        they are known; None without a time."""
+        """The exposure: seconds times ISO over the square of the f-number, as far as known; None without a time."""
         seconds, iso = self.tags.number(EXPOSURE_TIME), self.tags.number(ISO)
         return seconds * (iso or 100) / (self.tags.number(F_NUMBER) or 1) ** 2 if seconds else None
 
     @property
     def quantisation(self) -> float:
-        """The standard deviation of the error of rounding to codes, in units of white; 0 for codes under a tone
-        curve."""
+        """The standard deviation of rounding to codes, in units of white; 0 for codes under a tone curve."""
         span = self.sensor.white - min(self.sensor.black) if self.sensor else self.levels
         return 1 / np.sqrt(12) / span if span and self.curve == "none" else 0.0
 
@@ -149,8 +142,7 @@ class Photograph:
 
 
 def from_counts(counts: npt.NDArray[np.uint16], header: Header) -> Photograph:
-    """Convert the counts of a sensor to a photograph. Raises InputError where the black or white level is
-    implausible."""
+    """Convert the counts of a sensor to a photograph. Raises InputError for implausible levels."""
     sensor = header.sensor
     assert sensor is not None
     check_counts(counts, header)
@@ -159,8 +151,7 @@ def from_counts(counts: npt.NDArray[np.uint16], header: Header) -> Photograph:
 
 
 def black_level_warnings(light: Planes) -> tuple[str, ...]:
-    """Return a warning if no pixel is dark and the darkest values are alike in all planes, as with a black level that
-    is too low."""
+    """Return a warning if no pixel is dark and the darkest values are alike in all planes."""
     darkest = np.quantile(light[:, ::4, ::4].reshape(len(light), -1), DARKEST, axis=1)
     if darkest.min() < BRIGHTEST_DARK or darkest.max() > MAX_PLANE_RATIO * darkest.min():
         return ()
@@ -186,11 +177,8 @@ def check_counts(counts: Codes, header: Header) -> None:
 
 
 def from_codes(codes: Codes, header: Header) -> Photograph:
-    """Convert a picture (H, W) or (H, W, C), 8 or 16 bit under the tone curve that the header names or linear floats.
-
-    Codes above the stated white are clipped. Raises InputError for values that are not finite, and where more than a
-    few codes lie above white.
-    """
+    """Convert a picture (H, W) or (H, W, C), 8 or 16 bit under the header's tone curve or linear floats; codes above
+    white are clipped. Raises InputError for values that are not finite, and where many codes lie above white."""
     planes = np.moveaxis(codes[..., None] if codes.ndim == 2 else codes, -1, 0)
     if codes.dtype.kind == "f":
         finite = np.isfinite(planes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,6 @@ SIDE = 2000  # pixels: largest side of the pictures on the page
 CROP = 320  # pixels of a crop at full size
 SEARCH = 64  # side of the reduced picture in which crops are chosen
 PAGE = "before_after.html.j2"
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A crop at full size, before and after, as data URIs."""
-
-    title: str
-    before: str
-    after: str
 
 
 def write_page(path: Path, result: DenoiseResult, renderer: Renderer) -> None:
@@ -55,7 +45,7 @@ def template_context(result: DenoiseResult, renderer: Renderer) -> dict[str, Any
         "size": after.shape[:2],
         "reduced": after.shape[:2] != renderer.size,
         "crops": [
-            Crop(title, _jpeg(_cut(before, window)), _jpeg(_cut(renderer, window)))
+            {"title": title, "before": _jpeg(_cut(before, window)), "after": _jpeg(_cut(renderer, window))}
             for title, window in choose_crops(renderer, trust).items()
         ],
         "points": to_script_json(kernel_points(result, renderer.header.orientation)),
@@ -80,8 +70,7 @@ def kernel_points(result: DenoiseResult, orientation: int) -> list[dict[str, Any
 
 
 def to_upright(place: tuple[float, float], orientation: int) -> tuple[float, float]:
-    """Convert a position from shares of the stored picture's sides to shares of the upright one's; see
-    `rendering.turn_upright`."""
+    """Convert a position from shares of the stored picture's sides to shares of the upright one's."""
     y, x = place if orientation < 5 else place[::-1]
     down, right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return (1 - y if down else y), (1 - x if right else x)
@@ -112,8 +101,7 @@ def _window(renderer: Renderer, place: tuple[float, float], of: tuple[int, ...])
 
 
 def _cut(renderer: Renderer, window: Window) -> np.ndarray[Any, Any]:
-    cut: np.ndarray[Any, Any] = turn_upright(renderer.render_window(window), renderer.header.orientation)
-    return cut
+    return turn_upright(renderer.render_window(window), renderer.header.orientation)
 
 
 def _jpeg(picture: np.ndarray[Any, Any]) -> str:

@@ -32,8 +32,7 @@ Numbers = npt.NDArray[Any]
 
 
 def explain(frames: Sequence[Path], out: Path, settings: DenoiseSettings | None = None) -> Iterator[str]:
-    """Denoise the frames without writing the photograph, and write the folder `out`; yield messages for the user.
-    Raises as `denoise` does."""
+    """Denoise the frames, and write the folder `out` instead of the photograph; yield messages, raise as `denoise`."""
     files = reading.list_frames(frames)
     work_folder.check_outputs([out / "arrays.npz"], list(files), reading.select_folders(frames))
     with denoise_frames(files, out, settings or DenoiseSettings(), maps=True) as result:
@@ -91,8 +90,8 @@ def describe_maps(result: DenoiseResult, arrays: dict[str, Numbers]) -> Iterator
 
 
 def name_files(frames: Iterable[str]) -> list[str]:
-    """Name the files of frames: by the frame without its ending, folders joined by `-`; where these are alike, by the
-    frame's place as well, as in `2-photograph`."""
+    """Name the files of frames: by the frame without its ending, folders joined by `-`; where these are alike, with the
+    frame's place before, as in `2-photograph`."""
     names = [str(Path(str(frame)).with_suffix("")).replace("/", "-") for frame in frames]
     folded = [name.casefold() for name in names]
     alike = any(folded.count(name) > 1 for name in folded)

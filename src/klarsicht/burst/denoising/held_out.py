@@ -1,13 +1,9 @@
-"""Held-out test of a burst's filter without ground truth: filter all frames but one, and test the difference from that
-one.
+"""Held-out test of a burst's filter without ground truth: filter all frames but one, and compare with that one.
 
-Y is filtered from the other frames, X_j is the one held out. If Y is right and the noise model holds, X_j - Y is white,
-with the variance of X_j's noise plus that of the noise left in Y. Y is shifted to the position of X_j, not X_j to Y,
-since interpolation would colour the noise; blur by a fractional shift counts against Y. Only pixels are used where X_j
-agrees with the reference, by these two frames alone, and where Y would be trusted.
-
-Where the colours of a mosaic were interpolated, X_j's noise is white only in what was measured: at each pixel, X_j and
-Y are compared in the colour of the sample that X_j has there, which interpolation keeps as it was.
+Y is filtered from the other frames, X_j is held out. If Y is right and the noise model holds, X_j - Y is white, of the
+variance of X_j's noise plus that left in Y. Y is shifted to X_j, since interpolation would colour X_j's noise. Only
+pixels count where X_j agrees with the reference and Y would be trusted; of interpolated colours, each in that of X_j's
+sample, which is as measured.
 """
 
 from __future__ import annotations
@@ -22,14 +18,10 @@ from scipy.ndimage import shift
 
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.warp_tiles import STEP
-from klarsicht.burst.data.cokriging import (
-    interpolate_mosaic,
-    pixel_variance,
-    take_samples,
-    white_variance,
-)
+from klarsicht.burst.data.cokriging import pixel_variance, take_samples, white_variance
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.data.photograph import Header, Planes
+from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
+from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising import hot_pixels
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, check_network, clipping_limits, is_filtered_as_rgb
@@ -60,9 +52,8 @@ CLEAR_OF_CLIPPING = 4  # deviations from the clipping limit
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """Residuals of one window: normalised (C, H, W), nan where a pixel is not used, and the brightness at each pixel;
-    of interpolated colours (1, H, W), in the colour of the sample at each pixel. untrusted: (H, W), where the frames
-    agree, but the burst is not trusted."""
+    """Residuals of one window: normalised (C, H, W), nan where a pixel is not used, and the light; of interpolated
+    colours (1, H, W). untrusted: (H, W), where the frames agree, but the burst is not trusted."""
 
     normalised: Planes
     light: Planes
@@ -70,42 +61,10 @@ class Residuals:
 
 
 @dataclass(frozen=True)
-class Mosaic:
-    """A sensor's mosaic whose colours were interpolated. cell: its letters. gains: the camera's white balance."""
-
-    cell: str
-    gains: tuple[float, float, float]
-
-    @classmethod
-    def of(cls, header: Header) -> Mosaic | None:
-        """Return the mosaic of interpolated frames; None of others."""
-        return cls(header.sensor.pattern, header.rendering.gains) if header.sensor and header.is_interpolated else None
-
-    @property
-    def finer(self) -> float:
-        """Variance of a pixel's noise over that of the level that stands for it."""
-        return pixel_variance(self.cell) / white_variance(self.cell)
-
-    def noise_of_samples(self, noise: Sequence[NoiseLevel]) -> list[NoiseLevel]:
-        """Convert the levels of interpolated R, G and B to those of samples."""
-        return [level.scale_variance(1 / white_variance(self.cell)) for level in noise]
-
-    def samples(self, light: Planes, there: Window) -> Planes:
-        """Take from each pixel (C, H, W) the colour that the sensor has at that pixel of a window, (1, H, W)."""
-        return take_samples(light, self.cell, there.y0, there.x0)[None]
-
-    def simulate_noise(self, light: Planes, count: int, noise: Sequence[NoiseLevel]) -> npt.NDArray[np.float32]:
-        """Draw the noise of samples of frames that show a picture, interpolated, (count, C, H, W)."""
-        drawn = simulate_noise(light, count, self.noise_of_samples(noise))
-        everywhere = Window(0, light.shape[1], 0, light.shape[2])
-        return np.stack([interpolate_mosaic(self.samples(one, everywhere)[0], self.cell, self.gains) for one in drawn])
-
-
-@dataclass(frozen=True)
 class HeldOutResult:
-    """Result of the test. variance: mean of (X_j - Y)^2 over its modelled variance, 1 if all is right; by_light:
-    (brightness, variance) of bins. correlation: by lag (y, x), 0 if white. coverage: share of the windows that is used.
-    untrusted: share of them where frames agree, but the burst is not trusted."""
+    """Result of the test. variance: mean of (X_j - Y)^2 over the modelled, 1 if all is right; by_light: (brightness,
+    variance). correlation: by lag (y, x), 0 if white. coverage: share of the windows that is used. untrusted: share
+    where the frames agree, but the burst is not trusted."""
 
     held_out: str
     variance: float
@@ -150,10 +109,8 @@ class HeldOutResult:
 def check_held_out(
     frames: Sequence[Path], settings: DenoiseSettings, work: Path, hold_out: str | None = None
 ) -> tuple[list[str], HeldOutResult]:
-    """Run the held-out test; return messages on noise and filter, and the result. work: a folder for the frames.
-
-    Raises InputError for fewer than three frames, or where nothing agrees; UsageError; ModelError.
-    """
+    """Run the held-out test; return messages on noise and filter, and the result. work: a folder for the frames. Raises
+    InputError for fewer than three frames, or where nothing agrees; UsageError; ModelError."""
     check_names(settings.checkpoint, settings.bayer)
     files = reading.list_frames(frames)
     if len(files) < 3:
@@ -190,9 +147,8 @@ def check_held_out(
 
 
 def choose_frame(placement: Placement) -> int:
-    """Choose the frame of a placement to hold out: the last one, which is the least sharp, of those that can be
-    compared in at least half as many tiles as the best; a tile can be where it agrees and is shifted as most of its
-    frame."""
+    """Choose the frame of a placement to hold out: the last, least sharp one that can be compared in at least half as
+    many tiles as the best. A tile can be where it agrees and is shifted as most of its frame."""
     usual = (placement.shifts == np.median(placement.shifts, (1, 2), keepdims=True)).all(-1)
     usable = (placement.agrees & usual & ~placement.turns.any((-2, -1)))[1:].mean((1, 2))
     return 1 + int(np.flatnonzero(usable >= usable.max() / 2)[-1])
@@ -235,30 +191,29 @@ def compute_residuals(
     own_levels, theirs = ([level.scale_by_gain(burst.frames[i].gain) for level in noise] for i in (order[0], order[-1]))
     weighing = denoiser.compute_weights(frames, own_levels, agreement[:-1])
     filtered = weighing()
-    mosaic = Mosaic.of(burst.header)
-    noise_draws = (
-        simulate_noise(filtered, len(frames), own_levels)
-        if mosaic is None
-        else mosaic.simulate_noise(filtered, len(frames), own_levels)
-    )
+    mosaic = InterpolatedNoise.of(burst.header)
+    of_sample = 1.0 if mosaic is None else 1 / white_variance(mosaic.cell)
+    sample_levels, draw_levels = (scale_noise(levels, of_sample) for levels in (theirs, own_levels))
+    noise_draws = simulate_noise(filtered, len(frames), draw_levels)
+    if mosaic is not None:
+        noise_draws = np.stack([mosaic.interpolate_samples(one) for one in noise_draws])
     noise_there = [selection.interpolate_noise(alone, k, window) for k, alone in enumerate(noise_draws)]
     residual_levels = fit_noise_levels([accumulate_moments(weighing(np.stack(noise_there)), filtered)], own_levels)
-    merged = shift_image(filtered, selection.rest[-1])
+    merged = shift(filtered, (0, *selection.rest[-1]), order=3, mode="nearest")
     there = (agreement[-1] >= SURE) & find_uniform_shift(selection.shifts[-1], window)
-    measured = theirs if mosaic is None else mosaic.noise_of_samples(theirs)
     variance = np.stack(
-        [a.variance(Y) + b.variance(Y) for a, b, Y in zip(measured, residual_levels, merged, strict=True)]
+        [a.variance(Y) + b.variance(Y) for a, b, Y in zip(sample_levels, residual_levels, merged, strict=True)]
     )
     clear = merged + CLEAR_OF_CLIPPING * np.sqrt(variance) < clipping_limits(burst).high
-    finer = 1.0 if mosaic is None else mosaic.finer
+    finer = 1.0 if mosaic is None else pixel_variance(mosaic.cell) / white_variance(mosaic.cell)
     same, trusted = find_comparable_pixels(
         frames[0], held, filtered, (own_levels, theirs), clipping_limits(burst), finer
     )
     there &= same
     normalised = np.where(there & trusted & clear, (held - merged) / np.sqrt(variance), np.nan)
     if mosaic is not None:
-        shift = np.median(selection.shifts[-1], (0, 1)).astype(np.int64)
-        normalised, merged = (mosaic.samples(x, window.translate(*shift.tolist())) for x in (normalised, merged))
+        first = window.translate(*np.median(selection.shifts[-1], (0, 1)).astype(np.int64).tolist())
+        normalised, merged = (take_samples(x, mosaic.cell, first.y0, first.x0)[None] for x in (normalised, merged))
     inside = (slice(None), *own.slices_in(window))
     return Residuals(normalised[inside].astype(np.float32), merged[inside], (there & ~trusted)[inside[1:]])
 
@@ -271,18 +226,20 @@ def find_comparable_pixels(
     limits: motion_check.ClippingLimits,
     finer: float = 1.0,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Find the pixels (H, W) where two frames agree, and those where the filtered picture would be trusted. The amount
-    of noise is estimated from the frames themselves, since the level under test must not decide where it is tested.
-    finer: variance of a pixel's noise over that of the level, which is not 1 where colours are interpolated."""
+    """Find the pixels (H, W) where two frames agree, and those where the filtered picture would be trusted, by the
+    noise of the frames themselves: the level under test must not decide where it is tested. finer: variance of a
+    pixel's noise over that of the level."""
     pair = [NoiseLevel(float(np.hypot(a.read, b.read)), a.shot + b.shot) for a, b in zip(*noise, strict=True)]
     loudness = _noise_ratio(held_frame - reference, merged_frame, pair) / finer
-    differs = motion_check.find_failing_pixels(reference, held_frame, scale_noise(pair, loudness), limits)
-    return ~differs, ~motion_check.find_failing_pixels(reference, merged_frame, scale_noise(noise[0], loudness), limits)
+    of_pair, of_reference = (
+        motion_check.Reference(reference, scale_noise(levels, loudness), limits) for levels in (pair, noise[0])
+    )
+    differs = motion_check.find_failing_pixels(of_pair, held_frame)
+    return ~differs, ~motion_check.find_failing_pixels(of_reference, merged_frame)
 
 
 def _noise_ratio(difference: Planes, light: Planes, noise: Sequence[NoiseLevel]) -> float:
-    """Estimate the variance of a difference over its modelled variance: the median over blocks of mean squares, which
-    is robust against a minority of blocks."""
+    """Estimate the variance of a difference over its modelled variance, by the median of blocks' mean squares."""
     variance = np.stack([level.variance(x) for level, x in zip(noise, light, strict=True)])
     C, Y, X = (len(light), *(side // BLOCK for side in light.shape[1:]))
     squares = (np.square(difference) / variance)[:, : Y * BLOCK, : X * BLOCK]
@@ -292,21 +249,14 @@ def _noise_ratio(difference: Planes, light: Planes, noise: Sequence[NoiseLevel])
 
 def scale_noise(noise: Sequence[NoiseLevel], variance: float) -> list[NoiseLevel]:
     """Scale the variance of each noise level by a factor."""
-    return [NoiseLevel(level.read * variance**0.5, level.shot * variance) for level in noise]
+    return [level.scale_variance(variance) for level in noise]
 
 
 def simulate_noise(light: Planes, count: int, noise: Sequence[NoiseLevel]) -> npt.NDArray[np.float32]:
     """Draw the noise of frames that show a picture, (count, C, H, W)."""
     z = generator(0, "held out").standard_normal((count, *light.shape), np.float32)
     deviation = np.stack([level.deviation(x) for level, x in zip(noise, light, strict=True)])
-    noisy: npt.NDArray[np.float32] = (z * deviation).astype(np.float32)
-    return noisy
-
-
-def shift_image(light: Planes, by: npt.NDArray[np.float64]) -> Planes:
-    """Shift (C, H, W) by a fraction of a pixel, by cubic splines."""
-    there: Planes = shift(light, (0, *by), order=3, mode="nearest")
-    return there
+    return (z * deviation).astype(np.float32)
 
 
 def find_uniform_shift(shifts: npt.NDArray[np.int64], window: Window) -> npt.NDArray[np.bool_]:
@@ -314,8 +264,7 @@ def find_uniform_shift(shifts: npt.NDArray[np.int64], window: Window) -> npt.NDA
     y, x = window.y0 // STEP, window.x0 // STEP
     own = (shifts == np.median(shifts, (0, 1))).all(-1)[y:, x:]
     four = own[:-1, :-1] & own[1:, :-1] & own[:-1, 1:] & own[1:, 1:]
-    wide: npt.NDArray[np.bool_] = four.repeat(STEP, 0).repeat(STEP, 1)[: window.size[0], : window.size[1]]
-    return wide
+    return four.repeat(STEP, 0).repeat(STEP, 1)[: window.size[0], : window.size[1]]
 
 
 def summarise_residuals(name: str, parts: Sequence[Residuals]) -> HeldOutResult:

@@ -1,15 +1,11 @@
 """Detection of hot or stuck pixels of the sensor across a burst, and their replacement in every frame.
 
-A moving camera shows another part of the scene at a pixel in every frame, but a hot pixel keeps its position. So a
-pixel is detected as hot if, at its position on the sensor,
-  the mean and the median of the frames differ from its neighbours of the same colour by far more than their noise and
-  than pixels around it do, and it is isolated (a line or a star reaches other pixels and colours, too);
-  the reference and nearly every other frame show about the same difference, up to noise;
-  and the frames that moved, aligned with the reference, do not show it, nor do its neighbours in a mosaic show the
-  image of a point (the shifts of frames of hardly any texture can be wrong).
-Where no frame moved, pixels are detected only in mosaics, and only those whose neighbours of other colours show that
-they cannot be the image of a star (`point_images`). None is detected in a single frame.
-Of X-Trans frames the samples are tested (`mosaic_samples`), and colours are interpolated once more.
+A pixel is hot if, at its position on the sensor, the mean and the median of the frames differ from its neighbours of
+the same colour by far more than their noise and than pixels around it do, and it is isolated; if the reference and
+nearly every other frame show about the same difference; and if the frames that moved, aligned with the reference, do
+not show it, nor do its neighbours in a mosaic show the image of a point. Where no frame moved, only pixels of mosaics
+are hot, and only those that cannot be the image of a star (`point_images`). Of X-Trans frames the samples are tested
+(`mosaic_samples`), and colours are interpolated once more.
 
 n counts places (channel, row, column); channels are the planes of a mosaic, or the colours of an interpolated one.
 """
@@ -22,28 +18,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from klarsicht.burst.align import tiled
-from klarsicht.burst.data.cokriging import grey_variance, white_variance
+from klarsicht.burst.data.cokriging import cell_side, grey_variance, white_variance
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising.interpolated_frames import HalvedFrames
-from klarsicht.burst.denoising.mosaic_samples import (
-    ALIKE,
-    AROUND,
-    COMPANY,
-    FAR,
-    SPREAD,
-    WITH_MEDIAN,
-    SampleFrames,
-    interpolate_replaced,
-)
+from klarsicht.burst.denoising.mosaic_samples import SampleFrames, interpolate_replaced
+from klarsicht.burst.denoising.outliers import ALIKE, FAR, WITH_MEDIAN, Neighbours, Places, Values, detect_outliers
 from klarsicht.burst.denoising.point_images import EdgeNeighbours
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.burst.merging.filters import mean_noise
 from klarsicht.ground.machine.disk import replace_atomically, translate_read_errors
-from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 OF_MEDIANS = 1.25  # deviation of the median of frames, over that of their mean
@@ -51,9 +37,6 @@ MOST_FRAMES = 0.75  # share of frames that must show it: one may be black
 SWAY, GIVE = 0.25, 3.0  # tolerance of a single frame: share of the height, and deviations of noise
 MOVED = 2  # pixels: by less a star still overlaps itself
 FILE = "hot.npz"
-
-Places = npt.NDArray[np.int64]  # n 3
-Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +50,7 @@ class CorrectedFrames(FrameStore):
     def of(cls, spool: FrameStore, places: Places) -> CorrectedFrames:
         """Replace each place by the median of its neighbours, without those that are replaced themselves."""
         ordered = places[np.lexsort((places[:, 2], places[:, 0], places[:, 1]))]
-        known = mark_listed_neighbours(ordered, spool.shape[1:])
-        values = [neighbour_median(spool.read_neighbourhoods(i, ordered), known) for i in range(spool.shape[0])]
-        return cls(spool.path, spool.shape, ordered, np.stack(values))
+        return cls(spool.path, spool.shape, ordered, neighbour_medians(spool, ordered))
 
     def read_inner_window(self, frame: int, inside: Window) -> Planes:
         light = super().read_inner_window(frame, inside)
@@ -81,26 +62,18 @@ class CorrectedFrames(FrameStore):
         return light
 
 
-def mark_listed_neighbours(places: Places, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Mark which pixels around each of the places are among them, (n, 3, 3)."""
-    c, y, x = places.T[:, :, None, None]
-    around = np.arange(-1, 2)
-    C, H, W = shape
-    rows, columns = np.clip(y + around[:, None], 0, H - 1), np.clip(x + around, 0, W - 1)
-    number = np.ravel_multi_index((c, rows, columns), (C, H, W))
-    return np.isin(number, np.ravel_multi_index(tuple(places.T), (C, H, W)))
-
-
-def neighbour_median(surroundings: Values, hot: npt.NDArray[np.bool_]) -> Values:
-    """Compute the median of the neighbours that are not hot, (n,); of all, where all are hot."""
-    usable = np.where(hot & ~hot.all((1, 2), keepdims=True), np.nan, surroundings)
-    median: Values = np.nanmedian(usable.reshape(len(usable), 9), 1).astype(np.float32)
-    return median
+def neighbour_medians(spool: FrameStore, places: Places) -> Values:
+    """Compute the medians (N, n) of each place's neighbours that are not among the places; of all, where all are."""
+    around = (places[:, 0, None, None], *spool.locate_neighbours(places))
+    numbers = (np.ravel_multi_index(one, spool.shape[1:]) for one in (around, tuple(places.T)))
+    hot = np.isin(*numbers)
+    hot &= ~hot.all((1, 2), keepdims=True)
+    usable = (np.where(hot, np.nan, spool.read_neighbourhoods(i, places)) for i in range(spool.shape[0]))
+    return np.stack([np.nanmedian(one.reshape(-1, 9), 1).astype(np.float32) for one in usable])
 
 
 def replace_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel], folder: Path) -> tuple[LoadedBurst, int]:
-    """Replace the hot pixels of a burst, and count them. noise: of each plane, of a frame of gain 1. The places are
-    cached in the folder."""
+    """Replace a burst's hot pixels, cached in the folder, and count them. noise: of each plane, at gain 1."""
     cache_file = folder / FILE
     if cache_file.exists():
         with translate_read_errors(cache_file), np.load(cache_file) as arrays:
@@ -113,24 +86,19 @@ def replace_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel], folder: 
 
 
 def correct_frames(burst: LoadedBurst, places: Places) -> FrameStore:
-    """Replace each place by the median of its neighbours; behind X-Trans the frames are interpolated again, into a
-    file beside that of the burst."""
+    """Replace each place by the median of its neighbours; X-Trans frames are interpolated again, into a file."""
     spool = burst.spool
-    if not burst.header.is_interpolated:
+    if not burst.header.cell:
         return CorrectedFrames.of(spool, places)
-    samples = SampleFrames.of(burst)
-    known = samples.mark_listed_neighbours(places)
-    values = [neighbour_median(samples.read_neighbourhoods(i, places), known) for i in range(spool.shape[0])]
-    return interpolate_replaced(burst, places, np.stack(values))
+    return interpolate_replaced(burst, places, neighbour_medians(SampleFrames.of(burst), places))
 
 
 def measure_shifts(burst: LoadedBurst, corrected: FrameStore, noise: Sequence[NoiseLevel]) -> npt.NDArray[np.int64]:
     """Measure the shifts (N, 2) of whole corrected frames in the burst's order. noise: of samples."""
-    sensor, scale = burst.header.sensor, 1
-    if burst.header.is_interpolated:
-        assert sensor is not None
+    scale = 1
+    if cell := burst.header.cell:
         corrected, scale = HalvedFrames.of(corrected), 2
-        noise = [level.scale_variance(grey_variance(sensor.pattern) / 4) for level in noise]
+        noise = [level.scale_variance(grey_variance(cell) / 4) for level in noise]
     means = [mean_noise([level.scale_by_gain(frame.gain) for level in noise]) for frame in burst.frames]
     shifts = tiled.whole_shifts(corrected, means, burst.order).shifts[0].round().long().numpy()
     return np.asarray(scale * shifts, np.int64)
@@ -141,14 +109,16 @@ def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
     order, spool = burst.order, burst.spool
     if len(order) < 2:
         return np.zeros((0, 3), np.int64)
-    if behind := burst.header.sensor if burst.header.is_interpolated else None:
+    if cell := burst.header.cell:
         spool = SampleFrames.of(burst)
-        noise = [level.scale_variance(1 / white_variance(behind.pattern)) for level in noise]
+        noise = [level.scale_variance(1 / white_variance(cell)) for level in noise]
     levels = [[level.scale_by_gain(burst.frames[i].gain) for level in noise] for i in order]
     means = [mean_noise(plane) for plane in zip(*levels, strict=True)]
-    places: Places = (
-        spool.detect_outliers(order, means) if isinstance(spool, SampleFrames) else detect_outliers(spool, order, means)
-    )
+    if isinstance(spool, SampleFrames):
+        read, neighbours, bands = spool.read_sample_planes, spool.neighbours, spool.strip_windows(cell_side(spool.cell))
+    else:
+        read, neighbours, bands = spool.read_window, Neighbours.of_planes(spool.shape[1]), spool.strip_windows()
+    places = detect_outliers(read, bands, order, neighbours, means)
     frames = [
         PixelExcess.measure(spool.read_neighbourhoods(i, places), places, own)
         for i, own in zip(order, levels, strict=True)
@@ -160,7 +130,7 @@ def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
     places, height, light = places[shows], height[shows], frames[0].light[shows]
     if len(places):
         shifts = measure_shifts(burst, correct_frames(burst, places), noise)
-        least = 2 * MOVED if behind else MOVED
+        least = 2 * MOVED if cell else MOVED
         is_moving = np.abs(shifts).max() >= least
         fixed = find_sensor_fixed(burst.spool, places, light, height, order, shifts, least)
         if sensor := burst.header.sensor:
@@ -173,8 +143,7 @@ def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
 
 @dataclass(frozen=True, eq=False)
 class PixelExcess:
-    """Excess of n pixels of one frame over their neighbours: height, the neighbours' light, and the deviation of the
-    height, each (n,)."""
+    """Excess of a frame's pixels over their neighbours: height, neighbours' light, the height's deviation, (n,)."""
 
     height: Values
     light: Values
@@ -190,8 +159,7 @@ class PixelExcess:
 
     def matches(self, height: Values) -> npt.NDArray[np.bool_]:
         """Test whether the excess is about a given height, up to noise, (n,)."""
-        about: npt.NDArray[np.bool_] = np.abs(self.height - height) <= SWAY * np.abs(height) + GIVE * self.deviation
-        return about
+        return np.abs(self.height - height) <= SWAY * np.abs(height) + GIVE * self.deviation
 
 
 def find_sensor_fixed(
@@ -214,70 +182,4 @@ def find_sensor_fixed(
             count += inside
     aligned_excess = total / np.maximum(count, 1)[:, None, None] - light[:, None, None]
     highest = (aligned_excess * np.sign(height)[:, None, None]).max((1, 2))
-    missing: npt.NDArray[np.bool_] = (count > 0) & (highest < ALIKE * np.abs(height))
-    return missing
-
-
-def detect_outliers(spool: FrameStore, frames: Sequence[int], noise: Sequence[NoiseLevel]) -> Places:
-    """Detect isolated outliers in the mean of the frames, (n, 3); noise: one level for each plane."""
-    margin, places = AROUND + 1, [np.zeros((0, 3), np.int64)]
-    read, shot = (np.array([getattr(level, k) for level in noise], np.float32) for k in ("read", "shot"))
-    for band in track(spool.strip_windows(), len(spool.strip_windows()), "hot pixels"):
-        window = band.grow(margin)
-        mean = np.zeros((spool.shape[1], *window.size), np.float32)
-        for frame in frames:
-            mean += spool.read_window(frame, window)
-        mean /= len(frames)
-        height = np.zeros_like(mean)
-        _median_excess(mean, height)
-        here = np.argwhere(_isolated_outliers(mean, height, read, shot))
-        places.append(here + np.array([0, window.y0, window.x0]))
-    return np.concatenate(places)
-
-
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _median_excess(light: Values, out: Values) -> None:
-    """Subtract from each pixel the median of the eight around it, (C, H, W); the outermost stay 0."""
-    C, H, W = light.shape
-    around = np.empty(8, np.float32)
-    for c in range(C):
-        for y in range(1, H - 1):
-            for x in range(1, W - 1):
-                n = 0
-                for i in range(-1, 2):
-                    for j in range(-1, 2):
-                        if i or j:
-                            v, k = light[c, y + i, x + j], n
-                            while k > 0 and around[k - 1] > v:
-                                around[k] = around[k - 1]
-                                k -= 1
-                            around[k] = v
-                            n += 1
-                out[c, y, x] = light[c, y, x] - (around[3] + around[4]) / 2
-
-
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _isolated_outliers(light: Values, height: Values, read: Values, shot: Values) -> npt.NDArray[np.bool_]:
-    """Mark pixels whose excess is far above the noise and the excesses around, and isolated, (C, H, W)."""
-    C, H, W = light.shape
-    out = np.zeros((C, H, W), np.bool_)
-    side = 2 * AROUND + 1
-    sizes = np.empty(side * side, np.float32)
-    for c in range(C):
-        for y in range(AROUND + 1, H - AROUND - 1):
-            for x in range(AROUND + 1, W - AROUND - 1):
-                h = height[c, y, x]
-                under = max(np.float32(0), light[c, y, x] - h)
-                if h * h <= FAR**2 * WITH_MEDIAN * (read[c] ** 2 + shot[c] * under):
-                    continue
-                for i in range(side):
-                    for j in range(side):
-                        sizes[i * side + j] = abs(height[c, y + i - AROUND, x + j - AROUND])
-                company = -1  # itself
-                for k in range(C):
-                    for i in range(-1, 2):
-                        for j in range(-1, 2):
-                            if height[k, y + i, x + j] * np.sign(h) >= ALIKE * abs(h):
-                                company += 1
-                out[c, y, x] = company <= COMPANY and abs(h) > FAR * SPREAD * np.median(sizes)
-    return out
+    return (count > 0) & (highest < ALIKE * np.abs(height))

@@ -1,10 +1,5 @@
-"""Interpolation of a Bayer burst to RGB, frame by frame and strip by strip, by the linear filters of `cokriging`; and
-the alignment of interpolated frames.
-
-Noise of interpolated colours is not white, which the alignment takes it to be: it then finds that tiles of smooth
-scenes disagree, and loses frames. So Bayer frames are aligned as planes, before they are interpolated, and those of
-X-Trans as means of 2 x 2 pixels, whose noise is nearly white.
-"""
+"""Interpolation of a Bayer burst to RGB, frame by frame and strip by strip, by `cokriging`; and the alignment of
+interpolated frames, whose noise is not white: as means of 2 x 2 pixels, where it nearly is."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ from klarsicht.burst.data.bayer import to_mosaic
 from klarsicht.burst.data.cokriging import grey_variance, interpolate_mosaic, white_variance
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Planes
-from klarsicht.burst.files.loading import LoadedBurst
+from klarsicht.burst.files.loading import LoadedBurst, count_stored
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -42,8 +37,7 @@ class HalvedFrames(FrameStore):
     def read_inner_window(self, frame: int, inside: Window) -> Planes:
         h, w = inside.size
         light = self.source.read_window(frame, Window(2 * inside.y0, 2 * inside.y1, 2 * inside.x0, 2 * inside.x1))
-        means: Planes = light.reshape(len(light), h, 2, w, 2).mean((2, 4))
-        return means
+        return light.reshape(len(light), h, 2, w, 2).mean((2, 4))
 
 
 def align_loaded_frames(
@@ -51,26 +45,21 @@ def align_loaded_frames(
 ) -> Placement:
     """Align the frames of a burst whose numbers are given, the reference first. level: the mean of the noise over the
     channels, of a frame of gain 1. gains: of all frames."""
-    sensor = burst.header.sensor
-    if sensor is None or not burst.header.is_interpolated:
-        return tiled.align_frames(burst.spool, [level.scale_by_gain(gain) for gain in gains], order)
-    level = level.scale_variance(grey_variance(sensor.pattern) / white_variance(sensor.pattern) / 4)
-    halved = HalvedFrames.of(burst.spool)
-    return tiled.align_frames(halved, [level.scale_by_gain(gain) for gain in gains], order).double_resolution(
-        burst.spool.size
-    )
+    spool = burst.spool
+    if cell := burst.header.cell:
+        level = level.scale_variance(grey_variance(cell) / white_variance(cell) / 4)
+        spool = HalvedFrames.of(spool)
+    placement = tiled.align_frames(spool, [level.scale_by_gain(gain) for gain in gains], order)
+    return placement.double_resolution(burst.spool.size) if cell else placement
 
 
 def interpolate_burst(burst: LoadedBurst, folder: Path) -> LoadedBurst:
     """Interpolate the frames of a Bayer burst to RGB in the camera's colours, without white balance, as folder/rgb.f32;
-    frames stored before an interruption are not interpolated again. The headers say that colours are interpolated."""
+    frames stored before an interruption are not interpolated again. The headers say so."""
     N, _, h, w = burst.spool.shape
     spool = FrameStore(folder / RGB_FRAMES, (N, 3, 2 * h, 2 * w))
     spool.allocate()
-    try:
-        known = int(json.loads((folder / RGB_STATS).read_text())["frames"])
-    except (OSError, ValueError, KeyError):
-        known = 0
+    known = count_stored(folder / RGB_STATS)
     for i in track(range(known, N), N - known, "interpolating"):
         for cells in burst.spool.strip_windows():
             light = interpolate_window(burst.spool, i, cells, burst.header, burst.frames[i].gain)

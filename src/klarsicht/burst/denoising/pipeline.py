@@ -1,7 +1,5 @@
-"""Denoising pipeline: read -> noise -> hot pixels -> alignment (-> RGB) -> tiles (weights, filtering, tests).
-
-Memory is bounded; intermediate results are kept in a work folder, from which a stopped run resumes.
-"""
+"""Denoising pipeline: read -> noise -> hot pixels -> alignment (-> RGB) -> tiles (weights, filtering, tests). Memory is
+bounded; intermediate results are kept in a work folder, from which a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -52,11 +50,9 @@ LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another 
 class DenoiseSettings(PublicSettings):
     """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT.
     calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything included.
-    linear: whether codes of TIFF, PNG, JPEG and HEIC are linear light. strength: 0 keeps the reference, 1 takes the
-    full result. white_level: code of white in 16-bit TIFF and PNG files. megapixels: the largest frame that is read.
-    exact: the network computes in float32, also where bfloat16 is faster. bayer: how Bayer frames are filtered, planes
-    or rgb (filter_choice.BAYER_COLOURS); None: as the network needs it, or by their noise. keep_hot_pixels: pixels of
-    the sensor that are hot or dead stay as they are."""
+    linear, white_level, megapixels: of reading (ReadSettings). strength: 0 keeps the reference, 1 takes the full
+    result. exact: the network computes in float32. bayer: how Bayer frames are filtered, planes or rgb; None: as the
+    network needs it, or by their noise. keep_hot_pixels: hot or dead pixels stay."""
 
     checkpoint: str | None = None
     noise: str | None = None
@@ -81,12 +77,10 @@ class DenoiseSettings(PublicSettings):
 @dataclass(frozen=True, eq=False)
 class DenoiseResult:
     """A denoised picture in its spool, (1, C + 1, H, W), the last plane being the trust in the burst there.
-
-    frame_numbers: numbers of the frames, the reference first. hot: number of the sensor's pixels that were replaced in
-    all of them. residual_levels: the residual noise, one level for each channel. shares: of the picture, by estimate
-    (merge_tile.ESTIMATES). residual: mean square of the difference from the reference, over the variance of the noise.
-    strength: of the run. kernels: those of a grid of points (kernel_maps.KernelGrid). maps: of all points, where
-    requested."""
+    frame_numbers: the reference first. hot: number of the sensor's pixels that were replaced. residual_levels: the
+    residual noise, one level a channel. shares: of the picture, by estimate (merge_tile.ESTIMATES). residual: mean
+    square of the difference from the reference, over the variance of the noise. kernels: of a grid of points. maps: of
+    all points, where requested."""
 
     burst: LoadedBurst
     spool: FrameStore
@@ -143,12 +137,11 @@ class DenoiseResult:
         header = self.burst.header
         if header.sensor is None or header.sensor.pattern not in PATTERNS:
             return ()
-        return (f"Bayer frames: merged as {'RGB, which they became first' if header.is_interpolated else 'planes'}",)
+        return (f"Bayer frames: merged as {'RGB, which they became first' if header.cell else 'planes'}",)
 
     @property
     def _excess_warning(self) -> str:
-        """Warning that more was taken off than noise. One frame alone does not tell detail from noise, so that a factor
-        would say nothing."""
+        """Warning that more was taken off than noise; one frame alone does not tell detail from noise."""
         if len(self.frame_numbers) == 1:
             return "one frame alone does not tell its noise from detail: give --noise READ,SHOT, or more frames"
         times = f"{self.residual:.2g}" if self.residual < MOST_SAID else f"more than {MOST_SAID}"
@@ -159,9 +152,8 @@ class DenoiseResult:
 def denoise_frames(
     frames: Sequence[Path], out: Path, settings: DenoiseSettings, maps: bool = False
 ) -> Iterator[DenoiseResult]:
-    """Denoise files into the work folder of `out`, which is removed when the block is left without an error.
-
-    maps: whether maps of the weights are computed, too (kernel_maps.MapWriter).
+    """Denoise files into the work folder of `out`, which is removed when the block is left without an error. maps:
+    whether maps of the weights are computed, too (kernel_maps.MapWriter).
 
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
@@ -223,10 +215,11 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         observe=make_observer((H, W), map_store),
         bracket=burst.is_bracket,
         interpolated=InterpolatedNoise.of(burst.header),
-        only_measured=burst.header.is_interpolated and noise_over_light(burst, noise) <= MOST_NOISE_MEASURED,
+        only_measured=bool(burst.header.cell) and noise_over_light(burst, noise) <= MOST_NOISE_MEASURED,
     )
     records = tiles.process_tiles(grid, folder, merge, "denoising")
     pixels = np.array([tile["pixels"] for tile in records], float)
+    moments = [np.array(tile["noise"]) for tile in records if "noise" in tile]
 
     def mean(name: str) -> float:
         return float(np.average([tile[name] for tile in records], weights=pixels))
@@ -240,7 +233,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         rejections=tuple(dropped),
         hot=hot,
         filter=denoiser,
-        residual_levels=residual_noise.fit_noise_levels(merge_tile.collect_noise_moments(records), noise.levels),
+        residual_levels=residual_noise.fit_noise_levels(moments, noise.levels),
         shares={name: mean(name) for name in merge_tile.ESTIMATES},
         residual=mean("residual"),
         strength=settings.strength,
@@ -259,8 +252,8 @@ def check_network(burst: LoadedBurst, settings: DenoiseSettings) -> None:
 
 
 def is_filtered_as_rgb(burst: LoadedBurst, noise: KnownNoise, settings: DenoiseSettings) -> bool:
-    """Whether a Bayer burst is interpolated before it is filtered. Where no way is asked for, it is not if its file
-    prescribes corrections of the mosaic that are not applied here. Raises UsageError for a bracket that shall be."""
+    """Whether a Bayer burst is interpolated before it is filtered: by default not if its file prescribes corrections of
+    the mosaic that are not applied here. Raises UsageError for a bracket that shall be."""
     if burst.header.colour != "mosaic":
         return False
     if burst.is_bracket:
@@ -304,8 +297,7 @@ SAFETY = 0.85
 
 
 def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: float) -> tiles.MemoryNeed:
-    """Estimate the bytes that a tile takes beside those that are `fixed`: the larger of computing weights in a window
-    and applying them to the context."""
+    """Estimate the bytes of a tile beside `fixed`: the larger of computing weights and of applying them."""
     plane, count = 4 * channels, min(frames, denoiser.frames)
     if not isinstance(denoiser, NetworkFilter):
         return lambda context, window: fixed + plane * (4 * count + 12) * context

@@ -1,15 +1,13 @@
 """Test of whether an outlier of a mosaic may be the image of a point of the scene, for frames that coincide.
 
-Optics spread the image of a point over several pixels: of a Gaussian one of deviation s pixels in the middle of a
-pixel, each of the four that share an edge with it has (Q(.5/s) - Q(1.5/s)) / (1 - 2 Q(.5/s)) as much light, Q the tail
-of the normal distribution; .23 for s = .5, .09 for .35, more where the point is off the middle. Their filters pass
-other colours and therefore a part of it. A pixel that is too bright of itself shows nothing in them. So it cannot be a
-point's image where the mean excess of the four, and three deviations more, are below MOST_SPREAD of its own: where
-other colours have a third of a point's light that excludes images of s = .35 and more, and for s = .5 an eighth
-suffices. It is one for sure where three of the four exceed that by three of their deviations. Each excess is over the
-median of the eight nearest pixels of the same colour; its deviation is that of the noise, or, if more, of these eight,
-taken as means of opposite ones, in which a slope cancels out. So in texture hardly anything is excluded. Nothing is
-where one of the four is near white: it could not show more.
+Optics spread the image of a point over several pixels: of a Gaussian one of deviation s, in the middle of a pixel, each
+of the four that share an edge with it has (Q(.5/s) - Q(1.5/s)) / (1 - 2 Q(.5/s)) as much light, Q the tail of the
+normal distribution; .23 for s = .5, .09 for .35. A hot pixel shows nothing in them. So it cannot be a point's image
+where the mean excess of the four, and three deviations more, are below MOST_SPREAD of its own, which excludes s of .35
+and more where other colours have a third of the light. It is one for sure where three of the four exceed that by three
+of their deviations. Each excess is over the median of the eight nearest pixels of the same colour; its deviation is
+that of the noise, or, if more, of means of opposite ones of these eight, in which a slope cancels out. Nothing is
+excluded where one of the four is near white.
 
 n counts places (channel, row, column), as in `hot_pixels`.
 """
@@ -25,7 +23,7 @@ import numpy.typing as npt
 from klarsicht.burst.data.bayer import PATTERNS, cell_offsets
 from klarsicht.burst.data.cokriging import cell_side, colour_numbers
 from klarsicht.burst.data.frame_store import FrameStore
-from klarsicht.burst.denoising.mosaic_samples import WITH_MEDIAN
+from klarsicht.burst.denoising.outliers import WITH_MEDIAN
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 MOST_SPREAD, SURE_DEVIATIONS, LEAST_LIT = 0.03, 3.0, 3
@@ -39,8 +37,8 @@ Values = npt.NDArray[np.float32]
 
 
 def find_edge_neighbours(places: Places, pattern: str) -> Places:
-    """Find the four pixels of the mosaic that share an edge with each place, (n, 4, 3). Places are of a Bayer pattern's
-    planes, or of the colours of X-Trans in full resolution."""
+    """Find the four pixels of the mosaic that share an edge with each place, (n, 4, 3), of a Bayer pattern's planes, or
+    of the colours of X-Trans in full resolution."""
     c, y, x = places.T
     if pattern not in PATTERNS:
         side, colours = cell_side(pattern), colour_numbers(pattern)
@@ -56,8 +54,7 @@ def find_edge_neighbours(places: Places, pattern: str) -> Places:
 
 @dataclass(frozen=True, eq=False)
 class EdgeNeighbours:
-    """The four pixels around each of n places: their excess (n, 4) in the mean of the frames, its deviation (n,), and
-    whether they can be judged (n,)."""
+    """Four pixels around each place: their excess (n, 4), its deviation (n,), whether they can be judged (n,)."""
 
     excess: Values
     deviation: Values
@@ -97,11 +94,9 @@ class EdgeNeighbours:
     def exclude_points(self, height: Values) -> npt.NDArray[np.bool_]:
         """Tell which places of so much excess (n,) cannot be images of points, (n,)."""
         spread = np.abs(self.excess.mean(1)) + SURE_DEVIATIONS * self.deviation / 2
-        excluded: npt.NDArray[np.bool_] = self.usable & (spread < MOST_SPREAD * np.abs(height))
-        return excluded
+        return self.usable & (spread < MOST_SPREAD * np.abs(height))
 
     def show_points(self, height: Values) -> npt.NDArray[np.bool_]:
         """Tell which places of so much excess (n,) are images of points for sure, (n,)."""
         least = MOST_SPREAD * np.abs(height) + SURE_DEVIATIONS * self.deviation
-        shown: npt.NDArray[np.bool_] = (self.excess * np.sign(height)[:, None] > least[:, None]).sum(1) >= LEAST_LIT
-        return shown
+        return (self.excess * np.sign(height)[:, None] > least[:, None]).sum(1) >= LEAST_LIT

@@ -10,13 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from klarsicht.ground.errors import InputError, ModelError, UsageError
-from klarsicht.ground.machine.disk import (
-    hold_lock,
-    require_writable,
-    translate_faults,
-    translate_write_errors,
-    write_atomically,
-)
+from klarsicht.ground.machine import disk
 from klarsicht.ground.machine.operating_system import REMOVES_OPEN_FILES
 
 ABOUT, LOCK = "work.json", "lock"
@@ -30,20 +24,18 @@ def work_folder_path(out: Path) -> Path:
 
 @contextmanager
 def open_work_folder(out: Path, fingerprint: Mapping[str, Any]) -> Iterator[Path]:
-    """Open the work folder of an output under a lock. Content of another command is cleared, and the folder is removed
-    when this command is done, or fails because of its arguments or inputs.
-
-    Raises RunLocked where another process makes the same output, StoreError where nothing can be written.
-    """
+    """Open the work folder of an output under a lock, cleared of another command's content; it is removed when this
+    command is done, or fails because of its arguments or inputs. Raises RunLocked where another process makes the same
+    output, StoreError where nothing can be written."""
     path, about = work_folder_path(out), json.dumps(fingerprint, indent=1, sort_keys=True).encode()
-    with translate_write_errors(path):
+    with disk.translate_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-    with hold_lock(path / LOCK):
+    with disk.hold_lock(path / LOCK):
         if not (path / ABOUT).exists() or (path / ABOUT).read_bytes() != about:
             for file in path.iterdir():
                 if file.name != LOCK:
                     file.unlink()
-            write_atomically(path / ABOUT, about)
+            disk.write_atomically(path / ABOUT, about)
         try:
             yield path
         except (InputError, UsageError, ModelError):
@@ -60,17 +52,15 @@ def _remove(path: Path) -> None:
 
 
 def fingerprint(path: Path) -> list[Any]:
-    """Identify a file by its path, size and modification time, without reading it. Raises InputError where it is out
-    of reach."""
-    with translate_faults(path):
+    """Identify a file by path, size and modification time. Raises InputError where it is out of reach."""
+    with disk.translate_faults(path):
         stat = path.stat()
     return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
 def check_outputs(outputs: list[Path], inputs: list[Path], folders: list[Path]) -> None:
-    """Check that no output is a folder, overwrites an input, lies in a folder of inputs (where the next run would
-    read it), is given twice, or cannot be written. folders: those whose photographs are the inputs. Raises UsageError,
-    StoreError."""
+    """Check that no output is a folder, overwrites an input, lies in a folder of inputs (where the next run would read
+    it), is given twice, or cannot be written. Raises UsageError, StoreError."""
     inputs_resolved, among = {path.resolve() for path in inputs}, {folder.resolve() for folder in folders}
     for number, out in enumerate(outputs):
         if out.is_dir():
@@ -82,4 +72,4 @@ def check_outputs(outputs: list[Path], inputs: list[Path], folders: list[Path]) 
             raise UsageError(f"{out} would lie among the frames", rule=rule, remedy="Choose another folder for -o.")
         if out.resolve() in {other.resolve() for other in outputs[:number]}:
             raise UsageError(f"{out} is wanted twice", rule="each output needs a name of its own")
-    require_writable(outputs)
+    disk.require_writable(outputs)

@@ -1,91 +1,46 @@
 """Classical burst denoising methods, the baselines of trained networks.
 
-Every method takes a Burst and returns its clean reference (C, H, W), linear and of the same exposure.
+A merge makes one picture (C, H, W) of a burst, linear and of the same exposure, and tells the noise that is left in it;
+block matching may follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from klarsicht.burst.align.alignment import align_whole_frames, stabilised_grey
 from klarsicht.burst.data.burst import RGB_CHANNELS, Burst
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise, Spectrum
-from klarsicht.burst.evaluation import hdrplus, phase_correlation
+from klarsicht.burst.evaluation import phase_correlation
+from klarsicht.burst.evaluation.hdrplus import align_and_merge
 from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 Denoise = Callable[[Burst], Light]
+Merged = tuple[Light, NoiseLevel]
 
 NLM_FRAMES = 7
-BM3D_WHITE = (3.0, 0.4)  # threshold and Wiener factor that the package bm3d takes where noise is white
 NLM_STRENGTH = 1.0  # h of non-local means over the deviation of the noise
+BM3D_WHITE = (3.0, 0.4)  # threshold and Wiener factor that the package bm3d takes where noise is white
 
 
-def single(burst: Burst) -> Light:
+def single(burst: Burst) -> Merged:
     """Return the reference unchanged."""
-    return burst.reference
+    return burst.reference, burst.noise
 
 
-def mean(burst: Burst) -> Light:
+def mean(burst: Burst) -> Merged:
     """Average the valid frames without alignment."""
-    average: Light = burst.frames[burst.valid].mean(0)
-    return average
+    return burst.frames[burst.valid].mean(0), burst.noise.average_frames(burst.count)
 
 
-def align_mean(burst: Burst) -> Light:
+def align_mean(burst: Burst) -> Merged:
     """Average the frames aligned by phase correlation, to a fraction of a pixel."""
-    return phase_correlation.aligned_mean(burst, phase_correlation.estimate_shifts(burst))
-
-
-def align_whole_mean(burst: Burst) -> Light:
-    """Average the frames aligned by phase correlation, by whole pixels."""
-    return phase_correlation.aligned_mean(burst, np.rint(phase_correlation.estimate_shifts(burst)))
-
-
-def register_mean(burst: Burst) -> Light:
-    """Average the frames aligned globally by the networks' aligner, to a fraction of a pixel."""
-    frames = torch.from_numpy(burst.frames[burst.valid])[None]
-    light = stabilised_grey(frames, torch.tensor([burst.noise.read]), torch.tensor([burst.noise.shot]))
-    shifts = np.zeros((len(burst.frames), 2))
-    shifts[burst.valid] = align_whole_frames(light, torch.ones(light.shape[:2], dtype=torch.bool)).shifts[0].numpy()
-    return phase_correlation.aligned_mean(burst, shifts)
-
-
-def bm3d(burst: Burst) -> Light:
-    """Denoise the reference alone by BM3D."""
-    return denoise_bm3d(burst.reference, burst.noise, interpolated_noise(burst))
-
-
-def align_mean_bm3d(burst: Burst) -> Light:
-    """Denoise the mean of `align_mean` by BM3D."""
-    return denoise_bm3d(align_mean(burst), burst.noise.average_frames(burst.count), interpolated_noise(burst))
-
-
-def align_whole_mean_bm3d(burst: Burst) -> Light:
-    """Denoise the mean of `align_whole_mean` by BM3D."""
-    return denoise_bm3d(align_whole_mean(burst), burst.noise.average_frames(burst.count), interpolated_noise(burst))
-
-
-def register_mean_bm3d(burst: Burst) -> Light:
-    """Denoise the mean of `register_mean` by BM3D."""
-    return denoise_bm3d(register_mean(burst), burst.noise.average_frames(burst.count), interpolated_noise(burst))
-
-
-def hdr_plus(burst: Burst) -> Light:
-    """Align and merge the burst by HDR+."""
-    return hdrplus.align_and_merge(burst).image
-
-
-def hdr_plus_bm3d(burst: Burst) -> Light:
-    """Denoise the merge of HDR+ by BM3D, given the noise that the merge has left."""
-    merged = hdrplus.align_and_merge(burst)
-    return denoise_bm3d(merged.image, merged.noise, interpolated_noise(burst))
+    average = phase_correlation.aligned_mean(burst, phase_correlation.estimate_shifts(burst))
+    return average, burst.noise.average_frames(burst.count)
 
 
 def nlm(burst: Burst) -> Light:
@@ -93,11 +48,9 @@ def nlm(burst: Burst) -> Light:
     middle, in 8 bits of the stabilised range, as OpenCV requires."""
     shift = np.rint(phase_correlation.estimate_shifts(burst))
     aligned = [phase_correlation.shift_frame(burst.frames[i], shift[i])[0] for i in np.flatnonzero(burst.valid)]
-    ordered = centre_reference(aligned[:NLM_FRAMES])
-    stable = burst.noise.stabilise(np.stack(ordered))
+    stable = burst.noise.stabilise(np.stack(centre_reference(aligned[:NLM_FRAMES])))
     planes = [_nlm_plane(stable[:, c]) for c in range(stable.shape[1])]
-    clean: Light = burst.noise.unstabilise(np.stack(planes)).astype(np.float32)
-    return clean
+    return np.asarray(burst.noise.unstabilise(np.stack(planes)), np.float32)
 
 
 def centre_reference(frames: list[Light]) -> list[Light]:
@@ -136,8 +89,7 @@ def white_channels(image: Light, noise: NoiseLevel) -> list[ChannelNoise]:
 
 
 def correlated_channels(image: Light, noise: NoiseLevel, interpolated: InterpolatedNoise) -> list[ChannelNoise]:
-    """Compute level and spectrum of each interpolated colour's noise from the level that is told, at the picture's mean
-    light."""
+    """Compute level and spectrum of each interpolated colour's noise from the told level, at the mean light."""
     variances = [float(noise.variance(np.maximum(plane.mean(), 0))) for plane in image]
     spectra = interpolated.power_spectrum(variances, (image.shape[1], image.shape[2]))
     return [
@@ -147,8 +99,7 @@ def correlated_channels(image: Light, noise: NoiseLevel, interpolated: Interpola
 
 
 def _bm3d_plane(plane: Light, spectrum: Spectrum | None) -> npt.NDArray[np.float64]:
-    """Denoise (H, W) with noise of that power spectrum, None: white, of deviation 1; the package requires values from 0
-    to 1."""
+    """Denoise (H, W), scaled to [0, 1] as the package requires, of noise of that spectrum or white of deviation 1."""
     import bm3d as package
 
     low, span = _range(plane)
@@ -175,35 +126,34 @@ def _range(values: Light) -> tuple[float, float]:
     return low, (high - low) or 1.0
 
 
-@dataclass(frozen=True)
-class Method:
-    """A denoising method, and the optional package that it requires."""
-
-    denoise: Denoise
-    package: str = ""
-    note: str = ""
-
-    @property
-    def absence_reason(self) -> str:
-        """Reason why it cannot run here; empty if it can."""
-        if not self.package or find_spec(self.package):
-            return ""
-        return f"the package {self.package} is not installed (pip install 'klarsicht[bench]'{self.note})"
+def picture_of(merge: Callable[[Burst], Merged]) -> Denoise:
+    """Build the method that a merge is by itself."""
+    return lambda burst: merge(burst)[0]
 
 
-NON_COMMERCIAL = "; its licence allows non-commercial use only"
+def with_bm3d(merge: Callable[[Burst], Merged]) -> Denoise:
+    """Build the method that denoises a merge by BM3D, given the noise that is left."""
+    return lambda burst: denoise_bm3d(*merge(burst), interpolated_noise(burst))
 
-CLASSICAL = {
-    "single": Method(single),
-    "mean": Method(mean),
-    "align+mean": Method(align_mean),
-    "align-whole+mean": Method(align_whole_mean),
-    "bm3d": Method(bm3d, "bm3d", NON_COMMERCIAL),
-    "align+mean+bm3d": Method(align_mean_bm3d, "bm3d", NON_COMMERCIAL),
-    "align-whole+mean+bm3d": Method(align_whole_mean_bm3d, "bm3d", NON_COMMERCIAL),
-    "register+mean": Method(register_mean),
-    "register+mean+bm3d": Method(register_mean_bm3d, "bm3d", NON_COMMERCIAL),
-    "hdr+": Method(hdr_plus),
-    "hdr++bm3d": Method(hdr_plus_bm3d, "bm3d", NON_COMMERCIAL),
-    "nlm": Method(nlm, "cv2"),
+
+def absence_reason(row: str) -> str:
+    """Return the reason why a method cannot run here; empty if it can."""
+    package, note = PACKAGES.get(row.split("+")[-1], ("", ""))
+    if not package or find_spec(package):
+        return ""
+    return f"the package {package} is not installed (pip install 'klarsicht[bench]'{note})"
+
+
+PACKAGES = {"bm3d": ("bm3d", "; its licence allows non-commercial use only"), "nlm": ("cv2", "")}
+"""Optional packages, and what to know of them, by the last step of the methods that require them."""
+
+CLASSICAL: dict[str, Denoise] = {
+    "single": picture_of(single),
+    "mean": picture_of(mean),
+    "align+mean": picture_of(align_mean),
+    "bm3d": with_bm3d(single),
+    "align+mean+bm3d": with_bm3d(align_mean),
+    "hdr+": picture_of(align_and_merge),
+    "hdr++bm3d": with_bm3d(align_and_merge),
+    "nlm": nlm,
 }

@@ -9,21 +9,20 @@ from pathlib import Path
 
 from klarsicht.burst.data.cokriging import MOSAICS
 from klarsicht.burst.evaluation import page
-from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
-from klarsicht.burst.evaluation.kernel_sizes import SizeEffects, analyse_sizes, predict_kernels
+from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise, absence_reason
 from klarsicht.burst.evaluation.protocol import Evaluation, Protocol, evaluate
 from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.checkpoints import load_network
 from klarsicht.burst.network.inference import denoise_burst
 from klarsicht.burst.network.unet import PRESETS, Network
 from klarsicht.burst.synthesis import photographs
-from klarsicht.burst.synthesis.benchmark_sets import SETS, BenchmarkSet, benchmark_set
+from klarsicht.burst.synthesis.benchmark_sets import SETS, benchmark_set
 from klarsicht.ground.errors import MissingExtra, ModelError, UsageError, unknown_name
 from klarsicht.numerics.imaging.sensor_noise import GAINS, noise_level
 
 SWIFT = "swift"
 NETWORKS = ("kpn", "mkpn", "bpn", SWIFT)
-COMPARED_ROWS = ("single", "mean", "align+mean", "bm3d", "align+mean+bm3d", "hdr+", "hdr++bm3d", "nlm", *NETWORKS)
+COMPARED_ROWS = (*CLASSICAL, *NETWORKS)
 RGB, INTERPOLATED = "rgb", "interpolated"  # colours of frames (pretrained.NAMES)
 SEED = 7
 EVALUATION_PAGE, EVALUATION_RECORD = "evaluation.html", "evaluation.json"
@@ -38,16 +37,13 @@ def evaluate_all(
     seed: int = SEED,
     exact: bool = False,
 ) -> Evaluation:
-    """Evaluate rows (none: COMPARED_ROWS, and every checkpoint) at gains (none: all) on bursts of a folder's
-    photographs (none: those of scikit-image). Without a checkpoint, the shipped network for such frames takes part.
+    """Evaluate rows (none: all, and every checkpoint) at gains (none: all) on bursts of a folder's photographs (none:
+    those of scikit-image). Without a checkpoint, the shipped network for such frames takes part. exact: networks in
+    float32.
 
-    exact: networks in float32, also where bfloat16 is faster.
-
-    Raises:
-        UsageError: an unknown row, gain or set; or only networks were requested, and none was given.
-        CorpusError, ImageError: the photographs.
-        ModelError: a checkpoint that cannot be read or does not fit the set.
-        MissingExtra: none of the rows can run without packages that are not installed.
+    Raises UsageError for an unknown row, gain or set, or where only networks were requested, and none was given;
+    CorpusError, ImageError for the photographs; ModelError for a checkpoint that cannot be read or does not fit the
+    set; MissingExtra where none of the rows can run without packages that are not installed.
     """
     chosen_gains = tuple(dict.fromkeys(gains)) or tuple(GAINS)
     for gain in chosen_gains:
@@ -57,18 +53,9 @@ def evaluate_all(
     photograph_set = photographs.read_folder(photos) if photos else photographs.packaged_photographs()
     benchmark = benchmark_set(name, photograph_set.photographs, seed, photograph_set.geometry)
     tables, examples = evaluate(methods, benchmark, chosen_gains)
-    exposures = tuple(map(float, benchmark.exposures))
-    protocol = Protocol(
-        name,
-        seed,
-        photograph_set.geometry,
-        photograph_set.names,
-        exposures,
-        chosen_gains,
-        benchmark.sha256,
-        benchmark.cell,
-    )
-    return Evaluation(protocol, tables, absent, examples, analyse_networks(networks, benchmark, chosen_gains))
+    names, exposures = photograph_set.names, tuple(map(float, benchmark.exposures))
+    made_of = (photograph_set.geometry, names, exposures, chosen_gains, benchmark.sha256, benchmark.cell)
+    return Evaluation(Protocol(name, seed, *made_of), tables, absent, examples)
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -87,10 +74,10 @@ def find_pretrained(name: str, rows: Sequence[str]) -> list[Path]:
 def select_methods(
     rows: Sequence[str], networks: Mapping[str, Network], exact: bool = False
 ) -> tuple[dict[str, Denoise], dict[str, str]]:
-    """Select the methods that can run, and the reasons why others cannot. Networks that were given always take part."""
+    """Select the methods that can run, and the reasons why others cannot. Given networks always take part."""
     wanted = [row for row in dict.fromkeys(rows or COMPARED_ROWS) if not _is_trained(row, networks)]
     absent = {row: reason for row in wanted if (reason := _absence_reason(row))}
-    methods = {row: CLASSICAL[row].denoise for row in wanted if row not in absent}
+    methods = {row: CLASSICAL[row] for row in wanted if row not in absent}
     methods |= {row: partial(denoise_burst, network, exact=exact) for row, network in networks.items()}
     if not methods:
         kind = MissingExtra if any(row in CLASSICAL for row in absent) else UsageError
@@ -104,17 +91,15 @@ def _is_trained(row: str, networks: Mapping[str, Network]) -> bool:
 
 def _absence_reason(row: str) -> str:
     if row in CLASSICAL:
-        return CLASSICAL[row].absence_reason
+        return absence_reason(row)
     if row in PRESETS:
         return "no checkpoint of it was given (--checkpoint FILE)"
     raise unknown_name("row", row, {*CLASSICAL, *PRESETS})
 
 
 def load_networks(checkpoints: Sequence[Path], name: str) -> dict[str, Network]:
-    """Load a row for each checkpoint, named by its preset, or preset:file where a preset occurs more than once.
-
-    Raises UsageError, and ModelError for a file that holds no network, or one for frames of another colour.
-    """
+    """Load a row for each checkpoint, named by its preset, or preset:file where a preset occurs more than once. Raises
+    UsageError, and ModelError for a file that holds no network, or one for frames of another colour."""
     networks = [_load_fitting_network(path, set_colour(name)) for path in checkpoints]
     presets = [network.settings.preset for network in networks]
     rows = [p if presets.count(p) == 1 else f"{p}:{path.stem}" for p, path in zip(presets, checkpoints, strict=True)]
@@ -125,8 +110,7 @@ def load_networks(checkpoints: Sequence[Path], name: str) -> dict[str, Network]:
 
 
 def set_colour(name: str) -> str:
-    """Return the colour of the frames of a benchmark set, or interpolated, as in pretrained.NAMES. Raises UsageError
-    for an unknown set."""
+    """Return the colour of the frames of a set, as in pretrained.NAMES. Raises UsageError for an unknown set."""
     if name not in SETS:
         raise unknown_name("benchmark set", name, SETS)
     kind, _ = SETS[name]
@@ -139,20 +123,3 @@ def _load_fitting_network(path: Path, colour: str) -> Network:
         got, rule = f"one for {network.settings.colour} frames", f"the set has {colour} frames"
         raise ModelError(f"the network {path.name}", got=got, rule=rule, remedy="Choose another --set.")
     return network
-
-
-def analyse_networks(
-    networks: Mapping[str, Network], benchmark: BenchmarkSet, gains: Sequence[int]
-) -> dict[str, dict[int, SizeEffects]]:
-    """Analyse the effect of each kernel size on the first photograph at its drawn exposure, for networks that predict
-    several."""
-    w = float(benchmark.exposure(0, drawn=True))
-    truth = benchmark.truth(0, w)
-    several = {row: network for row, network in networks.items() if len(network.preset.spec.sizes) > 1}
-    return {
-        row: {
-            gain: analyse_sizes(predict_kernels(network, benchmark.burst(0, noise_level(gain), w)), truth, w)
-            for gain in gains
-        }
-        for row, network in several.items()
-    }

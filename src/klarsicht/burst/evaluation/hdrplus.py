@@ -1,17 +1,14 @@
 """Burst alignment and merging by tiles, after HDR+ (Hasinoff et al., ACM Trans. Graph. 35(6), 2016).
 
-Each tile of the reference is located in each frame by whole-pixel searches over a pyramid; tiles are merged in the
-frequency domain, each frequency weighted by its agreement with the reference.
-
-Tiles are n x n and overlap by half: tile (r, c) begins at row n/2 (r - 1), column n/2 (c - 1). Outside a frame its edge
-is repeated.
+Tiles of the reference are located in each frame by whole-pixel searches over a pyramid, and merged in the frequency
+domain, each frequency weighted by its agreement. They are n x n and overlap by half: tile (r, c) begins at row n/2 (r -
+1), column n/2 (c - 1). Outside a frame its edge is repeated.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +30,7 @@ Tiles = npt.NDArray[Any]  # C R Q n n
 Spectra = npt.NDArray[Any]  # C R Q n n/2+1
 
 
-@dataclass(frozen=True, eq=False)
-class HdrPlusResult:
+class HdrPlusResult(NamedTuple):
     """A merged burst. image: (C, H, W). noise: the residual noise, on average over tiles and frequencies."""
 
     image: Light
@@ -56,8 +52,7 @@ def align(burst: Burst) -> list[Offsets]:
 
 
 def build_pyramid(frame: Light) -> list[Light]:
-    """Build the pyramid of a frame (H, W), its half, its quarter, ... as long as a tile fits in; means of 2 x 2, odd
-    edges repeated."""
+    """Build the pyramid of a frame (H, W) by means of 2 x 2 as long as a tile fits in; odd edges are repeated."""
     levels = [frame]
     while len(levels) < PYRAMID_LEVELS and min(levels[-1].shape) >= 2 * TILE:
         H, W = levels[-1].shape
@@ -132,10 +127,7 @@ def _search(a: Light, b: Light, guesses: npt.NDArray[np.int64], radius: int, bes
 
 def merge(burst: Burst, offsets: list[Offsets]) -> HdrPlusResult:
     """Merge tiles: T = 1/N sum_z [T_z + A_z (T_0 - T_z)], A_z = |D_z|^2 / (|D_z|^2 + c sigma^2), D_z = T_0 - T_z.
-
-    sigma^2 is the noise of the reference's tile at its mean; c sigma^2 is TUNING times the variance 2 n^2 sigma^2 that
-    noise alone gives D_z.
-    """
+    sigma^2: noise of the reference's tile at its mean; c sigma^2: TUNING times the variance 2 n^2 sigma^2 of D_z."""
     valid = np.flatnonzero(burst.valid).tolist()
     reference = cut_tiles(burst.reference, offsets[REFERENCE])
     noise = burst.noise.variance(reference.mean((-2, -1), keepdims=True))
@@ -160,7 +152,7 @@ def wiener_agreement(D: Spectra, noise: npt.NDArray[np.float32]) -> npt.NDArray[
 
 def noise_share(agreement: list[npt.NDArray[np.float32]]) -> float:
     """Compute the variance of a merged pixel over that of a frame's: the sum of squared weights, (1 + sum A_z) / N for
-    the reference and (1 - A_z) / N for each other frame, averaged. From 1/N to 1."""
+    the reference and (1 - A_z) / N for each other frame, averaged."""
     N = len(agreement)
     own = (1 + sum(agreement)) / N
     others = sum(np.square(1 - A) for A in agreement[1:]) / N**2
@@ -173,8 +165,7 @@ def cut_tiles(frame: Light, offsets: Offsets) -> Tiles:
     R, Q = offsets.shape[:2]
     places = HALF_TILE * (np.stack(np.meshgrid(np.arange(R), np.arange(Q), indexing="ij"), -1) - 1) + offsets
     y, x = (np.clip(places[..., k, None] + np.arange(TILE), 0, side - 1) for k, side in enumerate((H, W)))
-    cut: Tiles = frame[:, y[..., :, None], x[..., None, :]]
-    return cut
+    return frame[:, y[..., :, None], x[..., None, :]]
 
 
 def blend_tiles(cut: Tiles, size: tuple[int, int]) -> Light:

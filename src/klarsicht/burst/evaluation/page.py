@@ -20,8 +20,7 @@ GAP = 11  # pixels between labels
 
 @dataclass(frozen=True)
 class Dot:
-    """A row's point in a plot, in its pixels; label_y separates labels. trained: whether the row is a network. label:
-    its scores in words."""
+    """A row's point in a plot, in its pixels; label_y separates labels. trained: whether the row is a network."""
 
     row: str
     trained: bool
@@ -63,7 +62,6 @@ def template_context(evaluation: Evaluation) -> dict[str, Any]:
         "gains": gains,
         "tables": evaluation.tables,
         "absent": evaluation.absence_reasons,
-        "sizes": evaluation.sizes,
         "plots": [plot(evaluation.tables["drawn"], gain) for gain in gains],
         "size": {
             "width": PLOT_WIDTH,

@@ -1,7 +1,5 @@
-"""Global alignment of frames by phase correlation, and their mean: the simplest burst denoising method.
-
-Shifts are (y, x) in pixels: frame i shows at p + shift what the reference shows at p.
-"""
+"""Global alignment of frames by phase correlation, and their mean. Shifts are (y, x) in pixels: frame i shows at p +
+shift what the reference shows at p."""
 
 from __future__ import annotations
 
@@ -22,10 +20,7 @@ ShiftedFrame = tuple[Light, npt.NDArray[np.float64]]
 
 def estimate_shifts(burst: Burst) -> Vectors:
     """Estimate shifts (N, 2) by phase correlation (Kuglin and Hines 1975) of stabilised frames, with a parabola through
-    the peak.
-
-    0 for the reference and for frames that are not valid.
-    """
+    the peak; 0 for the reference and for frames that are not valid."""
     spectra = [_spectrum(frame) for frame in stabilised_grey(burst)]
     offsets = np.zeros((len(spectra), 2))
     for i in np.flatnonzero(burst.valid).tolist():
@@ -36,8 +31,7 @@ def estimate_shifts(burst: Burst) -> Vectors:
 
 def stabilised_grey(burst: Burst) -> Light:
     """Average the channels of the variance-stabilised frames, (N, H, W)."""
-    grey: Light = burst.noise.stabilise(burst.frames).mean(1)
-    return grey
+    return burst.noise.stabilise(burst.frames).mean(1)
 
 
 def aligned_mean(burst: Burst, shift: Vectors) -> Light:
@@ -51,10 +45,8 @@ def aligned_mean(burst: Burst, shift: Vectors) -> Light:
 
 
 def shift_frame(frame: Light, shift: npt.NDArray[np.float64]) -> ShiftedFrame:
-    """Sample the frame (C, H, W) at p + shift, and mark where that lies inside of it, (H, W) of 0 and 1.
-
-    The whole-pixel part is an index shift, the rest is a change of phase, which leaves white noise white.
-    """
+    """Sample the frame (C, H, W) at p + shift, and mark where that lies inside, (H, W) of 0 and 1. The whole-pixel part
+    is an index shift, the rest is a change of phase, which leaves white noise white."""
     whole = np.rint(shift).astype(int)
     shifted = frame
     for axis, (step, side) in enumerate(zip(whole, frame.shape[-2:], strict=True), 1):

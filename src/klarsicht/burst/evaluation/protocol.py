@@ -1,24 +1,20 @@
-"""Evaluation of burst denoising, quality and cost: the protocol of KPN (arXiv 1712.02327) on given photographs.
-
-Four gains; exposure drawn for each photograph, and exposure 1 (published code disagrees on which). Pictures are G(x /
-w), clipped to [0, 1], without 8 pixels at each border; PSNR of each photograph, averaged in dB, with SSIM reported,
-too.
-"""
+"""Evaluation of burst denoising, quality and cost: the protocol of KPN (arXiv 1712.02327) on given photographs, at four
+gains, with exposure drawn and exposure 1 (published code disagrees on which). Pictures are G(x / w), clipped to [0, 1],
+without 8 pixels at each border; PSNR of each photograph is averaged in dB, with SSIM."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import product
 from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 
-from klarsicht.burst.data.burst import PLANES, Burst
+from klarsicht.burst.data.burst import PLANES
 from klarsicht.burst.data.cokriging import white_variance
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
-from klarsicht.burst.evaluation.kernel_sizes import SizeEffects
 from klarsicht.burst.quality import CUT_BORDER, Picture, Quality, measure_quality, tone_mapped
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet
 from klarsicht.burst.synthesis.motion import Flags
@@ -54,33 +50,28 @@ class Protocol:
     @property
     def lines(self) -> tuple[str, ...]:
         g, levels = self.geometry, [f"{gain}: {GAINS[gain].read:.4g}, {GAINS[gain].shot:.4g}" for gain in self.gains]
-        return (
+        mosaic = self.cell and (
+            f"samples behind {self.cell} have that noise; RGB is interpolated from them by cokriging, its noise told "
+            f"as white noise of {white_variance(self.cell):g} times the variance; compared after white balance"
+        )
+        lines = (
             f"set {self.name}, seed {self.seed}, sha256 {self.sha256}",
             f"frames {g.height} x {g.width} from the middle of each photograph, means of {g.scale} x {g.scale} pixels, "
             f"shifts up to {g.reach}",
             f"gains (sigma_read, sigma_shot^2) {'; '.join(levels)}",
-            *self._mosaic_lines,
+            mosaic,
             f"compared without {CUT_BORDER} pixels at each border, as clip(G(x/w), 0, 1), G the sRGB curve on linear "
             "light",
             "exposure w drawn: " + ", ".join(f"{w:.4f}" for w in self.exposures),
             f"{len(self.photographs)} photographs: {', '.join(self.photographs)}",
         )
-
-    @property
-    def _mosaic_lines(self) -> tuple[str, ...]:
-        """Lines on the interpolation from a mosaic; none where there is none."""
-        if self.cell is None:
-            return ()
-        return (
-            f"samples behind {self.cell} have that noise; RGB is interpolated from them by cokriging, its noise told "
-            f"as white noise of {white_variance(self.cell):g} times the variance; compared after white balance",
-        )
+        return tuple(line for line in lines if line)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the photographs: psnr in dB, ssim; cpu_s_per_mpx over all threads; peak_mib, the highest, or None
-    where the system does not report it. on_path, off_path: PSNR on the path of moving objects, and elsewhere."""
+    """Means over the photographs: psnr in dB; cpu_s_per_mpx over all threads; peak_mib, the highest, or None where the
+    system does not report it. on_path, off_path: PSNR on the path of moving objects, and elsewhere."""
 
     psnr: float
     ssim: float
@@ -101,18 +92,13 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Results of an evaluation. tables: by exposure (EXPOSURES), row and gain. absence_reasons: why rows could not run,
-    by row.
-
-    examples: crops of the first photograph at the drawn exposure, by gain and row, the truth among them. sizes: the
-    effect of each kernel size on that photograph, by row and gain, for networks that have several.
-    """
+    """Results of an evaluation. tables: by exposure (EXPOSURES), row and gain. absence_reasons: why rows could not run.
+    examples: crops of the first photograph at the drawn exposure, by gain and row, the truth among them."""
 
     protocol: Protocol
     tables: dict[str, Table]
     absence_reasons: dict[str, str]
     examples: Exhibits
-    sizes: dict[str, dict[int, SizeEffects]] = field(default_factory=dict)
 
     def best_classical(self, exposure: str, gain: int) -> tuple[str, float] | None:
         """Return the classical row with the highest PSNR, the baseline of a network; None where none ran."""
@@ -122,8 +108,7 @@ class Evaluation:
 
     @property
     def rows(self) -> dict[str, dict[str, dict[str, object]]]:
-        """Scores as {row: {gain: {psnr, ssim, cpu_s_per_mpx, peak_mib, exposure_1: {...}}}}: exposure drawn, and
-        exposure 1 nested."""
+        """Scores as {row: {gain: {psnr, ..., exposure_1: {...}}}}: exposure drawn, and exposure 1 nested."""
         drawn, one = self.tables["drawn"], self.tables["1"]
         return {
             row: {str(g): {**_known_scores(s), "exposure_1": _known_scores(one[row][g])} for g, s in by_gain.items()}
@@ -133,8 +118,7 @@ class Evaluation:
     @property
     def record(self) -> dict[str, object]:
         """All results but the pictures."""
-        sizes = {row: {gain: asdict(s) for gain, s in by_gain.items()} for row, by_gain in self.sizes.items()}
-        return {"protocol": asdict(self.protocol), "rows": self.rows, "absent": self.absence_reasons, "sizes": sizes}
+        return {"protocol": asdict(self.protocol), "rows": self.rows, "absent": self.absence_reasons}
 
 
 def _known_scores(score: Score) -> dict[str, object]:
@@ -151,7 +135,8 @@ def evaluate(
     examples: Exhibits = {gain: {TRUTH: _crop_example(benchmark, _truth(benchmark, 0))} for gain in gains}
     with progress("evaluation", len(methods) * len(levels) * len(EXPOSURES) * len(benchmark)) as advance:
         for row, denoise in methods.items():
-            denoise(_crop_for_warm_up(benchmark.burst(0, next(iter(levels.values())), 1.0)))  # compilation is not timed
+            first = benchmark.burst(0, next(iter(levels.values())), 1.0)
+            denoise(first.with_frames(np.ascontiguousarray(first.frames[..., :WARM, :WARM])))  # compiles untimed
             for (exposure, drawn), gain in product(EXPOSURES.items(), levels):
                 trials = [run_trial(denoise, benchmark, k, levels[gain], drawn) for k in range(len(benchmark))]
                 tables[exposure][row][gain] = average_trials(trials, sensor_pixels(benchmark))
@@ -175,8 +160,7 @@ def run_trial(denoise: Denoise, benchmark: BenchmarkSet, index: int, noise: Nois
 
 
 def path_mask(path: Flags, shape: tuple[int, ...]) -> Flags:
-    """Reduce the path of a moving object to the pixels of a picture of that shape (C, H, W): a pixel of a mosaic's
-    planes stands for 2 x 2 of the sensor's."""
+    """Reduce a moving object's path to the pixels of a picture (C, H, W), each 2 x 2 ones of a mosaic."""
     H, W = shape[-2:]
     return np.asarray(path.reshape(H, path.shape[0] // H, W, path.shape[1] // W).any((1, 3)))
 
@@ -204,10 +188,6 @@ def sensor_pixels(benchmark: BenchmarkSet) -> int:
     """Count the sensor's pixels of one frame: the planes of a mosaic have a quarter each."""
     channels, height, width = benchmark.frames.shape[-3:]
     return int(height * width * (PLANES if channels == PLANES else 1))
-
-
-def _crop_for_warm_up(burst: Burst) -> Burst:
-    return burst.with_frames(np.ascontiguousarray(burst.frames[..., :WARM, :WARM]))
 
 
 def _truth(benchmark: BenchmarkSet, index: int) -> Picture:

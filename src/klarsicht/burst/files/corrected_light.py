@@ -1,10 +1,8 @@
 """Application of a raw file's lens corrections to windows of light that is already denoised.
 
-The gains of OpcodeList2 are a mosaic's: each sample has one. Colours that were interpolated take the mean gain of the
-samples of their colour around them. OpcodeList3 follows, on colours. Light that is white stays white at least; light
-that a gain lifts above white is not cut off here.
-
-Axes: C channels, H W pixels of the picture as stored, h w of a window.
+The gains of OpcodeList2 are a mosaic's: interpolated colours take the mean gain of the samples of their colour around
+them. OpcodeList3 follows, on colours. Light that is white stays white at least; light that a gain lifts above white is
+not cut off here.
 """
 
 from __future__ import annotations
@@ -32,8 +30,8 @@ WARP_SIDE = 256  # pixels a side that are warped at once
 
 
 def plane_gains(lens: LensCorrections, cells: Window, size: tuple[int, int], pattern: str) -> Gains:
-    """Compute the gains (4, h, w) of a Bayer mosaic's planes R, G, G, B in a window of cells, which may reach beyond
-    the frame of that size (cells); there its border is repeated."""
+    """Compute the gains (4, h, w) of a Bayer mosaic's planes in a window of cells, which may reach beyond the frame of
+    that size (cells); there its border is repeated."""
     down, across = (
         np.clip(np.arange(first, end), 0, side - 1)
         for first, end, side in ((cells.y0, cells.y1, size[0]), (cells.x0, cells.x1, size[1]))
@@ -42,15 +40,13 @@ def plane_gains(lens: LensCorrections, cells: Window, size: tuple[int, int], pat
 
 
 def colour_gains(lens: LensCorrections, window: Window, size: tuple[int, int], cell: str) -> Gains:
-    """Compute the gains (3, h, w) of colours that were interpolated behind a mosaic of such a cell, in a window inside
-    the frame."""
+    """Compute the gains (3, h, w) of colours interpolated behind such a cell, in a window inside the frame."""
     around = window.grow(SAMPLES_AROUND).clip_to(size)
     rows, columns = np.arange(around.y0, around.y1), np.arange(around.x0, around.x1)
     gains = sample_gains(lens, 1.0 * rows, 1.0 * columns)
     side, inside = cell_side(cell), (slice(None), *window.slices_in(around))
     member = colour_numbers(cell)[rows[:, None] % side, columns % side] == np.arange(COLOUR_PLANES)[:, None, None]
-    means: Gains = _local_sums(gains * member)[inside] / _local_sums(member.astype(np.float32))[inside]
-    return means
+    return _local_sums(gains * member)[inside] / _local_sums(member.astype(np.float32))[inside]
 
 
 def sample_gains(lens: LensCorrections, rows: Places, columns: Places) -> Gains:
@@ -71,8 +67,7 @@ def correct_colours(
 
 def apply_gains(light: Planes, gains: Gains) -> Planes:
     """Multiply light (C, h, w) by gains; what is white stays white at least, because its light is not known."""
-    product: Planes = light * np.where(light >= 1 - AT_WHITE, np.maximum(gains, 1), gains)
-    return product
+    return light * np.where(light >= 1 - AT_WHITE, np.maximum(gains, 1), gains)
 
 
 def _correct(
@@ -96,8 +91,7 @@ def _correct(
 def _warp(
     warp: RectilinearWarp, area: tuple[int, int], window: Window, read: Reader, size: tuple[int, int], step: int
 ) -> Planes:
-    """Read colours where a warp says, by cubic splines; beyond the frame its border is repeated. area: size of the
-    image that the warp is for."""
+    """Read colours where a warp for an image of size `area` says, by cubic splines; the border is repeated."""
     out = np.empty((COLOUR_PLANES, *window.size), np.float32)
     for tile in _split(window):
         rows, columns = _places(tile, step)
@@ -113,8 +107,7 @@ def _warp(
 
 
 def _read_between(plane: npt.NDArray[np.float32], where: Positions) -> npt.NDArray[np.float32]:
-    """Read a plane (h, w) at positions (2, h, w) by cubic splines, and linearly where all pixels around a position are
-    white, because splines would swing there."""
+    """Read a plane (h, w) at positions (2, h, w) by cubic splines, linearly where all around is white."""
     values: npt.NDArray[np.float32] = map_coordinates(plane, where, order=3, mode="nearest")
     white = plane >= 1 - AT_WHITE
     if white.any():
@@ -126,8 +119,7 @@ def _read_between(plane: npt.NDArray[np.float32], where: Positions) -> npt.NDArr
 def _local_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Sum values (C, h, w) around each pixel, by WEIGHTS; nothing lies beyond the border."""
     down = correlate1d(values, WEIGHTS, 1, mode="constant")
-    sums: npt.NDArray[np.float32] = correlate1d(down, WEIGHTS, 2, mode="constant")
-    return sums
+    return correlate1d(down, WEIGHTS, 2, mode="constant")
 
 
 def _places(window: Window, step: int) -> tuple[Places, Places]:

@@ -1,8 +1,5 @@
 """Demosaicking by the linear 5 x 5 filters of Malvar, He and Cutler (ICASSP 2004): bilinear interpolation of the two
-missing colours of each pixel, corrected by the Laplacian of the colour that was measured there.
-
-Axes: H W pixels of the mosaic.
-"""
+missing colours, corrected by the Laplacian of the measured one."""
 
 from __future__ import annotations
 
@@ -30,9 +27,8 @@ SCALE = np.float32(1 / 8)
 def interpolate_colours(mosaic: Light, pattern: str) -> Light:
     """Demosaic (H, W), even sides, to RGB (3, H, W)."""
     rgb = np.empty((3, *mosaic.shape), np.float32)
-    green, beside, above, across = (
-        filter_mosaic(mosaic, k) for k in (GREEN, COLOUR_AT_GREEN, COLOUR_AT_GREEN.T, COLOUR_AT_OPPOSITE)
-    )
+    kernels = (GREEN, COLOUR_AT_GREEN, COLOUR_AT_GREEN.T, COLOUR_AT_OPPOSITE)
+    green, beside, above, across = (correlate(mosaic, k * SCALE, mode="mirror") for k in kernels)  # keeps the pattern
     red, first, second, blue = ((slice(y, None, 2), slice(x, None, 2)) for y, x in cell_offsets(pattern))
     rgb[0][red], rgb[1][red], rgb[2][red] = mosaic[red], green[red], across[red]
     rgb[0][blue], rgb[1][blue], rgb[2][blue] = across[blue], green[blue], mosaic[blue]
@@ -40,10 +36,3 @@ def interpolate_colours(mosaic: Light, pattern: str) -> Light:
         in_row, in_column = (0, 2) if place[0] == red[0] else (2, 0)  # the colours of its neighbours
         rgb[1][place], rgb[in_row][place], rgb[in_column][place] = mosaic[place], beside[place], above[place]
     return rgb
-
-
-def filter_mosaic(mosaic: Light, kernel: npt.NDArray[np.float32]) -> Light:
-    """Correlate a mosaic (H, W) with a kernel; borders are mirrored about the outermost pixel, which preserves the
-    pattern."""
-    out: Light = correlate(mosaic, kernel * SCALE, mode="mirror")
-    return out

@@ -39,8 +39,7 @@ Decoded = tuple[Any, bytes | None, Tags]  # codes, ICC profile, tags
 
 
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
-    """Read a picture. Raises InputError for a damaged file, or one of more pixels than the settings allow, and
-    MissingExtra."""
+    """Read a picture. Raises InputError for a damaged file, or too many pixels, and MissingExtra."""
     kind, highest = path.suffix.lower(), 0
     try:
         if kind in heif.HEIFS:
@@ -106,8 +105,7 @@ def _drop_transparency(codes: Any, path: Path) -> Codes:
     if not fits or codes.dtype not in (np.uint8, np.uint16, np.float32, np.float64, np.float16):
         got = f"{codes.dtype} {codes.shape}"
         raise InputError(f"{path.name} is no picture that can be denoised", got=got, rule=rule, remedy=remedy)
-    kept: Codes = codes.astype(np.float32) if codes.dtype.kind == "f" else codes
-    return kept
+    return codes.astype(np.float32) if codes.dtype.kind == "f" else codes
 
 
 def _tiff(path: Path, settings: ReadSettings) -> Decoded:
@@ -135,8 +133,7 @@ def _tiff(path: Path, settings: ReadSettings) -> Decoded:
 
 
 def _png(path: Path, settings: ReadSettings) -> Decoded:
-    """Decode a PNG file by Pillow at 8 bits, because it handles palettes, and by imagecodecs at 16 bits, of which
-    Pillow drops half."""
+    """Decode a PNG file by Pillow at 8 bits, and at 16 bits, of which Pillow drops half, by imagecodecs."""
     with open_image(path, settings.megapixels, ["PNG"]) as image:
         deep = image.mode.startswith("I") or _bit_depth(path) == 16
         settings.require_room(*image.size, (FLOAT_BYTES + 1 + deep) * len(image.getbands()) + WORKING_BYTES)
@@ -172,8 +169,7 @@ def _exif(image: Image.Image) -> Tags:
 
 
 def _without_orientation(tags: Tags) -> Tags:
-    """Leave out the orientation: libheif has turned the picture by the file's own property, and the standard says that
-    readers ignore EXIF's (ISO/IEC 23008-12, A.2.1)."""
+    """Leave out the orientation: libheif has turned the picture (ISO/IEC 23008-12, A.2.1)."""
     return replace(tags, image={tag: entry for tag, entry in tags.image.items() if tag != ORIENTATION})
 
 

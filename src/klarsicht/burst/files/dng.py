@@ -1,11 +1,10 @@
-"""Writer of DNG files: a denoised mosaic with the reference's own tags, so that any raw converter can process it, and
-RGB, also of a mosaic whose colours were interpolated, as a linear DNG.
+"""Writer of DNG files: a denoised mosaic with the reference's own tags, or RGB, also of an interpolated mosaic, as a
+linear DNG.
 
-Counts are the sensor's times an integer that uses the range of 16 bits, because the mean of a burst is more precise
-than a frame's rounding. NoiseProfile is rewritten to the noise that remains. Tags: DNG specification 1.4.
-
-A mosaic keeps its opcode lists. A linear DNG has those applied that can be, and they are taken out: darktable 5.0
-applies gain maps to mosaics alone, LibRaw to none. What gains lift above white has codes above WhiteLevel.
+Counts are the sensor's times an integer that uses the range of 16 bits. NoiseProfile is rewritten to the noise that
+remains. Tags: DNG specification 1.4. A mosaic keeps its opcode lists. A linear DNG has those applied that can be:
+darktable 5.0 applies gain maps to mosaics alone, LibRaw to none. What gains lift above white has codes above
+WhiteLevel.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ import numpy.typing as npt
 
 from klarsicht import __version__
 from klarsicht.burst.data.bayer import PATTERNS, to_mosaic
-from klarsicht.burst.data.colour import RGB_TO_XYZ
 from klarsicht.burst.data.frame_store import FrameStore, Window, strip_rows
 from klarsicht.burst.data.lens_corrections import LISTS
-from klarsicht.burst.data.photograph import ORIENTATION, Header, Sensor
+from klarsicht.burst.data.photograph import ORIENTATION, RGB_TO_XYZ, Header, Sensor
 from klarsicht.burst.files.corrected_light import correct_colours
 from klarsicht.burst.files.raw import CFA_PLANE_COLOURS, NOISE_PROFILE
 from klarsicht.burst.files.rendering import Renderer
@@ -39,19 +37,8 @@ CFA_DIM, CFA_PATTERN, VERSION, BACKWARD, UNIQUE_MODEL = 33421, 33422, 50706, 507
 BLACK_DIM, BLACK, WHITE, MATRIX, NEUTRAL, ILLUMINANT = 50713, 50714, 50717, 50721, 50728, 50778
 D65 = 21
 DROPPED_TAGS = {
-    *(
-        tiff_tags.STRIP_OFFSETS,
-        tiff_tags.STRIP_BYTES,
-        tiff_tags.TILE_OFFSETS,
-        tiff_tags.TILE_BYTES,
-        322,
-        323,
-        tiff_tags.SUB_IFDS,
-        tiff_tags.EXIF,
-        tiff_tags.GPS,
-        317,
-        339,
-    ),
+    *(tiff_tags.STRIP_OFFSETS, tiff_tags.STRIP_BYTES, tiff_tags.TILE_OFFSETS, tiff_tags.TILE_BYTES, 322, 323),
+    *(tiff_tags.SUB_IFDS, tiff_tags.EXIF, tiff_tags.GPS, 317, 339),
     *(512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 347),  # JPEG
     *(50712, 50715, 50716),  # linearisation and black level by row and column, which are already applied
     *(50828, 50972, 51111, 50829, 50830, 700),  # original file, digests, areas of the whole sensor, XMP
@@ -62,8 +49,7 @@ MOSAIC_TAGS = {CFA_DIM, CFA_PATTERN, CFA_PLANE_COLOURS, BLACK_DIM, 50711, 50733,
 
 
 def write(spool: FrameStore, header: Header, noise: Sequence[NoiseLevel], path: Path) -> None:
-    """Write the first frame of a store as a DNG. noise: the noise that remains, one level a channel, before the file's
-    corrections of the lens."""
+    """Write a store's first frame as a DNG. noise: what remains, one level a channel, before lens corrections."""
     if header.colour == "mosaic":
         assert header.sensor is not None
         tags, strips = mosaic_tags(header, noise), mosaic_strips(spool, header.sensor)
@@ -85,7 +71,7 @@ def headroom(renderer: Renderer) -> float:
 
 def corrected_noise(renderer: Renderer, noise: Sequence[NoiseLevel]) -> list[NoiseLevel]:
     """Return the noise levels of light with the file's corrections: where a gain is g, the variance is g^2 read^2 + g
-    shot y at corrected light y. The tag has one level for the whole picture, of the mean of g^2 and that of g."""
+    shot y at corrected light y; the tag has one level, of the mean of g^2 and that of g."""
     lens, (H, W) = renderer.header.lens, renderer.header.size
     if lens.is_empty:
         return list(noise)
@@ -121,15 +107,14 @@ def mosaic_strips(spool: FrameStore, sensor: Sensor) -> Iterator[npt.NDArray[np.
 
 def linear_strips(renderer: Renderer, white: int) -> Iterator[npt.NDArray[np.uint16]]:
     """Yield strips (rows, W, C) of linear light, 0 the black level and `white` the code of white: darktable 5.0 and
-    RawTherapee 5.11 do not subtract another black as the standard says."""
+    RawTherapee 5.11 do not subtract another black."""
     for window in renderer.spool.strip_windows():
         light = renderer.linear_window(window)
         yield np.moveaxis(np.rint(np.clip(light * np.float32(white), 0, FULL)), 0, -1).astype(np.uint16)
 
 
 def _common(header: Header, height: int, width: int, samples: int, rows: int) -> Ifd:
-    """Return the tags that mosaics and linear pictures share: the reference's own, without DROPPED_TAGS, the layout,
-    and the opcode lists that are kept."""
+    """Return the tags that mosaics and linear pictures share: the reference's own, layout, opcode lists kept."""
     mosaic = header.colour == "mosaic"
     oldest = header.lens.backward_version(mosaic)
     kept = {tag: entry for tag, entry in header.tags.image.items() if tag not in DROPPED_TAGS}
@@ -157,10 +142,8 @@ def mosaic_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
     assert sensor is not None
     height, width = header.size
     rows = 2 * strip_rows(len(noise) + 1, width // 2)
-    s, colours = (
-        count_scale(sensor),
-        {place: c for c, place in zip((0, 1, 1, 2), PATTERNS[sensor.pattern], strict=True)},
-    )
+    s = count_scale(sensor)
+    colours = {place: c for c, place in zip((0, 1, 1, 2), PATTERNS[sensor.pattern], strict=True)}
     cell = [(0, 0), (0, 1), (1, 0), (1, 1)]
     black = dict(zip(PATTERNS[sensor.pattern], sensor.black, strict=True))
     own = {
@@ -179,8 +162,7 @@ def mosaic_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
 
 
 def colour_tags(header: Header) -> Ifd:
-    """Return the colour tags computed from LibRaw's values, for raw files that are no DNG: XYZ to camera, and the
-    camera's white."""
+    """Return the colour tags by LibRaw's values, for files that are no DNG: XYZ to camera, and the camera's white."""
     forward = np.linalg.inv(np.array(header.rendering.matrix)) @ np.linalg.inv(RGB_TO_XYZ)
     gains = np.array(header.rendering.gains)
     matrix = forward / gains[:, None] * gains.max()
@@ -192,8 +174,7 @@ def colour_tags(header: Header) -> Ifd:
 
 
 def linear_tags(header: Header, noise: Sequence[NoiseLevel], white: int) -> Tags:
-    """Return the tags of RGB or grey light in sRGB's primaries, or in a camera's colours, with its own tags. white: the
-    code of white."""
+    """Return the tags of RGB or grey light in sRGB's primaries, or in a camera's colours, with its own tags."""
     height, width = header.size
     samples = len(noise)
     image = _common(header, height, width, samples, strip_rows(samples + 1, width))

@@ -18,11 +18,9 @@ BYTES_A_HEIF_PIXEL = 32  # while codes become light, of four channels; measured 
 
 
 def decode(path: Path, settings: ReadSettings) -> tuple[Any, int, bytes | None, bytes]:
-    """Decode a file: codes (H, W) or (H, W, C), uint8 or uint16, upright; the highest code; ICC profile; EXIF.
-
-    Raises ValueError for codes under a curve of HDR, whose light depends on a display; UsageError where memory is too
-    small; MissingExtra; and what pillow-heif raises for damaged files.
-    """
+    """Decode a file: codes (H, W) or (H, W, C), uint8 or uint16, upright; the highest code; ICC profile; EXIF. Raises
+    ValueError for codes under a curve of HDR, whose light depends on a display; UsageError where memory is too small;
+    MissingExtra; and what pillow-heif raises for damaged files."""
     pillow_heif = load("pillow_heif", EXTRA)
     picture = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)  # decodes at np.asarray
     width, height = picture.size

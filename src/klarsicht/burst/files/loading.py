@@ -29,8 +29,8 @@ FRAMES, STATS = "frames.f32", "frames.json"
 
 @dataclass(frozen=True)
 class Frame:
-    """Statistics of one frame. gain: the factor applied to match the brightness of the first frame. sharpness: energy
-    of fine detail, noise included. rejection: the reason to exclude the frame, or empty."""
+    """Statistics of one frame. gain: the factor that matches the brightness of the first. sharpness: energy of fine
+    detail, noise included. rejection: the reason to exclude the frame, or empty."""
 
     name: str
     gain: float
@@ -40,8 +40,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class LoadedBurst:
-    """A burst in a frame store. headers and frames: of all files, in the order of the store; reference: the index of
-    the reference."""
+    """A burst in a frame store. headers, frames: of all files, in its order; reference: the index of the reference."""
 
     headers: tuple[Header, ...]
     spool: FrameStore
@@ -60,7 +59,7 @@ class LoadedBurst:
 
     @property
     def reference_reason(self) -> str:
-        """Reason for the reference in words: one that is not the frame that `load_frames` chooses was asked for."""
+        """Reason for the reference in words: one that `load_frames` would not choose was asked for."""
         if self.reference != _choose_reference(self.frames):
             return f"as asked for, of {len(self.frames)}"
         return f"the sharpest{' of the middle exposure' if self.is_bracket else ''} of {len(self.frames)}"
@@ -76,14 +75,12 @@ def load_frames(
     paths: Sequence[Path], folder: Path, reference: str | None = None, settings: ReadSettings = AS_WRITTEN
 ) -> LoadedBurst:
     """Read the files into folder/frames.f32, one at a time; frames stored before an interruption are not written again.
-
-    reference: the name or number of the reference; by default the sharpest frame, in a bracket of those of the middle
-    exposure. Without one, frames of another scene than most are rejected, so that the sharpest is none of them. Raises
-    InputError for files that do not fit together, UsageError for a reference that is not among them.
-    """
+    reference: a name or number; by default the sharpest frame, in a bracket of those of the middle exposure. Without
+    one, frames of another scene than most are rejected. Raises InputError for files that do not fit together,
+    UsageError for a reference that is not among them."""
     names = reading.name_frames(paths)
     index = _reference_index(names, reference)
-    known = _count_stored(folder)
+    known = count_stored(folder / STATS)
     headers: list[Header] = []
     frames: list[Frame] = []
     thumbnails: list[npt.NDArray[np.float64]] = []
@@ -121,7 +118,7 @@ def load_frames(
 
 
 def _reference_index(names: Sequence[str], reference: str | None) -> int | None:
-    """Return the index of the frame given by name or by number from 1, or None if none is given. Raises UsageError."""
+    """Return the index of the frame given by name or by number from 1; None if none is given. Raises UsageError."""
     if reference is None:
         return None
     if reference in names:
@@ -132,17 +129,16 @@ def _reference_index(names: Sequence[str], reference: str | None) -> int | None:
     raise UsageError("reference", got=reference, rule=rule)
 
 
-def _count_stored(folder: Path) -> int:
-    """Return the number of frames that an interrupted run has stored in the folder."""
+def count_stored(stats: Path) -> int:
+    """Return the number of frames that an interrupted run has stored, by the file that it kept of them."""
     try:
-        return int(json.loads((folder / STATS).read_text())["frames"])
+        return int(json.loads(stats.read_text())["frames"])
     except (OSError, ValueError, KeyError):
         return 0
 
 
 def _choose_reference(frames: Sequence[Frame]) -> int:
-    """Choose the sharpest frame that is not rejected; in a bracket, where short exposures are noisy and long ones
-    white, the sharpest of those of the middle exposure."""
+    """Choose the sharpest frame that is not rejected, in a bracket of those of the middle exposure."""
     usable = [i for i, frame in enumerate(frames) if not frame.rejection]
     if _is_bracket(frames):
         middle = sorted(frames[i].gain for i in usable)[len(usable) // 2]
@@ -155,7 +151,7 @@ def _is_bracket(frames: Sequence[Frame]) -> bool:
 
 
 def _frame(name: str, photograph: Photograph, by_tags: float, gain: float) -> Frame:
-    """Compute the statistics of a photograph from the ratio of exposures that its tags tell, and the measured gain."""
+    """Compute the statistics of a photograph from the ratio of exposures by its tags, and the measured gain."""
     if not 1 / MOST_DRIFT <= gain / by_tags <= MOST_DRIFT:
         off = f"{name} is {-math.log2(gain / by_tags):+.1f} EV off the first frame"
         told = ": another exposure, or another scene" if by_tags == 1 else ", beside its exposure: another scene"
@@ -166,8 +162,7 @@ def _frame(name: str, photograph: Photograph, by_tags: float, gain: float) -> Fr
 
 
 def _check_majority(frames: list[Frame]) -> list[Frame]:
-    """Return the frames unchanged. Raises InputError if half of them or more differ from the first, because then the
-    first may be the outlier."""
+    """Return the frames. Raises InputError if half of them differ from the first, which may then be the outlier."""
     rejected = [f for f in frames if f.rejection]
     if 2 * len(rejected) >= len(frames):
         remedy = "Leave out what is of another scene, or exposed otherwise."
@@ -186,8 +181,7 @@ def _reject_other_scenes(frames: Sequence[Frame], thumbnails: Sequence[npt.NDArr
 
 
 def exposure_ratio(first: Header, other: Header) -> float:
-    """Compute the exposure of the first file over that of the other, as their tags tell; 1 where they do not, or where
-    it is within a third of a stop."""
+    """Compute the first file's exposure over the other's, by their tags; 1 where unknown or within a third stop."""
     ratio = first.exposure / other.exposure if first.exposure and other.exposure else 1.0
     return 1.0 if 1 / MOST_DRIFT <= ratio <= MOST_DRIFT else ratio
 
@@ -198,13 +192,11 @@ def cell_means(light: Planes) -> npt.NDArray[np.float64]:
     side = max(1, -(-max(H, W) // CELLS))
     Y, X = max(1, H // side), max(1, W // side)
     h, w = min(side, H), min(side, W)
-    means: npt.NDArray[np.float64] = light[:, : Y * h, : X * w].reshape(C, Y, h, X, w).mean((2, 4), np.float64)
-    return means
+    return light[:, : Y * h, : X * w].reshape(C, Y, h, X, w).mean((2, 4), np.float64)
 
 
 def brightness_ratio(first: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """Compute the gain g for which g x other matches the brightness of the first: a weighted median of ratios, without
-    saturated cells."""
+    """Compute the gain g for which g x other matches the first: a weighted median, without saturated cells."""
     usable = (first < SATURATED) & (other < SATURATED) & (first > 0) & (other > 0)
     if not usable.any():
         return 1.0

@@ -9,22 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from klarsicht.burst.data import photograph
 from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.cokriging import CELL, colour_numbers, interpolate_mosaic, is_x_trans
-from klarsicht.burst.data.colour import RGB_TO_XYZ
 from klarsicht.burst.data.lens_corrections import read_corrections
-from klarsicht.burst.data.photograph import (
-    AS_WRITTEN,
-    Codes,
-    Header,
-    Photograph,
-    ReadSettings,
-    Rendering,
-    Sensor,
-    black_level_warnings,
-    check_counts,
-    from_counts,
-)
+from klarsicht.burst.data.photograph import AS_WRITTEN, RGB_TO_XYZ, Header, Photograph, ReadSettings
 from klarsicht.burst.files.developed import parse_exif
 from klarsicht.ground.errors import InputError, KlarsichtError
 from klarsicht.ground.optional import load
@@ -33,20 +22,8 @@ from klarsicht.ground.pictures.tiff_tags import NO_TAGS, Tags
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 RAW_ENDINGS = (
-    ".dng",
-    ".nef",
-    ".nrw",
-    ".cr2",
-    ".cr3",
-    ".crw",
-    ".arw",
-    ".sr2",
-    ".raf",
-    ".rw2",
-    ".orf",
-    ".pef",
-    ".srw",
-    ".raw",
+    *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw"),
+    *(".sr2", ".raf", ".rw2", ".orf", ".pef", ".srw", ".raw"),
 )
 NOISE_PROFILE, CFA_PLANE_COLOURS = 51041, 50710
 FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's flip to TIFF's orientation
@@ -60,10 +37,8 @@ BYTES_A_PIXEL_RGB = 24  # the same of light that is interpolated
 
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     """Read a raw file: a Bayer mosaic as its planes, an X-Trans mosaic interpolated to RGB in the camera's colours.
-
     Raises InputError for damaged files, sensors with another pattern, implausible levels and more pixels than the
-    settings allow; MissingExtra.
-    """
+    settings allow; MissingExtra."""
     rawpy = load("rawpy", "raw")
     tags = read_tags(path)  # before LibRaw, whose message for a truncated file is not helpful
     try:
@@ -91,13 +66,13 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     height, width = header.size
     if min(height, width) < MIN_SIDE:
         raise InputError(f"{path.name} is too small", got=f"{header.size}", rule=f"sides of {MIN_SIDE} at least")
-    light_of = from_counts if header.colour == "mosaic" else _interpolate_x_trans
+    light_of = photograph.from_counts if header.colour == "mosaic" else _interpolate_x_trans
     return light_of(counts[:height, :width], header)
 
 
 def read_tags(path: Path) -> Tags:
-    """Read the tags of a raw file; of Fujifilm's RAF, which is no TIFF, those in the EXIF of its JPEG preview, at the
-    offset and of the length that the file's head tells in bytes 84 to 91. Raises InputError for damaged tags."""
+    """Read the tags of a raw file; of Fujifilm's RAF, which is no TIFF, those in the EXIF of its JPEG preview, whose
+    place the file's head tells. Raises InputError for damaged tags."""
     with path.open("rb") as file:
         head = file.read(RAF_HEAD)
         if not head.startswith(RAF_MAGIC) or len(head) < RAF_HEAD:
@@ -112,8 +87,7 @@ def read_tags(path: Path) -> Tags:
 
 
 def mosaic_pattern(raw: Any, path: Path) -> str:
-    """Return the pattern of the visible part of the sensor: a Bayer pattern (RGGB and the like), or the 36 letters of a
-    cell of X-Trans. Raises InputError for another mosaic."""
+    """Return the visible sensor's Bayer pattern, or the 36 letters of X-Trans. Raises InputError for others."""
     wide = raw.raw_colors_visible[: 2 * CELL, : 2 * CELL]
     names = raw.color_desc.decode()
     for side in (2, CELL):
@@ -131,14 +105,11 @@ def _no_mosaic(path: Path, got: str) -> InputError:
     return InputError(f"{path.name} has no Bayer or X-Trans mosaic", got=got, rule=rule, remedy=remedy)
 
 
-def _interpolate_x_trans(counts: Codes, header: Header) -> Photograph:
-    """Convert the counts (H, W) of an X-Trans sensor to RGB light in the camera's colours, without white balance.
-
-    Raises InputError where the black or white level is implausible.
-    """
+def _interpolate_x_trans(counts: photograph.Codes, header: Header) -> Photograph:
+    """Convert X-Trans counts (H, W) to RGB in the camera's colours. Raises InputError for implausible levels."""
     sensor = header.sensor
     assert sensor is not None
-    check_counts(counts, header)
+    photograph.check_counts(counts, header)
     black = np.array(sensor.black, np.float32)[colour_numbers(sensor.pattern)]
     mosaic = counts.astype(np.float32)
     for y, x in np.ndindex(CELL, CELL):
@@ -146,12 +117,11 @@ def _interpolate_x_trans(counts: Codes, header: Header) -> Photograph:
         samples -= black[y, x]
         samples /= np.float32(sensor.white) - black[y, x]
     light = interpolate_mosaic(mosaic, sensor.pattern, header.rendering.gains, white=1.0)
-    return Photograph(light, replace(header, notes=(*header.notes, *black_level_warnings(light))))
+    return Photograph(light, replace(header, notes=(*header.notes, *photograph.black_level_warnings(light))))
 
 
 def _header(raw: Any, path: Path, tags: Tags, pattern: str) -> Header:
-    """Build the header; black levels, which LibRaw numbers by colour, are put in the order R, G, G, B of the planes, or
-    R, G, B of an interpolated mosaic."""
+    """Build the header; black levels, by colour in LibRaw, are put in the order R, G, G, B or R, G, B."""
     height, width = raw.raw_image_visible.shape
     if bayer := pattern in PATTERNS:
         rows, columns = zip(*PATTERNS[pattern], strict=True)
@@ -165,7 +135,7 @@ def _header(raw: Any, path: Path, tags: Tags, pattern: str) -> Header:
         colour="mosaic" if bayer else "rgb",
         size=(height // 2 * 2, width // 2 * 2) if bayer else (height, width),
         levels=int(raw.white_level),
-        sensor=Sensor(pattern, black, float(raw.white_level)),
+        sensor=photograph.Sensor(pattern, black, float(raw.white_level)),
         rendering=read_rendering(raw),
         orientation=FLIPS.get(raw.sizes.flip, 1),
         tags=tags,
@@ -174,7 +144,7 @@ def _header(raw: Any, path: Path, tags: Tags, pattern: str) -> Header:
     )
 
 
-def read_rendering(raw: Any) -> Rendering:
+def read_rendering(raw: Any) -> photograph.Rendering:
     """Return the white balance and colour matrix that the camera recorded."""
     red, green, blue = (float(g) for g in raw.camera_whitebalance[:3])
     gains = (red, green or 1.0, blue) if red > 0 and blue > 0 else (1.0, 1.0, 1.0)
@@ -187,20 +157,18 @@ def read_rendering(raw: Any) -> Rendering:
         given = np.asarray(raw.color_matrix, float)[:3, :3]
         matrix = given if given.any() else np.eye(3)
     rows = tuple((float(a), float(b), float(c)) for a, b, c in matrix)
-    return Rendering((gains[0] / least, gains[1] / least, gains[2] / least), rows)
+    return photograph.Rendering((gains[0] / least, gains[1] / least, gains[2] / least), rows)
 
 
 def noise_profile(tags: Tags, path: Path) -> tuple[NoiseLevel, ...]:
-    """Return the noise levels of the planes R, G, G, B from the tag NoiseProfile, which holds one pair for all, or one
-    for each of the file's colours; empty without the tag.
-
-    Raises InputError for another number of pairs.
-    """
+    """Return the noise levels of the planes R, G, G, B from the tag NoiseProfile, which holds one pair, or one for each
+    of the file's colours; empty without the tag. Raises InputError for another number of pairs."""
     entry = tags.find(NOISE_PROFILE)
     if entry is None or len(entry.values) < 2:
         return ()
     pairs = np.array(entry.values[: len(entry.values) // 2 * 2]).reshape(-1, 2)
-    order = _profile_order(tags)
+    colours = tags.find(CFA_PLANE_COLOURS)
+    order = [int(c) for c in colours.values] if colours is not None else [0, 1, 2]  # red, green, blue
     if len(pairs) == 1:
         planes = pairs[[0, 0, 0, 0]]
     elif set(order) == {0, 1, 2} and len(pairs) == len(order):
@@ -208,9 +176,3 @@ def noise_profile(tags: Tags, path: Path) -> tuple[NoiseLevel, ...]:
     else:
         raise InputError(f"the NoiseProfile of {path.name}", got=f"{len(pairs)} pairs", rule="one, or one a colour")
     return tuple(NoiseLevel.from_profile(float(S), float(O)) for S, O in planes)  # noqa: E741
-
-
-def _profile_order(tags: Tags) -> list[int]:
-    """Return the colours of the file's planes, 0 red, 1 green, 2 blue, in the file's order."""
-    entry = tags.find(CFA_PLANE_COLOURS)
-    return [int(c) for c in entry.values] if entry is not None else [0, 1, 2]

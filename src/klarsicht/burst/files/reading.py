@@ -15,10 +15,8 @@ NAMES_SHOWN = 3  # file names in a message
 
 
 def list_frames(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """List the frame files: files as given, and folders as the photographs in them, sorted by name.
-
-    Raises InputError where there are none, one is given twice, or one is no regular file.
-    """
+    """List the frame files: files as given, and folders as the photographs in them, by name. Raises InputError where
+    there are none, one is given twice, or one is no regular file."""
     files = []
     for path in paths:
         with translate_faults(path):
@@ -35,8 +33,7 @@ def list_frames(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def name_frames(paths: Sequence[Path]) -> list[str]:
-    """Name each file as briefly as tells it from the others, whatever the case of letters: by its name, or by as many
-    folders before it as it takes, as in `b/1.png`."""
+    """Name each file by as few folders and its name as tell it from the others, whatever the case of letters."""
     parts = [path.absolute().parts for path in paths]
     names: list[str] = []
     for own in parts:
@@ -62,7 +59,7 @@ def select_folders(paths: Iterable[Path]) -> list[Path]:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_ENDINGS and not _is_hidden(file))
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_ENDINGS and file.name[0] != ".")
     require_regular_file(path)
     if not path.exists():
         raise InputError("no such file", got=path, remedy="Check the path.")
@@ -73,15 +70,8 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _is_hidden(file: Path) -> bool:
-    return file.name.startswith(".")
-
-
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
-    """Read one photograph.
-
-    Raises InputError for a file that is damaged or no photograph, Unreachable, MissingExtra.
-    """
+    """Read one photograph. Raises InputError for a file that is damaged or no photograph, Unreachable, MissingExtra."""
     with translate_faults(path):
         require_regular_file(path)
         if not path.stat().st_size:
@@ -95,8 +85,7 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
 
 
 def check_alike(first: Header, other: Header) -> None:
-    """Raise InputError unless both have the same kind of colour, size, levels, camera and mosaic pattern. A file that
-    does not name its camera fits to any."""
+    """Raise InputError unless both are alike in colour, size, levels, camera (if both name it) and mosaic pattern."""
     if first.size != other.size:
         (h, w), (height, width) = first.size, other.size
         raise _differs("size", first, other, f"{w} x {h} pixels", f"{width} x {height} pixels")

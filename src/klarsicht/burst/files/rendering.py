@@ -1,8 +1,5 @@
-"""Rendering of a denoised picture in a frame store for display: corrections of the lens, demosaicking, white balance,
-colours, tone curve, orientation, strip by strip.
-
-Axes: C channels, H W pixels of the picture as stored; rows of strips are those of the upright picture.
-"""
+"""Rendering of a denoised picture in a frame store for display, strip by strip: corrections of the lens, demosaicking,
+white balance, colours, tone curve, orientation. Rows of strips are those of the upright picture."""
 
 from __future__ import annotations
 
@@ -41,15 +38,13 @@ class Renderer:
 
     @classmethod
     def from_header(cls, spool: FrameStore, header: Header) -> Renderer:
-        """Create a renderer. Raw light is brightened until its brightest parts are white, at most 8 times; other
-        pictures keep their brightness."""
+        """Create a renderer. Raw light is brightened until its brightest parts are white, at most 8 times."""
         renderer = cls(spool, header)
         return renderer.with_brightening if header.is_raw else renderer
 
     @property
     def for_display(self) -> Renderer:
-        """The same renderer, except that linear codes, which output files keep linear, are brightened and tone-mapped
-        as raw light is."""
+        """The same renderer, except that linear codes are brightened and tone-mapped as raw light is."""
         if self.header.is_raw or self.header.curve != "none":
             return self
         return replace(self, header=replace(self.header, curve="srgb")).with_brightening
@@ -83,14 +78,14 @@ class Renderer:
         return self.develop(self.linear_window(window))
 
     def linear_window(self, window: Window) -> Planes:
-        """Read a window (C, h, w) of linear light, corrected for the lens, demosaicked to the camera's colours for a
-        mosaic. Light that a correction lifts above white is not cut off."""
+        """Read a window (C, h, w) of linear light, corrected for the lens, demosaicked to the camera's colours; what a
+        correction lifts above white is not cut off."""
         return correct_colours(self.header.lens, window, self._camera_window, self.header.size)
 
     def _camera_window(self, window: Window) -> Planes:
-        """Read a window (C, h, w) of colours before the corrections that are for colours. The filters take a grey
-        surface to have equal samples, so a mosaic is balanced for them and the result is not."""
-        if self.header.sensor is None or self.header.is_interpolated:
+        """Read a window (C, h, w) of colours before the corrections for colours. A mosaic is balanced for the filters,
+        which take a grey surface to have equal samples, and the result is not."""
+        if self.header.sensor is None or self.header.cell:
             return self._stored_window(window)
         cells = Window(window.y0 // 2, -(-window.y1 // 2), window.x0 // 2, -(-window.x1 // 2)).grow(
             demosaic.MARGIN // 2
@@ -103,8 +98,7 @@ class Renderer:
         return rgb[:, y : y + window.size[0], x : x + window.size[1]]
 
     def _stored_window(self, window: Window) -> Planes:
-        """Read a window of the store, planes (4, h, w) of a mosaic or colours (C, h, w), with the gains that are for
-        the mosaic's samples."""
+        """Read a window of the store, planes (4, h, w) or colours (C, h, w), with the gains for the mosaic."""
         planes = 4 if self.header.colour == "mosaic" else self.channels
         light = self.spool.read_window(self.frame, window)[:planes]
         return apply_gains(light, self.sample_gains(window)) if self.header.lens.on_samples else light
@@ -127,23 +121,20 @@ class Renderer:
             light = light * np.float32(self.brightening)
         if not self.header.is_raw and self.header.curve == "none":
             return np.moveaxis(np.clip(light, 0, 1), 0, -1)
-        shown: Shown = np.moveaxis(tone_curve(np.clip(light, 0, 1)), 0, -1).astype(np.float32)
-        return shown
+        return np.moveaxis(tone_curve(np.clip(light, 0, 1)), 0, -1).astype(np.float32)
 
     def for_other_frame(self, spool: FrameStore, frame: int, gain: float) -> Renderer:
         """Return the same rendering of a frame of another store, whose light was multiplied by a gain."""
         return replace(self, spool=spool, frame=frame, brightening=self.brightening / gain)
 
     def trust_map(self, side: int) -> npt.NDArray[np.float32]:
-        """Return the store's last channel, the trust in the burst, as means of blocks (h, w) in [0, 1], upright, at
-        most `side` large."""
+        """Return the store's last channel, the trust in the burst, as means (h, w), upright, at most `side` large."""
         block = max(1, -(-max(self.spool.size) // side))
         rows = [_blocks(light[-1:], block) for _, light in self.spool.read_strips(0, block)]
         trust = np.repeat(np.concatenate(rows, 1), 3, 0)
-        upright: npt.NDArray[np.float32] = turn_upright(
+        return turn_upright(
             self._correct_blocks(trust, self.header.lens.warps_alone, block)[1], self.header.orientation
         )
-        return upright
 
     def _correct_blocks(self, light: Planes, lens: LensCorrections, block: int) -> Planes:
         """Apply the corrections for colours to means (3, h, w) of blocks of the store's pixels."""
@@ -165,21 +156,18 @@ class Renderer:
             light = np.stack([light[0], light[1:3].mean(0), light[3]])
         light = self._correct_blocks(light, self.header.lens, block)
         shown = self.develop(light) if developed else np.moveaxis(light, 0, -1)
-        upright: Shown = turn_upright(shown, self.header.orientation)
-        return upright
+        return turn_upright(shown, self.header.orientation)
 
 
 def _blocks(light: Planes, side: int) -> Planes:
     """Average (C, H, W) over blocks of side x side."""
     C, H, W = light.shape
     Y, X = H // side, W // side
-    means: Planes = light[:, : Y * side, : X * side].reshape(C, Y, side, X, side).mean((2, 4))
-    return means
+    return light[:, : Y * side, : X * side].reshape(C, Y, side, X, side).mean((2, 4))
 
 
 def stored_window(first: int, last: int, size: tuple[int, int], orientation: int) -> Window:
-    """Return the window of the stored picture, whose size is given, that holds rows first to last of the upright
-    picture."""
+    """Return the window of the stored picture of that size that holds rows first to last of the upright picture."""
     H, W = size
     if orientation in (1, 2):
         return Window(first, last, 0, W)

@@ -1,8 +1,5 @@
-"""Frames of another scene than most frames of a burst, found by the correlation of thumbnails.
-
-A thumbnail averages noise away, so that two frames of one scene correlate far more than two scenes do, whatever the
-exposure. Where noise hides even that, no two frames correlate, and none is called another scene.
-"""
+"""Frames of another scene than most frames of a burst, found by the correlation of thumbnails, which average noise
+away. Where noise hides even that, no two frames correlate, and none is called another scene."""
 
 from __future__ import annotations
 
@@ -25,8 +22,7 @@ EMPTY = 1e-12  # energy below which a thumbnail shows nothing
 
 
 def thumbnail(light: Planes) -> npt.NDArray[np.float64]:
-    """Compute the fine content (rows, columns) of a frame (C, H, W): the root of the mean light of cells, less its
-    surroundings. The root evens out shot noise."""
+    """Compute a frame's fine content (rows, columns): the root of the light of cells, less its surroundings."""
     H, W = light.shape[1:]
     side = max(1, -(-max(H, W) // THUMBNAIL_CELLS))
     Y, X = max(1, H // side), max(1, W // side)
@@ -38,7 +34,7 @@ def thumbnail(light: Planes) -> npt.NDArray[np.float64]:
 
 def scene_correlations(thumbnails: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """Compute the largest normalised cross-correlation (N, N) of each two thumbnails, over shifts of at most
-    SEARCHED_CELLS cells, on the cells where both are; 0 where one of them shows nothing."""
+    SEARCHED_CELLS, on the cells where both are; 0 where one of them shows nothing."""
     rows, columns = thumbnails[0].shape
     size = (2 * rows, 2 * columns)
     shifts = [np.r_[0 : min(SEARCHED_CELLS, n - 1) + 1, -min(SEARCHED_CELLS, n - 1) : 0] for n in (rows, columns)]
@@ -60,10 +56,8 @@ def scene_correlations(thumbnails: Sequence[npt.NDArray[np.float64]]) -> npt.NDA
 
 def outliers(correlations: npt.NDArray[np.float64]) -> list[int]:
     """Return the frames of another scene than that of more than half of all frames; none where there is no such scene.
-
-    correlations: (N, N) of scene_correlations. A scene is a set of frames that are connected by correlations of at
-    least SAME_SCENE, as frames of a camera that pans are; a frame below OTHER_SCENE with all of them shows another.
-    """
+    correlations: (N, N). A scene is a set of frames that are connected by correlations of at least SAME_SCENE; a frame
+    below OTHER_SCENE with all of them shows another."""
     count, member = connected_components(correlations >= SAME_SCENE, directed=False)
     sizes = np.bincount(member, minlength=count)
     if 2 * sizes.max() <= len(correlations):

@@ -1,8 +1,4 @@
-"""Writers of rendered pictures: 16-bit TIFF and PNG, strip by strip, with colour profile and tags, and small JPEG
-previews.
-
-PNG is ISO/IEC 15948: chunks of length, name, data and checksum; rows are stored as differences to the row above.
-"""
+"""Writers of rendered pictures: 16-bit TIFF and PNG (ISO/IEC 15948), with profile and tags, and JPEG previews."""
 
 from __future__ import annotations
 
@@ -35,11 +31,8 @@ PREVIEW = 2048
 
 @cache
 def srgb_profile() -> bytes:
-    """Return the ICC profile of sRGB, dated 1 January 2000: the same burst gives the same bytes at any time.
-
-    The profile is made when it is asked for, and its header (ICC.1:2022, 7.2: date and time in bytes 24 to 35) would
-    say when; the profile ID in bytes 84 to 99 is nought, which stands for not computed.
-    """
+    """Return the ICC profile of sRGB, dated 1 January 2000, so that the same burst gives the same bytes at any time:
+    date and time are bytes 24 to 35 of the header (ICC.1:2022, 7.2), and a profile ID of nought is one not computed."""
     made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return made[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + made[36:84] + bytes(16) + made[100:]
 
@@ -54,8 +47,7 @@ def icc_profile(renderer: Renderer) -> bytes | None:
 
 
 def output_tags(tags: Tags) -> Tags:
-    """Return the tags that describe the photograph, without those of its storage; the orientation is 1, because pixels
-    are upright now."""
+    """Return the tags that describe the photograph, without its storage, with orientation 1: pixels are upright."""
     image = {tag: tags.image[tag] for tag in KEPT_TAGS if tag in tags.image}
     image |= {SOFTWARE: text(f"klarsicht {__version__}"), ORIENTATION: numbers(tiff_tags.SHORT, 1)}
     return Tags(image, dict(tags.exif), dict(tags.gps))
@@ -104,8 +96,7 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def compress_rows(strips: Strips, values: int) -> Iterator[bytes]:
-    """Yield the zlib stream of rows of `values` 16-bit values each, every byte as the difference to the byte above it
-    (PNG filter 2)."""
+    """Yield the zlib stream of rows of `values` 16-bit values, each byte less the one above (filter 2)."""
     squeeze, above = zlib.compressobj(DEFLATE), np.zeros((1, 2 * values), np.uint8)
     for strip in strips:
         rows = np.ascontiguousarray(strip, ">u2").reshape(len(strip), -1).view(np.uint8)

@@ -1,16 +1,14 @@
 """Mixture of a filtered burst with the mean of frames that coincide, as on a tripod, by Stein's estimate.
 
 Where frames are read without interpolation, their mean M = sum_i s_i X_i is white noise of variance v_M = v sum_i s_i^2
-around the light x: for eight frames an eighth of a frame's. In a filtered burst E the pixel of frame i itself has the
-weight c_i, so that Cov[E, M] = v sum_i s_i c_i =: v_EM, and in expectation, whatever the noise's distribution,
+around the light x. In a filtered burst E the pixel of frame i itself has the weight c_i, so that Cov[E, M] = v sum_i
+s_i c_i =: v_EM, and in expectation
 
     (E - x)^2 = (E - M)^2 - v_M + 2 v_EM.
 
 The error of M + a (E - M) is least in a window at a = sum (v_M - v_EM) / sum (E - M)^2, as in `sure`, where a single
-frame takes the place of M. Detail that E smoothed away is larger than the noise of M long before it is larger than
-that of one frame. A share is lowered only where E - M is louder than expected by SLACK deviations of its mean square.
-
-M must not be a mean of different things: where it fails the tests of `motion_check`, E is left as it is.
+frame takes the place of M. A share is lowered only where E - M is louder than expected by SLACK deviations of its mean
+square. Where M fails the tests of `motion_check`, E is left as it is.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.cokriging import Pattern
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.merging.filters import Agreement, MeanWeights, PixelWeights
-from klarsicht.burst.merging.motion_check import ClippingLimits, Map, fade_mask, find_failing_pixels
+from klarsicht.burst.merging.motion_check import ClippingLimits, Map, Reference, fade_mask, find_failing_pixels
 from klarsicht.burst.merging.sure import BOX, SLACK, divide_or, window_sums
 from klarsicht.burst.noise import clipped_noise
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -41,13 +39,11 @@ class MixedWeights:
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> npt.NDArray[np.float32]:
         own, others = (weights.centre_weights(frames, pattern) for weights in (self.filter_weights, self.mean))
-        centres: npt.NDArray[np.float32] = others + self.share * (own - others)
-        return centres
+        return others + self.share * (own - others)
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         M = self.mean(frames)
-        picture: Planes = M + self.share * (self.filter_weights(frames) - M)
-        return picture
+        return M + self.share * (self.filter_weights(frames) - M)
 
 
 def mix_with_mean(
@@ -59,7 +55,7 @@ def mix_with_mean(
 ) -> MixedWeights:
     """Mix the weights of a filter with those of the mean. frames: (N, C, h, w), aligned, the reference first.
     coinciding: (N, h, w) in [0, 1], how far each frame agrees with the reference and is read without interpolation.
-    noise: of the reference, one level for each channel."""
+    noise: of the reference."""
     shown = coinciding.copy()
     shown[0] = 1
     mean = MeanWeights(shown / shown.sum(0), frames)
@@ -70,13 +66,12 @@ def mix_with_mean(
     better, square = window_sums((own - joint) * v), window_sums(np.square(E - M))
     slack = SLACK * np.sqrt(2 / (len(M) * BOX**2)) * window_sums(own * np.abs(v))
     share = np.clip(divide_or(better, np.maximum(better, square - slack), np.float32(1)), 0, 1)
-    sound = fade_mask(find_failing_pixels(frames[0], M, noise, limits))
+    sound = fade_mask(find_failing_pixels(Reference(frames[0], noise, limits), M))
     return MixedWeights(filtered, mean, 1 - sound * (1 - share))
 
 
 def mean_variance(M: Planes, noise: Sequence[NoiseLevel], limits: ClippingLimits) -> Planes:
-    """Compute the variance (C, h, w) of a frame's noise at a mean of frames; of frames that are clipped at black, what
-    clipping left of it."""
+    """Compute the variance (C, h, w) of a frame's noise at a mean; of frames clipped at black, what was left."""
     variances = []
     for level, plane in zip(noise, M, strict=True):
         if np.isneginf(limits.low):

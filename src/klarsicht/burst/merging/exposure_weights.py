@@ -1,11 +1,8 @@
 """Weights of the frames of an exposure bracket, which are scaled to a common exposure.
 
-Frame k, multiplied by its gain g_k, has at light x noise of the variance v_k(x) = g_k^2 read^2 + g_k shot x. The mean
-of least variance weighs each frame by 1 / v_k, whose mean has the variance 1 / sum 1 / v_k. A pixel at white says only
-that light is above, and is left out, with the pixels around it: were it left out alone, the noise that a pixel happens
-to have would decide, and the mean would be too dark just below white.
-
-Axes: N frames, C channels, H W pixels.
+Frame k, multiplied by its gain g_k, has at light x noise of the variance v_k(x) = g_k^2 read^2 + g_k shot x; the mean
+of least variance weighs it by 1 / v_k. A pixel at white says only that light is above, and is left out, with the pixels
+around it: else noise would decide, and the mean would be too dark just below white.
 """
 
 from __future__ import annotations

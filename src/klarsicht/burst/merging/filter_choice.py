@@ -1,5 +1,4 @@
-"""Choice of the filter of a burst: a network, or the mean of its frames; and of the colours in which Bayer frames are
-filtered."""
+"""Choice of the filter of a burst: a network, or the mean of its frames; and of the colours of Bayer frames in it."""
 
 from __future__ import annotations
 
@@ -18,8 +17,8 @@ MOST_NOISE_RGB = 2.5  # deviation of the noise over the mean light, up to which 
 
 
 def check_names(checkpoint: str | None, bayer: str | None) -> None:
-    """Check the names of a network and of a way to filter Bayer frames before any frame is read: alignment takes
-    minutes. Raises UsageError for an unknown name, ModelError for a file that holds no network."""
+    """Check the names of a network and of a way to filter Bayer frames before any frame is read. Raises UsageError for
+    an unknown name, ModelError for a file that holds no network."""
     if bayer is not None and bayer not in BAYER_COLOURS:
         raise unknown_name("way to filter Bayer frames", bayer, BAYER_COLOURS)
     if checkpoint is not None:
@@ -28,10 +27,8 @@ def check_names(checkpoint: str | None, bayer: str | None) -> None:
 
 def choose_bayer_colour(name: str | None, checkpoint: str | None, noise_over_light: float) -> str:
     """Choose the colour in which Bayer frames are filtered, mosaic (their planes) or rgb. name: of BAYER_COLOURS, or
-    None: that of the checkpoint's network; without one rgb, where both networks come along and the noise is
-    MOST_NOISE_RGB at most. noise_over_light: its deviation at the mean light of the reference, over that light.
-
-    Raises UsageError for an unknown name, ModelError."""
+    None: that of the checkpoint's network; without one rgb, where both networks come along and the deviation of the
+    noise over the mean light is MOST_NOISE_RGB at most. Raises UsageError for an unknown name, ModelError."""
     check_names(None, name)
     if name is not None:
         return BAYER_COLOURS[name]
@@ -42,9 +39,8 @@ def choose_bayer_colour(name: str | None, checkpoint: str | None, noise_over_lig
 
 
 def select_filter(checkpoint: str | None, header: Header, exact: bool = False) -> Filter:
-    """Select the filter: the network of a file, a shipped one for frames of such a header, or the mean. exact: a
-    network in float32. Raises ModelError, UsageError."""
-    served = "interpolated" if header.is_interpolated else header.colour
+    """Select the network of a file, or a shipped one for such frames, or the mean. Raises ModelError, UsageError."""
+    served = "interpolated" if header.cell else header.colour
     file = Path(checkpoint) if checkpoint else pretrained.find_weights(served)
     if file is None:
         return MeanFilter()
@@ -57,8 +53,7 @@ def select_filter(checkpoint: str | None, header: Header, exact: bool = False) -
 
 
 def select_bracket_filter(checkpoint: str | None, frames: int) -> MeanFilter:
-    """Return the mean of all frames of a bracket. Raises UsageError where a network is asked for: its frames have one
-    noise level."""
+    """Return the mean of all frames of a bracket. Raises UsageError where a network is asked for."""
     if checkpoint is not None:
         rule = "frames of different exposures are merged by these, without a network"
         raise UsageError("network", got=checkpoint, rule=rule, remedy="Leave --checkpoint out.")

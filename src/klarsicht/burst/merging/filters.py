@@ -1,9 +1,5 @@
 """Filters that compute one picture of aligned frames: the kernels of a network, or without one the mean of frames that
-agree.
-
-Both are weights on the pixels of linear frames. Computing weights and applying them are separate steps, so that the
-same weights can be applied to other frames, for instance of noise alone.
-"""
+agree. Weights are computed and applied in separate steps, and can be applied to noise alone."""
 
 from __future__ import annotations
 
@@ -36,33 +32,12 @@ class PixelWeights(Protocol):
     """Weights on the pixels of frames, or of a part of them."""
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> npt.NDArray[np.float32]:
-        """Compute the factor on each pixel itself of some of the frames, (n, h, w); frame 0 is the reference.
-        pattern: (L, L); factors on the pixels around are then added, each times the pattern there, 1 in the middle."""
+        """Compute the factor on each pixel itself of some of the frames, (n, h, w); frame 0 is the reference. pattern:
+        (L, L); factors on the pixels around are then added, each times the pattern there."""
         ...
 
     def __call__(self, frames: Frames | None = None) -> Planes:
-        """Apply the weights to frames of that part, (N, C, h, w) to (C, h, w). None: the frames they were computed
-        for."""
-        ...
-
-
-class Filter(Protocol):
-    """Filter of aligned frames. frames: largest number at once. halo: distance in pixels at which frames influence a
-    weight. reach: radius in pixels of the weights. name: for messages."""
-
-    @property
-    def frames(self) -> int: ...
-    @property
-    def halo(self) -> int: ...
-    @property
-    def reach(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    def compute_weights(
-        self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
-    ) -> PixelWeights:
-        """Compute the weights for aligned frames. noise: one level for each channel. part: rows and columns that are
-        wanted, which begin at even numbers; the surroundings are only input."""
+        """Apply the weights to frames of that part, (N, C, h, w) to (C, h, w). None: those they were computed for."""
         ...
 
 
@@ -74,13 +49,11 @@ class MeanWeights:
     frames: Frames
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
-        chosen: Agreement = self.share[list(frames)]
-        return chosen
+        return self.share[list(frames)]
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         frames = self.frames if frames is None else frames
-        total: Planes = np.einsum("nhw,nchw->chw", self.share, frames)
-        return total
+        return np.einsum("nhw,nchw->chw", self.share, frames)
 
 
 @dataclass(frozen=True)
@@ -95,28 +68,26 @@ class MeanFilter:
     def compute_weights(
         self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
     ) -> MeanWeights:
+        """Compute the weights of aligned frames. part: rows and columns wanted, which begin at even numbers."""
         agreed = agreement[:, *part]
         return MeanWeights(agreed / agreed.sum(0), frames[:, :, *part])
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkWeights:
-    """Kernels of a network. kernels: with the frames they were computed for. agreement: (N, h, w), of these frames with
-    the reference."""
+    """Kernels of a network, and the agreement (N, h, w) of their frames with the reference."""
 
     network: Network
     kernels: Kernels
     agreement: Agreement
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
-        """Centres of the frames' kernels, plus, where there is a mean frame, the centre of that one's kernel times the
-        share of each frame in the mean."""
+        """Centres of the frames' kernels, plus that of the mean frame's kernel times each frame's share in it."""
         if not self.network.preset.mean_frame:
             return np.stack(kernel_centres(self.kernels, frames, pattern))
         *own, mean = kernel_centres(self.kernels, [*frames, -1], pattern)
         shares = self.agreement[list(frames)] / np.maximum(self.agreement.sum(0), np.float32(1e-6))
-        centres: Agreement = np.stack(own) + mean * shares
-        return centres
+        return np.stack(own) + mean * shares
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         kernels = self.kernels
@@ -127,9 +98,8 @@ class NetworkWeights:
 
 @dataclass(frozen=True, eq=False)
 class NetworkFilter:
-    """Kernel-predicting network in evaluation mode. A network for grey frames filters colours, too: its input is their
-    mean, and all channels share its kernels. exact: kernels are predicted in float32, also where bfloat16 is faster;
-    they are applied in float32 in any case."""
+    """Kernel-predicting network. One for grey frames filters colours, too: its input is their mean, and all channels
+    share its kernels. exact: kernels are predicted in float32; they are applied in float32 in any case."""
 
     network: Network
     name: str = "a network"
@@ -167,6 +137,11 @@ class NetworkFilter:
         return NetworkWeights(self.network, kernels, agreed)
 
 
+Filter = MeanFilter | NetworkFilter
+"""Filter of aligned frames. frames: largest number at once. halo: distance in pixels at which frames influence a
+weight. reach: radius in pixels of the weights. name: for messages."""
+
+
 def prepare_frames(network: Network, frames: Frames, agreement: Agreement) -> torch.Tensor:
     """Convert frames (n, C, h, w) to the tensor that the network's kernels multiply, (1, N, C, h, w): missing frames
     are zero, and their mean is appended where the network has a mean frame."""
@@ -192,15 +167,13 @@ def mean_noise(noise: Sequence[NoiseLevel]) -> NoiseLevel:
 @torch.no_grad()
 def filter_frames(kernels: Kernels) -> Planes:
     """Apply kernels to their frames, (C, h, w)."""
-    merged: Planes = apply_kernels(*kernels).merged[0].float().cpu().numpy()
-    return merged
+    return apply_kernels(*kernels).merged[0].float().cpu().numpy()
 
 
 @torch.no_grad()
 def kernel_centres(kernels: Kernels, frames: Sequence[int], pattern: Pattern | None = None) -> list[Centre]:
-    """Compute the centre of the kernels of some frames in the mean over all, (H, W) each: the centre entries of all
-    sizes applied to a picture that is 1 everywhere. pattern: (L, L), with which all entries around the centre are
-    multiplied before they are added; None: 1 at the centre, 0 elsewhere."""
+    """Compute the centre of the kernels of some frames in the mean over all, (H, W) each. pattern: (L, L), with which
+    all entries around the centre are multiplied before they are added; None: 1 at the centre, 0 elsewhere."""
     spec, (_, N, _, H, W) = kernels.spec, kernels.frames.shape
     patterns = entry_patterns(spec, pattern)
     taps = kernels.taps[0].reshape(N, spec.taps, *kernels.taps.shape[-2:])
@@ -216,9 +189,8 @@ def kernel_centres(kernels: Kernels, frames: Sequence[int], pattern: Pattern | N
 
 def entry_patterns(spec: KernelSpec, pattern: Pattern | None) -> npt.NDArray[np.float32]:
     """Compute factors (p, T) on the taps of a frame that sum all entries of its kernels, each times the pattern (L, L)
-    at its place. Those of separable kernels follow one another as column and row, whose sums are to be multiplied: a
-    pattern is a sum of outer products, of which those count whose singular value is LEAST_PART of the largest at
-    least."""
+    at its place. Those of separable kernels follow one another as column and row, whose sums are to be multiplied: the
+    pattern as a sum of outer products, of singular values of LEAST_PART of the largest at least."""
     pattern = np.ones((1, 1)) if pattern is None else pattern
     S, rows = len(spec.sizes), []
     if not spec.separable:
@@ -254,8 +226,7 @@ def check_colour(network: Network, colour: str) -> None:
 
 
 def split_groups(denoiser: Filter, count: int) -> list[list[int]]:
-    """Split the frame numbers into balanced groups of at most as many as the filter takes, the reference (0) in each,
-    so that the results of groups can be averaged."""
+    """Split the frame numbers into balanced groups of as many as the filter takes, the reference (0) in each."""
     others, room = list(range(1, count)), max(1, denoiser.frames - 1)
     groups = -(-len(others) // room)
     return [[0, *others[k::groups]] for k in range(groups)] or [[0]]

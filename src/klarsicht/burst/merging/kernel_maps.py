@@ -1,9 +1,6 @@
 """Statistics of kernels that explain a picture: share of each frame, effective number of averaged pixels, energy of
-each size.
-
-Output = sum of weight x pixel, exactly. Weights are taken as given: they may be negative, so shares are of |weight|.
-The weights of a network's mean frame are attributed to the frames that it averages. h and w are the sides of a map.
-"""
+each size. Weights may be negative, so shares are of |weight|; those of a network's mean frame are attributed to the
+frames that it averages. h and w are the sides of a map."""
 
 from __future__ import annotations
 
@@ -27,9 +24,9 @@ MAP_STEP = 8  # pixels between points of a map; tiles begin at multiples of it
 
 @dataclass(frozen=True, eq=False)
 class KernelSamples:
-    """Weights at G points. kernels: (G, N, K, K), the weights of each frame, the mean frame last if there is one.
-    sizes: (G, S), the part of each size in the energy sum w^2. mean_frame_weights: (G, n), the share of each of n
-    frames in the mean frame; empty without one."""
+    """Weights at G points. kernels: (G, N, K, K), of each frame, the mean frame last if there is one. sizes: (G, S),
+    the part of each size in the energy sum w^2. mean_frame_weights: (G, n), of the frames in the mean frame; empty
+    without one."""
 
     kernels: Numbers
     sizes: Numbers
@@ -41,13 +38,11 @@ class KernelSamples:
         size = np.abs(self.kernels).sum((2, 3))
         if self.mean_frame_weights.size:
             size = size[:, : self.mean_frame_weights.shape[1]] + size[:, -1:] * self.mean_frame_weights
-        shares: Numbers = size / np.maximum(size.sum(1, keepdims=True), 1e-12)
-        return shares
+        return size / np.maximum(size.sum(1, keepdims=True), 1e-12)
 
     @property
     def effective_pixels(self) -> Numbers:
-        """Number of pixels whose mean has as little noise, (sum w)^2 / sum w^2, (G,); the mean frame counts as the
-        frames that it averages."""
+        """Number of pixels whose mean has as little noise, (sum w)^2 / sum w^2, (G,)."""
         square = np.square(self.kernels).sum((2, 3))
         if self.mean_frame_weights.size:
             frames = self.kernels[:, : self.mean_frame_weights.shape[1]] + (
@@ -55,8 +50,7 @@ class KernelSamples:
             )
             square = np.square(frames).sum((2, 3))
         total = self.kernels.sum((1, 2, 3))
-        averaged: Numbers = np.square(total) / np.maximum(square.sum(1), 1e-12)
-        return averaged
+        return np.square(total) / np.maximum(square.sum(1), 1e-12)
 
     @property
     def reach(self) -> Numbers:
@@ -65,8 +59,7 @@ class KernelSamples:
         r = np.arange(K) - K // 2
         size = np.abs(self.kernels).sum(1)
         spread = (size * (r[:, None] ** 2 + r**2)).sum((1, 2)) / np.maximum(size.sum((1, 2)), 1e-12)
-        reach: Numbers = np.sqrt(spread)
-        return reach
+        return np.sqrt(spread)
 
 
 def sample_kernels(weights: PixelWeights, y: Sequence[int], x: Sequence[int]) -> KernelSamples:
@@ -114,8 +107,7 @@ def _between(pixel: Tensor, upscale: int) -> tuple[Tensor, Tensor]:
 
 
 def expand_kernels(taps: Tensor, spec: KernelSpec) -> Tensor:
-    """Expand taps (G, N, T) to the kernel of each size, centred in the largest, (G, S, N, K, K), with the gain of the
-    fusion."""
+    """Expand taps (G, N, T) to the kernel of each size, centred in the largest, (G, S, N, K, K), gain included."""
     runs, S, K = torch.split(taps, list(spec.lengths), -1), len(spec.sizes), spec.side
     out = taps.new_zeros(len(taps), S, taps.shape[1], K, K)
     for s, k in enumerate(spec.sizes):
@@ -131,8 +123,7 @@ def expand_kernels(taps: Tensor, spec: KernelSpec) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class MapWriter:
-    """Observer that writes maps of the weights of every EVERYth pixel: (1, n + 2 + S, h, w), shares of n frames,
-    effective pixels, reach, sizes."""
+    """Observer that writes maps of every MAP_STEPth pixel, (1, n + 2 + S, h, w): shares, pixels, reach, sizes."""
 
     maps: FrameStore
 

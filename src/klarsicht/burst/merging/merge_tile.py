@@ -26,7 +26,6 @@ from klarsicht.burst.merging.residual_noise import accumulate_moments
 from klarsicht.burst.merging.sure import LightEstimate
 from klarsicht.burst.merging.tiles import Tile, TileRecord
 from klarsicht.burst.merging.unmeasured_colours import UnmeasuredColours
-from klarsicht.burst.network.unet import Part
 from klarsicht.burst.noise import clipped_noise
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -40,20 +39,17 @@ much of each is taken."""
 Observer = Callable[[Tile, PixelWeights], TileRecord]
 """Function of a tile and its weights, whose result (plain JSON values) is stored with the tile."""
 
-EstimateAndNoise = tuple[LightEstimate, Planes | None]
-"""An estimate, and the noise that its weights leave."""
-
 
 @dataclass(frozen=True, eq=False)
 class TileMerger:
     """Merges the frames of a burst, tile by tile.
 
     frames: numbers in the spool, the reference first. gains: the factor on each frame. noise: of a frame of gain 1, one
-    level for each channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. sample_tiles: the
-    tiles in which residual noise is measured. observe: receives the weights of each tile (of the first group of
-    frames). bracket: whether the frames are weighed by their exposures, which the gains undo. interpolated: the noise
-    of frames whose colours were interpolated; None: it is white. only_measured: whether they are tested, and mixed by
-    Stein's estimate, where a colour was measured; False: everywhere, as if their noise were white."""
+    level a channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. sample_tiles: those in
+    which residual noise is measured. observe: receives the weights of each tile (of the first group of frames).
+    bracket: whether frames are weighed by their exposures. interpolated: the noise of interpolated colours; None: it is
+    white. only_measured: whether they are tested, and mixed by Stein's estimate, where a colour was measured.
+    """
 
     spool: FrameStore
     result: FrameStore
@@ -73,22 +69,25 @@ class TileMerger:
     def __call__(self, tile: Tile) -> TileRecord:
         reference = self.spool.read_window(self.frames[0], tile.context)
         estimates = Estimates(self, tile, reference)
-        known = (self.measured_noise, self.limits, self.measured_mask(tile))
-        verdict = motion_check.check_estimates(reference, estimates.makers, *known)
-        verdict = sure.apply_risk_shares(verdict, reference, estimates.estimates, *known)
+        risk = sure.Risk(reference, self.measured_noise, self.limits, self.measured_mask(tile))
+        verdict = motion_check.check_estimates(risk, estimates.makers)
+        verdict = sure.apply_risk_shares(verdict, risk, estimates.estimates)
         unmeasured = None
         if self.tested_interpolation is not None:
-            risk = sure.Risk(reference, *known)
             unmeasured = UnmeasuredColours.fit(self.tested_interpolation, tile.context, risk, estimates.estimates)
-        picture = self._mix(verdict, estimates.light, reference, unmeasured)
+        mix = verdict.mix if unmeasured is None else partial(unmeasured.mix, verdict)
+        picture = self._apply_strength(mix(estimates.light, reference), reference)
         inside = (slice(None), *tile.core.slices_in(tile.context))
         trusted = verdict.shares_of_picture[:2].sum(0, keepdims=True)
         self.result.write_window(0, tile.core, np.concatenate([picture / np.float32(self.gains[0]), trusted])[inside])
-        residual = motion_check.compute_residual(reference, estimates.burst_light, *known)
+        burst = estimates.light[0]
+        assert burst is not None
+        residual = motion_check.compute_residual(risk, burst)
         record = self._statistics(verdict, residual, inside) | estimates.observations
         if tile.number not in self.sample_tiles:
             return record
-        noise_after = self._mix(verdict, estimates.noise, self.simulate_noise(tile, 0, picture), unmeasured)
+        noise_before = self.simulate_noise(tile, 0, picture)
+        noise_after = self._apply_strength(mix(estimates.noise, noise_before), noise_before)
         here = picture[inside] / np.float32(self.gains[0])
         return record | {"noise": accumulate_moments(noise_after[inside] / np.float32(self.gains[0]), here).tolist()}
 
@@ -98,8 +97,7 @@ class TileMerger:
 
     @property
     def tested_interpolation(self) -> InterpolatedNoise | None:
-        """The interpolation of frames that are tested where a colour was measured; None of frames that are tested
-        everywhere."""
+        """The interpolation of frames that are tested where a colour was measured; None of others."""
         return self.interpolated if self.only_measured else None
 
     @property
@@ -136,19 +134,8 @@ class TileMerger:
             return white
         return self.interpolated(white, tile.context.y0, tile.context.x0)
 
-    def _mix(
-        self,
-        verdict: motion_check.MotionCheck,
-        estimates: Sequence[Planes | None],
-        reference: Planes,
-        unmeasured: UnmeasuredColours | None,
-    ) -> Planes:
-        if unmeasured is None:
-            trusted = verdict.mix(estimates, reference)
-        else:
-            trusted = unmeasured.mix(verdict, estimates, reference)
-        picture: Planes = reference + np.float32(self.strength) * (trusted - reference)
-        return picture
+    def _apply_strength(self, picture: Planes, reference: Planes) -> Planes:
+        return reference + np.float32(self.strength) * (picture - reference)
 
     def _statistics(
         self, verdict: motion_check.MotionCheck, residual: tuple[Tensor, Tensor, Tensor], inside: Any
@@ -166,52 +153,43 @@ class TileMerger:
 
 
 class Estimates:
-    """Estimates of one tile, each computed when it is requested, and kept: `estimates`, in the order of ESTIMATES;
-    `noise`: the residual noise of the same weights, in sampled tiles."""
+    """Estimates of one tile, in the order of ESTIMATES, each computed when it is requested, and kept."""
 
     def __init__(self, merge: TileMerger, tile: Tile, reference: Planes) -> None:
         self.merge, self.tile, self.reference = merge, tile, reference
         self.groups = split_groups(merge.filter, len(merge.frames))
         self.estimates: list[LightEstimate | None] = [None] * len(ESTIMATES)
-        self.noise: list[Planes | None] = [None] * len(ESTIMATES)
         self.observations: dict[str, Any] = {}
 
     @property
     def light(self) -> list[Planes | None]:
         """Pictures of the estimates; None where one was not computed."""
-        return [None if estimate is None else estimate.light for estimate in self.estimates]
+        return [one and one.light for one in self.estimates]
 
     @property
-    def burst_light(self) -> Planes:
-        """Picture of the filtered burst, which is always computed."""
-        light = self.light[0]
-        assert light is not None
-        return light
+    def noise(self) -> list[Planes | None]:
+        """The noise that they leave."""
+        return [one and one.noise for one in self.estimates]
 
     @property
     def makers(self) -> tuple[Callable[[Map], Planes], ...]:
         """Functions that compute the estimates, the best first. With a single frame only the first estimate exists."""
-        makers = (
-            (self.merge_burst, self.merge_mean, self.filter_reference)
-            if len(self.merge.frames) > 1
-            else (self.merge_burst,)
-        )
+        makers = (self.merge_burst, self.merge_mean, self.filter_reference)[: 3 if len(self.merge.frames) > 1 else 1]
         return tuple(partial(self._store, k, make) for k, make in enumerate(makers))
 
-    def _store(self, k: int, make: Callable[[Map], EstimateAndNoise], doubt: Map) -> Planes:
-        estimate, self.noise[k] = make(doubt)
-        self.estimates[k] = estimate
+    def _store(self, k: int, make: Callable[[Map], LightEstimate], doubt: Map) -> Planes:
+        estimate = self.estimates[k] = make(doubt)
         return estimate.light
 
-    def merge_burst(self, everywhere: Map) -> EstimateAndNoise:
+    def merge_burst(self, everywhere: Map) -> LightEstimate:
         """Filter the frames of the burst."""
         return self._merge_groups(self.merge.filter, self.merge.observe)
 
-    def merge_mean(self, doubt: Map) -> EstimateAndNoise:
+    def merge_mean(self, doubt: Map) -> LightEstimate:
         """Average the frames where they agree."""
         return self._merge_groups(MeanFilter())
 
-    def filter_reference(self, doubt: Map) -> EstimateAndNoise:
+    def filter_reference(self, doubt: Map) -> LightEstimate:
         """Filter the reference alone around pixels in doubt; elsewhere it is unchanged."""
         merge, near = self.merge, self.tile.context
         here = bounding_window(doubt > 0, near, motion_check.CHECK_MARGIN + merge.filter.reach)
@@ -223,13 +201,13 @@ class Estimates:
         light[:, *inside], centre[inside] = self._before_clipping(
             weighing(), weighing.centre_weights([0], merge.sample_weights)[0]
         )
-        if self.tile.number not in merge.sample_tiles:
-            return LightEstimate(light, centre, uses_other_frames=False), None
-        left = merge.simulate_noise(self.tile, 0, light)
-        left[:, *inside] = weighing(left[None, :, *inside])
-        return LightEstimate(light, centre, uses_other_frames=False), left
+        left = None
+        if self.tile.number in merge.sample_tiles:
+            left = merge.simulate_noise(self.tile, 0, light)
+            left[:, *inside] = weighing(left[None, :, *inside])
+        return LightEstimate(light, centre, False, left)
 
-    def _merge_groups(self, denoiser: Filter, observe: Observer | None = None) -> EstimateAndNoise:
+    def _merge_groups(self, denoiser: Filter, observe: Observer | None = None) -> LightEstimate:
         """Average the results of all groups of frames."""
         parts = [
             self._merge_group(group, denoiser, observe if group is self.groups[0] else None) for group in self.groups
@@ -238,12 +216,12 @@ class Estimates:
         light, centre, left = (weighted_mean(each, sizes / sizes.sum()) for each in zip(*parts, strict=True))
         assert light is not None and centre is not None
         light, centre = self._before_clipping(light, centre)
-        return LightEstimate(light, centre, uses_other_frames=len(self.merge.frames) > 1), left
+        return LightEstimate(light, centre, len(self.merge.frames) > 1, left)
 
     def _before_clipping(self, light: Planes, centre: Map) -> tuple[Planes, Map]:
-        """Correct a weighted mean of pixels that are clipped at black, too bright in the darks; and the weight of the
-        reference's own pixel, by the mean over channels of the correction's derivative. The mean of a bracket is not
-        corrected: its frames are cut off at different numbers of deviations."""
+        """Correct a weighted mean of pixels that are clipped at black, too bright in the darks, and the weight of the
+        reference's own pixel, by the correction's derivative. The mean of a bracket is not corrected: its frames are
+        cut off at different numbers of deviations."""
         low = self.merge.limits.low
         if np.isneginf(low) or self.merge.bracket:
             return light, centre
@@ -257,7 +235,8 @@ class Estimates:
         self, group: list[int], denoiser: Filter, observe: Observer | None
     ) -> tuple[Planes, Map, Planes | None]:
         """Filter one group of frames: picture, weight of the reference's own pixel, and residual noise."""
-        merge, (window, part) = self.merge, self._input_window(denoiser)
+        merge, window = self.merge, self.tile.window if denoiser.halo else self.tile.context
+        part = self.tile.context.slices_in(window)
         selection = merge.placement.select(group)
         frames = selection.read_aligned(merge.spool, [merge.frames[k] for k in group], window)
         agreement = selection.agreement(window, merge.spool.size)
@@ -275,11 +254,6 @@ class Estimates:
         centre = weighing.centre_weights([0], merge.sample_weights)[0]
         return light, centre, self._residual_noise(weighing, selection, group, light)
 
-    def _input_window(self, denoiser: Filter) -> tuple[Window, Part]:
-        """Return the window that a filter reads, and the part of it for which weights are computed."""
-        window = self.tile.window if denoiser.halo else self.tile.context
-        return window, self.tile.context.slices_in(window)
-
     def _residual_noise(
         self, weighing: PixelWeights, placed: Placement, group: Sequence[int], light: Planes
     ) -> Planes | None:
@@ -287,14 +261,12 @@ class Estimates:
         if self.tile.number not in self.merge.sample_tiles:
             return None
         noise = (self.merge.simulate_noise(self.tile, k, light) for k in group)
-        return weighing(
-            np.stack([placed.interpolate_noise(alone, n, self.tile.context) for n, alone in enumerate(noise)])
-        )
+        there = [placed.interpolate_noise(alone, n, self.tile.context) for n, alone in enumerate(noise)]
+        return weighing(np.stack(there))
 
 
 def bounding_window(where: npt.NDArray[np.bool_], near: Window, margin: int) -> Window:
-    """Compute the bounding window of the marked pixels (h, w) of a tile's context, with a margin, beginning where
-    windows may."""
+    """Compute the bounding window of the marked pixels (h, w) of a tile's context, with a margin."""
     rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
     y0, x0 = (int(marked[0]) - margin for marked in (rows, columns))
     y1, x1 = (int(marked[-1]) + 1 + margin for marked in (rows, columns))
@@ -308,8 +280,3 @@ def weighted_mean(
     """Compute the weighted mean; None where there are no parts."""
     known = [part * share for part, share in zip(parts, shares, strict=True) if part is not None]
     return sum(known[1:], known[0]) if known else None
-
-
-def collect_noise_moments(record: Sequence[TileRecord]) -> list[npt.NDArray[np.float64]]:
-    """Collect the noise sums of the sampled tiles."""
-    return [np.array(tile["noise"]) for tile in record if "noise" in tile]

@@ -1,17 +1,12 @@
-"""Test of estimates against the reference: one is kept where its difference from the reference looks like the noise.
+"""Test of estimates against the reference: one is kept where its difference from the reference looks like the noise, so
+that the result is never worse than the reference.
 
-So the result is never worse than the reference. If an estimate E is right, X_1 - E has hardly more than the variance of
-the noise of X_1. That is tested in overlapping windows of three sizes, by the mean square of the normalised residual
-(chi-squared) and by its mean (normal), each with a stated rate of false alarms, and near white, where residuals are
-truncated, by the number of clipped pixels; where a window fails, the next best estimate is tried, and where all of them
-fail, the reference is kept. Tests of single pixels would reject good results. `sure` decides how much is taken of the
-estimates that were tried.
-
-Of colours that were interpolated from a mosaic, only those count that were measured at a pixel: there the noise is that
-of samples, white, and no error of interpolation counts against an estimate that knows better.
-
-The tests depend on the position of a window only in that windows begin at multiples of their step: a tile with its
-margin gives the same result as the whole picture.
+If an estimate E is right, X_1 - E has hardly more than the variance of the noise of X_1. That is tested in overlapping
+windows of three sizes, by the mean square of the normalised residual (chi-squared) and by its mean (normal), each at a
+stated rate of false alarms, and near white by the number of clipped pixels. Where a window fails, the next best
+estimate is tried, and where all fail, the reference is kept. `sure` decides how much is taken of the estimates that
+were tried. Of interpolated colours only those measured at a pixel count, whose noise is white. Windows begin at
+multiples of their step, so that a tile with its margin gives the same result as the whole picture.
 """
 
 from __future__ import annotations
@@ -58,43 +53,40 @@ class ClippingLimits:
 NO_LIMITS = ClippingLimits()
 
 
-def find_failing_pixels(
-    reference: Planes,
-    estimate: Planes,
-    noise: Sequence[NoiseLevel],
-    limits: ClippingLimits = NO_LIMITS,
-    measured: Mask | None = None,
-) -> npt.NDArray[np.bool_]:
-    """Find the pixels (H, W) for which any window around them fails. measured: (C, H, W), the values that count; None:
-    all."""
-    r, variance, counted = compute_residual(reference, estimate, noise, limits, measured)
-    H, W = reference.shape[1:]
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The reference X (C, H, W) that estimates are tested against. measured: (C, H, W), the values that count."""
+
+    light: Planes
+    noise: Sequence[NoiseLevel]
+    limits: ClippingLimits = NO_LIMITS
+    measured: Mask | None = None
+
+
+def find_failing_pixels(reference: Reference, estimate: Planes) -> npt.NDArray[np.bool_]:
+    """Find the pixels (H, W) for which any window around them fails."""
+    r, variance, counted = compute_residual(reference, estimate)
+    limits, (H, W) = reference.limits, reference.light.shape[1:]
     fails = torch.zeros(H, W, dtype=torch.bool)
     for side in WINDOW_SIDES:
         windows = find_failing_windows(r, variance, counted, side)
         if np.isfinite(limits.high):
-            seen, said = torch.from_numpy(reference), torch.from_numpy(estimate)
-            windows |= find_clipping_mismatch(seen, said, variance, limits.high, side, measured)
+            seen, said = torch.from_numpy(reference.light), torch.from_numpy(estimate)
+            windows |= find_clipping_mismatch(seen, said, variance, limits.high, side, reference.measured)
         fails |= expand_windows(windows, side, (H, W))
     return fails.numpy()
 
 
-def compute_residual(
-    reference: Planes,
-    estimate: Planes,
-    noise: Sequence[NoiseLevel],
-    limits: ClippingLimits,
-    measured: Mask | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the residual, the modelled variance of its noise, and a mask of the pixels that are used, each (C, H, W).
-    Where both pictures are near a clipping limit, the noise is truncated, and the residual does not follow the
-    model."""
-    read, shot = (torch.tensor([getattr(n, k) for n in noise])[:, None, None] for k in ("read", "shot"))
-    X, E = torch.from_numpy(reference), torch.from_numpy(estimate)
+def compute_residual(reference: Reference, estimate: Planes) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the residual, the modelled variance of its noise, and a mask of the pixels that are used, each (C, H, W):
+    where both pictures are near a clipping limit, the noise is truncated."""
+    limits, counts = reference.limits, reference.measured
+    read, shot = (torch.tensor([getattr(n, k) for n in reference.noise])[:, None, None] for k in ("read", "shot"))
+    X, E = torch.from_numpy(reference.light), torch.from_numpy(estimate)
     variance = (read**2 + shot * E.clamp(min=0)).clamp(min=1e-12)
     near, far = NEAR * variance.sqrt(), 2 * NEAR * variance.sqrt()
     beyond = (limits.high - near <= E) & (limits.high - far <= X) | (limits.low + near >= E) & (limits.low + far >= X)
-    return X - E, variance, ~beyond if measured is None else ~beyond & torch.from_numpy(measured)
+    return X - E, variance, ~beyond if counts is None else ~beyond & torch.from_numpy(counts)
 
 
 def find_failing_windows(r: Tensor, variance: Tensor, counted: Tensor, side: int) -> Tensor:
@@ -108,16 +100,14 @@ def find_failing_windows(r: Tensor, variance: Tensor, counted: Tensor, side: int
         / _window_sums(torch.where(counted, variance, 0.0), side).clamp(min=1e-20).sqrt()
     )
     shifted = (z.abs() > norm.isf(FALSE_ALARMS / 2 / len(r))).any(0)
-    fails: Tensor = loud | shifted
-    return fails
+    return loud | shifted
 
 
 def find_clipping_mismatch(
     X: Tensor, E: Tensor, variance: Tensor, high: float, side: int, measured: Mask | None = None
 ) -> Tensor:
     """Find the windows (Y, X), a half side apart, in which the number of clipped pixels differs from the expected
-    number given the estimate, with a tolerance of CLIPPED_MEAN_TOLERANCE deviations: no light below the limit is
-    consistent with a window that is all white."""
+    number given the estimate, with a tolerance of CLIPPED_MEAN_TOLERANCE deviations."""
     below = (high - E) / variance.sqrt()
     countable, clipped = below > AT_LIMIT, (high <= X).float()
     countable = countable if measured is None else countable & torch.from_numpy(measured)
@@ -134,18 +124,15 @@ def find_clipping_mismatch(
 
 
 def bernstein_bound(variance: Tensor, rate: float) -> Tensor:
-    """Bound the excess over its mean of a sum of independent trials with that total variance, at a rate of exceedance
-    (Bernstein)."""
+    """Bound the excess of a sum of independent trials of that total variance, at a rate of exceedance (Bernstein)."""
     L = float(-np.log(rate))
-    bound: Tensor = L / 3 + (L**2 / 9 + 2 * L * variance).sqrt()
-    return bound
+    return L / 3 + (L**2 / 9 + 2 * L * variance).sqrt()
 
 
 def chi_squared_bound(n: Tensor) -> Tensor:
     """Bound the mean of n squared normal variables at the probability of a false alarm (Wilson and Hilferty 1931)."""
     c = torch.full_like(n, 2 / 9) / n.clamp(min=1)
-    bound: Tensor = (1 - c + float(norm.isf(FALSE_ALARMS)) * c.sqrt()) ** 3
-    return bound
+    return (1 - c + float(norm.isf(FALSE_ALARMS)) * c.sqrt()) ** 3
 
 
 def _window_sums(x: Tensor, side: int) -> Tensor:
@@ -153,8 +140,7 @@ def _window_sums(x: Tensor, side: int) -> Tensor:
     step = side // 2
     below, right = (-(-length // step) * step - length + step for length in x.shape[1:])
     quarters = avg_pool2d(pad(x, (0, right, 0, below)), step)
-    sums: Tensor = avg_pool2d(quarters, 2, 1) * side**2
-    return sums
+    return avg_pool2d(quarters, 2, 1) * side**2
 
 
 def expand_windows(fails: Tensor, side: int, size: tuple[int, int]) -> Tensor:
@@ -168,26 +154,23 @@ def expand_windows(fails: Tensor, side: int, size: tuple[int, int]) -> Tensor:
 def fade_mask(doubt: npt.NDArray[np.bool_]) -> Map:
     """Compute a mask (H, W) that is 0 where there is doubt and rises to 1 over FADE pixels."""
     sure = minimum_filter(1 - doubt.astype(np.float32), FADE + 1, mode="nearest")
-    soft: Map = np.clip(uniform_filter(sure, FADE + 1, mode="nearest"), 0, 1)
-    return soft
+    return np.clip(uniform_filter(sure, FADE + 1, mode="nearest"), 0, 1)
 
 
 def saturation_mask(reference: Planes, limits: ClippingLimits) -> Map:
-    """Compute a mask (C, H, W) in [0, 1] that is 1 where a pixel and most around it are clipped: the reference is kept
-    there."""
+    """Compute a mask (C, H, W) that is 1 where a pixel and most around it are clipped: the reference is kept."""
     clipped: Map = (reference >= limits.high).astype(np.float32)
     if not clipped.any():
         return clipped
     share = uniform_filter(clipped, (0, SURROUNDED, SURROUNDED), mode="nearest")
-    surrounded: Map = clipped * np.clip(2 * share - 1, 0, 1)
-    return surrounded
+    return clipped * np.clip(2 * share - 1, 0, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class MotionCheck:
-    """Result of the test. shares: (n, H, W), the share of each of n estimates in the mixture; the rest is the
-    reference. kept: (C, H, W) in [0, 1], how much of a channel is the reference instead of the mixture, because it is
-    clipped there. estimate_numbers: numbers of the estimates that were computed."""
+    """Result of the test. shares: (n, H, W), of each of n estimates in the mixture; the rest is the reference. kept:
+    (C, H, W) in [0, 1], how much of a channel is the reference, because it is clipped. estimate_numbers: those that
+    were computed."""
 
     shares: npt.NDArray[np.float32]
     kept: Planes
@@ -196,8 +179,7 @@ class MotionCheck:
     @property
     def shares_of_picture(self) -> npt.NDArray[np.float32]:
         """Share of each estimate in the picture, (n, H, W), in the mean over the channels."""
-        taken: npt.NDArray[np.float32] = self.shares * (1 - self.kept.mean(0))
-        return taken
+        return self.shares * (1 - self.kept.mean(0))
 
     def mix(self, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
         """Mix the estimates by their shares, without those not computed (their share is 0)."""
@@ -206,26 +188,18 @@ class MotionCheck:
             estimate = estimates[k]
             assert estimate is not None
             trusted += self.shares[k] * estimate
-        picture: Planes = (1 - self.kept) * trusted + self.kept * reference
-        return picture
+        return (1 - self.kept) * trusted + self.kept * reference
 
 
-def check_estimates(
-    reference: Planes,
-    estimates: Sequence[Callable[[Map], Planes]],
-    noise: Sequence[NoiseLevel],
-    limits: ClippingLimits = NO_LIMITS,
-    measured: Mask | None = None,
-) -> MotionCheck:
+def check_estimates(reference: Reference, estimates: Sequence[Callable[[Map], Planes]]) -> MotionCheck:
     """Test estimates, given as functions, the best first. The others are computed where the first is in doubt, which
-    they receive as (H, W) in [0, 1]; all of them or none: an estimate that is computed anywhere contributes wherever
-    there is doubt (`sure`). measured: (C, H, W), the values that count; None: all."""
-    remaining = doubt = np.ones(reference.shape[1:], np.float32)
+    they receive as (H, W) in [0, 1]; all or none, as each contributes wherever there is doubt (`sure`)."""
+    remaining = doubt = np.ones(reference.light.shape[1:], np.float32)
     shares, computed = np.zeros((len(estimates), *remaining.shape), np.float32), []
     for k, estimate in enumerate(estimates):
         if doubt.max() <= 0:
             break
         computed.append(k)
-        shares[k] = remaining * fade_mask(find_failing_pixels(reference, estimate(doubt), noise, limits, measured))
+        shares[k] = remaining * fade_mask(find_failing_pixels(reference, estimate(doubt)))
         remaining, doubt = remaining - shares[k], 1 - shares[0]
-    return MotionCheck(shares, saturation_mask(reference, limits), tuple(computed))
+    return MotionCheck(shares, saturation_mask(reference.light, reference.limits), tuple(computed))

@@ -1,7 +1,4 @@
-"""Residual noise of a filtered picture, measured by applying the same weights to simulated noise.
-
-L counts brightness bins.
-"""
+"""Residual noise of a filtered picture, by the same weights on simulated noise. L counts brightness bins."""
 
 from __future__ import annotations
 
@@ -41,8 +38,7 @@ def fit_noise_levels(parts: Iterable[NoiseMoments], before: Sequence[NoiseLevel]
 
 
 def fit_noise_level(sums: npt.NDArray[np.float64], before: NoiseLevel) -> NoiseLevel:
-    """Fit the line read^2 + shot x to the mean squares of (L, 3) sums by non-negative least squares, weighted by their
-    precision; shot is kept above 0."""
+    """Fit read^2 + shot x to the mean squares of (L, 3) sums by non-negative least squares; shot is kept above 0."""
     squares, light, n = sums[sums[:, 2] >= FEWEST].T
     if not len(n):
         return before

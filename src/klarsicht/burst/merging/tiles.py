@@ -38,8 +38,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Grid:
-    """Tiles whose `sides` (y, x) are multiples of STEP over a picture of `size`; windows extend `halo` pixels beyond
-    the core, contexts `margin` pixels."""
+    """Tiles of `sides` (y, x), multiples of STEP; windows extend `halo` beyond the core, contexts `margin`."""
 
     size: tuple[int, int]
     sides: tuple[int, int]
@@ -90,8 +89,7 @@ MemoryNeed = Callable[[int, int], float]
 def choose_grid(
     size: tuple[int, int], halo: int, margin: int, need: MemoryNeed, memory: float, share: float = 1.0
 ) -> Grid:
-    """Choose the grid with the least work among those whose tiles take this share of `memory` bytes at most. Raises
-    UsageError if there is none."""
+    """Choose the grid of least work whose tiles take this share of `memory` bytes. Raises UsageError if none does."""
     grids = [Grid(size, sides, halo, margin) for sides in product(candidate_sides(size[0]), candidate_sides(size[1]))]
     fits = [grid for grid in grids if need(*grid.largest) <= memory * share]
     if fits:
@@ -121,10 +119,7 @@ TileRecord = Mapping[str, Any]
 
 def process_tiles(grid: Grid, folder: Path, work: Callable[[Tile], TileRecord], label: str) -> list[TileRecord]:
     """Process the tiles, and return their records (plain JSON values) in order; tiles in the folder's log are not
-    repeated.
-
-    `work` must have written its pixels durably when it returns.
-    """
+    repeated, so `work` must have written its pixels durably when it returns."""
     done = read_log(folder)
     with progress(label, len(grid), len(done)) as advance:
         for tile in grid:
@@ -136,7 +131,7 @@ def process_tiles(grid: Grid, folder: Path, work: Callable[[Tile], TileRecord], 
 
 
 def read_log(folder: Path) -> dict[int, TileRecord]:
-    """Read the records of finished tiles by number; an incomplete last line, left by a killed process, is ignored."""
+    """Read the records of finished tiles by number; an incomplete last line, of a killed process, is ignored."""
     try:
         lines = (folder / LOG).read_text().splitlines(keepends=True)
     except OSError:
@@ -148,16 +143,11 @@ def read_log(folder: Path) -> dict[int, TileRecord]:
 
 def _append_to_log(path: Path, entry: TileRecord) -> None:
     with translate_write_errors(path), path.open("r+b" if path.exists() else "wb") as file:
-        _drop_incomplete_line(file, path)
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)  # an incomplete line
+        file.seek(0, 2)
         file.write(json.dumps(entry).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _drop_incomplete_line(file: Any, path: Path) -> None:
-    content = path.read_bytes()
-    file.truncate(content.rfind(b"\n") + 1)
-    file.seek(0, 2)
 
 
 def evenly_spaced(count: int, most: int) -> Sequence[int]:

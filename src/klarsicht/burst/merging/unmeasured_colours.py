@@ -1,23 +1,17 @@
 """Mixture of estimates with a reference whose colours were interpolated from a mosaic.
 
-Where a colour was measured, the reference X has the noise of a sample, and the shares of `sure` are taken. Elsewhere X
-has the error of its interpolation, too, so that less of it should be taken than Stein's estimate says of samples. There
-the filtered burst E is corrected by the interpolated difference of the samples, I(X - E) = X - I(E), times
+Where a colour was measured, the shares of `sure` are taken. Elsewhere the reference X has the error of its
+interpolation, too, and less of it should be taken. There the filtered burst E is corrected by the interpolated
+difference of the samples, I(X - E) = X - I(E), times
 
     b = (sum r_p L_p - SLACK (sum v_p L_p^2)^(1/2)) / sum L_p^2,
 
-r = X - E at a sample p, L_p the same predicted from the samples around p, v the variance of their noise; over the
-samples of a window, clipped to [0, 1]. Without the second term, b is the share that predicts samples best which are
-left out of their prediction (cross-validation, Stone 1974), so that their noise does not count: what E lost over many
-pixels, or shows of another scene, is predicted. The second term is SLACK deviations of the first where r is noise
-alone: without it, what is taken of noise by chance costs more than all gains where noise is strong.
+r = X - E at a sample p, L_p the same predicted from the samples around p, v the variance of their noise; over a window,
+clipped to [0, 1]. The first term is the share that predicts left-out samples best (cross-validation, Stone 1974); the
+second, SLACK deviations of it where r is noise alone, keeps chance out where noise is strong.
 
-Where something moved, what E lost is not all in the samples' difference. So the filtered reference A is taken in place
-of this, wholly where Stein's estimate has it that E's mean square error on samples exceeds A's by the noise's variance,
-in part from FROM_EXCESS of that on. That A is nearer to samples is not enough, since it holds more of the errors of
-interpolation between them.
-
-Axes: H W pixels.
+Where something moved, the filtered reference A is taken in place of this, wholly where Stein's estimate has it that E's
+mean square error on samples exceeds A's by the noise's variance, in part from FROM_EXCESS of that on.
 """
 
 from __future__ import annotations
@@ -26,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
 from klarsicht.burst.data.cokriging import Mask, measured_mask, predict_samples, take_samples
@@ -42,9 +35,8 @@ FROM_EXCESS = 0.5  # variances of the noise: excess of the burst's error from wh
 
 @dataclass(frozen=True, eq=False)
 class UnmeasuredColours:
-    """Mixture for one window of a picture. measured: (3, H, W). correction: (H, W) in [0, 1], the share b. alone:
-    (H, W) in [0, 1], the share of the filtered reference. white: (3, H, W), where the reference is clipped, and a
-    difference from it says nothing."""
+    """Mixture for one window of a picture. measured, white: (3, H, W), where the sensor measures a colour, and where
+    the reference is clipped. correction: (H, W), the share b. alone: (H, W), the share of the filtered reference."""
 
     noise: InterpolatedNoise
     there: Window
@@ -57,10 +49,9 @@ class UnmeasuredColours:
     def fit(
         cls, noise: InterpolatedNoise, there: Window, risk: Risk, estimates: Sequence[LightEstimate | None]
     ) -> UnmeasuredColours:
-        """Fit the mixture of estimates, the filtered burst first and the filtered reference last, in a window of the
-        picture. risk: that of samples, their noise one level for each colour."""
+        """Fit the mixture of estimates, the filtered burst first, the filtered reference last. risk: of samples."""
         cell, gains = noise.cell_at(there.y0, there.x0), np.array(noise.gains, np.float32)[:, None, None]
-        burst, alone, reference = estimates[0], estimates[-1], risk.reference
+        burst, alone, reference = estimates[0], estimates[-1], risk.light
         assert burst is not None
         r = take_samples(gains * (reference - burst.light), cell)
         predicted = predict_samples(r, cell)
@@ -86,5 +77,4 @@ class UnmeasuredColours:
         if estimates[-1] is not None:
             best += self.alone * (estimates[-1] - best)
         elsewhere = reference + (1 - verdict.kept) * (best - reference)
-        picture: npt.NDArray[np.float32] = np.where(self.measured, verdict.mix(estimates, reference), elsewhere)
-        return picture
+        return np.where(self.measured, verdict.mix(estimates, reference), elsewhere)

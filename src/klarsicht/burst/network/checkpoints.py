@@ -32,10 +32,7 @@ class Card:
 
 def save_network(network: Network, path: Path, training: Mapping[str, Any], kind: torch.dtype = torch.float32) -> None:
     """Write a network to a file, which is replaced atomically; the same network and metadata give the same bytes. kind:
-    dtype of the weights in the file.
-
-    Raises DiskFull, StoreError.
-    """
+    dtype of the weights in the file. Raises DiskFull, StoreError."""
     state = {name: tensor.to(kind).cpu().contiguous() for name, tensor in network.state_dict().items()}
     about = {"version": FORMAT_VERSION, "settings": network.settings.model_dump(), "training": dict(training)}
     write_atomically(path, to_bytes(state, {KEY: json.dumps(about)}))  # one key: the order of several is random
@@ -49,14 +46,10 @@ def read_card(path: Path) -> Card:
 @check_arguments
 def load_network(path: str | Path, preset: str | None = None) -> Network:
     """Load a network from a file, or a shipped one by its name (`pretrained`), in evaluation mode, channels last, in 32
-    bits.
+    bits. preset: the preset that the network must have; None: any.
 
-    path: the file or the name. preset: the preset that the network must have; None: any.
-
-    Raises:
-        UsageError: no shipped network has that name, or what is given is no path.
-        ModelError: the file does not exist, or holds no network of klarsicht, or one of another version or preset than
-            wanted.
+    Raises UsageError where no shipped network has that name, or what is given is no path, and ModelError for a file
+    that does not exist, holds no network of klarsicht, or one of another version or preset than wanted.
     """
     card, state = _read(path)
     if preset not in (None, card.settings.preset):
@@ -67,7 +60,7 @@ def load_network(path: str | Path, preset: str | None = None) -> Network:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise _unusable(Path(path), f"weights that do not fit preset {card.settings.preset}") from error
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def _read(checkpoint: str | Path) -> tuple[Card, dict[str, torch.Tensor]]:

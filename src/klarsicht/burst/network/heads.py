@@ -1,7 +1,4 @@
-"""Output heads of the network: kernels, mixtures of a basis of kernels, or the picture itself.
-
-h and w are the sides of the taps, at half the resolution of the frames.
-"""
+"""Output heads: kernels, mixtures of a basis of kernels, or the picture. h, w: sides of taps, at half resolution."""
 
 from __future__ import annotations
 
@@ -19,10 +16,8 @@ from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 
 class InputFrames(NamedTuple):
-    """Frames that the kernels multiply: frames (B, N, C, H, W), linear; valid (B, N), their weight in the mean, 0 or 1.
-
-    trust: (B, N, 1, H, W) in [0, 1], how well a frame agrees with the reference there; 0 where it is not valid.
-    """
+    """Frames (B, N, C, H, W) that the kernels multiply, linear; valid (B, N), their weight in the mean, 0 or 1; trust:
+    (B, N, 1, H, W) in [0, 1], how well a frame agrees with the reference, 0 where it is not valid."""
 
     frames: Tensor
     valid: Tensor
@@ -48,8 +43,7 @@ class Features(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """Predicted kernels and the frames that they multiply: apply_kernels(*kernels) is the network's output. taps:
-    (B, N T, h, w); frames and valid as in InputFrames."""
+    """Predicted kernels and their frames: apply_kernels(*kernels) is the network's output. taps: (B, N T, h, w)."""
 
     taps: Tensor
     frames: Tensor
@@ -59,8 +53,7 @@ class Kernels(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadShape:
-    """Sizes that a head needs. fine, deep: channels of the features. frames, channels: N and C of the frames that are
-    multiplied. width: as in NetworkSettings."""
+    """Sizes that a head needs. fine, deep: channels of the features. frames, channels: N and C of the frames."""
 
     fine: int
     deep: int
@@ -89,8 +82,7 @@ def pointwise_convolution(f: Tensor, weight: Tensor, bias: Tensor | None = None)
 
 
 class KernelHead(nn.Module):
-    """Linear 1 x 1 layer that predicts the taps at half the resolution: it commutes with the upsampling that
-    follows."""
+    """Linear 1 x 1 layer that predicts the taps at half the resolution, as it commutes with upsampling."""
 
     def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
         super().__init__()
@@ -105,12 +97,9 @@ class KernelHead(nn.Module):
 
 
 class UnitHead(KernelHead):
-    """Kernel head whose weights sum to 1 at each pixel over its valid frames, which preserves brightness.
-
-    The sum is exact at every tap, and nearly so between taps, which are interpolated before they are multiplied out.
-    With s the sum at a tap, the rows (or every entry) W f + b become W (f / s) + b / s: linear in (f, f / s, 1 / s), so
-    that taps, the largest tensor, are written once.
-    """
+    """Kernel head whose weights sum to 1 at each pixel over its valid frames, which preserves brightness: exactly at
+    every tap, nearly so between taps. With s the sum at a tap, the rows (or every entry) W f + b become W (f / s) + b /
+    s, linear in (f, f / s, 1 / s), so that taps, the largest tensor, are written once."""
 
     MIN_SUM = 0.1  # of a sum that kernels are divided by; it is initially 1
 
@@ -129,33 +118,26 @@ class UnitHead(KernelHead):
         return Kernels(taps, burst.frames, self.spec, burst.valid)
 
     def kernel_sums(self, f: Tensor) -> Tensor:
-        """Compute the sum of the weights of each kernel, (B, N, h, w): sum_K (sum a_K) (sum b_K) or sum_K sum k_K.
-
-        It is computed from the features, in which the sums of the taps are linear as the taps are.
-        """
+        """Compute each kernel's sum (B, N, h, w) from the features: sum_K (sum a_K) (sum b_K) or sum_K sum k_K."""
         W = self.taps.weight.reshape(-1, self.spec.taps, f.shape[1])
         b = self.taps.bias.reshape(-1, self.spec.taps)
         lengths = list(self.spec.lengths)
         weight, bias = (torch.stack([run.sum(1) for run in torch.split(x, lengths, 1)], 1) for x in (W, b))
         runs = pointwise_convolution(f, weight.flatten(0, 1), bias.flatten()).float()
         parts = runs.reshape(len(f), len(W), -1, len(self.spec.sizes), *f.shape[-2:]).unbind(2)
-        total: Tensor = reduce(torch.mul, parts).sum(2) * self.spec.gain
-        return total
+        return reduce(torch.mul, parts).sum(2) * self.spec.gain
 
 
-class BasisHead(nn.Module):
-    """Kernels as mixtures of a small basis that the whole image shares (basis prediction, arXiv 1912.04421).
-
-    The basis is decoded from the mean of the coarsest features, by a smaller decoder than the paper's. Basis and
-    mixture are softmaxes: the weights of a pixel, over all frames, sum to 1.
-    """
+class BasisHead(KernelHead):
+    """Kernels as mixtures of a small basis that the whole image shares (arXiv 1912.04421), decoded from the mean of the
+    coarsest features. Basis and mixture are softmaxes: a pixel's weights, over all frames, sum to 1."""
 
     ELEMENTS = 90  # of the basis, at full width
-    INNER = 128  # channels of the basis decoder, at full width  # channels of the basis decoder, at full width
+    INNER = 128  # channels of the basis decoder, at full width
     GRID = 4  # side at which the basis decoder begins
 
     def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.spec = spec
         count, inner = (scale_channels(channels, shape.width) for channels in (self.ELEMENTS, self.INNER))
         self.mixture = nn.Conv2d(shape.fine, count, 1)
@@ -171,27 +153,19 @@ class BasisHead(nn.Module):
         grown = torch.relu(self.grown(interpolate(seed, scale_factor=2.0, mode="bilinear")))
         wide = self.basis(interpolate(grown, size=(self.spec.side, self.spec.side), mode="bilinear"))
         logits = wide.float().unflatten(1, (-1, present.shape[1])) + self.resting
-        elements: Tensor = logits.masked_fill(~present[:, None, :, None, None], -torch.inf).flatten(2).softmax(-1)
-        return elements
+        return logits.masked_fill(~present[:, None, :, None, None], -torch.inf).flatten(2).softmax(-1)
 
     def kernels(self, features: Features, burst: InputFrames) -> Kernels:
         present = burst.valid > 0
-        basis = (
-            self.elements(features.deep, present) * present.sum(1)[:, None, None]
-        )  # as apply_kernels takes their mean
+        of_mean = present.sum(1)[:, None, None]  # apply_kernels takes the mean of the frames
+        basis = self.elements(features.deep, present) * of_mean
         mixture = self.mixture(features.fine).float().softmax(1)
         taps = torch.einsum("bkhw,bkt->bhwt", mixture, basis).permute(0, 3, 1, 2)
         return Kernels(taps, burst.frames, self.spec, burst.valid)
 
-    def forward(self, features: Features, burst: InputFrames) -> Filtered:
-        return apply_kernels(*self.kernels(features, burst))
-
 
 class DirectHead(nn.Module):
-    """Direct synthesis without kernels: a correction of the mean of the frames (the baseline of arXiv 1712.02327).
-
-    Each Y_i is then Y.
-    """
+    """Direct synthesis: a correction of the mean of the frames (arXiv 1712.02327). Each Y_i is then Y."""
 
     def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
         super().__init__()
@@ -208,8 +182,7 @@ class DirectHead(nn.Module):
 
 
 def identity_taps(spec: KernelSpec) -> Tensor:
-    """Compute the taps (T,) of kernels that leave a frame unchanged: each size is a centred point of the same
-    weight."""
+    """Compute the taps (T,) of kernels that leave a frame unchanged: centred points of the same weight, one a size."""
     middles = [first + length // 2 for first, length in zip(spec.starts, spec.lengths, strict=True)]
     taps = torch.zeros(spec.taps)
     taps[middles] = 1.0

@@ -1,5 +1,4 @@
-"""Inference on one whole burst: alignment, kernel prediction and filtering (large photographs are processed by
-tiles)."""
+"""Inference on one whole burst (large photographs are processed by tiles)."""
 
 from __future__ import annotations
 
@@ -17,12 +16,9 @@ from klarsicht.ground.user_arguments import check_arguments
 @torch.no_grad()
 @check_arguments
 def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames:
-    """Denoise a burst with a network; return the clean reference (C, H, W), linear, not clipped. exact: compute in
-    float32, also where bfloat16 is faster.
-
-    Raises UsageError where the burst does not fit the network, or either is another thing; InputError for frames that
-    are not finite.
-    """
+    """Denoise a burst with a network; return the clean reference (C, H, W), linear, not clipped. exact: in float32,
+    also where bfloat16 is faster. Raises UsageError where the burst does not fit the network, or either is another
+    thing; InputError for frames that are not finite."""
     if not np.isfinite(burst.frames).all():
         frame = int(np.flatnonzero(~np.isfinite(burst.frames).all((1, 2, 3)))[0])
         raise InputError("frames that are not finite", got=f"frame {frame} first", rule="linear light, 1 is white")
@@ -32,5 +28,4 @@ def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames
     alignment = align_by_colour_filter(frames, read, shot, valid, burst.colour_filter)
     with torch.autocast(device.type, torch.bfloat16, enabled=not exact and bf16_is_faster(device)):
         merged = network(alignment.apply(frames), read, shot, valid, alignment.agreement()).merged
-    picture: Frames = merged[0].float().cpu().numpy()
-    return picture
+    return merged[0].float().cpu().numpy()

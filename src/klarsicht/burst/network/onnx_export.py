@@ -2,17 +2,17 @@
 divides.
 
 Inputs: frames (1, N, C, H, W), linear and aligned; read, shot (1, C), deviation and variance coefficient; valid (1, N),
-1 or 0; agreement (1, N, H, W) in [0, 1]. Output: picture (1, C, H, W). Alignment is not included.
-
-Kernels are applied by elementary operators, a shifted product for each entry: slower than `numerics.pixel_kernels`, but
-supported by every runtime.
+1 or 0; agreement (1, N, H, W) in [0, 1]. Output: picture (1, C, H, W). Kernels are applied by elementary operators, a
+shifted product for each entry.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from klarsicht.ground.errors import ModelError
 from klarsicht.ground.machine.disk import temporary_folder, write_atomically
 from klarsicht.ground.optional import load
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.pixel_kernels import reference
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 INPUTS = ("frames", "read", "shot", "valid", "agreement")
@@ -51,45 +52,19 @@ def apply_kernels_plainly(taps: Tensor, frames: Tensor, spec: KernelSpec, valid:
     """Apply kernels by elementary operators, as `numerics.pixel_kernels` does: sum_i v_i sum_pq k_i[p, q] X_i(. +
     (p, q)) / sum v, (B, C, H, W), X zero outside."""
     fine = taps if spec.upscale == 1 else interpolate(taps, scale_factor=2.0, mode="bilinear", align_corners=False)
-    N, T, R, share = frames.shape[1], spec.taps, spec.radius, valid / valid.sum(1, keepdim=True)
-    total: Tensor | None = None
-    for i in range(N):
-        runs = torch.split(fine[:, i * T : (i + 1) * T], list(spec.lengths), 1)
-        wide = pad(frames[:, i], (R, R, R, R))
-        one = sum(
-            fused_entry(runs, spec, p, q) * shift_frame(wide, p, q, R)
-            for p in range(spec.side)
-            for q in range(spec.side)
-        )
-        one = one * share[:, i, None, None, None] * spec.gain
-        total = one if total is None else total + one
-    assert total is not None
-    return total
-
-
-def fused_entry(runs: tuple[Tensor, ...], spec: KernelSpec, p: int, q: int) -> Tensor:
-    """Compute entry (p, q) of the fused kernel, (B, 1, H, W), without its gain."""
-    entries = []
-    for s, K in enumerate(spec.sizes):
-        a, b = p - (spec.side - K) // 2, q - (spec.side - K) // 2
-        if 0 <= a < K and 0 <= b < K:
-            if spec.separable:
-                entries.append(runs[s][:, a : a + 1] * runs[len(spec.sizes) + s][:, b : b + 1])
-            else:
-                entries.append(runs[s][:, a * K + b : a * K + b + 1])
-    return torch.stack(entries).sum(0) if len(entries) > 1 else entries[0]
-
-
-def shift_frame(wide: Tensor, p: int, q: int, R: int) -> Tensor:
-    """Crop a frame that is padded by R to its view at (p - R, q - R), (B, C, H, W)."""
-    return wide[:, :, p : wide.shape[2] - 2 * R + p, q : wide.shape[3] - 2 * R + q]
+    by_frame, wide = torch.stack(torch.split(fine, spec.taps, 1), 1), pad(frames, [spec.radius] * 4)
+    H, W, side = fine.shape[2], fine.shape[3], range(spec.side)  # indexed one by one, or they would be constants
+    each: Any = sum(
+        reference.fused_entry(by_frame, spec, p, q)[:, :, None] * wide[..., p : p + H, q : q + W]
+        for p, q in product(side, side)
+    )
+    share = spec.gain * valid / valid.sum(1, keepdim=True)
+    return (each * share[:, :, None, None, None]).sum(1)
 
 
 def export(checkpoint: Path, out: Path) -> float:
-    """Export a network to an ONNX file if it agrees with torch to PARITY; return the largest difference.
-
-    Raises ModelError where it does not agree, or for a network without kernels; MissingExtra.
-    """
+    """Export a network to an ONNX file if it agrees with torch to PARITY; return the largest difference. Raises
+    ModelError where it does not agree, or for a network without kernels; MissingExtra."""
     load("onnx", "onnx")
     network = checkpoints.load_network(checkpoint)
     content = to_onnx(network)
@@ -123,8 +98,7 @@ def to_onnx(network: Network) -> bytes:
         model = onnx.load(file)
     about = {"settings": network.settings.model_dump(), "stride": network.preset.stride, "halo": network.preset.halo}
     onnx.helper.set_model_props(model, {"klarsicht": json.dumps(about)})
-    content: bytes = model.SerializeToString()
-    return content
+    return model.SerializeToString()
 
 
 def make_probe(network: Network, size: tuple[int, int], seed: int) -> tuple[npt.NDArray[np.float32], ...]:

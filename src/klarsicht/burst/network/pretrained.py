@@ -1,5 +1,4 @@
-"""Pretrained networks shipped with klarsicht: weights in 16 bits, and a card with their training and measured
-quality."""
+"""Networks shipped with klarsicht: weights in 16 bits, and a card with their training and measured quality."""
 
 from __future__ import annotations
 
@@ -39,8 +38,7 @@ class PretrainedNetwork:
     @cached_property
     def card(self) -> dict[str, Any]:
         """Parsed card: parameters, sha256, steps, training, photographs with their licences, tables, limits."""
-        card: dict[str, Any] = json.loads(self.card_file.read_text(encoding="utf-8"))
-        return card
+        return json.loads(self.card_file.read_text(encoding="utf-8"))
 
 
 def list_networks() -> dict[str, PretrainedNetwork]:
@@ -50,17 +48,14 @@ def list_networks() -> dict[str, PretrainedNetwork]:
 
 
 def find_weights(colour: str) -> Path | None:
-    """Return the weights of the shipped network for frames of a colour; None if there is none. Interpolated frames are
-    served by that for rgb, where none was trained for them."""
+    """Return the weights of the shipped network for frames of a colour, or None. Interpolated frames are served by that
+    for rgb, where none was trained for them."""
     found = next((one.file for one in list_networks().values() if colour in SERVED[one.colour]), None)
     return find_weights("rgb") if found is None and colour == "interpolated" else found
 
 
 def resolve_checkpoint(checkpoint: str | Path) -> Path:
-    """Resolve a checkpoint, given as a path or as the name of a shipped network, to its file.
-
-    Raises UsageError for a name without a suffix that is neither.
-    """
+    """Resolve a path or a shipped network's name to a file. Raises UsageError for a name that is neither."""
     path, networks = Path(checkpoint), list_networks()
     if path.suffix or path.exists():
         return path

@@ -1,9 +1,9 @@
 """Kernel-predicting U-Net: input transforms, encoder and decoder levels, and the presets that are compared.
 
 The input is a burst X_1..X_N with its noise level; the output is one kernel for each pixel and frame, and Y = (1/N)
-sum_i <k_i, V(X_i)> over the valid frames (KPN, arXiv 1712.02327; multi-kernel, arXiv 1902.05392). Kernels multiply
-linear frames, whatever the input transform, and nothing is added after them. Except for the basis of `bpn`, no
-statistic of the whole image is used: a tile with its halo gives the same result as the whole image.
+sum_i <k_i, V(X_i)> over the valid frames (KPN, arXiv 1712.02327; multi-kernel, arXiv 1902.05392), linear whatever the
+input transform, and nothing is added. Except for the basis of `bpn`, no statistic of the whole image is used: a tile
+with its halo gives the same result.
 """
 
 from __future__ import annotations
@@ -11,24 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from klarsicht.burst.network.heads import (
-    BasisHead,
-    DirectHead,
-    Features,
-    HeadShape,
-    InputFrames,
-    KernelHead,
-    Kernels,
-    UnitHead,
-    scale_channels,
-)
+from klarsicht.burst.network import heads
+from klarsicht.burst.network.heads import Features, InputFrames, KernelHead, Kernels, scale_channels
 from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.ranges import NETWORK_WIDTH
@@ -58,8 +49,8 @@ def linear_input(burst: InputFrames, read: Tensor, shot: Tensor) -> tuple[Tensor
 
 
 def stabilised_input(burst: InputFrames, read: Tensor, shot: Tensor) -> tuple[Tensor, Tensor]:
-    """Stabilise the noise variance: (f(X) - f(0)) / (f(1) - f(0)). Black becomes 0, white 1, and the noise has the same
-    deviation everywhere. Returns the frames (B, N, C, H, W) and a map of that deviation (B, C, H, W)."""
+    """Stabilise the noise variance: (f(X) - f(0)) / (f(1) - f(0)), black 0 and white 1. Returns the frames (B, N, C, H,
+    W) and a map of the noise deviation (B, C, H, W), the same everywhere."""
     shot = shot.clamp_min(MIN_SHOT)
     black, white = (stabilise(torch.full_like(shot, x), read, shot) for x in (0.0, 1.0))
     scale = 1 / (white - black)
@@ -98,10 +89,7 @@ def convolution(inputs: int, outputs: int) -> nn.Conv2d:
 
 class UNet(nn.Module):
     """U-Net: average pooling in the encoder; bilinear upsampling and concatenated skips in the decoder, which may end
-    above the input's resolution.
-
-    encoder, decoder: channels of the levels. block: builds the layers of one level from its input and output channels.
-    """
+    above the input's resolution. encoder, decoder: channels of the levels. block: builds the layers of one level."""
 
     def __init__(
         self, inputs: int, encoder: tuple[int, ...], decoder: tuple[int, ...], block: Callable[[int, int], nn.Module]
@@ -113,8 +101,7 @@ class UNet(nn.Module):
 
     @property
     def peak_values_per_pixel(self) -> float:
-        """Approximate peak number of activations per input pixel: the input of a level and three activations of its
-        own."""
+        """Approximate peak of activations per input pixel: the input of a level and three activations of its own."""
         scales = [*range(len(self.down)), *range(len(self.down) - 2, -1, -1)]
         first = [next(m for m in level.modules() if isinstance(m, nn.Conv2d)) for level in (*self.down, *self.up)]
         alive = [(layer.in_channels + 3 * layer.out_channels) / 4.0**s for layer, s in zip(first, scales, strict=False)]
@@ -145,14 +132,11 @@ def upsample_twice(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Preset:
-    """Architecture of a network except its width, colour and number of frames: kernel sizes, and the choices in which
-    presets differ.
-
-    encoder, decoder: channels of the levels, without the last one of the decoder. last: channels of that one; None: as
-    many as the taps at full width (the published layout), as many as its skip at less. unshuffle: 2 where each plane
-    enters as four at half the resolution. mean_frame: whether the mean of the valid frames is one more frame.
-    input_transform: maps frames and noise to network inputs. block: layers of a level.
-    """
+    """Architecture of a network except its width, colour and number of frames. encoder, decoder: channels of the
+    levels, without the last one of the decoder. last: channels of that one; None: as many as the taps at full width
+    (the published layout), as many as its skip at less. unshuffle: 2 where each plane enters as four at half the
+    resolution. mean_frame: whether the mean of the valid frames is one more frame. input_transform: maps frames and
+    noise to network inputs. block: layers of a level."""
 
     spec: KernelSpec
     encoder: tuple[int, ...] = (64, 128, 256, 512, 512)
@@ -162,7 +146,7 @@ class Preset:
     mean_frame: bool = False
     input_transform: InputTransform = linear_input
     block: type[PlainBlock] | type[ResidualBlock] = PlainBlock
-    head: type[KernelHead] | type[BasisHead] | type[DirectHead] = KernelHead
+    head: type[KernelHead] | type[heads.DirectHead] = KernelHead
 
     def last_at(self, width: float, frames: int) -> int:
         """Compute the channels of the finest level of the decoder."""
@@ -191,12 +175,23 @@ class Preset:
         return self.unshuffle * first, self.unshuffle * (last + 1) - 1
 
 
+def one_of(kind: str, names: Iterable[str]) -> AfterValidator:
+    """Build the check that a setting is one of these names, which raises UsageError."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise unknown_name(kind, name, names)
+        return name
+
+    return AfterValidator(check)
+
+
 PRESETS = {
     "mkpn": Preset(KernelSpec((1, 3, 5, 7, 9))),
     "kpn": Preset(KernelSpec((5,), separable=False)),
     "kpn-separable": Preset(KernelSpec((5,))),
-    "bpn": Preset(KernelSpec((15,), separable=False), last=128, head=BasisHead),
-    "direct": Preset(KernelSpec((1,)), last=128, head=DirectHead),
+    "bpn": Preset(KernelSpec((15,), separable=False), last=128, head=heads.BasisHead),
+    "direct": Preset(KernelSpec((1,)), last=128, head=heads.DirectHead),
     "swift": Preset(
         KernelSpec((1, 5, 15)),
         encoder=(32, 64, 128, 192),
@@ -206,7 +201,7 @@ PRESETS = {
         mean_frame=True,
         input_transform=stabilised_input,
         block=ResidualBlock,
-        head=UnitHead,
+        head=heads.UnitHead,
     ),
 }
 """All presets share this code, so that comparisons are controlled. `swift` is for processors: it works at half the
@@ -216,36 +211,18 @@ resolution."""
 class NetworkSettings(PublicSettings):
     """Configuration of a network without its weights. width: factor on the preset's channels. frames: N at most."""
 
-    preset: str = "swift"
+    preset: Annotated[str, one_of("preset", PRESETS)] = "swift"
     width: float = NETWORK_WIDTH.field(1.0)
-    colour: str = "grey"
+    colour: Annotated[str, one_of("colour", COLOURS)] = "grey"
     frames: int = Field(default=8, ge=1, le=8)
-
-    @field_validator("preset")
-    @classmethod
-    def _known_preset(cls, name: str) -> str:
-        return check_known_name("preset", name, PRESETS)
-
-    @field_validator("colour")
-    @classmethod
-    def _known_colour(cls, name: str) -> str:
-        return check_known_name("colour", name, COLOURS)
-
-
-def check_known_name(kind: str, name: str, names: Iterable[str]) -> str:
-    """Check that a name is known, and return it. Raises UsageError otherwise."""
-    if name not in names:
-        raise unknown_name(kind, name, names)
-    return name
 
 
 class Network(nn.Module):
     """Network from aligned, noisy frames to filtered frames and their mean.
 
-    frames: (B, N, C, H, W), aligned, linear, of any size, and N up to the settings'. read, shot: the noise, (B,) or
-    (B, C). valid: (B, N), which frames exist; the reference must, and missing frames are expected to be zero.
-    agreement: (B, N, H, W) in [0, 1], how well a frame agrees with the reference there (alignment.Alignment.agreement);
-    it is an input of the network and weights its mean frame. None of either: all frames are valid, or agree.
+    frames: (B, N, C, H, W), linear, of any size, and N up to the settings'. read, shot: the noise, (B,) or (B, C).
+    valid: (B, N), which frames exist; the reference must, and missing ones are zero. agreement: (B, N, H, W) in [0, 1],
+    how well a frame agrees with the reference there. None of either: all are valid, or agree.
 
     Returns Filtered(each Y_i (B, N, C, H, W), merged Y (B, C, H, W)). Raises UsageError for shapes that do not fit.
     """
@@ -263,14 +240,13 @@ class Network(nn.Module):
         last = preset.last_at(settings.width, frames)
         inputs = preset.unshuffle**2 * frames * channels + channels + settings.frames
         self.body = UNet(inputs, encoder, (*middle, last), preset.block)
-        self.head = preset.head(HeadShape(last, encoder[-1], frames, channels, settings.width), preset.spec)
+        self.head = preset.head(heads.HeadShape(last, encoder[-1], frames, channels, settings.width), preset.spec)
 
     @property
     def compatible_colours(self) -> tuple[str, ...]:
-        """Colours of the frames that the network accepts. A network that predicts the picture itself accepts only its
-        own."""
+        """Colours of the frames that the network accepts; without kernels only its own."""
         colour = self.settings.colour
-        return COMPATIBLE_COLOURS[colour] if issubclass(self.preset.head, KernelHead | BasisHead) else (colour,)
+        return COMPATIBLE_COLOURS[colour] if issubclass(self.preset.head, KernelHead) else (colour,)
 
     def forward(
         self, frames: Tensor, read: Tensor, shot: Tensor, valid: OptionalTensor = None, agreement: OptionalTensor = None
@@ -287,11 +263,8 @@ class Network(nn.Module):
         agreement: OptionalTensor = None,
         part: Part = WHOLE,
     ) -> Kernels:
-        """Predict the kernels, and return them with the frames that they multiply, including the mean frame and missing
-        ones: apply_kernels(*kernels) gives Y.
-
-        part: rows and columns, the first ones even, of which kernels are wanted; the surroundings are only input.
-        """
+        """Predict the kernels, with the frames that they multiply, including the mean frame and missing ones. part:
+        rows and columns, the first ones even, of which kernels are wanted; the surroundings are only input."""
         features, burst = self._compute_features(self._pad_frames(frames, valid, agreement), read, shot)
         taps = tuple(slice(p.start and p.start // 2, p.stop and -(-p.stop // 2)) for p in part)
         fine = features.fine[:, :, *taps]
@@ -306,8 +279,7 @@ class Network(nn.Module):
         return Features(fine[..., : -(-H // 2), : -(-W // 2)], deep), burst
 
     def _build_input(self, originals: InputFrames, burst: InputFrames, read: Tensor, shot: Tensor) -> Tensor:
-        """Build the input of the first level, (B, c, h, w), channels last; with pixel unshuffling, four pixels become
-        one."""
+        """Build the first level's input (B, c, h, w), channels last; with pixel unshuffling, four pixels become one."""
         B, _, _, H, W = originals.frames.shape
         planes, noise = self.preset.input_transform(
             burst, *(level.float().reshape(B, -1, 1, 1) for level in (read, shot))
@@ -350,4 +322,4 @@ def build_network(settings: NetworkSettings, seed: int) -> Network:
     """Build a network whose initial weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return Network(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

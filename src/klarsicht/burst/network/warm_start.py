@@ -1,8 +1,5 @@
-"""Initialisation of a network with the weights of another, of the same layout or of one with fewer colours.
-
-Only the first convolution depends on the colour. A new plane takes its share of the weights of the plane that showed
-the same light before, so that equal channels give the same output as the one channel did.
-"""
+"""Initialisation of a network with the weights of another, also of fewer colours: only the first convolution depends on
+the colour, and a new plane takes its share of the weights of the one that showed the same light."""
 
 from __future__ import annotations
 
@@ -24,11 +21,8 @@ SHARES = {
 
 
 def load_initial_weights(network: Network, file: Path) -> None:
-    """Load the weights of a file into a network as its initial weights.
-
-    Raises ModelError for a file without a network, or with one of another preset, width, number of frames, or of a
-    colour that this network's does not extend.
-    """
+    """Load the weights of a file into a network. Raises ModelError for a file without a network, or with one of another
+    preset, width, number of frames, or of a colour that this network's does not extend."""
     source = checkpoints.load_network(file)
     before, now = source.settings, network.settings
     if differing := _first_difference(before, now):

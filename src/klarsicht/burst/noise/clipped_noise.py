@@ -29,9 +29,8 @@ TABLE_LENGTH = 2048  # of the table of means
 
 
 class Unclipped(NamedTuple):
-    """Means before clipping, each (M,). mean: before clipping. variance_left: g, the share of the variance that
-    clipping left. possible: whether the mean is not too low for any light. slope: the derivative of the mean by the
-    mean that is clipped at black, 1 / Phi(t)."""
+    """Means before clipping, each (M,). variance_left: g, the share of the variance that is left. possible: whether the
+    mean is not too low for any light. slope: the derivative by the mean clipped at black, 1 / Phi(t)."""
 
     mean: Numbers
     variance_left: Numbers
@@ -60,8 +59,7 @@ def unclip(means: Numbers, variance_at: Callable[[Numbers], Numbers], white: flo
     the mean. Where all is white, the mean is the least that makes it so."""
 
     def deviation_at(m: Numbers) -> Numbers:
-        s: Numbers = np.sqrt(np.maximum(variance_at(m), LEAST_VARIANCE))
-        return s
+        return np.sqrt(np.maximum(variance_at(m), LEAST_VARIANCE))
 
     darkest = 2 * LEAST_MEAN * float(deviation_at(np.zeros(1))[0])
     brightest = max(float(means.max()), 1e-12)  # s h(t) >= m: the largest is inside
@@ -76,10 +74,8 @@ def unclip(means: Numbers, variance_at: Callable[[Numbers], Numbers], white: flo
 
 
 def distance_from_limit(means: Numbers, variances: Numbers) -> Numbers:
-    """Compute how far samples were from a clipping limit, in deviations before clipping, (M,) from -NEAREST_LIMIT to
-    FARTHEST, from the means of their distances from it and from their variances after clipping: g(t) / h(t)^2, which
-    falls as t rises, is the variance over the square of the mean."""
+    """Compute how far samples were from a clipping limit, in deviations before clipping, (M,), from the means of their
+    distances from it and their variances after clipping: g(t) / h(t)^2, which falls as t rises."""
     t = np.linspace(-NEAREST_LIMIT, FARTHEST, TABLE_LENGTH)
     h, g = clipped_moments(t)
-    distances: Numbers = np.interp(-variances / np.maximum(means, 1e-12) ** 2, -g / h**2, t)
-    return distances
+    return np.interp(-variances / np.maximum(means, 1e-12) ** 2, -g / h**2, t)

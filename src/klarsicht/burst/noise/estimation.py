@@ -1,18 +1,14 @@
 """Estimation of the noise model v = read^2 + shot m from the frames themselves, fitted to flat blocks of 8 x 8 pixels.
 
-Two aligned frames a, b of one scene: the variance of (a - b) / sqrt(2) in a block is the noise's, and its flatness is
-judged by (a + b) / 2, whose noise is independent of the difference's, so that the choice of flat blocks does not prefer
-quiet ones. One frame alone: the same with the highest and the lowest coefficients of the block's cosine transform.
-Texture enters the difference by the error of alignment to whole pixels; of a slope that doubles the variance of the
-sum, half a pixel adds about a hundredth.
+Of two aligned frames a, b, the variance of (a - b) / sqrt(2) in a block is the noise's, and its flatness is judged by
+(a + b) / 2, whose noise is independent. One frame alone: the same with the highest and the lowest coefficients of the
+block's cosine transform. Texture leaks into the difference by the error of alignment to whole pixels.
 
-Where frames are clipped at black or at white, the mean of a block near it is off and its variance too low;
-`clipped_noise` says by how much for a line, and the fit is repeated with what the means and variances were before.
-Light ends at black but not at white: a block there may be white in part, and its few darker samples look like noise of
-next to no variance. So the distance from white is computed from each block's own mean and variance, whatever the line
-says, and blocks that are nearer than CLIP_DISTANCE are left out.
+Where frames are clipped, the mean of a block near the limit is off and its variance too low: the fit is repeated with
+what both were before (`clipped_noise`). A block at white may be white in part, and look like noise of no variance; so
+its distance from white is computed from its own mean and variance, and nearer ones than CLIP_DISTANCE are left out.
 
-Axes: N frames, C channels, H W pixels, Y X blocks of a frame, M blocks in a list (the points of the noise curve).
+Y X are blocks of a frame, M blocks in a list (the points of the noise curve).
 """
 
 from __future__ import annotations
@@ -51,9 +47,9 @@ ALIGNED_TILE = 64  # pixels: side of a tile of the alignment
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Statistics of M blocks. mean, variance (of the noise, plus leaked texture), texture: each (M,). share: the
-    fraction of the noise's variance that enters `texture`. dof: degrees of freedom of a variance. source: (M,), a label
-    shared by blocks with the same leakage."""
+    """Statistics of M blocks. mean, variance (of the noise, plus leaked texture), texture: each (M,). share: of the
+    noise's variance that enters `texture`. dof: degrees of freedom. source: (M,), a label of blocks with the same
+    leakage."""
 
     mean: Numbers
     variance: Numbers
@@ -80,9 +76,9 @@ class Blocks:
 
 @dataclass(frozen=True, eq=False)
 class NoiseSpectrum:
-    """Variance of noise in blocks, over that of a sample's noise, by channel; 1 where noise is white. pair: within
-    blocks of a difference. high, low: of the coefficients that tell the noise and the texture of one frame. white: that
-    of the white noise which alignment takes it to be."""
+    """Variance of noise in blocks, over that of a sample's noise, by channel; 1 where noise is white. pair: of a
+    difference. high, low: of the coefficients that tell noise and texture of one frame. white: of the white noise that
+    alignment takes it to be."""
 
     pair: Numbers
     high: Numbers
@@ -106,8 +102,8 @@ WHITE_NOISE = NoiseSpectrum(ONE, ONE, ONE, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class NoiseEstimate:
-    """The estimated noise. noise: the level of one frame. read_known: whether any block was dark enough to determine
-    the read noise. blocks: the number of blocks used. curve: (M, 2), their means and variances."""
+    """The noise level of one frame. read_known: whether any block was dark enough to determine the read noise. blocks:
+    the number used. curve: (M, 2), their means and variances."""
 
     noise: NoiseLevel
     read_known: bool
@@ -163,8 +159,7 @@ def frame_pair_blocks(frames: Frames, guess: NoiseLevel, spectrum: NoiseSpectrum
 
 
 def closest_pairs(rest: npt.NDArray[Any]) -> list[tuple[int, int]]:
-    """Choose disjoint pairs of frames whose rounding errors of alignment, rest (N, 2), are closest. Returns the better
-    half of the pairs."""
+    """Choose disjoint pairs of frames of the closest rounding errors, rest (N, 2): the better half of them."""
     apart = sorted((float(np.square(rest[i] - rest[j]).sum()), i, j) for i, j in combinations(range(len(rest)), 2))
     pairs: list[tuple[int, int]] = []
     for _, i, j in apart:
@@ -176,8 +171,7 @@ def closest_pairs(rest: npt.NDArray[Any]) -> list[tuple[int, int]]:
 def _uniform_shift_blocks(
     shifts: torch.Tensor, agrees: torch.Tensor, shape: tuple[int, int], size: tuple[int, ...]
 ) -> npt.NDArray[np.bool_]:
-    """Select the blocks (N, Y, X) whose pixels all have one shift, not blended between tiles, and agree with the
-    reference."""
+    """Select the blocks (N, Y, X) whose pixels have one shift, and agree with the reference."""
     same = torch.ones(len(shifts), shape[0] - 1, shape[1] - 1, dtype=torch.bool)
     for below, right in ((0, 1), (1, 0), (1, 1)):
         there = slice(below, shape[0] - 1 + below), slice(right, shape[1] - 1 + right)
@@ -185,8 +179,7 @@ def _uniform_shift_blocks(
     same &= agrees[:, : shape[0] - 1, : shape[1] - 1]
     repeats = ALIGNED_TILE // 2 // BLOCK_SIDE
     wide = same.repeat_interleave(repeats, 1).repeat_interleave(repeats, 2).numpy()
-    copied: npt.NDArray[np.bool_] = wide[:, : size[0] // BLOCK_SIDE, : size[1] // BLOCK_SIDE]
-    return copied
+    return wide[:, : size[0] // BLOCK_SIDE, : size[1] // BLOCK_SIDE]
 
 
 def _difference_blocks(a: Frames, b: Frames, there: npt.NDArray[np.bool_], spectrum: NoiseSpectrum) -> Blocks:
@@ -207,8 +200,7 @@ def cut_blocks(frames: Frames) -> Numbers:
 
 
 def clip_alike(windows: list[Frames]) -> tuple[list[Frames], tuple[float, float]]:
-    """Clip windows (N, C, H, W) where any of their N frames is clipped: frames that were scaled have limits of their
-    own. Returns these limits, too, below and above; infinite where there are none."""
+    """Clip windows (N, C, H, W) where any frame is clipped; return these limits, infinite where there are none."""
     limits = [clipping_levels([w[i] for w in windows]) for i in range(len(windows[0]))]
     low, high = max(low for low, _ in limits), min(high for _, high in limits)
     return [np.clip(w, low, high) for w in windows], (low, high)
@@ -223,8 +215,7 @@ def clipping_levels(windows: list[Frames]) -> tuple[float, float]:
 
 
 def select_unclipped(blocks: Blocks, clip: tuple[float, float]) -> Blocks:
-    """Select the blocks that are not black all over, and are CLIP_DISTANCE from white; where these are too few for a
-    fit, those farthest from it."""
+    """Select the blocks that are not all black, and CLIP_DISTANCE from white, or farthest if these are too few."""
     open_blocks = blocks.select((blocks.mean > clip[0]) & (blocks.mean < clip[1]))
     variance_of_samples = open_blocks.texture + (1 - open_blocks.share) * open_blocks.variance
     distances = clipped_noise.distance_from_limit(clip[1] - open_blocks.mean, variance_of_samples)
@@ -237,9 +228,7 @@ def select_unclipped(blocks: Blocks, clip: tuple[float, float]) -> Blocks:
 
 def fit_noise(blocks: Blocks, clip: tuple[float, float]) -> NoiseEstimate:
     """Fit variance = O + S mean + k (texture - share (O + S mean)) by least squares, with a leakage k for each source.
-
-    Raises InputError where too few blocks are left.
-    """
+    Raises InputError where too few blocks are left."""
     flat = select_flattest(blocks)
     if len(flat.mean) < LEAST_BLOCKS:
         remedy = "Give the noise by --noise READ,SHOT, or calibrate the camera."
@@ -256,8 +245,7 @@ def fit_noise(blocks: Blocks, clip: tuple[float, float]) -> NoiseEstimate:
 
 
 def unclip_blocks(blocks: Blocks, line: NoiseLine, clip: tuple[float, float]) -> Blocks:
-    """Compute what the blocks' means and variances were before they were clipped, for noise of that line; blocks whose
-    means are too low for any light are left out."""
+    """Compute means and variances before clipping, for noise of that line, without blocks too dark for any light."""
     low, high = clip
     if np.isfinite(low):
         moments = clipped_noise.unclip(blocks.mean - low, lambda m: line.variance_at(m + low), high - low)
@@ -273,7 +261,7 @@ def unclip_blocks(blocks: Blocks, line: NoiseLine, clip: tuple[float, float]) ->
 
 @dataclass(frozen=True, eq=False)
 class NoiseLine:
-    """The fitted line v = O + S m; error: the standard error of O; leakage: k by source, 0 where none is said."""
+    """The line v = O + S m; error: the standard error of O; leakage: k by source, 0 where none is said."""
 
     O: float  # noqa: E741 - the symbols of the DNG specification
     S: float
@@ -296,8 +284,8 @@ class NoiseLine:
     @classmethod
     def fit(cls, blocks: Blocks, before: NoiseLine) -> NoiseLine:
         """Fit the line by non-negative least squares, weighted by the variance of a variance, 2 v^2 / dof. The line
-        before says what v is, and what of the texture is noise. Of a leakage beyond its bound the bound is taken, and
-        the line fitted again."""
+        before says what v is, and what of the texture is noise. A leakage beyond its bound is set to it, and the line
+        fitted again."""
         weight = np.sqrt(blocks.dof / 2) / before.expected_variance(blocks)
         sources, most = np.unique(blocks.source), MAX_LEAKAGE / blocks.share
         leaks = (blocks.source[:, None] == sources) * before.texture_of(blocks)[:, None]

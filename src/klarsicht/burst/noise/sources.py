@@ -1,8 +1,5 @@
-"""The sources of a burst's noise level, in order: typed by the user, the files' NoiseProfile, a saved calibration, or
-an estimate from the frames.
-
-A calibration is a JSON file, {"camera": {"ISO": {"read": sigma_read, "shot": sigma_shot^2, "frames": N}}}.
-"""
+"""The sources of a burst's noise level, in order: typed by the user, the NoiseProfile, a saved calibration (JSON,
+{"camera": {"ISO": {"read": sigma_read, "shot": sigma_shot^2, "frames": N}}}), or the frames."""
 
 from __future__ import annotations
 
@@ -32,8 +29,7 @@ SPECTRUM_SIDE = 480  # pixels of drawn noise whose spectrum is measured
 
 @dataclass(frozen=True)
 class KnownNoise:
-    """A burst's noise. levels: one a plane, of a frame of gain 1. source: its origin, as text. doubt: a caveat, or
-    empty."""
+    """A burst's noise. levels: one a plane, at gain 1. source: its origin, as text. doubt: a caveat, or empty."""
 
     levels: tuple[NoiseLevel, ...]
     source: str
@@ -54,26 +50,19 @@ class KnownNoise:
 
 
 def find_noise(burst: LoadedBurst, text: str | None = None, calibration: Path | None = None) -> KnownNoise:
-    """Find the noise of a burst. text: READ,SHOT. calibration: a file instead of the user's own.
-
-    All sources tell the noise of a sensor's samples, which is scaled where their colours are interpolated
-    (`for_interpolated`).
-
-    Raises UsageError for an invalid level in the text, InputError where no source has a level or the calibration is
-    missing.
-    """
+    """Find the noise of a burst. text: READ,SHOT. calibration: a file instead of the user's own. All sources tell the
+    noise of samples, which is scaled where colours are interpolated. Raises UsageError for an invalid text, InputError
+    where no source has a level or the calibration is missing."""
     known = _find_noise_of_samples(burst, text, calibration)
-    return for_interpolated(known, burst.header) if burst.header.is_interpolated else known
+    return for_interpolated(known, burst.header) if burst.header.cell else known
 
 
 def for_interpolated(noise: KnownNoise, header: Header) -> KnownNoise:
-    """Convert the noise of the samples behind a mosaic, one level a plane, to that of R, G and B after interpolation:
-    the level of white noise which is as strong at low frequencies (cokriging.white_variance), because filter and tests
-    take noise to be white."""
-    assert header.sensor is not None
+    """Convert the noise of the samples behind a mosaic, one level a plane, to white noise that is as strong at low
+    frequencies as that of R, G and B after interpolation, because filter and tests take noise to be white."""
     R, *G, B = noise.levels
     green = NoiseLevel(float(np.sqrt(np.mean([g.read**2 for g in G]))), float(np.mean([g.shot for g in G])))
-    factor = white_variance(header.sensor.pattern)
+    factor = white_variance(header.cell)
     levels = tuple(level.scale_variance(factor) for level in (R, green, B))
     more = f"variance times {factor:g}, because interpolated colours have coarser noise"
     return replace(noise, levels=levels, source=f"{noise.source}, {more}")
@@ -139,17 +128,15 @@ def _apply_floor(levels: Sequence[NoiseLevel], floor: float) -> tuple[NoiseLevel
 def estimate_from_frames(burst: LoadedBurst) -> estimation.NoiseEstimate:
     """Estimate the noise of samples from windows spread over the burst."""
     header, windows = burst.header, sample_windows(burst)
-    if header.sensor is None or not header.is_interpolated:
+    if not header.cell:
         return estimation.estimate(windows)
     white = generator(0, "noise of an interpolated mosaic").standard_normal((SPECTRUM_SIDE,) * 2, np.float32)
-    cell = header.sensor.pattern
-    noise = interpolate_mosaic(white, cell, header.rendering.gains)
-    return estimation.estimate(windows, estimation.NoiseSpectrum.measure(noise, grey_variance(cell)))
+    noise = interpolate_mosaic(white, header.cell, header.rendering.gains)
+    return estimation.estimate(windows, estimation.NoiseSpectrum.measure(noise, grey_variance(header.cell)))
 
 
 def sample_windows(burst: LoadedBurst) -> list[Frames]:
-    """Read windows (N, C, h, w) of the usable frames that are exposed as the reference is, at its own exposure, on a
-    grid over the picture."""
+    """Read windows (N, C, h, w) on a grid over the usable frames exposed as the reference, at its exposure."""
     gain = burst.frames[burst.reference].gain
     alike = [i for i in burst.order if 1 / MOST_DRIFT <= burst.frames[i].gain / gain <= MOST_DRIFT]
     frames = (alike if burst.is_bracket else burst.order)[:ESTIMATION_FRAMES]
@@ -186,8 +173,7 @@ def write_calibration(file: Path, camera: str, iso: int, noise: NoiseLevel, fram
 
 
 def _read(file: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Read all calibrations of a file; empty if there is no file. Raises InputError for a file that is no
-    calibration."""
+    """Read all calibrations of a file, none without one. Raises InputError for a file that is no calibration."""
     require_regular_file(file)
     if not file.exists():
         return {}

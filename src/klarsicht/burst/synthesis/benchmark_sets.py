@@ -15,7 +15,7 @@ from klarsicht.burst.data.cokriging import MOSAICS, white_variance
 from klarsicht.burst.synthesis.motion import MOTIONS, Flags, Vectors
 from klarsicht.burst.synthesis.scenes import Geometry, Light, Photograph, check_size, scenes
 from klarsicht.burst.synthesis.synthesis import CAMERA_COLOURS, KINDS, Recipe, clean_burst, interpolate_frames
-from klarsicht.ground.errors import InputError, unknown_name
+from klarsicht.ground.errors import unknown_name
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, add_noise
 
 KODAK = Geometry(scale=2, height=224, width=352, reach=16)  # uses 768 x 512 photographs in full
@@ -30,10 +30,9 @@ class BenchmarkSet:
     """One burst for each of B photographs, without noise at exposure 1, and the standard normal noise that any level
     scales.
 
-    frames: (B, N, C, H, W). noise: the same shape, standard normal. exposures: (B,). displacements: (B, N, 2) and
-    angles (B, N), as in CleanBurst. paths: (B, H, W). balances: (B, 3), of the cameras (CameraView). cell: of the
-    mosaic behind which the noisy frames are sampled, and from which they are interpolated; None: each pixel has all
-    channels.
+    frames, noise: (B, N, C, H, W). exposures: (B,). displacements: (B, N, 2) and angles (B, N), as in CleanBurst.
+    paths: (B, H, W). balances: (B, 3), of the cameras. cell: of the mosaic from whose samples the noisy frames are
+    interpolated; None: each pixel has all channels.
     """
 
     name: str
@@ -55,8 +54,8 @@ class BenchmarkSet:
         return self.exposures[index] if drawn else np.float32(1)
 
     def burst(self, index: int, level: NoiseLevel, exposure: float) -> Burst:
-        """Return one burst with noise of that level, at that exposure. Behind a mosaic the samples have that noise,
-        and that of the interpolated frames is told as the command tells it (cokriging.white_variance)."""
+        """Return one burst with noise of that level, at that exposure. Behind a mosaic the samples have that noise, and
+        that of the interpolated frames is told as the command tells it (cokriging.white_variance)."""
         light = self.frames[index] * np.float32(exposure)
         noisy = add_noise(light, self.noise[index], np.float32(level.read), np.float32(level.shot))
         if self.cell is None:
@@ -67,21 +66,17 @@ class BenchmarkSet:
 
     def truth(self, index: int, exposure: float) -> Light:
         """Return the clean reference (C, H, W) of that burst."""
-        truth: Light = self.frames[index, 0] * np.float32(exposure)
-        return truth
+        return self.frames[index, 0] * np.float32(exposure)
 
     def balance(self, index: int, picture: Light) -> Light:
-        """Return a picture (C, H, W) of that burst in the colours in which it is compared: behind a mosaic, after white
-        balance; else as it is."""
+        """Return a picture (C, H, W) in the colours in which it is compared: behind a mosaic, after white balance."""
         if self.cell is None:
             return picture
-        balanced: Light = picture * self.balances[index].astype(np.float32)[:, None, None]
-        return balanced
+        return picture * self.balances[index].astype(np.float32)[:, None, None]
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of all arrays in their order, little-endian, with their shapes; behind a mosaic, of its cell and
-        the balances, too."""
+        """The SHA-256 of all arrays, little-endian, with their shapes; of a mosaic its cell and balances, too."""
         digest = hashlib.sha256()
         told = () if self.cell is None else (np.frombuffer(self.cell.encode(), np.uint8), self.balances)
         for array in (self.frames, self.noise, self.exposures, self.displacements, self.angles, self.paths, *told):
@@ -90,18 +85,10 @@ class BenchmarkSet:
         return digest.hexdigest()
 
 
-def benchmark_set(
-    name: str,
-    photographs: Sequence[Photograph],
-    seed: int,
-    geometry: Geometry = KODAK,
-    sha256: str | None = None,
-) -> BenchmarkSet:
-    """Build the set of that name from the centres of RGB photographs; upright ones are turned on their side.
-
-    Each photograph has its own stream of the seed, so a longer list begins with the same bursts. Raises UsageError for
-    an unknown name, CorpusError or ImageError for the photographs, InputError if the hash is not the one given.
-    """
+def benchmark_set(name: str, photographs: Sequence[Photograph], seed: int, geometry: Geometry = KODAK) -> BenchmarkSet:
+    """Build the set of that name from the centres of RGB photographs; upright ones are turned on their side. Each
+    photograph has its own stream of the seed, so a longer list begins with the same bursts. Raises UsageError for an
+    unknown name, CorpusError or ImageError for the photographs."""
     if name not in SETS:
         raise unknown_name("benchmark set", name, SETS)
     kind, motion = SETS[name]
@@ -109,12 +96,7 @@ def benchmark_set(
     middles = [_middle(scene, geometry, k) for k, scene in enumerate(scenes(photographs, recipe.kind.light))]
     drawn = [_draw(middles, k, recipe, seed) for k in range(len(middles))]
     columns = (np.stack(column) for column in zip(*drawn, strict=True))
-    benchmark = BenchmarkSet(name, seed, *columns, cell=MOSAICS.get(kind))
-    if sha256 is not None and sha256 != benchmark.sha256:
-        rule = f"its hash must be {sha256}"
-        remedy = "Are these the same photographs, in the same order?"
-        raise InputError(f"benchmark set {name}", got=benchmark.sha256, rule=rule, remedy=remedy)
-    return benchmark
+    return BenchmarkSet(name, seed, *columns, cell=MOSAICS.get(kind))
 
 
 def _draw(middles: list[Light], k: int, recipe: Recipe, seed: int) -> tuple[npt.NDArray[np.generic], ...]:

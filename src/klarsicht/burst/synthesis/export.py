@@ -29,12 +29,9 @@ from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel, noise_lev
 def write_set(
     photographs: Path, out: Path, *, name: str, gains: Sequence[int], seed: int, geometry: Geometry = KODAK
 ) -> BenchmarkSet:
-    """Write the set's bursts at each gain (none given: all), at the exposures drawn; return the set.
-
-    Raises:
-        UsageError: an unknown set or gain. InputError: a folder that holds files, but not of a killed run.
-        CorpusError, ImageError: the photographs. StoreError, DiskFull: the folder.
-    """
+    """Write the set's bursts at each gain (none given: all), at the exposures drawn; return the set. Raises UsageError
+    for an unknown set or gain, InputError for a folder with other files, CorpusError or ImageError for the photographs,
+    StoreError, DiskFull."""
     levels = {gain: noise_level(gain) for gain in gains or GAINS}
     source = read_folder(photographs, geometry)
     benchmark = benchmark_set(name, source.photographs, seed, geometry)

@@ -26,10 +26,7 @@ FRAME_SHIFT, FRAME_TURN = 1.0, math.radians(0.08)  # deviation from frame to fra
 @dataclass(frozen=True, eq=False)
 class CameraPath:
     """The view of each frame: shifts (N, 2) of its centre in scene pixels, angles (N,) in radians about it, and zooms
-    (N,), by which a frame shows more of the scene; None: all 1.
-
-    Frame 0 is the reference: its shift and angle are 0, its zoom is 1.
-    """
+    (N,), by which a frame shows more; None: all 1. Frame 0 is the reference, of shift and angle 0, zoom 1."""
 
     shifts: Vectors
     angles: npt.NDArray[np.float64]
@@ -42,11 +39,8 @@ class CameraPath:
 
 @dataclass(frozen=True, eq=False)
 class Mover:
-    """A moving object in front of the scene: its light (C, h, w), its opacity `cover` (h, w) in [0, 1], and its
-    positions.
-
-    corners: (N, 2) int, its top left corner in scene pixels. visible: (N,), the frames that show it.
-    """
+    """A moving object: its light (C, h, w), its opacity `cover` (h, w) in [0, 1], and its top left corners (N, 2) in
+    scene pixels. visible: (N,), the frames that show it."""
 
     light: Light
     cover: Light
@@ -60,8 +54,7 @@ DrawVisibility = Callable[[np.random.Generator, int], Flags]
 
 @dataclass(frozen=True)
 class Motion:
-    """A motion model. draw_path: draws a path of the camera. draw_visibility: draws the frames that show a moving
-    object, or None where no object moves."""
+    """A motion model. draw_visibility: draws the frames that show a moving object, or None where no object moves."""
 
     draw_path: DrawCameraPath
     draw_visibility: DrawVisibility | None = None
@@ -69,7 +62,7 @@ class Motion:
 
 def protocol_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
     """Draw a camera path as KPN does: p = min(Poisson(1.5) / 8, 1) once a burst; a frame is shifted by up to `reach`
-    pixels with probability p, else by up to 2. Shifts are whole scene pixels, hence fractions of a frame's pixels."""
+    pixels with probability p, else by up to 2, in whole scene pixels."""
     p = min(rng.poisson(MEAN_LARGE_SHIFTS) / 8, 1.0)
     shifts = np.zeros((frames, 2))
     for i in range(1, frames):
@@ -80,8 +73,7 @@ def protocol_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -
 
 
 def shaken_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
-    """Draw the path of a hand-held camera: a random walk of real-valued shifts and angles, clipped so that it stays
-    within the crop."""
+    """Draw the path of a hand-held camera: a random walk of shifts and angles, clipped to stay within the crop."""
     angles = np.cumsum(FRAME_TURN * rng.standard_normal(frames))
     shifts = np.cumsum(FRAME_SHIFT * geometry.scale * rng.standard_normal((frames, 2)), 0)
     angles, shifts = angles - angles[0], shifts - shifts[0]
@@ -98,8 +90,7 @@ def tripod_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> 
 
 
 def whole_pixel_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
-    """Draw a path as `protocol_camera` does, rounded to whole pixels of a frame: all frames sample the scene at
-    the same places."""
+    """Draw a path as `protocol_camera` does, rounded to whole pixels of a frame."""
     path = protocol_camera(rng, frames, geometry)
     return CameraPath(np.rint(path.shifts / geometry.scale) * geometry.scale, path.angles)
 
@@ -110,8 +101,7 @@ def always_visible(rng: np.random.Generator, frames: int) -> Flags:
 
 
 def partly_visible(rng: np.random.Generator, frames: int) -> Flags:
-    """Draw the visibility (N,) of an object that appears or disappears between two frames, so that it occludes the
-    scene in some frames only."""
+    """Draw the visibility (N,) of an object that appears or disappears between two frames."""
     change = rng.integers(1, max(2, frames))
     here = np.arange(frames) < change
     return here if rng.random() < 0.5 else ~here
@@ -146,8 +136,7 @@ def ellipse(height: int, width: int) -> Light:
     y = (np.arange(height, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / height) - 1
     x = (np.arange(width, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / width) - 1
     inside = 1 - np.sqrt(y[:, None] * y[:, None] + x * x)
-    cover: Light = np.clip(inside * np.float32(min(height, width) / 4), 0, 1)
-    return cover
+    return np.clip(inside * np.float32(min(height, width) / 4), 0, 1)
 
 
 def composite_movers(scene: Light, movers: tuple[Mover, ...], frame: int) -> Light:
@@ -186,8 +175,7 @@ def render_frame(scene: Light, path: CameraPath, frame: int, geometry: Geometry)
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _sample_rotated(scene: Light, dy: float, dx: float, cos: float, sin: float, scale: int, out: Light) -> None:
-    """Add to out the mean of bilinear samples at centre + shift + R q, for every scene pixel q of a frame pixel; cos
-    and sin times the zoom."""
+    """Add the mean of bilinear samples at centre + shift + R q, q in a frame pixel; cos and sin times the zoom."""
     C, H, W = scene.shape
     _, height, width = out.shape
     y_most, x_most, share = np.float32(H - 1.001), np.float32(W - 1.001), np.float32(1 / scale**2)

@@ -42,8 +42,7 @@ def packaged_photographs() -> PhotographSet:
 
 
 def read_folder(path: Path, geometry: Geometry = KODAK) -> PhotographSet:
-    """Read every image file in a folder, sorted by name, at 8 bits. Raises CorpusError, ImageError that names the file,
-    and Unreachable for one that is out of reach."""
+    """Read a folder's image files, by name, at 8 bits. Raises CorpusError, ImageError naming the file, Unreachable."""
     if not path.is_dir():
         raise CorpusError("no such folder", got=str(path), rule="photographs are read from a folder")
     with translate_faults(path):

@@ -1,8 +1,5 @@
-"""Photographs as scenes in linear light, and the geometry of the crop for a synthetic burst.
-
-Nothing here depends on the processor: tables are made in double precision, sums are written out one by one, so that the
-same photographs give the same bytes everywhere.
-"""
+"""Photographs as scenes in linear light, and the geometry of the crop for a synthetic burst. Nothing here depends on
+the processor: tables are made in double precision, sums are written out one by one."""
 
 from __future__ import annotations
 
@@ -24,9 +21,7 @@ Light = npt.NDArray[np.float32]  # C H W, linear, 1 the white of the photograph
 @dataclass(frozen=True)
 class Geometry:
     """The geometry of bursts cut from a photograph: frames of height x width, each pixel the mean of scale x scale.
-
-    reach: the largest shift of a frame, in its own pixels. KPN: 640 pixels become 128, shifted by up to 16.
-    """
+    reach: the largest shift of a frame, in its own pixels. KPN: 640 pixels become 128, shifted by up to 16."""
 
     scale: int = 4
     height: int = 128
@@ -59,13 +54,11 @@ def rgb_light(photograph: Photograph) -> Light:
 def grey_light(photograph: Photograph) -> Light:
     """Compute the mean of R, G and B in linear light, (1, H, W)."""
     red, green, blue = rgb_light(photograph)
-    grey: Light = ((red + green + blue) * np.float32(1 / 3))[None]
-    return grey
+    return ((red + green + blue) * np.float32(1 / 3))[None]
 
 
 def untoned_light(photograph: Photograph) -> Light:
-    """Decode a photograph to linear light (3, H, W), with the camera's global tone curve undone before its gamma (arXiv
-    1811.11127)."""
+    """Decode a photograph to linear light (3, H, W), its tone curve undone before its gamma (arXiv 1811.11127)."""
     return _apply_curve(photograph, _undo_tone_and_gamma)
 
 
@@ -91,8 +84,7 @@ def check_size(scene: Light, geometry: Geometry, index: int = 0) -> None:
 
 
 def fit_scale(geometry: Geometry, scene: Light, smallest: int) -> Geometry:
-    """Choose the largest scale, from `smallest` to that of the geometry, at which its crop fits a scene (C, H, W);
-    `smallest` where none does."""
+    """Choose the largest scale, from `smallest` to the geometry's, whose crop fits a scene; else `smallest`."""
     scales = (replace(geometry, scale=scale) for scale in range(geometry.scale, smallest, -1))
     fitting = (g for g in scales if all(side >= need for side, need in zip(scene.shape[-2:], g.crop, strict=True)))
     return next(fitting, replace(geometry, scale=min(smallest, geometry.scale)))
@@ -106,8 +98,7 @@ def box_mean(image: Light, scale: int) -> Light:
     both = rows[..., ::scale]
     for k in range(1, scale):
         both = both + rows[..., k::scale]
-    mean: Light = both * np.float32(1 / scale**2)
-    return mean
+    return both * np.float32(1 / scale**2)
 
 
 def orient_crop(crop: Light, turn: int) -> Light:
@@ -129,8 +120,7 @@ def _check(photograph: Photograph, index: int) -> None:
 
 def _apply_curve(photograph: Photograph, curve: Callable[[float], float]) -> Light:
     """Apply a curve on [0, 1] to all codes of a photograph by table look-up: (H, W, 3) to (3, H, W)."""
-    planes: Light = _table(curve, np.iinfo(photograph.dtype).max)[np.moveaxis(photograph, -1, 0)]
-    return planes
+    return _table(curve, np.iinfo(photograph.dtype).max)[np.moveaxis(photograph, -1, 0)]
 
 
 @cache

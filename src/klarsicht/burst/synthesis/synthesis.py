@@ -1,10 +1,6 @@
-"""Synthetic bursts: misaligned noisy frames with their ground truth, from clean photographs (KPN, arXiv 1712.02327).
-
-Photograph -> linear light -> crop -> shifted and rotated frames -> box mean -> exposure -> noise. Nothing is clipped or
-rounded, unless a sensor is given. The same generator gives the same bytes.
-
-Axes: B bursts, N frames, C channels, H W pixels.
-"""
+"""Synthetic bursts: misaligned noisy frames with their ground truth, from clean photographs (KPN, arXiv 1712.02327):
+photograph -> linear light -> crop -> shifted and rotated frames -> box mean -> exposure -> noise. Nothing is clipped or
+rounded. The same generator gives the same bytes."""
 
 from __future__ import annotations
 
@@ -17,32 +13,12 @@ import numpy.typing as npt
 
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.data.cokriging import interpolate_mosaic, take_samples, white_variance
-from klarsicht.burst.synthesis.motion import (
-    MOTIONS,
-    Flags,
-    Motion,
-    Vectors,
-    composite_movers,
-    draw_mover,
-    path_mask,
-    render_frame,
-)
-from klarsicht.burst.synthesis.scenes import (
-    KPN,
-    Geometry,
-    Light,
-    Photograph,
-    box_mean,
-    check_size,
-    fit_scale,
-    grey_light,
-    orient_crop,
-    rgb_light,
-    untoned_light,
-)
-from klarsicht.burst.synthesis.unprocessing import SimulatedSensor, camera_noise, draw_camera
+from klarsicht.burst.synthesis import motion, scenes
+from klarsicht.burst.synthesis.motion import MOTIONS, Flags, Motion, Vectors
+from klarsicht.burst.synthesis.scenes import KPN, Geometry, Light, Photograph
+from klarsicht.burst.synthesis.unprocessing import camera_noise, draw_camera
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, deviation
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 MOST_MIXED = 1.5  # of the mixing of colours by a measured camera; what is above 1 is 1
 CANDIDATES = 4  # crops of which a textured burst takes one
@@ -51,8 +27,8 @@ DrawNoise = Callable[[np.random.Generator], NoiseLevel]
 
 
 class CameraView(NamedTuple):
-    """View of a scene by a camera. expose: converts linear frames (N, C, H, W) to the sensor's channels. balance:
-    the gains of R, G and B with which a grey surface has equal samples."""
+    """View of a scene by a camera. expose: converts linear frames (N, C, H, W) to the sensor's channels. balance: the
+    gains of R, G and B with which a grey surface has equal samples."""
 
     expose: View
     balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -78,27 +54,20 @@ def planes_camera(rng: np.random.Generator) -> CameraView:
 
 
 def colours_camera(rng: np.random.Generator) -> CameraView:
-    """Draw a camera, and record its colours at every pixel: those of a mosaic are taken later, with their noise. A
-    third of the cameras mix colours as measured ones do, the others less, down to not at all, so that saturated scenes
-    are seen, too."""
+    """Draw a camera, and record its colours at every pixel. A third of the cameras mix colours as measured ones do, the
+    others less, down to not at all, so that saturated scenes are seen, too."""
     camera = draw_camera(rng).separate_colours(max(0.0, 1 - rng.uniform(0, MOST_MIXED)))
     return CameraView(camera.record, camera.balance)
 
 
-def average_channels(frames: Light) -> Light:
-    """Compute the mean of R, G and B, (N, 3, H, W) to (N, 1, H, W); means over pixels and over channels commute."""
-    mean: Light = frames.mean(-3, keepdims=True)
-    return mean
-
-
 KINDS = {
-    "grey": Kind(grey_light, identity_camera),
-    "rgb": Kind(rgb_light, identity_camera),
-    "mosaic": Kind(untoned_light, planes_camera),
+    "grey": Kind(scenes.grey_light, identity_camera),
+    "rgb": Kind(scenes.rgb_light, identity_camera),
+    "mosaic": Kind(scenes.untoned_light, planes_camera),
 }
-GREY_FROM_RGB = Kind(rgb_light, lambda rng: CameraView(average_channels))
+GREY_FROM_RGB = Kind(scenes.rgb_light, lambda rng: CameraView(lambda frames: frames.mean(-3, keepdims=True)))
 """Grey frames rendered from scenes that are kept in colour."""
-CAMERA_COLOURS = Kind(untoned_light, colours_camera)
+CAMERA_COLOURS = Kind(scenes.untoned_light, colours_camera)
 """RGB frames in the colours of a camera, without white balance."""
 
 
@@ -122,15 +91,11 @@ NOISES: dict[str, DrawNoise] = {"kpn": kpn_noise, "wide": wide_noise, "camera": 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The distribution of synthetic bursts.
-
-    exposures: the range of log10 w. min_frames: the least number of valid frames (missing ones are zero, the last
-    ones). orientations: 8 turns and mirrors the crop at random, 1 leaves it. sensor: the simulated read-out of the
-    noisy frames, or None. smallest_scale: scenes too small for the geometry are used at the largest scale from this one
-    on at which they fit; None: at no other. textured: share of the bursts whose crop is the most textured of
-    CANDIDATES. mosaic: the cell of the colour filter behind which the noisy RGB frames are sampled, and from which they
-    are interpolated as the command does it; None: each pixel has all colours.
-    """
+    """The distribution of synthetic bursts. exposures: the range of log10 w. min_frames: the least number of valid
+    frames (missing ones are zero, the last ones). orientations: 8 turns and mirrors the crop at random. smallest_scale:
+    scenes too small for the geometry are used at the largest scale from this one on at which they fit. textured: share
+    of the bursts whose crop is the most textured of CANDIDATES. mosaic: the cell of the colour filter behind which the
+    noisy RGB frames are sampled, and from which they are interpolated; None: each pixel has all colours."""
 
     kind: Kind = KINDS["grey"]
     motion: Motion = MOTIONS["still"]
@@ -140,7 +105,6 @@ class Recipe:
     min_frames: int = 8
     exposures: tuple[float, float] = (-1.0, 0.0)
     orientations: int = 1
-    sensor: SimulatedSensor | None = None
     smallest_scale: int | None = None
     textured: float = 0.0
     mosaic: str | None = None
@@ -153,12 +117,9 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class CleanBurst:
-    """The frames of a burst without noise, at exposure 1.
-
-    frames: (N, C, H, W), frame 0 the truth. displacements: (N, 2), the shift (y, x) in frame i of the content at the
-    reference's centre, in pixels of the frame before any mosaic. angles: (N,), radians. path: (H, W), the pixels that a
-    moving object covered, in the same pixels. balance: of the camera (CameraView).
-    """
+    """The frames of a burst without noise, at exposure 1: (N, C, H, W), frame 0 the truth. displacements: (N, 2), the
+    shift (y, x) in frame i of the content at the reference's centre, in pixels of the frame before any mosaic. angles:
+    (N,), radians. path: (H, W), the pixels that a moving object covered, in the same pixels."""
 
     frames: Light
     displacements: Vectors
@@ -177,10 +138,8 @@ class SyntheticBurst:
     clean: CleanBurst
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Bursts for training: frames (B, N, C, H, W), truth (B, C, H, W), exposure, read and shot (B,), valid (B, N),
-    displacements (B, N, 2), path (B, H, W). colour_filter: of all frames (Burst)."""
+class Batch(NamedTuple):
+    """Bursts for training: frames (B, N, C, H, W), truth (B, C, H, W), exposure, read and shot (B,), valid (B, N)."""
 
     frames: Light
     truth: Light
@@ -188,57 +147,45 @@ class Batch:
     read: Light
     shot: Light
     valid: Flags
-    displacements: Vectors
-    path: Flags
-    colour_filter: str | None = None
-
-    @property
-    def deviation_map(self) -> Light:
-        """The noise standard deviation of the references, (B, C, H, W): sqrt(read^2 + shot max(0, X_1))."""
-        read, shot = (level.reshape(-1, 1, 1, 1) for level in (self.read, self.shot))
-        seen: Light = deviation(self.frames[:, 0], read, shot)
-        return seen
 
 
 def clean_burst(crop: Light, other: Light, recipe: Recipe, rng: np.random.Generator) -> CleanBurst:
     """Render the frames of a crop (C, H, W) of `recipe.geometry.crop`; moving objects are cut from the other scene."""
-    geometry, motion = recipe.geometry, recipe.motion
-    path = motion.draw_path(rng, recipe.frames, geometry)
-    visibilities = () if motion.draw_visibility is None else (motion.draw_visibility(rng, recipe.frames),)
-    movers = tuple(draw_mover(rng, other, recipe.frames, geometry, visible) for visible in visibilities)
+    geometry, draw_visibility = recipe.geometry, recipe.motion.draw_visibility
+    path = recipe.motion.draw_path(rng, recipe.frames, geometry)
+    visibilities = () if draw_visibility is None else (draw_visibility(rng, recipe.frames),)
+    movers = tuple(motion.draw_mover(rng, other, recipe.frames, geometry, visible) for visible in visibilities)
     view = recipe.kind.camera(rng)
-    seen = (composite_movers(crop, movers, i) if movers else crop for i in range(recipe.frames))
-    frames = np.stack([render_frame(scene, path, i, geometry) for i, scene in enumerate(seen)])
-    mask = path_mask(movers, geometry)
+    seen = (motion.composite_movers(crop, movers, i) if movers else crop for i in range(recipe.frames))
+    frames = np.stack([motion.render_frame(scene, path, i, geometry) for i, scene in enumerate(seen)])
+    mask = motion.path_mask(movers, geometry)
     return CleanBurst(view.expose(frames), path.displacements(geometry.scale), path.angles, mask, view.balance)
 
 
 def random_crop(scene: Light, recipe: Recipe, rng: np.random.Generator) -> Light:
-    """Draw a crop of the recipe's size from a uniform position in the scene, in a random orientation if the recipe has
-    several."""
+    """Draw a crop of the recipe's size, in a random orientation if the recipe has several."""
     turn = int(rng.integers(recipe.orientations))
     size = recipe.geometry.crop[::-1] if turn & 4 else recipe.geometry.crop
     y, x = (int(rng.integers(room - need + 1)) for room, need in zip(scene.shape[-2:], size, strict=True))
-    return orient_crop(scene[:, y : y + size[0], x : x + size[1]], turn)
+    return scenes.orient_crop(scene[:, y : y + size[0], x : x + size[1]], turn)
 
 
 def measure_texture(crop: Light, geometry: Geometry) -> float:
     """Compute the mean absolute difference of neighbouring pixels in the reference frame of a crop (C, H, W), in square
     roots of light: dark and bright texture count alike."""
     m = geometry.margin
-    reference = box_mean(crop[:, m : crop.shape[1] - m, m : crop.shape[2] - m], geometry.scale).mean(0)
+    reference = scenes.box_mean(crop[:, m : crop.shape[1] - m, m : crop.shape[2] - m], geometry.scale).mean(0)
     seen = np.sqrt(reference)
     return float(np.abs(np.diff(seen, axis=0)).mean() + np.abs(np.diff(seen, axis=1)).mean())
 
 
 def draw_crop(library: tuple[Light, ...], index: int, recipe: Recipe, rng: np.random.Generator) -> tuple[Light, Recipe]:
-    """Draw a crop of a scene of the library, with the recipe at the scale that fits the scene. Raises ImageError where
-    none fits."""
+    """Draw a crop of a scene of the library, and the recipe at the scale that fits. Raises ImageError if none does."""
     scene = library[index]
     own_recipe = recipe
     if recipe.smallest_scale is not None:
-        own_recipe = replace(recipe, geometry=fit_scale(recipe.geometry, scene, recipe.smallest_scale))
-    check_size(scene, own_recipe.geometry, index)
+        own_recipe = replace(recipe, geometry=scenes.fit_scale(recipe.geometry, scene, recipe.smallest_scale))
+    scenes.check_size(scene, own_recipe.geometry, index)
     return random_crop(scene, own_recipe, rng), own_recipe
 
 
@@ -256,8 +203,6 @@ def draw_burst(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Genera
     level = recipe.noise(rng)
     light = clean.frames * np.float32(exposure)
     frames = level.sample(light, rng)
-    if recipe.sensor is not None:
-        frames = recipe.sensor.read_out(frames, rng)
     if recipe.mosaic is not None:
         frames = interpolate_frames(frames, recipe.mosaic, clean.balance)
         level = level.scale_variance(white_variance(recipe.mosaic))
@@ -273,15 +218,7 @@ def interpolate_frames(frames: Light, cell: str, balance: tuple[float, float, fl
 
 def draw_batch(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Generator, size: int) -> Batch:
     """Draw `size` bursts in the order of the generator."""
-    bursts = [draw_burst(library, recipe, rng) for _ in range(size)]
-    return Batch(
-        frames=np.stack([b.burst.frames for b in bursts]),
-        truth=np.stack([b.truth for b in bursts]),
-        exposure=np.array([b.exposure for b in bursts], np.float32),
-        read=np.array([b.burst.noise.read for b in bursts], np.float32),
-        shot=np.array([b.burst.noise.shot for b in bursts], np.float32),
-        valid=np.stack([b.burst.valid for b in bursts]),
-        displacements=np.stack([b.clean.displacements for b in bursts]),
-        path=np.stack([b.clean.path for b in bursts]),
-        colour_filter=recipe.mosaic,
-    )
+    drawn = [draw_burst(library, recipe, rng) for _ in range(size)]
+    levels = [np.array([b.exposure, b.burst.noise.read, b.burst.noise.shot], np.float32) for b in drawn]
+    rows = [(b.burst.frames, b.truth, *three, b.burst.valid) for b, three in zip(drawn, levels, strict=True)]
+    return Batch(*(np.stack(column) for column in zip(*rows, strict=True)))

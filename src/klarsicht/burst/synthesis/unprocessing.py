@@ -1,9 +1,5 @@
-"""Unprocessing of a finished photograph to sensor data (Brooks et al., arXiv 1811.11127), and a sensor simulation.
-
-The global tone curve and the gamma are undone once for each photograph (`scenes.untoned_light`); this module has the
-steps that are drawn for each burst: colour matrix, white balance, colour filter; then black level, saturation,
-quantisation and hot pixels.
-"""
+"""Unprocessing of a finished photograph to sensor data (Brooks et al., arXiv 1811.11127): the steps that are drawn for
+each burst, colour matrix, white balance, colour filter and noise."""
 
 from __future__ import annotations
 
@@ -14,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import sample_mosaic
-from klarsicht.burst.data.colour import RGB_TO_XYZ
+from klarsicht.burst.data.photograph import RGB_TO_XYZ
 from klarsicht.burst.synthesis.scenes import Light
-from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 XYZ_TO_CAMERA = np.array(
@@ -36,8 +31,7 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A camera: its matrix (3, 3) from linear sRGB to the camera's colours, and the gains of its processing, which are
-    undone."""
+    """A camera: its matrix (3, 3) from linear sRGB to its colours, and the gains of its processing."""
 
     matrix: Matrix
     red: float
@@ -46,16 +40,14 @@ class Camera:
 
     def expose(self, rgb: Light) -> Light:
         """Compute the planes R, G, G, B (..., 4, H/2, W/2) that the sensor records of linear sRGB (..., 3, H, W)."""
-        planes: Light = sample_mosaic(self.record(rgb))
-        return planes
+        return sample_mosaic(self.record(rgb))
 
     def record(self, rgb: Light) -> Light:
         """Compute the colours (..., 3, H, W) of the camera, before any colour filter, of linear sRGB."""
         return remove_gains(apply_colour_matrix(rgb, self.matrix), self.gains)
 
     def separate_colours(self, share: float) -> Camera:
-        """Return the camera whose colours are by that share those of sRGB: 0 as they are, 1 without any mixing. White
-        stays white."""
+        """Return the camera whose colours are by that share those of sRGB: 1 without any mixing. White stays white."""
         return replace(self, matrix=share * np.eye(3) + (1 - share) * self.matrix)
 
     @property
@@ -80,21 +72,18 @@ def draw_camera(rng: np.random.Generator) -> Camera:
 
 
 def apply_colour_matrix(rgb: Light, matrix: Matrix) -> Light:
-    """Multiply each pixel of (..., 3, H, W) by the matrix; the sums are written out, so that every processor rounds
-    alike."""
+    """Multiply each pixel of (..., 3, H, W) by the matrix, the sums written out: every processor rounds alike."""
     R, G, B = (rgb[..., c, :, :] for c in range(3))
     rows = [np.float32(a) * R + np.float32(b) * G + np.float32(c) * B for a, b, c in matrix]
     return np.stack(rows, -3)
 
 
 def remove_gains(rgb: Light, gains: Light) -> Light:
-    """Multiply (..., 3, H, W) by the inverse gains, except where the picture is nearly white (equation 4 of arXiv
-    1811.11127)."""
+    """Multiply (..., 3, H, W) by the inverse gains, except near white (equation 4 of arXiv 1811.11127)."""
     grey = (rgb[..., :1, :, :] + rgb[..., 1:2, :, :] + rgb[..., 2:, :, :]) * np.float32(1 / 3)
     whiteness = np.square(np.maximum(grey - np.float32(INFLECTION), 0) * np.float32(1 / (1 - INFLECTION)))
     inverse = gains[:, None, None]
-    safe: Light = rgb * np.maximum(whiteness + (1 - whiteness) * inverse, inverse)
-    return safe
+    return rgb * np.maximum(whiteness + (1 - whiteness) * inverse, inverse)
 
 
 def camera_noise(rng: np.random.Generator) -> NoiseLevel:
@@ -102,25 +91,3 @@ def camera_noise(rng: np.random.Generator) -> NoiseLevel:
     log_shot = rng.uniform(math.log(1e-4), math.log(0.012))
     log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
     return NoiseLevel(read=math.exp(log_read / 2), shot=math.exp(log_shot))
-
-
-@dataclass(frozen=True)
-class SimulatedSensor:
-    """The read-out of a sensor: black and white level in counts, and the share of hot pixels."""
-
-    black_level: int = 1024
-    white_level: int = 16383
-    hot: float = 1e-5
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.black_level < self.white_level and 0 <= self.hot < 1):
-            raise UsageError("sensor", got=self, rule="needs 0 <= black level < white level and 0 <= hot < 1")
-
-    def read_out(self, frames: Light, rng: np.random.Generator) -> Light:
-        """Quantise noisy frames (N, C, H, W) and convert them back to light: saturated, in whole counts, with hot
-        pixels white in every frame."""
-        span = np.float32(self.white_level - self.black_level)
-        counts = np.clip(np.rint(frames * span + np.float32(self.black_level)), 0, self.white_level)
-        counts[:, rng.random(frames.shape[1:], dtype=np.float32) < self.hot] = self.white_level
-        light: Light = (counts - np.float32(self.black_level)) / span
-        return light

@@ -1,7 +1,7 @@
 """Training batches by their number: synthetic bursts, aligned by the production aligner, flipped and rotated.
 
 Alignment costs more than a step of a small network, so each batch serves several steps, not in a row, in another
-orientation each time. The content of a batch depends only on the seed, the step and the rank.
+orientation each time. Its content depends only on the seed, the step and the rank.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TrainingBatch(NamedTuple):
 
 class BatchStream:
     """Deterministic source of batches. recipes: one is drawn for each batch of `size`. uses: steps that a batch serves.
-    turns: 8, or 1 where frames may not be rotated (a mosaic's planes would be those of another colour filter)."""
+    turns: 8, or 1 where frames may not be rotated (planes would be those of another colour filter)."""
 
     def __init__(
         self, library: Library, recipes: tuple[Recipe, ...], size: int, seed: int, uses: int, turns: int = TURNS
@@ -92,10 +92,9 @@ def typical_steps(uses: int) -> list[int]:
 
 def draw_aligned_batch(library: Library, recipe: Recipe, rng: np.random.Generator, size: int) -> TrainingBatch:
     """Draw a batch of synthetic bursts, and align it."""
-    bursts = draw_batch(library, recipe, rng, size)
-    frames, read, shot, valid = (torch.from_numpy(x) for x in (bursts.frames, bursts.read, bursts.shot, bursts.valid))
-    alignment = align_by_colour_filter(frames, read, shot, valid, bursts.colour_filter)
-    truth, exposure = torch.from_numpy(bursts.truth), torch.from_numpy(bursts.exposure)
+    drawn = map(torch.from_numpy, draw_batch(library, recipe, rng, size))
+    frames, truth, exposure, read, shot, valid = drawn
+    alignment = align_by_colour_filter(frames, read, shot, valid, recipe.mosaic)
     return TrainingBatch(alignment.apply(frames), alignment.agreement(), truth, exposure, read, shot, valid)
 
 

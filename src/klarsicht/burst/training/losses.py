@@ -36,8 +36,7 @@ def crop_border(image: Tensor) -> Tensor:
 
 def tone_map(image: Tensor, w: Tensor) -> Tensor:
     """Compute G(x / w) of an image (B, ..., C, H, W) at exposures w (B,)."""
-    view: Tensor = tone_curve(image / w.reshape(-1, *[1] * (image.ndim - 1)))
-    return view
+    return tone_curve(image / w.reshape(-1, *[1] * (image.ndim - 1)))
 
 
 def gradient(image: Tensor) -> Tensor:
@@ -47,8 +46,7 @@ def gradient(image: Tensor) -> Tensor:
 
 
 def basic_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Compute mean (a - b)^2 + mean |grad a - grad b| over the last three axes; grad is linear, so it is computed
-    once."""
+    """Compute mean (a - b)^2 + mean |grad a - grad b| over the last three axes."""
     d = a - b
     return d.square().mean((-3, -2, -1)) + gradient(d).abs().mean((0, -3, -2, -1))
 
@@ -60,17 +58,14 @@ def image_loss(Y: Tensor, truth: Tensor, w: Tensor) -> Tensor:
 
 def psnr_loss(Y: Tensor, truth: Tensor, w: Tensor) -> Tensor:
     """Compute ln (mean (Y - Y*)^2 + ERROR_FLOOR), the mean over a batch (B, C, H, W): the negative PSNR, but for a
-    factor of 10 / ln 10. A mean of errors is dominated by the noisiest bursts; here a decibel counts the same in
-    each."""
+    factor. A mean of errors is dominated by the noisiest bursts; here a decibel counts the same in each."""
     error = (tone_map(crop_border(Y), w) - tone_map(crop_border(truth), w)).square().mean((-3, -2, -1))
     return (error + ERROR_FLOOR).log().mean()
 
 
 def lost_contrast(d: Tensor, truth: Tensor) -> Tensor:
-    """Compute the part of the squared error d^2 that is lost or added contrast, the mean over the pixels (C, H, W) of
-    each image (..., C, H, W): d is projected on the truth's deviation h from its mean, sum(d h)^2 / sum(h^2), in every
-    block of DETAIL_BLOCK x DETAIL_BLOCK. Noise puts 1 / DETAIL_BLOCK^2 of its variance there, smoothing most of its
-    error."""
+    """Compute the part of the squared error d^2 that is lost or added contrast, (...), of images (..., C, H, W): d
+    projected on the truth's deviation h from its mean, sum(d h)^2 / sum(h^2), in every block."""
     d, truth = (split_blocks(x) for x in (d, truth))
     h = truth - truth.mean(-1, keepdim=True)
     lost = (d * h).sum(-1).square() / (h.square().sum(-1) + torch.finfo(h.dtype).tiny)
@@ -107,11 +102,8 @@ def frame_loss(frames: Tensor, truth: Tensor, w: Tensor, valid: Tensor) -> Tenso
 @dataclass(frozen=True)
 class Annealing:
     """Weight beta alpha^t of the per-frame loss: at first every frame must be denoised by itself, so that the network
-    learns to use all of them.
-
-    alpha belongs to a run of 500,000 steps and is scaled to this one: the weight falls from 100 to .01, and from there
-    to 0, within the first tenth of any run.
-    """
+    learns to use all. alpha is of a run of 500,000 steps and scaled to this one: the weight falls from 100 to .01, and
+    from there to 0, within the first tenth of any run."""
 
     steps: int
     beta: float = 100.0
@@ -138,9 +130,7 @@ def total_loss(
     of_image: ImageLoss = image_loss,
 ) -> Tensor:
     """Compute L(t) = l(Y, Y*) + beta alpha^t sum_i l(Y_i, Y*), with weight = beta alpha^t; of_image: another l(Y, Y*).
-
-    Y: (B, C, H, W) the mean of the filtered frames Y_i (B, N, C, H, W). truth: (B, C, H, W), the clean reference. w:
-    (B,) exposures. valid: (B, N) bool.
-    """
+    Y: (B, C, H, W), the mean of the filtered frames Y_i (B, N, C, H, W). truth: (B, C, H, W). w: (B,) exposures. valid:
+    (B, N)."""
     loss = of_image(Y, truth, w)
     return loss + weight * frame_loss(frames, truth, w, valid) if weight else loss

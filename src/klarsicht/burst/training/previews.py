@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from klarsicht.burst.network.unet import Network
 from klarsicht.burst.quality import Picture, psnr, tone_mapped
 from klarsicht.burst.synthesis.motion import MOTIONS
 from klarsicht.burst.synthesis.scenes import Light
-from klarsicht.burst.synthesis.synthesis import DrawNoise, Recipe, SyntheticBurst, draw_burst
+from klarsicht.burst.synthesis.synthesis import Recipe, SyntheticBurst, draw_burst
 from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
@@ -40,14 +41,19 @@ class Preview:
         return concatenate_with_gaps([to_rgb(x) for x in (self.noisy, self.output, self.truth)], axis=1)
 
 
+def constant_noise(level: NoiseLevel, rng: np.random.Generator) -> NoiseLevel:
+    """Return the same level in place of a drawn one."""
+    return level
+
+
 def draw_examples(library: tuple[Light, ...], recipe: Recipe, seed: int) -> dict[int, SyntheticBurst]:
     """Draw one burst for each gain, each with another motion."""
-    pairs = enumerate(zip(GAINS.items(), MOTIONS.values(), strict=True))
+    recipes = {
+        gain: replace(recipe, motion=motion, noise=partial(constant_noise, GAINS[gain]))
+        for gain, motion in zip(GAINS, MOTIONS.values(), strict=True)
+    }
     return {
-        gain: draw_burst(
-            library, replace(recipe, motion=motion, noise=_draw_constant(level)), generator(seed, "examples", i)
-        )
-        for i, ((gain, level), motion) in pairs
+        gain: draw_burst(library, one, generator(seed, "examples", i)) for i, (gain, one) in enumerate(recipes.items())
     }
 
 
@@ -74,7 +80,3 @@ def concatenate_with_gaps(pictures: Sequence[npt.NDArray[np.uint8]], axis: int) 
     gap = np.full_like(pictures[0].take(range(PICTURE_GAP), axis), 255)
     parts = [part for picture in pictures for part in (picture, gap)]
     return np.concatenate(parts[:-1], axis)
-
-
-def _draw_constant(level: NoiseLevel) -> DrawNoise:
-    return lambda rng: level

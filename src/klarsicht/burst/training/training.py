@@ -15,14 +15,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, cast
+from typing import Annotated, Self, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from klarsicht.burst.data.cokriging import MOSAICS
 from klarsicht.burst.network import checkpoints, pretrained, warm_start
-from klarsicht.burst.network.unet import Network, NetworkSettings, build_network, check_known_name
+from klarsicht.burst.network.unet import Network, NetworkSettings, build_network, one_of
 from klarsicht.burst.synthesis.motion import MOTIONS, TRAINING_MOTIONS
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import Geometry, Light, scenes
@@ -30,19 +30,11 @@ from klarsicht.burst.synthesis.synthesis import CAMERA_COLOURS, GREY_FROM_RGB, K
 from klarsicht.burst.training.batches import TURNS, BatchStream, TrainingBatch, typical_steps, vary_recipe
 from klarsicht.burst.training.losses import LOSSES, Annealing, ImageLoss, total_loss
 from klarsicht.burst.training.previews import draw_examples, make_preview, preview_sheet
-from klarsicht.ground import fit
+from klarsicht.ground import fit, ranges
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.machine import devices
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.pictures.encoded_pictures import png_bytes
-from klarsicht.ground.ranges import (
-    BURSTS_IN_STEP,
-    LEARNING_RATE,
-    SEED,
-    THREADS,
-    TRAINING_MINUTES,
-    TRAINING_STEPS,
-)
 from klarsicht.ground.seeding import integer
 from klarsicht.ground.user_arguments import check_arguments
 
@@ -54,32 +46,31 @@ class TrainSettings(NetworkSettings):
     """Settings that determine a trained network, beside the photographs: those of the network and of its training.
 
     noise, motion, size, scale: of the bursts (synthesis.NOISES, motion.TRAINING_MOTIONS; side of a frame; pixels of the
-    photograph to one of its). batch, rate, steps, uses: of the training; uses: steps that a batch serves. minutes:
-    instead of steps, whose number is then determined by timing at the start. every: steps between checkpoints. start: a
-    network's file with the initial weights. loss: of losses.LOSSES. grey_too: of a network for rgb, every other batch
-    is grey. smallest_scale: photographs too small for `scale` are used at the largest scale from this one on. textured:
-    share of the bursts whose crop is the most textured of several. mosaics: of a network for rgb, the names
-    (cokriging.MOSAICS) of the colour filters behind which frames are sampled, in the colours of a camera, and from
-    which they are interpolated; one is drawn for each batch; empty: each pixel has all colours.
+    photograph to one of its). uses: steps that a batch serves. minutes: instead of steps, whose number is then
+    determined by timing. every: steps between checkpoints. start: a network's file with the initial weights. loss: of
+    losses.LOSSES. grey_too: of a network for rgb, every other batch is grey. smallest_scale: photographs too small for
+    `scale` are used at the largest scale from this one on. textured: share of the bursts whose crop is the most
+    textured of several. mosaics: of a network for rgb, the names (cokriging.MOSAICS) of the colour filters behind which
+    frames are sampled, and from which they are interpolated, one a batch; empty: each pixel has all colours.
     """
 
-    noise: str = "kpn"
-    motion: tuple[str, ...] = tuple(MOTIONS)
+    noise: Annotated[str, one_of("noise", NOISES)] = "kpn"
+    motion: tuple[Annotated[str, one_of("motion", TRAINING_MOTIONS)], ...] = tuple(MOTIONS)
     size: int = Field(default=128, ge=32, le=1024)
     scale: int = Field(default=4, ge=1, le=64)
-    batch: int = BURSTS_IN_STEP.field(4)
-    rate: float = LEARNING_RATE.field(4e-4)
-    steps: int | None = TRAINING_STEPS.field(None)
-    minutes: float | None = TRAINING_MINUTES.field(None)
+    batch: int = ranges.BURSTS_IN_STEP.field(4)
+    rate: float = ranges.LEARNING_RATE.field(4e-4)
+    steps: int | None = ranges.TRAINING_STEPS.field(None)
+    minutes: float | None = ranges.TRAINING_MINUTES.field(None)
     uses: int = Field(default=2, ge=1, le=1000)
-    every: int = TRAINING_STEPS.field(500)
-    seed: int = SEED.field(0)
+    every: int = ranges.TRAINING_STEPS.field(500)
+    seed: int = ranges.SEED.field(0)
     start: str | None = None
-    loss: str = "kpn"
+    loss: Annotated[str, one_of("loss", LOSSES)] = "kpn"
     grey_too: bool = False
     smallest_scale: int | None = Field(default=None, ge=1, le=64)
     textured: float = Field(default=0.0, ge=0, le=1)
-    mosaics: tuple[str, ...] = ()
+    mosaics: tuple[Annotated[str, one_of("mosaic", MOSAICS)], ...] = ()
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -91,26 +82,6 @@ class TrainSettings(NetworkSettings):
             got = "grey_too" if self.grey_too else f"colour {self.colour}"
             raise UsageError("mosaics", got=got, rule="they are for networks that see rgb, and nothing else")
         return self
-
-    @field_validator("noise")
-    @classmethod
-    def _known_noise(cls, name: str) -> str:
-        return check_known_name("noise", name, NOISES)
-
-    @field_validator("loss")
-    @classmethod
-    def _known_loss(cls, name: str) -> str:
-        return check_known_name("loss", name, LOSSES)
-
-    @field_validator("motion")
-    @classmethod
-    def _known_motion(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_known_name("motion", name, TRAINING_MOTIONS) for name in names)
-
-    @field_validator("mosaics")
-    @classmethod
-    def _known_mosaics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_known_name("mosaic", name, MOSAICS) for name in names)
 
     @property
     def network(self) -> NetworkSettings:
@@ -191,10 +162,7 @@ class TrainingData:
     @classmethod
     def from_folder(cls, folder: Path, settings: TrainSettings) -> TrainingData:
         """Read the photographs of a folder. From four on, the one in the middle of their list is used for previews, not
-        for training.
-
-        Raises CorpusError, ImageError.
-        """
+        for training. Raises CorpusError, ImageError."""
         recipe = settings.recipe
         least = min(settings.smallest_scale or settings.scale, settings.scale)
         corpus = read_folder(folder, replace(recipe.geometry, scale=least))
@@ -228,17 +196,14 @@ def hash_file(file: Path) -> str:
 
 @check_arguments
 def train(settings: TrainSettings, photographs: str | Path, out: str | Path, threads: int = 1) -> Path:
-    """Train a network, or resume the same training; return `out`, the network's file.
+    """Train a network, or resume the same training; return `out`, the network's file. threads: of the network; the
+    other cores make bursts. Under torchrun, each process draws its own batches.
 
-    threads: of the network; the other cores make bursts. Under torchrun, each process draws its own batches.
-
-    Raises:
-        UsageError: an unknown name, or a file that does not end in .safetensors.
-        CorpusError, ImageError: the photographs.
-        ModelError: the loss is not finite, and the last network stays; or `start` holds no network that fits.
-        RunMismatch, RunLocked, StoreError, DiskFull: the run folder.
+    Raises UsageError for an unknown name, or a file that does not end in .safetensors; CorpusError, ImageError for the
+    photographs; ModelError where the loss is not finite, and the last network stays, or `start` holds no network that
+    fits; RunMismatch, RunLocked, StoreError, DiskFull for the run folder.
     """
-    THREADS.require("threads", threads)
+    ranges.THREADS.require("threads", threads)
     photographs, out = Path(photographs), Path(out)
     if out.suffix != ".safetensors":
         raise UsageError("file of the network", got=out, rule="its name must end in .safetensors")
@@ -274,8 +239,7 @@ def estimate_affordable_steps(network: Network, lesson: TrainingData, settings: 
 
 
 def record_settings(settings: TrainSettings, lesson: TrainingData, folder: Path) -> None:
-    """Write the settings and photographs that determine the run. Raises RunMismatch where the folder holds another run;
-    names what differs."""
+    """Write the settings and photographs of the run. Raises RunMismatch where the folder holds another run."""
     now = {"settings.toml": settings.to_toml(), "photographs.json": json.dumps(lesson.hashes, indent=1) + "\n"}
     for name, text in now.items():
         path = folder / name

@@ -3,23 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from tests.test_training_photographs import script
 from torch.nn.functional import interpolate
 
-from klarsicht.burst.evaluation.kernel_sizes import (
-    RANK_STEP,
-    analyse_sizes,
-    effective_rank,
-    effective_ranks,
-    energy_shares,
-    filter_frames,
-    match_brightness,
-    remove_size,
-    size_losses,
-)
 from klarsicht.burst.network.heads import Kernels
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
+effects = script("kernel_effects")
 SIZE = (26, 30)
 SPECS = [KernelSpec((1, 3, 5)), KernelSpec((1, 3, 5), averaged=False), KernelSpec((3, 7), upscale=1)]
 
@@ -63,19 +54,19 @@ def test_the_energy_of_a_size_is_its_product_with_the_whole(spec):
     K = drawn(spec)
     each = written_out(K)
     shares = (each * each.sum(0)).sum((1, 2, 3, 4, 5)) / each.sum(0).square().sum()
-    assert energy_shares(K) == pytest.approx(dict(zip(spec.sizes, shares.tolist(), strict=True)), rel=1e-9)
-    assert sum(energy_shares(K).values()) == pytest.approx(1)
+    assert effects.energy_shares(K) == pytest.approx(dict(zip(spec.sizes, shares.tolist(), strict=True)), rel=1e-9)
+    assert sum(effects.energy_shares(K).values()) == pytest.approx(1)
 
 
 def test_energies_of_sizes_that_do_not_meet():
     """1 x 1 of weight 3 at the centre; 3 x 3 of weight 4 in a corner: 9 and 16 parts of 25."""
     K = planted(KernelSpec((1, 3)), k1=([3.0], [1.0]), k3=([4.0, 0, 0], [1.0, 0, 0]))
-    assert energy_shares(K) == {1: pytest.approx(9 / 25), 3: pytest.approx(16 / 25)}
+    assert effects.energy_shares(K) == {1: pytest.approx(9 / 25), 3: pytest.approx(16 / 25)}
 
 
 def test_a_size_may_work_against_the_others():
     K = planted(KernelSpec((1, 3)), k1=([-1.0], [1.0]), k3=([0, 3.0, 0], [0, 1.0, 0]))
-    assert energy_shares(K) == {1: pytest.approx(-2 / 4), 3: pytest.approx(6 / 4)}
+    assert effects.energy_shares(K) == {1: pytest.approx(-2 / 4), 3: pytest.approx(6 / 4)}
 
 
 def test_without_a_size_the_others_remain():
@@ -87,12 +78,12 @@ def test_without_a_size_the_others_remain():
         k: apply_kernels(torch.cat([runs[s], runs[s + 3]], 2).flatten(1, 2), K.frames, KernelSpec((k,))).merged[0] / 3
         for s, k in enumerate(spec.sizes)
     }
-    np.testing.assert_allclose(filter_frames(remove_size(K, 3)), alone[1] + alone[5], atol=1e-9)
+    np.testing.assert_allclose(effects.filter_frames(effects.remove_size(K, 3)), alone[1] + alone[5], atol=1e-9)
 
 
 def test_losing_an_idle_size_costs_nothing_and_losing_the_only_one_everything():
     K = planted(KernelSpec((1, 3), averaged=False), 2, k3=([0, 1.0, 0], [0, 1.0, 0]))
-    found = size_losses(K, filter_frames(K) + 0.01, 1.0)
+    found = effects.size_losses(K, effects.filter_frames(K) + 0.01, 1.0)
     assert found[1].plain == 0 and found[1].brightness_restored == pytest.approx(0, abs=1e-4)
     assert found[3].plain > 20
 
@@ -100,10 +91,10 @@ def test_losing_an_idle_size_costs_nothing_and_losing_the_only_one_everything():
 def test_brightness_restored_forgives_a_factor_alone():
     """Two sizes, each half a delta: without one the picture is half as bright, and otherwise the same."""
     K = planted(KernelSpec((1, 3), averaged=False), 2, k1=([0.5], [1.0]), k3=([0, 0.5, 0], [0, 1.0, 0]))
-    found = size_losses(K, filter_frames(K) + 0.01, 1.0)
+    found = effects.size_losses(K, effects.filter_frames(K) + 0.01, 1.0)
     assert found[1].plain > 10 and found[1].brightness_restored == pytest.approx(0, abs=1e-3)
     image = np.random.default_rng(0).normal(size=(1, 4, 4)).astype(np.float32)
-    np.testing.assert_allclose(match_brightness(image / 3, image), image, rtol=1e-5)
+    np.testing.assert_allclose(effects.match_brightness(image / 3, image), image, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -116,18 +107,20 @@ def test_brightness_restored_forgives_a_factor_alone():
     ],
 )
 def test_effective_rank_of_known_kernels(kernel, rank):
-    assert float(effective_rank(torch.tensor(np.asarray(kernel, float)))) == pytest.approx(rank)
+    assert float(effects.effective_rank(torch.tensor(np.asarray(kernel, float)))) == pytest.approx(rank)
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_ranks_on_a_grid_are_those_of_the_kernels_there(spec):
     K = drawn(spec)
-    every = written_out(K).sum(0)[:, RANK_STEP // 2 :: RANK_STEP, RANK_STEP // 2 :: RANK_STEP]
-    torch.testing.assert_close(effective_ranks(K), effective_rank(every), rtol=1e-6, atol=0)
+    every = written_out(K).sum(0)[
+        :, effects.RANK_STEP // 2 :: effects.RANK_STEP, effects.RANK_STEP // 2 :: effects.RANK_STEP
+    ]
+    torch.testing.assert_close(effects.effective_ranks(K), effects.effective_rank(every), rtol=1e-6, atol=0)
 
 
 def test_fusion_of_separable_sizes_has_at_most_their_number():
-    assert float(effective_ranks(drawn(KernelSpec((1, 3, 5)))).max()) <= 3
+    assert float(effects.effective_ranks(drawn(KernelSpec((1, 3, 5)))).max()) <= 3
 
 
 def test_frames_that_are_not_valid_do_not_count():
@@ -136,9 +129,9 @@ def test_frames_that_are_not_valid_do_not_count():
     K = planted(spec, k1=([1.0], [1.0]), k3=([0, 1.0, 0], [0, 1.0, 0]))
     taps = torch.cat([K.taps, torch.randn_like(K.taps)], 1)
     both = torch.cat([K.frames, torch.zeros_like(K.frames)], 1)
-    truth = filter_frames(K) + 0.01
-    found = analyse_sizes(Kernels(taps, both, spec, torch.tensor([[1.0, 0.0]])), truth, 1.0)
+    truth = effects.filter_frames(K) + 0.01
+    found = effects.analyse_sizes(Kernels(taps, both, spec, torch.tensor([[1.0, 0.0]])), truth, 1.0)
     assert found.energy == {1: pytest.approx(0.5), 3: pytest.approx(0.5)}
     assert found.rank == pytest.approx(1)
-    for side, loss in size_losses(K, truth, 1.0).items():
+    for side, loss in effects.size_losses(K, truth, 1.0).items():
         assert found.loss[side].plain == pytest.approx(loss.plain, abs=1e-4)

@@ -1,4 +1,6 @@
-"""Analysis of the kernel sizes of a multi-kernel network (arXiv 1902.05392).
+"""Effect of each kernel size of a multi-kernel network (arXiv 1902.05392) on the first photograph of a benchmark set.
+
+    python benchmarks/burst/kernel_effects.py --checkpoint swift [--photos FOLDER] [--set grey-still] [--gain 1 ...]
 
 k = g sum_K pad(a_K b_K^T): the fused kernel of a pixel and frame, g = 1/S or 1 for S sizes. Weights are taken as given:
 sizes may cancel each other, so that shares of energy can be negative.
@@ -6,17 +8,24 @@ sizes may cancel each other, so that shares of energy can be negative.
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.data.burst import Burst
+from klarsicht.burst.network.checkpoints import load_network
 from klarsicht.burst.network.heads import Kernels
 from klarsicht.burst.network.unet import Network
 from klarsicht.burst.quality import psnr, tone_mapped
+from klarsicht.burst.synthesis import photographs
+from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.scenes import Light
+from klarsicht.numerics.imaging.sensor_noise import GAINS, noise_level
 from klarsicht.numerics.pixel_kernels import reference
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
@@ -164,3 +173,31 @@ def fuse_kernels(taps: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
     """Fuse taps (N, T, rows, columns) to kernels (N, rows, columns, K, K), K the largest size, without the gain."""
     side = range(spec.side)
     return torch.stack([torch.stack([reference.fused_entry(taps, spec, i, j) for j in side], -1) for i in side], -2)
+
+
+def analyse_gains(network: Network, benchmark: BenchmarkSet, gains: Sequence[int]) -> dict[int, SizeEffects]:
+    """Analyse the first photograph of a set at each gain, at its drawn exposure."""
+    w = float(benchmark.exposure(0, drawn=True))
+    bursts = {gain: benchmark.burst(0, noise_level(gain), w) for gain in gains}
+    truth = benchmark.truth(0, w)
+    return {gain: analyse_sizes(predict_kernels(network, burst), truth, w) for gain, burst in bursts.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--set", default="grey-still", dest="name")
+    parser.add_argument("--gain", type=int, action="append")
+    options = parser.parse_args()
+    source = photographs.read_folder(options.photos) if options.photos else photographs.packaged_photographs()
+    benchmark = benchmark_set(options.name, source.photographs[:1], 7, source.geometry)
+    for gain, effects in analyse_gains(load_network(options.checkpoint), benchmark, options.gain or [*GAINS]).items():
+        print(f"gain {gain}: effective rank {effects.rank:.2f}")
+        for K, share in effects.energy.items():
+            loss = effects.loss[K]
+            print(f"  {K}: {share:.1%} of the energy; {loss.plain:.2f} dB lost ({loss.brightness_restored:.2f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Detection of isolated outliers in the mean of a burst's frames, by tables of neighbours: of planes, where all pixels
+have the same ones, or of a mosaic's samples, where they depend on the place in its cell.
+
+n counts places (channel, row, column), p the neighbours of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.data.photograph import Planes
+from klarsicht.ground.progress import track
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+FAR = 6.0  # deviations: of the noise, and of the excess of pixels around
+WITH_MEDIAN = 1.2  # variance of a pixel less the median of eight others, over that of a pixel
+SPREAD = 1.4826  # deviation of a normal variable over the median of its magnitude
+AROUND = 3  # pixels to each side that are compared
+ALIKE = 0.5  # of the excess of a pixel: neighbours with as much are similar
+COMPANY = 1  # similar neighbours at most
+
+Places = npt.NDArray[np.int64]  # n 3
+Values = npt.NDArray[np.float32]
+Offsets = npt.NDArray[np.int64]  # C side side p 3: of channel, row and column
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Neighbours of the pixels (C, H, W) that are tested, at each place of a cell. channels: (C, side, side), the
+    numbers of their channels. near: the pixel itself, and the eight whose median it is compared with. far: those whose
+    excess is compared, itself included. beside: those of all channels among which it must be isolated."""
+
+    channels: npt.NDArray[np.int64]
+    near: Offsets
+    far: Offsets
+    beside: Offsets
+
+    @classmethod
+    def of_planes(cls, count: int) -> Neighbours:
+        """Return the neighbours in so many planes: 3 x 3 near, 7 x 7 far, 3 x 3 of every plane beside."""
+        near, far = (square_offsets(radius)[None, None, None].repeat(count, 0) for radius in (1, AROUND))
+        planes = np.arange(count)
+        all_planes = np.concatenate([square_offsets(1) + np.array([k, 0, 0]) for k in planes])
+        beside = all_planes - np.array([[[c, 0, 0]] for c in range(count)])
+        return cls(planes[:, None, None], near, far, beside[:, None, None])
+
+    @property
+    def inner(self) -> int:
+        """Pixels around one that its excess depends on."""
+        return int(np.abs(self.near[..., 1:]).max())
+
+    @property
+    def margin(self) -> int:
+        """Pixels around one that decide on it."""
+        return self.inner + int(np.abs(self.far[..., 1:]).max())
+
+
+def square_offsets(radius: int) -> npt.NDArray[np.int64]:
+    """Return the offsets (p, 3) within one channel of a square, the middle first."""
+    reach = np.arange(-radius, radius + 1)
+    around = np.stack(np.meshgrid(0, reach, reach, indexing="ij"), -1).reshape(-1, 3)
+    return around[np.argsort(np.square(around).sum(1), kind="stable")]
+
+
+def detect_outliers(
+    read: Callable[[int, Window], Planes],
+    bands: Sequence[Window],
+    frames: Sequence[int],
+    neighbours: Neighbours,
+    noise: Sequence[NoiseLevel],
+) -> Places:
+    """Detect isolated outliers in the mean of the frames, (n, 3). read: reads a window of a frame, which may reach
+    beyond it. bands: cover a frame; rows begin where a cell does. noise: one level for each channel."""
+    channels, inner, margin = neighbours.channels, neighbours.inner, neighbours.margin
+    tables, side = (neighbours.near, neighbours.far, neighbours.beside), channels.shape[1]
+    read_noise, shot = (np.array([getattr(level, k) for level in noise], np.float32) for k in ("read", "shot"))
+    places = [np.zeros((0, 3), np.int64)]
+    for band in track(bands, len(bands), "hot pixels"):
+        window = band.grow(margin)
+        mean = read(frames[0], window)
+        for frame in frames[1:]:
+            mean += read(frame, window)
+        mean /= len(frames)
+        found = _isolated_outliers(mean, -margin % side, inner, margin, channels, *tables, read_noise, shot)
+        c, y, x = (np.argwhere(found) + np.array([0, window.y0, window.x0])).T
+        places.append(np.stack([channels[c, y % side, x % side], y, x], 1))
+    return np.concatenate(places)
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _isolated_outliers(
+    light: Values,
+    corner: int,
+    inner: int,
+    margin: int,
+    channels: npt.NDArray[np.int64],
+    near: Offsets,
+    far: Offsets,
+    beside: Offsets,
+    read: Values,
+    shot: Values,
+) -> npt.NDArray[np.bool_]:
+    """Mark pixels whose excess over the median of the eight near ones is far above the noise and the excesses around,
+    and isolated, (C, H, W); none in the margin. corner: row and column of the cell at the first pixel."""
+    C, H, W = light.shape
+    side = near.shape[1]
+    height, out = np.zeros_like(light), np.zeros((C, H, W), np.bool_)
+    around, sizes = np.empty(8, np.float32), np.empty(far.shape[3], np.float32)
+    for c in range(C):
+        for y in range(inner, H - inner):
+            for x in range(inner, W - inner):
+                offsets = near[c, (y + corner) % side, (x + corner) % side]
+                for n in range(8):
+                    v, k = light[c, y + offsets[n + 1, 1], x + offsets[n + 1, 2]], n
+                    while k > 0 and around[k - 1] > v:
+                        around[k] = around[k - 1]
+                        k -= 1
+                    around[k] = v
+                height[c, y, x] = light[c, y, x] - (around[3] + around[4]) / 2
+    for c in range(C):
+        for y in range(margin, H - margin):
+            for x in range(margin, W - margin):
+                h, i, j = height[c, y, x], (y + corner) % side, (x + corner) % side
+                channel, under = channels[c, i, j], max(np.float32(0), light[c, y, x] - h)
+                if h * h <= FAR**2 * WITH_MEDIAN * (read[channel] ** 2 + shot[channel] * under):
+                    continue
+                for n in range(len(sizes)):
+                    sizes[n] = abs(height[c, y + far[c, i, j, n, 1], x + far[c, i, j, n, 2]])
+                company = -1  # itself
+                for n in range(beside.shape[3]):
+                    k, v, u = c + beside[c, i, j, n, 0], y + beside[c, i, j, n, 1], x + beside[c, i, j, n, 2]
+                    if height[k, v, u] * np.sign(h) >= ALIKE * abs(h):
+                        company += 1
+                out[c, y, x] = company <= COMPANY and abs(h) > FAR * SPREAD * np.median(sizes)
+    return out
