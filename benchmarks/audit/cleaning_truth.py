@@ -334,7 +334,7 @@ def former_choices() -> Iterator[tuple[list[selection.Choice], list[float]]]:
     choose, found, seconds = selection.choose_least_loss, [], []
 
     def both(*asked: Any) -> selection.Choice:
-        found.append(selection.choose_candidate(asked[0]))
+        found.append(selection.choose_best(asked[0]))
         began = time.process_time()
         choice = choose(*asked)
         seconds.append(time.process_time() - began)

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
-from klarsicht.audit.cleaning.corrections.clarc import Gate, channel_features
+from klarsicht.audit.cleaning.corrections.clarc import Gate, channel_features, open_gate
 from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
 from klarsicht.audit.cleaning.corrections.restoration import (
@@ -47,6 +47,10 @@ def bench(insertion=None, **more):
 
 def rows_of(images, layer="last"):
     return read_rows(classifier(), images, layer, np.eye(4))
+
+
+def opening(gate, a):
+    return open_gate(a, {name: torch.as_tensor(value, dtype=a.dtype) for name, value in gate.parts.items()})
 
 
 def test_the_map_gives_marked_activations_back_what_they_were():
@@ -91,7 +95,7 @@ def test_more_strength_recognises_more_and_the_threshold_is_that_of_the_scores()
     share = CARRIER_FALSE_ALARMS * 20
     expected = max(np.quantile(known.scores, 1 - share), np.quantile(known.scores[known.own], 1 - 2 * share))
     assert -biases[2] == pytest.approx(expected)
-    opened = [float(one.gate(torch.stack(images).flatten(2).movedim(1, 2)).mean()) for one in made]
+    opened = [float(opening(one.gate, torch.stack(images).flatten(2).movedim(1, 2)).mean()) for one in made]
     assert opened == sorted(opened)
 
 
@@ -111,7 +115,7 @@ def test_one_vector_an_image_has_means_alone():
     torch.testing.assert_close(found[:, :4], a[:, 0])
     assert not found[:, 4:].any()
     gate = Gate(np.eye(1, 14, dtype=np.float32)[0], -0.5, np.eye(4, dtype=np.float32))
-    assert torch.equal(gate(a)[:, 0, 0] > 0, a[:, 0, 0] > 0.5)
+    assert torch.equal(opening(gate, a) > 0, a[:, 0, 0] > 0.5)
 
 
 @pytest.mark.parametrize(("n", "features"), [(60, 7), (20, 50)])

@@ -16,11 +16,7 @@ from klarsicht.ground.pictures.images import decode
 
 
 def read_member_list(file: Path, audited_class: AuditedClass) -> Ints:
-    """Read the rows of the images that a text file lists, by path, by key or by file name.
-
-    Raises:
-        InputError: the file cannot be read, or lists images that were not audited for the class.
-    """
+    """Read the rows of the images that a text file lists, by path, by key or by file name."""
     require_regular_file(file)
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
@@ -46,11 +42,7 @@ def read_member_list(file: Path, audited_class: AuditedClass) -> Ints:
 
 
 def read_mask(file: Path, audited_class: AuditedClass) -> NDArray[np.bool_]:
-    """Read a mask (H, W) in the geometry of the model input: the picture passes through the model's own transform.
-
-    Raises:
-        InputError: no pixel is white, or all are.
-    """
+    """Read a mask (H, W) in the geometry of the model input: the picture passes through the model's own transform."""
     classifier = audited_class.classifier
     grey = classifier.image(decode(file).convert(classifier.mode)).mean(0).numpy()
     black, white = (

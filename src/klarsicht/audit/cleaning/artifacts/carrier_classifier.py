@@ -1,8 +1,7 @@
-"""Predict which images carry an artifact, by a classifier on arrays that the run stores for every image of the corpus.
+"""Predict which images carry an artifact, by a logistic regression on arrays that the run stores for every image.
 
 A cluster is found among images of one class on part of the evidence. The classifier extends it to all images, and to
-members that the cluster missed. It is a logistic regression; the images that it is fitted on get out-of-fold
-probabilities, in folds by source, so that these are as reliable as the others.
+members that the cluster missed. Images that it is fitted on get out-of-fold probabilities, in folds by source.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class CarrierProbabilities:
     Attributes:
         probability: float32 (N,), out of fold for images that the classifier was fitted on.
         seen: name of the array of the run that it is fitted on.
-        auc: area under the ROC curve, out of fold: 1 separates members from others completely, 0.5 not at all.
+        auc: area under the ROC curve, out of fold.
         precision, recall: against the given members, out of fold, at a probability of one half.
     """
 
@@ -55,15 +54,11 @@ class CarrierProbabilities:
 def predict_carriers(
     arrays: Mapping[str, Any], rows: Ints, member: Bools, sources: Ints, n: int, seed: int = 0
 ) -> CarrierProbabilities:
-    """Predict membership of n images from known membership of some.
+    """Predict membership of n images from known membership (m,) of some rows (m,).
 
     Args:
         arrays: name -> (N, F); the one with the least out-of-fold log loss is used.
-        rows: (m,), images whose membership is known.
-        member: bool (m,), their membership.
         sources: (m,); images of one source are never in two folds.
-        n: number of images to predict.
-        seed: seed of folds and principal components.
     """
     best: tuple[float, str, float, Floats] | None = None
     for name, array in arrays.items():
@@ -115,11 +110,10 @@ def make_classifier(penalty: float, n: int, features: int, seed: int) -> Any:
 
 
 def _blocks(array: Any, n: int) -> Iterator[Floats]:
-    """Yield blocks of rows as float32, with NaN replaced."""
     for start in range(0, n, ROW_BLOCK):
         yield np.asarray(np.nan_to_num(np.asarray(array[start : min(start + ROW_BLOCK, n)], np.float32)))
 
 
 def _rows(array: Any, rows: Ints) -> Floats:
-    """Read rows of a numpy array or of an array of the store."""
+    """Read rows of a numpy array or of an array of the store, with NaN replaced."""
     return np.asarray(np.nan_to_num(np.asarray(array[np.asarray(rows)], np.float32)))

@@ -18,15 +18,8 @@ NO_CHANGE = ""  # the change of an image is unknown
 
 @dataclass(frozen=True)
 class AuditedClass:
-    """Class of a run, with the model and the corpus of the audit.
-
-    Attributes:
-        store: the run.
-        corpus: its corpus.
-        classifier: its model.
-        group: the images of the class that were analysed.
-        labels: int (N,), the right output for each image of the corpus, -1 where unknown.
-    """
+    """Class of a run, with the images of the class that were analysed (`group`) and the right output of each image of
+    the corpus, int (N,), -1 where unknown (`labels`)."""
 
     store: RunStore
     corpus: Corpus
@@ -40,16 +33,15 @@ class FoundArtifact:
     """Images of a class that carry an artifact.
 
     Attributes:
-        audited: the class.
         members: int (n,), rows of the corpus.
         origin: source of the member list, in words: the detector, the cluster's metric, or a list.
-        change: how the artifact changes an image, a name of audit.verdicts.interventions.insertion.CHANGES, where a
-            detector determines it; else NO_CHANGE.
+        change: change of an image by the artifact, a name of audit.verdicts.interventions.insertion.CHANGES, or
+            NO_CHANGE.
         places: float (n, 2), upper left corner of the detected window in each member, in shares of height and width;
             empty without windows.
         extent: (height, width) of that window in such shares.
         number: of the artifact in its class, from 1.
-        of_others: rows of the images that carry other artifacts of the class and not this one: they are not clean.
+        of_others: rows of images that carry other artifacts of the class and not this one: they are not clean.
     """
 
     audited: AuditedClass
@@ -68,7 +60,7 @@ class FoundArtifact:
 
     @property
     def folder_name(self) -> str:
-        """Name of the folder of its correction among those of several classes."""
+        """Name of the folder of its correction."""
         return name_folder(self.audited.group.target, self.number)
 
     @property

@@ -1,8 +1,5 @@
-"""Compute the mask of an artifact on one image.
-
-It is the same on all images where the place is fixed; otherwise it is the region in which the image's own relevance
-exceeds that of images without the artifact.
-"""
+"""Compute the mask of an artifact on one image: the same on all images where the place is fixed; otherwise the region
+in which the image's own relevance exceeds that of images without the artifact."""
 
 from __future__ import annotations
 
@@ -26,8 +23,7 @@ Maps = Callable[[int], Floats]
 
 
 class Masks(Protocol):
-    """Protocol of masks (H, W) in the geometry of the model input, for each row of a corpus; `str` describes them for a
-    record."""
+    """Protocol of masks (H, W) in the geometry of the model input, for each row of a corpus; `str` describes them."""
 
     def __call__(self, row: int, /) -> Bools: ...
 
@@ -47,12 +43,7 @@ class CommonMask:
 
 @dataclass(frozen=True)
 class RelevanceMasks:
-    """Mask of each image from its relevance.
-
-    Attributes:
-        place: overlay whose place varies.
-        maps: relevance (G, G) of a row.
-    """
+    """Mask of each image from its relevance (G, G), by an overlay whose place varies."""
 
     place: Overlay
     maps: Maps
@@ -65,11 +56,7 @@ class RelevanceMasks:
 
 
 def make_masks(place: Overlay | None, maps: Maps | None = None) -> Masks:
-    """Make the masks of an artifact.
-
-    Args:
-        place: its overlay, or None.
-        maps: relevance (G, G) of a row, for a place that varies.
+    """Make the masks of an artifact from its overlay, and from relevance where its place varies.
 
     Raises:
         InputError: no place, one that covers everything, or one that varies without relevance that determines it.

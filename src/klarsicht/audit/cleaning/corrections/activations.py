@@ -52,11 +52,7 @@ class Activations:
 
 
 def channels_last(a: Tensor, channels: int = 1) -> Tensor:
-    """Reshape (B, C), (B, C, H, W), (B, H, W, C) or tokens (B, T, C) to (B, P, C).
-
-    Args:
-        channels: axis of the channels of a with four axes.
-    """
+    """Reshape (B, C), (B, C, H, W), (B, H, W, C) or tokens (B, T, C) to (B, P, C)."""
     if a.ndim == 2:
         return a[:, None]
     return a.flatten(2).movedim(1, 2) if a.ndim > 3 and channels == 1 else a.flatten(1, -2)
@@ -83,11 +79,10 @@ def compute_logits(classifier: Classifier, images: Images, correction: Correctio
 
 
 def compute_logits_jointly(classifier: Classifier, images: Images, erasures: Sequence[Erasure]) -> list[Floats]:
-    """Compute logits (n, K) under each of several erasures at one layer.
+    """Compute logits (n, K) under each of several erasures at one layer, computing the network up to the layer once.
 
-    The network up to the layer is computed once: the layer's input is repeated for each erasure, all in one batch. A
-    network in which a connection bypasses the layer does not accept such a batch, and one that calls the layer twice
-    answers with too many rows; there the erasures are applied one after another.
+    Where a connection bypasses the layer, or it is called twice, shapes do not fit: there the erasures are applied one
+    after another.
     """
     k = len(erasures)
 
@@ -174,11 +169,7 @@ class WholeInput:
 def compute_activations(
     classifier: Classifier, images: Images, layer: str, correction: Correction | None = None, seed: int = 0
 ) -> Activations:
-    """Compute the activations at the input of a layer, or a sum; under a correction there, the corrected ones.
-
-    Args:
-        seed: seed of the positions that are drawn.
-    """
+    """Compute the activations at the input of a layer, or a sum; under a correction there, the corrected ones."""
     return compute_activations_at(classifier, images, (layer,), correction, seed)[layer]
 
 
@@ -190,8 +181,7 @@ def compute_activations_at(
     seed: int = 0,
     draws: bool = True,
 ) -> dict[str, Activations]:
-    """Compute the activations at the input of several layers, or at sums, in one pass of the images; each as by
-    itself.
+    """Compute the activations at the input of several layers, or at sums, in one pass of the images.
 
     Args:
         seed: seed of the positions that are drawn.
@@ -219,11 +209,7 @@ def compute_activations_at(
 
 @contextmanager
 def read_input(module: nn.Module, layer: str, reader: InputReader | WholeInput) -> Iterator[None]:
-    """Read the input of a layer, or a sum, whenever it is computed inside the context.
-
-    Raises:
-        UsageError: unknown layer; the message lists near matches.
-    """
+    """Read the input of a layer, or a sum, whenever it is computed inside the context."""
     inside, total = find_layer(module, layer), ResidualSum.parse(layer)
     if total is not None:
         with change_sum(module, total, lambda a: reader.read(a, channel_axis(inside, a.shape))):
@@ -242,12 +228,8 @@ def read_input(module: nn.Module, layer: str, reader: InputReader | WholeInput) 
 
 
 def compute_layer_inputs(classifier: Classifier, images: Images, layer: str) -> tuple[Tensor, int]:
-    """Compute the whole input of a layer, or a sum, for images of one shape: (n, ...), and its axis of channels.
-
-    Raises:
-        UsageError: unknown layer; the message lists near matches.
-        ModelError: the layer takes no part in the computation.
-    """
+    """Compute the whole input of a layer, or a sum, for images of one shape: (n, ...), and its axis of channels. Raises
+    as compute_activations_at."""
     reader = WholeInput()
     parts: list[Tensor] = []
     with evaluation_mode(classifier.module) as module, torch.no_grad(), read_input(module, layer, reader):

@@ -1,10 +1,8 @@
-"""Measure what corrections lose on many clean images, and most exactly for those that lose least.
+"""Measure the loss of corrections on many clean images, most exactly for those that lose least.
 
-Of some hundred images half a point is two: of many settings the one that loses least there does so by chance. Several
-corrections are therefore compared by successive halving (Karnin, Koren and Somekh 2013): all on a first part of the
+Several corrections are compared by successive halving (Karnin, Koren and Somekh 2013): all on a first part of the
 images, the better half on twice as many, and so on; the last two on all images. Images are read in batches and none is
-kept, so their number is bounded by time alone. What is kept are the answers, so that a correction which is compared
-again, with others, is not measured twice.
+kept; answers are, so that a correction that is compared again is not measured twice.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ class CleanLosses:
 
     Attributes:
         overall, affected: losses of accuracy on a representative draw of clean images, and on those of the class; of
-            several classes, of that which loses most for sure.
+            several classes, of the one that loses most by the lower end.
         fall, fall_affected: mean falls of the right label's probability on the same images.
     """
 
@@ -49,16 +47,15 @@ class CleanLosses:
     fall_affected: Interval
 
     def is_beyond(self, bounds: Bounds) -> bool:
-        """Whether a loss or a fall is shown to be above the bound of the loss: by the lower end of its 95 %
-        interval."""
+        """Whether a loss or a fall is shown to be above the bound of the loss, by the lower end of its interval."""
         above = (one.low > bounds.overall for one in (self.overall, self.fall) if one.n)
         above_of_class = (one.low > bounds.affected for one in (self.affected, self.fall_affected) if one.n)
         return any(above) or any(above_of_class)
 
     def is_free(self, bounds: Bounds) -> bool:
-        """Whether the correction is shown to cost nothing: by the upper ends of 95 % intervals, of the share of images
-        that are right on one side alone, won ones too, within the bound; of the fall, within FREE_FALL; of the fall on
-        the class, within the bound of the class."""
+        """Whether the correction is shown to cost nothing, by the upper ends of 95 % intervals: the share of images
+        that are right on one side alone is within the bound, the fall within FREE_FALL, the fall on the class within
+        the bound of the class."""
         if not (self.overall.n and self.fall_affected.n):
             return False
         changed = binomtest(self.overall.changed, self.overall.n).proportion_ci(method="wilson")
@@ -68,7 +65,7 @@ class CleanLosses:
     @property
     def price(self) -> float:
         """Fall by which corrections are compared: the overall one, or a quarter of that of the class where this is
-        shown to be more; a rise counts as no fall."""
+        shown to be more."""
         overall = self.fall.value if self.fall.n else 0.0
         affected = self.fall_affected.low if self.fall_affected.n else 0.0
         return max(overall, CLASS_WEIGHT * affected, 0.0)
@@ -83,7 +80,6 @@ class CleanDraw:
     """Clean images on which losses are measured, in random order.
 
     Attributes:
-        case: the case that they are of.
         rows: int (n,), rows of the corpus.
         fair: bool (n,), true for a representative draw of all clean images; the others are of the classes alone.
         targets: outputs of the classes whose images have losses of their own.
@@ -99,12 +95,8 @@ class CleanDraw:
     def of(
         cls, case: Case, allowed: Bools, most: int, rng: np.random.Generator, targets: Sequence[int] = ()
     ) -> CleanDraw:
-        """Draw at most `most` clean images of any class, and as many of each class that is cleaned.
-
-        Args:
-            allowed: bool (N,), images of the corpus that may be drawn.
-            targets: outputs of these classes; by default that of the case.
-        """
+        """Draw at most `most` clean images of any class, and as many of each class that is cleaned (by default that of
+        the case), among the images of the corpus that are allowed, bool (N,)."""
         classes = tuple(targets) or (case.target,)
         clean = case.prefer_held_out(allowed & case.clean)
         fair, *own = (
@@ -122,12 +114,7 @@ class CleanDraw:
         return self.compare([correction])[0]
 
     def compare(self, corrections: Sequence[Correction], last: int = LAST) -> list[CleanLosses]:
-        """Measure what corrections lose, by successive halving: of those that are left behind, on fewer images, unless
-        they were measured on more before.
-
-        Args:
-            last: corrections that are compared on all images.
-        """
+        """Measure the loss of corrections by successive halving, `last` of them on all images."""
         found = [self._answers.setdefault(id(one), CleanAnswers(one)) for one in corrections]
         racing, seen, first = list(range(len(corrections))), 0, FIRST_IMAGES
         with progress("clean images", len(self)) as advance:
@@ -155,10 +142,7 @@ class CleanDraw:
 
 
 class CleanAnswers:
-    """Answers to clean images before and after a correction, batch by batch.
-
-    Args:
-        correction: the correction.
+    """Answers to clean images before and after a correction.
 
     Attributes:
         batches: for the position of the first image of each batch whether each answer was right before and after, the
@@ -181,11 +165,8 @@ class CleanAnswers:
         self.batches[start] = (*right, before - then, sample.labels, sample.fair_draw)
 
     def losses(self, targets: Sequence[int], end: int | None = None) -> CleanLosses:
-        """Compute the losses on the images before the position `end`, by default on all so far.
-
-        Args:
-            targets: outputs of the classes whose images have losses of their own.
-        """
+        """Compute the losses on the images before the position `end`, by default on all so far; those of the class for
+        the targets."""
         parts = [part for start, part in sorted(self.batches.items()) if part and (end is None or start < end)]
         if not parts:
             return CleanLosses(NO_LOSS, NO_LOSS, NO_INTERVAL, NO_INTERVAL)

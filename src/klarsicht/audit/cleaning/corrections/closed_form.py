@@ -58,9 +58,8 @@ class CorrectionParameters:
 
     Attributes:
         layer: layer whose input is corrected; "" where the correction has none.
-        directions: number of directions.
-        strength: s of an erasure, the factor lambda of a penalty, or of a restoration the factor on the images without
-            the artifact that are taken for carriers.
+        strength: s of an erasure, the factor lambda of a penalty, or of a restoration the factor on the share of false
+            alarms.
     """
 
     layer: str = ""
@@ -91,7 +90,7 @@ class TokenStatistics:
     carried: Floats
 
     def directions(self, k: int) -> Floats:
-        """Return at most k directions (C, k): the first, and those of largest effects beside it."""
+        """Return at most k directions (C, k): the first, and those of the largest effects orthogonal to it."""
         return self.first[:, None] if k == 1 else self._axes[:, :k]
 
     @cached_property
@@ -101,11 +100,9 @@ class TokenStatistics:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Statistics of an artifact at the input of one layer.
+    """Statistics of an artifact at the input of one layer: at its positions, and at each token before them.
 
     Attributes:
-        positions: those of the positions.
-        leading: those of each token before them: what tells images apart is elsewhere there, and how it varies.
         channels: axis of the channels of an input of four axes, 1 or -1.
         members, pasted, clean: activations pooled over positions, for the gate.
     """
@@ -154,13 +151,10 @@ class FittingData:
     """Data and settings that corrections are fitted on.
 
     Attributes:
-        classifier: the model.
-        target: output of the affected class.
         fit: the sample of the part `fit`, and no other images.
         insertion: puts the artifact on images, or None.
         kind: kind of direction, a name of audit.cleaning.corrections.directions.DIRECTIONS.
         pooled: whether the amount is measured on the mean over positions.
-        seed: seed of all draws and of a training.
         larger: a larger sample of that part for a training; `fit` where it is None.
         steps, batch, rate: number of steps, images in a batch and highest learning rate of a training.
         fewest_clean: clean images of the class that members are compared with, at least; else with all clean images.
@@ -205,11 +199,8 @@ class FittingData:
 
     @cached_property
     def pasted_pairs(self) -> tuple[Images, Images]:
-        """Clean images of one shape, at most MOST_FITTED, and the same with the artifact put on.
-
-        Raises:
-            InputError: the artifact cannot be put on images.
-        """
+        """Clean images of one shape, at most MOST_FITTED, and the same with the artifact. Raises InputError if it
+        cannot be put on images."""
         clean = self.fit.select(self.fit.fair_draw & ~self.fit.member).images
         insertion = self.insertion
         alike = [i for i in clean if insertion is not None and insertion.fits(i) and i.shape == clean[0].shape]
@@ -220,8 +211,7 @@ class FittingData:
         return chosen, [put_on(image, insertion, rng) for image in chosen]
 
     def members_like(self, image: Tensor) -> list[Tensor]:
-        """Return the members to fit on of an image's shape; none where they are copies, of an artifact that no image
-        carries."""
+        """Return the members to fit on of an image's shape; none where they are copies."""
         if self.fit.paired:
             return []
         return [one for one in self.fit.select(self.fit.member).images if one.shape == image.shape]
@@ -238,11 +228,8 @@ class FittingData:
 
     @cached_property
     def restored_pairs(self) -> tuple[Images, Images, NDArray[np.bool_]]:
-        """Clean images, those of the class too, the same with the artifact put on, and whether they are of the class.
-
-        Raises:
-            InputError: the artifact cannot be put on images.
-        """
+        """Clean images, those of the class too, the same with the artifact, and whether they are of the class. Raises
+        InputError if it cannot be put on images."""
         clean, insertion = self.fit.select(~self.fit.member), self.insertion
         if insertion is None or not any(map(insertion.fits, clean.images)):
             raise nothing_to_put()
@@ -255,11 +242,8 @@ class FittingData:
         return {}
 
     def layer_statistics(self, layer: str) -> LayerStatistics:
-        """Return the statistics of a layer, computed once.
-
-        Raises:
-            InputError: members do not differ from the others at this layer.
-        """
+        """Return the statistics of a layer, computed once. Raises InputError if members do not differ from the others
+        there."""
         self.fit_layers((layer,))
         found = self._by_layer[layer]
         if isinstance(found, LayerStatistics):
@@ -267,8 +251,8 @@ class FittingData:
         raise found
 
     def fit_layers(self, layers: Sequence[str]) -> None:
-        """Compute the statistics of several layers, in one pass of the images, or in as many as keep the activations
-        below PASS_BYTES; what `layer_statistics` raises of one of them is kept for it."""
+        """Compute the statistics of several layers in passes of the images that keep the activations below PASS_BYTES;
+        errors are kept for `layer_statistics`."""
         missing = [layer for layer in layers if layer not in self._by_layer]
         if not missing:
             return
@@ -287,7 +271,7 @@ class FittingData:
                     self._by_layer[layer] = error.with_traceback(None)  # whose frames would keep the activations
 
     def _passes(self, layers: Sequence[str], n: int) -> Iterator[list[str]]:
-        """Divide layers, in their order, into passes whose positions of n images take PASS_BYTES at most."""
+        """Divide layers into passes whose positions of n images take PASS_BYTES at most."""
         some: list[str] = []
         taken = 0
         for layer, one in compute_activations_at(self.classifier, self.fit.images[:1], layers).items():
@@ -303,8 +287,8 @@ class FittingData:
     def compared_rows(self) -> NDArray[np.bool_]:
         """Members, and the images they are compared with: bool (n,).
 
-        These are clean images of the class; where there are fewer than `fewest_clean`, all clean images. Copies with
-        the artifact are compared with the images that they are copies of.
+        These are clean images of the class; where there are fewer than `fewest_clean`, all clean images. Copies are
+        compared with the images that they are copies of.
         """
         if self.fit.paired:
             return np.isin(self.fit.sources, self.fit.sources[self.fit.member])
@@ -320,7 +304,7 @@ class FittingData:
         drawn: np.random.Generator,
     ) -> LayerStatistics:
         """Compute the statistics of a layer from activations of the sample, and of its clean images without and with
-        the artifact put on."""
+        the artifact."""
         member, rng = self.fit.member, generator(self.seed, "rows", self.target)
 
         def statistics(own: Floats, clean: Floats, rows: Floats, pasted: Floats | None) -> TokenStatistics:
@@ -364,15 +348,8 @@ LayerCorrection = Erasure | FeatureInpainting
 
 @dataclass(frozen=True)
 class JointCorrection:
-    """Erasures and inpaintings that are applied together; at one layer the first comes first: a' = e_k(... e_1(a)).
-    Without parts the model is unchanged.
-
-    Corrections of one layer do not commute in general: a later oblique erasure may bring back what an earlier one took,
-    and an erasure changes what an inpainting locates.
-
-    Attributes:
-        parts: the corrections.
-    """
+    """Erasures and inpaintings that are applied together, at one layer in this order: they do not commute in general.
+    Without parts the model is unchanged."""
 
     parts: tuple[LayerCorrection, ...] = ()
 
@@ -448,8 +425,8 @@ def reactive_class(data: FittingData, setting: CorrectionParameters) -> WhenPred
 
 
 def restore(data: FittingData, setting: CorrectionParameters) -> Erasure:
-    """Fit a restoration of the images that are recognised as carriers: at strength s, CARRIER_FALSE_ALARMS s of the
-    images without the artifact are taken for such.
+    """Fit a restoration of the images that are recognised as carriers; at strength s, CARRIER_FALSE_ALARMS s of the
+    images without the artifact are.
 
     Raises:
         InputError: the artifact cannot be put on images; or see fit_restoration.
@@ -469,7 +446,7 @@ def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainti
     """Fit a locator of the artifact's window in each image, which is filled from around it.
 
     Raises:
-        InputError: see fit_inpainting, or it is not located in members, see check_located.
+        InputError: see fit_inpainting and check_located.
     """
     clean, pasted = data.pasted_pairs
     one, _ = compute_layer_inputs(data.classifier, clean[:1], setting.layer)

@@ -1,8 +1,7 @@
 """Compute directions in activation space that separate images with an artifact from images without it.
 
 Each function maps activations (n, C) and members, bool (n,), to a direction v (C,) of any length. The pattern is the
-change of activations with the artifact; the others are classifier weights, which also contain what must be subtracted
-to detect it.
+change of activations with the artifact; weights of classifiers also contain parts that suppress other variation.
 """
 
 from __future__ import annotations
@@ -48,12 +47,9 @@ DIRECTIONS: dict[str, Direction] = {"pattern": pattern, "svm": svm, "logistic": 
 
 
 def fit_direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integer[Any]]) -> Floats:
-    """Compute a unit direction.
+    """Compute a unit direction of a kind of `DIRECTIONS` from activations (n, C) pooled over positions.
 
     Args:
-        kind: a name of `DIRECTIONS`.
-        a: (n, C), pooled over positions.
-        member: (n,), true for images with the artifact.
         sources: (n,); where sources repeat, each activation is replaced by its difference from its source's median.
 
     Raises:

@@ -1,14 +1,11 @@
-"""Answer whether a correction harms a model: by the intervals of what it loses on clean images, and by nothing else.
+"""Test whether a correction harms a model, by the intervals of its losses on clean images.
 
 *Proven harmless*: the whole interval of every loss is within its bound. *Harmful*: that of a loss is wholly beyond it.
 *Not proven*: neither, and so many images would settle it.
 
 A loss that one class other than the artifact's own bears alone is not *harmful*: its images may carry an artifact of
-their own, which the correction takes away as well. *Harmful* must hold without that class, too.
-
-A network that was trained on the images knows their labels: a correction can only lose there what on other images it
-loses and wins alike, and it may lose nothing there that others lose. By such images no correction is proven harmless;
-and it is harmful only where the loss is beyond MEMORISED times the bound.
+their own. On images that a network was trained on, a correction can only lose: they prove no correction harmless, and
+it is harmful there only where the loss is beyond MEMORISED times the bound.
 """
 
 from __future__ import annotations
@@ -45,7 +42,6 @@ class Loss:
 
     Attributes:
         kind: of images, in words.
-        measured: the loss.
         bound: largest permitted loss.
         trained_on: whether the network was trained on the images.
         elsewhere: the loss without the other class that loses most; NO_LOSS: there is none, or it is not asked.
@@ -75,13 +71,13 @@ class Loss:
 
     @property
     def is_of_one_class(self) -> bool:
-        """Whether the loss is beyond the bound, and without the class that loses most not for sure."""
+        """Whether the loss is shown to be beyond the bound, but not without the class that loses most."""
         return self.is_beyond and self.elsewhere.n > 0 and not self.elsewhere.low > self.bound
 
     @property
     def settled_by(self) -> int:
         """Number of other images that would settle a loss that is not proven, with a chance of four in five; 0 without
-        images to foresee it from."""
+        images to predict it from."""
         settles = self.measured.n and not self.is_of_one_class
         return items_to_settle(self.measured, self.bound) if settles else 0
 
@@ -104,11 +100,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Harm:
-    """Answer to whether a correction harms.
-
-    Attributes:
-        losses: on clean images, and on those of the class.
-    """
+    """Answer to whether a correction harms, from the losses on clean images and on those of the class."""
 
     losses: tuple[Loss, ...]
 

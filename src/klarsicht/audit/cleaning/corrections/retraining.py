@@ -1,11 +1,10 @@
 """Train a copy of the model on the part `fit`; normalisation and dropout layers stay in evaluation mode.
 
 *augment* (A-ClArC, Anders et al. 2022) puts the artifact on images of all classes, so that it carries no information.
-*augment-latent* does so in activations: half of the images get the members' amount along the directions. *penalise*
-(RR-ClArC, Dreyer et al. 2024, arXiv 2308.09437) adds lambda (v . sum over positions of d logit / d a)^2 to the loss.
-Baselines: *fine-tune* alone; *dfr*, the last layer alone on equal groups (Kirichenko et al. 2023, arXiv 2204.02937);
-*group-dro*, with the largest weight on the worst group (Sagawa et al. 2020, arXiv 1911.08731). A group is a label, with
-the artifact or without.
+*augment-latent* does so in activations. *penalise* (RR-ClArC, Dreyer et al. 2024, arXiv 2308.09437) adds lambda (v .
+sum over positions of d logit / d a)^2 to the loss. Baselines: *fine-tune* alone; *dfr*, the last layer alone on equal
+groups (Kirichenko et al. 2023, arXiv 2204.02937); *group-dro*, with the largest weight on the worst group (Sagawa et
+al. 2020, arXiv 1911.08731). A group is a label, with the artifact or without.
 """
 
 from __future__ import annotations
@@ -43,11 +42,7 @@ Batch = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class RetrainedWeights:
-    """Correction by other weights of the same network.
-
-    Attributes:
-        state: changed weights by name.
-    """
+    """Correction by other weights of the same network, by name."""
 
     state: Mapping[str, Tensor]
 
@@ -84,13 +79,7 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True)
 class CorrectionTask:
-    """Task of ground.fit: batches of the part `fit`, drawn by weight, some with the artifact, and a loss.
-
-    Attributes:
-        data: what is trained on.
-        loss_function: loss of a model on a batch.
-        pasted_share: share of a batch that gets the artifact.
-    """
+    """Task of ground.fit: batches of the part `fit`, drawn by weight, a share of them with the artifact, and a loss."""
 
     data: FittingData
     loss_function: Loss
@@ -152,11 +141,7 @@ def fine_tune(data: FittingData, setting: CorrectionParameters) -> RetrainedWeig
 
 
 def augment(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
-    """Train with the artifact on images of all classes (A-ClArC).
-
-    Raises:
-        UsageError: the artifact cannot be put on images.
-    """
+    """Train with the artifact on images of all classes (A-ClArC). Raises UsageError if it cannot be put on images."""
     if data.insertion is None:
         raise UsageError(
             "nothing to put on images",
@@ -200,11 +185,8 @@ def penalise(data: FittingData, setting: CorrectionParameters) -> RetrainedWeigh
 def penalty(
     model: nn.Module, body: nn.Module, batch: Batch, layer: str, v: Sequence[Tensor], target: int
 ) -> tuple[Tensor, Tensor]:
-    """Compute the logits (B, K), and the mean over images of (v . sum over positions of d logit_target / d a)^2.
-
-    Args:
-        v: directions (C,) of the tokens before the positions, added to the sum, and last that of the positions.
-    """
+    """Compute the logits (B, K), and the mean over images of (v . sum over positions of d logit_target / d a)^2, with
+    directions (C,) of the tokens before the positions, and last that of the positions."""
     *of_tokens, of_positions = v
     with Tap(body, layer) as tap:
         y = model(batch[0])
@@ -233,10 +215,7 @@ def group_dro(data: FittingData, setting: CorrectionParameters) -> RetrainedWeig
 
 def dfr(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Fit the last layer again by logistic regression on equally weighted groups (deep feature reweighting, baseline).
-
-    Raises:
-        UsageError: the network has no linear head.
-    """
+    Raises UsageError if the network has no linear head."""
     classifier, sample = data.classifier, data.training_sample
     head = find_layer(classifier.module, classifier.head)
     if not isinstance(head, nn.Linear):

@@ -1,26 +1,20 @@
 """Choose one of the tried settings of a correction, under a bound on harm.
 
-Of the settings whose losses on clean images are within the bounds, that one is chosen whose gain is the largest for
-sure: by the lower end of the 95 % interval of the share of the artifact's effect that it takes away, in log-odds and in
-probability, whichever is less. Among settings whose lower ends are as high but for the standard error of the best one,
+Of the settings whose losses on clean images are within the bounds, that one is chosen whose gain is the largest by the
+lower end of its 95 % interval. Among settings whose lower ends are as high but for the standard error of the best one,
 and at least for ALIKE, chance would choose (Breiman et al. 1984 prune by the same rule): there the one that loses less
-is taken, by whole half points, then that with fewer directions, then that of the simpler method. Settings that do not
-take from members what they take from images with the artifact put on (`outcomes.reaches_members`) come only where none
-does. Where no setting is within the bounds, the least harmful one is chosen: it is then not called clean.
+is taken, by whole MIN_LOSS_DIFFERENCE, then that at fewer layers, with fewer directions, of the simpler method.
+Settings that do not reach members (`outcomes.reaches_members`) come only where none does. Where no setting is within
+the bounds, the least harmful one is chosen: it is then not called clean.
 
-A part `choose` of some hundred images knows a loss to a point or two, and of hundreds of settings those look harmless
-that are so by chance. With many clean images (`choose_least_loss`) at most FINALISTS of the settings within the bounds,
-whose gain is as good as that of the best (the standard error of the difference on the same images), are compared on
-these, by the fall of the right label's probability: of single answers few change, and one way or the other by chance.
-A setting gives way whose loss of accuracy, or fall, is shown to be above a bound: those whose fall is so on the part
-`choose` are left out before, and where all finalists are, settings that gain less are compared likewise, in at most
-FINAL_ROUNDS rounds. Of falls alike by whole MIN_FALL_DIFFERENCE the order is as above.
+With many clean images (`choose_least_loss`) at most FINALISTS of the settings whose gain is as good as that of the best
+(the standard error of the difference on the same images) are compared on these, by the fall of the right label's
+probability. A setting gives way whose loss of accuracy, or fall, is shown to be above a bound; where all finalists are,
+settings that gain less are compared likewise, in at most FINAL_ROUNDS rounds.
 
-Where an artifact does less than matters, a correction is worth nothing but what is free (`choose_free`): of settings
-that take away FREE_GAIN of the effect for sure, and change hardly an answer on the part `choose`, those of largest gain
-are measured on the many clean images, and of these that cost nothing there (CleanLosses.is_free) one is taken as above:
-of gains as large as the largest but for chance, that of fewest directions. Among settings
-that are as good, fewer layers come before fewer directions; see corrections.setting_search for settings at several.
+An artifact that does less than matters is worth only a correction that costs nothing (`choose_free`): of settings that
+take away FREE_GAIN of the effect for sure, and change hardly an answer on the part `choose`, those of largest gain are
+measured on the many clean images, and one of those that cost nothing there (CleanLosses.is_free) is taken as above.
 """
 
 from __future__ import annotations
@@ -30,16 +24,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from klarsicht.audit.cleaning.corrections.activations import Correction
-from klarsicht.audit.cleaning.corrections.clean_losses import FREE_FALL, CleanDraw
+from klarsicht.audit.cleaning.corrections.clean_losses import FREE_FALL, LAST, CleanDraw
 from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameters, JointCorrection
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
-from klarsicht.audit.cleaning.corrections.setting_outcomes import (
-    Candidate,
-    SettingOutcome,
-    evaluate_setting,
-    settings_json,
-)
+from klarsicht.audit.cleaning.corrections.setting_outcomes import SettingOutcome, evaluate_setting, settings_json
 from klarsicht.numerics.statistics.intervals import Z95
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
@@ -53,21 +42,24 @@ UNCHANGED: Final = "nothing"  # method that leaves the model unchanged
 
 @dataclass(frozen=True)
 class Choice:
-    """Chosen correction, its outcome, and the outcomes of all tried settings.
+    """Chosen setting, and all that were tried.
 
     Attributes:
-        correction, chosen, tried: these.
         untried: why nothing was tried, in words; empty where something was.
         left: why the model is left as it is although corrections were tried, in words; else empty.
         free: whether it was chosen because it costs nothing, of an artifact that does less than matters.
     """
 
-    correction: Correction
     chosen: SettingOutcome
     tried: tuple[SettingOutcome, ...]
     untried: str = ""
     left: str = ""
     free: bool = False
+
+    @property
+    def correction(self) -> Correction:
+        """The chosen correction."""
+        return self.chosen.correction
 
     @property
     def best_settings(self) -> tuple[SettingOutcome, ...]:
@@ -131,87 +123,65 @@ class Choice:
 
 
 def leave_unchanged(test: CorrectionTest, bounds: Bounds, why: str, tried: Sequence[SettingOutcome] = ()) -> Choice:
-    """Choose no correction, for a reason in words: the test says what the unchanged model does.
-
-    Args:
-        tried: settings that were tried all the same.
-    """
-    outcome = evaluate_setting(test, UNCHANGED, CorrectionParameters(), test.before, bounds)
+    """Choose no correction, for a reason in words, although some settings were `tried`; the test says what the
+    unchanged model does."""
+    outcome = evaluate_setting(test, UNCHANGED, CorrectionParameters(), JointCorrection(), test.before, bounds)
     untried, left = ("", why) if tried else (why, "")
-    return Choice(JointCorrection(), outcome, (*tried, outcome), untried, left)
+    return Choice(outcome, (*tried, outcome), untried, left)
 
 
-def choose_candidate(found: Sequence[Candidate]) -> Choice:
+def choose_best(found: Sequence[SettingOutcome]) -> Choice:
     """Choose one of the tried settings, see the module; of equal ones the first."""
-    best = find_best([one.tried for one in found])
-    correction = next(one.correction for one in found if one.tried is best)
-    return Choice(correction, best, tuple(one.tried for one in found))
+    return Choice(find_best(found), tuple(found))
 
 
-def choose_least_loss(found: Sequence[Candidate], draw: CleanDraw | None, bounds: Bounds) -> Choice:
-    """Choose one of the tried settings by what it loses on many clean images, see the module; of equal ones the first.
-
-    Args:
-        draw: clean images that nothing was fitted on; None or empty: by the part `choose` alone.
-    """
+def choose_least_loss(found: Sequence[SettingOutcome], draw: CleanDraw | None, bounds: Bounds) -> Choice:
+    """Choose one of the tried settings by its losses on many clean images that nothing was fitted on, see the module;
+    without such images, by the part `choose` alone."""
     if draw is None or not len(draw) or len(found) == 1:
-        return choose_candidate(found)
-    left = [one for one in leave_out_harmful(found, bounds) if one.tried.reaches_members]
+        return choose_best(found)
+    left = [one for one in leave_out_harmful(found, bounds) if one.reaches_members]
     left = left or leave_out_harmful(found, bounds)
-    compared: dict[int, Candidate] = {}
-    last: list[Candidate] = []  # of each round, compared on all images
+    compared: dict[int, SettingOutcome] = {}
+    last: list[SettingOutcome] = []  # of each round, compared on all images
     for _ in range(FINAL_ROUNDS):
         finalists = find_finalists(left)
-        losses = draw.compare([one.correction for one in finalists])
-        now = [
-            replace(one, tried=replace(one.tried, losses=lost, beyond=lost.is_beyond(bounds)))
-            for one, lost in zip(finalists, losses, strict=True)
-        ]
-        most = max(lost.overall.n for lost in losses)
-        last += [one for one, lost in zip(now, losses, strict=True) if lost.overall.n == most]
+        now = compare_losses(finalists, draw, bounds)
+        most = max(one.losses.overall.n for one in now if one.losses)
+        last += [one for one in now if one.losses and one.losses.overall.n == most]
         compared |= {id(old): new for old, new in zip(finalists, now, strict=True)}
         left = [one for one in left if id(one) not in compared]
-        if not left or not all(one.tried.beyond for one in last):
+        if not left or not all(one.beyond for one in last):
             break
-    names = list(dict.fromkeys(one.tried.method for one in found))  # simpler ones first
-
-    def price(one: Candidate) -> tuple[float, ...]:
-        tried = one.tried
-        steps = round(tried.losses.price / MIN_FALL_DIFFERENCE) if tried.losses else 0
-        return steps, len(tried.parts), tried.directions, names.index(tried.method), -tried.gained.low
-
-    best = min([one for one in last if not one.tried.beyond] or last, key=price)
-    return Choice(best.correction, best.tried, tuple(compared.get(id(one), one).tried for one in found))
+    best = min(
+        [one for one in last if not one.beyond] or last,
+        key=lambda one: (round(one.losses.price / MIN_FALL_DIFFERENCE) if one.losses else 0, *rank_simple(one, found)),
+    )
+    return Choice(best, tuple(compared.get(id(one), one) for one in found))
 
 
 def choose_free(
-    found: Sequence[Candidate], draw: CleanDraw, bounds: Bounds
+    found: Sequence[SettingOutcome], draw: CleanDraw, bounds: Bounds
 ) -> tuple[Choice | None, list[SettingOutcome]]:
-    """Choose among the settings that cost nothing on many clean images, see the module.
-
-    Args:
-        draw: clean images that nothing was fitted on.
-
-    Returns:
-        the choice, None where no setting is free; and all tried settings, with what was measured.
-    """
+    """Choose among the settings that cost nothing on many clean images, see the module: the choice, None where no
+    setting is free, and all tried settings, with their losses."""
     gaining = [
-        one
-        for one in found
-        if one.tried.gained.low >= FREE_GAIN and one.tried.reaches_members and is_nearly_free(one.tried, bounds)
+        one for one in found if one.gained.low >= FREE_GAIN and one.reaches_members and is_nearly_free(one, bounds)
     ]
-    finalists = sorted(gaining, key=lambda one: -one.tried.gained.low)[:FINALISTS]
-    losses = draw.compare([one.correction for one in finalists], last=FINALISTS)
-    compared = {
-        id(one): replace(one, tried=replace(one.tried, losses=lost, beyond=lost.is_beyond(bounds)))
-        for one, lost in zip(finalists, losses, strict=True)
-    }
-    tried = [compared.get(id(one), one).tried for one in found]
-    free = [one for one in compared.values() if one.tried.losses and one.tried.losses.is_free(bounds)]
-    if not free:
-        return None, tried
-    best = choose_candidate(free)
-    return replace(best, tried=tuple(tried), free=True), tried
+    finalists = sorted(gaining, key=lambda one: -one.gained.low)[:FINALISTS]
+    now = compare_losses(finalists, draw, bounds, last=FINALISTS)
+    compared = {id(old): new for old, new in zip(finalists, now, strict=True)}
+    tried = [compared.get(id(one), one) for one in found]
+    free = [one for one in now if one.losses and one.losses.is_free(bounds)]
+    return Choice(find_best(free), tuple(tried), free=True) if free else None, tried
+
+
+def compare_losses(
+    some: Sequence[SettingOutcome], draw: CleanDraw, bounds: Bounds, last: int = LAST
+) -> list[SettingOutcome]:
+    """Return settings with what they lose on many clean images, see `CleanDraw.compare`."""
+    losses = draw.compare([one.correction for one in some], last=last)
+    return [replace(one, losses=lost, beyond=lost.is_beyond(bounds)) for one, lost in zip(some, losses, strict=True)]
 
 
 def is_nearly_free(one: SettingOutcome, bounds: Bounds) -> bool:
@@ -221,21 +191,21 @@ def is_nearly_free(one: SettingOutcome, bounds: Bounds) -> bool:
     return one.within_bounds and harm.changed <= bounds.overall * harm.n and not one.fall.value > FREE_FALL
 
 
-def leave_out_harmful(found: Sequence[Candidate], bounds: Bounds) -> list[Candidate]:
+def leave_out_harmful(found: Sequence[SettingOutcome], bounds: Bounds) -> list[SettingOutcome]:
     """Leave out settings that are beyond a bound on the part `choose`, and those whose fall is shown to be above it;
     where that leaves none, keep those that lose least."""
-    within = [one for one in found if one.tried.within_bounds]
+    within = [one for one in found if one.within_bounds]
     if not within:
-        fewest = min(one.tried.lost for one in found)
-        within = [one for one in found if one.tried.lost < fewest + MIN_LOSS_DIFFERENCE]
-    return [one for one in within if not one.tried.fall.low > bounds.overall] or within
+        fewest = min(one.lost for one in found)
+        within = [one for one in found if one.lost < fewest + MIN_LOSS_DIFFERENCE]
+    return [one for one in within if not one.fall.low > bounds.overall] or within
 
 
-def find_finalists(found: Sequence[Candidate]) -> list[Candidate]:
-    """Find the settings whose gain is as good as that of the best; of more than FINALISTS those by which
-    the right label's probability falls least on the part `choose`."""
-    top = max((one.tried for one in found), key=lambda tried: tried.gained.low)
-    return sorted((one for one in found if is_alike(one.tried, top)), key=lambda one: one.tried.fall.value)[:FINALISTS]
+def find_finalists(found: Sequence[SettingOutcome]) -> list[SettingOutcome]:
+    """Find the settings whose gain is as good as that of the best; of more than FINALISTS those by which the right
+    label's probability falls least on the part `choose`."""
+    top = max(found, key=lambda one: one.gained.low)
+    return sorted((one for one in found if is_alike(one, top)), key=lambda one: one.fall.value)[:FINALISTS]
 
 
 def is_alike(one: SettingOutcome, top: SettingOutcome) -> bool:
@@ -255,14 +225,15 @@ def find_best(tried: Sequence[SettingOutcome]) -> SettingOutcome:
     if not within:
         return min(tried, key=lambda one: one.lost)
     top = max(within, key=lambda one: one.gained.low)
-    least = top.gained.low - max(ALIKE, top.error)
-    names = list(dict.fromkeys(one.method for one in tried))  # simpler ones first
+    alike = [one for one in within if one.gained.low >= top.gained.low - max(ALIKE, top.error)]
+    return min(alike, key=lambda one: (round(one.lost / MIN_LOSS_DIFFERENCE), *rank_simple(one, tried)))
 
-    def price(one: SettingOutcome) -> tuple[float, ...]:
-        losses = round(one.lost / MIN_LOSS_DIFFERENCE)
-        return losses, len(one.parts), one.directions, names.index(one.method), -one.gained.low
 
-    return min((one for one in within if one.gained.low >= least), key=price)
+def rank_simple(one: SettingOutcome, tried: Sequence[SettingOutcome]) -> tuple[float, ...]:
+    """Rank a setting among those that lose alike: fewer layers, fewer directions, the method that was tried earlier,
+    the larger gain."""
+    names = list(dict.fromkeys(other.method for other in tried))
+    return len(one.parts), one.directions, names.index(one.method), -one.gained.low
 
 
 def prefer_reaching(tried: Sequence[SettingOutcome]) -> list[SettingOutcome]:

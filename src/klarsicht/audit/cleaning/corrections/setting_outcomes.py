@@ -1,4 +1,4 @@
-"""Settings of a correction, and the outcome of each on the part `choose`."""
+"""Record settings of a correction, and the outcome of each on the part `choose`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.clean_losses import CleanLosses
-from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameters
+from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameters, JointCorrection
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Gain, Logits, Outcome, reaches_members
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval
@@ -17,13 +17,8 @@ from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval
 
 @dataclass(frozen=True)
 class Grid:
-    """Grid of settings: every layer with every number of directions and every strength.
-
-    Attributes:
-        layers: names of layers; empty: those of `FittingData.layers`.
-        directions: numbers of directions.
-        strengths: strengths.
-    """
+    """Grid of settings: every layer (empty: those of `FittingData.layers`) with every number of directions and every
+    strength."""
 
     layers: tuple[str, ...] = ()
     directions: tuple[int, ...] = (1, 2, 4, 8)
@@ -43,16 +38,15 @@ class Grid:
 
 @dataclass(frozen=True)
 class SettingOutcome:
-    """Outcome of one setting on the part `choose`.
+    """Tried setting: its correction, and gain and loss of that on the part `choose`.
 
     Attributes:
-        method: name of the method.
-        setting: the parameters.
-        gained: share of the artifact's effect that is taken away, see CorrectionTest.gain.
-        lost: loss beyond the bound, a share, the larger of overall and class; a gain of accuracy counts as no loss.
+        method: name of the correction.
+        gained: share of the artifact's effect that is taken away, see outcomes.Gain.
+        lost: largest loss of accuracy beyond its bound, in shares of images; a gain of accuracy counts as no loss.
         outcome: all figures.
-        fall: mean fall of the right label's probability on clean images.
         beside: settings at other layers, on which this one was fitted and with which it is applied.
+        fall: mean fall of the right label's probability on clean images.
         gain: the same gain image by image, by which two settings are compared; None: by `gained` alone.
         losses: what is lost on many clean images, where that was measured.
         beyond: whether that is shown to be above a bound.
@@ -70,6 +64,7 @@ class SettingOutcome:
     losses: CleanLosses | None = None
     beyond: bool = False
     reaches_members: bool = True
+    correction: Correction = field(default=JointCorrection(), compare=False, repr=False)
 
     @property
     def parts(self) -> tuple[SettingOutcome, ...]:
@@ -118,23 +113,16 @@ def settings_json(some: Sequence[SettingOutcome]) -> list[dict[str, Any]]:
     return [{"method": one.method} | one.setting.to_json() for one in some]
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Tried setting with its correction."""
-
-    tried: SettingOutcome
-    correction: Correction
-
-
 def evaluate_setting(
-    test: CorrectionTest, method: str, setting: CorrectionParameters, found: Logits, bounds: Bounds
-) -> SettingOutcome:
-    """Evaluate gain and loss of a setting from its logits."""
+    test: CorrectionTest, method: str, setting: CorrectionParameters, correction: Correction, found: Logits,
+    bounds: Bounds,
+) -> SettingOutcome:  # fmt: skip
+    """Evaluate gain and loss of a correction from its logits."""
     effect = test.evaluate_logits(found)
     losses = ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
     over = [max(lost.value, 0.0) - bound for lost, bound in losses if lost.n]
     gain, reaches = test.gain(found), reaches_members(test.rise(test.before), effect)
     return SettingOutcome(
         method, setting, gain.share, max(over, default=0.0), effect, fall=test.fall(found), gain=gain,
-        reaches_members=reaches,
+        reaches_members=reaches, correction=correction,
     )  # fmt: skip

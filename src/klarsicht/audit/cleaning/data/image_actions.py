@@ -31,8 +31,7 @@ class Action:
     """Action on an image.
 
     Attributes:
-        name: name of the action.
-        method: how it is done, in words, for the record.
+        method: description for the record.
         weight: in the new corpus; 0 leaves the image out.
         label: the new one, or None.
         folder: folder of new files, or "": none is written.
@@ -53,8 +52,7 @@ class Action:
 
 
 def check_action(name: str, *, weight: float | None = None, label: str | None = None) -> None:
-    """Check the name of an action and what goes with it, before a model is loaded. Raises UsageError as `make_action`
-    does."""
+    """Check the name of an action and its arguments, before a model is loaded. Raises as make_action does."""
     if name not in ACTIONS:
         raise unknown_name("action", name, ACTIONS)
     if label is None and name == "move":
@@ -72,13 +70,8 @@ def make_action(
     name: str, *, weight: float | None = None, label: str | None = None, place: Overlay | None = None,
     maps: Maps | None = None, classifier: Classifier | None = None,
 ) -> Action:  # fmt: skip
-    """Make the action of a name among `ACTIONS`.
-
-    Args:
-        name: name of the action.
-        weight: for `weigh`, above 0.
-        label: for `move`.
-        place, maps, classifier: for `inpaint`.
+    """Make the action of a name among `ACTIONS`: `weigh` with a weight above 0, `move` with a label, `inpaint` with
+    place, maps and classifier.
 
     Raises:
         UsageError: an unknown name, a weight out of range, no label, or an argument of another action.
@@ -97,12 +90,8 @@ def make_action(
 
 
 def combine_actions(actions: Sequence[Action], carries: Bools) -> Action:
-    """Combine the same action for m artifacts: each image is repaired of every artifact that it carries, in order.
-
-    Args:
-        actions: m actions of one name, at least one.
-        carries: bool (m, N), which artifact each image carries.
-    """
+    """Combine the same action for m artifacts: each image is repaired of every artifact that it carries, bool (m, N),
+    in order."""
     if len(actions) == 1 or actions[0].repair is None:
         return actions[0]
     repairs = [action.repair for action in actions if action.repair is not None]
@@ -125,17 +114,9 @@ def make_pass_action(repair: Callable[[Any], Any], method: str) -> Action:
 
 
 def make_inpaint_action(under: Masks, classifier: Classifier | None = None) -> Action:
-    """Make the action that fills the place of an artifact from its surroundings.
-
-    It solves the biharmonic equation under the mask (Damelin and Hoang 2018), as scikit-image does.
-
-    Args:
-        under: masks of the pixels that are filled.
-        classifier: maps masks to files of any size; without one, files have the size of the mask.
-
-    Raises:
-        MissingExtra: scikit-image is not installed.
-    """
+    """Make the action that fills the place of an artifact from its surroundings, by the biharmonic equation (Damelin
+    and Hoang 2018) of scikit-image. A classifier maps masks to files of any size; without one, files have the size of
+    the mask."""
     try:
         from skimage.restoration import inpaint_biharmonic
     except ModuleNotFoundError as error:

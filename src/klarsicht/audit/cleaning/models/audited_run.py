@@ -40,12 +40,8 @@ CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
 
 
 def require_exclusive_classes(store: RunStore, data: Any = None) -> None:
-    """Check that images of a run have one label each, and that its classes exclude each other: corrections are fitted
-    and judged by centred logits and by whether the largest is the label's.
-
-    Raises:
-        UsageError: otherwise.
-    """
+    """Check that images of a run have one label each, and that its classes exclude each other: corrections are judged
+    by centred logits and by the largest one. Raises UsageError otherwise."""
     settings = settings_of_run(store, data)
     if settings.several_labels or counts_own_logits(store.manifest):
         raise UsageError(
@@ -58,12 +54,7 @@ def require_exclusive_classes(store: RunStore, data: Any = None) -> None:
 
 @dataclass(frozen=True)
 class AuditedRun:
-    """Finished run, opened with its model and corpus.
-
-    Attributes:
-        store: the run folder.
-        audit: settings, model and corpus.
-    """
+    """Finished run (`store`), opened with settings, model and corpus (`audit`)."""
 
     store: RunStore
     audit: Audit
@@ -76,13 +67,7 @@ class AuditedRun:
         classifier: Classifier | None = None,
         device: str = ANY_DEVICE,
     ) -> AuditedRun:
-        """Open a run.
-
-        Args:
-            run: its folder.
-            data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
-            classifier: a model built in Python, in place of the one that the run names.
-            device: where the model runs, see ground.machine.devices.select_device.
+        """Open a run; of one in Python, `data` is its corpus or sequence.
 
         Raises:
             UsageError: a run with several labels an image, or of independent outputs.
@@ -119,8 +104,8 @@ class AuditedRun:
         Args:
             name: the class, or a further artifact of it: "carton (artifact 2)".
             by: a name of FINDERS; by default the decision of a person, else the detector where `audit quantify` called
-                the class artifactual by one. Where classes are too few for such a verdict, shared windows count as an
-                artifact only if a person says so: DETECTOR.
+                the class artifactual by one. Patches shared in too few classes for such a verdict count only by
+                DETECTOR.
 
         Raises:
             UsageError: the class was not audited or decided to be legitimate, or the finder is unknown or has found
@@ -164,23 +149,13 @@ class AuditedRun:
     def find_all_members(
         self, names: Sequence[str], by: str | None = None
     ) -> tuple[list[FoundArtifact], list[tuple[str, str]]]:
-        """Find the members of several artifacts, see `find_members`.
-
-        Returns:
-            what was found, and (class, reason) of those where nothing was.
-
-        Raises:
-            UsageError: an unknown class, or nothing was found in any class.
-        """
+        """Find the members of several artifacts: those that were found, and (class, reason) of the others. Raises
+        UsageError for an unknown class, or if nothing was found in any class."""
         named = [(name, name) for name in self.name_once(names)]
         return make_each(named, lambda name: self.find_members(name, by), refusals=(UsageError,))
 
     def name_once(self, names: Sequence[str]) -> list[str]:
-        """Return the names of artifacts, each artifact once.
-
-        Raises:
-            UsageError: an unknown class.
-        """
+        """Return the names of artifacts, each artifact once. Raises UsageError for an unknown class."""
         named = {groups.find_artifact(name, self.audit.names, self.audit.index): name for name in reversed(names)}
         return list(reversed(named.values()))
 
@@ -191,11 +166,8 @@ class AuditedRun:
         return name if by_name == (target, number) else name_artifact(str(target), number)
 
     def members_of_decision(self, decision: ClassDecision) -> FoundArtifact:
-        """Return the members as a person left them, with the detector's windows where every member has one.
-
-        Raises:
-            UsageError: none of them is an image of the class.
-        """
+        """Return the members as a person left them, with the detector's windows where every member has one. Raises
+        UsageError if none of them is an image of the class."""
         target, origin = decision.target, f"decision: {decision.artifact or decision.name}"
         audited = self.audited_class(target, self.audit.settings.metric[0])
         rows = np.intersect1d(np.array(decision.members, np.int64), audited.group.rows)
@@ -217,15 +189,8 @@ class AuditedRun:
         return FoundArtifact(audited, rows, origin, of_others=others)
 
     def members_of_further(self, name: str, target: int, number: int) -> FoundArtifact:
-        """Return the members of a further artifact of a class.
-
-        Args:
-            name: of the artifact.
-            target, number: output of its class, and its number there.
-
-        Raises:
-            UsageError: `audit quantify` found no such artifact, or the run was not quantified.
-        """
+        """Return the members of the artifact `number` of a class. Raises UsageError if `audit quantify` found no such
+        artifact."""
         if (known := self.quantification) is None:
             raise UsageError(
                 "no such artifact", got=name, rule="further artifacts of a class are found by `audit quantify`",
@@ -240,12 +205,7 @@ class AuditedRun:
         return self.members_of_detection(known, artifacts[number - 1][1], number)
 
     def members_of_detection(self, known: Quantification, verdict: Verdict, number: int = 1) -> FoundArtifact:
-        """Return the members by the detector of a verdict, each with its window.
-
-        Args:
-            known: all verdicts.
-            number: of the artifact in its class, from 1.
-        """
+        """Return the members by the detector of a verdict, the artifact `number` of its class, each with its window."""
         sign, rows = verdict.detection.sign, np.array(verdict.rows)
         origin = f"detector: {sign}"
         audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
@@ -260,23 +220,14 @@ class AuditedRun:
         return members
 
     def read_members(self, name: str, members: Path) -> FoundArtifact:
-        """Read the members that a person lists.
-
-        Raises:
-            UsageError: the class was not audited.
-            InputError: the list cannot be used.
-        """
+        """Read the members that a person lists. Raises UsageError or InputError if the class was not audited, or the
+        list cannot be used."""
         target = groups.find_output(name, self.audit.names, self.audit.index)
         audited = self.audited_class(target, self.audit.settings.metric[0])
         return FoundArtifact(audited, read_member_list(members, audited), f"list: {members.name}")
 
     def known_artifact(self, name: str, kind: str, *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
-        """Make the record of a known artifact that raises a class.
-
-        Args:
-            name: any class of the model, in the corpus or not.
-            kind: a kind or family of `audit plant`.
-            seed: seed of parts, and of the draw of a family.
+        """Make the record of a known artifact, a kind or family of `audit plant`, that raises any class of the model.
 
         Raises:
             UsageError: unknown class, kind or family, or images of fewer than three sources.
@@ -290,12 +241,8 @@ class AuditedRun:
         return artifact, self.class_of(Group(name, target, np.empty(0, np.intp)))
 
     def part_artifact(self, name: str, parts: Sequence[str] = (), *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
-        """Make the record of an artifact that every image of a class carries: parts that tell the class.
-
-        Args:
-            name: the class.
-            parts: names of image_parts.IMAGE_PARTS; by default the strongest that `audit shortcuts` noted.
-            seed: seed of the parts of the corpus and of the images whose parts are put on others.
+        """Make the record of parts (names of image_parts.IMAGE_PARTS) that every image of a class carries and that tell
+        the class; by default the strongest that `audit shortcuts` noted.
 
         Raises:
             UsageError: unknown class or part, none that was noted, the background, or images of fewer than three
@@ -325,15 +272,8 @@ class AuditedRun:
         self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,
         seed: int = 0,
     ) -> tuple[Artifact, AuditedClass]:  # fmt: skip
-        """Build the artifact of a class from members that the audit found or a person lists.
-
-        Args:
-            name: the class, or a further artifact of it, see `find_members`.
-            found_by: see `find_members`.
-            members: a text file that lists the members.
-            mask: a picture of the place, white where the artifact lies; otherwise the windows of the detector or
-                relevance determine the place.
-            seed: seed of parts, samples and detector.
+        """Build the artifact of a class from members that the audit found or a person lists, and from a mask of its
+        place, if any.
 
         Raises:
             UsageError: the class was not audited, members are too few, or both a finder and a list are named.
@@ -358,16 +298,13 @@ def make_each(
     classes: Iterable[tuple[str, T]], make: Callable[[T], Made], advance: Callable[[], None] = lambda: None,
     lacking: str = "", refusals: tuple[type[KlarsichtError], ...] = (InputError, UsageError),
 ) -> tuple[list[Made], list[tuple[str, str]]]:  # fmt: skip
-    """Make something of each class; one of which it is refused is left out.
+    """Make something of each class, and return it with (class, reason) of those that are refused.
 
     Args:
         classes: name and what it is made of.
         advance: called after each class.
-        lacking: what a class that is left out lacks, for a note; empty: none is given.
+        lacking: what a refused class lacks, for a note; empty: none is given.
         refusals: errors for which a class is left out.
-
-    Returns:
-        what was made, and (class, reason) of those that were left out.
 
     Raises:
         InputError, UsageError: all were refused; the last refusal.
@@ -390,13 +327,9 @@ def make_each(
 
 
 def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
-    """Return the classes that `audit quantify` called poisoned, in the order of its verdicts, each with its further
-    artifacts that the model uses, and those that a person decided to carry an artifact; without those that a person
-    decided to be legitimate.
-
-    Raises:
-        UsageError: there is none, and the run is not quantified, or no class is poisoned.
-    """
+    """Return the artifacts that the model relies on by `audit quantify`, in the order of its verdicts, and the classes
+    that a person decided to carry one; without those that a person decided to be legitimate. Raises UsageError if there
+    are none."""
     decisions = DecisionLog(run.store.path).decisions()
     decided = {decision.name for decision in decisions.values() if decision.is_artifact}
     legitimate = {decision.name for decision in decisions.values() if decision.is_legitimate}

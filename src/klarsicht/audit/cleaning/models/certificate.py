@@ -1,8 +1,7 @@
 """Compare corrections of one class in a certificate: remaining effect and cost of each, with bounds.
 
 Corrections that differ only in their seed or their model are seeds of one row. Its figures are means over seeds with
-intervals by Student's t, but never narrower than those over images, since seeds may share images. A row of one seed has
-intervals over images.
+intervals by Student's t, but never narrower than those over images, since seeds may share images.
 """
 
 from __future__ import annotations
@@ -53,7 +52,6 @@ class CertificateRow:
         figures: by names of `FIGURES`.
         at, after: accuracy of a new probe at the corrected layer, and the best of later layers.
         suspect: number of seeds in which the second audit finds the class suspect again, and number of seeds.
-        verdicts: of each seed.
         clean: number of seeds in which the model may be called clean.
         trained_on: whether a model was trained on the images that it is shown on.
     """
@@ -103,11 +101,7 @@ def _read_interval(found: Facts) -> Interval:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Evaluations of corrections of one class.
-
-    Attributes:
-        evaluations: content of evaluation.json of each.
-    """
+    """Evaluations of corrections of one class: the content of evaluation.json of each."""
 
     evaluations: tuple[Facts, ...]
 
@@ -141,8 +135,7 @@ class Certificate:
         return tuple(make_row(name, some, CORRECTED) for name, some in zip(names, grouped.values(), strict=True))
 
     def losses_within_bounds(self, one: CertificateRow) -> dict[str, bool]:
-        """Return for each loss whether its whole interval is within the bound, on images that no model was trained
-        on."""
+        """Return for each loss whether its whole interval is within the bound, on images that were not trained on."""
         limits = {"harm": self.bounds.overall, "harm_affected": self.bounds.affected}
         return {
             name: bool(one.figures[name].n and not one.trained_on and one.figures[name].high <= most)
@@ -150,11 +143,7 @@ class Certificate:
         }
 
     def check(self) -> None:
-        """Check that a correction may be called clean in all of its seeds.
-
-        Raises:
-            HarmExceeded: none may.
-        """
+        """Check that a correction may be called clean in all of its seeds. Raises HarmExceeded if none may."""
         if not any(one.clean == one.seeds for one in self.rows):
             raise HarmExceeded(
                 "no correction may be called clean", got="; ".join(f"{one.name}: {one.word}" for one in self.rows)
@@ -168,12 +157,8 @@ class Certificate:
 
 
 def read_certificate(folders: Iterable[str | Path]) -> Certificate:
-    """Read the evaluations of corrections.
-
-    Raises:
-        InputError: a folder without an evaluation.
-        UsageError: more than one class, or different bounds.
-    """
+    """Read the evaluations of corrections. Raises InputError for a folder without one, UsageError for more than one
+    class, or different bounds."""
     found = tuple(_evaluation(Path(folder)) for folder in folders)
     for what in ("class", "bounds"):
         if len(values := {_key(one[what]) for one in found}) > 1:
@@ -182,11 +167,7 @@ def read_certificate(folders: Iterable[str | Path]) -> Certificate:
 
 
 def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateRow:
-    """Make a row from one model of each evaluation.
-
-    Args:
-        look: AS_IT_IS or CORRECTED.
-    """
+    """Make a row from one model of each evaluation, AS_IT_IS or CORRECTED."""
     looks = [found["looks"][look] for found in evaluations]
     probes = [list((one["probes"] or {}).values()) for one in looks]
     again = [one["second audit"]["suspect"] for one in looks if one["second audit"]]

@@ -25,15 +25,8 @@ MARGIN = 0.05  # share of a scale, on both sides of its values
 
 @dataclass(frozen=True)
 class Column:
-    """Figure on a scale that all rows share, in percent.
-
-    Attributes:
-        title: heading.
-        figure: a name of certificate.FIGURES.
-        bound: its largest permitted value, or None.
-        before: of the unchanged model.
-        low, high: ends of the scale.
-    """
+    """Figure of certificate.FIGURES on a scale that all rows share, in percent, with its largest permitted value and
+    that of the unchanged model (`before`)."""
 
     title: str
     figure: str
@@ -60,14 +53,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """Figure and interval, in words and on the scale.
-
-    Attributes:
-        text, ends: value and interval in words.
-        low, value, high: positions on the scale.
-        broken: whether the whole interval is beyond the bound.
-        proven: whether the whole interval is within the bound.
-    """
+    """Figure and interval, in words and as positions on the scale, and whether the whole interval is beyond or within
+    the bound."""
 
     text: str
     ends: str
@@ -79,12 +66,11 @@ class Cell:
 
 
 def render_page(found: Certificate) -> str:
-    """Render the page."""
+    """Render the certificate of one class."""
     return load_template("klarsicht.audit", "certificate.html.j2").render(**template_context(found))
 
 
 def template_context(found: Certificate) -> dict[str, Any]:
-    """Return the variables of the template."""
     shown = (found.before, *found.rows)
     over, own = found.bounds.overall, found.bounds.affected
     asked = (
@@ -127,7 +113,7 @@ def format_percent(found: Interval) -> tuple[str, str]:
 
 
 def render_joint_page(found: JointJudgement) -> str:
-    """Render the page."""
+    """Render the certificate of several classes."""
     bounds = found.classes[0].together.bounds
     return load_template("klarsicht.audit", "joint_certificate.html.j2").render(
         version=__version__,

@@ -53,11 +53,8 @@ class ModelEvaluation:
     """Evaluation of a model under one correction.
 
     Attributes:
-        name: the method.
-        outcome: accuracy, artifact effect and harm.
         probes: layer -> balanced accuracy of a new network at detecting the artifact; empty where it was not measured.
         relevance: share of |gradient x input| on the artifact, pasted on other classes.
-        second_audit: a second audit of the class, or None.
     """
 
     name: str
@@ -82,14 +79,7 @@ class ModelEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluations of a model: unchanged, corrected, and under a control.
-
-    Attributes:
-        record: the record of the correction.
-        evaluations: in this order.
-        judgement: verdict on the corrected model.
-        skipped: (path, reason) of images that could not be read.
-    """
+    """Evaluations of a model: unchanged, corrected, and under a control, with the record of the correction."""
 
     record: dict[str, Any]
     evaluations: tuple[ModelEvaluation, ...]
@@ -113,11 +103,7 @@ class Evaluation:
         return self.judgement.verdict
 
     def check(self) -> None:
-        """Check that the corrected model may be called clean.
-
-        Raises:
-            HarmExceeded, EffectRemains: see Judgement.check.
-        """
+        """Check that the corrected model may be called clean. Raises as Judgement.check."""
         self.judgement.check()
 
     def to_json(self) -> dict[str, Any]:
@@ -147,11 +133,7 @@ class CertificationResult:
     evaluations: tuple[Evaluation, ...]
 
     def check(self) -> None:
-        """Check that a correction may be called clean.
-
-        Raises:
-            HarmExceeded, EffectRemains: none may.
-        """
+        """Check that a correction may be called clean. Raises HarmExceeded or EffectRemains if none may."""
         if len(self.certificate.evaluations) == 1:
             self.evaluations[0].check()
         self.certificate.check()
@@ -166,17 +148,12 @@ def evaluate(
     """Evaluate a saved correction; write FOLDER/evaluation.json.
 
     Args:
-        run: the run folder.
         folder: the folder of the correction.
         test: another corpus to evaluate it on, taken as clean; by default the part `show` of the run's corpus.
         images: members, clean images of the class and clean images to evaluate it on, at most; by default as many as
-            `clean` shows a correction on, see correction_choice.draw_shown.
-        overall, affected: bounds, see audit.cleaning.corrections.outcomes.Bounds; by default those that it was chosen
-            under.
-        data: where the corpus is now, if it moved.
-        classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.machine.devices.select_device.
-        seed: seed of samples, insertions and probes.
+            `clean` shows a correction on.
+        overall, affected: bounds; by default those that it was chosen under.
+        data, classifier, device: see clean_model.clean.
 
     Raises:
         UsageError: the part `show` has no members.
@@ -244,14 +221,8 @@ def certify(
     """Evaluate corrections of a run, and write the certificate.
 
     Args:
-        run: the run folder.
-        folders: folders of the corrections.
         also: folders of corrections of other models that are evaluated already: further seeds.
         out: the folder of the certificate; by default RUN/certificate.
-        data: where the corpus is now, if it moved.
-        classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.machine.devices.select_device.
-        test, images, overall, affected, seed: see `evaluate`.
 
     Raises:
         UsageError: corrections of more than one class, or with different bounds.
@@ -267,13 +238,8 @@ def certify(
 
 
 def write_answers(file: Path, test: CorrectionTest, corrected: Logits | None) -> None:
-    """Write the predicted class of each image that a correction was shown on, before and after it, as parquet: row of
-    the run, label, whether the artifact was put on, before, after.
-
-    Args:
-        corrected: logits under the correction; None: the images are not of the run, and a file of earlier ones is
-            removed.
-    """
+    """Write the predicted class of each image that a correction was shown on, before and after it, as parquet; without
+    logits under the correction the images are not of the run, and a file of earlier ones is removed."""
     if corrected is None:
         file.unlink(missing_ok=True)
         return
@@ -292,14 +258,8 @@ def evaluate_models(
     test: CorrectionTest, artifact: Artifact, correction: Correction, record: dict[str, Any], train: Sample,
     few: Sample, corrected: Logits | None = None,
 ) -> tuple[ModelEvaluation, ...]:  # fmt: skip
-    """Evaluate the unchanged model, the corrected one, and a control: a random direction at the corrected layer, if
-    any.
-
-    Args:
-        test: the images shown.
-        train: images that probes are trained on.
-        few: those of the shown images that probes are tested on, and that are audited again.
-        corrected: logits under the correction, where they are known.
+    """Evaluate the unchanged model, the corrected one (whose logits may be known), and a control, a random direction at
+    the corrected layer, if any. Probes are trained on the images `train` and tested on `few`, which are audited again.
     """
     target, place, insertion = artifact.target, artifact.place, artifact.insertion
     classifier, seed = test.classifier, test.seed

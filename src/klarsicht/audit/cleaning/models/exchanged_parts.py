@@ -24,10 +24,8 @@ CHANGED_SHARE: Final = 1.0  # share of the pictures that get a part of a random 
 
 
 class ExchangedParts(Dataset[tuple[Any, ...]]):
-    """Data set of torch whose pictures get parts of a random other picture, whatever its class.
-
-    Which pictures and whose parts is drawn by torch's generator each time that a picture is asked for, as other
-    augmentations are. Where all are changed, the part says nothing of the class.
+    """Data set of torch whose pictures get parts of a random other picture, whatever its class: the part then says
+    nothing of the class. Torch's generator draws anew each time that a picture is asked for.
 
     Args:
         pictures: data set with a length of (picture, label, ...); a picture is of PIL, or uint8 (H, W) or (H, W, C).
@@ -35,11 +33,11 @@ class ExchangedParts(Dataset[tuple[Any, ...]]):
         parts: names of image_parts.IMAGE_PARTS, all taken from the same picture.
         share: share of the pictures that are changed, above 0 to 1.
         transform: function of a picture of PIL, applied last.
-        maps: float (n, G, G), relevance of each picture, which says what its background is; needed for that alone.
+        maps: float (n, G, G), relevance of each picture, by which its background is found; needed for that alone.
 
     Raises:
-        UsageError: unknown part, no part, the background without maps, a share out of range, one class alone, or what
-            is no data set.
+        UsageError: unknown part, no part, the background without maps, a share out of range, one class alone, or no
+            data set.
         InputError: labels or maps that are no numbers.
     """
 
@@ -100,13 +98,12 @@ def exchange_parts(
     run: str | Path | RunStore, pictures: Any, labels: Sequence[int] | Ints, files: Sequence[str | Path] = (), *,
     parts: Sequence[str] = (), share: float = CHANGED_SHARE, transform: Callable[[Image.Image], Any] | None = None,
 ) -> ExchangedParts:  # fmt: skip
-    """Exchange in a data set the strongest part that `audit shortcuts` noted in each class of a run.
+    """Exchange in a data set the strongest part that `audit shortcuts` noted in each class of a run, or the named
+    parts.
 
     Args:
-        run: the run folder.
-        files: image files of the pictures, in their order, as the run knows them; needed for the background alone,
-            which their relevance maps say. Pictures must then show what the model is shown.
-        parts: in place of those that were noted.
+        files: image files of the pictures, in their order, as the run knows them; needed for the background alone.
+            Pictures must then show what the model is shown.
         pictures, labels, share, transform: see ExchangedParts.
 
     Raises:
@@ -121,11 +118,7 @@ def exchange_parts(
 
 
 def read_maps(store: RunStore, files: Sequence[str | Path]) -> Floats:
-    """Read the relevance maps (n, G, G) of files of a run.
-
-    Raises:
-        InputError: a file is not in the run.
-    """
+    """Read the relevance maps (n, G, G) of files of a run. Raises InputError if a file is not in it."""
     data = Path(store.manifest["data"])
     root = data if data.is_dir() else data.parent
     paths = store.table("corpus")["path"].to_pylist()
@@ -141,10 +134,7 @@ def read_maps(store: RunStore, files: Sequence[str | Path]) -> Floats:
 
 def noted_parts(store: RunStore, name: str | None = None) -> tuple[str, ...]:
     """Return of a class, or of each class, the part that `audit shortcuts` noted with the largest rise, in the order of
-    IMAGE_PARTS.
-
-    Further parts are noted that hold the same mark (corners lie in the border, a frame has its colours), and an
-    exchange of all of them leaves nothing of the image.
+    IMAGE_PARTS: further parts hold the same mark, and an exchange of all of them leaves nothing of the image.
 
     Raises:
         StoreError: `audit shortcuts` was not run.
@@ -170,14 +160,8 @@ def noted_parts(store: RunStore, name: str | None = None) -> tuple[str, ...]:
 
 
 def check_parts(parts: Sequence[str], *, background: bool) -> None:
-    """Check that parts are known, and that there is one.
-
-    Args:
-        background: whether relevance says what the background is.
-
-    Raises:
-        UsageError: otherwise.
-    """
+    """Check that parts are known, that there is one, and that relevance tells the background, if it is one. Raises
+    UsageError otherwise."""
     for part in parts:
         if part not in IMAGE_PARTS:
             raise unknown_name("part", part, IMAGE_PARTS)
@@ -191,11 +175,8 @@ def check_parts(parts: Sequence[str], *, background: bool) -> None:
 
 
 def to_picture(picture: Any) -> Image.Image:
-    """Return a picture of PIL in grey or colour, from one or from uint8 (H, W) or (H, W, C).
-
-    Raises:
-        InputError: more than 8 bits, floats, or other channels than grey and colour.
-    """
+    """Return a picture of PIL in grey or colour, from one or from uint8 (H, W) or (H, W, C). Raises InputError for
+    other values or channels."""
     if isinstance(picture, Image.Image):
         found = picture
     else:

@@ -31,12 +31,8 @@ LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a co
 
 @dataclass(frozen=True)
 class ShownClasses:
-    """Number of classes of which there are clean images, beside that of the model's outputs: of other classes no loss
-    can be measured.
-
-    Attributes:
-        classes, outputs: these numbers.
-    """
+    """Number of classes of which there are clean images, and of the model's outputs: of other classes no loss can be
+    measured."""
 
     classes: int
     outputs: int
@@ -69,12 +65,10 @@ class Judgement:
 
     Attributes:
         before, after: outcomes of the unchanged and of the corrected model on the same images.
-        bounds: largest permitted losses.
         origin: whether the model was trained on these images.
         least: least effect that is worth a correction, as a factor of what matters; see `logit_effect.matters`.
         refused: judgement of the best correction, where that was not made and `after` is the unchanged model.
         shown: number of images.
-        shown_classes: number of classes of which there are clean images, beside that of the model's outputs.
     """
 
     before: Outcome
@@ -98,8 +92,8 @@ class Judgement:
 
     @property
     def is_below_least(self) -> bool:
-        """Whether the artifact is used, but shown to do less than is worth a correction. Never where it was put on no
-        other images: what it turns there is not known, and carriers may be full of evidence."""
+        """Whether the artifact is used, but shown to do less than is worth a correction; never where it was inserted
+        into no other images."""
         return self.is_used and not matters(self.before.effect, "high", self.least)
 
     @cached_property
@@ -119,7 +113,7 @@ class Judgement:
 
     @property
     def on_members_alone(self) -> bool:
-        """Whether the artifact was put on no other images: what is left of its effect there is not known."""
+        """Whether the artifact was inserted into no other images: what is left of its effect there is not known."""
         return self.before.flips.n == 0
 
     @property
@@ -161,7 +155,7 @@ class Judgement:
         """Check that the corrected model may be called clean.
 
         Raises:
-            HarmExceeded: a loss is beyond its bound for sure.
+            HarmExceeded: a loss is shown to be beyond its bound.
             EffectRemains: the artifact is not shown to be used, or more than half of its effect remains.
         """
         remedy = "Choose another method or layer, or a smaller --strength."
@@ -208,14 +202,8 @@ class Judgement:
 
 @dataclass(frozen=True)
 class ClassJudgement:
-    """Judgements on the correction of one class, by itself and among those of others, on the same images.
-
-    Attributes:
-        name, target: the class and its output.
-        setting: method, layer, number of directions and strength of the correction of the class, in words.
-        alone: judgement on its correction alone.
-        together: judgement on the corrections of all classes together.
-    """
+    """Judgements on the correction of one class, by itself (`alone`) and among those of others (`together`), on the
+    same images; its setting is given in words."""
 
     name: str
     target: int
@@ -240,13 +228,8 @@ class ClassJudgement:
 
 @dataclass(frozen=True)
 class OrderOutcome:
-    """Outcome of corrections in one order, on images to choose on.
-
-    Attributes:
-        names: the classes, in the order in which their corrections are applied.
-        by_class: outcome for each class, in the order of `names`.
-        losses: what is lost on many clean images, where that was measured.
-    """
+    """Outcome of corrections in one order of the classes, for each class in that order, on images to choose on; and
+    losses on many clean images, where they were measured."""
 
     names: tuple[str, ...]
     by_class: tuple[SettingOutcome, ...]
@@ -254,7 +237,7 @@ class OrderOutcome:
 
     @property
     def gained(self) -> float:
-        """Lower end of the share of the effect that is taken away of the class of which least is, for sure."""
+        """Lower end of the share of the effect that is taken away of the class of which least is."""
         return min(one.gained.low for one in self.by_class)
 
     def to_json(self) -> dict[str, Any]:
@@ -269,10 +252,9 @@ class OrderOutcome:
 
 @dataclass(frozen=True)
 class JointJudgement:
-    """Verdict on corrections of several classes together: the losses of all, and no help where one is none.
+    """Verdict on corrections of several classes together.
 
     Attributes:
-        classes: one judgement for each corrected class.
         lost: loss on clean images of all classes' draws together, each image once.
         left_out: (class, reason) of those for which no correction could be fitted.
         orders: outcomes of the orders that were tried; empty where the order does not matter.
@@ -314,7 +296,7 @@ class JointJudgement:
         """Check that the corrected model may be called clean.
 
         Raises:
-            HarmExceeded: a loss is beyond its bound for sure.
+            HarmExceeded: a loss is shown to be beyond its bound.
             EffectRemains: an artifact is not shown to be used, or more than half of its effect remains.
         """
         remedy = "Name the classes whose corrections do not harm, each by --class."
@@ -363,10 +345,6 @@ def describe_verdict(harm: Harm, no_help: str) -> str:
 
 
 def require_harmless(harm: Harm, what: str, remedy: str) -> None:
-    """Raise HarmExceeded where a loss is beyond its bound for sure.
-
-    Args:
-        what: what harms, in words: "the correction harms more than its bound allows".
-    """
+    """Raise HarmExceeded where a loss is shown to be beyond its bound; `what` says in words what harms."""
     if harm.answer == HARMFUL:
         raise HarmExceeded(what, got=harm.reasons, rule="such a model is not called clean", remedy=remedy)

@@ -2,7 +2,7 @@
 audit.
 
 A linear probe at an erased layer is at chance by algebra; the probe is therefore a small neural network, and later
-layers are probed as well. It is trained on images that the correction was fitted on and tested on others.
+layers are probed as well.
 """
 
 from __future__ import annotations
@@ -46,12 +46,7 @@ ROUNDING: Final = 1e-5  # of the largest activation
 
 @dataclass(frozen=True)
 class CarrierLabels:
-    """Images with known membership: members, and clean images, half of them with the artifact pasted.
-
-    Attributes:
-        images: n images as model inputs.
-        carries: bool (n,), whether each carries the artifact.
-    """
+    """Images, and whether each carries the artifact, bool (n,): members do, and pasted copies."""
 
     images: Images
     carries: Bools
@@ -76,12 +71,8 @@ def probe_layer(
     shown: CarrierLabels,
     seed: int = 0,
 ) -> Interval:
-    """Measure the balanced accuracy of a new network at detecting the artifact in the input of a layer; 0.5 is chance.
-
-    Args:
-        train: images to train the network on.
-        shown: images to test it on.
-    """
+    """Measure the balanced accuracy of a new network, trained on other images than it is tested on, at detecting the
+    artifact in the input of a layer; 0.5 is chance."""
     if min(map(len, (np.unique(train.carries), np.unique(shown.carries)))) < 2:
         return NO_INTERVAL
     X, Y = (_probe_inputs(classifier, part.images, layer, correction) for part in (train, shown))
@@ -148,8 +139,8 @@ class SecondAudit:
         found: F1 of the suspect cluster against the members.
         members: rise of the members, likewise.
         shift: rise of the suspect cluster in logits; 0 without one.
-        floor: the least material rise: MATERIAL of the standard deviation that the class's evidence had over the same
-            images before the correction, or rounding.
+        floor: the least material rise: MATERIAL of the standard deviation of the class's evidence before the
+            correction, or rounding.
         varies: whether the class's evidence varies between images by more than rounding.
     """
 
