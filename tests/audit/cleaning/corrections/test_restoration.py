@@ -91,7 +91,7 @@ def test_more_strength_recognises_more_and_the_threshold_is_that_of_the_scores()
     made = [CLOSED["restore"].make(data, CorrectionParameters("last", 1, s)) for s in (0.5, 1.0, 20.0)]
     biases = [one.gate.bias for one in made]
     assert biases == sorted(biases)
-    known = data.restorations["last"]
+    known = data._restorations["last"]
     share = CARRIER_FALSE_ALARMS * 20
     expected = max(np.quantile(known.scores, 1 - share), np.quantile(known.scores[known.own], 1 - 2 * share))
     assert -biases[2] == pytest.approx(expected)

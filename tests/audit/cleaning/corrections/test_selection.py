@@ -1,6 +1,6 @@
 """The sweep under a bound on harm, on corrections whose effect and harm are known."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -324,7 +324,7 @@ def test_what_two_branches_carry_is_erased_in_their_sum_or_in_both():
         expected = compute_logits(trial.classifier, trial.pasted_images)
     np.testing.assert_allclose(trial.compute_logits(chosen.correction).pasted, expected, atol=1e-5)
     told = chosen.to_json()
-    assert told["chosen"]["beside"][0] == {"method": "mark"} | branches[0].setting.to_json()
+    assert told["chosen"]["beside"][0] == {"method": "mark"} | asdict(branches[0].setting)
     assert str(both) == "mark at a, 1 direction, strength 1 and mark at b, 1 direction, strength 1"
     whole = try_settings(MARK, data, trial, WIDE, Grid((":sum1", "a", "b"), (1,), (1.0,)))
     assert choose_best(whole).chosen.setting.layer == ":sum1"

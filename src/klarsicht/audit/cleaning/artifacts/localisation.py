@@ -128,27 +128,37 @@ class Localisation:
         x, other = torch.stack(list(self.images)).numpy(), ~self.member
         return overlay.overlay_at_windows(x[rows], x[other], places, extent, self.maps[other])
 
-    def read_levels(self) -> tuple[Pixels, Pixels] | None:
-        """Convert the images of the class, and those of other classes of their size, to levels of files, (n, H, W, C)
-        each; None where the model's transform is not affine."""
+    @cached_property
+    def pixel_scale(self) -> PixelScale | None:
+        """Levels of files that model inputs stand for; None where the model's transform is not affine: then nothing can
+        be put on images by levels."""
         try:
-            scale = PixelScale.of(self.audited.classifier)
+            return PixelScale.of(self.audited.classifier)
         except ModelError:
             return None
-        own = np.stack([scale.levels(image) for image in self.images])
-        size = own.shape[1:3]
-        others = [scale.levels(image) for image in self.images_elsewhere if tuple(image.shape[1:]) == size]
-        return own, np.stack(others) if others else own[:0]
+
+    @cached_property
+    def levels(self) -> Pixels:
+        """Images of the class in levels of files, (n, H, W, C); empty without a pixel scale."""
+        scale = self.pixel_scale
+        return np.empty((0, 0, 0, 0), np.uint8) if scale is None else np.stack([scale.levels(i) for i in self.images])
+
+    @cached_property
+    def levels_elsewhere(self) -> Pixels:
+        """Images of other classes and of the same size, likewise (m, H, W, C)."""
+        scale, size = self.pixel_scale, self.levels.shape[1:3]
+        alike = (image for image in self.images_elsewhere if tuple(image.shape[1:]) == size)
+        return np.stack(some) if scale and (some := [scale.levels(image) for image in alike]) else self.levels[:0]
 
     def overlay_from_shared_windows(self) -> Overlay | None:
         """Estimate the overlay from the window that members share at varying places; None where they share none.
 
         The effect on images of the class itself is not asked for: their evidence may be full already.
         """
-        if (levels := self.read_levels()) is None:
+        if self.pixel_scale is None:
             return None
-        own, elsewhere = levels
-        found = find_shared_windows(own[self.member], own[~self.member], elsewhere)
+        own = self.levels
+        found = find_shared_windows(own[self.member], own[~self.member], self.levels_elsewhere)
         if found is None:
             return None
         return self.overlay_at(np.flatnonzero(self.member)[found.rows], found.places, found.extent)
@@ -156,11 +166,10 @@ class Localisation:
     def overlay_from_shared_colours(self) -> Overlay | None:
         """Estimate the overlay from the regions of colours that members share, at any place and size; None where they
         share none, or these do not raise the class materially on images of other classes."""
-        if (levels := self.read_levels()) is None:
+        if self.pixel_scale is None:
             return None
-        own, elsewhere = levels
-        rng = generator(0, "colours", self.audited.group.target)
-        regions = find_shared_colours(own[self.member], own[~self.member], elsewhere, rng)
+        own, rng = self.levels, generator(0, "colours", self.audited.group.target)
+        regions = find_shared_colours(own[self.member], own[~self.member], self.levels_elsewhere, rng)
         if regions is None:
             return None
         rows = np.flatnonzero(self.member)[regions.rows]
@@ -171,17 +180,12 @@ class Localisation:
 
     def window_examples(self) -> ArtifactExamples | None:
         """Cut out the members' windows in 8-bit values; None without windows."""
-        if not self.artifact.has_places:
+        if not self.artifact.has_places or self.pixel_scale is None:
             return None
-        try:
-            scale = PixelScale.of(self.audited.classifier)
-        except ModelError:
-            return None
-        levels = np.stack([scale.levels(image) for image in self.images])
         number = {int(row): i for i, row in enumerate(self.artifact.members)}
         places = self.artifact.places[[number[int(row)] for row in self.rows[self.member]]]
         detection = Detection(self.artifact.origin, 0.0, np.flatnonzero(self.member), places, self.artifact.extent)
-        return ArtifactExamples.of(detection, levels)
+        return ArtifactExamples.of(detection, self.levels)
 
     def overlay_from_relevance(self, region: Bools | None) -> Overlay | None:
         """Estimate the overlay where members' relevance differs from that of the others; None where no place is found,
@@ -198,22 +202,17 @@ class Localisation:
         frame = None if origin else self.estimate_frame_change()
         if corruption is None or frame is None:
             return corruption or frame
-        levels = np.stack([frame.pixel_scale.levels(image) for image in self.images])
-        left = (
-            excess_left(frame.kind, one.alter, levels[self.member], levels[~self.member]) for one in (frame, corruption)
-        )
+        carriers, others = self.levels[self.member], self.levels[~self.member]
+        left = (excess_left(frame.kind, one.alter, carriers, others) for one in (frame, corruption))
         return frame if next(left) < next(left) else corruption
 
     def estimate_frame_change(self) -> FrameChange | None:
         """Estimate a map of colours or a fixed pattern as members show it; None where other members do not show it, or
         where it does not raise the class elsewhere."""
-        try:
-            pixel_scale = PixelScale.of(self.audited.classifier)
-        except ModelError:  # grey levels are bent: nothing can be put on images
+        if self.pixel_scale is None:
             return None
-        levels = np.stack([pixel_scale.levels(image) for image in self.images])
         rng = generator(0, "frame", self.audited.group.target)
-        found = fit_frame_change(levels[self.member], levels[~self.member], pixel_scale, rng)
+        found = fit_frame_change(self.levels[self.member], self.levels[~self.member], self.pixel_scale, rng)
         return found if found is not None and self.raises_class(found) else None
 
     def estimate_corruption(self, origin: tuple[str, ...] = ()) -> Corruption | None:
@@ -223,17 +222,14 @@ class Localisation:
         None where none separates nearly all of them, or where this one does not raise the class elsewhere: then the
         measure belongs to the class itself.
         """
-        try:
-            pixel_scale = PixelScale.of(self.audited.classifier)
-        except ModelError:  # grey levels are bent: nothing can be put on images
+        if self.pixel_scale is None:
             return None
-        levels = np.stack([pixel_scale.levels(image) for image in self.images])
-        carriers, others = levels[self.member], levels[~self.member]
+        carriers, others = self.levels[self.member], self.levels[~self.member]
         telling = {kind: KINDS[kind].separation(carriers, others) for kind in origin or KINDS}
         best = max(telling, key=lambda kind: telling[kind])
         if not origin and telling[best] < KIND_AUC:
             return None
-        found = Corruption.of(best, carriers, others, pixel_scale)
+        found = Corruption.of(best, carriers, others, self.pixel_scale)
         return found if found.size and (origin or self.raises_class(found)) else None
 
     def raises_class(self, insertion: Insertion) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ from klarsicht.audit.cleaning.corrections.samples import Images, Sample
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_tensors, first_convolution
 from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
-from klarsicht.ground.arrays import Floats
+from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics import erasure
@@ -65,10 +65,6 @@ class CorrectionParameters:
     layer: str = ""
     directions: int = 1
     strength: float = 1.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the parameters as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -130,13 +126,6 @@ class LayerStatistics:
         return Gate((fit.coef_[0] / scale).astype(np.float32), float(fit.intercept_[0]))
 
 
-def nothing_to_put() -> InputError:
-    """Return the error of methods that compare images with the artifact and without, where it cannot be put on."""
-    return InputError(
-        "nothing to put on images", got="an artifact without a place or imitation", remedy="Use an erasure."
-    )
-
-
 MakeEraser = Callable[[TokenStatistics, int], Eraser]
 """Function from statistics and a number of directions to an eraser."""
 
@@ -173,6 +162,10 @@ class FittingData:
     rate: float = 3e-4
     fewest_clean: int = 1
 
+    _oblique: dict[CorrectionParameters, Erasure] = field(init=False, default_factory=dict)  # shared by some methods
+    _restorations: dict[str, Restoration] = field(init=False, default_factory=dict)  # by layer, shared by all strengths
+    _by_layer: dict[str, LayerStatistics | InputError | UsageError] = field(init=False, default_factory=dict)
+
     @property
     def training_sample(self) -> Sample:
         """Sample to train on."""
@@ -197,49 +190,36 @@ class FittingData:
         first = first_convolution(self.classifier.module)
         return (first,) if first and first not in self.layers else ()
 
+    def _clean_to_paste(self, clean: Bools, draw: str) -> tuple[Sample, Insertion, np.random.Generator]:
+        """Return the images among those of `clean` that the artifact can be put on, and what puts it there. Raises
+        InputError if there are none."""
+        found, insertion = self.fit.select(clean & ~self.fit.member), self.insertion
+        able = np.array([insertion is not None and insertion.fits(image) for image in found.images], bool)
+        if insertion is None or not able.any():
+            raise InputError(
+                "nothing to put on images", got="an artifact without a place or imitation", remedy="Use an erasure."
+            )
+        return found.select(able), insertion, generator(self.seed, draw, self.target)
+
     @cached_property
     def pasted_pairs(self) -> tuple[Images, Images]:
-        """Clean images of one shape, at most MOST_FITTED, and the same with the artifact. Raises InputError if it
-        cannot be put on images."""
-        clean = self.fit.select(self.fit.fair_draw & ~self.fit.member).images
-        insertion = self.insertion
-        alike = [i for i in clean if insertion is not None and insertion.fits(i) and i.shape == clean[0].shape]
-        if insertion is None or not alike:
-            raise nothing_to_put()
-        rng = generator(self.seed, "located", self.target)
+        """Clean images of one shape, at most MOST_FITTED, and the same with the artifact."""
+        able, insertion, rng = self._clean_to_paste(self.fit.fair_draw, "located")
+        alike = [image for image in able.images if image.shape == able.images[0].shape]
         chosen = [alike[i] for i in np.sort(rng.permutation(len(alike))[:MOST_FITTED])]
         return chosen, [put_on(image, insertion, rng) for image in chosen]
+
+    @cached_property
+    def restored_pairs(self) -> tuple[Images, Images, Bools]:
+        """Clean images, those of the class too, the same with the artifact, and whether they are of the class."""
+        able, insertion, rng = self._clean_to_paste(~self.fit.member, "restored")
+        return able.images, [put_on(image, insertion, rng) for image in able.images], able.labels == self.target
 
     def members_like(self, image: Tensor) -> list[Tensor]:
         """Return the members to fit on of an image's shape; none where they are copies."""
         if self.fit.paired:
             return []
         return [one for one in self.fit.select(self.fit.member).images if one.shape == image.shape]
-
-    @cached_property
-    def oblique_erasures(self) -> dict[CorrectionParameters, Erasure]:
-        """Oblique erasures that were made already: methods with a gate or a condition share them."""
-        return {}
-
-    @cached_property
-    def restorations(self) -> dict[str, Restoration]:
-        """Restorations that were fitted already, by layer: all strengths share one."""
-        return {}
-
-    @cached_property
-    def restored_pairs(self) -> tuple[Images, Images, NDArray[np.bool_]]:
-        """Clean images, those of the class too, the same with the artifact, and whether they are of the class. Raises
-        InputError if it cannot be put on images."""
-        clean, insertion = self.fit.select(~self.fit.member), self.insertion
-        if insertion is None or not any(map(insertion.fits, clean.images)):
-            raise nothing_to_put()
-        able = clean.select(np.array([insertion.fits(image) for image in clean.images]))
-        rng = generator(self.seed, "restored", self.target)
-        return able.images, [put_on(image, insertion, rng) for image in able.images], able.labels == self.target
-
-    @cached_property
-    def _by_layer(self) -> dict[str, LayerStatistics | InputError | UsageError]:
-        return {}
 
     def layer_statistics(self, layer: str) -> LayerStatistics:
         """Return the statistics of a layer, computed once. Raises InputError if members do not differ from the others
@@ -284,7 +264,7 @@ class FittingData:
         yield some
 
     @cached_property
-    def compared_rows(self) -> NDArray[np.bool_]:
+    def compared_rows(self) -> Bools:
         """Members, and the images they are compared with: bool (n,).
 
         These are clean images of the class; where there are fewer than `fewest_clean`, all clean images. Copies are
@@ -307,26 +287,21 @@ class FittingData:
         the artifact."""
         member, rng = self.fit.member, generator(self.seed, "rows", self.target)
 
-        def statistics(own: Floats, clean: Floats, rows: Floats, pasted: Floats | None) -> TokenStatistics:
-            z, carried = clean.mean(0), own[member].mean(0)
-            effects = own[member] - z if pasted is None else _draw_changes(pasted - rows, drawn)
-            rows = rows[rng.permutation(len(rows))[:ROWS]]
-            return TokenStatistics(self._first(own), effects, erasure.covariance(rows), z, carried)
+        def statistics(own: Activations, plain: Activations, under: Activations | None) -> TokenStatistics:
+            z, carried = plain.pooled.mean(0), own.pooled[member].mean(0)
+            changes = None if under is None else under.positions - plain.positions
+            effects = own.pooled[member] - z if changes is None else _draw_changes(changes, drawn)
+            rows = plain.positions[rng.permutation(len(plain.positions))[:ROWS]]
+            return TokenStatistics(self._first(own.pooled), effects, erasure.covariance(rows), z, carried)
 
-        found = statistics(seen.pooled, plain.pooled, plain.positions, None if under is None else under.positions)
+        found = statistics(seen, plain, under)
         leading = tuple(
-            _constant(plain.leading[:, i])
-            if not _varies(seen.leading[:, i])
-            else statistics(
-                seen.leading[:, i],
-                plain.leading[:, i],
-                plain.leading[:, i],
-                None if under is None else under.leading[:, i],
-            )
+            statistics(seen.token(i), plain.token(i), under and under.token(i))
+            if _varies(seen.leading[:, i])
+            else _constant(plain.leading[:, i])
             for i in range(plain.leading.shape[1])
         )
-        other = clean.labels != self.target
-        pasted = seen.pooled[:0] if under is None else under.pooled[other]
+        pasted = seen.pooled[:0] if under is None else under.pooled[clean.labels != self.target]
         return LayerStatistics(found, leading, plain.channels, seen.pooled[member], pasted, plain.pooled)
 
     def _first(self, a: Floats) -> Floats:
@@ -396,22 +371,20 @@ def nothing(data: FittingData, setting: CorrectionParameters) -> Correction:
 
 def project(data: FittingData, setting: CorrectionParameters) -> Erasure:
     """Fit an orthogonal projection along the directions (P-ClArC)."""
-
-    def make(known: TokenStatistics, k: int) -> Eraser:
-        return erasure.orthogonal_eraser(known.directions(k), known.reference)
-
-    return data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
+    known = data.layer_statistics(setting.layer)
+    return known.make_erasure(
+        setting, lambda t, k: erasure.orthogonal_eraser(t.directions(k), t.reference), data.pooled
+    )
 
 
 def oblique(data: FittingData, setting: CorrectionParameters) -> Erasure:
     """Fit an oblique projection along the directions that changes clean activations least (the form of LEACE)."""
-
-    def make(known: TokenStatistics, k: int) -> Eraser:
-        return erasure.oblique_eraser(known.directions(k), known.covariance, known.reference)
-
-    if setting not in data.oblique_erasures:
-        data.oblique_erasures[setting] = data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
-    return data.oblique_erasures[setting]
+    if setting not in data._oblique:
+        known = data.layer_statistics(setting.layer)
+        data._oblique[setting] = known.make_erasure(
+            setting, lambda t, k: erasure.oblique_eraser(t.directions(k), t.covariance, t.reference), data.pooled
+        )
+    return data._oblique[setting]
 
 
 def reactive(data: FittingData, setting: CorrectionParameters) -> Erasure:
@@ -432,14 +405,14 @@ def restore(data: FittingData, setting: CorrectionParameters) -> Erasure:
         InputError: the artifact cannot be put on images; or see fit_restoration.
     """
     layer = setting.layer
-    if layer not in data.restorations:
+    if layer not in data._restorations:
         *pairs, own = data.restored_pairs
         statistics = data.layer_statistics(layer).positions
         axes = feature_axes(statistics.covariance, statistics.directions(MOST_DIRECTIONS))
         plain, carriers = (read_rows(data.classifier, images, layer, axes) for images in pairs)
         rng = generator(data.seed, f"folds at {layer}", data.target)
-        data.restorations[layer] = fit_restoration(layer, plain, carriers, own, axes, rng)
-    return data.restorations[layer].make_erasure(CARRIER_FALSE_ALARMS * setting.strength)
+        data._restorations[layer] = fit_restoration(layer, plain, carriers, own, axes, rng)
+    return data._restorations[layer].make_erasure(CARRIER_FALSE_ALARMS * setting.strength)
 
 
 def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainting:
@@ -466,8 +439,7 @@ def random(data: FittingData, setting: CorrectionParameters) -> Erasure:
     rng = generator(data.seed, "random direction", data.target)
 
     def make(known: TokenStatistics, k: int) -> Eraser:
-        v = random_direction(len(known.reference), rng)
-        return erasure.orthogonal_eraser(v[:, None], known.reference)
+        return erasure.orthogonal_eraser(random_direction(len(known.reference), rng)[:, None], known.reference)
 
     return data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -103,14 +103,14 @@ class SettingOutcome:
         figures = {"remaining": self.remaining, **gained, "within the bounds": self.within_bounds}
         figures |= {"reaches members": self.reaches_members}
         known = {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
-        told = {"method": self.method} | self.setting.to_json() | figures | known
+        told = {"method": self.method} | asdict(self.setting) | figures | known
         told |= {"losses": self.losses.to_json()} if self.losses else {}
         return told | ({"beside": settings_json(self.beside)} if self.beside else {})
 
 
 def settings_json(some: Sequence[SettingOutcome]) -> list[dict[str, Any]]:
     """Return method and parameters of each setting as JSON values."""
-    return [{"method": one.method} | one.setting.to_json() for one in some]
+    return [{"method": one.method} | asdict(one.setting) for one in some]
 
 
 def evaluate_setting(
