@@ -26,7 +26,8 @@ def look(name, harm, flips, probes=(0.9, 0.8, 0.95)):
 def written(folder, method="oblique", seed=0, model="m", harm=0.0, flips=0.05, clean=True, **settings):
     folder.mkdir(parents=True)
     found = {
-        "verdict": "clean" if clean else "harmful (9 points)", "clean": clean, "identity": {"model": model},
+        "verdict": "cleaned: so" if clean else "harmful: 9 points", "kind": "clean" if clean else "harmful",
+        "clean": clean, "identity": {"model": model},
         "class": "tee", "target": 0, "settings": {"method": method, "seed": seed, "layer": None} | settings,
         "chosen": {"method": method, "layer": "b", "directions": 2, "strength": 1.0},
         "bounds": {"overall": 0.005, "affected": 0.02},

@@ -83,19 +83,23 @@ class Loss:
 
     def __str__(self) -> str:
         if not self.measured.n:
-            return f"{self.kind}: none"
-        lost = describe_lost(self.measured.value, self.measured.low, self.measured.high)
-        told = f"{self.kind}: accuracy {lost}, bound {100 * self.bound:.2f}"
-        if self.answer != NOT_PROVEN:
-            return told
+            return f"no {self.kind} to measure a loss on"
+        one = self.measured
+        lost = f"accuracy on {self.kind} {describe_lost(one.value, one.low, one.high)}"
+        if self.answer == HARMLESS:
+            return f"{lost}, within the {100 * self.bound:.2f} allowed"
+        if self.answer == HARMFUL:
+            return f"{lost}, more than the {100 * self.bound:.2f} allowed"
         if self.is_of_one_class:
-            without = f"{100 * self.elsewhere.value:z.2f} ({100 * self.elsewhere.low:z.2f} to "
-            without += f"{100 * self.elsewhere.high:z.2f}) without {self.most_lost}"
-            return f"{told}; {without}: see whether its images carry an artifact of their own"
+            value, low, high = (100 * end for end in (self.elsewhere.value, self.elsewhere.low, self.elsewhere.high))
+            without = f"{value:z.2f} ({low:z.2f} to {high:z.2f}) without {self.most_lost}"
+            return f"{lost}, but only {without}: do its images carry an artifact of their own?"
         if self.settled_by >= MOST:
-            return f"{told}, and on it: no number of images would settle it"
-        others = "images that it was not trained on" if self.trained_on else "images"
-        return f"{told}, settled by about {self.settled_by:,} {others}"
+            return f"{lost}, as much as the {100 * self.bound:.2f} allowed: more images do not settle it"
+        if self.trained_on:
+            return f"{lost}, but the model was trained on these images; about {self.settled_by:,} others settle it"
+        least = f"{one.n:,} images cannot exclude more than the {100 * self.bound:.2f} allowed"
+        return f"{lost}; {least} (about {self.settled_by:,} can)"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameter
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
 from klarsicht.audit.cleaning.corrections.setting_outcomes import SettingOutcome, evaluate_setting, settings_json
+from klarsicht.audit.results.words import describe_lost
 from klarsicht.numerics.statistics.intervals import Z95
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
@@ -86,35 +87,28 @@ class Choice:
         if self.left:
             return f"{self.left}, so the model is left as it is"
         within = [one for one in self.tried if one.within_bounds]
-        told = f"{len(within)} of {len(self.tried)} settings tried are within the bounds"
+        count = f"{len(within)} of {len(self.tried)} tried settings are within the bounds"
         if not within:
-            return f"{told}; the least harmful one is taken"
+            return f"{count}; the least harmful one is taken"
         if missing := sum(not one.reaches_members for one in within):
-            told += f", {missing} of them hardly change the images that carry the artifact"
-        within = prefer_reaching(within)
-        top = max(within, key=lambda one: one.gained.low)
+            count += f", {missing} of them hardly change the images with the artifact"
+        top = max(prefer_reaching(within), key=lambda one: one.gained.low)
         if top.gained.low <= 0:
-            return f"{told}; none of them takes away any of the effect for sure"
-        gain = f"{told}; this one takes away at least {self.chosen.gained.low:.0%} of the effect"
-        if self.chosen.losses:
-            compared = [one for one in self.tried if one.losses]
-            if self.free:
-                lost = self.chosen.losses.overall
-                gain += (
-                    f", which is less than matters, and of {len(compared)} compared on up to {lost.n:,} clean images"
-                )
-                return f"{gain} it costs nothing (right answers changed: {lost.changed})"
-            beyond = sum(one.beyond for one in compared if one is not self.chosen)
-            gain += "" if top is self.chosen else f", the most is {top.gained.low:.0%} by {top}"
-            gain += f"; of {len(compared)} compared on up to {self.chosen.losses.overall.n:,} clean images"
-            lost = self.chosen.losses.overall
-            gain += f" it loses least or is simpler ({100 * lost.value:z.2f} points, {100 * lost.low:z.2f} to"
-            gain += f" {100 * lost.high:z.2f})"
-            return gain + (f", and {beyond} lose more than a bound for sure" if beyond else "")
-        if top is self.chosen:
-            return f"{gain}, more than any other"
-        most = f"the most is {top.gained.low:.0%} by {top}"
-        return f"{gain}, as much as any but for chance ({most}), and loses less or is simpler"
+            return f"{count}; none of them is shown to take any of the effect away"
+        gain = f"{count}; this one takes away at least {100 * self.chosen.gained.low:.0f} % of the effect"
+        most = "" if top is self.chosen else f" (the most is {100 * top.gained.low:.0f} % by {top})"
+        if not self.chosen.losses:
+            return gain + (
+                f"{most}, as much as any but for chance, and loses less or is simpler" if most else ", the most"
+            )
+        lost, compared = self.chosen.losses.overall, [one for one in self.tried if one.losses]
+        if self.free:
+            changed = f"{lost.changed} of {lost.n:,} right answers changed"
+            return f"{gain} and costs nothing ({changed}; {len(compared)} settings compared)"
+        points = describe_lost(lost.value, lost.low, lost.high)
+        gain += f"{most}; compared with {len(compared) - 1} others on up to {lost.n:,} clean images, it {points}"
+        beyond = sum(one.beyond for one in compared if one is not self.chosen)
+        return gain + (f"; {beyond} of the others are shown to lose more than a bound" if beyond else "")
 
     def to_json(self) -> dict[str, Any]:
         (chosen,) = settings_json((self.chosen,))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from klarsicht.audit.cleaning.corrections.harm import Bounds
+from klarsicht.audit.results.words import CleaningKind
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 from klarsicht.ground.machine.disk import read_regular_file
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval, student_quantile
@@ -62,6 +62,7 @@ class CertificateRow:
     after: Interval
     suspect: tuple[int, int]
     verdicts: tuple[str, ...]
+    kinds: tuple[str, ...]
     clean: int
     trained_on: bool = False
 
@@ -71,8 +72,9 @@ class CertificateRow:
 
     @property
     def word(self) -> str:
-        """The verdict without its reasons."""
-        return re.split(r",| \(", self.verdict)[0]
+        """The label of the common verdict, or in how many seeds the model is clean."""
+        common = len(set(self.kinds)) == 1
+        return CleaningKind(self.kinds[0]).label if common and self.kinds[0] else self.verdict
 
     @property
     def verdict(self) -> str:
@@ -180,6 +182,7 @@ def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateR
         ),
         (sum(again), len(again)),
         tuple(found["verdict"] if look == CORRECTED else "as it is" for found in evaluations),
+        tuple(found["kind"] if look == CORRECTED else "" for found in evaluations),
         sum(found["clean"] for found in evaluations) if look == CORRECTED else 0,
         any(found["images"]["trained on"] for found in evaluations),
     )
@@ -208,7 +211,7 @@ def _evaluation(folder: Path) -> Facts:
         ) from error  # fmt: skip
 
 
-KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "clean", "remaining",
+KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "kind", "clean", "remaining",
                 "shown on", "images", "looks")  # fmt: skip
 
 

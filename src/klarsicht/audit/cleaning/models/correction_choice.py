@@ -31,7 +31,6 @@ from klarsicht.audit.cleaning.corrections.selection import Choice
 from klarsicht.audit.cleaning.corrections.setting_outcomes import Grid, SettingOutcome, evaluate_setting
 from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.models.judgement import (
-    BELOW,
     ClassJudgement,
     JointJudgement,
     Judgement,
@@ -44,6 +43,7 @@ from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_layers
 from klarsicht.audit.explanation.networks.residual_sums import ResidualSum
 from klarsicht.audit.results.logit_effect import is_raised, matters
+from klarsicht.audit.results.words import CleaningKind
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import progress
 from klarsicht.ground.seeding import generator
@@ -82,7 +82,7 @@ def fit_and_choose(
     bounds = make_bounds(settings)
     found = setting_search.try_settings(SELECTIVE, data, test, bounds, make_grid(settings))
     chosen, tried = selection.choose_free(found, draw_clean(case, data, settings), bounds)
-    none = f"{why}, and none of {len(tried)} settings tried takes away half of it for sure and costs nothing"
+    none = f"{why}, and none of {len(tried)} tried settings is shown to take half of it away at no cost"
     skipped = (*data.fit.skipped, *test.sample.skipped)
     return chosen or selection.leave_unchanged(trial, bounds, none, tried), skipped
 
@@ -100,8 +100,8 @@ def fit_correction(
 def find_reason_to_leave(before: Outcome, settings: CleanSettings) -> str:
     """Say in words why an artifact with that effect on an unchanged model is worth no correction; empty where it is."""
     if not is_raised(before.effect):
-        return "the artifact is not shown to be used"
-    return "" if matters(before.effect, "high", settings.least_effect) else f"the artifact is {BELOW}"
+        return CleaningKind.UNUSED.claim
+    return "" if matters(before.effect, "high", settings.least_effect) else CleaningKind.SMALL.claim
 
 
 def find_reason_to_refuse(judgement: Judgement, chosen: Choice) -> str:
@@ -115,7 +115,7 @@ def find_reason_to_refuse(judgement: Judgement, chosen: Choice) -> str:
         why = f"it harms: {judgement.harm.reasons}"
     else:
         return ""
-    return f"{chosen.chosen} is the best of {len(chosen.tried)} settings tried; on other images {why}"
+    return f"{chosen.chosen} is the best of {len(chosen.tried)} tried settings; on other images {why}"
 
 
 def choose_correction(
