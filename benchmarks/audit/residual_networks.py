@@ -34,7 +34,8 @@ from klarsicht.audit.cleaning.corrections.activations import Correction, compute
 from klarsicht.audit.cleaning.corrections.closed_form import COMPOSED, FittingData
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
-from klarsicht.audit.cleaning.corrections.setting_outcomes import Grid, SettingOutcome
+from klarsicht.audit.cleaning.corrections.selection import SettingOutcome
+from klarsicht.audit.cleaning.corrections.setting_search import Grid
 from klarsicht.audit.cleaning.models import correction_choice
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.correction_tensors import correction_layers

@@ -23,14 +23,14 @@ from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Gain, Outcome
 from klarsicht.audit.cleaning.corrections.selection import (
     ALIKE,
+    SettingOutcome,
     choose_best,
     choose_free,
     choose_least_loss,
     find_best,
     is_alike,
 )
-from klarsicht.audit.cleaning.corrections.setting_outcomes import Grid, SettingOutcome
-from klarsicht.audit.cleaning.corrections.setting_search import try_further_layers, try_settings
+from klarsicht.audit.cleaning.corrections.setting_search import Grid, try_further_layers, try_settings
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.verdicts.interventions.insertion import put_on
 from klarsicht.ground.errors import InputError

@@ -22,7 +22,7 @@ from klarsicht.audit.cleaning.corrections.clarc import Erasure
 from klarsicht.audit.cleaning.corrections.clean_losses import CleanLosses
 from klarsicht.audit.cleaning.corrections.feature_inpainting import FeatureInpainting
 from klarsicht.audit.cleaning.models import (
-    certificate_page,
+    certificate,
     clean_model,
     correction_choice,
     evaluation,
@@ -247,7 +247,7 @@ def test_of_orders_that_gain_alike_the_one_that_loses_less_on_many_images_is_tak
     assert [one.losses.fall.value for one in orders] == list(falls)
     judged = correction_choice.judge_together(fitted, joint, orders, (), asked)
     assert {look.least for one in judged.classes for look in (one.alone, one.together)} == {0.5}
-    page = certificate_page.render_joint_page(judged)
+    page = certificate.render_joint_page(judged)
     assert page.count('<td>1.0<span class="ends">0.9 to 1.1</span></td><td>4000</td>') == 2
     assert judged.to_json()["clean images"] == {"classes": 3, "outputs": 3}
 

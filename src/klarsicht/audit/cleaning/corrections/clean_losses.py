@@ -31,6 +31,9 @@ LAST: Final = 2  # corrections that are compared on all images
 READ_BATCH: Final = 256  # images read at once
 
 
+Batches = dict[int, tuple[NDArray[Any], ...]]  # of compare_answers, by the position of the first image
+
+
 @dataclass(frozen=True)
 class CleanLosses:
     """Losses by one correction on clean images.
@@ -89,7 +92,7 @@ class CleanDraw:
     rows: Ints
     fair: Bools
     targets: tuple[int, ...]
-    _answers: dict[int, CleanAnswers] = field(default_factory=dict, compare=False, repr=False)
+    _answers: dict[int, tuple[Correction, Batches]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -115,66 +118,53 @@ class CleanDraw:
 
     def compare(self, corrections: Sequence[Correction], last: int = LAST) -> list[CleanLosses]:
         """Measure the loss of corrections by successive halving, `last` of them on all images."""
-        found = [self._answers.setdefault(id(one), CleanAnswers(one)) for one in corrections]
-        racing, seen, first = list(range(len(corrections))), 0, FIRST_IMAGES
+        racing, seen, first = list(corrections), 0, FIRST_IMAGES
         with progress("clean images", len(self)) as advance:
             while seen < len(self):
                 end = min(first, len(self))
                 for start in range(seen, end, READ_BATCH):
                     at = np.arange(start, min(start + READ_BATCH, end))
-                    self._measure_batch(at, [found[i] for i in racing if start not in found[i].batches])
+                    self._measure_batch(at, [one for one in racing if start not in self._batches(one)])
                     advance(len(at))
                 seen, first = end, 2 * first
                 if len(racing) > last:
-                    racing = sorted(racing, key=lambda i: found[i].losses(self.targets, seen).price)
+                    racing = sorted(racing, key=lambda one: self._losses(one, seen).price)
                     racing = racing[: max(last, (len(racing) + 1) // 2)]
-        return [one.losses(self.targets) for one in found]
+        return [self._losses(one, len(self)) for one in corrections]
 
-    def _measure_batch(self, at: Ints, missing: Sequence[CleanAnswers]) -> None:
+    def _batches(self, correction: Correction) -> Batches:
+        return self._answers.setdefault(id(correction), (correction, {}))[1]
+
+    def _measure_batch(self, at: Ints, missing: Sequence[Correction]) -> None:
         """Add the answers to the images at these positions of the draw under corrections that have not seen them."""
         if not missing:
             return
         sample = self.case.read(self.rows[at], self.fair[at])
         plain = compute_logits(self.case.classifier, sample.images) if len(sample) else None
         for one in missing:
-            after = None if plain is None else compute_logits(self.case.classifier, sample.images, one.correction)
-            one.add(int(at[0]), sample, plain, after)
+            after = None if plain is None else compute_logits(self.case.classifier, sample.images, one)
+            found = () if plain is None or after is None else compare_answers(sample, plain, after)
+            self._batches(one)[int(at[0])] = found
 
-
-class CleanAnswers:
-    """Answers to clean images before and after a correction.
-
-    Attributes:
-        batches: for the position of the first image of each batch whether each answer was right before and after, the
-            fall of the right label's probability, the label, and whether the image is of the representative draw.
-    """
-
-    def __init__(self, correction: Correction) -> None:
-        self.correction = correction
-        self.batches: dict[int, tuple[NDArray[Any], ...]] = {}
-
-    def add(self, start: int, sample: Sample, plain: Floats | None, after: Floats | None) -> None:
-        """Add logits (n, K) of a sample before and after the correction; None for a sample without images. Where the
-        label is unknown, the prediction before counts as right."""
-        if plain is None or after is None:
-            self.batches[start] = ()
-            return
-        truth = np.where(sample.labels >= 0, sample.labels, plain.argmax(1))
-        before, then = (special.softmax(y.astype(np.float64), 1)[np.arange(len(y)), truth] for y in (plain, after))
-        right = plain.argmax(1) == truth, after.argmax(1) == truth
-        self.batches[start] = (*right, before - then, sample.labels, sample.fair_draw)
-
-    def losses(self, targets: Sequence[int], end: int | None = None) -> CleanLosses:
-        """Compute the losses on the images before the position `end`, by default on all so far; those of the class for
-        the targets."""
-        parts = [part for start, part in sorted(self.batches.items()) if part and (end is None or start < end)]
+    def _losses(self, correction: Correction, end: int) -> CleanLosses:
+        """Compute the losses on the images before the position `end`."""
+        parts = [part for start, part in sorted(self._batches(correction).items()) if part and start < end]
         if not parts:
             return CleanLosses(NO_LOSS, NO_LOSS, NO_INTERVAL, NO_INTERVAL)
         was, right, fall, labels, fair = (np.concatenate(part) for part in zip(*parts, strict=True))
-        own = [labels == target for target in targets if (labels == target).any()]
+        own = [labels == target for target in self.targets if (labels == target).any()]
         return CleanLosses(
             paired_loss(was[fair], right[fair]),
             max((paired_loss(was[of], right[of]) for of in own), key=lambda one: one.low, default=NO_LOSS),
             mean_interval(fall[fair]),
             max((mean_interval(fall[of]) for of in own), key=lambda one: one.low, default=NO_INTERVAL),
         )
+
+
+def compare_answers(sample: Sample, plain: Floats, after: Floats) -> tuple[NDArray[Any], ...]:
+    """Return from logits (n, K) before and after a correction whether each answer was right before and after, the fall
+    of the right label's probability, the label, and whether the image is of the representative draw. Where the label
+    is unknown, the prediction before counts as right."""
+    truth = np.where(sample.labels >= 0, sample.labels, plain.argmax(1))
+    before, then = (special.softmax(y.astype(np.float64), 1)[np.arange(len(y)), truth] for y in (plain, after))
+    return plain.argmax(1) == truth, after.argmax(1) == truth, before - then, sample.labels, sample.fair_draw

@@ -22,11 +22,6 @@ from klarsicht.numerics.neighbours import centre_by_group
 Direction = Callable[[Floats, Bools], Floats]
 
 
-def pattern(a: Floats, member: Bools) -> Floats:
-    """Compute cov(a, membership) (Haufe et al. 2014; Pahde et al. 2022): robust to other sources of variation."""
-    return erasure.pattern(a, member)
-
-
 def svm(a: Floats, member: Bools) -> Floats:
     """Compute the weights of a linear support vector machine (Kim et al. 2018, TCAV)."""
     return _by_channel(a, lambda x: LinearSVC(C=0.01, class_weight="balanced").fit(x, member).coef_[0])
@@ -43,7 +38,7 @@ def ridge(a: Floats, member: Bools) -> Floats:
     return _by_channel(a, lambda x: Ridge(alpha=0.1 * len(x)).fit(x, member).coef_)
 
 
-DIRECTIONS: dict[str, Direction] = {"pattern": pattern, "svm": svm, "logistic": logistic, "ridge": ridge}
+DIRECTIONS: dict[str, Direction] = {"pattern": erasure.pattern, "svm": svm, "logistic": logistic, "ridge": ridge}
 
 
 def fit_direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integer[Any]]) -> Floats:

@@ -112,9 +112,9 @@ class CorrectionTask:
         return {}
 
 
-def train_copy(task: CorrectionTask, body: nn.Module) -> RetrainedWeights:
-    """Train the copy `body` of the model, and return the changed weights."""
-    data = task.data
+def train_copy(task: CorrectionTask, body: nn.Module | None = None) -> RetrainedWeights:
+    """Train a copy of the model, if given `body`, and return the changed weights."""
+    data, body = task.data, body or copy.deepcopy(task.data.classifier.module)
     plan = Plan(data.steps, rate=data.rate, warmup=max(1, data.steps // 10))
     torch.manual_seed(integer(data.seed, "training", data.target))
     with world() as here:
@@ -125,11 +125,6 @@ def train_copy(task: CorrectionTask, body: nn.Module) -> RetrainedWeights:
     return RetrainedWeights.between(data.classifier.module, average.body.to(data.classifier.device))
 
 
-def copy_model(data: FittingData) -> nn.Module:
-    """Copy the network."""
-    return copy.deepcopy(data.classifier.module)
-
-
 def label_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Compute the cross-entropy with the right outputs."""
     return cross_entropy(model(batch[0]), batch[1])
@@ -137,7 +132,7 @@ def label_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def fine_tune(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Train on the images as they are (baseline)."""
-    return train_copy(CorrectionTask(data, label_loss), copy_model(data))
+    return train_copy(CorrectionTask(data, label_loss))
 
 
 def augment(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
@@ -148,12 +143,14 @@ def augment(data: FittingData, setting: CorrectionParameters) -> RetrainedWeight
             got="an artifact that has no place, and is neither noise, blur, light nor JPEG",
             remedy="Use augment-latent, penalise or an erasure.",
         )
-    return train_copy(CorrectionTask(data, label_loss, PASTED_SHARE * min(setting.strength, 2)), copy_model(data))
+    return train_copy(
+        CorrectionTask(data, label_loss, PASTED_SHARE * min(setting.strength, 2)), copy.deepcopy(data.classifier.module)
+    )
 
 
 def augment_latent(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Train with the activations of half of each batch set to the members' amount along the directions (A-ClArC)."""
-    known, body = data.layer_statistics(setting.layer), copy_model(data)
+    known, body = data.layer_statistics(setting.layer), copy.deepcopy(data.classifier.module)
     lends = known.make_erasure(setting, lambda t, k: oblique_eraser(t.directions(k), t.covariance, t.carried))
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -168,7 +165,7 @@ def augment_latent(data: FittingData, setting: CorrectionParameters) -> Retraine
 
 def penalise(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Train with a penalty on the gradient along the direction (RR-ClArC)."""
-    body = copy_model(data)
+    body = copy.deepcopy(data.classifier.module)
     known, device = data.layer_statistics(setting.layer), data.classifier.device
     v = [torch.as_tensor(t.first, dtype=torch.float32, device=device) for t in (*known.leading, known.positions)]
     first = CorrectionTask(data, label_loss).batch(0, 0)
@@ -210,7 +207,7 @@ def group_dro(data: FittingData, setting: CorrectionParameters) -> RetrainedWeig
         weights.div_(weights.sum())
         return (of_group * weights[there] / weights[there].sum()).sum()
 
-    return train_copy(CorrectionTask(data, loss), copy_model(data))
+    return train_copy(CorrectionTask(data, loss))
 
 
 def dfr(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:

@@ -20,17 +20,16 @@ measured on the many clean images, and one of those that cost nothing there (Cle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from klarsicht.audit.cleaning.corrections.activations import Correction
-from klarsicht.audit.cleaning.corrections.clean_losses import FREE_FALL, LAST, CleanDraw
+from klarsicht.audit.cleaning.corrections.clean_losses import FREE_FALL, LAST, CleanDraw, CleanLosses
 from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameters, JointCorrection
 from klarsicht.audit.cleaning.corrections.harm import Bounds
-from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
-from klarsicht.audit.cleaning.corrections.setting_outcomes import SettingOutcome, evaluate_setting, settings_json
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Gain, Logits, Outcome, reaches_members
 from klarsicht.audit.results.words import describe_lost
-from klarsicht.numerics.statistics.intervals import Z95
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
 MIN_LOSS_DIFFERENCE: Final = 0.005  # share of clean images: least difference of losses between settings
@@ -39,6 +38,98 @@ FINALISTS: Final = 8  # settings that are compared on many clean images
 FREE_GAIN: Final = 0.5  # of the effect, taken away for sure: least gain by a correction that is made because it is free
 FINAL_ROUNDS: Final = 3  # of finalists, where all of one are shown to lose more than a bound
 UNCHANGED: Final = "nothing"  # method that leaves the model unchanged
+
+
+@dataclass(frozen=True)
+class SettingOutcome:
+    """Tried setting: its correction, and gain and loss of that on the part `choose`.
+
+    Attributes:
+        method: name of the correction.
+        gained: share of the artifact's effect that is taken away, see outcomes.Gain.
+        lost: largest loss of accuracy beyond its bound, in shares of images; a gain of accuracy counts as no loss.
+        outcome: all figures.
+        beside: settings at other layers, on which this one was fitted and with which it is applied.
+        fall: mean fall of the right label's probability on clean images.
+        gain: the same gain image by image, by which two settings are compared; None: by `gained` alone.
+        losses: what is lost on many clean images, where that was measured.
+        beyond: whether that is shown to be above a bound.
+        reaches_members: see outcomes.reaches_members.
+    """
+
+    method: str
+    setting: CorrectionParameters
+    gained: Interval
+    lost: float
+    outcome: Outcome
+    beside: tuple[SettingOutcome, ...] = ()
+    fall: Interval = NO_INTERVAL
+    gain: Gain | None = field(default=None, compare=False, repr=False)
+    losses: CleanLosses | None = None
+    beyond: bool = False
+    reaches_members: bool = True
+    correction: Correction = field(default=JointCorrection(), compare=False, repr=False)
+
+    @property
+    def parts(self) -> tuple[SettingOutcome, ...]:
+        """The settings that are applied together, in the order in which they were fitted."""
+        return (*self.beside, replace(self, beside=()))
+
+    @property
+    def directions(self) -> int:
+        """Number of directions that are erased, at all layers together."""
+        return sum(one.setting.directions for one in self.parts)
+
+    @property
+    def remaining(self) -> float:
+        """Share of the artifact's effect that is left."""
+        return 1 - self.gained.value
+
+    @property
+    def error(self) -> float:
+        """Standard error of the gain."""
+        return (self.gained.high - self.gained.low) / (2 * Z95)
+
+    @property
+    def within_bounds(self) -> bool:
+        """Whether both losses are within their bounds."""
+        return self.lost <= 1e-12
+
+    def __str__(self) -> str:
+        if self.beside:
+            return " and ".join(map(str, self.parts))
+        at = f" at {self.setting.layer}" if self.setting.layer else ""
+        several = "" if self.setting.directions == 1 else "s"
+        return f"{self.method}{at}, {self.setting.directions} direction{several}, strength {self.setting.strength:g}"
+
+    def to_json(self) -> dict[str, Any]:
+        gained = {"gained": self.gained.value, "gained at least": self.gained.low}
+        figures = {"remaining": self.remaining, **gained, "within the bounds": self.within_bounds}
+        figures |= {"reaches members": self.reaches_members}
+        known = {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
+        told = {"method": self.method} | asdict(self.setting) | figures | known
+        told |= {"losses": self.losses.to_json()} if self.losses else {}
+        return told | ({"beside": settings_json(self.beside)} if self.beside else {})
+
+
+def settings_json(some: Sequence[SettingOutcome]) -> list[dict[str, Any]]:
+    """Return method and parameters of each setting as JSON values."""
+    return [{"method": one.method} | asdict(one.setting) for one in some]
+
+
+def evaluate_setting(
+    test: CorrectionTest, method: str, setting: CorrectionParameters, correction: Correction, found: Logits,
+    bounds: Bounds,
+) -> SettingOutcome:  # fmt: skip
+    """Evaluate gain and loss of a correction from its logits."""
+    effect = test.evaluate_logits(found)
+    losses = ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
+    over = [max(lost.value, 0.0) - bound for lost, bound in losses if lost.n]
+    gain, reaches = test.gain(found), reaches_members(test.rise(test.before), effect)
+    return SettingOutcome(
+        method, setting, gain.share, max(over, default=0.0), effect, fall=test.fall(found), gain=gain,
+        reaches_members=reaches, correction=correction,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

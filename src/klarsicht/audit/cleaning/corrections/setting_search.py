@@ -7,8 +7,9 @@ are beside: on the part `choose`, and, of the best, on many clean images by whol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
 from klarsicht.audit.cleaning.corrections import selection
@@ -23,13 +24,39 @@ from klarsicht.audit.cleaning.corrections.closed_form import (
 )
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
-from klarsicht.audit.cleaning.corrections.selection import ALIKE, MIN_FALL_DIFFERENCE, Choice
-from klarsicht.audit.cleaning.corrections.setting_outcomes import Grid, SettingOutcome, evaluate_setting
+from klarsicht.audit.cleaning.corrections.selection import (
+    ALIKE,
+    MIN_FALL_DIFFERENCE,
+    Choice,
+    SettingOutcome,
+    evaluate_setting,
+)
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import progress
 
 MOST_LAYERS: Final = 3  # that are corrected together for one artifact
 Methods = Mapping[str, CorrectionMethod]  # by name, simpler ones first
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Grid of settings: every layer (empty: those of `FittingData.layers`) with every number of directions and every
+    strength."""
+
+    layers: tuple[str, ...] = ()
+    directions: tuple[int, ...] = (1, 2, 4, 8)
+    strengths: tuple[float, ...] = (1.0, 0.75, 0.5)
+
+    @property
+    def coarse(self) -> Grid:
+        """Every second number of directions and strength, the first included."""
+        return Grid(self.layers, self.directions[::2], self.strengths[::2])
+
+    def settings_at(self, layer: str, sweeps: Collection[str]) -> list[CorrectionParameters]:
+        """List the settings at a layer for a method that sweeps these parameters; the others keep their first value."""
+        directions = self.directions if "directions" in sweeps else self.directions[:1]
+        strengths = self.strengths if "strength" in sweeps else self.strengths[:1]
+        return [CorrectionParameters(layer, k, s) for k, s in product(directions, strengths)]
 
 
 def try_settings(

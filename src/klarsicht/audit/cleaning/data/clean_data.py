@@ -230,16 +230,12 @@ def clean_corpus(
 def _lines(
     corpus: Corpus, carries: Bools, action: Action, out: Path, owners: Sequence[str], *, dry_run: bool
 ) -> tuple[ImageRecord, ...]:  # fmt: skip
+    """Apply the action to the images that carry an artifact; keep the others."""
     rows = track(range(len(corpus)), len(corpus), "corpus")
-    lines = (_line(corpus, row, action if carries[row] else None, out, dry_run) for row in rows)
-    named = owners or [""] * len(corpus)
-    return tuple(replace(line, artifact_of=owner) for line, owner in zip(lines, named, strict=True))
-
-
-def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:
-    """Apply the action to an image; None keeps it."""
-    record = _act(corpus, row, action, out, dry_run)
-    return replace(record, white_level=str(corpus.white_levels[row] or "")) if corpus.white_levels else record
+    lines = [_act(corpus, row, action if carries[row] else None, out, dry_run) for row in rows]
+    owned, levels = owners or [""] * len(corpus), corpus.white_levels or [0] * len(corpus)
+    facts = zip(lines, owned, levels, strict=True)
+    return tuple(replace(one, artifact_of=owner, white_level=str(level or "")) for one, owner, level in facts)
 
 
 def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:

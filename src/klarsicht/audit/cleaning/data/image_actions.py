@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from klarsicht.audit.cleaning.artifacts import masks
 from klarsicht.audit.cleaning.artifacts.masks import Maps, Masks
 from klarsicht.audit.explanation.models import crop_geometry
 from klarsicht.audit.explanation.models.classifier import Classifier
@@ -80,7 +79,7 @@ def make_action(
     """
     check_action(name, weight=weight, label=label)
     if name == "inpaint":
-        return make_inpaint_action(masks.make_masks(place, maps), classifier)
+        return make_inpaint_action(Masks.of(place, maps), classifier)
     return {
         "drop": Action("drop", weight=0),
         "weigh": Action("weigh", weight=WEIGHT if weight is None else weight),
@@ -143,7 +142,7 @@ def make_inpaint_action(under: Masks, classifier: Classifier | None = None) -> A
 
     def repair(picture: Any, row: int) -> Any:
         pixels = np.asarray(picture)
-        mask = on_file(under(row), pixels.shape[:2])
+        mask = on_file(under.of_row(row), pixels.shape[:2])
         over = mask[..., None] if pixels.ndim == 3 else mask
         if isinstance(picture, Image.Image):
             new = np.rint(255 * fill(pixels, mask)).astype(np.uint8)
@@ -152,5 +151,5 @@ def make_inpaint_action(under: Masks, classifier: Classifier | None = None) -> A
             raise InputError("an array without a range", got=pixels.dtype, rule="the model's, which takes arrays")
         return np.where(over, form.of_share(fill(form.to_share(pixels), mask)), pixels)
 
-    method = f"inpaint_biharmonic, scikit-image {version('scikit-image')}, {under}"
+    method = f"inpaint_biharmonic, scikit-image {version('scikit-image')}, {under.description}"
     return Action("inpaint", method, folder="images", repair=repair)

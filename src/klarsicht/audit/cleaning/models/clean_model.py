@@ -31,7 +31,7 @@ from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.cleaning.corrections import packages, selection
 from klarsicht.audit.cleaning.corrections.closed_form import COMPOSED, JointCorrection, LayerCorrection
 from klarsicht.audit.cleaning.corrections.selection import Choice
-from klarsicht.audit.cleaning.models import certificate_page
+from klarsicht.audit.cleaning.models import certificate
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun, find_classes_to_clean, make_each
 from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.models.correction_choice import (
@@ -212,8 +212,8 @@ def clean_classes(
         case = fitted[0].case
         record = make_joint_record(audited_run, fitted, joint, settings, judgement)
         told = packages.save_correction(folder, joint, record, case.classifier, *case.example)
-        page = certificate_page.render_joint_page(judgement)
-        certificate_page.write_certificate(folder, page, {"klarsicht": __version__} | judgement.to_json())
+        page = certificate.render_joint_page(judgement)
+        certificate.write_certificate(folder, page, {"klarsicht": __version__} | judgement.to_json())
     return CleanedClasses(folder, joint, judgement, told)
 
 

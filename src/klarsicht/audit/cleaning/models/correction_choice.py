@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning.corrections import selection, setting_search
@@ -27,8 +28,8 @@ from klarsicht.audit.cleaning.corrections.harm import HARMFUL, Bounds, Loss
 from klarsicht.audit.cleaning.corrections.outcomes import GROUP, CorrectionTest, Outcome, loss_elsewhere
 from klarsicht.audit.cleaning.corrections.retraining import RETRAINED
 from klarsicht.audit.cleaning.corrections.samples import Case, Sample
-from klarsicht.audit.cleaning.corrections.selection import Choice
-from klarsicht.audit.cleaning.corrections.setting_outcomes import Grid, SettingOutcome, evaluate_setting
+from klarsicht.audit.cleaning.corrections.selection import Choice, SettingOutcome, evaluate_setting
+from klarsicht.audit.cleaning.corrections.setting_search import Grid
 from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.models.judgement import (
     ClassJudgement,
@@ -229,11 +230,9 @@ def check_compared(fit: Sample, target: int, fewest: int) -> None:
     if not fit.paired and compared < fewest:
         raise InputError(
             "too few clean images of the class to compare members with",
-            got=f"{compared} among those to fit on",
-            rule=f"at least {fewest}",
-            remedy="Add images of the class without the artifact, list fewer --members, or ask for fewer: "
-            "--fewest-clean.",
-        )
+            got=f"{compared} among those to fit on", rule=f"at least {fewest}",
+            remedy="Add images of the class without the artifact, list fewer --members, or lower --fewest-clean.",
+        )  # fmt: skip
 
 
 def draw_shown(case: Case, images: int, seed: int, most: int | None = None) -> Sample:
@@ -350,7 +349,7 @@ def judge_together(
 ) -> JointJudgement:  # fmt: skip
     """Judge each correction alone and all together on the part `show`."""
     judged: list[ClassJudgement] = []
-    drawn: dict[int, tuple[bool, bool, int]] = {}  # clean images: right before, right together, label
+    answers: list[NDArray[Any]] = []  # rows of clean images, right before, right together, labels
     with progress("classes shown", len(fitted)) as advance:
         for one in fitted:
             shown = draw_shown(one.case, settings.images, settings.seed)
@@ -359,12 +358,11 @@ def judge_together(
             alone = judge(test, one.case, one.correction, settings)
             together = replace(alone, after=test.evaluate_logits(found))
             judged.append(ClassJudgement(one.artifact.name, one.artifact.target, one.setting, alone, together))
-            was, is_now = (y.argmax(1) == test.truth for y in (test.plain, found.plain))
-            fair = np.flatnonzero(shown.fair_draw)
-            drawn |= {int(shown.rows[i]): (bool(was[i]), bool(is_now[i]), int(test.truth[i])) for i in fair}
+            right = (y.argmax(1) == test.truth for y in (test.plain, found.plain))
+            answers.append(np.stack([shown.rows, *right, test.truth])[:, shown.fair_draw])
             advance()
-    before_it, after_it, truth = np.array(list(drawn.values()), int).reshape(-1, 3).T
-    was, is_now = before_it == 1, after_it == 1
+    _, was, is_now, truth = np.unique(np.concatenate(answers, 1), axis=1)
+    was, is_now = was == 1, is_now == 1
     elsewhere, most = loss_elsewhere(was, is_now, truth, [one.artifact.target for one in fitted])
     lost = Loss(
         "clean images", paired_loss(was, is_now), settings.overall,

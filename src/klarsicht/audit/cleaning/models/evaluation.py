@@ -22,8 +22,14 @@ from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Logits, Outcome, erasure_of
 from klarsicht.audit.cleaning.corrections.samples import Case, Sample
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.certificate import AS_IT_IS, CORRECTED, Certificate, read_certificate
-from klarsicht.audit.cleaning.models.certificate_page import render_page, write_certificate
+from klarsicht.audit.cleaning.models.certificate import (
+    AS_IT_IS,
+    CORRECTED,
+    Certificate,
+    read_certificate,
+    render_page,
+    write_certificate,
+)
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.correction_choice import draw_shown, find_origin, make_test, require_members
 from klarsicht.audit.cleaning.models.judgement import Judgement, ShownClasses
@@ -65,15 +71,13 @@ class ModelEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values."""
-        found = (
-            None if self.second_audit is None else asdict(self.second_audit) | {"suspect": self.second_audit.suspect}
-        )
+        again = self.second_audit
         return {
             "correction": self.name,
             **self.outcome.to_json(),
             "probes": {layer: asdict(p) if p.n else None for layer, p in self.probes.items()},
             "relevance on the artifact": asdict(self.relevance) if self.relevance.n else None,
-            "second audit": found,
+            "second audit": None if again is None else asdict(again) | {"suspect": again.suspect},
         }
 
 
@@ -110,12 +114,8 @@ class Evaluation:
         """Return the content of evaluation.json."""
         return {
             **self.judgement.to_json(),
-            "identity": self.record["identity"],
-            "class": self.record["class"],
-            "target": self.record["target"],
-            "settings": self.record["settings"],
+            **{name: self.record[name] for name in ("identity", "class", "target", "settings", "artifact")},
             "chosen": self.record["choice"]["chosen"],
-            "artifact": self.record["artifact"],
             "bounds": asdict(self.judgement.bounds),
             "shown on": self.judgement.shown,
             **self.judgement.shown_classes.to_json(),
@@ -141,7 +141,7 @@ class CertificationResult:
 
 @check_arguments
 def evaluate(
-    run: str | Path | RunStore, folder: str | Path, *, test: str | None = None, images: int | None = None,
+    run: str | Path | RunStore | AuditedRun, folder: str | Path, *, test: str | None = None, images: int | None = None,
     overall: float | None = None, affected: float | None = None, data: Any = None,
     classifier: Classifier | None = None, seed: int = 0, device: str = ANY_DEVICE,
 ) -> Evaluation:  # fmt: skip
@@ -160,15 +160,7 @@ def evaluate(
         InputError: the folder holds no correction.
         RunMismatch: the correction belongs to another model or corpus, or these differ from those of the run.
     """
-    audited_run = AuditedRun.of(run, data, classifier, device)
-    return evaluate_run(audited_run, folder, test=test, images=images, overall=overall, affected=affected, seed=seed)
-
-
-def evaluate_run(
-    run: AuditedRun, folder: str | Path, *, test: str | None = None, images: int | None = None,
-    overall: float | None = None, affected: float | None = None, seed: int = 0,
-) -> Evaluation:  # fmt: skip
-    """Evaluate a saved correction as `evaluate`, of a run that is open already."""
+    audited_run = run if isinstance(run, AuditedRun) else AuditedRun.of(run, data, classifier, device)
     correction, record = packages.load_correction(folder)
     if "classes" in record:
         parts = ", ".join(str(Path(folder) / one["folder"]) for one in record["corrections"])
@@ -177,27 +169,24 @@ def evaluate_run(
             remedy=f"Read its certificate.html, or show one of {parts}.",
         )  # fmt: skip
     artifact = load_artifact(Path(folder))
-    if record["identity"] != run.store.manifest["identity"]:
+    if record["identity"] != audited_run.store.manifest["identity"]:
         raise RunMismatch(
             "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
             remedy="Name the run that it was made from.",
         )  # fmt: skip
     chosen_under = record["settings"]
-    chosen_on = chosen_under["images"]
-    few = chosen_on if images is None else images  # of each kind, to train and test probes on
-    case, rng = make_case(run, artifact), generator(seed, "show", artifact.target)
+    few = chosen_under["images"] if images is None else images  # of each kind, to train and test probes on
+    case, rng = make_case(audited_run, artifact), generator(seed, "show", artifact.target)
     train = case.sample(splits.TRAIN, few, rng)
-    shown_case = make_test_case(run, artifact, test) if test else case
-    shown = draw_shown(shown_case, chosen_on, seed, images)
+    shown_case = make_test_case(audited_run, artifact, test) if test else case
+    shown = draw_shown(shown_case, chosen_under["images"], seed, images)
     if not test:
         require_members(artifact)
         splits.check_disjoint_sources(case.corpus.source_numbers[case.part != splits.TEST], shown.sources)
-    bounds = Bounds(
-        chosen_under["overall"] if overall is None else overall,
-        chosen_under["affected"] if affected is None else affected,
-    )
+    asked = {"overall": overall, "affected": affected}
+    bounds = Bounds(**{name: chosen_under[name] if bound is None else bound for name, bound in asked.items()})
     trial = make_test(shown_case, artifact, shown, CleanSettings(seed=seed))
-    origin = find_origin(trial, shown_case, answers_of_run(run, case) if test else None)
+    origin = find_origin(trial, shown_case, answers_of_run(audited_run, case) if test else None)
     corrected = trial.compute_logits(correction)
     looks = evaluate_models(
         trial, artifact, correction, record, train, shown.draw(few, artifact.target, rng), corrected
@@ -230,7 +219,7 @@ def certify(
     """
     audited_run = AuditedRun.of(run, data, classifier, device)
     asked: dict[str, Any] = {"test": test, "images": images, "overall": overall, "affected": affected, "seed": seed}
-    made = tuple(evaluate_run(audited_run, folder, **asked) for folder in folders)
+    made = tuple(evaluate(audited_run, folder, **asked) for folder in folders)
     found = read_certificate([*folders, *also])
     place = Path(out) if out else audited_run.store.path / "certificate"
     write_certificate(place, render_page(found), found.to_json())
@@ -265,25 +254,19 @@ def evaluate_models(
     classifier, seed = test.classifier, test.seed
     layers = probe_layers(record, correction, classifier)
     learns, asked = (CarrierLabels.of(part, insertion, target, seed + i) for i, part in enumerate((train, few)))
-    masked = (
-        [test.sample.images[i] for i in test.other_rows[:MASKED]] if place is not None and test.pasted_images else []
-    )
+    masked = [test.sample.images[i] for i in test.other_rows[:MASKED]] if test.pasted_images else []
 
     def look(name: str, tried: Correction | None, whole: bool) -> ModelEvaluation:
-        return ModelEvaluation(
-            name,
-            test.evaluate_logits(corrected) if corrected and tried is correction else test.evaluate(tried),
-            {layer: probe_layer(classifier, tried, layer, learns, asked, seed) for layer in layers} if whole else {},
-            relevance_share(classifier, masked, place, target, tried, seed)
-            if masked and place is not None
-            else NO_INTERVAL,
-            audit_again(classifier, few, target, tried, seed) if whole else None,
-        )
+        outcome = test.evaluate_logits(corrected) if corrected and tried is correction else test.evaluate(tried)
+        probes = {layer: probe_layer(classifier, tried, layer, learns, asked, seed) for layer in layers if whole}
+        on_it = NO_INTERVAL
+        if masked and place is not None:
+            on_it = relevance_share(classifier, masked, place, target, tried, seed)
+        again = audit_again(classifier, few, target, tried, seed) if whole else None
+        return ModelEvaluation(name, outcome, probes, on_it, again)
 
-    tried: list[tuple[str, Correction | None, bool]] = [
-        ("nothing", None, True),
-        (chosen_method(record), correction, True),
-    ]
+    tried: list[tuple[str, Correction | None, bool]] = [("nothing", None, True)]
+    tried.append((chosen_method(record), correction, True))
     if (erased := erasure_of(correction)) is not None:
         v = random_direction(len(erased.eraser.reference), generator(seed, "random direction", target))
         eraser = erasure.orthogonal_eraser(v[:, None], erased.eraser.reference)
@@ -325,8 +308,6 @@ def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
     known = dict(audit.index)
     if unknown := [label for label in corpus.classes if label not in known]:
         known |= label_indices(unknown, audit.classifier)
-    labels = np.array([known[label] for label in corpus.labels])
-    n = len(corpus)
-    part = np.full(n, splits.TEST, np.int8)
-    nothing, everything = np.zeros(n, bool), np.ones(n, bool)
-    return Case(corpus, audit.classifier, artifact.target, labels, part, nothing, everything, artifact.planted)
+    labels, everything = np.array([known[label] for label in corpus.labels]), np.ones(len(corpus), bool)
+    part = np.full(len(corpus), splits.TEST, np.int8)
+    return Case(corpus, audit.classifier, artifact.target, labels, part, ~everything, everything, artifact.planted)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from klarsicht.audit.results.sufficiency import is_measured, read_sufficiency
 from klarsicht.audit.verdicts.interventions.image_parts import BACKGROUND, IMAGE_PARTS, PartImages, background_masks
-from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
+from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import InputError, StoreError, UsageError, unknown_name
 from klarsicht.ground.ranges import SHARE
 from klarsicht.ground.run_folder.store import RunStore
@@ -80,7 +80,8 @@ class ExchangedParts(Dataset[tuple[Any, ...]]):
         if given.size != picture.size:
             given = given.resize(picture.size, Image.Resampling.BILINEAR)
         changed, other = (
-            PartImages(to_levels(x)[None], self.background(j, x)) for j, x in ((i, picture), (donor, given))
+            PartImages(np.atleast_3d(np.asarray(x, np.uint8))[None], self.background(j, x))
+            for j, x in ((i, picture), (donor, given))
         )
         for part in self.parts:
             changed = PartImages(IMAGE_PARTS[part].exchange(changed, other), changed.background)
@@ -194,9 +195,3 @@ def _not_eight_bits(got: str) -> InputError:
         "parts of these images cannot be exchanged", got=got,
         rule="pictures of PIL, or uint8 (H, W) or (H, W, 1 or 3)", remedy="Convert the data set's images to 8 bits.",
     )  # fmt: skip
-
-
-def to_levels(picture: Image.Image) -> Pixels:
-    """Return the pixel values of a picture, uint8 (H, W, C)."""
-    levels = np.asarray(picture, np.uint8)
-    return levels[..., None] if levels.ndim == 2 else levels

@@ -20,7 +20,7 @@ from klarsicht.audit.cleaning.corrections.clean_losses import CleanLosses
 from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds, Harm, Loss
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcome, reaches_members
 from klarsicht.audit.cleaning.corrections.samples import Case
-from klarsicht.audit.cleaning.corrections.setting_outcomes import SettingOutcome
+from klarsicht.audit.cleaning.corrections.selection import SettingOutcome
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.results.logit_effect import describe_floor, is_raised, matters
 from klarsicht.audit.results.words import CleaningKind
