@@ -234,11 +234,7 @@ def deal_images(sources: Ints, target: int, seed: int) -> NDArray[np.int8]:
 
 def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) -> None:
     """Check that members share a feature: within their class, the detector must separate them from other images out of
-    fold.
-
-    Raises:
-        InputError: the 95 % interval of its area under the curve, at least 0.5, lies below SHARED.
-    """
+    fold. Raises InputError: the 95 % interval of its area under the curve, at least 0.5, lies below SHARED."""
     rows = np.concatenate([inside, outside])
     told = roc_area(probability[rows], np.isin(rows, inside))
     if told.n and max(told.value, 0.5) + told.high - told.value < SHARED:

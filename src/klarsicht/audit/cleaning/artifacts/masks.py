@@ -32,10 +32,8 @@ class Masks:
     @classmethod
     def of(cls, place: Overlay | None, maps: Maps | None = None) -> Masks:
         """Make the masks of an artifact from its overlay, and from relevance (G, G) of a row where its place varies.
-
-        Raises:
-            InputError: no place, one that covers everything, or one that varies without relevance that determines it.
-        """
+        Raises InputError: no place, one that covers everything, or one that varies without relevance that determines
+        it."""
         if place is not None and maps is not None and place.background is not None:
             beyond = f"its relevance beyond background {_short(place.background)}"
             return cls(lambda row: place.mask_from_relevance(maps(row)), f"a mask for each image, by {beyond}")

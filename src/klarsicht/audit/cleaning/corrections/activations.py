@@ -119,12 +119,11 @@ class InputReader:
     Args:
         name: name of the layer or sum.
         summary: function to what is kept of each batch.
-        seed: seed of its draws.
     """
 
-    def __init__(self, name: str, summary: Summary, seed: int = 0) -> None:
+    def __init__(self, name: str, summary: Summary) -> None:
         self.name, self.channels = name, 1
-        self._summary, self._noise = summary, torch.Generator().manual_seed(seed)
+        self._summary, self._noise = summary, torch.Generator().manual_seed(0)
         self._parts: list[tuple[Tensor, ...]] = []
 
     def begin(self, aspect: float) -> None:
@@ -195,22 +194,18 @@ def read_input(module: nn.Module, reader: InputReader) -> Iterator[None]:
 
 
 def compute_activations(
-    classifier: Classifier, images: Images, layer: str, correction: Correction | None = None, seed: int = 0
+    classifier: Classifier, images: Images, layer: str, correction: Correction | None = None
 ) -> Activations:
     """Compute the activations at the input of a layer, or a sum; under a correction there, the corrected ones."""
-    return compute_activations_at(classifier, images, (layer,), correction, seed)[layer]
+    return compute_activations_at(classifier, images, (layer,), correction)[layer]
 
 
 def compute_activations_at(
-    classifier: Classifier, images: Images, layers: Sequence[str], correction: Correction | None = None, seed: int = 0,
+    classifier: Classifier, images: Images, layers: Sequence[str], correction: Correction | None = None,
     draws: bool = True,
 ) -> dict[str, Activations]:  # fmt: skip
-    """Compute the activations at the input of several layers, or at sums, see read_inputs.
-
-    Args:
-        seed: seed of the positions that are drawn.
-        draws: whether positions are drawn; else `positions` is empty.
-    """
+    """Compute the activations at the input of several layers, or at sums, see read_inputs. Without draws, `positions`
+    are empty."""
 
     def summary(a: Tensor, channels: int, aspect: float, noise: torch.Generator) -> tuple[Tensor, ...]:
         before = leading_tokens(a.shape, aspect)
@@ -222,7 +217,7 @@ def compute_activations_at(
         # copies: a view would keep the whole input
         return pooled, rows.amax(1) - pooled, drawn.clone(), has_positions, leading.clone()
 
-    readers = [InputReader(layer, summary, seed) for layer in layers]
+    readers = [InputReader(layer, summary) for layer in layers]
     read_inputs(classifier, images, readers, correction)
     found = {}
     for one in readers:

@@ -107,11 +107,8 @@ class Erasure:
         return cls(str(parts["layer"]), eraser, strength, pooled, gate, channels, leading)
 
     def __call__(self, a: Tensor) -> Tensor:
-        """Erase the artifact from activations (B, C), (B, C, H, W), (B, H, W, C) or tokens (B, T, C).
-
-        Raises:
-            InputError: the activations do not have the channels of the eraser.
-        """
+        """Erase the artifact from activations (B, C), (B, C, H, W), (B, H, W, C) or tokens (B, T, C). Raises
+        InputError: the activations do not have the channels of the eraser."""
         channels, before = len(self.eraser.reference), len(self.leading)
         axis = 1 if has_channels_first(a, channels, self.channels) else -1
         if a.shape[axis] != channels or (before and (a.ndim != 3 or a.shape[1] <= before)):

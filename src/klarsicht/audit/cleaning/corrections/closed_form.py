@@ -399,11 +399,7 @@ def reactive_class(data: FittingData, setting: CorrectionParameters) -> WhenPred
 
 def restore(data: FittingData, setting: CorrectionParameters) -> Erasure:
     """Fit a restoration of the images that are recognised as carriers; at strength s, CARRIER_FALSE_ALARMS s of the
-    images without the artifact are.
-
-    Raises:
-        InputError: the artifact cannot be put on images; or see fit_restoration.
-    """
+    images without the artifact are. Raises InputError: the artifact cannot be put on images; or see fit_restoration."""
     layer = setting.layer
     if layer not in data._restorations:
         *pairs, own = data.restored_pairs
@@ -416,11 +412,8 @@ def restore(data: FittingData, setting: CorrectionParameters) -> Erasure:
 
 
 def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainting:
-    """Fit a locator of the artifact's window in each image, which is filled from around it.
-
-    Raises:
-        InputError: see fit_inpainting and check_located.
-    """
+    """Fit a locator of the artifact's window in each image, which is filled from around it. Raises InputError: see
+    fit_inpainting and check_located."""
     clean, pasted = data.pasted_pairs
     one, _ = compute_layer_inputs(data.classifier, clean[:1], setting.layer)
     n = max(2, min(len(clean), MOST_ACTIVATIONS // one.numel()))

@@ -66,11 +66,8 @@ def corrected_classifier(classifier: Classifier, folder: str | Path) -> Classifi
 
 
 def build_in(module: nn.Module, correction: Correction) -> nn.Module:
-    """Change the module permanently by the correction, and return it.
-
-    Raises:
-        UsageError: the correction depends on the whole image and is no layer.
-    """
+    """Change the module permanently by the correction, and return it. Raises UsageError: the correction depends on the
+    whole image and is no layer."""
     if isinstance(correction, RetrainedWeights):
         module.load_state_dict(dict(correction.state), strict=False)
         return module

@@ -76,11 +76,8 @@ class FeatureInpainting:
         return cls(*facts, int(parts["channels"]), float(parts["aspect"]))
 
     def __call__(self, a: Tensor) -> Tensor:
-        """Fill located windows of activations (B, C, H, W), (B, H, W, C) or tokens (B, T, C).
-
-        Raises:
-            InputError: the activations have no grid of positions, or other channels.
-        """
+        """Fill located windows of activations (B, C, H, W), (B, H, W, C) or tokens (B, T, C). Raises InputError: the
+        activations have no grid of positions, or other channels."""
         grid = arrange_in_grid(a, self.channels, self.aspect)
         if grid.ndim != 4 or grid.shape[1] != len(self.reference):
             raise InputError(
@@ -239,11 +236,7 @@ def fit_inpainting(
 
 def check_located(correction: FeatureInpainting, members: Tensor) -> None:
     """Check that a locator finds the artifact in members, whose activations (n, ...) are given: the pasted artifact may
-    be another thing.
-
-    Raises:
-        InputError: it is located in fewer than FEWEST_LOCATED of them.
-    """
+    be another thing. Raises InputError: it is located in fewer than FEWEST_LOCATED of them."""
     located = correction.locate(members)
     if located.mean() < FEWEST_LOCATED:
         raise InputError(

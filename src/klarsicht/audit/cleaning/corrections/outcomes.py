@@ -219,15 +219,13 @@ class CorrectionTest:
         erasures = list(known.values())
         plain = compute_logits_jointly(self.classifier, self.sample.images, erasures)
         pasted = compute_logits_jointly(self.classifier, self.pasted_images, erasures) if self.pasted_images else plain
-        erased = {
-            key: Logits(y, z if self.pasted_images else y[:0]) for key, y, z in zip(known, plain, pasted, strict=True)
-        }
+        both = zip(known, plain, pasted, strict=True)
+        erased = {key: Logits(y, z if self.pasted_images else y[:0]) for key, y, z in both}
         return [self._under(one, erased) for one in corrections]
 
     def _under(self, correction: Correction, erased: dict[int, Logits]) -> Logits:
-        """Return the logits under a correction from those under its erasure."""
-        known = erasure_of(correction)
-        if known is None:
+        """Return the logits under a correction from those under its erasure, if it has one."""
+        if (known := erasure_of(correction)) is None:
             return self.compute_logits(correction)
         found = erased[id(known)]
         if not isinstance(correction, WhenPredicted):
@@ -245,20 +243,12 @@ class CorrectionTest:
         fair, own = self.sample.fair_draw, ~self.sample.member & (self.sample.labels == self.target)
         under = found.pasted.argmax(1) == self.truth[self.other_rows] if len(found.pasted) else np.zeros(0, bool)
         elsewhere, most = loss_elsewhere(was[fair], right[fair], self.truth[fair], [self.target])
-        return Outcome(
-            accuracy=share_interval(right[fair]),
-            affected=share_interval(right[own]),
-            worst=self._worst(right, under),
-            under=share_interval(under),
-            flips=self.flips(found),
-            rise=self.rise(found),
-            harm=paired_loss(was[fair], right[fair]),
-            harm_affected=paired_loss(was[own], right[own]),
-            turned=self.turned_share(found),
-            harm_elsewhere=elsewhere,
-            most_lost="" if most is None else self.names.get(most, f"class {most}"),
-            member_fall=self.member_fall(found),
-        )
+        most_lost = "" if most is None else self.names.get(most, f"class {most}")
+        accuracies = share_interval(right[fair]), share_interval(right[own]), self._worst(right, under)
+        losses = paired_loss(was[fair], right[fair]), paired_loss(was[own], right[own])
+        effects = share_interval(under), self.flips(found), self.rise(found)
+        turned, fall = self.turned_share(found), self.member_fall(found)
+        return Outcome(*accuracies, *effects, *losses, turned, elsewhere, most_lost, fall)
 
     def flips(self, found: Logits) -> Interval:
         """Compute the share of flips, see the module; no interval without pasted images."""
@@ -288,7 +278,10 @@ class CorrectionTest:
         without pasted images."""
         if not len(found.pasted):
             return NO_INTERVAL
-        return paired_loss(*Experiment(found.pasted, found.plain[self.other_rows], self.target).taken)
+        return paired_loss(*self._experiment(found).taken)
+
+    def _experiment(self, found: Logits) -> Experiment:
+        return Experiment(found.pasted, found.plain[self.other_rows], self.target)
 
     def gain(self, found: Logits) -> Gain:
         """Compute the gain of a correction: 1 - |rise| / rise before, of the class's log-odds and of its probability;
@@ -322,7 +315,7 @@ class CorrectionTest:
     def _rises(self, found: Logits, score: Score) -> Floats:
         """Compute the rise of the class's score on each pasted image, or on each member; empty without clean images."""
         if len(found.pasted):
-            return Experiment(found.pasted, found.plain[self.other_rows], self.target).rises(score)
+            return self._experiment(found).rises(score)
         member = self.sample.member
         own = ~member & (self.sample.labels == self.target)
         clean = own if own.any() else ~member

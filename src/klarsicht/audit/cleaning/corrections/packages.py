@@ -165,18 +165,12 @@ def standalone_code() -> str:
 
 
 def save_correction(
-    folder: Path,
-    correction: Correction,
-    facts: dict[str, Any],
-    classifier: Classifier | None = None,
+    folder: Path, correction: Correction, facts: dict[str, Any], classifier: Classifier | None = None,
     example: Tensor | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Write a correction, and with a model and an example image (C, H, W) the corrected model as well; return the
-    record, whose content is `facts` and what is known of the files. An earlier correction there is replaced.
-
-    Raises:
-        StoreError, DiskFull: the folder cannot be written.
-    """
+    record, whose content is `facts` and what is known of the files. An earlier correction there is replaced. Raises
+    StoreError, DiskFull: the folder cannot be written."""
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
@@ -240,11 +234,8 @@ def export_model(folder: Path, correction: Correction, classifier: Classifier, e
 
 @check_arguments
 def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
-    """Load a saved correction and its record; `with correction.applied(module): ...` corrects a model.
-
-    Raises:
-        InputError: the folder holds no correction, a damaged one, or one of another format.
-    """
+    """Load a saved correction and its record; `with correction.applied(module): ...` corrects a model. Raises
+    InputError: the folder holds no correction, a damaged one, or one of another format."""
     place = Path(folder)
     if not (place / RECORD).is_file():
         what = "no correction in this folder" if place.is_dir() else "no such folder"

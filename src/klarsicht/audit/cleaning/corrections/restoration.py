@@ -127,11 +127,8 @@ def fit_restoration(
     layer: str, plain: LayerRows, carriers: LayerRows, own: Bools, axes: Doubles, rng: np.random.Generator
 ) -> Restoration:
     """Fit map and discriminant from the rows of n images without the artifact, and of the same with it, at the same
-    positions; `own` (n,) says whether they are of the artifact's class.
-
-    Raises:
-        InputError: pairs are fewer than FEWEST_PAIRS, or the artifact changes nothing.
-    """
+    positions; `own` (n,) says whether they are of the artifact's class. Raises InputError: pairs are fewer than
+    FEWEST_PAIRS, or the artifact changes nothing."""
     n = len(plain.features)
     if n < FEWEST_PAIRS:
         raise InputError(

@@ -9,9 +9,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from klarsicht.audit.cleaning.artifacts.annotations import read_mask, read_member_list
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, build_artifact, deal_images, make_known_artifact
-from klarsicht.audit.cleaning.artifacts.found_artifact import NO_CHANGE, AuditedClass, FoundArtifact
+from klarsicht.audit.cleaning.artifacts.found_artifact import (
+    NO_CHANGE,
+    AuditedClass,
+    FoundArtifact,
+    read_mask,
+    read_member_list,
+)
 from klarsicht.audit.cleaning.models.exchanged_parts import check_parts, noted_parts
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import groups
@@ -61,12 +66,9 @@ class AuditedRun:
 
     @classmethod
     def of(
-        cls,
-        run: str | Path | RunStore,
-        data: Any = None,
-        classifier: Classifier | None = None,
+        cls, run: str | Path | RunStore, data: Any = None, classifier: Classifier | None = None,
         device: str = ANY_DEVICE,
-    ) -> AuditedRun:
+    ) -> AuditedRun:  # fmt: skip
         """Open a run; of one in Python, `data` is its corpus or sequence.
 
         Raises:
@@ -89,13 +91,18 @@ class AuditedRun:
         """The verdicts of `audit quantify`; None where it was not run."""
         return verdicts.read_verdicts(self.store) if verdicts.is_quantified(self.store) else None
 
-    def audited_class(self, target: int, metric: str) -> AuditedClass:
-        """Return the class of that output, with the group that was analysed under a metric."""
+    def audited_class(self, target: int, metric: str = "") -> AuditedClass:
+        """Return the class of that output, with the group that was analysed under a metric, by default the first."""
+        metric = metric or self.audit.settings.metric[0]
         return self.class_of(pipeline.make_analyses(self.audit, self.store, (metric,))[metric].group(target))
 
     def class_of(self, group: Group) -> AuditedClass:
-        """Return the class of a group of images, which may be empty: nothing of it was analysed then."""
+        """Return the class of a group of images."""
         return AuditedClass(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
+
+    def unseen_class(self, name: str, target: int) -> AuditedClass:
+        """Return a class of which nothing was analysed."""
+        return self.class_of(Group(name, target, np.empty(0, np.intp)))
 
     def find_members(self, name: str, by: str | None = None) -> FoundArtifact:
         """Return the members of the artifact of a class: those that a person decided, else those of the strongest
@@ -136,11 +143,10 @@ class AuditedRun:
                 return self.members_of_detection(known, verdict)
         if by == DETECTOR:
             raise UsageError(
-                "no detector called this class artifactual",
-                got=name,
+                "no detector called this class artifactual", got=name,
                 rule="a run that `audit quantify` has been through, and a class called artifactual by it",
                 remedy="Run `audit quantify` first, or take the suspect cluster: --found-by cluster.",
-            )
+            )  # fmt: skip
         entry = ranking.read_ranking(self.store).of(name)
         return FoundArtifact(
             self.audited_class(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}"
@@ -169,7 +175,7 @@ class AuditedRun:
         """Return the members as a person left them, with the detector's windows where every member has one. Raises
         UsageError if none of them is an image of the class."""
         target, origin = decision.target, f"decision: {decision.artifact or decision.name}"
-        audited = self.audited_class(target, self.audit.settings.metric[0])
+        audited = self.audited_class(target)
         rows = np.intersect1d(np.array(decision.members, np.int64), audited.group.rows)
         if not len(rows):
             raise UsageError(
@@ -177,16 +183,17 @@ class AuditedRun:
                 remedy="Look at it again: `klarsicht audit explore`.",
             )  # fmt: skip
         verdict = known.of_target(target) if (known := self.quantification) is not None else None
-        further = set().union(*(one.rows for one in verdict.further)) if verdict else set[int]()
-        others = tuple(sorted(further - set(rows.tolist())))
-        if known is None or verdict is None or not (verdict.artifactual or verdict.shared):
-            return FoundArtifact(audited, rows, origin, of_others=others)
-        if set(rows.tolist()) <= set(verdict.rows):
-            detected = self.members_of_detection(known, verdict)
-            kept = np.isin(detected.members, rows)
-            places = detected.places[kept] if detected.has_places else detected.places
-            return replace(detected, members=detected.members[kept], origin=origin, places=places, of_others=others)
-        return FoundArtifact(audited, rows, origin, of_others=others)
+        further = {row for one in verdict.further for row in one.rows} if verdict else set()
+        found = FoundArtifact(audited, rows, origin, of_others=tuple(sorted(further - set(rows.tolist()))))
+        shown = verdict is not None and (verdict.artifactual or verdict.shared)
+        if known is None or verdict is None or not (shown and set(rows.tolist()) <= set(verdict.rows)):
+            return found
+        detected = self.members_of_detection(known, verdict)
+        kept = np.isin(detected.members, rows)
+        places = detected.places[kept] if detected.has_places else detected.places
+        return replace(
+            detected, members=detected.members[kept], origin=origin, places=places, of_others=found.of_others
+        )
 
     def members_of_further(self, name: str, target: int, number: int) -> FoundArtifact:
         """Return the members of the artifact `number` of a class. Raises UsageError if `audit quantify` found no such
@@ -206,13 +213,13 @@ class AuditedRun:
 
     def members_of_detection(self, known: Quantification, verdict: Verdict, number: int = 1) -> FoundArtifact:
         """Return the members by the detector of a verdict, the artifact `number` of its class, each with its window."""
-        sign, rows = verdict.detection.sign, np.array(verdict.rows)
-        origin = f"detector: {sign}"
-        audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
+        sign, audited = verdict.detection.sign, self.audited_class(verdict.target)
         of_class = known.of_target(verdict.target)
-        every = set().union(*(one.rows for one in of_class.artifacts)) if of_class else set[int]()
-        others = tuple(sorted(every - set(verdict.rows)))
-        members = FoundArtifact(audited, rows, origin, change_of(sign), number=number, of_others=others)
+        every = {row for one in of_class.artifacts for row in one.rows} if of_class else set()
+        members = FoundArtifact(
+            audited, np.array(verdict.rows), f"detector: {sign}", change_of(sign), number=number,
+            of_others=tuple(sorted(every - set(verdict.rows))),
+        )  # fmt: skip
         for row in read_detections(self.store, known).get((verdict.target, number), []):
             if row["sign"] == sign and row["rows"] == list(verdict.rows):
                 places = np.array(row["places"], float).reshape(-1, 2)
@@ -223,7 +230,7 @@ class AuditedRun:
         """Read the members that a person lists. Raises UsageError or InputError if the class was not audited, or the
         list cannot be used."""
         target = groups.find_output(name, self.audit.names, self.audit.index)
-        audited = self.audited_class(target, self.audit.settings.metric[0])
+        audited = self.audited_class(target)
         return FoundArtifact(audited, read_member_list(members, audited), f"list: {members.name}")
 
     def known_artifact(self, name: str, kind: str, *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
@@ -238,7 +245,7 @@ class AuditedRun:
         _ = planted.plant  # an unknown kind is refused first
         part = deal_images(self.audit.corpus.source_numbers, target, seed)
         artifact = make_known_artifact(name, target, planted, part, f"audit plant: {planted}")
-        return artifact, self.class_of(Group(name, target, np.empty(0, np.intp)))
+        return artifact, self.unseen_class(name, target)
 
     def part_artifact(self, name: str, parts: Sequence[str] = (), *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
         """Make the record of parts (names of image_parts.IMAGE_PARTS) that every image of a class carries and that tell
@@ -266,7 +273,7 @@ class AuditedRun:
             )  # fmt: skip
         known = ClassParts(chosen, read(own), read(other), read.pixel_scale)
         artifact = make_known_artifact(name, target, known, split, f"part of every image: {known}")
-        return artifact, self.class_of(Group(name, target, np.empty(0, np.intp)))
+        return artifact, self.unseen_class(name, target)
 
     def build_artifact(
         self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,

@@ -36,7 +36,6 @@ from klarsicht.audit.cleaning.models.judgement import Judgement, ShownClasses
 from klarsicht.audit.cleaning.models.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
 from klarsicht.audit.cleaning.models.training_images import LabelledAnswers
 from klarsicht.audit.explanation.data import splits
-from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import Classifier, label_indices
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.explanation.steps.audit_inputs import open_data
@@ -176,7 +175,8 @@ def evaluate(
         )  # fmt: skip
     chosen_under = record["settings"]
     few = chosen_under["images"] if images is None else images  # of each kind, to train and test probes on
-    case, rng = make_case(audited_run, artifact), generator(seed, "show", artifact.target)
+    case = artifact.case(audited_run.unseen_class(artifact.name, artifact.target))
+    rng = generator(seed, "show", artifact.target)
     train = case.sample(splits.TRAIN, few, rng)
     shown_case = make_test_case(audited_run, artifact, test) if test else case
     shown = draw_shown(shown_case, chosen_under["images"], seed, images)
@@ -294,11 +294,6 @@ def answers_of_run(run: AuditedRun, case: Case) -> LabelledAnswers:
     """Read the model's answers to the clean images of a run with known labels."""
     rows = np.flatnonzero(case.clean & (case.labels >= 0))
     return LabelledAnswers.of(np.asarray(run.store.array("logits")[rows], np.float32), case.labels[rows])
-
-
-def make_case(run: AuditedRun, artifact: Artifact) -> Case:
-    """Make the case that the correction was fitted on."""
-    return artifact.case(run.class_of(Group(artifact.name, artifact.target, np.empty(0, np.intp))))
 
 
 def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
