@@ -525,7 +525,7 @@ def leaves_half(row: dict[str, Any], by: dict[str, Any]) -> bool:
 def is_right(row: dict[str, Any]) -> tuple[str, bool | None]:
     """Return the verdict of a row in words, and whether it is right, see the module; None: nothing to compare with."""
     if "after" not in row:
-        return "refused: members are like other images", is_unlearned(row)
+        return "refused: images like the others of the class", is_unlearned(row)
     verdict, lost = row["said"]["verdict"], row["lost"]["value"]
     if verdict.startswith("harmful"):
         return "harmful", lost > WORSE or row["lost of the class"]["value"] > WORSE_OF_CLASS

@@ -93,7 +93,7 @@ def test_several_classes_print_a_line_each_and_exit_8_where_an_effect_remains(fi
     assert "the correction does not help" in told.err and "% of the artifact's effect" in told.err
     assert any(f"verdict: correction does not help: {name}: " in told.out for name in "ab")
     assert run(["audit", "evaluate", finished, "--correction", str(out)]) == 2
-    assert "one class is shown at a time" in capsys.readouterr().err
+    assert "one class is evaluated at a time" in capsys.readouterr().err
 
 
 def test_a_trained_correction_that_leaves_the_effect_exits_8_and_is_saved(finished, tmp_path, capsys):

@@ -130,7 +130,7 @@ def test_a_layer_where_members_do_not_differ_is_refused_each_time_and_looked_at_
     data.fit_layers(("body", "last"))
     looked = sum(seen)
     for _ in range(2):
-        with pytest.raises(InputError, match="members do not differ"):
+        with pytest.raises(InputError, match="do not differ at this layer"):
             data.layer_statistics("last")
     assert data.layer_statistics("body").positions.first.any()
     assert sum(seen) == looked

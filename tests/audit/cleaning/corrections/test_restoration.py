@@ -152,7 +152,7 @@ def test_many_channels_are_seen_along_the_artifacts_directions_and_the_largest_v
 
 
 def test_what_cannot_be_fitted_is_refused():
-    with pytest.raises(InputError, match="nothing to put on"):
+    with pytest.raises(InputError, match="cannot be inserted into images"):
         CLOSED["restore"].make(FittingData(classifier(), TARGET, sample(60), None), CorrectionParameters("last"))
     few = LayerRows(np.zeros((19, 14)), np.zeros((19, 4)), np.zeros((19, 0, 4)), 1)
     with pytest.raises(InputError, match="at least 20"):

@@ -262,16 +262,16 @@ def test_clean_images_for_orders_are_of_the_part_to_choose_on_and_of_every_class
 def test_a_class_without_a_correction_is_named_and_the_others_are_cleaned(marked, tmp_path, monkeypatch):
     def build(found, **more):
         if found.audited.group.name == "c":
-            raise InputError("members are like other images of the class", got="a chance cluster")
+            raise InputError("these images are like the others of the class", got="a chance cluster")
         return build_artifact(found, **more)
 
     monkeypatch.setattr(clean_model, "build_artifact", build)
     found = clean_model.clean_classes(marked, ["c", "b"], ASKED, out=tmp_path, classifier=of_two_marks())
     assert [one.name for one in found.judgement.classes] == ["b"] and found.judgement.classes[0].together.helps
     assert [name for name, _ in found.judgement.left_out] == ["c"]
-    with pytest.raises(EffectRemains, match="c: members are like other images"):
+    with pytest.raises(EffectRemains, match="c: these images are like the others"):
         found.check()
-    with pytest.raises(InputError, match="members are like"):  # of all: that is the error
+    with pytest.raises(InputError, match="these images are like"):  # of all: that is the error
         clean_model.clean_classes(marked, ["c"], ASKED, out=tmp_path / "c", classifier=of_two_marks())
 
 

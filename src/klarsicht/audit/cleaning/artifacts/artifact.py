@@ -91,14 +91,14 @@ class Artifact:
     def insertion_text(self) -> str:
         """The way in which the artifact is put on other images, in words."""
         if isinstance(self.planted, ClassParts):
-            return "put on images of other classes as those of the class have it; the verdict speaks of it alone"
+            return "exchanged with images of other classes; the verdict is about this part alone"
         if self.planted is not None:
-            return "planted in images of other classes"
+            return "inserted into images of other classes"
         if self.imitation is not None:
             return f"imitated: {self.imitation}"
         if self.place is None:
-            return "told by members alone"
-        return "put on at its place" if self.place.fixed else "put on as members show it"
+            return "seen only on the images that carry it"
+        return "inserted at its place" if self.place.fixed else "inserted as the images that carry it show it"
 
     @property
     def member(self) -> Bools:
@@ -239,8 +239,10 @@ def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) 
     told = roc_area(probability[rows], np.isin(rows, inside))
     if told.n and max(told.value, 0.5) + told.high - told.value < SHARED:
         raise InputError(
-            "members are like other images of the class", got=f"area under the curve {told}, half is chance",
-            rule="what makes an artifact is in its members, and the model sees it", remedy="Look at the members again.",
+            "the images with the artifact are like the others of the class",
+            got=f"area under the curve {told}, half is chance",
+            rule="an artifact is a feature that these images share, and that the model sees",
+            remedy="Look at these images again, or list others: --members.",
         )  # fmt: skip
 
 

@@ -87,11 +87,11 @@ def read_member_list(file: Path, audited_class: AuditedClass) -> Ints:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise InputError(
-            "the list of members is no text", got=file, rule="one path or key of an image a line, in UTF-8",
+            "the list of images is not a text file", got=file, rule="one path or key on each line, in UTF-8",
             remedy="Give a text file as --members; a picture of the place is --mask.",
         ) from error  # fmt: skip
     except OSError as error:
-        raise InputError("the list of members cannot be read", got=f"{file}: {error}") from error
+        raise InputError("the list of images cannot be read", got=f"{file}: {error}") from error
     rows, corpus = [int(row) for row in audited_class.group.rows], audited_class.corpus
     row_of = {Path(corpus.keys[row]).name: row for row in rows}
     row_of |= {corpus.keys[row]: row for row in rows} | {corpus.paths[row]: row for row in rows}
@@ -101,7 +101,7 @@ def read_member_list(file: Path, audited_class: AuditedClass) -> Ints:
         raise InputError(
             "the list names images that were not audited for this class",
             got=f"{len(unknown)} of {len(names)}: {', '.join(unknown[:3])}",
-            rule="one path a line, as the run's corpus has it",
+            rule="one path on each line, as in the run's corpus",
         )
     return np.unique([row_of[name] for name in names])
 

@@ -197,7 +197,9 @@ class FittingData:
         able = np.array([insertion is not None and insertion.fits(image) for image in found.images], bool)
         if insertion is None or not able.any():
             raise InputError(
-                "nothing to put on images", got="an artifact without a place or imitation", remedy="Use an erasure."
+                "the artifact cannot be inserted into images",
+                got="no place and no imitation of it",
+                remedy="Use an erasure.",
             )
         return found.select(able), insertion, generator(self.seed, draw, self.target)
 

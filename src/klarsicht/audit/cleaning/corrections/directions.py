@@ -55,8 +55,8 @@ def fit_direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integ
         raise unknown_name("direction", kind, DIRECTIONS)
     if not 0 < member.sum() < len(member):
         raise UsageError(
-            "no two groups to tell apart",
-            got=f"{member.sum()} members of {len(member)} images",
+            "no two groups to separate",
+            got=f"the artifact in {member.sum()} of {len(member)} images",
             rule="some images must carry the artifact and some must not",
         )
     rows: Floats = a.astype(np.float64)
@@ -65,7 +65,7 @@ def fit_direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integ
     v = DIRECTIONS[kind](rows, member)
     length = np.linalg.norm(v)
     if not length > 0:
-        raise InputError("members do not differ from the others at this layer", remedy="Choose another --layer.")
+        raise InputError("images with the artifact do not differ at this layer", remedy="Choose another --layer.")
     return np.asarray(v / length)
 
 

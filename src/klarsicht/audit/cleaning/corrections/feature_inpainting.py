@@ -240,7 +240,7 @@ def check_located(correction: FeatureInpainting, members: Tensor) -> None:
     located = correction.locate(members)
     if located.mean() < FEWEST_LOCATED:
         raise InputError(
-            "the artifact is not located in its members at this layer", got=f"{located.sum()} of {len(located)}",
+            "at this layer, most images with the artifact are not recognised", got=f"{located.sum()} of {len(located)}",
             rule=f"located in {FEWEST_LOCATED:.0%} of them: the others would keep it",
             remedy="Choose another --layer, or another --method; or mark its place by --mask.",
         )  # fmt: skip

@@ -132,7 +132,7 @@ def fit_restoration(
     n = len(plain.features)
     if n < FEWEST_PAIRS:
         raise InputError(
-            "too few images to put the artifact on", got=n, rule=f"at least {FEWEST_PAIRS} to fit a restoration on",
+            "too few images to insert the artifact into", got=n, rule=f"at least {FEWEST_PAIRS} to fit it on",
             remedy="Raise --images, or use another --method.",
         )  # fmt: skip
     if not (carriers.positions != plain.positions).any():

@@ -139,8 +139,8 @@ def augment(data: FittingData, setting: CorrectionParameters) -> RetrainedWeight
     """Train with the artifact on images of all classes (A-ClArC). Raises UsageError if it cannot be put on images."""
     if data.insertion is None:
         raise UsageError(
-            "nothing to put on images",
-            got="an artifact that has no place, and is neither noise, blur, light nor JPEG",
+            "the artifact cannot be inserted into images",
+            got="it has no place, and is neither noise, blur, light nor JPEG",
             remedy="Use augment-latent, penalise or an erasure.",
         )
     return train_copy(

@@ -136,11 +136,11 @@ def clean_data(
         raise UsageError("which artifact?", got=f"class {names[0]}, correction {correction}", rule="one of the two")
     if correction is not None and (members or mask or found_by):
         raise UsageError(
-            "a correction has its members and its mask", rule="--found-by, --members and --mask go with --class"
+            "a correction has its own images and its own mask", rule="--found-by, --members and --mask go with --class"
         )
     if (members or mask) and len(names) != 1:
         raise UsageError(
-            "members or a mask without one class", got=members or mask, rule="they are of one class's artifact",
+            "images or a mask without one class", got=members or mask, rule="they are of one class's artifact",
             remedy="Name the class: --class.",
         )  # fmt: skip
     SHARE.require("probability", above)

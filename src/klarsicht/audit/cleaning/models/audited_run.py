@@ -126,7 +126,7 @@ class AuditedRun:
             raise UsageError(
                 "the class was decided to be legitimate", got=f"{name}, by {decision.author} on {decision.time[:10]}",
                 rule="what its images share belongs to it",
-                remedy="Decide again in `audit explore`, or name the members: --found-by or --members.",
+                remedy="Decide again in `audit explore`, or name the images: --found-by or --members.",
             )  # fmt: skip
         if number > 1:
             if by == CLUSTER:
@@ -287,7 +287,11 @@ class AuditedRun:
             InputError: the list or the mask cannot be used.
         """
         if members is not None and found_by is not None:
-            raise UsageError("whose members?", got=f"{found_by} and {members}", rule="--found-by or --members")
+            raise UsageError(
+                "two sources of the images with the artifact",
+                got=f"{found_by} and {members}",
+                rule="--found-by or --members",
+            )
         finding = self.find_members(name, found_by) if members is None else self.read_members(name, members)
         region = None if mask is None else read_mask(mask, finding.audited)
         origin = finding.origin + (", mask" if mask else "")

@@ -167,13 +167,13 @@ def require_one_artifact(kind: str | None, part: Sequence[str] | None, found: st
     if kind is not None and found:
         raise UsageError(
             "a known artifact and a found one", got=f"{kind} and {found}",
-            rule="a known artifact has no members and no mask", remedy="Leave out --kind, or the others.",
+            rule="a known artifact needs no images and no mask", remedy="Leave out --kind, or the others.",
         )  # fmt: skip
     if part is not None and (kind or found):
         raise UsageError(
             "a part of every image and another artifact",
             got=f"{' and '.join(part) or 'noted parts'} and {kind or found}",
-            rule="all images of the class carry the part, none is a member", remedy="Leave out --part, or the others.",
+            rule="every image of the class has the part", remedy="Leave out --part, or the others.",
         )  # fmt: skip
 
 

@@ -217,7 +217,7 @@ def check_clean_images(case: Case) -> None:
     if is_told_by_class(case) and not (own & case.clean).any():
         raise InputError(
             "no image of the class without the artifact",
-            got=f"{own.sum()} images, all of them members or taken for such by the detector",
+            got=f"{own.sum()} images, all of them with the artifact by list or detector",
             rule="without clean images of the class its harm cannot be measured",
             remedy="List fewer --members, or add images of the class without the artifact.",
         )
@@ -229,7 +229,7 @@ def check_compared(fit: Sample, target: int, fewest: int) -> None:
     compared = int((~fit.member & (fit.labels == target)).sum())
     if not fit.paired and compared < fewest:
         raise InputError(
-            "too few clean images of the class to compare members with",
+            "too few clean images of the class to compare with those that carry the artifact",
             got=f"{compared} among those to fit on", rule=f"at least {fewest}",
             remedy="Add images of the class without the artifact, list fewer --members, or lower --fewest-clean.",
         )  # fmt: skip
@@ -268,7 +268,7 @@ def draw_clean_together(case: Case, targets: Sequence[int], settings: CleanSetti
 def require_members(artifact: Artifact) -> None:
     """Check that the part `show` has members, unless the artifact is a known one. Raises UsageError otherwise."""
     if artifact.planted is None and not (artifact.part[artifact.members] == splits.TEST).any():
-        raise UsageError("no members to show a correction on", got=f"{len(artifact.members)} members")
+        raise UsageError("no image with the artifact to evaluate on", got=f"{len(artifact.members)} in the other parts")
 
 
 def judge(test: CorrectionTest, case: Case, correction: Correction, settings: CleanSettings) -> Judgement:

@@ -164,8 +164,8 @@ def evaluate(
     if "classes" in record:
         parts = ", ".join(str(Path(folder) / one["folder"]) for one in record["corrections"])
         raise UsageError(
-            "a correction of several classes", got=str(folder), rule="one class is shown at a time",
-            remedy=f"Read its certificate.html, or show one of {parts}.",
+            "a correction of several classes", got=str(folder), rule="one class is evaluated at a time",
+            remedy=f"Read its certificate.html, or evaluate one of {parts}.",
         )  # fmt: skip
     artifact = load_artifact(Path(folder))
     if record["identity"] != audited_run.store.manifest["identity"]:

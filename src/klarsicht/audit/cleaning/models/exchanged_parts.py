@@ -152,9 +152,9 @@ def noted_parts(store: RunStore, name: str | None = None) -> tuple[str, ...]:
     noted = {profile.noted[0].part for profile in profiles if profile.noted}
     if not noted:
         raise UsageError(
-            "no part is noted" if name is None else "no part of this class is noted",
+            "no part is flagged" if name is None else "no part of this class is flagged",
             got=name or f"{len(found)} classes",
-            rule="parts that `audit shortcuts` noted, or those that are named",
+            rule="parts that `audit shortcuts` flagged, or named ones",
             remedy=f"Name them: --part border. Known are {', '.join(IMAGE_PARTS)}.",
         )  # fmt: skip
     return tuple(part for part in IMAGE_PARTS if part in noted)
