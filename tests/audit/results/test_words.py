@@ -3,8 +3,10 @@
 import pytest
 
 from klarsicht.audit.results.words import (
+    CLEANINGS,
     SEEN,
     VERDICTS,
+    CleaningKind,
     VerdictKind,
     describe_detector,
     describe_effect,
@@ -65,6 +67,13 @@ def test_every_kind_of_verdict_has_words_of_its_own():
     assert VERDICTS.keys() == set(VerdictKind)
     assert len({kind.words for kind in VerdictKind}) == len({kind.label for kind in VerdictKind}) == len(VerdictKind)
     assert all(len(kind.label.split()) <= 5 for kind in VerdictKind)
+
+
+def test_every_verdict_on_a_correction_has_a_label_a_claim_and_a_next_step():
+    assert CLEANINGS.keys() == set(CleaningKind)
+    for texts in ([kind.label for kind in CleaningKind], [kind.claim for kind in CleaningKind]):
+        assert len(set(texts)) == len(CleaningKind)
+    assert all(len(kind.label.split()) <= 5 and kind.advice.endswith(".") for kind in CleaningKind)
 
 
 def test_a_loss_below_zero_is_a_gain_with_its_ends_turned():
