@@ -35,7 +35,7 @@ from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection, La
 from klarsicht.audit.cleaning.corrections.feature_inpainting import FeatureInpainting
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.explanation.models.classifier import Classifier
-from klarsicht.audit.explanation.networks import hooks
+from klarsicht.audit.explanation.networks import hooks, residual_sums
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.outputs import LogitsNetwork
 from klarsicht.ground.config import require_shape
@@ -59,32 +59,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, pad
 from torch.overrides import TorchFunctionMode
 
 HERE = Path(__file__).parent
-IN_PLACE = {torch.Tensor.add_, torch.Tensor.__iadd__, torch.ops.aten.add_.Tensor}
-ADDITIONS = IN_PLACE | {
-    torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__, torch.ops.aten.add.Tensor,
+IN_PLACE_ADDITIONS = {Tensor.add_, Tensor.__iadd__, torch.ops.aten.add_.Tensor}
+ADDITIONS = IN_PLACE_ADDITIONS | {
+    torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, torch.ops.aten.add.Tensor,
 }
 
 
-class Sum(TorchFunctionMode):
-    """Changes one sum of two activations: the number `left` among those that are computed."""
-
-    def __init__(self, left, change):
-        super().__init__()
-        self.left, self.change = left, change
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        output = function(*args, **(kwargs or {}))
-        a, b = (*args, None, None)[:2]
-        both = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
-        if function in ADDITIONS and both and a.is_floating_point() and 2 < a.ndim == b.ndim:
-            self.left -= 1
-            if not self.left:
-                return output.copy_(self.change(output)) if function in IN_PLACE else self.change(output)
-        return output
+class ModelError(RuntimeError):
+    def __init__(self, *text, **more):
+        super().__init__(*text, *more.values())
 
 
 def corrected(module):
@@ -107,19 +95,9 @@ def attach(module, name, change):
     """Change the input of a layer, or the sum MODULE:sumN; return the handles."""
     inside, total, number = name.rpartition(":sum")
     layer = module.get_submodule(inside if total else name)
-    if not total:
-        return [layer.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))]
-    running = []
-
-    def begin(*_):
-        running.append(Sum(int(number), change))
-        running[-1].__enter__()
-
-    def end(*_):
-        if running:
-            running.pop().__exit__(None, None, None)
-
-    return [layer.register_forward_pre_hook(begin), layer.register_forward_hook(end, prepend=True, always_call=True)]
+    if total:
+        return SumHooks(int(number), change).attach(layer)
+    return [layer.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))]
 
 
 def correct(module, parts):
@@ -149,12 +127,12 @@ def correct(module, parts):
 
     module.register_forward_hook(again)
 '''
-COPIED: Final = (
+COPIED: Final[tuple[Any, ...]] = (
     clarc.erase, clarc.open_gate, clarc.channel_features, clarc.has_channels_first, hooks.arrange_in_grid, hooks._grid,
     feature_inpainting.inpaint_windows, feature_inpainting.window_scores, feature_inpainting.window_mask,
-    feature_inpainting.fill_masked,
+    feature_inpainting.fill_masked, residual_sums.is_sum, residual_sums.SumMode, residual_sums.SumHooks,
 )  # fmt: skip
-"""Functions whose source is written after STANDALONE: they need torch and each other alone."""
+"""Functions and classes whose source is written after STANDALONE: they need torch and each other alone."""
 
 
 def standalone_code() -> str:
