@@ -170,7 +170,7 @@ def test_clean_data_says_what_would_change_then_writes_it(finished, tmp_path, ca
     printed = capsys.readouterr().out
     assert not out.exists()
     assert sum(line.startswith("inpaint") for line in printed.splitlines()) == 18
-    assert "b: 18 inpaint, 162 keep" in printed
+    assert "b: 18 images inpainted, 162 unchanged" in printed
     assert "nothing written" in printed
     assert run([*ask, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"inpaint": 18, "keep": 162}

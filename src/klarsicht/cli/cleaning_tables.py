@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klarsicht.audit.results.words import describe_lost
+from klarsicht.audit.results.words import describe_counts, describe_lost
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.tables import table
 
@@ -143,8 +143,12 @@ def corpus(result: CleanedCorpus, dry_run: bool) -> None:
         echo(f"not read: {path}: {why}")
     for name, why in result.left_out:
         echo(f"{name}: no artifact found: {why}")
-    echo(f"{', '.join(result.classes)}: " + ", ".join(f"{n} {action}" for action, n in sorted(result.counts.items())))
-    echo("dry run: nothing written" if dry_run else f"manifest: {result.manifest}")
+    echo(f"{', '.join(result.classes)}: {describe_counts(result.counts)}")
+    if dry_run:
+        echo("dry run: nothing written; the same command without --dry-run writes it")
+    else:
+        echo(f"manifest: {result.manifest}")
+        echo("next: train on this manifest, then run `klarsicht audit run` on the new model")
 
 
 def evaluations(evaluation: Evaluation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -287,3 +288,21 @@ CLEANINGS: Final = {
     ),
 }
 """For each kind of verdict on a correction its label, its claim and the next step."""
+
+TREATED: Final = {
+    "drop": "left out",
+    "weigh": "weighted",
+    "move": "relabelled",
+    "quarantine": "put aside",
+    "inpaint": "inpainted",
+    "keep": "unchanged",
+    "skip": "unreadable",
+}
+"""For each action of `audit clean-data` on an image, its result; other actions have their own names."""
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Say how many images were treated in each way: "18 images inpainted, 162 unchanged"."""
+    (first, n), *rest = sorted(counts.items())
+    others = [f"{number:,} {TREATED.get(action, action)}" for action, number in rest]
+    return ", ".join([f"{format_count(n, 'image')} {TREATED.get(first, first)}", *others])
