@@ -6,7 +6,7 @@ members that the cluster missed. Images that it is fitted on get out-of-fold pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -60,29 +60,22 @@ def predict_carriers(
         arrays: name -> (N, F); the one with the least out-of-fold log loss is used.
         sources: (m,); images of one source are never in two folds.
     """
-    best: tuple[float, str, float, Floats] | None = None
-    for name, array in arrays.items():
-        X = np.asarray(_rows(array, rows), np.float32)
-        for penalty in PENALTIES:
-            p = predict_out_of_fold(X, member, sources, penalty, seed)
-            loss = float(log_loss(member, p))
-            if best is None or loss < best[0]:
-                best = (loss, name, penalty, p)
-    assert best is not None
-    _, name, penalty, own = best
+    tried = [
+        (name, penalty, predict_out_of_fold(X, member, sources, penalty, seed))
+        for name, array in arrays.items()
+        for X in [_rows(array, rows)]
+        for penalty in PENALTIES
+    ]
+    name, penalty, own = min(tried, key=lambda one: log_loss(member, one[2]))
     X = _rows(arrays[name], rows)
     fit = make_classifier(penalty, len(rows), X.shape[1], seed).fit(X, member)
-    probability = np.concatenate([fit.predict_proba(block)[:, 1] for block in _blocks(arrays[name], n)])
+    blocks = (slice(start, min(start + ROW_BLOCK, n)) for start in range(0, n, ROW_BLOCK))
+    probability = np.concatenate([fit.predict_proba(_rows(arrays[name], block))[:, 1] for block in blocks])
     probability[rows] = own
-    predicted_carriers = own >= 0.5
-    hits = int((predicted_carriers & member).sum())
-    return CarrierProbabilities(
-        probability.astype(np.float32),
-        name,
-        float(roc_auc_score(member, own)),
-        hits / max(int(predicted_carriers.sum()), 1),
-        hits / int(member.sum()),
-    )
+    found = own >= 0.5
+    hits = int((found & member).sum())
+    quality = float(roc_auc_score(member, own)), hits / max(int(found.sum()), 1), hits / int(member.sum())
+    return CarrierProbabilities(probability.astype(np.float32), name, *quality)
 
 
 def predict_out_of_fold(X: Floats, member: Bools, sources: Ints, penalty: float, seed: int) -> Floats:
@@ -102,18 +95,10 @@ def predict_out_of_fold(X: Floats, member: Bools, sources: Ints, penalty: float,
 def make_classifier(penalty: float, n: int, features: int, seed: int) -> Any:
     """Make a pipeline: standardisation, principal components where features are many, and a logistic regression."""
     components = min(COMPONENTS, features, n - 1)
-    return make_pipeline(
-        StandardScaler(),
-        PCA(components, random_state=seed, svd_solver="auto"),
-        LogisticRegression(C=penalty, max_iter=500),
-    )
+    classifier = LogisticRegression(C=penalty, max_iter=500)
+    return make_pipeline(StandardScaler(), PCA(components, random_state=seed), classifier)
 
 
-def _blocks(array: Any, n: int) -> Iterator[Floats]:
-    for start in range(0, n, ROW_BLOCK):
-        yield np.asarray(np.nan_to_num(np.asarray(array[start : min(start + ROW_BLOCK, n)], np.float32)))
-
-
-def _rows(array: Any, rows: Ints) -> Floats:
+def _rows(array: Any, rows: Ints | slice) -> Floats:
     """Read rows of a numpy array or of an array of the store, with NaN replaced."""
-    return np.asarray(np.nan_to_num(np.asarray(array[np.asarray(rows)], np.float32)))
+    return np.asarray(np.nan_to_num(np.asarray(array[rows], np.float32)))

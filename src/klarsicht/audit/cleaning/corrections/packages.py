@@ -17,6 +17,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Sequence
+from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -50,96 +51,20 @@ REMAKE_REMEDY: Final = "Make it again with this version: `klarsicht audit clean`
 RECORD, EXPORTED, LOADER = "correction.json", "model.pt2", "corrected.py"
 PART_FILES: Final = ("erasure.npz", "weights.safetensors")
 ARTIFACT: Final = ("artifact.json", "artifact.npz")  # written beside, before the record
-STANDALONE: Final = '''"""The correction in this folder, without klarsicht: corrected(module) changes it for good."""
-
-from __future__ import annotations
-
-import math
-from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, pad
-from torch.overrides import TorchFunctionMode
-
-HERE = Path(__file__).parent
-IN_PLACE_ADDITIONS = {Tensor.add_, Tensor.__iadd__, torch.ops.aten.add_.Tensor}
-ADDITIONS = IN_PLACE_ADDITIONS | {
-    torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, torch.ops.aten.add.Tensor,
-}
-
-
-class ModelError(RuntimeError):
-    def __init__(self, *text, **more):
-        super().__init__(*text, *more.values())
-
-
-def corrected(module):
-    weights = HERE / "weights.safetensors"
-    if weights.exists():
-        from safetensors.torch import load_file
-
-        module.load_state_dict(load_file(str(weights)), strict=False)
-        return module
-    erasures = {}
-    for name, value in np.load(HERE / "erasure.npz").items():
-        number, _, key = name.rpartition("/")
-        erasures.setdefault(int(number or 0), {})[key] = value
-    for number in sorted(erasures):
-        correct(module, erasures[number])
-    return module
-
-
-def attach(module, name, change):
-    """Change the input of a layer, or the sum MODULE:sumN; return the handles."""
-    inside, total, number = name.rpartition(":sum")
-    layer = module.get_submodule(inside if total else name)
-    if total:
-        return SumHooks(int(number), change).attach(layer)
-    return [layer.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))]
-
-
-def correct(module, parts):
-    name, looking = str(parts["layer"]), []
-
-    def change(a):
-        if "kernel" not in parts:
-            return erase(a, parts)
-        arrays = (torch.as_tensor(parts[k], dtype=a.dtype, device=a.device) for k in ("kernel", "reference"))
-        return inpaint_windows(a, *arrays, *(parts[k].item() for k in ("threshold", "channels", "aspect")))
-
-    if "target" not in parts:
-        attach(module, name, change)
-        return
-
-    def again(root, inputs, answer):
-        taken = answer.argmax(1) == int(parts["target"])
-        if looking or not taken.any():
-            return answer
-        looking.extend(attach(module, name, change))
-        try:
-            second = root(inputs[0][taken])
-        finally:
-            while looking:
-                looking.pop().remove()
-        return answer.index_put((taken.nonzero()[:, 0],), second)
-
-    module.register_forward_hook(again)
-'''
 COPIED: Final[tuple[Any, ...]] = (
     clarc.erase, clarc.open_gate, clarc.channel_features, clarc.has_channels_first, hooks.arrange_in_grid, hooks._grid,
     feature_inpainting.inpaint_windows, feature_inpainting.window_scores, feature_inpainting.window_mask,
     feature_inpainting.fill_masked, residual_sums.is_sum, residual_sums.SumMode, residual_sums.SumHooks,
 )  # fmt: skip
-"""Functions and classes whose source is written after STANDALONE: they need torch and each other alone."""
+"""Functions and classes whose source completes `corrected.py`: they need torch and each other alone."""
 
 
 def standalone_code() -> str:
     """Return the module that corrects a network without klarsicht."""
+    begin = files("klarsicht.audit").joinpath("templates/corrected.py.txt").read_text("utf-8")
     names = "LEAST_AXIS_VARIANCE", "ERASER"
-    constants = "\n".join(f"{name} = {getattr(clarc, name)!r}" for name in names)
-    return "\n\n".join([f"{STANDALONE}{constants}\n", *(inspect.getsource(one) for one in COPIED)])
+    constants = "".join(f"{name} = {getattr(clarc, name)!r}\n" for name in names)
+    return "\n\n".join([begin + constants, *(inspect.getsource(one) for one in COPIED)])
 
 
 def save_correction(
@@ -301,14 +226,13 @@ def _read(place: Path) -> Correction:
         return JointCorrection()
     with np.load(place / "erasure.npz") as file:
         arrays = dict(file)
-    if not any("/" in name for name in arrays):
-        return _read_layer_correction(arrays)
     parts: dict[int, dict[str, Any]] = {}
     for name, value in arrays.items():
-        number, _, key = name.partition("/")
-        parts.setdefault(int(number), {})[key] = value
-    read = (_read_layer_correction(parts[number]) for number in sorted(parts))
-    return JointCorrection(tuple(one for one in read if isinstance(one, LayerCorrection)))
+        number, _, key = name.rpartition("/")
+        parts.setdefault(int(number or 0), {})[key] = value
+    read = [_read_layer_correction(parts[number]) for number in sorted(parts)]
+    several = any("/" in name for name in arrays)
+    return JointCorrection(tuple(one for one in read if isinstance(one, LayerCorrection))) if several else read[0]
 
 
 def _read_layer_correction(parts: dict[str, Any]) -> LayerCorrection | WhenPredicted:
