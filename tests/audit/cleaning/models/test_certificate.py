@@ -104,8 +104,9 @@ def test_the_page_shows_every_line_on_one_scale(tmp_path):
     assert json.loads((tmp_path / "out" / "certificate.json").read_text())["corrections"][1]["proven"]["harm"] is False
     assert not re.search(r"""(src|href)=["']?http""", page)
     (harm, *_) = certificate.template_context(found)["columns"]
-    cells = [harm.cell(line) for line in found.rows]
-    assert [(cell.broken, cell.proven) for cell in cells] == [(False, True), (True, False)]
-    for cell, value in zip(cells, (0.2, 5.0), strict=True):  # where it is drawn, back in percent
-        assert cell.value / 100 * (harm.high - harm.low) + harm.low == pytest.approx(value, abs=1e-9)
+    assert [(harm.is_broken(row), harm.is_proven(row)) for row in found.rows] == [(False, True), (True, False)]
+    for row, value in zip(found.rows, (0.2, 5.0), strict=True):  # where it is drawn, back in percent
+        at = harm.position(row.figures["harm"].value)
+        assert at / 100 * (harm.high - harm.low) + harm.low == pytest.approx(value, abs=1e-9)
+        assert f"left:{at:.1f}%" in page
     assert 0 <= harm.position(harm.bound) <= 100

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import nn
 
 from klarsicht.audit.cleaning.corrections.activations import (
     Activations,
@@ -197,10 +197,9 @@ class FittingData:
         able = np.array([insertion is not None and insertion.fits(image) for image in found.images], bool)
         if insertion is None or not able.any():
             raise InputError(
-                "the artifact cannot be inserted into images",
-                got="no place and no imitation of it",
+                "the artifact cannot be inserted into images", got="no place and no imitation of it",
                 remedy="Use an erasure.",
-            )
+            )  # fmt: skip
         return found.select(able), insertion, generator(self.seed, draw, self.target)
 
     @cached_property
@@ -216,12 +215,6 @@ class FittingData:
         """Clean images, those of the class too, the same with the artifact, and whether they are of the class."""
         able, insertion, rng = self._clean_to_paste(~self.fit.member, "restored")
         return able.images, [put_on(image, insertion, rng) for image in able.images], able.labels == self.target
-
-    def members_like(self, image: Tensor) -> list[Tensor]:
-        """Return the members to fit on of an image's shape; none where they are copies."""
-        if self.fit.paired:
-            return []
-        return [one for one in self.fit.select(self.fit.member).images if one.shape == image.shape]
 
     def layer_statistics(self, layer: str) -> LayerStatistics:
         """Return the statistics of a layer, computed once. Raises InputError if members do not differ from the others
@@ -343,11 +336,6 @@ class JointCorrection:
         """Whether the order of the parts matters: two of them are at one layer."""
         return len({part.layer for part in self.parts}) < len(self.parts)
 
-    @property
-    def reversed(self) -> JointCorrection:
-        """The same corrections in reversed order."""
-        return JointCorrection(self.parts[::-1])
-
 
 @dataclass(frozen=True)
 class CorrectionMethod:
@@ -424,7 +412,8 @@ def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainti
     aspect = clean[0].shape[-2] / clean[0].shape[-1]
     rng = generator(data.seed, f"windows at {setting.layer}", data.target)
     found = fit_inpainting(setting.layer, plain, under, axis, aspect, rng)
-    if members := data.members_like(clean[0])[:n]:
+    carrying = [] if data.fit.paired else data.fit.select(data.fit.member).images  # those of pairs are copies
+    if members := [one for one in carrying if one.shape == clean[0].shape][:n]:
         check_located(found, compute_layer_inputs(data.classifier, members, setting.layer)[0])
     return found
 

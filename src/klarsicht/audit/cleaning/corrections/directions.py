@@ -55,10 +55,9 @@ def fit_direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integ
         raise unknown_name("direction", kind, DIRECTIONS)
     if not 0 < member.sum() < len(member):
         raise UsageError(
-            "no two groups to separate",
-            got=f"the artifact in {member.sum()} of {len(member)} images",
+            "no two groups to separate", got=f"the artifact in {member.sum()} of {len(member)} images",
             rule="some images must carry the artifact and some must not",
-        )
+        )  # fmt: skip
     rows: Floats = a.astype(np.float64)
     if len(np.unique(sources)) < len(sources):
         rows = centre_by_group(rows, sources)

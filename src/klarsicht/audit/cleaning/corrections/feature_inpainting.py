@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, pad
@@ -117,9 +118,6 @@ class InpaintingModule(nn.Module):
     def forward(self, a: Tensor) -> Tensor:
         """Fill located windows of activations, see FeatureInpainting."""
         return inpaint_windows(a, self.kernel, self.reference, self.threshold, self.channels, self.aspect)
-
-    def extra_repr(self) -> str:
-        return f"window {tuple(self.kernel.shape)}, threshold {self.threshold:.6g}"
 
 
 def inpaint_windows(
@@ -256,11 +254,8 @@ def changed_positions(plain: Tensor, under: Tensor) -> Bools:
 
 def bounding_boxes(masks: Bools) -> Ints:
     """Compute first and last + 1 row and column of masks (n, H, W) that are not empty: int (n, 2, 2)."""
-    found = []
-    for mask in masks:
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        found.append(((rows[0], columns[0]), (rows[-1] + 1, columns[-1] + 1)))
-    return np.array(found)
+    found = [[(side.start, side.stop) for side in find_objects(mask.astype(int))[0]] for mask in masks]
+    return np.array(found).transpose(0, 2, 1)
 
 
 def draw_positions(masks: Bools, rng: np.random.Generator) -> tuple[Ints, Ints]:

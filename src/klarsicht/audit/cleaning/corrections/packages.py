@@ -154,10 +154,9 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
         raise
     except Exception as error:  # zipfile, numpy and safetensors raise nearly anything on damaged files
         raise InputError(
-            "no correction in this folder",
-            got=f"{place}: {type(error).__name__}: {error}",
+            "no correction in this folder", got=f"{place}: {type(error).__name__}: {error}",
             remedy="Make one with `klarsicht audit clean`.",
-        ) from error
+        ) from error  # fmt: skip
 
 
 class ChosenSetting(BaseModel):

@@ -288,10 +288,9 @@ class AuditedRun:
         """
         if members is not None and found_by is not None:
             raise UsageError(
-                "two sources of the images with the artifact",
-                got=f"{found_by} and {members}",
+                "two sources of the images with the artifact", got=f"{found_by} and {members}",
                 rule="--found-by or --members",
-            )
+            )  # fmt: skip
         finding = self.find_members(name, found_by) if members is None else self.read_members(name, members)
         region = None if mask is None else read_mask(mask, finding.audited)
         origin = finding.origin + (", mask" if mask else "")
@@ -368,6 +367,5 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
     raise UsageError(
         "no class is poisoned: there is nothing to clean",
         got=f"{len(known)} classes quantified" + (f", to be looked at: {', '.join(reviewed)}" if reviewed else ""),
-        rule="without --class all poisoned classes are cleaned",
-        remedy="Name a --class to clean it all the same.",
-    )
+        rule="without --class all poisoned classes are cleaned", remedy="Name a --class to clean it all the same.",
+    )  # fmt: skip

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from klarsicht import __version__
 from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds
-from klarsicht.audit.cleaning.models.judgement import ClassJudgement, JointJudgement
+from klarsicht.audit.cleaning.models.judgement import JointJudgement
 from klarsicht.audit.results.words import CleaningKind
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, write_atomically
@@ -148,7 +148,7 @@ class Certificate:
         """Check that a correction may be called clean in all of its seeds. Raises HarmExceeded if none may."""
         if not any(one.clean == one.seeds for one in self.rows):
             raise HarmExceeded(
-                "no correction may be called clean", got="; ".join(f"{one.name}: {one.word}" for one in self.rows)
+                "no correction cleans the model", got="; ".join(f"{one.name}: {one.word}" for one in self.rows)
             )
 
     def to_json(self) -> Facts:
@@ -253,30 +253,15 @@ class Column:
         """Return the position of a share on the scale, 0 to 100."""
         return min(max(100 * (100 * value - self.low) / (self.high - self.low), 0), 100)
 
-    def cell(self, line: CertificateRow) -> Cell | None:
-        """Make the cell of a row; None where the row lacks the figure."""
-        found = line.figures[self.figure]
-        if not found.n:
-            return None
-        broken = self.bound is not None and found.low > self.bound
-        text, ends = format_points(found)
-        low, value, high = (self.position(end) for end in (found.low, found.value, found.high))
-        proven = self.bound is not None and found.high <= self.bound and not line.trained_on
-        return Cell(text, ends, low, value, high, broken, proven)
+    def is_broken(self, row: CertificateRow) -> bool:
+        """Test whether the whole interval of a row is beyond the bound."""
+        found = row.figures[self.figure]
+        return bool(found.n and self.bound is not None and found.low > self.bound)
 
-
-@dataclass(frozen=True)
-class Cell:
-    """Figure and interval, in words and as positions on the scale, and whether the whole interval is beyond or within
-    the bound."""
-
-    text: str
-    ends: str
-    low: float
-    value: float
-    high: float
-    broken: bool
-    proven: bool
+    def is_proven(self, row: CertificateRow) -> bool:
+        """Test whether the whole interval of a row is within the bound, on images that were not trained on."""
+        found = row.figures[self.figure]
+        return bool(found.n and self.bound is not None and found.high <= self.bound and not row.trained_on)
 
 
 def render_page(found: Certificate) -> str:
@@ -285,29 +270,22 @@ def render_page(found: Certificate) -> str:
 
 
 def template_context(found: Certificate) -> dict[str, Any]:
-    shown = (found.before, *found.rows)
-    over, own = found.bounds.overall, found.bounds.affected
+    shown, bounds = (found.before, *found.rows), found.bounds
     asked = (
-        ("loss, clean images", "harm", over),
-        ("loss, clean images of the class", "harm_affected", own),
+        ("loss, clean images", "harm", bounds.overall),
+        ("loss, clean images of the class", "harm_affected", bounds.affected),
         ("flips to the class under the artifact", "flips", None),
         ("accuracy, worst group", "worst", None),
         ("accuracy of others under the artifact", "under", None),
     )
-    columns = [make_column(title, figure, bound, shown) for title, figure, bound in asked]
-    return {
-        "name": found.name,
-        "version": __version__,
-        "overall": 100 * over,
-        "affected": 100 * own,
-        "columns": [one for one in columns if one is not None],
-        "lines": shown,
-        "clean": [one.name for one in found.rows if one.clean == one.seeds],
-        "trained": [one.name for one in found.rows if one.trained_on],
-        "seeds": max(one.seeds for one in found.rows),
-        "evaluations": found.evaluations,
-        "percent": partial(format_points, digits=0),
-    }
+    columns = [column for one in asked if (column := make_column(*one, shown)) is not None]
+    clean = [one.name for one in found.rows if one.clean == one.seeds]
+    trained = [one.name for one in found.rows if one.trained_on]
+    facts = {"name": found.name, "version": __version__, "overall": 100 * bounds.overall, "points": format_points}
+    facts |= {"affected": 100 * bounds.affected, "seeds": max(one.seeds for one in found.rows)}
+    return facts | {
+        "columns": columns, "lines": shown, "clean": clean, "trained": trained, "evaluations": found.evaluations,
+    }  # fmt: skip
 
 
 def make_column(title: str, figure: str, bound: float | None, lines: Sequence[CertificateRow]) -> Column | None:
@@ -323,37 +301,9 @@ def make_column(title: str, figure: str, bound: float | None, lines: Sequence[Ce
 
 def render_joint_page(found: JointJudgement) -> str:
     """Render the certificate of several classes."""
-    bounds = found.classes[0].together.bounds
-    return load_template("klarsicht.audit", "joint_certificate.html.j2").render(
-        version=__version__,
-        verdict=found.verdict,
-        clean=found.clean,
-        overall=100 * bounds.overall,
-        affected=100 * bounds.affected,
-        lost=format_points(found.lost.measured),
-        answer={HARMLESS: "proven", HARMFUL: "broken"}.get(found.harm.answer, ""),
-        trained=found.lost.trained_on,
-        lines=[describe_class(one) for one in found.classes],
-        lacking=found.shown_classes.lacking,
-        left_out=found.left_out,
-        orders=found.orders,
-    )
-
-
-def describe_class(one: ClassJudgement) -> dict[str, Any]:
-    """Return the figures of a class, before, alone and together, as the page shows them."""
-    before, alone, together = one.alone.before, one.alone.after, one.together.after
-    return {
-        "name": one.name,
-        "setting": one.setting,
-        "shown": one.together.shown,
-        "left": [f"{100 * look.remaining:.0f}" if look.is_used else "" for look in (one.alone, one.together)],
-        "flips": [format_points(look.flips) for look in (before, alone, together)],
-        "under": [format_points(look.under) for look in (before, alone, together)],
-        "lost": [format_points(look.harm) for look in (alone, together)],
-        "own": [format_points(look.harm_affected) for look in (alone, together)],
-        "verdict": one.together.verdict,
-    }
+    answer = {HARMLESS: "proven", HARMFUL: "broken"}.get(found.harm.answer, "")
+    page = load_template("klarsicht.audit", "joint_certificate.html.j2")
+    return page.render(version=__version__, found=found, answer=answer, points=format_points)
 
 
 def format_points(found: Interval, digits: int = 1) -> tuple[str, str]:

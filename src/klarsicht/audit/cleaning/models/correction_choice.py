@@ -173,12 +173,9 @@ def make_bounds(settings: CleanSettings) -> Bounds:
 
 def make_grid(settings: CleanSettings) -> Grid:
     """Return the grid to try: given values, and the whole sweep of the others."""
-    free = Grid()
-    return Grid(
-        () if settings.layer is None else (settings.layer,),
-        free.directions if settings.directions is None else (settings.directions,),
-        free.strengths if settings.strength is None else (settings.strength,),
-    )
+    free, layers = Grid(), () if settings.layer is None else (settings.layer,)
+    directions = free.directions if settings.directions is None else (settings.directions,)
+    return Grid(layers, directions, free.strengths if settings.strength is None else (settings.strength,))
 
 
 def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tuple[FittingData, CorrectionTest]:
@@ -315,7 +312,7 @@ def choose_order(
     rng = [generator(settings.seed, "order", one.artifact.target) for one in fitted]
     samples = [one.case.sample(splits.VALIDATION, settings.images, r) for one, r in zip(fitted, rng, strict=True)]
     tests = [make_test(one.case, one.artifact, some, settings) for one, some in zip(fitted, samples, strict=True)]
-    orders = ((joint, names), (joint.reversed, names[::-1]))
+    orders = ((joint, names), (JointCorrection(joint.parts[::-1]), names[::-1]))
     found: list[SettingOutcome] = []
     outcomes: list[OrderOutcome] = []
     for correction, order in orders:

@@ -74,6 +74,11 @@ class CorrectionVerdict(ABC):
         """Whether the corrected model may be called clean."""
         return self.kind in (CleaningKind.CLEAN, CleaningKind.UNPROVEN)
 
+    def words_json(self) -> dict[str, Any]:
+        """Return verdict, kind, next step and answer to harm as JSON values."""
+        words = {"verdict": self.verdict, "kind": self.kind, "next": self.kind.advice}
+        return words | {"clean": self.clean, "harm answer": self.harm.to_json()}
+
     def check(self) -> None:
         """Check that the corrected model may be called clean.
 
@@ -205,19 +210,11 @@ class Judgement(CorrectionVerdict):
     def to_json(self) -> dict[str, Any]:
         """Return verdict and reasons as JSON values."""
         return {
-            "verdict": self.verdict,
-            "kind": self.kind,
-            "next": self.kind.advice,
-            "clean": self.clean,
-            "remaining": self.remaining,
-            "reaches members": self.reaches_members,
-            "artifact used": self.is_used,
-            "below the least effect": self.is_below_least,
-            "members alone": self.on_members_alone,
-            "harm answer": self.harm.to_json(),
-            "images": self.origin.to_json(),
+            **self.words_json(), "remaining": self.remaining, "reaches members": self.reaches_members,
+            "artifact used": self.is_used, "below the least effect": self.is_below_least,
+            "members alone": self.on_members_alone, "images": self.origin.to_json(),
             "refused": self.refused.to_json() | {"after": self.refused.after.to_json()} if self.refused else None,
-        }
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -309,11 +306,7 @@ class JointJudgement(CorrectionVerdict):
     def to_json(self) -> dict[str, Any]:
         """Return verdict, answer to harm, classes and orders as JSON values."""
         return {
-            "verdict": self.verdict,
-            "kind": self.kind,
-            "next": self.kind.advice,
-            "clean": self.clean,
-            "harm answer": self.harm.to_json(),
+            **self.words_json(),
             "clean images": self.shown_classes.to_json(),
             "left out": [list(one) for one in self.left_out],
             "classes": [one.to_json() for one in self.classes],

@@ -64,13 +64,9 @@ class CarrierLabels:
 
 
 def probe_layer(
-    classifier: Classifier,
-    correction: Correction | None,
-    layer: str,
-    train: CarrierLabels,
-    shown: CarrierLabels,
+    classifier: Classifier, correction: Correction | None, layer: str, train: CarrierLabels, shown: CarrierLabels,
     seed: int = 0,
-) -> Interval:
+) -> Interval:  # fmt: skip
     """Measure the balanced accuracy of a new network, trained on other images than it is tested on, at detecting the
     artifact in the input of a layer; 0.5 is chance."""
     if min(map(len, (np.unique(train.carries), np.unique(shown.carries)))) < 2:
@@ -112,12 +108,8 @@ def relevance_share(
     masks = torch.from_numpy(place.masks[drawn])
     pasted = [place.blend(image, i) for image, i in zip(images, drawn, strict=True)]
     with evaluation_mode(classifier.module), apply_correction(classifier.module, correction):
-        maps = torch.cat(
-            [
-                _gradient_times_input(classifier, torch.stack(list(b)), target)
-                for b in split_batches(pasted, GRADIENT_BATCH)
-            ]
-        )
+        batches = map(list, split_batches(pasted, GRADIENT_BATCH))
+        maps = torch.cat([_gradient_times_input(classifier, torch.stack(batch), target) for batch in batches])
     total = maps.flatten(1).sum(1).clamp(min=1e-30)
     return mean_interval(((maps * masks).flatten(1).sum(1) / total).double().numpy())
 
@@ -160,8 +152,8 @@ class SecondAudit:
     def summary(self) -> str:
         """The result in a few words."""
         if not self.varies:
-            return "the class's evidence does not vary: nothing to rank by"
-        return f"z {self.z:.1f}, F1 {self.found:.2f}, {'suspect' if self.suspect else 'not suspect'}"
+            return "the class score does not vary"
+        return f"group {'found again' if self.suspect else 'not found again'} (z {self.z:.1f}, F1 {self.found:.2f})"
 
 
 def audit_again(
@@ -170,17 +162,15 @@ def audit_again(
     """Audit members and clean images of the class by head relevance; None where they are too few."""
     own = sample.labels == target
     shown = sample.select(sample.member | own if (own & ~sample.member).any() else sample.member | sample.fair_draw)
-    if (
-        len(shown) < MIN_IMAGES
-        or not 0 < shown.member.sum() < len(shown)
-        or clustering.max_neighbours(shown.sources) < 2
-    ):
+    two_groups = 0 < shown.member.sum() < len(shown)
+    if len(shown) < MIN_IMAGES or not two_groups or clustering.max_neighbours(shown.sources) < 2:
         return None
     before, evidence = (
         TargetLogits.of(compute_logits(classifier, shown.images, c), target, shown.sources) for c in (None, correction)
     )
     with apply_correction(classifier.module, correction):
-        weight = _head_weight(classifier)
+        head = classifier.module.get_submodule(classifier.head)
+        weight = head.weight.detach().cpu().numpy().copy() if isinstance(head, nn.Linear) else None
     features = compute_activations(classifier, shown.images, classifier.head, correction).pooled
     items = features if weight is None else features * (weight[target] - weight.mean(0))
     embedded = clustering.embed_items(items, evidence, distance="concept", neighbours=10, dimensions=8, seed=seed)
@@ -190,14 +180,6 @@ def audit_again(
     rise = float(shift[0] / max(deviation[0], floor, MIN_DEVIATION))
     if found is None:
         return SecondAudit(0.0, 0.0, rise, 0.0, floor, evidence.varies)
-    hits = int(shown.member[found.members].sum())
-    z = found.shift / max(found.deviation, floor, MIN_DEVIATION)
-    return SecondAudit(
-        z, 2 * hits / (len(found.members) + int(shown.member.sum())), rise, found.shift, floor, evidence.varies
-    )
-
-
-def _head_weight(classifier: Classifier) -> Floats | None:
-    """Return the weights of the head, or None where it is not linear."""
-    head = classifier.module.get_submodule(classifier.head)
-    return head.weight.detach().cpu().numpy().copy() if isinstance(head, nn.Linear) else None
+    hits, z = int(shown.member[found.members].sum()), found.shift / max(found.deviation, floor, MIN_DEVIATION)
+    f1 = 2 * hits / (len(found.members) + int(shown.member.sum()))
+    return SecondAudit(z, f1, rise, found.shift, floor, evidence.varies)
