@@ -278,7 +278,7 @@ def template_context(found: Certificate) -> dict[str, Any]:
         ("accuracy, worst group", "worst", None),
         ("accuracy of others under the artifact", "under", None),
     )
-    columns = [column for one in asked if (column := make_column(*one, shown)) is not None]
+    columns = [column for title, name, bound in asked if (column := make_column(title, name, bound, shown)) is not None]
     clean = [one.name for one in found.rows if one.clean == one.seeds]
     trained = [one.name for one in found.rows if one.trained_on]
     facts = {"name": found.name, "version": __version__, "overall": 100 * bounds.overall, "points": format_points}
