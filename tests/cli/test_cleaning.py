@@ -153,11 +153,11 @@ def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, ca
     told = capsys.readouterr()
     assert json.loads(told.out)["settings"]["strength"] == 1
     assert json.loads(told.out)["shown"]["harm answer"]["answer"] == "harmful"
-    assert "accuracy loses" in told.err
+    assert " on clean images, more than the " in told.err
     assert run(["audit", "evaluate", folder, "--correction", out]) == 7
     told = capsys.readouterr()
     assert "verdict: harmful" in told.out
-    assert "accuracy loses" in told.err
+    assert " on clean images, more than the " in told.err
     assert [line.split(":")[0] for line in told.err.splitlines() if "allowed" in line] == ["klarsicht"]
     assert run(["audit", "evaluate", folder, "--correction", out, "--overall", "1", "--affected", "1"]) == 0
 

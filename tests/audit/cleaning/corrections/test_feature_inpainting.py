@@ -157,7 +157,7 @@ def test_a_threshold_lies_between_what_is_apart_and_holds_false_alarms_where_it_
 
 def test_an_artifact_of_the_whole_image_or_of_none_is_refused():
     whole = Overlay(np.full((1, SIDE, SIDE), 0.5, np.float32), np.full((1, 4, SIDE, SIDE), 3, np.float32))
-    for insertion, rule in ((whole, "nearly everywhere"), (None, "without a place or imitation")):
+    for insertion, rule in ((whole, "nearly everywhere"), (None, "neither a place nor an imitation")):
         with pytest.raises(InputError, match=rule):
             CLOSED["inpaint"].make(FittingData(classifier(), TARGET, marked(), insertion), CorrectionParameters("last"))
     with pytest.raises(InputError, match="no grid"):

@@ -334,7 +334,7 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
     before = found.judgement.before
     assert not correction_choice.find_reason_to_leave(before, CleanSettings())
     why = correction_choice.find_reason_to_leave(before, CleanSettings(least_effect=5.0))
-    assert why == "the artifact is used, but by less than matters"
+    assert why == "the effect of the artifact is too small to correct"
     free = cleaned("free", least_effect=5.0, layer="last", directions=1, overall=0.1, affected=0.1)
     assert (
         free.judgement.is_below_least and free.choice.free and free.choice.chosen.method in correction_choice.SELECTIVE

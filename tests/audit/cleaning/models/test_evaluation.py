@@ -53,15 +53,15 @@ def judged(rise, harm=SURE, affected=SURE, before=EFFECT.rise, origin=UNKNOWN):
         (judged(0.0, before=Interval(0.1, -0.1, 0.3, 99)),
          "artifact not used: it changes the class score by 0.10 logits (-0.10 to 0.30)"),
         (judged(0.0, harm=lost(0.02, 0.01)),
-         "harmful: accuracy on clean images loses 2.00 points (1.00 to 3.00), more than the 0.50 allowed"),
+         "harmful: the model loses 2.00 points (1.00 to 3.00) on clean images, more than the 0.50 allowed"),
         (judged(0.0, harm=lost(0.0175, 0.013)),
-         "cleaned, loss not excluded: 0 % of the artifact's effect is left; accuracy on clean images loses 1.75"),
+         "cleaned, loss not excluded: 0 % of the artifact's effect is left; the model loses 1.75"),
         (judged(0.0, affected=lost(0.0, 0.1)),
-         "cleaned, loss not excluded: 0 % of the artifact's effect is left; accuracy on clean images of the class"),
+         "cleaned, loss not excluded: 0 % of the artifact's effect is left; the model loses 0.00 points (-10.00 to"),
         (judged(0.0, affected=NO_LOSS),
          "cleaned, loss not excluded: 0 % of the artifact's effect is left; no clean images of the class to measure"),
         (judged(0.0, origin=ImageOrigin(True, "x")),
-         "cleaned, loss not excluded: 0 % of the artifact's effect is left; accuracy on clean images loses 0.00"),
+         "cleaned, loss not excluded: 0 % of the artifact's effect is left; the model loses 0.00"),
     ],
 )  # fmt: skip
 def test_the_verdict_follows_from_the_figures(found, verdict):
@@ -72,7 +72,7 @@ def test_the_verdict_follows_from_the_figures(found, verdict):
 def test_harm_beyond_its_bound_and_an_effect_that_remains_are_errors_with_their_own_exit_codes():
     judged(0.1).check()
     with pytest.raises(
-        HarmExceeded, match=r"clean images of the class loses 5\.00 points .*than the 2\.00 allowed"
+        HarmExceeded, match=r"loses 5\.00 points .* on clean images of the class, more than the 2\.00 allowed"
     ) as caught:
         judged(0.0, affected=lost(0.05, 0.02)).check()
     assert caught.value.exit_code == 7

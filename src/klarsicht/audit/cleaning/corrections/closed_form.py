@@ -197,7 +197,7 @@ class FittingData:
         able = np.array([insertion is not None and insertion.fits(image) for image in found.images], bool)
         if insertion is None or not able.any():
             raise InputError(
-                "the artifact cannot be inserted into images", got="no place and no imitation of it",
+                "the artifact cannot be inserted into images", got="neither a place nor an imitation",
                 remedy="Use an erasure.",
             )  # fmt: skip
         return found.select(able), insertion, generator(self.seed, draw, self.target)

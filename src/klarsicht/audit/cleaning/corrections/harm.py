@@ -85,7 +85,7 @@ class Loss:
         if not self.measured.n:
             return f"no {self.kind} to measure a loss on"
         one = self.measured
-        lost = f"accuracy on {self.kind} {describe_lost(one.value, one.low, one.high)}"
+        lost = f"the model {describe_lost(one.value, one.low, one.high)} on {self.kind}"
         if self.answer == HARMLESS:
             return f"{lost}, within the {100 * self.bound:.2f} allowed"
         if self.answer == HARMFUL:
