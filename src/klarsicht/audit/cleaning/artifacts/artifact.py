@@ -51,15 +51,11 @@ class Artifact:
     """Artifact of one class of a run.
 
     Attributes:
-        name, target: the class and its output.
-        origin: source of the member list, in words.
         members: int (n,), rows of the corpus.
         part: int8 (N,), see audit.explanation.data.splits.
-        membership: probability that each image carries it.
         place: its overlay, or None: it has no place, or images differ in size.
         imitation: change of the whole image of an artifact without a place, or None.
-        planted: a known artifact of `audit plant`, or parts that all images of the class carry: it has no members, and
-            all images count as clean.
+        planted: a known artifact of `audit plant`, or parts that all images of the class carry: it has no members.
         number: of the artifact in its class, from 1.
         of_others: int (k,), rows of images that carry other artifacts of the class and not this one: they are not
             clean.

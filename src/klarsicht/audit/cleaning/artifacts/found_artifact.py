@@ -40,11 +40,10 @@ class FoundArtifact:
 
     Attributes:
         members: int (n,), rows of the corpus.
-        origin: source of the member list, in words: the detector, the cluster's metric, or a list.
         change: change of an image by the artifact, a name of audit.verdicts.interventions.insertion.CHANGES, or
             NO_CHANGE.
-        places: float (n, 2), upper left corner of the detected window in each member, in shares of height and width;
-            empty without windows.
+        places: float (n, 2), upper left corner of the detected window in each member, in shares of height and width, or
+            empty.
         extent: (height, width) of that window in such shares.
         number: of the artifact in its class, from 1.
         of_others: rows of images that carry other artifacts of the class and not this one: they are not clean.

@@ -43,14 +43,8 @@ KIND_AUC: Final = 0.9  # area under the curve by which a measure must separate m
 
 @dataclass(frozen=True)
 class Localisation:
-    """Members and other images of a group, all of one size.
-
-    Attributes:
-        rows: int (n,), of the corpus.
-        images: n images as model inputs.
-        member: bool (n,), some and not all.
-        elsewhere: rows of images of other classes; empty where the group is the whole corpus.
-    """
+    """Members, bool (n,), and other images of a group, all of one size; rows are of the corpus, `elsewhere` those of
+    images of other classes."""
 
     artifact: FoundArtifact
     rows: Ints

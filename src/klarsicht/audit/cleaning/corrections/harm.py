@@ -1,11 +1,9 @@
 """Test whether a correction harms a model, by the intervals of its losses on clean images.
 
 *Proven harmless*: the whole interval of every loss is within its bound. *Harmful*: that of a loss is wholly beyond it.
-*Not proven*: neither, and so many images would settle it.
-
-A loss that one class other than the artifact's own bears alone is not *harmful*: its images may carry an artifact of
-their own. On images that a network was trained on, a correction can only lose: they prove no correction harmless, and
-it is harmful there only where the loss is beyond MEMORISED times the bound.
+*Not proven*: neither. A loss that one class other than the artifact's own bears alone is not *harmful*: its images may
+carry an artifact of their own. Images that a network was trained on prove no correction harmless, and it is harmful
+there only where the loss is beyond MEMORISED times the bound.
 """
 
 from __future__ import annotations
@@ -41,8 +39,6 @@ class Loss:
     """Loss of accuracy on images of one kind, against its bound.
 
     Attributes:
-        kind: of images, in words.
-        bound: largest permitted loss.
         trained_on: whether the network was trained on the images.
         elsewhere: the loss without the other class that loses most; NO_LOSS: there is none, or it is not asked.
         most_lost: that class, in words.

@@ -4,7 +4,7 @@ Pasted images are clean images of other classes with the artifact inserted. *Fli
 without it, the share predicted as the class with it. *Rise*: the increase of the class's centred logit by the artifact;
 where it cannot be inserted, the difference of the logit between members and clean images of the class. *Fall of
 members*: the mean fall of the class's centred logit on members by the correction, less that on clean images of the
-class: an imitation may differ from the artifact, and a place may be found on others and missed on members.
+class.
 """
 
 from __future__ import annotations

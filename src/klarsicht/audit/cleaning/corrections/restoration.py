@@ -3,11 +3,10 @@ carriers.
 
     a' = a - g (L R (a - z) + o)        numerics.erasure.regression_eraser; g is 1 in recognised images, else 0
 
-Both parts are fitted on pairs of an image without the artifact and with it. Subtracted is the change by the artifact
-that a linear regression predicts. An image is recognised by a linear discriminant of means and maxima of channels, or
-of their correlations too (clarc.channel_features), above a threshold that at most a given share of the images without
-the artifact exceed, by cross-validated scores. All others keep their answers to the bit. So an artifact that changes
-the whole image in many directions, as a turn of hue does, can be taken away whole.
+Both parts are fitted on pairs of an image without the artifact and with it. Subtracted is the change that a linear
+regression predicts. An image is recognised by a linear discriminant of means and maxima of channels, or of their
+correlations too (clarc.channel_features), above a threshold that at most a given share of the images without the
+artifact exceed, by cross-validated scores. All others keep their answers to the bit.
 """
 
 from __future__ import annotations

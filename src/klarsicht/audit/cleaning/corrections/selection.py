@@ -134,13 +134,8 @@ def evaluate_setting(
 
 @dataclass(frozen=True)
 class Choice:
-    """Chosen setting, and all that were tried.
-
-    Attributes:
-        untried: why nothing was tried, in words; empty where something was.
-        left: why the model is left as it is although corrections were tried, in words; else empty.
-        free: whether it was chosen because it costs nothing, of an artifact that does less than matters.
-    """
+    """Chosen setting, and all that were tried; with the reason in words why nothing was tried (`untried`), or why the
+    model is left as it is (`left`), else empty; `free`: it was chosen because it costs nothing."""
 
     chosen: SettingOutcome
     tried: tuple[SettingOutcome, ...]

@@ -95,15 +95,10 @@ def try_further_layers(
     grid: Grid, draw: CleanDraw | None = None,
 ) -> list[SettingOutcome]:  # fmt: skip
     """Try settings at a second layer beside the best erasure at one, then at a third; stop where hardly any effect is
-    left, or where a further layer made no better choice.
+    left, or where a further layer made no better choice. Methods give erasures.
 
     Each is fitted on activations of the network that is corrected already, and evaluated against the network as it is.
-    It may lose no more than the other: every layer would spend the bound anew.
-
-    Args:
-        found: settings that were tried at one layer each.
-        methods: methods that give erasures.
-        draw: clean images on which losses are compared, see `selection.choose_least_loss`.
+    It may lose no more than the other, on many clean images too: every layer would spend the bound anew.
     """
     single = [one for one in found if isinstance(one.correction, Erasure) and one.within_bounds]
     further: list[SettingOutcome] = []

@@ -18,13 +18,11 @@ Row = Sequence[str | float]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """Action on one image.
+    """Action on one image; label, source and split are of the original corpus, paths relative to OUT.
 
     Attributes:
-        path, new_path: relative to OUT; new_path is "" where the new corpus lacks the image.
-        label, source, split: of the original corpus.
         sha256: of the original file; "" where it cannot be read.
-        new_weight: 0 where the new corpus lacks the image.
+        new_path, new_weight: "" and 0 where the new corpus lacks the image.
         why: the reason why it was skipped.
         white_level: code of white of a 16-bit file; "" where none is stated.
         artifact_of: classes whose artifact the image carries, separated by semicolons.

@@ -30,7 +30,6 @@ class Action:
     """Action on an image.
 
     Attributes:
-        method: description for the record.
         weight: in the new corpus; 0 leaves the image out.
         label: the new one, or None.
         folder: folder of new files, or "": none is written.

@@ -308,16 +308,12 @@ def make_each(
     classes: Iterable[tuple[str, T]], make: Callable[[T], Made], advance: Callable[[], None] = lambda: None,
     lacking: str = "", refusals: tuple[type[KlarsichtError], ...] = (InputError, UsageError),
 ) -> tuple[list[Made], list[tuple[str, str]]]:  # fmt: skip
-    """Make something of each class, and return it with (class, reason) of those that are refused.
+    """Make something of each class, given by name and content, and return it with (class, reason) of those that are
+    refused.
 
     Args:
-        classes: name and what it is made of.
-        advance: called after each class.
         lacking: what a refused class lacks, for a note; empty: none is given.
-        refusals: errors for which a class is left out.
-
-    Raises:
-        InputError, UsageError: all were refused; the last refusal.
+        refusals: errors for which a class is left out; where all are, the last one is raised.
     """
     made: list[Made] = []
     left_out: list[tuple[str, str]] = []

@@ -54,15 +54,12 @@ Facts = dict[str, Any]  # content of evaluation.json
 
 @dataclass(frozen=True)
 class CertificateRow:
-    """Figures of one correction, or of the unchanged model, over images or over seeds.
+    """Figures (by names of `FIGURES`) of one correction, or of the unchanged model, over images or over seeds.
 
     Attributes:
-        name: the method, with the settings that distinguish it.
-        figures: by names of `FIGURES`.
         at, after: accuracy of a new probe at the corrected layer, and the best of later layers.
         suspect: number of seeds in which the second audit finds the class suspect again, and number of seeds.
         clean: number of seeds in which the model may be called clean.
-        trained_on: whether a model was trained on the images that it is shown on.
     """
 
     name: str

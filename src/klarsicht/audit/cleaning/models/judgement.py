@@ -3,8 +3,7 @@
 A correction is *harmful* where a loss on clean images, or on those of a corrected class, is shown to be beyond its
 bound. It does *not help* where the artifact is not shown to be used, where more than LEAVES of its effect remain, or
 where it takes from images with the artifact inserted what it does not take from those that carry it
-(outcomes.reaches_members). Else the model is *cleaned*. The words of each kind of verdict are in audit.results.words,
-the answers to harm in audit.cleaning.corrections.harm.
+(outcomes.reaches_members). Else the model is *cleaned*. Words are in audit.results.words.
 """
 
 from __future__ import annotations
