@@ -20,6 +20,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def one(folder: Path, seed: int, asked: argparse.Namespace) -> dict:
             found[method] = {"refused": str(error)}
             continue
         kept = {"within": choice.chosen.lost <= 1e-12, "tried": [one.to_json() for one in choice.best_settings]}
-        found[method] = measure(choice.correction) | choice.chosen.setting.to_json() | kept
+        found[method] = measure(choice.correction) | asdict(choice.chosen.setting) | kept
         print(json.dumps({method: {k: v for k, v in found[method].items() if k != "tried"}}), flush=True)
     return found
 

@@ -26,6 +26,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -220,7 +221,7 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
             except KlarsichtError as error:
                 result[f"{method} / {who}"] = {"refused": str(error)}
                 continue
-            kept = choice.chosen.setting.to_json() | {"within": bool(choice.chosen.lost <= 1e-12)}
+            kept = asdict(choice.chosen.setting) | {"within": bool(choice.chosen.lost <= 1e-12)}
             result[f"{method} / {who}"], corrections[f"{method} / {who}"] = kept, choice.correction
     for name, facts in figures_abreast(classifier, test, put(test), truth, corrections).items():
         result[name] = facts | result[name]

@@ -60,6 +60,7 @@ from torch import nn
 from klarsicht.audit.cleaning.corrections import packages, selection
 from klarsicht.audit.cleaning.corrections.activations import Correction, apply_correction
 from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.words import CleaningKind
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.audit.verdicts.synthetic.planted_image import PlantFunction
 from klarsicht.cli import app
@@ -334,7 +335,7 @@ def former_choices() -> Iterator[tuple[list[selection.Choice], list[float]]]:
     choose, found, seconds = selection.choose_least_loss, [], []
 
     def both(*asked: Any) -> selection.Choice:
-        found.append(selection.choose_candidate(asked[0]))
+        found.append(selection.choose_best(asked[0]))
         began = time.process_time()
         choice = choose(*asked)
         seconds.append(time.process_time() - began)
@@ -525,17 +526,16 @@ def leaves_half(row: dict[str, Any], by: dict[str, Any]) -> bool:
 def is_right(row: dict[str, Any]) -> tuple[str, bool | None]:
     """Return the verdict of a row in words, and whether it is right, see the module; None: nothing to compare with."""
     if "after" not in row:
-        return "refused: members are like other images", is_unlearned(row)
-    verdict, lost = row["said"]["verdict"], row["lost"]["value"]
-    if verdict.startswith("harmful"):
-        return "harmful", lost > WORSE or row["lost of the class"]["value"] > WORSE_OF_CLASS
-    if verdict.startswith("clean"):
-        words = "clean" if "not proven" not in verdict else "clean, but not proven harmless"
-        return words, not leaves_half(row, row) and lost <= WORSE
+        return "refused: images like the others of the class", is_unlearned(row)
+    kind, lost = CleaningKind(row["said"]["kind"]), row["lost"]["value"]
+    if kind == CleaningKind.HARMFUL:
+        return kind.label, lost > WORSE or row["lost of the class"]["value"] > WORSE_OF_CLASS
+    if kind in (CleaningKind.CLEAN, CleaningKind.UNPROVEN):
+        return kind.label, not leaves_half(row, row) and lost <= WORSE
     if row["said"]["refused"]:
         former = row.get("former")
         return "none helps", None if former is None else leaves_half(row, former) or former["lost"]["value"] > WORSE
-    return ("used by too little" if "less than matters" in verdict else "not shown to be used"), is_unlearned(row)
+    return kind.label, is_unlearned(row)
 
 
 def table_of_verdicts(rows: list[dict[str, Any]]) -> None:

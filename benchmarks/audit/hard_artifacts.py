@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def two(seed: int, folder: Path) -> dict:
         settings = CleanSettings(seed=seed, images=600)
         cleaned = clean_model.clean(folder / step, "T-shirt", settings, out=folder / f"{step}-c", classifier=classifier)
         classifier = corrected_model.corrected_classifier(classifier, cleaned.folder)
-        chosen = cleaned.choice.chosen.setting.to_json()
+        chosen = asdict(cleaned.choice.chosen.setting)
         steps.append(told(classifier.module) | {"rank": order.entries.index(entry) + 1, "cluster": held} | chosen)
         print(json.dumps(steps[-1]), flush=True)
     return {"seed": seed, "steps": steps}

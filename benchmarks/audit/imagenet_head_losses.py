@@ -56,9 +56,9 @@ def measure(network: str, photographs: Path, out: Path) -> list[dict]:
     lines = []
     for one, fitted, shown in zip(found, *answers, strict=True):
         effect, gain = others.evaluate_logits(shown), others.gain(shown).share
-        falls = (fitted_on.fall(fitted), one.tried.fall, others.fall(shown))
+        falls = (fitted_on.fall(fitted), one.fall, others.fall(shown))
         lines.append(
-            {"setting": str(one.tried), "method": one.tried.method, "gained, chosen on": one.tried.gained.low}
+            {"setting": str(one), "method": one.method, "gained, chosen on": one.gained.low}
             | {f"fall, {kind}": fall.value for kind, fall in zip(KINDS, falls, strict=True)}
             | {"lost": effect.harm.value, "changed": effect.harm.changed, "n": effect.harm.n}
             | {"gained": gain.value, "gained at least": gain.low}

@@ -34,7 +34,8 @@ from klarsicht.audit.cleaning.corrections.activations import Correction, compute
 from klarsicht.audit.cleaning.corrections.closed_form import COMPOSED, FittingData
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
-from klarsicht.audit.cleaning.corrections.setting_outcomes import Candidate, Grid
+from klarsicht.audit.cleaning.corrections.selection import SettingOutcome
+from klarsicht.audit.cleaning.corrections.setting_search import Grid
 from klarsicht.audit.cleaning.models import correction_choice
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.correction_tensors import correction_layers
@@ -113,8 +114,8 @@ def build(name: str, seed: int) -> nn.Module:
     return NETWORKS[name][0]()
 
 
-def ways(data: FittingData, test: CorrectionTest) -> dict[str, list[Candidate]]:
-    """Candidates of each of WAYS."""
+def ways(data: FittingData, test: CorrectionTest) -> dict[str, list[SettingOutcome]]:
+    """Settings tried in each of WAYS."""
     bounds, grid = Bounds(), Grid()
     layers = correction_layers(data.classifier.module, data.classifier.head)
     methods = correction_choice.CANDIDATES
@@ -163,7 +164,7 @@ def one(seed: int, artifact: str, name: str) -> dict:
     result["seconds"] = time.time() - start
     known: dict = {}
     for way, candidates in found.items():
-        choice = selection.choose_candidate(candidates)
+        choice = selection.choose_best(candidates)
         seen = {"chosen": str(choice.chosen), "within": choice.chosen.within_bounds, "tried": len(candidates)}
         if str(choice.chosen) not in known:
             known[str(choice.chosen)] = figures(choice.correction)

@@ -18,7 +18,7 @@ from tests.audit.conftest import SIDE, in_brief, network, write_corpus
 from torch import nn
 
 from klarsicht import audit
-from klarsicht.audit.cleaning.artifacts.masks import make_masks
+from klarsicht.audit.cleaning.artifacts.masks import Masks
 from klarsicht.audit.cleaning.data.clean_data import clean_corpus, clean_data
 from klarsicht.audit.cleaning.data.image_actions import make_action, make_inpaint_action, make_pass_action
 from klarsicht.audit.explanation import pipeline
@@ -268,7 +268,7 @@ def test_arrays_are_repaired_in_their_own_range(place, tmp_path):
     """Oracle: 8-bit files of the same images repaired: the same to the rounding of 8 bits, and finer within it."""
     mask = np.zeros((SIDE, SIDE), bool)
     mask[:4, :4] = True
-    under = make_masks(Overlay(mask[None].astype(np.float32), np.ones((1, 3, SIDE, SIDE), np.float32)))
+    under = Masks.of(Overlay(mask[None].astype(np.float32), np.ones((1, 3, SIDE, SIDE), np.float32)))
     read = []
     for kind, model in (("files", load_model(network())), ("arrays", deep_model())):
         corpus = open_corpus(place / kind).as_arrays(model.form)

@@ -53,7 +53,7 @@ def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):
     assert run(["audit", "evaluate", finished, "--correction", out]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].split("  ")[-1].strip() == "random direction"
-    assert "verdict: clean" in printed
+    assert "verdict: cleaned" in printed and "\nnext: Use the corrected model" in printed
     assert printed[printed.index("\non ") :].startswith(said)  # the same images, in the same sentences
     assert run(["audit", "evaluate", finished, "--correction", out, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -67,15 +67,15 @@ def test_several_corrections_make_one_certificate(finished, tmp_path, capsys):
         folders += ["--correction", str(tmp_path / method)]
         ask = ["audit", "clean", finished, "--class", "b", "--method", method, "--images", "60", "--layer", "last"]
         assert run([*ask, "--out", folders[-1]]) == (8 if method == "nothing" else 0)
-    assert "100% of the artifact's effect remains" in capsys.readouterr().err
+    assert "it leaves 100 % of the artifact's effect" in capsys.readouterr().err
     assert run(["audit", "evaluate", finished, *folders, "--out", str(tmp_path / "both")]) == 0
     printed = capsys.readouterr().out
-    assert "b: may be called clean: oblique." in printed
+    assert "b: cleaned by oblique" in printed
     found = json.loads((tmp_path / "both" / "certificate.json").read_text())
     assert [one["name"] for one in found["corrections"]] == ["oblique", "nothing"]
     assert (tmp_path / "both" / "certificate.html").stat().st_size > 2000
     assert run(["audit", "evaluate", finished, *folders[2:]]) == 8  # nothing is no help
-    assert "100% of the artifact's effect remains" in capsys.readouterr().err
+    assert "it leaves 100 % of the artifact's effect" in capsys.readouterr().err
     assert (Path(finished) / "certificate" / "certificate.html").exists()
 
 
@@ -90,10 +90,10 @@ def test_several_classes_print_a_line_each_and_exit_8_where_an_effect_remains(fi
         assert f"certificate: {out / 'certificate.html'}" in told.out and "together: accuracy " in told.out
         assert [line[:12] for line in told.err.splitlines() if "project at" in line] == ["klarsicht: b", "klarsicht: a"]
         assert json.loads((out / "correction.json").read_text())["shown"]["clean"] == (code == 0)
-    assert "do not help all classes" in told.err and "% of the artifact's effect remains" in told.err
-    assert any(f"verdict: no help for {name}: " in told.out for name in "ab")
+    assert "the correction does not help" in told.err and "% of the artifact's effect" in told.err
+    assert any(f"verdict: correction does not help: {name}: " in told.out for name in "ab")
     assert run(["audit", "evaluate", finished, "--correction", str(out)]) == 2
-    assert "one class is shown at a time" in capsys.readouterr().err
+    assert "one class is evaluated at a time" in capsys.readouterr().err
 
 
 def test_a_trained_correction_that_leaves_the_effect_exits_8_and_is_saved(finished, tmp_path, capsys):
@@ -101,8 +101,8 @@ def test_a_trained_correction_that_leaves_the_effect_exits_8_and_is_saved(finish
     ask = ["audit", "clean", finished, "--class", "b", "--method", "penalise", "--layer", "last", "--out", str(out)]
     assert run([*ask, "--images", "60", "--steps", "1", "--lessons", "60"]) == 8
     told = capsys.readouterr()
-    assert "of the artifact's effect remains" in told.err
-    assert "verdict: no help" in told.out
+    assert "% of the artifact's effect" in told.err
+    assert "verdict: correction does not help" in told.out
     assert json.loads((out / "correction.json").read_text())["shown"]["clean"] is False
 
 
@@ -153,12 +153,12 @@ def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, ca
     told = capsys.readouterr()
     assert json.loads(told.out)["settings"]["strength"] == 1
     assert json.loads(told.out)["shown"]["harm answer"]["answer"] == "harmful"
-    assert "accuracy loses" in told.err
+    assert " on clean images, more than the " in told.err
     assert run(["audit", "evaluate", folder, "--correction", out]) == 7
     told = capsys.readouterr()
     assert "verdict: harmful" in told.out
-    assert "accuracy loses" in told.err
-    assert [line.split(":")[0] for line in told.err.splitlines() if "bound" in line] == ["klarsicht"]
+    assert " on clean images, more than the " in told.err
+    assert [line.split(":")[0] for line in told.err.splitlines() if "allowed" in line] == ["klarsicht"]
     assert run(["audit", "evaluate", folder, "--correction", out, "--overall", "1", "--affected", "1"]) == 0
 
 
@@ -170,7 +170,7 @@ def test_clean_data_says_what_would_change_then_writes_it(finished, tmp_path, ca
     printed = capsys.readouterr().out
     assert not out.exists()
     assert sum(line.startswith("inpaint") for line in printed.splitlines()) == 18
-    assert "b: 18 inpaint, 162 keep" in printed
+    assert "b: 18 images inpainted, 162 unchanged" in printed
     assert "nothing written" in printed
     assert run([*ask, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"inpaint": 18, "keep": 162}

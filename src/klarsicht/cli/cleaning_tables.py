@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klarsicht.audit.results.words import describe_lost
+from klarsicht.audit.results.words import describe_counts, describe_lost
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.tables import table
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.models.certificate import Certificate
     from klarsicht.audit.cleaning.models.clean_model import CleanedClasses, CleanedModel
     from klarsicht.audit.cleaning.models.evaluation import Evaluation, ModelEvaluation
-    from klarsicht.audit.cleaning.models.judgement import Judgement
+    from klarsicht.audit.cleaning.models.judgement import JointJudgement, Judgement
     from klarsicht.numerics.statistics.intervals import Interval
 
 
@@ -45,13 +45,12 @@ def correction(result: CleanedModel) -> None:
     for path, why in result.record["skipped"]:
         echo(f"not read: {path}: {why}")
     artifact = result.artifact
-    members = f"{len(artifact.members)} members by {artifact.origin}" if artifact.planted is None else artifact.origin
+    found = f"{len(artifact.members)} images with the artifact, by {artifact.origin}"
+    members = found if artifact.planted is None else artifact.origin
     echo(f"{artifact.name}: {members}, {artifact.insertion_text}")
     echo(f"chosen: {result.choice.chosen}: {result.choice.reason}.")
     if result.use:
-        echo(
-            f"audit quantify says of {artifact.name}: {result.use}. Its artifact is not shown to be used by the model."
-        )
+        echo(f"by audit quantify, the model is not shown to use the artifact of {artifact.name}: {result.use}")
     echo(f"correction: {result.folder}" + ("" if result.record["exported"] else f" ({result.record['why']})"))
     loading_lines(result.folder)
     judgement(result.judgement)
@@ -85,24 +84,23 @@ def joint_correction(result: CleanedClasses) -> None:
     for name, why in result.judgement.left_out:
         echo(f"not corrected: {name}: {why}")
     for order in result.judgement.orders:
-        least = f"at least {order.gained:.0%} of each effect taken away"
-        echo(f"order {', then '.join(order.names)}: {least}, on images to choose on")
+        least = f"takes away at least {100 * order.gained:.0f} % of each effect"
+        echo(f"the order {', then '.join(order.names)} {least}, on the images to choose on")
     why = "" if result.record["exported"] else f" ({result.record['why']})"
     echo(f"correction: {result.folder}{why}")
     loading_lines(result.folder)
     echo(f"certificate: {result.folder / 'certificate.html'}")
     if result.judgement.lost.trained_on:
-        echo("the model was trained on the images shown: they prove nothing harmless")
-    echo(f"together: accuracy {_describe_lost(result.judgement.lost.measured)}; verdict: {result.judgement.verdict}.")
-    if result.judgement.shown_classes.lacking:
-        echo(result.judgement.shown_classes.lacking)
+        echo("the model was trained on these images: they cannot prove a correction harmless")
+    echo(f"together: accuracy {_describe_lost(result.judgement.lost.measured)}")
+    verdict(result.judgement)
 
 
 def judgement(result: Judgement) -> None:
     """Print effect and cost of a correction on images on which nothing was fitted or chosen, the verdict, and of how
     many classes nothing is known."""
     before, after = result.before, result.after
-    sentences = [f"{result.remaining:.0%} of the effect is left"] if result.is_used else []
+    sentences = [f"{100 * result.remaining:.0f} % of the effect is left"] if result.is_used else []
     if before.flips.n:
         sentences.append(
             f"the artifact turns {_percent(before.flips)} % of other images into the class before, "
@@ -120,8 +118,16 @@ def judgement(result: Judgement) -> None:
     clean = f", {after.harm.n} of them drawn from all clean ones," if after.harm.n < result.shown else ""
     echo(f"on {result.shown} images{clean} that were not used to make it: {'; '.join(sentences)}")
     if result.origin.trained_on:
-        echo(f"the model was trained on these images ({result.origin.why}): show it on others by audit evaluate --test")
-    echo(f"verdict: {result.verdict}.")
+        echo(
+            f"the model was trained on these images ({result.origin.why}): evaluate it on others: audit evaluate --test"
+        )
+    verdict(result)
+
+
+def verdict(result: Judgement | JointJudgement) -> None:
+    """Print the verdict, the next step, and the classes of which nothing is known."""
+    echo(f"verdict: {result.verdict}")
+    echo(f"next: {result.kind.advice}")
     if result.shown_classes.lacking:
         echo(result.shown_classes.lacking)
 
@@ -136,9 +142,13 @@ def corpus(result: CleanedCorpus, dry_run: bool) -> None:
     for path, why in result.skipped:
         echo(f"not read: {path}: {why}")
     for name, why in result.left_out:
-        echo(f"{name}: no artifact: {why}")
-    echo(f"{', '.join(result.classes)}: " + ", ".join(f"{n} {action}" for action, n in sorted(result.counts.items())))
-    echo("dry run: nothing written" if dry_run else f"manifest: {result.manifest}")
+        echo(f"{name}: no artifact found: {why}")
+    echo(f"{', '.join(result.classes)}: {describe_counts(result.counts)}")
+    if dry_run:
+        echo("dry run: nothing written; the same command without --dry-run writes it")
+    else:
+        echo(f"manifest: {result.manifest}")
+        echo("next: train on this manifest, then run `klarsicht audit run` on the new model")
 
 
 def evaluations(evaluation: Evaluation) -> None:
@@ -172,9 +182,9 @@ def certificate(evaluations: Certificate) -> None:
     ]
     echo_block(table(header, lines, left_aligned=(header[0], "verdict")))
     if trained := [one.name for one in evaluations.rows if one.trained_on]:
-        echo(f"shown on images that the model was trained on: {', '.join(trained)}")
+        echo(f"evaluated on images that the model was trained on: {', '.join(trained)}")
     clean = [one.name for one in evaluations.rows if one.clean == one.seeds]
-    echo(f"{evaluations.name}: may be called clean: {', '.join(clean) or 'none'}.")
+    echo(f"{evaluations.name}: cleaned by {', '.join(clean) or 'none of them'}")
 
 
 def _percent(interval: Interval) -> str:

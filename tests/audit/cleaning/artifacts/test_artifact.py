@@ -114,7 +114,7 @@ def test_members_that_share_nothing_are_no_artifact(tmp_path, classifier):
     labels = np.array([audit.index[label] for label in audit.corpus.labels])
     audited = AuditedClass(store, audit.corpus, audit.classifier, group, labels)
     drawn = np.random.default_rng(0).choice(group.rows, 80, replace=False)
-    with pytest.raises(InputError, match=r"like other images.*half is chance"):
+    with pytest.raises(InputError, match=r"like the others of the class.*half is chance"):
         artifact.build_artifact(FoundArtifact(audited, drawn, "list"))
 
 

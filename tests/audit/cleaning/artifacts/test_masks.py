@@ -88,8 +88,8 @@ def test_maps_are_computed_where_a_run_stored_none(moving):
 def test_a_fixed_place_is_one_mask():
     one = np.zeros((1, 6, 6), np.float32)
     one[0, :2, :3] = 0.7
-    found = masks.make_masks(Overlay(one, np.zeros((1, 3, 6, 6), np.float32)))
-    np.testing.assert_array_equal(found(0), one[0] > 0)
-    assert found(5) is found(0)
+    found = masks.Masks.of(Overlay(one, np.zeros((1, 3, 6, 6), np.float32)))
+    np.testing.assert_array_equal(found.of_row(0), one[0] > 0)
+    assert found.of_row(5) is found.of_row(0)
     with pytest.raises(InputError, match="no mask"):
-        masks.make_masks(Overlay(np.ones((1, 6, 6), np.float32), np.zeros((1, 3, 6, 6), np.float32)))
+        masks.Masks.of(Overlay(np.ones((1, 6, 6), np.float32), np.zeros((1, 3, 6, 6), np.float32)))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
-from klarsicht.audit.cleaning.corrections import closed_form
+from klarsicht.audit.cleaning.corrections import clarc, closed_form
 from klarsicht.audit.cleaning.corrections.activations import compute_activations
 from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
@@ -68,7 +68,8 @@ def test_the_reference_is_the_mean_of_clean_positions_only():
 def test_a_gate_is_open_for_marked_images_and_shut_for_clean_ones():
     b, s = bench(), sample(200, seed=2)
     gate = b.layer_statistics("last").gate
-    p = gate(torch.from_numpy(compute_activations(b.classifier, s.images, "last").pooled)[:, None])[:, 0, 0]
+    pooled = torch.from_numpy(compute_activations(b.classifier, s.images, "last").pooled)[:, None]
+    p = clarc.open_gate(pooled, {name: torch.from_numpy(value).float() for name, value in gate.parts.items()})
     assert p[s.member].mean() > 0.9
     assert p[~s.member].mean() < 0.1
 
@@ -129,7 +130,7 @@ def test_a_layer_where_members_do_not_differ_is_refused_each_time_and_looked_at_
     data.fit_layers(("body", "last"))
     looked = sum(seen)
     for _ in range(2):
-        with pytest.raises(InputError, match="members do not differ"):
+        with pytest.raises(InputError, match="do not differ at this layer"):
             data.layer_statistics("last")
     assert data.layer_statistics("body").positions.first.any()
     assert sum(seen) == looked

@@ -157,7 +157,7 @@ def test_a_threshold_lies_between_what_is_apart_and_holds_false_alarms_where_it_
 
 def test_an_artifact_of_the_whole_image_or_of_none_is_refused():
     whole = Overlay(np.full((1, SIDE, SIDE), 0.5, np.float32), np.full((1, 4, SIDE, SIDE), 3, np.float32))
-    for insertion, rule in ((whole, "nearly everywhere"), (None, "without a place or imitation")):
+    for insertion, rule in ((whole, "nearly everywhere"), (None, "neither a place nor an imitation")):
         with pytest.raises(InputError, match=rule):
             CLOSED["inpaint"].make(FittingData(classifier(), TARGET, marked(), insertion), CorrectionParameters("last"))
     with pytest.raises(InputError, match="no grid"):
@@ -201,7 +201,7 @@ def test_saved_built_in_exported_and_alone_it_is_the_same(tmp_path):
     np.testing.assert_array_equal(compute_logits(classifier(), images, loaded), expected)
     after = corrected_model.corrected_classifier(classifier(), tmp_path)
     np.testing.assert_allclose(compute_logits(after, images), expected, atol=1e-6)
-    assert set(after.module.state_dict()) >= {"last.layer.weight", "last.inpainting.kernel"}
+    assert set(after.module.state_dict()) >= {"last.layer.weight", "last.change.kernel"}
     assert after.module.last.out_channels == 4  # the network may ask the layer for it
     assert told["exported"], told
     program = torch.export.load(tmp_path / "model.pt2").module()

@@ -21,12 +21,13 @@ def loss(low, high, trained_on=False, n=400):
 def test_the_whole_interval_decides_and_nothing_else(low, high, answer):
     found = loss(low, high)
     assert found.answer == answer
-    assert ("settled by about" in str(found)) == (answer == NOT_PROVEN)
+    words = {HARMLESS: "within the", HARMFUL: "more than the", NOT_PROVEN: "400 images cannot exclude more than the"}
+    assert f", {words[answer]} 2.00 allowed" in str(found).replace("; ", ", ")
 
 
 def test_without_images_nothing_is_proven():
     found = Loss("x", NO_LOSS, BOUND)
-    assert (found.answer, found.settled_by, str(found)) == (NOT_PROVEN, 0, "x: none")
+    assert (found.answer, found.settled_by, str(found)) == (NOT_PROVEN, 0, "no x to measure a loss on")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_without_images_nothing_is_proven():
 def test_images_trained_on_prove_nothing_harmless_and_little_harmful(low, high, answer):
     found = loss(low, high, True)
     assert found.answer == answer
-    assert ("images that it was not trained on" in str(found)) == (answer == NOT_PROVEN)
+    assert ("the model was trained on these images" in str(found)) == (answer == NOT_PROVEN)
 
 
 def test_two_of_ninety_images_are_beyond_the_bound_and_decide_nothing():
@@ -81,6 +82,6 @@ def test_a_loss_that_one_other_class_bears_alone_is_not_harmful_and_the_class_is
     elsewhere = PairedLoss(without + 0.01, without, without + 0.02, 300, 4)
     found = Loss("x", PairedLoss(low + 0.01, low, low + 0.02, 400, 8), BOUND, trained_on, elsewhere, "bottle")
     assert found.answer == answer
-    assert ("without bottle: see whether its images carry an artifact" in str(found)) == (answer == NOT_PROVEN)
-    assert "settled" not in str(found)  # by no number of images: they would say the same
+    assert ("without bottle: do its images carry an artifact" in str(found)) == (answer == NOT_PROVEN)
+    assert "settle" not in str(found)  # by no number of images: they would say the same
     assert Harm((found,)).to_json()["losses"][0]["most lost"] == "bottle"

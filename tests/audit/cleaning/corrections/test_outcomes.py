@@ -170,7 +170,7 @@ def test_a_broken_bound_is_named_with_its_figures():
     told = found.harm_answer(Bounds())
     assert told.answer == HARMFUL
     assert "clean images" in told.reasons
-    assert "bound 0.50" in told.reasons
+    assert "more than the 0.50 allowed" in told.reasons
     assert found.harm_answer(Bounds(1, 1)).answer == HARMLESS
     few = CorrectionTest(classifier(), sample(12), TARGET, place()).evaluate(None).harm_answer(Bounds())
     assert few.answer == NOT_PROVEN

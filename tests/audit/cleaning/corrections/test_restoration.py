@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
-from klarsicht.audit.cleaning.corrections.clarc import Gate, channel_features
+from klarsicht.audit.cleaning.corrections.clarc import Gate, channel_features, open_gate
 from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
 from klarsicht.audit.cleaning.corrections.restoration import (
@@ -47,6 +47,10 @@ def bench(insertion=None, **more):
 
 def rows_of(images, layer="last"):
     return read_rows(classifier(), images, layer, np.eye(4))
+
+
+def opening(gate, a):
+    return open_gate(a, {name: torch.as_tensor(value, dtype=a.dtype) for name, value in gate.parts.items()})
 
 
 def test_the_map_gives_marked_activations_back_what_they_were():
@@ -87,11 +91,11 @@ def test_more_strength_recognises_more_and_the_threshold_is_that_of_the_scores()
     made = [CLOSED["restore"].make(data, CorrectionParameters("last", 1, s)) for s in (0.5, 1.0, 20.0)]
     biases = [one.gate.bias for one in made]
     assert biases == sorted(biases)
-    known = data.restorations["last"]
+    known = data._restorations["last"]
     share = CARRIER_FALSE_ALARMS * 20
     expected = max(np.quantile(known.scores, 1 - share), np.quantile(known.scores[known.own], 1 - 2 * share))
     assert -biases[2] == pytest.approx(expected)
-    opened = [float(one.gate(torch.stack(images).flatten(2).movedim(1, 2)).mean()) for one in made]
+    opened = [float(opening(one.gate, torch.stack(images).flatten(2).movedim(1, 2)).mean()) for one in made]
     assert opened == sorted(opened)
 
 
@@ -111,7 +115,7 @@ def test_one_vector_an_image_has_means_alone():
     torch.testing.assert_close(found[:, :4], a[:, 0])
     assert not found[:, 4:].any()
     gate = Gate(np.eye(1, 14, dtype=np.float32)[0], -0.5, np.eye(4, dtype=np.float32))
-    assert torch.equal(gate(a)[:, 0, 0] > 0, a[:, 0, 0] > 0.5)
+    assert torch.equal(opening(gate, a) > 0, a[:, 0, 0] > 0.5)
 
 
 @pytest.mark.parametrize(("n", "features"), [(60, 7), (20, 50)])
@@ -148,7 +152,7 @@ def test_many_channels_are_seen_along_the_artifacts_directions_and_the_largest_v
 
 
 def test_what_cannot_be_fitted_is_refused():
-    with pytest.raises(InputError, match="nothing to put on"):
+    with pytest.raises(InputError, match="cannot be inserted into images"):
         CLOSED["restore"].make(FittingData(classifier(), TARGET, sample(60), None), CorrectionParameters("last"))
     few = LayerRows(np.zeros((19, 14)), np.zeros((19, 4)), np.zeros((19, 0, 4)), 1)
     with pytest.raises(InputError, match="at least 20"):

@@ -1,6 +1,6 @@
 """The sweep under a bound on harm, on corrections whose effect and harm are known."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -23,14 +23,14 @@ from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Gain, Outcome
 from klarsicht.audit.cleaning.corrections.selection import (
     ALIKE,
-    choose_candidate,
+    SettingOutcome,
+    choose_best,
     choose_free,
     choose_least_loss,
     find_best,
     is_alike,
 )
-from klarsicht.audit.cleaning.corrections.setting_outcomes import Candidate, Grid, SettingOutcome
-from klarsicht.audit.cleaning.corrections.setting_search import try_further_layers, try_settings
+from klarsicht.audit.cleaning.corrections.setting_search import Grid, try_further_layers, try_settings
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.verdicts.interventions.insertion import put_on
 from klarsicht.ground.errors import InputError
@@ -49,7 +49,7 @@ def scene():
 
 
 def try_and_choose(*asked):
-    return choose_candidate(try_settings(*asked))
+    return choose_best(try_settings(*asked))
 
 
 def erases(channels, bench, setting):
@@ -142,9 +142,9 @@ def test_a_setting_that_does_not_reach_members_comes_last():
     assert find_best([best, second]) is second
     worse = replace(second, reaches_members=False)
     assert find_best([best, worse]) is best  # none does
-    kept = Candidate(second, None)
-    assert choose_candidate([Candidate(best, None), kept]).chosen is second
-    assert "1 of them hardly change the images that carry" in choose_candidate([Candidate(best, None), kept]).reason
+    choice = choose_best([best, second])
+    assert choice.chosen is second
+    assert "1 of them hardly change the images with the artifact" in choice.reason
 
 
 def test_a_gain_that_is_known_for_sure_is_better_than_a_larger_one_that_is_not():
@@ -171,7 +171,7 @@ def test_methods_of_which_each_is_best_on_another_artifact_are_chosen_there():
         found = try_and_choose(methods, *scene(), Bounds(), Grid(("last",)))
         assert found.chosen.method == best
         assert {one.method for one in found.best_of_methods} == {"a", "b"}
-        assert f"at least {found.chosen.gained.low:.0%}" in found.reason
+        assert f"at least {100 * found.chosen.gained.low:.0f} %" in found.reason
         assert {one["method"] for one in found.to_json()["tried"]} == {"a", "b"}
 
 
@@ -206,7 +206,7 @@ class Named:
 
 
 def candidates(*gains, error=0.01):
-    return [Candidate(outcome("x", k, gain, error), Named(k)) for k, gain in gains]
+    return [replace(outcome("x", k, gain, error), correction=Named(k)) for k, gain in gains]
 
 
 def test_of_gains_alike_the_one_that_loses_least_on_many_images_is_chosen():
@@ -219,7 +219,7 @@ def test_of_gains_alike_the_one_that_loses_least_on_many_images_is_chosen():
     assert [one.losses is not None for one in choice.tried] == [True, True, True, False]
     assert choice.chosen in choice.tried
     assert choice.to_json()["tried"][1]["losses"]["fall"]["value"] == 0.0
-    assert "of 3 compared on up to 10,000 clean images" in choice.reason
+    assert "compared with 2 others on up to 10,000 clean images, it loses 0.00 points" in choice.reason
 
 
 @pytest.mark.parametrize(("images", "spread", "alike"), [(25, 0.5, True), (25, 0.2, False), (400, 0.5, False)])
@@ -241,7 +241,7 @@ def test_what_is_shown_to_lose_too_much_gives_way_to_a_smaller_gain_and_only_whe
     choice = choose_least_loss(found, draw, Bounds())
     assert choice.chosen.setting.directions == 3
     assert [sorted(one) for one in draw.asked] == [[1, 2], [3]]
-    assert choice.reason.endswith("and 2 lose more than a bound for sure")
+    assert choice.reason.endswith("; 2 of the others are shown to lose more than a bound")
     everything = KnownLosses(dict.fromkeys((1, 2, 3, 4), 0.05) | {2: 0.03})
     assert choose_least_loss(found, everything, Bounds()).chosen.setting.directions == 2
     assert choose_least_loss(found, everything, Bounds(0.1, 0.1)).chosen.setting.directions == 2
@@ -249,7 +249,7 @@ def test_what_is_shown_to_lose_too_much_gives_way_to_a_smaller_gain_and_only_whe
 
 def test_settings_whose_fall_is_shown_on_the_part_to_choose_on_are_not_compared():
     found = candidates((1, 0.92), (2, 0.9))
-    found[0] = replace(found[0], tried=replace(found[0].tried, fall=Interval(0.02, 0.01, 0.03, 400)))
+    found[0] = replace(found[0], fall=Interval(0.02, 0.01, 0.03, 400))
     draw = KnownLosses({1: 0.0, 2: 0.0})
     assert choose_least_loss(found, draw, Bounds()).chosen.setting.directions == 2
     assert draw.asked == [[2]]
@@ -259,7 +259,7 @@ def test_of_what_costs_nothing_on_many_images_the_largest_gain_is_chosen_and_els
     """Falls by .1, .3 and 0 points, each known to .1: the second is above a quarter of a point."""
     found = candidates((1, 0.8), (2, 0.95), (3, 0.6), (4, 0.45))
     changing = replace(EFFECT, harm=PairedLoss(0.0, -0.01, 0.01, 400, 3))  # of 400 answers two are half a point
-    found.append(Candidate(replace(outcome("x", 5, 0.99, 0.01), outcome=changing), Named(5)))
+    found.append(replace(outcome("x", 5, 0.99, 0.01), outcome=changing, correction=Named(5)))
     falls = {1: 0.001, 2: 0.003, 3: 0.0}
     draw = KnownLosses(falls)
     choice, tried = choose_free(found, draw, Bounds())
@@ -268,7 +268,7 @@ def test_of_what_costs_nothing_on_many_images_the_largest_gain_is_chosen_and_els
     assert [one.losses is not None for one in tried] == [True, True, True, False, False]
     assert choice.tried == tuple(tried)
     assert choice.reason.endswith(
-        "less than matters, and of 3 compared on up to 10,000 clean images it costs nothing (right answers changed: 0)"
+        "of the effect and costs nothing (0 of 10,000 right answers changed; 3 settings compared)"
     )
     costly = KnownLosses(dict.fromkeys(falls, 0.003))
     none, tried = choose_free(found, costly, Bounds())
@@ -277,7 +277,7 @@ def test_of_what_costs_nothing_on_many_images_the_largest_gain_is_chosen_and_els
 
 def test_without_more_images_the_part_to_choose_on_decides():
     found = candidates((1, 0.90), (2, 0.92))
-    assert choose_least_loss(found, None, Bounds()) == choose_candidate(found)
+    assert choose_least_loss(found, None, Bounds()) == choose_best(found)
 
 
 class TwoWays(nn.Module):
@@ -313,23 +313,23 @@ def test_what_two_branches_carry_is_erased_in_their_sum_or_in_both():
     assert data.layers == ("b", "head", ":sum1")
     branches = try_settings(MARK, data, trial, WIDE, Grid(("a", "b"), (1, 2, 4), (1.0, 0.75, 0.5)))
     further = try_further_layers(branches, MARK, data, trial, WIDE, Grid(("a", "b"), (1, 2, 4), (1.0, 0.75, 0.5)))
-    alone, both = (choose_candidate(some).chosen for some in (branches, branches + further))
+    alone, both = (choose_best(some).chosen for some in (branches, branches + further))
     at_sum = try_and_choose({**MARK}, data, trial, WIDE, Grid((":sum1",), (1,), (1.0,))).chosen
     assert alone.gained.value < 0.7
     assert {part.setting.layer for part in both.parts} == {"a", "b"}
     assert both.gained.value == pytest.approx(at_sum.gained.value, abs=1e-4)
     assert both.outcome.rise.value == pytest.approx(at_sum.outcome.rise.value, abs=1e-4)
-    chosen = choose_candidate(branches + further)
+    chosen = choose_best(branches + further)
     with chosen.correction.applied(data.classifier.module):
         expected = compute_logits(trial.classifier, trial.pasted_images)
     np.testing.assert_allclose(trial.compute_logits(chosen.correction).pasted, expected, atol=1e-5)
     told = chosen.to_json()
-    assert told["chosen"]["beside"][0] == {"method": "mark"} | branches[0].tried.setting.to_json()
+    assert told["chosen"]["beside"][0] == {"method": "mark"} | asdict(branches[0].setting)
     assert str(both) == "mark at a, 1 direction, strength 1 and mark at b, 1 direction, strength 1"
     whole = try_settings(MARK, data, trial, WIDE, Grid((":sum1", "a", "b"), (1,), (1.0,)))
-    assert choose_candidate(whole).chosen.setting.layer == ":sum1"
+    assert choose_best(whole).chosen.setting.layer == ":sum1"
     beyond = try_further_layers(whole, MARK, data, trial, WIDE, Grid(("a", "b"), (1,), (1.0,)))
-    assert choose_candidate(whole + beyond).chosen.setting.layer == ":sum1"
+    assert choose_best(whole + beyond).chosen.setting.layer == ":sum1"
 
 
 def layers_of(correction):

@@ -61,7 +61,7 @@ def carries(corpus):
         (image_actions.make_action("weigh", weight=0.25), {"a": 12, "b": 12, "c": 12}, {"1": 32, "0.25": 4}),
         (image_actions.make_action("move", label="tag"), {"a": 12, "b": 8, "c": 12, "tag": 4}, {"1": 36}),
         (image_actions.make_action("quarantine"), {"a": 12, "b": 8, "c": 12}, {"1": 32}),
-        (image_actions.make_inpaint_action(masks.make_masks(PLACE)), {"a": 12, "b": 12, "c": 12}, {"1": 36}),
+        (image_actions.make_inpaint_action(masks.Masks.of(PLACE)), {"a": 12, "b": 12, "c": 12}, {"1": 36}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -80,7 +80,7 @@ def test_the_new_manifest_opens_and_the_old_files_stay(corpus, carries, tmp_path
 
 
 def test_the_record_is_the_corpus_as_it_was(corpus, carries, tmp_path):
-    clean_corpus(corpus, carries, image_actions.make_inpaint_action(masks.make_masks(PLACE)), tmp_path / "out")
+    clean_corpus(corpus, carries, image_actions.make_inpaint_action(masks.Masks.of(PLACE)), tmp_path / "out")
     old = open_corpus(tmp_path / "out" / "record.csv")
     assert (resolved(old.paths), old.labels) == (resolved(corpus.paths), corpus.labels)
     with (tmp_path / "out" / "record.csv").open(newline="") as file:
@@ -90,7 +90,7 @@ def test_the_record_is_the_corpus_as_it_was(corpus, carries, tmp_path):
 
 
 def test_inpainting_touches_the_mask_alone(corpus, carries, tmp_path):
-    found = clean_corpus(corpus, carries, image_actions.make_inpaint_action(masks.make_masks(PLACE)), tmp_path / "out")
+    found = clean_corpus(corpus, carries, image_actions.make_inpaint_action(masks.Masks.of(PLACE)), tmp_path / "out")
     old = {line.new_path: line.path for line in found.lines if line.action == "inpaint"}
     assert len(old) == 4
     for new, path in old.items():
@@ -107,7 +107,7 @@ def test_inpainting_gives_a_plane_back_exactly():
     for whole in (plane, np.stack([plane, plane[::-1], plane.T], 2)):
         spoilt = whole.copy()
         spoilt[mask] = 255
-        found = image_actions.make_inpaint_action(masks.make_masks(place)).repair(Image.fromarray(spoilt), 0)
+        found = image_actions.make_inpaint_action(masks.Masks.of(place)).repair(Image.fromarray(spoilt), 0)
         np.testing.assert_array_equal(np.asarray(found), whole)
 
 
@@ -161,16 +161,16 @@ def test_a_callable_gets_each_carrier_and_its_picture_is_written(corpus, carries
 def test_a_dry_run_says_the_same_and_writes_nothing(corpus, carries, tmp_path):
     (tmp_path / "out").mkdir()
     said = clean_corpus(
-        corpus, carries, image_actions.make_inpaint_action(masks.make_masks(PLACE)), tmp_path / "out", dry_run=True
+        corpus, carries, image_actions.make_inpaint_action(masks.Masks.of(PLACE)), tmp_path / "out", dry_run=True
     )
     assert list((tmp_path / "out").iterdir()) == []
     assert said == clean_corpus(
-        corpus, carries, image_actions.make_inpaint_action(masks.make_masks(PLACE)), tmp_path / "out"
+        corpus, carries, image_actions.make_inpaint_action(masks.Masks.of(PLACE)), tmp_path / "out"
     )
 
 
 def test_after_a_kill_what_is_done_is_kept(corpus, carries, tmp_path):
-    out, asked = tmp_path / "out", image_actions.make_inpaint_action(masks.make_masks(PLACE))
+    out, asked = tmp_path / "out", image_actions.make_inpaint_action(masks.Masks.of(PLACE))
     clean_corpus(corpus, carries, asked, out)
     whole = hashes(out)
     images = sorted((out / "images").iterdir())
@@ -238,7 +238,7 @@ def test_a_corrupt_image_is_named_counted_and_skipped(corpus, carries, tmp_path)
     spoilt = [int(np.flatnonzero(carries)[0]), int(np.flatnonzero(~carries)[0])]
     for row in spoilt:
         Path(corpus.paths[row]).write_bytes(b"no image")
-    found = clean_corpus(corpus, carries, image_actions.make_inpaint_action(masks.make_masks(PLACE)), tmp_path / "out")
+    found = clean_corpus(corpus, carries, image_actions.make_inpaint_action(masks.Masks.of(PLACE)), tmp_path / "out")
     assert found.counts == {"keep": 31, "inpaint": 3, "skip": 2}
     assert {path for path, _ in found.skipped} == {found.lines[row].path for row in spoilt}
     assert all("cannot decode" in why for _, why in found.skipped)
@@ -250,7 +250,7 @@ def test_an_image_that_cannot_be_mended_is_named_and_the_others_are_kept(corpus,
     last = Path(corpus.paths[np.flatnonzero(carries)[-1]])
     Image.new("RGB", (5, 5)).save(last)
     with pytest.raises(InputError, match=f"{last.name}: a mask that does not fit"):
-        clean_corpus(corpus, carries, image_actions.make_inpaint_action(masks.make_masks(PLACE)), tmp_path / "out")
+        clean_corpus(corpus, carries, image_actions.make_inpaint_action(masks.Masks.of(PLACE)), tmp_path / "out")
     assert len(list((tmp_path / "out" / "images").iterdir())) == 3
     assert not (tmp_path / "out" / "manifest.csv").exists()
 
@@ -274,7 +274,7 @@ def test_a_place_that_varies_is_not_inpainted_where_relevance_does_not_say_how()
     two = Overlay(np.stack([CORNER, CORNER.T[::-1]]).astype(np.float32), np.ones((2, 3, SIDE, SIDE), np.float32))
     for place in (None, two):
         with pytest.raises(InputError, match="no mask"):
-            masks.make_masks(place)
+            masks.Masks.of(place)
 
 
 @pytest.mark.slow

@@ -77,15 +77,15 @@ def test_a_class_without_an_artifact_is_named_and_the_others_are_cleaned(marked,
 
     def refuse(self, name, **more):
         if name == "c":
-            raise InputError("members are like other images of the class", got="a chance cluster")
+            raise InputError("these images are like the others of the class", got="a chance cluster")
         return build(self, name, **more)
 
     monkeypatch.setattr(AuditedRun, "build_artifact", refuse)
     found = clean_data(marked, tmp_path / "new", name=["c", "b"], classifier=of_two_marks())
     assert found.classes == ("b",) and found.counts == {"keep": 162, "drop": 18}
-    with pytest.raises(EffectRemains, match="c: members are like other images"):
+    with pytest.raises(EffectRemains, match="c: these images are like the others"):
         found.check()
-    with pytest.raises(InputError, match="members are like"):  # of all: that is the error
+    with pytest.raises(InputError, match="these images are like"):  # of all: that is the error
         clean_data(marked, tmp_path / "none", name="c", classifier=of_two_marks())
     with pytest.raises(UsageError, match="'d'"):
         clean_data(marked, tmp_path / "none", name=["b", "d"], classifier=of_two_marks())

@@ -73,7 +73,7 @@ def test_detectors_are_believed_where_they_called_the_class(patient):
     say(patient, "texture 28 0.98", False, shared=True)  # of two classes: only if a person says that it is an artifact
     assert patient.find_members("b").origin == "cluster: euclidean"
     assert patient.find_members("b", "detector").origin == "detector: texture 28 0.98"
-    with pytest.raises(UsageError, match="whose members"):
+    with pytest.raises(UsageError, match="two sources"):
         patient.build_artifact("b", found_by="cluster", members=Path("list.txt"))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klarsicht.audit.cleaning.models import certificate, certificate_page
+from klarsicht.audit.cleaning.models import certificate
 from klarsicht.audit.cleaning.models.certificate import FIGURES
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 
@@ -26,7 +26,8 @@ def look(name, harm, flips, probes=(0.9, 0.8, 0.95)):
 def written(folder, method="oblique", seed=0, model="m", harm=0.0, flips=0.05, clean=True, **settings):
     folder.mkdir(parents=True)
     found = {
-        "verdict": "clean" if clean else "harmful (9 points)", "clean": clean, "identity": {"model": model},
+        "verdict": "cleaned: so" if clean else "harmful: 9 points", "kind": "clean" if clean else "harmful",
+        "clean": clean, "identity": {"model": model},
         "class": "tee", "target": 0, "settings": {"method": method, "seed": seed, "layer": None} | settings,
         "chosen": {"method": method, "layer": "b", "directions": 2, "strength": 1.0},
         "bounds": {"overall": 0.005, "affected": 0.02},
@@ -96,15 +97,16 @@ def test_other_classes_other_bounds_and_folders_without_an_evaluation_are_refuse
 def test_the_page_shows_every_line_on_one_scale(tmp_path):
     folders = [written(tmp_path / "a", harm=0.002), written(tmp_path / "b", method="<b>", harm=0.05, clean=False)]
     found = certificate.read_certificate(folders)
-    certificate_page.write_certificate(tmp_path / "out", certificate_page.render_page(found), found.to_json())
+    certificate.write_certificate(tmp_path / "out", certificate.render_page(found), found.to_json())
     page = (tmp_path / "out" / "certificate.html").read_text()
     assert "&lt;b&gt;" in page
     assert "<b>oblique</b>" in page  # may be called clean
     assert json.loads((tmp_path / "out" / "certificate.json").read_text())["corrections"][1]["proven"]["harm"] is False
     assert not re.search(r"""(src|href)=["']?http""", page)
-    (harm, *_) = certificate_page.template_context(found)["columns"]
-    cells = [harm.cell(line) for line in found.rows]
-    assert [(cell.broken, cell.proven) for cell in cells] == [(False, True), (True, False)]
-    for cell, value in zip(cells, (0.2, 5.0), strict=True):  # where it is drawn, back in percent
-        assert cell.value / 100 * (harm.high - harm.low) + harm.low == pytest.approx(value, abs=1e-9)
+    (harm, *_) = certificate.template_context(found)["columns"]
+    assert [(harm.is_broken(row), harm.is_proven(row)) for row in found.rows] == [(False, True), (True, False)]
+    for row, value in zip(found.rows, (0.2, 5.0), strict=True):  # where it is drawn, back in percent
+        at = harm.position(row.figures["harm"].value)
+        assert at / 100 * (harm.high - harm.low) + harm.low == pytest.approx(value, abs=1e-9)
+        assert f"left:{at:.1f}%" in page
     assert 0 <= harm.position(harm.bound) <= 100

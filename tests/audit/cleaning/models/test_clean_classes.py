@@ -22,7 +22,7 @@ from klarsicht.audit.cleaning.corrections.clarc import Erasure
 from klarsicht.audit.cleaning.corrections.clean_losses import CleanLosses
 from klarsicht.audit.cleaning.corrections.feature_inpainting import FeatureInpainting
 from klarsicht.audit.cleaning.models import (
-    certificate_page,
+    certificate,
     clean_model,
     correction_choice,
     evaluation,
@@ -234,7 +234,7 @@ def test_of_orders_that_gain_alike_the_one_that_loses_less_on_many_images_is_tak
         def __len__(self):
             return 4000
 
-        def compare(self, corrections):
+        def compare(self, corrections, last=2):
             known = [falls[one.parts[0] is fitted[1].correction] for one in corrections]
             found = [Interval(x, x - 0.001, x + 0.001, 4000) for x in known]
             return [CleanLosses(PairedLoss(0.01, 0.009, 0.011, 4000), NO_LOSS, fall, NO_INTERVAL) for fall in found]
@@ -247,7 +247,7 @@ def test_of_orders_that_gain_alike_the_one_that_loses_less_on_many_images_is_tak
     assert [one.losses.fall.value for one in orders] == list(falls)
     judged = correction_choice.judge_together(fitted, joint, orders, (), asked)
     assert {look.least for one in judged.classes for look in (one.alone, one.together)} == {0.5}
-    page = certificate_page.render_joint_page(judged)
+    page = certificate.render_joint_page(judged)
     assert page.count('<td>1.0<span class="ends">0.9 to 1.1</span></td><td>4000</td>') == 2
     assert judged.to_json()["clean images"] == {"classes": 3, "outputs": 3}
 
@@ -262,16 +262,16 @@ def test_clean_images_for_orders_are_of_the_part_to_choose_on_and_of_every_class
 def test_a_class_without_a_correction_is_named_and_the_others_are_cleaned(marked, tmp_path, monkeypatch):
     def build(found, **more):
         if found.audited.group.name == "c":
-            raise InputError("members are like other images of the class", got="a chance cluster")
+            raise InputError("these images are like the others of the class", got="a chance cluster")
         return build_artifact(found, **more)
 
     monkeypatch.setattr(clean_model, "build_artifact", build)
     found = clean_model.clean_classes(marked, ["c", "b"], ASKED, out=tmp_path, classifier=of_two_marks())
     assert [one.name for one in found.judgement.classes] == ["b"] and found.judgement.classes[0].together.helps
     assert [name for name, _ in found.judgement.left_out] == ["c"]
-    with pytest.raises(EffectRemains, match="c: members are like other images"):
+    with pytest.raises(EffectRemains, match="c: not corrected, these images are like the others"):
         found.check()
-    with pytest.raises(InputError, match="members are like"):  # of all: that is the error
+    with pytest.raises(InputError, match="these images are like"):  # of all: that is the error
         clean_model.clean_classes(marked, ["c"], ASKED, out=tmp_path / "c", classifier=of_two_marks())
 
 

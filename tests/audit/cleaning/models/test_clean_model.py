@@ -245,8 +245,8 @@ def test_an_artifact_that_is_not_used_is_said_to_be_so(unused, tmp_path):
         run.path, "b", ASKED, members=members, classifier=of(unused_network()), out=tmp_path / "c"
     )
     assert not found.judgement.is_used
-    assert "not shown to be used" in found.judgement.verdict
-    with pytest.raises(EffectRemains, match="nothing is shown that a correction could take away"):
+    assert found.judgement.verdict.startswith("artifact not used: it changes the class score by ")
+    with pytest.raises(EffectRemains, match="the model is not shown to use the artifact"):
         found.check()
 
 
@@ -282,13 +282,13 @@ def test_without_a_method_nothing_is_tried_for_an_artifact_that_is_not_used_and_
         assert str(errors.value) == str(expected.value)
     assert seen["auto"] < seen["searched"] / 2  # the rest is the artifact: whether its place raises the class
     assert [one.method for one in found.choice.tried] == ["nothing"]
-    assert found.choice.reason == "the artifact is not shown to be used, so no correction was tried"
+    assert found.choice.reason == "the model is not shown to use the artifact, so no correction was tried"
     correction, record = packages.load_correction(found.folder)
     assert record["choice"]["chosen"]["method"] == "nothing"
     x = list(torch.rand(5, 3, SIDE, SIDE))
     model = of(unused_network())
     np.testing.assert_array_equal(compute_logits(model, x, correction), compute_logits(model, x))
-    assert evaluation.evaluate(run.path, found.folder, classifier=model).verdict.startswith("no help")
+    assert evaluation.evaluate(run.path, found.folder, classifier=model).verdict.startswith("artifact not used")
     with pytest.raises(UsageError, match="last"):
         cleaned("unknown", layer="lasd")
 
@@ -320,13 +320,13 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
     assert found.judgement.is_used and found.judgement.is_below_least
     assert found.choice.chosen.method == "nothing"  # of some fifty images none can show half a point
     assert {one.method for one in found.choice.tried} == {"reactive", "reactive-class", "restore", "inpaint", "nothing"}
-    tried = f"and none of {len(found.choice.tried) - 1} settings tried takes away half of it for sure and costs nothing"
+    tried = f"and none of {len(found.choice.tried) - 1} tried settings is shown to take half of it away at no cost"
     assert found.choice.reason == (
-        f"the artifact is used, but by less than matters, {tried}, so the model is left as it is"
+        f"the effect of the artifact is too small to correct, {tried}, so the model is left as it is"
     )
-    assert found.judgement.verdict.startswith("no help (the artifact is used, but by less than matters: it raises the")
-    assert found.judgement.verdict.endswith("what matters is 2.5 logits, or 10 % of other images)")
-    with pytest.raises(EffectRemains, match=r"used, but by less than matters.*--least-effect"):
+    assert found.judgement.verdict.startswith("effect too small: it changes the class score by ")
+    assert found.judgement.verdict.endswith("corrections begin at 2.5 logits, or 10 % of other images")
+    with pytest.raises(EffectRemains, match=r"too small to correct.*--least-effect"):
         found.check()
     named = cleaned("named", least_effect=5.0, method="oblique", layer="last", directions=1, strength=1.0)
     assert not named.choice.untried and named.judgement.helps
@@ -334,7 +334,7 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
     before = found.judgement.before
     assert not correction_choice.find_reason_to_leave(before, CleanSettings())
     why = correction_choice.find_reason_to_leave(before, CleanSettings(least_effect=5.0))
-    assert why == "the artifact is used, but by less than matters"
+    assert why == "the effect of the artifact is too small to correct"
     free = cleaned("free", least_effect=5.0, layer="last", directions=1, overall=0.1, affected=0.1)
     assert (
         free.judgement.is_below_least and free.choice.free and free.choice.chosen.method in correction_choice.SELECTIVE
@@ -362,10 +362,10 @@ def test_a_correction_that_is_no_help_is_not_made_unless_it_is_named(audited, tm
     assert [one["method"] for one in record["choice"]["tried"]] == ["oblique", "nothing"]
     x = list(torch.rand(5, 3, SIDE, SIDE))
     np.testing.assert_array_equal(*(compute_logits(of(network()), x, one) for one in (None, correction)))
-    left = f"{named.judgement.remaining:.0%} of the artifact's effect"
-    assert found.judgement.verdict == f"no help (the best correction leaves {left}, and none is made)"
+    left = f"{100 * named.judgement.remaining:.0f} % of the artifact's effect"
+    assert found.judgement.verdict == f"no correction helps: the best one leaves {left}"
     assert left in found.choice.reason and found.choice.reason.endswith("so the model is left as it is")
-    with pytest.raises(EffectRemains, match=r"no correction helps, so the model is left as it is.*--method"):
+    with pytest.raises(EffectRemains, match=r"no correction helps, so the model stays as it is.*--method"):
         found.check()
     with pytest.raises(EffectRemains, match="the correction does not help"):
         named.check()

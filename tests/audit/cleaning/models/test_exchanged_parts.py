@@ -105,7 +105,7 @@ def test_what_cannot_be_exchanged_is_refused(marked, tmp_path):
     def clean(name, part, **more):
         return clean_model.clean(marked.path, name, CleanSettings(), part=part, classifier=of(network()), **more)
 
-    with pytest.raises(UsageError, match="no part of this class is noted"):
+    with pytest.raises(UsageError, match="no part of this class is flagged"):
         clean("a", [])
     with pytest.raises(UsageError, match="unknown part"):
         clean("b", ["rim"])

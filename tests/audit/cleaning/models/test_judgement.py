@@ -75,7 +75,7 @@ def test_a_loss_of_what_was_learned_by_heart_is_not_called_harm(by_heart):
     assert there.origin.trained_on
     assert not elsewhere.origin.trained_on
     assert there.harm.losses[0].answer == NOT_PROVEN
-    assert "images that it was not trained on" in there.harm.reasons
+    assert "the model was trained on these images" in there.harm.reasons
 
 
 def test_real_harm_is_called_so_on_images_trained_on_too(by_heart):
@@ -122,7 +122,7 @@ def test_a_correction_that_no_other_image_was_tried_on_is_called_clean_of_its_ca
     assert found.remaining < 0.1
     assert found.clean
     assert found.on_members_alone == (insertion is None)
-    assert ("shown on its carriers alone" in found.verdict) == (insertion is None)
+    assert ("it could be inserted into no others" in found.verdict) == (insertion is None)
     assert found.to_json()["members alone"] == (insertion is None)
 
 
@@ -146,7 +146,7 @@ def test_an_effect_is_less_than_matters_where_both_upper_ends_are_below_the_floo
     before = Outcome(*[nothing] * 5, Interval(*rise, 100), loss, loss, Interval(*turned, 100))
     found = Judgement(before, before, Bounds(), least=factor)
     assert found.is_below_least == below
-    assert ("used, but by less than matters" in found.verdict) == below
+    assert found.verdict.startswith("effect too small") == below
     on_members = Outcome(*[nothing] * 5, Interval(*rise, 100), loss, loss)
     assert not Judgement(on_members, on_members, Bounds(), least=factor).is_below_least  # what it turns is not known
 
@@ -164,15 +164,17 @@ def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_arti
     before = Outcome(*[nothing] * 5, rise, none, none, turned)
     after = Outcome(*[nothing] * 6, none, none, nothing, member_fall=Interval(*fall, 30))
     found = Judgement(before, after, Bounds())
-    assert found.remaining == 0 and found.clean == clean == (found.verdict == "clean")
+    assert found.remaining == 0 and found.clean == clean == (
+        found.verdict == "cleaned: 0 % of the artifact's effect is left"
+    )
     cleaning_tables.judgement(found)
     assert (
         f"falls by {fall[0]:.2f} logits on images with the artifact, by 3.00 where it is inserted"
         in capsys.readouterr().out
     )
     if not clean:
-        assert f"takes 3.00 logits from images that the artifact was put on, and {fall[0]:.3f}" in found.verdict
-        with pytest.raises(EffectRemains, match="those that carry it"):
+        assert f"takes 3.00 logits from images with the artifact inserted, but {fall[0]:.2f} (" in found.verdict
+        with pytest.raises(EffectRemains, match="from the images that carry it"):
             found.check()
     assert Judgement(before, replace(after, member_fall=Interval(*fall, 9)), Bounds()).clean  # too few to say
 

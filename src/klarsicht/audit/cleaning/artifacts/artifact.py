@@ -51,19 +51,14 @@ class Artifact:
     """Artifact of one class of a run.
 
     Attributes:
-        name, target: the class and its output.
-        origin: source of the member list, in words.
         members: int (n,), rows of the corpus.
-        part: int8 (N,), part of each image of the corpus; see audit.explanation.data.splits.
-        membership: probability that each image carries it.
+        part: int8 (N,), see audit.explanation.data.splits.
         place: its overlay, or None: it has no place, or images differ in size.
-        imitation: change of the whole image of an artifact without a place: noise, blur, brightness or JPEG
-            corruption, a map of colours or a fixed pattern; or None.
-        planted: the known artifact, if it is one of `audit plant`, or parts of the class's images, which all of them
-            carry: it has no members, and all images count as clean.
+        imitation: change of the whole image of an artifact without a place, or None.
+        planted: a known artifact of `audit plant`, or parts that all images of the class carry: it has no members.
         number: of the artifact in its class, from 1.
-        of_others: int (k,), rows of the images that carry other artifacts of the class and not this one: they do not
-            carry it and are not clean.
+        of_others: int (k,), rows of images that carry other artifacts of the class and not this one: they are not
+            clean.
     """
 
     name: str
@@ -85,21 +80,21 @@ class Artifact:
 
     @property
     def insertion(self) -> Insertion | None:
-        """Known artifact, overlay or imitation that puts the artifact on other images, or None."""
+        """Insertion that puts the artifact on other images, or None."""
         return self.planted or self.place or self.imitation
 
     @property
     def insertion_text(self) -> str:
-        """Say in words how the artifact is put on other images."""
+        """The way in which the artifact is put on other images, in words."""
         if isinstance(self.planted, ClassParts):
-            return "put on images of other classes as those of the class have it; the verdict speaks of it alone"
+            return "exchanged with images of other classes; the verdict is about this part alone"
         if self.planted is not None:
-            return "planted in images of other classes"
+            return "inserted into images of other classes"
         if self.imitation is not None:
             return f"imitated: {self.imitation}"
         if self.place is None:
-            return "told by members alone"
-        return "put on at its place" if self.place.fixed else "put on as members show it"
+            return "seen only on the images that carry it"
+        return "inserted at its place" if self.place.fixed else "inserted as the images that carry it show it"
 
     @property
     def member(self) -> Bools:
@@ -108,7 +103,7 @@ class Artifact:
 
     @property
     def carries(self) -> Bools:
-        """Members, and images that the detector predicts as carriers: bool (N,)."""
+        """Members, and images that the detector predicts to carry it: bool (N,)."""
         return self.member | (self.membership.probability >= CARRIES)
 
     def case(self, audited: AuditedClass) -> Case:
@@ -132,7 +127,7 @@ class Artifact:
         }  # fmt: skip
 
     def save(self, folder: Path, corpus: Corpus) -> None:
-        """Write the three files listed above, each atomically; the record last."""
+        """Write the three files atomically, the record last."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -157,11 +152,7 @@ class Artifact:
 
 
 def load_artifact(folder: Path) -> Artifact:
-    """Load a saved artifact.
-
-    Raises:
-        InputError: the folder holds none, or a damaged one.
-    """
+    """Load a saved artifact. Raises InputError if the folder holds none, or a damaged one."""
     try:
         packages.check_artifact_files(folder)
         facts = json.loads(read_regular_file(folder / "artifact.json"))
@@ -190,7 +181,6 @@ def build_artifact(
 
     Args:
         found: members are rows of the audited group.
-        seed: seed of parts, samples and detector.
         region: a mask (H, W) in the geometry of the model input, drawn by a person; otherwise the place follows from
             the detector's windows, or from relevance.
         part: int8 (N,), part of each image of the corpus; by default the sources are dealt into parts here.
@@ -227,54 +217,34 @@ def build_artifact(
 def make_known_artifact(
     name: str, target: int, planted: PlantedArtifact | ClassParts, part: NDArray[np.int8], origin: str
 ) -> Artifact:
-    """Make the record of a known artifact, of which no image of the corpus is taken for a carrier.
-
-    Args:
-        name, target: the class that it raises, and the output of that.
-        part: int8 (N,), see `deal_images`.
-        origin: where it comes from, in words.
-    """
+    """Make the record of a known artifact that raises a class, and that no image of the corpus carries."""
     membership = CarrierProbabilities(np.zeros(len(part), np.float32), "nothing", 0.5, 0.0, 0.0)
     return Artifact(name, target, origin, np.empty(0, np.intp), part, membership, None, None, planted)
 
 
 def deal_images(sources: Ints, target: int, seed: int) -> NDArray[np.int8]:
-    """Deal the sources of a corpus into parts, for an artifact of a class without members: int8 (N,).
-
-    Args:
-        sources: int (N,), source of each image of the corpus.
-        target: output of the class.
-
-    Raises:
-        UsageError: images of fewer than three sources.
-    """
+    """Deal the sources (N,) of a corpus into parts, for an artifact of a class without members: int8 (N,). Raises
+    UsageError for images of fewer than three sources."""
     return splits.split_by_source(sources, np.ones(len(sources), bool), generator(seed, "parts", target))
 
 
 def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) -> None:
     """Check that members share a feature: within their class, the detector must separate them from other images out of
-    fold.
-
-    Raises:
-        InputError: the 95 % interval of its area under the curve, taken as at least 0.5, lies below SHARED.
-    """
+    fold. Raises InputError: the 95 % interval of its area under the curve, at least 0.5, lies below SHARED."""
     rows = np.concatenate([inside, outside])
     told = roc_area(probability[rows], np.isin(rows, inside))
     if told.n and max(told.value, 0.5) + told.high - told.value < SHARED:
         raise InputError(
-            "members are like other images of the class", got=f"area under the curve {told}, half is chance",
-            rule="what makes an artifact is in its members, and the model sees it", remedy="Look at the members again.",
+            "the images with the artifact are like the others of the class",
+            got=f"area under the curve {told}, half is chance",
+            rule="an artifact is a feature that these images share, and that the model sees",
+            remedy="Look at these images again, or list others: --members.",
         )  # fmt: skip
 
 
 def find_showing_rows(audited: AuditedClass, place: Overlay, inside: Ints) -> Ints:
-    """Find rows of the group whose images show a fixed, opaque artifact as closely as most members do.
-
-    A detector of features misses some of these.
-
-    Args:
-        inside: rows of members.
-    """
+    """Find rows of the group whose images show a fixed, opaque artifact as closely as most members (rows `inside`) do:
+    a detector of features misses some of these."""
     read = decode_rows(audited.corpus, (int(row) for row in audited.group.rows))
     usable = ((row, audited.classifier.image(picture)) for row, picture in read if not isinstance(picture, ImageError))
     apart = {row: place.distance(image) for row, image in usable if place.fits(image)}

@@ -1,13 +1,12 @@
-"""Predict which images carry an artifact, by a classifier on arrays that the run stores for every image of the corpus.
+"""Predict which images carry an artifact, by a logistic regression on arrays that the run stores for every image.
 
 A cluster is found among images of one class on part of the evidence. The classifier extends it to all images, and to
-members that the cluster missed. It is a logistic regression; the images that it is fitted on get out-of-fold
-probabilities, in folds by source, so that these are as reliable as the others.
+members that the cluster missed. Images that it is fitted on get out-of-fold probabilities, in folds by source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -35,7 +34,7 @@ class CarrierProbabilities:
     Attributes:
         probability: float32 (N,), out of fold for images that the classifier was fitted on.
         seen: name of the array of the run that it is fitted on.
-        auc: area under the ROC curve, out of fold: 1 separates members from others completely, 0.5 not at all.
+        auc: area under the ROC curve, out of fold.
         precision, recall: against the given members, out of fold, at a probability of one half.
     """
 
@@ -55,39 +54,28 @@ class CarrierProbabilities:
 def predict_carriers(
     arrays: Mapping[str, Any], rows: Ints, member: Bools, sources: Ints, n: int, seed: int = 0
 ) -> CarrierProbabilities:
-    """Predict membership of n images from known membership of some.
+    """Predict membership of n images from known membership (m,) of some rows (m,).
 
     Args:
         arrays: name -> (N, F); the one with the least out-of-fold log loss is used.
-        rows: (m,), images whose membership is known.
-        member: bool (m,), their membership.
         sources: (m,); images of one source are never in two folds.
-        n: number of images to predict.
-        seed: seed of folds and principal components.
     """
-    best: tuple[float, str, float, Floats] | None = None
-    for name, array in arrays.items():
-        X = np.asarray(_rows(array, rows), np.float32)
-        for penalty in PENALTIES:
-            p = predict_out_of_fold(X, member, sources, penalty, seed)
-            loss = float(log_loss(member, p))
-            if best is None or loss < best[0]:
-                best = (loss, name, penalty, p)
-    assert best is not None
-    _, name, penalty, own = best
+    tried = [
+        (name, penalty, predict_out_of_fold(X, member, sources, penalty, seed))
+        for name, array in arrays.items()
+        for X in [_rows(array, rows)]
+        for penalty in PENALTIES
+    ]
+    name, penalty, own = min(tried, key=lambda one: log_loss(member, one[2]))
     X = _rows(arrays[name], rows)
     fit = make_classifier(penalty, len(rows), X.shape[1], seed).fit(X, member)
-    probability = np.concatenate([fit.predict_proba(block)[:, 1] for block in _blocks(arrays[name], n)])
+    blocks = (slice(start, min(start + ROW_BLOCK, n)) for start in range(0, n, ROW_BLOCK))
+    probability = np.concatenate([fit.predict_proba(_rows(arrays[name], block))[:, 1] for block in blocks])
     probability[rows] = own
-    predicted_carriers = own >= 0.5
-    hits = int((predicted_carriers & member).sum())
-    return CarrierProbabilities(
-        probability.astype(np.float32),
-        name,
-        float(roc_auc_score(member, own)),
-        hits / max(int(predicted_carriers.sum()), 1),
-        hits / int(member.sum()),
-    )
+    found = own >= 0.5
+    hits = int((found & member).sum())
+    quality = float(roc_auc_score(member, own)), hits / max(int(found.sum()), 1), hits / int(member.sum())
+    return CarrierProbabilities(probability.astype(np.float32), name, *quality)
 
 
 def predict_out_of_fold(X: Floats, member: Bools, sources: Ints, penalty: float, seed: int) -> Floats:
@@ -107,19 +95,10 @@ def predict_out_of_fold(X: Floats, member: Bools, sources: Ints, penalty: float,
 def make_classifier(penalty: float, n: int, features: int, seed: int) -> Any:
     """Make a pipeline: standardisation, principal components where features are many, and a logistic regression."""
     components = min(COMPONENTS, features, n - 1)
-    return make_pipeline(
-        StandardScaler(),
-        PCA(components, random_state=seed, svd_solver="auto"),
-        LogisticRegression(C=penalty, max_iter=500),
-    )
+    classifier = LogisticRegression(C=penalty, max_iter=500)
+    return make_pipeline(StandardScaler(), PCA(components, random_state=seed), classifier)
 
 
-def _blocks(array: Any, n: int) -> Iterator[Floats]:
-    """Yield blocks of rows as float32, with NaN replaced."""
-    for start in range(0, n, ROW_BLOCK):
-        yield np.asarray(np.nan_to_num(np.asarray(array[start : min(start + ROW_BLOCK, n)], np.float32)))
-
-
-def _rows(array: Any, rows: Ints) -> Floats:
-    """Read rows of a numpy array or of an array of the store."""
-    return np.asarray(np.nan_to_num(np.asarray(array[np.asarray(rows)], np.float32)))
+def _rows(array: Any, rows: Ints | slice) -> Floats:
+    """Read rows of a numpy array or of an array of the store, with NaN replaced."""
+    return np.asarray(np.nan_to_num(np.asarray(array[rows], np.float32)))

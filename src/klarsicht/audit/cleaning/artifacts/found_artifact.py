@@ -1,16 +1,22 @@
-"""Records of one class of an audited run and of an artifact found in it, by a detector, a cluster or a person."""
+"""Records of one class of an audited run and of an artifact found in it, by a detector, a cluster or a person; read the
+list and the mask of a person."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.results.words import name_artifact
-from klarsicht.ground.arrays import Doubles, Ints
+from klarsicht.ground.arrays import Bools, Doubles, Ints
+from klarsicht.ground.errors import InputError
+from klarsicht.ground.machine.disk import require_regular_file
+from klarsicht.ground.pictures.images import decode
 from klarsicht.ground.run_folder.store import RunStore
 
 NO_CHANGE = ""  # the change of an image is unknown
@@ -18,15 +24,8 @@ NO_CHANGE = ""  # the change of an image is unknown
 
 @dataclass(frozen=True)
 class AuditedClass:
-    """Class of a run, with the model and the corpus of the audit.
-
-    Attributes:
-        store: the run.
-        corpus: its corpus.
-        classifier: its model.
-        group: the images of the class that were analysed.
-        labels: int (N,), the right output for each image of the corpus, -1 where unknown.
-    """
+    """Class of a run, with the images of the class that were analysed (`group`) and the right output of each image of
+    the corpus, int (N,), -1 where unknown (`labels`)."""
 
     store: RunStore
     corpus: Corpus
@@ -40,16 +39,14 @@ class FoundArtifact:
     """Images of a class that carry an artifact.
 
     Attributes:
-        audited: the class.
         members: int (n,), rows of the corpus.
-        origin: source of the member list, in words: the detector, the cluster's metric, or a list.
-        change: how the artifact changes an image, a name of audit.verdicts.interventions.insertion.CHANGES, where a
-            detector determines it; else NO_CHANGE.
-        places: float (n, 2), upper left corner of the detected window in each member, in shares of height and width;
-            empty without windows.
+        change: change of an image by the artifact, a name of audit.verdicts.interventions.insertion.CHANGES, or
+            NO_CHANGE.
+        places: float (n, 2), upper left corner of the detected window in each member, in shares of height and width, or
+            empty.
         extent: (height, width) of that window in such shares.
         number: of the artifact in its class, from 1.
-        of_others: rows of the images that carry other artifacts of the class and not this one: they are not clean.
+        of_others: rows of images that carry other artifacts of the class and not this one: they are not clean.
     """
 
     audited: AuditedClass
@@ -68,7 +65,7 @@ class FoundArtifact:
 
     @property
     def folder_name(self) -> str:
-        """Name of the folder of its correction among those of several classes."""
+        """Name of the folder of its correction."""
         return name_folder(self.audited.group.target, self.number)
 
     @property
@@ -80,3 +77,43 @@ class FoundArtifact:
 def name_folder(target: int, number: int) -> str:
     """Name the folder of an artifact: the output of its class, and the number of a further artifact of that class."""
     return str(target) if number == 1 else f"{target}-artifact-{number}"
+
+
+def read_member_list(file: Path, audited_class: AuditedClass) -> Ints:
+    """Read the rows of the images that a text file lists, by path, by key or by file name."""
+    require_regular_file(file)
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "the list of images is not a text file", got=file, rule="one path or key on each line, in UTF-8",
+            remedy="Give a text file as --members; a picture of the place is --mask.",
+        ) from error  # fmt: skip
+    except OSError as error:
+        raise InputError("the list of images cannot be read", got=f"{file}: {error}") from error
+    rows, corpus = [int(row) for row in audited_class.group.rows], audited_class.corpus
+    row_of = {Path(corpus.keys[row]).name: row for row in rows}
+    row_of |= {corpus.keys[row]: row for row in rows} | {corpus.paths[row]: row for row in rows}
+    names = [line for line in lines if line]
+    unknown = [name for name in names if name not in row_of]
+    if unknown or not names:
+        raise InputError(
+            "the list names images that were not audited for this class",
+            got=f"{len(unknown)} of {len(names)}: {', '.join(unknown[:3])}",
+            rule="one path on each line, as in the run's corpus",
+        )
+    return np.unique([row_of[name] for name in names])
+
+
+def read_mask(file: Path, audited_class: AuditedClass) -> Bools:
+    """Read a mask (H, W) in the geometry of the model input: the picture passes through the model's own transform."""
+    classifier = audited_class.classifier
+    grey = classifier.image(decode(file).convert(classifier.mode)).mean(0).numpy()
+    black, white = (
+        float(classifier.image(Image.new("RGB", (64, 64), c).convert(classifier.mode)).mean())
+        for c in ("black", "white")
+    )
+    mask = np.asarray(grey > (black + white) / 2)
+    if not 0 < mask.mean() < 1:
+        raise InputError("the mask marks nothing, or everything", got=file, rule="white where the artifact lies")
+    return mask

@@ -1,8 +1,7 @@
 """Localise an artifact by comparing members of a class with its other images, or estimate a corruption of whole images.
 
 A place is accepted only if it has the effect of the artifact: put on images without it, it must raise the class by at
-least half of the difference between members and others. An artifact without a place appears in measures of whole
-images.
+least half of the difference between members and others.
 """
 
 from __future__ import annotations
@@ -44,15 +43,8 @@ KIND_AUC: Final = 0.9  # area under the curve by which a measure must separate m
 
 @dataclass(frozen=True)
 class Localisation:
-    """Members and other images of a group, all of one size.
-
-    Attributes:
-        artifact: the artifact that was found in the group.
-        rows: int (n,), of the corpus.
-        images: n images as model inputs.
-        member: bool (n,), some and not all.
-        elsewhere: rows of images of other classes; empty where the group is the whole corpus.
-    """
+    """Members, bool (n,), and other images of a group, all of one size; rows are of the corpus, `elsewhere` those of
+    images of other classes."""
 
     artifact: FoundArtifact
     rows: Ints
@@ -88,9 +80,9 @@ class Localisation:
 
         In this order: the region that a person marks, the windows of the detector, a fixed place by relevance or the
         window that members share, a change of the whole image, regions of colours that members share, a varying place
-        by relevance. The last one also pastes content of the class that members show. Of a fixed place and a shared
-        window the one is taken that raises the class more on images of other classes; a window only if it raises it
-        materially. A map of colours or a fixed pattern goes before them where it raises the class more for sure.
+        by relevance. Of a fixed place and a shared window the one is taken that raises the class more on images of
+        other classes; a window only if it raises it materially. A map of colours or a fixed pattern goes before them
+        where its interval lies above theirs.
         """
         change = self.artifact.change
         if region is None and change not in KINDS and (seen := self.overlay_from_windows()) is not None:
@@ -116,10 +108,8 @@ class Localisation:
         return (None if kinds else self.overlay_from_shared_colours()) or place, None
 
     def overlay_from_windows(self) -> Overlay | None:
-        """Estimate the overlay from the detector's windows, grown to the whole artifact.
-
-        None without windows, and where the overlay lacks the effect of the artifact.
-        """
+        """Estimate the overlay from the detector's windows, grown to the whole artifact; None without windows, and
+        where the overlay lacks the effect of the artifact."""
         windows = self.window_examples()
         if windows is None:
             return None
@@ -128,48 +118,52 @@ class Localisation:
         return seen if self.share_of_rise(seen) >= RISE_SHARE else None
 
     def overlay_at(self, rows: Ints, places: Ints, extent: tuple[int, int]) -> Overlay:
-        """Estimate the overlay from windows of members, given their numbers (m,) among the images, the upper left
-        pixels (m, 2) and the extent of the windows."""
+        """Estimate the overlay from windows of members at rows (m,) and upper left pixels (m, 2)."""
         x, other = torch.stack(list(self.images)).numpy(), ~self.member
         return overlay.overlay_at_windows(x[rows], x[other], places, extent, self.maps[other])
 
-    def read_levels(self) -> tuple[Pixels, Pixels] | None:
-        """Convert the images of the class, and those of other classes of their size, to levels of files, (n, H, W, C)
-        each. None where the model's transform is not affine."""
+    @cached_property
+    def pixel_scale(self) -> PixelScale | None:
+        """Levels of files that model inputs stand for; None where the model's transform is not affine: then nothing can
+        be put on images by levels."""
         try:
-            scale = PixelScale.of(self.audited.classifier)
+            return PixelScale.of(self.audited.classifier)
         except ModelError:
             return None
-        own = np.stack([scale.levels(image) for image in self.images])
-        size = own.shape[1:3]
-        others = [scale.levels(image) for image in self.images_elsewhere if tuple(image.shape[1:]) == size]
-        return own, np.stack(others) if others else own[:0]
+
+    @cached_property
+    def levels(self) -> Pixels:
+        """Images of the class in levels of files, (n, H, W, C); empty without a pixel scale."""
+        scale = self.pixel_scale
+        return np.empty((0, 0, 0, 0), np.uint8) if scale is None else np.stack([scale.levels(i) for i in self.images])
+
+    @cached_property
+    def levels_elsewhere(self) -> Pixels:
+        """Images of other classes and of the same size, likewise (m, H, W, C)."""
+        scale, size = self.pixel_scale, self.levels.shape[1:3]
+        alike = (image for image in self.images_elsewhere if tuple(image.shape[1:]) == size)
+        return np.stack(some) if scale and (some := [scale.levels(image) for image in alike]) else self.levels[:0]
 
     def overlay_from_shared_windows(self) -> Overlay | None:
-        """Estimate the overlay from the window that members share at varying places.
+        """Estimate the overlay from the window that members share at varying places; None where they share none.
 
-        None where they share none, and where the model's transform is not affine. Whether it raises images of the class
-        itself is not asked: their evidence may be full already.
+        The effect on images of the class itself is not asked for: their evidence may be full already.
         """
-        if (levels := self.read_levels()) is None:
+        if self.pixel_scale is None:
             return None
-        own, elsewhere = levels
-        found = find_shared_windows(own[self.member], own[~self.member], elsewhere)
+        own = self.levels
+        found = find_shared_windows(own[self.member], own[~self.member], self.levels_elsewhere)
         if found is None:
             return None
         return self.overlay_at(np.flatnonzero(self.member)[found.rows], found.places, found.extent)
 
     def overlay_from_shared_colours(self) -> Overlay | None:
-        """Estimate the overlay from the regions of colours that members share, at any place and size.
-
-        None where they share none or these do not raise the class materially on images of other classes, and where the
-        model's transform is not affine.
-        """
-        if (levels := self.read_levels()) is None:
+        """Estimate the overlay from the regions of colours that members share, at any place and size; None where they
+        share none, or these do not raise the class materially on images of other classes."""
+        if self.pixel_scale is None:
             return None
-        own, elsewhere = levels
-        rng = generator(0, "colours", self.audited.group.target)
-        regions = find_shared_colours(own[self.member], own[~self.member], elsewhere, rng)
+        own, rng = self.levels, generator(0, "colours", self.audited.group.target)
+        regions = find_shared_colours(own[self.member], own[~self.member], self.levels_elsewhere, rng)
         if regions is None:
             return None
         rows = np.flatnonzero(self.member)[regions.rows]
@@ -179,97 +173,71 @@ class Localisation:
         return pasted if is_raised(self.effect_elsewhere(pasted), MATERIAL_RISE) else None
 
     def window_examples(self) -> ArtifactExamples | None:
-        """Cut out the members' windows in 8-bit values; None without windows, or where the model's transform is not
-        affine."""
-        if not self.artifact.has_places:
+        """Cut out the members' windows in 8-bit values; None without windows."""
+        if not self.artifact.has_places or self.pixel_scale is None:
             return None
-        try:
-            scale = PixelScale.of(self.audited.classifier)
-        except ModelError:
-            return None
-        levels = np.stack([scale.levels(image) for image in self.images])
         number = {int(row): i for i, row in enumerate(self.artifact.members)}
         places = self.artifact.places[[number[int(row)] for row in self.rows[self.member]]]
         detection = Detection(self.artifact.origin, 0.0, np.flatnonzero(self.member), places, self.artifact.extent)
-        return ArtifactExamples.of(detection, levels)
+        return ArtifactExamples.of(detection, self.levels)
 
     def overlay_from_relevance(self, region: Bools | None) -> Overlay | None:
-        """Estimate the overlay where members' relevance differs from that of the others.
-
-        None where no place is found, and where the overlay lacks the effect of the artifact.
-        """
+        """Estimate the overlay where members' relevance differs from that of the others; None where no place is found,
+        and where the overlay lacks the effect of the artifact."""
         x, maps, member = torch.stack(list(self.images)).numpy(), self.maps, self.member
         found = overlay.estimate_overlay(x[member], x[~member], maps[member], maps[~member], region)
         return found if found is None or region is not None or self.share_of_rise(found) >= RISE_SHARE else None
 
     def estimate_imitation(self, origin: tuple[str, ...] = ()) -> Imitation | None:
-        """Estimate the change of the whole image that members show: a corruption, a map of colours or a fixed pattern.
-
-        Where a corruption and one of the others are found, the one counts after which other images are more like
-        members, in the description of the latter.
-
-        Args:
-            origin: the kind of corruption that a detector gave; empty for none.
-        """
+        """Estimate the change of the whole image that members show: a corruption (of the kind that a detector gave, if
+        any), a map of colours or a fixed pattern. Of two, the one counts after which other images are more like
+        members."""
         corruption = self.estimate_corruption(origin)
         frame = None if origin else self.estimate_frame_change()
         if corruption is None or frame is None:
             return corruption or frame
-        levels = np.stack([frame.pixel_scale.levels(image) for image in self.images])
-        left = (
-            excess_left(frame.kind, one.alter, levels[self.member], levels[~self.member]) for one in (frame, corruption)
-        )
+        carriers, others = self.levels[self.member], self.levels[~self.member]
+        left = (excess_left(frame.kind, one.alter, carriers, others) for one in (frame, corruption))
         return frame if next(left) < next(left) else corruption
 
     def estimate_frame_change(self) -> FrameChange | None:
-        """Estimate a map of colours or a fixed pattern as members show it.
-
-        None where other members do not show it, or where it does not raise the class elsewhere.
-        """
-        try:
-            pixel_scale = PixelScale.of(self.audited.classifier)
-        except ModelError:  # grey levels are bent: nothing can be put on images
+        """Estimate a map of colours or a fixed pattern as members show it; None where other members do not show it, or
+        where it does not raise the class elsewhere."""
+        if self.pixel_scale is None:
             return None
-        levels = np.stack([pixel_scale.levels(image) for image in self.images])
         rng = generator(0, "frame", self.audited.group.target)
-        found = fit_frame_change(levels[self.member], levels[~self.member], pixel_scale, rng)
+        found = fit_frame_change(self.levels[self.member], self.levels[~self.member], self.pixel_scale, rng)
         return found if found is not None and self.raises_class(found) else None
 
     def estimate_corruption(self, origin: tuple[str, ...] = ()) -> Corruption | None:
-        """Estimate noise, blur, brightness or JPEG corruption as members show it.
+        """Estimate noise, blur, brightness or JPEG corruption as members show it, of the kind that a detector gave, or
+        else that separates members from the others best.
 
-        The kind is the one that a detector gave, or else the one that separates members from the others best. None
-        where none separates nearly all of them, or where this one does not raise the class elsewhere: then the measure
-        belongs to the class itself.
-
-        Args:
-            origin: the kind that a detector gave; empty for none.
+        None where none separates nearly all of them, or where this one does not raise the class elsewhere: then the
+        measure belongs to the class itself.
         """
-        try:
-            pixel_scale = PixelScale.of(self.audited.classifier)
-        except ModelError:  # grey levels are bent: nothing can be put on images
+        if self.pixel_scale is None:
             return None
-        levels = np.stack([pixel_scale.levels(image) for image in self.images])
-        carriers, others = levels[self.member], levels[~self.member]
+        carriers, others = self.levels[self.member], self.levels[~self.member]
         telling = {kind: KINDS[kind].separation(carriers, others) for kind in origin or KINDS}
         best = max(telling, key=lambda kind: telling[kind])
         if not origin and telling[best] < KIND_AUC:
             return None
-        found = Corruption.of(best, carriers, others, pixel_scale)
+        found = Corruption.of(best, carriers, others, self.pixel_scale)
         return found if found.size and (origin or self.raises_class(found)) else None
 
     def raises_class(self, insertion: Insertion) -> bool:
-        """Say whether the insertion raises the class on images of other classes, by the 95 % interval."""
+        """Test whether the insertion raises the class on images of other classes, by the 95 % interval."""
         return is_raised(self.effect_elsewhere(insertion))
 
     def raises_more(self, one: Insertion, other: Insertion) -> bool:
-        """Say whether an insertion raises the class more than another one on images of other classes: their 95 %
+        """Test whether an insertion raises the class more than another one on images of other classes: their 95 %
         intervals do not meet."""
         return self.effect_elsewhere(one).rise.low > self.effect_elsewhere(other).rise.high
 
     def effect_elsewhere(self, insertion: Insertion) -> LogitEffect:
         """Measure the effect of the insertion on images of other classes; where there are none, on images of the group
-        without the artifact. The control are the images as they are."""
+        without the artifact."""
         a, rng = self.audited, generator(0, "raises", self.audited.group.target)
         images = self.images_elsewhere or [self.images[int(i)] for i in np.flatnonzero(~self.member)[:PASTE_IMAGES]]
         fit = [image for image in images if insertion.fits(image)]
@@ -284,10 +252,7 @@ class Localisation:
         return samples.read_images(self.audited.corpus, self.audited.classifier, self.elsewhere)[0]
 
     def share_of_rise(self, insertion: Insertion) -> float:
-        """Compute the rise by the insertion on the others, as a share of the difference between members and others.
-
-        Relevance that misses the artifact yields another place, and members differ in more than the artifact.
-        """
+        """Compute the rise by the insertion on the others, as a share of the difference between members and others."""
         a, rng = self.audited, generator(0, "carried", self.audited.group.target)
         target, rows = a.group.target, self.rows.astype(np.intp)
         plain = np.asarray(a.store.array("logits")[rows], np.float32)

@@ -1,15 +1,12 @@
-"""Compute the mask of an artifact on one image.
-
-It is the same on all images where the place is fixed; otherwise it is the region in which the image's own relevance
-exceeds that of images without the artifact.
-"""
+"""Compute the mask of an artifact on one image: the same on all images where the place is fixed; otherwise the region
+in which the image's own relevance exceeds that of images without the artifact."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,66 +22,31 @@ from klarsicht.ground.run_folder.store import RunStore
 Maps = Callable[[int], Floats]
 
 
-class Masks(Protocol):
-    """Protocol of masks (H, W) in the geometry of the model input, for each row of a corpus; `str` describes them for a
-    record."""
-
-    def __call__(self, row: int, /) -> Bools: ...
-
-
 @dataclass(frozen=True)
-class CommonMask:
-    """Single mask (H, W) for all images."""
+class Masks:
+    """Masks (H, W) in the geometry of the model input, for each row of a corpus, and a description for a record."""
 
-    mask: Bools
+    of_row: Callable[[int], Bools]
+    description: str
 
-    def __call__(self, row: int) -> Bools:
-        return self.mask
-
-    def __str__(self) -> str:
-        return f"mask {_short(np.packbits(self.mask))}, {self.mask.mean():.1%} of the image"
-
-
-@dataclass(frozen=True)
-class RelevanceMasks:
-    """Mask of each image from its relevance.
-
-    Attributes:
-        place: overlay whose place varies.
-        maps: relevance (G, G) of a row.
-    """
-
-    place: Overlay
-    maps: Maps
-
-    def __call__(self, row: int) -> Bools:
-        return self.place.mask_from_relevance(self.maps(row))
-
-    def __str__(self) -> str:
-        return f"a mask for each image, by its relevance beyond background {_short(self.place.background)}"
-
-
-def make_masks(place: Overlay | None, maps: Maps | None = None) -> Masks:
-    """Make the masks of an artifact.
-
-    Args:
-        place: its overlay, or None.
-        maps: relevance (G, G) of a row, for a place that varies.
-
-    Raises:
-        InputError: no place, one that covers everything, or one that varies without relevance that determines it.
-    """
-    masks = np.zeros((1, 1, 1), bool) if place is None else place.masks
-    if place is not None and maps is not None and place.background is not None:
-        return RelevanceMasks(place, maps)
-    if (masks != masks[0]).any() or not 0 < masks[0].mean() < 1:
-        raise InputError(
-            "no mask to inpaint under",
-            got="an artifact " + ("without a place" if place is None else "whose place varies, or covers everything"),
-            rule="one place, the same on all images, or relevance that says where it is on each",
-            remedy="Draw it with --mask, or use another action.",
-        )
-    return CommonMask(np.asarray(masks[0]))
+    @classmethod
+    def of(cls, place: Overlay | None, maps: Maps | None = None) -> Masks:
+        """Make the masks of an artifact from its overlay, and from relevance (G, G) of a row where its place varies.
+        Raises InputError: no place, one that covers everything, or one that varies without relevance that determines
+        it."""
+        if place is not None and maps is not None and place.background is not None:
+            beyond = f"its relevance beyond background {_short(place.background)}"
+            return cls(lambda row: place.mask_from_relevance(maps(row)), f"a mask for each image, by {beyond}")
+        masks = np.zeros((1, 1, 1), bool) if place is None else place.masks
+        if (masks != masks[0]).any() or not 0 < masks[0].mean() < 1:
+            lacks = "without a place" if place is None else "whose place varies, or covers everything"
+            raise InputError(
+                "no mask to inpaint under", got=f"an artifact {lacks}",
+                rule="one place, the same on all images, or relevance that says where it is on each",
+                remedy="Draw it with --mask, or use another action.",
+            )  # fmt: skip
+        mask = np.asarray(masks[0])
+        return cls(lambda row: mask, f"mask {_short(np.packbits(mask))}, {mask.mean():.1%} of the image")
 
 
 def relevance_maps(store: RunStore, classifier: Classifier, target: int, rows: Ints, images: Images) -> Floats:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -50,13 +50,14 @@ class Activations:
     leading: Floats
     channels: int
 
+    def token(self, i: int) -> Activations:
+        """Return the activations of one of the tokens before the positions, as if it were the only position."""
+        rows = self.leading[:, i]
+        return replace(self, pooled=rows, positions=rows)
+
 
 def channels_last(a: Tensor, channels: int = 1) -> Tensor:
-    """Reshape (B, C), (B, C, H, W), (B, H, W, C) or tokens (B, T, C) to (B, P, C).
-
-    Args:
-        channels: axis of the channels of a with four axes.
-    """
+    """Reshape (B, C), (B, C, H, W), (B, H, W, C) or tokens (B, T, C) to (B, P, C)."""
     if a.ndim == 2:
         return a[:, None]
     return a.flatten(2).movedim(1, 2) if a.ndim > 3 and channels == 1 else a.flatten(1, -2)
@@ -83,11 +84,10 @@ def compute_logits(classifier: Classifier, images: Images, correction: Correctio
 
 
 def compute_logits_jointly(classifier: Classifier, images: Images, erasures: Sequence[Erasure]) -> list[Floats]:
-    """Compute logits (n, K) under each of several erasures at one layer.
+    """Compute logits (n, K) under each of several erasures at one layer, computing the network up to the layer once.
 
-    The network up to the layer is computed once: the layer's input is repeated for each erasure, all in one batch. A
-    network in which a connection bypasses the layer does not accept such a batch, and one that calls the layer twice
-    answers with too many rows; there the erasures are applied one after another.
+    Where a connection bypasses the layer, or it is called twice, shapes do not fit: there the erasures are applied one
+    after another.
     """
     k = len(erasures)
 
@@ -109,21 +109,22 @@ def compute_logits_jointly(classifier: Classifier, images: Images, erasures: Seq
     return list(torch.cat(found, 1).numpy())
 
 
+Summary = Callable[[Tensor, int, float, torch.Generator], tuple[Tensor, ...]]
+"""Function from an input, the axis of its channels, height over width of the image and a generator to what is kept."""
+
+
 class InputReader:
-    """Reader of the input of one layer, or of a sum: it keeps means, spread and drawn positions of each batch, and no
-    whole input. Of several computations in a batch the last one counts.
+    """Reader of the input of one layer, or of a sum. Of several computations in a batch the last one counts.
 
     Args:
-        name: name of the layer or sum, for errors.
-        seed: seed of the positions that are drawn.
-        draws: whether positions are drawn.
+        name: name of the layer or sum.
+        summary: function to what is kept of each batch.
     """
 
-    def __init__(self, name: str, seed: int, draws: bool) -> None:
-        self._name, self._draws = name, draws
-        self._noise = torch.Generator().manual_seed(seed)
+    def __init__(self, name: str, summary: Summary) -> None:
+        self.name, self.channels = name, 1
+        self._summary, self._noise = summary, torch.Generator().manual_seed(0)
         self._parts: list[tuple[Tensor, ...]] = []
-        self._shape: tuple[bool, int] = (False, 1)
 
     def begin(self, aspect: float) -> None:
         """Begin a batch of images of that height over width."""
@@ -133,98 +134,49 @@ class InputReader:
     def read(self, a: Tensor, channels: int) -> Tensor:
         """Read an input, whose channels lie on that axis; return it unchanged."""
         self._noise.set_state(self._state)
-        before = leading_tokens(a.shape, self._aspect)
-        rows = channels_last(a, channels).float().cpu()
-        leading, rows = rows[:, :before], rows[:, before:]
-        pooled = rows.mean(1)
-        drawn = _draw_positions(rows, self._noise) if self._draws else rows[:, :0].flatten(0, 1)
-        # copies: a view would keep the whole input
-        self._last = pooled, rows.amax(1) - pooled, drawn.clone(), leading.clone()
-        self._shape = a.ndim > 2, channels
+        self._last, self.channels = self._summary(a, channels, self._aspect, self._noise), channels
         return a
 
     def end(self) -> None:
         """End the batch. Raises ModelError if nothing was read."""
         if self._last is None:
             raise ModelError(
-                "the layer takes no part in the computation", got=repr(self._name), remedy="Name another by layer"
+                "the layer takes no part in the computation", got=repr(self.name), remedy="Name another by layer"
             )
         self._parts.append(self._last)
 
-    def activations(self) -> Activations:
-        """Return the activations of all batches."""
-        pooled, spread, positions, leading = (torch.cat(part).numpy() for part in zip(*self._parts, strict=True))
-        has_positions, channels = self._shape
-        return Activations(pooled, spread, positions, has_positions, leading, channels)
+    def parts(self) -> list[Tensor]:
+        """Return what is kept of all batches."""
+        return [torch.cat(part) for part in zip(*self._parts, strict=True)]
 
 
-class WholeInput:
-    """Reader that keeps the whole input of its last computation, and the axis of its channels."""
-
-    def __init__(self) -> None:
-        self.last: Tensor | None = None
-        self.channels = 1
-
-    def read(self, a: Tensor, channels: int) -> Tensor:
-        """Read an input, whose channels lie on that axis; return it unchanged."""
-        self.last, self.channels = a.float().cpu().clone(), channels
-        return a
-
-
-def compute_activations(
-    classifier: Classifier, images: Images, layer: str, correction: Correction | None = None, seed: int = 0
-) -> Activations:
-    """Compute the activations at the input of a layer, or a sum; under a correction there, the corrected ones.
-
-    Args:
-        seed: seed of the positions that are drawn.
-    """
-    return compute_activations_at(classifier, images, (layer,), correction, seed)[layer]
-
-
-def compute_activations_at(
-    classifier: Classifier,
-    images: Images,
-    layers: Sequence[str],
-    correction: Correction | None = None,
-    seed: int = 0,
-    draws: bool = True,
-) -> dict[str, Activations]:
-    """Compute the activations at the input of several layers, or at sums, in one pass of the images; each as by
-    itself.
-
-    Args:
-        seed: seed of the positions that are drawn.
-        draws: whether positions are drawn; else `positions` is empty.
+def read_inputs(
+    classifier: Classifier, images: Images, readers: Sequence[InputReader], correction: Correction | None = None
+) -> None:
+    """Read the inputs of layers, or sums, in one pass of the images.
 
     Raises:
         UsageError: unknown layer; the message lists near matches.
         ModelError: a layer takes no part in the computation.
     """
-    readers = {layer: InputReader(layer, seed, draws) for layer in layers}
     with ExitStack() as stack:
         module = stack.enter_context(evaluation_mode(classifier.module))
         stack.enter_context(apply_correction(module, correction))
         stack.enter_context(torch.no_grad())
-        for layer, reader in readers.items():
-            stack.enter_context(read_input(module, layer, reader))
+        for reader in readers:
+            stack.enter_context(read_input(module, reader))
         for batch in split_batches(images):
-            for reader in readers.values():
+            for reader in readers:
                 reader.begin(batch[0].shape[-2] / batch[0].shape[-1])
             classifier.logits(torch.stack(list(batch)))
-            for reader in readers.values():
+            for reader in readers:
                 reader.end()
-    return {layer: reader.activations() for layer, reader in readers.items()}
 
 
 @contextmanager
-def read_input(module: nn.Module, layer: str, reader: InputReader | WholeInput) -> Iterator[None]:
-    """Read the input of a layer, or a sum, whenever it is computed inside the context.
-
-    Raises:
-        UsageError: unknown layer; the message lists near matches.
-    """
-    inside, total = find_layer(module, layer), ResidualSum.parse(layer)
+def read_input(module: nn.Module, reader: InputReader) -> Iterator[None]:
+    """Read the input of a layer, or a sum, whenever it is computed inside the context."""
+    inside, total = find_layer(module, reader.name), ResidualSum.parse(reader.name)
     if total is not None:
         with change_sum(module, total, lambda a: reader.read(a, channel_axis(inside, a.shape))):
             yield
@@ -241,25 +193,44 @@ def read_input(module: nn.Module, layer: str, reader: InputReader | WholeInput) 
         handle.remove()
 
 
-def compute_layer_inputs(classifier: Classifier, images: Images, layer: str) -> tuple[Tensor, int]:
-    """Compute the whole input of a layer, or a sum, for images of one shape: (n, ...), and its axis of channels.
+def compute_activations(
+    classifier: Classifier, images: Images, layer: str, correction: Correction | None = None
+) -> Activations:
+    """Compute the activations at the input of a layer, or a sum; under a correction there, the corrected ones."""
+    return compute_activations_at(classifier, images, (layer,), correction)[layer]
 
-    Raises:
-        UsageError: unknown layer; the message lists near matches.
-        ModelError: the layer takes no part in the computation.
-    """
-    reader = WholeInput()
-    parts: list[Tensor] = []
-    with evaluation_mode(classifier.module) as module, torch.no_grad(), read_input(module, layer, reader):
-        for batch in split_batches(images):
-            reader.last = None
-            classifier.logits(torch.stack(list(batch)))
-            if reader.last is None:
-                raise ModelError(
-                    "the layer takes no part in the computation", got=repr(layer), remedy="Name another by layer"
-                )
-            parts.append(reader.last)
-    return torch.cat(parts), reader.channels
+
+def compute_activations_at(
+    classifier: Classifier, images: Images, layers: Sequence[str], correction: Correction | None = None,
+    draws: bool = True,
+) -> dict[str, Activations]:  # fmt: skip
+    """Compute the activations at the input of several layers, or at sums, see read_inputs. Without draws, `positions`
+    are empty."""
+
+    def summary(a: Tensor, channels: int, aspect: float, noise: torch.Generator) -> tuple[Tensor, ...]:
+        before = leading_tokens(a.shape, aspect)
+        rows = channels_last(a, channels).float().cpu()
+        leading, rows = rows[:, :before], rows[:, before:]
+        pooled = rows.mean(1)
+        drawn = _draw_positions(rows, noise) if draws else rows[:, :0].flatten(0, 1)
+        has_positions = torch.full((len(a),), a.ndim > 2)
+        # copies: a view would keep the whole input
+        return pooled, rows.amax(1) - pooled, drawn.clone(), has_positions, leading.clone()
+
+    readers = [InputReader(layer, summary) for layer in layers]
+    read_inputs(classifier, images, readers, correction)
+    found = {}
+    for one in readers:
+        pooled, spread, positions, has_positions, leading = (part.numpy() for part in one.parts())
+        found[one.name] = Activations(pooled, spread, positions, bool(has_positions[-1]), leading, one.channels)
+    return found
+
+
+def compute_layer_inputs(classifier: Classifier, images: Images, layer: str) -> tuple[Tensor, int]:
+    """Compute the whole input of a layer, or a sum, for images of one shape: (n, ...), and its axis of channels."""
+    reader = InputReader(layer, lambda a, *_: (a.float().cpu().clone(),))
+    read_inputs(classifier, images, (reader,))
+    return reader.parts()[0], reader.channels
 
 
 def _draw_positions(a: Tensor, noise: torch.Generator) -> Tensor:

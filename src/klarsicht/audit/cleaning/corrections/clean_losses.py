@@ -1,10 +1,8 @@
-"""Measure what corrections lose on many clean images, and most exactly for those that lose least.
+"""Measure the loss of corrections on many clean images, most exactly for those that lose least.
 
-Of some hundred images half a point is two: of many settings the one that loses least there does so by chance. Several
-corrections are therefore compared by successive halving (Karnin, Koren and Somekh 2013): all on a first part of the
+Several corrections are compared by successive halving (Karnin, Koren and Somekh 2013): all on a first part of the
 images, the better half on twice as many, and so on; the last two on all images. Images are read in batches and none is
-kept, so their number is bounded by time alone. What is kept are the answers, so that a correction which is compared
-again, with others, is not measured twice.
+kept; answers are, so that a correction that is compared again is not measured twice.
 """
 
 from __future__ import annotations
@@ -33,13 +31,16 @@ LAST: Final = 2  # corrections that are compared on all images
 READ_BATCH: Final = 256  # images read at once
 
 
+Batches = dict[int, tuple[NDArray[Any], ...]]  # of compare_answers, by the position of the first image
+
+
 @dataclass(frozen=True)
 class CleanLosses:
     """Losses by one correction on clean images.
 
     Attributes:
         overall, affected: losses of accuracy on a representative draw of clean images, and on those of the class; of
-            several classes, of that which loses most for sure.
+            several classes, of the one that loses most by the lower end.
         fall, fall_affected: mean falls of the right label's probability on the same images.
     """
 
@@ -49,16 +50,15 @@ class CleanLosses:
     fall_affected: Interval
 
     def is_beyond(self, bounds: Bounds) -> bool:
-        """Whether a loss or a fall is shown to be above the bound of the loss: by the lower end of its 95 %
-        interval."""
+        """Whether a loss or a fall is shown to be above the bound of the loss, by the lower end of its interval."""
         above = (one.low > bounds.overall for one in (self.overall, self.fall) if one.n)
         above_of_class = (one.low > bounds.affected for one in (self.affected, self.fall_affected) if one.n)
         return any(above) or any(above_of_class)
 
     def is_free(self, bounds: Bounds) -> bool:
-        """Whether the correction is shown to cost nothing: by the upper ends of 95 % intervals, of the share of images
-        that are right on one side alone, won ones too, within the bound; of the fall, within FREE_FALL; of the fall on
-        the class, within the bound of the class."""
+        """Whether the correction is shown to cost nothing, by the upper ends of 95 % intervals: the share of images
+        that are right on one side alone is within the bound, the fall within FREE_FALL, the fall on the class within
+        the bound of the class."""
         if not (self.overall.n and self.fall_affected.n):
             return False
         changed = binomtest(self.overall.changed, self.overall.n).proportion_ci(method="wilson")
@@ -68,7 +68,7 @@ class CleanLosses:
     @property
     def price(self) -> float:
         """Fall by which corrections are compared: the overall one, or a quarter of that of the class where this is
-        shown to be more; a rise counts as no fall."""
+        shown to be more."""
         overall = self.fall.value if self.fall.n else 0.0
         affected = self.fall_affected.low if self.fall_affected.n else 0.0
         return max(overall, CLASS_WEIGHT * affected, 0.0)
@@ -83,7 +83,6 @@ class CleanDraw:
     """Clean images on which losses are measured, in random order.
 
     Attributes:
-        case: the case that they are of.
         rows: int (n,), rows of the corpus.
         fair: bool (n,), true for a representative draw of all clean images; the others are of the classes alone.
         targets: outputs of the classes whose images have losses of their own.
@@ -93,18 +92,14 @@ class CleanDraw:
     rows: Ints
     fair: Bools
     targets: tuple[int, ...]
-    _answers: dict[int, CleanAnswers] = field(default_factory=dict, compare=False, repr=False)
+    _answers: dict[int, tuple[Correction, Batches]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
         cls, case: Case, allowed: Bools, most: int, rng: np.random.Generator, targets: Sequence[int] = ()
     ) -> CleanDraw:
-        """Draw at most `most` clean images of any class, and as many of each class that is cleaned.
-
-        Args:
-            allowed: bool (N,), images of the corpus that may be drawn.
-            targets: outputs of these classes; by default that of the case.
-        """
+        """Draw at most `most` clean images of any class, and as many of each class that is cleaned (by default that of
+        the case), among the images of the corpus that are allowed, bool (N,)."""
         classes = tuple(targets) or (case.target,)
         clean = case.prefer_held_out(allowed & case.clean)
         fair, *own = (
@@ -122,78 +117,54 @@ class CleanDraw:
         return self.compare([correction])[0]
 
     def compare(self, corrections: Sequence[Correction], last: int = LAST) -> list[CleanLosses]:
-        """Measure what corrections lose, by successive halving: of those that are left behind, on fewer images, unless
-        they were measured on more before.
-
-        Args:
-            last: corrections that are compared on all images.
-        """
-        found = [self._answers.setdefault(id(one), CleanAnswers(one)) for one in corrections]
-        racing, seen, first = list(range(len(corrections))), 0, FIRST_IMAGES
+        """Measure the loss of corrections by successive halving, `last` of them on all images."""
+        racing, seen, first = list(corrections), 0, FIRST_IMAGES
         with progress("clean images", len(self)) as advance:
             while seen < len(self):
                 end = min(first, len(self))
                 for start in range(seen, end, READ_BATCH):
                     at = np.arange(start, min(start + READ_BATCH, end))
-                    self._measure_batch(at, [found[i] for i in racing if start not in found[i].batches])
+                    self._measure_batch(at, [one for one in racing if start not in self._batches(one)])
                     advance(len(at))
                 seen, first = end, 2 * first
                 if len(racing) > last:
-                    racing = sorted(racing, key=lambda i: found[i].losses(self.targets, seen).price)
+                    racing = sorted(racing, key=lambda one: self._losses(one, seen).price)
                     racing = racing[: max(last, (len(racing) + 1) // 2)]
-        return [one.losses(self.targets) for one in found]
+        return [self._losses(one, len(self)) for one in corrections]
 
-    def _measure_batch(self, at: Ints, missing: Sequence[CleanAnswers]) -> None:
+    def _batches(self, correction: Correction) -> Batches:
+        return self._answers.setdefault(id(correction), (correction, {}))[1]
+
+    def _measure_batch(self, at: Ints, missing: Sequence[Correction]) -> None:
         """Add the answers to the images at these positions of the draw under corrections that have not seen them."""
         if not missing:
             return
         sample = self.case.read(self.rows[at], self.fair[at])
         plain = compute_logits(self.case.classifier, sample.images) if len(sample) else None
         for one in missing:
-            after = None if plain is None else compute_logits(self.case.classifier, sample.images, one.correction)
-            one.add(int(at[0]), sample, plain, after)
+            after = None if plain is None else compute_logits(self.case.classifier, sample.images, one)
+            found = () if plain is None or after is None else compare_answers(sample, plain, after)
+            self._batches(one)[int(at[0])] = found
 
-
-class CleanAnswers:
-    """Answers to clean images before and after a correction, batch by batch.
-
-    Args:
-        correction: the correction.
-
-    Attributes:
-        batches: for the position of the first image of each batch whether each answer was right before and after, the
-            fall of the right label's probability, the label, and whether the image is of the representative draw.
-    """
-
-    def __init__(self, correction: Correction) -> None:
-        self.correction = correction
-        self.batches: dict[int, tuple[NDArray[Any], ...]] = {}
-
-    def add(self, start: int, sample: Sample, plain: Floats | None, after: Floats | None) -> None:
-        """Add logits (n, K) of a sample before and after the correction; None for a sample without images. Where the
-        label is unknown, the prediction before counts as right."""
-        if plain is None or after is None:
-            self.batches[start] = ()
-            return
-        truth = np.where(sample.labels >= 0, sample.labels, plain.argmax(1))
-        before, then = (special.softmax(y.astype(np.float64), 1)[np.arange(len(y)), truth] for y in (plain, after))
-        right = plain.argmax(1) == truth, after.argmax(1) == truth
-        self.batches[start] = (*right, before - then, sample.labels, sample.fair_draw)
-
-    def losses(self, targets: Sequence[int], end: int | None = None) -> CleanLosses:
-        """Compute the losses on the images before the position `end`, by default on all so far.
-
-        Args:
-            targets: outputs of the classes whose images have losses of their own.
-        """
-        parts = [part for start, part in sorted(self.batches.items()) if part and (end is None or start < end)]
+    def _losses(self, correction: Correction, end: int) -> CleanLosses:
+        """Compute the losses on the images before the position `end`."""
+        parts = [part for start, part in sorted(self._batches(correction).items()) if part and start < end]
         if not parts:
             return CleanLosses(NO_LOSS, NO_LOSS, NO_INTERVAL, NO_INTERVAL)
         was, right, fall, labels, fair = (np.concatenate(part) for part in zip(*parts, strict=True))
-        own = [labels == target for target in targets if (labels == target).any()]
+        own = [labels == target for target in self.targets if (labels == target).any()]
         return CleanLosses(
             paired_loss(was[fair], right[fair]),
             max((paired_loss(was[of], right[of]) for of in own), key=lambda one: one.low, default=NO_LOSS),
             mean_interval(fall[fair]),
             max((mean_interval(fall[of]) for of in own), key=lambda one: one.low, default=NO_INTERVAL),
         )
+
+
+def compare_answers(sample: Sample, plain: Floats, after: Floats) -> tuple[NDArray[Any], ...]:
+    """Return from logits (n, K) before and after a correction whether each answer was right before and after, the fall
+    of the right label's probability, the label, and whether the image is of the representative draw. Where the label
+    is unknown, the prediction before counts as right."""
+    truth = np.where(sample.labels >= 0, sample.labels, plain.argmax(1))
+    before, then = (special.softmax(y.astype(np.float64), 1)[np.arange(len(y)), truth] for y in (plain, after))
+    return plain.argmax(1) == truth, after.argmax(1) == truth, before - then, sample.labels, sample.fair_draw

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import nn
 
 from klarsicht.audit.cleaning.corrections.activations import (
     Activations,
@@ -41,7 +41,7 @@ from klarsicht.audit.cleaning.corrections.samples import Images, Sample
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_tensors, first_convolution
 from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
-from klarsicht.ground.arrays import Floats
+from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics import erasure
@@ -58,18 +58,13 @@ class CorrectionParameters:
 
     Attributes:
         layer: layer whose input is corrected; "" where the correction has none.
-        directions: number of directions.
-        strength: s of an erasure, the factor lambda of a penalty, or of a restoration the factor on the images without
-            the artifact that are taken for carriers.
+        strength: s of an erasure, the factor lambda of a penalty, or of a restoration the factor on the share of false
+            alarms.
     """
 
     layer: str = ""
     directions: int = 1
     strength: float = 1.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the parameters as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class TokenStatistics:
     carried: Floats
 
     def directions(self, k: int) -> Floats:
-        """Return at most k directions (C, k): the first, and those of largest effects beside it."""
+        """Return at most k directions (C, k): the first, and those of the largest effects orthogonal to it."""
         return self.first[:, None] if k == 1 else self._axes[:, :k]
 
     @cached_property
@@ -101,11 +96,9 @@ class TokenStatistics:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Statistics of an artifact at the input of one layer.
+    """Statistics of an artifact at the input of one layer: at its positions, and at each token before them.
 
     Attributes:
-        positions: those of the positions.
-        leading: those of each token before them: what tells images apart is elsewhere there, and how it varies.
         channels: axis of the channels of an input of four axes, 1 or -1.
         members, pasted, clean: activations pooled over positions, for the gate.
     """
@@ -133,13 +126,6 @@ class LayerStatistics:
         return Gate((fit.coef_[0] / scale).astype(np.float32), float(fit.intercept_[0]))
 
 
-def nothing_to_put() -> InputError:
-    """Return the error of methods that compare images with the artifact and without, where it cannot be put on."""
-    return InputError(
-        "nothing to put on images", got="an artifact without a place or imitation", remedy="Use an erasure."
-    )
-
-
 MakeEraser = Callable[[TokenStatistics, int], Eraser]
 """Function from statistics and a number of directions to an eraser."""
 
@@ -154,13 +140,10 @@ class FittingData:
     """Data and settings that corrections are fitted on.
 
     Attributes:
-        classifier: the model.
-        target: output of the affected class.
         fit: the sample of the part `fit`, and no other images.
         insertion: puts the artifact on images, or None.
         kind: kind of direction, a name of audit.cleaning.corrections.directions.DIRECTIONS.
         pooled: whether the amount is measured on the mean over positions.
-        seed: seed of all draws and of a training.
         larger: a larger sample of that part for a training; `fit` where it is None.
         steps, batch, rate: number of steps, images in a batch and highest learning rate of a training.
         fewest_clean: clean images of the class that members are compared with, at least; else with all clean images.
@@ -178,6 +161,10 @@ class FittingData:
     batch: int = 64
     rate: float = 3e-4
     fewest_clean: int = 1
+
+    _oblique: dict[CorrectionParameters, Erasure] = field(init=False, default_factory=dict)  # shared by some methods
+    _restorations: dict[str, Restoration] = field(init=False, default_factory=dict)  # by layer, shared by all strengths
+    _by_layer: dict[str, LayerStatistics | InputError | UsageError] = field(init=False, default_factory=dict)
 
     @property
     def training_sample(self) -> Sample:
@@ -203,63 +190,35 @@ class FittingData:
         first = first_convolution(self.classifier.module)
         return (first,) if first and first not in self.layers else ()
 
+    def _clean_to_paste(self, clean: Bools, draw: str) -> tuple[Sample, Insertion, np.random.Generator]:
+        """Return the images among those of `clean` that the artifact can be put on, and what puts it there. Raises
+        InputError if there are none."""
+        found, insertion = self.fit.select(clean & ~self.fit.member), self.insertion
+        able = np.array([insertion is not None and insertion.fits(image) for image in found.images], bool)
+        if insertion is None or not able.any():
+            raise InputError(
+                "the artifact cannot be inserted into images", got="neither a place nor an imitation",
+                remedy="Use an erasure.",
+            )  # fmt: skip
+        return found.select(able), insertion, generator(self.seed, draw, self.target)
+
     @cached_property
     def pasted_pairs(self) -> tuple[Images, Images]:
-        """Clean images of one shape, at most MOST_FITTED, and the same with the artifact put on.
-
-        Raises:
-            InputError: the artifact cannot be put on images.
-        """
-        clean = self.fit.select(self.fit.fair_draw & ~self.fit.member).images
-        insertion = self.insertion
-        alike = [i for i in clean if insertion is not None and insertion.fits(i) and i.shape == clean[0].shape]
-        if insertion is None or not alike:
-            raise nothing_to_put()
-        rng = generator(self.seed, "located", self.target)
+        """Clean images of one shape, at most MOST_FITTED, and the same with the artifact."""
+        able, insertion, rng = self._clean_to_paste(self.fit.fair_draw, "located")
+        alike = [image for image in able.images if image.shape == able.images[0].shape]
         chosen = [alike[i] for i in np.sort(rng.permutation(len(alike))[:MOST_FITTED])]
         return chosen, [put_on(image, insertion, rng) for image in chosen]
 
-    def members_like(self, image: Tensor) -> list[Tensor]:
-        """Return the members to fit on of an image's shape; none where they are copies, of an artifact that no image
-        carries."""
-        if self.fit.paired:
-            return []
-        return [one for one in self.fit.select(self.fit.member).images if one.shape == image.shape]
-
     @cached_property
-    def oblique_erasures(self) -> dict[CorrectionParameters, Erasure]:
-        """Oblique erasures that were made already: methods with a gate or a condition share them."""
-        return {}
-
-    @cached_property
-    def restorations(self) -> dict[str, Restoration]:
-        """Restorations that were fitted already, by layer: all strengths share one."""
-        return {}
-
-    @cached_property
-    def restored_pairs(self) -> tuple[Images, Images, NDArray[np.bool_]]:
-        """Clean images, those of the class too, the same with the artifact put on, and whether they are of the class.
-
-        Raises:
-            InputError: the artifact cannot be put on images.
-        """
-        clean, insertion = self.fit.select(~self.fit.member), self.insertion
-        if insertion is None or not any(map(insertion.fits, clean.images)):
-            raise nothing_to_put()
-        able = clean.select(np.array([insertion.fits(image) for image in clean.images]))
-        rng = generator(self.seed, "restored", self.target)
+    def restored_pairs(self) -> tuple[Images, Images, Bools]:
+        """Clean images, those of the class too, the same with the artifact, and whether they are of the class."""
+        able, insertion, rng = self._clean_to_paste(~self.fit.member, "restored")
         return able.images, [put_on(image, insertion, rng) for image in able.images], able.labels == self.target
 
-    @cached_property
-    def _by_layer(self) -> dict[str, LayerStatistics | InputError | UsageError]:
-        return {}
-
     def layer_statistics(self, layer: str) -> LayerStatistics:
-        """Return the statistics of a layer, computed once.
-
-        Raises:
-            InputError: members do not differ from the others at this layer.
-        """
+        """Return the statistics of a layer, computed once. Raises InputError if members do not differ from the others
+        there."""
         self.fit_layers((layer,))
         found = self._by_layer[layer]
         if isinstance(found, LayerStatistics):
@@ -267,8 +226,8 @@ class FittingData:
         raise found
 
     def fit_layers(self, layers: Sequence[str]) -> None:
-        """Compute the statistics of several layers, in one pass of the images, or in as many as keep the activations
-        below PASS_BYTES; what `layer_statistics` raises of one of them is kept for it."""
+        """Compute the statistics of several layers in passes of the images that keep the activations below PASS_BYTES;
+        errors are kept for `layer_statistics`."""
         missing = [layer for layer in layers if layer not in self._by_layer]
         if not missing:
             return
@@ -287,7 +246,7 @@ class FittingData:
                     self._by_layer[layer] = error.with_traceback(None)  # whose frames would keep the activations
 
     def _passes(self, layers: Sequence[str], n: int) -> Iterator[list[str]]:
-        """Divide layers, in their order, into passes whose positions of n images take PASS_BYTES at most."""
+        """Divide layers into passes whose positions of n images take PASS_BYTES at most."""
         some: list[str] = []
         taken = 0
         for layer, one in compute_activations_at(self.classifier, self.fit.images[:1], layers).items():
@@ -300,11 +259,11 @@ class FittingData:
         yield some
 
     @cached_property
-    def compared_rows(self) -> NDArray[np.bool_]:
+    def compared_rows(self) -> Bools:
         """Members, and the images they are compared with: bool (n,).
 
-        These are clean images of the class; where there are fewer than `fewest_clean`, all clean images. Copies with
-        the artifact are compared with the images that they are copies of.
+        These are clean images of the class; where there are fewer than `fewest_clean`, all clean images. Copies are
+        compared with the images that they are copies of.
         """
         if self.fit.paired:
             return np.isin(self.fit.sources, self.fit.sources[self.fit.member])
@@ -320,29 +279,24 @@ class FittingData:
         drawn: np.random.Generator,
     ) -> LayerStatistics:
         """Compute the statistics of a layer from activations of the sample, and of its clean images without and with
-        the artifact put on."""
+        the artifact."""
         member, rng = self.fit.member, generator(self.seed, "rows", self.target)
 
-        def statistics(own: Floats, clean: Floats, rows: Floats, pasted: Floats | None) -> TokenStatistics:
-            z, carried = clean.mean(0), own[member].mean(0)
-            effects = own[member] - z if pasted is None else _draw_changes(pasted - rows, drawn)
-            rows = rows[rng.permutation(len(rows))[:ROWS]]
-            return TokenStatistics(self._first(own), effects, erasure.covariance(rows), z, carried)
+        def statistics(own: Activations, plain: Activations, under: Activations | None) -> TokenStatistics:
+            z, carried = plain.pooled.mean(0), own.pooled[member].mean(0)
+            changes = None if under is None else under.positions - plain.positions
+            effects = own.pooled[member] - z if changes is None else _draw_changes(changes, drawn)
+            rows = plain.positions[rng.permutation(len(plain.positions))[:ROWS]]
+            return TokenStatistics(self._first(own.pooled), effects, erasure.covariance(rows), z, carried)
 
-        found = statistics(seen.pooled, plain.pooled, plain.positions, None if under is None else under.positions)
+        found = statistics(seen, plain, under)
         leading = tuple(
-            _constant(plain.leading[:, i])
-            if not _varies(seen.leading[:, i])
-            else statistics(
-                seen.leading[:, i],
-                plain.leading[:, i],
-                plain.leading[:, i],
-                None if under is None else under.leading[:, i],
-            )
+            statistics(seen.token(i), plain.token(i), under and under.token(i))
+            if _varies(seen.leading[:, i])
+            else _constant(plain.leading[:, i])
             for i in range(plain.leading.shape[1])
         )
-        other = clean.labels != self.target
-        pasted = seen.pooled[:0] if under is None else under.pooled[other]
+        pasted = seen.pooled[:0] if under is None else under.pooled[clean.labels != self.target]
         return LayerStatistics(found, leading, plain.channels, seen.pooled[member], pasted, plain.pooled)
 
     def _first(self, a: Floats) -> Floats:
@@ -364,15 +318,8 @@ LayerCorrection = Erasure | FeatureInpainting
 
 @dataclass(frozen=True)
 class JointCorrection:
-    """Erasures and inpaintings that are applied together; at one layer the first comes first: a' = e_k(... e_1(a)).
-    Without parts the model is unchanged.
-
-    Corrections of one layer do not commute in general: a later oblique erasure may bring back what an earlier one took,
-    and an erasure changes what an inpainting locates.
-
-    Attributes:
-        parts: the corrections.
-    """
+    """Erasures and inpaintings that are applied together, at one layer in this order: they do not commute in general.
+    Without parts the model is unchanged."""
 
     parts: tuple[LayerCorrection, ...] = ()
 
@@ -388,11 +335,6 @@ class JointCorrection:
     def is_ordered(self) -> bool:
         """Whether the order of the parts matters: two of them are at one layer."""
         return len({part.layer for part in self.parts}) < len(self.parts)
-
-    @property
-    def reversed(self) -> JointCorrection:
-        """The same corrections in reversed order."""
-        return JointCorrection(self.parts[::-1])
 
 
 @dataclass(frozen=True)
@@ -419,22 +361,20 @@ def nothing(data: FittingData, setting: CorrectionParameters) -> Correction:
 
 def project(data: FittingData, setting: CorrectionParameters) -> Erasure:
     """Fit an orthogonal projection along the directions (P-ClArC)."""
-
-    def make(known: TokenStatistics, k: int) -> Eraser:
-        return erasure.orthogonal_eraser(known.directions(k), known.reference)
-
-    return data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
+    known = data.layer_statistics(setting.layer)
+    return known.make_erasure(
+        setting, lambda t, k: erasure.orthogonal_eraser(t.directions(k), t.reference), data.pooled
+    )
 
 
 def oblique(data: FittingData, setting: CorrectionParameters) -> Erasure:
     """Fit an oblique projection along the directions that changes clean activations least (the form of LEACE)."""
-
-    def make(known: TokenStatistics, k: int) -> Eraser:
-        return erasure.oblique_eraser(known.directions(k), known.covariance, known.reference)
-
-    if setting not in data.oblique_erasures:
-        data.oblique_erasures[setting] = data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
-    return data.oblique_erasures[setting]
+    if setting not in data._oblique:
+        known = data.layer_statistics(setting.layer)
+        data._oblique[setting] = known.make_erasure(
+            setting, lambda t, k: erasure.oblique_eraser(t.directions(k), t.covariance, t.reference), data.pooled
+        )
+    return data._oblique[setting]
 
 
 def reactive(data: FittingData, setting: CorrectionParameters) -> Erasure:
@@ -448,29 +388,22 @@ def reactive_class(data: FittingData, setting: CorrectionParameters) -> WhenPred
 
 
 def restore(data: FittingData, setting: CorrectionParameters) -> Erasure:
-    """Fit a restoration of the images that are recognised as carriers: at strength s, CARRIER_FALSE_ALARMS s of the
-    images without the artifact are taken for such.
-
-    Raises:
-        InputError: the artifact cannot be put on images; or see fit_restoration.
-    """
+    """Fit a restoration of the images that are recognised as carriers; at strength s, CARRIER_FALSE_ALARMS s of the
+    images without the artifact are. Raises InputError: the artifact cannot be put on images; or see fit_restoration."""
     layer = setting.layer
-    if layer not in data.restorations:
+    if layer not in data._restorations:
         *pairs, own = data.restored_pairs
         statistics = data.layer_statistics(layer).positions
         axes = feature_axes(statistics.covariance, statistics.directions(MOST_DIRECTIONS))
         plain, carriers = (read_rows(data.classifier, images, layer, axes) for images in pairs)
         rng = generator(data.seed, f"folds at {layer}", data.target)
-        data.restorations[layer] = fit_restoration(layer, plain, carriers, own, axes, rng)
-    return data.restorations[layer].make_erasure(CARRIER_FALSE_ALARMS * setting.strength)
+        data._restorations[layer] = fit_restoration(layer, plain, carriers, own, axes, rng)
+    return data._restorations[layer].make_erasure(CARRIER_FALSE_ALARMS * setting.strength)
 
 
 def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainting:
-    """Fit a locator of the artifact's window in each image, which is filled from around it.
-
-    Raises:
-        InputError: see fit_inpainting, or it is not located in members, see check_located.
-    """
+    """Fit a locator of the artifact's window in each image, which is filled from around it. Raises InputError: see
+    fit_inpainting and check_located."""
     clean, pasted = data.pasted_pairs
     one, _ = compute_layer_inputs(data.classifier, clean[:1], setting.layer)
     n = max(2, min(len(clean), MOST_ACTIVATIONS // one.numel()))
@@ -479,7 +412,8 @@ def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainti
     aspect = clean[0].shape[-2] / clean[0].shape[-1]
     rng = generator(data.seed, f"windows at {setting.layer}", data.target)
     found = fit_inpainting(setting.layer, plain, under, axis, aspect, rng)
-    if members := data.members_like(clean[0])[:n]:
+    carrying = [] if data.fit.paired else data.fit.select(data.fit.member).images  # those of pairs are copies
+    if members := [one for one in carrying if one.shape == clean[0].shape][:n]:
         check_located(found, compute_layer_inputs(data.classifier, members, setting.layer)[0])
     return found
 
@@ -489,8 +423,7 @@ def random(data: FittingData, setting: CorrectionParameters) -> Erasure:
     rng = generator(data.seed, "random direction", data.target)
 
     def make(known: TokenStatistics, k: int) -> Eraser:
-        v = random_direction(len(known.reference), rng)
-        return erasure.orthogonal_eraser(v[:, None], known.reference)
+        return erasure.orthogonal_eraser(random_direction(len(known.reference), rng)[:, None], known.reference)
 
     return data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
 

@@ -1,8 +1,7 @@
 """Compute directions in activation space that separate images with an artifact from images without it.
 
 Each function maps activations (n, C) and members, bool (n,), to a direction v (C,) of any length. The pattern is the
-change of activations with the artifact; the others are classifier weights, which also contain what must be subtracted
-to detect it.
+change of activations with the artifact; weights of classifiers also contain parts that suppress other variation.
 """
 
 from __future__ import annotations
@@ -23,11 +22,6 @@ from klarsicht.numerics.neighbours import centre_by_group
 Direction = Callable[[Floats, Bools], Floats]
 
 
-def pattern(a: Floats, member: Bools) -> Floats:
-    """Compute cov(a, membership) (Haufe et al. 2014; Pahde et al. 2022): robust to other sources of variation."""
-    return erasure.pattern(a, member)
-
-
 def svm(a: Floats, member: Bools) -> Floats:
     """Compute the weights of a linear support vector machine (Kim et al. 2018, TCAV)."""
     return _by_channel(a, lambda x: LinearSVC(C=0.01, class_weight="balanced").fit(x, member).coef_[0])
@@ -44,16 +38,13 @@ def ridge(a: Floats, member: Bools) -> Floats:
     return _by_channel(a, lambda x: Ridge(alpha=0.1 * len(x)).fit(x, member).coef_)
 
 
-DIRECTIONS: dict[str, Direction] = {"pattern": pattern, "svm": svm, "logistic": logistic, "ridge": ridge}
+DIRECTIONS: dict[str, Direction] = {"pattern": erasure.pattern, "svm": svm, "logistic": logistic, "ridge": ridge}
 
 
 def fit_direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integer[Any]]) -> Floats:
-    """Compute a unit direction.
+    """Compute a unit direction of a kind of `DIRECTIONS` from activations (n, C) pooled over positions.
 
     Args:
-        kind: a name of `DIRECTIONS`.
-        a: (n, C), pooled over positions.
-        member: (n,), true for images with the artifact.
         sources: (n,); where sources repeat, each activation is replaced by its difference from its source's median.
 
     Raises:
@@ -64,17 +55,16 @@ def fit_direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integ
         raise unknown_name("direction", kind, DIRECTIONS)
     if not 0 < member.sum() < len(member):
         raise UsageError(
-            "no two groups to tell apart",
-            got=f"{member.sum()} members of {len(member)} images",
+            "no two groups to separate", got=f"the artifact in {member.sum()} of {len(member)} images",
             rule="some images must carry the artifact and some must not",
-        )
+        )  # fmt: skip
     rows: Floats = a.astype(np.float64)
     if len(np.unique(sources)) < len(sources):
         rows = centre_by_group(rows, sources)
     v = DIRECTIONS[kind](rows, member)
     length = np.linalg.norm(v)
     if not length > 0:
-        raise InputError("members do not differ from the others at this layer", remedy="Choose another --layer.")
+        raise InputError("images with the artifact do not differ at this layer", remedy="Choose another --layer.")
     return np.asarray(v / length)
 
 

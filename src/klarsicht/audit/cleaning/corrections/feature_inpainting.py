@@ -1,18 +1,18 @@
-"""Locate an artifact in the activations of each image, and fill its window from around it, without training.
+"""Locate an artifact in the activations of each image, and fill its window from its surroundings, without training.
 
-An artifact whose place varies has no direction that could be erased at every position: what is taken away there is
-taken away everywhere. So each window of the input of a layer gets a score
+An artifact whose place varies has no direction that could be erased at every position. So each window of the input of a
+layer gets a score
 
     s = sum over the window of K (a - z)
 
-by a linear discriminant K = S^-1 (mean with the artifact - mean of clean windows); windows above a threshold, which
-hardly any clean image reaches, are filled by normalised convolution (Knutsson and Westin 1993): every position becomes
-the mean of its known neighbours, from the edge of the window inwards. Where no window is located nothing changes.
+by a linear discriminant K = S^-1 (mean with the artifact - mean of clean windows). Windows above a threshold that
+hardly any clean image reaches are filled by normalised convolution (Knutsson and Westin 1993): every position becomes
+the mean of its known neighbours, from the edge of the window inwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, pad
@@ -64,20 +65,36 @@ class FeatureInpainting:
     channels: int = 1
     aspect: float = 1.0
 
-    def __call__(self, a: Tensor) -> Tensor:
-        """Fill located windows of activations (B, C, H, W), (B, H, W, C) or tokens (B, T, C).
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The arrays by their names."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
 
-        Raises:
-            InputError: the activations have no grid of positions, or other channels.
-        """
-        K, z = (torch.as_tensor(v, dtype=a.dtype, device=a.device) for v in (self.kernel, self.reference))
-        return inpaint_windows(a, K, self.threshold, z, self.channels, self.aspect)
+    @classmethod
+    def of_parts(cls, parts: Mapping[str, Any]) -> FeatureInpainting:
+        """Make a correction of its arrays."""
+        facts = str(parts["layer"]), parts["kernel"], float(parts["threshold"]), parts["reference"]
+        return cls(*facts, int(parts["channels"]), float(parts["aspect"]))
+
+    def __call__(self, a: Tensor) -> Tensor:
+        """Fill located windows of activations (B, C, H, W), (B, H, W, C) or tokens (B, T, C). Raises InputError: the
+        activations have no grid of positions, or other channels."""
+        grid = arrange_in_grid(a, self.channels, self.aspect)
+        if grid.ndim != 4 or grid.shape[1] != len(self.reference):
+            raise InputError(
+                "activations that do not fit the correction", got=f"{tuple(a.shape)}",
+                rule=f"a grid of positions with {len(self.reference)} channels",
+            )  # fmt: skip
+        return inpaint_windows(a, *self._arrays(a), self.threshold, self.channels, self.aspect)
 
     def locate(self, a: Tensor) -> Bools:
         """Find the images in which any window is located, bool (B,), from activations as they are filled."""
-        K, z = (torch.as_tensor(v, dtype=a.dtype, device=a.device) for v in (self.kernel, self.reference))
-        scores = window_scores(arrange_in_grid(a, self.channels, self.aspect), K, z)
+        scores = window_scores(arrange_in_grid(a, self.channels, self.aspect), *self._arrays(a))
         return np.asarray((scores.flatten(1).amax(1) > self.threshold).cpu().numpy())
+
+    def _arrays(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        kernel, reference = (torch.as_tensor(v, dtype=a.dtype, device=a.device) for v in (self.kernel, self.reference))
+        return kernel, reference
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -87,12 +104,7 @@ class FeatureInpainting:
 
 
 class InpaintingModule(nn.Module):
-    """Module that fills located windows, with the arrays of a correction as buffers.
-
-    Args:
-        correction: the correction.
-        like: a weight of the network: its device and type are those of the buffers.
-    """
+    """Module that fills located windows, with the arrays of a correction as buffers of device and type of `like`."""
 
     kernel: Tensor
     reference: Tensor
@@ -105,22 +117,14 @@ class InpaintingModule(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         """Fill located windows of activations, see FeatureInpainting."""
-        return inpaint_windows(a, self.kernel, self.threshold, self.reference, self.channels, self.aspect)
-
-    def extra_repr(self) -> str:
-        return f"window {tuple(self.kernel.shape)}, threshold {self.threshold:.6g}"
+        return inpaint_windows(a, self.kernel, self.reference, self.threshold, self.channels, self.aspect)
 
 
 def inpaint_windows(
-    a: Tensor, kernel: Tensor, threshold: float, reference: Tensor, channels: int, aspect: float
+    a: Tensor, kernel: Tensor, reference: Tensor, threshold: float, channels: int, aspect: float
 ) -> Tensor:
     """Fill located windows of activations; arguments are those of FeatureInpainting."""
     grid = arrange_in_grid(a, channels, aspect)
-    if grid.ndim != 4 or grid.shape[1] != len(reference):
-        raise InputError(
-            "activations that do not fit the correction", got=f"{tuple(a.shape)}",
-            rule=f"a grid of positions with {len(reference)} channels",
-        )  # fmt: skip
     mask = window_mask(window_scores(grid.detach(), kernel, reference) > threshold, kernel.shape[-2:])
     filled = fill_masked(grid, mask, reference, max(kernel.shape[-2:]))
     if a.ndim == 4:
@@ -131,13 +135,13 @@ def inpaint_windows(
 
 
 def window_scores(grid: Tensor, kernel: Tensor, reference: Tensor) -> Tensor:
-    """Compute the score of every window of a grid (B, C, H, W), those cut by its edge too: (B, 1, H', W')."""
+    """Compute the score of every window of a grid (B, C, H, W), also of those cut by its edge: (B, 1, H', W')."""
     h, w = kernel.shape[-2:]
     return conv2d(grid - reference[:, None, None], kernel[None], padding=(h // 2, w // 2))
 
 
 def window_mask(located: Tensor, extent: Sequence[int]) -> Tensor:
-    """Return the positions, bool (B, 1, H, W), inside of any located window, from located windows (B, 1, H', W')."""
+    """Return the positions, bool (B, 1, H, W), inside any located window, from located windows (B, 1, H', W')."""
     h, w = extent
     whole = torch.ones(1, 1, h, w, dtype=torch.float32, device=located.device)
     return conv_transpose2d(located.float(), whole, padding=(h // 2, w // 2)) > 0.5
@@ -146,8 +150,8 @@ def window_mask(located: Tensor, extent: Sequence[int]) -> Tensor:
 def fill_masked(grid: Tensor, mask: Tensor, reference: Tensor, steps: int) -> Tensor:
     """Fill positions of a mask (B, 1, H, W) in a grid (B, C, H, W), from their surroundings inwards.
 
-    In each step a position that touches known ones becomes the mean of those among its eight neighbours. What is not
-    reached after `steps` becomes the reference (C,). Positions outside the mask keep their values to the bit.
+    In each step a position that touches known ones becomes the mean of those among its eight neighbours; the rest
+    becomes the reference (C,). Positions outside the mask keep their values to the bit.
     """
     known = (~mask).to(grid.dtype)
     filled = grid * known
@@ -170,13 +174,11 @@ def fit_inpainting(
     chosen that covers more of the artifact: the box that it changes, or a small one anywhere on it.
 
     Args:
-        layer: name of the layer.
         clean, pasted: activations of the same images, (n, C, H, W), (n, H, W, C) or tokens (n, T, C).
-        channels, aspect: see FeatureInpainting.
         rng: draws windows.
 
     Raises:
-        InputError: the input has no grid, or the artifact is nowhere, nearly everywhere, or not to be located there.
+        InputError: the input has no grid, or the artifact is nowhere, nearly everywhere, or cannot be located there.
     """
     plain, under = (arrange_in_grid(a, channels, aspect) for a in (clean, pasted))
     if plain.ndim != 4 or min(plain.shape[2:]) < SMALL_WINDOW or len(plain) < FEWEST_FITTED:
@@ -231,27 +233,20 @@ def fit_inpainting(
 
 
 def check_located(correction: FeatureInpainting, members: Tensor) -> None:
-    """Check that a locator, which was fitted on images that the artifact was put on, finds it in images that carry it
-    by themselves: what is put on may be another thing.
-
-    Args:
-        members: activations of n > 0 members.
-
-    Raises:
-        InputError: it is located in fewer than FEWEST_LOCATED of them.
-    """
+    """Check that a locator finds the artifact in members, whose activations (n, ...) are given: the pasted artifact may
+    be another thing. Raises InputError: it is located in fewer than FEWEST_LOCATED of them."""
     located = correction.locate(members)
     if located.mean() < FEWEST_LOCATED:
         raise InputError(
-            "the artifact is not located in its members at this layer", got=f"{located.sum()} of {len(located)}",
+            "at this layer, most images with the artifact are not recognised", got=f"{located.sum()} of {len(located)}",
             rule=f"located in {FEWEST_LOCATED:.0%} of them: the others would keep it",
             remedy="Choose another --layer, or another --method; or mark its place by --mask.",
         )  # fmt: skip
 
 
 def changed_positions(plain: Tensor, under: Tensor) -> Bools:
-    """Find the positions that an artifact changes, bool (n, H, W), from grids (n, C, H, W) without and with it: by more
-    than CHANGED of the largest change in the image."""
+    """Find the positions that an artifact changes by more than CHANGED of the largest change in the image, bool (n, H,
+    W), from grids (n, C, H, W) without and with it."""
     change = (under - plain).abs().sum(1)
     largest = change.amax((1, 2), keepdim=True)
     return np.asarray(((change > CHANGED * largest) & (largest > 1e-6)).numpy())
@@ -259,11 +254,8 @@ def changed_positions(plain: Tensor, under: Tensor) -> Bools:
 
 def bounding_boxes(masks: Bools) -> Ints:
     """Compute first and last + 1 row and column of masks (n, H, W) that are not empty: int (n, 2, 2)."""
-    found = []
-    for mask in masks:
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        found.append(((rows[0], columns[0]), (rows[-1] + 1, columns[-1] + 1)))
-    return np.array(found)
+    found = [[(side.start, side.stop) for side in find_objects(mask.astype(int))[0]] for mask in masks]
+    return np.array(found).transpose(0, 2, 1)
 
 
 def draw_positions(masks: Bools, rng: np.random.Generator) -> tuple[Ints, Ints]:
@@ -278,12 +270,8 @@ def draw_positions(masks: Bools, rng: np.random.Generator) -> tuple[Ints, Ints]:
 
 
 def crop_grid(grid: Tensor, rows: Ints, corners: Ints, extent: Ints, reference: Tensor) -> Tensor:
-    """Cut windows out of a grid (n, C, H, W), less the reference (C,): (m, C, h, w), zero beyond the edge.
-
-    Args:
-        rows: (m,), number of the image of each window.
-        corners: (m, 2), upper left positions, not further outside than the window is wide.
-    """
+    """Cut windows (m, C, h, w) out of a grid (n, C, H, W), less the reference (C,), with zeros beyond the edge: at
+    upper left corners (m, 2) of the images `rows` (m,)."""
     h, w = (int(side) for side in extent)
     wide = pad(grid - reference[:, None, None], (w, w, h, h))
     return torch.stack(
@@ -294,8 +282,8 @@ def crop_grid(grid: Tensor, rows: Ints, corners: Ints, extent: Ints, reference: 
 def window_discriminant(own: Floats, other: Floats) -> NDArray[np.float32]:
     """Compute the linear discriminant K (C, h, w) of windows (m, C, h, w) with the artifact and without.
 
-    The covariance within groups is shrunk (Ledoit and Wolf 2004). Of more than FULL_COVARIANCE numbers it is that of
-    the channels, the same at every position of the window (Hariharan et al. 2012), which needs few windows.
+    The covariance within groups is shrunk (Ledoit and Wolf 2004). Windows of more than FULL_COVARIANCE numbers have
+    that of the channels at every position (Hariharan et al. 2012), which needs few windows.
     """
     shape = own.shape[1:]
     difference = own.mean(0) - other.mean(0)
@@ -315,7 +303,7 @@ def _solve(S: Floats, difference: Floats) -> Any:
 
 def separating_threshold(clean: Floats, carrying: Floats) -> float:
     """Return the threshold of largest scores of images (n,): exceeded by at most FALSE_ALARMS of the clean ones, and
-    midway to the carriers where these are apart."""
+    midway to the images with the artifact where both are apart."""
     edge = float(np.quantile(clean, 1 - FALSE_ALARMS))
     low = float(np.quantile(carrying, FALSE_ALARMS))
     return max(edge, (edge + low) / 2)

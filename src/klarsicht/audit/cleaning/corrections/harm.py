@@ -1,14 +1,9 @@
-"""Answer whether a correction harms a model: by the intervals of what it loses on clean images, and by nothing else.
+"""Test whether a correction harms a model, by the intervals of its losses on clean images.
 
 *Proven harmless*: the whole interval of every loss is within its bound. *Harmful*: that of a loss is wholly beyond it.
-*Not proven*: neither, and so many images would settle it.
-
-A loss that one class other than the artifact's own bears alone is not *harmful*: its images may carry an artifact of
-their own, which the correction takes away as well. *Harmful* must hold without that class, too.
-
-A network that was trained on the images knows their labels: a correction can only lose there what on other images it
-loses and wins alike, and it may lose nothing there that others lose. By such images no correction is proven harmless;
-and it is harmful only where the loss is beyond MEMORISED times the bound.
+*Not proven*: neither. A loss that one class other than the artifact's own bears alone is not *harmful*: its images may
+carry an artifact of their own. Images that a network was trained on prove no correction harmless, and it is harmful
+there only where the loss is beyond MEMORISED times the bound.
 """
 
 from __future__ import annotations
@@ -44,9 +39,6 @@ class Loss:
     """Loss of accuracy on images of one kind, against its bound.
 
     Attributes:
-        kind: of images, in words.
-        measured: the loss.
-        bound: largest permitted loss.
         trained_on: whether the network was trained on the images.
         elsewhere: the loss without the other class that loses most; NO_LOSS: there is none, or it is not asked.
         most_lost: that class, in words.
@@ -75,40 +67,40 @@ class Loss:
 
     @property
     def is_of_one_class(self) -> bool:
-        """Whether the loss is beyond the bound, and without the class that loses most not for sure."""
+        """Whether the loss is shown to be beyond the bound, but not without the class that loses most."""
         return self.is_beyond and self.elsewhere.n > 0 and not self.elsewhere.low > self.bound
 
     @property
     def settled_by(self) -> int:
         """Number of other images that would settle a loss that is not proven, with a chance of four in five; 0 without
-        images to foresee it from."""
+        images to predict it from."""
         settles = self.measured.n and not self.is_of_one_class
         return items_to_settle(self.measured, self.bound) if settles else 0
 
     def __str__(self) -> str:
         if not self.measured.n:
-            return f"{self.kind}: none"
-        lost = describe_lost(self.measured.value, self.measured.low, self.measured.high)
-        told = f"{self.kind}: accuracy {lost}, bound {100 * self.bound:.2f}"
-        if self.answer != NOT_PROVEN:
-            return told
+            return f"no {self.kind} to measure a loss on"
+        one = self.measured
+        lost = f"the model {describe_lost(one.value, one.low, one.high)} on {self.kind}"
+        if self.answer == HARMLESS:
+            return f"{lost}, within the {100 * self.bound:.2f} allowed"
+        if self.answer == HARMFUL:
+            return f"{lost}, more than the {100 * self.bound:.2f} allowed"
         if self.is_of_one_class:
-            without = f"{100 * self.elsewhere.value:z.2f} ({100 * self.elsewhere.low:z.2f} to "
-            without += f"{100 * self.elsewhere.high:z.2f}) without {self.most_lost}"
-            return f"{told}; {without}: see whether its images carry an artifact of their own"
+            value, low, high = (100 * end for end in (self.elsewhere.value, self.elsewhere.low, self.elsewhere.high))
+            without = f"{value:z.2f} ({low:z.2f} to {high:z.2f}) without {self.most_lost}"
+            return f"{lost}, but only {without}: do its images carry an artifact of their own?"
         if self.settled_by >= MOST:
-            return f"{told}, and on it: no number of images would settle it"
-        others = "images that it was not trained on" if self.trained_on else "images"
-        return f"{told}, settled by about {self.settled_by:,} {others}"
+            return f"{lost}, as much as the {100 * self.bound:.2f} allowed: more images do not settle it"
+        if self.trained_on:
+            return f"{lost}, but the model was trained on these images; about {self.settled_by:,} others settle it"
+        least = f"{one.n:,} images cannot exclude more than the {100 * self.bound:.2f} allowed"
+        return f"{lost}; {least} (about {self.settled_by:,} can)"
 
 
 @dataclass(frozen=True)
 class Harm:
-    """Answer to whether a correction harms.
-
-    Attributes:
-        losses: on clean images, and on those of the class.
-    """
+    """Answer to whether a correction harms, from the losses on clean images and on those of the class."""
 
     losses: tuple[Loss, ...]
 

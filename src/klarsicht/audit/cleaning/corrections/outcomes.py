@@ -1,11 +1,10 @@
 """Measure a model under a correction: the remaining effect of the artifact, and the cost of the correction.
 
-Pasted images are clean images of other classes with the artifact put on. *Flips*: of those not predicted as the class
+Pasted images are clean images of other classes with the artifact inserted. *Flips*: of those not predicted as the class
 without it, the share predicted as the class with it. *Rise*: the increase of the class's centred logit by the artifact;
-where the artifact cannot be put on images, the difference of the logit between members and clean images of the class.
-*Fall of members*: the mean fall of the class's centred logit on members by the correction, less that on clean images of
-the class. An imitation may differ from the artifact, and a place may be found on others and missed on members: then the
-rise falls and members do not.
+where it cannot be inserted, the difference of the logit between members and clean images of the class. *Fall of
+members*: the mean fall of the class's centred logit on members by the correction, less that on clean images of the
+class.
 """
 
 from __future__ import annotations
@@ -61,15 +60,12 @@ def erasure_of(correction: Correction) -> Erasure | None:
 
 
 def loss_elsewhere(was: Bools, right: Bools, truth: Ints, targets: Sequence[int]) -> tuple[PairedLoss, int | None]:
-    """Estimate the loss without that class, other than the targets, that loses most.
+    """Estimate the loss without the class, other than the targets, that loses most: NO_LOSS and None where no other
+    class loses, or there are fewer than two.
 
     Args:
         was, right: bool (n,), whether the answer is right before and after.
         truth: int (n,), labels.
-        targets: the classes whose artifacts are corrected.
-
-    Returns:
-        the loss and the class; NO_LOSS and None where no other class loses, or there are fewer than two.
     """
     others = np.setdiff1d(truth, targets)
     lost = [int((was & ~right & (truth == one)).sum()) - int((~was & right & (truth == one)).sum()) for one in others]
@@ -82,12 +78,8 @@ def loss_elsewhere(was: Bools, right: Bools, truth: Ints, targets: Sequence[int]
 
 @dataclass(frozen=True)
 class Logits:
-    """Logits of a sample under one correction.
-
-    Attributes:
-        plain: (n, K).
-        pasted: (m, K), of the images `CorrectionTest.other_rows` with the artifact, or empty.
-    """
+    """Logits (n, K) of a sample under one correction, and (m, K) of the images `CorrectionTest.other_rows` with the
+    artifact, or empty."""
 
     plain: Floats
     pasted: Floats
@@ -98,7 +90,7 @@ class Gain:
     """Share of the artifact's effect that a correction takes away.
 
     Attributes:
-        share: the share, on the scale on which less of it is certain.
+        share: the share, on the scale on which its lower end is lower.
         level: that scale, LOG_ODDS or PROBABILITY.
         left: share (n,) of the mean effect that each image keeps, on each scale that counts; its mean is 1 - share.
     """
@@ -108,8 +100,8 @@ class Gain:
     left: dict[str, Floats]
 
     def behind(self, other: Gain) -> Interval:
-        """Compute by how much less the gain is than another on the same images, with the 95 % interval of that, on the
-        level on which this one gains less."""
+        """Compute the amount by which another gain on the same images is larger, with its 95 % interval, on the scale
+        of this one."""
         return mean_interval(self.left[self.level] - other.left[self.level])
 
 
@@ -124,11 +116,11 @@ class Outcome:
         under: accuracy of other classes with the artifact.
         flips, rise: see the module.
         harm, harm_affected: paired losses of `accuracy` and `affected` against the unchanged model.
+        turned: share of other classes' images predicted as the class with the artifact, less that without it.
         harm_elsewhere: `harm` without the other class that loses most; NO_LOSS where none loses, or two others are not
             there.
         most_lost: that class, in words.
         member_fall: see the module, in logits; NO_INTERVAL without members and clean images of the class.
-        turned: share of other classes' images predicted as the class with the artifact, less that without it.
     """
 
     accuracy: Interval
@@ -146,16 +138,11 @@ class Outcome:
 
     @property
     def effect(self) -> LogitEffect:
-        """The artifact's effect; what it turns is not counted where it was put on no other images."""
+        """Effect of the artifact; ANY_SHARE where it was inserted into no other images."""
         return LogitEffect(self.rise, self.turned if self.turned.n else ANY_SHARE)
 
     def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
-        """Answer whether the correction harms.
-
-        Args:
-            bounds: largest permitted losses.
-            trained_on: whether the network was trained on these images.
-        """
+        """Answer whether the correction harms, under bounds; `trained_on`: the network was trained on these images."""
         overall = Loss("clean images", self.harm, bounds.overall, trained_on, self.harm_elsewhere, self.most_lost)
         return Harm((overall, Loss("clean images of the class", self.harm_affected, bounds.affected, trained_on)))
 
@@ -167,14 +154,11 @@ class Outcome:
 
 
 def reaches_members(before: Interval, after: Outcome) -> bool:
-    """Test whether a correction takes from members what it takes from images with the artifact put on.
+    """Test whether a correction takes from members what it takes from images with the artifact inserted: their fall is
+    shown to be above 0, and not shown to be below LEAST_MEMBER_SHARE of the fall of the rise.
 
-    Their fall is above 0 for sure, and not for sure below LEAST_MEMBER_SHARE of the fall of the rise. True where that
-    cannot be seen: the artifact is put on no images, its rise does not fall, or members are fewer than GROUP.
-
-    Args:
-        before: the rise by the artifact under the unchanged model.
-        after: the outcome of the correction on the same images.
+    True where that cannot be seen: the artifact is inserted into no images, its rise does not fall, or members are
+    fewer than GROUP.
     """
     fall, taken = after.member_fall, before.value - after.rise.value
     if not after.turned.n or fall.n < GROUP or not taken > 0:
@@ -184,16 +168,7 @@ def reaches_members(before: Interval, after: Outcome) -> bool:
 
 @dataclass(frozen=True)
 class CorrectionTest:
-    """Sample on which corrections of one class are compared.
-
-    Attributes:
-        classifier: the model.
-        sample: the images.
-        target: output of the class.
-        insertion: puts the artifact on images, or None.
-        seed: seed of the insertion.
-        names: names of outputs, by their number.
-    """
+    """Sample on which corrections of one class are compared; `insertion` puts the artifact on images, or is None."""
 
     classifier: Classifier
     sample: Sample
@@ -237,23 +212,20 @@ class CorrectionTest:
         return Logits(plain, pasted)
 
     def compute_logits_jointly(self, corrections: Sequence[Correction]) -> list[Logits]:
-        """Compute the logits under each correction; erasures at one layer share the computation up to it, and equal
-        ones all of it."""
+        """Compute the logits under each correction; erasures at one layer share the computation up to it."""
         known: dict[int, Erasure] = {id(e): e for one in corrections if (e := erasure_of(one)) is not None}
         if len(known) < 2 or len({one.layer for one in known.values()}) > 1:
             return [self.compute_logits(one) for one in corrections]
         erasures = list(known.values())
         plain = compute_logits_jointly(self.classifier, self.sample.images, erasures)
         pasted = compute_logits_jointly(self.classifier, self.pasted_images, erasures) if self.pasted_images else plain
-        erased = {
-            key: Logits(y, z if self.pasted_images else y[:0]) for key, y, z in zip(known, plain, pasted, strict=True)
-        }
+        both = zip(known, plain, pasted, strict=True)
+        erased = {key: Logits(y, z if self.pasted_images else y[:0]) for key, y, z in both}
         return [self._under(one, erased) for one in corrections]
 
     def _under(self, correction: Correction, erased: dict[int, Logits]) -> Logits:
-        """Return the logits under a correction from those under its erasure."""
-        known = erasure_of(correction)
-        if known is None:
+        """Return the logits under a correction from those under its erasure, if it has one."""
+        if (known := erasure_of(correction)) is None:
             return self.compute_logits(correction)
         found = erased[id(known)]
         if not isinstance(correction, WhenPredicted):
@@ -271,20 +243,12 @@ class CorrectionTest:
         fair, own = self.sample.fair_draw, ~self.sample.member & (self.sample.labels == self.target)
         under = found.pasted.argmax(1) == self.truth[self.other_rows] if len(found.pasted) else np.zeros(0, bool)
         elsewhere, most = loss_elsewhere(was[fair], right[fair], self.truth[fair], [self.target])
-        return Outcome(
-            accuracy=share_interval(right[fair]),
-            affected=share_interval(right[own]),
-            worst=self._worst(right, under),
-            under=share_interval(under),
-            flips=self.flips(found),
-            rise=self.rise(found),
-            harm=paired_loss(was[fair], right[fair]),
-            harm_affected=paired_loss(was[own], right[own]),
-            turned=self.turned_share(found),
-            harm_elsewhere=elsewhere,
-            most_lost="" if most is None else self.names.get(most, f"class {most}"),
-            member_fall=self.member_fall(found),
-        )
+        most_lost = "" if most is None else self.names.get(most, f"class {most}")
+        accuracies = share_interval(right[fair]), share_interval(right[own]), self._worst(right, under)
+        losses = paired_loss(was[fair], right[fair]), paired_loss(was[own], right[own])
+        effects = share_interval(under), self.flips(found), self.rise(found)
+        turned, fall = self.turned_share(found), self.member_fall(found)
+        return Outcome(*accuracies, *effects, *losses, turned, elsewhere, most_lost, fall)
 
     def flips(self, found: Logits) -> Interval:
         """Compute the share of flips, see the module; no interval without pasted images."""
@@ -310,18 +274,21 @@ class CorrectionTest:
         return difference_interval(fall[member], fall[own])
 
     def turned_share(self, found: Logits) -> Interval:
-        """Compute the share of `other_rows` predicted as the class with the artifact, less that without it, with
-        Tango's interval; no interval without pasted images."""
+        """Compute the share of `other_rows` predicted as the class with the artifact, less that without it; no interval
+        without pasted images."""
         if not len(found.pasted):
             return NO_INTERVAL
-        return paired_loss(*Experiment(found.pasted, found.plain[self.other_rows], self.target).taken)
+        return paired_loss(*self._experiment(found).taken)
+
+    def _experiment(self, found: Logits) -> Experiment:
+        return Experiment(found.pasted, found.plain[self.other_rows], self.target)
 
     def gain(self, found: Logits) -> Gain:
         """Compute the gain of a correction: 1 - |rise| / rise before, of the class's log-odds and of its probability;
-        of the two that with the lower lower end.
+        of the two the one with the lower lower end.
 
         The interval is that of a ratio of means over the same images (delta method). Probability counts where the
-        artifact raises it before the correction for sure; 0 with an interval of [-1, 1] where nothing is known.
+        artifact is shown to raise it before the correction; 0 with an interval of [-1, 1] where nothing is known.
         """
         shares = {LOG_ODDS: self._share_taken(found, log_odds)}
         if len(found.pasted) and self.rise(self.before, probability).low > 0:
@@ -348,7 +315,7 @@ class CorrectionTest:
     def _rises(self, found: Logits, score: Score) -> Floats:
         """Compute the rise of the class's score on each pasted image, or on each member; empty without clean images."""
         if len(found.pasted):
-            return Experiment(found.pasted, found.plain[self.other_rows], self.target).rises(score)
+            return self._experiment(found).rises(score)
         member = self.sample.member
         own = ~member & (self.sample.labels == self.target)
         clean = own if own.any() else ~member

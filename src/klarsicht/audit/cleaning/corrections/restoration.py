@@ -1,14 +1,12 @@
-"""Restore activations that images with an artifact would have without it, in images that are recognised as carriers.
+"""Restore the activations that images with an artifact would have without it, in images that are recognised as
+carriers.
 
     a' = a - g (L R (a - z) + o)        numerics.erasure.regression_eraser; g is 1 in recognised images, else 0
 
-Both parts are fitted on pairs of an image without the artifact and with it. What is subtracted is the change by the
-artifact that a linear regression predicts from the activations with it. An image is recognised by a linear
-discriminant of means and maxima of channels, or of their correlations too (clarc.channel_features), above a threshold
-that at most a given share of the images without the artifact exceed, by scores of discriminants that were fitted
-without them. All others keep their answers to the bit. So an artifact that changes the whole of an image in many
-directions, as a turn of hue does, can be taken away whole, where an erasure of as many directions takes content of
-all images.
+Both parts are fitted on pairs of an image without the artifact and with it. Subtracted is the change that a linear
+regression predicts. An image is recognised by a linear discriminant of means and maxima of channels, or of their
+correlations too (clarc.channel_features), above a threshold that at most a given share of the images without the
+artifact exceed, by cross-validated scores. All others keep their answers to the bit.
 """
 
 from __future__ import annotations
@@ -58,14 +56,8 @@ class LayerRows:
 
 
 def read_rows(classifier: Classifier, images: Images, layer: str, axes: Doubles) -> LayerRows:
-    """Read features and rows of the input of a layer; of images of the same shapes, at the same positions.
-
-    Args:
-        classifier: the model.
-        images: n images.
-        layer: name of the layer, or of a sum.
-        axes: float (C, q), along which features are computed.
-    """
+    """Read features along axes (C, q), and rows, of the input of a layer; of images of the same shapes, at the same
+    positions."""
     rng, along = np.random.default_rng(0), torch.as_tensor(axes, dtype=torch.float32)
     features: list[Tensor] = []
     positions: list[Tensor] = []
@@ -90,7 +82,7 @@ def read_rows(classifier: Classifier, images: Images, layer: str, axes: Doubles)
 
 def feature_axes(covariance: Floats, directions: Floats) -> Doubles:
     """Return the axes (C, q) that features are computed along: all channels, of more than MOST_AXES orthonormal ones of
-    the artifact's directions (C, k) and of the largest variances of rows of a covariance (C, C)."""
+    the artifact's directions (C, k) and of the largest variances of a covariance (C, C)."""
     C = len(covariance)
     if C <= MOST_AXES:
         return np.eye(C)
@@ -103,7 +95,6 @@ class Restoration:
     """Map and discriminant fitted at the input of one layer.
 
     Attributes:
-        layer: name of the layer, or of a sum.
         eraser: of the positions.
         token_erasers: of each token before them.
         channels: axis of the channels of an input of four axes, 1 or -1.
@@ -122,8 +113,8 @@ class Restoration:
     own: Bools
 
     def make_erasure(self, false_alarms: float) -> Erasure:
-        """Make the correction in which at most that share of the images without the artifact, and OF_CLASS times that
-        of those of the class, is taken for carriers."""
+        """Make the correction by which at most that share of the images without the artifact, and OF_CLASS times that
+        of those of the class, is recognised."""
         groups = [(self.scores, false_alarms)]
         groups += [(self.scores[self.own], OF_CLASS * false_alarms)] if self.own.any() else []
         threshold = max(float(np.quantile(scores, 1 - min(share, 1.0))) for scores, share in groups)
@@ -134,22 +125,13 @@ class Restoration:
 def fit_restoration(
     layer: str, plain: LayerRows, carriers: LayerRows, own: Bools, axes: Doubles, rng: np.random.Generator
 ) -> Restoration:
-    """Fit map and discriminant from the rows of n images without the artifact, and of the same with it.
-
-    Args:
-        layer: name of the layer.
-        plain, carriers: rows of its input, at the same positions.
-        own: whether the images are of the artifact's class, bool (n,).
-        axes: those of the features.
-        rng: draws the folds.
-
-    Raises:
-        InputError: pairs are fewer than FEWEST_PAIRS, or the artifact changes nothing.
-    """
+    """Fit map and discriminant from the rows of n images without the artifact, and of the same with it, at the same
+    positions; `own` (n,) says whether they are of the artifact's class. Raises InputError: pairs are fewer than
+    FEWEST_PAIRS, or the artifact changes nothing."""
     n = len(plain.features)
     if n < FEWEST_PAIRS:
         raise InputError(
-            "too few images to put the artifact on", got=n, rule=f"at least {FEWEST_PAIRS} to fit a restoration on",
+            "too few images to insert the artifact into", got=n, rule=f"at least {FEWEST_PAIRS} to fit it on",
             remedy="Raise --images, or use another --method.",
         )  # fmt: skip
     if not (carriers.positions != plain.positions).any():
@@ -182,8 +164,8 @@ def cross_validate(features: Doubles, carries: Bools, fold: NDArray[np.intp]) ->
 
 
 def fit_discriminant(features: Doubles, carries: Bools) -> tuple[Doubles, float]:
-    """Fit the linear discriminant w (D,), b of features (n, D) with the artifact and without, bool (n,): by ridge
-    regression of -1 and 1 on features of unit variance, which is that of Fisher with a raised covariance."""
+    """Fit the linear discriminant w (D,), b of features (n, D) with the artifact and without: by ridge regression of -1
+    and 1 on features of unit variance, which is Fisher's with a raised covariance."""
     mean = features.mean(0)
     scale = np.maximum(features.std(0), 1e-6 * max(float(np.abs(features).max()), 1e-30))
     Z, t = (features - mean) / scale, np.where(carries, 1.0, -1.0)

@@ -1,11 +1,10 @@
 """Train a copy of the model on the part `fit`; normalisation and dropout layers stay in evaluation mode.
 
 *augment* (A-ClArC, Anders et al. 2022) puts the artifact on images of all classes, so that it carries no information.
-*augment-latent* does so in activations: half of the images get the members' amount along the directions. *penalise*
-(RR-ClArC, Dreyer et al. 2024, arXiv 2308.09437) adds lambda (v . sum over positions of d logit / d a)^2 to the loss.
-Baselines: *fine-tune* alone; *dfr*, the last layer alone on equal groups (Kirichenko et al. 2023, arXiv 2204.02937);
-*group-dro*, with the largest weight on the worst group (Sagawa et al. 2020, arXiv 1911.08731). A group is a label, with
-the artifact or without.
+*augment-latent* does so in activations. *penalise* (RR-ClArC, Dreyer et al. 2024, arXiv 2308.09437) adds lambda (v .
+sum over positions of d logit / d a)^2 to the loss. Baselines: *fine-tune* alone; *dfr*, the last layer alone on equal
+groups (Kirichenko et al. 2023, arXiv 2204.02937); *group-dro*, with the largest weight on the worst group (Sagawa et
+al. 2020, arXiv 1911.08731). A group is a label, with the artifact or without.
 """
 
 from __future__ import annotations
@@ -43,11 +42,7 @@ Batch = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class RetrainedWeights:
-    """Correction by other weights of the same network.
-
-    Attributes:
-        state: changed weights by name.
-    """
+    """Correction by other weights of the same network, by name."""
 
     state: Mapping[str, Tensor]
 
@@ -84,13 +79,7 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True)
 class CorrectionTask:
-    """Task of ground.fit: batches of the part `fit`, drawn by weight, some with the artifact, and a loss.
-
-    Attributes:
-        data: what is trained on.
-        loss_function: loss of a model on a batch.
-        pasted_share: share of a batch that gets the artifact.
-    """
+    """Task of ground.fit: batches of the part `fit`, drawn by weight, a share of them with the artifact, and a loss."""
 
     data: FittingData
     loss_function: Loss
@@ -123,9 +112,9 @@ class CorrectionTask:
         return {}
 
 
-def train_copy(task: CorrectionTask, body: nn.Module) -> RetrainedWeights:
-    """Train the copy `body` of the model, and return the changed weights."""
-    data = task.data
+def train_copy(task: CorrectionTask, body: nn.Module | None = None) -> RetrainedWeights:
+    """Train a copy of the model, if given `body`, and return the changed weights."""
+    data, body = task.data, body or copy.deepcopy(task.data.classifier.module)
     plan = Plan(data.steps, rate=data.rate, warmup=max(1, data.steps // 10))
     torch.manual_seed(integer(data.seed, "training", data.target))
     with world() as here:
@@ -136,11 +125,6 @@ def train_copy(task: CorrectionTask, body: nn.Module) -> RetrainedWeights:
     return RetrainedWeights.between(data.classifier.module, average.body.to(data.classifier.device))
 
 
-def copy_model(data: FittingData) -> nn.Module:
-    """Copy the network."""
-    return copy.deepcopy(data.classifier.module)
-
-
 def label_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Compute the cross-entropy with the right outputs."""
     return cross_entropy(model(batch[0]), batch[1])
@@ -148,27 +132,25 @@ def label_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def fine_tune(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Train on the images as they are (baseline)."""
-    return train_copy(CorrectionTask(data, label_loss), copy_model(data))
+    return train_copy(CorrectionTask(data, label_loss))
 
 
 def augment(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
-    """Train with the artifact on images of all classes (A-ClArC).
-
-    Raises:
-        UsageError: the artifact cannot be put on images.
-    """
+    """Train with the artifact on images of all classes (A-ClArC). Raises UsageError if it cannot be put on images."""
     if data.insertion is None:
         raise UsageError(
-            "nothing to put on images",
-            got="an artifact that has no place, and is neither noise, blur, light nor JPEG",
+            "the artifact cannot be inserted into images",
+            got="it has no place, and is neither noise, blur, light nor JPEG",
             remedy="Use augment-latent, penalise or an erasure.",
         )
-    return train_copy(CorrectionTask(data, label_loss, PASTED_SHARE * min(setting.strength, 2)), copy_model(data))
+    return train_copy(
+        CorrectionTask(data, label_loss, PASTED_SHARE * min(setting.strength, 2)), copy.deepcopy(data.classifier.module)
+    )
 
 
 def augment_latent(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Train with the activations of half of each batch set to the members' amount along the directions (A-ClArC)."""
-    known, body = data.layer_statistics(setting.layer), copy_model(data)
+    known, body = data.layer_statistics(setting.layer), copy.deepcopy(data.classifier.module)
     lends = known.make_erasure(setting, lambda t, k: oblique_eraser(t.directions(k), t.covariance, t.carried))
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -183,7 +165,7 @@ def augment_latent(data: FittingData, setting: CorrectionParameters) -> Retraine
 
 def penalise(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Train with a penalty on the gradient along the direction (RR-ClArC)."""
-    body = copy_model(data)
+    body = copy.deepcopy(data.classifier.module)
     known, device = data.layer_statistics(setting.layer), data.classifier.device
     v = [torch.as_tensor(t.first, dtype=torch.float32, device=device) for t in (*known.leading, known.positions)]
     first = CorrectionTask(data, label_loss).batch(0, 0)
@@ -200,11 +182,8 @@ def penalise(data: FittingData, setting: CorrectionParameters) -> RetrainedWeigh
 def penalty(
     model: nn.Module, body: nn.Module, batch: Batch, layer: str, v: Sequence[Tensor], target: int
 ) -> tuple[Tensor, Tensor]:
-    """Compute the logits (B, K), and the mean over images of (v . sum over positions of d logit_target / d a)^2.
-
-    Args:
-        v: directions (C,) of the tokens before the positions, added to the sum, and last that of the positions.
-    """
+    """Compute the logits (B, K), and the mean over images of (v . sum over positions of d logit_target / d a)^2, with
+    directions (C,) of the tokens before the positions, and last that of the positions."""
     *of_tokens, of_positions = v
     with Tap(body, layer) as tap:
         y = model(batch[0])
@@ -228,15 +207,12 @@ def group_dro(data: FittingData, setting: CorrectionParameters) -> RetrainedWeig
         weights.div_(weights.sum())
         return (of_group * weights[there] / weights[there].sum()).sum()
 
-    return train_copy(CorrectionTask(data, loss), copy_model(data))
+    return train_copy(CorrectionTask(data, loss))
 
 
 def dfr(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Fit the last layer again by logistic regression on equally weighted groups (deep feature reweighting, baseline).
-
-    Raises:
-        UsageError: the network has no linear head.
-    """
+    Raises UsageError if the network has no linear head."""
     classifier, sample = data.classifier, data.training_sample
     head = find_layer(classifier.module, classifier.head)
     if not isinstance(head, nn.Linear):

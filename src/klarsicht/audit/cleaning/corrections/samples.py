@@ -36,8 +36,7 @@ class Sample:
         sources: int (n,), see Corpus.source_numbers.
         labels: int (n,), the right output, or -1 where unknown.
         rows: int (n,), rows of the corpus; empty where the images come from elsewhere.
-        fair: bool (n,), true for a draw of clean images that is representative of all clean ones; empty: all clean
-            images.
+        fair: bool (n,), true for a representative draw of clean images; empty: all clean images.
         skipped: (path, reason) of images that could not be read.
         weight: float (n,), sampling weights in a training; empty: all the same.
         paired: whether the images with the artifact are copies of others of the sample, which have their sources.
@@ -69,8 +68,7 @@ class Sample:
         return Sample(**kept | arrays | {"images": [self.images[int(i)] for i in at]})
 
     def draw(self, most: int, target: int, rng: np.random.Generator) -> Sample:
-        """Draw at most `most` members, as many clean images of the class `target`, and as many of the representative
-        draw."""
+        """Draw at most `most` members, clean images of the class `target`, and images of the representative draw."""
         own = ~self.member & (self.labels == target)
         kinds = (self.member, own, self.fair_draw)
         members, of_class, fair = (draw_rows(np.flatnonzero(which), most, rng) for which in kinds)
@@ -79,8 +77,7 @@ class Sample:
         return chosen.select(np.isin(at, np.concatenate([members, of_class, fair])))
 
     def with_copies(self, insertion: Insertion, target: int, rng: np.random.Generator) -> Sample:
-        """Return the sample and, as members, copies with an artifact of its representative draw of other classes than
-        `target`."""
+        """Return the sample and, as members, copies with an artifact of its representative draw of other classes."""
         copied = self.fair_draw & (self.labels != target) & [insertion.fits(image) for image in self.images]
         at = np.concatenate([np.arange(len(self)), np.flatnonzero(copied)])
         is_copy = np.arange(len(at)) >= len(self)
@@ -136,18 +133,15 @@ class Case:
 
     def prefer_held_out(self, clean: Bools) -> Bools:
         """Return those of some images, bool (N,), that the model was not trained on, by the manifest's split; all of
-        them where there are too few such, of the class too."""
+        them where too few are left, of the class too."""
         held_out = clean & ~self.trained_on
         enough = min(held_out.sum(), (held_out & (self.labels == self.target)).sum()) >= FEWEST_NOT_TRAINED_ON
         return held_out if enough else clean
 
     def sample(self, part: int, most: int, rng: np.random.Generator) -> Sample:
-        """Draw at most `most` members of a part, as many clean images of the class, and as many clean images of any
-        class. Of a known artifact, those of the part TRAIN have copies with it.
-
-        Clean images of other parts than TRAIN are drawn from those that the model was not trained on, by the
-        manifest's split, where there are enough.
-        """
+        """Draw at most `most` members of a part, clean images of the class, and clean images of any class, each: of
+        other parts than TRAIN preferably such that the model was not trained on. With a known artifact, those of the
+        part TRAIN have copies with it."""
         here = self.part == part
         clean = here & self.clean
         if part != splits.TRAIN:
@@ -164,7 +158,7 @@ class Case:
 
     def read(self, rows: Ints, fair: Bools) -> Sample:
         """Decode rows of the corpus; an image that can no longer be read is listed in `skipped`. Where the artifact is
-        a part that every image of the class has, they get that of images of other classes: those are the clean ones."""
+        a part that every image of the class has, they get that of images of other classes."""
         images, kept, skipped = read_images(self.corpus, self.classifier, rows)
         rows, fair = rows[kept], fair[kept]
         if isinstance(self.planted, ClassParts):
@@ -182,10 +176,8 @@ class Case:
 def read_images(
     corpus: Corpus, classifier: Classifier, rows: Ints
 ) -> tuple[list[Tensor], Ints, tuple[tuple[str, str], ...]]:
-    """Read images of a corpus as model inputs.
-
-    Returns:
-        the images, their positions among the rows, and (path, reason) of the others.
+    """Read images of a corpus as model inputs: the images, their positions among the rows, and (path, reason) of the
+    others.
 
     Raises:
         TooManySkipped: these are more than a share of MOST_SKIPPED, and all could be used when the run was made.

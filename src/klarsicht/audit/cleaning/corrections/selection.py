@@ -1,46 +1,35 @@
 """Choose one of the tried settings of a correction, under a bound on harm.
 
-Of the settings whose losses on clean images are within the bounds, that one is chosen whose gain is the largest for
-sure: by the lower end of the 95 % interval of the share of the artifact's effect that it takes away, in log-odds and in
-probability, whichever is less. Among settings whose lower ends are as high but for the standard error of the best one,
+Of the settings whose losses on clean images are within the bounds, that one is chosen whose gain is the largest by the
+lower end of its 95 % interval. Among settings whose lower ends are as high but for the standard error of the best one,
 and at least for ALIKE, chance would choose (Breiman et al. 1984 prune by the same rule): there the one that loses less
-is taken, by whole half points, then that with fewer directions, then that of the simpler method. Settings that do not
-take from members what they take from images with the artifact put on (`outcomes.reaches_members`) come only where none
-does. Where no setting is within the bounds, the least harmful one is chosen: it is then not called clean.
+is taken, by whole MIN_LOSS_DIFFERENCE, then that at fewer layers, with fewer directions, of the simpler method.
+Settings that do not reach members (`outcomes.reaches_members`) come only where none does. Where no setting is within
+the bounds, the least harmful one is chosen: it is then not called clean.
 
-A part `choose` of some hundred images knows a loss to a point or two, and of hundreds of settings those look harmless
-that are so by chance. With many clean images (`choose_least_loss`) at most FINALISTS of the settings within the bounds,
-whose gain is as good as that of the best (the standard error of the difference on the same images), are compared on
-these, by the fall of the right label's probability: of single answers few change, and one way or the other by chance.
-A setting gives way whose loss of accuracy, or fall, is shown to be above a bound: those whose fall is so on the part
-`choose` are left out before, and where all finalists are, settings that gain less are compared likewise, in at most
-FINAL_ROUNDS rounds. Of falls alike by whole MIN_FALL_DIFFERENCE the order is as above.
+With many clean images (`choose_least_loss`) at most FINALISTS of the settings whose gain is as good as that of the best
+(the standard error of the difference on the same images) are compared on these, by the fall of the right label's
+probability. A setting gives way whose loss of accuracy, or fall, is shown to be above a bound; where all finalists are,
+settings that gain less are compared likewise, in at most FINAL_ROUNDS rounds.
 
-Where an artifact does less than matters, a correction is worth nothing but what is free (`choose_free`): of settings
-that take away FREE_GAIN of the effect for sure, and change hardly an answer on the part `choose`, those of largest gain
-are measured on the many clean images, and of these that cost nothing there (CleanLosses.is_free) one is taken as above:
-of gains as large as the largest but for chance, that of fewest directions. Among settings
-that are as good, fewer layers come before fewer directions; see corrections.setting_search for settings at several.
+An artifact that does less than matters is worth only a correction that costs nothing (`choose_free`): of settings that
+take away FREE_GAIN of the effect for sure, and change hardly an answer on the part `choose`, those of largest gain are
+measured on the many clean images, and one of those that cost nothing there (CleanLosses.is_free) is taken as above.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from klarsicht.audit.cleaning.corrections.activations import Correction
-from klarsicht.audit.cleaning.corrections.clean_losses import FREE_FALL, CleanDraw
+from klarsicht.audit.cleaning.corrections.clean_losses import FREE_FALL, LAST, CleanDraw, CleanLosses
 from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameters, JointCorrection
 from klarsicht.audit.cleaning.corrections.harm import Bounds
-from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
-from klarsicht.audit.cleaning.corrections.setting_outcomes import (
-    Candidate,
-    SettingOutcome,
-    evaluate_setting,
-    settings_json,
-)
-from klarsicht.numerics.statistics.intervals import Z95
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Gain, Logits, Outcome, reaches_members
+from klarsicht.audit.results.words import describe_lost
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
 MIN_LOSS_DIFFERENCE: Final = 0.005  # share of clean images: least difference of losses between settings
@@ -52,22 +41,112 @@ UNCHANGED: Final = "nothing"  # method that leaves the model unchanged
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Chosen correction, its outcome, and the outcomes of all tried settings.
+class SettingOutcome:
+    """Tried setting: its correction, and gain and loss of that on the part `choose`.
 
     Attributes:
-        correction, chosen, tried: these.
-        untried: why nothing was tried, in words; empty where something was.
-        left: why the model is left as it is although corrections were tried, in words; else empty.
-        free: whether it was chosen because it costs nothing, of an artifact that does less than matters.
+        method: name of the correction.
+        gained: share of the artifact's effect that is taken away, see outcomes.Gain.
+        lost: largest loss of accuracy beyond its bound, in shares of images; a gain of accuracy counts as no loss.
+        outcome: all figures.
+        beside: settings at other layers, on which this one was fitted and with which it is applied.
+        fall: mean fall of the right label's probability on clean images.
+        gain: the same gain image by image, by which two settings are compared; None: by `gained` alone.
+        losses: what is lost on many clean images, where that was measured.
+        beyond: whether that is shown to be above a bound.
+        reaches_members: see outcomes.reaches_members.
     """
 
-    correction: Correction
+    method: str
+    setting: CorrectionParameters
+    gained: Interval
+    lost: float
+    outcome: Outcome
+    beside: tuple[SettingOutcome, ...] = ()
+    fall: Interval = NO_INTERVAL
+    gain: Gain | None = field(default=None, compare=False, repr=False)
+    losses: CleanLosses | None = None
+    beyond: bool = False
+    reaches_members: bool = True
+    correction: Correction = field(default=JointCorrection(), compare=False, repr=False)
+
+    @property
+    def parts(self) -> tuple[SettingOutcome, ...]:
+        """The settings that are applied together, in the order in which they were fitted."""
+        return (*self.beside, replace(self, beside=()))
+
+    @property
+    def directions(self) -> int:
+        """Number of directions that are erased, at all layers together."""
+        return sum(one.setting.directions for one in self.parts)
+
+    @property
+    def remaining(self) -> float:
+        """Share of the artifact's effect that is left."""
+        return 1 - self.gained.value
+
+    @property
+    def error(self) -> float:
+        """Standard error of the gain."""
+        return (self.gained.high - self.gained.low) / (2 * Z95)
+
+    @property
+    def within_bounds(self) -> bool:
+        """Whether both losses are within their bounds."""
+        return self.lost <= 1e-12
+
+    def __str__(self) -> str:
+        if self.beside:
+            return " and ".join(map(str, self.parts))
+        at = f" at {self.setting.layer}" if self.setting.layer else ""
+        several = "" if self.setting.directions == 1 else "s"
+        return f"{self.method}{at}, {self.setting.directions} direction{several}, strength {self.setting.strength:g}"
+
+    def to_json(self) -> dict[str, Any]:
+        gained = {"gained": self.gained.value, "gained at least": self.gained.low}
+        figures = {"remaining": self.remaining, **gained, "within the bounds": self.within_bounds}
+        figures |= {"reaches members": self.reaches_members}
+        known = {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
+        told = {"method": self.method} | asdict(self.setting) | figures | known
+        told |= {"losses": self.losses.to_json()} if self.losses else {}
+        return told | ({"beside": settings_json(self.beside)} if self.beside else {})
+
+
+def settings_json(some: Sequence[SettingOutcome]) -> list[dict[str, Any]]:
+    """Return method and parameters of each setting as JSON values."""
+    return [{"method": one.method} | asdict(one.setting) for one in some]
+
+
+def evaluate_setting(
+    test: CorrectionTest, method: str, setting: CorrectionParameters, correction: Correction, found: Logits,
+    bounds: Bounds,
+) -> SettingOutcome:  # fmt: skip
+    """Evaluate gain and loss of a correction from its logits."""
+    effect = test.evaluate_logits(found)
+    losses = ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
+    over = [max(lost.value, 0.0) - bound for lost, bound in losses if lost.n]
+    gain, reaches = test.gain(found), reaches_members(test.rise(test.before), effect)
+    return SettingOutcome(
+        method, setting, gain.share, max(over, default=0.0), effect, fall=test.fall(found), gain=gain,
+        reaches_members=reaches, correction=correction,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Chosen setting, and all that were tried; with the reason in words why nothing was tried (`untried`), or why the
+    model is left as it is (`left`), else empty; `free`: it was chosen because it costs nothing."""
+
     chosen: SettingOutcome
     tried: tuple[SettingOutcome, ...]
     untried: str = ""
     left: str = ""
     free: bool = False
+
+    @property
+    def correction(self) -> Correction:
+        """The chosen correction."""
+        return self.chosen.correction
 
     @property
     def best_settings(self) -> tuple[SettingOutcome, ...]:
@@ -94,35 +173,28 @@ class Choice:
         if self.left:
             return f"{self.left}, so the model is left as it is"
         within = [one for one in self.tried if one.within_bounds]
-        told = f"{len(within)} of {len(self.tried)} settings tried are within the bounds"
+        count = f"{len(within)} of {len(self.tried)} tried settings are within the bounds"
         if not within:
-            return f"{told}; the least harmful one is taken"
+            return f"{count}; the least harmful one is taken"
         if missing := sum(not one.reaches_members for one in within):
-            told += f", {missing} of them hardly change the images that carry the artifact"
-        within = prefer_reaching(within)
-        top = max(within, key=lambda one: one.gained.low)
+            count += f", {missing} of them hardly change the images with the artifact"
+        top = max(prefer_reaching(within), key=lambda one: one.gained.low)
         if top.gained.low <= 0:
-            return f"{told}; none of them takes away any of the effect for sure"
-        gain = f"{told}; this one takes away at least {self.chosen.gained.low:.0%} of the effect"
-        if self.chosen.losses:
-            compared = [one for one in self.tried if one.losses]
-            if self.free:
-                lost = self.chosen.losses.overall
-                gain += (
-                    f", which is less than matters, and of {len(compared)} compared on up to {lost.n:,} clean images"
-                )
-                return f"{gain} it costs nothing (right answers changed: {lost.changed})"
-            beyond = sum(one.beyond for one in compared if one is not self.chosen)
-            gain += "" if top is self.chosen else f", the most is {top.gained.low:.0%} by {top}"
-            gain += f"; of {len(compared)} compared on up to {self.chosen.losses.overall.n:,} clean images"
-            lost = self.chosen.losses.overall
-            gain += f" it loses least or is simpler ({100 * lost.value:z.2f} points, {100 * lost.low:z.2f} to"
-            gain += f" {100 * lost.high:z.2f})"
-            return gain + (f", and {beyond} lose more than a bound for sure" if beyond else "")
-        if top is self.chosen:
-            return f"{gain}, more than any other"
-        most = f"the most is {top.gained.low:.0%} by {top}"
-        return f"{gain}, as much as any but for chance ({most}), and loses less or is simpler"
+            return f"{count}; none of them is shown to take any of the effect away"
+        gain = f"{count}; this one takes away at least {100 * self.chosen.gained.low:.0f} % of the effect"
+        most = "" if top is self.chosen else f" (the most is {100 * top.gained.low:.0f} % by {top})"
+        if not self.chosen.losses:
+            return gain + (
+                f"{most}, as much as any but for chance, and loses less or is simpler" if most else ", the most"
+            )
+        lost, compared = self.chosen.losses.overall, [one for one in self.tried if one.losses]
+        if self.free:
+            changed = f"{lost.changed} of {lost.n:,} right answers changed"
+            return f"{gain} and costs nothing ({changed}; {len(compared)} settings compared)"
+        points = describe_lost(lost.value, lost.low, lost.high)
+        gain += f"{most}; compared with {len(compared) - 1} others on up to {lost.n:,} clean images, it {points}"
+        beyond = sum(one.beyond for one in compared if one is not self.chosen)
+        return gain + (f"; {beyond} of the others are shown to lose more than a bound" if beyond else "")
 
     def to_json(self) -> dict[str, Any]:
         (chosen,) = settings_json((self.chosen,))
@@ -131,87 +203,65 @@ class Choice:
 
 
 def leave_unchanged(test: CorrectionTest, bounds: Bounds, why: str, tried: Sequence[SettingOutcome] = ()) -> Choice:
-    """Choose no correction, for a reason in words: the test says what the unchanged model does.
-
-    Args:
-        tried: settings that were tried all the same.
-    """
-    outcome = evaluate_setting(test, UNCHANGED, CorrectionParameters(), test.before, bounds)
+    """Choose no correction, for a reason in words, although some settings were `tried`; the test says what the
+    unchanged model does."""
+    outcome = evaluate_setting(test, UNCHANGED, CorrectionParameters(), JointCorrection(), test.before, bounds)
     untried, left = ("", why) if tried else (why, "")
-    return Choice(JointCorrection(), outcome, (*tried, outcome), untried, left)
+    return Choice(outcome, (*tried, outcome), untried, left)
 
 
-def choose_candidate(found: Sequence[Candidate]) -> Choice:
+def choose_best(found: Sequence[SettingOutcome]) -> Choice:
     """Choose one of the tried settings, see the module; of equal ones the first."""
-    best = find_best([one.tried for one in found])
-    correction = next(one.correction for one in found if one.tried is best)
-    return Choice(correction, best, tuple(one.tried for one in found))
+    return Choice(find_best(found), tuple(found))
 
 
-def choose_least_loss(found: Sequence[Candidate], draw: CleanDraw | None, bounds: Bounds) -> Choice:
-    """Choose one of the tried settings by what it loses on many clean images, see the module; of equal ones the first.
-
-    Args:
-        draw: clean images that nothing was fitted on; None or empty: by the part `choose` alone.
-    """
+def choose_least_loss(found: Sequence[SettingOutcome], draw: CleanDraw | None, bounds: Bounds) -> Choice:
+    """Choose one of the tried settings by its losses on many clean images that nothing was fitted on, see the module;
+    without such images, by the part `choose` alone."""
     if draw is None or not len(draw) or len(found) == 1:
-        return choose_candidate(found)
-    left = [one for one in leave_out_harmful(found, bounds) if one.tried.reaches_members]
+        return choose_best(found)
+    left = [one for one in leave_out_harmful(found, bounds) if one.reaches_members]
     left = left or leave_out_harmful(found, bounds)
-    compared: dict[int, Candidate] = {}
-    last: list[Candidate] = []  # of each round, compared on all images
+    compared: dict[int, SettingOutcome] = {}
+    last: list[SettingOutcome] = []  # of each round, compared on all images
     for _ in range(FINAL_ROUNDS):
         finalists = find_finalists(left)
-        losses = draw.compare([one.correction for one in finalists])
-        now = [
-            replace(one, tried=replace(one.tried, losses=lost, beyond=lost.is_beyond(bounds)))
-            for one, lost in zip(finalists, losses, strict=True)
-        ]
-        most = max(lost.overall.n for lost in losses)
-        last += [one for one, lost in zip(now, losses, strict=True) if lost.overall.n == most]
+        now = compare_losses(finalists, draw, bounds)
+        most = max(one.losses.overall.n for one in now if one.losses)
+        last += [one for one in now if one.losses and one.losses.overall.n == most]
         compared |= {id(old): new for old, new in zip(finalists, now, strict=True)}
         left = [one for one in left if id(one) not in compared]
-        if not left or not all(one.tried.beyond for one in last):
+        if not left or not all(one.beyond for one in last):
             break
-    names = list(dict.fromkeys(one.tried.method for one in found))  # simpler ones first
-
-    def price(one: Candidate) -> tuple[float, ...]:
-        tried = one.tried
-        steps = round(tried.losses.price / MIN_FALL_DIFFERENCE) if tried.losses else 0
-        return steps, len(tried.parts), tried.directions, names.index(tried.method), -tried.gained.low
-
-    best = min([one for one in last if not one.tried.beyond] or last, key=price)
-    return Choice(best.correction, best.tried, tuple(compared.get(id(one), one).tried for one in found))
+    best = min(
+        [one for one in last if not one.beyond] or last,
+        key=lambda one: (round(one.losses.price / MIN_FALL_DIFFERENCE) if one.losses else 0, *rank_simple(one, found)),
+    )
+    return Choice(best, tuple(compared.get(id(one), one) for one in found))
 
 
 def choose_free(
-    found: Sequence[Candidate], draw: CleanDraw, bounds: Bounds
+    found: Sequence[SettingOutcome], draw: CleanDraw, bounds: Bounds
 ) -> tuple[Choice | None, list[SettingOutcome]]:
-    """Choose among the settings that cost nothing on many clean images, see the module.
-
-    Args:
-        draw: clean images that nothing was fitted on.
-
-    Returns:
-        the choice, None where no setting is free; and all tried settings, with what was measured.
-    """
+    """Choose among the settings that cost nothing on many clean images, see the module: the choice, None where no
+    setting is free, and all tried settings, with their losses."""
     gaining = [
-        one
-        for one in found
-        if one.tried.gained.low >= FREE_GAIN and one.tried.reaches_members and is_nearly_free(one.tried, bounds)
+        one for one in found if one.gained.low >= FREE_GAIN and one.reaches_members and is_nearly_free(one, bounds)
     ]
-    finalists = sorted(gaining, key=lambda one: -one.tried.gained.low)[:FINALISTS]
-    losses = draw.compare([one.correction for one in finalists], last=FINALISTS)
-    compared = {
-        id(one): replace(one, tried=replace(one.tried, losses=lost, beyond=lost.is_beyond(bounds)))
-        for one, lost in zip(finalists, losses, strict=True)
-    }
-    tried = [compared.get(id(one), one).tried for one in found]
-    free = [one for one in compared.values() if one.tried.losses and one.tried.losses.is_free(bounds)]
-    if not free:
-        return None, tried
-    best = choose_candidate(free)
-    return replace(best, tried=tuple(tried), free=True), tried
+    finalists = sorted(gaining, key=lambda one: -one.gained.low)[:FINALISTS]
+    now = compare_losses(finalists, draw, bounds, last=FINALISTS)
+    compared = {id(old): new for old, new in zip(finalists, now, strict=True)}
+    tried = [compared.get(id(one), one) for one in found]
+    free = [one for one in now if one.losses and one.losses.is_free(bounds)]
+    return Choice(find_best(free), tuple(tried), free=True) if free else None, tried
+
+
+def compare_losses(
+    some: Sequence[SettingOutcome], draw: CleanDraw, bounds: Bounds, last: int = LAST
+) -> list[SettingOutcome]:
+    """Return settings with what they lose on many clean images, see `CleanDraw.compare`."""
+    losses = draw.compare([one.correction for one in some], last=last)
+    return [replace(one, losses=lost, beyond=lost.is_beyond(bounds)) for one, lost in zip(some, losses, strict=True)]
 
 
 def is_nearly_free(one: SettingOutcome, bounds: Bounds) -> bool:
@@ -221,21 +271,21 @@ def is_nearly_free(one: SettingOutcome, bounds: Bounds) -> bool:
     return one.within_bounds and harm.changed <= bounds.overall * harm.n and not one.fall.value > FREE_FALL
 
 
-def leave_out_harmful(found: Sequence[Candidate], bounds: Bounds) -> list[Candidate]:
+def leave_out_harmful(found: Sequence[SettingOutcome], bounds: Bounds) -> list[SettingOutcome]:
     """Leave out settings that are beyond a bound on the part `choose`, and those whose fall is shown to be above it;
     where that leaves none, keep those that lose least."""
-    within = [one for one in found if one.tried.within_bounds]
+    within = [one for one in found if one.within_bounds]
     if not within:
-        fewest = min(one.tried.lost for one in found)
-        within = [one for one in found if one.tried.lost < fewest + MIN_LOSS_DIFFERENCE]
-    return [one for one in within if not one.tried.fall.low > bounds.overall] or within
+        fewest = min(one.lost for one in found)
+        within = [one for one in found if one.lost < fewest + MIN_LOSS_DIFFERENCE]
+    return [one for one in within if not one.fall.low > bounds.overall] or within
 
 
-def find_finalists(found: Sequence[Candidate]) -> list[Candidate]:
-    """Find the settings whose gain is as good as that of the best; of more than FINALISTS those by which
-    the right label's probability falls least on the part `choose`."""
-    top = max((one.tried for one in found), key=lambda tried: tried.gained.low)
-    return sorted((one for one in found if is_alike(one.tried, top)), key=lambda one: one.tried.fall.value)[:FINALISTS]
+def find_finalists(found: Sequence[SettingOutcome]) -> list[SettingOutcome]:
+    """Find the settings whose gain is as good as that of the best; of more than FINALISTS those by which the right
+    label's probability falls least on the part `choose`."""
+    top = max(found, key=lambda one: one.gained.low)
+    return sorted((one for one in found if is_alike(one, top)), key=lambda one: one.fall.value)[:FINALISTS]
 
 
 def is_alike(one: SettingOutcome, top: SettingOutcome) -> bool:
@@ -255,14 +305,15 @@ def find_best(tried: Sequence[SettingOutcome]) -> SettingOutcome:
     if not within:
         return min(tried, key=lambda one: one.lost)
     top = max(within, key=lambda one: one.gained.low)
-    least = top.gained.low - max(ALIKE, top.error)
-    names = list(dict.fromkeys(one.method for one in tried))  # simpler ones first
+    alike = [one for one in within if one.gained.low >= top.gained.low - max(ALIKE, top.error)]
+    return min(alike, key=lambda one: (round(one.lost / MIN_LOSS_DIFFERENCE), *rank_simple(one, tried)))
 
-    def price(one: SettingOutcome) -> tuple[float, ...]:
-        losses = round(one.lost / MIN_LOSS_DIFFERENCE)
-        return losses, len(one.parts), one.directions, names.index(one.method), -one.gained.low
 
-    return min((one for one in within if one.gained.low >= least), key=price)
+def rank_simple(one: SettingOutcome, tried: Sequence[SettingOutcome]) -> tuple[float, ...]:
+    """Rank a setting among those that lose alike: fewer layers, fewer directions, the method that was tried earlier,
+    the larger gain."""
+    names = list(dict.fromkeys(other.method for other in tried))
+    return len(one.parts), one.directions, names.index(one.method), -one.gained.low
 
 
 def prefer_reaching(tried: Sequence[SettingOutcome]) -> list[SettingOutcome]:

@@ -2,14 +2,14 @@
 
 One layer may leave an effect that reaches the output another way. Then settings at further layers are tried on the
 network that is corrected already, one layer at a time. Those are kept that lose no more than the correction that they
-are beside: on the part `choose`, and, of the best, on many clean images by whole MIN_FALL_DIFFERENCE. Among settings
-that are as good, fewer layers come before fewer directions.
+are beside: on the part `choose`, and, of the best, on many clean images by whole MIN_FALL_DIFFERENCE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
 from klarsicht.audit.cleaning.corrections import selection
@@ -24,8 +24,13 @@ from klarsicht.audit.cleaning.corrections.closed_form import (
 )
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
-from klarsicht.audit.cleaning.corrections.selection import ALIKE, MIN_FALL_DIFFERENCE, Choice
-from klarsicht.audit.cleaning.corrections.setting_outcomes import Candidate, Grid, SettingOutcome, evaluate_setting
+from klarsicht.audit.cleaning.corrections.selection import (
+    ALIKE,
+    MIN_FALL_DIFFERENCE,
+    Choice,
+    SettingOutcome,
+    evaluate_setting,
+)
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import progress
 
@@ -33,29 +38,39 @@ MOST_LAYERS: Final = 3  # that are corrected together for one artifact
 Methods = Mapping[str, CorrectionMethod]  # by name, simpler ones first
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Grid of settings: every layer (empty: those of `FittingData.layers`) with every number of directions and every
+    strength."""
+
+    layers: tuple[str, ...] = ()
+    directions: tuple[int, ...] = (1, 2, 4, 8)
+    strengths: tuple[float, ...] = (1.0, 0.75, 0.5)
+
+    @property
+    def coarse(self) -> Grid:
+        """Every second number of directions and strength, the first included."""
+        return Grid(self.layers, self.directions[::2], self.strengths[::2])
+
+    def settings_at(self, layer: str, sweeps: Collection[str]) -> list[CorrectionParameters]:
+        """List the settings at a layer for a method that sweeps these parameters; the others keep their first value."""
+        directions = self.directions if "directions" in sweeps else self.directions[:1]
+        strengths = self.strengths if "strength" in sweeps else self.strengths[:1]
+        return [CorrectionParameters(layer, k, s) for k, s in product(directions, strengths)]
+
+
 def try_settings(
     methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid | None = None
-) -> list[Candidate]:
-    """Try every method at every layer with every number of directions and every strength; a method that refuses a
-    setting is left out there.
-
-    Args:
-        methods: the methods, simpler ones first.
-        data: what they are fitted on.
-        test: what is chosen on.
-        bounds: largest permitted losses.
-        grid: settings to try; by default the whole grid.
-
-    Raises:
-        InputError, UsageError: all are refused.
-    """
+) -> list[SettingOutcome]:
+    """Try every method, simpler ones first, at every layer with every number of directions and every strength; a method
+    that refuses a setting is left out there. Raises InputError or UsageError if all are refused."""
     grid = grid or Grid()
     layered = {name: method for name, method in methods.items() if "layer" in method.sweeps}
     places: list[tuple[str, Methods]] = [(layer, layered) for layer in (grid.layers or data.layers) if layered]
     at_image = {name: method for name, method in layered.items() if method.at_image}
     places += [(layer, at_image) for layer in data.first_layers if at_image and not grid.layers]
     places += [("", {name: method}) for name, method in methods.items() if name not in layered]
-    found: list[Candidate] = []
+    found: list[SettingOutcome] = []
     refusals: list[InputError | UsageError] = []
     data.fit_layers([layer for layer, some in places if layer and not some.keys() <= at_image.keys()])
     with progress("corrections", sum(len(some) for _, some in places)) as advance:
@@ -68,10 +83,7 @@ def try_settings(
                     except (InputError, UsageError) as error:  # members do not differ there, or directions run out
                         refusals.append(error)
             answers = test.compute_logits_jointly([correction for *_, correction in made])
-            found += [
-                Candidate(evaluate_setting(test, name, setting, answer, bounds), correction)
-                for (name, setting, correction), answer in zip(made, answers, strict=True)
-            ]
+            found += [evaluate_setting(test, *one, answer, bounds) for one, answer in zip(made, answers, strict=True)]
             advance(len(some))
     if not found:
         raise refusals[-1]
@@ -79,24 +91,17 @@ def try_settings(
 
 
 def try_further_layers(
-    found: Sequence[Candidate], methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid,
-    draw: CleanDraw | None = None,
-) -> list[Candidate]:  # fmt: skip
+    found: Sequence[SettingOutcome], methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds,
+    grid: Grid, draw: CleanDraw | None = None,
+) -> list[SettingOutcome]:  # fmt: skip
     """Try settings at a second layer beside the best erasure at one, then at a third; stop where hardly any effect is
-    left for sure, or where a further layer made no better choice.
+    left, or where a further layer made no better choice. Methods give erasures.
 
-    Each is fitted on activations of the network that is corrected already, and evaluated against the network as it
-    is. It may lose no more than the other: every layer would spend the bound anew, and of some hundred images half a
-    point is one.
-
-    Args:
-        found: settings that were tried at one layer each.
-        methods: methods that give erasures.
-        grid: settings to try; layers that are corrected already are left out.
-        draw: clean images on which losses are compared, see `selection.choose_least_loss`.
+    Each is fitted on activations of the network that is corrected already, and evaluated against the network as it is.
+    It may lose no more than the other, on many clean images too: every layer would spend the bound anew.
     """
-    single = [one for one in found if isinstance(one.correction, Erasure) and one.tried.within_bounds]
-    further: list[Candidate] = []
+    single = [one for one in found if isinstance(one.correction, Erasure) and one.within_bounds]
+    further: list[SettingOutcome] = []
     if not single or selection.choose_least_loss(found, draw, bounds).chosen.gained.low >= 1 - ALIKE:
         return further
     _ = test.before  # of the network as it is, kept from here on
@@ -113,23 +118,25 @@ def try_further_layers(
                 more = try_settings(methods, replace(data), test, bounds, replace(grid, layers=others).coarse)
         except (InputError, UsageError):  # members do not differ any more, at any layer
             break
-        kept = (one for one in more if isinstance(one.correction, Erasure) and loses_no_more(one.tried, start.chosen))
-        further += leave_out_costlier([_join_correction(start, one) for one in kept], start, draw)
+        kept = (one for one in more if isinstance(one.correction, Erasure) and loses_no_more(one, start.chosen))
+        further += leave_out_costlier([_join_correction(start.chosen, one) for one in kept], start, draw)
     return further
 
 
-def leave_out_costlier(further: Sequence[Candidate], start: Choice, draw: CleanDraw | None) -> list[Candidate]:
-    """Keep those of the settings beside a correction that gain more than it for sure, are the best of these and lose no
-    more on many clean images; without such images, keep all."""
+def leave_out_costlier(
+    further: Sequence[SettingOutcome], start: Choice, draw: CleanDraw | None
+) -> list[SettingOutcome]:
+    """Keep those of the settings beside a correction whose gain is higher by the lower end, that are the best of these
+    and lose no more on many clean images; without such images, keep all."""
     if draw is None or not len(draw):
         return list(further)
-    better = [one for one in further if one.tried.gained.low > start.chosen.gained.low]
+    better = [one for one in further if one.gained.low > start.chosen.gained.low]
     if not better:
         return []
     finalists, alone = selection.find_finalists(better), draw.measure(start.correction)
     losses = draw.compare([one.correction for one in finalists])
     return [
-        replace(one, tried=replace(one.tried, losses=lost))
+        replace(one, losses=lost)
         for one, lost in zip(finalists, losses, strict=True)
         if lost.overall.n == alone.overall.n and lost.price <= alone.price + MIN_FALL_DIFFERENCE
     ]
@@ -141,9 +148,9 @@ def loses_no_more(one: SettingOutcome, other: SettingOutcome) -> bool:
     return all(a.value <= max(b.value, 0.0) for a, b in zip(*pairs, strict=True) if a.n)
 
 
-def _join_correction(start: Choice, one: Candidate) -> Candidate:
-    """Return a candidate together with the correction that it was fitted on."""
+def _join_correction(start: SettingOutcome, one: SettingOutcome) -> SettingOutcome:
+    """Return a setting together with the one that it was fitted on."""
     known = start.correction
     parts = known.parts if isinstance(known, JointCorrection) else (known,)
     joint = JointCorrection(tuple(part for part in (*parts, one.correction) if isinstance(part, Erasure)))
-    return Candidate(replace(one.tried, beside=start.chosen.parts), joint)
+    return replace(one, beside=start.parts, correction=joint)

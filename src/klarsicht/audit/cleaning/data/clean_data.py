@@ -3,13 +3,11 @@
     OUT/cleaning.json     action and images; a folder that was begun with other content is refused
     OUT/images/           new files: inpainted, or returned by a callable
     OUT/quarantine/       copies of the images put aside, with quarantine.csv, a manifest
-    OUT/record.csv        one line an image: file, SHA-256, label, action, new file, label, weight; a manifest of the
-                          original corpus
+    OUT/record.csv        one line an image, and a manifest of the original corpus
     OUT/manifest.csv      the new corpus: path, label, source, split, weight; written last
 
-The tables are .parquet files where that format is requested.
-
-Each file is written atomically, and an existing one is kept: after an interruption, the same call continues.
+The tables are .parquet files where that format is requested. Each file is written atomically, and an existing one is
+kept: after an interruption, the same call continues.
 """
 
 from __future__ import annotations
@@ -55,13 +53,7 @@ KEEP, SKIP = "keep", "skip"
 
 @dataclass(frozen=True)
 class CleanedCorpus:
-    """Record of the actions, or in a dry run of the planned actions: one line for each image of the corpus.
-
-    Attributes:
-        folder: OUT.
-        facts: content of cleaning.json.
-        lines: one record for each image.
-    """
+    """Record of the actions, or in a dry run of the planned ones; `facts` is the content of cleaning.json."""
 
     folder: Path
     facts: dict[str, Any]
@@ -82,11 +74,8 @@ class CleanedCorpus:
         return tuple((name, why) for name, why in self.facts.get("left out", ()))
 
     def check(self) -> None:
-        """Check that the corpus was cleaned of all that was asked for.
-
-        Raises:
-            EffectRemains: no artifact was found in one of the classes.
-        """
+        """Check that the corpus was cleaned of everything that was asked for. Raises EffectRemains if no artifact was
+        found in one of the classes."""
         if self.left_out:
             raise EffectRemains(
                 "artifacts stay in the corpus", got="; ".join(f"{name}: {why}" for name, why in self.left_out),
@@ -126,24 +115,20 @@ def clean_data(
     """Clean the corpus of a run of the artifact of a class, or of several classes at once.
 
     Args:
-        run: the run folder.
         out: the folder of the cleaned corpus.
         action: a name of image_actions.ACTIONS, or an action such as image_actions.make_pass_action(callable, method).
         name: the class, or classes; None without `correction`: all that clean_model.clean_classes takes.
-        correction: a folder of `audit clean`, whose artifact, or artifacts, are meant.
+        correction: a folder of `audit clean`, whose artifacts are meant.
         above: an image with at least this probability counts as a carrier, and so does every member; one that a person
             took out of the members does not.
         weight, label: see image_actions.make_action.
-        found_by, members, mask, seed: how the artifact of the class is found, see clean_model.clean.
-        tables: see clean_corpus.
+        tables: "csv" or "parquet".
         dry_run: only return the planned actions; write nothing.
-        data: where the corpus is now, if it moved.
-        classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.machine.devices.select_device.
+        found_by, members, mask, seed, data, classifier, device: see clean_model.clean.
 
     Raises:
-        UsageError: both a class and a correction, members or a mask without one class, no class is poisoned; or as
-            image_actions.make_action.
+        UsageError: both a class and a correction, members or a mask without one class, no class relies on an artifact;
+            or as image_actions.make_action.
         InputError, RunMismatch: as clean_model.clean and clean_corpus.
     """
     names = (name,) if isinstance(name, str) else tuple(name or ())
@@ -151,11 +136,11 @@ def clean_data(
         raise UsageError("which artifact?", got=f"class {names[0]}, correction {correction}", rule="one of the two")
     if correction is not None and (members or mask or found_by):
         raise UsageError(
-            "a correction has its members and its mask", rule="--found-by, --members and --mask go with --class"
+            "a correction has its own images and its own mask", rule="--found-by, --members and --mask go with --class"
         )
     if (members or mask) and len(names) != 1:
         raise UsageError(
-            "members or a mask without one class", got=members or mask, rule="they are of one class's artifact",
+            "images or a mask without one class", got=members or mask, rule="they are of one class's artifact",
             remedy="Name the class: --class.",
         )  # fmt: skip
     SHARE.require("probability", above)
@@ -205,16 +190,10 @@ def clean_corpus(
     corpus: Corpus, carries: Bools, action: Action, out: Path, *, facts: dict[str, Any] | None = None,
     tables: str = "csv", dry_run: bool = False, owners: Sequence[str] = (),
 ) -> CleanedCorpus:  # fmt: skip
-    """Apply an action to the images that carry an artifact, and write the resulting corpus.
+    """Apply an action to the images that carry an artifact, bool (N,), and write the resulting corpus.
 
     Args:
-        corpus: the original corpus.
-        carries: bool (N,), images to act on.
-        action: the action.
-        out: the folder of the new corpus.
         facts: further content of cleaning.json.
-        tables: a name of data_record.TABLES, the format of manifest and record.
-        dry_run: only return the planned actions; write nothing.
         owners: for each image the classes whose artifact it carries, for the record; or empty.
 
     Raises:
@@ -251,16 +230,12 @@ def clean_corpus(
 def _lines(
     corpus: Corpus, carries: Bools, action: Action, out: Path, owners: Sequence[str], *, dry_run: bool
 ) -> tuple[ImageRecord, ...]:  # fmt: skip
+    """Apply the action to the images that carry an artifact; keep the others."""
     rows = track(range(len(corpus)), len(corpus), "corpus")
-    lines = (_line(corpus, row, action if carries[row] else None, out, dry_run) for row in rows)
-    named = owners or [""] * len(corpus)
-    return tuple(replace(line, artifact_of=owner) for line, owner in zip(lines, named, strict=True))
-
-
-def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:
-    """Apply the action to an image; None keeps it."""
-    record = _act(corpus, row, action, out, dry_run)
-    return replace(record, white_level=str(corpus.white_levels[row] or "")) if corpus.white_levels else record
+    lines = [_act(corpus, row, action if carries[row] else None, out, dry_run) for row in rows]
+    owned, levels = owners or [""] * len(corpus), corpus.white_levels or [0] * len(corpus)
+    facts = zip(lines, owned, levels, strict=True)
+    return tuple(replace(one, artifact_of=owner, white_level=str(level or "")) for one, owner, level in facts)
 
 
 def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:
@@ -287,13 +262,11 @@ def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bo
 
 
 def _content(corpus: Corpus, picture: DecodedImage, action: Action, row: int) -> bytes:
-    """Return the bytes of a new file: the original ones, a PNG of the repaired picture, or the repaired array.
-
-    Where a white level is stated, it holds for the new array of uint16, too, whose codes are of that level.
+    """Return the bytes of a new file: the original ones, a PNG of the repaired picture, or the repaired array, in
+    uint16 codes where a white level is stated.
 
     Raises:
-        InputError: the picture cannot be repaired, or a callable returns none, or an array of another form; the message
-            names the file.
+        InputError: the picture cannot be repaired, or a callable returns no picture, or an array of another form.
         Unreachable: the file cannot be read any more.
     """
     file, form = Path(corpus.paths[row]), corpus.form
@@ -316,11 +289,8 @@ def _content(corpus: Corpus, picture: DecodedImage, action: Action, row: int) ->
 
 
 def _sha256(corpus: Corpus, row: int) -> str:
-    """Return the SHA-256 of the file of a row, or "" where it could not be read when the corpus was hashed.
-
-    Raises:
-        Unreachable: it could, and cannot be read now.
-    """
+    """Return the SHA-256 of the file of a row, or "" where it could not be read when the corpus was hashed. Raises
+    Unreachable if it could, and cannot be read now."""
     path = corpus.paths[row]
     try:
         with Path(path).open("rb") as content:

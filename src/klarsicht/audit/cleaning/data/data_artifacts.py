@@ -23,11 +23,10 @@ class DataArtifacts:
     """Artifacts in one corpus of N images.
 
     Attributes:
-        artifacts: m artifacts, at least one.
         above: an image with at least this probability counts as a carrier, and so does every member.
         left_out: (class, reason) of classes in which no artifact was found.
-        removed: for each artifact, rows that a person took out of its members, which do not count as carriers; empty:
-            none.
+        removed: for each artifact, rows that a person took out of its members, which do not count as carriers; or
+            empty.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -65,18 +64,8 @@ def build_artifacts(
     run: AuditedRun, names: Sequence[str], above: float, *, found_by: str | None = None, members: Path | None = None,
     mask: Path | None = None, seed: int = 0,
 ) -> DataArtifacts:  # fmt: skip
-    """Build the artifact of each class, each class once; a class in which none is found is left out.
-
-    Args:
-        run: the run.
-        names: the classes.
-        above: see DataArtifacts.
-        found_by, members, mask, seed: see AuditedRun.build_artifact; members and mask are of one class.
-
-    Raises:
-        UsageError: an unknown class.
-        InputError, UsageError: no artifact is found in any class.
-    """
+    """Build the artifact of each class, each class once; a class in which none is found is left out. Raises UsageError
+    or InputError for an unknown class, and if no artifact is found in any class."""
     once = run.name_once(names)
 
     def build(name: str) -> Artifact:
@@ -88,8 +77,8 @@ def build_artifacts(
 
 
 def leave_removed(run: AuditedRun, found: DataArtifacts) -> DataArtifacts:
-    """Return the artifacts without those carriers that a person removed from the members: of a class with several,
-    those of the first, which a decision is about."""
+    """Return the artifacts without the carriers that a person removed from the members of the first artifact of a
+    class."""
     decisions = DecisionLog(run.store.path).decisions()
     removed = [
         decisions[one.target].removed if one.target in decisions and one.number == 1 else () for one in found.artifacts
@@ -98,12 +87,7 @@ def leave_removed(run: AuditedRun, found: DataArtifacts) -> DataArtifacts:
 
 
 def read_artifacts(run: AuditedRun, correction: Path, above: float) -> DataArtifacts:
-    """Read the artifact of a correction, or those of several classes together.
-
-    Args:
-        run: the run.
-        correction: a folder of `audit clean`, with a class or without.
-        above: see DataArtifacts.
+    """Read the artifacts of a correction of one class or several.
 
     Raises:
         InputError: the folder holds none.

@@ -18,15 +18,11 @@ Row = Sequence[str | float]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """Action on one image.
+    """Action on one image; label, source and split are of the original corpus, paths relative to OUT.
 
     Attributes:
-        path, new_path: relative to OUT; new_path is "" where the new corpus lacks the image.
-        label, source, split: of the original corpus.
         sha256: of the original file; "" where it cannot be read.
-        action: name of the action.
-        new_label: label in the new corpus.
-        new_weight: 0 where the new corpus lacks the image.
+        new_path, new_weight: "" and 0 where the new corpus lacks the image.
         why: the reason why it was skipped.
         white_level: code of white of a 16-bit file; "" where none is stated.
         artifact_of: classes whose artifact the image carries, separated by semicolons.
@@ -57,13 +53,7 @@ class ImageRecord:
 
 
 def write_tables(out: Path, lines: Sequence[ImageRecord], tables: str) -> None:
-    """Write record, quarantine and manifest; the manifest last.
-
-    Args:
-        out: folder.
-        lines: one record for each image.
-        tables: a name of `TABLES`.
-    """
+    """Write record, quarantine and manifest in a format of `TABLES`; the manifest last."""
 
     def table(name: str, header: Sequence[str], rows: Sequence[Row]) -> None:
         write_atomically(out / f"{name}.{tables}", TABLES[tables](header, rows))
@@ -79,11 +69,7 @@ def write_tables(out: Path, lines: Sequence[ImageRecord], tables: str) -> None:
 
 
 def read_record(out: Path, tables: str) -> list[ImageRecord]:
-    """Read the record that `write_tables` wrote.
-
-    Raises:
-        InputError: the record lacks a column, or cannot be read.
-    """
+    """Read the record that `write_tables` wrote. Raises InputError if it lacks a column, or cannot be read."""
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
     from pyarrow import parquet

@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from klarsicht.audit.cleaning.artifacts import masks
 from klarsicht.audit.cleaning.artifacts.masks import Maps, Masks
 from klarsicht.audit.explanation.models import crop_geometry
 from klarsicht.audit.explanation.models.classifier import Classifier
@@ -31,8 +30,6 @@ class Action:
     """Action on an image.
 
     Attributes:
-        name: name of the action.
-        method: how it is done, in words, for the record.
         weight: in the new corpus; 0 leaves the image out.
         label: the new one, or None.
         folder: folder of new files, or "": none is written.
@@ -53,8 +50,7 @@ class Action:
 
 
 def check_action(name: str, *, weight: float | None = None, label: str | None = None) -> None:
-    """Check the name of an action and what goes with it, before a model is loaded. Raises UsageError as `make_action`
-    does."""
+    """Check the name of an action and its arguments, before a model is loaded. Raises as make_action does."""
     if name not in ACTIONS:
         raise unknown_name("action", name, ACTIONS)
     if label is None and name == "move":
@@ -72,13 +68,8 @@ def make_action(
     name: str, *, weight: float | None = None, label: str | None = None, place: Overlay | None = None,
     maps: Maps | None = None, classifier: Classifier | None = None,
 ) -> Action:  # fmt: skip
-    """Make the action of a name among `ACTIONS`.
-
-    Args:
-        name: name of the action.
-        weight: for `weigh`, above 0.
-        label: for `move`.
-        place, maps, classifier: for `inpaint`.
+    """Make the action of a name among `ACTIONS`: `weigh` with a weight above 0, `move` with a label, `inpaint` with
+    place, maps and classifier.
 
     Raises:
         UsageError: an unknown name, a weight out of range, no label, or an argument of another action.
@@ -87,7 +78,7 @@ def make_action(
     """
     check_action(name, weight=weight, label=label)
     if name == "inpaint":
-        return make_inpaint_action(masks.make_masks(place, maps), classifier)
+        return make_inpaint_action(Masks.of(place, maps), classifier)
     return {
         "drop": Action("drop", weight=0),
         "weigh": Action("weigh", weight=WEIGHT if weight is None else weight),
@@ -97,12 +88,8 @@ def make_action(
 
 
 def combine_actions(actions: Sequence[Action], carries: Bools) -> Action:
-    """Combine the same action for m artifacts: each image is repaired of every artifact that it carries, in order.
-
-    Args:
-        actions: m actions of one name, at least one.
-        carries: bool (m, N), which artifact each image carries.
-    """
+    """Combine the same action for m artifacts: each image is repaired of every artifact that it carries, bool (m, N),
+    in order."""
     if len(actions) == 1 or actions[0].repair is None:
         return actions[0]
     repairs = [action.repair for action in actions if action.repair is not None]
@@ -125,17 +112,9 @@ def make_pass_action(repair: Callable[[Any], Any], method: str) -> Action:
 
 
 def make_inpaint_action(under: Masks, classifier: Classifier | None = None) -> Action:
-    """Make the action that fills the place of an artifact from its surroundings.
-
-    It solves the biharmonic equation under the mask (Damelin and Hoang 2018), as scikit-image does.
-
-    Args:
-        under: masks of the pixels that are filled.
-        classifier: maps masks to files of any size; without one, files have the size of the mask.
-
-    Raises:
-        MissingExtra: scikit-image is not installed.
-    """
+    """Make the action that fills the place of an artifact from its surroundings, by the biharmonic equation (Damelin
+    and Hoang 2018) of scikit-image. A classifier maps masks to files of any size; without one, files have the size of
+    the mask."""
     try:
         from skimage.restoration import inpaint_biharmonic
     except ModuleNotFoundError as error:
@@ -162,7 +141,7 @@ def make_inpaint_action(under: Masks, classifier: Classifier | None = None) -> A
 
     def repair(picture: Any, row: int) -> Any:
         pixels = np.asarray(picture)
-        mask = on_file(under(row), pixels.shape[:2])
+        mask = on_file(under.of_row(row), pixels.shape[:2])
         over = mask[..., None] if pixels.ndim == 3 else mask
         if isinstance(picture, Image.Image):
             new = np.rint(255 * fill(pixels, mask)).astype(np.uint8)
@@ -171,5 +150,5 @@ def make_inpaint_action(under: Masks, classifier: Classifier | None = None) -> A
             raise InputError("an array without a range", got=pixels.dtype, rule="the model's, which takes arrays")
         return np.where(over, form.of_share(fill(form.to_share(pixels), mask)), pixels)
 
-    method = f"inpaint_biharmonic, scikit-image {version('scikit-image')}, {under}"
+    method = f"inpaint_biharmonic, scikit-image {version('scikit-image')}, {under.description}"
     return Action("inpaint", method, folder="images", repair=repair)

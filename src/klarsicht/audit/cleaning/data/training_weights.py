@@ -19,15 +19,12 @@ from klarsicht.ground.user_arguments import check_arguments
 
 @check_arguments
 def training_weights(cleaned: str | Path, files: Sequence[str | Path] | None = None) -> Doubles:
-    """Return the weight of each file in a training on the cleaned corpus: 0 for one that it lacks.
+    """Return the weight of each file in a training on the cleaned corpus, float64 (n,): 0 for one that it lacks.
 
     Args:
         cleaned: a folder of `audit clean-data`.
         files: image files in the order of the training loop's data set, such as `[p for p, _ in ImageFolder.samples]`:
             of the corpus as it was, or of the new one. By default those of the new manifest, in its order.
-
-    Returns:
-        float64 (n,).
 
     Raises:
         InputError: the folder holds no record, or a file is not in it.
@@ -67,7 +64,6 @@ def weighted_sampler(
     Args:
         cleaned, files: see training_weights.
         draws: images of an epoch; by default as many as have a weight above 0.
-        seed: seed of the draws.
 
     Raises:
         InputError, UsageError: see training_weights, or no image has a weight, or draws or seed are out of range.
@@ -83,11 +79,7 @@ def weighted_sampler(
 
 
 def find_tables(folder: Path) -> str:
-    """Return the format of the tables of a folder, a name of data_record.TABLES.
-
-    Raises:
-        InputError: the folder holds no manifest and record.
-    """
+    """Return the format of the tables of a folder, a name of data_record.TABLES. Raises InputError if it holds none."""
     kinds = [kind for kind in TABLES if all((folder / f"{name}.{kind}").is_file() for name in ("record", "manifest"))]
     if not kinds:
         raise InputError(

@@ -9,9 +9,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from klarsicht.audit.cleaning.artifacts.annotations import read_mask, read_member_list
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, build_artifact, deal_images, make_known_artifact
-from klarsicht.audit.cleaning.artifacts.found_artifact import NO_CHANGE, AuditedClass, FoundArtifact
+from klarsicht.audit.cleaning.artifacts.found_artifact import (
+    NO_CHANGE,
+    AuditedClass,
+    FoundArtifact,
+    read_mask,
+    read_member_list,
+)
 from klarsicht.audit.cleaning.models.exchanged_parts import check_parts, noted_parts
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import groups
@@ -40,12 +45,8 @@ CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
 
 
 def require_exclusive_classes(store: RunStore, data: Any = None) -> None:
-    """Check that images of a run have one label each, and that its classes exclude each other: corrections are fitted
-    and judged by centred logits and by whether the largest is the label's.
-
-    Raises:
-        UsageError: otherwise.
-    """
+    """Check that images of a run have one label each, and that its classes exclude each other: corrections are judged
+    by centred logits and by the largest one. Raises UsageError otherwise."""
     settings = settings_of_run(store, data)
     if settings.several_labels or counts_own_logits(store.manifest):
         raise UsageError(
@@ -58,31 +59,17 @@ def require_exclusive_classes(store: RunStore, data: Any = None) -> None:
 
 @dataclass(frozen=True)
 class AuditedRun:
-    """Finished run, opened with its model and corpus.
-
-    Attributes:
-        store: the run folder.
-        audit: settings, model and corpus.
-    """
+    """Finished run (`store`), opened with settings, model and corpus (`audit`)."""
 
     store: RunStore
     audit: Audit
 
     @classmethod
     def of(
-        cls,
-        run: str | Path | RunStore,
-        data: Any = None,
-        classifier: Classifier | None = None,
+        cls, run: str | Path | RunStore, data: Any = None, classifier: Classifier | None = None,
         device: str = ANY_DEVICE,
-    ) -> AuditedRun:
-        """Open a run.
-
-        Args:
-            run: its folder.
-            data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
-            classifier: a model built in Python, in place of the one that the run names.
-            device: where the model runs, see ground.machine.devices.select_device.
+    ) -> AuditedRun:  # fmt: skip
+        """Open a run; of one in Python, `data` is its corpus or sequence.
 
         Raises:
             UsageError: a run with several labels an image, or of independent outputs.
@@ -104,13 +91,18 @@ class AuditedRun:
         """The verdicts of `audit quantify`; None where it was not run."""
         return verdicts.read_verdicts(self.store) if verdicts.is_quantified(self.store) else None
 
-    def audited_class(self, target: int, metric: str) -> AuditedClass:
-        """Return the class of that output, with the group that was analysed under a metric."""
+    def audited_class(self, target: int, metric: str = "") -> AuditedClass:
+        """Return the class of that output, with the group that was analysed under a metric, by default the first."""
+        metric = metric or self.audit.settings.metric[0]
         return self.class_of(pipeline.make_analyses(self.audit, self.store, (metric,))[metric].group(target))
 
     def class_of(self, group: Group) -> AuditedClass:
-        """Return the class of a group of images, which may be empty: nothing of it was analysed then."""
+        """Return the class of a group of images."""
         return AuditedClass(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
+
+    def unseen_class(self, name: str, target: int) -> AuditedClass:
+        """Return a class of which nothing was analysed."""
+        return self.class_of(Group(name, target, np.empty(0, np.intp)))
 
     def find_members(self, name: str, by: str | None = None) -> FoundArtifact:
         """Return the members of the artifact of a class: those that a person decided, else those of the strongest
@@ -119,8 +111,8 @@ class AuditedRun:
         Args:
             name: the class, or a further artifact of it: "carton (artifact 2)".
             by: a name of FINDERS; by default the decision of a person, else the detector where `audit quantify` called
-                the class artifactual by one. Where classes are too few for such a verdict, shared windows count as an
-                artifact only if a person says so: DETECTOR.
+                the class artifactual by one. Patches shared in too few classes for such a verdict count only by
+                DETECTOR.
 
         Raises:
             UsageError: the class was not audited or decided to be legitimate, or the finder is unknown or has found
@@ -134,7 +126,7 @@ class AuditedRun:
             raise UsageError(
                 "the class was decided to be legitimate", got=f"{name}, by {decision.author} on {decision.time[:10]}",
                 rule="what its images share belongs to it",
-                remedy="Decide again in `audit explore`, or name the members: --found-by or --members.",
+                remedy="Decide again in `audit explore`, or name the images: --found-by or --members.",
             )  # fmt: skip
         if number > 1:
             if by == CLUSTER:
@@ -151,11 +143,10 @@ class AuditedRun:
                 return self.members_of_detection(known, verdict)
         if by == DETECTOR:
             raise UsageError(
-                "no detector called this class artifactual",
-                got=name,
+                "no detector called this class artifactual", got=name,
                 rule="a run that `audit quantify` has been through, and a class called artifactual by it",
                 remedy="Run `audit quantify` first, or take the suspect cluster: --found-by cluster.",
-            )
+            )  # fmt: skip
         entry = ranking.read_ranking(self.store).of(name)
         return FoundArtifact(
             self.audited_class(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}"
@@ -164,23 +155,13 @@ class AuditedRun:
     def find_all_members(
         self, names: Sequence[str], by: str | None = None
     ) -> tuple[list[FoundArtifact], list[tuple[str, str]]]:
-        """Find the members of several artifacts, see `find_members`.
-
-        Returns:
-            what was found, and (class, reason) of those where nothing was.
-
-        Raises:
-            UsageError: an unknown class, or nothing was found in any class.
-        """
+        """Find the members of several artifacts: those that were found, and (class, reason) of the others. Raises
+        UsageError for an unknown class, or if nothing was found in any class."""
         named = [(name, name) for name in self.name_once(names)]
         return make_each(named, lambda name: self.find_members(name, by), refusals=(UsageError,))
 
     def name_once(self, names: Sequence[str]) -> list[str]:
-        """Return the names of artifacts, each artifact once.
-
-        Raises:
-            UsageError: an unknown class.
-        """
+        """Return the names of artifacts, each artifact once. Raises UsageError for an unknown class."""
         named = {groups.find_artifact(name, self.audit.names, self.audit.index): name for name in reversed(names)}
         return list(reversed(named.values()))
 
@@ -191,13 +172,10 @@ class AuditedRun:
         return name if by_name == (target, number) else name_artifact(str(target), number)
 
     def members_of_decision(self, decision: ClassDecision) -> FoundArtifact:
-        """Return the members as a person left them, with the detector's windows where every member has one.
-
-        Raises:
-            UsageError: none of them is an image of the class.
-        """
+        """Return the members as a person left them, with the detector's windows where every member has one. Raises
+        UsageError if none of them is an image of the class."""
         target, origin = decision.target, f"decision: {decision.artifact or decision.name}"
-        audited = self.audited_class(target, self.audit.settings.metric[0])
+        audited = self.audited_class(target)
         rows = np.intersect1d(np.array(decision.members, np.int64), audited.group.rows)
         if not len(rows):
             raise UsageError(
@@ -205,27 +183,21 @@ class AuditedRun:
                 remedy="Look at it again: `klarsicht audit explore`.",
             )  # fmt: skip
         verdict = known.of_target(target) if (known := self.quantification) is not None else None
-        further = set().union(*(one.rows for one in verdict.further)) if verdict else set[int]()
-        others = tuple(sorted(further - set(rows.tolist())))
-        if known is None or verdict is None or not (verdict.artifactual or verdict.shared):
-            return FoundArtifact(audited, rows, origin, of_others=others)
-        if set(rows.tolist()) <= set(verdict.rows):
-            detected = self.members_of_detection(known, verdict)
-            kept = np.isin(detected.members, rows)
-            places = detected.places[kept] if detected.has_places else detected.places
-            return replace(detected, members=detected.members[kept], origin=origin, places=places, of_others=others)
-        return FoundArtifact(audited, rows, origin, of_others=others)
+        further = {row for one in verdict.further for row in one.rows} if verdict else set()
+        found = FoundArtifact(audited, rows, origin, of_others=tuple(sorted(further - set(rows.tolist()))))
+        shown = verdict is not None and (verdict.artifactual or verdict.shared)
+        if known is None or verdict is None or not (shown and set(rows.tolist()) <= set(verdict.rows)):
+            return found
+        detected = self.members_of_detection(known, verdict)
+        kept = np.isin(detected.members, rows)
+        places = detected.places[kept] if detected.has_places else detected.places
+        return replace(
+            detected, members=detected.members[kept], origin=origin, places=places, of_others=found.of_others
+        )
 
     def members_of_further(self, name: str, target: int, number: int) -> FoundArtifact:
-        """Return the members of a further artifact of a class.
-
-        Args:
-            name: of the artifact.
-            target, number: output of its class, and its number there.
-
-        Raises:
-            UsageError: `audit quantify` found no such artifact, or the run was not quantified.
-        """
+        """Return the members of the artifact `number` of a class. Raises UsageError if `audit quantify` found no such
+        artifact."""
         if (known := self.quantification) is None:
             raise UsageError(
                 "no such artifact", got=name, rule="further artifacts of a class are found by `audit quantify`",
@@ -240,19 +212,14 @@ class AuditedRun:
         return self.members_of_detection(known, artifacts[number - 1][1], number)
 
     def members_of_detection(self, known: Quantification, verdict: Verdict, number: int = 1) -> FoundArtifact:
-        """Return the members by the detector of a verdict, each with its window.
-
-        Args:
-            known: all verdicts.
-            number: of the artifact in its class, from 1.
-        """
-        sign, rows = verdict.detection.sign, np.array(verdict.rows)
-        origin = f"detector: {sign}"
-        audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
+        """Return the members by the detector of a verdict, the artifact `number` of its class, each with its window."""
+        sign, audited = verdict.detection.sign, self.audited_class(verdict.target)
         of_class = known.of_target(verdict.target)
-        every = set().union(*(one.rows for one in of_class.artifacts)) if of_class else set[int]()
-        others = tuple(sorted(every - set(verdict.rows)))
-        members = FoundArtifact(audited, rows, origin, change_of(sign), number=number, of_others=others)
+        every = {row for one in of_class.artifacts for row in one.rows} if of_class else set()
+        members = FoundArtifact(
+            audited, np.array(verdict.rows), f"detector: {sign}", change_of(sign), number=number,
+            of_others=tuple(sorted(every - set(verdict.rows))),
+        )  # fmt: skip
         for row in read_detections(self.store, known).get((verdict.target, number), []):
             if row["sign"] == sign and row["rows"] == list(verdict.rows):
                 places = np.array(row["places"], float).reshape(-1, 2)
@@ -260,23 +227,14 @@ class AuditedRun:
         return members
 
     def read_members(self, name: str, members: Path) -> FoundArtifact:
-        """Read the members that a person lists.
-
-        Raises:
-            UsageError: the class was not audited.
-            InputError: the list cannot be used.
-        """
+        """Read the members that a person lists. Raises UsageError or InputError if the class was not audited, or the
+        list cannot be used."""
         target = groups.find_output(name, self.audit.names, self.audit.index)
-        audited = self.audited_class(target, self.audit.settings.metric[0])
+        audited = self.audited_class(target)
         return FoundArtifact(audited, read_member_list(members, audited), f"list: {members.name}")
 
     def known_artifact(self, name: str, kind: str, *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
-        """Make the record of a known artifact that raises a class.
-
-        Args:
-            name: any class of the model, in the corpus or not.
-            kind: a kind or family of `audit plant`.
-            seed: seed of parts, and of the draw of a family.
+        """Make the record of a known artifact, a kind or family of `audit plant`, that raises any class of the model.
 
         Raises:
             UsageError: unknown class, kind or family, or images of fewer than three sources.
@@ -287,15 +245,11 @@ class AuditedRun:
         _ = planted.plant  # an unknown kind is refused first
         part = deal_images(self.audit.corpus.source_numbers, target, seed)
         artifact = make_known_artifact(name, target, planted, part, f"audit plant: {planted}")
-        return artifact, self.class_of(Group(name, target, np.empty(0, np.intp)))
+        return artifact, self.unseen_class(name, target)
 
     def part_artifact(self, name: str, parts: Sequence[str] = (), *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
-        """Make the record of an artifact that every image of a class carries: parts that tell the class.
-
-        Args:
-            name: the class.
-            parts: names of image_parts.IMAGE_PARTS; by default the strongest that `audit shortcuts` noted.
-            seed: seed of the parts of the corpus and of the images whose parts are put on others.
+        """Make the record of parts (names of image_parts.IMAGE_PARTS) that every image of a class carries and that tell
+        the class; by default the strongest that `audit shortcuts` noted.
 
         Raises:
             UsageError: unknown class or part, none that was noted, the background, or images of fewer than three
@@ -319,28 +273,24 @@ class AuditedRun:
             )  # fmt: skip
         known = ClassParts(chosen, read(own), read(other), read.pixel_scale)
         artifact = make_known_artifact(name, target, known, split, f"part of every image: {known}")
-        return artifact, self.class_of(Group(name, target, np.empty(0, np.intp)))
+        return artifact, self.unseen_class(name, target)
 
     def build_artifact(
         self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,
         seed: int = 0,
     ) -> tuple[Artifact, AuditedClass]:  # fmt: skip
-        """Build the artifact of a class from members that the audit found or a person lists.
-
-        Args:
-            name: the class, or a further artifact of it, see `find_members`.
-            found_by: see `find_members`.
-            members: a text file that lists the members.
-            mask: a picture of the place, white where the artifact lies; otherwise the windows of the detector or
-                relevance determine the place.
-            seed: seed of parts, samples and detector.
+        """Build the artifact of a class from members that the audit found or a person lists, and from a mask of its
+        place, if any.
 
         Raises:
             UsageError: the class was not audited, members are too few, or both a finder and a list are named.
             InputError: the list or the mask cannot be used.
         """
         if members is not None and found_by is not None:
-            raise UsageError("whose members?", got=f"{found_by} and {members}", rule="--found-by or --members")
+            raise UsageError(
+                "two sources of the images with the artifact", got=f"{found_by} and {members}",
+                rule="--found-by or --members",
+            )  # fmt: skip
         finding = self.find_members(name, found_by) if members is None else self.read_members(name, members)
         region = None if mask is None else read_mask(mask, finding.audited)
         origin = finding.origin + (", mask" if mask else "")
@@ -358,19 +308,12 @@ def make_each(
     classes: Iterable[tuple[str, T]], make: Callable[[T], Made], advance: Callable[[], None] = lambda: None,
     lacking: str = "", refusals: tuple[type[KlarsichtError], ...] = (InputError, UsageError),
 ) -> tuple[list[Made], list[tuple[str, str]]]:  # fmt: skip
-    """Make something of each class; one of which it is refused is left out.
+    """Make something of each class, given by name and content, and return it with (class, reason) of those that are
+    refused.
 
     Args:
-        classes: name and what it is made of.
-        advance: called after each class.
-        lacking: what a class that is left out lacks, for a note; empty: none is given.
-        refusals: errors for which a class is left out.
-
-    Returns:
-        what was made, and (class, reason) of those that were left out.
-
-    Raises:
-        InputError, UsageError: all were refused; the last refusal.
+        lacking: what a refused class lacks, for a note; empty: none is given.
+        refusals: errors for which a class is left out; where all are, the last one is raised.
     """
     made: list[Made] = []
     left_out: list[tuple[str, str]] = []
@@ -390,13 +333,9 @@ def make_each(
 
 
 def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
-    """Return the classes that `audit quantify` called poisoned, in the order of its verdicts, each with its further
-    artifacts that the model uses, and those that a person decided to carry an artifact; without those that a person
-    decided to be legitimate.
-
-    Raises:
-        UsageError: there is none, and the run is not quantified, or no class is poisoned.
-    """
+    """Return the artifacts that the model relies on by `audit quantify`, in the order of its verdicts, and the classes
+    that a person decided to carry one; without those that a person decided to be legitimate. Raises UsageError if there
+    are none."""
     decisions = DecisionLog(run.store.path).decisions()
     decided = {decision.name for decision in decisions.values() if decision.is_artifact}
     legitimate = {decision.name for decision in decisions.values() if decision.is_legitimate}
@@ -424,6 +363,5 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
     raise UsageError(
         "no class is poisoned: there is nothing to clean",
         got=f"{len(known)} classes quantified" + (f", to be looked at: {', '.join(reviewed)}" if reviewed else ""),
-        rule="without --class all poisoned classes are cleaned",
-        remedy="Name a --class to clean it all the same.",
-    )
+        rule="without --class all poisoned classes are cleaned", remedy="Name a --class to clean it all the same.",
+    )  # fmt: skip

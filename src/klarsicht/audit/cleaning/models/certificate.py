@@ -1,15 +1,17 @@
-"""Compare corrections of one class in a certificate: remaining effect and cost of each, with bounds.
+"""Compare corrections of one class in a certificate, or show those of several: remaining effect and cost of each, with
+bounds.
+
+    OUT/certificate.json
+    OUT/certificate.html     a row for each correction, with drawn intervals; or for each class of a joint correction
 
 Corrections that differ only in their seed or their model are seeds of one row. Its figures are means over seeds with
-intervals by Student's t, but never narrower than those over images, since seeds may share images. A row of one seed has
-intervals over images.
+intervals by Student's t, but never narrower than those over images, since seeds may share images.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,9 +20,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from klarsicht.audit.cleaning.corrections.harm import Bounds
+from klarsicht import __version__
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds
+from klarsicht.audit.cleaning.models.judgement import JointJudgement
+from klarsicht.audit.results.words import CleaningKind
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
-from klarsicht.ground.machine.disk import read_regular_file
+from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, write_atomically
+from klarsicht.ground.pages import load_template
+from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval, student_quantile
 
 FIGURES: Final = {
@@ -34,6 +41,7 @@ FIGURES: Final = {
     "harm_affected": "loss, clean images of the class",
     "relevance on the artifact": "relevance on the artifact",
 }
+MARGIN: Final = 0.05  # share of a scale, on both sides of its values
 AS_IT_IS, CORRECTED = 0, 1  # positions of the models of an evaluation
 SHARE_RANGE: Final = (0.0, 1.0)
 RANGES: Final = {
@@ -46,16 +54,12 @@ Facts = dict[str, Any]  # content of evaluation.json
 
 @dataclass(frozen=True)
 class CertificateRow:
-    """Figures of one correction, or of the unchanged model, over images or over seeds.
+    """Figures (by names of `FIGURES`) of one correction, or of the unchanged model, over images or over seeds.
 
     Attributes:
-        name: the method, with the settings that distinguish it.
-        figures: by names of `FIGURES`.
         at, after: accuracy of a new probe at the corrected layer, and the best of later layers.
         suspect: number of seeds in which the second audit finds the class suspect again, and number of seeds.
-        verdicts: of each seed.
         clean: number of seeds in which the model may be called clean.
-        trained_on: whether a model was trained on the images that it is shown on.
     """
 
     name: str
@@ -64,6 +68,7 @@ class CertificateRow:
     after: Interval
     suspect: tuple[int, int]
     verdicts: tuple[str, ...]
+    kinds: tuple[str, ...]
     clean: int
     trained_on: bool = False
 
@@ -73,8 +78,9 @@ class CertificateRow:
 
     @property
     def word(self) -> str:
-        """The verdict without its reasons."""
-        return re.split(r",| \(", self.verdict)[0]
+        """The label of the common verdict, or in how many seeds the model is clean."""
+        common = len(set(self.kinds)) == 1
+        return CleaningKind(self.kinds[0]).label if common and self.kinds[0] else self.verdict
 
     @property
     def verdict(self) -> str:
@@ -83,31 +89,18 @@ class CertificateRow:
 
     def to_json(self) -> Facts:
         """Return the row as JSON values."""
-        told = asdict(self) | {"figures": {name: _interval_json(found) for name, found in self.figures.items()}}
-        return told | {
-            "at": _interval_json(self.at),
-            "after": _interval_json(self.after),
-            "seeds": self.seeds,
-            "verdict": self.verdict,
-        }
+        figures = {name: _interval_json(found) for name, found in self.figures.items()}
+        probes = {"at": _interval_json(self.at), "after": _interval_json(self.after)}
+        return asdict(self) | {"figures": figures} | probes | {"seeds": self.seeds, "verdict": self.verdict}
 
 
 def _interval_json(found: Interval) -> Facts | None:
     return asdict(found) if found.n else None
 
 
-def _read_interval(found: Facts) -> Interval:
-    """Read an interval, also one that holds more."""
-    return Interval(**{name: found[name] for name in Interval.__dataclass_fields__})
-
-
 @dataclass(frozen=True)
 class Certificate:
-    """Evaluations of corrections of one class.
-
-    Attributes:
-        evaluations: content of evaluation.json of each.
-    """
+    """Evaluations of corrections of one class: the content of evaluation.json of each."""
 
     evaluations: tuple[Facts, ...]
 
@@ -141,8 +134,7 @@ class Certificate:
         return tuple(make_row(name, some, CORRECTED) for name, some in zip(names, grouped.values(), strict=True))
 
     def losses_within_bounds(self, one: CertificateRow) -> dict[str, bool]:
-        """Return for each loss whether its whole interval is within the bound, on images that no model was trained
-        on."""
+        """Return for each loss whether its whole interval is within the bound, on images that were not trained on."""
         limits = {"harm": self.bounds.overall, "harm_affected": self.bounds.affected}
         return {
             name: bool(one.figures[name].n and not one.trained_on and one.figures[name].high <= most)
@@ -150,14 +142,10 @@ class Certificate:
         }
 
     def check(self) -> None:
-        """Check that a correction may be called clean in all of its seeds.
-
-        Raises:
-            HarmExceeded: none may.
-        """
+        """Check that a correction may be called clean in all of its seeds. Raises HarmExceeded if none may."""
         if not any(one.clean == one.seeds for one in self.rows):
             raise HarmExceeded(
-                "no correction may be called clean", got="; ".join(f"{one.name}: {one.word}" for one in self.rows)
+                "no correction cleans the model", got="; ".join(f"{one.name}: {one.word}" for one in self.rows)
             )
 
     def to_json(self) -> Facts:
@@ -168,12 +156,8 @@ class Certificate:
 
 
 def read_certificate(folders: Iterable[str | Path]) -> Certificate:
-    """Read the evaluations of corrections.
-
-    Raises:
-        InputError: a folder without an evaluation.
-        UsageError: more than one class, or different bounds.
-    """
+    """Read the evaluations of corrections. Raises InputError for a folder without one, UsageError for more than one
+    class, or different bounds."""
     found = tuple(_evaluation(Path(folder)) for folder in folders)
     for what in ("class", "bounds"):
         if len(values := {_key(one[what]) for one in found}) > 1:
@@ -182,11 +166,7 @@ def read_certificate(folders: Iterable[str | Path]) -> Certificate:
 
 
 def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateRow:
-    """Make a row from one model of each evaluation.
-
-    Args:
-        look: AS_IT_IS or CORRECTED.
-    """
+    """Make a row from one model of each evaluation, AS_IT_IS or CORRECTED."""
     looks = [found["looks"][look] for found in evaluations]
     probes = [list((one["probes"] or {}).values()) for one in looks]
     again = [one["second audit"]["suspect"] for one in looks if one["second audit"]]
@@ -199,6 +179,7 @@ def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateR
         ),
         (sum(again), len(again)),
         tuple(found["verdict"] if look == CORRECTED else "as it is" for found in evaluations),
+        tuple(found["kind"] if look == CORRECTED else "" for found in evaluations),
         sum(found["clean"] for found in evaluations) if look == CORRECTED else 0,
         any(found["images"]["trained on"] for found in evaluations),
     )
@@ -207,7 +188,7 @@ def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateR
 def combine_seeds(seeds: Sequence[Facts | None], within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
     """Combine one figure of several seeds, clipped: a single seed keeps its interval, more seeds have that of their
     mean."""
-    known = [_read_interval(found) for found in seeds if found]
+    known = [Interval(*(found[name] for name in ("value", "low", "high", "n"))) for found in seeds if found]
     if len(known) < 2:
         return known[0] if known else NO_INTERVAL
     among = mean_interval(np.array([found.value for found in known]), student_quantile(len(known)))
@@ -227,7 +208,7 @@ def _evaluation(folder: Path) -> Facts:
         ) from error  # fmt: skip
 
 
-KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "clean", "remaining",
+KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "kind", "clean", "remaining",
                 "shown on", "images", "looks")  # fmt: skip
 
 
@@ -251,3 +232,86 @@ def _differing_settings(one: Facts, all_: Iterable[Sequence[Facts]]) -> str:
     same = [some[0] for some in all_ if _method(some) == _method([one])]
     names = [name for name in _shared_settings(one) if len({_key(other["settings"][name]) for other in same}) > 1]
     return ", ".join(f"{name} {one['settings'][name]}" for name in names)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Figure of certificate.FIGURES on a scale that all rows share, in percent, with its largest permitted value and
+    that of the unchanged model (`before`)."""
+
+    title: str
+    figure: str
+    bound: float | None
+    before: Interval
+    low: float
+    high: float
+
+    def position(self, value: float) -> float:
+        """Return the position of a share on the scale, 0 to 100."""
+        return min(max(100 * (100 * value - self.low) / (self.high - self.low), 0), 100)
+
+    def is_broken(self, row: CertificateRow) -> bool:
+        """Test whether the whole interval of a row is beyond the bound."""
+        found = row.figures[self.figure]
+        return bool(found.n and self.bound is not None and found.low > self.bound)
+
+    def is_proven(self, row: CertificateRow) -> bool:
+        """Test whether the whole interval of a row is within the bound, on images that were not trained on."""
+        found = row.figures[self.figure]
+        return bool(found.n and self.bound is not None and found.high <= self.bound and not row.trained_on)
+
+
+def render_page(found: Certificate) -> str:
+    """Render the certificate of one class."""
+    return load_template("klarsicht.audit", "certificate.html.j2").render(**template_context(found))
+
+
+def template_context(found: Certificate) -> dict[str, Any]:
+    shown, bounds = (found.before, *found.rows), found.bounds
+    asked = (
+        ("loss, clean images", "harm", bounds.overall),
+        ("loss, clean images of the class", "harm_affected", bounds.affected),
+        ("flips to the class under the artifact", "flips", None),
+        ("accuracy, worst group", "worst", None),
+        ("accuracy of others under the artifact", "under", None),
+    )
+    columns = [column for title, name, bound in asked if (column := make_column(title, name, bound, shown)) is not None]
+    clean = [one.name for one in found.rows if one.clean == one.seeds]
+    trained = [one.name for one in found.rows if one.trained_on]
+    facts = {"name": found.name, "version": __version__, "overall": 100 * bounds.overall, "points": format_points}
+    facts |= {"affected": 100 * bounds.affected, "seeds": max(one.seeds for one in found.rows)}
+    return facts | {
+        "columns": columns, "lines": shown, "clean": clean, "trained": trained, "evaluations": found.evaluations,
+    }  # fmt: skip
+
+
+def make_column(title: str, figure: str, bound: float | None, lines: Sequence[CertificateRow]) -> Column | None:
+    """Make the column of a figure; None where no row has it."""
+    known = [line.figures[figure] for line in lines if line.figures[figure].n]
+    if not known:
+        return None
+    ends = [100 * end for found in known for end in (found.low, found.high)] + [0.0]
+    ends += [] if bound is None else [200 * bound]
+    room = MARGIN * (max(ends) - min(ends)) or 1.0
+    return Column(title, figure, bound, lines[0].figures[figure], min(ends) - room, max(ends) + room)
+
+
+def render_joint_page(found: JointJudgement) -> str:
+    """Render the certificate of several classes."""
+    answer = {HARMLESS: "proven", HARMFUL: "broken"}.get(found.harm.answer, "")
+    page = load_template("klarsicht.audit", "joint_certificate.html.j2")
+    return page.render(version=__version__, found=found, answer=answer, points=format_points)
+
+
+def format_points(found: Interval, digits: int = 1) -> tuple[str, str]:
+    """Format a share and its interval in percent; empty strings without an interval."""
+    value, low, high = (f"{100 * end:z.{digits}f}" for end in (found.value, found.low, found.high))
+    return (value, f"{low} to {high}") if found.n else ("", "")
+
+
+def write_certificate(out: Path, page: str, facts: dict[str, Any]) -> None:
+    """Write the page and its figures, each atomically."""
+    with translate_write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "certificate.html", page.encode())
+    write_atomically(out / "certificate.json", to_json(facts))

@@ -13,8 +13,7 @@ Several:
     OUT/correction.json, erasure.npz, model.pt2 the corrections together
     OUT/certificate.json, certificate.html      effect and harm of each alone and of all together
 
-Several artifacts share one split into parts: what one correction is shown on, no other was fitted or chosen on. Clean
-images carry the artifact of none of the classes.
+Several artifacts share one split into parts, and clean images carry the artifact of none of the classes.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.cleaning.corrections import packages, selection
 from klarsicht.audit.cleaning.corrections.closed_form import COMPOSED, JointCorrection, LayerCorrection
 from klarsicht.audit.cleaning.corrections.selection import Choice
-from klarsicht.audit.cleaning.models import certificate_page
+from klarsicht.audit.cleaning.models import certificate
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun, find_classes_to_clean, make_each
 from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.models.correction_choice import (
@@ -70,11 +69,9 @@ class CleanedModel:
     """Fitted correction and its folder.
 
     Attributes:
-        folder: where the correction is saved.
-        artifact: the artifact that it is fitted on.
         choice: the chosen correction and the tried settings.
         judgement: of the chosen correction, on images on which nothing was fitted or chosen.
-        use: what `audit quantify` says of the class, if it says that the artifact is not shown to be used; else empty.
+        use: the verdict of `audit quantify`, if it is that the artifact is not shown to be used; else empty.
         record: content of FOLDER/correction.json.
     """
 
@@ -89,24 +86,13 @@ class CleanedModel:
         return f"CleanedModel({str(self.folder)!r}, class {self.artifact.name!r}, verdict {self.judgement.verdict!r})"
 
     def check(self) -> None:
-        """Check that the corrected model may be called clean; the folder is written in any case.
-
-        Raises:
-            HarmExceeded, EffectRemains: see Judgement.check.
-        """
+        """Check that the corrected model may be called clean; it is saved in any case. Raises as Judgement.check."""
         self.judgement.check()
 
 
 @dataclass(frozen=True)
 class CleanedClasses:
-    """Corrections of several classes, composed, and their folder.
-
-    Attributes:
-        folder: where they are saved.
-        correction: the corrections together.
-        judgement: on images on which none was fitted or chosen.
-        record: content of FOLDER/correction.json.
-    """
+    """Corrections of several classes, composed, and their folder; `record` is the content of FOLDER/correction.json."""
 
     folder: Path
     correction: JointCorrection
@@ -114,11 +100,7 @@ class CleanedClasses:
     record: dict[str, Any]
 
     def check(self) -> None:
-        """Check that the corrected model may be called clean; it is saved in any case.
-
-        Raises:
-            HarmExceeded, EffectRemains: see JointJudgement.check.
-        """
+        """Check that the corrected model may be called clean; it is saved anyway. Raises as JointJudgement.check."""
         self.judgement.check()
 
 
@@ -132,19 +114,17 @@ def clean(
     """Fit a correction of the audited model for the artifact of a class, choose it under the bounds, and save it.
 
     Args:
-        run: the run folder.
         name: the class, or a further artifact of it: "carton (artifact 2)".
-        settings: see CleanSettings; by default its defaults.
         out: the folder of the correction; by default RUN/corrections/TARGET-METHOD, or TARGET-artifact-2-METHOD.
-        found_by: a name of audited_run.FINDERS; by default detectors where they called the class artifactual.
+        found_by: "cluster" or "detector"; by default detectors where they called the class artifactual.
         members: a text file of images that carry the artifact, one path or key a line, in place of those found.
         mask: a picture, white where the artifact lies, in place of relevance.
         kind: a kind or family of `audit plant`: a known artifact, put on the images, in place of a found one.
-        part: names of image_parts.IMAGE_PARTS: parts that every image of the class has and that tell it, in place of
-            an artifact of some of them; empty: the strongest that `audit shortcuts` noted.
-        data: where the corpus is now, if it moved.
+        part: names of image_parts.IMAGE_PARTS that every image of the class has and that tell it, in place of an
+            artifact of some of them; empty: the strongest that `audit shortcuts` noted.
+        data: present place of the corpus, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.machine.devices.select_device.
+        device: see ground.machine.devices.select_device.
 
     Raises:
         UsageError: unknown class, method, direction, layer, kind or part, too few members, or two kinds of artifacts.
@@ -182,21 +162,18 @@ def clean(
 
 
 def require_one_artifact(kind: str | None, part: Sequence[str] | None, found: str | Path | None) -> None:
-    """Check that a known artifact, a part of every image, and what says how one is found are not named together.
-
-    Raises:
-        UsageError: two of them are.
-    """
+    """Check that a known artifact, a part of every image, and options of a found artifact are not named together.
+    Raises UsageError if two are."""
     if kind is not None and found:
         raise UsageError(
             "a known artifact and a found one", got=f"{kind} and {found}",
-            rule="a known artifact has no members and no mask", remedy="Leave out --kind, or the others.",
+            rule="a known artifact needs no images and no mask", remedy="Leave out --kind, or the others.",
         )  # fmt: skip
     if part is not None and (kind or found):
         raise UsageError(
             "a part of every image and another artifact",
             got=f"{' and '.join(part) or 'noted parts'} and {kind or found}",
-            rule="all images of the class carry the part, none is a member", remedy="Leave out --part, or the others.",
+            rule="every image of the class has the part", remedy="Leave out --part, or the others.",
         )  # fmt: skip
 
 
@@ -210,18 +187,13 @@ def clean_classes(
     certificate; resumes where it was stopped.
 
     Args:
-        run: the run folder.
-        names: the classes; empty: all that `audit quantify` called poisoned or a person decided to carry an artifact,
-            without those decided to be legitimate.
-        settings: see CleanSettings; by default its defaults.
+        names: the classes; empty: all that `audit quantify` found to rely on an artifact or a person decided to carry
+            one, without those decided to be legitimate.
         out: the folder of the corrections; by default RUN/corrections/all.
-        found_by: see `clean`.
-        data: where the corpus is now, if it moved.
-        classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.machine.devices.select_device.
+        found_by, data, classifier, device: see `clean`.
 
     Raises:
-        UsageError: no class is poisoned, an unknown class, or a method whose corrections cannot be composed.
+        UsageError: no class relies on an artifact, an unknown class, or a method whose corrections cannot be composed.
         InputError, UsageError: no class has members that a correction can be fitted on.
         RunMismatch: model or data differ from those of the run.
     """
@@ -240,17 +212,14 @@ def clean_classes(
         case = fitted[0].case
         record = make_joint_record(audited_run, fitted, joint, settings, judgement)
         told = packages.save_correction(folder, joint, record, case.classifier, *case.example)
-        page = certificate_page.render_joint_page(judgement)
-        certificate_page.write_certificate(folder, page, {"klarsicht": __version__} | judgement.to_json())
+        page = certificate.render_joint_page(judgement)
+        certificate.write_certificate(folder, page, {"klarsicht": __version__} | judgement.to_json())
     return CleanedClasses(folder, joint, judgement, told)
 
 
 def check_composable(settings: CleanSettings) -> None:
-    """Check that corrections by the method of the settings can be built into one model together.
-
-    Raises:
-        UsageError: otherwise.
-    """
+    """Check that corrections by the method of the settings can be built into one model together. Raises UsageError
+    otherwise."""
     if settings.train or settings.pooled or settings.method not in (AUTOMATIC, *COMPOSED):
         got = "--train" if settings.train else "--pooled" if settings.pooled else settings.method
         raise UsageError(
@@ -282,14 +251,8 @@ def make_plan(folder: Path, run: AuditedRun, found: Sequence[FoundArtifact], set
 def fit_classes(
     run: AuditedRun, found: Sequence[FoundArtifact], folder: Path, settings: CleanSettings
 ) -> tuple[list[FittedClass], list[tuple[str, str]]]:
-    """Build the artifact of each class and fit its correction; what OUT/TARGET holds already is read.
-
-    Returns:
-        the corrections, and (class, reason) of those that were refused.
-
-    Raises:
-        InputError, UsageError: all were refused.
-    """
+    """Build the artifact of each class and fit its correction, or read those that OUT/TARGET holds; and return (class,
+    reason) of those that were refused. Raises InputError or UsageError if all were."""
     corpus = run.audit.corpus
     members = np.array([np.isin(np.arange(len(corpus)), one.members) for one in found])
     part = splits.split_by_source(corpus.source_numbers, members, generator(settings.seed, "parts of several classes"))
@@ -349,8 +312,7 @@ def read_or_fit_correction(
 
 
 def describe_missing_use(run: AuditedRun, artifact: Artifact) -> str:
-    """Return the verdict of `audit quantify` on an artifact, where its class was quantified and the verdict is not
-    that the model uses it; else an empty text."""
+    """Return the verdict of `audit quantify` on an artifact if it is not that the model uses it; else an empty text."""
     known = run.quantification
     of_class = None if known is None else known.of_target(artifact.target)
     if of_class is None:  # not examined

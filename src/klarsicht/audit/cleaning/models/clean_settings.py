@@ -64,11 +64,8 @@ class CleanSettings(PublicSettings):
 
     @model_validator(mode="after")
     def require_known_names(self) -> Self:
-        """Check that method and direction are known; torch is not needed for it.
-
-        Raises:
-            UsageError: one is not; the message lists near matches.
-        """
+        """Check that method and direction are known; torch is not needed for it. Raises UsageError: one is not; the
+        message lists near matches."""
         known = (AUTOMATIC, *CLOSED_NAMES, *RETRAINED_NAMES)
         if self.method not in known:
             raise unknown_name("correction", self.method, known)

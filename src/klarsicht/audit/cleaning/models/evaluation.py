@@ -22,15 +22,20 @@ from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Logits, Outcome, erasure_of
 from klarsicht.audit.cleaning.corrections.samples import Case, Sample
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.certificate import AS_IT_IS, CORRECTED, Certificate, read_certificate
-from klarsicht.audit.cleaning.models.certificate_page import render_page, write_certificate
+from klarsicht.audit.cleaning.models.certificate import (
+    AS_IT_IS,
+    CORRECTED,
+    Certificate,
+    read_certificate,
+    render_page,
+    write_certificate,
+)
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.correction_choice import draw_shown, find_origin, make_test, require_members
 from klarsicht.audit.cleaning.models.judgement import Judgement, ShownClasses
 from klarsicht.audit.cleaning.models.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
 from klarsicht.audit.cleaning.models.training_images import LabelledAnswers
 from klarsicht.audit.explanation.data import splits
-from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import Classifier, label_indices
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.explanation.steps.audit_inputs import open_data
@@ -53,11 +58,8 @@ class ModelEvaluation:
     """Evaluation of a model under one correction.
 
     Attributes:
-        name: the method.
-        outcome: accuracy, artifact effect and harm.
         probes: layer -> balanced accuracy of a new network at detecting the artifact; empty where it was not measured.
         relevance: share of |gradient x input| on the artifact, pasted on other classes.
-        second_audit: a second audit of the class, or None.
     """
 
     name: str
@@ -68,28 +70,19 @@ class ModelEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values."""
-        found = (
-            None if self.second_audit is None else asdict(self.second_audit) | {"suspect": self.second_audit.suspect}
-        )
+        again = self.second_audit
         return {
             "correction": self.name,
             **self.outcome.to_json(),
             "probes": {layer: asdict(p) if p.n else None for layer, p in self.probes.items()},
             "relevance on the artifact": asdict(self.relevance) if self.relevance.n else None,
-            "second audit": found,
+            "second audit": None if again is None else asdict(again) | {"suspect": again.suspect},
         }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluations of a model: unchanged, corrected, and under a control.
-
-    Attributes:
-        record: the record of the correction.
-        evaluations: in this order.
-        judgement: verdict on the corrected model.
-        skipped: (path, reason) of images that could not be read.
-    """
+    """Evaluations of a model: unchanged, corrected, and under a control, with the record of the correction."""
 
     record: dict[str, Any]
     evaluations: tuple[ModelEvaluation, ...]
@@ -113,23 +106,15 @@ class Evaluation:
         return self.judgement.verdict
 
     def check(self) -> None:
-        """Check that the corrected model may be called clean.
-
-        Raises:
-            HarmExceeded, EffectRemains: see Judgement.check.
-        """
+        """Check that the corrected model may be called clean. Raises as Judgement.check."""
         self.judgement.check()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of evaluation.json."""
         return {
             **self.judgement.to_json(),
-            "identity": self.record["identity"],
-            "class": self.record["class"],
-            "target": self.record["target"],
-            "settings": self.record["settings"],
+            **{name: self.record[name] for name in ("identity", "class", "target", "settings", "artifact")},
             "chosen": self.record["choice"]["chosen"],
-            "artifact": self.record["artifact"],
             "bounds": asdict(self.judgement.bounds),
             "shown on": self.judgement.shown,
             **self.judgement.shown_classes.to_json(),
@@ -147,11 +132,7 @@ class CertificationResult:
     evaluations: tuple[Evaluation, ...]
 
     def check(self) -> None:
-        """Check that a correction may be called clean.
-
-        Raises:
-            HarmExceeded, EffectRemains: none may.
-        """
+        """Check that a correction may be called clean. Raises HarmExceeded or EffectRemains if none may."""
         if len(self.certificate.evaluations) == 1:
             self.evaluations[0].check()
         self.certificate.check()
@@ -159,68 +140,53 @@ class CertificationResult:
 
 @check_arguments
 def evaluate(
-    run: str | Path | RunStore, folder: str | Path, *, test: str | None = None, images: int | None = None,
+    run: str | Path | RunStore | AuditedRun, folder: str | Path, *, test: str | None = None, images: int | None = None,
     overall: float | None = None, affected: float | None = None, data: Any = None,
     classifier: Classifier | None = None, seed: int = 0, device: str = ANY_DEVICE,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a saved correction; write FOLDER/evaluation.json.
 
     Args:
-        run: the run folder.
         folder: the folder of the correction.
         test: another corpus to evaluate it on, taken as clean; by default the part `show` of the run's corpus.
         images: members, clean images of the class and clean images to evaluate it on, at most; by default as many as
-            `clean` shows a correction on, see correction_choice.draw_shown.
-        overall, affected: bounds, see audit.cleaning.corrections.outcomes.Bounds; by default those that it was chosen
-            under.
-        data: where the corpus is now, if it moved.
-        classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.machine.devices.select_device.
-        seed: seed of samples, insertions and probes.
+            `clean` shows a correction on.
+        overall, affected: bounds; by default those that it was chosen under.
+        data, classifier, device: see clean_model.clean.
 
     Raises:
         UsageError: the part `show` has no members.
         InputError: the folder holds no correction.
         RunMismatch: the correction belongs to another model or corpus, or these differ from those of the run.
     """
-    audited_run = AuditedRun.of(run, data, classifier, device)
-    return evaluate_run(audited_run, folder, test=test, images=images, overall=overall, affected=affected, seed=seed)
-
-
-def evaluate_run(
-    run: AuditedRun, folder: str | Path, *, test: str | None = None, images: int | None = None,
-    overall: float | None = None, affected: float | None = None, seed: int = 0,
-) -> Evaluation:  # fmt: skip
-    """Evaluate a saved correction as `evaluate`, of a run that is open already."""
+    audited_run = run if isinstance(run, AuditedRun) else AuditedRun.of(run, data, classifier, device)
     correction, record = packages.load_correction(folder)
     if "classes" in record:
         parts = ", ".join(str(Path(folder) / one["folder"]) for one in record["corrections"])
         raise UsageError(
-            "a correction of several classes", got=str(folder), rule="one class is shown at a time",
-            remedy=f"Read its certificate.html, or show one of {parts}.",
+            "a correction of several classes", got=str(folder), rule="one class is evaluated at a time",
+            remedy=f"Read its certificate.html, or evaluate one of {parts}.",
         )  # fmt: skip
     artifact = load_artifact(Path(folder))
-    if record["identity"] != run.store.manifest["identity"]:
+    if record["identity"] != audited_run.store.manifest["identity"]:
         raise RunMismatch(
             "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
             remedy="Name the run that it was made from.",
         )  # fmt: skip
     chosen_under = record["settings"]
-    chosen_on = chosen_under["images"]
-    few = chosen_on if images is None else images  # of each kind, to train and test probes on
-    case, rng = make_case(run, artifact), generator(seed, "show", artifact.target)
+    few = chosen_under["images"] if images is None else images  # of each kind, to train and test probes on
+    case = artifact.case(audited_run.unseen_class(artifact.name, artifact.target))
+    rng = generator(seed, "show", artifact.target)
     train = case.sample(splits.TRAIN, few, rng)
-    shown_case = make_test_case(run, artifact, test) if test else case
-    shown = draw_shown(shown_case, chosen_on, seed, images)
+    shown_case = make_test_case(audited_run, artifact, test) if test else case
+    shown = draw_shown(shown_case, chosen_under["images"], seed, images)
     if not test:
         require_members(artifact)
         splits.check_disjoint_sources(case.corpus.source_numbers[case.part != splits.TEST], shown.sources)
-    bounds = Bounds(
-        chosen_under["overall"] if overall is None else overall,
-        chosen_under["affected"] if affected is None else affected,
-    )
+    asked = {"overall": overall, "affected": affected}
+    bounds = Bounds(**{name: chosen_under[name] if bound is None else bound for name, bound in asked.items()})
     trial = make_test(shown_case, artifact, shown, CleanSettings(seed=seed))
-    origin = find_origin(trial, shown_case, answers_of_run(run, case) if test else None)
+    origin = find_origin(trial, shown_case, answers_of_run(audited_run, case) if test else None)
     corrected = trial.compute_logits(correction)
     looks = evaluate_models(
         trial, artifact, correction, record, train, shown.draw(few, artifact.target, rng), corrected
@@ -244,14 +210,8 @@ def certify(
     """Evaluate corrections of a run, and write the certificate.
 
     Args:
-        run: the run folder.
-        folders: folders of the corrections.
         also: folders of corrections of other models that are evaluated already: further seeds.
         out: the folder of the certificate; by default RUN/certificate.
-        data: where the corpus is now, if it moved.
-        classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.machine.devices.select_device.
-        test, images, overall, affected, seed: see `evaluate`.
 
     Raises:
         UsageError: corrections of more than one class, or with different bounds.
@@ -259,7 +219,7 @@ def certify(
     """
     audited_run = AuditedRun.of(run, data, classifier, device)
     asked: dict[str, Any] = {"test": test, "images": images, "overall": overall, "affected": affected, "seed": seed}
-    made = tuple(evaluate_run(audited_run, folder, **asked) for folder in folders)
+    made = tuple(evaluate(audited_run, folder, **asked) for folder in folders)
     found = read_certificate([*folders, *also])
     place = Path(out) if out else audited_run.store.path / "certificate"
     write_certificate(place, render_page(found), found.to_json())
@@ -267,13 +227,8 @@ def certify(
 
 
 def write_answers(file: Path, test: CorrectionTest, corrected: Logits | None) -> None:
-    """Write the predicted class of each image that a correction was shown on, before and after it, as parquet: row of
-    the run, label, whether the artifact was put on, before, after.
-
-    Args:
-        corrected: logits under the correction; None: the images are not of the run, and a file of earlier ones is
-            removed.
-    """
+    """Write the predicted class of each image that a correction was shown on, before and after it, as parquet; without
+    logits under the correction the images are not of the run, and a file of earlier ones is removed."""
     if corrected is None:
         file.unlink(missing_ok=True)
         return
@@ -292,38 +247,26 @@ def evaluate_models(
     test: CorrectionTest, artifact: Artifact, correction: Correction, record: dict[str, Any], train: Sample,
     few: Sample, corrected: Logits | None = None,
 ) -> tuple[ModelEvaluation, ...]:  # fmt: skip
-    """Evaluate the unchanged model, the corrected one, and a control: a random direction at the corrected layer, if
-    any.
-
-    Args:
-        test: the images shown.
-        train: images that probes are trained on.
-        few: those of the shown images that probes are tested on, and that are audited again.
-        corrected: logits under the correction, where they are known.
+    """Evaluate the unchanged model, the corrected one (whose logits may be known), and a control, a random direction at
+    the corrected layer, if any. Probes are trained on the images `train` and tested on `few`, which are audited again.
     """
     target, place, insertion = artifact.target, artifact.place, artifact.insertion
     classifier, seed = test.classifier, test.seed
     layers = probe_layers(record, correction, classifier)
     learns, asked = (CarrierLabels.of(part, insertion, target, seed + i) for i, part in enumerate((train, few)))
-    masked = (
-        [test.sample.images[i] for i in test.other_rows[:MASKED]] if place is not None and test.pasted_images else []
-    )
+    masked = [test.sample.images[i] for i in test.other_rows[:MASKED]] if test.pasted_images else []
 
     def look(name: str, tried: Correction | None, whole: bool) -> ModelEvaluation:
-        return ModelEvaluation(
-            name,
-            test.evaluate_logits(corrected) if corrected and tried is correction else test.evaluate(tried),
-            {layer: probe_layer(classifier, tried, layer, learns, asked, seed) for layer in layers} if whole else {},
-            relevance_share(classifier, masked, place, target, tried, seed)
-            if masked and place is not None
-            else NO_INTERVAL,
-            audit_again(classifier, few, target, tried, seed) if whole else None,
-        )
+        outcome = test.evaluate_logits(corrected) if corrected and tried is correction else test.evaluate(tried)
+        probes = {layer: probe_layer(classifier, tried, layer, learns, asked, seed) for layer in layers if whole}
+        on_it = NO_INTERVAL
+        if masked and place is not None:
+            on_it = relevance_share(classifier, masked, place, target, tried, seed)
+        again = audit_again(classifier, few, target, tried, seed) if whole else None
+        return ModelEvaluation(name, outcome, probes, on_it, again)
 
-    tried: list[tuple[str, Correction | None, bool]] = [
-        ("nothing", None, True),
-        (chosen_method(record), correction, True),
-    ]
+    tried: list[tuple[str, Correction | None, bool]] = [("nothing", None, True)]
+    tried.append((chosen_method(record), correction, True))
     if (erased := erasure_of(correction)) is not None:
         v = random_direction(len(erased.eraser.reference), generator(seed, "random direction", target))
         eraser = erasure.orthogonal_eraser(v[:, None], erased.eraser.reference)
@@ -353,11 +296,6 @@ def answers_of_run(run: AuditedRun, case: Case) -> LabelledAnswers:
     return LabelledAnswers.of(np.asarray(run.store.array("logits")[rows], np.float32), case.labels[rows])
 
 
-def make_case(run: AuditedRun, artifact: Artifact) -> Case:
-    """Make the case that the correction was fitted on."""
-    return artifact.case(run.class_of(Group(artifact.name, artifact.target, np.empty(0, np.intp))))
-
-
 def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
     """Make a case of another corpus, all of it clean and in the part `show`."""
     audit = run.audit
@@ -365,8 +303,6 @@ def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
     known = dict(audit.index)
     if unknown := [label for label in corpus.classes if label not in known]:
         known |= label_indices(unknown, audit.classifier)
-    labels = np.array([known[label] for label in corpus.labels])
-    n = len(corpus)
-    part = np.full(n, splits.TEST, np.int8)
-    nothing, everything = np.zeros(n, bool), np.ones(n, bool)
-    return Case(corpus, audit.classifier, artifact.target, labels, part, nothing, everything, artifact.planted)
+    labels, everything = np.array([known[label] for label in corpus.labels]), np.ones(len(corpus), bool)
+    part = np.full(len(corpus), splits.TEST, np.int8)
+    return Case(corpus, audit.classifier, artifact.target, labels, part, ~everything, everything, artifact.planted)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from klarsicht.audit.results.sufficiency import is_measured, read_sufficiency
 from klarsicht.audit.verdicts.interventions.image_parts import BACKGROUND, IMAGE_PARTS, PartImages, background_masks
-from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
+from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import InputError, StoreError, UsageError, unknown_name
 from klarsicht.ground.ranges import SHARE
 from klarsicht.ground.run_folder.store import RunStore
@@ -24,10 +24,8 @@ CHANGED_SHARE: Final = 1.0  # share of the pictures that get a part of a random 
 
 
 class ExchangedParts(Dataset[tuple[Any, ...]]):
-    """Data set of torch whose pictures get parts of a random other picture, whatever its class.
-
-    Which pictures and whose parts is drawn by torch's generator each time that a picture is asked for, as other
-    augmentations are. Where all are changed, the part says nothing of the class.
+    """Data set of torch whose pictures get parts of a random other picture, whatever its class: the part then says
+    nothing of the class. Torch's generator draws anew each time that a picture is asked for.
 
     Args:
         pictures: data set with a length of (picture, label, ...); a picture is of PIL, or uint8 (H, W) or (H, W, C).
@@ -35,11 +33,11 @@ class ExchangedParts(Dataset[tuple[Any, ...]]):
         parts: names of image_parts.IMAGE_PARTS, all taken from the same picture.
         share: share of the pictures that are changed, above 0 to 1.
         transform: function of a picture of PIL, applied last.
-        maps: float (n, G, G), relevance of each picture, which says what its background is; needed for that alone.
+        maps: float (n, G, G), relevance of each picture, by which its background is found; needed for that alone.
 
     Raises:
-        UsageError: unknown part, no part, the background without maps, a share out of range, one class alone, or what
-            is no data set.
+        UsageError: unknown part, no part, the background without maps, a share out of range, one class alone, or no
+            data set.
         InputError: labels or maps that are no numbers.
     """
 
@@ -82,7 +80,8 @@ class ExchangedParts(Dataset[tuple[Any, ...]]):
         if given.size != picture.size:
             given = given.resize(picture.size, Image.Resampling.BILINEAR)
         changed, other = (
-            PartImages(to_levels(x)[None], self.background(j, x)) for j, x in ((i, picture), (donor, given))
+            PartImages(np.atleast_3d(np.asarray(x, np.uint8))[None], self.background(j, x))
+            for j, x in ((i, picture), (donor, given))
         )
         for part in self.parts:
             changed = PartImages(IMAGE_PARTS[part].exchange(changed, other), changed.background)
@@ -100,13 +99,12 @@ def exchange_parts(
     run: str | Path | RunStore, pictures: Any, labels: Sequence[int] | Ints, files: Sequence[str | Path] = (), *,
     parts: Sequence[str] = (), share: float = CHANGED_SHARE, transform: Callable[[Image.Image], Any] | None = None,
 ) -> ExchangedParts:  # fmt: skip
-    """Exchange in a data set the strongest part that `audit shortcuts` noted in each class of a run.
+    """Exchange in a data set the strongest part that `audit shortcuts` noted in each class of a run, or the named
+    parts.
 
     Args:
-        run: the run folder.
-        files: image files of the pictures, in their order, as the run knows them; needed for the background alone,
-            which their relevance maps say. Pictures must then show what the model is shown.
-        parts: in place of those that were noted.
+        files: image files of the pictures, in their order, as the run knows them; needed for the background alone.
+            Pictures must then show what the model is shown.
         pictures, labels, share, transform: see ExchangedParts.
 
     Raises:
@@ -121,11 +119,7 @@ def exchange_parts(
 
 
 def read_maps(store: RunStore, files: Sequence[str | Path]) -> Floats:
-    """Read the relevance maps (n, G, G) of files of a run.
-
-    Raises:
-        InputError: a file is not in the run.
-    """
+    """Read the relevance maps (n, G, G) of files of a run. Raises InputError if a file is not in it."""
     data = Path(store.manifest["data"])
     root = data if data.is_dir() else data.parent
     paths = store.table("corpus")["path"].to_pylist()
@@ -141,10 +135,7 @@ def read_maps(store: RunStore, files: Sequence[str | Path]) -> Floats:
 
 def noted_parts(store: RunStore, name: str | None = None) -> tuple[str, ...]:
     """Return of a class, or of each class, the part that `audit shortcuts` noted with the largest rise, in the order of
-    IMAGE_PARTS.
-
-    Further parts are noted that hold the same mark (corners lie in the border, a frame has its colours), and an
-    exchange of all of them leaves nothing of the image.
+    IMAGE_PARTS: further parts hold the same mark, and an exchange of all of them leaves nothing of the image.
 
     Raises:
         StoreError: `audit shortcuts` was not run.
@@ -161,23 +152,17 @@ def noted_parts(store: RunStore, name: str | None = None) -> tuple[str, ...]:
     noted = {profile.noted[0].part for profile in profiles if profile.noted}
     if not noted:
         raise UsageError(
-            "no part is noted" if name is None else "no part of this class is noted",
+            "no part is flagged" if name is None else "no part of this class is flagged",
             got=name or f"{len(found)} classes",
-            rule="parts that `audit shortcuts` noted, or those that are named",
+            rule="parts that `audit shortcuts` flagged, or named ones",
             remedy=f"Name them: --part border. Known are {', '.join(IMAGE_PARTS)}.",
         )  # fmt: skip
     return tuple(part for part in IMAGE_PARTS if part in noted)
 
 
 def check_parts(parts: Sequence[str], *, background: bool) -> None:
-    """Check that parts are known, and that there is one.
-
-    Args:
-        background: whether relevance says what the background is.
-
-    Raises:
-        UsageError: otherwise.
-    """
+    """Check that parts are known, that there is one, and that relevance tells the background, if it is one. Raises
+    UsageError otherwise."""
     for part in parts:
         if part not in IMAGE_PARTS:
             raise unknown_name("part", part, IMAGE_PARTS)
@@ -191,11 +176,8 @@ def check_parts(parts: Sequence[str], *, background: bool) -> None:
 
 
 def to_picture(picture: Any) -> Image.Image:
-    """Return a picture of PIL in grey or colour, from one or from uint8 (H, W) or (H, W, C).
-
-    Raises:
-        InputError: more than 8 bits, floats, or other channels than grey and colour.
-    """
+    """Return a picture of PIL in grey or colour, from one or from uint8 (H, W) or (H, W, C). Raises InputError for
+    other values or channels."""
     if isinstance(picture, Image.Image):
         found = picture
     else:
@@ -213,9 +195,3 @@ def _not_eight_bits(got: str) -> InputError:
         "parts of these images cannot be exchanged", got=got,
         rule="pictures of PIL, or uint8 (H, W) or (H, W, 1 or 3)", remedy="Convert the data set's images to 8 bits.",
     )  # fmt: skip
-
-
-def to_levels(picture: Image.Image) -> Pixels:
-    """Return the pixel values of a picture, uint8 (H, W, C)."""
-    levels = np.asarray(picture, np.uint8)
-    return levels[..., None] if levels.ndim == 2 else levels

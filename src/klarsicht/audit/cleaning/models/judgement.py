@@ -1,15 +1,14 @@
-"""Judge a correction of one artifact, or of several together, by figures of images on which none was fitted or chosen.
+"""Judge a correction of one artifact, or of several together, by images on which none was fitted or chosen.
 
-*Harmful*, where a loss on clean images, or on those of a class that is corrected, is beyond its bound for sure; *no
-help*, where an artifact is not shown to be used, or more than half of its effect remains, or what is taken from images
-with the artifact put on is not taken from those that carry it (outcomes.reaches_members), with a note where the effect
-was below what matters before; else *clean*, with a note where the losses are not proven to be within their bounds, and
-one where the artifact could be put on no other images than its carriers. See audit.cleaning.corrections.harm for the
-three answers to harm.
+A correction is *harmful* where a loss on clean images, or on those of a corrected class, is shown to be beyond its
+bound. It does *not help* where the artifact is not shown to be used, where more than LEAVES of its effect remain, or
+where it takes from images with the artifact inserted what it does not take from those that carry it
+(outcomes.reaches_members). Else the model is *cleaned*. Words are in audit.results.words.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -20,23 +19,81 @@ from klarsicht.audit.cleaning.corrections.clean_losses import CleanLosses
 from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds, Harm, Loss
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcome, reaches_members
 from klarsicht.audit.cleaning.corrections.samples import Case
-from klarsicht.audit.cleaning.corrections.setting_outcomes import SettingOutcome
+from klarsicht.audit.cleaning.corrections.selection import SettingOutcome
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.results.logit_effect import describe_floor, is_raised, matters
+from klarsicht.audit.results.words import CleaningKind
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
 
-BELOW: Final = "used, but by less than matters"
 LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
+
+
+class CorrectionVerdict(ABC):
+    """Verdict on a correction, from the answer to harm and the reason why it does not help, if it does not."""
+
+    @property
+    @abstractmethod
+    def harm(self) -> Harm:
+        """Answer to harm, with its losses."""
+
+    @property
+    @abstractmethod
+    def no_help(self) -> tuple[CleaningKind, str] | None:
+        """Kind and reason of a correction that does not help; else None."""
+
+    @property
+    @abstractmethod
+    def effect_left(self) -> str:
+        """Remaining effect of a correction that helps, in words."""
+
+    @property
+    def kind(self) -> CleaningKind:
+        """Kind of the verdict; harm comes first."""
+        if self.harm.answer == HARMFUL:
+            return CleaningKind.HARMFUL
+        if self.no_help:
+            return self.no_help[0]
+        return CleaningKind.CLEAN if self.harm.answer == HARMLESS else CleaningKind.UNPROVEN
+
+    @property
+    def reason(self) -> str:
+        """The figures that decide, in words."""
+        if self.kind != CleaningKind.HARMFUL and self.no_help:
+            return self.no_help[1]
+        left = [self.effect_left] if self.clean else []
+        return "; ".join([*left, self.harm.reasons] if self.harm.reasons else left)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        return f"{self.kind.label}: {self.reason}"
+
+    @property
+    def clean(self) -> bool:
+        """Whether the corrected model may be called clean."""
+        return self.kind in (CleaningKind.CLEAN, CleaningKind.UNPROVEN)
+
+    def words_json(self) -> dict[str, Any]:
+        """Return verdict, kind, next step and answer to harm as JSON values."""
+        words = {"verdict": self.verdict, "kind": self.kind, "next": self.kind.advice}
+        return words | {"clean": self.clean, "harm answer": self.harm.to_json()}
+
+    def check(self) -> None:
+        """Check that the corrected model may be called clean.
+
+        Raises:
+            HarmExceeded: a loss is shown to be beyond its bound.
+            EffectRemains: an artifact is not shown to be used, or more than half of its effect remains.
+        """
+        if not self.clean:
+            error = HarmExceeded if self.kind == CleaningKind.HARMFUL else EffectRemains
+            raise error(self.kind.claim, got=self.reason, remedy=self.kind.advice)
 
 
 @dataclass(frozen=True)
 class ShownClasses:
-    """Number of classes of which there are clean images, beside that of the model's outputs: of other classes no loss
-    can be measured.
-
-    Attributes:
-        classes, outputs: these numbers.
-    """
+    """Number of classes of which there are clean images, and of the model's outputs: of other classes no loss can be
+    measured."""
 
     classes: int
     outputs: int
@@ -64,17 +121,15 @@ UNCOUNTED: Final = ShownClasses(0, 0)
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgement(CorrectionVerdict):
     """Verdict on a correction of one artifact.
 
     Attributes:
         before, after: outcomes of the unchanged and of the corrected model on the same images.
-        bounds: largest permitted losses.
         origin: whether the model was trained on these images.
         least: least effect that is worth a correction, as a factor of what matters; see `logit_effect.matters`.
         refused: judgement of the best correction, where that was not made and `after` is the unchanged model.
         shown: number of images.
-        shown_classes: number of classes of which there are clean images, beside that of the model's outputs.
     """
 
     before: Outcome
@@ -98,13 +153,12 @@ class Judgement:
 
     @property
     def is_below_least(self) -> bool:
-        """Whether the artifact is used, but shown to do less than is worth a correction. Never where it was put on no
-        other images: what it turns there is not known, and carriers may be full of evidence."""
+        """Whether the artifact is used, but shown to do less than is worth a correction; never where it was inserted
+        into no other images."""
         return self.is_used and not matters(self.before.effect, "high", self.least)
 
     @cached_property
     def harm(self) -> Harm:
-        """The answer to harm, with its losses."""
         return self.after.harm_answer(self.bounds, self.origin.trained_on)
 
     @property
@@ -119,103 +173,53 @@ class Judgement:
 
     @property
     def on_members_alone(self) -> bool:
-        """Whether the artifact was put on no other images: what is left of its effect there is not known."""
+        """Whether the artifact was inserted into no other images: what is left of its effect there is not known."""
         return self.before.flips.n == 0
 
     @property
-    def clean(self) -> bool:
-        """Whether the corrected model may be called clean: it is helped, and not harmed for sure."""
-        return self.helps and self.harm.answer != HARMFUL
+    def no_help(self) -> tuple[CleaningKind, str] | None:
+        if not self.is_used:
+            none = "there are no images to measure its effect on"
+            return CleaningKind.UNUSED, f"it {describe_change(self.before)}" if self.before.rise.n else none
+        if self.helps:
+            return None
+        if self.is_below_least:
+            floor = f"corrections begin at {describe_floor(self.least)}"
+            return CleaningKind.SMALL, f"it {describe_change(self.before)}; {floor}"
+        if self.refused:
+            return CleaningKind.REFUSED, f"the best one {self.refused.describe_effect_left()}"
+        return CleaningKind.REMAINS, f"it {self.describe_effect_left()}"
 
     @property
-    def no_help(self) -> str:
-        """Reason why the correction is no help, in words; empty where it is one."""
-        if not self.is_used:
-            rise = f"it raises the class by {self.before.rise} logits" if self.before.rise.n else "nothing to see it on"
-            return f"the artifact is not shown to be used: {rise}"
-        if self.helps:
-            return ""
-        if self.is_below_least:
-            told = f"the artifact is {BELOW}: {describe_effect(self.before)}"
-            return f"{told}; what matters is {describe_floor(self.least)}"
-        if self.refused:
-            return f"the best correction {self.refused.describe_effect_left()}, and none is made"
-        left = f"{self.remaining:.0%} of the artifact's effect remains"
-        return left if self.remaining > LEAVES else f"it {self.describe_effect_left()}"
+    def effect_left(self) -> str:
+        left = f"{100 * self.remaining:.0f} % of the artifact's effect is left"
+        alone = " on the images with the artifact; it could be inserted into no others"
+        return left + alone if self.on_members_alone else left
 
     def describe_effect_left(self) -> str:
-        """Say in words what a correction leaves of the artifact's effect."""
+        """Say in words how much of the artifact's effect a correction leaves."""
         if self.remaining > LEAVES or self.reaches_members:
-            return f"leaves {self.remaining:.0%} of the artifact's effect"
-        taken = self.before.rise.value - self.after.rise.value
-        told = f"takes {taken:.2f} logits from images that the artifact was put on"
-        return f"{told}, and {self.after.member_fall} from those that carry it"
-
-    @property
-    def verdict(self) -> str:
-        """The verdict in words, see the module."""
-        words = describe_verdict(self.harm, f"no help ({self.no_help})" if self.no_help else "")
-        return f"{words}; shown on its carriers alone" if self.clean and self.on_members_alone else words
-
-    def check(self) -> None:
-        """Check that the corrected model may be called clean.
-
-        Raises:
-            HarmExceeded: a loss is beyond its bound for sure.
-            EffectRemains: the artifact is not shown to be used, or more than half of its effect remains.
-        """
-        remedy = "Choose another method or layer, or a smaller --strength."
-        require_harmless(self.harm, "the correction harms more than its bound allows", remedy)
-        if not self.is_used:
-            raise EffectRemains(
-                "nothing is shown that a correction could take away", got=self.no_help,
-                rule="a correction is judged by the effect that it takes away",
-                remedy="Run `klarsicht audit quantify`, or name other --members.",
-            )  # fmt: skip
-        if not self.helps and self.is_below_least:
-            raise EffectRemains(
-                f"the artifact is {BELOW}", got=describe_effect(self.before),
-                rule=f"what is worth a correction is {describe_floor(self.least)}, by the upper ends of the intervals",
-                remedy="Leave it; or give a smaller --least-effect: 0 corrects whatever is used.",
-            )  # fmt: skip
-        if self.refused:
-            raise EffectRemains(
-                "no correction helps, so the model is left as it is", got=self.no_help,
-                rule=f"at most {LEAVES:.0%} of the effect may remain",
-                remedy="Name a --method, which is saved whatever it does, or try --train.",
-            )  # fmt: skip
-        if not self.helps:
-            raise EffectRemains(
-                "the correction does not help", got=self.no_help, rule="such a model is not called clean",
-                remedy="Choose another method or layer, or train again.",
-            )  # fmt: skip
+            return f"leaves {100 * self.remaining:.0f} % of the artifact's effect"
+        taken, fall = self.before.rise.value - self.after.rise.value, self.after.member_fall
+        return (
+            f"takes {taken:.2f} logits from images with the artifact inserted, but {fall.value:z.2f} "
+            f"({fall.low:z.2f} to {fall.high:z.2f}) from the images that carry it"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return verdict and reasons as JSON values."""
         return {
-            "verdict": self.verdict,
-            "clean": self.clean,
-            "remaining": self.remaining,
-            "reaches members": self.reaches_members,
-            "artifact used": self.is_used,
-            "below the least effect": self.is_below_least,
-            "members alone": self.on_members_alone,
-            "harm answer": self.harm.to_json(),
-            "images": self.origin.to_json(),
+            **self.words_json(), "remaining": self.remaining, "reaches members": self.reaches_members,
+            "artifact used": self.is_used, "below the least effect": self.is_below_least,
+            "members alone": self.on_members_alone, "images": self.origin.to_json(),
             "refused": self.refused.to_json() | {"after": self.refused.after.to_json()} if self.refused else None,
-        }
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ClassJudgement:
-    """Judgements on the correction of one class, by itself and among those of others, on the same images.
-
-    Attributes:
-        name, target: the class and its output.
-        setting: method, layer, number of directions and strength of the correction of the class, in words.
-        alone: judgement on its correction alone.
-        together: judgement on the corrections of all classes together.
-    """
+    """Judgements on the correction of one class, by itself (`alone`) and among those of others (`together`), on the
+    same images; its setting is given in words."""
 
     name: str
     target: int
@@ -240,13 +244,8 @@ class ClassJudgement:
 
 @dataclass(frozen=True)
 class OrderOutcome:
-    """Outcome of corrections in one order, on images to choose on.
-
-    Attributes:
-        names: the classes, in the order in which their corrections are applied.
-        by_class: outcome for each class, in the order of `names`.
-        losses: what is lost on many clean images, where that was measured.
-    """
+    """Outcome of corrections in one order of the classes, for each class in that order, on images to choose on; and
+    losses on many clean images, where they were measured."""
 
     names: tuple[str, ...]
     by_class: tuple[SettingOutcome, ...]
@@ -254,7 +253,7 @@ class OrderOutcome:
 
     @property
     def gained(self) -> float:
-        """Lower end of the share of the effect that is taken away of the class of which least is, for sure."""
+        """Lower end of the share of the effect that is taken away of the class of which least is."""
         return min(one.gained.low for one in self.by_class)
 
     def to_json(self) -> dict[str, Any]:
@@ -268,11 +267,10 @@ class OrderOutcome:
 
 
 @dataclass(frozen=True)
-class JointJudgement:
-    """Verdict on corrections of several classes together: the losses of all, and no help where one is none.
+class JointJudgement(CorrectionVerdict):
+    """Verdict on corrections of several classes together.
 
     Attributes:
-        classes: one judgement for each corrected class.
         lost: loss on clean images of all classes' draws together, each image once.
         left_out: (class, reason) of those for which no correction could be fitted.
         orders: outcomes of the orders that were tried; empty where the order does not matter.
@@ -290,48 +288,24 @@ class JointJudgement:
 
     @cached_property
     def harm(self) -> Harm:
-        """The answer to harm: on clean images, and on those of each class."""
         own = ((f"clean images of {one.name}", one.together.harm.losses[1]) for one in self.classes)
         return Harm((self.lost, *(replace(loss, kind=kind, trained_on=self.lost.trained_on) for kind, loss in own)))
 
     @property
-    def no_help(self) -> str:
-        """The classes that are not helped, and why, in words; empty where all are."""
-        reasons = [(one.name, one.together.no_help) for one in self.classes if one.together.no_help]
-        return "; ".join(f"{name}: {why}" for name, why in (*reasons, *self.left_out))
+    def no_help(self) -> tuple[CleaningKind, str] | None:
+        reasons = [f"{one.name}: {why[0].label}, {why[1]}" for one in self.classes if (why := one.together.no_help)]
+        reasons += [f"{name}: not corrected, {why}" for name, why in self.left_out]
+        return (CleaningKind.REMAINS, "; ".join(reasons)) if reasons else None
 
     @property
-    def clean(self) -> bool:
-        """Whether the corrected model may be called clean."""
-        return self.harm.answer != HARMFUL and not self.no_help
-
-    @property
-    def verdict(self) -> str:
-        """The verdict in words, see the module."""
-        return describe_verdict(self.harm, f"no help for {self.no_help}" if self.no_help else "")
-
-    def check(self) -> None:
-        """Check that the corrected model may be called clean.
-
-        Raises:
-            HarmExceeded: a loss is beyond its bound for sure.
-            EffectRemains: an artifact is not shown to be used, or more than half of its effect remains.
-        """
-        remedy = "Name the classes whose corrections do not harm, each by --class."
-        require_harmless(self.harm, "the corrections together harm more than a bound allows", remedy)
-        if self.no_help:
-            raise EffectRemains(
-                "the corrections do not help all classes", got=self.no_help,
-                rule="at most half of the effect of each artifact may remain",
-                remedy="Name the others, each by --class; or clean these by another --method or --layer.",
-            )  # fmt: skip
+    def effect_left(self) -> str:
+        most = max(100 * one.together.remaining for one in self.classes)
+        return f"at most {most:.0f} % of each artifact's effect is left"
 
     def to_json(self) -> dict[str, Any]:
         """Return verdict, answer to harm, classes and orders as JSON values."""
         return {
-            "verdict": self.verdict,
-            "clean": self.clean,
-            "harm answer": self.harm.to_json(),
+            **self.words_json(),
             "clean images": self.shown_classes.to_json(),
             "left out": [list(one) for one in self.left_out],
             "classes": [one.to_json() for one in self.classes],
@@ -339,34 +313,11 @@ class JointJudgement:
         }
 
 
-def describe_effect(before: Outcome) -> str:
-    """Say in words what an artifact does to an unchanged model, with 95 % intervals."""
-    told, turned = f"it raises the class by {before.rise} logits", before.turned
+def describe_change(before: Outcome) -> str:
+    """Say in words what an inserted artifact does to an unchanged model, with 95 % intervals."""
+    rise, turned = before.rise, before.turned
+    change = f"changes the class score by {rise.value:z.2f} logits ({rise.low:z.2f} to {rise.high:z.2f})"
     if not turned.n:
-        return told
+        return change
     ends = f"{100 * turned.value:z.1f} % ({100 * turned.low:z.1f} to {100 * turned.high:z.1f})"
-    return f"{told} and turns {ends} of other images into it"
-
-
-def describe_verdict(harm: Harm, no_help: str) -> str:
-    """Say in words what a correction, or several together, may be called.
-
-    Args:
-        harm: all losses; harm for sure comes first.
-        no_help: why nothing, or not everything, is helped; empty where all is.
-    """
-    if harm.answer == HARMFUL:
-        return f"{HARMFUL} ({harm.reasons})"
-    if no_help:
-        return no_help
-    return "clean" if harm.answer == HARMLESS else f"clean, but {harm.answer} ({harm.reasons})"
-
-
-def require_harmless(harm: Harm, what: str, remedy: str) -> None:
-    """Raise HarmExceeded where a loss is beyond its bound for sure.
-
-    Args:
-        what: what harms, in words: "the correction harms more than its bound allows".
-    """
-    if harm.answer == HARMFUL:
-        raise HarmExceeded(what, got=harm.reasons, rule="such a model is not called clean", remedy=remedy)
+    return f"{change} and turns {ends} of other images into it"

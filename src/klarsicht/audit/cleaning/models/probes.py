@@ -2,7 +2,7 @@
 audit.
 
 A linear probe at an erased layer is at chance by algebra; the probe is therefore a small neural network, and later
-layers are probed as well. It is trained on images that the correction was fitted on and tested on others.
+layers are probed as well.
 """
 
 from __future__ import annotations
@@ -46,12 +46,7 @@ ROUNDING: Final = 1e-5  # of the largest activation
 
 @dataclass(frozen=True)
 class CarrierLabels:
-    """Images with known membership: members, and clean images, half of them with the artifact pasted.
-
-    Attributes:
-        images: n images as model inputs.
-        carries: bool (n,), whether each carries the artifact.
-    """
+    """Images, and whether each carries the artifact, bool (n,): members do, and pasted copies."""
 
     images: Images
     carries: Bools
@@ -69,19 +64,11 @@ class CarrierLabels:
 
 
 def probe_layer(
-    classifier: Classifier,
-    correction: Correction | None,
-    layer: str,
-    train: CarrierLabels,
-    shown: CarrierLabels,
+    classifier: Classifier, correction: Correction | None, layer: str, train: CarrierLabels, shown: CarrierLabels,
     seed: int = 0,
-) -> Interval:
-    """Measure the balanced accuracy of a new network at detecting the artifact in the input of a layer; 0.5 is chance.
-
-    Args:
-        train: images to train the network on.
-        shown: images to test it on.
-    """
+) -> Interval:  # fmt: skip
+    """Measure the balanced accuracy of a new network, trained on other images than it is tested on, at detecting the
+    artifact in the input of a layer; 0.5 is chance."""
     if min(map(len, (np.unique(train.carries), np.unique(shown.carries)))) < 2:
         return NO_INTERVAL
     X, Y = (_probe_inputs(classifier, part.images, layer, correction) for part in (train, shown))
@@ -121,12 +108,8 @@ def relevance_share(
     masks = torch.from_numpy(place.masks[drawn])
     pasted = [place.blend(image, i) for image, i in zip(images, drawn, strict=True)]
     with evaluation_mode(classifier.module), apply_correction(classifier.module, correction):
-        maps = torch.cat(
-            [
-                _gradient_times_input(classifier, torch.stack(list(b)), target)
-                for b in split_batches(pasted, GRADIENT_BATCH)
-            ]
-        )
+        batches = map(list, split_batches(pasted, GRADIENT_BATCH))
+        maps = torch.cat([_gradient_times_input(classifier, torch.stack(batch), target) for batch in batches])
     total = maps.flatten(1).sum(1).clamp(min=1e-30)
     return mean_interval(((maps * masks).flatten(1).sum(1) / total).double().numpy())
 
@@ -148,8 +131,8 @@ class SecondAudit:
         found: F1 of the suspect cluster against the members.
         members: rise of the members, likewise.
         shift: rise of the suspect cluster in logits; 0 without one.
-        floor: the least material rise: MATERIAL of the standard deviation that the class's evidence had over the same
-            images before the correction, or rounding.
+        floor: the least material rise: MATERIAL of the standard deviation of the class's evidence before the
+            correction, or rounding.
         varies: whether the class's evidence varies between images by more than rounding.
     """
 
@@ -169,8 +152,8 @@ class SecondAudit:
     def summary(self) -> str:
         """The result in a few words."""
         if not self.varies:
-            return "the class's evidence does not vary: nothing to rank by"
-        return f"z {self.z:.1f}, F1 {self.found:.2f}, {'suspect' if self.suspect else 'not suspect'}"
+            return "the class score does not vary"
+        return f"group {'found again' if self.suspect else 'not found again'} (z {self.z:.1f}, F1 {self.found:.2f})"
 
 
 def audit_again(
@@ -179,17 +162,15 @@ def audit_again(
     """Audit members and clean images of the class by head relevance; None where they are too few."""
     own = sample.labels == target
     shown = sample.select(sample.member | own if (own & ~sample.member).any() else sample.member | sample.fair_draw)
-    if (
-        len(shown) < MIN_IMAGES
-        or not 0 < shown.member.sum() < len(shown)
-        or clustering.max_neighbours(shown.sources) < 2
-    ):
+    two_groups = 0 < shown.member.sum() < len(shown)
+    if len(shown) < MIN_IMAGES or not two_groups or clustering.max_neighbours(shown.sources) < 2:
         return None
     before, evidence = (
         TargetLogits.of(compute_logits(classifier, shown.images, c), target, shown.sources) for c in (None, correction)
     )
     with apply_correction(classifier.module, correction):
-        weight = _head_weight(classifier)
+        head = classifier.module.get_submodule(classifier.head)
+        weight = head.weight.detach().cpu().numpy().copy() if isinstance(head, nn.Linear) else None
     features = compute_activations(classifier, shown.images, classifier.head, correction).pooled
     items = features if weight is None else features * (weight[target] - weight.mean(0))
     embedded = clustering.embed_items(items, evidence, distance="concept", neighbours=10, dimensions=8, seed=seed)
@@ -199,14 +180,6 @@ def audit_again(
     rise = float(shift[0] / max(deviation[0], floor, MIN_DEVIATION))
     if found is None:
         return SecondAudit(0.0, 0.0, rise, 0.0, floor, evidence.varies)
-    hits = int(shown.member[found.members].sum())
-    z = found.shift / max(found.deviation, floor, MIN_DEVIATION)
-    return SecondAudit(
-        z, 2 * hits / (len(found.members) + int(shown.member.sum())), rise, found.shift, floor, evidence.varies
-    )
-
-
-def _head_weight(classifier: Classifier) -> Floats | None:
-    """Return the weights of the head, or None where it is not linear."""
-    head = classifier.module.get_submodule(classifier.head)
-    return head.weight.detach().cpu().numpy().copy() if isinstance(head, nn.Linear) else None
+    hits, z = int(shown.member[found.members].sum()), found.shift / max(found.deviation, floor, MIN_DEVIATION)
+    f1 = 2 * hits / (len(found.members) + int(shown.member.sum()))
+    return SecondAudit(z, f1, rise, found.shift, floor, evidence.varies)

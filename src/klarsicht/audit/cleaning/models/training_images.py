@@ -25,12 +25,8 @@ ERRORS: Final = 2.0  # standard errors by which two means must differ
 
 @dataclass(frozen=True)
 class ImageOrigin:
-    """Origin of the images that a correction is shown on.
-
-    Attributes:
-        trained_on: whether the model was trained on them, as far as it shows.
-        why: how that is known, in words; empty where nothing says it.
-    """
+    """Origin of the images that a correction is shown on: whether the model was trained on them, and the evidence in
+    words."""
 
     trained_on: bool
     why: str
@@ -44,12 +40,8 @@ UNKNOWN: Final = ImageOrigin(False, "")
 
 @dataclass(frozen=True)
 class LabelledAnswers:
-    """Answers of a model to images whose right outputs are known.
-
-    Attributes:
-        right: bool (n,), whether each is right.
-        confidence: (n,), probability of each answer.
-    """
+    """Answers of a model to images whose right outputs are known: whether each is right, bool (n,), and its
+    probability."""
 
     right: Bools
     confidence: Floats
@@ -67,7 +59,7 @@ class LabelledAnswers:
         return f"{self.right.mean():.1%} right, confidence {self.confidence.mean():.1%}"
 
     def exceeds(self, other: LabelledAnswers) -> bool:
-        """Say whether accuracy and confidence are far above those of other images."""
+        """Test whether accuracy and confidence are far above those of other images."""
         if min(len(self), len(other)) < FEWEST:
             return False
         sides = ((self.right.astype(float), other.right.astype(float)), (self.confidence, other.confidence))
@@ -79,13 +71,8 @@ class LabelledAnswers:
 def recognise_training_images(
     shown: LabelledAnswers, splits: Sequence[str] = (), other: LabelledAnswers | None = None
 ) -> ImageOrigin:
-    """Recognise whether the model was trained on the shown images.
-
-    Args:
-        shown: answers to them.
-        splits: their names in the manifest's column split, or empty.
-        other: answers to the images of the run, where those shown are of another corpus that is said to be held out.
-    """
+    """Recognise whether the model was trained on the shown images, by their names in the manifest's column split, or by
+    answers to `other` images of the run, where those shown are of another corpus that is said to be held out."""
     named = [name for name in splits if name]
     if named and len(named) == len(splits):
         trained = [is_training_split(name) for name in named]
