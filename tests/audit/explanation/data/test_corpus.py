@@ -101,9 +101,7 @@ def test_of_a_folder_that_holds_its_manifest_the_manifest_is_asked_for(tmp_path)
     picture(tmp_path / "images" / "0.png")
     assert set(open_corpus(tmp_path).labels) == {"images"}
     (tmp_path / "manifest.csv").write_text("path,label\nimages/0.png,carton\n")
-    with pytest.raises(
-        CorpusError, match=r"are in its manifest.*Give the manifest: .*manifest\.csv"
-    ):
+    with pytest.raises(CorpusError, match=r"are in its manifest.*Give the manifest: .*manifest\.csv"):
         open_corpus(tmp_path)
     assert set(open_corpus(tmp_path / "manifest.csv").labels) == {"carton"}
     picture(tmp_path / "carton" / "0.png")
