@@ -40,15 +40,9 @@ def partition(n: int, unit: int) -> list[range]:
 
 
 def run_units(
-    work: Work[R],
-    units: Sequence[range],
-    *,
-    workers: int = 1,
-    threads: int = 1,
-    label: str = "units",
-    on_done: Callable[[range, R], None],
-    admit: Callable[[range], bool] | None = None,
-) -> None:
+    work: Work[R], units: Sequence[range], *, workers: int = 1, threads: int = 1, label: str = "units",
+    on_done: Callable[[range, R], None], admit: Callable[[range], bool] | None = None,
+) -> None:  # fmt: skip
     """Run every unit and call `on_done` in this process as each one finishes, so that an interrupted run keeps it.
 
     Args:
@@ -68,7 +62,8 @@ def run_units(
         for unit, result in results:
             on_done(unit, result)
             advance(len(unit))
-    queue.raise_error()
+    if queue.error is not None:
+        raise queue.error
 
 
 class AdmittedUnits:
@@ -88,11 +83,6 @@ class AdmittedUnits:
                 return
             if is_admitted:
                 yield unit
-
-    def raise_error(self) -> None:
-        """Raise the error that ended the iteration, if one did."""
-        if self.error is not None:
-            raise self.error
 
 
 def _run_in_process(work: Work[R], units: Iterable[range], threads: int) -> Results[R]:

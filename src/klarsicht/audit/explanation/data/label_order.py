@@ -129,15 +129,9 @@ def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:
 
 def _cycles(follow: Mapping[int, int]) -> Iterator[tuple[int, ...]]:
     """Find the cycles k -> follow[k] -> ... -> k, each from its smallest number."""
-    visited_labels: set[int] = set()
     for start in sorted(follow):
-        path: list[int] = []
-        k: int | None = start
-        while k is not None and k not in visited_labels:
-            visited_labels.add(k)
+        path = [start]
+        while (k := follow.get(path[-1])) is not None and k not in path:
             path.append(k)
-            k = follow.get(k)
-        if k in path:
-            cycle = path[path.index(k) :]
-            smallest = cycle.index(min(cycle))
-            yield (*cycle[smallest:], *cycle[:smallest])
+        if k == start == min(path):
+            yield tuple(path)

@@ -87,14 +87,9 @@ class Explainer:
 
     @check_arguments
     def __init__(
-        self,
-        classifier: Classifier,
-        method: str = AUTO,
-        map_side: int = 32,
-        layer: str | None = None,
-        seed: int = 0,
+        self, classifier: Classifier, method: str = AUTO, map_side: int = 32, layer: str | None = None, seed: int = 0,
         middle: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if method not in METHODS:
             raise unknown_name("relevance method", method, METHODS)
         SEED.require("seed", seed)
@@ -302,13 +297,8 @@ def explain(
     classifier: Classifier,
     images: Tensor | Array | Image.Image | Sequence[Image.Image],
     targets: Tensor | Array | Sequence[int | str] | int | str | None = None,
-    *,
-    method: str = AUTO,
-    map_side: int = 32,
-    layer: str | None = None,
-    seed: int = 0,
-    middle: str | None = None,
-) -> Relevance:
+    *, method: str = AUTO, map_side: int = 32, layer: str | None = None, seed: int = 0, middle: str | None = None,
+) -> Relevance:  # fmt: skip
     """Compute the relevance of one batch for target classes.
 
     Args:

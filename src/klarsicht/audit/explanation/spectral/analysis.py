@@ -171,14 +171,13 @@ class Analysis:
 
     def clustering(self, group: Group) -> Clustering:
         """Cluster a group; the clustering of plain features is cached, since it is the same for every target."""
-        if self.metric != "features":
-            return self._clustering(group)
-        return self._once("clustering", group, lambda: self._clustering(group))
 
-    def _clustering(self, group: Group) -> Clustering:
-        sweep = SWEEPS["quick" if self.settings.screens else "thorough"]
-        found = Clustering.of(self.embedding(group), sweep, self.settings.seed)
-        return self.parts(group).image_clusters(found) if self.by_parts else found
+        def cluster() -> Clustering:
+            sweep = SWEEPS["quick" if self.settings.screens else "thorough"]
+            found = Clustering.of(self.embedding(group), sweep, self.settings.seed)
+            return self.parts(group).image_clusters(found) if self.by_parts else found
+
+        return self._once("clustering", group, cluster) if self.metric == "features" else cluster()
 
     def embedding(self, group: Group) -> Embedding:
         """Compute the spectral embedding of the images, or of their parts; cached where no other class has the rows."""

@@ -61,15 +61,9 @@ class Spray:
 
 @check_arguments
 def spray(
-    items: ArrayLike,
-    logits: ArrayLike | None = None,
-    *,
-    metric: str = "euclidean",
-    n_neighbors: int = 10,
-    n_dimensions: int = 8,
-    sources: ArrayLike | None = None,
-    random_state: int = 0,
-) -> Spray:
+    items: ArrayLike, logits: ArrayLike | None = None, *, metric: str = "euclidean", n_neighbors: int = 10,
+    n_dimensions: int = 8, sources: ArrayLike | None = None, random_state: int = 0,
+) -> Spray:  # fmt: skip
     """Find clusters among the relevance maps or feature rows of one class, and the suspect one.
 
     Args:
