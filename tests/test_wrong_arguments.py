@@ -201,9 +201,9 @@ def test_what_is_no_array_where_one_may_be_left_out_is_one_error(call, value):
 def test_a_label_or_source_that_is_no_name_is_refused(label):
     """As a text, each would be a class that nobody named: "nan", "('a',)"."""
     picture = PAIR[0][0]
-    with pytest.raises(KlarsichtError, match="label of item 1 is no name"):
+    with pytest.raises(KlarsichtError, match="label of item 1 is not a name"):
         audit.open_corpus([(picture, "a"), (picture, label)])
-    with pytest.raises(KlarsichtError, match="source of item 1 is no name"):
+    with pytest.raises(KlarsichtError, match="source of item 1 is not a name"):
         audit.open_corpus([(picture, "a", "s"), (picture, "b", label)])
 
 
@@ -220,7 +220,7 @@ def test_labels_that_are_texts_and_numbers_stay():
         (lambda: audit.load_model(network(), device="nowhere"), "cannot be moved to the device; got nowhere"),
         (lambda: audit.Explainer(model(), seed=-1), "seed is out of range"),
         (lambda: audit.Explainer(model(), seed=10**30), "seed is out of range"),
-        (lambda: audit.explain(model(), BATCH, [0.5, 1]), "targets are no integers"),
+        (lambda: audit.explain(model(), BATCH, [0.5, 1]), "targets are not integers"),
         (lambda: audit.explain(model(), BATCH, [0, 3]), "target class out of range"),
         (lambda: audit.explain(model(), BATCH, [0, 10**30]), "no classes"),
         (lambda: audit.explain(model(), BATCH, [0, 1], layer="nowhere"), "nowhere"),

@@ -35,7 +35,7 @@ from tests.vouched_files import vouched
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.clarc import Erasure
 from klarsicht.audit.explanation import pipeline
-from klarsicht.audit.explanation.data import class_map
+from klarsicht.audit.explanation.data.class_names import read_class_map
 from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.report import page
@@ -294,7 +294,7 @@ def manifests(folder: Path) -> Iterator[Files]:
 
     yield (*files, folder / "m.parquet"), read
     maps = _written(folder, map_csv=b"label,index\ncat,0\ndog,1\n")
-    yield maps, lambda path: class_map.read(path, ("cat", "dog"), 2)
+    yield maps, lambda path: read_class_map(path, ("cat", "dog"), 2)
 
 
 def settings(folder: Path) -> Iterator[Files]:

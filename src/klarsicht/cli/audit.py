@@ -331,10 +331,12 @@ def status(
     ] = False,
 ) -> None:
     """Print how far a run has come, or verify its files."""
-    from klarsicht.audit.explanation.status import read_progress, verify_run
+    from klarsicht.audit.explanation.status import read_progress
+    from klarsicht.ground.run_folder.store import RunStore
+    from klarsicht.ground.run_folder.verification import verify as verify_files
 
     if verify:
-        result = verify_run(run)
+        result = verify_files(RunStore.open(run))
         echo_result(result, as_json, tables.verification)
         result.require_intact()
     steps = read_progress(run)
@@ -365,10 +367,10 @@ def plant(
     if model is not None:
         require_model(model)
     from klarsicht.audit.explanation.data.corpus_formats import open_corpus
-    from klarsicht.audit.explanation.steps.audit_inputs import open_for_model
+    from klarsicht.audit.explanation.models.classifier import load_model
     from klarsicht.audit.verdicts.synthetic import artifacts
 
-    corpus = open_corpus(data) if model is None else open_for_model(data, model)
+    corpus = open_corpus(data) if model is None else open_corpus(data).as_arrays(load_model(model).form)
     truth = artifacts.plant_corpus(corpus, out, kind=kind, label=label, share=share, seed=seed)
     echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")
 

@@ -231,7 +231,7 @@ def test_other_settings_another_model_or_other_data_do_not_mix_into_a_run(finish
 @pytest.mark.slow
 def test_bad_images_are_counted_named_and_left_out(corpus, classifier, tmp_path):
     data, marked = corpus
-    (data / "a" / "text.png").write_text("this is no picture")
+    (data / "a" / "text.png").write_text("this is not a picture")
     (data / "a" / "cut.png").write_bytes((data / "a" / "000.png").read_bytes()[:60])
     Image.new("1", (12, 12)).save(data / "a" / "onebit.png")
     Image.fromarray(np.full((12, 12), 40000, np.uint16)).save(data / "a" / "deep.png")

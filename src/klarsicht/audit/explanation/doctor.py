@@ -16,7 +16,7 @@ from klarsicht.audit.explanation.data.corpus import decode_rows
 from klarsicht.audit.explanation.data.label_order import Order
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_tensors
-from klarsicht.audit.explanation.models.forward import Observation, Observer
+from klarsicht.audit.explanation.models.forward import Observation, open_observer
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.hooks import late_layer, middle_layer
@@ -44,13 +44,9 @@ BUDGET: Final = 6.0  # seconds for all methods; those that would begin later are
 
 @dataclass(frozen=True)
 class MethodTrial:
-    """One relevance method tried on a few images.
-
-    Attributes:
-        works: whether it gives maps (head relevance: whether it applies); None where there was no time to try.
-        told: how far it conserves relevance, or why it does not apply.
-        images_per_second: one thread, nothing else; NaN where it was not measured.
-    """
+    """One relevance method tried on a few images: whether it gives maps (head relevance: whether it applies), None
+    where there was no time to try; how far it conserves relevance, or why it does not apply; and its speed on one
+    thread, NaN where it was not measured."""
 
     name: str
     works: bool | None
@@ -60,14 +56,8 @@ class MethodTrial:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Diagnosis of a model and a corpus before an audit.
-
-    Attributes:
-        facts: (name, value) of model and corpus.
-        methods: the relevance methods, tried.
-        missing: what an audit would lack, and how to get it.
-        refused: the error with which `audit run` would end; None where it would not.
-    """
+    """Diagnosis of a model and a corpus before an audit: (name, value) of facts, the methods, tried, what an audit
+    would lack and how to get it, and the error with which `audit run` would end, or None."""
 
     facts: tuple[tuple[str, str], ...]
     methods: tuple[MethodTrial, ...]
@@ -85,19 +75,13 @@ class Diagnosis:
 
 def diagnose(settings: AuditSettings) -> Diagnosis:
     """Load model and corpus, try every method on a few images, and say what an audit would give; nothing is written.
-
-    Args:
-        settings: as for `audit run`.
-
-    Raises:
-        UsageError, CorpusError, ModelError, MissingExtra: model or corpus cannot be opened.
-        InputError: none of the images that were tried can be used.
-    """
+    Raises UsageError, CorpusError, ModelError or MissingExtra where model or corpus cannot be opened, and InputError
+    where none of the images that were tried can be used."""
     began = time.perf_counter()
     audit = Audit.of(settings)
     load_seconds = time.perf_counter() - began
     rows, batch, reasons = _sample(audit)
-    with Observer(audit.classifier) as observe:
+    with open_observer(audit.classifier) as observe:
         observe(batch[:1])
         began = time.perf_counter()
         observation = observe(batch)
@@ -111,12 +95,12 @@ def diagnose(settings: AuditSettings) -> Diagnosis:
         *_duration(audit, methods),
         ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
     )
-    refused = (
-        _error_of(lambda: audit.index)
-        or _error_of(lambda: check_logits(audit.classifier, observation))
-        or _error_of(lambda: _require_label_order(audit))
-    )
-    return Diagnosis(facts, methods, (*_missing(audit, observation, methods), *reasons), refused)
+    checks = (lambda: audit.index, lambda: check_logits(audit.classifier, observation))
+    errors = [error for check in checks if (error := _error_of(check))]
+    refused = errors[0] if errors else _error_of(lambda: _require_label_order(audit))
+    errors += [error] if (error := _error_of(lambda: PixelScale.of(audit.classifier))) else []
+    missing = (*map(str, errors), *_missing(audit, methods), *reasons)
+    return Diagnosis(facts, methods, missing, refused)
 
 
 def _error_of(check: Callable[[], object]) -> KlarsichtError | None:
@@ -129,11 +113,8 @@ def _error_of(check: Callable[[], object]) -> KlarsichtError | None:
 
 
 def _require_label_order(audit: Audit) -> None:
-    """Check the order of labels on as many images of each label as can be predicted in LABEL_BUDGET seconds.
-
-    Raises:
-        CorpusError: predictions permute some labels.
-    """
+    """Check the order of labels on as many images of each label as can be predicted in LABEL_BUDGET seconds; raises
+    CorpusError where predictions permute some labels."""
     if audit.settings.target != "label":
         return
     numbers, labels = audit.corpus.image_numbers, np.asarray(audit.targets)
@@ -141,7 +122,7 @@ def _require_label_order(audit: Audit) -> None:
     rows_of = [np.flatnonzero(labels == label)[:LABELLED] for label in np.unique(labels[labels >= 0])]
     in_turn = [int(rows[i]) for i in range(LABELLED) for rows in rows_of if i < len(rows)]
     targets, predicted, began = [], [], time.perf_counter()
-    with Observer(audit.classifier) as observe:
+    with open_observer(audit.classifier) as observe:
         for row, picture in decode_rows(audit.corpus, in_turn):
             if time.perf_counter() - began > LABEL_BUDGET:
                 break
@@ -165,11 +146,8 @@ def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
         else:
             reasons[str(image)] += 1
     if not inputs:
-        raise InputError(
-            f"none of {len(candidates)} images can be used",
-            got=next(iter(reasons)),
-            remedy="Check the data and the model.",
-        )
+        what, remedy = f"none of {len(candidates)} images can be used", "Check the data and the model."
+        raise InputError(what, got=next(iter(reasons)), remedy=remedy)
     shape = Counter(tuple(image.shape) for image in inputs.values()).most_common(1)[0][0]
     rows = [row for row, image in inputs.items() if tuple(image.shape) == shape]
     told = tuple(f"{count} of {len(candidates)} images cannot be used: {reason}" for reason, count in reasons.items())
@@ -222,9 +200,8 @@ def _corpus_facts(audit: Audit, rows: list[int], observation: Observation) -> li
         scale = logit_scale(audit.classifier.independent)
         right = [scale.predicts(y, label) for y, label in zip(observation.logits[known], labels[known], strict=True)]
         agreed = share_interval(np.array(right))
-        facts.append(
-            ("predicted as their label", f"{agreed.value:.0%} of {agreed.n} ({agreed.low:.0%} to {agreed.high:.0%})")
-        )
+        described = f"{agreed.value:.0%} of {agreed.n} ({agreed.low:.0%} to {agreed.high:.0%})"
+        facts.append(("predicted as their label", described))
     return facts
 
 
@@ -239,12 +216,9 @@ def _try_methods(audit: Audit, batch: Tensor, targets: Tensor) -> tuple[MethodTr
         trial = _try_method(audit, method, batch, targets)
         same = next((other.name for other in trials.values() if other.told == trial.told and not trial.works), None)
         trials[method] = replace(trial, told=f"as {same}") if same else trial
-    return (_try_head_relevance(audit), *(trials[method] for method in METHODS))
-
-
-def _try_head_relevance(audit: Audit) -> MethodTrial:
     linear = head_weight(audit.classifier) is not None
-    return MethodTrial(HEAD_RELEVANCE, linear, "no maps" if linear else "the head is no fully connected layer")
+    head = MethodTrial(HEAD_RELEVANCE, linear, "no maps" if linear else "the head is no fully connected layer")
+    return (head, *(trials[method] for method in METHODS))
 
 
 def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> MethodTrial:
@@ -255,10 +229,9 @@ def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> Me
         return MethodTrial(method, False, str(error))
     speed = len(batch) / (time.perf_counter() - began)
     if relevance.balance is not None:
-        description = describe_absorption(float(np.median(relevance.absorbed)), bool(relevance.conserving))
-        return MethodTrial(
-            method, True, description if method == relevance.method else f"{relevance.method}, {description}", speed
-        )
+        described = describe_absorption(float(np.median(relevance.absorbed)), bool(relevance.conserving))
+        named = described if method == relevance.method else f"{relevance.method}, {described}"
+        return MethodTrial(method, True, named, speed)
     left = float(np.median(np.abs(relevance.residual)))
     description = "promises no conservation" if np.isnan(left) else f"leaves {left:.1%} of the logit unexplained"
     return MethodTrial(method, True, description, speed)
@@ -276,21 +249,14 @@ def describe_absorption(share: float, is_conserving: bool) -> str:
 
 def _duration(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[tuple[str, str]]:
     """Estimate the time of the relevance step by the method of the settings, from its speed on a small batch."""
-    speed = next((t.images_per_second for t in methods if t.name == audit.settings.method), float("nan"))
-    if np.isnan(speed):
-        return []
-    return [("relevance of the corpus", f"about {len(audit.corpus) / speed / 60:.1f} min by {audit.settings.method}")]
+    method, n = audit.settings.method, len(audit.corpus)
+    speeds = [t.images_per_second for t in methods if t.name == method and not np.isnan(t.images_per_second)]
+    return [("relevance of the corpus", f"about {n / speed / 60:.1f} min by {method}") for speed in speeds]
 
 
-def _missing(audit: Audit, observation: Observation, methods: tuple[MethodTrial, ...]) -> list[str]:
+def _missing(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[str]:
     """List what an audit would lack, each with its remedy."""
-    checks = (
-        lambda: audit.index,
-        lambda: check_logits(audit.classifier, observation),
-        lambda: PixelScale.of(audit.classifier),
-    )
-    lines = [str(error) for check in checks if (error := _error_of(check))]
-    sizes = Counter(audit.corpus.labels)
+    lines, sizes = list[str](), Counter(audit.corpus.labels)
     if few := [label for label, size in sorted(sizes.items()) if size < MIN_IMAGES]:
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         lines.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")

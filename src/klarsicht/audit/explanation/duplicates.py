@@ -70,15 +70,9 @@ COPY_ROWS, DUPLICATE_ROWS = map(schema_of, (CopyRow, DuplicateRow))
 
 @dataclass(frozen=True)
 class CopyGroup:
-    """Group of images that are copies of each other, directly or by others of the group.
-
-    Attributes:
-        rows: their rows in the run, ascending.
-        paths, labels, splits: of these rows.
-        kind: EXACT_COPY where all have the same pixels, else NEAR_COPY.
-        correlation: least correlation of details among the pairs that were found; 1 of exact copies.
-        mutual: share of its pairs that are copies of each other, above 0 to 1; the others are joined by images between.
-    """
+    """Group of images that are copies of each other, directly or by others of the group: rows of the run and what the
+    corpus says of them; whether all have the same pixels; least correlation of details among the pairs that were found,
+    1 of exact copies; and the share of its pairs that are copies of each other, above 0 to 1."""
 
     rows: tuple[int, ...]
     paths: tuple[str, ...]
@@ -110,13 +104,8 @@ class CopyGroup:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Copies among the images of a run.
-
-    Attributes:
-        groups: those that cross splits first, then those that cross labels, then the others, larger ones first.
-        images: number of images that were compared.
-        unread: number of images that could not be read.
-    """
+    """Copies among the images of a run: groups, those that cross splits first, then those that cross labels, larger
+    ones first; and the number of images that were compared, and that could not be read."""
 
     groups: tuple[CopyGroup, ...]
     images: int
@@ -131,15 +120,12 @@ class Duplicates:
         """Say in a sentence what was found."""
         if not self.groups:
             return f"No copies among {self.images} images."
-        crossing = Counter(
-            {
-                "across splits": sum(group.crosses_splits for group in self.groups),
-                "across labels": sum(group.crosses_labels for group in self.groups),
-            }
-        )
-        sentence = (
-            ", ".join(f"{count} {what}" for what, count in crossing.items() if count) or "none across labels or splits"
-        )
+        crossing = {
+            "across splits": sum(group.crosses_splits for group in self.groups),
+            "across labels": sum(group.crosses_labels for group in self.groups),
+        }
+        counts = ", ".join(f"{count} {what}" for what, count in crossing.items() if count)
+        sentence = counts or "none across labels or splits"
         groups = f"{len(self.groups)} group{'s' * (len(self.groups) > 1)}"
         chains = sum(group.chained for group in self.groups)
         doubt = (
@@ -152,24 +138,14 @@ class Duplicates:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of duplicates.json."""
-        counts = {
-            "told": self.describe(),
-            "images": self.images,
-            "unread": self.unread,
-            "superfluous": self.superfluous,
-        }
-        return counts | {"groups": [group.to_json() for group in self.groups]}
+        counts = {"images": self.images, "unread": self.unread, "superfluous": self.superfluous}
+        return {"told": self.describe(), **counts, "groups": [group.to_json() for group in self.groups]}
 
 
 @dataclass(frozen=True)
 class OpenedCorpus:
-    """Corpus of a run, opened without its model.
-
-    Attributes:
-        settings: of the run.
-        corpus: its rows.
-        sharing: how the work is shared with other processes.
-    """
+    """Corpus of a run, opened without its model, with the run's settings, and how the work is shared with other
+    processes."""
 
     settings: AuditSettings
     corpus: Corpus
@@ -178,12 +154,7 @@ class OpenedCorpus:
 
 @dataclass(frozen=True)
 class ThumbnailUnits:
-    """Work units that store a grey thumbnail and a hash of the pixels of each image.
-
-    Attributes:
-        store, corpus: of the run.
-        size: rows in a unit.
-    """
+    """Work units of `size` rows that store a grey thumbnail and a hash of the pixels of each image."""
 
     store: RunStore
     corpus: Corpus
@@ -200,6 +171,11 @@ class ThumbnailUnits:
                 digests[row - unit.start] = hash_pixels(picture)
         written = self.store.write_rows(THUMBNAILS, unit.start, thumbnails)
         return written | self.store.write_rows(DIGESTS, unit.start, digests)
+
+    def create_arrays(self) -> None:
+        """Create the arrays of thumbnails and hashes."""
+        for name, shape in ((THUMBNAILS, (SIDE, SIDE)), (DIGESTS, (DIGEST_BYTES,))):
+            self.store.create_array(name, (len(self.corpus), *shape), np.uint8, self.size, THUMBNAILS)
 
     def try_again(self) -> None:
         """Try the images that finished units could not read; a unit with one that can be read now counts as never
@@ -223,12 +199,8 @@ class ThumbnailUnits:
 
 @dataclass(frozen=True)
 class CopyUnits:
-    """Work units that look for the copies of some images among all.
-
-    Attributes:
-        store: of the run.
-        rows: int (n,), rows of the run that are compared: each image once, those that could be read.
-    """
+    """Work units that look for the copies of some images among all: `rows`, int (n,), are rows of the run, each image
+    once."""
 
     store: RunStore
     rows: NDArray[np.int64]
@@ -248,23 +220,16 @@ def find_duplicates(
     run: str | Path, *, data: Any = None, workers: int = 1, shard: str | None = None, max_skipped: float | None = None
 ) -> Duplicates:  # fmt: skip
     """Find the exact and near copies among the images of a finished run; write them as JSON, as a table and into its
-    report. The same call resumes an interrupted one.
+    report. The same call resumes an interrupted one, and tries images again that could not be read.
 
     Args:
-        run: the run folder.
         data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
-        workers: processes; results do not depend on it.
-        shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
-
+        workers, shard: see `pipeline.run`; results do not depend on them.
         max_skipped: share of images that may be skipped, see `AuditSettings`; by default its own.
 
-    Images that could not be read before are tried again.
-
     Raises:
-        InputError: no run in the folder.
-        RunMismatch: the data differ from those of the run.
-        TooManySkipped: more images than that cannot be decoded.
-        Unreachable, ProgramFailed: see `Corpus.decode`.
+        InputError, RunMismatch: no run in the folder, or data that differ from those of the run.
+        TooManySkipped, Unreachable, ProgramFailed: images cannot be decoded, see `Corpus.decode`.
     """
     store = RunStore.open(run)
     settings = settings_of_run(store, data)
@@ -276,9 +241,9 @@ def find_duplicates(
     with store.share(None if shard is None else Shard.parse(shard)) as sharing:
         audit = OpenedCorpus(settings, corpus, sharing)
         size, n = audit.settings.unit, len(audit.corpus)
-        audit.sharing.once(f"{THUMBNAILS}.arrays", lambda: create_arrays(store, n, size))
         work = ThumbnailUnits(store, audit.corpus, size)
-        audit.sharing.once(f"{THUMBNAILS}.again", lambda: work.try_again())
+        audit.sharing.once(f"{THUMBNAILS}.arrays", work.create_arrays)
+        audit.sharing.once(f"{THUMBNAILS}.again", work.try_again)
         run_step(audit, store, work, THUMBNAILS, partition(n, size), workers, "thumbnails")
         digests, rows = store.array(DIGESTS)[:], np.unique(audit.corpus.image_numbers, return_index=True)[1]
         readable = rows[digests[rows].any(1)]
@@ -291,17 +256,10 @@ def find_duplicates(
             np.array([(pair["first"], pair["second"]) for pair in pairs], np.int64).reshape(-1, 2),
             np.array([pair["correlation"] for pair in pairs], float),
         )
-        duplicates = Duplicates(
-            group_copies(audit.corpus, copies, readable, digests), len(readable), len(rows) - len(readable)
-        )
+        groups = group_copies(audit.corpus, copies, readable, digests)
+        duplicates = Duplicates(groups, len(readable), len(rows) - len(readable))
         audit.sharing.once(page.COPIES_FILE, lambda: write_duplicates(store, duplicates))
     return duplicates
-
-
-def create_arrays(store: RunStore, n: int, unit: int) -> None:
-    """Create the arrays of thumbnails and hashes."""
-    store.create_array(THUMBNAILS, (n, SIDE, SIDE), np.uint8, unit, THUMBNAILS)
-    store.create_array(DIGESTS, (n, DIGEST_BYTES), np.uint8, unit, THUMBNAILS)
 
 
 def write_duplicates(store: RunStore, duplicates: Duplicates) -> None:
@@ -334,14 +292,8 @@ def hash_pixels(picture: DecodedImage) -> NDArray[np.uint8]:
 def group_copies(
     corpus: Corpus, copies: Copies, rows: NDArray[np.int64], digests: NDArray[np.uint8]
 ) -> tuple[CopyGroup, ...]:
-    """Group images that are copies, exact or near, directly or by others.
-
-    Args:
-        corpus: of the run.
-        copies: near copies, as rows of the run.
-        rows: int (n,), rows that were compared.
-        digests: uint8 (N, DIGEST_BYTES), hashes of the pixels of all rows.
-    """
+    """Group images that are copies, exact or near, directly or by others, among the `rows`, int (n,), of the run that
+    were compared; `digests`, uint8 (N, DIGEST_BYTES), are hashes of the pixels of all rows."""
     same = np.unique(digests[rows], axis=0, return_inverse=True)[1].ravel()
     first = np.full(same.max(initial=-1) + 1, -1, np.int64)
     first[same[::-1]] = rows[::-1]
@@ -369,12 +321,7 @@ def group_copies(
 
 def _group(corpus: Corpus, rows: Sequence[int], digests: NDArray[np.uint8], least: float, mutual: float) -> CopyGroup:
     exact = len(np.unique(digests[rows], axis=0)) == 1
-    return CopyGroup(
-        rows=tuple(rows),
-        paths=tuple(corpus.paths[row] for row in rows),
-        labels=tuple(corpus.labels[row] for row in rows),
-        splits=tuple(corpus.splits[row] if corpus.splits else "" for row in rows),
-        kind=EXACT_COPY if exact else NEAR_COPY,
-        correlation=1.0 if exact else float(least),
-        mutual=mutual,
-    )
+    paths, labels = (tuple(column[row] for row in rows) for column in (corpus.paths, corpus.labels))
+    splits = tuple(corpus.splits[row] if corpus.splits else "" for row in rows)
+    kind, correlation = (EXACT_COPY, 1.0) if exact else (NEAR_COPY, float(least))
+    return CopyGroup(tuple(rows), paths, labels, splits, kind, correlation, mutual)

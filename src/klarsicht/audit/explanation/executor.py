@@ -1,7 +1,5 @@
-"""Execution of work units by joblib: in this process, or in local processes. Results do not depend on the place.
-
-Other machines take part by shards of a run, see `ground.run_folder.shards`.
-"""
+"""Execution of work units by joblib: in this process, or in local processes. Results do not depend on the place. Other
+machines take part by shards of a run, see `ground.run_folder.shards`."""
 
 from __future__ import annotations
 
@@ -34,39 +32,27 @@ Results = Generator[tuple[range, R], None, None]
 
 
 def partition(n: int, unit: int) -> list[range]:
-    """Partition rows 0 .. n-1 into consecutive units of `unit` rows; the last may be shorter.
-
-    Raises:
-        UsageError: `unit` is below 1.
-    """
+    """Partition rows 0 .. n-1 into consecutive units of `unit` rows; the last may be shorter. Raises UsageError where
+    `unit` is below 1."""
     if unit < 1:
         raise UsageError("a work unit needs rows", got=unit, rule="at least 1")
     return [range(start, min(start + unit, n)) for start in range(0, n, unit)]
 
 
 def run_units(
-    work: Work[R],
-    units: Sequence[range],
-    *,
-    workers: int = 1,
-    threads: int = 1,
-    label: str = "units",
-    on_done: Callable[[range, R], None],
-    admit: Callable[[range], bool] | None = None,
-) -> None:
+    work: Work[R], units: Sequence[range], *, workers: int = 1, threads: int = 1, label: str = "units",
+    on_done: Callable[[range, R], None], admit: Callable[[range], bool] | None = None,
+) -> None:  # fmt: skip
     """Run every unit and call `on_done` in this process as each one finishes, so that an interrupted run keeps it.
 
     Args:
-        work: work function, called once per unit; picklable if workers > 1.
-        workers: number of processes; with 1 the units run in this process, one after another.
+        work: work function, called once per unit; picklable if workers > 1, which are processes.
         threads: threads of numerical libraries in each worker.
         admit: asked right before a unit begins; one that is not admitted is left out.
 
     Raises:
-        UsageError: workers out of range.
-        KlarsichtError: the first error of a unit, as it was raised; units that finished before are reported to
-            `on_done`.
-        OutOfMemory: a worker process died, which is what a system does that runs short of memory.
+        KlarsichtError: the first error of a unit, as it was raised, or UsageError for workers out of range.
+        OutOfMemory: a worker process died, often because the system ran short of memory.
     """
     WORKERS.require("workers", workers)
     alone = workers == 1 or len(units) < 2
@@ -76,14 +62,13 @@ def run_units(
         for unit, result in results:
             on_done(unit, result)
             advance(len(unit))
-    queue.raise_error()
+    if queue.error is not None:
+        raise queue.error
 
 
 class AdmittedUnits:
-    """Iterable of the units that are admitted, each asked for when it is reached.
-
-    joblib reaches them in threads of its own, where an error would be lost: it ends the iteration and is kept.
-    """
+    """Iterable of the units that are admitted, each asked for when it is reached. joblib reaches them in threads of its
+    own, where an error would be lost: it ends the iteration and is kept."""
 
     def __init__(self, units: Sequence[range], admit: Callable[[range], bool] | None) -> None:
         self.units, self.admit = units, admit
@@ -98,11 +83,6 @@ class AdmittedUnits:
                 return
             if is_admitted:
                 yield unit
-
-    def raise_error(self) -> None:
-        """Raise the error that ended the iteration, if one did."""
-        if self.error is not None:
-            raise self.error
 
 
 def _run_in_process(work: Work[R], units: Iterable[range], threads: int) -> Results[R]:
@@ -119,12 +99,9 @@ def _run_in_workers(work: Work[R], units: Iterable[range], workers: int, threads
             parallel = joblib.Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
             yield from parallel(calls)
         except BrokenProcessPool as error:
-            raise OutOfMemory(
-                "a worker process died",
-                got=str(error).splitlines()[0],
-                rule="its finished units are kept",
-                remedy="Often memory ran out: run the same command again with fewer --workers.",
-            ) from error
+            got, rule = str(error).splitlines()[0], "its finished units are kept"
+            remedy = "Often memory ran out: run the same command again with fewer --workers."
+            raise OutOfMemory("a worker process died", got=got, rule=rule, remedy=remedy) from error
 
 
 def _in_worker(work_file: PickledWork, unit: range, threads: int) -> tuple[range, Any]:
@@ -136,10 +113,8 @@ def _in_worker(work_file: PickledWork, unit: range, threads: int) -> tuple[range
 
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
-    """Limit the threads of BLAS, OpenMP, torch and numba, on which the last bit of sums depends.
-
-    torch and numba are limited only if already imported; a worker process imports them under the same limit.
-    """
+    """Limit the threads of BLAS, OpenMP, torch and numba, on which the last bit of sums depends; torch and numba only
+    if they are imported already."""
     from threadpoolctl import threadpool_limits
 
     torch, numba = sys.modules.get("torch"), sys.modules.get("numba")
@@ -156,14 +131,9 @@ def limited_threads(threads: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PickledWork:
-    """Work function pickled to a file once: units carry only the file name, and each worker loads it once.
-
-    Attributes:
-        file: holds the function.
-        folder: current folder of this process. A worker may be older; it works there, for relative paths name models
-            and functions.
-        trust: whether code of others may run, as in this process.
-    """
+    """Work function pickled to a file once: units carry only the file name, and each worker loads it once, in the
+    current folder of this process, where relative paths name models and functions, and with its trust in code of
+    others."""
 
     file: Path
     folder: Path

@@ -72,12 +72,8 @@ def run(
 def run_steps(
     audit: Audit, store: RunStore, workers: int = 1, own: Classifier | None = None, accept_labels: bool = True
 ) -> None:
-    """Run the steps of an audit in its run folder.
-
-    Args:
-        own: the model, where it was built in Python.
-        workers, accept_labels: see `run`.
-    """
+    """Run the steps of an audit in its run folder; `own` is the model, where it was built in Python, for the rest see
+    `run`."""
     once = audit.sharing.once
     once("verified", lambda: note_damaged(store))
     once("code", lambda: record_own_code(store, audit.settings))
@@ -110,16 +106,9 @@ def report(audit: Audit, store: RunStore) -> None:
 
 
 def open_run(audit: Audit, out: str | Path, wait: float = 0) -> RunStore:
-    """Create the run folder, or open one begun before.
-
-    Args:
-        wait: seconds to wait for another process that is creating it just now.
-
-    Raises:
-        RunLocked: another process is creating it, and still is after that time.
-        RunMismatch: it was made with other settings, data or model.
-        TooManySkipped: more files cannot be read than may be skipped; then nothing is created.
-    """
+    """Create the run folder, or open one begun before; wait some seconds for another process that is creating it.
+    Raises RunLocked where it still is after that time, RunMismatch where the run was made with other settings, data or
+    model, and TooManySkipped, and creates nothing, where more files cannot be read than may be skipped."""
     began = time.monotonic()
     while True:
         try:
@@ -141,10 +130,8 @@ def _create_run(audit: Audit, out: str | Path) -> RunStore:
 
 
 def analyse(audit: Audit, store: RunStore, workers: int, metrics: Sequence[str] = ()) -> None:
-    """Compute the suspect cluster of every class under every metric, by default those of the run.
-
-    A unit is one group, or a block of groups where all classes are screened.
-    """
+    """Compute the suspect cluster of every class under every metric, by default those of the run. A unit is one group,
+    or a block of groups where all classes are screened."""
     for work in make_analyses(audit, store, metrics).values():
         units = partition(len(work.groups), work.size)
         step_units.run_step(audit, store, work, work.step, units, workers, f"clusters ({work.metric})")
@@ -184,23 +171,12 @@ def illustrate(audit: Audit, store: RunStore, order: Ranking) -> None:
 
 
 def check_unchanged(audit: Audit, store: RunStore) -> None:
-    """Check that data and model are those of the run.
-
-    Raises:
-        RunMismatch: they changed since.
-    """
+    """Check that data and model are those of the run; raises RunMismatch."""
     require_identity(store, {"corpus": audit.corpus.hash, "model": audit.classifier.identity})
 
 
 def require_identity(store: RunStore, now: Mapping[str, str]) -> None:
-    """Check that what a run was made of is the same now.
-
-    Args:
-        now: content hashes, by their names in the run's identity.
-
-    Raises:
-        RunMismatch: one differs.
-    """
+    """Check that content hashes, by their names in a run's identity, are those of the run; raises RunMismatch."""
     for what, then in store.manifest["identity"].items():
         if what in now and now[what] != then:
             raise RunMismatch(

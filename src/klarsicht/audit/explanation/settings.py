@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from os import PathLike
 from typing import Annotated, Any
 
@@ -12,13 +13,8 @@ from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import StoreError, UsageError, unknown_name
 
 ANY_DEVICE = "auto"  # the device that select_device of ground.machine.devices takes by default
-OF_THE_PLACE = (
-    "data",
-    "device",
-    "readers",
-    "batch_memory",
-    "max_skipped",
-)  # settings of one machine or one call, on which the result does not depend
+# settings of one machine or one call, on which the result does not depend
+OF_THE_PLACE = ("data", "device", "readers", "batch_memory", "max_skipped")
 HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
 METHOD_NAMES = (
     "auto", "EpsilonPlusFlat", "EpsilonPlusFlatIgnoreBias", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GammaAttention",
@@ -38,6 +34,8 @@ MODEL_HELP = (
     "The model: torchvision:NAME@FILE, timm:NAME@FILE, hf:FOLDER, FILE.pt2, package.module:callable, "
     "file.py:callable, or efficientnet-lite0."
 )
+MODEL_RULE = "a specification; a model in Python is given to audit.run as classifier=, beside any text"
+DATA_RULE = "a path or URL; a corpus in Python is given to audit.run as corpus=, beside any text"
 DATA_HELP = (
     "A folder with one sub-folder a class, or a CSV or parquet file with columns path,label[,source,split]. Also "
     "parquet, WebDataset, IDX, NPZ, HDF5 or datasets with the images inside, or a URL of any of them."
@@ -91,14 +89,6 @@ SKIPPED_HELP = (
 )
 
 
-def _model_name(value: Any) -> str:
-    return _as_text(value, "a specification; a model in Python is given to audit.run as classifier=, beside any text")
-
-
-def _data_place(value: Any) -> str:
-    return _as_text(value, "a path or URL; a corpus in Python is given to audit.run as corpus=, beside any text")
-
-
 def _as_text(value: Any, rule: str) -> str:
     """Return a text, or the text of a path. Raises ValueError with the rule, which becomes a UsageError."""
     if isinstance(value, str | PathLike):
@@ -114,8 +104,8 @@ class AuditSettings(PublicSettings):
     setting because the last bit of sums depends on it.
     """
 
-    model: Annotated[str, BeforeValidator(_model_name), Field(description=MODEL_HELP)]
-    data: Annotated[str, BeforeValidator(_data_place), Field(description=DATA_HELP)]
+    model: Annotated[str, BeforeValidator(partial(_as_text, rule=MODEL_RULE)), Field(description=MODEL_HELP)]
+    data: Annotated[str, BeforeValidator(partial(_as_text, rule=DATA_RULE)), Field(description=DATA_HELP)]
     target: Annotated[str, Field(description=TARGET_HELP)] = "label"
     metric: Metrics = ("concept",)
     method: Annotated[str, Field(description=METHOD_HELP)] = "auto"
@@ -146,15 +136,8 @@ class AuditSettings(PublicSettings):
 
     @classmethod
     def of_run(cls, manifest: Mapping[str, Any], data: str | None = None, device: str = ANY_DEVICE) -> AuditSettings:
-        """Read the settings of a run from its manifest.
-
-        Args:
-            data: where the corpus is now, if it moved.
-            device: where the model runs now.
-
-        Raises:
-            StoreError: the run stopped before its data were read, or its settings are not of this version.
-        """
+        """Read the settings of a run from its manifest; `data` and `device` are where corpus and model are now. Raises
+        StoreError where the run stopped before its data were read, or its settings are not of this version."""
         if not (data or manifest.get("data")):
             raise StoreError("the run is not finished", got="no data yet", remedy="Give its `audit run` again.")
         try:
@@ -163,11 +146,7 @@ class AuditSettings(PublicSettings):
             raise StoreError("the settings in manifest.json cannot be used", got=error) from error
 
     def require_known_names(self) -> None:
-        """Check that metrics and method are known; torch is not needed for it.
-
-        Raises:
-            UsageError: one is not; the message lists near matches.
-        """
+        """Check that metrics and method are known, without torch; raises UsageError, which lists near matches."""
         for metric in self.metric:
             if metric not in METRIC_NAMES:
                 raise unknown_name("metric", metric, METRIC_NAMES)
@@ -200,5 +179,5 @@ class AuditSettings(PublicSettings):
 
 
 def counts_own_logits(manifest: Mapping[str, Any]) -> bool:
-    """Say whether a run counts each class by its own logit, from its manifest."""
+    """Test by its manifest whether a run counts each class by its own logit."""
     return bool(manifest["independent"])

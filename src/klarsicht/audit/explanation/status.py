@@ -8,7 +8,6 @@ from typing import Any
 
 from klarsicht.ground.run_folder.run_files import MANIFEST
 from klarsicht.ground.run_folder.store import RunStore
-from klarsicht.ground.run_folder.verification import Verification, verify
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,8 @@ class Step:
 
 
 def read_progress(run: str | Path) -> list[Step]:
-    """Read the steps of a run in order; a step whose size is not yet known is left out.
-
-    Raises:
-        InputError: the folder contains no run.
-        RunDamaged: a marker is damaged, or missing from a step that was finished.
-    """
+    """Read the steps of a run in order, without one whose size is not yet known; raises InputError where the folder has
+    no run, and RunDamaged where a marker is damaged, or missing from a finished step."""
     store = RunStore.open(run)
     manifest = store.manifest
     with store.translate_parse_errors(MANIFEST):
@@ -41,13 +36,3 @@ def read_progress(run: str | Path) -> list[Step]:
     steps = [Step(name, len(store.finished_units(name)), units) for name, units in sizes]
     files = [Step(name, int((store.path / name).exists()), 1) for name in ("ranking.json", "report.html")]
     return steps + files
-
-
-def verify_run(run: str | Path) -> Verification:
-    """Compare every file of a run with its checksum.
-
-    Raises:
-        InputError: the folder contains no run.
-        RunDamaged: its manifest is damaged, so that nothing is known of the rest.
-    """
-    return verify(RunStore.open(run))

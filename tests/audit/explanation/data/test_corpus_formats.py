@@ -17,10 +17,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from klarsicht.audit.explanation.data import corpus_formats, tables_of_pictures
-from klarsicht.audit.explanation.data.column_names import ColumnNames
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.explanation.data.label_cells import LabelCells
+from klarsicht.audit.explanation.data.manifest import ColumnNames
 from klarsicht.ground.errors import CorpusError, ImageError, MissingExtra, ProgramFailed, Unreachable, UsageError
 from klarsicht.ground.pictures.array_images import ArrayForm
 
@@ -84,7 +84,7 @@ def test_labels_that_are_nan_beside_pictures_and_in_arrays_are_missing(tmp_path)
     with pytest.raises(CorpusError, match=r"a row has no label; got .*#7"):
         open_corpus(tmp_path / "t.parquet")
     np.savez(tmp_path / "a.npz", images=PIXELS, labels=labels)
-    with pytest.raises(CorpusError, match=r"a label is no number; got nan in .*item 7"):
+    with pytest.raises(CorpusError, match=r"a label is not a number; got nan in .*item 7"):
         open_corpus(tmp_path / "a.npz")
 
 
@@ -228,7 +228,7 @@ def test_arrays_by_their_names_and_what_is_wrong_with_them(tmp_path):
     assert set(corpus.sources) == {"p"}
     for names, told in (
         (ColumnNames("scans", "short"), "arrays of different lengths"),
-        (ColumnNames("scans", "wide"), "labels are no list"),
+        (ColumnNames("scans", "wide"), "labels are not a list"),
         (ColumnNames(), r"no arrays of pictures and labels.*--path-column"),
     ):
         with pytest.raises(CorpusError, match=told):
@@ -321,11 +321,11 @@ def test_sequences(folder):
     ("items", "told"),
     [
         ([], "no images"),
-        ([5], "no picture with a label"),
-        ([{"image": 5}], r"no picture with a label.*\['image'\]"),
-        ([("a",)], "no picture with a label"),
-        ([(None, 1)], "no picture with a label"),
-        ([(5, 1)], "a picture of a sequence is none"),
+        ([5], "not a picture with a label"),
+        ([{"image": 5}], r"not a picture with a label.*\['image'\]"),
+        ([("a",)], "not a picture with a label"),
+        ([(None, 1)], "not a picture with a label"),
+        ([(5, 1)], "an item of a sequence is not a picture"),
     ],
 )
 def test_what_is_no_sequence_of_pictures_is_refused(items, told):
@@ -457,7 +457,7 @@ def test_what_is_stored_is_decoded_by_a_users_function(tmp_path):
     for i in range(4):
         wanted = np.rint((volume[i].clip(100, 300) / 200 - 0.5) * 255)
         assert np.abs(np.asarray(corpus.decode(i)) - wanted).max() <= 1
-    with pytest.raises(CorpusError, match="files that are not there"):
+    with pytest.raises(CorpusError, match="files that do not exist"):
         open_corpus(tmp_path / "all.csv")
     parquet.write_table(hub_table(), tmp_path / "t.parquet")
     check(open_corpus(tmp_path / "t.parquet", decoder=f"{tmp_path}/read.py:add"), pixels=255 - PIXELS)
@@ -524,7 +524,7 @@ def test_arrays_in_class_folders_are_pictures(tmp_path):
 def test_several_labels_stand_in_manifests_only(tmp_path):
     np.savez(tmp_path / "a.npz", images=PIXELS, labels=LABELS)
     for data in (tmp_path / "a.npz", [(PIXELS[0], "a;b")]):
-        with pytest.raises(UsageError, match="several labels stand in a manifest"):
+        with pytest.raises(UsageError, match="only a manifest holds several labels of an image"):
             open_corpus(data, LabelCells(separator=";"))
 
 

@@ -90,10 +90,10 @@ def test_without_a_separator_a_cell_is_the_label(folder):
 @pytest.mark.parametrize(
     ("text", "cells", "match"),
     [
-        ("path,hen\n0.png,-1\n", LabelCells(columns=("hen",)), "hen holds no 0 or 1; got '-1' in line 2"),
+        ("path,hen\n0.png,-1\n", LabelCells(columns=("hen",)), "hen holds neither 0 nor 1; got '-1' in line 2"),
         ("path,hen\n0.png,1\n", LabelCells(columns=("gans",)), "lacks a column of --label-columns; got gans.*be hen"),
         ("path,label\n0.png,x\n", LabelCells(columns=("all",)), "lacks a column of --label-columns; got all.*be none"),
-        ("path,a;b\n0.png,1\n", LabelCells(columns=("a;b",)), "cannot be told from two; got a;b"),
+        ("path,a;b\n0.png,1\n", LabelCells(columns=("a;b",)), "could be mistaken for two; got a;b"),
         ("path,label\n0.png,a;b\n0.png,c\n", LabelCells(";"), "listed twice; got 2 x 0.png"),
         ("path,split\n0.png,a\n", LabelCells(";"), "lacks the column label"),
     ],
@@ -106,7 +106,7 @@ def test_manifests_that_do_not_hold_such_labels_say_why(folder, text, cells, mat
 def test_no_label_at_all_two_ways_at_once_and_a_folder_are_refused(folder):
     with pytest.raises(CorpusError, match="no image has a label; got 1 blank"):
         open_corpus(written(folder, "path,label\n0.png,\n"), LabelCells(";")).pairs()
-    with pytest.raises(UsageError, match=r"told twice.*--label-separator or --label-columns"):
+    with pytest.raises(UsageError, match=r"given twice.*--label-separator or --label-columns"):
         LabelCells(";", ("hen",))
     with pytest.raises(UsageError, match="a class folder gives each image one label"):
         open_corpus(folder, LabelCells(";"))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klarsicht.audit.explanation.data.column_names import ColumnNames
 from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.explanation.data.label_cells import LabelCells
+from klarsicht.audit.explanation.data.manifest import ColumnNames
 from klarsicht.audit.explanation.data.tables_in_memory import ListedFiles
 from klarsicht.audit.explanation.steps.audit_inputs import require_given
 from klarsicht.ground.errors import CorpusError
@@ -85,7 +85,7 @@ def test_a_table_of_pictures_is_the_sequence_of_its_rows(place, name):
         ({"image": [np.zeros((4, 4), np.uint8)]}, "lacks the column label"),
         ({}, "lacks the column path; got columns none"),
         ({"path": FILES, "label": ["a", None, "b"]}, "a row of the table has no label; got row 1"),
-        ({"path": ["no.png"], "label": ["a"]}, "the table names files that are not there; .* the current folder"),
+        ({"path": ["no.png"], "label": ["a"]}, "the table names files that do not exist; .* the current folder"),
     ],
 )
 def test_what_is_lacking_is_said_of_the_table(place, columns, words):

@@ -104,7 +104,7 @@ def test_an_entry_point_of_the_current_folder(tmp_path, monkeypatch):
     for spec, words in (
         ("my_zoo:gray", "Did you mean grey"),
         ("my_zoo:broken", "my_zoo:broken.*no weights here"),
-        ("my_zoo:number", "my_zoo:number is no model; got int"),
+        ("my_zoo:number", "my_zoo:number is not a model; got int"),
         ("my_zoo:script", r"my_zoo:script: SystemExit: usage: zoo.py FILE \(my_zoo.py, line 6\)"),
         ("no_such_zoo:grey", "no_such_zoo"),
     ):
@@ -182,7 +182,7 @@ def test_a_transform_that_fails_on_an_image_is_tried_on_a_test_image():
     with pytest.raises(ImageRefused, match="transform: IndexError: no such crop"):
         classifier.image(Image.new("RGB", (9, 9)))
     refusals = None
-    with pytest.raises(ProgramFailed, match=r"fails on a test image, too; got .*no such crop"):
+    with pytest.raises(ProgramFailed, match=r"fails on a test image as well; got .*no such crop"):
         classifier.image(Image.new("RGB", (10, 10)))
 
 

@@ -5,7 +5,7 @@ import torch
 from torchvision.models import resnet18
 
 from klarsicht.audit.explanation.models import classifier
-from klarsicht.audit.explanation.models.forward import Observer, centre_targets
+from klarsicht.audit.explanation.models.forward import centre_targets, open_observer
 from klarsicht.numerics.statistics.logits import centred_logit
 
 
@@ -13,7 +13,7 @@ def test_features_times_head_weights_are_the_logits():
     torch.manual_seed(0)
     net = resnet18().eval()
     x = torch.randn(3, 3, 64, 64)
-    with Observer(classifier.load_model(net)) as observe:
+    with open_observer(classifier.load_model(net)) as observe:
         seen = observe(x)
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(seen.logits), net(x))
@@ -27,7 +27,7 @@ def test_feature_maps_of_a_convolutional_head_are_summed_over_space():
         torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
     )
     x = torch.randn(2, 3, 5, 5)
-    with Observer(classifier.load_model(net)) as observe:
+    with open_observer(classifier.load_model(net)) as observe:
         seen = observe(x)
     torch.testing.assert_close(torch.from_numpy(seen.features), net[0](x).sum((2, 3)).detach())
 

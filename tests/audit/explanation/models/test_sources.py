@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from klarsicht.audit.explanation.models.classifier import load_model
-from klarsicht.audit.explanation.models.forward import Observer
+from klarsicht.audit.explanation.models.forward import open_observer
 from klarsicht.audit.explanation.relevance.explainer import explain
 from klarsicht.ground.errors import MissingExtra, ModelError, UnsupportedLayer, UntrustedCode, UsageError
 from klarsicht.ground.trust import trusted_code
@@ -201,7 +201,7 @@ def test_an_exported_program_gives_logits_features_and_gradients(tmp_path, batch
     classifier = load_model(exported(tmp_path / "net.pt2", net, batch))
     x, target = torch.rand(1, 3, 12, 12), torch.tensor([1])
     assert (classifier.head, classifier.mode, classifier.n_classes) == ("head", "RGB", 3)
-    with Observer(classifier) as observe, torch.no_grad():
+    with open_observer(classifier) as observe, torch.no_grad():
         found = observe(x)
         np.testing.assert_allclose(found.logits, net(x), rtol=1e-5)
         np.testing.assert_allclose(found.features, net[:5](x), rtol=1e-5)

@@ -107,7 +107,7 @@ def test_a_mask_may_be_infinite_and_a_count_is_no_weight():
 
 @pytest.mark.parametrize("net", [nn.LazyLinear(3), nn.Linear(2, 3, device="meta")])
 def test_weights_that_do_not_exist_are_named(net):
-    with pytest.raises(ModelError, match=r"not there yet; got object:.*weight and 1 more"):
+    with pytest.raises(ModelError, match=r"do not exist yet; got object:.*weight and 1 more"):
         load_model(nn.Sequential(nn.Flatten(), net))
 
 

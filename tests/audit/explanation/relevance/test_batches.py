@@ -55,9 +55,9 @@ def test_one_class_stands_for_all_and_none_for_the_predicted_ones(classifier):
         ([draw(0), draw(1, (8, 8))], 0, "several sizes after the transform.*one by one"),
         (draw(0), "dogg", "unknown class.*Did you mean dog"),
         (draw(0), ["cat", "dog"], "one for each of 1 images"),
-        (draw(0), 0.5, "no integers"),
-        (draw(0), [object()], "no classes"),
-        ("a.png", 0, "no numbers in a batch.*pictures of Pillow"),
+        (draw(0), 0.5, "not integers"),
+        (draw(0), [object()], "not classes"),
+        ("a.png", 0, "a batch does not consist of numbers.*pictures of Pillow"),
     ],
 )
 def test_what_cannot_be_explained_is_said_with_a_remedy(classifier, images, targets, message):
@@ -67,7 +67,7 @@ def test_what_cannot_be_explained_is_said_with_a_remedy(classifier, images, targ
 
 def test_a_name_of_a_model_without_names_is_refused(classifier):
     nameless = load_model((classifier.module, to_input))
-    with pytest.raises(UsageError, match=r"without names.*number of the output"):
+    with pytest.raises(UsageError, match=r"has no names.*number of the output"):
         explain(nameless, draw(0), "cat")
 
 

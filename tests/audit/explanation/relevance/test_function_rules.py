@@ -15,8 +15,8 @@ from klarsicht.audit.explanation.relevance.batch_norms import BatchNorm
 from klarsicht.audit.explanation.relevance.composites import Composite
 from klarsicht.audit.explanation.relevance.explainer import explain
 from klarsicht.audit.explanation.relevance.function_calls import ModulePath, RulePlan
-from klarsicht.audit.explanation.relevance.propagation import Recorder, propagate_softmax
-from klarsicht.audit.explanation.relevance.rule_mode import RuleMode, find_norms_to_merge
+from klarsicht.audit.explanation.relevance.function_rules import RuleMode, find_norms_to_merge
+from klarsicht.audit.explanation.relevance.propagation import Recorder, SoftmaxFunction
 from klarsicht.ground.errors import NotConserving
 
 EPSILON_EVERYWHERE = Composite(rules.epsilon)
@@ -310,7 +310,7 @@ def test_patches_of_a_vision_transformer_agree_with_lxt(monkeypatch):
 def test_softmax_is_its_first_order_expansion():
     x, mask = draw(3, 4), torch.tensor([0.0, 0.0, -math.inf, 0.5], dtype=torch.float64)
     leaf, recorder = x.clone().requires_grad_(), Recorder(2)
-    y = propagate_softmax(recorder, "softmax", leaf, mask)
+    y = SoftmaxFunction.apply("softmax", recorder, leaf, mask)
     torch.testing.assert_close(y, (x + mask).softmax(-1))
     R = torch.rand_like(y) * (mask > -math.inf)
     (got,) = torch.autograd.grad(y, leaf, R)

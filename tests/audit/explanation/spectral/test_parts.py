@@ -235,5 +235,5 @@ def test_classes_with_too_few_parts_are_named(classifier, tmp_path, moved):
         work = pipeline.make_analyses(audit, store)["euclidean"]
         all_parts = work.parts(work.groups[0])
         few = np.arange(len(all_parts)) < 19
-        work._cache.values["part group"] = replace(all_parts, parts=all_parts.parts[few])
+        work._cache["part group"] = replace(all_parts, parts=all_parts.parts[few])
         assert work.reason_too_few(work.groups[0]) == "19 part(s); at least 20 are needed"

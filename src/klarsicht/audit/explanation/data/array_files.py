@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.data import locations
-from klarsicht.audit.explanation.data.column_names import ColumnNames
-from klarsicht.audit.explanation.data.corpus import Corpus
-from klarsicht.audit.explanation.data.pictures import UNREADABLE, hash_array, hash_content
+from klarsicht.audit.explanation.data.corpus import Corpus, CorpusRow
+from klarsicht.audit.explanation.data.manifest import ColumnNames
+from klarsicht.audit.explanation.data.pictures import PictureReader
 from klarsicht.ground.errors import CorpusError, ImageError, KlarsichtError
 from klarsicht.ground.machine.disk import is_fault_of_place
 from klarsicht.ground.machine.memory import is_out_of_memory
@@ -32,8 +33,9 @@ IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 @dataclass(frozen=True)
-class ArrayReader:
-    """Pictures along the first axis of arrays; a path is FILE#ARRAY#ROW."""
+class ArrayReader(PictureReader):
+    """Pictures along the first axis of arrays; a path is FILE#ARRAY#ROW. A vector of uint8, as HDF5 keeps the bytes of
+    an image file, is read as bytes."""
 
     def read(self, path: str) -> Any:
         file, name, row = path.rsplit("#", 2)
@@ -43,19 +45,10 @@ class ArrayReader:
             if isinstance(error, KlarsichtError) or is_out_of_memory(error) or is_fault_of_place(error):
                 raise
             raise ImageError("an array cannot be read", got=f"{path}: {error}") from error
-        return bytes(value) if isinstance(value, bytes | np.bytes_) else _as_bytes(np.asarray(value))
-
-    def fingerprint(self, path: str) -> bytes:
-        try:
-            value = self.read(path)
-        except ImageError:
-            return UNREADABLE
-        return hash_content(value) if isinstance(value, bytes) else hash_array(value)
-
-
-def _as_bytes(value: NDArray[Any]) -> Any:
-    """Return a vector of uint8, as HDF5 keeps the bytes of an image file, as bytes; other arrays as they are."""
-    return value.tobytes() if value.ndim == 1 and value.dtype == np.uint8 else value
+        if isinstance(value, bytes):
+            return bytes(value)
+        pixels = np.asarray(value)
+        return pixels.tobytes() if pixels.ndim == 1 and pixels.dtype == np.uint8 else pixels
 
 
 @dataclass(frozen=True)
@@ -69,30 +62,21 @@ class ArrayNames:
 
 
 def is_arrays(file: str) -> bool:
-    """Tell by its ending whether a file holds arrays."""
+    """Test by its ending whether a file holds arrays."""
     return file.lower().endswith((*NPZ, *HDF5))
 
 
 def open_array_file(file: str, names: ColumnNames) -> Corpus:
-    """Open a corpus in an NPZ or HDF5 file.
-
-    Args:
-        file: path or URL.
-        names: names of the arrays, in HDF5 paths inside the file; by default one of PICTURE_ARRAYS and LABEL_ARRAYS.
-            Where only names with a split are there, such as train_images or x_test, each split is read.
-
-    Raises:
-        CorpusError: the file cannot be read, lacks an array, or arrays differ in length.
-        MissingExtra: HDF5, without the extra `hdf5`.
-    """
+    """Open a corpus in an NPZ or HDF5 file, a path or URL. Its arrays, in HDF5 by paths inside the file, are by default
+    one of PICTURE_ARRAYS and LABEL_ARRAYS; where only names with a split exist, such as train_images or x_test, each
+    split is read. Raises as `open_arrays`, and CorpusError where an array is missing, or arrays differ in length."""
     arrays = open_arrays(file)
     splits = choose_arrays(tuple(arrays), names)
     if not splits:
-        raise CorpusError(
-            "no arrays of pictures and labels", got=f"{file} with {', '.join(arrays) or 'nothing'}",
-            remedy="Name them by --path-column and --label-column.",
-        )  # fmt: skip
-    return _corpus({one: (file, file.replace("\\", "/").rpartition("/")[2], arrays) for one in splits})
+        got, remedy = f"{file} with {', '.join(arrays) or 'nothing'}", "Name them by --path-column and --label-column."
+        raise CorpusError("no arrays of pictures and labels", got=got, remedy=remedy)
+    key = file.replace("\\", "/").rpartition("/")[2]
+    return Corpus.of_rows((row for one in splits for row in _rows(file, key, arrays, one)), ArrayReader())
 
 
 def choose_arrays(array_names: Sequence[str], names: ColumnNames) -> list[ArrayNames]:
@@ -113,44 +97,26 @@ def choose_arrays(array_names: Sequence[str], names: ColumnNames) -> list[ArrayN
 
 
 def open_idx(root: str, files: Sequence[str]) -> Corpus:
-    """Open a corpus in IDX files: SPLIT-images-idx3-ubyte beside SPLIT-labels-idx1-ubyte, or both with .gz.
-
-    Raises:
-        CorpusError: labels are missing, or a file is not as IDX says.
-    """
-    splits = {}
+    """Open a corpus in IDX files: SPLIT-images-idx3-ubyte beside SPLIT-labels-idx1-ubyte, or both with .gz; raises
+    CorpusError where labels are missing, or a file is not as IDX says."""
+    rows: list[CorpusRow] = []
     for file in files:
-        labels = file.replace("images-idx3", "labels-idx1")
+        path, labels = locations.join(root, file), file.replace("images-idx3", "labels-idx1")
         split = file.rpartition("/")[2].partition("-")[0]
-        pair = {name: _read_idx(locations.join(root, one)) for name, one in (("images", file), ("labels", labels))}
-        one = ArrayNames("images", "labels", split="test" if split == "t10k" else split)
-        splits[one] = (locations.join(root, file), file, pair)
-    return _corpus(splits)
+        names = ArrayNames("images", "labels", split="test" if split == "t10k" else split)
+        rows += _rows(path, file, {"images": _read_idx(path), "labels": _read_idx(locations.join(root, labels))}, names)
+    return Corpus.of_rows(rows, ArrayReader())
 
 
-def _corpus(splits: Mapping[ArrayNames, tuple[str, str, Mapping[str, Any]]]) -> Corpus:
-    """Make the corpus of chosen arrays, each with the path of its file, its name in keys, and the file's arrays."""
-    keys: list[str] = []
-    paths: list[str] = []
-    texts: dict[str, list[str]] = {"labels": [], "sources": [], "splits": []}
-    for one, (file, key, arrays) in splits.items():
-        n, labels = len(arrays[one.pictures]), _texts(arrays[one.labels], f"{file}#{one.labels}")
-        sources = _texts(arrays[one.sources], f"{file}#{one.sources}") if one.sources else [""] * n
-        if not n == len(labels) == len(sources):
-            raise CorpusError("arrays of different lengths", got=f"{n} pictures and {len(labels)} labels in {file}")
-        keys += [f"{key}#{one.pictures}#{row}" for row in range(n)]
-        paths += [f"{file}#{one.pictures}#{row}" for row in range(n)]
-        texts["labels"] += labels
-        texts["sources"] += sources
-        texts["splits"] += [one.split] * n
-    return Corpus(
-        keys=tuple(keys), paths=tuple(paths), labels=tuple(texts["labels"]), sources=_none_blank(texts["sources"]),
-        splits=_none_blank(texts["splits"]), reader=ArrayReader(),
-    )  # fmt: skip
-
-
-def _none_blank(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(texts) if any(texts) else ()
+def _rows(file: str, key: str, arrays: Mapping[str, Any], names: ArrayNames) -> list[CorpusRow]:
+    """Make the rows of one split of the arrays of a file, whose keys begin with `key`."""
+    n, labels = len(arrays[names.pictures]), _texts(arrays[names.labels], f"{file}#{names.labels}")
+    sources = _texts(arrays[names.sources], f"{file}#{names.sources}") if names.sources else [""] * n
+    if not n == len(labels) == len(sources):
+        raise CorpusError("arrays of different lengths", got=f"{n} pictures and {len(labels)} labels in {file}")
+    places = (f"#{names.pictures}#{row}" for row in range(n))
+    each = zip(places, labels, sources, strict=True)
+    return [CorpusRow(key + place, file + place, label, source, names.split) for place, label, source in each]
 
 
 def _texts(values: Any, name: str) -> list[str]:
@@ -159,10 +125,10 @@ def _texts(values: Any, name: str) -> list[str]:
     flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if flat.ndim != 1:
         rule = "one number or text for each picture"
-        raise CorpusError("labels are no list", got=f"{name} of shape {array.shape}", rule=rule)
+        raise CorpusError("labels are not a list", got=f"{name} of shape {array.shape}", rule=rule)
     if np.issubdtype(flat.dtype, np.floating) and not np.isfinite(flat).all():
-        first = int(np.flatnonzero(~np.isfinite(flat))[0])
-        raise CorpusError("a label is no number", got=f"{flat[first]} in {name}, item {first}", rule="finite numbers")
+        i = int(np.flatnonzero(~np.isfinite(flat))[0])
+        raise CorpusError("a label is not a number", got=f"{flat[i]} in {name}, item {i}", rule="finite numbers")
     whole = np.issubdtype(flat.dtype, np.floating) and bool((flat == np.rint(flat)).all())
     items = (flat.astype(np.int64) if whole else flat).tolist()
     return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items]
@@ -176,18 +142,14 @@ def close_arrays() -> None:
 
 @lru_cache(maxsize=8)
 def open_arrays(file: str) -> Mapping[str, Any]:
-    """Open the arrays of a file by name; they stay open in this process.
-
-    Raises:
-        CorpusError: it cannot be read.
-        MissingExtra: HDF5, without the extra `hdf5`.
-    """
+    """Open the arrays of a file by name; they stay open in this process. Raises CorpusError where that fails, and
+    MissingExtra for HDF5 without the extra `hdf5`."""
     if IDX_IMAGES in file:
         return {"images": _read_idx(file)}
     try:
         if file.lower().endswith(HDF5):
             return _open_hdf5(file)
-        with np.load(locations.read_into_memory(file), allow_pickle=False) as opened:
+        with np.load(io.BytesIO(locations.read_all(file)), allow_pickle=False) as opened:
             return {name: opened[name] for name in opened.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CorpusError("a file of arrays cannot be read", got=f"{file}: {error}", rule="NPZ or HDF5") from error
@@ -208,23 +170,18 @@ def _open_hdf5(file: str) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=8)
 def _read_idx(file: str) -> NDArray[Any]:
-    """Read an IDX file (LeCun, Cortes and Burges, the MNIST database): magic number, sizes, numbers.
-
-    Raises:
-        CorpusError: it is missing, or not as it says.
-    """
-    packed = file.endswith(".gz")
+    """Read an IDX file (LeCun, Cortes and Burges, the MNIST database): magic number, sizes, numbers. Raises CorpusError
+    where it is missing or differs from that."""
     try:
-        with locations.open_binary(file) as opened:
-            head = gzip.decompress(opened.read()) if packed else opened.read()
+        content = locations.read_all(file)
+        head = gzip.decompress(content) if file.endswith(".gz") else content
         kind, axes = np.dtype(IDX_TYPES[head[2]]), head[3]
         shape = tuple(int.from_bytes(head[4 + 4 * i : 8 + 4 * i]) for i in range(axes))
-        array = np.frombuffer(head, kind, offset=4 + 4 * axes)
-        return array.reshape(shape)
+        return np.frombuffer(head, kind, offset=4 + 4 * axes).reshape(shape)
     except (OSError, EOFError, ValueError, LookupError) as error:
         raise CorpusError("an IDX file cannot be read", got=f"{file}: {error}", rule="magic, sizes, numbers") from error
 
 
 def is_idx(file: str) -> bool:
-    """Tell by its name whether a file holds the pictures of an IDX corpus."""
+    """Test by its name whether a file holds the pictures of an IDX corpus."""
     return Path(file).name.removesuffix(".gz").endswith(IDX_IMAGES)

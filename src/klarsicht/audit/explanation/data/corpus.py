@@ -1,7 +1,5 @@
-"""Image corpora: files with labels, sources and splits, listed from a class folder or a manifest.
-
-An image with several labels is one row with a cell of labels, or, after `Corpus.pairs`, one row for each of them.
-"""
+"""Image corpora: files with labels, sources and splits, listed from a class folder or a manifest. An image with several
+labels is one row with a cell of labels, or, after `Corpus.pairs`, one row for each of them."""
 
 from __future__ import annotations
 
@@ -14,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.data import locations, manifest
-from klarsicht.audit.explanation.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.explanation.data.label_cells import LabelCells, split_labels
+from klarsicht.audit.explanation.data.manifest import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.explanation.data.pictures import (
     FILES,
     UNREADABLE,
@@ -60,6 +58,16 @@ REPEATED = ("labels", "sources", "splits")  # fields in which many rows have the
 OF_ROWS = (*COLUMNS.values(), "weights", "white_levels")  # fields with one entry for each row
 
 
+class CorpusRow(NamedTuple):
+    """An image of a container with its label; "" for an unknown source or split."""
+
+    key: str
+    path: str
+    label: str
+    source: str = ""
+    split: str = ""
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A corpus of N rows, each an image with its label; row i of every array that an audit computes belongs to row i.
@@ -69,8 +77,8 @@ class Corpus:
             key are one image, each with another label. Held as `Texts`, as are paths.
         paths: N file paths.
         labels: N class labels; cells of several labels where there is a separator.
-        sources: N names of an origin that images may share (a patient, a video, a photograph); "" where unknown, or
-            empty.
+        sources: N names of an origin that images may share (a patient, a video, a photograph), "" where unknown; empty
+            where all are.
         splits: N names such as train or test, or empty.
         left_out: pairs (item, reason) of files and folders that hold no image.
         weights: N sample weights above 0 for training, or empty.
@@ -86,9 +94,9 @@ class Corpus:
 
     keys: Sequence[str]
     paths: Sequence[str]
-    labels: tuple[str, ...]
-    sources: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
+    labels: Sequence[str]
+    sources: Sequence[str] = ()
+    splits: Sequence[str] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     weights: tuple[float, ...] = ()
     white_levels: tuple[int, ...] = ()
@@ -108,7 +116,9 @@ class Corpus:
         object.__setattr__(self, "keys", keys)
         object.__setattr__(self, "paths", paths)
         for name in REPEATED:
-            object.__setattr__(self, name, _share_equal(getattr(self, name)))
+            shared: dict[str, str] = {}  # equal texts as one object
+            texts = tuple(shared.setdefault(text, text) for text in getattr(self, name))
+            object.__setattr__(self, name, texts if name == "labels" or any(texts) else ())
         if not keys.are_distinct:
             _require_distinct(keys if self.separator else tuple(zip(keys, self.labels, strict=True)))
 
@@ -141,7 +151,7 @@ class Corpus:
         Raises:
             ImageError: it cannot be decoded, or could not be read when the corpus was hashed either.
             Unreachable: it could be read then, and its disk or store does not give it now.
-            ProgramFailed: the user's decoder fails on other images, too.
+            ProgramFailed: the user's decoder fails on other images as well.
         """
         path, white = self.paths[row], (self.white_levels[row] if self.white_levels else 0) or None
         try:
@@ -156,7 +166,6 @@ class Corpus:
             raise UnreadableFile(error.what, got=error.got, remedy=error.remedy) from error
 
     def _decode_stored(self, path: str) -> Any:
-        """Read what is stored at a path, and decode it by the user's decoder, if there is one."""
         content = self._read_stored(path)
         if not self.decoder:
             return content
@@ -177,11 +186,8 @@ class Corpus:
             return self.reader.fingerprint(path)
 
     def _require_decoder(self, path: str, error: ImageRefused) -> None:
-        """Check that the user's decoder, which failed on an image, decodes another one.
-
-        Raises:
-            ProgramFailed: it fails on all of WITNESSES others.
-        """
+        """Check that the user's decoder, which failed on an image, decodes another one; raises ProgramFailed where it
+        fails on WITNESSES others."""
         spread = np.linspace(0, len(self) - 1, WITNESSES + 1).astype(int)
         others = {self.paths[int(row)] for row in spread} - {path} - self.absent
         for other in sorted(others):
@@ -190,8 +196,8 @@ class Corpus:
                 return
         if others:
             raise ProgramFailed(
-                "--decode fails on other images, too", got=error.got,
-                rule=f"tried are {len(others)} others", remedy="Repair it; the same command resumes.",
+                "--decode fails on other images as well", got=error.got,
+                rule=f"it was tried on {len(others)} others", remedy="Repair it; the same command resumes.",
             ) from error  # fmt: skip
 
     @cached_property
@@ -208,13 +214,8 @@ class Corpus:
         return np.array([number.setdefault(key, len(number)) for key in self.keys], np.int64)
 
     def pairs(self) -> Corpus:
-        """Return the corpus of all (image, label) pairs, those of an image one after another.
-
-        Images without a label are left out and counted.
-
-        Raises:
-            CorpusError: no image has a label.
-        """
+        """Return the corpus of all (image, label) pairs, those of an image one after another; images without a label
+        are left out and counted. Raises CorpusError where no image has a label."""
         if not self.separator:
             return self
         labels = [split_labels(cell, self.separator) for cell in self.labels]
@@ -229,14 +230,9 @@ class Corpus:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of keys, labels, sources, and the size and both ends of every file.
-
-        A copy elsewhere has the same hash, whatever its file dates. A change inside a large file that keeps its size
-        and its first and last 64 KiB is not detected.
-
-        Raises:
-            Unreachable: a disk or a store does not give a file that was listed.
-        """
+        """SHA-256 of keys, labels, sources, and the size and both ends of every file, so that a copy elsewhere has the
+        same. A change inside a large file that keeps its size and its first and last 64 KiB is not detected. Raises
+        Unreachable where a disk or a store does not give a file that was listed."""
         digest = hashlib.sha256()
         of_file = lru_cache(maxsize=1)(self._fingerprint)  # rows of one image follow each other
         for i, (key, path, label) in enumerate(zip(self.keys, self.paths, self.labels, strict=True)):
@@ -250,11 +246,7 @@ class Corpus:
         return digest.hexdigest()
 
     def select(self, *, split: str) -> Corpus:
-        """Return the images of one split.
-
-        Raises:
-            CorpusError: no image has that split; the message lists the existing ones.
-        """
+        """Return the images of one split; raises CorpusError, which lists the existing ones, where it has none."""
         rows = [i for i, name in enumerate(self.splits) if name == split]
         if not rows:
             known = ", ".join(sorted(set(self.splits) - {""})) or "none: its manifest has no column split"
@@ -280,8 +272,7 @@ class Corpus:
 
     @staticmethod
     def source_numbers_of(table: pa.Table) -> NDArray[np.int64]:
-        """Compute the source index of each row of the table made by `to_table`, as `source_numbers`, without its
-        texts as Python objects."""
+        """Compute the `source_numbers` of a table made by `to_table`, without its texts as Python objects."""
         named = table["source"].unique().to_pylist() not in ([""], [])
         if Texts.of_chunks(table["key"].iterchunks()).are_distinct:
             images = np.arange(len(table), dtype=np.int64)
@@ -290,28 +281,28 @@ class Corpus:
         return _number_sources(images, table["source"].to_pylist() if named else ())
 
     @classmethod
+    def of_rows(
+        cls, rows: Iterable[CorpusRow], reader: PictureReader, left_out: tuple[tuple[str, str], ...] = ()
+    ) -> Corpus:
+        """Make a corpus of the rows of a container that a reader reads."""
+        keys, paths, labels, sources, splits = list(zip(*rows, strict=True)) or [()] * len(CorpusRow._fields)
+        return cls(keys, paths, labels, sources, splits, left_out=left_out, reader=reader)
+
+    @classmethod
     def from_folder(cls, folder: str | Path, decoder: str = "") -> Corpus:
-        """List the images of a folder with one sub-folder per class (the ImageFolder layout), in sorted order.
-
+        """List the images of a folder or URL with one sub-folder per class (the ImageFolder layout), in sorted order.
         Images may lie anywhere below a class folder; hidden files are ignored. Symbolic links to class folders are
-        followed, links inside class folders only if they point to files.
-
-        Args:
-            folder: a folder or a URL of one.
-            decoder: of the corpus; then every file counts as an image, whatever its ending.
-
-        Raises:
-            CorpusError: the folder does not exist, cannot be read, or holds no image.
-        """
+        followed, links inside class folders only if they point to files. With a decoder every file is an image. Raises
+        CorpusError where the folder does not exist, cannot be read, or holds no image."""
         root = str(folder)
         loose, labels, listed = _list_url(root) if locations.is_url(root) else _list_tree(Path(root))
         reasons, sizes = Counter[str](), Counter[str]()
 
         def images() -> Iterator[list[str]]:
             for some in listed:
-                told = [_exclusion_reason(key, any_ending=bool(decoder)) for key in some]
-                reasons.update(told)
-                kept = [key for key, reason in zip(some, told, strict=True) if not reason]
+                reason_of = {key: _exclusion_reason(key, any_ending=bool(decoder)) for key in some}
+                reasons.update(reason_of.values())
+                kept = [key for key, reason in reason_of.items() if not reason]
                 sizes.update(map(_label_of, kept))
                 yield kept
 
@@ -326,11 +317,10 @@ class Corpus:
             raise CorpusError("no images in class folders", got=got, rule=rule)
         if {*sizes} == {WRITTEN_FOLDER} and (beside := sorted({*loose} & {*WRITTEN_MANIFESTS})):
             raise CorpusError(
-                "a folder whose classes stand in a manifest",
+                "the classes of this folder are in its manifest", rule="elsewhere sub-folders are classes",
                 got=f"{root}, with {beside[0]} beside the folder {WRITTEN_FOLDER}",
-                rule="of a folder, sub-folders are classes",
                 remedy=f"Give the manifest: {locations.join(root, beside[0])}.",
-            )
+            )  # fmt: skip
         paths: Sequence[str] = replace(keys, prefix=locations.join(root, "-")[:-1])
         if paths[0] != locations.join(root, keys[0]):  # another separator than the slash
             paths = tuple(locations.join(root, key) for key in keys)
@@ -342,20 +332,9 @@ class Corpus:
         cls, file: str | Path, cells: LabelCells = manifest.ONE_LABEL, names: ColumnNames = DEFAULT_NAMES,
         decoder: str = "",
     ) -> Corpus:  # fmt: skip
-        """Read a CSV or parquet manifest, one row per image: columns path, label, optionally source, split, weight,
-        white_level.
-
-        Paths are relative to the folder of the manifest.
-
-        Args:
-            file: a file or a URL.
-            cells: how labels are written.
-            names: other names of the columns path, label and source.
-            decoder: of the corpus; then a path may name a part of a file after a #.
-
-        Raises:
-            CorpusError: the manifest cannot be read, lacks a column or a value, or names files that do not exist.
-        """
+        """Read a CSV or parquet manifest at a path or URL, see `manifest.read_columns`; its paths are relative to its
+        folder, and may with a decoder name a part of a file after a #. Raises CorpusError where it cannot be read,
+        lacks a column or a value, or names files that do not exist."""
         columns = manifest.read_columns(file, cells, names)
         return cls.from_columns(columns, locations.parent(str(file)), cells, decoder)
 
@@ -364,52 +343,31 @@ class Corpus:
         cls, columns: Mapping[str, Sequence[str]], folder: str, cells: LabelCells = manifest.ONE_LABEL,
         decoder: str = "", table: str = "manifest", start: str = "the manifest's folder",
     ) -> Corpus:  # fmt: skip
-        """Make a corpus of the columns of a manifest, see `manifest.read_columns`; other arguments as `from_manifest`.
-
-        Args:
-            folder: what relative paths start from.
-            table, start: the table, and the folder, in words of an error.
-
-        Raises:
-            CorpusError: a value cannot be used, or a file does not exist.
-        """
+        """Make a corpus of the columns of a manifest, see `from_manifest`; relative paths start from `folder`. `table`
+        and `start` name the table and the folder in an error."""
         paths = [locations.join(folder, path) for path in columns["path"]]
         local = [path for path in paths if not locations.is_url(path)]
-        missing = [path for path in local if not _is_file(Path(file_of(path) if decoder else path))]
-        if missing:
-            raise CorpusError(
-                f"the {table} names files that are not there",
-                got=f"{len(missing)} of {len(paths)}: {', '.join(missing[:3])}",
-                rule=f"paths are relative to {start}",
-            )
+        missing = [one for one in local if not os.path.isfile(file_of(one) if decoder else one)]  # noqa: PTH113
+        if missing:  # pathlib would raise for a name that no system can hold
+            got, rule = f"{len(missing)} of {len(paths)}: {', '.join(missing[:3])}", f"paths are relative to {start}"
+            raise CorpusError(f"the {table} names files that do not exist", got=got, rule=rule)
         keys = tuple(map(os.path.normpath, columns["path"]))
         _require_distinct(keys)
         return cls(
             keys=keys,
             paths=tuple(paths),
-            labels=tuple(columns["label"]),
-            sources=tuple(columns.get("source", ())),
-            splits=tuple(columns.get("split", ())),
-            weights=manifest.parse_weights(list(columns.get("weight", ()))),
-            white_levels=manifest.parse_white_levels(list(columns.get("white_level", ()))),
+            labels=columns["label"],
+            sources=columns.get("source", ()),
+            splits=columns.get("split", ()),
+            weights=manifest.parse_weights(columns.get("weight", ())),
+            white_levels=manifest.parse_white_levels(columns.get("white_level", ())),
             separator=cells.joint,
         )
 
 
-def _is_file(path: Path) -> bool:
-    """Test whether a path is a file; one whose name no system can hold is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
 def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, DecodedImage | ImageError]]:
-    """Decode the images of these rows as `Corpus.decode` does, with its other errors; yield the ImageError instead
-    where one cannot be decoded.
-
-    An image of several rows that follow each other is decoded once; each row gets a copy, as a transform may change it.
-    """
+    """Decode the images of these rows as `Corpus.decode`, but yield its ImageError in place of an image. An image of
+    several rows that follow each other is decoded once; each row gets a copy, as a transform may change it."""
     for _, some in groupby(rows, key=lambda row: corpus.paths[row]):
         *before, last = some
         try:
@@ -423,11 +381,7 @@ def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Deco
 
 @contextmanager
 def _places(path: str) -> Iterator[None]:
-    """Convert errors of a disk, of a store and of a container that was opened before.
-
-    Raises:
-        Unreachable: one of them does not give what is stored at a path.
-    """
+    """Convert errors of a disk, of a store and of a container that was opened before to Unreachable."""
     try:
         yield
     except (UnreadableFile, CorpusError) as error:
@@ -445,17 +399,13 @@ def out_of_reach(path: str, error: Exception) -> Unreachable:
     reason = error.got if isinstance(error, KlarsichtError) else f"{path}: {describe_system_error(error)}"
     return Unreachable(
         "an image that was listed is out of reach", got=reason,
-        rule="this says nothing of its content, so it is not skipped",
-        remedy="Look after the disk or the network, or leave it out; the same command resumes.",
+        rule="its content may be intact, so it is not skipped",
+        remedy="Check the disk or the network, or leave the image out; the same command resumes.",
     )  # fmt: skip
 
 
 def _require_distinct(rows: Sequence[Hashable]) -> None:
-    """Check that no image, or no (image, label) pair, is listed twice.
-
-    Raises:
-        CorpusError: one is.
-    """
+    """Check that no image, or no (image, label) pair, is listed twice; raises CorpusError."""
     if len(set(rows)) < len(rows):
         row, times = Counter(rows).most_common(1)[0]
         key = row[0] if isinstance(row, tuple) else row
@@ -463,19 +413,9 @@ def _require_distinct(rows: Sequence[Hashable]) -> None:
         raise CorpusError("an image is listed twice", got=f"{times} x {key}", remedy=remedy)
 
 
-def _share_equal(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the same texts, equal ones as one object."""
-    known: dict[str, str] = {}
-    return tuple(known.setdefault(text, text) for text in texts)
-
-
 def _number_sources(images: NDArray[np.int64], sources: Sequence[str]) -> NDArray[np.int64]:
-    """Number the sources of N rows: first images without a source, in the order of their numbers as texts, then names.
-
-    Args:
-        images: int (N,), number of the image of each row.
-        sources: N names, "" where there is none, or empty.
-    """
+    """Number the sources of N rows: first images without a source, in the order of their numbers, int (N,), as texts,
+    then the N names; "" or no names at all where there is none."""
     texts = images.astype(f"S{len(str(int(images.max(initial=0))))}")
     if not sources:
         return np.unique(texts, return_inverse=True)[1]
@@ -494,11 +434,7 @@ def _take_rows(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
 
 
 def _store_names(names: Sequence[str]) -> Texts:
-    """Store names of images in little memory.
-
-    Raises:
-        CorpusError: one, or the folder of all, is not UTF-8.
-    """
+    """Store names of images in little memory; raises CorpusError where one, or the folder of all, is not UTF-8."""
     try:
         held = Texts.of(names)
         held.prefix.encode()  # else the first table that is written ends in an error of its own
@@ -511,25 +447,20 @@ def _store_names(names: Sequence[str]) -> Texts:
 
 
 def _list_tree(root: Path) -> tuple[list[str], list[str], Iterable[list[str]]]:
-    """List loose files, class folders, and the keys of all files below each of these."""
-    loose, labels = _list_folder(root)
-    return loose, labels, (_list_keys(root, label) for label in labels)
-
-
-def _list_url(url: str) -> tuple[list[str], list[str], Iterable[list[str]]]:
-    """List loose files, class folders, and the keys of all files below each of these, at a URL."""
-    names = locations.list_files(url)
-    inside = {label: list(keys) for label, keys in groupby((name for name in names if "/" in name), key=_label_of)}
-    return [name for name in names if "/" not in name], sorted(inside), inside.values()
-
-
-def _list_folder(root: Path) -> tuple[list[str], list[str]]:
-    """List the names of files and of sub-folders, each sorted, without hidden ones."""
+    """List loose files, class folders, and the keys of all files below each of these, without hidden ones."""
     try:
         entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root) if not entry.name.startswith("."))
     except OSError as error:
         _raise_unreadable(error)
-    return [name for name, is_folder in entries if not is_folder], [name for name, is_folder in entries if is_folder]
+    labels = [name for name, is_folder in entries if is_folder]
+    return [name for name, is_folder in entries if not is_folder], labels, (_list_keys(root, one) for one in labels)
+
+
+def _list_url(url: str) -> tuple[list[str], list[str], Iterable[list[str]]]:
+    """List the same at a URL."""
+    names = locations.list_files(url)
+    inside = {label: list(keys) for label, keys in groupby((name for name in names if "/" in name), key=_label_of)}
+    return [name for name in names if "/" not in name], sorted(inside), inside.values()
 
 
 def _list_keys(root: Path, label: str) -> list[str]:
@@ -543,7 +474,7 @@ def _list_keys(root: Path, label: str) -> list[str]:
 
 
 def _raise_unreadable(error: OSError) -> NoReturn:
-    raise CorpusError("cannot read a folder", got=f"{error.filename}: {error.strerror}", remedy="Check --data.")
+    raise CorpusError("a folder cannot be read", got=f"{error.filename}: {error.strerror}", remedy="Check --data.")
 
 
 def _label_of(key: str) -> str:

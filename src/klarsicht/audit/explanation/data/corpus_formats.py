@@ -10,9 +10,9 @@ from typing import Any
 
 from klarsicht.audit.explanation.data import locations, manifest
 from klarsicht.audit.explanation.data.array_files import close_arrays, is_arrays, is_idx, open_array_file, open_idx
-from klarsicht.audit.explanation.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.label_cells import LabelCells
+from klarsicht.audit.explanation.data.manifest import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.explanation.data.pictures import load_decoder
 from klarsicht.audit.explanation.data.sequences import open_sequence
 from klarsicht.audit.explanation.data.tables_in_memory import is_table, open_table
@@ -57,27 +57,28 @@ def open_corpus(
     """
     if isinstance(data, str | PathLike) and not locations.is_url(str(data)):
         as_path("data", data)
-    if _is_place(data) and cells.several:
+    is_path = isinstance(data, str | Path)
+    if is_path and cells.several and not locations.is_url(data) and Path(data).is_dir():
         raise _one_label(data, "a class folder gives each image one label")
     if decoder:
         load_decoder(decoder)
     close_tables()
     close_arrays()
-    if not isinstance(data, str | Path):
+    if not is_path:
         corpus = _open_in_memory(data, cells, names, decoder, classes)
-    elif _is_folder(place := str(data)):
+    elif locations.is_folder(place := str(data)):
         corpus = _open_folder(place, names, decoder)
     else:
         corpus = _open_file(place, cells, names, decoder)
     if cells.several and not corpus.separator:
-        raise _one_label(data if isinstance(data, str | Path) else type(data).__name__, "one label for each image here")
+        raise _one_label(data if is_path else type(data).__name__, "one label for each image here")
     return replace(corpus, decoder=decoder) if decoder else corpus
 
 
 def _open_in_memory(
     data: Any, cells: LabelCells, names: ColumnNames, decoder: str, classes: Sequence[str] | None
 ) -> Corpus:
-    """Open what a user gives in place of a path: a corpus, a table or a sequence."""
+    """Open a corpus, a table or a sequence that a user gives in place of a path."""
     if isinstance(data, Corpus):
         return data
     if is_table(data):
@@ -89,19 +90,10 @@ def _open_in_memory(
 
 
 def _one_label(data: str | Path, what: str) -> UsageError:
-    """Make the error of several labels where an image has one."""
     return UsageError(
-        what, got=data, rule="several labels stand in a manifest",
+        what, got=data, rule="only a manifest holds several labels of an image",
         remedy="Leave --label-separator and --label-columns out, or name a CSV or parquet file as --data.",
     )  # fmt: skip
-
-
-def _is_place(data: Any) -> bool:
-    return isinstance(data, str | Path) and not locations.is_url(data) and Path(data).is_dir()
-
-
-def _is_folder(place: str) -> bool:
-    return locations.is_folder(place) if locations.is_url(place) else Path(place).is_dir()
 
 
 def _open_folder(place: str, names: ColumnNames, decoder: str) -> Corpus:
@@ -141,13 +133,13 @@ def _open_file(place: str, cells: LabelCells, names: ColumnNames, decoder: str) 
 
 
 def holds_several(file: str) -> bool:
-    """Tell whether a file is one of several pictures, by its ending; of parquet by its columns."""
+    """Test by its ending, and of parquet by its columns, whether a file is one of several pictures."""
     several = file.endswith((TAR, ARROW)) or is_arrays(file)
     return several or (file.endswith(PARQUET) and _holds_pictures(file, DEFAULT_NAMES))
 
 
 def _holds_pictures(place: str, names: ColumnNames) -> bool:
-    """Tell whether a parquet file holds pictures; one that cannot be read is told as a manifest that cannot."""
+    """Test whether a parquet file holds pictures; one that cannot be read is left to the manifest's error."""
     try:
         return bool(picture_column(read_schema(place), names.path))
     except InputError:

@@ -17,13 +17,8 @@ Ints = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Group:
-    """A group of images that are analysed together for one target class.
-
-    Attributes:
-        name: name of the target class.
-        target: index of the target class among the model's outputs.
-        rows: int (n,), ascending row indices of the corpus.
-    """
+    """A group of images that are analysed together for one target class: its name, its output, and the rows of the
+    corpus, int (n,), ascending."""
 
     name: str
     target: int
@@ -34,12 +29,8 @@ class Group:
 
 
 def first_of_each(images: Ints, targets: Ints) -> NDArray[np.bool_]:
-    """Mark the first row of each (image, target) pair, bool (N,): two labels of an image may have one output.
-
-    Args:
-        images: int (N,), number of the image of each row.
-        targets: int (N,), its output index.
-    """
+    """Mark the first row of each (image, target) pair, bool (N,): two labels of an image may have one output. `images`
+    and `targets`, int (N,), are the number of the image and the output of each row."""
     first = np.zeros(len(images), bool)
     pairs = images.astype(np.int64) * (int(targets.max(initial=0)) + 2) + targets + 1  # a target is -1 or more
     first[np.unique(pairs, return_index=True)[1]] = True
@@ -47,13 +38,8 @@ def first_of_each(images: Ints, targets: Ints) -> NDArray[np.bool_]:
 
 
 def group_by_label(targets: Ints, names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:
-    """Group the usable images by label, sorted by class name; labels with the same output index form one group.
-
-    Args:
-        targets: int (N,), output index of each image's label.
-        names: K class names.
-        usable: bool (N,).
-    """
+    """Group the usable images, bool (N,), by the output of their label, int (N,), sorted by class name; labels of one
+    output form one group."""
     found = sorted(np.unique(targets).tolist(), key=lambda c: names[c])
     return [Group(names[c], c, np.flatnonzero((targets == c) & usable)) for c in found]
 
@@ -74,11 +60,8 @@ FURTHER_ARTIFACT = re.compile(r"(.+) \(artifact ([2-9])\)")
 
 
 def find_output(name: str, names: Sequence[str], index: Mapping[str, int]) -> int:
-    """Find the output index of a class given by corpus label, by the model's class name or by number.
-
-    Raises:
-        UsageError: unknown class; the message lists near matches.
-    """
+    """Find the output index of a class given by corpus label, by the model's class name or by number; raises
+    UsageError, which lists near matches."""
     if name in index:
         return index[name]
     if name in names:
@@ -89,11 +72,8 @@ def find_output(name: str, names: Sequence[str], index: Mapping[str, int]) -> in
 
 
 def find_artifact(name: str, names: Sequence[str], index: Mapping[str, int]) -> tuple[int, int]:
-    """Find the output index of the class of an artifact, and its number in the class, by the name of either.
-
-    Raises:
-        UsageError: as `find_output`.
-    """
+    """Find the output index of the class of an artifact, and its number in the class, by the name of either; raises as
+    `find_output`."""
     further = FURTHER_ARTIFACT.fullmatch(name)
     if further is None or name in index or name in names:
         return find_output(name, names, index), 1

@@ -15,13 +15,9 @@ CARRIED: Final = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False
 
 @dataclass(frozen=True)
 class LabelCells:
-    """Form of the labels in a manifest; by default one for each image.
-
-    Attributes:
-        separator: text between the labels of a cell; "" where a cell is one label.
-        columns: columns of 0 and 1 named by classes, in place of the column `label`; ALL_COLUMNS for every column that
-            is not the manifest's own.
-    """
+    """Form of the labels in a manifest, by default one for each image: a separator of the labels of a cell, or columns
+    of 0 and 1 named by classes, in place of the column `label`; ALL_COLUMNS for every column that is not the manifest's
+    own."""
 
     separator: str = ""
     columns: tuple[str, ...] = ()
@@ -29,11 +25,9 @@ class LabelCells:
     def __post_init__(self) -> None:
         if self.separator and self.columns:
             raise UsageError(
-                "labels are told twice",
-                got=f"the separator {self.separator!r} and columns {', '.join(self.columns)}",
-                rule="labels stand in one cell, or in columns of their own",
-                remedy="Give --label-separator or --label-columns.",
-            )
+                "labels are given twice", got=f"the separator {self.separator!r} and columns {', '.join(self.columns)}",
+                rule="labels stand in one cell, or in columns", remedy="Give --label-separator or --label-columns.",
+            )  # fmt: skip
 
     @property
     def several(self) -> bool:
@@ -46,15 +40,8 @@ class LabelCells:
         return JOINT if self.columns else self.separator
 
     def choose_columns(self, known: Sequence[str], own: Iterable[str]) -> tuple[str, ...]:
-        """Return the class columns among those of a manifest.
-
-        Args:
-            known: all columns of the manifest.
-            own: names with a meaning of their own.
-
-        Raises:
-            CorpusError: a column is absent, or its name contains JOINT.
-        """
+        """Return the class columns among the `known` columns of a manifest, of which `own` have a meaning of their own;
+        raises CorpusError where one is absent, or its name contains JOINT."""
         rest = tuple(name for name in known if name not in own)
         own_columns = rest if self.columns == (ALL_COLUMNS,) else self.columns
         absent = [name for name in own_columns if name not in known]
@@ -64,7 +51,7 @@ class LabelCells:
                 rule=f"its class columns may be {', '.join(rest) or 'none'}",
             )  # fmt: skip
         if joined := [name for name in own_columns if JOINT in name]:
-            raise CorpusError("a class column cannot be told from two", got=joined[0], rule=f"no {JOINT} in its name")
+            raise CorpusError("a class column could be mistaken for two", got=joined[0], rule=f"no {JOINT} in its name")
         return own_columns
 
 
@@ -76,11 +63,8 @@ def split_labels(cell: str, separator: str) -> tuple[str, ...]:
 
 
 def join_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """Join the names of the columns that are 1 in each line; a blank stands for 0.
-
-    Raises:
-        CorpusError: any other value.
-    """
+    """Join the names of the columns that are 1 in each line; a blank stands for 0, and any other value raises
+    CorpusError."""
     carried = {name: [_parse_mark(text, name, line) for line, text in enumerate(values, start=2)]
                for name, values in columns.items()}  # fmt: skip
     lines = range(len(next(iter(carried.values()))))
@@ -90,9 +74,8 @@ def join_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
 def _parse_mark(text: str, column: str, line: int) -> bool:
     if (mark := CARRIED.get(text.strip().lower())) is None:
         raise CorpusError(
-            f"the class column {column} holds no 0 or 1",
-            got=f"{text!r} in line {line}",
+            f"the class column {column} holds neither 0 nor 1", got=f"{text!r} in line {line}",
             rule="1 where the image carries the class, 0 or blank where it does not",
-            remedy="Decide for one of them, or name other --label-columns.",
-        )
+            remedy="Correct it, or choose other --label-columns.",
+        )  # fmt: skip
     return mark

@@ -1,8 +1,5 @@
-"""Check of whether the labels of a corpus are numbered in the order of the model's outputs.
-
-Where the model gives no class names, class folders are numbered in sorted order, and the model may number its classes
-differently, all of them or some. The audit would then explain the wrong output for every image of those labels.
-"""
+"""Check of whether the labels of a corpus are numbered in the order of the model's outputs. Where the model gives no
+class names, class folders are numbered in sorted order, and the wrong output might be explained."""
 
 from __future__ import annotations
 
@@ -26,15 +23,9 @@ NAMED: Final = 5  # labels that a note names
 
 @dataclass(frozen=True)
 class PermutedLabels:
-    """Labels whose images are predicted as one another, in a cycle.
-
-    Attributes:
-        outputs: numbers of the m labels; images of `outputs[i]` are predicted as `outputs[i + 1]`, of the last as the
-            first.
-        images: number of images with these labels.
-        moved: number of them that are predicted as the next label of the cycle.
-        own: number of them that are predicted as their own label.
-    """
+    """Labels whose images are predicted as one another, in a cycle: images of `outputs[i]` as `outputs[i + 1]`, of the
+    last as the first. Counted are the images with these labels, those predicted as the next label (`moved`) and as
+    their own."""
 
     outputs: tuple[int, ...]
     images: int
@@ -60,13 +51,8 @@ class PermutedLabels:
 
 @dataclass(frozen=True)
 class Order:
-    """Accuracy of the predictions under the given and under the best numbering of the labels, each in [0, 1].
-
-    Attributes:
-        right: accuracy with the labels as they are numbered.
-        best: accuracy under the permutation of label numbers that maximises it.
-        permuted: cycles of labels that the predictions permute.
-    """
+    """Accuracy in [0, 1] of the predictions under the given (`right`) and under the best numbering of the labels, and
+    the cycles of labels that the predictions permute."""
 
     right: float
     best: float
@@ -74,10 +60,8 @@ class Order:
 
     @classmethod
     def of(cls, labels: Ints, predicted: Ints, outputs: int) -> Order:
-        """Compute both accuracies and the cycles from labels and predictions (n,), each in 0 to outputs - 1.
-
-        The best numbering solves the linear assignment problem on the confusion matrix.
-        """
+        """Compute both accuracies and the cycles from labels and predictions (n,), each in 0 to outputs - 1. The best
+        numbering solves the linear assignment problem on the confusion matrix."""
         counts = np.zeros((outputs, outputs), np.int64)
         np.add.at(counts, (labels, predicted), 1)
         best = counts[linear_sum_assignment(counts, maximize=True)].sum()
@@ -98,14 +82,8 @@ class Order:
         return bool(self.permuted) or (self.best >= MIN_AGREEMENT and self.best > MIN_RATIO * self.right)
 
     def require_given(self, names: Sequence[str]) -> None:
-        """Check that predictions permute no labels; the best order of all, which fits few images by chance, is a note.
-
-        Args:
-            names: K names of the outputs.
-
-        Raises:
-            CorpusError: they do.
-        """
+        """Check that predictions permute no labels; raises CorpusError. The best order of all, which fits few images by
+        chance, is only a note."""
         if self.permuted:
             raise CorpusError(
                 "predictions match the labels in another order", got=self.describe(names),
@@ -115,11 +93,7 @@ class Order:
             )  # fmt: skip
 
     def describe(self, names: Sequence[str]) -> str:
-        """Describe the doubt in one sentence.
-
-        Args:
-            names: K names of the outputs.
-        """
+        """Describe the doubt in one sentence with the names of the K outputs."""
         if self.permuted:
             return "labels look permuted; predicted are " + "; ".join(one.describe(names) for one in self.permuted)
         return (
@@ -133,11 +107,8 @@ def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:
 
     A label k is moved to l if l is its commonest prediction, at least MIN_RATIO times as many of its images are
     predicted as l as are as k, and a binomial test rejects that l is no likelier than k, at ALARM_LEVEL divided by the
-    number of ordered pairs of labels (Bonferroni). Named are the cycles of moved labels.
-
-    A cycle needs every one of its labels to be moved. If no permutation explains the predictions, then in every cycle
-    some label k has p_kl <= p_kk, and the probability that any cycle is named is at most ALARM_LEVEL. Predictions that
-    do not depend on the image are such a case: around a cycle p_l > p_k cannot hold throughout.
+    number of ordered pairs of labels (Bonferroni). If no permutation explains the predictions, every cycle has a label
+    with p_kl <= p_kk, so that the probability that any cycle of moved labels is named is at most ALARM_LEVEL.
     """
     given = np.flatnonzero(counts.sum(1))
     pairs = max(len(given) * (len(given) - 1), 1)
@@ -158,15 +129,9 @@ def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:
 
 def _cycles(follow: Mapping[int, int]) -> Iterator[tuple[int, ...]]:
     """Find the cycles k -> follow[k] -> ... -> k, each from its smallest number."""
-    visited_labels: set[int] = set()
     for start in sorted(follow):
-        path: list[int] = []
-        k: int | None = start
-        while k is not None and k not in visited_labels:
-            visited_labels.add(k)
+        path = [start]
+        while (k := follow.get(path[-1])) is not None and k not in path:
             path.append(k)
-            k = follow.get(k)
-        if k in path:
-            cycle = path[path.index(k) :]
-            smallest = cycle.index(min(cycle))
-            yield (*cycle[smallest:], *cycle[:smallest])
+        if k == start == min(path):
+            yield tuple(path)

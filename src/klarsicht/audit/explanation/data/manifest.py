@@ -1,17 +1,15 @@
 """Manifests of a corpus: CSV or parquet, one row per image: path, label, optionally source, split, weight,
-white_level.
-
-An image may have several labels, see audit.explanation.data.label_cells.
-"""
+white_level."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from klarsicht.audit.explanation.data import locations
-from klarsicht.audit.explanation.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.explanation.data.label_cells import LabelCells, join_columns
 from klarsicht.ground.errors import CorpusError
 from klarsicht.ground.pictures.pixel_depths import FULL
@@ -25,23 +23,33 @@ LOOKED_AT, UTF16_MARKS = 1024, (b"\xff\xfe", b"\xfe\xff")  # bytes that are look
 OTHER_SEPARATORS = (";", "\t", "|")  # of columns, as spreadsheets and databases write them
 
 
+@dataclass(frozen=True)
+class ColumnNames:
+    """Names that a user gives to the columns of a table, or to the arrays of a file: of paths or the pictures
+    themselves, of labels, and of origins that images may share; "" for the usual ones."""
+
+    path: str = ""
+    label: str = ""
+    source: str = ""
+
+    @property
+    def in_manifest(self) -> dict[str, str]:
+        """Names of the known columns of a manifest, by their usual names."""
+        return {usual: getattr(self, usual, "") or usual for usual in (*REQUIRED, *OPTIONAL)}
+
+
+DEFAULT_NAMES: Final = ColumnNames()
+
+
 def read_columns(
     manifest: str | Path, cells: LabelCells = ONE_LABEL, names: ColumnNames = DEFAULT_NAMES
 ) -> dict[str, list[str]]:
-    """Read the known columns of a manifest as text; class columns are joined to the column `label`.
-
-    Args:
-        manifest: a file or a URL.
-        cells: how labels are written.
-        names: other names of the columns path, label and source.
-
-    Raises:
-        CorpusError: the manifest cannot be read, or lacks a required column or value.
-    """
+    """Read the known columns of a manifest, a file or URL, as text; class columns are joined to the column `label`.
+    Raises CorpusError where it cannot be read, or lacks a required column or value."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    own = _column_names(names).values()
+    own = names.in_manifest.values()
     try:
         with locations.open_binary(str(manifest)) as file:
             if str(manifest).lower().endswith(".parquet"):
@@ -58,18 +66,9 @@ def read_columns(
         raise CorpusError("the manifest cannot be read", got=got, rule="CSV or parquet", remedy=remedy) from error
 
 
-def _column_names(names: ColumnNames) -> dict[str, str]:
-    """Return the names of the known columns by their usual names."""
-    return {usual: names.given_names.get(usual, usual) for usual in (*REQUIRED, *OPTIONAL)}
-
-
 def select_columns(table: pa.Table, cells: LabelCells, names: ColumnNames) -> dict[str, list[str]]:
-    """Select the known columns of a table as text, as `read_columns` does.
-
-    Raises:
-        CorpusError: a required column or value is lacking.
-    """
-    known = _column_names(names)
+    """Select the known columns of a table as text, as `read_columns` does; raises CorpusError where one is missing."""
+    known = names.in_manifest
     chosen = cells.choose_columns(table.column_names, known.values())
     read = {usual: name for usual, name in known.items() if name in table.column_names}
     read |= {name: name for name in chosen if name not in known.values()}
@@ -85,10 +84,8 @@ def select_columns(table: pa.Table, cells: LabelCells, names: ColumnNames) -> di
             other = next((s for s in OTHER_SEPARATORS if table.num_columns == 1 and s in listed), None)
             by = {None: "", "\t": "tabs"}.get(other, f"'{other}'")
             by_commas = f"Its columns are separated by {by}: save it with commas."
-            remedy = by_commas if by else f"Name it by --{usual}-column."
-            raise CorpusError(
-                f"the manifest lacks the column {name}", got=f"columns {listed}", rule=rule, remedy=remedy
-            )
+            remedy, got = by_commas if by else f"Name it by --{usual}-column.", f"columns {listed}"
+            raise CorpusError(f"the manifest lacks the column {name}", got=got, rule=rule, remedy=remedy)
         if usual in needed and "" in columns[usual]:
             line = columns[usual].index("") + 2
             raise CorpusError(f"a line of the manifest has no {name}", got=f"line {line}")
@@ -103,12 +100,8 @@ def is_blank(value: Any) -> bool:
 
 
 def _require_text(manifest: str | Path, file: IO[bytes]) -> None:
-    """Check that a manifest is no picture or other file of bytes, by a byte 0 at its beginning; UTF-16 is left to the
-    reader, which asks for UTF-8.
-
-    Raises:
-        CorpusError: it is.
-    """
+    """Check that a manifest is text: raises CorpusError for a byte 0 at its beginning, but not of UTF-16, for which the
+    reader has an error of its own."""
     head = file.read(LOOKED_AT)
     file.seek(0)
     if b"\0" in head and not head.startswith(UTF16_MARKS):
@@ -116,41 +109,31 @@ def _require_text(manifest: str | Path, file: IO[bytes]) -> None:
         raise CorpusError("no manifest", got=manifest, rule=rule, remedy="Give the folder that the pictures lie in.")
 
 
-def parse_weights(texts: list[str]) -> tuple[float, ...]:
-    """Parse sample weights, finite numbers above 0; a blank means 1.
-
-    Raises:
-        CorpusError: any other text.
-    """
-    return tuple(_parse_weight(text, line) for line, text in enumerate(texts, start=2))
+def parse_weights(texts: Iterable[str]) -> tuple[float, ...]:
+    """Parse sample weights, finite numbers above 0; a blank means 1. Raises CorpusError for any other text."""
+    what, rule = "a weight is not a number above 0", "blank stands for 1"
+    return tuple(_parse_numbers(texts, 1, lambda value: 0 < value < math.inf, what, rule))
 
 
-def _parse_weight(text: str, line: int) -> float:
-    try:
-        value = float(text or 1)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise CorpusError("a weight is no number above 0", got=f"{text!r} in line {line}", rule="blank stands for 1")
-    return value
+def parse_white_levels(texts: Iterable[str]) -> tuple[int, ...]:
+    """Parse codes of white, 1 to 65535; a blank means 0, which stands for unknown. Empty where all are blank. Raises
+    CorpusError for any other text."""
+    what, rule = "a white level out of range", f"the code of white, 1 to {FULL}, blank where it is {FULL}"
+    levels = _parse_numbers(texts, 0, lambda value: 1 <= value <= FULL and value == int(value), what, rule)
+    return tuple(map(int, levels)) if any(levels) else ()
 
 
-def parse_white_levels(texts: list[str]) -> tuple[int, ...]:
-    """Parse codes of white, 1 to 65535; a blank means 0, which stands for unknown. Empty where all are blank.
-
-    Raises:
-        CorpusError: any other text.
-    """
-    levels = tuple(_parse_white_level(text, line) for line, text in enumerate(texts, start=2))
-    return levels if any(levels) else ()
-
-
-def _parse_white_level(text: str, line: int) -> int:
-    try:
-        level = float(text or 0)
-    except ValueError:
-        level = math.nan
-    if not (0 <= level <= FULL and level == int(level)) or (text and not level):
-        rule = f"the code of white, 1 to {FULL}, blank where it is {FULL}"
-        raise CorpusError("a white level out of range", got=f"{text!r} in line {line}", rule=rule)
-    return int(level)
+def _parse_numbers(
+    texts: Iterable[str], blank: float, fits: Callable[[float], bool], what: str, rule: str
+) -> list[float]:
+    """Parse the numbers of a column, `blank` for a blank; raises CorpusError for one that is none, or does not fit."""
+    numbers = []
+    for line, text in enumerate(texts, start=2):
+        try:
+            value = float(text or blank)
+        except ValueError:
+            value = math.nan
+        if text and not fits(value):
+            raise CorpusError(what, got=f"{text!r} in line {line}", rule=rule)
+        numbers.append(value)
+    return numbers

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from PIL import Image
-
 from klarsicht.audit.explanation.data.class_names import describe_renamed, make_distinct, require_distinct
 from klarsicht.audit.explanation.data.corpus import Corpus
-from klarsicht.audit.explanation.data.pictures import UNREADABLE, FileReader, hash_array, hash_content
-from klarsicht.ground.errors import CorpusError, ProgramFailed, UnreadableFile
+from klarsicht.audit.explanation.data.pictures import STORED_KINDS, PictureReader, hash_stored
+from klarsicht.ground.errors import CorpusError, ImageError, ProgramFailed
 from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
 from klarsicht.ground.names import describe_value
 from klarsicht.ground.progress import note, track
@@ -33,13 +29,8 @@ class Items(Protocol):
 
 
 @dataclass(frozen=True)
-class SequenceReader:
-    """Pictures of a sequence; a path is the number of an item.
-
-    Attributes:
-        items: the sequence.
-        fingerprints: hash of each picture, from when the corpus was opened.
-    """
+class SequenceReader(PictureReader):
+    """Pictures of a sequence; a path is the number of an item. Each picture was hashed when the corpus was opened."""
 
     items: Items
     fingerprints: Sequence[bytes]
@@ -61,17 +52,20 @@ def open_sequence(items: Items, classes: Sequence[str] | None = None) -> Corpus:
         items: a picture is a path, the bytes of an image file, a Pillow image, or an array as
             `ground.pictures.images.picture_from_array` takes it. An item may be a mapping with the keys image, label,
             and optionally source and weight.
-        classes: names of labels that are numbers; by default those that the sequence itself has, as `classes` or in
-            `features`, else the numbers.
+        classes: names of labels that are numbers; by default those of the sequence, as `classes` or in `features`, made
+            distinct with a note; else the numbers.
 
     Raises:
-        InputError: one of `classes` stands twice; names of the sequence itself are made distinct, which is said.
+        InputError: one of `classes` stands twice.
         CorpusError: no items, an item that is none, or one that is another picture each time it is read.
     """
     n = len(items)
     if classes:
         require_distinct([str(name) for name in classes], "the list of class names")
-    names = tuple(classes) if classes else _distinct_names_of(items)
+    own = _names_of(items)
+    names = tuple(classes) if classes else make_distinct(own)
+    if not classes and (renamed := describe_renamed(own, names)):
+        note(renamed)
     read = []
     with foreign_errors(CorpusError, "a sequence cannot be read", of=type(items).__name__):
         for number in track(range(n), n, "reading pictures"):
@@ -89,18 +83,15 @@ def open_sequence(items: Items, classes: Sequence[str] | None = None) -> Corpus:
         keys=numbers,
         paths=numbers,
         labels=tuple(_label_text(label, names) for label in labels),
-        sources=sources if any(sources) else (),
+        sources=sources,
         weights=weights if any(weight != 1 for weight in weights) else (),
         reader=SequenceReader(items, prints),
     )
 
 
 def split_item(item: Any, number: int) -> tuple[Any, Any, str, float]:
-    """Split an item into picture, label, source ("" where unknown) and weight (1 where not said).
-
-    Raises:
-        CorpusError: it is none.
-    """
+    """Split an item into picture, label, source ("" where unknown) and weight (1 where not given); raises CorpusError
+    for what is no item."""
     if isinstance(item, Mapping):
         picture = next((item[key] for key in PICTURE_KEYS if key in item), None)
         label = next((item[key] for key in LABEL_KEYS if key in item), None)
@@ -119,48 +110,27 @@ def split_item(item: Any, number: int) -> tuple[Any, Any, str, float]:
 
 
 def require_name(value: Any, name: str) -> Any:
-    """Return a label or a source, given under a name, where it is a text, an integer or a finite number: of others,
-    such as NaN or a tuple, images would share a name that nobody gave.
-
-    Raises:
-        CorpusError: it is another thing.
-    """
+    """Return a label or a source; raises CorpusError unless it is a text, an integer or a finite number: images would
+    share NaN or a tuple as a name that nobody gave."""
     plain = value.item() if getattr(value, "shape", None) == () else value
     if isinstance(plain, str | int) or (isinstance(plain, float) and math.isfinite(plain)):
         return value
     rule = "a text, an integer or a finite number"
-    raise CorpusError(f"{name} is no name", got=describe_value(value), rule=rule, remedy="Name it, or leave it out.")
+    raise CorpusError(f"{name} is not a name", got=describe_value(value), rule=rule, remedy="Name it, or leave it out.")
 
 
 def _no_item(item: Any, number: int) -> CorpusError:
     got = f"item {number}: {sorted(map(str, item)) if isinstance(item, Mapping) else type(item).__name__}"
     rule = "(picture, label[, source[, weight]]), or a mapping with image and label"
-    return CorpusError("an item is no picture with a label", got=got, rule=rule)
+    return CorpusError("an item is not a picture with a label", got=got, rule=rule)
 
 
 def _fingerprint(picture: Any, number: int) -> bytes:
-    """Hash a picture: a file's or its bytes' ends, or pixels."""
-    if isinstance(picture, bytes | bytearray):
-        return hash_content(bytes(picture))
-    if isinstance(picture, Image.Image):
-        return hash_array(np.frombuffer(picture.mode.encode() + picture.tobytes(), np.uint8))
-    if isinstance(picture, np.ndarray) or hasattr(picture, "__array__"):
-        return hash_array(np.asarray(picture))
-    if isinstance(picture, str) or hasattr(picture, "__fspath__"):
-        with suppress(UnreadableFile):  # a file that was never there says nothing of a disk
-            return FileReader().fingerprint(str(picture))
-        return UNREADABLE
-    rule = "a path, the bytes of an image file, a Pillow image or an array"
-    raise CorpusError("a picture of a sequence is none", got=f"item {number}: {type(picture).__name__}", rule=rule)
-
-
-def _distinct_names_of(items: Items) -> tuple[str, ...]:
-    """Read the names of the classes that a sequence itself has; those of one name are made distinct, which is said."""
-    names = _names_of(items)
-    distinct = make_distinct(names)
-    if told := describe_renamed(names, distinct):
-        note(told)
-    return distinct
+    try:
+        return hash_stored(picture)
+    except ImageError as error:
+        got = f"item {number}: {error.got}"
+        raise CorpusError("an item of a sequence is not a picture", got=got, rule=STORED_KINDS) from error
 
 
 def _names_of(items: Items) -> Sequence[str]:

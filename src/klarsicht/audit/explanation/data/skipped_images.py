@@ -17,18 +17,14 @@ SHARE_ROUNDING: Final = 1e-9  # of a share times a number, such as 0.29 times 10
 
 
 def most_skipped(images: int, share: float) -> int:
-    """Return how many of so many images may be without a result: their share, rounded down, but 1 where it is not 0:
-    one damaged image in a class of three is no sign of a fault."""
+    """Return how many of so many images may be without a result: their share, rounded down, but 1 where it is not 0,
+    since one damaged image in a class of three is no sign of a fault."""
     return max(1, math.floor(share * images + SHARE_ROUNDING)) if share else 0
 
 
 class SkippedImages:
-    """Images without a result, counted as they become known.
-
-    Args:
-        corpus: its rows are counted.
-        share: largest share of them, and of the rows of each label, 0 to 1.
-    """
+    """Images without a result, counted as they become known; at most a share, 0 to 1, of the rows of a corpus, and of
+    each label, may be."""
 
     def __init__(self, corpus: Corpus, share: float) -> None:
         self.corpus, self.share = corpus, share
@@ -47,11 +43,7 @@ class SkippedImages:
         return counts
 
     def add(self, reasons: Mapping[int, str]) -> None:
-        """Add rows, each with the reason why it has no result; a row that is known is counted once.
-
-        Raises:
-            TooManySkipped: these are more than may be.
-        """
+        """Add rows, each with the reason why it has no result; a known row is counted once. Raises TooManySkipped."""
         self.reasons |= reasons
         if len(self.reasons) > most_skipped(len(self.corpus), self.share):
             raise self._error("of all images", len(self.corpus), self.reasons)
@@ -67,5 +59,5 @@ class SkippedImages:
             f"too many images cannot be used: {len(reasons)} of {number} {which}",
             got=f"{self.corpus.paths[row]}: {why}",
             rule=f"at most {most_skipped(number, self.share)} may be skipped, a share of {self.share:g}",
-            remedy="Look after these; the same command tries them again. Or allow more by --max-skipped.",
+            remedy="Check these; the same command tries them again. Or allow more by --max-skipped.",
         )

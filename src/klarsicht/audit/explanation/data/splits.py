@@ -1,8 +1,7 @@
 """Split of a corpus by source into training, validation and test parts, which share no source.
 
 A correction is fitted on the training part (`fit`), its settings are selected on the validation part (`choose`), and it
-is evaluated on the test part (`show`). Leakage between them would overstate every correction. Therefore every sample
-names its part, and before an evaluation the sources are checked against those that the correction was fitted on.
+is evaluated on the test part (`show`). Every sample names its part, since leakage would overstate the correction.
 """
 
 from __future__ import annotations
@@ -24,27 +23,14 @@ TRAINING_SPLITS: Final = ("train", "training")  # names in a manifest's column s
 
 
 def is_training_split(name: str) -> bool:
-    """Say whether a name in a manifest's column split is that of images that the model was trained on."""
+    """Test whether a name in a manifest's column split is that of images that the model was trained on."""
     return name.strip().lower() in TRAINING_SPLITS
 
 
 def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int8]:
-    """Assign each image to TRAIN, VALIDATION or TEST by its source.
-
-    Sources with members are assigned first, so that every part contains members; of several artifacts those of each, in
-    their order.
-
-    Args:
-        sources: int (N,), source index of each image.
-        member: bool (N,), images that belong to the cluster or carry the artifact; or (a, N), those of each of a
-            artifacts.
-
-    Returns:
-        int8 (N,).
-
-    Raises:
-        UsageError: members of an artifact come from fewer than three sources.
-    """
+    """Assign each image to TRAIN, VALIDATION or TEST by its source, int (N,): int8 (N,). `member`, bool (N,) or (a, N),
+    marks the images with the artifact, or with each of a artifacts. Their sources come first, so that every part
+    contains members. Raises UsageError where members of an artifact come from fewer than three sources."""
     part = np.full(int(sources.max()) + 1, UNASSIGNED, np.int8)
     for some in (*np.atleast_2d(member), np.ones(len(sources), bool)):
         free = np.unique(sources[some])
@@ -53,27 +39,18 @@ def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Gen
     part_of_row = np.asarray(part[sources])
     for some in np.atleast_2d(member):
         if len(np.unique(part_of_row[some])) < len(NAMES):
-            raise UsageError(
-                "too few images to fit on some, choose on some and show on others",
-                got=f"{int(some.sum())} members from {len(np.unique(sources[some]))} source(s)",
-                rule="members from at least three sources",
-            )
+            got = f"{int(some.sum())} members from {len(np.unique(sources[some]))} source(s)"
+            what = "too few images to fit on some, choose on some and show on others"
+            raise UsageError(what, got=got, rule="members from at least three sources")
     return part_of_row
 
 
 def check_disjoint_sources(fitting_sources: Ints, test_sources: Ints) -> None:
-    """Check that no source of the evaluated images is among those a correction was fitted on.
-
-    Args:
-        fitting_sources, test_sources: source indices.
-
-    Raises:
-        UsageError: both share a source.
-    """
+    """Check that no source index of the evaluated images is among those a correction was fitted on; raises
+    UsageError."""
     if len(common := np.intersect1d(fitting_sources, test_sources)):
         raise UsageError(
-            "a correction may not be shown on what it was fitted on",
-            got=f"{len(common)} source(s) in both",
+            "a correction may not be shown on what it was fitted on", got=f"{len(common)} source(s) in both",
             rule="images to fit on, to choose on and to show come from different sources",
             remedy="Show it on the part `show`, or on another corpus.",
-        )
+        )  # fmt: skip

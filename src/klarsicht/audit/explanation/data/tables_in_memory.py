@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from klarsicht.audit.explanation.data import locations, manifest
-from klarsicht.audit.explanation.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.label_cells import LabelCells
+from klarsicht.audit.explanation.data.manifest import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.explanation.data.pictures import FileReader
 from klarsicht.audit.explanation.data.sequences import LABEL_KEYS, PICTURE_KEYS, open_sequence
 from klarsicht.ground.errors import CorpusError
@@ -34,7 +34,7 @@ class TableRows:
 
 
 def is_table(data: Any) -> bool:
-    """Whether what a user gives is a table in memory: of pandas, or of polars."""
+    """Test for a table in memory, of pandas or of polars."""
     return hasattr(data, "columns") and (hasattr(data, "to_csv") or hasattr(data, "write_csv"))
 
 
@@ -43,19 +43,9 @@ def open_table(
     classes: Sequence[str] | None = None,
 ) -> Corpus:  # fmt: skip
     """Open a table in memory as a corpus: as the manifest with the same columns where it has a column `path`, else as
-    the sequence of its pictures.
-
-    Args:
-        data: the table; relative paths start from the current folder. Columns of pictures are named image, img, picture
-            or pixel_values, and hold what an item of a sequence may be.
-        cells: how the labels of paths are written.
-        names: other names of the columns path (or image), label and source.
-        decoder: of paths, see `Corpus.from_manifest`.
-        classes: names of labels that are numbers, beside pictures.
-
-    Raises:
-        CorpusError: the table lacks a column or a value, or names files that do not exist.
-    """
+    the sequence of its pictures, in a column image, img, picture or pixel_values; arguments as of `open_corpus`.
+    Relative paths start from the current folder. Raises CorpusError where the table lacks a column or a value, or names
+    files that do not exist."""
     columns = {str(name): list(data[name]) for name in data.columns}
     path, label = names.path or "path", names.label or _first_of(LABEL_KEYS, columns) or "label"
     if path in columns and all(isinstance(one, str) or hasattr(one, "__fspath__") for one in columns[path]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import OrderedDict
@@ -13,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit.explanation.data import locations
 from klarsicht.audit.explanation.data.class_names import describe_renamed, make_distinct
-from klarsicht.audit.explanation.data.column_names import ColumnNames
-from klarsicht.audit.explanation.data.corpus import Corpus
-from klarsicht.audit.explanation.data.manifest import is_blank
-from klarsicht.audit.explanation.data.pictures import UNREADABLE, hash_content
+from klarsicht.audit.explanation.data.corpus import Corpus, CorpusRow
+from klarsicht.audit.explanation.data.manifest import ColumnNames, is_blank
+from klarsicht.audit.explanation.data.pictures import PictureReader
 from klarsicht.ground.errors import CorpusError, ImageError
 from klarsicht.ground.machine.disk import is_fault_of_place
 from klarsicht.ground.machine.memory import is_out_of_memory
@@ -33,12 +33,9 @@ SPLIT_OF_FILE = re.compile(r"^(.+?)-\d{5}-of-\d{5}")
 
 
 @dataclass(frozen=True)
-class TableReader:
-    """Pictures in a column of parquet or Arrow files; a path is FILE#ROW.
-
-    Attributes:
-        column: name of a column of bytes, or of structs with the field `bytes`.
-    """
+class TableReader(PictureReader):
+    """Pictures in a column, of bytes or of structs with the field `bytes`, of parquet or Arrow files; a path is
+    FILE#ROW."""
 
     column: str
 
@@ -47,29 +44,20 @@ class TableReader:
 
         file, _, row = path.rpartition("#")
         try:
-            value = _read_cell(file, self.column, int(row))
+            value = _open_table(file).cell(self.column, int(row))
+            value = value.get("bytes") if isinstance(value, Mapping) else value
         except (pa.ArrowException, OSError) as error:
             if is_out_of_memory(error) or is_fault_of_place(error):
                 raise
             raise ImageError("a picture cannot be read from its table", got=f"{path}: {error}") from error
         if value is None:
             raise ImageError("no picture in this row", got=path, rule="bytes of an image file")
-        return value
-
-    def fingerprint(self, path: str) -> bytes:
-        try:
-            return hash_content(self.read(path))
-        except ImageError:
-            return UNREADABLE
+        return bytes(value)
 
 
 def picture_column(schema: pa.Schema, name: str = "") -> str:
-    """Return the column of pictures, bytes or structs with the field `bytes`; "" where there is none.
-
-    Args:
-        schema: of a table.
-        name: the column, where a user named it.
-    """
+    """Return the column of pictures, bytes or structs with the field `bytes`: the one of a user's name, if it is such a
+    column, else the first of PICTURE_NAMES or of all; "" where there is none."""
     import pyarrow as pa
 
     def holds_bytes(kind: pa.DataType) -> bool:
@@ -84,31 +72,18 @@ def picture_column(schema: pa.Schema, name: str = "") -> str:
 
 
 def read_schema(file: str) -> pa.Schema:
-    """Read the schema of a parquet or Arrow file.
-
-    Raises:
-        CorpusError: it cannot be read.
-    """
-    return _Parquet.open_file(file).schema if file.endswith(PARQUET) else _open_arrow(file).schema
+    """Read the schema of a parquet or Arrow file; raises CorpusError where that fails."""
+    return _open_table(file).schema
 
 
 def open_tables(root: str, files: Sequence[str], names: ColumnNames) -> Corpus:
-    """Open a corpus of tables that hold pictures.
-
-    Args:
-        root: folder or URL of the files.
-        files: their paths inside it; the name of a split is read from names such as train-00000-of-00002.parquet, or
-            is that of their folder.
-        names: names of the columns of pictures, labels and sources; by default one of PICTURE_NAMES, or the first of
-            bytes, one of LABEL_NAMES, and `source`.
-
-    Raises:
-        CorpusError: a file cannot be read, or lacks a column.
-    """
+    """Open a corpus of tables that hold pictures, by their paths inside a folder or URL. The name of a split is read
+    from names such as train-00000-of-00002.parquet, or is that of their folder; columns are by default one of
+    PICTURE_NAMES, or the first of bytes, one of LABEL_NAMES, and `source`. Raises CorpusError where a file cannot be
+    read, or lacks a column."""
     import pyarrow as pa
 
-    keys: list[str] = []
-    columns: dict[str, list[str]] = {"path": [], "label": [], "source": [], "split": []}
+    rows: list[CorpusRow] = []
     column = picture_column(read_schema(locations.join(root, files[0])), names.path)
     for file in files:
         path = locations.join(root, file)
@@ -121,29 +96,21 @@ def open_tables(root: str, files: Sequence[str], names: ColumnNames) -> Corpus:
                 rule = "a column of bytes, or of structs with the field bytes"
                 got, remedy = f"{path} with columns {', '.join(schema.names)}", "Name it by --path-column."
                 raise CorpusError("a table without pictures", got=got, rule=rule, remedy=remedy)
-            table = _read_columns(path, [name for name in (label, source, split) if name])
+            table = _open_table(path).read_columns([name for name in (label, source, split) if name])
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise CorpusError("a table cannot be read", got=f"{path}: {error}", rule="parquet or Arrow") from error
         n, brought = table.num_rows, class_names(schema, label, root)
         classes = make_distinct(brought)
-        if not keys and (told := describe_renamed(brought, classes)):
+        if not rows and (told := describe_renamed(brought, classes)):
             note(told)
         labels = [_label_text(value, classes) for value in table[label].to_pylist()]
         if "" in labels:
             raise CorpusError("a row has no label", got=f"{path}#{labels.index('')}")
-        keys += [f"{file}#{row}" for row in range(n)]
-        columns["path"] += [f"{path}#{row}" for row in range(n)]
-        columns["label"] += labels
-        columns["source"] += [_text(value) for value in table[source].to_pylist()] if source else [""] * n
-        columns["split"] += [_text(v) for v in table[split].to_pylist()] if split else [_split_of(file)] * n
-    return Corpus(
-        keys=tuple(keys),
-        paths=tuple(columns["path"]),
-        labels=tuple(columns["label"]),
-        sources=tuple(columns["source"]) if any(columns["source"]) else (),
-        splits=tuple(columns["split"]) if any(columns["split"]) else (),
-        reader=TableReader(column),
-    )
+        sources = map(_text, table[source].to_pylist()) if source else [""] * n
+        splits = map(_text, table[split].to_pylist()) if split else [_split_of(file)] * n
+        for row, (name, origin, part) in enumerate(zip(labels, sources, splits, strict=True)):
+            rows.append(CorpusRow(f"{file}#{row}", f"{path}#{row}", name, origin, part))
+    return Corpus.of_rows(rows, TableReader(column))
 
 
 def class_names(schema: pa.Schema, label: str, folder: str) -> tuple[str, ...]:
@@ -167,11 +134,8 @@ def _choose(what: str, name: str, usual: Sequence[str], schema: pa.Schema, file:
     """Choose a column of a table; "" where there is none and none is needed."""
     column = name if name in schema.names else "" if name else next((n for n in usual if n in schema.names), "")
     if is_needed and not column:
-        raise CorpusError(
-            f"a table without the column {name or what}",
-            got=f"{file} with columns {', '.join(schema.names)}",
-            remedy=f"Name it by --{what}-column.",
-        )
+        got, remedy = f"{file} with columns {', '.join(schema.names)}", f"Name it by --{what}-column."
+        raise CorpusError(f"a table without the column {name or what}", got=got, remedy=remedy)
     return column
 
 
@@ -195,31 +159,13 @@ def _split_of(file: str) -> str:
 # Opened files and decompressed row groups stay in the process
 
 
+_groups: OrderedDict[tuple[str, str, int], Any] = OrderedDict()  # row groups used last, up to GROUP_BYTES in all
+
+
 def close_tables() -> None:
     """Forget the files that are open: they may have been replaced."""
-    _open_parquet.cache_clear()
-    _open_arrow.cache_clear()
+    _open_table.cache_clear()
     _groups.clear()
-
-
-def _read_columns(file: str, names: list[str]) -> pa.Table:
-    if file.endswith(PARQUET):
-        return _Parquet.open_file(file).file.read(columns=names)
-    return _open_arrow(file).select(names)
-
-
-def _read_cell(file: str, column: str, row: int) -> bytes | None:
-    """Read the bytes of a picture; None where there are none."""
-    if file.endswith(PARQUET):
-        value = _Parquet.open_file(file).cell(column, row)
-    else:
-        value = _open_arrow(file)[column][row].as_py()
-    value = value.get("bytes") if isinstance(value, Mapping) else value
-    return None if value is None else bytes(value)
-
-
-_Groups = OrderedDict[tuple[str, str, int], Any]
-_groups: _Groups = OrderedDict()  # decompressed row groups of all files: the last ones used, up to GROUP_BYTES
 
 
 class _Parquet:
@@ -233,43 +179,43 @@ class _Parquet:
         self.starts = [sum(counts[:i]) for i in range(len(counts))]
         self.schema = self.file.schema_arrow
 
-    @staticmethod
-    def open_file(name: str) -> _Parquet:
-        return _open_parquet(name)
+    def read_columns(self, names: list[str]) -> pa.Table:
+        return self.file.read(columns=names)
 
     def cell(self, column: str, row: int) -> Any:
         group = max(i for i, start in enumerate(self.starts) if start <= row)
-        cells = self._group(column, group)
-        return cells[row - self.starts[group]].as_py()
-
-    def _group(self, column: str, group: int) -> Any:
-        cache, key = _groups, (self.name, column, group)
-        if key not in cache:
-            cache[key] = self.file.read_row_group(group, columns=[column])[column].combine_chunks()
-            while len(cache) > 1 and sum(cells.nbytes for cells in cache.values()) > GROUP_BYTES:
-                cache.popitem(last=False)
-        cache.move_to_end(key)
-        return cache[key]
+        key = (self.name, column, group)
+        if key not in _groups:
+            _groups[key] = self.file.read_row_group(group, columns=[column])[column].combine_chunks()
+            while len(_groups) > 1 and sum(cells.nbytes for cells in _groups.values()) > GROUP_BYTES:
+                _groups.popitem(last=False)
+        _groups.move_to_end(key)
+        return _groups[key][row - self.starts[group]].as_py()
 
 
-@lru_cache(maxsize=256)
-def _open_parquet(name: str) -> _Parquet:
+class _ArrowStream:
+    """Arrow stream, mapped into memory; pictures are read when they are asked for."""
+
+    def __init__(self, name: str) -> None:
+        import pyarrow as pa
+
+        source = io.BytesIO(locations.read_all(name)) if locations.is_url(name) else pa.memory_map(name)
+        self.table = pa.ipc.open_stream(source).read_all()
+        self.schema = self.table.schema
+
+    def read_columns(self, names: list[str]) -> pa.Table:
+        return self.table.select(names)
+
+    def cell(self, column: str, row: int) -> Any:
+        return self.table[column][row].as_py()
+
+
+@lru_cache(maxsize=512)
+def _open_table(name: str) -> _Parquet | _ArrowStream:
     import pyarrow as pa
 
+    kind, rule = (_Parquet, "parquet") if name.endswith(PARQUET) else (_ArrowStream, "an Arrow stream")
     try:
-        return _Parquet(name)
+        return kind(name)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise CorpusError("a table cannot be read", got=f"{name}: {error}", rule="parquet") from error
-
-
-@lru_cache(maxsize=256)
-def _open_arrow(name: str) -> pa.Table:
-    """Map an Arrow stream into memory; pictures are read when they are asked for."""
-    import pyarrow as pa
-
-    try:
-        if locations.is_url(name):
-            return pa.ipc.open_stream(locations.read_into_memory(name)).read_all()
-        return pa.ipc.open_stream(pa.memory_map(name)).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise CorpusError("a table cannot be read", got=f"{name}: {error}", rule="an Arrow stream") from error
+        raise CorpusError("a table cannot be read", got=f"{name}: {error}", rule=rule) from error

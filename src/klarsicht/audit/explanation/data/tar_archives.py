@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from klarsicht.audit.explanation.data import locations
-from klarsicht.audit.explanation.data.column_names import ColumnNames
-from klarsicht.audit.explanation.data.corpus import Corpus
-from klarsicht.audit.explanation.data.pictures import hash_content, image_endings
+from klarsicht.audit.explanation.data.corpus import Corpus, CorpusRow
+from klarsicht.audit.explanation.data.manifest import ColumnNames
+from klarsicht.audit.explanation.data.pictures import PictureReader, image_endings
 from klarsicht.ground.errors import CorpusError
 
 TAR = ".tar"
@@ -20,16 +20,13 @@ MOST_LABEL_BYTES = 1 << 20  # of a member that holds a label
 
 
 @dataclass(frozen=True)
-class TarReader:
+class TarReader(PictureReader):
     """Pictures that are members of tar archives; a path is ARCHIVE#OFFSET+SIZE/MEMBER, so nothing is searched for."""
 
     def read(self, path: str) -> bytes:
         archive, _, rest = path.partition(f"{TAR}#")
         start, _, length = rest.partition("/")[0].partition("+")
         return locations.read_range(f"{archive}{TAR}", int(start), int(length))
-
-    def fingerprint(self, path: str) -> bytes:
-        return hash_content(self.read(path))
 
 
 @dataclass(frozen=True)
@@ -48,23 +45,16 @@ class Member:
 
     @property
     def ending(self) -> str:
-        """Ending of the name, after that dot, in lower case."""
+        """Ending of the name after that dot, in lower case."""
         return self.name.rpartition("/")[2].partition(".")[2].lower()
 
 
 def open_archives(root: str, files: Sequence[str], names: ColumnNames) -> Corpus:
-    """Index tar archives, once for this corpus.
-
-    Args:
-        root: folder or URL of the archives.
-        files: their paths inside it.
-        names: endings of the members with pictures and labels, and of those with sources; by default any picture's
-            ending and one of LABEL_ENDINGS. A label or a source may also be a key of the member `json`.
-
-    Raises:
-        CorpusError: an archive cannot be read, or samples have no label or share a name.
-    """
-    keys, paths, labels, sources, bare = [], [], [], [], 0
+    """Index tar archives, by their paths inside a folder or URL, once for this corpus. `names` are endings of the
+    members with pictures and labels, and of those with sources; by default any picture's ending and one of
+    LABEL_ENDINGS. A label or a source may also be a key of the member `json`. Raises CorpusError where an archive
+    cannot be read, or samples have no label or share a name."""
+    rows, bare = list[CorpusRow](), 0
     for file in files:
         path = locations.join(root, file)
         with locations.open_binary(path) as stream:
@@ -75,23 +65,17 @@ def open_archives(root: str, files: Sequence[str], names: ColumnNames) -> Corpus
                     continue
                 label = _value(stream, members, (names.label,) if names.label else LABEL_ENDINGS, "label")
                 if label == "":
-                    raise CorpusError(
-                        "a sample has no label",
-                        got=f"{sample} in {path}, with {', '.join(sorted(members))}",
-                        rule=f"a member {names.label or ', '.join(LABEL_ENDINGS)}, or that key in the member json",
-                        remedy="Name it by --label-column.",
-                    )
-                keys.append(f"{file}/{sample}")
-                paths.append(f"{path}#{picture.start}+{picture.length}/{picture.name}")
-                labels.append(label)
-                sources.append(_value(stream, members, (names.source,), names.source) if names.source else "")
+                    got = f"{sample} in {path}, with {', '.join(sorted(members))}"
+                    rule = f"a member {names.label or ', '.join(LABEL_ENDINGS)}, or that key in the member json"
+                    remedy = "Name it by --label-column."
+                    raise CorpusError("a sample has no label", got=got, rule=rule, remedy=remedy)
+                source = _value(stream, members, (names.source,), names.source) if names.source else ""
+                place = f"{path}#{picture.start}+{picture.length}/{picture.name}"
+                rows.append(CorpusRow(f"{file}/{sample}", place, label, source))
     left_out = ((f"{bare} sample{'s' * (bare > 1)}", "no picture among its members"),) if bare else ()
-    if not keys:
+    if not rows:
         raise CorpusError("no pictures in tar archives", got=f"{len(files)} archive(s) in {root}")
-    return Corpus(
-        keys=tuple(keys), paths=tuple(paths), labels=tuple(labels), sources=tuple(sources) if any(sources) else (),
-        left_out=left_out, reader=TarReader(),
-    )  # fmt: skip
+    return Corpus.of_rows(rows, TarReader(), left_out)
 
 
 def _samples(stream: IO[bytes], path: str) -> Iterator[tuple[str, dict[str, Member]]]:

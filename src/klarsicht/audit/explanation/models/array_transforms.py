@@ -22,8 +22,8 @@ class ArrayTransform:
     """Transform of a model that takes images as arrays of numbers: 16 bits, floats, any number of channels.
 
     Given as the transform of a model, it says how the images of a corpus are decoded: to arrays (H, W, C) of `dtype`,
-    checked to lie in `black` to `white`. The same numbers mark the ends of the grey levels on which detectors and
-    interventions work, and of the pictures that are shown.
+    checked to lie in `black` to `white`. These are also the ends of the grey levels of detectors, interventions and
+    pictures.
 
     Attributes:
         function: from such an array to a model input, float32 (C', H', W'); affine in the numbers.
@@ -36,7 +36,7 @@ class ArrayTransform:
 
     Raises:
         UsageError: a value of another kind, no channels, an unknown type, black not below white, numbers that the type
-            cannot hold, or channels to show that are not there.
+            cannot hold, or channels to show that do not exist.
     """
 
     function: Callable[[NDArray[Any]], Tensor]

@@ -21,11 +21,11 @@ from klarsicht.audit.explanation.models import weights
 from klarsicht.audit.explanation.models.array_transforms import ArrayTransform
 from klarsicht.audit.explanation.models.entry_point import Transform as Transform
 from klarsicht.audit.explanation.models.exported_programs import ExportedNetwork
-from klarsicht.audit.explanation.models.model_folders import find_opener
-from klarsicht.audit.explanation.models.sources import open_source
+from klarsicht.audit.explanation.models.sources import find_opener, open_source
 from klarsicht.audit.explanation.models.transforms import MODES, has_own_weights, input_channels, plain_transform
 from klarsicht.audit.explanation.networks import outputs
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
+from klarsicht.audit.explanation.networks.hooks import temporary_hooks
 from klarsicht.audit.explanation.networks.outputs import as_logits, describe_answer
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import (
@@ -102,16 +102,10 @@ class Classifier:
         return self.mode if self.form is None else str(self.form)
 
     def image(self, picture: DecodedImage) -> Tensor:
-        """Preprocess a picture of any mode, or an array (H, W, C), to a model input (C, H, W).
-
-        A picture is first converted to the colour mode of the first layer, which transforms expect, or to an array of
-        the form that the transform takes.
-
-        Raises:
-            ImageRefused: the transform fails on the picture, or returns something else.
-            ProgramFailed: it does so with a test image, too.
-            Unreachable, OutOfMemory: a disk does not answer, or memory ran short, which says nothing of the picture.
-        """
+        """Preprocess a picture of any mode, or an array (H, W, C), to a model input (C, H, W). A picture is first
+        converted to the colour mode of the first layer, or to an array of the form that the transform takes. Raises
+        ImageRefused where the transform fails, ProgramFailed where it does so with a test image as well, and
+        Unreachable or OutOfMemory where a disk or memory fails."""
         try:
             return self._transform(picture)
         except ImageRefused as error:
@@ -120,12 +114,11 @@ class Classifier:
             raise
 
     def _require_transform(self, error: ImageRefused) -> None:
-        """Check that the transform, which failed on a picture, takes a test image."""
         try:
             self._transform(_RAMP)
         except ImageRefused:
             raise ProgramFailed(
-                "the model's transform fails on a test image, too", got=error.got,
+                "the model's transform fails on a test image as well", got=error.got,
                 remedy="Repair it, or the device; the same command resumes.",
             ) from error  # fmt: skip
 
@@ -135,14 +128,12 @@ class Classifier:
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise ImageRefused(
                 "the model's transform does not return an image",
-                got=f"{self._transform_name}: {describe_answer(image)}",
-                rule="expected a tensor (C, H, W)",
+                got=f"{self._transform_name}: {describe_answer(image)}", rule="expected a tensor (C, H, W)",
                 remedy="Let it end in torchvision's to_tensor, without the axis of the batch.",
-            )
+            )  # fmt: skip
         return image
 
     def _as_taken(self, picture: DecodedImage) -> Any:
-        """Convert a picture to what the transform takes; an array is handed on as it is."""
         if not isinstance(picture, Image.Image):
             return picture
         if self.form is not None:
@@ -156,11 +147,8 @@ class Classifier:
 
     @cached_property
     def head(self) -> str:
-        """Name of the classification head: the last fully connected layer to run, else the last layer with weights.
-
-        Raises:
-            ModelError: no layer has weights.
-        """
+        """Name of the classification head: the last fully connected layer to run, else the last layer with weights;
+        raises ModelError where no layer has weights."""
         layers = self._execution_order()
         linear = [name for name in layers if isinstance(self.module.get_submodule(name), nn.Linear)]
         if not layers:
@@ -168,17 +156,14 @@ class Classifier:
         return (linear or layers)[-1]
 
     def _execution_order(self) -> list[str]:
-        """List the layers with weights in execution order; in definition order if the model rejects a 64 px image."""
+        """List the layers with weights in execution order; in definition order if the model rejects test images."""
         names = {m: name for name, m in self.module.named_modules() if has_own_weights(m)}
         ran: list[str] = []
-        handles = [m.register_forward_hook(lambda m, *_: ran.append(names[m])) for m in names]
         try:
-            self._dry_run()
+            with temporary_hooks(m.register_forward_hook(lambda m, *_: ran.append(names[m])) for m in names):
+                self._dry_run()
         except (ModelError, ImageError):
             return list(names.values())
-        finally:
-            for handle in handles:
-                handle.remove()
         return ran or list(names.values())
 
     @cached_property
@@ -189,10 +174,7 @@ class Classifier:
     @property
     def identity(self) -> str:
         """SHA-256 over the layers, the names, types and bytes of the state dict, one transformed test image, and the
-        form of arrays where the transform takes these.
-
-        A changed `forward` with unchanged layers is not detected.
-        """
+        form of arrays where the transform takes these. A changed `forward` with unchanged layers is not detected."""
         digest = hashlib.sha256(repr(self.module).encode())
         digest.update(self.image(_RAMP).float().numpy().tobytes())
         if self.form is not None:
@@ -250,13 +232,9 @@ class Classifier:
         return show_channels(to_uint8(pixels), self.shown)
 
     def logits(self, batch: Tensor) -> Tensor:
-        """Compute logits (B, K) of inputs (B, C, H, W) on any device.
-
-        Raises:
-            InputRefused: the model fails on these images.
-            Unreachable, OutOfMemory: a disk does not answer, or memory ran short, which says nothing of the images.
-            ModelError: the output is not a tensor of logits.
-        """
+        """Compute logits (B, K) of inputs (B, C, H, W) on any device. Raises InputRefused where the model fails on
+        these images, Unreachable or OutOfMemory where a disk or memory fails, and ModelError where the output is no
+        tensor of logits."""
         shape = f"{self.spec}, shape {tuple(batch.shape[1:])}"
         with foreign_errors_on_image(InputRefused, "the model fails on an image", of=shape):
             answer = self.module(self.as_input(batch))
@@ -269,13 +247,11 @@ class Classifier:
 
     @cached_property
     def test_inputs(self) -> Tensor:
-        """Inputs (4, C, H, W) made of test images, of the first side that transform and network take.
-
-        Raises:
-            ModelError: they take none of TEST_SIDES.
-        """
+        """Inputs (4, C, H, W) made of test images, of the first side that transform and network take; raises ModelError
+        where they take none of TEST_SIDES."""
         refusal: Exception | None = None
-        for size in _test_sizes(self.module):
+        fixed = [m.size[::-1] for m in self.module.modules() if isinstance(m, ExportedNetwork) and m.size]
+        for size in (*fixed, *((side, side) for side in TEST_SIDES)):
             try:
                 with evaluation_mode(self.module), torch.no_grad():
                     images = self.as_input(torch.stack([self.image(picture) for picture in _test_pictures(size)]))
@@ -283,7 +259,7 @@ class Classifier:
                 return images
             except (ModelError, ImageError, ProgramFailed) as error:
                 refusal = refusal or error
-        raise ModelError("the model takes no test image", got=refusal, rule="tried are squares of several sizes")
+        raise ModelError("the model takes no test image", got=refusal, rule="squares of several sizes were tried")
 
     def _dry_run(self) -> Tensor:
         with evaluation_mode(self.module), torch.no_grad():
@@ -292,11 +268,6 @@ class Classifier:
 
 TEST_SIDES: Final = (64, 224, 32, 28, 256, 299, 384)
 """Sides in px of the test images, tried in turn."""
-
-
-def _test_sizes(module: nn.Module) -> list[tuple[int, int]]:
-    fixed = [m.size for m in module.modules() if isinstance(m, ExportedNetwork) and m.size]
-    return [(width, height) for height, width in fixed] + [(side, side) for side in TEST_SIDES]
 
 
 def _test_pictures(size: tuple[int, int]) -> tuple[Image.Image, ...]:
@@ -355,10 +326,13 @@ def load_model(
     module = weights.in_float32(source.module)
     weights.check_weights(module, source.spec)
     precision_note = "" if module is source.module else "its weights of half precision became float32"
+    if device is not None:
+        with foreign_errors(UsageError, "the model cannot be moved to the device", of=str(device)):
+            module = module.to(torch.device(device))
     renaming_note = describe_renamed(brought, distinct) if classes is None else ""
     classifier = _with_logits(
         Classifier(
-            module if device is None else _move(module, device),
+            module,
             source.transform if source.transform is not None else plain_transform(module),
             tuple(classes) if classes is not None else distinct or None,
             source.spec,
@@ -369,26 +343,16 @@ def load_model(
 
 
 def _require_fitting_names(classifier: Classifier) -> Classifier:
-    """Return the classifier; raises ModelError where it has another number of class names than of logits."""
+    """Return the classifier; raises ModelError unless it has as many class names as logits."""
     if classifier.classes is not None and len(classifier.classes) != classifier.n_classes:
-        raise ModelError(
-            "class names do not fit the model",
-            got=f"{len(classifier.classes)} names",
-            rule=f"the model has {classifier.n_classes} logits",
-        )
+        got, rule = f"{len(classifier.classes)} names", f"the model has {classifier.n_classes} logits"
+        raise ModelError("class names do not fit the model", got=got, rule=rule)
     return classifier
 
 
-def _move(module: nn.Module, device: str | torch.device) -> nn.Module:
-    with foreign_errors(UsageError, "the model cannot be moved to the device", of=str(device)):
-        return module.to(torch.device(device))
-
-
 def _with_logits(classifier: Classifier) -> Classifier:
-    """Change a network that does not answer with two or more logits, see `outputs.with_logits`.
-
-    One that takes no test image is left as it is; `audit run` checks its first answer.
-    """
+    """Change a network that does not answer with two or more logits, see `outputs.with_logits`. One that takes no test
+    image is left as it is; `audit run` checks its first answer."""
     try:
         images, head = classifier.test_inputs, classifier.head
     except ModelError:
@@ -406,42 +370,28 @@ def _with_logits(classifier: Classifier) -> Classifier:
 
 
 def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, int]:
-    """Map each label of a corpus to the index of its logit.
-
-    A label is a class name or an integer; otherwise labels are numbered in sorted order if there are as many as logits
-    (as torchvision's ImageFolder numbers them).
-
-    Raises:
-        CorpusError: unknown labels, which the message lists.
-    """
+    """Map each label of a corpus to the index of its logit. A label is a class name or an integer; otherwise labels are
+    numbered in sorted order if there are as many as logits (as torchvision's ImageFolder numbers them). Raises
+    CorpusError, which lists unknown labels."""
     distinct = sorted({str(label) for label in labels})
     names = {name: index for index, name in enumerate(classifier.classes or ())}
-    numbers = {label: index for label in distinct if (index := _index(label, names, classifier.n_classes)) is not None}
+    indices = {label: names.get(label, parse_digits(label)) for label in distinct}
+    numbers = {label: i for label, i in indices.items() if i is not None and i < classifier.n_classes}
     if len(numbers) == len(distinct):
         return numbers
     if len(distinct) == classifier.n_classes and not names.keys() & set(distinct):
         return {label: index for index, label in enumerate(distinct)}
     unknown = [label for label in distinct if label not in numbers]
     if several := next((label for label in unknown if _is_several(label, names)), None):
-        raise CorpusError(
-            "an image with several labels",
-            got=repr(several),
-            rule="labels are separated only by what --label-separator names",
-            remedy="Give --label-separator, or audit --target predicted",
-        )
+        rule = "labels are separated only by what --label-separator names"
+        remedy = "Give --label-separator, or audit --target predicted"
+        raise CorpusError("an image with several labels", got=repr(several), rule=rule, remedy=remedy)
+    near = [_with_suggestions(label, names) for label in unknown[:5]]
     raise CorpusError(
-        "labels the model does not know",
-        got=", ".join(_with_suggestions(label, names) for label in unknown[:5]) + (", ..." if len(unknown) > 5 else ""),
+        "labels the model does not know", got=", ".join(near) + (", ..." if len(unknown) > 5 else ""),
         rule=f"a label is a class name, or a number below {classifier.n_classes}",
         remedy="Give --class-map (class_map in Python), a CSV file with the columns label,index.",
-    )
-
-
-def _index(label: str, names: dict[str, int], n_classes: int) -> int | None:
-    if label in names:
-        return names[label]
-    number = parse_digits(label)
-    return number if number is not None and number < n_classes else None
+    )  # fmt: skip
 
 
 def _is_several(label: str, names: Collection[str]) -> bool:
@@ -455,15 +405,8 @@ def _with_suggestions(label: str, names: Collection[str]) -> str:
 
 
 def check_targets(targets: Tensor, n_classes: int) -> Tensor:
-    """Check target classes (B,) and convert them to int64.
-
-    Raises:
-        UsageError: a target lies outside [0, n_classes).
-    """
+    """Check target classes (B,) and convert them to int64; raises UsageError for one outside [0, n_classes)."""
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < n_classes:
-        raise UsageError(
-            "target class out of range",
-            got=f"{int(targets.min())} to {int(targets.max())}",
-            rule=f"the model has classes 0 to {n_classes - 1}",
-        )
+        got, rule = f"{int(targets.min())} to {int(targets.max())}", f"the model has classes 0 to {n_classes - 1}"
+        raise UsageError("target class out of range", got=got, rule=rule)
     return targets.long()

@@ -17,15 +17,9 @@ LAYERS: Final = 6  # blocks or convolutions that are tried
 
 
 def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
-    """Return the layers whose input may be corrected: the last six blocks, or else the last six convolutions but the
-    first of all, and the head.
-
-    Blocks are those of `hooks.is_block`. Later layers already mix artifact and class; earlier ones do not represent
-    the artifact yet.
-
-    Raises:
-        UsageError: the module has neither a convolution nor a head.
-    """
+    """Return the layers whose input may be corrected: the last six blocks (see `hooks.is_block`), or else the last six
+    convolutions but the first of all, and the head. Later layers already mix artifact and class; earlier ones do not
+    represent the artifact yet. Raises UsageError where the module has neither a convolution nor a head."""
     blocks = [name for name, _ in module.named_modules() if is_block(module, name)]
     convolutions = [name for name, m in module.named_modules() if isinstance(m, nn.Conv2d)]
     found = (blocks or convolutions[1:] or convolutions)[-LAYERS:]
@@ -43,11 +37,8 @@ def first_convolution(module: nn.Module) -> str:
 
 def correction_tensors(classifier: Classifier, image: Tensor) -> tuple[str, ...]:
     """Return the layers whose input may be corrected, see `correction_layers`, and after them the last six sums of two
-    branches that are not such an input: what a skip connection brings is whole there alone.
-
-    Args:
-        image: (C, H, W), a model input, with which the network is run.
-    """
+    branches that are not such an input: only the sum holds all that a skip connection brings. The network is run on
+    `image`, a model input (C, H, W)."""
     module, two = classifier.module, torch.stack([image, image])
     layers = correction_layers(module, classifier.head)
     with evaluation_mode(module), torch.no_grad():

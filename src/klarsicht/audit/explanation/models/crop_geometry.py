@@ -2,8 +2,8 @@
 
 A transform may be any callable, so its geometry is measured: it is applied to a vertical and a horizontal ramp from
 black to white, whose output values give the source coordinate of each input pixel. For a resize and a crop this is a
-straight line y = a i + b per axis, which is fitted by least squares. Input pixels that are the same for black and for
-white are padding, and have no source. Any other transform is rejected.
+straight line y = a i + b per axis. Input pixels that are the same for black and for white are padding, and have no
+source.
 """
 
 from __future__ import annotations
@@ -30,12 +30,8 @@ PADDING = 0.5  # of the range black to white that the input spans, below which a
 
 @dataclass(frozen=True)
 class CropGeometry:
-    """Affine map from a model input of H x W pixels to an image file.
-
-    Attributes:
-        shape: (h, w) of the file.
-        rows, columns: (a, b) of each axis: input pixel i lies at file pixel a i + b.
-    """
+    """Affine map from a model input of H x W pixels to an image file of `shape` (h, w): by the (a, b) of `rows` and of
+    `columns`, input pixel i lies at file pixel a i + b."""
 
     shape: tuple[int, int]
     rows: AxisMap
@@ -43,35 +39,23 @@ class CropGeometry:
 
     def map_to_file(self, mask: Bools) -> Bools:
         """Resample a mask bool (H, W) of the model input to the file, bool (h, w); cropped pixels are false."""
-        rows, columns = (
-            _nearest_input_pixel(line, n) for line, n in zip((self.rows, self.columns), self.shape, strict=True)
-        )
-        seen = np.ix_((rows >= 0) & (rows < mask.shape[0]), (columns >= 0) & (columns < mask.shape[1]))
+        lines = zip((self.rows, self.columns), self.shape, strict=True)
+        places = [np.rint((np.arange(n) - b) / a).astype(np.int64) for (a, b), n in lines]  # nearest input pixels
+        inside = [(at >= 0) & (at < n) for at, n in zip(places, mask.shape, strict=True)]
         found = np.zeros(self.shape, bool)
-        i, j = (at[(at >= 0) & (at < n)] for at, n in zip((rows, columns), mask.shape, strict=True))
-        found[seen] = mask[np.ix_(i, j)]
+        found[np.ix_(*inside)] = mask[np.ix_(*(at[seen] for at, seen in zip(places, inside, strict=True)))]
         return found
 
 
 def fit_crop_geometry(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, int]) -> CropGeometry:
-    """Fit the crop geometry of a classifier's transform for files of a shape (h, w).
-
-    Args:
-        size: (H, W) of the masks, which must be that of the model input.
-        shape: (h, w) of the files.
-
-    Raises:
-        InputError: the transform is not a resize, crop and pad, or its output differs in size from the mask.
-    """
+    """Fit the crop geometry of a classifier's transform for files of a shape (h, w) and masks of a size (H, W); raises
+    InputError where the transform is no resize, crop and pad, or its output differs in size from the mask."""
     return CropGeometry(shape, *(_fit_axis(classifier, size, shape, axis) for axis in (0, 1)))
 
 
 def measure_seen_area(classifier: Classifier) -> SeenArea | None:
-    """Measure which part of a file the model sees, as a rectangle that follows from the file's size.
-
-    Returns:
-        None where the transform is no resize, crop and pad, or no SeenArea describes it on files of all PROBED_SHAPES.
-    """
+    """Measure which part of a file the model sees, as a rectangle that follows from the file's size; None where the
+    transform is no resize, crop and pad, or no SeenArea describes it on files of all PROBED_SHAPES."""
     starts, extents = [], []
     for shape in PROBED_SHAPES:
         try:
@@ -86,12 +70,9 @@ def measure_seen_area(classifier: Classifier) -> SeenArea | None:
 
 
 def describe_seen_area(shapes: NDArray[np.int64], starts: Doubles, extents: Doubles) -> SeenArea | None:
-    """Describe rectangles of n files by one SeenArea; None where none describes them all.
-
-    Args:
-        shapes: (n, 2), height and width of each file.
-        starts, extents: (n, 2), top and left, height and width of the rectangle in pixels of the file.
-    """
+    """Describe rectangles of n files by one SeenArea; None where none describes them all. `shapes`, (n, 2), are height
+    and width of each file; `starts` and `extents`, (n, 2), top and left, height and width of the rectangle in its
+    pixels."""
     for unit in EXTENT_UNITS:
         lengths = np.array([SeenArea(unit).extents((w, h)) for h, w in shapes.tolist()])
         shares = extents / lengths
@@ -100,32 +81,19 @@ def describe_seen_area(shapes: NDArray[np.int64], starts: Doubles, extents: Doub
         height, width = (1.0 if abs(share - 1) < WHOLE_TOLERANCE else float(share) for share in np.median(shares, 0))
         margins = shapes - np.array([height, width]) * lengths
         off = np.abs(np.multiply.outer(PLACES, margins) - starts) / shapes
-        top, left = (
-            PLACES[k] for k in off.max(1).argmin(0)
-        )  # where no margin is left, all fit, and the first is taken
+        top, left = (PLACES[k] for k in off.max(1).argmin(0))  # the first, where no margin is left and all fit
         if off.max(1).min(0).max() < SEEN_TOLERANCE:
             return SeenArea(unit, height, width, top, left)
     return None
 
 
-def _nearest_input_pixel(line: AxisMap, n: int) -> NDArray[np.int64]:
-    """Find the nearest input pixel, int64 (n,), of each file pixel 0 .. n - 1; it may lie outside the input."""
-    a, b = line
-    return np.asarray(np.rint((np.arange(n) - b) / a), np.int64)
-
-
 def _fit_axis(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, int], axis: int) -> AxisMap:
-    """Fit (a, b) of one axis: input pixel i lies at file pixel a i + b.
-
-    Raises:
-        InputError: see `fit_crop_geometry`.
-    """
+    """Fit (a, b) of one axis, see CropGeometry; raises as `fit_crop_geometry`."""
     n = shape[axis]
     ramp = np.rint(np.linspace(0, 255, n)).astype(np.uint8)
     shown = np.broadcast_to(ramp[:, None] if axis == 0 else ramp, shape)
-    black, white, values = (
-        _transform_grey(classifier, pixels) for pixels in (0 * shown, 0 * shown + np.uint8(255), shown)
-    )
+    pictures = (0 * shown, 0 * shown + np.uint8(255), shown)
+    black, white, values = (_transform_grey(classifier, pixels) for pixels in pictures)
     if values.shape != size:
         raise InputError("a mask that does not fit", got=size, rule=f"{values.shape}, as the model takes images")
     span = np.abs(white - black)
@@ -140,11 +108,10 @@ def _fit_axis(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, i
     error = np.abs(came_from - np.expand_dims(a * i + b, 1 - axis)).max(initial=0)
     if not (a > 0 and error <= a + n / 255):  # tolerance: an input pixel, and one grey level of the ramp
         raise InputError(
-            "the artifact's place cannot be found on the files",
-            got="a transform that is no resize, crop and pad",
+            "the artifact's place cannot be found on the files", got="a transform that is no resize, crop and pad",
             rule="an image's rows and columns come from rows and columns of its file",
             remedy="Drop, weigh or move the images, or hand in a callable of your own.",
-        )
+        )  # fmt: skip
     return float(a), float(b)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -17,28 +18,32 @@ Transform = Callable[[Any], Tensor]
 """Function from a decoded picture, or from an array (see ArrayTransform), to a model input, float32 (C, H, W)."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """A network as its source gives it: its preprocessing and names of outputs, None where it has none, and its
+    specification."""
+
+    module: nn.Module
+    transform: Transform | None
+    classes: tuple[str, ...] | None
+    spec: str
+
+
 def load(spec: str) -> tuple[nn.Module, Transform | None]:
     """Import `package.module:callable` or `file.py:callable` and call it; the current folder, or that of the file, is
-    importable meanwhile.
-
-    Raises:
-        ModelError: the import or the call fails, or the result is no model; the message names the specification.
-    """
+    importable meanwhile. Raises ModelError where the import or the call fails, or the result is no model."""
     with import_callable(spec, ModelError, "the model cannot be built", ENTRY_POINT_REMEDY) as made:
         return as_pair(made() if not isinstance(made, nn.Module) else made, spec)
 
 
 def as_pair(result: Any, spec: str) -> tuple[nn.Module, Transform | None]:
-    """Convert a module or a pair (module, transform) to a pair of an unwrapped module and a transform, or None.
-
-    Raises:
-        ModelError: anything else, and see `unwrap`.
-    """
+    """Convert a module or a pair (module, transform) to a pair of an unwrapped module and a transform, or None; raises
+    ModelError for anything else."""
     module, transform = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if isinstance(module, nn.Module) and (transform is None or callable(transform)):
         return unwrap(module, spec), transform
     got = ", ".join(type(part).__name__ for part in (result if isinstance(result, tuple) else (result,)))
-    raise ModelError(f"{spec} is no model", got=got, rule="expected a torch module, or a pair (module, transform)")
+    raise ModelError(f"{spec} is not a model", got=got, rule="expected a torch module, or a pair (module, transform)")
 
 
 _WRAPPERS: Final = {
@@ -50,18 +55,10 @@ _WRAPPERS: Final = {
 
 
 def unwrap(module: nn.Module, spec: str) -> nn.Module:
-    """Take the network out of what torch.compile and data parallelism put around it.
-
-    Raises:
-        ModelError: a TorchScript program, whose layers have no hooks.
-    """
+    """Take the network out of torch.compile and data parallelism; raises ModelError for a TorchScript program."""
     while (kept := _WRAPPERS.get(type(module).__name__)) is not None:
         module = getattr(module, kept)
     if isinstance(module, torch.jit.ScriptModule):
-        raise ModelError(
-            "a TorchScript program cannot be audited",
-            got=spec,
-            rule="its layers cannot be looked into",
-            remedy="Return the network that was scripted or traced.",
-        )
+        rule, remedy = "its layers have no hooks", "Return the network that was scripted or traced."
+        raise ModelError("a TorchScript program cannot be audited", got=spec, rule=rule, remedy=remedy)
     return module

@@ -1,8 +1,5 @@
-"""Programs of torch.export as networks: the operations before the last fully connected layer, and this layer.
-
-An exported program has no layers, so that no relevance rule can be attached and no middle layer named. Its last fully
-connected operation is made a layer again: what is audited are gradients, penultimate features and head relevance.
-"""
+"""Programs of torch.export as networks. An exported program has no layers, so that no relevance rule can be attached:
+its last fully connected operation is made a layer again, for gradients, penultimate features and head relevance."""
 
 from __future__ import annotations
 
@@ -27,22 +24,16 @@ _LINKS: Final[dict[Any, nn.Module]] = {
 }
 """Operations that may follow the last fully connected one, as layers."""
 
-_SAME: Final = frozenset(
-    {
-        *(_ATEN.flatten.using_ints, _ATEN.view.default, _ATEN.reshape.default, _ATEN.squeeze.dim),
-        *(_ATEN.clone.default, _ATEN.alias.default, _ATEN.dropout.default),
-    }
-)
+_SAME: Final = (
+    _ATEN.flatten.using_ints, _ATEN.view.default, _ATEN.reshape.default, _ATEN.squeeze.dim, _ATEN.clone.default,
+    _ATEN.alias.default, _ATEN.dropout.default,
+)  # fmt: skip
 """Operations that change nothing, where the shape stays."""
 
 
 class ExportedNetwork(nn.Sequential):
-    """Exported program as the layers `body`, `head` and, if it has one, `link`.
-
-    Attributes:
-        channels: C, input channels.
-        size: (height, width) that the program takes; None where it takes any.
-    """
+    """Exported program as the layers `body`, `head` and, if it has one, `link`, with C input channels and the (height,
+    width) that it takes, None where it takes any."""
 
     def __init__(self, layers: dict[str, nn.Module], channels: int, size: tuple[int, int] | None) -> None:
         super().__init__(OrderedDict(layers))
@@ -50,12 +41,9 @@ class ExportedNetwork(nn.Sequential):
 
 
 def load(path: Path) -> nn.Module:
-    """Load a program of torch.export as body, head and, if it has one, its last softmax or sigmoid.
-
-    Raises:
-        UntrustedCode: loading it would run code of the file's own, see program_inspection.require_plain_program.
-        ModelError: the file is none, or its program does not end in a fully connected operation on one image tensor.
-    """
+    """Load a program of torch.export as body, head and, if it has one, its last softmax or sigmoid. Raises
+    UntrustedCode where loading it would run code of the file's own, and ModelError where it does not end in a fully
+    connected operation on one image tensor."""
     if not path.is_file():
         raise ModelError("no such file", got=str(path))
     with path.open("rb") as file, foreign_errors(ModelError, "the file holds no program of torch.export", of=str(path)):
@@ -69,11 +57,7 @@ def load(path: Path) -> nn.Module:
 
 
 def rebuild(program: fx.GraphModule, name: str) -> ExportedNetwork:
-    """Rebuild a program as layers.
-
-    Raises:
-        ModelError: see `load`.
-    """
+    """Rebuild a program as layers; raises ModelError as `load`."""
     inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
     answer = _skip(_answer(program.graph))
     link = copy.deepcopy(_LINKS.get(answer.target)) if answer is not None else None
@@ -81,11 +65,10 @@ def rebuild(program: fx.GraphModule, name: str) -> ExportedNetwork:
     if len(inputs) != 1 or not isinstance(last, fx.Node) or last.target is not _ATEN.linear.default:
         got = f"{len(inputs)} inputs" if len(inputs) != 1 else f"{getattr(last, 'target', 'several outputs')}"
         raise ModelError(
-            "the exported program does not end in a fully connected layer",
-            got=f"{name}: {got}",
+            "the exported program does not end in a fully connected layer", got=f"{name}: {got}",
             rule="one image tensor in, logits = features @ weights.T + bias out",
             remedy="Load the network that was exported.",
-        )
+        )  # fmt: skip
     parts: dict[str, nn.Module] = {"body": _body(program, last.args[0]), "head": _head(program, last)}
     _, channels, *size = inputs[0].meta["val"].shape
     fixed = (size[0], size[1]) if all(isinstance(side, int) for side in size) else None

@@ -1,8 +1,5 @@
-"""Fine-tuning of a copy of the model on the preprocessed images of an audit.
-
-It does not repeat the user's training: it starts from the trained weights, uses no augmentation and few epochs.
-Normalisation layers and dropout are in training mode, as in a usual training; frozen parameters stay frozen.
-"""
+"""Fine-tuning of a copy of the model on the preprocessed images of an audit. It does not repeat the user's training: it
+starts from the trained weights, uses no augmentation and few epochs. Frozen parameters stay frozen."""
 
 from __future__ import annotations
 
@@ -33,13 +30,8 @@ TRAINING_BATCH = 32
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """Classification by cross-entropy as a task of ground.fit; each epoch is a new permutation of the images.
-
-    Attributes:
-        input_images: the images.
-        rows: int (n,), rows of the corpus.
-        truth: int64 (n,), target outputs of these rows.
-    """
+    """Classification by cross-entropy as a task of ground.fit; each epoch is a new permutation of the rows of the
+    corpus, int (n,), whose target outputs are `truth`, int64 (n,)."""
 
     input_images: InputImages
     rows: NDArray[np.intp]
@@ -60,9 +52,7 @@ class ClassificationTask:
         epoch, number = divmod(step, self.steps)
         order = generator(self.seed, "epoch", epoch).permutation(len(self.rows))
         mine = order[number * self.size : (number + 1) * self.size]
-        return self.input_images.pixel_scale.inputs(self.input_images(self.rows[mine])), torch.from_numpy(
-            self.truth[mine]
-        )
+        return self.input_images.as_inputs(self.rows[mine]), torch.from_numpy(self.truth[mine])
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         return cross_entropy(model(batch[0]), batch[1])
@@ -73,11 +63,7 @@ class ClassificationTask:
 
 @dataclass(frozen=True)
 class Training:
-    """Fine-tuning with Adam for a number of epochs at a learning rate.
-
-    Raises:
-        UsageError: one of them is out of range.
-    """
+    """Fine-tuning with Adam for a number of epochs at a learning rate; raises UsageError where one is out of range."""
 
     epochs: int
     rate: float = RATE
@@ -87,11 +73,8 @@ class Training:
         LEARNING_RATE.require("rate", self.rate)
 
     def __call__(self, classifier: Classifier, task: ClassificationTask) -> Classifier:
-        """Fine-tune a copy of the classifier; return the moving average of its weights.
-
-        Raises:
-            ModelError: the network cannot be trained, or a loss is not finite.
-        """
+        """Fine-tune a copy of the classifier; return the moving average of its weights. Raises ModelError where the
+        network cannot be trained, or a loss is not finite."""
         steps = self.epochs * task.steps
         plan = Plan(steps, rate=self.rate, warmup=max(1, steps // 10))
         body = trainable_copy(classifier)
@@ -105,11 +88,8 @@ class Training:
 
 
 def trainable_copy(classifier: Classifier) -> nn.Module:
-    """Copy the network for training, in float32 and training mode.
-
-    Raises:
-        ModelError: the network cannot be copied or trained.
-    """
+    """Copy the network for training, in float32 and training mode; raises ModelError where it cannot be copied or
+    trained."""
     module = classifier.module
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise _untrainable_error("a TorchScript module")
@@ -125,9 +105,5 @@ def trainable_copy(classifier: Classifier) -> nn.Module:
 
 
 def _untrainable_error(got: str) -> ModelError:
-    return ModelError(
-        "the model cannot be fine-tuned",
-        got=got,
-        rule="a copy of it is trained on the planted images",
-        remedy="Leave --train out, or give a network that can be trained.",
-    )
+    rule, remedy = "a copy of it is trained on the images", "Leave --train out, or give a network that can be trained."
+    return ModelError("the model cannot be fine-tuned", got=got, rule=rule, remedy=remedy)

@@ -1,11 +1,11 @@
-"""Penultimate features and logits of a classifier, in one forward pass without relevance; and centred logits, to be
-differentiated."""
+"""Penultimate features and logits of a classifier in one forward pass; and centred logits, to be differentiated."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +21,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Observation:
-    """Features and logits of a batch of B images; float32.
-
-    Attributes:
-        features: (B, F), the input of the head, summed over positions where it has spatial axes.
-        logits: (B, K).
-    """
+    """Features (B, F) and logits (B, K) of a batch of B images, float32: the input of the head, summed over positions
+    where it has spatial axes, and its output."""
 
     features: Array
     logits: Array
@@ -43,37 +39,21 @@ def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def centre_targets(logits: Tensor, targets: Tensor) -> Tensor:
-    """Centre the logits of the targets, the mean of all K subtracted: (B, K), int64 (B,) -> (B,).
-
-    The same as numerics.statistics.logits.centred_logit, where a gradient is wanted.
-    """
+    """Centre the logits of the targets, the mean of all K subtracted: (B, K), int64 (B,) -> (B,)."""
     return target_logits(logits, targets) - logits.mean(1)
 
 
-class Observer:
-    """Context manager that computes features and logits of many batches; on exit the classifier is restored.
+@contextmanager
+def open_observer(classifier: Classifier) -> Iterator[Callable[[Tensor], Observation]]:
+    """Open a function that computes features and logits of preprocessed images (B, C, H, W), for many batches; the
+    classifier is restored afterwards. Raises ModelError where the network has no evaluation mode."""
+    with evaluation_mode(classifier.module) as module, Tap(module, classifier.head) as head:
 
-    Raises:
-        ModelError: the network cannot be set to evaluation mode.
-    """
+        def observe(batch: Tensor) -> Observation:
+            with torch.no_grad():
+                logits = classifier.logits(batch.to(classifier.device))
+                features = head.sum_over_positions(head.input)
+            head.clear()
+            return Observation(features.float().cpu().numpy(), logits.float().cpu().numpy())
 
-    def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            module = stack.enter_context(evaluation_mode(self.classifier.module))
-            self._head = stack.enter_context(Tap(module, self.classifier.head))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
-
-    def __call__(self, batch: Tensor) -> Observation:
-        """Compute features and logits of preprocessed images (B, C, H, W)."""
-        with torch.no_grad():
-            logits = self.classifier.logits(batch.to(self.classifier.device))
-            features = self._head.sum_over_positions(self._head.input)
-        self._head.clear()
-        return Observation(features.float().cpu().numpy(), logits.float().cpu().numpy())
+        yield observe

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from klarsicht.audit.explanation.models.entry_point import Source
 from klarsicht.audit.explanation.models.specifications import HF_PREFIX, require_saved_model
 from klarsicht.ground import optional
 from klarsicht.ground.errors import ModelError
@@ -31,16 +32,11 @@ class ProcessorTransform:
         return pixels
 
 
-def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | None]:
-    """Load the network of `hf:FOLDER` in evaluation mode, its transform, and its class names or None.
-
-    Nothing is downloaded, and code in the folder is not run; weights in a pickle are read only where code is trusted.
-
-    Raises:
-        MissingExtra: transformers is not installed.
-        UntrustedCode: the weights are a pickle.
-        ModelError: the folder holds no image classifier, no image processor, or only some of the weights.
-    """
+def load(spec: str, checkpoint: str | Path | None = None) -> Source:
+    """Load the network of `hf:FOLDER` in evaluation mode, its transform, and its class names unless these are
+    placeholders. Nothing is downloaded, and code in the folder is not run; weights in a pickle are read only where code
+    is trusted, else UntrustedCode is raised. Raises MissingExtra without transformers, and ModelError where the folder
+    holds no image classifier, no image processor, or only some of the weights."""
     folder = Path(spec.removeprefix(HF_PREFIX))
     require_saved_model(folder)
     transformers: Any = optional.load("transformers", HF_EXTRA)
@@ -51,22 +47,16 @@ def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | No
         only_tensors = None if is_trusted() else True
         module, found = network.from_pretrained(folder, **local, use_safetensors=only_tensors, output_loading_info=True)
     if lacking := sorted(found["missing_keys"]):
-        raise ModelError(
-            "the folder lacks weights of the classifier",
-            got=f"{folder}: {', '.join(lacking[:4])}",
-            rule="transformers would draw them at random",
-            remedy="Save the fine-tuned model, with its head.",
-        )
+        got, rule = f"{folder}: {', '.join(lacking[:4])}", "transformers would draw them at random"
+        remedy = "Save the fine-tuned model, with its head."
+        raise ModelError("the folder lacks weights of the classifier", got=got, rule=rule, remedy=remedy)
     remedy = "Save it beside the model: processor.save_pretrained(FOLDER)."
     with _quiet(transformers), foreign_errors(ModelError, "no image processor of the model", of=spec, remedy=remedy):
         processor = transformers.AutoImageProcessor.from_pretrained(folder, **local)
-    return module.eval(), ProcessorTransform(processor), _class_names(module.config.id2label)
-
-
-def _class_names(names: dict[int, str]) -> tuple[str, ...] | None:
-    """Order the class names by output; None where they are the placeholders of transformers, LABEL_0, LABEL_1, ..."""
+    names = module.config.id2label
     ordered = tuple(str(names[i]) for i in range(len(names)))
-    return None if ordered == tuple(f"LABEL_{i}" for i in range(len(names))) else ordered
+    is_blank = ordered == tuple(f"LABEL_{i}" for i in range(len(names)))
+    return Source(module.eval(), ProcessorTransform(processor), None if is_blank else ordered, spec)
 
 
 @contextmanager

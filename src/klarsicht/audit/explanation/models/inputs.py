@@ -1,8 +1,5 @@
-"""Model inputs as 8-bit pixel values, on which detectors and interventions work.
-
-Detectors use the preprocessed image instead of the file, since artifacts that the transform crops away never reach the
-model.
-"""
+"""Model inputs as 8-bit pixel values, on which detectors and interventions work: artifacts that the transform crops
+away never reach the model."""
 
 from __future__ import annotations
 
@@ -33,8 +30,8 @@ class PixelScale:
 
     Attributes:
         black, white: float32 (C,), model inputs of pixel values 0 and 255; black is the larger one of a negative.
-        order: for each channel of the pixel values, the channel of the model inputs that holds it, such as 2, 1, 0 of
-            a network that takes blue first; empty: the same.
+        order: for each channel of the pixel values, the channel of the model inputs that holds it, such as 2, 1, 0 of a
+            network that takes blue first; empty: the same.
     """
 
     black: NDArray[np.float32]
@@ -43,18 +40,15 @@ class PixelScale:
 
     @classmethod
     def of(cls, classifier: Classifier) -> PixelScale:
-        """Measure the map by transforming a black, a white and a grey image, and a red, a green and a blue one.
-
-        Raises:
-            ModelError: the transform is not affine in pixel values, so that no artifact can be inserted.
-        """
+        """Measure the map by transforming a black, a white and a grey image, and a red, a green and a blue one; raises
+        ModelError where the transform is not affine in pixel values, so that no artifact can be inserted."""
         black, white = (np.array(end, np.float32) for end in classifier.black_and_white)
         grey = classifier.transform_colour((128, 128, 128)).numpy()
         middle = black + (white - black) * 128 / 255
         tolerance = GREY_TOLERANCE + (classifier.form.rounding if classifier.form else 0)
         if not np.allclose(grey, middle, atol=tolerance * float(np.abs(white - black).max())):
             raise ModelError(
-                "the model's transform bends grey levels",
+                "the model's transform is not linear in grey levels",
                 got=f"grey 128 becomes {grey.tolist()}, not {middle.tolist()}",
                 rule="an artifact can be put on images only where numbers are grey levels, shifted and scaled",
             )
@@ -79,11 +73,7 @@ class PixelScale:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> PixelScale:
-        """Read a record of `to_json`, among other keys.
-
-        Raises:
-            KeyError: the record lacks a key.
-        """
+        """Read a record of `to_json`, among other keys; raises KeyError where it lacks one."""
         black, white = (np.array(record[end], np.float32) for end in ("black", "white"))
         return cls(black, white, tuple(record.get("order", ())))
 
@@ -114,13 +104,8 @@ class PixelCache:
 
 @dataclass(frozen=True)
 class InputImages:
-    """The images of a corpus as 8-bit model inputs, all resized to the shape of the first.
-
-    Attributes:
-        pixel_scale: map between pixel values and model inputs.
-        shape: (H, W) of all images.
-        cache: pixel values that were decoded already: detectors, interventions and pages look at the same images.
-    """
+    """The images of a corpus as 8-bit model inputs, all resized to the shape (H, W) of the first. Pixel values that
+    were decoded already are cached: detectors, interventions and pages look at the same images."""
 
     corpus: Corpus
     classifier: Classifier
@@ -130,12 +115,8 @@ class InputImages:
 
     @classmethod
     def of(cls, corpus: Corpus, classifier: Classifier) -> InputImages:
-        """Prepare the images of a corpus for a classifier.
-
-        Raises:
-            ImageError: no image can be decoded.
-            ModelError: see `PixelScale.of`.
-        """
+        """Prepare the images of a corpus for a classifier; raises ImageError where none can be decoded, ModelError as
+        `PixelScale.of`."""
         pixel_scale = PixelScale.of(classifier)
         for row, picture in decode_rows(corpus, range(len(corpus))):
             if not isinstance(picture, ImageError):
@@ -146,20 +127,13 @@ class InputImages:
         raise ImageError("no image can be decoded", got=f"{len(corpus)} files")
 
     def __call__(self, rows: Sequence[int] | NDArray[Any]) -> Pixels:
-        """Load the images of n rows as pixel values, uint8 (n, H, W, C).
-
-        Raises:
-            ImageError: an image cannot be decoded.
-        """
+        """Load the images of n rows as pixel values, uint8 (n, H, W, C); raises ImageError where one cannot be
+        decoded."""
         shown = list(self._load_levels(rows))
         return np.stack(shown) if shown else np.zeros((0, *self.shape, len(self.pixel_scale.black)), np.uint8)
 
     def as_inputs(self, rows: Sequence[int] | NDArray[Any]) -> Tensor:
-        """Load the images of n rows as model inputs of their pixel values, float32 (n, C, H, W).
-
-        Raises:
-            ImageError: an image cannot be decoded.
-        """
+        """Load the images of n rows as model inputs of their pixel values, float32 (n, C, H, W); raises ImageError."""
         return self.pixel_scale.inputs(self(rows))
 
     def _load_levels(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:

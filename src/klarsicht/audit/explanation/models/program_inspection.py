@@ -1,9 +1,6 @@
 """Inspection of a .pt2 file before torch.export loads it, which runs pickles, evaluates expressions and writes Python
-code out of names that it finds in the file.
-
-Only what torch.export.save writes for a network of built-in operations passes; everything is listed by what is allowed.
-Records are read by torch's own reader, since others may find another record by the same name in a crafted archive.
-"""
+code out of names in the file. Only what torch.export.save writes for a network of built-in operations passes. Records
+are read by torch's own reader, since others may find another record by the same name in a crafted archive."""
 
 from __future__ import annotations
 
@@ -36,16 +33,8 @@ _FORMULA_WORDS: Final = (
     "TruncToFloat", "TruncToInt", "RoundToInt", "RoundDecimal", "ToFloat", "Identity",
 )  # fmt: skip
 _ASSUMPTIONS: Final = (
-    "positive",
-    "nonnegative",
-    "negative",
-    "integer",
-    "real",
-    "finite",
-    "zero",
-    "nonzero",
-    "precision",
-)
+    "positive", "nonnegative", "negative", "integer", "real", "finite", "zero", "nonzero", "precision",
+)  # fmt: skip
 _EXPRESSION: Final = re.compile(
     rf"(?:\s|\d++(?:\.\d++)?+|'[A-Za-z0-9_.]*+'|[-+*/%(),<>=&|~]|\b(?:s|ps|u|zf|zuf)\d++\b"
     rf"|\b(?:{'|'.join((*_FORMULA_WORDS, *_ASSUMPTIONS))})\b)*"
@@ -78,17 +67,10 @@ _LEGACY: Final = ("serialized_state_dict", "serialized_constants", "serialized_e
 
 
 def require_plain_program(file: IO[bytes], name: str) -> None:
-    """Check that loading a .pt2 file runs nothing that the file brings along.
-
-    Args:
-        file: the open file; its position changes.
-        name: of the file, in an error.
-
-    Raises:
-        UntrustedCode: the file holds a pickle of more than tensors, a compiled library, a custom object, or a program
-            that calls, evaluates or names anything but built-in operators; the message says which.
-        ModelError: it is no archive of torch.export.
-    """
+    """Check that loading an open .pt2 file runs nothing that the file brings along; `name` is the file in an error.
+    Raises UntrustedCode, which names the first pickle of more than tensors, compiled library, custom object, or program
+    that calls, evaluates or names anything but built-in operators; and ModelError where it is no archive of
+    torch.export."""
     archives = [records for read in (_torch_records, _zip_records) if (records := read(file)) is not None]
     if not archives:
         raise ModelError("the file holds no program of torch.export", got=name)
@@ -166,11 +148,7 @@ def _describe_program(read: Record) -> str | None:
 
 
 def _code_in(value: Any, key: str = "") -> Iterator[str]:
-    """Yield descriptions of code in a JSON value.
-
-    Args:
-        key: under which it stands.
-    """
+    """Yield descriptions of code in a JSON value that stands under a key."""
     if isinstance(value, dict):
         is_mapping = key in _MAPPINGS
         named = _EXPRESSION if key == "range_constraints" else _NAME

@@ -5,30 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from klarsicht.audit.explanation.models import efficientnet_lite0
 from klarsicht.ground.errors import ModelError, UntrustedCode, UsageError, unknown_name
 from klarsicht.ground.trust import TRUST_REMEDY, is_trusted
 from klarsicht.ground.trust import trusted_code as trusted_code
 
+LITE0: Final = "efficientnet-lite0"
 TORCHVISION_PREFIX: Final = "torchvision:"
 TIMM_PREFIX: Final = "timm:"
 HF_PREFIX: Final = "hf:"
 PROGRAM_ENDING: Final = ".pt2"
 PICKLE_ENDING: Final = ".bin"
 ENTRY_POINTS: Final = ("package.module:callable", "file.py:callable")
+KNOWN_FORMS: Final = (
+    LITE0, f"{TORCHVISION_PREFIX}NAME@FILE", f"{TIMM_PREFIX}NAME@FILE", f"{HF_PREFIX}FOLDER", f"FILE{PROGRAM_ENDING}",
+    *ENTRY_POINTS,
+)  # fmt: skip
 WEIGHTS: Final = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-
-
-def known_forms() -> tuple[str, ...]:
-    """List the forms of a specification."""
-    return (
-        efficientnet_lite0.SPEC,
-        f"{TORCHVISION_PREFIX}NAME@FILE",
-        f"{TIMM_PREFIX}NAME@FILE",
-        f"{HF_PREFIX}FOLDER",
-        f"FILE{PROGRAM_ENDING}",
-        *ENTRY_POINTS,
-    )
 
 
 def code_of(spec: str) -> str | None:
@@ -38,13 +30,9 @@ def code_of(spec: str) -> str | None:
 
 
 def check_specification(spec: str) -> None:
-    """Check that a specification has a known form, and that the file or folder that it names is there.
-
-    Raises:
-        UsageError: it has none.
-        ModelError: there is none.
-    """
-    if spec == efficientnet_lite0.SPEC:
+    """Check that a specification has a known form, else raise UsageError, and that what it names exists, else
+    ModelError."""
+    if spec == LITE0:
         return
     if spec.startswith((TORCHVISION_PREFIX, TIMM_PREFIX)):
         if file := spec.partition("@")[2]:
@@ -59,11 +47,8 @@ def check_specification(spec: str) -> None:
         if path.endswith(".py") and not Path(path).is_file():
             raise ModelError("no such file", got=path, rule=ENTRY_POINTS[1])
     elif spec.endswith(WEIGHTS):
-        raise UsageError(
-            "a file of weights does not say of which network",
-            got=repr(spec),
-            remedy=f"Write torchvision:NAME@{spec}, timm:NAME@{spec}, or {' or '.join(ENTRY_POINTS)}.",
-        )
+        remedy = f"Write torchvision:NAME@{spec}, timm:NAME@{spec}, or {' or '.join(ENTRY_POINTS)}."
+        raise UsageError("a file of weights does not say of which network", got=repr(spec), remedy=remedy)
     elif spec.endswith(".py"):
         rule = "a function or a class in it returns a module, or a module and its transform"
         remedy = f"Write {spec}:NAME, with the function's name."
@@ -72,17 +57,13 @@ def check_specification(spec: str) -> None:
         remedy = f"Write hf:{spec} for what save_pretrained wrote, or {' or '.join(ENTRY_POINTS)}."
         raise UsageError("a folder does not say how its model is loaded", got=repr(spec), remedy=remedy)
     else:
-        error = unknown_name("model", spec, known_forms())
+        error = unknown_name("model", spec, KNOWN_FORMS)
         remedy = f"{error.remedy} In Python, a model that was built there is given as classifier=."
         raise UsageError(error.what, got=error.got, remedy=remedy)
 
 
 def require_checkpoint(path: Path) -> None:
-    """Check that a file of weights is there, and not empty.
-
-    Raises:
-        ModelError: it is not.
-    """
+    """Check that a file of weights exists and is not empty; raises ModelError."""
     if path.is_dir():
         raise ModelError("the checkpoint is a folder", got=str(path), remedy="Name the file in it, or hf:FOLDER.")
     if not path.is_file():
@@ -92,19 +73,13 @@ def require_checkpoint(path: Path) -> None:
 
 
 def require_saved_model(folder: Path) -> None:
-    """Check that a folder holds a model of transformers, and not in a pickle.
-
-    Raises:
-        ModelError: it does not.
-        UntrustedCode: its weights are a pickle, which may run code.
-    """
+    """Check that a folder holds a model of transformers (else ModelError), and not in a pickle (UntrustedCode)."""
     if not (folder / "config.json").is_file():
         raise ModelError(
-            "no model of transformers in this folder",
-            got=str(folder),
+            "no model of transformers in this folder", got=str(folder),
             rule="a folder that save_pretrained wrote holds a config.json, and nothing is ever downloaded",
             remedy="Save the model first: model.save_pretrained(FOLDER).",
-        )
+        )  # fmt: skip
     pickles = sorted(file.name for file in folder.glob(f"*{PICKLE_ENDING}"))
     if pickles and not is_trusted() and not any(folder.glob("*.safetensors")):
         raise UntrustedCode(

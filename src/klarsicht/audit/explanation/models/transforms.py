@@ -48,19 +48,13 @@ class PixelTransform:
 
 
 def plain_transform(module: nn.Module) -> Transform:
-    """Choose the `PixelTransform` for the input channels of the first layer: grey, RGB or RGBA.
-
-    Raises:
-        ModelError: the first layer takes another number of channels than 1, 3 or 4.
-    """
+    """Choose the `PixelTransform` for the input channels of the first layer: grey, RGB or RGBA; raises ModelError for
+    another number of channels than 1, 3 or 4."""
     channels = input_channels(module)
     if channels not in MODES:
-        raise ModelError(
-            "no picture has that many channels",
-            got=channels,
-            rule="the first layer takes 1, 3 or 4",
-            remedy="Return a pair (module, transform); klarsicht.audit.ArrayTransform takes arrays of any channels.",
-        )
+        rule = "the first layer takes 1, 3 or 4"
+        remedy = "Return a pair (module, transform); klarsicht.audit.ArrayTransform takes arrays of any channels."
+        raise ModelError("no picture has that many channels", got=channels, rule=rule, remedy=remedy)
     return PixelTransform(MODES[channels])
 
 

@@ -27,11 +27,8 @@ SAVE: Final = "Save the weights alone: torch.save(model.state_dict(), path)"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a state dict or {"state_dict": ...} from a file; pickled code is never run.
-
-    Raises:
-        ModelError: the file does not exist, cannot be read safely, or holds no state dict.
-    """
+    """Read the tensors of a state dict or {"state_dict": ...} from a file; pickled code is never run. Raises ModelError
+    where the file does not exist, cannot be read safely, or holds no state dict."""
     require_checkpoint(path)
     held = _read(path)
     inner = next((held[k] for k in _ENTRIES if isinstance(held, dict) and isinstance(held.get(k), dict)), held)
@@ -42,12 +39,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Any:
     if _is_torchscript(path):
-        raise ModelError(
-            "a TorchScript program is no state dict",
-            got=str(path),
-            rule="its layers cannot be looked into",
-            remedy=f"Build the network it was made from. {SAVE}",
-        )
+        rule, remedy = "its layers have no hooks", f"Build the network it was made from. {SAVE}"
+        raise ModelError("a TorchScript program is not a state dict", got=str(path), rule=rule, remedy=remedy)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -58,9 +51,8 @@ def _read(path: Path) -> Any:
         if is_out_of_memory(error):
             raise
         if _is_cut_short(path):
-            raise ModelError(
-                "the checkpoint is cut short", got=f"{path}: {path.stat().st_size} bytes", remedy="Copy it again."
-            ) from error
+            got = f"{path}: {path.stat().st_size} bytes"
+            raise ModelError("the checkpoint is cut short", got=got, remedy="Copy it again.") from error
         pickled = isinstance(error, pickle.UnpicklingError)  # whose message advises to run the code
         got = "it holds other things than tensors, or no pickle" if pickled else describe_error(error)
         raise ModelError("the checkpoint cannot be read safely", got=f"{path}: {got}", remedy=SAVE) from error
@@ -87,11 +79,8 @@ def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fill(module: nn.Module, state: dict[str, Tensor], name: str, path: str | Path) -> nn.Module:
-    """Fill a network of the architecture `name` with the weights of a file; evaluation mode.
-
-    Raises:
-        ModelError: keys or shapes differ; the message lists the first.
-    """
+    """Fill a network of the architecture `name` with the weights of a file; evaluation mode. Raises ModelError, which
+    lists the first keys or shapes that differ."""
     own_state = module.state_dict()
     wrong = [f"{key} missing" for key in own_state if key not in state]
     wrong += [f"{key} unexpected" for key in state if key not in own_state]
@@ -117,11 +106,8 @@ def does_not_fit(name: str, path: str | Path, wrong: list[str]) -> ModelError:
 
 
 def rows_of(state: dict[str, Tensor], layer: str, name: str, path: str | Path) -> int:
-    """Read the number of outputs of a layer from the first axis of its weight.
-
-    Raises:
-        ModelError: the file lacks the weight, or it is no matrix.
-    """
+    """Read the number of outputs of a layer from the first axis of its weight; raises ModelError where the file lacks
+    it, or it is no matrix."""
     weight = state.get(f"{layer}.weight")
     if weight is None or weight.ndim < 2:
         got = "missing" if weight is None else f"is of shape {tuple(weight.shape)}"
@@ -130,35 +116,23 @@ def rows_of(state: dict[str, Tensor], layer: str, name: str, path: str | Path) -
 
 
 def check_weights(module: nn.Module, spec: str) -> None:
-    """Check that all weights are there and finite.
-
-    Masks, which are buffers, may be infinite; parameters and running statistics may not.
-
-    Raises:
-        ModelError: a weight is not; the message names the first and counts the others.
-    """
+    """Check that all weights exist and are finite; masks, which are buffers, may be infinite. Raises ModelError, which
+    names the first wrong one and counts the others."""
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-    absent = [
-        key
-        for key, value in tensors.items()
-        if value.is_meta or isinstance(value, UninitializedParameter | UninitializedBuffer)
-    ]
+    lazy = UninitializedParameter | UninitializedBuffer
+    absent = [key for key, value in tensors.items() if value.is_meta or isinstance(value, lazy)]
     if absent:
+        got = f"{spec}: {absent[0]}" + (f" and {len(absent) - 1} more" if len(absent) > 1 else "")
         raise ModelError(
-            "weights that are not there yet",
-            got=f"{spec}: {_first(absent)}",
-            rule="a lazy layer, or one on the device meta, has none",
+            "weights that do not exist yet", got=got, rule="a lazy layer, or one on the device meta, has none",
             remedy="Load the weights, or run one image through the network, before it is audited.",
-        )
+        )  # fmt: skip
     broken = {key: reason for key, value in tensors.items() if (reason := _reason_broken(key, value, module))}
     if broken:
         key, reason = next(iter(broken.items()))
         more = f", and {len(broken) - 1} more tensors" if len(broken) > 1 else ""
-        raise ModelError(
-            "weights that are not finite",
-            got=f"{spec}: {key} holds {reason}{more}",
-            remedy="Take a checkpoint from before the training diverged, or save in float32: half precision overflows.",
-        )
+        remedy = "Take a checkpoint from before the training diverged, or save in float32: half precision overflows."
+        raise ModelError("weights that are not finite", got=f"{spec}: {key} holds {reason}{more}", remedy=remedy)
 
 
 def _reason_broken(key: str, value: Tensor, module: nn.Module) -> str:
@@ -171,15 +145,9 @@ def _reason_broken(key: str, value: Tensor, module: nn.Module) -> str:
     return f"{' and '.join(found)} of {value.numel()} numbers" if found else ""
 
 
-def _first(keys: list[str]) -> str:
-    return keys[0] + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
-
-
 def in_float32(module: nn.Module) -> nn.Module:
-    """Return the network with weights of half precision, bfloat16 or less converted to float32, as a copy.
-
-    Relevance is checked to six digits, of which they have three. A network without such weights is returned as it is.
-    """
+    """Return the network with weights of half precision, bfloat16 or less converted to float32, as a copy; relevance is
+    checked to six digits, and they have three. A network without such weights is returned as it is."""
     held = [*module.parameters(), *module.buffers()]
     if not any(value.is_floating_point() and value.dtype.itemsize < 4 for value in held):
         return module

@@ -3,44 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from klarsicht.ground.errors import ModelError, unknown_name
 
 MOST_WEIGHTS: Final = 0.9  # share of the weights from which on a stage is the whole network
 
 
-def called_layers(network: nn.Module, look: Callable[[], object]) -> tuple[str, ...]:
-    """List the submodules that take part in the computation of an image, in the order in which they finish.
-
-    Args:
-        look: runs the network on one image.
-    """
-    layers: dict[str, None] = {}
-    handles = [
-        m.register_forward_hook(lambda *_, name=name: layers.setdefault(name)) for name, m in network.named_modules()
-    ]
+@contextmanager
+def temporary_hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks at the end of the context."""
+    hooks = list(handles)
     try:
-        look()
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for hook in hooks:
+            hook.remove()
+
+
+def called_layers(network: nn.Module, look: Callable[[], object]) -> tuple[str, ...]:
+    """List the submodules that take part when `look` runs the network on one image, in the order in which they
+    finish."""
+    layers: dict[str, None] = {}
+    modules = network.named_modules()
+    with temporary_hooks(m.register_forward_hook(lambda *_, name=n: layers.setdefault(name)) for n, m in modules):
+        look()
     return tuple(layers)
 
 
 def late_layer(network: nn.Module, head: str, layers: Collection[str] | None = None) -> str:
     """Choose the default concept layer: the last stage with weights before the head.
 
-    All information flows through the input of a stage. A stage is a child of the first module that has several
-    children with weights, not counting the child that contains the head; of a list of modules, which is never called
-    itself, it is the last. A child with more than nine tenths of the weights, such as the blocks of a transformer
-    beside its patch embedding, is not late: it is looked into, unless it is a block.
-
-    Args:
-        layers: names of the submodules that take part in the computation; None for all.
+    A stage is a child of the first module that has several children with weights, not counting the child that contains
+    the head; of a list of modules, which is never called itself, it is the last. A child with more than MOST_WEIGHTS of
+    the weights, such as the blocks of a transformer beside its patch embedding, is looked into, unless it is a block.
+    `layers` are the submodules that take part in the computation; None for all.
     """
     name = ""
     while stages := _stages(network.get_submodule(name), name, head, layers):
@@ -57,29 +59,20 @@ def _stages(module: nn.Module, name: str, head: str, layers: Collection[str] | N
     inside = [
         stage
         for stage, m in children.items()
-        if any(p.ndim >= 2 for p in m.parameters()) and (layers is None or _takes_part(stage, layers))
+        if any(p.ndim >= 2 for p in m.parameters())
+        and (layers is None or any(other == stage or other.startswith(f"{stage}.") for other in layers))
     ]
     return [s for s in inside if s != head and not head.startswith(f"{s}.")] or [s for s in inside if s != head]
 
 
-def _takes_part(name: str, layers: Collection[str]) -> bool:
-    return name in layers or any(other.startswith(f"{name}.") for other in layers)
-
-
 def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
     """Choose the default appearance layer: the layer whose input resolution is halfway, in octaves, between that of the
-    first and of the last layer.
+    first and of the last layer; empty for a network without convolutions or blocks.
 
     Layers are convolutions, or the blocks of a network whose work is mostly done by fully connected layers at every
-    position (transformers, mixers). Among layers of one resolution the last to run is chosen, since its input contains
-    all earlier features of that resolution; where all blocks have one resolution, that in the middle. Of two equally
-    near resolutions the smaller.
-
-    Args:
-        look: runs the network on one image.
-
-    Returns:
-        The name of the layer; empty for a network without convolutions or blocks.
+    position (transformers, mixers). Of one resolution the last to run is chosen, since its input contains all earlier
+    features; where all blocks have one resolution, that in the middle; of two equally near ones the smaller. `look`
+    runs the network on one image.
     """
     convolutions: list[tuple[str, float]] = []
     blocks: list[tuple[str, float]] = []
@@ -100,14 +93,9 @@ def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
 
         return record
 
-    handles = [
-        m.register_forward_hook(record_resolution(name, m), with_kwargs=True) for name, m in network.named_modules()
-    ]
-    try:
+    modules = network.named_modules()
+    with temporary_hooks(m.register_forward_hook(record_resolution(n, m), with_kwargs=True) for n, m in modules):
         look()
-    finally:
-        for handle in handles:
-            handle.remove()
     layers = blocks if positionwise > len(convolutions) and blocks else convolutions
     if layers is blocks and len({side for _, side in blocks}) == 1:
         return blocks[len(blocks) // 2][0]
@@ -129,12 +117,9 @@ def is_block(network: nn.Module, name: str) -> bool:
     module, parent = network.get_submodule(name), network.get_submodule(name.rpartition(".")[0])
     inside = isinstance(parent, nn.ModuleList | nn.Sequential)
     deep = not isinstance(module, nn.ModuleList | nn.Sequential) and any(True for _ in module.children())
-    return inside and deep and (any(is_convolution(m) for m in module.modules()) or _mixes_tokens(module))
-
-
-def _mixes_tokens(module: nn.Module) -> bool:
-    kinds = [type(m).__name__ for m in module.modules()]
-    return any("Norm" in kind for kind in kinds) and any(isinstance(m, nn.Linear) for m in module.modules())
+    parts = list(module.modules())
+    mixes_tokens = any("Norm" in type(m).__name__ for m in parts) and any(isinstance(m, nn.Linear) for m in parts)
+    return inside and deep and (any(map(is_convolution, parts)) or mixes_tokens)
 
 
 def takes_channels_last(layer: nn.Module) -> bool:
@@ -162,6 +147,21 @@ def tensors_in(a: Any) -> Iterator[Tensor]:
         yield from tensors_in(tuple(a.values()))
 
 
+def exchange_tensors(a: Any, exchanged: Mapping[int, tuple[Tensor, Tensor]]) -> Any:
+    """Exchange tensors, in nested tuples, lists and dictionaries, for others: by id, pairs of the old and the new one,
+    as of additions in place that are computed out of place."""
+    if not exchanged:
+        return a
+    if isinstance(a, Tensor):
+        while (pair := exchanged.get(id(a))) is not None:
+            a = pair[1]
+    elif type(a) in (tuple, list):
+        a = type(a)(exchange_tensors(part, exchanged) for part in a)
+    elif type(a) is dict:
+        a = {name: exchange_tensors(part, exchanged) for name, part in a.items()}
+    return a
+
+
 def replace_first_tensor(
     inputs: tuple[Any, ...], keywords: dict[str, Any], change: Callable[[Tensor], Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -173,11 +173,8 @@ def replace_first_tensor(
 
 
 class Tap:
-    """Context manager that stores input and output of a named layer at its last call.
-
-    Raises:
-        UsageError: unknown layer; the message lists near matches.
-    """
+    """Context manager that stores input and output of a named layer at its last call; raises UsageError, which lists
+    near matches, for an unknown layer."""
 
     def __init__(self, module: nn.Module, layer: str) -> None:
         try:
@@ -192,11 +189,8 @@ class Tap:
     def input(self) -> Tensor:
         """Input at the last call. Raises ModelError if the layer was not called."""
         if self._input is None:
-            raise ModelError(
-                "the layer takes no part in the computation",
-                got=repr(self._name),
-                remedy="Name another by layer",
-            )
+            what, remedy = "the layer takes no part in the computation", "Name another by layer"
+            raise ModelError(what, got=repr(self._name), remedy=remedy)
         return self._input
 
     def __enter__(self) -> Self:
@@ -245,26 +239,17 @@ def channel_axis(layer: nn.Module, shape: Sequence[int]) -> int:
 
 
 def sum_over_positions(a: Tensor, channels: int = 1) -> Tensor:
-    """Sum over positions: (B, C, H, W) or tokens (B, T, C) -> (B, C); (B, C) is returned unchanged.
-
-    Args:
-        channels: axis of the channels of a with four axes.
-    """
+    """Sum over positions: (B, C, H, W) or tokens (B, T, C) -> (B, C); (B, C) is returned unchanged. `channels` is the
+    axis of the channels where there are four axes."""
     if a.ndim < 3:
         return a
     return a.flatten(2).sum(2) if a.ndim > 3 and channels == 1 else a.flatten(1, -2).sum(1)
 
 
 def arrange_in_grid(a: Tensor, channels: int, aspect: float = 1.0) -> Tensor:
-    """Arrange the positions of tokens or of images with channels last: -> (B, C, h, w).
-
-    Tokens before the grid belong to no position and are left out, see `leading_tokens`.
-
-    Args:
-        a: (B, T, C), (B, h, w, C) or (B, C, h, w).
-        channels: axis of the channels of a with four axes.
-        aspect: height over width of the image.
-    """
+    """Arrange the positions of tokens (B, T, C) or of images (B, h, w, C) or (B, C, h, w), whose channels are the axis
+    `channels`: -> (B, C, h, w). `aspect` is height over width of the image. Tokens before the grid belong to no
+    position and are left out, see `leading_tokens`."""
     if a.ndim == 4:
         return a if channels == 1 else a.movedim(-1, 1)
     if a.ndim != 3:

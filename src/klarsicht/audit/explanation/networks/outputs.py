@@ -1,9 +1,6 @@
-"""Answers of networks as logits, one for each class.
-
-Relevance, features and interventions count logits. A network may answer with something that a link function has made of
-them (softmax, log-softmax, sigmoid), or with the one logit y of a class against the rest. The link is taken off, and y
-becomes two logits (-y/2, y/2), whose softmax is (1 - sigmoid(y), sigmoid(y)).
-"""
+"""Answers of networks as logits, one for each class. A network may answer with what a link function makes of logits
+(softmax, log-softmax, sigmoid), or with the one logit y of a class against the rest. The link is removed, and y becomes
+two logits (-y/2, y/2), whose softmax is (1 - sigmoid(y), sigmoid(y))."""
 
 from __future__ import annotations
 
@@ -27,13 +24,8 @@ SUM_TOLERANCE: Final = 1e-3  # of probabilities that sum to one
 
 
 def as_logits(answer: Any) -> Tensor:
-    """Extract logits (B, K) from an answer: a tensor, or the one in an output object, a dictionary or a tuple.
-
-    Taken is the attribute or key `logits`; else the only tensor with two axes. A tensor (B,) is one output.
-
-    Raises:
-        ModelError: there is no such tensor, or there are several.
-    """
+    """Extract logits (B, K) from an answer: a tensor, or the attribute or key `logits`, else the only tensor with two
+    axes. A tensor (B,) is one output. Raises ModelError where there is no such tensor, or there are several."""
     logits = getattr(answer, "logits", answer)
     if isinstance(logits, Mapping):
         logits = logits["logits"] if "logits" in logits else _only_matrix(logits)
@@ -42,21 +34,17 @@ def as_logits(answer: Any) -> Tensor:
     if isinstance(logits, Tensor) and logits.ndim == 1:
         return logits[:, None]
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ModelError(
-            "the model does not answer with logits", got=describe_answer(logits), rule="expected a tensor (B, classes)"
-        )
+        rule = "expected a tensor (B, classes)"
+        raise ModelError("the model does not answer with logits", got=describe_answer(logits), rule=rule)
     return logits
 
 
 def _only_matrix(parts: Mapping[Any, Any]) -> Tensor:
     matrices = {key: part for key, part in parts.items() if isinstance(part, Tensor) and part.ndim == 2}
     if len(matrices) != 1:
-        raise ModelError(
-            "the model does not answer with logits",
-            got=f"{len(matrices)} tensors of two axes among {', '.join(map(str, parts)) or 'nothing'}",
-            rule="expected one tensor (B, classes)",
-            remedy="Return the logits alone, or under the name logits.",
-        )
+        got = f"{len(matrices)} tensors of two axes among {', '.join(map(str, parts)) or 'nothing'}"
+        rule, remedy = "expected one tensor (B, classes)", "Return the logits alone, or under the name logits."
+        raise ModelError("the model does not answer with logits", got=got, rule=rule, remedy=remedy)
     return next(iter(matrices.values()))
 
 
@@ -67,13 +55,8 @@ def describe_answer(answer: Any) -> str:
 
 @dataclass(frozen=True)
 class Link:
-    """Link function from logits (B, K) to what a network answers.
-
-    Attributes:
-        function: the function.
-        inverse: from answers to logits up to a constant of each image.
-        modules: layers that compute it.
-    """
+    """Link function from logits (B, K) to what a network answers, its inverse up to a constant of each image, and the
+    layers that compute it."""
 
     name: str
     function: Callable[[Tensor], Tensor]
@@ -144,25 +127,19 @@ class LogitPair(nn.Module):
         return result
 
 
-def pair_layer(layer: Any) -> nn.Module:
+def pair_layer(layer: Any) -> Any:
     """Copy a linear layer or convolution with one output y so that it has the two outputs (-y/2, y/2)."""
-    pair: Any = copy.deepcopy(layer)
+    pair = copy.deepcopy(layer)
     for name, value in layer.named_parameters():
         setattr(pair, name, nn.Parameter(torch.cat([-value, value]).detach() / 2, value.requires_grad))
     setattr(pair, "out_features" if isinstance(layer, nn.Linear) else "out_channels", 2)
-    result: nn.Module = pair
-    return result
+    return pair
 
 
 @dataclass(frozen=True)
 class NetworkAnswers:
-    """Answers of a network to n test images.
-
-    Attributes:
-        logits: (n, K), as the network gives them.
-        head: (n, ...), output of the head, or None where it did not run.
-        last: name of the last layer without parts, if its output is the answer; else empty.
-    """
+    """Answers of a network to n test images: logits (n, K), the output of the head (n, ...), None where it did not run,
+    and the name of the last layer without parts, if its output is the answer; else empty."""
 
     logits: Tensor
     head: Tensor | None
@@ -204,44 +181,32 @@ def is_distribution(y: Tensor, tolerance: float = SUM_TOLERANCE) -> bool:
 
 
 def find_link(module: nn.Module, answers: NetworkAnswers) -> Link | None:
-    """Find the link function of a network: by its last layer, by its head's output, else by the answers alone.
-
-    Answers alone tell a softmax and a log-softmax; numbers between 0 and 1 may be logits.
-    """
+    """Find the link function of a network: by its last layer, by its head's output, else by the answers, which reveal a
+    softmax and a log-softmax; numbers between 0 and 1 may be logits."""
     y, z = answers.logits, answers.head
-    if answers.last and (
-        name := next((k for k in LINKS if type(module.get_submodule(answers.last)) in k.modules), None)
-    ):
-        return name
+    last = type(module.get_submodule(answers.last)) if answers.last else None
+    if link := next((link for link in LINKS if last in link.modules), None):
+        return link
     if z is not None and z.numel() == y.numel():
         z = z.reshape(y.shape)
         if _same(y, z):
             return None
-        if name := next((link for link in LINKS if _same(y, link.function(z))), None):
-            return name
+        if link := next((link for link in LINKS if _same(y, link.function(z))), None):
+            return link
     return next((k for k, p in zip(LINKS[:2], (y, y.exp()), strict=True) if is_distribution(p)), None)
 
 
 def with_logits(module: nn.Module, head: str, images: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return a network that answers with at least two logits, and what was changed, in words.
-
-    A network that does so is returned as it is; else a copy is changed. Every change is verified on the test images.
-
-    Args:
-        head: name of its last layer with weights, by execution.
-        images: (n, C, H, W), different test images.
-
-    Raises:
-        ModelError: a softmax over one output, which is always 1.
-    """
+    """Return a network that answers with at least two logits, and what was changed, in words. A network that does so is
+    returned as it is; else a copy is changed. Every change is verified on test images (n, C, H, W). Raises ModelError
+    for a softmax over one output, which is always 1."""
     before = run(module, head, images)
     link, single = find_link(module, before), before.logits.shape[1] == 1
     if link is None and not single:
         return module, ()
     if single and link is not None and link.name == "softmax":
-        raise ModelError(
-            "a softmax over one output", got="1 for every image", remedy="Take it off, or train with a sigmoid."
-        )
+        remedy = "Remove it, or train with a sigmoid."
+        raise ModelError("a softmax over one output", got="1 for every image", remedy=remedy)
     notes = [] if link is None else [f"its final {link.name} is left out: logits are audited"]
     if link is not None and link.name in ("sigmoid", "log-sigmoid") and not single:
         notes.append(MULTI_LABEL)

@@ -1,9 +1,8 @@
 """Sums of two activations inside a network, as at the end of a residual block: list, read and change them.
 
-What two branches carry is whole in their sum alone, and the branches that follow all read it. A sum is named after the
-innermost module whose code adds, and its number among the sums of that module's call, from 1: `layer4.1:sum1`; those
-that the network's own code adds are `:sum1` and so on. Sums are found while they are computed, by a torch function
-mode, whatever the code looks like: `x + y`, `x += y`, `torch.add`, or the operators of an exported program.
+A sum is named after the innermost module whose code adds, and its number among the sums of that module's call, from 1:
+`layer4.1:sum1`; those that the network's own code adds are `:sum1` and so on. Sums are found by a torch function mode
+while they are computed: `x + y`, `x += y`, `torch.add`, or the operators of an exported program.
 """
 
 from __future__ import annotations
@@ -18,7 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from klarsicht.audit.explanation.networks.hooks import first_tensor, tensors_in
+from klarsicht.audit.explanation.networks.hooks import (
+    exchange_tensors,
+    first_tensor,
+    temporary_hooks,
+    tensors_in,
+)
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.ranges import parse_digits
 
@@ -32,12 +36,8 @@ ADDITIONS: Final = IN_PLACE_ADDITIONS | {
 
 @dataclass(frozen=True)
 class ResidualSum:
-    """Name of a sum.
-
-    Attributes:
-        module: name of the module whose call is counted; "" for the network.
-        number: number of the sum among those of the call, sums of the modules inside included, from 1.
-    """
+    """Name of a sum: the module whose call is counted, "" for the network, and the number among the sums of the call,
+    those of modules inside included, from 1."""
 
     module: str
     number: int
@@ -57,20 +57,13 @@ def is_sum(function: Any, args: tuple[Any, ...]) -> bool:
     if function not in ADDITIONS or len(args) < 2:
         return False
     a, b = args[:2]
-    return (
-        isinstance(a, Tensor) and isinstance(b, Tensor) and a.is_floating_point() and 2 < a.ndim == b.ndim
-    )  # fmt: skip
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.is_floating_point() and 2 < a.ndim == b.ndim
 
 
 class SumMode(TorchFunctionMode):
-    """Mode that changes one sum. An addition in place is computed out of place, and whoever uses its first argument
-    afterwards gets the changed sum.
-
-    Args:
-        number: number of the sum, from 1, among those that are computed in the mode.
-        change: function from the sum to a tensor in its place. It must not add two activations itself: these would
-            count.
-    """
+    """Mode that changes one sum, of a number from 1 among those that are computed in the mode. An addition in place is
+    computed out of place, and whoever uses its first argument afterwards gets the changed sum. `change` must not add
+    two activations itself: these would count."""
 
     def __init__(self, number: int, change: Change) -> None:
         super().__init__()
@@ -80,7 +73,7 @@ class SumMode(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        args, kwargs = self.current(args), self.current(kwargs or {})
+        args, kwargs = (exchange_tensors(given, self.replaced) for given in (args, kwargs or {}))
         self.count += is_sum(function, args)
         if self.count != self.number or not is_sum(function, args):
             return function(*args, **kwargs)
@@ -90,24 +83,9 @@ class SumMode(TorchFunctionMode):
         self.replaced[id(args[0])] = args[0], found
         return found
 
-    def current(self, a: Any) -> Any:
-        """Exchange a tensor to which another was added in place, in nested tuples, lists and dictionaries, for the
-        changed sum."""
-        if not self.replaced:
-            return a
-        if isinstance(a, Tensor):
-            return self.replaced[id(a)][1] if id(a) in self.replaced else a
-        if type(a) in (tuple, list):
-            return type(a)(self.current(part) for part in a)
-        return {name: self.current(part) for name, part in a.items()} if type(a) is dict else a
-
 
 class SumHooks:
-    """Hooks that change one sum of a module's call.
-
-    Args:
-        number, change: see SumMode.
-    """
+    """Hooks that change one sum of a module's call, see SumMode."""
 
     def __init__(self, number: int, change: Change) -> None:
         self.number, self.change = number, change
@@ -126,11 +104,7 @@ class SumHooks:
         self.running[-1].__enter__()  # type: ignore[no-untyped-call]
 
     def end(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        """Leave the mode; return the output.
-
-        Raises:
-            ModelError: the call computed fewer sums.
-        """
+        """Leave the mode; return the output. Raises ModelError where the call computed fewer sums."""
         if not self.running:  # the call failed before the mode was entered
             return output
         mode = self.running.pop()
@@ -140,29 +114,20 @@ class SumHooks:
                 "the network does not compute this sum", got=f"sum {self.number} of {mode.count} in a module",
                 rule="a correction belongs to the network that it was fitted on",
             )  # fmt: skip
-        return mode.current(output)
+        return exchange_tensors(output, mode.replaced)
 
 
 @contextmanager
 def change_sum(network: nn.Module, name: ResidualSum, change: Change) -> Iterator[None]:
     """Change a sum of the network inside the context."""
-    handles = SumHooks(name.number, change).attach(network.get_submodule(name.module))
-    try:
+    with temporary_hooks(SumHooks(name.number, change).attach(network.get_submodule(name.module))):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass
 class ComputedSum:
-    """A sum of two activations of one shape, as it was computed.
-
-    Attributes:
-        name: its name.
-        forms: the sum, and what functions of it alone make of it, in the same shape (an activation, a copy).
-        readers: for each other function that uses one of these, the modules that run then.
-    """
+    """A sum of two activations of one shape, as it was computed: its name; the sum, and what functions of it alone make
+    of it in the same shape; and for each other function that uses one of these, the modules that run then."""
 
     name: ResidualSum
     forms: list[Tensor]
@@ -174,12 +139,8 @@ class ComputedSum:
 
 
 class SumList(TorchFunctionMode):
-    """Mode that lists the sums of a network with their names.
-
-    Attributes:
-        running: modules that run, innermost last, each with the number of sums in its call so far.
-        found: the sums in the order of their computation.
-    """
+    """Mode that lists the sums of a network with their names: `running` are the modules that run, innermost last, each
+    with the number of sums in its call so far."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,14 +174,11 @@ class SumList(TorchFunctionMode):
 
 
 def list_sums(network: nn.Module, look: Callable[[], object], beside: Collection[str] = ()) -> tuple[str, ...]:
-    """List the sums of two activations of one shape, in the order of their computation.
+    """List the sums of two activations of one shape, in the order of their computation. `look` runs the network on at
+    least two images, so that what is alike for all images differs in shape.
 
     Left out is a sum whose name stands for several, as in a module that is called more than once, and one that is used
-    in nothing but a module of `beside`, whose input it is, be it after an activation.
-
-    Args:
-        look: runs the network on at least two images, so that what is alike for all images differs in shape.
-        beside: names of modules.
+    only in a module of `beside`, whose input it is, if need be after an activation.
     """
     inputs: list[tuple[str, Tensor | None]] = []
     mode = SumList()
@@ -242,12 +200,8 @@ def list_sums(network: nn.Module, look: Callable[[], object], beside: Collection
             continue
         handles.append(module.register_forward_pre_hook(begin(name), with_kwargs=True))
         handles.append(module.register_forward_hook(end, always_call=True))
-    try:
-        with mode:
-            look()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks(handles), mode:
+        look()
     times = Counter(one.name for one in mode.found)
     return tuple(
         str(one.name)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.models.classifier import Classifier
-from klarsicht.audit.explanation.models.forward import Observation, Observer
+from klarsicht.audit.explanation.models.forward import Observation, open_observer
 from klarsicht.audit.explanation.networks import hooks
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.relevance.explainer import Explainer
@@ -47,15 +47,9 @@ class TimedUnit:
 @dataclass(frozen=True)
 class Attribution:
     """Picklable work function of the attribution step: decode, explain, write arrays, write columns of the image table.
-
-    Each row is explained for its own target; an image of several rows is decoded once in a unit.
-
-    Attributes:
-        targets: int64 (N,), the output to explain for each row; -1 for the predicted one.
-        identity: hash of the run's model; a worker that loads another model stops.
-        load: function that loads the model in a worker process, from its spec, identity and device.
-        classifier: None in worker processes, which load it again.
-    """
+    Each row is explained for its own target, int64 (N,), -1 for the predicted output; an image of several rows is
+    decoded once in a unit. A worker loads the model again by its spec, identity and device, and stops if its identity
+    differs."""
 
     store: RunStore
     corpus: Corpus
@@ -66,13 +60,9 @@ class Attribution:
     classifier: Classifier | None = None
 
     def __call__(self, unit: range) -> TimedUnit:
-        """Explain the rows of a unit; for rows that fail, the reason is recorded and the arrays are zero. Returns the
-        checksums of what was written, how long images were waited for, and why rows fail.
-
-        Raises:
-            Unreachable: an image that was listed is not given by its disk or store.
-            ProgramFailed: the model or its transform fails on an image that it took, too.
-        """
+        """Explain the rows of a unit; for rows that fail, the reason is recorded and the arrays are zero. Raises
+        Unreachable where a listed image is not given by its disk or store, and ProgramFailed where the model or its
+        transform fails on an image that it took before."""
         facts: dict[int, dict[str, Any]] = {}
         blocks: dict[str, Any] = {}
         reader = self._reader(self.settings.readers)
@@ -83,7 +73,9 @@ class Attribution:
                     _copy_rows(blocks, arrays_to_store(found, self.settings.parts), some, unit)
                     for row, fact in zip(some, facts_of(found), strict=True):
                         facts[row] = facts.get(row, {}) | fact
-        written = self.store.write_part(IMAGES, unit.start // self.settings.unit, _fact_columns(unit, facts))
+        lines = [FACTS | facts.get(row, {}) for row in unit]
+        columns = {"row": list(unit)} | {name: [line[name] for line in lines] for name in FACTS}
+        written = self.store.write_part(IMAGES, unit.start // self.settings.unit, columns)
         for name, values in blocks.items():
             written |= self.store.write_rows(name, unit.start, values)
         reasons = {row: fact["skipped"] for row, fact in facts.items() if "skipped" in fact}
@@ -94,16 +86,19 @@ class Attribution:
         usable: list[int] = []
         facts: dict[int, dict[str, Any]] = {}
         with open_explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
-            for some, batch in self._reader().batches(rows, facts):
-                for row, image in zip(some, batch, strict=True):
-                    usable += [row for _ in self._explain_batch(explain, [row], image[None], facts)]
+            for row, image in self.images(rows, facts):
+                usable += [row for _ in self._explain_batch(explain, [row], image, facts)]
         return usable
+
+    def images(self, rows: Sequence[int], facts: dict[int, dict[str, Any]]) -> Iterator[tuple[int, Tensor]]:
+        """Yield rows with their image (1, C, H, W), read when asked for; unreadable rows are added to `facts`."""
+        for some, batch in self._reader().batches(rows, facts):
+            yield from zip(some, batch[:, None], strict=True)
 
     def _first_images(self, n: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the first usable images of the corpus, one by one, with their targets."""
-        for rows, batch in self.first_batches(range(n), {}):
-            for row, image in zip(rows, batch, strict=True):
-                yield image[None], torch.as_tensor(self.targets[[row]])
+        for row, image in self.images(range(n)[:MAX_PROBED], {}):
+            yield image, torch.as_tensor(self.targets[[row]])
 
     @property
     def side(self) -> int:
@@ -124,20 +119,11 @@ class Attribution:
         settings = self.settings
         return BatchReader(self.corpus, self._classifier(), settings.batch, readers, settings.threads)
 
-    def first_batches(self, rows: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield (rows, images) of the first rows, read when asked for; unreadable rows are added to `facts`."""
-        return self._reader().batches(rows[:MAX_PROBED], facts)
-
     def _explain_batch(
         self, explain: Explain, rows: list[int], batch: Tensor, facts: dict[int, dict[str, Any]]
     ) -> Iterator[tuple[list[int], Relevance | Observation]]:
         """Explain a batch; where it fails, explain image by image, so that one image does not invalidate the others.
-
-        Where memory runs short the batch is halved; that is no failure of an image.
-
-        Raises:
-            OutOfMemory: memory is short for a single image.
-        """
+        Where memory runs short the batch is halved; raises OutOfMemory where it is short for a single image."""
         try:
             relevance = explain(batch, torch.as_tensor(self.targets[rows]))
         except (OutOfMemory, MemoryError, RuntimeError) as error:
@@ -145,11 +131,10 @@ class Attribution:
                 raise
             if len(rows) == 1:
                 raise OutOfMemory(
-                    "memory ran short while an image was explained",
-                    got=self.corpus.paths[rows[0]],
+                    "memory ran short while an image was explained", got=self.corpus.paths[rows[0]],
                     rule="its work unit is not marked done",
-                    remedy="Free memory, or take smaller --workers or --threads; the same command resumes.",
-                ) from error
+                    remedy="Free memory, or use fewer --workers or --threads; the same command resumes.",
+                ) from error  # fmt: skip
             half = len(rows) // 2
             for some in (slice(half), slice(half, None)):
                 yield from self._explain_batch(explain, rows[some], batch[some], facts)
@@ -171,24 +156,15 @@ class Attribution:
 
 class WitnessedExplainer:
     """Function (images, targets) -> relevance that checks, where the model fails on an image, that it still explains
-    one that it explained before: the first image of a work unit, or before that one of the corpus.
-
-    Args:
-        explain: function (images, targets) -> relevance.
-        others: yields images of the corpus with their targets, one of which could be explained when the run was made.
-    """
+    one that it explained before: the first image of a work unit, or before that one of the corpus, from `others`."""
 
     def __init__(self, explain: Explain, others: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> None:
         self._explain, self._others = explain, others
         self._witness: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, batch: Tensor, targets: Tensor) -> Relevance | Observation:
-        """Explain images (B, C, H, W) for target classes (B,).
-
-        Raises:
-            InputRefused: the model fails on these images.
-            ProgramFailed: it fails on one image, and on the witness, too.
-        """
+        """Explain images (B, C, H, W) for target classes (B,); raises InputRefused where the model fails on them, and
+        ProgramFailed where it fails on one image and on the witness."""
         try:
             relevance = self._explain(batch, targets)
         except InputRefused as error:
@@ -205,8 +181,8 @@ class WitnessedExplainer:
                 self._explain(image, target)
                 return
         raise ProgramFailed(
-            "the model fails on an image that it took before, too", got=error.got,
-            remedy="Repair it, or start its device anew; the same command resumes.",
+            "the model now fails on an image that it accepted before", got=error.got,
+            remedy="Repair it, or restart its device; the same command resumes.",
         ) from error  # fmt: skip
 
 
@@ -214,7 +190,7 @@ class WitnessedExplainer:
 def open_explainer(classifier: Classifier, settings: AuditSettings, side: int, middle: str | None) -> Iterator[Explain]:
     """Open a function (images, targets) -> Relevance; without maps it returns an Observation."""
     with ExitStack() as stack:
-        observe = stack.enter_context(Observer(classifier))
+        observe = stack.enter_context(open_observer(classifier))
         if not settings.maps:
             yield lambda batch, _: observe(batch)
             return
@@ -237,10 +213,8 @@ def reason_unusable(relevance: Relevance | Observation, side: int) -> str:
 
 
 def arrays_of(relevance: Relevance | Observation) -> dict[str, NDArray[Any]]:
-    """Collect the arrays to store for every image: name -> (B, ...).
-
-    Maps are divided by their largest absolute value, so that float16 keeps three digits of every map.
-    """
+    """Collect the arrays to store for every image: name -> (B, ...). Maps are divided by their largest absolute value,
+    so that float16 keeps three digits of every map."""
     arrays = {"features": relevance.features, "logits": relevance.logits}
     if isinstance(relevance, Observation):
         return arrays
@@ -261,32 +235,14 @@ def facts_of(relevance: Relevance | Observation) -> list[dict[str, Any]]:
     """Collect the columns of the image table, one dictionary per image."""
     columns = {"predicted": relevance.prediction}
     if isinstance(relevance, Relevance):
-        columns |= {
-            "target": relevance.targets,
-            "score": relevance.score,
-            "centred": relevance.centred,
-            "loss": relevance.loss,
-            "total": relevance.total,
-            "residual": relevance.residual,
-            "absorbed": relevance.absorbed,
-            "noise": relevance.noise,
-        }
+        columns |= {"target": relevance.targets, **{name: getattr(relevance, name) for name in MEASURED}}
     return [{name: values[i].item() for name, values in columns.items()} for i in range(len(relevance.logits))]
 
 
+MEASURED = ("score", "centred", "loss", "total", "residual", "absorbed", "noise")  # numbers of each image
 FACTS: dict[str, Any] = {
-    "target": -1,
-    "predicted": -1,
-    "score": float("nan"),
-    "centred": float("nan"),
-    "loss": float("nan"),
-    "total": float("nan"),
-    "residual": float("nan"),
-    "absorbed": float("nan"),
-    "noise": float("nan"),
-    "skipped": "",
-    "noted": "",
-}
+    "target": -1, "predicted": -1, **dict.fromkeys(MEASURED, float("nan")), "skipped": "", "noted": "",
+}  # fmt: skip
 
 
 def read_predictions(store: RunStore) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -295,11 +251,6 @@ def read_predictions(store: RunStore) -> tuple[NDArray[np.int64], NDArray[np.boo
 
     images = store.table(IMAGES, STEP, PREDICTIONS)
     return images["predicted"].to_numpy(), compute.equal(images["skipped"], "").to_numpy()
-
-
-def _fact_columns(unit: range, facts: dict[int, dict[str, Any]]) -> dict[str, list[Any]]:
-    rows = [FACTS | facts.get(row, {}) for row in unit]
-    return {"row": list(unit)} | {name: [row[name] for row in rows] for name in FACTS}
 
 
 def _copy_rows(blocks: dict[str, Any], arrays: dict[str, NDArray[Any]], rows: Sequence[int], unit: range) -> None:
@@ -311,45 +262,32 @@ def _copy_rows(blocks: dict[str, Any], arrays: dict[str, NDArray[Any]], rows: Se
 
 
 def middle_layer(attribution: Attribution, rows: range) -> str:
-    """Choose the middle layer, which gives appearance and channel relevance.
-
-    It is the layer named in the settings, else `hooks.middle_layer` on the first usable image; empty for a network
-    without convolutions.
-
-    Raises:
-        UsageError: a network without convolutions, where the settings request parts or the metric `channels`.
-    """
+    """Choose the middle layer, which gives appearance and channel relevance: the one of the settings, else
+    `hooks.middle_layer` on the first usable image; empty for a network without convolutions. Raises UsageError where
+    the settings need one."""
     if attribution.settings.parts_layer is not None:
         return attribution.settings.parts_layer
     classifier = attribution._classifier()
-    for _, batch in attribution.first_batches(rows, {}):
+    for _, image in attribution.images(rows[:MAX_PROBED], {}):
         with suppress(InputRefused), evaluation_mode(classifier.module) as module, torch.no_grad():
-            layer = hooks.middle_layer(module, partial(classifier.logits, batch[:1]))
+            layer = hooks.middle_layer(module, partial(classifier.logits, image))
             if not layer and (attribution.settings.parts or "channels" in attribution.settings.metric):
-                raise UsageError(
-                    "no middle layer",
-                    got="a network without convolutions",
-                    rule="parts and channels are seen by a convolution",
-                    remedy="Audit whole maps: --no-parts, --metric euclidean.",
-                )
+                got, rule = "a network without convolutions", "parts and channels are seen by a convolution"
+                remedy = "Audit whole maps: --no-parts, --metric euclidean."
+                raise UsageError("no middle layer", got=got, rule=rule, remedy=remedy)
             return layer
     return ""  # no usable image: `probe` raises the error
 
 
 def probe(attribution: Attribution, rows: range) -> Relevance | Observation:
-    """Explain the first usable image, to find the array shapes and to reject an unsuitable model early.
-
-    Raises:
-        InputError: none of the first MAX_PROBED images can be used.
-        UnsupportedLayer, NotConserving: see audit.explanation.relevance.explainer.
-    """
+    """Explain the first usable image, to find the array shapes and to reject an unsuitable model early. Raises
+    InputError where none of the first MAX_PROBED images can be used, and as `Explainer`."""
     settings = attribution.settings
     with open_explainer(attribution._classifier(), settings, settings.map_side, attribution.middle) as explain:
         facts: dict[int, dict[str, Any]] = {}
-        for some, batch in attribution.first_batches(rows, facts):
-            for row, image in zip(some, batch, strict=True):
-                for _, found in attribution._explain_batch(explain, [row], image[None], facts):
-                    return found
+        for row, image in attribution.images(rows[:MAX_PROBED], facts):
+            for _, found in attribution._explain_batch(explain, [row], image, facts):
+                return found
     reasons = sorted({str(fact["skipped"]) for fact in facts.values() if "skipped" in fact})
     raise InputError(
         f"none of the first {len(facts)} images can be used", got=reasons[0], remedy="Check the data and the model."

@@ -1,8 +1,5 @@
-"""Batch norms merged into the layers whose outputs they receive.
-
-The order of execution counts, not that of definition: in a DenseNet a norm is defined after one convolution but
-receives the outputs of many.
-"""
+"""Batch norms merged into the layers whose outputs they receive, by the order of execution: in a DenseNet a norm is
+defined after one convolution but receives the outputs of many."""
 
 from __future__ import annotations
 
@@ -30,26 +27,16 @@ class BatchNorm:
 
     def merge(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return weight (C, ...) and bias (C,) of the layer that computes a layer and this norm."""
-        scale = (self.variance + self.eps) ** -0.5 if self.weight is None else self.weight / self._deviation
+        wide = self.variance + self.eps
+        scale = wide**-0.5 if self.weight is None else self.weight / wide**0.5
         shifted = (0 if bias is None else bias) - self.mean
         merged = shifted * scale + (0 if self.bias is None else self.bias)
         return (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).detach(), merged.detach()
 
-    @property
-    def _deviation(self) -> Tensor:
-        return (self.variance + self.eps) ** 0.5
-
 
 class NormsToMerge(TorchFunctionMode):
-    """Mode that finds, during a forward pass, the batch norms whose input is the output of a layer and of nothing else.
-
-    Args:
-        layers: functions of layers with weights, whose calls are numbered.
-        mergeable: those of them that take a norm.
-
-    Attributes:
-        functions: all functions that were called.
-    """
+    """Mode that finds, during a forward pass, the batch norms whose input is the output of a layer and of nothing else:
+    of the numbered calls of the functions `layers`, those of `mergeable` may take a norm."""
 
     def __init__(self, layers: Collection[Callable[..., Any]], mergeable: Collection[Callable[..., Any]]) -> None:
         super().__init__()
@@ -84,16 +71,9 @@ class NormsToMerge(TorchFunctionMode):
         return output
 
     def _note(
-        self,
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> None:
+        self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+        bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    ) -> None:  # fmt: skip
         made = self._outputs.get(id(input))
         if made is not None and not training and running_mean is not None and running_var is not None:
             self._norms[made[1]] = BatchNorm(running_mean, running_var, weight, bias, eps)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,19 +12,14 @@ from torch import Tensor
 
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
-from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import UsageError, unknown_name
 
 Array = NDArray[Any]
 
 
 def as_batch(classifier: Classifier, images: Tensor | Array | Image.Image | Sequence[Image.Image]) -> Tensor:
-    """Preprocess pictures to a batch (B, C, H, W), or check that a batch is one, of floats.
-
-    Raises:
-        UsageError: it is none, is empty, or the pictures have several sizes.
-        ImageRefused: the model's transform fails on a picture.
-    """
+    """Preprocess pictures to a batch (B, C, H, W), or check that a batch is one, of floats. Raises UsageError where it
+    is none, is empty, or the pictures have several sizes, and ImageRefused where the transform fails on a picture."""
     pictures = [images] if isinstance(images, Image.Image) else images
     if isinstance(pictures, list | tuple) and pictures and all(isinstance(one, Image.Image) for one in pictures):
         inputs = [classifier.image(one) for one in pictures]
@@ -37,7 +31,7 @@ def as_batch(classifier: Classifier, images: Tensor | Array | Image.Image | Sequ
         batch = torch.as_tensor(images)
     except (TypeError, ValueError, RuntimeError) as error:
         rule = "pictures of Pillow, or images (B, C, H, W)"
-        raise UsageError("no numbers in a batch", got=error, rule=rule) from error
+        raise UsageError("a batch does not consist of numbers", got=error, rule=rule) from error
     if batch.ndim != len("BCHW"):
         remedy = "Stack transformed images: torch.stack([transform(image) for image in images])."
         raise UsageError("a batch of images", got=tuple(batch.shape), rule="(B, C, H, W)", remedy=remedy)
@@ -48,11 +42,8 @@ def as_batch(classifier: Classifier, images: Tensor | Array | Image.Image | Sequ
 
 
 def as_targets(classifier: Classifier, targets: Tensor | Array | Sequence[int | str] | int | str, n: int) -> Tensor:
-    """Look up the class of each of n images: int64 (n,); one class stands for all.
-
-    Raises:
-        UsageError: a name that no class has, no integers, or another number of them.
-    """
+    """Look up the class of each of n images: int64 (n,); one class stands for all. Raises UsageError for an unknown
+    name, no integers, or another number of them."""
     one = isinstance(targets, str | int)
     given = [targets] * n if one else targets
     if isinstance(given, list | tuple) and any(isinstance(name, str) for name in given):
@@ -61,9 +52,9 @@ def as_targets(classifier: Classifier, targets: Tensor | Array | Sequence[int | 
         classes = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
         rule = "a class, or one for each image, by number or by name"
-        raise UsageError("targets are no classes", got=error, rule=rule) from error
+        raise UsageError("targets are not classes", got=error, rule=rule) from error
     if classes.is_floating_point() or classes.is_complex():
-        raise UsageError("targets are no integers", got=classes.dtype, rule="numbers of the model's outputs")
+        raise UsageError("targets are not integers", got=classes.dtype, rule="numbers of the model's outputs")
     if classes.shape != (n,):
         rule, remedy = f"one for each of {n} images", "Give a class for each image: [3] * len(batch)."
         raise UsageError("targets", got=tuple(classes.shape), rule=rule, remedy=remedy)
@@ -76,15 +67,10 @@ def predict(classifier: Classifier, batch: Tensor) -> Tensor:
         return classifier.logits(batch.to(classifier.device)).argmax(1)
 
 
-def show_inputs(classifier: Classifier, batch: Tensor) -> Pixels:
-    """Undo the normalisation of a batch (B, C, H, W): uint8 (B, H, W, 3)."""
-    return np.stack([classifier.picture(one) for one in batch])
-
-
 def _look_up(classifier: Classifier, name: str) -> int:
     if classifier.classes is None:
         remedy = "Give the number of the output, or audit.load_model(..., classes=names)."
-        raise UsageError("a class by name, of a model without names", got=repr(name), remedy=remedy)
+        raise UsageError("a class is given by name, but the model has no names", got=repr(name), remedy=remedy)
     if name not in classifier.classes:
         raise unknown_name("class", name, classifier.classes)
     return classifier.classes.index(name)

@@ -1,9 +1,6 @@
-"""Composites of relevance propagation: the assignment of rules to layers with weights.
-
-The composites are those of Kohlbrenner et al. (IJCNN 2020) and Lapuschkin et al. (Nature Communications 2019) as
-zennit names them. `GammaAttention` is for transformers: the rules of Achtibat et al. (ICML 2024) for attention, with a
-small gamma for all layers, which was chosen on one network (lab/benchmarks).
-"""
+"""Composites of relevance propagation: the assignment of rules to layers with weights, of Kohlbrenner et al. (IJCNN
+2020) and Lapuschkin et al. (Nature Communications 2019) as zennit names them. `GammaAttention` is for transformers: the
+rules of Achtibat et al. (ICML 2024) for attention, with a small gamma for all layers (lab/benchmarks)."""
 
 from __future__ import annotations
 
@@ -21,16 +18,9 @@ Box = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Composite:
-    """Assignment of relevance rules to layers.
-
-    Attributes:
-        convolution: rule of convolutions.
-        linear: rule of fully connected layers.
-        first: rule of the first layer; None gives it the rule of its kind.
-        first_is_convolution: whether the first layer is the first convolution.
-        attention_weights: whether the weights of attention receive half of the relevance, on to queries and keys; else
-            they are held fixed, and values receive all.
-    """
+    """Assignment of relevance rules to convolutions, fully connected layers and the first layer or convolution, where
+    None gives it the rule of its kind. The weights of attention receive half of the relevance, on to queries and keys,
+    or are held fixed, and values receive all."""
 
     convolution: Rule
     linear: Rule = rules.epsilon
@@ -50,11 +40,7 @@ PROPAGATIONS: Final[dict[str, Callable[[Box], Composite]]] = {
 
 
 def composite(name: str, box: Box) -> Composite:
-    """Look up a composite by name.
-
-    Raises:
-        UsageError: unknown name; the message lists near matches.
-    """
+    """Look up a composite by name; raises UsageError, which lists near matches, for an unknown one."""
     if name not in PROPAGATIONS:
         raise unknown_name("composite", name, PROPAGATIONS)
     return PROPAGATIONS[name](box)

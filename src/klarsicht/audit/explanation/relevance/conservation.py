@@ -1,14 +1,13 @@
 """Conservation check of relevance propagation: the relevance that each layer receives, passes on and absorbs.
 
-Relevance propagation promises that the relevance of the logit arrives at the pixels, except for the part that biases,
-stabilisers and zero denominators absorb (Bach et al., PLoS ONE 2015; Montavon et al., 2019). Each absorbed part is
-computed by its own formula during the backward pass, never as a remainder, so that two questions are answered
-separately:
+Relevance of the logit arrives at the pixels, except for the part that biases, stabilisers and zero denominators absorb
+(Bach et al., PLoS ONE 2015; Montavon et al., 2019). Each absorbed part is computed by its own formula during the
+backward pass, never as a remainder, so that two questions are answered separately:
 
 - the *residual*, seed minus relevance at the pixels minus everything absorbed, tests whether the propagation is
-  **correct**. A functional addition, a layer without a rule or a wrong gradient appears here, and nothing else does.
-- the *absorbed share*, absorbed relevance over the seed, tests whether the map is **useful**. Folded biases may absorb
-  nearly all relevance although every formula holds.
+**correct**: a functional addition, a layer without a rule or a wrong gradient appears here;
+
+- the *absorbed share*, absorbed relevance over the seed, tests whether the map is **useful**.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import torch
+from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor
 
 from klarsicht.ground.errors import NotConserving
@@ -35,25 +35,13 @@ ABSORBED_BOUND: Final = 0.9
 REMEDY: Final = "Use a gradient method (GradientTimesInput, IntegratedGradients, SmoothGrad) or head relevance"
 
 _TRANSPARENT: Final = (
-    "View",
-    "Reshape",
-    "Squeeze",
-    "Clone",
-    "Relu",
-    "Permute",
-    "Transpose",
-    "AccumulateGrad",
-    "Slice",
-)
+    "View", "Reshape", "Squeeze", "Clone", "Relu", "Permute", "Transpose", "AccumulateGrad", "Slice",
+)  # fmt: skip
 """Autograd operations that preserve relevance and are therefore never reported as a cause."""
 
 
 def sum_per_image(R: Tensor, images: int | None = None) -> Tensor:
-    """Sum over all axes but that of images: (B, ...) -> (B,) float64.
-
-    Args:
-        images: B, where the first axis is a multiple of it, as of windows (B . n, ...); default the length of R.
-    """
+    """Sum over all axes but that of B images, (B, ...) or of windows of images (B . n, ...): -> (B,) float64."""
     return _per_image(R, images).sum(1).to(widest_float(R.device))
 
 
@@ -70,26 +58,16 @@ def inner_product(a: Tensor, b: Tensor, images: int | None = None) -> Tensor:
 
 def _per_image(R: Tensor, images: int | None) -> Tensor:
     if images is not None and len(R) % images:
-        raise NotConserving(
-            "the first axis of a tensor does not count images",
-            got=f"shape {tuple(R.shape)} for {images} images",
-            rule="images, or windows of images, come first",
-            remedy=REMEDY,
-        )
+        got, rule = f"shape {tuple(R.shape)} for {images} images", "images, or windows of images, come first"
+        raise NotConserving("the first axis of a tensor does not count images", got=got, rule=rule, remedy=REMEDY)
     return R.flatten(1) if images is None or images == len(R) else R.reshape(images, -1)
 
 
 @dataclass(frozen=True)
 class LayerBalance:
-    """Relevance balance of one layer, per image (B,) float64: incoming = outgoing + bias + stabiliser + dead.
-
-    Attributes:
-        incoming: relevance of the layer's outputs.
-        outgoing: relevance of the layer's inputs.
-        bias, stabiliser, dead: relevance absorbed by biases, by the epsilon of denominators, and by outputs whose
-            denominator is zero or to which no share of the rule applies.
-        gross: sum of the absolute incoming relevance, the scale of the residual.
-    """
+    """Relevance balance of one layer, per image (B,) float64: incoming = outgoing + bias + stabiliser + dead. Absorbed
+    are the relevance of biases, of the epsilon of denominators, and of outputs whose denominator is zero; `gross` is
+    the sum of the absolute incoming relevance, the scale of the residual."""
 
     name: str
     incoming: Tensor
@@ -98,6 +76,17 @@ class LayerBalance:
     stabiliser: Tensor
     dead: Tensor
     gross: Tensor
+
+    @classmethod
+    def of(
+        cls, name: str, images: int, R: Tensor, outgoing: Tensor, bias: Tensor | None = None,
+        stabiliser: Tensor | None = None, dead: Tensor | None = None,
+    ) -> LayerBalance:  # fmt: skip
+        """Balance a layer that received relevance R; the other terms are float64 (B,)."""
+        incoming = sum_per_image(R, images)
+        zero = torch.zeros_like(incoming)
+        bias, stabiliser, dead = (zero if term is None else term for term in (bias, stabiliser, dead))
+        return cls(name, incoming, outgoing, bias, stabiliser, dead, absolute_sum(R, images))
 
     @property
     def absorbed(self) -> Tensor:
@@ -110,13 +99,8 @@ class LayerBalance:
 
 @dataclass(frozen=True)
 class RelevanceBalance:
-    """Relevance balance of one backward pass.
-
-    Attributes:
-        seed: (B,), relevance of the logit.
-        total: (B,), sum of relevance over the pixels.
-        layers: the balance of each layer, in backward order.
-    """
+    """Relevance balance of one backward pass: relevance of the logit, sum of relevance over the pixels, (B,) each, and
+    the balance of each layer in backward order."""
 
     seed: Tensor
     total: Tensor
@@ -152,28 +136,18 @@ def conserves(absorbed_share: Tensor, bound: float = ABSORBED_BOUND) -> bool:
 
 
 def check_conservation(balance: RelevanceBalance, root: Any, bound: float = RESIDUAL_BOUND) -> None:
-    """Check that a propagation neither loses nor creates relevance beyond the formulas.
-
-    The median over the batch is tested, so that one ill-conditioned image does not end an audit.
-
-    Args:
-        root: autograd node of the logits (`logits.grad_fn`); the graph below it locates an imbalance between layers.
-        bound: largest admissible residual over gross relevance.
-
-    Raises:
-        NotConserving: the residual exceeds the bound; the message names the place.
-    """
+    """Check that a propagation neither loses nor creates relevance beyond the formulas, in the median over the batch,
+    so that one ill-conditioned image does not end an audit. The graph below `root`, the autograd node of the logits,
+    locates an imbalance between layers. Raises NotConserving, which names the place, where the residual exceeds the
+    bound."""
     worst = sorted(_imbalances(balance, root, bound), key=lambda imbalance: -imbalance.mismatch)
     overall = _Imbalance("all in all", _median_share(balance.residual, torch.ones_like(balance.residual)))
     if not worst and overall.mismatch <= bound:
         return
     imbalances = worst or [overall]
-    raise NotConserving(
-        f"relevance is not conserved {'; '.join(imbalance.place for imbalance in imbalances[:3])}",
-        got=f"{imbalances[0].mismatch:.2g} of what flows there unaccounted for",
-        rule=f"at most {bound:g}",
-        remedy=REMEDY,
-    )
+    what = f"relevance is not conserved {'; '.join(imbalance.place for imbalance in imbalances[:3])}"
+    got = f"{imbalances[0].mismatch:.2g} of what flows there unaccounted for"
+    raise NotConserving(what, got=got, rule=f"at most {bound:g}", remedy=REMEDY)
 
 
 class _Imbalance(NamedTuple):
@@ -225,17 +199,17 @@ class _Junction:
 
 def _junctions(root: Any, balance: RelevanceBalance) -> list[_Junction]:
     """Find the connected components of the autograd graph after removing every layer that has a balance."""
-    pieces = _UnionFind()
     nodes = list(_iterate_nodes(root))
+    pieces = DisjointSet(side for node in nodes for side in (_upper(node), _lower(node)))
     for node in nodes:
         for child, _ in node.next_functions:
             if child is not None:
-                pieces.union(_lower(node), _upper(child))
+                pieces.merge(_lower(node), _upper(child))
     zero = torch.zeros_like(balance.seed)
     junctions: dict[Any, _Junction] = {}
 
     def at(side: Any) -> _Junction:
-        return junctions.setdefault(pieces.find(side), _Junction(zero, zero, zero))
+        return junctions.setdefault(pieces[side], _Junction(zero, zero, zero))
 
     at(_upper(root)).add_outgoing("the logits", balance.seed, balance.seed.abs())
     for node in nodes:
@@ -246,7 +220,9 @@ def _junctions(root: Any, balance: RelevanceBalance) -> list[_Junction]:
         elif not node.next_functions:
             at(_upper(node)).add_incoming("the image", balance.total, balance.total.abs())
         else:
-            at(_upper(node)).operations.update(_suspect_operation(node))
+            name = re.sub(r"Backward\d*$", "", node.name())
+            if not (hasattr(node, "passes") or name.startswith(_TRANSPARENT)):
+                at(_upper(node)).operations.add(name)
     return list(junctions.values())
 
 
@@ -267,23 +243,3 @@ def _upper(node: Any) -> tuple[Any, str]:
 
 def _lower(node: Any) -> tuple[Any, str]:
     return (node, "below" if hasattr(node, "entry") else "")
-
-
-def _suspect_operation(node: Any) -> list[str]:
-    name = re.sub(r"Backward\d*$", "", node.name())
-    return [] if hasattr(node, "passes") or name.startswith(_TRANSPARENT) else [name]
-
-
-class _UnionFind:
-    """Union-find structure over the upper and lower sides of autograd nodes."""
-
-    def __init__(self) -> None:
-        self._parent: dict[Any, Any] = {}
-
-    def find(self, a: Any) -> Any:
-        while (b := self._parent.get(a, a)) != a:
-            a = b
-        return a
-
-    def union(self, a: Any, b: Any) -> None:
-        self._parent[self.find(a)] = self.find(b)

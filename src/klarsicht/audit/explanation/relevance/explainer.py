@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Final, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,7 +17,7 @@ from klarsicht.audit.explanation.models.classifier import Classifier, check_targ
 from klarsicht.audit.explanation.models.forward import centre_targets, target_logits
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.hooks import Tap, arrange_in_grid, called_layers, late_layer
-from klarsicht.audit.explanation.relevance.batches import as_batch, as_targets, predict, show_inputs
+from klarsicht.audit.explanation.relevance.batches import as_batch, as_targets, predict
 from klarsicht.audit.explanation.relevance.composites import PROPAGATIONS, composite
 from klarsicht.audit.explanation.relevance.conservation import (
     REMEDY,
@@ -26,11 +26,11 @@ from klarsicht.audit.explanation.relevance.conservation import (
     sum_per_image,
 )
 from klarsicht.audit.explanation.relevance.function_calls import RulePlan, follow_modules
+from klarsicht.audit.explanation.relevance.function_rules import RuleMode, computes_attention, find_norms_to_merge
 from klarsicht.audit.explanation.relevance.gradients import GRADIENTS
 from klarsicht.audit.explanation.relevance.pooling import pool_relevance
 from klarsicht.audit.explanation.relevance.propagation import Recorder
 from klarsicht.audit.explanation.relevance.relevance import Relevance
-from klarsicht.audit.explanation.relevance.rule_mode import RuleMode, computes_attention, find_norms_to_merge
 from klarsicht.ground.errors import InputRefused, ModelError, NotConserving, UnsupportedLayer, UsageError, unknown_name
 from klarsicht.ground.machine.devices import widest_float
 from klarsicht.ground.machine.memory import is_out_of_memory
@@ -47,26 +47,16 @@ Array = NDArray[Any]
 
 
 def head_relevance(features: Tensor, head_weight: Tensor, target: Tensor, independent: bool = False) -> Tensor:
-    """Compute head relevance f_c (w_target - mean_k w_k)_c, (B, F), of features (B, F); of independent outputs
-    f_c (w_target)_c.
-
-    Args:
-        head_weight: (K, F).
-        target: (B,), class indices.
-    """
+    """Compute head relevance f_c (w_target - mean_k w_k)_c, (B, F), of features (B, F) for weights (K, F) and targets
+    (B,); of independent outputs f_c (w_target)_c."""
     own = head_weight[target]
     return features * (own if independent else own - head_weight.mean(0))
 
 
 def activation_gradient(classifier: Classifier, batch: Tensor, targets: Tensor, layer: str) -> Tensor:
-    """Compute activation times gradient of the centred logit at the input of `layer`, summed over positions: (B, C).
-
-    Of independent outputs it is the gradient of the logit itself. At a linear head this equals `head_relevance`.
-
-    Raises:
-        UsageError: the network has no such layer.
-        ModelError: the layer takes no part in the computation.
-    """
+    """Compute activation times gradient of the centred logit, or of independent outputs of the logit, at the input of
+    `layer`, summed over positions: (B, C). At a linear head this equals `head_relevance`. Raises UsageError for an
+    unknown layer, and ModelError for one that takes no part in the computation."""
     with evaluation_mode(classifier.module), Tap(classifier.module, layer) as tap:
         x = batch.to(classifier.device).detach().requires_grad_()
         logits = classifier.logits(x)
@@ -97,22 +87,16 @@ class Explainer:
 
     @check_arguments
     def __init__(
-        self,
-        classifier: Classifier,
-        method: str = AUTO,
-        map_side: int = 32,
-        layer: str | None = None,
-        seed: int = 0,
+        self, classifier: Classifier, method: str = AUTO, map_side: int = 32, layer: str | None = None, seed: int = 0,
         middle: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if method not in METHODS:
             raise unknown_name("relevance method", method, METHODS)
         SEED.require("seed", seed)
         if map_side < 1:
             raise UsageError("the side of a map must be positive", got=map_side, remedy="Try 32")
         self.classifier, self.method, self.map_side, self.seed = classifier, method, map_side, seed
-        self.layer = layer
-        self.middle = middle
+        self.layer, self.middle = layer, middle
         self._plan: RulePlan | None = None
         self._is_open = False
 
@@ -127,12 +111,7 @@ class Explainer:
         self._is_open = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._plan, self._is_open = None, False
         self._stack.close()
 
@@ -144,7 +123,7 @@ class Explainer:
         """Explain pictures, or preprocessed images (B, C, H, W), for target classes; takes and raises as `explain`."""
         if not self._is_open:
             remedy = "with Explainer(model) as explainer: explainer(images, targets)"
-            raise UsageError("an Explainer outside of its context", rule="hooks are set inside alone", remedy=remedy)
+            raise UsageError("an Explainer outside of its context", rule="hooks are set only inside", remedy=remedy)
         batch = as_batch(self.classifier, batch)
         targets = as_targets(self.classifier, targets, len(batch))
         x = batch.to(self.classifier.device).detach().requires_grad_()
@@ -155,11 +134,8 @@ class Explainer:
             layer = late_layer(self.classifier.module, self.classifier.head, called)
             self._late = self._stack.enter_context(Tap(self.classifier.module, layer))
         try:
-            return (
-                self._explain_by_gradient(x, target)
-                if self.method in GRADIENTS
-                else self._explain_by_propagation(x, target)
-            )
+            explain = self._explain_by_gradient if self.method in GRADIENTS else self._explain_by_propagation
+            return explain(x, target)
         finally:
             for tap in (self._late, self._head, self._middle):
                 if tap is not None:
@@ -184,19 +160,16 @@ class Explainer:
             if is_out_of_memory(error):
                 raise
             raise ModelError("relevance cannot be propagated through the network", got=error, remedy=REMEDY) from error
-        return self._result(forward, R, R_late, R_middle, balance.residual, balance.absorbed_share, balance)
+        return self._result(forward, R, R_late, R_middle, balance.residual, balance)
 
     def _find_unsupported(self, plan: RulePlan) -> UnsupportedLayer | None:
         """Name the functions without a rule as the cause of relevance that is not conserved; None if there are none."""
         if not plan.without_rule:
             return None
         named = [name for name, _ in plan.without_rule.most_common()]
-        return UnsupportedLayer(
-            "functions without a relevance rule",
-            got=", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
-            rule="relevance would silently become a gradient there",
-            remedy=REMEDY,
-        )
+        got = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
+        rule = "relevance would silently become a gradient there"
+        return UnsupportedLayer("functions without a relevance rule", got=got, rule=rule, remedy=REMEDY)
 
     def _explain_by_gradient(self, x: Tensor, target: Tensor) -> Relevance:
         forward = self._forward(x, target, self.classifier.logits(x))
@@ -209,19 +182,17 @@ class Explainer:
             return torch.autograd.grad(self.classifier.logits(z), z, forward.seed)[0]
 
         R = GRADIENTS[self.method](gradient, x, torch.Generator().manual_seed(self.seed)).detach()
-        nothing = torch.full((len(x),), torch.nan, dtype=torch.float64)
-        residual = self._incompleteness(R, forward) if self.method == "IntegratedGradients" else nothing
+        residual = torch.full((len(x),), torch.nan, dtype=torch.float64)
+        if self.method == "IntegratedGradients":
+            residual = self._incompleteness(R, forward)
         R_middle = None if forward.middle is None or at_middle is None else forward.middle * at_middle
-        return self._result(forward, R, forward.late * at_late, R_middle, residual, nothing, None)
+        return self._result(forward, R, forward.late * at_late, R_middle, residual)
 
     def _incompleteness(self, R: Tensor, forward: _ForwardPass) -> Tensor:
         """Compute (f(x) - f(0) - sum R) / |f(x) - f(0)|, float64 (B,), which is zero for exact integrated gradients."""
         with torch.no_grad():
-            rise = (
-                ((forward.logits - self.classifier.logits(torch.zeros_like(R))) * forward.seed)
-                .sum(1)
-                .to(widest_float(R.device))
-            )
+            change = (forward.logits - self.classifier.logits(torch.zeros_like(R))) * forward.seed
+            rise = change.sum(1).to(widest_float(R.device))
         return (rise - sum_per_image(R)) / rise.abs()
 
     def _rules(self, x: Tensor) -> RulePlan:
@@ -233,12 +204,8 @@ class Explainer:
                 with find_norms_to_merge():  # without a mode, torch computes attention in another order
                     again = self.classifier.logits(x[:1])
                 if not torch.equal(plain.nan_to_num(), again.nan_to_num()):
-                    raise ModelError(
-                        "the network answers differently each time",
-                        got="two runs on one image that differ",
-                        rule="evaluation is deterministic",
-                        remedy="Write dropout as a module, or give it training=self.training",
-                    )
+                    got, remedy = "two runs that differ", "Write dropout as a module, or with training=self.training"
+                    raise ModelError("the network answers differently each time", got=got, remedy=remedy)
             if self.method == AUTO:
                 self.method = "GammaAttention" if computes_attention(norms.functions) else "EpsilonPlusFlat"
             plan = RulePlan(composite(self.method, self.classifier.pixel_bounds), self._path, norms.norms)
@@ -262,41 +229,30 @@ class Explainer:
         )
 
     def _result(
-        self,
-        forward: _ForwardPass,
-        R: Tensor,
-        R_late: Tensor,
-        R_middle: Tensor | None,
-        residual: Tensor,
-        absorbed: Tensor,
-        balance: RelevanceBalance | None,
-    ) -> Relevance:
+        self, forward: _ForwardPass, R: Tensor, R_late: Tensor, R_middle: Tensor | None, residual: Tensor,
+        balance: RelevanceBalance | None = None,
+    ) -> Relevance:  # fmt: skip
         assert self._late is not None
-        aspect = R.shape[-2] / R.shape[-1]
-        middle = (
-            None
-            if self._middle is None or forward.middle is None
-            else arrange_in_grid(forward.middle, self._middle.channels, aspect)
-        )
-        return Relevance(
-            self.method,
-            targets=_to_numpy(forward.target),
-            maps=_to_numpy(pool_relevance(R, self.map_side)),
-            concepts=_to_numpy(self._late.sum_over_positions(R_late)),
-            features=_to_numpy(forward.features),
-            head=_to_numpy(forward.head),
-            logits=_to_numpy(forward.logits),
-            total=_to_numpy(sum_per_image(R)),
-            residual=_to_numpy(residual),
-            absorbed=_to_numpy(absorbed),
-            noise=_to_numpy(torch.full_like(residual, torch.nan) if balance is None else balance.noise),
-            balance=balance,
-            middle=None if middle is None else _to_numpy(middle.float()),
-            channels=None
-            if R_middle is None or self._middle is None
-            else _to_numpy(self._middle.sum_over_positions(R_middle).float()),
-            independent=self.classifier.independent,
-        )
+        nothing, middle, channels = torch.full_like(residual, torch.nan), None, None
+        if self._middle is not None and forward.middle is not None:
+            middle = arrange_in_grid(forward.middle, self._middle.channels, R.shape[-2] / R.shape[-1]).float()
+            channels = None if R_middle is None else self._middle.sum_over_positions(R_middle).float()
+        arrays: dict[str, Tensor | None] = {
+            "targets": forward.target,
+            "maps": pool_relevance(R, self.map_side),
+            "concepts": self._late.sum_over_positions(R_late),
+            "features": forward.features,
+            "head": forward.head,
+            "logits": forward.logits,
+            "total": sum_per_image(R),
+            "residual": residual,
+            "absorbed": nothing if balance is None else balance.absorbed_share,
+            "noise": nothing if balance is None else balance.noise,
+            "middle": middle,
+            "channels": channels,
+        }
+        held: dict[str, Any] = {name: None if a is None else a.detach().cpu().numpy() for name, a in arrays.items()}
+        return Relevance(self.method, **held, balance=balance, independent=self.classifier.independent)
 
 
 @dataclass(frozen=True)
@@ -325,41 +281,24 @@ class _ForwardPass:
 
 
 def _check_same_logits(plain: Tensor, other: Tensor) -> None:
-    """Check that the rules left the logits unchanged.
-
-    Raises:
-        InputRefused: logits that are not finite.
-        ModelError: logits that differ.
-    """
+    """Check that the rules left the logits unchanged; raises InputRefused for logits that are not finite, and
+    ModelError for others."""
     if not plain.isfinite().all():
-        raise InputRefused("the model answers with logits that are no numbers", got="nan or inf")
+        raise InputRefused("the model answers with logits that are not numbers", got="nan or inf")
     difference = float((plain - other).abs().max() / plain.abs().max().clamp(min=1e-30))
     if not difference < 1e-3:
-        raise ModelError(
-            "the network computes something else under relevance rules",
-            got=f"logits that differ by {difference:.2g} of the largest",
-            rule="functions that change a tensor in place must return it",
-            remedy="Use a gradient method or head relevance",
-        )
+        got, rule = f"logits that differ by {difference:.2g}", "functions that change a tensor in place must return it"
+        what, remedy = "the network computes something else under relevance rules", REMEDY
+        raise ModelError(what, got=got, rule=rule, remedy=remedy)
 
 
-def _to_numpy(a: Tensor) -> Array:
-    return a.detach().cpu().numpy()
-
-
-@check_arguments
 @check_arguments
 def explain(
     classifier: Classifier,
     images: Tensor | Array | Image.Image | Sequence[Image.Image],
     targets: Tensor | Array | Sequence[int | str] | int | str | None = None,
-    *,
-    method: str = AUTO,
-    map_side: int = 32,
-    layer: str | None = None,
-    seed: int = 0,
-    middle: str | None = None,
-) -> Relevance:
+    *, method: str = AUTO, map_side: int = 32, layer: str | None = None, seed: int = 0, middle: str | None = None,
+) -> Relevance:  # fmt: skip
     """Compute the relevance of one batch for target classes.
 
     Args:
@@ -376,4 +315,4 @@ def explain(
     batch = as_batch(classifier, images)
     with Explainer(classifier, method, map_side, layer, seed, middle) as explainer:
         found = explainer(batch, predict(classifier, batch) if targets is None else targets)
-    return replace(found, inputs=show_inputs(classifier, batch))
+    return replace(found, inputs=np.stack([classifier.picture(one) for one in batch]))

@@ -10,14 +10,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from klarsicht.audit.explanation.networks.hooks import temporary_hooks
 from klarsicht.audit.explanation.relevance.batch_norms import BatchNorm
 from klarsicht.audit.explanation.relevance.composites import Composite
 from klarsicht.audit.explanation.relevance.propagation import (
+    ConstantFunction,
+    EpsilonFunction,
+    LayerFunction,
     Recorder,
-    absorb_constant,
-    propagate_layer,
-    propagate_linear,
-    propagate_sum,
+    SoftmaxFunction,
+    SumFunction,
+    compute,
 )
 from klarsicht.audit.explanation.relevance.rules import Layer, Rule
 
@@ -52,24 +55,15 @@ def follow_modules(network: nn.Module) -> Iterator[ModulePath]:
     for name, module in network.named_modules():
         handles.append(module.register_forward_pre_hook(enter(name)))
         handles.append(module.register_forward_hook(leave, always_call=True))
-    try:
+    with temporary_hooks(handles):
         yield path
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass
 class RulePlan:
-    """Rules of a network's functions, for the forward passes of many batches.
-
-    Attributes:
-        composite: rules of the layers with weights.
-        path: the modules that run at the moment.
-        norms: batch norm by the number of the layer call whose output it receives; see `find_norms_to_merge`.
-        layers: weight and layer with its rule by number of call, kept from one batch to the next.
-        without_rule: functions without a rule that relevance came through, named with their module, by count.
-    """
+    """Rules of a network's functions, for the forward passes of many batches: of layers with weights by the composite,
+    with the batch norm of each layer call (see `find_norms_to_merge`), kept with its layer by number of call; and by
+    count the functions without a rule that relevance came through."""
 
     composite: Composite
     path: ModulePath
@@ -80,15 +74,9 @@ class RulePlan:
 
 @dataclass
 class PassState:
-    """State of one forward pass.
-
-    Attributes:
-        plan: rules of the network.
-        recorder: receives the balances of the backward pass.
-        first: rule of the first layer, until that has run.
-        merged_outputs: outputs of layers in which a batch norm was merged, by id.
-        gates: outputs of functions whose values lie between two bounds, by id.
-    """
+    """State of one forward pass: the plan, the recorder of the backward pass, the rule of the first layer until that
+    has run, and by id the outputs in which a batch norm was merged and those of functions whose values lie between two
+    bounds."""
 
     plan: RulePlan
     recorder: Recorder
@@ -99,37 +87,38 @@ class PassState:
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """One call of a torch function while rules are in force.
-
-    Attributes:
-        number: how many layers with weights were called before.
-    """
+    """One call of a torch function while rules are in force, after `number` calls of layers with weights."""
 
     state: PassState
     function: Function
     number: int
 
     @property
-    def name(self) -> str:
-        """Name of the module that runs, followed by that of the function unless it is a layer of torch.nn."""
+    def recorder(self) -> Recorder:
+        return self.state.recorder
+
+    def name(self, part: str = "") -> str:
+        """Name the module that runs, followed by the function unless it is a layer of torch.nn, and a part of it."""
         path = self.state.plan.path
         module = path.innermost
-        if module in path.layers:
-            return module
-        name: str = getattr(self.function, "__name__", "function")
-        return f"{module}.{name.strip('_')}".lstrip(".")
+        function: str = getattr(self.function, "__name__", "function").strip("_")
+        return ".".join(filter(None, (module, "" if module in path.layers else function, part)))
 
-    def linear(self, f: Callable[..., Tensor], *xs: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Compute f(*xs) + bias, linear in each x, by the epsilon rule."""
-        return propagate_linear(self.state.recorder, self.name, f, *xs, bias=bias)
+    def linear(self, f: Callable[..., Tensor], *xs: Tensor, bias: Tensor | None = None, part: str = "") -> Tensor:
+        """Compute f(*xs) + bias, linear in each x, by the epsilon rule, with an equal share for each."""
+        return compute(EpsilonFunction, self.name(part), self.recorder, f, bias, *xs)
 
     def sum(self, a: Tensor, b: Tensor) -> Tensor:
         """Compute a + b by the epsilon rule."""
-        return propagate_sum(self.state.recorder, self.name, a, b)
+        return compute(SumFunction, self.name(), self.recorder, a, b)
+
+    def softmax(self, x: Tensor, mask: Tensor | None = None, part: str = "") -> Tensor:
+        """Compute softmax(x + mask) over the last axis, by its own rule."""
+        return compute(SoftmaxFunction, self.name(part), self.recorder, x, mask)
 
     def constant(self, value: Tensor, beside: Tensor) -> Tensor:
-        """Let the relevance of a constant count as a bias."""
-        return absorb_constant(self.state.recorder, self.name, value, beside)
+        """Return a constant whose relevance counts as a bias; `beside` is any tensor that carries relevance."""
+        return compute(ConstantFunction, self.name(), self.recorder, value, beside)
 
     def layer(
         self, affine: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, channel: int, rule: Rule
@@ -141,9 +130,9 @@ class FunctionCall:
         if layer is None or source is not weight:
             W, b = weight.detach(), None if bias is None else bias.detach()
             W, b = (W, b) if norm is None else norm.merge(W, b)
-            layer = Layer(self.name, affine, rule, W, b, channel)
+            layer = Layer(self.name(), affine, rule, W, b, channel)
             plan.layers[self.number] = weight, layer
-        z = propagate_layer(self.state.recorder, layer, x)
+        z = compute(LayerFunction, x, layer, self.recorder)
         if norm is not None:
             self.state.merged_outputs[id(z)] = z
         return z

@@ -16,30 +16,34 @@ inputs (views, slices, maxima) and is found by the conservation check where it d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
-from klarsicht.audit.explanation.networks.hooks import tensors_in
+from klarsicht.audit.explanation.networks.hooks import exchange_tensors, tensors_in
+from klarsicht.audit.explanation.relevance.batch_norms import NormsToMerge
 from klarsicht.audit.explanation.relevance.function_calls import (
     Function,
     FunctionCall,
+    PassState,
+    RulePlan,
     carries_relevance,
     changes_in_place,
 )
 from klarsicht.audit.explanation.relevance.propagation import (
+    LayerFunction,
+    PaddingFunction,
     Recorder,
+    compute,
     pass_through,
-    propagate_layer,
-    propagate_linear,
-    propagate_padding,
-    propagate_softmax,
 )
 from klarsicht.audit.explanation.relevance.rules import Layer, Rule
 
+LINEAR: Final[Callable[..., Tensor]] = functional.linear
 FunctionRule = Callable[..., Any]
 """Function (call, *args, **kwargs) that computes a torch function with a relevance rule."""
 
@@ -54,58 +58,28 @@ def _first_or(call: FunctionCall, rule: Rule, convolution: bool) -> Rule:
     return first
 
 
-def _affine(
-    function: Function, *geometry: Any, **keywords: Any
-) -> Callable[[Tensor, Tensor | None, Tensor | None], Tensor]:
-    def affine(x: Tensor, W: Tensor | None, b: Tensor | None) -> Tensor:
-        result: Tensor = function(x, W, b, *geometry, **keywords)
-        return result
-
-    return affine
-
-
 def _linear(call: FunctionCall, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rule = _first_or(call, call.state.plan.composite.linear, convolution=False)
-    return call.layer(_affine(functional.linear), input, weight, bias, -1, rule)
+    return call.layer(LINEAR, input, weight, bias, -1, rule)
 
 
 def _convolution(
     call: FunctionCall, input: Tensor, weight: Tensor, bias: Tensor | None = None, *geometry: Any, **keywords: Any
 ) -> Tensor:
-    affine = _affine(call.function, *geometry, **keywords)
     rule = _first_or(call, call.state.plan.composite.convolution, convolution=True)
-    return call.layer(affine, input, weight, bias, 1, rule)
+    return call.layer(lambda x, W, b: call.function(x, W, b, *geometry, **keywords), input, weight, bias, 1, rule)
 
 
-def _batch_norm(
-    call: FunctionCall,
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
+def _batch_norm(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Pass relevance through a batch norm; one that was merged into the layer before it computes nothing."""
-    if (
-        call.state.merged_outputs.pop(id(input), None) is not None
-    ):  # once: a second norm of the same tensor is none of it
-        return input
-    return pass_through(
-        input, lambda x: functional.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    )
+    merged = call.state.merged_outputs.pop(id(input), None)  # once: a second norm of the same tensor is none of it
+    return input if merged is not None else pass_through(input, lambda x: call.function(x, *args, **kwargs))
 
 
 def _layer_norm(
-    call: FunctionCall,
-    input: Tensor,
-    normalized_shape: Iterable[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
+    call: FunctionCall, input: Tensor, normalized_shape: Iterable[int], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
     axes = tuple(range(-len(tuple(normalized_shape)), 0))
 
     def normalise(x: Tensor) -> Tensor:
@@ -116,13 +90,9 @@ def _layer_norm(
 
 
 def _group_norm(
-    call: FunctionCall,
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    call: FunctionCall, input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     channels = (1, -1, *[1] * (input.ndim - 2))
 
     def normalise(x: Tensor) -> Tensor:
@@ -139,19 +109,15 @@ def _centred_over_deviation(x: Tensor, axes: tuple[int, ...], eps: float) -> Ten
 
 
 def _instance_norm(
-    call: FunctionCall,
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
+    call: FunctionCall, input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     if use_input_stats:
         return _group_norm(call, input, input.shape[1], weight, bias, eps)
-    return _batch_norm(call, input, running_mean, running_var, weight, bias, False, momentum, eps)
+    return pass_through(
+        input, lambda x: functional.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    )
 
 
 def _add(call: FunctionCall, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
@@ -162,10 +128,6 @@ def _add(call: FunctionCall, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
 def _subtract(call: FunctionCall, a: Any, b: Any, *, alpha: float = 1) -> Tensor:
     a, b = _as_tensors(a, b)
     return call.sum(a, _scale(b, -alpha))
-
-
-def _subtract_from(call: FunctionCall, b: Any, a: Any) -> Tensor:
-    return _subtract(call, a, b)
 
 
 def _as_tensors(a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -196,10 +158,6 @@ def _divide(call: FunctionCall, a: Any, b: Any, *, rounding_mode: str | None = N
         held = b.detach() if isinstance(b, Tensor) else b
         return pass_through(a, lambda x: torch.div(x, held, rounding_mode=rounding_mode))
     return pass_through(b, lambda x: torch.div(a, x, rounding_mode=rounding_mode))
-
-
-def _divide_into(call: FunctionCall, b: Any, a: Any) -> Tensor:
-    return _divide(call, a, b)
 
 
 def _multiply_and_add(call: FunctionCall, input: Any, a: Any, b: Any, *, value: float = 1) -> Tensor:
@@ -265,7 +223,7 @@ def _softmax(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Te
     """Compute weights that sum to one, held fixed unless the composite gives relevance to attention weights."""
     axis = kwargs.get("dim", args[0] if args else None)
     if call.state.plan.composite.attention_weights and axis in (-1, input.ndim - 1):
-        return propagate_softmax(call.state.recorder, call.name, input)
+        return call.softmax(input)
     return _hold_fixed(call, input, *args, **kwargs)
 
 
@@ -275,16 +233,9 @@ def _hold_fixed(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) ->
 
 
 def _attention(
-    call: FunctionCall,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
+    call: FunctionCall, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
     """Propagate through attention to the values, and to queries and keys if the composite says so."""
     mask = None if attn_mask is None else attn_mask.detach()
     if call.state.plan.composite.attention_weights and not is_causal and not enable_gqa:
@@ -301,31 +252,17 @@ def _attention(
 
 def _attend(call: FunctionCall, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """Compute softmax(scale q k^T + mask) v for (B, heads, tokens, channels), each product with half to each factor."""
-    recorder, name = call.state.recorder, call.name
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
-    scores = propagate_linear(recorder, f"{name}.scores", lambda q, k: scale * (q @ k.transpose(-1, -2)), q, k)
-    weights = propagate_softmax(recorder, f"{name}.softmax", scores, mask)
-    return propagate_linear(recorder, f"{name}.values", torch.matmul, weights, v)
+    scores = call.linear(lambda q, k: scale * (q @ k.transpose(-1, -2)), q, k, part="scores")
+    return call.linear(torch.matmul, call.softmax(scores, mask, "softmax"), v, part="values")
 
 
 def _multi_head_attention(
-    call: FunctionCall,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    embed_dim_to_check: int,
-    num_heads: int,
-    in_proj_weight: Tensor | None,
-    in_proj_bias: Tensor | None,
-    bias_k: Tensor | None,
-    bias_v: Tensor | None,
-    add_zero_attn: bool,
-    dropout_p: float,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
+    call: FunctionCall, query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int,
+    in_proj_weight: Tensor | None, in_proj_bias: Tensor | None, bias_k: Tensor | None, bias_v: Tensor | None,
+    add_zero_attn: bool, dropout_p: float, out_proj_weight: Tensor, out_proj_bias: Tensor | None, **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Propagate through torch's multi-head attention as `_attention` does; tensors are (tokens, B, channels)."""
     held = (query.detach(), key.detach(), value.detach(), embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias)
     rest = (bias_k, bias_v, add_zero_attn, dropout_p, out_proj_weight, out_proj_bias)
@@ -334,33 +271,32 @@ def _multi_head_attention(
     )
     assert weights is not None
     attention: Tensor = weights
-    E, recorder, composite = embed_dim_to_check, call.state.recorder, call.state.plan.composite
+    E = embed_dim_to_check
 
     def project(part: int, name: str, x: Tensor) -> Tensor:
         own = kwargs.get(f"{'qkv'[part]}_proj_weight")
         W = own if in_proj_weight is None or own is not None else in_proj_weight[part * E : (part + 1) * E]
         b = None if in_proj_bias is None else in_proj_bias[part * E : (part + 1) * E]
-        y = _project(recorder, f"{call.name}.{name}", x.transpose(0, 1), W, b, composite.linear)
+        y = _project(call, name, x.transpose(0, 1), W, b)
         return y.reshape(*y.shape[:2], num_heads, -1).transpose(1, 2)
 
     V = project(2, "value", value)
     plain = kwargs.get("attn_mask") is None and kwargs.get("key_padding_mask") is None and bias_k is None
-    if composite.attention_weights and plain and not add_zero_attn:
+    if call.state.plan.composite.attention_weights and plain and not add_zero_attn:
         Q, K = project(0, "query", query), project(1, "key", key)
         y = _attend(call, Q, K, V, None, Q.shape[-1] ** -0.5)
     else:
-        y = propagate_linear(recorder, f"{call.name}.values", lambda v: attention @ v, V)
-    mixed = y.transpose(1, 2).flatten(2)
-    out = _project(recorder, f"{call.name}.out", mixed, out_proj_weight, out_proj_bias, composite.linear)
-    out = out.transpose(0, 1)
+        y = call.linear(lambda v: attention @ v, V, part="values")
+    out = _project(call, "out", y.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias).transpose(0, 1)
     if not kwargs.get("need_weights", True):
         return out, None
     return out, attention.mean(1) if kwargs.get("average_attn_weights", True) else attention
 
 
-def _project(recorder: Recorder, name: str, x: Tensor, W: Any, b: Tensor | None, rule: Rule) -> Tensor:
-    layer = Layer(name, _affine(functional.linear), rule, W.detach(), None if b is None else b.detach(), -1)
-    return propagate_layer(recorder, layer, x)
+def _project(call: FunctionCall, part: str, x: Tensor, W: Any, b: Tensor | None) -> Tensor:
+    rule, bias = call.state.plan.composite.linear, None if b is None else b.detach()
+    layer = Layer(call.name(part), LINEAR, rule, W.detach(), bias, -1)
+    return compute(LayerFunction, x, layer, call.recorder)
 
 
 def _pad(
@@ -369,7 +305,7 @@ def _pad(
     margins = [int(m) for m in pad]
     if mode != "constant":
         return functional.pad(input, margins, mode, value)
-    return propagate_padding(call.state.recorder, call.name, input, margins, 0.0 if value is None else value)
+    return compute(PaddingFunction, input, margins, 0.0 if value is None else value, call.name(), call.recorder)
 
 
 def _concatenate(call: FunctionCall, tensors: Iterable[Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -391,10 +327,6 @@ def _where(call: FunctionCall, condition: Tensor, input: Any, other: Any) -> Ten
     if carries_relevance(a):
         return torch.where(condition, a, call.constant(b.to(a.dtype).expand(shape), a))
     return torch.where(condition, call.constant(a.to(b.dtype).expand(shape), b), b)
-
-
-def _masked_fill(call: FunctionCall, input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    return _where(call, mask, value, input)
 
 
 def find_functions(names: str) -> list[Function]:
@@ -420,10 +352,10 @@ _RULES: Final[dict[FunctionRule, str]] = {
     _instance_norm: "instance_norm",
     _add: "add __add__ __iadd__ __radd__",
     _subtract: "sub subtract __sub__ __isub__",
-    _subtract_from: "rsub __rsub__",
+    lambda call, b, a: _subtract(call, a, b): "rsub __rsub__",
     _multiply: "mul multiply __mul__ __imul__ __rmul__",
     _divide: "div divide true_divide __div__ __truediv__ __itruediv__",
-    _divide_into: "__rtruediv__ __rdiv__",
+    lambda call, b, a: _divide(call, a, b): "__rtruediv__ __rdiv__",
     _multiply_and_add: "addcmul",
     _elementwise: (
         "relu relu6 leaky_relu prelu rrelu elu celu selu gelu silu mish hardswish hardtanh softplus softsign "
@@ -445,7 +377,7 @@ _RULES: Final[dict[FunctionRule, str]] = {
     _pad: "pad",
     _concatenate: "cat concat concatenate stack hstack vstack",
     _where: "where",
-    _masked_fill: "masked_fill",
+    lambda call, input, mask, value: _where(call, mask, value, input): "masked_fill",
 }
 
 FUNCTION_RULES: Final[dict[Function, FunctionRule]] = {
@@ -467,3 +399,45 @@ SELECTIONS: Final = frozenset(
     )
 )
 """Functions whose gradient conserves relevance: each output equals one input."""
+
+
+class RuleMode(TorchFunctionMode):
+    """Mode in which torch functions carry relevance backwards by a plan, for one forward pass; a recorder receives the
+    balances of the backward pass."""
+
+    def __init__(self, plan: RulePlan, recorder: Recorder) -> None:
+        super().__init__()
+        self.state = PassState(plan, recorder, plan.composite.first)
+        self.calls = 0
+        self.replaced: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(
+        self, function: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        args, kwargs = (exchange_tensors(given, self.replaced) for given in (args, kwargs or {}))
+        call = FunctionCall(self.state, function, self.calls)
+        self.calls += function in LAYER_FUNCTIONS
+        if not any(map(carries_relevance, tensors_in((args, kwargs)))):
+            return function(*args, **kwargs)
+        if (rule := FUNCTION_RULES.get(function)) is not None:
+            output = rule(call, *args, **kwargs)
+            if changes_in_place(function):
+                self.replaced[id(args[0])] = args[0], output
+            return output
+        output = function(*args, **kwargs)
+        if function not in SELECTIONS and any(map(carries_relevance, tensors_in(output))):
+            self.state.plan.without_rule[call.name()] += 1
+        return output
+
+
+def find_norms_to_merge() -> NormsToMerge:
+    """Make the mode that finds, during one plain forward pass, the batch norms to merge."""
+    return NormsToMerge(LAYER_FUNCTIONS, frozenset(find_functions("linear conv1d conv2d conv3d")))
+
+
+def computes_attention(functions: Collection[Function]) -> bool:
+    """Test whether the functions that a network calls compute attention: by a function of its own, or written out as
+    softmax and matrix product."""
+    fused = {functional.scaled_dot_product_attention, functional.multi_head_attention_forward}
+    written = (find_functions("softmax"), find_functions("matmul __matmul__ bmm einsum"))
+    return bool(fused & set(functions)) or all(set(kind) & set(functions) for kind in written)

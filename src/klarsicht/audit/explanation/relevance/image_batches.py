@@ -1,4 +1,4 @@
-"""Batches of preprocessed images, read ahead by other threads while the network computes."""
+"""Batches of preprocessed images, read ahead by other threads while the network computes, and their size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from itertools import groupby
 from typing import Any, Final, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.data.pictures import FileReader
 from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
+from klarsicht.audit.explanation.networks.hooks import temporary_hooks
 from klarsicht.ground.errors import ImageError
 from klarsicht.ground.pictures.images import notes_of
 
@@ -28,6 +30,9 @@ Batch = tuple[list[int], Tensor]
 Prepared = tuple[int, Tensor | ImageError, str]
 
 BATCHES_AHEAD: Final = 2  # batches that are ready before the network asks for them
+LARGEST_BATCH: Final = 256
+HELD_ACTIVATIONS: Final = 4  # times the bytes of all activations that relevance propagation holds at its peak, measured
+GIGABYTE: Final = 1e9
 IMAGES_AHEAD: Final = 8  # images of each of several readers that wait to be put into a batch
 
 
@@ -71,17 +76,9 @@ class PendingBatch:
 
 @dataclass
 class BatchReader:
-    """Reader of the batches of some rows: reads, decodes and transforms images ahead of the network.
-
-    Batches are the same whatever the number of readers, in the same order. With one reader a single thread touches
-    corpus and transform; with several the transform of different images runs at the same time.
-
-    Attributes:
-        size: images in a batch, at most.
-        readers: threads; 0: images are read when the network asks for them.
-        threads: threads of torch inside each reader.
-        time: adds up how long `batches` was waited for.
-    """
+    """Reader of the batches of some rows: `readers` threads, each with some `threads` of torch, read, decode and
+    transform at most `size` images ahead of the network; with 0 images are read when they are asked for. Batches and
+    their order do not depend on it; `time` adds up the time spent waiting for them."""
 
     corpus: Corpus
     classifier: Classifier
@@ -92,11 +89,8 @@ class BatchReader:
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def batches(self, rows: Iterable[int], facts: dict[int, dict[str, Any]]) -> Iterator[Batch]:
-        """Yield batches of one image shape, in pinned memory where the network runs on a CUDA device.
-
-        Args:
-            facts: gets, by row, the notes of a picture, and why one cannot be used.
-        """
+        """Yield batches of one image shape, in pinned memory where the network runs on a CUDA device. `facts` gets, by
+        row, the notes of a picture, and why one cannot be used."""
         made = self._make_batches(rows, facts)
         ahead = read_ahead(made, BATCHES_AHEAD, self.threads) if self.readers else made
         began = last = time.perf_counter()
@@ -140,10 +134,8 @@ class BatchReader:
                 yield from queue.popleft().result()
 
     def _prepare(self, rows: list[int]) -> list[Prepared]:
-        """Decode and transform the image of some rows: row, model input or error, and notes of the picture.
-
-        Only image files are decoded by several threads at once: archives, tables and a user's function may not be.
-        """
+        """Decode and transform the image of some rows: row, model input or error, and notes of the picture. Only image
+        files are decoded by several threads at once: archives, tables and a user's function may not be."""
         shared = isinstance(self.corpus.reader, FileReader) and not self.corpus.decoder
         with nullcontext() if shared else self._one_at_a_time:
             pictures = list(decode_rows(self.corpus, rows))
@@ -155,14 +147,9 @@ class BatchReader:
 
 
 def read_ahead(items: Iterable[T], count: int, threads: int = 1) -> Iterator[T]:
-    """Yield items that another thread makes, up to `count` of them before they are asked for.
-
-    Where the items are not taken to their end, the thread stops after the item that it is making. An error of the
-    thread is raised here.
-
-    Args:
-        threads: threads of torch inside the thread.
-    """
+    """Yield items that another thread with some threads of torch makes, up to `count` of them before they are asked
+    for. If the items are not read to their end, the thread stops after the current one. An error of the thread is
+    raised here."""
     buffer: queue.Queue[tuple[str, Any]] = queue.Queue(count)
     ended = threading.Event()
 
@@ -201,3 +188,37 @@ def prepare(classifier: Classifier, picture: Any) -> Tensor | ImageError:
         return classifier.image(picture)
     except ImageError as error:
         return error
+
+
+def choose_batch_size(classifier: Classifier, image: Tensor, memory: float) -> int:
+    """Choose the largest power of two of images (C, H, W) whose relevance is computed within a bound on memory in GB,
+    at least 1. It follows from the shapes of activations, so that every machine chooses the same: results of different
+    batch sizes differ in last bits."""
+    each = HELD_ACTIVATIONS * activation_bytes(classifier, image)
+    size = 1
+    while 2 * size <= LARGEST_BATCH and 2 * size * each <= memory * GIGABYTE:
+        size *= 2
+    return size
+
+
+def activation_bytes(classifier: Classifier, image: Tensor) -> int:
+    """Add up the bytes of the input and of what each layer without layers inside returns, for one image (C, H, W);
+    raises InputRefused where the model fails on it."""
+    total = image.numel() * image.element_size()
+
+    def count(layer: nn.Module, inputs: object, answer: object) -> None:
+        nonlocal total
+        if isinstance(answer, Tensor):
+            total += answer.numel() * answer.element_size()
+
+    layers = [layer for layer in classifier.module.modules() if next(layer.children(), None) is None]
+    hooks = temporary_hooks(layer.register_forward_hook(count) for layer in layers)
+    with hooks, evaluation_mode(classifier.module), torch.no_grad():
+        classifier.logits(image[None])
+    return total
+
+
+def first_image(corpus: Corpus, classifier: Classifier, most: int) -> Tensor | None:
+    """Read the first usable image of a corpus as a model input (C, H, W); None where none of the first `most` is."""
+    batches = BatchReader(corpus, classifier, 1).batches(range(min(most, len(corpus))), {})
+    return next((images[0] for _, images in batches), None)

@@ -1,7 +1,4 @@
-"""Parts of relevance maps and their appearance: activations of a middle layer, averaged over each part.
-
-They are computed together with the maps, since the activations of the middle layer are not stored.
-"""
+"""Parts of relevance maps and their appearance: activations of a middle layer, averaged over each part."""
 
 from __future__ import annotations
 
@@ -20,40 +17,22 @@ MAX_PARTS: Final = 8
 
 
 def parts_of(maps: Floats, activations: Floats) -> dict[str, NDArray[Any]]:
-    """Segment B maps (B, G, G) into parts, and compute their appearance from activations (B, C, h, w).
-
-    Returns:
-        `parts`: int8 (B, G, G), numerics.imaging.persistence.Parts.labels.
-        `appearance`: float16 (B, n, C) with n = MAX_PARTS, of parts 1, 2, ...; zero for absent parts.
-
-    Raises:
-        UsageError: the activations have no spatial axes.
-    """
+    """Segment B maps (B, G, G) into `parts`, int8 (B, G, G), see numerics.imaging.persistence.Parts.labels, and compute
+    their `appearance` from activations (B, C, h, w): float16 (B, MAX_PARTS, C), zero for absent parts. Raises
+    UsageError where activations have no spatial axes."""
     if activations.ndim != 4:
-        raise UsageError(
-            "the middle layer has no positions",
-            got=f"shape {activations.shape[1:]}",
-            rule="its input must be (channels, height, width)",
-            remedy="Name a convolution by --parts-layer.",
-        )
+        got, rule = f"shape {activations.shape[1:]}", "its input must be (channels, height, width)"
+        remedy = "Name a convolution by --parts-layer."
+        raise UsageError("the middle layer has no positions", got=got, rule=rule, remedy=remedy)
     labels = segment(maps, most=MAX_PARTS).labels
     masses = np.maximum(maps, 0)[:, None] * (labels[:, None] == np.arange(1, MAX_PARTS + 1)[:, None, None])
     return {"parts": labels, "appearance": appearance(masses, activations).astype(np.float16)}
 
 
 def appearance(masses: Floats, activations: Floats) -> Floats:
-    """Compute the appearance of parts: activations averaged with the part's mass, sum_yx m_yx a_cyx, at unit 2-norm.
-
-    Masses are resized to the grid of the layer by area, which conserves the sum. A part without mass, or under which
-    no channel is active, is zero.
-
-    Args:
-        masses: (B, P, G, G), positive relevance of each part.
-        activations: (B, C, h, w).
-
-    Returns:
-        float64 (B, P, C).
-    """
+    """Compute the appearance of P parts with masses (B, P, G, G): activations (B, C, h, w) averaged with the part's
+    mass, sum_yx m_yx a_cyx, at unit 2-norm, float64 (B, P, C). Masses are resized to the grid of the layer by area. A
+    part without mass, or under which no channel is active, is zero."""
     A, B = (pooling_matrix(masses.shape[-1], side).numpy() for side in activations.shape[2:])
     weights = A @ masses @ B.T
     seen = np.einsum("bphw,bchw->bpc", weights, activations.astype(np.float64), optimize=True)

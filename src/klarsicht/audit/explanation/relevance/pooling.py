@@ -9,10 +9,8 @@ from klarsicht.ground.machine.devices import widest_float
 
 
 def pooling_matrix(n: int, g: int) -> Tensor:
-    """Compute the pooling matrix A, float64 (g, n): A_ij is the share of pixel j in cell i of g equal cells.
-
-    Columns sum to one, so A R B^T has the sum of R.
-    """
+    """Compute the pooling matrix A, float64 (g, n): A_ij is the share of pixel j in cell i of g equal cells. Columns
+    sum to one, so A R B^T has the sum of R."""
     cell, pixel = torch.arange(g, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
     low, high = cell * n / g, (cell + 1) * n / g
     return (torch.minimum(high, pixel + 1) - torch.maximum(low, pixel)).clamp(min=0)

@@ -1,9 +1,5 @@
-"""Autograd functions whose backward pass is a relevance rule.
-
-Each computes the values of a torch function, while its backward pass carries relevance instead of gradients and records
-the balance of relevance. The rule is the *only* backward pass of the function: hooks that replace a gradient afterwards
-compute both.
-"""
+"""Autograd functions whose backward pass is a relevance rule: each computes the values of a torch function, while its
+backward pass carries relevance instead of gradients and records the balance of relevance."""
 
 from __future__ import annotations
 
@@ -16,48 +12,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from klarsicht.audit.explanation.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
+from klarsicht.audit.explanation.relevance.conservation import LayerBalance, inner_product, sum_per_image
 from klarsicht.audit.explanation.relevance.rules import Layer, away_from_zero, relevance_of_zeros
-from klarsicht.ground.machine.devices import widest_float
 
 
 @dataclass
 class Recorder:
-    """Record of one backward pass.
-
-    Attributes:
-        images: number B of images in the batch; the first axis of every tensor is B or a multiple of it (windows).
-        entries: balances of the functions, in backward order.
-    """
+    """Record of one backward pass of a batch of images: balances of the functions, in backward order. The first axis of
+    every tensor is the number of images or a multiple of it (windows)."""
 
     images: int
     entries: list[LayerBalance] = field(default_factory=list)
 
-    def add(
-        self,
-        name: str,
-        R: Tensor,
-        outgoing: Tensor,
-        bias: Tensor | None = None,
-        stabiliser: Tensor | None = None,
-        dead: Tensor | None = None,
-    ) -> LayerBalance:
-        """Record the balance of a function that received relevance R; the other terms are float64 (B,)."""
-        zero = torch.zeros(self.images, dtype=widest_float(R.device), device=R.device)
-        entry = LayerBalance(
-            name,
-            incoming=sum_per_image(R, self.images),
-            outgoing=outgoing,
-            bias=zero if bias is None else bias,
-            stabiliser=zero if stabiliser is None else stabiliser,
-            dead=zero if dead is None else dead,
-            gross=absolute_sum(R, self.images),
-        )
-        self.entries.append(entry)
+    def add(self, name: str, R: Tensor, outgoing: Tensor, *absorbed: Tensor | None) -> LayerBalance:
+        """Record the balance of a function that received relevance R, see `LayerBalance.of`."""
+        self.entries.append(entry := LayerBalance.of(name, self.images, R, outgoing, *absorbed))
         return entry
 
 
-class _LayerFunction(torch.autograd.Function):
+class LayerFunction(torch.autograd.Function):
     """Layer with weights and a relevance rule."""
 
     @staticmethod
@@ -77,25 +50,19 @@ class _LayerFunction(torch.autograd.Function):
         return relevance, None, None
 
 
-class _EpsilonFunction(torch.autograd.Function):
-    """Function y = f(x_1, ..., x_n) + b, linear in each x_k, by the epsilon rule: R_k = w_k x_k (df/dx_k)^T R / y."""
+class EpsilonFunction(torch.autograd.Function):
+    """Function y = f(x_1, ..., x_n) + b, linear in each x_k, by the epsilon rule: R_k = x_k (df/dx_k)^T R / (n y)."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        name: str,
-        recorder: Recorder,
-        f: Callable[..., Tensor],
-        bias: Tensor | None,
-        weight: float,
-        *xs: Tensor,
+        ctx: Any, name: str, recorder: Recorder, f: Callable[..., Tensor], bias: Tensor | None, *xs: Tensor
     ) -> Tensor:
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in xs]
             z = f(*leaves)
         y = z.detach().clone() if bias is None else z.detach() + bias
         ctx.save_for_backward(y)
-        ctx.inside, ctx.bias, ctx.weight = (leaves, z), bias, weight
+        ctx.inside, ctx.bias = (leaves, z), bias
         ctx.name, ctx.recorder, ctx.entry = name, recorder, None
         return y
 
@@ -106,15 +73,16 @@ class _EpsilonFunction(torch.autograd.Function):
         ctx.inside = None
         s = R / away_from_zero(y)
         gradients = torch.autograd.grad(z, leaves, s)
-        relevance = [_weigh(ctx.weight, x.detach()) * g for x, g in zip(leaves, gradients, strict=True)]
+        parts = [x.detach() if len(leaves) == 1 else 1 / len(leaves) * x.detach() for x in leaves]
+        relevance = [part * g for part, g in zip(parts, gradients, strict=True)]
         bias = None if ctx.bias is None else inner_product(s, ctx.bias.expand_as(s), images)
         stabiliser, dead = _absorbed_by_stabiliser(s, y, R, images)
         outgoing = sum((sum_per_image(r, images) for r in relevance), torch.zeros_like(stabiliser))
         ctx.entry = ctx.recorder.add(ctx.name, R, outgoing, bias, stabiliser, dead)
-        return None, None, None, None, None, *relevance
+        return None, None, None, None, *relevance
 
 
-class _SumFunction(torch.autograd.Function):
+class SumFunction(torch.autograd.Function):
     """Sum y = a + b by the epsilon rule: R_a = a R / y; operands without relevance count as a bias."""
 
     @staticmethod
@@ -140,17 +108,13 @@ class _SumFunction(torch.autograd.Function):
         return None, None, relevance[0], relevance[1]
 
 
-def _weigh(weight: float, x: Tensor) -> Tensor:
-    return x if weight == 1 else weight * x
-
-
 def _absorbed_by_stabiliser(s: Tensor, y: Tensor, R: Tensor, images: int) -> tuple[Tensor, Tensor]:
     """Compute what the epsilon of the denominators absorbs, and the relevance of outputs that are zero, (B,) each."""
     dead = relevance_of_zeros(R, y, images)
     return inner_product(s, away_from_zero(y) - y, images) - dead, dead
 
 
-class _SoftmaxFunction(torch.autograd.Function):
+class SoftmaxFunction(torch.autograd.Function):
     """Softmax y of x + mask: R_i = x_i (R_i - y_i sum_j R_j), input times the Jacobian of y over y.
 
     The first-order expansion of y_j at x leaves y_j (1 - x_j + sum_i y_i x_i), which counts as a bias.
@@ -189,7 +153,7 @@ class _PassThroughFunction(torch.autograd.Function):
         return R.sum_to_size(ctx.shape), None
 
 
-class _ConstantFunction(torch.autograd.Function):
+class ConstantFunction(torch.autograd.Function):
     """Constant beside tensors that carry relevance, such as a class token; its relevance counts as a bias."""
 
     @staticmethod
@@ -205,7 +169,7 @@ class _ConstantFunction(torch.autograd.Function):
         return None, None, None, None
 
 
-class _PaddingFunction(torch.autograd.Function):
+class PaddingFunction(torch.autograd.Function):
     """Constant padding; relevance of the border belongs to no pixel and counts as a bias."""
 
     @staticmethod
@@ -224,43 +188,12 @@ class _PaddingFunction(torch.autograd.Function):
         return relevance, None, None, None, None
 
 
-def propagate_layer(recorder: Recorder, layer: Layer, x: Tensor) -> Tensor:
-    """Compute a layer with weights; its rule propagates relevance."""
-    return _apply(_LayerFunction, x, layer, recorder)
-
-
-def propagate_linear(
-    recorder: Recorder, name: str, f: Callable[..., Tensor], *xs: Tensor, bias: Tensor | None = None
-) -> Tensor:
-    """Compute f(x_1, ..., x_n) + bias, linear in each x_k; relevance by the epsilon rule, an equal share for each."""
-    return _apply(_EpsilonFunction, name, recorder, f, bias, 1 / len(xs), *xs)
-
-
-def propagate_sum(recorder: Recorder, name: str, a: Tensor, b: Tensor) -> Tensor:
-    """Compute a + b; relevance in proportion to the operands."""
-    return _apply(_SumFunction, name, recorder, a, b)
-
-
-def propagate_softmax(recorder: Recorder, name: str, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Compute softmax(x + mask) over the last axis, by its own rule."""
-    return _apply(_SoftmaxFunction, name, recorder, x, mask)
-
-
 def pass_through(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Compute an elementwise function of x; relevance passes unchanged."""
-    return _apply(_PassThroughFunction, x, function)
+    return compute(_PassThroughFunction, x, function)
 
 
-def absorb_constant(recorder: Recorder, name: str, value: Tensor, beside: Tensor) -> Tensor:
-    """Return a constant whose relevance counts as a bias; `beside` is any tensor that carries relevance."""
-    return _apply(_ConstantFunction, name, recorder, value, beside)
-
-
-def propagate_padding(recorder: Recorder, name: str, x: Tensor, margins: list[int], value: float) -> Tensor:
-    """Pad x by a constant, with `margins` in the order of torch.nn.functional.pad: pairs, from the last axis on."""
-    return _apply(_PaddingFunction, x, margins, value, name, recorder)
-
-
-def _apply(function: Any, *args: Any) -> Tensor:
-    result: Tensor = function.apply(*args)
+def compute(function: type[torch.autograd.Function], *args: Any) -> Tensor:
+    """Apply an autograd function of this module."""
+    result: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
     return result

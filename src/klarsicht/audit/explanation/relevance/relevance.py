@@ -71,23 +71,17 @@ class Relevance:
     @property
     def score(self) -> Array:
         """Logit of the target (B,)."""
-        score: Array = np.take_along_axis(self.logits, self.targets[:, None], 1)[:, 0]
-        return score
+        return np.asarray(np.take_along_axis(self.logits, self.targets[:, None], 1)[:, 0])
 
     @property
     def centred(self) -> Array:
-        """Centred logit (B,): that of the target minus the mean of all; `head` sums to it up to the biases.
-
-        Of independent outputs it is the logit itself.
-        """
-        centred: Array = self.score if self.independent else self.score - self.logits.mean(1)
-        return centred
+        """Centred logit (B,): that of the target minus the mean of all; of independent outputs the logit itself."""
+        return np.asarray(self.score if self.independent else self.score - self.logits.mean(1))
 
     @property
     def prediction(self) -> Array:
         """Predicted class, int64 (B,)."""
-        prediction: Array = self.logits.argmax(1)
-        return prediction
+        return np.asarray(self.logits.argmax(1))
 
     @property
     def loss(self) -> Array:
@@ -95,15 +89,11 @@ class Relevance:
         if self.independent:
             return np.asarray(np.logaddexp(0, -self.score))
         top = self.logits.max(1)
-        loss: Array = np.log(np.exp(self.logits - top[:, None]).sum(1)) + top - self.score
-        return loss
+        return np.asarray(np.log(np.exp(self.logits - top[:, None]).sum(1)) + top - self.score)
 
     def overlay(self, i: int = 0) -> Image.Image:
-        """Draw relevance over image i, red for the class and blue against it, with a bar of these colours.
-
-        Raises:
-            UsageError: there is no such image, or an `Explainer` kept none.
-        """
+        """Draw relevance over image i, red for the class and blue against it, with a bar of these colours; raises
+        UsageError where there is no such image, or an `Explainer` kept none."""
         if self.inputs is None:
             remedy = "Explain with audit.explain(model, images, targets)."
             raise UsageError("an Explainer keeps no images to draw on", got="no inputs", remedy=remedy)
@@ -127,11 +117,8 @@ class Relevance:
 
     @property
     def conserving(self) -> bool | None:
-        """Whether the maps conserve relevance in the median image.
-
-        For relevance propagation at most ABSORBED_BOUND of the seed is absorbed; integrated gradients are complete up
-        to INCOMPLETENESS_BOUND. None for methods that promise no conservation.
-        """
+        """Whether the maps conserve relevance in the median image: at most ABSORBED_BOUND of the seed is absorbed, and
+        integrated gradients are complete up to INCOMPLETENESS_BOUND. None for methods that promise no conservation."""
         if self.balance is not None:
             return conserves(torch.from_numpy(self.absorbed))
         median = float(np.median(np.abs(self.residual)))

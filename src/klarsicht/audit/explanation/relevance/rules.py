@@ -1,25 +1,19 @@
-"""Relevance rules: how a layer distributes the relevance of its outputs to its inputs.
+"""Relevance rules: the distribution of the relevance of a layer's outputs to its inputs.
 
 Every rule is one formula with different terms. The outputs j of a layer are sums of affine terms t over parts x^t of
 its input (its positive part, its negative part, the whole input). A share p distributes relevance R_j in proportion to
-its terms:
+its terms, with a coefficient c_p and a factor f_tj = f_t, or f_t times the sign of output j. D is kept from zero by
+adding EPSILON with its own sign; what is *absorbed* by biases and EPSILON, or where D is zero (dead), follows:
 
-    R_i = sum_p c_p sum_t x^t_i sum_j W^t_ji R_j f_tj / D_pj,  D_pj = sum_t f_tj (W^t x^t + b^t)_j
+    R_i        = sum_p c_p sum_t x^t_i sum_j W^t_ji R_j f_tj / D_pj,  D_pj = sum_t f_tj (W^t x^t + b^t)_j
+    bias       = sum_p c_p sum_j R_j (sum_t f_tj b^t_j) / D_pj
+    stabiliser = sum_p c_p sum_j R_j EPSILON / |D_pj|
 
-with a coefficient c_p and a factor f_tj = f_t, or f_t times the sign of output j. D is kept from zero by adding EPSILON
-with its own sign. The same formula gives the relevance that is *absorbed*:
-
-    bias        sum_p c_p sum_j R_j (sum_t f_tj b^t_j) / D_pj
-    stabiliser  sum_p c_p sum_j R_j EPSILON / |D_pj|
-    dead        relevance of outputs whose denominator is exactly zero
-
-Sources: epsilon and alpha-beta, Bach et al., PLoS ONE 2015; z-plus and z-box, Montavon et al., Pattern
-Recognition 2017; gamma, Montavon et al. 2019, generalised to inputs of both signs by Andeol et al. 2021;
-flat, Lapuschkin et al., Nature Communications 2019; without the bias, Alber et al., JMLR 2019. A part with the same
-weight in several shares is computed once.
-Of contributions c_ij = x_i W_ji the positive ones are (c + |c|) / 2, and |c| = |x| |W|; so gamma for inputs and
-outputs of both signs is one share of z and of |W| |x| with the sign of z, in two forward and two backward passes, not
-in four and four. Values agree with the rules of zennit, which do not compute the absorbed relevance.
+Epsilon and alpha-beta: Bach et al., PLoS ONE 2015; z-plus and z-box: Montavon et al., Pattern Recognition 2017; gamma:
+Montavon et al. 2019, for inputs of both signs Andeol et al. 2021; flat: Lapuschkin et al., Nature Communications 2019;
+without the bias: Alber et al., JMLR 2019.
+Of contributions c_ij = x_i W_ji the positive ones are (c + |c|) / 2, and |c| = |x| |W|; so gamma is one share of z and
+of |W| |x| with the sign of z, in two forward and two backward passes instead of four and four.
 """
 
 from __future__ import annotations
@@ -32,7 +26,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from klarsicht.audit.explanation.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
+from klarsicht.audit.explanation.relevance.conservation import LayerBalance, inner_product, sum_per_image
 from klarsicht.ground.machine.devices import widest_float
 
 EPSILON: Final = 1e-6
@@ -74,11 +68,8 @@ def constant_input(channels: tuple[float, ...]) -> InputPart:
 
 @dataclass(frozen=True)
 class Term:
-    """Affine term factor * (weight @ part(x) + bias); weight is None for layers without parameters.
-
-    Attributes:
-        signed: whether the term is multiplied by the sign of the first term of its share.
-    """
+    """Affine term factor * (weight @ part(x) + bias), `signed` where it is multiplied by the sign of the first term of
+    its share; weight is None for layers without parameters."""
 
     part: InputPart
     weight: Tensor | None
@@ -89,12 +80,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Share:
-    """Share of relevance, distributed in proportion to its terms.
-
-    Attributes:
-        terms: the affine terms.
-        coefficient: factor of the relevance.
-    """
+    """Share of relevance, distributed in proportion to its terms and multiplied by a coefficient."""
 
     terms: tuple[Term, ...]
     coefficient: float = 1.0
@@ -173,15 +159,8 @@ def zbox(low: tuple[float, ...], high: tuple[float, ...]) -> Rule:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with its relevance rule.
-
-    Attributes:
-        name: name of the layer in the network.
-        affine: function (x, W, b) that computes the layer with given parameters.
-        rule: relevance rule.
-        weight, bias: parameters of the layer; None where it has none.
-        channel: axis of the output along which the bias runs.
-    """
+    """A layer with its relevance rule: `affine` (x, W, b) computes it with given parameters, None where it has none;
+    the bias runs along the axis `channel` of the output."""
 
     name: str
     affine: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
@@ -220,17 +199,9 @@ class Layer:
     def propagate(
         self, x: Tensor, R: Tensor, images: int | None = None, graph: Graph | None = None
     ) -> tuple[Tensor, LayerBalance]:
-        """Propagate relevance R of the output to the input x.
-
-        Args:
-            x: (B, ...), input.
-            R: relevance of the output.
-            images: number of images, where the first axis of x is a multiple of it; default the length of x.
-            graph: the layer's input and output in the autograd graph of its forward pass, if kept.
-
-        Returns:
-            Relevance of x, and the balance of the layer.
-        """
+        """Propagate relevance R of the output to the input x (B, ...); return it with the balance of the layer. The
+        first axis of x may be a multiple of the number of images; `graph` are input and output in the autograd graph of
+        the forward pass, if kept."""
         images = len(x) if images is None else images
         shares = self.shares_of_nonnegative if x.numel() and x.min() >= 0 else self.shares
         bias, stabiliser, dead = torch.zeros(3, images, dtype=widest_float(x.device), device=x.device)
@@ -251,16 +222,8 @@ class Layer:
                 key = _key(t)
                 flows[key] = flows[key] + flow if key in flows else flow
         relevance = _handed_down(graphs, flows, x)
-        entry = LayerBalance(
-            self.name,
-            incoming=sum_per_image(R, images),
-            outgoing=sum_per_image(relevance, images),
-            bias=bias,
-            stabiliser=stabiliser,
-            dead=dead,
-            gross=absolute_sum(R, images),
-        )
-        return relevance, entry
+        outgoing = sum_per_image(relevance, images)
+        return relevance, LayerBalance.of(self.name, images, R, outgoing, bias, stabiliser, dead)
 
     def _graph(self, term: Term, x: Tensor, graphs: dict[tuple[InputPart, int], Graph], forward: Graph | None) -> Graph:
         """Compute a term's part and affine output in an autograd graph, each once."""
@@ -308,11 +271,7 @@ def _denominator(terms: tuple[Term, ...], z: list[Tensor], sign: Tensor | None) 
 
 def _over(R: Tensor, D: Tensor, sign: Tensor | None, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute s = R / (D + EPSILON sign(D)), s times a given sign, what EPSILON absorbs, and the relevance of outputs
-    with D = 0, (B,) each.
-
-    Args:
-        sign: sign of D, with 0 where D is, and s is 0 there; None where it is not known.
-    """
+    with D = 0, (B,) each. `sign` is that of D, with 0 where D is, and s is 0 there; None where it is not known."""
     if sign is None:
         added = torch.copysign(torch.full((), EPSILON, dtype=D.dtype, device=D.device), D)
         s = R / (D + added)

@@ -40,17 +40,14 @@ CLASSES_ILLUSTRATED = 6  # number of classes to illustrate
 PICTURES = 10  # members of each cluster, and as many other images
 GREEN, LINE = (0, 190, 90), 100  # outline of parts: colour, and side of the picture over the line width
 SMALL_SIDE = 64  # pixels of the longer side of a small picture
+LEAST_SIDE = 96  # pixels of the shorter side of a picture
 MAX_POINTS = 600  # largest number of points of a scatter plot, since t-SNE of more is slow
 
 
 @dataclass(frozen=True)
 class Illustrator:
-    """Illustrates the suspect clusters of a run in its folder.
-
-    Attributes:
-        analyses: the analyses of the run, to embed a group again; only illustrated groups are projected to two
-            dimensions.
-    """
+    """Illustrates the suspect clusters of a run in its folder. Only illustrated groups are embedded again, by the
+    analyses of the run, and projected to two dimensions."""
 
     store: RunStore
     settings: AuditSettings
@@ -86,19 +83,12 @@ class Illustrator:
         group = self._analysis(entry).group(entry.target)
         rng = generator(self.settings.seed, "pictures", entry.target)
         member = np.isin(group.rows, entry.rows)
-        pictured = np.concatenate(
-            [pick_at_random(np.flatnonzero(member == side), PICTURES, rng) for side in (True, False)]
-        )
+        sides = (np.flatnonzero(member), np.flatnonzero(~member))
+        pictured = np.concatenate([pick_at_random(side, PICTURES, rng) for side in sides])
         points = np.union1d(pictured, pick_at_random(np.arange(len(group)), MAX_POINTS, rng))
         absorbed, written = self._pictures(entry, group.rows[np.sort(pictured)])
-        return Drawing(
-            target=group.target,
-            rows=group.rows[points],
-            member=member[points],
-            layout=self._layout(entry, group, points),
-            absorbed_shares=absorbed,
-            checksums=written,
-        )
+        layout = self._layout(entry, group, points)
+        return Drawing(group.target, group.rows[points], member[points], layout, absorbed, written)
 
     def _small_drawing(self, entry: Entry) -> Drawing:
         """Draw small pictures of a few members, without an embedding."""
@@ -122,9 +112,8 @@ class Illustrator:
             chosen[np.searchsorted(group.rows, row)] = numbers[0]
         vectors = self._analysis(entry).vectors(group, chosen)[points]
         perplexity = min(30, (len(vectors) - 1) // 3)
-        return fit_to_square(
-            TSNE(perplexity=perplexity, init="pca", random_state=self.settings.seed).fit_transform(vectors)
-        )
+        projection = TSNE(perplexity=perplexity, init="pca", random_state=self.settings.seed)
+        return fit_to_square(projection.fit_transform(vectors))
 
     def _pictures(self, entry: Entry, rows: NDArray[Any], small: bool = False) -> tuple[dict[int, float], Written]:
         """Write each image with and without relevance, or a small picture of it with relevance; return the absorbed
@@ -155,9 +144,7 @@ class Illustrator:
     @contextmanager
     def _maps(self, target: int) -> Iterator[Callable[[int, Tensor], tuple[NDArray[Any] | None, float]]]:
         """Open a function (row, image) -> (map, absorbed share), from stored maps or, without them, by explaining now.
-
-        The map is None for a network without relevance rules: it can be screened, and its pictures have no overlay.
-        """
+        The map is None for a network without relevance rules, whose pictures have no overlay."""
         if self.store.has_array("maps"):
             maps = self.store.array("maps")
             yield lambda row, _: (np.asarray(maps[row], np.float32), float(self._absorbed_shares[row]))
@@ -168,40 +155,28 @@ class Illustrator:
                 if self.settings.method != HEAD_RELEVANCE:
                     explain = stack.enter_context(Explainer(self.classifier, self.settings.method, map_side=64))
 
-            def compute_map(image: Tensor) -> tuple[NDArray[Any] | None, float]:
-                if explain is None:
-                    return None, float("nan")
-                relevance = explain(image[None], torch.tensor([target]))
-                return relevance.maps[0], float(relevance.absorbed[0])
-
-            def explained(_: int, image: Tensor) -> tuple[NDArray[Any] | None, float]:
+            def explained(_: int, image: Tensor, again: bool = False) -> tuple[NDArray[Any] | None, float]:
                 try:
-                    return compute_map(image)
+                    if explain is not None:
+                        relevance = explain(image[None], torch.tensor([target]))
+                        return relevance.maps[0], float(relevance.absorbed[0])
                 except InputRefused:  # by the rules alone, or by a model that took the image before and fails now
+                    if again:
+                        raise
                     self.classifier.logits(image[None])
+                    return explained(_, image, again=True)
                 except ModelError:
-                    return None, float("nan")
-                try:
-                    return compute_map(image)
-                except ModelError:
-                    return None, float("nan")
+                    pass
+                return None, float("nan")
 
             yield explained
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Illustration of one suspect cluster.
-
-    Attributes:
-        target: index of the class among the model's outputs.
-        rows: int (n,), rows of the run that are points of the scatter plot.
-        member: bool (n,), whether they are members of the cluster.
-        layout: (n, 2), positions of the points in units of the plot.
-        absorbed_shares: absorbed share of relevance of each row with a picture.
-        checksums: checksums of the pictures.
-        small: whether there is one small picture of each row.
-    """
+    """Illustration of one suspect cluster: n points of the scatter plot, with their rows of the run, whether they are
+    members, and their positions (n, 2) in units of the plot; the absorbed share of relevance of each row with a
+    picture; checksums of the pictures; and whether there is one small picture of each row."""
 
     target: int
     rows: NDArray[Any]
@@ -214,18 +189,14 @@ class Drawing:
     def rows_of_views(self, paths: Sequence[str]) -> list[ViewRow]:
         """Convert to rows of the table `views`, given the paths of all images of the run."""
         end = SMALL if self.small else ""
+        names = {row: picture_name(self.target, row) + end for row in self.absorbed_shares}
         return [
-            {
-                "target": self.target,
-                "row": row,
-                "path": paths[row],
-                "member": bool(member),
-                "x": float(x),
-                "y": float(y),
-                "picture": picture_name(self.target, row) + end if row in self.absorbed_shares else "",
-            }
+            ViewRow(
+                target=self.target, row=row, path=paths[row], member=bool(member), x=float(x), y=float(y),
+                picture=names.get(row, ""),
+            )
             for row, member, (x, y) in zip(self.rows.tolist(), self.member, self.layout, strict=True)
-        ]
+        ]  # fmt: skip
 
 
 def picture_name(target: int, row: int) -> str:
@@ -246,10 +217,10 @@ def outline_mask(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[
     return np.where(line[..., None], np.array(GREEN, np.uint8), pixels)
 
 
-def encode_jpeg(pixels: NDArray[np.uint8], least: int = 96) -> bytes:
+def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     """Encode a picture as JPEG; small ones are enlarged by nearest neighbour, so that their pixels stay visible."""
     picture = Image.fromarray(pixels)
-    factor = max(1, -(-least // min(picture.size)))
+    factor = max(1, -(-LEAST_SIDE // min(picture.size)))
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     buffer = BytesIO()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from klarsicht.audit.explanation.report.rows import PictureRow
 from klarsicht.audit.results.ranking import Entry, Ranking
-from klarsicht.audit.results.verdicts import Quantification
+from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.pictures.encoded_pictures import data_uri
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -19,17 +19,9 @@ PICTURE_TABLES = ("evidence", "views")  # of the pictures of detections and clus
 
 @dataclass(frozen=True)
 class NotedClass:
-    """Noted class of a report.
-
-    Attributes:
-        name, target: the class.
-        verdict: of the quantification, or else of the ranking.
-        n: images of the class.
-        decision: of a person, in words; empty without one.
-        prefix: common beginning of the members' names.
-        members: the rest of the name of each member in the corpus.
-        pictures: (name, data URI) of small pictures of a few members.
-    """
+    """Noted class of a report: its verdict, of the quantification or else of the ranking, number of images, decision of
+    a person, if any; the names of the members as a common prefix and the rest of each; and (name, data URI) of small
+    pictures of a few members."""
 
     name: str
     target: int
@@ -51,42 +43,30 @@ def list_noted_classes(
     store: RunStore, ranking: Ranking, quantification: Quantification | None, targets: Collection[int]
 ) -> list[NotedClass]:
     """List the noted classes but those of the outputs `targets`, in the order of the quantification, then the ranking.
-
-    Members are those that a person decided, else those of the detection, else those of the cluster.
-    """
+    Members are those that a person decided, else those of the detection, else those of the cluster."""
     keys = store.texts("corpus", "key")
     entries = {entry.target: entry for entry in ranking}
     noted_classes: dict[int, NotedClass] = {}
     for verdict in quantification or ():
         if verdict.needs_review:
-            decided = entries.get(verdict.target)
-            rows = _decided_rows(decided) or verdict.rows
-            words = decided.decision if decided else ""
-            noted_classes[verdict.target] = _make_noted_class(
-                verdict.name, verdict.target, verdict.verdict, verdict.n, words, rows, keys
-            )
+            noted_classes[verdict.target] = _make_noted_class(verdict, verdict.rows, entries.get(verdict.target), keys)
     for entry in ranking:
         if is_noted(entry) and entry.target not in noted_classes:
-            rows = _decided_rows(entry) or entry.rows
-            noted_classes[entry.target] = _make_noted_class(
-                entry.name, entry.target, entry.verdict, entry.n, entry.decision, rows, keys
-            )
+            noted_classes[entry.target] = _make_noted_class(entry, entry.rows, entry, keys)
     others = [noted for target, noted in noted_classes.items() if target not in targets]
     text = sum(len(name) + 1 for noted in others for name in noted.members)
     return add_small_pictures(others, read_small_pictures(store), MAX_LISTED_BYTES - text)
 
 
-def _decided_rows(entry: Entry | None) -> tuple[int, ...]:
-    """Return the rows that a person decided to be members; empty without such a decision."""
-    return () if entry is None or entry.decided is None else entry.decided.members or ()
-
-
 def _make_noted_class(
-    name: str, target: int, verdict: str, n: int, decision: str, rows: Sequence[int], keys: Sequence[str]
+    found: Verdict | Entry, rows: Sequence[int], entry: Entry | None, keys: Sequence[str]
 ) -> NotedClass:
-    members = [keys[row] for row in rows]
+    """Make a noted class of what was found; its members are the `rows`, unless a person decided others."""
+    decided = entry.decided.members if entry is not None and entry.decided is not None else ()
+    members = [keys[row] for row in decided or rows]
     prefix = common_prefix(members)
-    return NotedClass(name, target, verdict, n, decision, prefix, tuple(one[len(prefix) :] for one in members))
+    rest = tuple(one[len(prefix) :] for one in members)
+    return NotedClass(found.name, found.target, found.verdict, found.n, entry.decision if entry else "", prefix, rest)
 
 
 def common_prefix(names: Sequence[str]) -> str:
@@ -105,16 +85,18 @@ def read_small_pictures(store: RunStore) -> dict[int, list[tuple[str, str]]]:
     for table in PICTURE_TABLES:
         if store.has_table(table) and store.is_finished(table):
             own: dict[int, list[tuple[str, str]]] = {}
-            for row in _small_rows(store, table):
-                content = store.read_unit_file(_file(row), table)
-                own.setdefault(row["target"], []).append((row["path"], data_uri(content, "image/jpeg")))
+            rows: list[PictureRow] = store.table(table).to_pylist()
+            for row in rows:
+                if is_small(row["picture"]):
+                    uri = read_picture(store, f"{row['picture'].removesuffix('.jpg')}.jpg", table)
+                    own.setdefault(row["target"], []).append((row["path"], uri))
             pictures = own | pictures
     return pictures
 
 
-def _small_rows(store: RunStore, table: str) -> Iterator[PictureRow]:
-    rows: list[PictureRow] = store.table(table).to_pylist()
-    return (row for row in rows if is_small(row["picture"]))
+def read_picture(store: RunStore, name: str, step: str) -> str:
+    """Read a picture of a step as a data URI."""
+    return data_uri(store.read_unit_file(name, step), "image/jpeg")
 
 
 def is_small(picture: str) -> bool:
@@ -122,15 +104,11 @@ def is_small(picture: str) -> bool:
     return picture.removesuffix(".jpg").endswith(SMALL)
 
 
-def _file(row: PictureRow) -> str:
-    return f"{row['picture'].removesuffix('.jpg')}.jpg"
-
-
 def add_small_pictures(
     classes: Sequence[NotedClass], pictures: dict[int, list[tuple[str, str]]], most: int
 ) -> list[NotedClass]:
-    """Add pictures to classes, `most` bytes in all: as many of each class as fit, and where one of each is too much, of
-    the first classes."""
+    """Add pictures to classes, `most` bytes in all: as many of each class as fit, or else one each of the first
+    classes."""
     mine = [pictures.get(noted.target, [])[:SMALL_DRAWN] for noted in classes]
     for count in range(SMALL_DRAWN, 0, -1):
         pictures_of_class = [some[:count] for some in mine]

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.data.label_order import Order
 from klarsicht.audit.explanation.relevance.conservation import ABSORBED_BOUND
-from klarsicht.audit.explanation.report.noted_classes import is_small, list_noted_classes
+from klarsicht.audit.explanation.report.noted_classes import is_small, list_noted_classes, read_picture
 from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, ViewRow
 from klarsicht.audit.explanation.settings import counts_own_logits
 from klarsicht.audit.results import ranking, sufficiency, verdicts
 from klarsicht.audit.results.detection_rows import read_places
-from klarsicht.audit.results.power_rows import PowerRow
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity
@@ -56,16 +55,6 @@ SCRIPT = "report.js"  # its hash stands in the page's content security policy: n
 
 
 @dataclass(frozen=True)
-class Point:
-    """An image in the scatter plot, in units of its 400 x 400 picture."""
-
-    x: float
-    y: float
-    member: bool
-    path: str
-
-
-@dataclass(frozen=True)
 class Thumbnail:
     """An image with and without its relevance, as data URIs."""
 
@@ -79,7 +68,7 @@ class ClusterView:
     """Content of the page for one suspect cluster."""
 
     entry: Entry
-    points: tuple[Point, ...]
+    points: Sequence[ViewRow]
     members: tuple[Thumbnail, ...]
     others: tuple[Thumbnail, ...]
 
@@ -90,12 +79,8 @@ class ClusterView:
 
 
 def write_report(run: str | Path | RunStore) -> Path:
-    """Write RUN/report.html from the results of the run.
-
-    Raises:
-        StoreError: the run has not been ranked.
-        RunDamaged: a file of it is missing or altered, or does not fit the others.
-    """
+    """Write RUN/report.html from the results of the run. Raises StoreError where it has not been ranked, and RunDamaged
+    where a file is missing or altered, or does not fit the others."""
     store = run if isinstance(run, RunStore) else RunStore.open(run)
     with store.translate_parse_errors("tables"):  # of a run without checksums
         page = load_template("klarsicht.audit", "report.html.j2").render(**template_values(store))
@@ -105,8 +90,8 @@ def write_report(run: str | Path | RunStore) -> Path:
 
 
 def leave_out_folders(page: str, manifest: Mapping[str, Any]) -> str:
-    """Name files of a page relative to the corpus, and files of models and settings by their last part: a report may
-    be sent to somebody who has no business with the folders of a machine."""
+    """Name files of a page relative to the corpus, and files of models and settings by their last part: a report may be
+    sent to people outside."""
     texts = [re.sub(r"\w+://\S+", "", str(value)) for value in (manifest["data"], *manifest["settings"].values())]
     folders = {str(Path(texts[0]).absolute())} if texts[0] else set()
     for path in (match for text in texts for match in re.findall(r"(?:^|(?<=[@:'\" (]))/[^@:'\",)]+", text)):
@@ -121,11 +106,8 @@ def summarise(quantification: Quantification | None, findings: Sequence[Artifact
     """List (anchor on the page, headline) of every line that a person should look at; no anchor without pictures."""
     drawn = {(view.verdict.target, view.number): view for view in findings}
     reviewed = [line for line in quantification.lines if line.verdict.needs_review] if quantification else []
-    summary = []
-    for line in reviewed:
-        view = drawn.get((line.verdict.target, line.number))
-        summary.append((view.anchor, view.headline) if view else ("", line.headline()))
-    return summary
+    views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
+    return [(view.anchor, view.headline) if view else ("", line.headline()) for line, view in views]
 
 
 def template_values(store: RunStore) -> dict[str, Any]:
@@ -165,7 +147,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "listed": {one.target for one in noted},
         "profiles": profile_views(store),
         "sufficiency": sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None,
-        "power": power_lines(store),
+        "power": store.table("power").to_pylist() if store.has_table("power") else [],  # `audit power`
         "copies": read_copies(store),
         "followed": any(entry.effect is not None for entry in entries),
         "screened": screening_sentences(store, settings["target"]),
@@ -188,12 +170,8 @@ def _css_colour(value: float) -> str:
 
 @dataclass(frozen=True)
 class ArtifactView:
-    """Content of the page for an artifact of a class: (path, data URI) of images with the artifact and of others.
-
-    Attributes:
-        line: the artifact in the table of verdicts.
-        place: of the artifact in its images, see `detection_rows.read_places`.
-    """
+    """Content of the page for an artifact of a class: its line in the table of verdicts, its place
+    (`detection_rows.read_places`), and (path, data URI) of images with the artifact and of others."""
 
     line: VerdictLine
     place: str
@@ -232,8 +210,7 @@ def artifact_views(store: RunStore) -> list[ArtifactView]:
     def pictures(target: int, number: int, member: bool) -> tuple[tuple[str, str], ...]:
         which = target, number, member
         mine = [r for r in records if (r["target"], r["artifact"], r["member"]) == which]
-        files = ((r["path"], store.read_unit_file(r["picture"], EVIDENCE)) for r in mine)
-        return tuple((path, data_uri(content, "image/jpeg")) for path, content in files)
+        return tuple((r["path"], read_picture(store, r["picture"], EVIDENCE)) for r in mine)
 
     quantification: Quantification = verdicts.read_verdicts(store)
     targets = {r["target"] for r in records if not is_small(r["picture"])}
@@ -265,8 +242,7 @@ def profile_views(store: RunStore) -> list[ProfileView]:
         pictures_of.setdefault(record["target"], []).append(record)
 
     def pictures(records: list[PartPictureRow]) -> tuple[tuple[str, str], ...]:
-        files = ((one["part"], store.read_unit_file(one["picture"], PROFILES)) for one in records)
-        return tuple((part, data_uri(content, "image/jpeg")) for part, content in files)
+        return tuple((one["part"], read_picture(store, one["picture"], PROFILES)) for one in records)
 
     return [
         ProfileView(profile, pictures_of[profile.target][0]["path"], pictures(pictures_of[profile.target]))
@@ -275,22 +251,9 @@ def profile_views(store: RunStore) -> list[ProfileView]:
     ]
 
 
-def power_lines(store: RunStore) -> list[PowerRow]:
-    """Read the table of detection limits; empty where `audit power` was not run."""
-    found: list[PowerRow] = store.table("power").to_pylist() if store.has_table("power") else []
-    return found
-
-
-@dataclass(frozen=True)
-class CopiesView:
-    """Content of the page on copies: a sentence, and the first groups, each with (path, label, split, data URI)."""
-
-    sentence: str
-    groups: tuple[dict[str, Any], ...]
-
-
-def read_copies(store: RunStore) -> CopiesView | None:
-    """Read the copies that `audit duplicates` found, with thumbnails of the first groups; None where it was not run."""
+def read_copies(store: RunStore) -> dict[str, Any] | None:
+    """Read the record of `audit duplicates` with its first groups, each with `images`: (path, label, split, data URI);
+    None where it was not run."""
     if not store.has_file(COPIES_FILE):
         return None
     record = store.read_json(COPIES_FILE)
@@ -303,7 +266,7 @@ def read_copies(store: RunStore) -> CopiesView | None:
         each = zip(group["rows"], group["paths"], group["labels"], group["splits"], strict=True)
         return [(path, label, split, uri[row]) for row, path, label, split in each if row in uri]
 
-    return CopiesView(record["told"], tuple(group | {"images": images(group)} for group in groups))
+    return {**record, "groups": [group | {"images": images(group)} for group in groups]}
 
 
 def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
@@ -319,12 +282,10 @@ def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
 
 def _describe_target(settings: dict[str, Any]) -> str:
     target = settings["target"]
-    sentences = {
-        "label": "each class on its own images",
-        "predicted": "each class on the images predicted as it",
-        "all": "every class screened over the whole corpus",
-    }
-    return sentences.get(target, f"the whole corpus screened for {target}") + ", by " + " and ".join(settings["metric"])
+    each = {"label": "its own images", "predicted": "the images predicted as it"}
+    asked = f"each class on {each[target]}" if target in each else f"the whole corpus screened for {target}"
+    asked = "every class screened over the whole corpus" if target == "all" else asked
+    return f"{asked}, by {' and '.join(settings['metric'])}"
 
 
 def notes(store: RunStore, images: Any) -> list[str]:
@@ -428,12 +389,8 @@ def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
     lines += [] if share is None else [("relevance absorbed before the pixels, median", f"{share:.4f}")]
     noise = _numbers(images, "noise")
     if np.isfinite(noise).any():
-        lines.append(
-            (
-                "sum of |relevance| over the relevance explained, largest of any layer, median",
-                f"{np.nanmedian(noise):.1f}",
-            )
-        )
+        name = "sum of |relevance| over the relevance explained, largest of any layer, median"
+        lines.append((name, f"{np.nanmedian(noise):.1f}"))
     residual = _numbers(images, "residual")
     if np.isfinite(residual).any():
         lines.append(("largest unaccounted residual", f"{np.nanmax(np.abs(residual)):.1e}"))
@@ -453,12 +410,9 @@ def cluster_views(store: RunStore, ranking: Ranking) -> list[ClusterView]:
 def _cluster_view(store: RunStore, entry: Entry, records: Sequence[ViewRow]) -> ClusterView:
     pictured = sorted((r for r in records if r["picture"]), key=lambda r: -_evidence(store, r["row"], entry.target))
     plates = [(r["member"], _thumbnail(store, r)) for r in pictured]
-    return ClusterView(
-        entry,
-        tuple(Point(r["x"], r["y"], r["member"], r["path"]) for r in sorted(records, key=lambda r: r["member"])),
-        tuple(plate for member, plate in plates if member),
-        tuple(plate for member, plate in plates if not member),
-    )
+    points = sorted(records, key=lambda r: r["member"])
+    members, others = (tuple(plate for member, plate in plates if member == side) for side in (True, False))
+    return ClusterView(entry, points, members, others)
 
 
 def _evidence(store: RunStore, row: int, target: int) -> float:
@@ -470,10 +424,8 @@ def _evidence(store: RunStore, row: int, target: int) -> float:
 
 
 def _thumbnail(store: RunStore, record: ViewRow) -> Thumbnail:
-    def uri(name: str) -> str:
-        return data_uri(store.read_unit_file(name, VIEWS), "image/jpeg")
-
-    return Thumbnail(record["path"], uri(f"{record['picture']}.jpg"), uri(f"{record['picture']}-relevance.jpg"))
+    plain, relevance = (read_picture(store, f"{record['picture']}{end}.jpg", VIEWS) for end in ("", "-relevance"))
+    return Thumbnail(record["path"], plain, relevance)
 
 
 def fit_to_square(points: NDArray[Any], side: float = 400, margin: float = 14) -> NDArray[Any]:

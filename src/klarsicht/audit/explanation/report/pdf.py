@@ -15,13 +15,8 @@ PRINTING_SECONDS = 300
 
 
 def print_pdf(page: Path) -> Path:
-    """Print a page beside itself as a PDF file; return the file.
-
-    Raises:
-        MissingExtra: no browser of BROWSERS is installed.
-        ProgramFailed: the browser prints nothing.
-        StoreError, DiskFull: the file cannot be written.
-    """
+    """Print a page beside itself as a PDF file; return the file. Raises MissingExtra where no browser of BROWSERS is
+    installed, ProgramFailed where it prints nothing, and StoreError or DiskFull where the file cannot be written."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         remedy = f"Install one, or open {page} in your browser and print it."

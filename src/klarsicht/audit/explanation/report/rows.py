@@ -14,11 +14,8 @@ class PictureRow(TypedDict):
 
 
 class ViewRow(PictureRow):
-    """Row of the table `views`: an image in the scatter plot of a cluster, `x` and `y` in units of the plot.
-
-    `row` is a row of the run, `member` says whether it is in the cluster; `picture` is without extension, and empty
-    where the image has none.
-    """
+    """Row of the table `views`: an image in the scatter plot of a cluster, `x` and `y` in units of the plot, its row of
+    the run, and whether it is in the cluster; `picture` is without extension, and empty where the image has none."""
 
     row: int
     member: bool
@@ -27,10 +24,8 @@ class ViewRow(PictureRow):
 
 
 class EvidenceRow(PictureRow):
-    """Row of the table `evidence`: a picture of an image that carries a detected artifact (`member`), or of another.
-
-    `artifact` is the number of the artifact in its class, from 1.
-    """
+    """Row of the table `evidence`: a picture of an image with a detected artifact (`member`), or of another; `artifact`
+    is its number in its class, from 1."""
 
     row: int
     member: bool

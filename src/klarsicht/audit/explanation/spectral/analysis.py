@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,6 @@ from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.explanation.spectral import clustering as clusters
-from klarsicht.audit.explanation.spectral.cache import RowCache
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES, Clustering, SuspectCluster, TargetLogits
 from klarsicht.audit.explanation.spectral.parts import PartGroup, centre_by_mass
 from klarsicht.audit.results.suspect_rows import NO_CLUSTER, ClusterColumns, SuspectRow
@@ -32,10 +31,12 @@ from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
 from klarsicht.numerics.statistics.logits import LogitScale, logit_scale
 from klarsicht.numerics.transport.measures import PointMeasures, measures_from_maps
 
+T = TypeVar("T")
 Items = Floats | PointMeasures
 
 TRANSPORT = ("wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr", "sliced-rotation", "gromov")
 SUSPECTS = schema_of(SuspectRow)
+CLUSTER_NUMBERS = ("tau", "rho2", "d2", "shift", "z", "deviation", "rounding")  # of a cluster, columns of that table
 
 
 def head_weight(classifier: Classifier) -> Floats | None:
@@ -45,31 +46,20 @@ def head_weight(classifier: Classifier) -> Floats | None:
 
 
 def require_head_weight(head: Floats | None) -> Floats:
-    """Return the head weights, if there are any.
-
-    Raises:
-        UsageError: the network has no linear head.
-    """
+    """Return the head weights; raises UsageError where the network has no linear head."""
     if head is None:
         raise UsageError(
-            "no head relevance for this network",
-            got="a head that is no fully connected layer",
+            "no head relevance for this network", got="a head that is no fully connected layer",
             rule="with a linear head, relevance of every class is a product",
             remedy="Name one class as --target, and a method that makes maps.",
-        )
+        )  # fmt: skip
     return head
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Picklable work function that finds the suspect clusters of groups under one metric.
-
-    Attributes:
-        metric: a name of METRICS.
-        groups: all groups of the run.
-        head: (K, F) weights of the head, or None.
-        size: consecutive groups per work unit.
-    """
+    """Picklable work function that finds the suspect clusters of groups of the run under one metric of METRICS, `size`
+    consecutive groups per work unit; `head` are the (K, F) weights of the head, or None."""
 
     store: RunStore
     settings: AuditSettings
@@ -104,11 +94,8 @@ class Analysis:
 
     def embedding_part(self, group: Group, cluster: SuspectRow) -> pa.Table:
         """Make the stored spectral embedding of a group: one line an image, with its row of the run, its coordinates
-        float32 (d,) and the connected component of the neighbour graph; the metadata hold the d eigenvalues.
-
-        Where parts are compared, the coordinates of an image are those of its part in the suspect cluster, or of its
-        first part. Where all classes are screened nothing is stored: each class would need all images once more.
-        """
+        float32 (d,) and the connected component of the neighbour graph; the metadata hold the d eigenvalues. Where
+        parts are compared, the coordinates are those of its part in the suspect cluster, or of its first part."""
         comparable = self.comparable(group)
         embedding = self.embedding(comparable)
         numbers = {row: parts[0] for row, parts in zip(cluster["rows"], cluster["parts"], strict=False)}
@@ -138,18 +125,10 @@ class Analysis:
 
     def cluster_columns(self, group: Group, cluster: SuspectCluster) -> ClusterColumns:
         """Collect the columns that describe a cluster."""
-        return {
-            "proposal": cluster.method,
-            "rows": [int(r) for r in group.rows[cluster.members]],
-            "parts": self.member_parts(group, cluster),
-            "tau": cluster.tau,
-            "rho2": cluster.rho2,
-            "d2": cluster.d2,
-            "shift": cluster.shift,
-            "z": cluster.z,
-            "deviation": cluster.deviation,
-            "rounding": cluster.rounding,
-        }
+        numbers = {name: getattr(cluster, name) for name in CLUSTER_NUMBERS}
+        parts = self.parts(group).part_numbers(cluster.candidate.member, cluster.members) if self.by_parts else []
+        rows = [int(row) for row in group.rows[cluster.members]]
+        return {"proposal": cluster.method, "rows": rows, "parts": parts, **numbers}  # type: ignore[typeddict-item]
 
     def group(self, target: int) -> Group:
         """Return the comparable group of an output of the model."""
@@ -171,11 +150,7 @@ class Analysis:
         return self.measures(group).set_aside if whole else np.zeros(len(group), bool)
 
     def find_suspect(self, group: Group) -> tuple[str, SuspectCluster | None]:
-        """Find the suspect cluster of a group.
-
-        Returns:
-            The reason why there is none, or "", and the cluster or None.
-        """
+        """Find the suspect cluster of a group; return the reason why there is none, or "", and the cluster or None."""
         if reason := self.reason_too_few(group):
             return reason, None
         found = self.clustering(group).suspect(self.target_logits(group))
@@ -196,23 +171,19 @@ class Analysis:
 
     def clustering(self, group: Group) -> Clustering:
         """Cluster a group; the clustering of plain features is cached, since it is the same for every target."""
-        if self.metric != "features":
-            return self._clustering(group)
-        kept: Clustering = self._cache.get_or_make("clustering", group.rows, lambda: self._clustering(group))
-        return kept
 
-    def _clustering(self, group: Group) -> Clustering:
-        sweep = SWEEPS["quick" if self.settings.screens else "thorough"]
-        found = Clustering.of(self.embedding(group), sweep, self.settings.seed)
-        return self.parts(group).image_clusters(found) if self.by_parts else found
+        def cluster() -> Clustering:
+            sweep = SWEEPS["quick" if self.settings.screens else "thorough"]
+            found = Clustering.of(self.embedding(group), sweep, self.settings.seed)
+            return self.parts(group).image_clusters(found) if self.by_parts else found
+
+        return self._once("clustering", group, cluster) if self.metric == "features" else cluster()
 
     def embedding(self, group: Group) -> Embedding:
         """Compute the spectral embedding of the images, or of their parts; cached where no other class has the rows."""
-        make = self._embed_parts if self.by_parts else self._embed_images
         if self.settings.screens:
-            return make(group)
-        kept: Embedding = self._cache.get_or_make(f"embedding {group.target}", group.rows, lambda: make(group))
-        return kept
+            return self._embed(group)
+        return self._once(f"embedding {group.target}", group, lambda: self._embed(group))
 
     def vectors(self, group: Group, numbers: NDArray[np.integer[Any]]) -> Floats:
         """Compute the embedding (n, d) of n images; with parts, that of the part number `numbers` (n,) of each."""
@@ -226,74 +197,47 @@ class Analysis:
 
     def parts(self, group: Group) -> PartGroup:
         """Load the parts of a group of images; cached."""
-        kept: PartGroup = self._cache.get_or_make("part group", group.rows, lambda: self._parts(group))
-        return kept
 
-    def _parts(self, group: Group) -> PartGroup:
-        maps = self._rows("maps", group).astype(np.float32)
-        labels, seen = self._rows("parts", group).astype(np.int8), self._rows("appearance", group)
-        cut = METRICS[self.metric].part_input or centre_by_mass
-        return PartGroup.of(maps, labels, seen, self.sources[group.rows], cut)
+        def load() -> PartGroup:
+            maps = self.load_array("maps", group).astype(np.float32)
+            labels, seen = self.load_array("parts", group).astype(np.int8), self.load_array("appearance", group)
+            cut = METRICS[self.metric].part_input or centre_by_mass
+            return PartGroup.of(maps, labels, seen, self.sources[group.rows], cut)
 
-    def member_parts(self, group: Group, cluster: SuspectCluster) -> list[list[int]]:
-        """List the numbers of the parts of each member that are in the cluster; empty where images are compared."""
-        return self.parts(group).part_numbers(cluster.candidate.member, cluster.members) if self.by_parts else []
+        return self._once("part group", group, load)
 
-    def _embed_parts(self, group: Group) -> Embedding:
-        asked, parts = self.settings, self.parts(group)
-        graph = parts.graph(METRICS[self.metric].distance, asked.neighbours, asked.seed)
-        return embed(affinity(graph), min(asked.dimensions, len(parts) - 1), asked.seed)
-
-    def _embed_images(self, group: Group) -> Embedding:
+    def _embed(self, group: Group) -> Embedding:
+        asked, metric = self.settings, METRICS[self.metric]
+        if self.by_parts:
+            parts = self.parts(group)
+            graph = parts.graph(metric.distance, asked.neighbours, asked.seed)
+            return embed(affinity(graph), min(asked.dimensions, len(parts) - 1), asked.seed)
         return clusters.embed_items(
-            self.items(group),
-            self.target_logits(group),
-            distance=METRICS[self.metric].distance,
-            neighbours=self.settings.neighbours,
-            dimensions=self.settings.dimensions,
-            seed=self.settings.seed,
-        )
+            self.items(group), self.target_logits(group), distance=metric.distance, neighbours=asked.neighbours,
+            dimensions=asked.dimensions, seed=asked.seed,
+        )  # fmt: skip
 
     def items(self, group: Group) -> Items:
         """Load the items that the metric compares: n rows or n measures."""
         return METRICS[self.metric].read(self, group)
 
-    def maps(self, group: Group) -> Floats:
-        """Load the flattened relevance maps, float32, one row per image."""
-        return self._rows("maps", group).reshape(len(group), -1).astype(np.float32)
-
     def measures(self, group: Group) -> PointMeasures:
         """Convert the positive relevance of the maps to point measures; cached."""
-        maps = self._rows("maps", group)
-        kept: PointMeasures = self._cache.get_or_make(
-            "measures", group.rows, lambda: measures_from_maps(maps.astype(np.float32))
-        )
-        return kept
+        maps = self.load_array("maps", group)
+        return self._once("measures", group, lambda: measures_from_maps(maps.astype(np.float32)))
 
     def head_relevance(self, group: Group) -> Floats:
-        """Compute head relevance f_c (w_target - mean_k w_k)_c, (n, F) of n images; where it was stored, load it.
-
-        Of independent outputs it is f_c (w_target)_c.
-
-        Raises:
-            UsageError: neither stored, nor is the head linear.
-        """
+        """Compute head relevance f_c (w_target - mean_k w_k)_c, (n, F) of n images, of independent outputs f_c
+        (w_target)_c; where it was stored, load it. Raises UsageError where neither it is stored, nor the head
+        linear."""
         if self.store.has_array("head"):
-            return self._rows("head", group)
+            return self.load_array("head", group)
         weight = require_head_weight(self.head)
-        return np.asarray(self._rows("features", group) * self.scale.scores(weight.T).T[group.target])
-
-    def channels(self, group: Group) -> Floats:
-        """Load the relevance of each channel of the middle layer, (n, C) of n images."""
-        return self._rows("channels", group)
-
-    def penultimate(self, group: Group) -> Floats:
-        """Load the penultimate features, (n, F) of n images."""
-        return self._rows("features", group)
+        return np.asarray(self.load_array("features", group) * self.scale.scores(weight.T).T[group.target])
 
     def target_logits(self, group: Group) -> TargetLogits:
         """Load the scores of the group's target."""
-        return TargetLogits.of(self._rows("logits", group), group.target, self.sources[group.rows], self.scale)
+        return TargetLogits.of(self.load_array("logits", group), group.target, self.sources[group.rows], self.scale)
 
     @property
     def scale(self) -> LogitScale:
@@ -305,26 +249,32 @@ class Analysis:
         """Source index of each row of the run; see Corpus.source_numbers."""
         return Corpus.source_numbers_of(self.store.table("corpus", columns=["key", "source"]))
 
-    def _rows(self, name: str, group: Group) -> Floats:
-        read: Floats = self._cache.get_or_make(name, group.rows, lambda: self.store.array(name)[group.rows])
-        return read
+    def load_array(self, name: str, group: Group) -> Floats:
+        """Load an array of the run for the images of a group; cached."""
+        return self._once(name, group, lambda: self.store.array(name)[group.rows])
+
+    def _once(self, name: str, group: Group, make: Callable[[], T]) -> T:
+        """Return the value of this name for the rows of a group, made once: values of the rows that were asked for last
+        are kept, since all groups of a screening share theirs."""
+        cache = self._cache
+        if not np.array_equal(group.rows, cache.get("rows", ())):
+            cache.clear()
+            cache["rows"] = group.rows
+        if name not in cache:
+            cache[name] = make()
+        kept: T = cache[name]
+        return kept
 
     @cached_property
-    def _cache(self) -> RowCache:
-        return RowCache()
+    def _cache(self) -> dict[str, Any]:
+        return {}
 
 
 @dataclass(frozen=True)
 class MetricInput:
-    """Input and distance of a metric.
-
-    Attributes:
-        read: function that loads the items that are compared.
-        distance: a name of numerics.neighbours.METRICS.
-        part_input: function from the masses (M, G, G) of parts, each on a map of its own, to the items that are
-            compared; None for a metric that does not compare maps.
-        needs_propagation: whether the metric needs a method that propagates relevance into the network.
-    """
+    """Input and distance (a name of numerics.neighbours.METRICS) of a metric: `read` loads the items that are compared,
+    `part_input` makes them of the masses (M, G, G) of parts, each on a map of its own, None for a metric that does not
+    compare maps; and whether it needs a method that propagates relevance into the network."""
 
     read: Callable[[Analysis, Group], Items]
     distance: str
@@ -333,9 +283,14 @@ class MetricInput:
 
 
 METRICS: dict[str, MetricInput] = {
-    "euclidean": MetricInput(Analysis.maps, "euclidean", centre_by_mass),
-    "channels": MetricInput(Analysis.channels, "concept"),
+    "euclidean": MetricInput(
+        lambda run, group: run.load_array("maps", group).reshape(len(group), -1).astype(np.float32),
+        "euclidean",
+        centre_by_mass,
+    ),
+    "channels": MetricInput(lambda run, group: run.load_array("channels", group), "concept"),
     "concept": MetricInput(Analysis.head_relevance, "concept", needs_propagation=False),
-    "features": MetricInput(Analysis.penultimate, "concept", needs_propagation=False),  # the baseline without relevance
+    # the baseline without relevance: penultimate features
+    "features": MetricInput(lambda run, group: run.load_array("features", group), "concept", needs_propagation=False),
     **{name: MetricInput(Analysis.measures, name, measures_from_maps) for name in TRANSPORT},
 }

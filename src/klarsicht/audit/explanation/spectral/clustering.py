@@ -1,11 +1,9 @@
 """Spectral Relevance Analysis (SpRAy) of one class: clusters of its images by relevance, and the suspect cluster.
 
 Relevance -> k-nearest-neighbour graph -> normalised Laplacian -> smallest eigenvectors -> candidate clusters ->
-Fisher's tau (Lapuschkin et al. 2019, Nature Communications 10:1096; Anders et al. 2019, arXiv 1912.11425).
-
-A large tau shows that a group exists, not that the class uses it. Therefore the suspect cluster must be well separated
-and must also raise the target: the mean centred logit of its members lies many standard deviations above that of the
-other images.
+Fisher's tau (Lapuschkin et al. 2019, Nature Communications 10:1096; Anders et al. 2019, arXiv 1912.11425). A large tau
+shows that a group exists, not that the class uses it. Therefore the suspect cluster must also raise the target: the
+mean centred logit of its members lies many standard deviations above that of the other images.
 """
 
 from __future__ import annotations
@@ -32,11 +30,10 @@ MIN_IMAGES = 20  # least images of a class: with fewer, a cluster of five would 
 
 @dataclass(frozen=True)
 class SuspectCluster:
-    """The most suspicious cluster of one class under one metric.
+    """The most suspicious cluster of one class under one metric, among n analysed rows.
 
     Attributes:
-        members: ascending positions of the members among the n analysed rows.
-        n: number of analysed rows.
+        members: ascending positions of the members.
         tau, rho2, d2: Fisher separability of the cluster in the embedding; see numerics.clustering.fisher.
         shift: mean centred logit of the members minus that of the others.
         z: shift in standard deviations of the others, or in units of `rounding` where that is larger.
@@ -77,13 +74,9 @@ class SuspectCluster:
 
 @dataclass(frozen=True)
 class TargetLogits:
-    """Score of the target and source of n images.
-
-    Attributes:
-        logit: float (n,), target logit minus the mean of all logits; of independent outputs the target logit itself.
-        sources: int (n,), source indices; crops of one photograph or frames of one video share one source.
-        rounding: difference up to which two logits are equal up to floating-point rounding.
-    """
+    """Score of the target and source index of n images: target logit minus the mean of all logits, of independent
+    outputs the target logit itself, and the difference up to which two logits are equal up to rounding. Crops of one
+    photograph or frames of one video share one source."""
 
     logit: Floats
     sources: NDArray[np.integer[Any]]
@@ -126,12 +119,8 @@ class TargetLogits:
 def embed_items(
     items: Floats | PointMeasures, evidence: TargetLogits, *, distance: str, neighbours: int, dimensions: int, seed: int
 ) -> Embedding:
-    """Compute the spectral embedding (n, d) of the neighbour graph; images of one source are never neighbours.
-
-    Args:
-        items: (n, D), one row per image; or n measures. Rows are normalised, see `normalise_rows`.
-        distance: a name of numerics.neighbours.METRICS.
-    """
+    """Compute the spectral embedding (n, d) of the neighbour graph of n rows (n, D), normalised by `normalise_rows`, or
+    measures; images of one source are never neighbours. `distance` is a name of numerics.neighbours.METRICS."""
     groups = evidence.sources if evidence.sources_repeat else None
     given = items if isinstance(items, PointMeasures) else normalise_rows(items, groups)
     graph = neighbour_graph(given, distance, min(neighbours, max_neighbours(evidence.sources)), groups=groups)
@@ -157,13 +146,8 @@ def divide_by_absolute_sum(X: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Clustering:
-    """Candidate clusters of an embedding with their separability, independent of any target's logit.
-
-    Attributes:
-        candidates: the m proposed clusters; may be empty.
-        members: bool (m, n), one row per candidate.
-        separability: tau, rho2 and D2 of each.
-    """
+    """Candidate clusters of an embedding with their separability, independent of any target's logit: the m proposed
+    clusters, their members, bool (m, n), and tau, rho2 and D2 of each."""
 
     candidates: tuple[Candidate, ...]
     members: NDArray[np.bool_]
@@ -184,17 +168,12 @@ class Clustering:
         return Clustering(candidates, members[kept], separability)
 
     def suspect(self, evidence: TargetLogits) -> SuspectCluster | None:
-        """Select the suspect cluster.
+        """Select the suspect cluster; None if there is no candidate.
 
         The peak is the cluster with the largest D^2 x z; the suspect is the one with the largest tau x z among the
         clusters similar to the peak. D^2 does not penalise rare clusters and so locates the group, but prefers its
-        core; tau then selects the whole group.
-
-        z is the shift in standard deviations of the others. It is 1 for all clusters where none raises the target by
-        more than the rounding of its logits, since logits that do not vary carry no information.
-
-        Returns:
-            None if there is no candidate.
+        core; tau then selects the whole group. z is 1 for all clusters where none raises the target by more than the
+        rounding of its logits, since logits that do not vary carry no information.
         """
         if not self.candidates:
             return None
@@ -207,11 +186,8 @@ class Clustering:
         )
 
     def similar_to(self, number: int) -> NDArray[np.bool_]:
-        """Find the clusters that describe the same group as one of them, bool (m,), itself included.
-
-        Their Jaccard index is at least MIN_JACCARD, or they contain at least MIN_CONTAINED of it, because a group of
-        many images is split into several clusters.
-        """
+        """Find the clusters that describe the same group as one of them, bool (m,), itself included: their Jaccard
+        index is at least MIN_JACCARD, or they contain at least MIN_CONTAINED of it."""
         both = (self.members & self.members[number]).sum(1)
         sizes = self.members.sum(1)
         return np.asarray(
@@ -221,15 +197,11 @@ class Clustering:
     def describe(self, number: int, evidence: TargetLogits) -> SuspectCluster:
         """Describe one of the clusters, with its shift in the target's logit."""
         shift, deviation = (float(of_each[number]) for of_each in evidence.shifts(self.members))
-        return SuspectCluster(
-            members=np.flatnonzero(self.members[number]),
-            n=self.members.shape[1],
-            tau=float(self.separability.tau[number]),
-            rho2=float(self.separability.rho2[number]),
-            d2=float(self.separability.d2[number]),
-            shift=shift,
-            z=shift / max(deviation, MIN_DEVIATION, evidence.rounding),
-            candidate=self.candidates[number],
-            deviation=deviation,
-            rounding=evidence.rounding,
+        tau, rho2, d2 = (
+            float(of[number]) for of in (self.separability.tau, self.separability.rho2, self.separability.d2)
         )
+        z = shift / max(deviation, MIN_DEVIATION, evidence.rounding)
+        return SuspectCluster(
+            np.flatnonzero(self.members[number]), self.members.shape[1], tau, rho2, d2, shift, z,
+            self.candidates[number], deviation, evidence.rounding,
+        )  # fmt: skip

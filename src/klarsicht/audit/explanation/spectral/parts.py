@@ -1,9 +1,8 @@
-"""Spectral analysis of connected parts of relevance maps.
+"""Spectral analysis of connected parts of relevance maps: a tag moves relative to the object, and a whole map mixes
+both.
 
-A tag moves relative to the object, and a whole map mixes both. Parts are compared by their shape and by their
-appearance in a middle layer, each distance divided by its median; shape alone fails on real maps. Parts of one image
-are never neighbours. An image belongs to a cluster of parts if one of its parts does, and that part is the cluster's
-mask on the image.
+Parts are compared by their shape and by their appearance in a middle layer, each distance divided by its median. An
+image belongs to a cluster of parts if one of its parts does, and that part is the cluster's mask on the image.
 """
 
 from __future__ import annotations
@@ -26,14 +25,9 @@ from klarsicht.numerics.transport.measures import PointMeasures
 
 @dataclass(frozen=True)
 class PartGroup:
-    """The parts of n images, M in all.
-
-    Attributes:
-        parts: image, number and mask of each part.
-        shapes: M items that a metric of maps compares, none of them set aside.
-        appearance: float32 (M, C), appearance in the middle layer; see audit.explanation.relevance.part_features.
-        sources: int (n,), source index of each image; parts of one source are never neighbours.
-    """
+    """The parts of n images, M in all: image, number and mask of each, M shapes that a metric of maps compares, float32
+    (M, C) of their appearance in the middle layer (see part_features), and the source index of each image; parts of one
+    source are never neighbours."""
 
     parts: Parts
     shapes: Any
@@ -44,13 +38,9 @@ class PartGroup:
     def of(
         cls, maps: Floats, labels: Ints, appearance: Floats, sources: Ints, cut: Callable[[Floats], Any]
     ) -> PartGroup:
-        """Collect the parts of n images from stored arrays, without parts to which the metric does not apply.
-
-        Args:
-            maps, labels: (n, G, G).
-            appearance: (n, m, C), of at most m parts per image.
-            cut: function from the masses (M, G, G) of parts, each on a map of its own, to the items that are compared.
-        """
+        """Collect the parts of n images from stored maps and labels (n, G, G) and appearance (n, m, C), without parts
+        to which the metric does not apply. `cut` makes the items that are compared of the masses (M, G, G) of parts,
+        each on a map of its own."""
         parts = Parts.of(maps, labels)
         shapes = cut(parts.mask_relevance(maps)) if len(parts) else np.empty((0, 1))
         if isinstance(shapes, PointMeasures):
@@ -90,12 +80,8 @@ class PartGroup:
         return [number[image == i].tolist() for i in images]
 
     def vectors(self, of_parts: Floats, numbers: Ints) -> Floats:
-        """Select one part vector per image, (n, d): of the part number `numbers`, else of the heaviest part, else 0.
-
-        Args:
-            of_parts: (M, d).
-            numbers: int (n,), part numbers.
-        """
+        """Select one part vector of (M, d) per image, (n, d): of the part number `numbers`, int (n,), else of the
+        heaviest part, else 0."""
         vectors = np.zeros((len(numbers), of_parts.shape[1]))
         vectors[self.parts.image[::-1]] = of_parts[::-1]  # reversed, so that the heaviest part is assigned last
         own = self.parts.number == numbers[self.parts.image]
@@ -104,11 +90,8 @@ class PartGroup:
 
 
 def centre_by_mass(masses: Floats) -> Floats:
-    """Shift maps (M, H, W) so that their centre of mass is in the middle; return them as M rows of H W values.
-
-    Mass shifted beyond the map is lost. Shifts between cells are interpolated linearly: with whole cells, equal shapes
-    would differ by the rounding of their centres.
-    """
+    """Shift maps (M, H, W) so that their centre of mass is in the middle; return them as M rows of H W values. Mass
+    shifted beyond the map is lost. Shifts between cells are interpolated linearly, so that equal shapes stay equal."""
     down, right = _offset_from_middle(masses.sum(2)), _offset_from_middle(masses.sum(1))
     return _shift_back(_shift_back(masses, down, 1), right, 2).reshape(len(masses), -1)
 

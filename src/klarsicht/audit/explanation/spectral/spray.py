@@ -61,15 +61,9 @@ class Spray:
 
 @check_arguments
 def spray(
-    items: ArrayLike,
-    logits: ArrayLike | None = None,
-    *,
-    metric: str = "euclidean",
-    n_neighbors: int = 10,
-    n_dimensions: int = 8,
-    sources: ArrayLike | None = None,
-    random_state: int = 0,
-) -> Spray:
+    items: ArrayLike, logits: ArrayLike | None = None, *, metric: str = "euclidean", n_neighbors: int = 10,
+    n_dimensions: int = 8, sources: ArrayLike | None = None, random_state: int = 0,
+) -> Spray:  # fmt: skip
     """Find clusters among the relevance maps or feature rows of one class, and the suspect one.
 
     Args:
@@ -109,13 +103,12 @@ def spray(
         comparable, evidence, distance=metric, neighbours=n_neighbors, dimensions=n_dimensions, seed=random_state
     )
     candidates = Clustering.of(embedding, SWEEPS["thorough"], random_state)
-    suspect = candidates.suspect(evidence)
+    if (suspect := candidates.suspect(evidence)) is not None:
+        suspect = replace(suspect, members=rows[suspect.members])
     vectors, clusters = np.full((n, embedding.vectors.shape[1]), np.nan), np.zeros((len(candidates.members), n), bool)
     vectors[rows], clusters[:, rows] = embedding.vectors, candidates.members
-    return Spray(
-        vectors, embedding.values, clusters, candidates.separability.tau, _among_all(suspect, rows),
-        ~np.isin(np.arange(n), rows),
-    )  # fmt: skip
+    apart = ~np.isin(np.arange(n), rows)
+    return Spray(vectors, embedding.values, clusters, candidates.separability.tau, suspect, apart)
 
 
 def _comparable(items: Floats, metric: str) -> tuple[Floats | PointMeasures, Rows]:
@@ -137,8 +130,3 @@ def _numbers(name: str, values: ArrayLike | None, n: int, default: Floats | Ints
     if found.shape != (n,):
         raise UsageError(f"{name} of another shape", got=found.shape, rule=f"({n},), one an item")
     return found
-
-
-def _among_all(suspect: SuspectCluster | None, rows: Rows) -> SuspectCluster | None:
-    """Count members among all items instead of the compared ones."""
-    return None if suspect is None else replace(suspect, members=rows[suspect.members])

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.explanation.data import class_map, groups
-from klarsicht.audit.explanation.data.class_names import make_distinct
-from klarsicht.audit.explanation.data.column_names import ColumnNames
+from klarsicht.audit.explanation.data import groups
+from klarsicht.audit.explanation.data.class_names import make_distinct, read_class_map
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.data.label_cells import LabelCells
+from klarsicht.audit.explanation.data.manifest import ColumnNames
 from klarsicht.audit.explanation.models.classifier import Classifier, label_indices, load_model
 from klarsicht.audit.explanation.models.specifications import code_of
 from klarsicht.audit.explanation.relevance import attribution
-from klarsicht.audit.explanation.relevance.batch_size import choose_batch_size, first_image
+from klarsicht.audit.explanation.relevance.image_batches import choose_batch_size, first_image
 from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import METRICS, head_weight, require_head_weight
 from klarsicht.ground.errors import CorpusError, UsageError
@@ -33,13 +33,8 @@ from klarsicht.ground.trust import RecordedCode, record_code
 
 @dataclass(frozen=True)
 class Audit:
-    """Model, corpus and settings, checked against each other.
-
-    A row of the corpus is an (image, label) pair where the target is the label, else an image, whatever its labels.
-
-    Attributes:
-        sharing: how the work is shared with other processes.
-    """
+    """Model, corpus and settings, checked against each other, and how the work is shared with other processes. A row of
+    the corpus is an (image, label) pair where the target is the label, else an image, whatever its labels."""
 
     settings: AuditSettings
     corpus: Corpus
@@ -48,18 +43,9 @@ class Audit:
 
     @classmethod
     def of(cls, settings: AuditSettings, classifier: Classifier | None = None, corpus: Any = None) -> Audit:
-        """Open model and corpus of the settings.
-
-        Args:
-            settings: of the audit.
-            classifier: a model built in Python, in place of the one that the settings name.
-            corpus: a corpus or a sequence in Python, in place of the one that the settings name.
-
-        Raises:
-            UsageError: unknown metric, method or class, a metric that the target does not allow, or several labels of a
-                class folder.
-            CorpusError, ModelError: see audit.explanation.data.corpus and audit.explanation.models.classifier.
-        """
+        """Open model and corpus of the settings, or those built in Python that are given in their place. Raises
+        UsageError for an unknown metric, method or class, a metric that the target does not allow, or several labels of
+        a class folder, and the errors of `open_corpus` and `load_model`."""
         check_names(settings)
         chosen = select_data(settings, corpus)
         device = select_device(settings.device)
@@ -73,18 +59,9 @@ class Audit:
     def of_run(
         cls, store: RunStore, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE
     ) -> Audit:
-        """Open model and corpus of a run.
-
-        Args:
-            store: the run folder.
-            data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
-            classifier: a model built in Python, in place of the one that the run names.
-            device: where the model runs, see ground.machine.devices.select_device.
-
-        Raises:
-            UntrustedCode: the run names code that lies inside it, or that is not as it was when the run was made.
-            CorpusError, ModelError, StoreError: see `of` and `settings_of_run`.
-        """
+        """Open model and corpus of a run, or a model built in Python in place of the one that the run names; `data` is
+        where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python. Raises as `of` and
+        `settings_of_run`, and UntrustedCode where the run names code that lies inside it, or that has changed since."""
         settings = settings_of_run(store, data, device)
         if classifier is None:
             RecordedCode.of(store.path, store.manifest).require(code_of(settings.model))
@@ -107,7 +84,7 @@ class Audit:
         target."""
         labels = self.corpus.classes
         if self.settings.class_map is not None:
-            return class_map.read(Path(self.settings.class_map), labels, self.classifier.n_classes)
+            return read_class_map(Path(self.settings.class_map), labels, self.classifier.n_classes)
         try:
             return label_indices(labels, self.classifier)
         except CorpusError:
@@ -152,37 +129,17 @@ class Audit:
 
 
 def open_data(settings: AuditSettings, data: Any) -> Corpus:
-    """Open a corpus in the way of the settings; see audit.explanation.data.corpus_formats.
-
-    Args:
-        data: its path, or what it is in Python.
-    """
+    """Open a corpus, a path or what it is in Python, in the way of the settings; see
+    audit.explanation.data.corpus_formats."""
     cells = LabelCells(settings.label_separator or "", settings.label_columns or ())
     names = ColumnNames(settings.path_column or "", settings.label_column or "", settings.source_column or "")
     opened = open_corpus(data, cells, names, settings.decode or "")
     return opened.with_limits(settings.white_level, settings.megapixels)
 
 
-def open_for_model(data: str, model: str) -> Corpus:
-    """Open a corpus whose images are decoded to arrays where a model takes arrays.
-
-    Args:
-        data: path of the corpus.
-        model: specification of the model, see audit.explanation.models.classifier.load_model.
-    """
-    return open_corpus(data).as_arrays(load_model(model).form)
-
-
 def settings_of_run(store: RunStore, data: Any = None, device: str = ANY_DEVICE) -> AuditSettings:
-    """Read the settings of a run whose corpus is opened again.
-
-    Args:
-        store, data, device: see `Audit.of_run`.
-
-    Raises:
-        UntrustedCode: the run names a decoder that lies inside it, or that is not as it was when the run was made.
-        CorpusError, StoreError: see `require_given` and AuditSettings.of_run.
-    """
+    """Read the settings of a run whose corpus is opened again, see `Audit.of_run`. Raises UntrustedCode where the run
+    names a decoder that lies inside it, or that has changed since, and as `require_given` and AuditSettings.of_run."""
     require_given(store.manifest, data)
     settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None, device)
     RecordedCode.of(store.path, store.manifest).require(settings.decode)
@@ -197,37 +154,24 @@ def record_own_code(store: RunStore, settings: AuditSettings) -> None:
 
 
 def require_given(manifest: Manifest, data: Any) -> None:
-    """Check that the corpus of a run is given again, where it was a sequence or a table in Python and no path.
-
-    Raises:
-        CorpusError: otherwise.
-    """
+    """Check that the corpus of a run is given again where it was a sequence or a table in Python; raises
+    CorpusError."""
     if data is None and manifest.get("sequence"):
-        raise CorpusError(
-            "the corpus of this run is not given",
-            got="no data",
-            rule="it was a sequence or a table in Python, which a run does not store",
-            remedy="Call the function in Python with data= this sequence or table.",
-        )
+        rule = "it was a sequence or a table in Python, which a run does not store"
+        remedy = "Call the function in Python with data= this sequence or table."
+        raise CorpusError("the corpus of this run is not given", got="no data", rule=rule, remedy=remedy)
 
 
 def select_data(settings: AuditSettings, corpus: Any = None) -> Corpus:
-    """Open the rows that an audit works on: those of its split, and pairs of image and label where labels are audited.
-
-    Args:
-        corpus: a corpus or a sequence in Python, in place of the one that the settings name.
-    """
+    """Open the rows that an audit works on, of a corpus in Python or that of the settings: those of the split, and
+    pairs of image and label where labels are audited."""
     chosen = open_data(settings, settings.data if corpus is None else corpus)
     chosen = chosen.select(split=settings.split) if settings.split else chosen
     return chosen.pairs() if settings.target == "label" else chosen
 
 
 def check_names(settings: AuditSettings) -> None:
-    """Check that metrics and method are known, and that the metrics have the maps that they need.
-
-    Raises:
-        UsageError: otherwise.
-    """
+    """Check that metrics and method are known, and that the metrics have the maps that they need; raises UsageError."""
     settings.require_known_names()
     propagated = [metric for metric in settings.metric if METRICS[metric].needs_propagation]
     if propagated and not settings.maps:
@@ -236,11 +180,7 @@ def check_names(settings: AuditSettings) -> None:
             got=f"target {settings.target}, method {settings.method}",
             rule="maps explain one class for each image, by a method that makes maps",
             remedy="Use --metric concept, or name one class as --target and another --method.",
-        )
+        )  # fmt: skip
     if settings.parts and not any(METRICS[metric].part_input for metric in settings.metric):
-        raise UsageError(
-            "no metric that compares parts",
-            got=", ".join(settings.metric),
-            rule="parts are cut out of relevance maps",
-            remedy="Add --metric euclidean, or leave --parts out.",
-        )
+        rule, remedy = "parts are cut out of relevance maps", "Add --metric euclidean, or leave --parts out."
+        raise UsageError("no metric that compares parts", got=", ".join(settings.metric), rule=rule, remedy=remedy)

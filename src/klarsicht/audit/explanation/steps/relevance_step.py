@@ -37,13 +37,9 @@ CERTAIN = 1e-5  # of a sum of probabilities in one answer
 
 
 def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | None = None) -> None:
-    """Compute the relevance of every image, unit by unit; those that were skipped before are tried again.
-
-    Raises:
-        TooManySkipped: more images, or more of a class, cannot be used than the settings allow; the unit with which
-            they become too many is not marked done.
-        Unreachable, ProgramFailed: see `Attribution`.
-    """
+    """Compute the relevance of every image, unit by unit; those that were skipped before are tried again. Raises
+    TooManySkipped where more images, or more of a class, cannot be used than the settings allow; the unit with which
+    they become too many is not marked done. Raises as `Attribution`."""
     here = audit.classifier if own is not None or workers == 1 else None
     work = Attribution(
         store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, load_worker_model, here
@@ -63,11 +59,7 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
     step_units.run_step(audit, store, work, attribution.STEP, units, workers, "relevance", note_unit)
     if audit.sharing.shard is not None:
         tally.add(read_skipped(store))  # those of other processes, too
-    note_waiting(sum(times, WaitingTime()), audit.classifier.device.type)
-
-
-def note_waiting(time: WaitingTime, device: str) -> None:
-    """Print the share of the time in which the device waited for images; nothing of less than two seconds."""
+    time, device = sum(times, WaitingTime()), audit.classifier.device.type
     if time.seconds >= MIN_SECONDS:
         note(f"relevance: loading images for the {device} took {100 * time.share:.0f} % of {time.seconds:.0f} s")
 
@@ -92,28 +84,17 @@ def begin_attribution(audit: Audit, store: RunStore, work: Attribution) -> None:
 
 @lru_cache(maxsize=1)
 def load_worker_model(spec: str, identity: str, device: str) -> Classifier:
-    """Load the model in a worker process, once.
-
-    Raises:
-        ModelError: its weights differ from those of the run.
-    """
+    """Load the model in a worker process, once; raises ModelError where its weights differ from those of the run."""
     classifier = load_model(spec, device=select_device(device))
     if classifier.identity != identity:
-        raise ModelError(
-            "a worker loaded another model than this run is of",
-            got=spec,
-            rule="the same weights each time it is built",
-            remedy="Load them from a file, or use --workers 1.",
-        )
+        rule, remedy = "the same weights each time it is built", "Load them from a file, or use --workers 1."
+        raise ModelError("a worker loaded a model other than that of this run", got=spec, rule=rule, remedy=remedy)
     return classifier
 
 
 def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
-    """Attribute one image as a test, and create the arrays that are missing; the manifest lists them.
-
-    Raises:
-        ModelError: one output only, or a last layer that does not give the logits.
-    """
+    """Attribute one image as a test, and create the arrays that are missing; the manifest lists them. Raises as
+    `check_logits`."""
     n, unit = len(audit.corpus), audit.settings.unit
     if audit.settings.maps and (middle := attribution.middle_layer(work, range(n))):
         store.update_manifest(middle=middle)
@@ -132,13 +113,8 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
 
 
 def check_logits(classifier: Classifier, output: Relevance | Observation) -> None:
-    """Check that the network has at least two logits, computed by its last layer.
-
-    `load_model` makes logits of other answers, if it can run the network on test images.
-
-    Raises:
-        ModelError: otherwise.
-    """
+    """Check that the network has at least two logits, computed by its last layer; raises ModelError. `load_model` makes
+    logits of other answers, if it can run the network on test images."""
     outputs, weight = output.logits.shape[1], head_weight(classifier)
     if outputs < 2:
         raise ModelError(
@@ -151,19 +127,13 @@ def check_logits(classifier: Classifier, output: Relevance | Observation) -> Non
             remedy=f"Leave the softmax out, or {WITH_TRANSFORM}.",
         )  # fmt: skip
     if weight is not None and (len(weight) != outputs or weight.shape[1] != output.features.shape[1]):
-        raise ModelError(
-            f"the last fully connected layer, {classifier.head}, does not give the logits",
-            got=f"weights {weight.shape} and {outputs} logits",
-            rule="logits = features @ weights.T + bias",
-        )
+        what = f"the last fully connected layer, {classifier.head}, does not give the logits"
+        got = f"weights {weight.shape} and {outputs} logits"
+        raise ModelError(what, got=got, rule="logits = features @ weights.T + bias")
 
 
 def require_label_order(store: RunStore) -> None:
-    """Check that predictions do not match the labels in another order, where labels are audited.
-
-    Raises:
-        CorpusError: they do.
-    """
+    """Check that predictions do not match the labels in another order, where labels are audited; raises CorpusError."""
     if "order" in store.manifest:
         Order.from_json(store.manifest["order"]).require_given(store.manifest["names"])
 

@@ -23,12 +23,8 @@ def read_skipped(store: RunStore) -> dict[int, str]:
 
 
 def require_readable(audit: Audit) -> None:
-    """Check that few files of the corpus cannot be read: a run that is created while links lead to a disk that is away
-    is of another corpus than the one that is meant.
-
-    Raises:
-        TooManySkipped: more cannot be read than may be skipped.
-    """
+    """Check that few files of the corpus cannot be read, else raise TooManySkipped: while links lead to a disk that is
+    away, a run would be of another corpus."""
     absent = {row: "it cannot be read" for row, path in enumerate(audit.corpus.paths) if path in audit.corpus.absent}
     SkippedImages(audit.corpus, audit.settings.max_skipped).add(absent)
 

@@ -26,13 +26,10 @@ def run_step(
     audit: SharedWork, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str,
     checksums: Callable[[Any], Written] = lambda written: written,
 ) -> None:  # fmt: skip
-    """Run the units of a step that are not done yet; each is marked when its results are on disk. Work units return the
-    checksums of what they wrote.
+    """Run the units of a step that are not done yet; each is marked when its results are on disk. Units return the
+    checksums of what they wrote, which the function `checksums` extracts from what a unit returns.
 
-    Args:
-        checksums: function that takes them out of what a unit returns, where that is more.
-
-    Of a shared run, units are taken one by one, those of this shard first, then those that no living process holds; the
+    In a shared run, units are taken one by one, those of this shard first, then those that no living process holds; the
     step ends when all units are done, whoever did them.
     """
     sharing, number = audit.sharing, {unit.start: i for i, unit in enumerate(units)}
@@ -61,12 +58,8 @@ def run_step(
             waiting.sleep()
             continue
         run_units(
-            work,
-            [units[first], *(units[i] for i in numbers if i != first)],
-            workers=workers,
-            threads=audit.settings.threads,
-            label=label,
-            on_done=mark,
+            work, [units[first], *(units[i] for i in numbers if i != first)], workers=workers,
+            threads=audit.settings.threads, label=label, on_done=mark,
             admit=lambda unit, first=units[first]: unit == first or take(unit),  # type: ignore[misc]
-        )
+        )  # fmt: skip
     sharing.once(f"{step}.finished", lambda: store.finish_step(step, len(units)))

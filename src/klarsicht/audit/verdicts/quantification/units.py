@@ -18,8 +18,7 @@ from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import InputImages
-from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
-from klarsicht.audit.explanation.networks.memory_format import as_channels_last, channels_last
+from klarsicht.audit.explanation.networks.eval_mode import as_channels_last, channels_last, evaluation_mode
 from klarsicht.audit.explanation.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.explanation.steps.relevance_step import load_worker_model

