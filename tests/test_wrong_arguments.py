@@ -222,7 +222,7 @@ def test_labels_that_are_texts_and_numbers_stay():
         (lambda: audit.Explainer(model(), seed=10**30), "seed is out of range"),
         (lambda: audit.explain(model(), BATCH, [0.5, 1]), "targets are not integers"),
         (lambda: audit.explain(model(), BATCH, [0, 3]), "target class out of range"),
-        (lambda: audit.explain(model(), BATCH, [0, 10**30]), "no classes"),
+        (lambda: audit.explain(model(), BATCH, [0, 10**30]), "not classes"),
         (lambda: audit.explain(model(), BATCH, [0, 1], layer="nowhere"), "nowhere"),
         (lambda: audit.spray(MAPS, random_state=-1), "random_state is out of range"),
         (lambda: audit.spray(MAPS, n_neighbors=-1), "neighbours"),

@@ -23,10 +23,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numba import njit
+from numba.core.extending import intrinsic
 from torch.nn.functional import interpolate, pad
 
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
-from klarsicht.numerics.pixel_kernels.simd import fma, load, store
+from klarsicht.numerics.pixel_kernels.simd import LANES, VectorBuilder, load, store
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 SPEC, N = KernelSpec(), 8
@@ -114,6 +115,12 @@ def in_turns(jobs: dict[str, Run], rounds: int) -> dict[str, float]:
             run()
             spent[name].append(time.process_time() - start)
     return {name: statistics.median(times[1:]) for name, times in spent.items()}
+
+
+@intrinsic
+def fma(typing, a, b, c):  # type: ignore[no-untyped-def]
+    """Compute a b + c, lane by lane."""
+    return LANES(a, b, c), lambda context, builder, signature, args: VectorBuilder(context, builder).fma(*args)
 
 
 @njit

@@ -94,7 +94,7 @@ def test_a_region_drawn_by_a_person_takes_the_place_of_relevance():
     assert place.masks[0].sum() == 16  # the whole square: it touches the region
     with pytest.raises(InputError, match="does not fit"):
         estimate_overlay(members, others, maps(60, 1), maps(60, 2), region[:4])
-    with pytest.raises(InputError, match="no images"):
+    with pytest.raises(InputError, match="images with it and without it"):
         estimate_overlay(members[:0], others, maps(0), maps(60, 2))
 
 

@@ -52,7 +52,8 @@ RECORD, EXPORTED, LOADER = "correction.json", "model.pt2", "corrected.py"
 PART_FILES: Final = ("erasure.npz", "weights.safetensors")
 ARTIFACT: Final = ("artifact.json", "artifact.npz")  # written beside, before the record
 COPIED: Final[tuple[Any, ...]] = (
-    clarc.erase, clarc.open_gate, clarc.channel_features, clarc.has_channels_first, hooks.arrange_in_grid, hooks._grid,
+    clarc.erase, clarc.open_gate, clarc.channel_features, clarc.has_channels_first, hooks.exchange_tensors,
+    hooks.arrange_in_grid, hooks._grid,
     feature_inpainting.inpaint_windows, feature_inpainting.window_scores, feature_inpainting.window_mask,
     feature_inpainting.fill_masked, residual_sums.is_sum, residual_sums.SumMode, residual_sums.SumHooks,
 )  # fmt: skip
