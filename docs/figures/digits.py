@@ -8,6 +8,7 @@ python docs/figures/digits.py OUT
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,12 @@ from klarsicht.ground.run_folder.store import RunStore
 SIDE, GAP, COUNT, LEFT, TOP = 72, 6, 6, 150, 34  # pixels
 
 
-def strip(run: RunStore, rows: list[int], paths: list[str]) -> np.ndarray:
-    """Pictures over their overlays: uint8 (2 SIDE + GAP, width, 3)."""
+def strip(run: RunStore, rows: Sequence[int], images: Iterable[Image.Image]) -> np.ndarray:
+    """Pictures of rows of a run over their overlays: uint8 (2 SIDE + GAP, width, 3)."""
     maps = run.array("maps")
     columns = []
-    for row in rows:
-        picture = np.asarray(Image.open(paths[row]).convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST))
+    for row, image in zip(rows, images, strict=True):
+        picture = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST))
         seen = overlay(picture, resize_bilinear(np.asarray(maps[row], np.float32), (SIDE, SIDE)))
         white = np.full((GAP, SIDE, 3), 255, np.uint8)
         columns += [np.concatenate([picture, white, seen]), np.full((2 * SIDE + GAP, GAP, 3), 255, np.uint8)]
@@ -38,7 +39,9 @@ def main(out: Path) -> None:
     corpus = run.table("corpus")
     labels, paths = corpus["label"].to_pylist(), corpus["path"].to_pylist()
     others = [row for row, label in enumerate(labels) if label == "3" and row not in set(three.rows)]
-    named, plain = strip(run, list(three.rows[:COUNT]), paths), strip(run, others[:COUNT], paths)
+    named, plain = (
+        strip(run, some, (Image.open(paths[row]) for row in some)) for some in (three.rows[:COUNT], others[:COUNT])
+    )
     height, width = named.shape[:2]
     sheet = Image.new("RGB", (LEFT + 2 * width + 4 * GAP, TOP + height + GAP), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
