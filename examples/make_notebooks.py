@@ -22,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGES = HERE.parent / "docs" / "tutorials"
-NAMES = ("my-data-set", "a-burst")
+NAMES = ("my-classifier", "my-data-set", "a-burst")
 PICTURE = re.compile(r"^!\[.*\n", re.M)
 CONTROL, PROGRESS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]"), re.compile("\u2501|^loading: ")
 BLOCK = re.compile(r"^```(\w+)\n(.+?)^```\n", re.M | re.S)
