@@ -260,7 +260,7 @@ def _predict(classifier: Classifier, known: OwnImages, held: Rows, pairs: Pairs,
 
     def predict(inputs: Tensor) -> Ints:
         logits = classifier.logits(inputs.to(classifier.device)).float().cpu().numpy()
-        return classes[logits[:, classes].argmax(1)]
+        return np.asarray(classes[logits[:, classes].argmax(1)])
 
     as_they_are = [predict(known.images.pixel_scale.inputs(known.levels[some])) for some in _chunks(held)]
     some_pairs = (Pairs(a, b) for a, b in zip(_chunks(pairs.sources), _chunks(pairs.donors), strict=True))

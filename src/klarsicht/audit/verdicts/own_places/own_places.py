@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import label as label_parts
 from scipy.ndimage import uniform_filter
 from sklearn.linear_model import LogisticRegression
@@ -26,6 +28,7 @@ from torch.nn import functional
 from klarsicht.audit.verdicts.own_places.composites import draw_pairs, lay_on_others, usable_places
 from klarsicht.audit.verdicts.own_places.place_network import (
     STRIDE,
+    WIDTH,
     PlaceNetwork,
     answer_places,
     margin,
@@ -174,7 +177,10 @@ class PlaceRegression:
 def places_by_agreement(answers: PlaceAnswers, seed: int) -> Bools:
     """Mark places (n, h, w) of the kind that speaks for the label in exceptions; none where no exception has both
     kinds."""
-    rng, rows, kinds, weights = generator(seed, "agreement"), [], [], []
+    rng = generator(seed, "agreement")
+    rows: list[Floats] = []
+    kinds: list[Ints] = []
+    weights: list[Doubles] = []
     for label in np.unique(answers.labels):
         odd = sample(np.flatnonzero(answers.exceptional & (answers.labels == label)), MOST_SAMPLED, rng)
         if not len(odd):
@@ -185,23 +191,27 @@ def places_by_agreement(answers: PlaceAnswers, seed: int) -> Bools:
             rows.append(drawn)
             kinds.append(np.full(len(drawn), kind))
             weights.append(np.full(len(drawn), 1 / max(1, len(drawn))))
-    kind = np.concatenate([*kinds, np.zeros(0, int)])
-    if len(np.unique(kind)) < 2:
+    told_kinds = np.concatenate([*kinds, np.zeros(0, int)])
+    if len(np.unique(told_kinds)) < 2:
         return np.zeros(answers.margins.shape, bool)
     weight = np.concatenate(weights)
-    told = PlaceRegression.fit(np.concatenate(rows), kind, 2, weight * len(weight) / weight.sum(), AGREEMENT_PENALTY)
+    told = PlaceRegression.fit(
+        np.concatenate(rows), told_kinds, 2, weight * len(weight) / weight.sum(), AGREEMENT_PENALTY
+    )
     return np.asarray(answers.score_all(told, np.ones(len(answers.labels), int)) > 0)
 
 
 def places_by_side(answers: PlaceAnswers, seed: int) -> Bools:
     """Mark places (n, h, w) that do not tell exceptions from other images of their class; none without exceptions."""
-    rng, rows, sides = generator(seed, "side"), [], []
+    rng = generator(seed, "side")
+    rows: list[Floats] = []
+    sides: list[Ints] = []
     if not answers.exceptional.any():
         return np.zeros(answers.margins.shape, bool)
     for label in np.unique(answers.labels):
         for side in np.unique(answers.side[answers.labels == label]):
             some = sample(np.flatnonzero((answers.labels == label) & (answers.side == side)), MOST_SAMPLED, rng)
-            features = answers.features(some).reshape(-1, rows[0].shape[1] if rows else 3 * 32)
+            features = answers.features(some).reshape(-1, 3 * WIDTH)
             rows.append(features[rng.integers(len(features), size=MOST_PLACES)])
             sides.append(np.full(MOST_PLACES, side))
     side = np.concatenate(sides)
@@ -303,6 +313,6 @@ def enlarge(places: Bools, shape: tuple[int, int], grow: int) -> Bools:
     return np.asarray(functional.interpolate(grown, size=shape).numpy()[:, 0] > 0.5)
 
 
-def sample(rows: Floats, most: int, rng: np.random.Generator) -> Floats:
+def sample(rows: NDArray[Any], most: int, rng: np.random.Generator) -> NDArray[Any]:
     """Draw at most so many rows, in random order."""
     return rows[rng.permutation(len(rows))[:most]]

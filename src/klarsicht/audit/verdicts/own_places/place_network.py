@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
-from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator, integer
 
@@ -86,13 +86,13 @@ def answer_places(network: PlaceNetwork, images: Pixels) -> Iterator[tuple[Float
             yield features.permute(0, 2, 3, 1).numpy(), logits.numpy()
 
 
-def margin(logits: Floats, chosen: Ints) -> Floats:
+def margin(logits: Floats, chosen: Ints) -> Doubles:
     """Compute the log-odds of the chosen class against all others from logits (n, K, ...): (n, ...)."""
     at = np.arange(len(logits))
     rest = logits.astype(np.float64)
     own = rest[at, chosen].copy()
     rest[at, chosen] = -np.inf
-    return np.asarray(own - np.logaddexp.reduce(rest, 1))
+    return np.asarray(own - np.logaddexp.reduce(rest, 1), np.float64)
 
 
 def as_input(images: Pixels) -> Tensor:
