@@ -4,6 +4,7 @@ import io
 import math
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,3 +217,55 @@ def test_whatever_is_printed_ends_the_loading(capsys, speak):
         capsys.readouterr()
         time.sleep(0.3)
     assert "loading" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def cell(monkeypatch):
+    """The output of a notebook's cell: the latest state of each display, as IPython documents `display` and handles."""
+    outputs = []
+
+    def display(shown, *, display_id):
+        assert display_id is True
+        outputs.append(shown._repr_html_())
+        number = len(outputs) - 1
+        return SimpleNamespace(update=lambda now: outputs.__setitem__(number, now._repr_html_()))
+
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    return outputs
+
+
+def test_a_step_in_a_notebook_is_one_bar_that_is_whole_at_the_end(capsys, clock, cell):
+    for number in track(range(10), 10, "<relevance>"):
+        clock[0] += 1
+        if number == 4:
+            assert cell == ['<progress max="10" value="4"></progress> &lt;relevance&gt;: 4 of 10, 0:00:04']
+    assert cell == ['<progress max="10" value="10"></progress> &lt;relevance&gt;: 10 of 10, 0:00:10']
+    assert capsys.readouterr() == ("", "")
+
+
+def test_steps_inside_a_step_of_a_notebook_have_no_bars_of_their_own(clock, cell):
+    seen = set()
+    for _ in track(range(2), 2, "classes"):
+        for _ in track(range(3), 3, "images"):
+            clock[0] += 1
+            seen.add(*cell)
+    assert any("classes: 1 of 2 (images: 2 of 3)" in state for state in seen)
+    assert len(cell) == 1 and "classes: 2 of 2, 0:00:06" in cell[0]
+    list(track("ab", 2, "after"))
+    assert len(cell) == 2
+
+
+def test_a_bar_of_many_quick_items_is_drawn_five_times_a_second(clock, cell, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("klarsicht.ground.progress._NotebookDisplay.redraw", lambda bar: drawn.append(bar))
+    list(track(range(1000), 1000, "images"))
+    assert len(drawn) == 1  # by a clock that stands still only the end
+
+
+def test_ipython_in_a_terminal_is_no_notebook(capsys, clock, monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace()))
+    for _ in track(range(2), 2, "images"):
+        clock[0] += 5
+    assert "images: 2 of 2" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""Progress of long steps on standard error: a bar with rate and remaining time on a terminal, else a few log lines."""
+"""Progress of long steps: a bar with rate and remaining time on a terminal, a bar below the cell of a notebook, else a
+few log lines on standard error."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from html import escape
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -22,6 +25,7 @@ INTERVAL_GROWTH, MAX_INTERVAL = 3, 60
 LOADING_SECONDS = 5.0  # after which a command that has printed nothing says that it is loading
 FORETOLD = 10  # items that one item foretells
 FORETELLING_SECONDS = 10.0  # in which any number of items foretells all others
+REDRAWING_SECONDS = 0.2  # between two states of a notebook's bar
 TICK = 1.0  # seconds after which it is seen whether a line is due, where no item is done
 _current_display: ContextVar[Progress | None] = ContextVar("_current_display", default=None)
 
@@ -103,8 +107,72 @@ def progress(label: str, total: int, start: int = 0) -> Iterator[Advance]:
         start: items that were done before, in a run that is resumed.
     """
     end_loading()
-    with (_bar if sys.stderr.isatty() else _lines)(label, total, start) as advance:
+    show = _notebook_bar if is_notebook() else _bar if sys.stderr.isatty() else _lines
+    with show(label, total, start) as advance:
         yield advance
+
+
+def is_notebook() -> bool:
+    """Say whether a notebook's kernel runs this process."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
+
+
+@contextmanager
+def _notebook_bar(label: str, total: int, start: int) -> Iterator[Advance]:
+    """Show a progress bar in the output of a cell; that of a step inside another one is part of the outer step's."""
+    steps: list[_NotebookStep] = _open_steps.__dict__.setdefault("steps", [])
+    step = _NotebookStep(label, total, start)
+    steps.append(step)
+    display = _NotebookDisplay(steps) if len(steps) == 1 else _open_steps.display
+    _open_steps.display = display
+
+    def advance(amount: int = 1) -> None:
+        step.done += amount
+        display.redraw_if_due()
+
+    try:
+        yield advance
+    finally:
+        if len(steps) == 1:
+            display.redraw()
+        steps.remove(step)
+
+
+class _NotebookStep:
+    """Step whose progress a notebook shows."""
+
+    def __init__(self, label: str, total: int, start: int) -> None:
+        self.label, self.total, self.done = label, total, start
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.done} of {self.total}"
+
+
+class _NotebookDisplay:
+    """Bars of a step and of the steps inside it, in the output of a cell."""
+
+    def __init__(self, steps: list[_NotebookStep]) -> None:
+        self.steps, self.began = steps, time.monotonic()
+        self.drawn = self.began
+        self.handle: Any = import_module("IPython.display").display(self, display_id=True)
+
+    def redraw_if_due(self) -> None:
+        """Show the present state, unless one was shown just now."""
+        if time.monotonic() >= self.drawn + REDRAWING_SECONDS:
+            self.redraw()
+
+    def redraw(self) -> None:
+        self.drawn = time.monotonic()
+        self.handle.update(self)
+
+    def __repr__(self) -> str:
+        inside = f" ({self.steps[-1]})" if len(self.steps) > 1 else ""
+        return f"{self.steps[0]}{inside}, {timedelta(seconds=round(self.drawn - self.began))}"
+
+    def _repr_html_(self) -> str:
+        first = self.steps[0]
+        return f'<progress max="{first.total}" value="{first.done}"></progress> {escape(repr(self))}'
 
 
 @contextmanager
@@ -248,4 +316,4 @@ class _Log:
                 print(f"{self.label}: {self.done} of {self.total} in {elapsed} ({rate})", file=sys.stderr)
 
 
-_open_logs = threading.local()
+_open_logs, _open_steps = threading.local(), threading.local()

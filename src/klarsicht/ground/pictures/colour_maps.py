@@ -41,7 +41,7 @@ def diverging_colours(values: ArrayLike, bound: float | None = None) -> Bytes:
     """Map signed values (...) to colours (..., 3): -bound blue, 0 white, +bound red. Non-finite values are white. The
     bound is by default the 99.5 % quantile of the absolute values, so that a single outlier does not hide the rest."""
     signed = np.nan_to_num(np.asarray(values, np.float64), nan=0, posinf=0, neginf=0)
-    return _look_up_colours(BLUE_WHITE_RED, 0.5 + signed / (bound or _saturation_bound(signed)) / 2)
+    return _look_up_colours(BLUE_WHITE_RED, 0.5 + signed / (bound or saturation_bound(signed)) / 2)
 
 
 def sequential_colours(values: ArrayLike, low: float = 0, high: float = 1) -> Bytes:
@@ -58,7 +58,7 @@ def _look_up_colours(table: Bytes, share: NDArray[np.float64]) -> Bytes:
 def overlay(pixels: Bytes, signed: ArrayLike, bound: float | None = None, strength: float = 0.9) -> Bytes:
     """Draw a signed map (h, w) of any size, resized bilinearly, over a picture uint8 (H, W, 3) or (H, W) in its own
     colours: uint8 (H, W, 3). Positive is red, negative blue; opacity grows with the absolute value up to the bound."""
-    wide = np.clip(resize_bilinear(signed, pixels.shape[:2]) / (bound or _saturation_bound(np.asarray(signed))), -1, 1)
+    wide = np.clip(resize_bilinear(signed, pixels.shape[:2]) / (bound or saturation_bound(np.asarray(signed))), -1, 1)
     colours = diverging_colours(np.sign(wide) / 2, 1)  # two saturated colours: opacity alone shows the magnitude
     opacity = strength * np.abs(wide)[..., None]
     own = np.asarray(Image.fromarray(pixels).convert("RGB"))
@@ -70,7 +70,7 @@ def draw_relevance(pixels: Bytes, relevance: ArrayLike, least: int = 224) -> Ima
     bar of its colours, with values at the ends."""
     factor = -(-least // min(pixels.shape[:2]))
     large = np.kron(pixels, np.ones((factor, factor, 1), np.uint8))
-    bound = _saturation_bound(np.asarray(relevance))
+    bound = saturation_bound(np.asarray(relevance))
     height, width = large.shape[:2]
     bar = overlay(np.full((BAR, width, 3), 255, np.uint8), np.linspace(-1, 1, width)[None], 1)
     picture = Image.new("RGB", (width, height + 3 * BAR), "white")
@@ -88,7 +88,7 @@ def resize_bilinear(values: ArrayLike, shape: Sequence[int]) -> NDArray[np.float
     return np.asarray(small.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
-def _saturation_bound(signed: NDArray[Any]) -> float:
+def saturation_bound(signed: NDArray[Any]) -> float:
     """Return the 99.5 % quantile of the absolute values, or else their maximum, or else 1."""
     size = np.abs(signed)
     return float(np.quantile(size, 0.995) or size.max() or 1) if size.size else 1.0
