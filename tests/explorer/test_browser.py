@@ -20,6 +20,7 @@ from tests.audit.conftest import write_corpus
 from tests.explorer.made_run import write_run
 
 from klarsicht.cli.app import run as command
+from klarsicht.explorer.export import export_run
 from klarsicht.explorer.point_clouds import principal_plane
 from klarsicht.explorer.serve import hide_address
 from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, Change, DecisionLog
@@ -156,6 +157,8 @@ def test_keys_decide_and_take_back(page, address, made):
     page.wait_for_selector(".line.current button[data-decision=artifact][aria-pressed=true]")
     found = DecisionLog(made).decisions()
     assert found[0].members == tuple(range(CARRIERS)) and found[1].is_legitimate
+    count = page.locator(".bar [role=status]")
+    assert count.inner_text() == f"{len(NAMES)} of {len(NAMES)} classes, 2 decided"
     page.keyboard.press("z")
     page.wait_for_selector(".line.current button[data-decision=artifact][aria-pressed=false]")
     assert 0 not in DecisionLog(made).decisions()
@@ -180,6 +183,13 @@ def test_a_lasso_selects_what_it_surrounds_and_the_selection_is_taken_out(page, 
     page.keyboard.press("Escape")
     page.locator(".cell button").first.click()
     page.wait_for_selector("dialog[open] figure[data-kind=window] img")
+    assert page.locator("figure[data-kind=relevance] .colour-bar").inner_text().split()[1:] == [
+        "against",
+        "for",
+        "the",
+        "class",
+        "0.7",
+    ]
     until(page, "[...document.querySelectorAll('dialog img')].every((one) => one.naturalWidth > 0)")
     assert page.locator("#picture-title").inner_text() == "tagged/00000.png"
     page.keyboard.press("ArrowRight")
@@ -194,6 +204,22 @@ def test_a_lasso_selects_what_it_surrounds_and_the_selection_is_taken_out(page, 
     page.locator("nav a[data-page=findings]").click()
     page.wait_for_selector(".card")
     assert page.locator(".card h2").inner_text() == "white square"
+
+
+def test_a_saved_page_opens_from_a_file_and_says_that_it_is_a_copy(page, made, tmp_path):
+    page.goto(export_run(made, "page", tmp_path / "explorer.html").as_uri())
+    page.wait_for_selector(".line:not(.head)")
+    assert set(names(page)[:2]) == {"tagged", "observed"}
+    until(page, "[...document.querySelectorAll('.first img')].every((one) => one.naturalWidth > 0)")
+    page.keyboard.press("y")
+    page.wait_for_selector("#message:has-text('saved copy')")
+    page.locator(".line:not(.head) .name a").first.click()
+    drawn(page)
+    page.get_by_label("show", exact=True).select_option("overlay")
+    until(page, "document.querySelectorAll('.cell img').length > 10")
+    until(page, "[...document.querySelectorAll('.cell img')].every((one) => one.naturalWidth > 0)")
+    page.locator(".cell button").first.click()
+    page.wait_for_selector("dialog[open] figure[data-kind=relevance] .colour-bar")
 
 
 def test_alike_classes_are_proposed_and_decided_together(browser, tmp_path):

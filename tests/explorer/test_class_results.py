@@ -20,8 +20,20 @@ def test_classes_have_their_verdicts_figures_and_first_images(app):
     assert tagged["resembles"] == ["logo"] and found["plain"]["resembles"] == []
     assert tagged["prevalence"] == CARRIERS / EACH and tagged["first"] == list(range(CARRIERS))
     assert (found["observed"]["kind"], found["observed"]["shift"]) == ("nothing", None)
-    assert found["observed"]["verdict"] == found["plain"]["verdict"] == "no artifact found"
+    assert found["plain"]["verdict"] == "No artifact was found in 24 images of plain."
     assert found["plain"]["decided"] is None and found["observed"]["z"] > found["plain"]["z"]
+
+
+def test_a_class_has_the_sentences_and_the_next_command_of_the_terminal(tmp_path):
+    store = write_run(tmp_path, images=False)
+    line = ExploredRun.of(store).results.line(0)
+    assert line.words == (
+        "6 of 24 images of tagged share the same patch, in the centre. The model uses it: pasted on images of other "
+        "classes, it adds 2.0 logits and turns 50 of 100 into tagged (0 without)."
+    )
+    ((advice, command),) = line.next_steps
+    assert advice == "look at the images, then correct the model"
+    assert command == f"klarsicht audit clean {store.path} --class tagged"
 
 
 def test_classes_of_a_run_that_is_not_quantified_have_the_words_of_the_ranking(tmp_path):

@@ -114,6 +114,7 @@ def show_run(run: Run) -> Response:
             "maps": run.maps.exist,
             "overlay": run.maps.exist and run.masks.seen_area is not None,
             "names": run.reader.names,
+            "saved": False,
         }
     )
 
@@ -153,6 +154,7 @@ def show_class(run: Run, target: Target, metric: str = "") -> Response:
             "points": len(cloud.rows),
             "windows": len(run.results.windows(target)),
             "hints": run.maps.are_hints,
+            "overlays": sorted(run.results.drawn_overlays(target)),
         }
     )
 
@@ -189,7 +191,9 @@ def save_coco(run: Run, target: Target, source: str = "") -> Response:
 
 def describe_images(run: Run, rows: Annotated[str, Query(max_length=12 * MAX_ROWS_NAMED)]) -> Response:
     numbers = [number for text in rows.split(",") if (number := parse_digits(text)) is not None][:MAX_ROWS_NAMED]
-    return answer_json(run.reader.images().describe(numbers, run.reader.names))
+    described = run.reader.images().describe(numbers, run.reader.names)
+    bounds = run.maps.bounds(numbers) if numbers and run.maps.exist else [None] * len(numbers)
+    return answer_json([image | {"bound": bound} for image, bound in zip(described, bounds, strict=True)])
 
 
 def show_picture(

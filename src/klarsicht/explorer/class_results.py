@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
 
 from klarsicht.audit.results import ranking
+from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.ranking import Entry
-from klarsicht.audit.results.verdicts import VERDICTS_FILE, Quantification, Verdict, is_quantified, read_verdicts
+from klarsicht.audit.results.verdicts import (
+    VERDICTS_FILE,
+    Quantification,
+    Verdict,
+    VerdictLine,
+    is_quantified,
+    read_verdicts,
+)
 from klarsicht.audit.results.words import VerdictKind, describe_detector
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.explorer.thumbnails import Window
@@ -18,6 +27,7 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.ground.run_folder.store import RunStore
 
 SIGNS = "signs"  # the table of detections, and its step
+ILLUSTRATED = "views"  # the table of pictures of the first suspects, and its step
 SKIPPED, OBSERVED = "skipped", "observed"
 LABELS: Final[dict[str, str]] = {
     **{kind: kind.label for kind in VerdictKind},
@@ -36,9 +46,11 @@ class ClassLine:
     Attributes:
         target, name: the class.
         kind: one of LABELS.
-        words: the verdict, with those on further artifacts of the class, or why there is none.
+        words: sentences on each artifact of the class; before the quantification the words of the ranking, and of a
+            class without a verdict the reason.
         entry: the cluster of the class; None where it was not ranked.
         verdict: that of the quantification; None before it, and where it did not examine the class.
+        next_steps: of each artifact that a person should judge, advice and command.
     """
 
     target: int
@@ -47,15 +59,23 @@ class ClassLine:
     words: str
     entry: Entry | None = None
     verdict: Verdict | None = None
+    next_steps: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of_entry(cls, entry: Entry) -> ClassLine:
         return cls(entry.target, entry.name, entry.kind, entry.verdict, entry)
 
-    def with_verdict(self, verdict: Verdict) -> ClassLine:
-        """Add the verdict of the quantification, in place of what the ranking says."""
-        words = "; ".join([verdict.verdict, *_describe_further(verdict)])
-        return replace(self, kind=verdict.kind_of_class, words=words, verdict=verdict)
+    def with_verdict(self, artifacts: Sequence[tuple[VerdictLine, str]], run: str) -> ClassLine:
+        """Add the verdict of the quantification, in place of what the ranking says.
+
+        Args:
+            artifacts: of the class, each with its place, see `detection_rows.read_places`.
+            run: the run folder, for the commands.
+        """
+        verdict, steps = artifacts[0][0].verdict, (line.next_step(run) for line, _ in artifacts)
+        words = " ".join(line.headline(place) for line, place in artifacts)
+        next_steps = tuple((advice, command) for advice, command in steps if command)
+        return replace(self, kind=verdict.kind_of_class, words=words, verdict=verdict, next_steps=next_steps)
 
     @property
     def by_detector(self) -> bool:
@@ -112,6 +132,7 @@ class ClassLine:
             "kind": self.kind,
             "label": LABELS[self.kind],
             "verdict": self.words,
+            "next_steps": [list(step) for step in self.next_steps],
             "p": self.p,
             "shift": effect.shift if effect else None,
             "low": effect.low if effect else None,
@@ -172,6 +193,18 @@ class ClassResults:
         own = self.line(target).metric
         return sorted(self.reader.metrics, key=lambda metric: metric != own)
 
+    def drawn_overlays(self, target: int) -> dict[int, str]:
+        """Return the file of the overlay that the audit drew of each row, where no map of the class is stored."""
+        return self.reader.keep("drawn", (target, self.stamp), lambda: self._read_overlays(target))
+
+    def _read_overlays(self, target: int) -> dict[int, str]:
+        store = self.reader.store
+        if store.has_array("maps") or not (store.has_table(ILLUSTRATED) and store.is_finished(ILLUSTRATED)):
+            return {}
+        views: list[Mapping[str, Any]] = store.table(ILLUSTRATED, columns=("target", "row", "picture")).to_pylist()
+        own = (view for view in views if view["target"] == target and view["picture"])
+        return {view["row"]: f"{view['picture']}-relevance.jpg" for view in own}
+
     def windows(self, target: int) -> dict[int, Window]:
         """Return the detected window of each row of the class's detection that has one."""
         return self.reader.keep("windows", (target, self.stamp), lambda: self._read_windows(target))
@@ -205,18 +238,22 @@ def read_lines(reader: RunReader) -> dict[int, ClassLine]:
         lines = {entry.target: ClassLine.of_entry(entry) for entry in ranking.read_entries(store)}
         if is_quantified(store):
             quantification = read_verdicts(store)
-            for one in quantification:
+            for one, artifacts in _artifacts_of_classes(store, quantification):
                 known = lines.get(one.target, ClassLine(one.target, one.name, VerdictKind.NOTHING, ""))
-                lines[one.target] = known.with_verdict(one)
+                lines[one.target] = known.with_verdict(artifacts, str(store.path))
             for target, line in _skipped_lines(quantification, reader.names):
                 lines.setdefault(target, line)
     return {line.target: line for line in sorted(lines.values(), key=_urgency)}
 
 
-def _describe_further(verdict: Verdict) -> Iterator[str]:
-    """Say of each further artifact of a class its detection, its members and its verdict."""
-    for i, one in enumerate(verdict.further, 2):
-        yield f"artifact {i}: {one.describe_detection()}, {one.size} images, {one.verdict}"
+def _artifacts_of_classes(
+    store: RunStore, found: Quantification
+) -> Iterator[tuple[Verdict, list[tuple[VerdictLine, str]]]]:
+    """Yield the verdict on each class, and the lines of its artifacts, each with its place."""
+    places = read_places(store, found)
+    for _, lines in groupby(found.lines, lambda line: line.position):
+        artifacts = [(line, places[line.verdict.target, line.number]) for line in lines]
+        yield artifacts[0][0].verdict, artifacts
 
 
 def _skipped_lines(quantification: Quantification, names: list[str]) -> Iterator[tuple[int, ClassLine]]:

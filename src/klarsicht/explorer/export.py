@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from klarsicht.explorer import coco, export_tables, export_virelay
+from klarsicht.explorer import coco, export_page, export_tables, export_virelay
 from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.machine.disk import fill_folder, write_atomically
@@ -110,6 +110,7 @@ def write_fiftyone(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
 
 
 EXPORTS: Final[dict[str, ExportFormat]] = {
+    "page": ExportFormat("explorer.html", export_page.write_page),
     "csv": ExportFormat("images.csv", export_tables.write_csv),
     "parquet": ExportFormat("images.parquet", export_tables.write_parquet),
     "coco": ExportFormat("artifacts.json", write_coco),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.explorer.class_results import ClassLine
+from klarsicht.explorer.class_results import ILLUSTRATED, ClassLine
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.ground.arrays import Floats, Ints
@@ -79,8 +79,9 @@ def encode_points(run: ExploredRun, target: int, metric: str = "") -> bytes:
 
 def read_point_cloud(store: RunStore, images: RunImages, target: int, metric: str) -> PointCloud:
     """Read the images of a class with their spectral embedding under a metric, where the run stores it."""
-    step = f"spray-{metric}"
-    part = store.part(f"embedding-{metric}", target, step) if metric else None
+    steps = (f"spray-{metric}", ILLUSTRATED) if metric else ()
+    parts = (store.part(f"embedding-{metric}", target, step) for step in steps)
+    part = next((part for part in parts if part is not None), None)
     if part is None:
         rows = images.rows_of(target)
         return PointCloud(rows, np.zeros((len(rows), 0), np.float32), np.zeros(len(rows), np.int32), ())

@@ -11,6 +11,7 @@ from klarsicht.explorer import thumbnails
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.pictures.colour_maps import saturation_bound
 from klarsicht.ground.run_folder.stored_array import StoredArray
 
 MAPS = "maps"  # the array of a run
@@ -44,6 +45,14 @@ class RelevanceMaps:
     def of(self, rows: Sequence[int] | Ints) -> Floats:
         """Read the relevance maps float32 (n, G, G) of n images; raises UsageError where the run has no maps."""
         return np.asarray(self._array()[np.asarray(rows)], np.float32)
+
+    def bounds(self, rows: Sequence[int]) -> list[float]:
+        """Return the relevance at which the colours of each map saturate.
+
+        Raises:
+            UsageError: the run has no maps.
+        """
+        return [saturation_bound(one) for one in self.of(rows)]
 
     def draw_mean(self, rows: Sequence[int], side: int) -> tuple[bytes, int]:
         """Draw the mean relevance map of some images, of more than MEAN_MAPS of as many, evenly chosen; return it and

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from io import BytesIO
 
 from PIL import Image
 
 from klarsicht.explorer import thumbnails
 from klarsicht.explorer.artifact_masks import ArtifactMasks
+from klarsicht.explorer.class_results import ILLUSTRATED
 from klarsicht.explorer.relevance_maps import RelevanceMaps
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.explorer.thumbnails import PictureCache
@@ -15,7 +17,7 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.ground.pictures.array_images import ArrayForm
 
 PICTURES = ("image", "relevance", "overlay", "window", "masked", "mask")
-OF_A_CLASS = ("window", "masked", "mask")  # pictures that depend on the class whose artifact is shown
+OF_A_CLASS = ("overlay", "window", "masked", "mask")  # pictures that depend on the class whose artifact is shown
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class RunPictures:
     def _draw(self, row: int, kind: str, side: int, target: int | None, source: str) -> bytes:
         if kind == "relevance":
             return thumbnails.draw_relevance(self.maps.of([row])[0], side)
+        if kind == "overlay" and not self.maps.exist and target is not None:
+            return self._draw_stored_overlay(row, target, side)
         relevance = self.maps.of([row])[0] if kind == "overlay" else None
         picture = self.read(row)
         if kind == "image":
@@ -72,6 +76,14 @@ class RunPictures:
         if mask is None:
             raise UsageError("the artifact has no mask on this image", got=row)
         return thumbnails.draw_mask(mask[1])
+
+    def _draw_stored_overlay(self, row: int, target: int, side: int) -> bytes:
+        """Draw the overlay that the audit drew of an image for a class, in a run without maps."""
+        name = self.masks.decisions.results.drawn_overlays(target).get(row)
+        if name is None:
+            raise UsageError("the run has no relevance of this image for this class", got=row)
+        content = self.reader.store.read_unit_file(name, ILLUSTRATED)
+        return thumbnails.draw_picture(Image.open(BytesIO(content)), side)
 
     def read(self, row: int) -> Image.Image:
         """Decode an image of the corpus as a picture, RGB or grey; raises ImageError, see thumbnails.read_picture."""

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.distance import pdist
 from tests.audit.conftest import network, rewrite_rows, write_corpus
 
 from klarsicht.audit.explanation import pipeline
@@ -26,6 +28,8 @@ from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.cli.app import run as klarsicht
+from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.explorer.point_clouds import read_points
 from klarsicht.ground.errors import CorpusError, InputError, RunDamaged, RunMismatch, StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.verification import verify
@@ -104,7 +108,8 @@ def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, class
 
 @pytest.mark.slow
 def test_screening_finds_the_mark_on_images_of_other_classes(tmp_path, classifier):
-    """The mark lies on images of class a, labels say nothing about it, and it is class b that it raises."""
+    """The mark lies on images of class a, labels say nothing about it, and it is class b that it raises. The explorer
+    shows the same embedding of class b, however it was screened; of all classes it has the overlays that were drawn."""
     rng = np.random.default_rng(0)
     lines = ["path,label"]
     from tests.audit.conftest import picture
@@ -113,11 +118,25 @@ def test_screening_finds_the_mark_on_images_of_other_classes(tmp_path, classifie
         picture(0, i < 12, rng).save(tmp_path / f"{i}.png")
         lines.append(f"{i}.png,unlabelled")
     (tmp_path / "all.csv").write_text("\n".join(lines))
+    explored = {}
     for target in ("b", "all"):
         run = pipeline.run(settings(tmp_path / "all.csv", target=target), tmp_path / target, classifier=classifier)
         entry = ranking.read_ranking(run).of("b")
         assert sorted(entry.rows) == list(range(12))
         assert ranking.read_ranking(run)[0].name == "b"
+        explored[target] = ExploredRun.of(run)
+    one, screened = (pdist(read_points(run, 1).vectors) for run in explored.values())
+    np.testing.assert_allclose(screened, one, atol=1e-4)
+    assert explored["b"].results.drawn_overlays(1) == {}
+    overlays = explored["all"].results.drawn_overlays(1)
+    assert len(overlays) == 20 and len(set(overlays) & set(range(12))) == 10
+    shown, plain = (
+        np.asarray(Image.open(BytesIO(explored["all"].pictures.draw(min(overlays), kind, 96, 1))), float)
+        for kind in ("overlay", "image")
+    )
+    assert shown.shape == plain.shape and np.abs(shown - plain).max() > 30
+    with pytest.raises(UsageError, match="no relevance of this image"):
+        explored["all"].pictures.draw(next(row for row in range(90) if row not in overlays), "overlay", 96, 1)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def read_detections(store: RunStore, found: Quantification) -> DetectionRows:
     for row in rows:
         detections.setdefault((row["target"], 1), []).append(row)
     step = name_further_step(list_called(found), found.level)
-    if any(verdict.further for verdict in found):
+    if store.has_table(step, step):
         for row in store.table(step, step).to_pylist():
             detections.setdefault((row["target"], row.pop("artifact")), []).append(row)
     return detections

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.suspect_rows import SuspectRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
-from klarsicht.audit.results.words import VerdictKind, format_count
+from klarsicht.audit.results.words import SCREENED_FOLLOWED, VerdictKind, format_count
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FILE = "ranking.json"
 FOLLOWED = "followed"  # the table of clusters that the model follows
+SCREENING_FILE = "screening.json"  # written by `audit quantify` of a run with one class as its target
 NOTEBOOK_MEMBERS = 4  # members of each class in a notebook
 MATERIAL = 0.1  # of the usual spread of a class's evidence, by which a rise counts
 PLAIN_METRIC = "features"  # the metric without relevance, whose cluster stands beside the one named
@@ -105,6 +106,7 @@ class Entry:
             units of `floor` where that is more than the deviation.
         judged, effect, baseline, decided: the verdict, the effect of the cluster on images of other classes, the
             cluster by plain features, and the decision of a person; None where there is none.
+        screened: the verdict of `audit quantify` on the one class that a run screens, in words; else empty.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Entry:
     effect: ClusterEffect | None = None
     baseline: PlainCluster | None = None
     decided: ClassDecision | None = None
+    screened: str = field(default="", compare=False)  # written after the entry is read
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], paths: Sequence[str]) -> Entry:
@@ -197,6 +200,8 @@ class Entry:
         """The kind of the quantification's verdict where there is one, else of what the logits say."""
         if self.judged is not None:
             return self.judged.kind_of_class
+        if self.screened:
+            return VerdictKind.FOLLOWED if self.screened == SCREENED_FOLLOWED else VerdictKind.NO_RISE
         if not self.varies:
             return VerdictKind.UNVARYING
         return VerdictKind.RAISES if self.is_raised else VerdictKind.NO_RISE
@@ -209,11 +214,11 @@ class Entry:
     @property
     def verdict(self) -> str:
         """The verdict in words."""
-        return self.kind.words
+        return self.screened or self.kind.words
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures under one flat set of keys; those of a record that is not there are None."""
-        nested = ("judged", "effect", "baseline", "decided")
+        nested = ("judged", "effect", "baseline", "decided", "screened")
         names = (field.name for field in fields(self) if field.name not in (*nested, *LATER))
         flat = {name: getattr(self, name) for name in names} | {"members": list(self.members)}
         for record, keys in zip((self.judged, self.effect, self.baseline), (JUDGED, EFFECT, BASELINE), strict=True):
@@ -409,4 +414,8 @@ def read_entries(store: RunStore, *, by_z: bool = False) -> list[Entry]:
     rows: list[FollowedRow] = store.table(FOLLOWED).to_pylist()
     clusters = (replace(Entry.from_record(row, paths), effect=ClusterEffect.from_row(row)) for row in rows)
     followed = {cluster.target: cluster for cluster in clusters}
-    return [followed[e.target].measured_against(e.floor) if e.target in followed else e for e in entries]
+    screened = store.read_json(SCREENING_FILE)["verdict"] if store.has_file(SCREENING_FILE) else ""
+    return [
+        replace(followed[e.target].measured_against(e.floor), screened=screened) if e.target in followed else e
+        for e in entries
+    ]

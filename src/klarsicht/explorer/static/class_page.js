@@ -88,6 +88,8 @@ export async function showClassPage(place, target, run, listed) {
   const page = {
     target, run, told, line, cloud: parse(buffer), kind: run.overlay ? 'overlay' : 'image', colour: 'member', axes: 'plane', metric: told.metrics[0] ?? '',
     members: new Set(told.members), windows: told.windows, masks: [], source: '', chosen: new Set(), groups: [], selection: [],
+    overlays: new Set(told.overlays),
+    hasOverlay: (row) => run.overlay || page.overlays.has(row),
     removed: (index) => Boolean(page.cloud.flags[index] & REMOVED),
     hasWindow: (row) => page.windows > 0 && Boolean(page.cloud.flags[page.indexOf(row)] & DETECTED),
     indexOf: (row) => page.at.get(row),
@@ -188,7 +190,7 @@ export async function showClassPage(place, target, run, listed) {
     const askMean = () => {
       clearTimeout(group.waiting)
       mean.hidden = true
-      if (!run.maps || !group.items.length) return
+      if (!run.maps || run.saved || !group.items.length) return
       group.waiting = setTimeout(async () => {
         const rows = chooseEvenly(group.items.map((i) => page.cloud.rows[i]).sort((a, b) => a - b), MEAN_MAPS)
         const found = await attempt(() => writeForPicture('/api/mean', { rows, side: 112 }))
@@ -286,7 +288,7 @@ export async function showClassPage(place, target, run, listed) {
   }
   const link = (file, text) => element('a', { href: `/api/classes/${target}/${file}${page.source && file !== 'members.txt' ? `?source=${page.source}` : ''}`, download: '' }, text)
   const downloads = element('p')
-  const drawDownloads = () => downloads.replaceChildren('Save: ', link('members.txt', 'members.txt'), ' · ', ...(page.masks.length ? [link('masks.zip', 'masks'), ' · '] : []), link('coco.json', 'COCO'))
+  const drawDownloads = () => run.saved || downloads.replaceChildren('Save: ', link('members.txt', 'members.txt'), ' · ', ...(page.masks.length ? [link('masks.zip', 'masks'), ' · '] : []), link('coco.json', 'COCO'))
   const facts = [
     [state.headings.p, probability(line.p)], ['prevalence', `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['like', line.resembles.join(' or ')], ['metric', line.metric],
     ['z', line.z === null ? '' : line.z.toFixed(2)], ['tau', line.tau === null ? '' : line.tau.toFixed(2)],
@@ -295,9 +297,11 @@ export async function showClassPage(place, target, run, listed) {
   const side = element(
     'div', { class: 'side' },
     element('div', { class: 'heading' }, element('h1', {}, line.name), element('a', { href: '#/' }, 'all classes')),
-    element('p', {}, element('span', { class: `kind ${line.kind}` }, line.verdict)),
+    element('p', {}, element('span', { class: `kind ${line.kind}` }, line.label)),
+    line.verdict === line.label ? null : element('p', { class: 'headline' }, line.verdict),
+    ...line.next_steps.map(([advice, command]) => element('p', { class: 'soft' }, `Next: ${advice}: `, element('code', {}, command))),
     decision,
-    scatter ? scatter.root : element('p', { class: 'soft' }, 'This run stores no embedding of this class: it was screened.'),
+    scatter ? scatter.root : element('p', { class: 'soft' }, 'This run stores no embedding of this class: it screened all classes, and keeps that of the first suspects.'),
     ...(scatter ? [controls, legend] : []),
     element('label', { class: 'field' }, 'Name of the artifact', name), names, element('label', { class: 'field' }, 'Note', note),
     downloads,
@@ -308,7 +312,7 @@ export async function showClassPage(place, target, run, listed) {
   const kinds = element('div', { class: 'bar' })
   const told_of_maps = told.hints && run.maps ? ' Relevance maps are hints only: this network absorbs nearly all relevance on its way to the pixels.' : ''
   const drawKinds = () => {
-    kinds.replaceChildren(...kindMenus(page, () => { for (const group of page.groups) group.grid.set(group.items); drawDownloads() }), element('span', { class: 'soft' }, `Red frame: image with the artifact. Click to enlarge.${told_of_maps}`))
+    kinds.replaceChildren(...kindMenus(page, () => { drawKinds(); for (const group of page.groups) group.grid.set(group.items) }), element('span', { class: 'soft' }, `Red frame: image with the artifact. Click to enlarge.${told_of_maps}`))
     drawDownloads()
   }
   drawKinds()

@@ -137,7 +137,7 @@ export function showClasses(place) {
       state.current = Math.max(0, Math.min(state.shown.length - 1, index))
       list.reveal(state.current)
     },
-    decided() { list.draw() },
+    decided() { list.draw(); drawCount() },
   }
   const count = element('span', { class: 'soft', role: 'status', aria: { live: 'polite' } })
   const head = element('div', { class: 'line head', role: 'row', aria: { rowindex: 1 } })
@@ -153,14 +153,17 @@ export function showClasses(place) {
     stamp: (line, index) => [state.reads, index === state.current, WIDE.matches, JSON.stringify(line.decided)].join(),
     height: () => (matchMedia('(max-width: 940px)').matches ? 116 : 76),
   })
+  const drawCount = () => {
+    const done = state.classes.filter(decisionOf).length
+    count.textContent = `${state.shown.length} of ${state.classes.length} classes, ${done} decided`
+  }
   const draw = () => {
     const current = state.shown[state.current]?.target
     state.shown = chosen(state)
     state.current = Math.max(0, state.shown.findIndex((line) => line.target === current))
     drawHead()
     list.set(state.shown)
-    const done = state.classes.filter(decisionOf).length
-    count.textContent = `${state.shown.length} of ${state.classes.length} classes, ${done} decided`
+    drawCount()
     empty.hidden = state.shown.length > 0
   }
   const filter = (name) => (value) => {
@@ -199,7 +202,7 @@ export function showClasses(place) {
       else {
         const found = DECISIONS.find(([, , key]) => key === event.key)
         if (!found || !line) return false
-        if (await decide(line, found[0])) list.draw()
+        if (await decide(line, found[0])) page.decided()
       }
       return true
     },

@@ -1,5 +1,7 @@
 // Elements of the page. Texts are set as text, never as markup: a name can hold anything.
 
+import { saved } from './requests.js'
+
 /** Make an element: properties by name, `data` and `aria` as nested objects, events as functions named on*. */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag)
@@ -36,8 +38,18 @@ export function picture(row, { kind = 'image', side = 96, target, source, alt = 
 }
 
 export function pictureAddress(row, kind, side, target, source) {
+  if (saved) return saved.pictures[`${row} ${kind}`] ?? 'data:,'
   const of = target === undefined ? '' : `&target=${target}`
   return `/api/images/${row}/picture?kind=${kind}&side=${side}${of}${kind === 'masked' && source ? `&source=${source}` : ''}`
+}
+
+/** The bar of the colours of relevance maps, with the values at its ends where they are known. `kind`: relevance or overlay. */
+export function colourBar(kind, bound) {
+  const size = bound ? Number(bound.toPrecision(1)) : ''
+  return element(
+    'span', { class: 'colour-bar' }, `${size && `−${size} `}against`,
+    element('span', { class: `colours ${kind}`, role: 'img', aria: { label: 'blue: against the class, red: for it' } }), `for the class${size && ` ${size}`}`,
+  )
 }
 
 /** A menu of [value, text] choices with a label before it. */

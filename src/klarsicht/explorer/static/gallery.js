@@ -1,6 +1,6 @@
 // Pictures of images: a grid of them, and one enlarged.
 
-import { element, menu, picture, pictureAddress } from './elements.js'
+import { colourBar, element, menu, picture, pictureAddress } from './elements.js'
 import { attempt, read } from './requests.js'
 import { VirtualGrid } from './virtual.js'
 
@@ -23,7 +23,7 @@ export function makeGallery(label, page) {
     label, side: 132,
     make(index) {
       const row = page.cloud.rows[index]
-      const shown = page.kind === 'masked' && !page.members.has(row) ? element('span', { class: 'broken' }, 'without it') : picture(row, { kind: page.kind, side: 128, target: page.target, source: page.source, alt: `image ${row}` })
+      const shown = page.kind === 'masked' && !page.members.has(row) ? element('span', { class: 'broken' }, 'without it') : picture(row, { kind: page.kind === 'overlay' && !page.hasOverlay(row) ? 'image' : page.kind, side: 128, target: page.target, source: page.source, alt: `image ${row}` })
       const states = [page.members.has(row) ? 'member' : '', page.removed(index) ? 'removed' : '']
       return element(
         'figure', { class: `cell ${states.join(' ')}`, onpointerenter: () => page.point(index) },
@@ -36,6 +36,7 @@ export function makeGallery(label, page) {
 }
 
 const KINDS = { image: 'image', overlay: 'relevance over what the model sees', relevance: 'relevance', window: "detector's window", masked: 'mask' }
+const COLOURED = ['overlay', 'relevance'] // kinds whose colours are relevance
 const SOURCES = { place: 'mask, saved by audit clean', relevance: 'mask by relevance', window: "mask by the detector's window" }
 
 /** Show one image large, with what can be drawn of it, and let a person say whether it carries the artifact. */
@@ -43,11 +44,12 @@ export async function enlarge(page, index, step) {
   const dialog = document.getElementById('picture')
   const row = page.cloud.rows[index]
   const [told] = await describe([row])
-  const kinds = ['image', ...(page.run.overlay ? ['overlay'] : []), ...(page.run.maps ? ['relevance'] : []), ...(page.hasWindow(row) ? ['window'] : []), ...(page.masks.length && page.members.has(row) ? ['masked'] : [])]
+  const kinds = ['image', ...(page.hasOverlay(row) ? ['overlay'] : []), ...(page.run.maps ? ['relevance'] : []), ...(page.hasWindow(row) ? ['window'] : []), ...(page.masks.length && page.members.has(row) ? ['masked'] : [])]
   const figures = kinds.map((kind) => {
     const image = element('img', { src: pictureAddress(row, kind, kind === 'relevance' ? 256 : 512, page.target, page.source), alt: KINDS[kind] })
     image.addEventListener('error', () => image.replaceWith(element('p', { class: 'broken' }, 'cannot be shown')))
-    return element('figure', { data: { kind } }, image, element('figcaption', {}, KINDS[kind]))
+    const bar = COLOURED.includes(kind) && told?.bound ? element('div', {}, colourBar(kind, told.bound)) : null
+    return element('figure', { data: { kind } }, image, element('figcaption', {}, KINDS[kind], bar))
   })
   const pair = element('div', { class: 'pair' }, ...figures)
   const carries = page.members.has(row)
@@ -73,7 +75,8 @@ export async function enlarge(page, index, step) {
 
 /** Menus of what the cells of the galleries show; of masks of several sources, which ones. */
 export function kindMenus(page, changed) {
-  const kinds = [['image', 'images'], ...(page.run.overlay ? [['overlay', 'overlay']] : []), ...(page.run.maps ? [['relevance', 'relevance']] : []), ...(page.windows ? [['window', "detector's window"]] : []), ...(page.masks.length ? [['masked', 'masks']] : [])]
+  const kinds = [['image', 'images'], ...(page.run.overlay || page.overlays.size ? [['overlay', 'overlay']] : []), ...(page.run.maps ? [['relevance', 'relevance']] : []), ...(page.windows ? [['window', "detector's window"]] : []), ...(page.masks.length ? [['masked', 'masks']] : [])]
   const sources = page.masks.length > 1 ? [menu('masks', [['', 'as found'], ...page.masks.map((source) => [source, SOURCES[source]])], page.source, (value) => { page.source = value; changed() })] : []
-  return [menu('show', kinds, page.kind, (value) => { page.kind = value; changed() }), ...sources]
+  const bar = COLOURED.includes(page.kind) ? [colourBar(page.kind), element('span', { class: 'soft' }, 'Each picture has its own scale.')] : []
+  return [menu('show', kinds, page.kind, (value) => { page.kind = value; changed() }), ...sources, ...bar]
 }

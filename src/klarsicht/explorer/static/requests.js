@@ -7,7 +7,21 @@ export class Refused extends Error {
   }
 }
 
+const copy = document.getElementById('saved')
+/** Answers of a page that was saved as a file; undefined where a server answers. */
+export const saved = copy ? JSON.parse(copy.textContent) : undefined
+
+function savedAnswer(path, options) {
+  if (options) throw new Refused('This page is a saved copy: decisions are made in klarsicht audit explore.')
+  const [address, query] = path.split('?')
+  if (address === '/api/images') return new Response(JSON.stringify(query.slice('rows='.length).split(',').map((row) => saved.images[row]).filter(Boolean)))
+  if (address in saved.answers) return new Response(JSON.stringify(saved.answers[address]))
+  if (address in saved.points) return new Response(Uint8Array.from(atob(saved.points[address]), (one) => one.charCodeAt(0)))
+  throw new Refused('This saved copy of the page does not contain that.')
+}
+
 async function answer(path, options) {
+  if (saved) return savedAnswer(path, options)
   let response
   try {
     response = await fetch(path, options)

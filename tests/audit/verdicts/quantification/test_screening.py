@@ -10,11 +10,12 @@ from tests.audit.conftest import network, picture
 from klarsicht import audit
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
-from klarsicht.audit.explanation.report.page import SCREENING_FILE
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import words
+from klarsicht.audit.results.ranking import SCREENING_FILE
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.verdicts.quantification import screening
+from klarsicht.explorer.explored_run import open_explored_run
 from klarsicht.ground.errors import UsageError
 
 EACH, MARKED = 60, 12
@@ -71,7 +72,10 @@ def test_it_stands_before_the_outputs_that_were_searched_for_alike(done):
 def test_it_is_written_beside_the_run_and_asked_again_without_new_work(done, monkeypatch):
     folder, classifier, found = done
     assert json.loads((folder / SCREENING_FILE).read_text()) == json.loads(json.dumps(found.to_json()))
-    assert audit.rank(folder)[0] == found.entry
+    entry = audit.rank(folder)[0]
+    assert entry == found.entry and (entry.kind, entry.verdict) == (words.VerdictKind.FOLLOWED, found.verdict)
+    (line,) = open_explored_run(folder, "").results.lines().values()
+    assert (line.kind, line.words) == ("followed", found.verdict)
     page = (folder / "report.html").read_text()
     assert f"{found.effect.shift:+.2f}" in page
     assert all(sentence in page for sentence in found.standing.describe(3)) and "0 of 3 outputs" in page

@@ -87,6 +87,8 @@ class Illustrator:
         pictured = np.concatenate([pick_at_random(side, PICTURES, rng) for side in sides])
         points = np.union1d(pictured, pick_at_random(np.arange(len(group)), MAX_POINTS, rng))
         absorbed, written = self._pictures(entry, group.rows[np.sort(pictured)])
+        if self.settings.screens:
+            written |= self._analysis(entry).write_embedding(group, entry.masks)
         layout = self._layout(entry, group, points)
         return Drawing(group.target, group.rows[points], member[points], layout, absorbed, written)
 

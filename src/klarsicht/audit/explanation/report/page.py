@@ -45,7 +45,6 @@ OWN_LOGITS = (
     "Outputs are independent: a class counts by its own logit, not by its lead over the mean of all, and an image is "
     "predicted as every class whose logit is positive."
 )
-SCREENING_FILE = "screening.json"  # written by `audit quantify` of a run with one class as its target
 COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
 TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
@@ -276,7 +275,7 @@ def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
     rows: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
     outputs = store.array("logits").shape[1]
     told = [sentence for row in rows for sentence in Specificity.from_row(row).describe(outputs)]
-    limits = store.read_json(SCREENING_FILE)["limits"] if store.has_file(SCREENING_FILE) else ""
+    limits = store.read_json(ranking.SCREENING_FILE)["limits"] if store.has_file(ranking.SCREENING_FILE) else ""
     return (*told, limits) if limits else tuple(told)
 
 

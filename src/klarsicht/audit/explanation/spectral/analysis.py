@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -88,17 +88,18 @@ class Analysis:
         for group in (self.groups[i] for i in unit):
             records.append(record := self.record(group))
             if not (record["skipped"] or self.settings.screens):
-                written |= self.store.write_part(self.embedding_table, group.target, self.embedding_part(group, record))
+                written |= self.write_embedding(group, dict(zip(record["rows"], record["parts"], strict=False)))
         part = self.store.write_part(self.table, unit.start // self.size, pa.Table.from_pylist(records, SUSPECTS))
         return written | part
 
-    def embedding_part(self, group: Group, cluster: SuspectRow) -> pa.Table:
-        """Make the stored spectral embedding of a group: one line an image, with its row of the run, its coordinates
-        float32 (d,) and the connected component of the neighbour graph; the metadata hold the d eigenvalues. Where
-        parts are compared, the coordinates are those of its part in the suspect cluster, or of its first part."""
+    def write_embedding(self, group: Group, parts: Mapping[int, Sequence[int]]) -> Written:
+        """Store the spectral embedding of a group: one line an image, with its row of the run, its coordinates float32
+        (d,) and the connected component of the neighbour graph; the metadata hold the d eigenvalues. Where parts are
+        compared, the coordinates are those of the first of an image's `parts` in the suspect cluster, or of its first
+        part."""
         comparable = self.comparable(group)
         embedding = self.embedding(comparable)
-        numbers = {row: parts[0] for row, parts in zip(cluster["rows"], cluster["parts"], strict=False)}
+        numbers = {row: some[0] for row, some in parts.items()}
         chosen = np.array([numbers.get(int(row), 1) for row in comparable.rows], np.int64)
         vectors = self.vectors(comparable, chosen).astype(np.float32)
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
@@ -106,7 +107,8 @@ class Analysis:
         if not self.by_parts:
             columns["component"] = pa.array(embedding.components)
         told = {"eigenvalues": json.dumps([float(value) for value in embedding.values])}
-        return pa.table(columns).replace_schema_metadata(told)
+        table = pa.table(columns).replace_schema_metadata(told)
+        return self.store.write_part(self.embedding_table, group.target, table)
 
     def record(self, group: Group) -> SuspectRow:
         """Analyse a group; return its row of the table of suspects."""

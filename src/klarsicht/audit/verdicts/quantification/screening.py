@@ -118,7 +118,7 @@ def screen(
 
 def write_screening(store: RunStore, screening: Screening) -> None:
     """Write a screening as JSON, and into ranking and report."""
-    store.write_json(page.SCREENING_FILE, screening.to_json())
+    store.write_json(ranking.SCREENING_FILE, screening.to_json())
     store.write_table("ranking", ranking.read_ranking(store).to_table())
     page.write_report(store)
 
