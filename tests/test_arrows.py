@@ -137,7 +137,7 @@ ARROWS = {
     ),
     # the demonstration, and the public names, imported when they are asked for
     "audit.demo": (
-        "ground.run_folder", "numerics.statistics", "audit.results", "audit.explanation", "audit.verdicts",
+        "numerics.statistics", "audit.results", "audit.explanation", "audit.verdicts",
         "audit.cleaning",
     ),
     "audit": ("audit.results", "audit.explanation", "audit.verdicts", "audit.cleaning"),

@@ -1,13 +1,18 @@
 """The demonstration's own arithmetic, and (nightly) the story itself."""
 
 import json
+import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from klarsicht.audit import demo
-from klarsicht.audit.demo import CorrectionEffect, ScreeningResult
-from klarsicht.audit.results.ranking import Entry, rank_by_z
+from klarsicht.audit.demo import Agreement, CorrectionEffect
+from klarsicht.audit.results.ranking import Entry
+from klarsicht.explorer import corrections
+from klarsicht.explorer.explored_run import open_explored_run
+from klarsicht.explorer.point_clouds import read_points
 
 pytest.importorskip("skimage", reason="the extra demo carries the photographs")
 
@@ -31,14 +36,10 @@ def test_what_was_found_is_scored_as_scikit_learn_scores_it():
     from sklearn.metrics import f1_score, precision_score, recall_score
 
     numbers = {"tau": 1.0, "rho2": 0.5, "d2": 4.0, "shift": 1.0, "n": 10, "metric": "concept", "proposal": ""}
-    numbers |= {"deviation": 0.0, "rounding": 0.0, "parts": []}
-    carton = numbers | {"class": "carton", "target": 478, "z": 2.0, "rows": [0, 1, 2, 7]}
-    other = numbers | {"class": "crate", "target": 519, "z": 3.0, "rows": [5]}
-    order = rank_by_z([Entry.from_record(line, [str(i) for i in range(10)]) for line in (carton, other)])
-    marked = np.arange(10) < 5
-    found = ScreeningResult.of(order, marked)
-    member = np.isin(np.arange(10), carton["rows"])
-    assert (found.rank, found.runner_up) == (2, "crate")
+    numbers |= {"deviation": 0.0, "rounding": 0.0, "parts": [], "class": "carton", "target": 478, "z": 2.0}
+    entry = Entry.from_record(numbers | {"rows": [0, 1, 2, 7]}, [str(i) for i in range(10)])
+    marked, member = np.arange(10) < 5, np.isin(np.arange(10), entry.rows)
+    found = Agreement.of(entry, marked)
     assert found.f1 == pytest.approx(f1_score(marked, member))
     assert found.precision == pytest.approx(precision_score(marked, member))
     assert found.recall == pytest.approx(recall_score(marked, member))
@@ -53,14 +54,34 @@ def test_the_uplift_is_the_median_of_ratios_of_single_photographs():
     assert effect.agreement == pytest.approx(2 / 3)
 
 
+def test_the_summary_ends_in_three_commands_that_a_shell_reads_back():
+    effect = CorrectionEffect("before", 49.7, 1.0, 0.97, 1.0)
+    result = demo.DemoResult(
+        seed=0, images=400, marked=50, cluster=47, agreement=Agreement(0.94, 0.91, 0.98), shift=3.5, low=3.2, high=3.9,
+        p=0.008, follows=True, effects=(effect, effect), held_out=120, seconds=90, run="a folder/run", correction="",
+    )  # fmt: skip
+    lines = list(result.lines(".venv/bin/klarsicht"))
+    begins = next(i for i, line in enumerate(lines) if line.endswith("Next:"))
+    commands = [shlex.split(line, comments=True) for line in lines[begins + 1 :]]
+    assert [words[:3] for words in commands] == [
+        [".venv/bin/klarsicht", "audit", name] for name in ("explore", "rank", "run")
+    ]
+    assert [words[3] for words in commands[:2]] == ["a folder/run"] * 2
+    assert "The model relies on what they share: pasted on other photographs, it adds" in lines
+    assert any("not shown to rely" in line for line in replace(result, follows=False).lines("klarsicht"))
+
+
 @pytest.mark.nightly
-def test_the_carton_story_holds(tmp_path):
-    told = list(demo.run_demo(tmp_path, seed=11, images=300, workers=2))
-    story = json.loads((tmp_path / "demo.json").read_text())
-    effects = {e["correction"]: e["uplift"] for e in story["effects"]}
-    assert story["audit"]["rank"] <= 3
-    assert story["audit"]["f1"] >= 0.75
-    assert effects["nothing"] >= 10
-    assert effects["project"] <= 0.2 * effects["nothing"]
-    assert effects["random direction"] > 0.3 * effects["nothing"]
-    assert str(tmp_path / "run" / "report.html") in "\n".join(told)
+def test_the_carton_story_holds_and_the_explorer_opens_its_class(tmp_path):
+    printed = "\n".join(demo.run_demo(tmp_path, seed=11, images=300))
+    result = json.loads((tmp_path / "demo.json").read_text())
+    before, after = (effect["uplift"] for effect in result["effects"])
+    assert result["agreement"]["f1"] >= 0.75
+    assert result["low"] > 0 and result["p"] <= 0.05
+    assert before >= 10 and after <= 0.3 * before
+    assert result["effects"][1]["agreement"] >= 0.9
+    assert printed.count("\n  klarsicht audit ") == 3
+    explored = open_explored_run(tmp_path / "run", "")
+    (target,) = explored.results.lines()
+    assert read_points(explored, target).vectors.shape == (300, 8) and explored.maps.of([0]).any()
+    assert corrections.list_corrections(explored)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit.cleaning.corrections.activations import compute_logits
-from klarsicht.audit.cleaning.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
-from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits
+from klarsicht.audit.cleaning.models.clean_model import clean
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation import pipeline
-from klarsicht.audit.explanation.data.corpus import decode_rows
 from klarsicht.audit.explanation.models.classifier import Classifier, load_model
 from klarsicht.audit.explanation.models.correction_tensors import correction_layer
 from klarsicht.audit.explanation.settings import AuditSettings
-from klarsicht.audit.explanation.steps.audit_inputs import Audit
-from klarsicht.audit.results import ranking
-from klarsicht.audit.results.ranking import Entry, Ranking
+from klarsicht.audit.results.ranking import Entry
+from klarsicht.audit.results.words import format_p
 from klarsicht.audit.verdicts.interventions.experiment import uplift
+from klarsicht.audit.verdicts.quantification.screening import screen
 from klarsicht.audit.verdicts.synthetic import artifacts
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
-from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import share_interval
 
@@ -47,6 +46,7 @@ SIDE = 224
 MODEL_NAME, CARTON = "efficientnet-lite0", "carton"
 MARKED_SHARE = 0.125  # share of the audited crops that carry a mark
 HELD_OUT = 120  # crops held out of every fit, each with and without a mark
+THREADS = 2  # of the network; last bits depend on it
 
 # Photographs in the wheels of scikit-image and scikit-learn; both frames of a stereo pair are one source.
 PHOTOGRAPHS: dict[str, tuple[str, str]] = {
@@ -86,37 +86,17 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class ScreeningResult:
-    """Result of a screening for the class "carton", compared with the ground truth.
+class Agreement:
+    """Agreement of a cluster with the crops that carry a mark, each figure in [0, 1]."""
 
-    Attributes:
-        rank: rank among all classes; 1 is the most suspect.
-        z, runner_up, runner_up_z: z of "carton", and name and z of the most suspect other class.
-        f1, precision, recall: agreement of the cluster with the crops that carry a mark, each in [0, 1].
-    """
-
-    rank: int
-    z: float
-    runner_up: str
-    runner_up_z: float
     f1: float
     precision: float
     recall: float
 
     @classmethod
-    def of(cls, order: Ranking, with_mark: NDArray[np.bool_]) -> ScreeningResult:
-        entry, other = order.of(CARTON), next(e for e in order if e.name != CARTON)
-        member = member_of(entry, len(with_mark))
-        hits = int((member & with_mark).sum())
-        return cls(
-            rank=order.entries.index(entry) + 1,
-            z=entry.z,
-            runner_up=other.name,
-            runner_up_z=other.z,
-            f1=2 * hits / (entry.size + int(with_mark.sum())),
-            precision=hits / max(entry.size, 1),
-            recall=hits / int(with_mark.sum()),
-        )
+    def of(cls, entry: Entry, with_mark: NDArray[np.bool_]) -> Agreement:
+        hits, marked = int(with_mark[list(entry.rows)].sum()), int(with_mark.sum())
+        return cls(2 * hits / (entry.size + marked), hits / max(entry.size, 1), hits / marked)
 
 
 @dataclass(frozen=True)
@@ -148,33 +128,39 @@ class DemoResult:
     seed: int
     images: int
     marked: int
-    sources: int
-    classes: int
-    audit: ScreeningResult
-    baseline: ScreeningResult
-    layer: str
+    cluster: int
+    agreement: Agreement
+    shift: float
+    low: float
+    high: float
+    p: float
+    follows: bool
     effects: tuple[CorrectionEffect, ...]
     held_out: int
     seconds: float
-    report: str
+    run: str
+    correction: str
 
-    def lines(self) -> Iterator[str]:
-        """Yield the lines of the printed summary."""
-        a, b = self.audit, self.baseline
+    def lines(self, command: str) -> Iterator[str]:
+        """Yield the lines of the printed summary, with the next commands; `command` starts klarsicht."""
+        one, run = self.agreement, shlex.quote(self.run)
         yield ""
-        yield f'Rank of "carton" among {self.classes} classes: {a.rank}'
-        yield f"Its z is {a.z:.1f}; the best of the others is {a.runner_up} with {a.runner_up_z:.1f}"
-        yield f"Its cluster against the marks: F1 {a.f1:.2f}, precision {a.precision:.2f}, recall {a.recall:.2f}"
-        yield f"Baseline, penultimate features without relevance: rank {b.rank}, F1 {b.f1:.2f}"
+        yield f"{self.cluster} of {self.images} photographs form a cluster that raises the class {CARTON}."
+        yield f"Compared with the planted marks: precision {one.precision:.2f}, recall {one.recall:.2f}."
+        relies = "relies" if self.follows else "is not shown to rely"
+        yield f"The model {relies} on what they share: pasted on other photographs, it adds"
+        yield f"{self.shift:.1f} logits ({self.low:.1f} to {self.high:.1f}) to {CARTON}, p {format_p(self.p)}."
         yield ""
-        yield f"P(carton | marked) / P(carton | unmarked), median over {self.held_out} held-out photographs,"
-        yield "and share of unmarked photographs whose first class stays (95 % interval):"
+        yield f"The corrected model on {self.held_out} further photographs of the same scenes:"
+        yield f"{'':11}characters make {CARTON}   unmarked: same first class (95 %)"
         for e in self.effects:
             interval = f"{e.agreement:.3f} ({e.agreement_low:.3f} to {e.agreement_high:.3f})"
-            yield f"  {e.correction:<17}{e.uplift:8.1f}x   {interval}"
-        yield f"Corrected at the input of {self.layer}; held-out crops show the same scenes as those it was fitted on."
+            yield f"{e.correction:<11}{e.uplift:>7.1f} times as probable   {interval}"
         yield ""
-        yield f"Report: {self.report} ({self.seconds:.0f} s)"
+        yield f"This took {self.seconds:.0f} s. Next:"
+        yield f"  {command} audit explore {run}    # look at the photographs, the map of the cluster, and decide"
+        yield f"  {command} audit rank {run}       # the same in the terminal; {self.run}/report.html is the report"
+        yield f"  {command} audit run --model {MODEL_NAME} --data YOUR/photographs --out my-run"
 
 
 def load_photographs() -> dict[str, Image.Image]:
@@ -229,95 +215,97 @@ def write_corpus(out: Path, photographs: list[Crop], with_mark: NDArray[np.bool_
     return out / "photographs.csv"
 
 
-def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> Iterator[str]:
-    """Run the demonstration and yield its output lines; `out` receives the crops, the run and `demo.json`."""
+@dataclass(frozen=True)
+class DemoCorpus:
+    """Corpus of the demonstration.
+
+    Attributes:
+        manifest: the CSV file.
+        with_mark: bool (n,), whether each audited crop carries a mark.
+        held_out: crops on which a correction is evaluated.
+    """
+
+    manifest: Path
+    with_mark: NDArray[np.bool_]
+    held_out: list[Crop]
+
+    @classmethod
+    def make(cls, out: Path, seed: int, images: int) -> DemoCorpus:
+        """Draw the crops and write those that are audited."""
+        rng, pictures = generator(seed, "demonstration"), load_photographs()
+        crops, held_out = list(draw_crops(pictures, images, rng)), list(draw_crops(pictures, HELD_OUT, rng))
+        with_mark = np.zeros(images, bool)
+        with_mark[rng.choice(images, round(MARKED_SHARE * images), replace=False)] = True
+        return cls(write_corpus(out / f"corpus-{seed}-{images}", crops, with_mark), with_mark, held_out)
+
+
+def run_demo(
+    out: Path, *, seed: int = 0, images: int = 400, workers: int = 0, command: str = "klarsicht"
+) -> Iterator[str]:  # fmt: skip
+    """Run the demonstration and yield its output lines; `out` receives the crops, the run and `demo.json`.
+
+    Steps: screening of the crops for the class, test whether the model uses what the cluster shares, correction of the
+    model, and its effect on held-out crops.
+    """
     SEED.require("seed", seed)
     DEMO_IMAGES.require("images", images)
     DEMO_WORKERS.require("workers", workers)
     began = time.monotonic()
-    rng = generator(seed, "demonstration")
-    pictures, classifier = load_photographs(), load_model(MODEL_NAME)
-    crops, held_out = list(draw_crops(pictures, images, rng)), list(draw_crops(pictures, HELD_OUT, rng))
-    with_mark = np.zeros(images, bool)
-    with_mark[rng.choice(images, round(MARKED_SHARE * images), replace=False)] = True
+    corpus = DemoCorpus.make(out, seed, images)
     yield (
-        f"{images} crops of {len({crop.source for crop in crops})} photographs; {with_mark.sum()} carry drawn Chinese "
-        "characters. The marks are planted; the shortcut they trigger is the network's own."
+        f"{images} crops of {len({name.partition(' ')[0] for name in PHOTOGRAPHS})} photographs; "
+        f"{corpus.with_mark.sum()} carry drawn Chinese characters. The marks are planted; the shortcut they trigger is "
+        "the network's own."
     )
-    data = write_corpus(out / f"corpus-{seed}-{images}", crops, with_mark)
-    settings = AuditSettings(model=MODEL_NAME, data=str(data), target="all", seed=seed, unit=64)
-    store = pipeline.run(settings, out / "run", workers=workers or os.cpu_count() or 1)
-    audit, order = Audit.of(settings, classifier), ranking.read_ranking(store)
-    plain = rank_by_features(audit, store)
-    fit = sample_of(audit, member_of(order.of(CARTON), images))
-    effects = evaluate_corrections(classifier, fit, held_out, seed)
-    story = DemoResult(
+    classifier, run = load_model(MODEL_NAME), out / "run"
+    settings = AuditSettings(
+        model=MODEL_NAME, data=str(corpus.manifest), target=CARTON, seed=seed, unit=64, threads=THREADS
+    )
+    pipeline.run(settings, run, workers=workers or max((os.cpu_count() or 1) // THREADS, 1))
+    found = screen(run, classifier=classifier)
+    cleaned = clean(
+        run, CARTON, CleanSettings(method="oblique", layer=correction_layer(classifier.module)), classifier=classifier
+    )
+    result = DemoResult(
         seed=seed,
         images=images,
-        marked=int(with_mark.sum()),
-        sources=len(np.unique(fit.sources)),
-        classes=len(order),
-        audit=ScreeningResult.of(order, with_mark),
-        baseline=ScreeningResult.of(plain, with_mark),
-        layer=correction_layer(classifier.module),
-        effects=effects,
+        marked=int(corpus.with_mark.sum()),
+        cluster=found.entry.size,
+        agreement=Agreement.of(found.entry, corpus.with_mark),
+        shift=found.effect.shift,
+        low=found.effect.low,
+        high=found.effect.high,
+        p=found.p,
+        follows=found.follows,
+        effects=evaluate_corrections(
+            classifier, {"before": None, "corrected": cleaned.choice.correction}, corpus.held_out
+        ),
         held_out=HELD_OUT,
         seconds=time.monotonic() - began,
-        report=str(out / "run" / "report.html"),
+        run=str(run),
+        correction=str(cleaned.folder),
     )
-    write_atomically(out / "demo.json", (json.dumps(asdict(story), indent=2) + "\n").encode())
-    yield from story.lines()
-
-
-def member_of(entry: Entry, n: int) -> NDArray[np.bool_]:
-    """Mark the members of a cluster among n images, bool (n,)."""
-    return np.isin(np.arange(n), entry.rows)
-
-
-def rank_by_features(audit: Audit, store: RunStore) -> Ranking:
-    """Rank the classes by penultimate features without relevance, the baseline of the screening."""
-    by_head = pipeline.make_analyses(audit, store)["concept"]
-    by_features = replace(by_head, metric="features")
-    paths = audit.corpus.paths
-    return ranking.rank_by_z([Entry.from_record(by_features.record(group), paths) for group in by_head.groups])
-
-
-def sample_of(audit: Audit, member: NDArray[np.bool_]) -> Sample:
-    """Collect the audited images as a sample, with members by the audit's cluster and not by the ground truth."""
-    images = [
-        audit.classifier.image(picture)
-        for _, picture in decode_rows(audit.corpus, range(len(audit.corpus)))
-        if isinstance(picture, Image.Image)
-    ]
-    return Sample(images, member, audit.corpus.source_numbers, np.full(len(images), -1))
+    write_atomically(out / "demo.json", (json.dumps(asdict(result), indent=2) + "\n").encode())
+    yield from result.lines(command)
 
 
 def evaluate_corrections(
-    classifier: Classifier, fit: Sample, held_out: list[Crop], seed: int
+    classifier: Classifier, corrections: Mapping[str, Correction | None], held_out: list[Crop]
 ) -> tuple[CorrectionEffect, ...]:
-    """Evaluate the unchanged model, the corrections and the controls on held-out crops."""
-    layer, target = correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
+    """Evaluate corrections on held-out crops; None is the model as it is."""
+    target = (classifier.classes or ()).index(CARTON)
     plain, with_mark = (
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
         for side in zip(*((crop.plain, crop.with_mark) for crop in held_out), strict=True)
     )
-    bench, setting = FittingData(classifier, target, fit, None, seed=seed), CorrectionParameters(layer)
-    wrong = replace(fit, member=generator(seed, "controls").permutation(fit.member))
-    corrections = {
-        "nothing": None,
-        "project": CLOSED["project"].make(bench, setting),
-        "oblique": CLOSED["oblique"].make(bench, setting),
-        "random direction": CLOSED["random"].make(bench, setting),
-        "wrong cluster": CLOSED["project"].make(replace(bench, fit=wrong), setting),
-    }
     first = compute_logits(classifier, plain).argmax(1)
     return tuple(
         CorrectionEffect.of(
             name,
-            compute_logits(classifier, plain, c),
-            compute_logits(classifier, with_mark, c),
+            compute_logits(classifier, plain, correction),
+            compute_logits(classifier, with_mark, correction),
             first,
             target,
         )
-        for name, c in track(corrections.items(), len(corrections), "corrections")
+        for name, correction in track(corrections.items(), len(corrections), "corrections")
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +21,7 @@ def demo(
     images: Annotated[int, number(DEMO_IMAGES, "Photographs to audit.")] = 400,
     workers: Annotated[int, number(DEMO_WORKERS, "Processes; 0: one for each core.")] = 0,
 ) -> None:
-    """Find the shortcut of a real ImageNet network, and remove it.
+    """Find the shortcut of a real ImageNet network, test its use, and remove it.
 
     The photographs and the network come from installed packages.
     """
@@ -27,5 +29,13 @@ def demo(
 
     memory.keep_freed_memory()
 
-    for line in run_demo(out, seed=seed, images=images, workers=workers):
+    for line in run_demo(out, seed=seed, images=images, workers=workers, command=name_command()):
         echo(line)
+
+
+def name_command() -> str:
+    """Return the words that start klarsicht in this shell: its file where it is not on the path, as by `make demo`."""
+    if shutil.which("klarsicht"):
+        return "klarsicht"
+    started = Path(sys.argv[0])
+    return "python -m klarsicht" if started.suffix == ".py" else str(started)
