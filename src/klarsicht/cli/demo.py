@@ -21,7 +21,7 @@ def demo(
     images: Annotated[int, number(DEMO_IMAGES, "Photographs to audit.")] = 400,
     workers: Annotated[int, number(DEMO_WORKERS, "Processes; 0: one for each core.")] = 0,
 ) -> None:
-    """Find the shortcut of a real ImageNet network, test its use, and remove it.
+    """Find the shortcut of a real ImageNet network, and remove it.
 
     The photographs and the network come from installed packages.
     """
