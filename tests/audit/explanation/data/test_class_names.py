@@ -38,7 +38,7 @@ def test_a_second_name_is_numbered_past_names_that_are_there():
 
 def test_a_class_map_with_a_label_twice_names_it(tmp_path):
     (tmp_path / "map.csv").write_text("label,index\nant,0\nbee,1\nant,2\n")
-    with pytest.raises(InputError, match=r"map\.csv names a label twice; got 'ant' \(2 times\)") as caught:
+    with pytest.raises(InputError, match=r"map\.csv has a label twice; got 'ant' \(2 times\)") as caught:
         read_class_map(tmp_path / "map.csv", ("ant", "bee"), 3)
     assert caught.value.exit_code == 3
 
@@ -50,12 +50,12 @@ def test_the_command_line_ends_at_a_class_map_with_a_label_twice(tmp_path, monke
     (tmp_path / "map.csv").write_text("label,index\na,0\nb,1\nc,2\na,2\n")
     words = ["--model", "tests.audit.conftest:network", "--data", "data", "--class-map", "map.csv"]
     assert run(["audit", command, *words]) == 3
-    assert "map.csv names a label twice; got 'a' (2 times)" in capsys.readouterr().err
+    assert "map.csv has a label twice; got 'a' (2 times)" in capsys.readouterr().err
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_a_list_of_classes_with_one_twice_names_it():
-    with pytest.raises(InputError, match=r"list of class names names a label twice; got 'cat' \(2 times\)"):
+    with pytest.raises(InputError, match=r"list of class names has a label twice; got 'cat' \(2 times\)"):
         load_model(network(), classes=["ant", "cat", "cat"])
     with pytest.raises(InputError, match=r"got 'cat' \(2 times\)"):
         open_sequence([(np.zeros((4, 4, 3), np.uint8), 0)], classes=["cat", "cat"])

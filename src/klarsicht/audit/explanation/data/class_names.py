@@ -16,7 +16,7 @@ def require_distinct(names: Sequence[str], of: str) -> None:
     counts = Counter(names)
     if several := [f"{name!r} ({count} times)" for name, count in counts.items() if count > 1]:
         raise InputError(
-            f"{of} names a label twice", got=", ".join(several[:5]) + (", ..." if len(several) > 5 else ""),
+            f"{of} has a label twice", got=", ".join(several[:5]) + (", ..." if len(several) > 5 else ""),
             rule="each label stands for one output of the model",
             remedy="Rename one of them, or leave out the line that is wrong.",
         )  # fmt: skip
