@@ -114,20 +114,18 @@ def screening(result: Screening, top: int) -> None:
 
 
 def sufficiency(profiles: Sufficiency, top: int) -> None:
-    """Print for each of the first classes its noted parts, or the part that tells it best."""
-    lines = [
-        (one.name, str(one.n), f"{one.whole:.2f}", part.part, f"{part.area:.2f} ({part.low:.2f} to {part.high:.2f})",
-         f"{part.others:.2f}", f"{part.shift:+.2f} ({part.shift_low:+.2f} to {part.shift_high:+.2f})",
-         "" if part.p is None else format_p(part.p), "flagged" if part.noted else "")
-        for one in profiles.profiles[:top]
-        for part in one.noted or (one.strongest,)
-    ]  # fmt: skip
-    header = (
-        "class", "images", "AUC, whole images", "part", "AUC of this part (95 %)", "AUC, other classes",
-        "score change when transplanted (logits, 95 %)", "p", "",
-    )  # fmt: skip
-    echo_block(table(header, lines, left_aligned=("class", "part", "")))
+    """Print the table of parts of the first classes, then the strongest of each in sentences."""
+    from klarsicht.audit.results.sufficiency import PART_COLUMNS
+
+    shown = profiles.profiles[:top]
+    lines = [line.texts for line in profiles.lines if line.profile in shown]
+    headings = [column.heading for column in PART_COLUMNS.values()]
+    echo_block(table(headings, lines, [column.heading for column in PART_COLUMNS.values() if column.is_text]))
     echo(profiles.limits)
+    for line in profiles.headlines:
+        if line.profile in shown:
+            echo()
+            echo(line.headline)
 
 
 def pictures(results: CheckedPictures) -> None:

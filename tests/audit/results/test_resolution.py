@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.audit.results.test_sufficiency import evidence_of
 
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CheckedPictures
 from klarsicht.audit.results.resolution import describe_least_p, describe_rank_limit
-from klarsicht.audit.results.sufficiency import ClassProfile, PartEvidence, Sufficiency
+from klarsicht.audit.results.sufficiency import ClassProfile, Sufficiency
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.numerics.statistics import conformal
 
@@ -29,12 +30,12 @@ def test_a_limit_is_said_exactly_where_no_rank_reaches_the_level(level):
 
 
 def part(p):
-    return PartEvidence("border", 0.9, 0.8, 1.0, 0.6, 0.5, 1.0, 0.8, 1.2, 0.5, 0.1, p, False)
+    return evidence_of("border", p=p, noted=False)
 
 
 @pytest.mark.parametrize(("classes", "said"), [(6, True), (19, True), (20, False), (30, False)])
 def test_profiles_of_few_classes_say_so_in_words_and_json(classes, said):
-    profiles = tuple(ClassProfile(f"c{k}", k, 20, 1.0, (part(0.5),)) for k in range(classes))
+    profiles = tuple(ClassProfile(f"c{k}", k, 20, 1.0, 0.9, 1.0, (part(0.5),)) for k in range(classes))
     found = Sufficiency(profiles, 0.05, 20)
     assert ("With so few classes" in found.limits) == said
     assert found.to_json()["limits"] == found.limits and found.to_json()["floor"] == pytest.approx(1 / classes)

@@ -126,36 +126,25 @@ class FollowedRow(ClusterRow, FollowedEffect, SpecificityColumns):
     """Row of the table `followed`: the cluster of a class that the model follows."""
 
 
-class KeptRow(TypedDict):
-    """Row of the table `kept`: an image of which one part was kept, shown to the model.
-
-    `level` is the score of its own class; `levels` are those of all outputs, for the images that other classes are told
-    from, else empty. `part` is a name of image_parts.IMAGE_PARTS, or WHOLE_IMAGE.
-    """
-
-    target: int
-    row: int
-    part: str
-    level: float
-    predicted: bool
-    levels: list[float]
-
-
 class ExchangeRow(TypedDict):
     """Row of the table `exchanged`: an image of another class with one part of an image of the class.
 
     `rise` is the score of the class less that with the same part of another image of the image's own class; `taken` and
-    `taken_control` say whether it is predicted as the class. `row`, `donor` and `control` are rows of the run.
+    `taken_control` say whether it is predicted as the class, `stays` and `stays_control` whether as its own, `own`.
+    `row`, `donor` and `control` are rows of the run.
     """
 
     target: int
     part: str
+    own: int
     row: int
     donor: int
     control: int
     rise: float
     taken: bool
     taken_control: bool
+    stays: bool
+    stays_control: bool
 
 
 WHOLE_IMAGE = "whole image"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import inf, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect, matters
+from klarsicht.audit.results.logit_effect import FLIPPED, FLOOR, LogitEffect, describe_floor, matters
 from klarsicht.audit.results.resolution import describe_rank_limit
 from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
+from klarsicht.audit.results.words import PART_NAMES, describe_stay, describe_taken, format_p
 from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.intervals import Interval
@@ -23,60 +26,105 @@ if TYPE_CHECKING:
 
 SUFFICIENCY_FILE = "shortcuts.json"
 CHANCE = 0.5  # area under the ROC curve without any information
-KEPT_PART = {
-    "border": "the border",
-    "top left": "the top left corner",
-    "top right": "the top right corner",
-    "bottom left": "the bottom left corner",
-    "bottom right": "the bottom right corner",
-    "background": "the background",
-    "colours": "the colours",
-    "spectrum": "the spectrum",
-    "resolution": "the lowest resolution",
-}
-"""For each part, its name in a sentence."""
+PAIR = 2  # classes that mirror each other: the one has a part where the other lacks it
+NOTEBOOK_PARTS = 20  # lines in a notebook
 
 
 @dataclass(frozen=True)
 class PartEvidence:
-    """Evidence that one part of its images tells a class: how well the model separates the class by it, and how much it
-    raises the class on images of others.
+    """Evidence on one part of the images of a class, two numbers: how well the data tell the class by the part alone,
+    and how far the network follows it.
+
+    Areas are those under the ROC curve of a linear head that is fitted again on the network's features and scores
+    images it was not fitted on, with sources kept together; each with its 95 % interval.
 
     Attributes:
         part: a name of image_parts.IMAGE_PARTS.
-        area, low, high: area under the ROC curve of the class's level, for images of the class of which only the part
-            was kept against images of other classes treated alike, and its 95 % interval.
-        others: median of that area over the other classes.
-        recognised: share of these images predicted as the class.
-        shift, shift_low, shift_high: mean rise of the class's level on images of other classes when they get the part
+        area, low, high: area of the part alone.
+        rest, rest_low, rest_high: area of the images without it; None where that was not measured.
+        others: median of `area` over the other classes; None where they are too few.
+        shift, shift_low, shift_high: mean rise of the class's score on images of other classes when they get the part
             of an image of the class, against that of another image of their own class; with its 95 % interval.
         taken, taken_control: share of these images predicted as the class, with either part.
+        taken_low: lower end of the interval of their difference.
+        stays, stays_control: share of images of the class that are predicted as it with the part of an image of another
+            class, and with that of another image of their own; None without such images.
+        lost_low: lower end of the interval of the second less the first; None likewise.
         p: p-value of the part among the strongest parts of the other classes; None where classes are too few.
-        noted: whether p is at most the level, the area exceeds CHANCE and the shift FLOOR, either by the lower end of
-            its interval; with too few classes, whether the latter two hold.
+        noted: whether p is at most the level, the area exceeds CHANCE and the effect matters, either by the lower end
+            of its interval; with too few classes, whether the latter two hold.
     """
 
     part: str
     area: float
     low: float
     high: float
-    others: float
-    recognised: float
+    rest: float | None
+    rest_low: float | None
+    rest_high: float | None
+    others: float | None
     shift: float
     shift_low: float
     shift_high: float
     taken: float
     taken_control: float
+    taken_low: float
+    stays: float | None
+    stays_control: float | None
+    lost_low: float | None
     p: float | None
     noted: bool
 
-    def describe(self) -> str:
-        """Say in words what was measured."""
-        return (
-            f"recognised by {KEPT_PART[self.part]} alone: AUC {self.area:.2f} ({self.low:.2f} to {self.high:.2f}), "
-            f"other classes {self.others:.2f}; score change when transplanted: {self.shift:+z.2f} logits "
-            f"({self.shift_low:+z.2f} to {self.shift_high:+z.2f})"
+    @property
+    def lost(self) -> float:
+        """Share of the class's images that the part of another class takes away; 0 where none was shown."""
+        return 0.0 if self.stays is None or self.stays_control is None else self.stays_control - self.stays
+
+    @property
+    def effect(self) -> LogitEffect:
+        """Effect of the exchange: the rise, and the larger share of images that change sides."""
+        gained = Interval(self.taken - self.taken_control, self.taken_low, nan, 0)
+        lost = Interval(self.lost, -inf if self.lost_low is None else self.lost_low, nan, 0)
+        turned = max(gained, lost, key=lambda share: share.low)
+        return LogitEffect(Interval(self.shift, self.shift_low, self.shift_high, 0), turned)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the network is shown to follow the part."""
+        return matters(self.effect)
+
+    @property
+    def weight(self) -> tuple[float, float]:
+        """Order of parts: the share of images that change sides, then the rise."""
+        return max(self.taken - self.taken_control, self.lost), self.shift
+
+    def describe(self, name: str, whole: float) -> str:
+        """Say in two or three sentences what the data offer and what the network does.
+
+        Args:
+            name: of the class.
+            whole: area of whole images.
+        """
+        part = PART_NAMES.get(self.part, self.part)
+        without = "" if self.rest is None else f", without it {self.rest:.2f}"
+        offer = (
+            f"By {part} alone, {name} can be recognised with AUC {self.area:.2f} ({self.low:.2f} to {self.high:.2f}); "
+            f"by whole images with {whole:.2f}{without}."
         )
+        if not self.is_followed:
+            size = f"{self.shift:+z.2f} logits ({self.shift_low:+z.2f} to {self.shift_high:+z.2f})"
+            return f"{offer} The network is not shown to follow it: exchanged, it changes the score by {size}."
+        shares = [
+            text
+            for text, share in (
+                (describe_stay(name, part, self.stays, self.stays_control), self.lost),
+                (describe_taken(name, part, self.taken, self.taken_control), self.taken - self.taken_control),
+            )
+            if share > FLIPPED
+        ]
+        rise = f"exchanged, it changes the score by {self.shift:+z.2f} logits"
+        first, *more = shares or [rise]
+        return " ".join([f"{offer} The network follows it: {first}.", *(f"{one[0].upper()}{one[1:]}." for one in more)])
 
 
 @dataclass(frozen=True)
@@ -87,7 +135,7 @@ class ClassProfile:
         name: the class; JSON calls it `class`.
         target: its output of the model.
         n: images of it that were shown.
-        whole: area under the ROC curve for unchanged images.
+        whole, whole_low, whole_high: area of whole images, as `PartEvidence.area`.
         parts: in the order of image_parts.IMAGE_PARTS.
     """
 
@@ -95,17 +143,29 @@ class ClassProfile:
     target: int
     n: int
     whole: float
+    whole_low: float
+    whole_high: float
     parts: tuple[PartEvidence, ...]
 
     @property
+    def ordered(self) -> tuple[PartEvidence, ...]:
+        """All parts: those that are noted first, then by weight."""
+        return tuple(sorted(self.parts, key=lambda part: (not part.noted, *(-size for size in part.weight))))
+
+    @property
     def noted(self) -> tuple[PartEvidence, ...]:
-        """Parts that are noted, that of the largest shift first."""
-        return tuple(sorted((part for part in self.parts if part.noted), key=lambda part: -part.shift))
+        """Parts that are noted, the heaviest first."""
+        return tuple(part for part in self.ordered if part.noted)
+
+    @property
+    def lines(self) -> tuple[PartLine, ...]:
+        """The lines of the table of parts of this class, all of them."""
+        return tuple(PartLine(self, part) for part in self.ordered)
 
     @property
     def strongest(self) -> PartEvidence:
-        """The noted part of the largest shift; without any, the part of the largest area."""
-        return (self.noted or tuple(sorted(self.parts, key=lambda part: -part.area)))[0]
+        """The first part in order."""
+        return self.ordered[0]
 
     def to_json(self) -> dict[str, Any]:
         flat = asdict(self)
@@ -115,7 +175,64 @@ class ClassProfile:
     def from_json(cls, record: dict[str, Any]) -> ClassProfile:
         """Read a record of `to_json`."""
         parts = tuple(PartEvidence(**part) for part in record["parts"])
-        return cls(record["class"], record["target"], record["n"], record["whole"], parts)
+        wholes = (record[name] for name in ("whole", "whole_low", "whole_high"))
+        return cls(record["class"], record["target"], record["n"], *wholes, parts)
+
+
+@dataclass(frozen=True)
+class PartLine:
+    """Line of the table of parts: a part, and the class that it was measured for."""
+
+    profile: ClassProfile
+    evidence: PartEvidence
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The cells of all PART_COLUMNS."""
+        return tuple(column.text(self) for column in PART_COLUMNS.values())
+
+    @property
+    def headline(self) -> str:
+        """The evidence in sentences."""
+        return self.evidence.describe(self.profile.name, self.profile.whole)
+
+
+@dataclass(frozen=True)
+class PartColumn:
+    """Column of the table of parts; `is_text` where its cells are words, which are aligned left."""
+
+    heading: str
+    text: Callable[[PartLine], str]
+    is_text: bool = False
+
+
+def _share_pair(share: float | None, control: float | None) -> str:
+    return "" if share is None or control is None else f"{100 * share:.0f} % ({100 * control:.0f} %)"
+
+
+def _of_part(text: Callable[[PartEvidence], str]) -> Callable[[PartLine], str]:
+    return lambda line: text(line.evidence)
+
+
+PART_COLUMNS: Final[dict[str, PartColumn]] = {
+    "class": PartColumn("class", lambda line: line.profile.name, is_text=True),
+    "part": PartColumn("part", _of_part(lambda one: one.part), is_text=True),
+    "area": PartColumn(
+        "AUC, part alone (95 %)", _of_part(lambda one: f"{one.area:.2f} ({one.low:.2f} to {one.high:.2f})")
+    ),
+    "rest": PartColumn("without it", _of_part(lambda one: "" if one.rest is None else f"{one.rest:.2f}")),
+    "whole": PartColumn("whole images", lambda line: f"{line.profile.whole:.2f}"),
+    "others": PartColumn("other classes", _of_part(lambda one: "" if one.others is None else f"{one.others:.2f}")),
+    "stays": PartColumn("stay (control)", _of_part(lambda one: _share_pair(one.stays, one.stays_control))),
+    "taken": PartColumn("become it (control)", _of_part(lambda one: _share_pair(one.taken, one.taken_control))),
+    "shift": PartColumn(
+        "score change (logits, 95 %)",
+        _of_part(lambda one: f"{one.shift:+z.2f} ({one.shift_low:+z.2f} to {one.shift_high:+z.2f})"),
+    ),
+    "p": PartColumn("p", _of_part(lambda one: "" if one.p is None else format_p(one.p))),
+    "noted": PartColumn("flagged", _of_part(lambda one: "flagged" if one.noted else ""), is_text=True),
+}
+"""The table of parts, by the names of its columns: of the command line, the report and notebooks."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +272,27 @@ class Sufficiency:
         raise unknown_name("class in these profiles", name, [one.name for one in self.profiles])
 
     @property
+    def lines(self) -> tuple[PartLine, ...]:
+        """The lines of the table of parts: of each class the noted ones, or the first; of two classes, which mirror
+        each other, every part once, for the class that it moves more."""
+        if len(self) != PAIR:
+            return tuple(PartLine(one, part) for one in self for part in one.noted or (one.strongest,))
+        first, second = self.profiles
+        pairs = zip(first.parts, second.parts, strict=True)
+        kept = [max((PartLine(first, a), PartLine(second, b)), key=_order_of_line) for a, b in pairs]
+        return tuple(sorted(kept, key=_order_of_line, reverse=True))
+
+    @property
+    def headlines(self) -> tuple[PartLine, ...]:
+        """The heaviest noted part of each class; of two classes, which mirror each other, of both together."""
+        heads = {None if len(self) == PAIR else line.profile.name: line for line in reversed(self.lines)}
+        return tuple(line for line in reversed(heads.values()) if line.evidence.noted)
+
+    def _repr_html_(self) -> str:
+        headings = [column.heading for column in PART_COLUMNS.values()]
+        return notebook.table(headings, [line.texts for line in self.lines[:NOTEBOOK_PARTS]])
+
+    @property
     def compared(self) -> bool:
         """Whether classes were compared with each other."""
         return class_strategy(len(self)).compares_classes
@@ -170,12 +308,12 @@ class Sufficiency:
         if self.compared:
             noted = (
                 f"Flagged: p at most {self.level:g} among the strongest parts of other classes, an AUC above chance, "
-                f"and a score change of at least {FLOOR:g} logits. Look: the part may belong to the class."
+                f"and an exchange that moves {describe_floor()}. Look: the part may belong to the class."
             )
             limit = describe_rank_limit(self.floor, self.level)
             return f"{noted} {limit} With fewer, compare AUCs, score changes and their intervals." if limit else noted
         return (
-            f"Flagged: an AUC above chance and a score change of at least {FLOOR:g} logits, both by their intervals. "
+            f"Flagged: an AUC above chance and an exchange that moves {describe_floor()}, both by their intervals. "
             f"With {FEW_CLASSES} only you can say whether such a part belongs to the class."
         )
 
@@ -212,10 +350,14 @@ def read_sufficiency(run: str | Path | RunStore) -> Sufficiency:
         return Sufficiency(profiles, content["level"], content["images"])
 
 
+def _order_of_line(line: PartLine) -> tuple[bool, float, float]:
+    return line.evidence.noted, *line.evidence.weight
+
+
 def compare_parts(
-    areas: Sequence[Sequence[Interval]], rises: Sequence[Sequence[Interval]], level: float
+    areas: Sequence[Sequence[Interval]], effects: Sequence[Sequence[LogitEffect]], level: float
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
-    """Compare n classes under m parts, by their areas and rises, n lists of m.
+    """Compare n classes under m parts, by their areas and effects, n lists of m.
 
     The score of a class and part is the sum of -log(1 - lower end of the area) and of the lower end of the rise over
     FLOOR, each in units of its upper tail among the classes (conformal.standardise). p is that of the score among the
@@ -225,16 +367,17 @@ def compare_parts(
         p-value of each class and part (n, m), or None with too few classes; and which parts are noted, bool (n, m).
     """
     low = np.array([[area.low for area in line] for line in areas])
-    rise = np.array([[rise.low for rise in line] for line in rises])
-    sure = (low > CHANCE) & np.array([[matters(LogitEffect(rise)) for rise in line] for line in rises])
+    rise = np.array([[effect.rise.low for effect in line] for line in effects])
+    sure = (low > CHANCE) & np.array([[matters(effect) for effect in line] for line in effects])
     scores = conformal.standardise(-np.log(1 - low)) + conformal.standardise(rise / FLOOR)
     p = class_strategy(len(areas)).p_of_each(scores)
     return p, sure if p is None else (p <= level) & sure
 
 
 def order_profiles(profiles: Sequence[ClassProfile]) -> tuple[ClassProfile, ...]:
-    """Sort profiles: those with a noted part first, the largest shift first."""
-    return tuple(sorted(profiles, key=lambda one: (not one.noted, -one.strongest.shift, one.target)))
+    """Sort profiles: those with a noted part first, the heaviest first."""
+    order = {one.target: (not one.noted, *(-size for size in one.strongest.weight), one.target) for one in profiles}
+    return tuple(sorted(profiles, key=lambda one: order[one.target]))
 
 
 def is_measured(run: RunStore) -> bool:

@@ -147,6 +147,20 @@ NEXT: Final = {
 }
 """For each kind of verdict that needs a person: advice, and the command of `klarsicht audit`."""
 
+PART_NAMES: Final = {
+    "border": "the border",
+    "corners": "the four corners",
+    "top left": "the top left corner",
+    "top right": "the top right corner",
+    "bottom left": "the bottom left corner",
+    "bottom right": "the bottom right corner",
+    "background": "the background",
+    "colours": "the colours",
+    "spectrum": "the spectrum",
+    "resolution": "the lowest resolution",
+}
+"""For each part of an image, its name in a sentence."""
+
 NUMBERS: Final = {1: "one class", 2: "two classes", 3: "three classes", 4: "four classes"}
 
 
@@ -200,6 +214,33 @@ def describe_effect(shift: float, flips: float, flips_control: float, name: str)
     score = "leaves the score as it is" if size == "0.00" else f"{'adds' if shift > 0 else 'takes away'} {size} logits"
     turned, without = round(100 * flips), round(100 * flips_control)
     return f"it {score}" + (f" and turns {turned} of 100 into {name} ({without} without)" if turned > without else "")
+
+
+def describe_stay(name: str, part: str, stays: float | None, control: float | None) -> str:
+    """Say how many images of a class stay in it with a part of other classes, and with one of their own; empty where
+    none was shown.
+
+    Args:
+        stays, control: shares of these images.
+    """
+    if stays is None or control is None:
+        return ""
+    return (
+        f"with {part} of other classes, {100 * stays:.0f} % of the images of {name} stay {name} ({100 * control:.0f} % "
+        f"with that of other images of {name})"
+    )
+
+
+def describe_taken(name: str, part: str, share: float, control: float) -> str:
+    """Say how many other images become the class with its part, and with one of their own class.
+
+    Args:
+        share, control: shares of these images.
+    """
+    return (
+        f"with {part} of {name}, {100 * share:.0f} % of other images become {name} ({100 * control:.0f} % with that of "
+        "their own class)"
+    )
 
 
 def choose_next_step(kind: VerdictKind, name: str, run: str) -> tuple[str, str]:

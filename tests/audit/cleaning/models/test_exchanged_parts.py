@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from scipy.stats import chisquare
 from tests.audit.conftest import SIDE, network, write_corpus
+from tests.audit.results.test_sufficiency import evidence_of
 
 from klarsicht import audit
 from klarsicht.audit.cleaning.artifacts import artifact
@@ -20,7 +21,7 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
-from klarsicht.audit.results.sufficiency import SUFFICIENCY_FILE, ClassProfile, PartEvidence, Sufficiency
+from klarsicht.audit.results.sufficiency import SUFFICIENCY_FILE, ClassProfile, Sufficiency
 from klarsicht.audit.verdicts.interventions.image_parts import border_mask, corner_mask
 from klarsicht.ground.errors import InputError, StoreError, UsageError
 
@@ -32,10 +33,6 @@ def of(module):
     return load_model(module, classes=["a", "b", "c"])
 
 
-def evidence(part, noted):
-    return PartEvidence(part, 0.9, 0.8, 1.0, 0.5, 0.9, 2.0, 1.0, 3.0, 0.5, 0.0, None, noted)
-
-
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory):
     """A finished run in which every image of `b` has the white corner, and what `audit shortcuts` would note."""
@@ -45,7 +42,7 @@ def marked(tmp_path_factory):
         AuditSettings(model="object", data=str(folder / "data")), folder / "run", classifier=of(network())
     )
     profiles = [
-        ClassProfile(name, k, 60, 1.0, (evidence("border", False), evidence(CORNER, name == "b")))
+        ClassProfile(name, k, 60, 1.0, 0.9, 1.0, (evidence_of("border"), evidence_of(CORNER, noted=name == "b")))
         for k, name in enumerate("abc")
     ]
     store.write_json(SUFFICIENCY_FILE, Sufficiency(tuple(profiles), 0.05, 60).to_json())

@@ -18,14 +18,14 @@ from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
-from klarsicht.audit.results.logit_effect import FLOOR
-from klarsicht.audit.results.rows import WHOLE_IMAGE
-from klarsicht.audit.results.sufficiency import compare_parts, read_sufficiency
+from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect
+from klarsicht.audit.results.sufficiency import PART_COLUMNS, compare_parts, read_sufficiency
 from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, border_mask
-from klarsicht.audit.verdicts.quantification.sufficiency import ExchangedRises, KeptScores, measure_sufficiency
+from klarsicht.audit.verdicts.quantification.sufficiency import ExchangedImages, PartFeatures, measure_sufficiency
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics.intervals import Interval
+from klarsicht.numerics.statistics.linear_discriminants import cross_validated_scores
 
 SIDE, K, EACH, FRAMED, WEIGHT = 20, 7, 20, 3, 6.0
 NAMES = [f"c{k}" for k in range(K)]
@@ -98,9 +98,12 @@ def test_the_border_that_all_images_of_a_class_have_is_noted_and_nothing_else_is
     assert "border" in [part.part for part in found.profiles[0].noted]
     assert [one.name for one in found.profiles[1:] if one.noted] == []
     border = found.of(NAMES[FRAMED]).parts[0]
-    assert border.area > 0.99 and border.others < 0.75 and border.p <= 0.01 and border.recognised == 1
-    assert "recognised by the border alone" in border.describe()
-    assert all(one.whole > 0.9 for one in found)
+    assert border.area > 0.99 and border.others < 0.75 and border.p <= 0.01
+    assert border.stays < 0.2 and border.stays_control == 1 and border.taken > 0.8 and border.taken_control == 0
+    assert [line.profile.name for line in found.headlines] == [NAMES[FRAMED]]
+    assert found.headlines[0].headline.startswith(
+        f"By the border alone, {NAMES[FRAMED]} can be recognised with AUC 1.00"
+    )
 
 
 def test_the_rise_of_an_exchanged_border_is_that_of_the_weights(measured, folder):
@@ -126,15 +129,43 @@ def test_donors_are_of_the_class_and_controls_of_the_receivers(measured):
         assert row["row"] != row["control"]
 
 
-def test_an_area_is_that_of_scikit_learn(measured):
+def test_shares_are_those_that_the_weights_give(measured, folder):
+    """The network is the block and the border of an image: it is shown both, of other images, by numpy."""
     run, _, found = measured
-    rows = RunStore.open(run).table(f"kept-{IMAGES}").to_pylist()
-    for part in (WHOLE_IMAGE, "border", "spectrum"):
-        mine = [row for row in rows if row["part"] == part]
-        own = [row["target"] == 5 for row in mine]
-        area = roc_auc_score(own, [row["levels"][5] for row in mine])
-        profile = found.of(NAMES[5])
-        assert area == pytest.approx(profile.whole if part == WHOLE_IMAGE else part_of(profile, part).area)
+    corpus = RunStore.open(run).table("corpus")["path"].to_pylist()
+    weight = linear()[1].weight.detach().numpy()
+    rows = [r for r in RunStore.open(run).table(f"exchanged-{IMAGES}").to_pylist() if r["part"] == "border"]
+    mask = border_mask(SIDE, SIDE)[..., None]
+
+    def predict(row, donor):
+        image, other = (np.asarray(Image.open(folder / "data" / corpus[i]), float) / 255 for i in (row, donor))
+        return int((weight @ np.where(mask, other, image).transpose(2, 0, 1).ravel()).argmax())
+
+    taken = [predict(r["row"], r["donor"]) == FRAMED for r in rows if r["target"] == FRAMED]
+    stays = [predict(r["row"], r["donor"]) == FRAMED for r in rows if r["own"] == FRAMED]
+    border = found.of(NAMES[FRAMED]).parts[0]
+    assert (border.taken, border.stays) == (np.mean(taken), np.mean(stays)) and border.lost == 1 - np.mean(stays)
+
+
+def test_an_area_is_that_of_scikit_learn(measured, folder):
+    """The features of this network are its pixels: those of the border alone, and of one border on all images."""
+    run, _, found = measured
+    store = RunStore.open(run)
+    table, corpus = store.table(f"kept-{IMAGES}"), store.table("corpus")
+    row, part, rest = (table[name].to_numpy(zero_copy_only=False) for name in ("row", "part", "rest"))
+    images = np.stack([np.asarray(Image.open(folder / "data" / path)) for path in corpus["path"].to_pylist()])
+    mask = border_mask(SIDE, SIDE)
+    for missing in (False, True):
+        which = (part == "border") & (rest == missing)
+        pixels = np.stack(table["features"].to_pylist())[which].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1) * 255
+        own = pixels[:, ~mask] if missing else pixels[:, mask]
+        np.testing.assert_allclose(own, images[row[which]][:, ~mask if missing else mask], atol=1e-3)
+        assert np.ptp(pixels[:, mask] if missing else pixels[:, ~mask], 0).max() < 1e-3
+        label = row[which] // EACH
+        scores = cross_validated_scores(pixels.reshape(len(label), -1), label, row[which])
+        profile = part_of(found.of(NAMES[5]), "border")
+        told = profile.rest if missing else profile.area
+        assert told == pytest.approx(roc_auc_score(label == 5, scores[:, 5]), abs=0.01)
 
 
 def of_class(k):
@@ -151,6 +182,7 @@ def test_profiles_are_read_back_and_stand_on_the_page(measured):
     page = (run / "report.html").read_text()
     assert "Parts that suffice to recognise a class" in page
     assert page.count("<figcaption") == K * (len(IMAGE_PARTS) + 1)
+    assert all(column.heading in page for column in PART_COLUMNS.values()) and found.headlines[0].headline in page
     assert len(RunStore.open(run).table("shortcuts")) == K * len(IMAGE_PARTS)
     told = json.loads((run / "shortcuts.json").read_text())
     assert told["limits"] == found.limits and f"below {1 / K:.3f} is extrapolated" in page.replace("&#39;", "'")
@@ -205,21 +237,25 @@ def test_images_of_few_sources_are_less_sure(measured):
     store = RunStore.open(measured[0])
     n = len(store.table("corpus"))
     alone, eight = np.arange(n), np.arange(n) // 8
-    kept = KeptScores.of(store.table(f"kept-{IMAGES}"), "border")
-    first, then = (kept.area(of_class(5), alone, sources) for sources in (alone, eight))
-    assert then.value == first.value and then.low < first.low and then.high > first.high
+    kept = PartFeatures.of(store.table(f"kept-{IMAGES}"), "border", rest=False)
+    groups = [of_class(k) for k in range(K)]
+    first, then = (kept.areas(groups, alone, sources, 0)[5] for sources in (alone, eight))
+    assert then.high - then.low > first.high - first.low
     lines = store.table(f"exchanged-{IMAGES}").to_pylist()
-    rises = ExchangedRises([line for line in lines if (line["target"], line["part"]) == (5, "spectrum")])
-    first, then = (rises.rise(sources) for sources in (alone, eight))
+    some = [line for line in lines if (line["target"], line["part"]) == (5, "spectrum")]
+    first, then = (ExchangedImages(some, sources).rise for sources in (alone, eight))
     assert then.value == first.value and then.high - then.low > first.high - first.low
 
 
 def test_images_that_carry_the_class_as_a_further_label_are_no_others(measured):
     store = RunStore.open(measured[0])
-    kept = KeptScores.of(store.table(f"kept-{IMAGES}"), WHOLE_IMAGE)
-    alone = np.arange(len(store.table("corpus")))
-    twice = np.where(alone // EACH == 1, alone - EACH, alone)  # the images of class 1 are those of class 0
-    assert kept.area(of_class(0), twice, alone).n == kept.area(of_class(0), alone, alone).n - IMAGES
+    kept = PartFeatures.of(store.table(f"kept-{IMAGES}"), "border", rest=False)
+    alone, groups = np.arange(len(store.table("corpus"))), [of_class(k) for k in range(K)]
+    order = kept.row[kept.target == 0], kept.row[kept.target == 1]
+    twice = alone.copy()
+    twice[order[1]] = order[0]  # the images of class 1 are those of class 0
+    first, then = (kept.areas(groups, images, alone, 0)[0].n for images in (alone, twice))
+    assert then == first - IMAGES
 
 
 def test_two_classes_are_not_compared(tmp_path):
@@ -230,6 +266,11 @@ def test_two_classes_are_not_compared(tmp_path):
     assert "only you can say" in found.limits
     for one in found:  # the frame tells one, and that there is none the other
         assert "border" in [part.part for part in one.noted]
+    first, second = found
+    for a, b in zip(first.parts, second.parts, strict=True):  # with two outputs, who leaves one class joins the other
+        assert (a.taken, a.stays) == pytest.approx((1 - b.stays, 1 - b.taken)) and a.area == pytest.approx(b.area)
+    assert len(found.headlines) == 1 and "border" in [line.evidence.part for line in found.lines if line.evidence.noted]
+    assert sorted(line.evidence.part for line in found.lines) == sorted(part.part for part in first.parts)
 
 
 def test_a_number_of_images_out_of_range_is_an_error(measured):
@@ -247,22 +288,26 @@ def certain(value, half=0.02):
     return Interval(value, value - half, min(value + half, 1.0), 100)
 
 
+def rise(value, half=0.1):
+    return LogitEffect(certain(value, half) if value < 1 else Interval(value, value - half, value + half, 100))
+
+
 def test_a_part_is_noted_only_where_area_and_rise_are_both_beyond_other_classes():
     areas = [[certain(0.6 + 0.01 * i), certain(0.7)] for i in range(20)]
-    rises = [[certain(0.1), certain(0.6 + 0.01 * i)] for i in range(20)]
-    areas[4][0], rises[4][0] = certain(0.999, 0.01), certain(6.0)
-    p, noted = compare_parts(areas, rises, 0.05)
+    effects = [[rise(0.1), rise(0.6 + 0.01 * i)] for i in range(20)]
+    areas[4][0], effects[4][0] = certain(0.999, 0.01), rise(6.0)
+    p, noted = compare_parts(areas, effects, 0.05)
     assert np.argwhere(noted).tolist() == [[4, 0]] and p[4, 0] < 0.01
-    rises[4][0] = replace(rises[4][0], low=FLOOR - 0.01)
-    assert not compare_parts(areas, rises, 0.05)[1].any()
-    rises[4][0], areas[4][0] = certain(6.0), certain(0.5)
-    assert not compare_parts(areas, rises, 0.05)[1].any()
+    effects[4][0] = LogitEffect(replace(effects[4][0].rise, low=FLOOR - 0.01))
+    assert not compare_parts(areas, effects, 0.05)[1].any()
+    effects[4][0], areas[4][0] = rise(6.0), certain(0.5)
+    assert not compare_parts(areas, effects, 0.05)[1].any()
 
 
 def test_p_of_exchangeable_classes_is_uniform():
     rng, found = np.random.default_rng(0), []
     for _ in range(40):
         areas = [[certain(0.5 + 0.4 * a, 0.01) for a in line] for line in rng.beta(2, 3, (25, 4))]
-        rises = [[certain(r, 0.1) for r in line] for line in rng.exponential(1.0, (25, 4))]
-        found.append(compare_parts(areas, rises, 0.05)[0].min(1))
+        effects = [[rise(r) for r in line] for line in rng.exponential(1.0, (25, 4))]
+        found.append(compare_parts(areas, effects, 0.05)[0].min(1))
     assert 0.01 < (np.concatenate(found) <= 0.05).mean() < 0.075

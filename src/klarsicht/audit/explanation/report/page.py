@@ -26,7 +26,7 @@ from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity
-from klarsicht.audit.results.sufficiency import ClassProfile
+from klarsicht.audit.results.sufficiency import ClassProfile, Sufficiency
 from klarsicht.audit.results.verdicts import Quantification, Verdict, VerdictLine
 from klarsicht.audit.results.words import SETTING, describe_level, format_p
 from klarsicht.ground.names import printable
@@ -49,6 +49,7 @@ COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
 TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
 FINDINGS_SHOWN = 10  # headlines in the summary
+PARTS_ANCHOR = "parts"  # of the table of shortcuts
 RANKED = 20  # rows of the table of shortcuts; its file contains all
 SCRIPT = "report.js"  # its hash stands in the page's content security policy: no other script runs
 
@@ -101,12 +102,15 @@ def leave_out_folders(page: str, manifest: Mapping[str, Any]) -> str:
     return page
 
 
-def summarise(quantification: Quantification | None, findings: Sequence[ArtifactView]) -> list[tuple[str, str]]:
+def summarise(
+    quantification: Quantification | None, findings: Sequence[ArtifactView], parts: Sufficiency | None
+) -> list[tuple[str, str]]:
     """List (anchor on the page, headline) of every line that a person should look at; no anchor without pictures."""
     drawn = {(view.verdict.target, view.number): view for view in findings}
     reviewed = [line for line in quantification.lines if line.verdict.needs_review] if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
-    return [(view.anchor, view.headline) if view else ("", line.headline()) for line, view in views]
+    found = [(view.anchor, view.headline) if view else ("", line.headline()) for line, view in views]
+    return found + [(PARTS_ANCHOR, line.headline) for line in (parts.headlines if parts else ())]
 
 
 def template_values(store: RunStore) -> dict[str, Any]:
@@ -119,6 +123,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
     findings, views = artifact_views(store), cluster_views(store, entries)
     shown = {one.verdict.target for one in findings} | {view.entry.target for view in views}
     noted = list_noted_classes(store, entries, quantification, shown)
+    parts = sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None
     return {
         "title": settings["model"],
         "script": Markup(script),
@@ -132,10 +137,11 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "notes": notes(store, images),
         "quantified": quantification,
         "verdict_columns": list(verdicts.VERDICT_COLUMNS.values()),
+        "part_columns": list(sufficiency.PART_COLUMNS.values()),
         "format_p": format_p,
         "setting": SETTING,
         "level": describe_level(quantification.level) if quantification else "",
-        "summary": summarise(quantification, findings),
+        "summary": summarise(quantification, findings, parts),
         "shown_findings": FINDINGS_SHOWN,
         "found_classes": sum(one.needs_review for one in quantification or ()),
         "against": _css_colour(-1),
@@ -145,7 +151,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "noted": noted,
         "listed": {one.target for one in noted},
         "profiles": profile_views(store),
-        "sufficiency": sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None,
+        "sufficiency": parts,
         "power": store.table("power").to_pylist() if store.has_table("power") else [],  # `audit power`
         "copies": read_copies(store),
         "followed": any(entry.effect is not None for entry in entries),

@@ -48,7 +48,7 @@ class ImagePart(Protocol):
         """Destroy everything but the part; pixels outside a region become the colour `fill`, (C,)."""
 
     def exchange(self, images: PartImages, donors: PartImages, /) -> Pixels:
-        """Replace the part of each image by that of its donor."""
+        """Replace the part of each image by that of its donor; one donor serves all images."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class ColourPart:
         n, height, width, channels = images.levels.shape
         order = images.levels.reshape(n, -1, channels).argsort(1, kind="stable")
         out = np.empty((n, height * width, channels), np.uint8)
-        np.put_along_axis(out, order, np.sort(donors.levels.reshape(n, -1, channels), 1), 1)
+        given = np.sort(donors.levels.reshape(len(donors), -1, channels), 1)
+        np.put_along_axis(out, order, np.broadcast_to(given, out.shape), 1)
         return out.reshape(images.levels.shape)
 
 
@@ -151,10 +152,17 @@ def corner_mask(bottom: bool, right: bool) -> Callable[[int, int], Bools]:
     return mask
 
 
+def corners_mask(height: int, width: int) -> Bools:
+    """Mark all four corners, bool (H, W)."""
+    each = [corner_mask(bottom, right)(height, width) for bottom in (False, True) for right in (False, True)]
+    return np.asarray(np.any(each, 0))
+
+
 BACKGROUND: Final = "background"
 
 IMAGE_PARTS: Final[dict[str, ImagePart]] = {
     "border": RegionPart(border_mask),
+    "corners": RegionPart(corners_mask),
     "top left": RegionPart(corner_mask(bottom=False, right=False)),
     "top right": RegionPart(corner_mask(bottom=False, right=True)),
     "bottom left": RegionPart(corner_mask(bottom=True, right=False)),
@@ -165,6 +173,7 @@ IMAGE_PARTS: Final[dict[str, ImagePart]] = {
     "resolution": ResolutionPart(),
 }
 """Parts by name; BACKGROUND needs relevance maps."""
+SINGLE_CORNERS: Final = ("top left", "top right", "bottom left", "bottom right")
 
 
 def background_masks(maps: Floats, shape: tuple[int, int]) -> Bools:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
-from klarsicht.audit.results.rows import WHOLE_IMAGE, ExchangeRow
+from klarsicht.audit.results.rows import ExchangeRow
+from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.sufficiency import (
     SUFFICIENCY_FILE,
     ClassProfile,
@@ -30,14 +31,20 @@ from klarsicht.audit.results.sufficiency import (
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.verdicts.quantification.part_figures import write_part_figures
 from klarsicht.audit.verdicts.quantification.quantification import open_run
-from klarsicht.audit.verdicts.quantification.sufficiency_units import ExchangeUnits, KeptPartUnits, PartReader
-from klarsicht.ground.arrays import Bools, Doubles, Ints, Rows
+from klarsicht.audit.verdicts.quantification.sufficiency_units import (
+    ExchangeUnits,
+    KeptPartUnits,
+    PartReader,
+    rests_of,
+)
+from klarsicht.ground.arrays import Floats, Ints, Rows
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import SHOWN_IMAGES
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.intervals import Interval, block_mean_interval, roc_area_score
+from klarsicht.numerics.statistics.linear_discriminants import cross_validated_scores
 
 PROFILE_IMAGES = 64  # of a class, by default
 
@@ -94,73 +101,125 @@ def most_images_shown(reader: PartReader, step: KeptPartUnits | ExchangeUnits) -
     """Bound the number of images that the units of a step that are not done show to the network."""
     todo = [i for i in range(len(reader.work.groups)) if not reader.work.store.is_done(step.step, i)]
     if isinstance(step, KeptPartUnits):
-        return len(reader.parts) * sum(len(reader.class_rows(i)) for i in todo)
+        ways = sum(len(rests_of(part)) for part in reader.parts)
+        return ways * sum(len(reader.feature_rows(i)) for i in todo)
     return len(reader.parts) * 2 * sum(reader.most_exchanged for _ in todo)
 
 
 @dataclass(frozen=True)
-class KeptScores:
-    """Scores of images of which one part was kept.
+class PartFeatures:
+    """Features of images of which one part was kept, or is missing, or of whole images.
 
     Attributes:
         target, row: int (n,), class and row of the run of each image.
-        level: float (n,), score of its own class.
-        predicted: bool (n,), whether it is predicted as its class.
-        comparison_rows: int (m,), positions of the images that other classes are told from.
-        levels: float (m, K), of these.
+        features: float (n, F), of the network.
     """
 
     target: Ints
     row: Rows
-    level: Doubles
-    predicted: Bools
-    comparison_rows: Rows
-    levels: Doubles
+    features: Floats
 
     @classmethod
-    def of(cls, table: pa.Table, part: str) -> KeptScores:
-        """Select the rows of the table `kept` of one part."""
-        some = table.filter(pc.equal(table["part"], part))
-        told = np.flatnonzero(pc.greater(pc.list_value_length(some["levels"]), 0).to_numpy())
-        levels = some["levels"].combine_chunks().flatten().to_numpy().reshape(len(told), -1)
-        target, row, level, predicted = (some[name].to_numpy() for name in ("target", "row", "level", "predicted"))
-        return cls(target, row, level, predicted, told, levels)
+    def of(cls, table: pa.Table, part: str, *, rest: bool) -> PartFeatures | None:
+        """Select the rows of the table `kept` of one part, kept or missing; None without any."""
+        some = table.filter(pc.and_(pc.equal(table["part"], part), pc.equal(table["rest"], rest)))
+        if not len(some):
+            return None
+        target, row = (some[name].to_numpy() for name in ("target", "row"))
+        return cls(target, row, some["features"].combine_chunks().flatten().to_numpy().reshape(len(row), -1))
 
-    def area(self, group: Group, images: Ints, sources: Ints) -> Interval:
-        """Estimate the area under the ROC curve of a class's score, for its images against those that do not carry it.
+    def areas(self, groups: Sequence[Group], images: Ints, sources: Ints, seed: int) -> list[Interval]:
+        """Estimate for each class the area under the ROC curve by which a linear head tells it from images that do not
+        carry it; NO_INTERVAL where the class has one source only.
 
         Args:
-            group: the class with all of its rows.
+            groups: the classes, each with all of its rows.
             images, sources: int (N,), numbers of the image and of the source of each row of the run.
+            seed: of the folds.
         """
-        target, own = group.target, self.target == group.target
-        others = self.comparison_rows[~own[self.comparison_rows]]
-        free = ~np.isin(images[self.row[others]], images[group.rows])
-        values = np.concatenate([self.level[own], self.levels[~own[self.comparison_rows]][free, target]])
-        positive = np.arange(len(values)) < own.sum()
-        return roc_area_score(values, positive, sources[np.concatenate([self.row[own], self.row[others[free]]])])
+        targets = np.array([group.target for group in groups])
+        number = np.searchsorted(targets, self.target, sorter=targets.argsort())
+        label = targets.argsort()[number]
+        scores = cross_validated_scores(self.features, label, sources[self.row], seed=seed)
+        found = []
+        for k, group in enumerate(groups):
+            positive = label == k
+            used = np.isfinite(scores[:, k]) & (positive | ~np.isin(images[self.row], images[group.rows]))
+            found.append(roc_area_score(scores[used, k], positive[used], sources[self.row[used]]))
+        return found
 
 
 @dataclass(frozen=True)
-class ExchangedRises:
-    """Rises of a class on images of other classes that got one part of an image of it.
+class ExchangedImages:
+    """Images that got one part of an image of another class, and the same with one of their own class.
 
     Attributes:
-        rows: of the table `exchanged`.
+        rows: of the table `exchanged`, of one part.
+        sources: int (N,), number of the source of each row of the run.
     """
 
     rows: Sequence[ExchangeRow]
+    sources: Ints
 
-    def rise(self, sources: Ints) -> Interval:
-        """Estimate the mean rise; images of one source, be they receivers or donors, count as one, whichever gives the
-        wider interval."""
-        values = np.array([row["rise"] for row in self.rows])
-        blocks = (sources[[row[name] for row in self.rows]] for name in ("row", "donor"))
+    def mean(self, value: Callable[[ExchangeRow], float]) -> Interval:
+        """Estimate the mean of a value; images of one source, be they receivers or donors, count as one, whichever
+        gives the wider interval."""
+        values = np.array([float(value(row)) for row in self.rows])
+        blocks = (self.sources[[row[name] for row in self.rows]] for name in ("row", "donor"))
         return max((block_mean_interval(values, of) for of in blocks), key=lambda found: found.high - found.low)
 
-    def share(self, name: Literal["taken", "taken_control"]) -> float:
-        """Compute the share of the images that are predicted as the class."""
+    @property
+    def rise(self) -> Interval:
+        """Mean rise of the score of the donors' class."""
+        return self.mean(lambda row: row["rise"])
+
+    @property
+    def turned(self) -> Interval:
+        """Share predicted as the donors' class, less that under the control."""
+        return self.mean(lambda row: row["taken"] - row["taken_control"])
+
+    @property
+    def lost(self) -> Interval:
+        """Share predicted as their own class under the control, less that with the part of another class."""
+        return self.mean(lambda row: row["stays_control"] - row["stays"])
+
+    def share(self, name: Literal["taken", "taken_control", "stays", "stays_control"]) -> float:
+        """Compute the share of the images of which that is true."""
         return float(np.mean([row[name] for row in self.rows]))
+
+
+def make_evidence(
+    part: str, area: Interval, rest: Interval | None, others: float | None, given: ExchangedImages,
+    lent: ExchangedImages, p: float | None, noted: bool,
+) -> PartEvidence:  # fmt: skip
+    """Make the evidence on a part from its estimates.
+
+    Args:
+        given: images of other classes with the part of the class.
+        lent: images of the class with the part of other classes.
+    """
+    rise, stay = given.rise, bool(lent.rows)
+    return PartEvidence(
+        part=part,
+        area=area.value,
+        low=area.low,
+        high=area.high,
+        rest=rest and rest.value,
+        rest_low=rest and rest.low,
+        rest_high=rest and rest.high,
+        others=others,
+        shift=rise.value,
+        shift_low=rise.low,
+        shift_high=rise.high,
+        taken=given.share("taken"),
+        taken_control=given.share("taken_control"),
+        taken_low=given.turned.low,
+        stays=lent.share("stays") if stay else None,
+        stays_control=lent.share("stays_control") if stay else None,
+        lost_low=lent.lost.low if stay and lent.lost.n else None,
+        p=p,
+        noted=noted,
+    )
 
 
 def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
@@ -171,57 +230,77 @@ def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
     """
     work, names = reader.work, list(reader.parts)
     images, sources = work.corpus.image_numbers, work.corpus.source_numbers
-    kept = work.store.table(KeptPartUnits(reader).step, KeptPartUnits(reader).step)
-    levels = {part: KeptScores.of(kept, part) for part in (WHOLE_IMAGE, *names)}
-    exchanged: dict[tuple[int, str], list[ExchangeRow]] = {}
-    for row in work.store.table(ExchangeUnits(reader).step, ExchangeUnits(reader).step).to_pylist():
-        exchanged.setdefault((row["target"], row["part"]), []).append(row)
-    swaps = {key: ExchangedRises(rows) for key, rows in exchanged.items()}
-    groups = [
-        group
-        for group in work.groups
-        if (group.target, names[0]) in swaps
-        and levels[WHOLE_IMAGE].area(group, images, sources).n
-        and swaps[group.target, names[0]].rise(sources).n
+    given, lent = read_exchanges(reader)
+    table = work.store.table(KeptPartUnits(reader).step, KeptPartUnits(reader).step)
+    first = PartFeatures.of(table, names[0], rest=False)
+    assert first is not None
+    features = np.asarray(work.store.array("features")[first.row])
+    whole = PartFeatures(first.target, first.row, features).areas(work.groups, images, sources, work.settings.seed)
+
+    def areas_of(part: str, rest: bool) -> list[Interval] | None:
+        found = PartFeatures.of(table, part, rest=rest)
+        return found and found.areas(work.groups, images, sources, work.settings.seed)
+
+    alone = {part: areas_of(part, rest=False) or [] for part in names}
+    without = {part: areas_of(part, rest=True) for part in names}
+    numbers = [
+        i
+        for i, group in enumerate(work.groups)
+        if whole[i].n and (group.target, names[0]) in given and given[group.target, names[0]].rise.n
     ]
-    if len(groups) < 2:
+    if len(numbers) < 2:
         raise UsageError(
             "nothing to compare with",
-            got=f"{len(groups)} class(es) that can be measured",
+            got=f"{len(numbers)} class(es) that can be measured",
             rule="at least 2 classes of 2 images each, from 2 sources",
         )
-    areas = [[levels[part].area(group, images, sources) for part in names] for group in groups]
-    rises = [[swaps[group.target, part].rise(sources) for part in names] for group in groups]
-    p, noted = compare_parts(areas, rises, level)
-    middle = [
-        [float(np.median([line[j].value for k, line in enumerate(areas) if k != i])) for j in range(len(names))]
-        for i in range(len(groups))
-    ]
+    none = ExchangedImages((), sources)
+
+    def evidence(i: int, part: str, p: float | None, noted: bool) -> PartEvidence:
+        target, rest = work.groups[i].target, without[part]
+        other = [alone[part][k].value for k in numbers if k != i]
+        middle = float(np.median(other)) if class_strategy(len(numbers)).compares_classes else None
+        return make_evidence(
+            part,
+            alone[part][i],
+            rest and rest[i],
+            middle,
+            given[target, part],
+            lent.get((target, part), none),
+            p,
+            noted,
+        )
+
+    first_look = [[evidence(i, part, None, False) for part in names] for i in numbers]
+    areas = [[alone[part][i] for part in names] for i in numbers]
+    p, noted = compare_parts(areas, [[one.effect for one in line] for line in first_look], level)
     profiles = tuple(
         ClassProfile(
-            name=group.name,
-            target=group.target,
-            n=int((levels[WHOLE_IMAGE].target == group.target).sum()),
-            whole=levels[WHOLE_IMAGE].area(group, images, sources).value,
+            name=work.groups[i].name,
+            target=work.groups[i].target,
+            n=int((first.target == work.groups[i].target).sum()),
+            whole=whole[i].value,
+            whole_low=whole[i].low,
+            whole_high=whole[i].high,
             parts=tuple(
-                PartEvidence(
-                    part=part,
-                    area=areas[i][j].value,
-                    low=areas[i][j].low,
-                    high=areas[i][j].high,
-                    others=middle[i][j],
-                    recognised=float(levels[part].predicted[levels[part].target == group.target].mean()),
-                    shift=rises[i][j].value,
-                    shift_low=rises[i][j].low,
-                    shift_high=rises[i][j].high,
-                    taken=swaps[group.target, part].share("taken"),
-                    taken_control=swaps[group.target, part].share("taken_control"),
-                    p=None if p is None else float(p[i, j]),
-                    noted=bool(noted[i, j]),
-                )
-                for j, part in enumerate(names)
+                replace(one, p=None if p is None else float(p[a, j]), noted=bool(noted[a, j]))
+                for j, one in enumerate(first_look[a])
             ),
         )
-        for i, group in enumerate(groups)
+        for a, i in enumerate(numbers)
     )
     return Sufficiency(order_profiles(profiles), level, reader.images)
+
+
+def read_exchanges(
+    reader: PartReader,
+) -> tuple[dict[tuple[int, str], ExchangedImages], dict[tuple[int, str], ExchangedImages]]:
+    """Read the exchanges of each class and part: other images with its part, and its images with parts of others."""
+    sources = reader.work.corpus.source_numbers
+    given: dict[tuple[int, str], list[ExchangeRow]] = {}
+    lent: dict[tuple[int, str], list[ExchangeRow]] = {}
+    for row in reader.work.store.table(ExchangeUnits(reader).step, ExchangeUnits(reader).step).to_pylist():
+        given.setdefault((row["target"], row["part"]), []).append(row)
+        lent.setdefault((row["own"], row["part"]), []).append(row)
+    first, second = ({key: ExchangedImages(rows, sources) for key, rows in lines.items()} for lines in (given, lent))
+    return first, second

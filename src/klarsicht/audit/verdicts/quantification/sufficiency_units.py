@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from klarsicht.audit.results.rows import WHOLE_IMAGE, ExchangeRow, KeptRow
-from klarsicht.audit.verdicts.interventions.experiment import Experiment, Predict
+from klarsicht.audit.explanation.models.forward import Observer
+from klarsicht.audit.explanation.networks.memory_format import as_channels_last, channels_last
+from klarsicht.audit.results.rows import ExchangeRow
+from klarsicht.audit.verdicts.interventions.experiment import Experiment
 from klarsicht.audit.verdicts.interventions.image_parts import (
     BACKGROUND,
     IMAGE_PARTS,
+    SINGLE_CORNERS,
     ImagePart,
     PartImages,
     background_masks,
@@ -24,12 +29,24 @@ from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 
-NEGATIVES = 512  # images of all classes together that one class is told from
+FEATURE_IMAGES = 4096  # images of all classes together whose features are compared
+LEAST_IMAGES = 16  # of each class among them
 EXCHANGED_SHARE = 0.5  # of the images of a class that are shown, how many others get its parts
 FILL_IMAGES = 64  # images whose mean colour replaces what is destroyed
 CHUNK_IMAGES = 16  # images that are changed at once
 
-KEPT, EXCHANGED = map(schema_of, (KeptRow, ExchangeRow))
+EXCHANGED = schema_of(ExchangeRow)
+KEPT = pa.schema(
+    [
+        ("target", pa.int64()),
+        ("row", pa.int64()),
+        ("part", pa.string()),
+        ("rest", pa.bool_()),
+        ("features", pa.list_(pa.float32())),
+    ]
+)
+"""Columns of the table `kept`: features of an image of which one part was kept, or of which (`rest`) it was made that
+of the common donor."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,16 @@ class PartReader:
         rng = generator(self.work.settings.seed, f"destroyed {part}", number, int(rows[0]))
         return self.parts[part].keep(self.read(rows), self.fill, rng)
 
+    def without(self, part: str, rows: Rows) -> Pixels:
+        """Read images whose part is that of the common donor, so that it says nothing, uint8 (n, H, W, C)."""
+        return self.parts[part].exchange(self.read(rows), self.common_donor)
+
+    @cached_property
+    def common_donor(self) -> PartImages:
+        """The image (1, H, W, C) whose parts replace those of all images; all of it is background."""
+        levels = self.work.input_images(self.work.pool_rows[:1])
+        return PartImages(levels, np.ones(levels.shape[:3], bool))
+
     def class_rows(self, number: int) -> Rows:
         """Draw rows of a class, `images` at most, in random order; the same for every step."""
         return self.order(number)[: self.images]
@@ -82,15 +109,16 @@ class PartReader:
         """Permute the rows of a class."""
         return generator(self.work.settings.seed, "kept", number).permutation(self.work.groups[number].rows)
 
-    def negative_rows(self, number: int) -> Rows:
-        """Return those of `class_rows` that other classes are told from: NEGATIVES of all classes together."""
-        each = max(2, -(-NEGATIVES // len(self.work.groups)))
-        return self.class_rows(number)[:each]
+    def feature_rows(self, number: int) -> Rows:
+        """Return those of `class_rows` whose features are compared: FEATURE_IMAGES of all classes together, but
+        LEAST_IMAGES of each."""
+        return self.class_rows(number)[: max(LEAST_IMAGES, FEATURE_IMAGES // len(self.work.groups))]
 
 
 @dataclass(frozen=True)
 class KeptPartUnits:
-    """Work units that keep one part of images of a class; a unit is one class.
+    """Work units that read the network's features of images of which one part was kept, and of images without it; a
+    unit is one class.
 
     Attributes:
         reader: of the images.
@@ -106,34 +134,36 @@ class KeptPartUnits:
     def __call__(self, unit: range) -> Written:
         store, written = self.reader.work.store, Written()
         for number in unit:
-            written |= store.write_part(self.step, number, pa.Table.from_pylist(list(self.keep(number)), KEPT))
+            written |= store.write_part(self.step, number, pa.concat_tables(self.observe(number)))
         return written
 
-    def keep(self, number: int) -> Iterator[KeptRow]:
-        """Yield the rows of the table `kept` of a class."""
-        work, reader = self.reader.work, self.reader
-        rows = reader.class_rows(number)
-        with predictor(work) as predict:
-            yield from self._describe(number, WHOLE_IMAGE, rows, work.logits(rows, predict))
+    def observe(self, number: int) -> Iterator[pa.Table]:
+        """Yield the rows of the table `kept` of a class, part by part."""
+        reader, rows = self.reader, self.reader.feature_rows(number)
+        with feature_reader(reader.work) as observe:
             for part in reader.parts:
-                yield from self._describe(number, part, rows, self._logits(number, part, rows, predict))
+                for rest in rests_of(part):
+                    show = partial(reader.without, part) if rest else partial(reader.keep, number, part)
+                    features = np.concatenate([observe(show(some)) for some in chunks(rows)])
+                    yield self._table(number, part, rest, rows, features)
 
-    def _logits(self, number: int, part: str, rows: Rows, predict: Predict) -> Floats:
-        inputs = self.reader.work.input_images.pixel_scale.inputs
-        return np.concatenate([predict(inputs(self.reader.keep(number, part, some))) for some in chunks(rows)])
+    def _table(self, number: int, part: str, rest: bool, rows: Rows, features: Floats) -> pa.Table:
+        n = len(rows)
+        columns = ([self.reader.work.groups[number].target] * n, rows, [part] * n, [rest] * n, list(features))
+        return pa.table([pa.array(column, kind) for column, kind in zip(columns, KEPT.types, strict=True)], schema=KEPT)
 
-    def _describe(self, number: int, part: str, rows: Rows, logits: Floats) -> Iterator[KeptRow]:
-        target, scale = self.reader.work.groups[number].target, self.reader.work.scale
-        levels, own, told = scale.scores(logits), scale.predicts(logits, target), len(self.reader.negative_rows(number))
-        for i, row in enumerate(rows.tolist()):
-            yield {
-                "target": target,
-                "row": row,
-                "part": part,
-                "level": float(levels[i, target]),
-                "predicted": bool(own[i]),
-                "levels": levels[i].tolist() if i < told else [],
-            }
+
+@contextmanager
+def feature_reader(work: DetectionUnits) -> Iterator[Callable[[Pixels], Floats]]:
+    """Yield the function from images uint8 (n, H, W, C) to the input of the network's head (n, F), in batches."""
+    images = work.input_images
+    with channels_last(images.classifier.module), Observer(images.classifier) as observe:
+
+        def features(levels: Pixels) -> Floats:
+            parts = torch.split(images.pixel_scale.inputs(levels), work.settings.batch)
+            return np.concatenate([observe(as_channels_last(part)).features for part in parts])
+
+        yield features
 
 
 @dataclass(frozen=True)
@@ -164,7 +194,7 @@ class ExchangeUnits:
         """Return the rows of the table `exchanged` of a class; none without images of other classes that have a second
         image of their class."""
         work, target = self.reader.work, self.reader.work.groups[number].target
-        rows, donors, controls = self.draw_pairs(number)
+        rows, donors, controls, owners = self.draw_pairs(number)
         records: list[ExchangeRow] = []
         with predictor(work) as predict:
             for name, part in self.reader.parts.items():
@@ -174,40 +204,53 @@ class ExchangeUnits:
                     with_part, plain = (predict(work.input_images.pixel_scale.inputs(one)) for one in changed)
                     shown = Experiment(with_part, plain, target, work.scale)
                     rise, (own, other) = shown.rises(), shown.taken
+                    stays, stays_control = (
+                        [bool(work.scale.predicts(y, int(owners[i]))) for y, i in zip(logits, some, strict=True)]
+                        for logits in (with_part, plain)
+                    )
                     records += [
                         ExchangeRow(
                             target=target,
                             part=name,
+                            own=int(owners[i]),
                             row=int(rows[i]),
                             donor=int(donors[i]),
                             control=int(controls[i]),
                             rise=float(rise[j]),
                             taken=bool(own[j]),
                             taken_control=bool(other[j]),
+                            stays=stays[j],
+                            stays_control=stays_control[j],
                         )
                         for j, i in enumerate(some.tolist())
                     ]
         return records
 
-    def draw_pairs(self, number: int) -> tuple[Rows, Rows, Rows]:
-        """Draw images of other classes, in turn of each, a donor of the class and a control donor for each; rows
-        (m,)."""
+    def draw_pairs(self, number: int) -> tuple[Rows, Rows, Rows, Rows]:
+        """Draw images of other classes, in turn of each, a donor of the class, a control donor and the own class of
+        each; rows (m,), the last outputs."""
         work = self.reader.work
         images, carrying = work.corpus.image_numbers, work.corpus.image_numbers[work.groups[number].rows]
         rng = generator(work.settings.seed, "exchanged", number)
         others = [
-            rows[~np.isin(images[rows], carrying)]
+            (rows[~np.isin(images[rows], carrying)], work.groups[other].target)
             for other in rng.permutation([i for i in range(len(work.groups)) if i != number])
             for rows in [rng.permutation(work.groups[other].rows)]
         ]
-        others = [rows for rows in others if len(rows) > 1]
-        turns = range(max((len(rows) for rows in others), default=0))
-        pairs = [(rows[i], rows[i - 1]) for i in turns for rows in others if i < len(rows)][
+        others = [(rows, own) for rows, own in others if len(rows) > 1]
+        turns = range(max((len(rows) for rows, _ in others), default=0))
+        pairs = [(rows[i], rows[i - 1], own) for i in turns for rows, own in others if i < len(rows)][
             : self.reader.most_exchanged
         ]
         given = np.resize(self.reader.order(number)[::-1], len(pairs))
-        recipients, controls = np.array(pairs, np.intp).reshape(-1, 2).T
-        return recipients, given.astype(np.intp), controls
+        recipients, controls, owners = np.array(pairs, np.intp).reshape(-1, 3).T
+        return recipients, given.astype(np.intp), controls, owners
+
+
+def rests_of(part: str) -> tuple[bool, ...]:
+    """Return whether images are shown without a part, beside the part alone: single corners are left out, for the rest
+    of a picture has three of them."""
+    return (False,) if part in SINGLE_CORNERS else (False, True)
 
 
 def chunks(rows: Rows) -> list[Rows]:
