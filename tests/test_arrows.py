@@ -51,6 +51,7 @@ ARROWS = {
     # from images to maps, clusters and a ranking
     "audit.explanation": (),
     "audit.explanation.data": ("ground.pictures",),
+    "audit.explanation.file_rules": ("numerics.statistics", "audit.results", "audit.explanation.data"),
     "audit.explanation.networks": (),
     "audit.explanation.settings": (),
     "audit.explanation.executor": (),
@@ -76,9 +77,9 @@ ARROWS = {
         "audit.explanation.relevance", "audit.explanation.spectral",
     ),
     "audit.explanation.doctor": (
-        "numerics.statistics", "audit.results", "audit.explanation.data", "audit.explanation.networks",
-        "audit.explanation.settings", "audit.explanation.models", "audit.explanation.relevance",
-        "audit.explanation.spectral", "audit.explanation.steps",
+        "numerics.statistics", "audit.results", "audit.explanation.data", "audit.explanation.file_rules",
+        "audit.explanation.networks", "audit.explanation.settings", "audit.explanation.models",
+        "audit.explanation.relevance", "audit.explanation.spectral", "audit.explanation.steps",
     ),
     "audit.explanation.pipeline": (
         "ground.run_folder", "audit.results", "audit.explanation.settings", "audit.explanation.executor",
@@ -99,7 +100,7 @@ ARROWS = {
     "audit.verdicts.own_places": ("audit.explanation",),
     "audit.verdicts.pixel_changes": ("audit.explanation", "audit.verdicts.synthetic"),
     "audit.verdicts.interventions": (
-        "numerics.statistics", "numerics.imaging", "audit.results", "audit.explanation",
+        "ground.pictures", "numerics.statistics", "numerics.imaging", "audit.results", "audit.explanation",
         "audit.verdicts.synthetic", "audit.verdicts.detectors", "audit.verdicts.pixel_changes",
     ),
     "audit.verdicts.quantification": (

@@ -56,6 +56,10 @@ PLANT_HELP = (  # the names stand in audit.verdicts.synthetic, which the help wo
     "ruler, logo, flare, flash, hair, scratches, scan-lines, moire, background. Changes of the image: vignette, hue, "
     "white-balance, gamma, grain, defocus, motion-blur, jpeg, resampling, ringing, zoom, mirror."
 )
+REGION_HELP = (
+    "Region whose inside and outside are compared: a mask file, bright inside; a CSV with columns path,mask; or a "
+    "function (file.py:callable) from a picture to its mask. [the common object of aligned pictures]"
+)
 PICTURES_HELP = "Pictures, folders of pictures, or files of several pictures, as `audit run` reads them."
 ACCEPT_HELP = "Audit the labels as they are, although predictions match them better in another order."
 COST_HELP = "Forecast hours, disk and memory of `audit run` and `audit quantify` by step, from a sample computed here."
@@ -219,20 +223,21 @@ def shortcuts(
     data: Data = None,
     workers: Workers = 1,
     shard: ShardText = None,
+    region: Annotated[str | None, typer.Option(help=REGION_HELP)] = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
     top: Annotated[int, number(ranges.LINES, "Classes to print.")] = 20,
 ) -> None:
-    """Measure which part of an image is enough to tell its class.
+    """Measure which part of an image is enough to recognise its class.
 
-    Parts are the border, corners, background, colours and spectrum.
+    Parts are the border, corners, background, colours, spectrum and a region. Framing and file properties are tried.
     """
     require_run(run, data)
     from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
 
     profiles = measure_sufficiency(
-        run, images=images, level=level, workers=workers, data=data, shard=shard, device=device
+        run, images=images, level=level, workers=workers, data=data, shard=shard, device=device, region=region
     )
     echo_result(profiles, as_json, tables.sufficiency, top)
 

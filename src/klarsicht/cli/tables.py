@@ -115,6 +115,7 @@ def screening(result: Screening, top: int) -> None:
 
 def sufficiency(profiles: Sufficiency, top: int) -> None:
     """Print the table of parts of the first classes, then the strongest of each in sentences."""
+    from klarsicht.audit.results.file_rules import describe_file_rules
     from klarsicht.audit.results.sufficiency import PART_COLUMNS
 
     shown = profiles.profiles[:top]
@@ -122,10 +123,10 @@ def sufficiency(profiles: Sufficiency, top: int) -> None:
     headings = [column.heading for column in PART_COLUMNS.values()]
     echo_block(table(headings, lines, [column.heading for column in PART_COLUMNS.values() if column.is_text]))
     echo(profiles.limits)
-    for line in profiles.headlines:
-        if line.profile in shown:
-            echo()
-            echo(line.headline)
+    headlines = [line.headline for line in profiles.headlines if line.profile in shown]
+    for sentence in (*headlines, *describe_file_rules(profiles.files)[:top]):
+        echo()
+        echo(sentence)
 
 
 def pictures(results: CheckedPictures) -> None:

@@ -12,6 +12,9 @@ from klarsicht.audit.results.sufficiency import (
     Sufficiency,
     order_profiles,
 )
+from klarsicht.audit.results.words import FRAMING_NAMES, PART_NAMES
+from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
+from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, REGION_PARTS
 
 
 def evidence_of(part, *, p=None, noted=False, **fields):
@@ -91,3 +94,26 @@ def test_the_table_has_a_cell_in_each_column_and_json_gives_the_record_back():
     record = json.loads(json.dumps(found.profiles[0].to_json()))
     assert ClassProfile.from_json(record) == found.profiles[0]
     assert found._repr_html_().count("<tr") == 2
+
+
+def test_a_framing_is_said_in_words_of_its_own_and_has_a_headline_beside_that_of_the_parts():
+    taken = {"taken": 0.75, "taken_control": 0.005, "taken_low": 0.6, "stays": 0.98, "stays_control": 0.98}
+    one = evidence_of("enlarged", noted=True, area=None, low=None, high=None, rest=None, **taken)
+    pair = Sufficiency((profile_of("Covid", 0, one, COVID), profile_of("other", 1, one, COVID)), 0.05, 40)
+    first, second = (line.headline for line in pair.headlines)
+    assert first == (
+        "Enlarged by 4/3, 75 % of other images are predicted as Covid (0.5 % before), and 98 % of the images of Covid "
+        "(98 %)."
+    )
+    assert second.startswith("By the border alone")
+    cells = dict(zip(PART_COLUMNS, pair.lines[0].texts, strict=True))
+    assert cells["area"] == cells["rest"] == cells["whole"] == "" and cells["taken"] == "75 % (0.5 %)"
+
+
+@pytest.mark.parametrize("name", [*IMAGE_PARTS, *REGION_PARTS])
+def test_every_part_has_a_name_in_sentences(name):
+    assert PART_NAMES[name] in evidence_of(name).describe("a", 1.0)
+
+
+def test_every_framing_has_words():
+    assert FRAMING_NAMES.keys() == FRAMINGS.keys()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from klarsicht.numerics.imaging.aligned_details import SMOOTHING, median_detail_correlation
+from klarsicht.numerics.imaging.aligned_details import SMOOTHING, common_region, median_detail_correlation
 
 
 def test_it_is_the_median_of_the_correlations_of_all_pairs():
@@ -36,3 +36,12 @@ def test_a_mark_on_two_fifths_of_the_images_is_overlooked():
 def test_images_without_details_and_single_ones_correlate_with_none():
     assert median_detail_correlation(np.full((5, 8, 8), 7.0)) == 0
     assert median_detail_correlation(np.zeros((1, 8, 8))) == 0
+
+
+def test_the_common_region_is_where_an_object_is_that_all_images_show():
+    rng = np.random.default_rng(0)
+    texture, images = rng.normal(0, 30, (32, 32)), rng.normal(100, 30, (60, 64, 64))
+    images[:, 10:42, 20:52] += texture
+    found = common_region(images, 0.25)
+    assert found.sum() == 64 * 64 // 4
+    assert found[12:40, 22:50].mean() > 0.9 and found[50:].mean() < 0.02

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from klarsicht.audit.explanation.data.corpus import decode_rows
 from klarsicht.audit.explanation.data.label_order import Order
+from klarsicht.audit.explanation.file_rules import find_file_rules
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_tensors
 from klarsicht.audit.explanation.models.forward import Observation, open_observer
@@ -27,6 +28,7 @@ from klarsicht.audit.explanation.spectral.analysis import head_weight
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.relevance_step import check_logits
+from klarsicht.audit.results.file_rules import describe_file_rules
 from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
 from klarsicht.audit.results.words import format_count
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
@@ -39,6 +41,7 @@ EXPLAINED: Final = 1  # of them, by each method
 MANY_PASSES: Final = ("IntegratedGradients", "SmoothGrad")
 LABELLED: Final = 24  # images of a label that are predicted, at most
 LABEL_BUDGET: Final = 5.0  # seconds for their predictions
+FILE_RULES: Final = 5  # classes that files alone identify, of which it is said
 BUDGET: Final = 6.0  # seconds for all methods; those that would begin later are not tried
 
 
@@ -91,6 +94,7 @@ def diagnose(settings: AuditSettings) -> Diagnosis:
     facts = (
         *_model_facts(audit, batch, load_seconds),
         *_corpus_facts(audit, rows, observation),
+        *(("files", sentence) for sentence in describe_file_rules(find_file_rules(audit.corpus))[:FILE_RULES]),
         ("speed", f"{speed:.1f} images a second without relevance, on {audit.classifier.device.type}, one batch"),
         *_duration(audit, methods),
         ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.results.file_rules import FileRule
 from klarsicht.audit.results.logit_effect import FLIPPED, FLOOR, LogitEffect, describe_floor, matters
 from klarsicht.audit.results.resolution import describe_rank_limit
 from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
-from klarsicht.audit.results.words import PART_NAMES, describe_stay, describe_taken, format_p
+from klarsicht.audit.results.words import (
+    PART_NAMES,
+    describe_framing,
+    describe_stay,
+    describe_taken,
+    format_p,
+    format_share,
+)
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
@@ -39,8 +47,8 @@ class PartEvidence:
     images it was not fitted on, with sources kept together; each with its 95 % interval.
 
     Attributes:
-        part: a name of image_parts.IMAGE_PARTS.
-        area, low, high: area of the part alone.
+        part: a name of image_parts.IMAGE_PARTS or REGION_PARTS, or of framings.FRAMINGS.
+        area, low, high: area of the part alone; None of a framing, which is no part.
         rest, rest_low, rest_high: area of the images without it; None where that was not measured.
         others: median of `area` over the other classes; None where they are too few.
         shift, shift_low, shift_high: mean rise of the class's score on images of other classes when they get the part
@@ -51,14 +59,16 @@ class PartEvidence:
             class, and with that of another image of their own; None without such images.
         lost_low: lower end of the interval of the second less the first; None likewise.
         p: p-value of the part among the strongest parts of the other classes; None where classes are too few.
+
+    Of a framing, `taken_control` and `stays_control` are of the same images in another framing, as are the rises.
         noted: whether p is at most the level, the area exceeds CHANCE and the effect matters, either by the lower end
             of its interval; with too few classes, whether the latter two hold.
     """
 
     part: str
-    area: float
-    low: float
-    high: float
+    area: float | None
+    low: float | None
+    high: float | None
     rest: float | None
     rest_low: float | None
     rest_high: float | None
@@ -105,7 +115,10 @@ class PartEvidence:
             name: of the class.
             whole: area of whole images.
         """
-        part = PART_NAMES.get(self.part, self.part)
+        if self.area is None:
+            taken, stays = (self.taken, self.taken_control), (self.stays, self.stays_control)
+            return describe_framing(name, self.part, taken, stays)
+        part = PART_NAMES[self.part]
         without = "" if self.rest is None else f", without it {self.rest:.2f}"
         offer = (
             f"By {part} alone, {name} can be recognised with AUC {self.area:.2f} ({self.low:.2f} to {self.high:.2f}); "
@@ -207,7 +220,7 @@ class PartColumn:
 
 
 def _share_pair(share: float | None, control: float | None) -> str:
-    return "" if share is None or control is None else f"{100 * share:.0f} % ({100 * control:.0f} %)"
+    return "" if share is None or control is None else f"{format_share(share)} ({format_share(control)})"
 
 
 def _of_part(text: Callable[[PartEvidence], str]) -> Callable[[PartLine], str]:
@@ -218,10 +231,11 @@ PART_COLUMNS: Final[dict[str, PartColumn]] = {
     "class": PartColumn("class", lambda line: line.profile.name, is_text=True),
     "part": PartColumn("part", _of_part(lambda one: one.part), is_text=True),
     "area": PartColumn(
-        "AUC, part alone (95 %)", _of_part(lambda one: f"{one.area:.2f} ({one.low:.2f} to {one.high:.2f})")
+        "AUC, part alone (95 %)",
+        _of_part(lambda one: "" if one.area is None else f"{one.area:.2f} ({one.low:.2f} to {one.high:.2f})"),
     ),
     "rest": PartColumn("without it", _of_part(lambda one: "" if one.rest is None else f"{one.rest:.2f}")),
-    "whole": PartColumn("whole images", lambda line: f"{line.profile.whole:.2f}"),
+    "whole": PartColumn("whole images", lambda line: "" if line.evidence.area is None else f"{line.profile.whole:.2f}"),
     "others": PartColumn("other classes", _of_part(lambda one: "" if one.others is None else f"{one.others:.2f}")),
     "stays": PartColumn("stay (control)", _of_part(lambda one: _share_pair(one.stays, one.stays_control))),
     "taken": PartColumn("become it (control)", _of_part(lambda one: _share_pair(one.taken, one.taken_control))),
@@ -243,11 +257,15 @@ class Sufficiency:
         profiles: in this order.
         level: of p, below which a part is noted.
         images: most images of a class that were shown.
+        files: rules by which files alone tell a class, the best first.
+        region: whose inside and outside are parts, in words; empty without one.
     """
 
     profiles: tuple[ClassProfile, ...]
     level: float
     images: int
+    files: tuple[FileRule, ...] = ()
+    region: str = ""
 
     def __repr__(self) -> str:
         flagged = sum(bool(one.noted) for one in self)
@@ -284,9 +302,13 @@ class Sufficiency:
 
     @property
     def headlines(self) -> tuple[PartLine, ...]:
-        """The heaviest noted part of each class; of two classes, which mirror each other, of both together."""
-        heads = {None if len(self) == PAIR else line.profile.name: line for line in reversed(self.lines)}
-        return tuple(line for line in reversed(heads.values()) if line.evidence.noted)
+        """The heaviest noted part of each class, and the heaviest framing; of two classes, which mirror each other, of
+        both together."""
+        heads: dict[tuple[str, bool], PartLine] = {}
+        for line in self.lines:
+            name = "" if len(self) == PAIR else line.profile.name
+            heads.setdefault((name, line.evidence.area is None), line)
+        return tuple(line for line in heads.values() if line.evidence.noted)
 
     def _repr_html_(self) -> str:
         headings = [column.heading for column in PART_COLUMNS.values()]
@@ -332,6 +354,8 @@ class Sufficiency:
             "images": self.images,
             "floor": self.floor,
             "limits": self.limits,
+            "region": self.region,
+            "files": [rule.to_json() for rule in self.files],
             "classes": [profile.to_json() for profile in self.profiles],
         }
 
@@ -347,7 +371,8 @@ def read_sufficiency(run: str | Path | RunStore) -> Sufficiency:
     content = store.read_json(SUFFICIENCY_FILE)
     with store.translate_parse_errors(SUFFICIENCY_FILE):
         profiles = tuple(ClassProfile.from_json(line) for line in content["classes"])
-        return Sufficiency(profiles, content["level"], content["images"])
+        files = tuple(FileRule.from_json(line) for line in content["files"])
+        return Sufficiency(profiles, content["level"], content["images"], files, content["region"])
 
 
 def _order_of_line(line: PartLine) -> tuple[bool, float, float]:
@@ -355,9 +380,9 @@ def _order_of_line(line: PartLine) -> tuple[bool, float, float]:
 
 
 def compare_parts(
-    areas: Sequence[Sequence[Interval]], effects: Sequence[Sequence[LogitEffect]], level: float
+    areas: Sequence[Sequence[Interval | None]], effects: Sequence[Sequence[LogitEffect]], level: float
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
-    """Compare n classes under m parts, by their areas and effects, n lists of m.
+    """Compare n classes under m parts and framings, by their areas (None of a framing) and effects, n lists of m.
 
     The score of a class and part is the sum of -log(1 - lower end of the area) and of the lower end of the rise over
     FLOOR, each in units of its upper tail among the classes (conformal.standardise). p is that of the score among the
@@ -366,9 +391,10 @@ def compare_parts(
     Returns:
         p-value of each class and part (n, m), or None with too few classes; and which parts are noted, bool (n, m).
     """
-    low = np.array([[area.low for area in line] for line in areas])
+    low = np.array([[CHANCE if area is None else area.low for area in line] for line in areas])
+    offered = np.array([[area is None or area.low > CHANCE for area in line] for line in areas])
     rise = np.array([[effect.rise.low for effect in line] for line in effects])
-    sure = (low > CHANCE) & np.array([[matters(effect) for effect in line] for line in effects])
+    sure = offered & np.array([[matters(effect) for effect in line] for line in effects])
     scores = conformal.standardise(-np.log(1 - low)) + conformal.standardise(rise / FLOOR)
     p = class_strategy(len(areas)).p_of_each(scores)
     return p, sure if p is None else (p <= level) & sure

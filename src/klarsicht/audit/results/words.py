@@ -158,8 +158,21 @@ PART_NAMES: Final = {
     "colours": "the colours",
     "spectrum": "the spectrum",
     "resolution": "the lowest resolution",
+    "inside": "the inside of the region",
+    "outside": "everything outside the region",
 }
 """For each part of an image, its name in a sentence."""
+
+FRAMING_NAMES: Final = {
+    "enlarged": "enlarged by 4/3",
+    "stretched in width": "stretched by 4/3 in width",
+    "stretched in height": "stretched by 4/3 in height",
+    "shifted up": "enlarged by 4/3 and shifted up",
+    "shifted down": "enlarged by 4/3 and shifted down",
+    "shifted left": "enlarged by 4/3 and shifted left",
+    "shifted right": "enlarged by 4/3 and shifted right",
+}
+"""For each framing of a picture, its words in a sentence."""
 
 NUMBERS: Final = {1: "one class", 2: "two classes", 3: "three classes", 4: "four classes"}
 
@@ -216,6 +229,11 @@ def describe_effect(shift: float, flips: float, flips_control: float, name: str)
     return f"it {score}" + (f" and turns {turned} of 100 into {name} ({without} without)" if turned > without else "")
 
 
+def format_share(share: float) -> str:
+    """Format a share in percent, with one decimal below one."""
+    return f"{100 * share:.{0 if share == 0 or share >= 0.00995 else 1}f} %"
+
+
 def describe_stay(name: str, part: str, stays: float | None, control: float | None) -> str:
     """Say how many images of a class stay in it with a part of other classes, and with one of their own; empty where
     none was shown.
@@ -226,7 +244,7 @@ def describe_stay(name: str, part: str, stays: float | None, control: float | No
     if stays is None or control is None:
         return ""
     return (
-        f"with {part} of other classes, {100 * stays:.0f} % of the images of {name} stay {name} ({100 * control:.0f} % "
+        f"with {part} of other classes, {format_share(stays)} of the images of {name} stay {name} ({format_share(control)} "
         f"with that of other images of {name})"
     )
 
@@ -238,9 +256,25 @@ def describe_taken(name: str, part: str, share: float, control: float) -> str:
         share, control: shares of these images.
     """
     return (
-        f"with {part} of {name}, {100 * share:.0f} % of other images become {name} ({100 * control:.0f} % with that of "
-        "their own class)"
+        f"with {part} of {name}, {format_share(share)} of other images become {name} ({format_share(control)} with that "
+        "of their own class)"
     )
+
+
+def describe_framing(
+    name: str, framing: str, taken: tuple[float, float], stays: tuple[float | None, float | None]
+) -> str:
+    """Say how a framing changes the predictions of other images, and of those of the class.
+
+    Args:
+        framing: a name of FRAMING_NAMES.
+        taken, stays: shares predicted as the class with the framing, and otherwise.
+    """
+    words, otherwise = FRAMING_NAMES[framing], "at the centre" if framing.startswith("shifted") else "before"
+    said = f"{format_share(taken[0])} of other images are predicted as {name} ({format_share(taken[1])} {otherwise})"
+    if stays[0] is not None and stays[1] is not None:
+        said += f", and {format_share(stays[0])} of the images of {name} ({format_share(stays[1])})"
+    return f"{words[0].upper()}{words[1:]}, {said}."
 
 
 def choose_next_step(kind: VerdictKind, name: str, run: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect
 from klarsicht.audit.results.sufficiency import PART_COLUMNS, compare_parts, read_sufficiency
+from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
 from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, border_mask
 from klarsicht.audit.verdicts.quantification.sufficiency import ExchangedImages, PartFeatures, measure_sufficiency
 from klarsicht.ground.errors import StoreError, UsageError
@@ -100,7 +101,7 @@ def test_the_border_that_all_images_of_a_class_have_is_noted_and_nothing_else_is
     border = found.of(NAMES[FRAMED]).parts[0]
     assert border.area > 0.99 and border.others < 0.75 and border.p <= 0.01
     assert border.stays < 0.2 and border.stays_control == 1 and border.taken > 0.8 and border.taken_control == 0
-    assert [line.profile.name for line in found.headlines] == [NAMES[FRAMED]]
+    assert {line.profile.name for line in found.headlines} == {NAMES[FRAMED]}
     assert found.headlines[0].headline.startswith(
         f"By the border alone, {NAMES[FRAMED]} can be recognised with AUC 1.00"
     )
@@ -110,7 +111,7 @@ def test_the_rise_of_an_exchanged_border_is_that_of_the_weights(measured, folder
     """Levels are centred, so of the framed logit's change all but 1 / K counts."""
     run, _, found = measured
     corpus = RunStore.open(run).table("corpus")["path"].to_pylist()
-    rows = RunStore.open(run).table(f"exchanged-{IMAGES}").to_pylist()
+    rows = RunStore.open(run).table(f"exchanged-parts-{IMAGES}").to_pylist()
     mine = [row for row in rows if row["target"] == FRAMED and row["part"] == "border"]
 
     def border(row):
@@ -124,9 +125,28 @@ def test_the_rise_of_an_exchanged_border_is_that_of_the_weights(measured, folder
 def test_donors_are_of_the_class_and_controls_of_the_receivers(measured):
     run, _, _ = measured
     labels = RunStore.open(run).table("corpus")["label"].to_pylist()
-    for row in RunStore.open(run).table(f"exchanged-{IMAGES}").to_pylist():
-        assert labels[row["donor"]] == NAMES[row["target"]] != labels[row["row"]] == labels[row["control"]]
-        assert row["row"] != row["control"]
+    for row in RunStore.open(run).table(f"exchanged-parts-{IMAGES}").to_pylist():
+        assert NAMES[row["target"]] != labels[row["row"]] == labels[row["control"]] == NAMES[row["own"]]
+        if row["part"] in FRAMINGS:
+            assert row["row"] == row["donor"] == row["control"]
+        else:
+            assert labels[row["donor"]] == NAMES[row["target"]] and row["row"] != row["control"]
+
+
+def test_a_framing_is_that_of_the_picture_itself(measured, folder):
+    """The enlarged picture is shown to the weights by numpy; its control is the picture as it is."""
+    run, _, found = measured
+    corpus = RunStore.open(run).table("corpus")["path"].to_pylist()
+    weight = linear()[1].weight.detach().numpy()
+    rows = [r for r in RunStore.open(run).table(f"exchanged-parts-{IMAGES}").to_pylist() if r["part"] == "enlarged"]
+    for row in rows[:20]:
+        image = np.asarray(Image.open(folder / "data" / corpus[row["row"]]))
+        logits = [weight @ (x[0].transpose(2, 0, 1).ravel() / 255) for x in FRAMINGS["enlarged"].change(image[None])]
+        one, other = (y[row["target"]] - y.mean() for y in logits)
+        assert row["rise"] == pytest.approx(one - other, abs=1e-3)
+        assert row["stays_control"] == (logits[1].argmax() == row["own"])
+    (mine,) = (part for part in found.of(NAMES[FRAMED]).parts if part.part == "enlarged")
+    assert mine.area is mine.rest is None and mine.p is not None
 
 
 def test_shares_are_those_that_the_weights_give(measured, folder):
@@ -134,7 +154,7 @@ def test_shares_are_those_that_the_weights_give(measured, folder):
     run, _, found = measured
     corpus = RunStore.open(run).table("corpus")["path"].to_pylist()
     weight = linear()[1].weight.detach().numpy()
-    rows = [r for r in RunStore.open(run).table(f"exchanged-{IMAGES}").to_pylist() if r["part"] == "border"]
+    rows = [r for r in RunStore.open(run).table(f"exchanged-parts-{IMAGES}").to_pylist() if r["part"] == "border"]
     mask = border_mask(SIDE, SIDE)[..., None]
 
     def predict(row, donor):
@@ -151,7 +171,7 @@ def test_an_area_is_that_of_scikit_learn(measured, folder):
     """The features of this network are its pixels: those of the border alone, and of one border on all images."""
     run, _, found = measured
     store = RunStore.open(run)
-    table, corpus = store.table(f"kept-{IMAGES}"), store.table("corpus")
+    table, corpus = store.table(f"kept-parts-{IMAGES}"), store.table("corpus")
     row, part, rest = (table[name].to_numpy(zero_copy_only=False) for name in ("row", "part", "rest"))
     images = np.stack([np.asarray(Image.open(folder / "data" / path)) for path in corpus["path"].to_pylist()])
     mask = border_mask(SIDE, SIDE)
@@ -181,9 +201,10 @@ def test_profiles_are_read_back_and_stand_on_the_page(measured):
     assert read_sufficiency(run) == found
     page = (run / "report.html").read_text()
     assert "Parts that suffice to recognise a class" in page
-    assert page.count("<figcaption") == K * (len(IMAGE_PARTS) + 1)
+    assert page.count("<figcaption") == K * (sum(part.area is not None for part in found.profiles[0].parts) + 1)
     assert all(column.heading in page for column in PART_COLUMNS.values()) and found.headlines[0].headline in page
-    assert len(RunStore.open(run).table("shortcuts")) == K * len(IMAGE_PARTS)
+    names = [part.part for part in found.profiles[0].parts]
+    assert {*IMAGE_PARTS, *FRAMINGS} <= {*names} and len(RunStore.open(run).table("shortcuts")) == K * len(names)
     told = json.loads((run / "shortcuts.json").read_text())
     assert told["limits"] == found.limits and f"below {1 / K:.3f} is extrapolated" in page.replace("&#39;", "'")
     json.dumps(found.to_json(), allow_nan=False)
@@ -237,11 +258,11 @@ def test_images_of_few_sources_are_less_sure(measured):
     store = RunStore.open(measured[0])
     n = len(store.table("corpus"))
     alone, eight = np.arange(n), np.arange(n) // 8
-    kept = PartFeatures.of(store.table(f"kept-{IMAGES}"), "border", rest=False)
+    kept = PartFeatures.of(store.table(f"kept-parts-{IMAGES}"), "border", rest=False)
     groups = [of_class(k) for k in range(K)]
     first, then = (kept.areas(groups, alone, sources, 0)[5] for sources in (alone, eight))
     assert then.high - then.low > first.high - first.low
-    lines = store.table(f"exchanged-{IMAGES}").to_pylist()
+    lines = store.table(f"exchanged-parts-{IMAGES}").to_pylist()
     some = [line for line in lines if (line["target"], line["part"]) == (5, "spectrum")]
     first, then = (ExchangedImages(some, sources).rise for sources in (alone, eight))
     assert then.value == first.value and then.high - then.low > first.high - first.low
@@ -249,7 +270,7 @@ def test_images_of_few_sources_are_less_sure(measured):
 
 def test_images_that_carry_the_class_as_a_further_label_are_no_others(measured):
     store = RunStore.open(measured[0])
-    kept = PartFeatures.of(store.table(f"kept-{IMAGES}"), "border", rest=False)
+    kept = PartFeatures.of(store.table(f"kept-parts-{IMAGES}"), "border", rest=False)
     alone, groups = np.arange(len(store.table("corpus"))), [of_class(k) for k in range(K)]
     order = kept.row[kept.target == 0], kept.row[kept.target == 1]
     twice = alone.copy()
@@ -271,6 +292,22 @@ def test_two_classes_are_not_compared(tmp_path):
         assert (a.taken, a.stays) == pytest.approx((1 - b.stays, 1 - b.taken)) and a.area == pytest.approx(b.area)
     assert len(found.headlines) == 1 and "border" in [line.evidence.part for line in found.lines if line.evidence.noted]
     assert sorted(line.evidence.part for line in found.lines) == sorted(part.part for part in first.parts)
+
+
+@pytest.mark.slow
+def test_the_outside_of_a_mask_is_measured_as_the_border_that_it_is(measured, folder, tmp_path):
+    """Both have the same pixels, and the inside is what is left: areas, shares and rises must be equal."""
+    _, classifier, _ = measured
+    shutil.copytree(folder / "run", tmp_path / "run")
+    Image.fromarray(np.where(border_mask(SIDE, SIDE), 0, 255).astype(np.uint8)).save(tmp_path / "middle.png")
+    mask = tmp_path / "middle.png"
+    found = measure_sufficiency(tmp_path / "run", images=IMAGES, classifier=classifier, region=mask)
+    assert found.region == "middle.png" and read_sufficiency(tmp_path / "run") == found
+    for one in found:
+        border, outside, inside = (part_of(one, name) for name in ("border", "outside", "inside"))
+        same = ("area", "low", "high", "shift", "taken", "taken_control", "stays", "stays_control")
+        assert [getattr(outside, name) for name in same] == [getattr(border, name) for name in same]
+        assert (outside.rest, inside.rest) == (inside.area, outside.area)
 
 
 def test_a_number_of_images_out_of_range_is_an_error(measured):

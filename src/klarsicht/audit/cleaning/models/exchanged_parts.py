@@ -149,7 +149,8 @@ def noted_parts(store: RunStore, name: str | None = None) -> tuple[str, ...]:
         )  # fmt: skip
     found = read_sufficiency(store)
     profiles = found.profiles if name is None else (found.of(name),)
-    noted = {profile.noted[0].part for profile in profiles if profile.noted}
+    parts = [[one.part for one in profile.noted if one.part in IMAGE_PARTS] for profile in profiles]
+    noted = {names[0] for names in parts if names}
     if not noted:
         raise UsageError(
             "no part is flagged" if name is None else "no part of this class is flagged",

@@ -23,6 +23,7 @@ from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow,
 from klarsicht.audit.explanation.settings import counts_own_logits
 from klarsicht.audit.results import ranking, sufficiency, verdicts
 from klarsicht.audit.results.detection_rows import read_places
+from klarsicht.audit.results.file_rules import describe_file_rules
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity
@@ -152,6 +153,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "listed": {one.target for one in noted},
         "profiles": profile_views(store),
         "sufficiency": parts,
+        "file_sentences": describe_file_rules(parts.files)[:FINDINGS_SHOWN] if parts else [],
         "power": store.table("power").to_pylist() if store.has_table("power") else [],  # `audit power`
         "copies": read_copies(store),
         "followed": any(entry.effect is not None for entry in entries),

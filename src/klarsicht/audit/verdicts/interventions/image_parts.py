@@ -32,10 +32,14 @@ class PartImages:
     Attributes:
         levels: uint8 (n, H, W, C).
         background: bool (n, H, W), pixels outside the region of large relevance; None where the run has no maps.
+        inside: bool (n, H, W), pixels of a region that was given, or estimated; None without one.
+
+    Donors without a mask are exchanged wherever the image has it.
     """
 
     levels: Pixels
     background: Bools | None = None
+    inside: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -69,18 +73,27 @@ class RegionPart:
         return np.where(self.mask(*images.levels.shape[1:3])[..., None], donors.levels, images.levels)
 
 
-class BackgroundPart:
-    """Pixels outside the region of large relevance, which differs from image to image."""
+@dataclass(frozen=True)
+class MaskedPart:
+    """Part whose pixels differ from image to image, such as those outside the region of large relevance.
+
+    Attributes:
+        mask: function from images to the pixels of the part, bool (n, H, W); None of images without such a mask.
+    """
+
+    mask: Callable[[PartImages], Bools | None]
 
     def keep(self, images: PartImages, fill: Floats, rng: np.random.Generator) -> Pixels:
         del rng
-        assert images.background is not None
-        return np.where(images.background[..., None], images.levels, to_levels(fill))
+        own = self.mask(images)
+        assert own is not None
+        return np.where(own[..., None], images.levels, to_levels(fill))
 
     def exchange(self, images: PartImages, donors: PartImages) -> Pixels:
-        """Replace pixels that are background in the image and in its donor, so that no object is moved or cut."""
-        assert images.background is not None and donors.background is not None
-        return np.where((images.background & donors.background)[..., None], donors.levels, images.levels)
+        """Replace pixels that are of the part in the image and in its donor, so that no object is moved or cut."""
+        own, other = self.mask(images), self.mask(donors)
+        assert own is not None
+        return np.where((own if other is None else own & other)[..., None], donors.levels, images.levels)
 
 
 class ColourPart:
@@ -167,12 +180,18 @@ IMAGE_PARTS: Final[dict[str, ImagePart]] = {
     "top right": RegionPart(corner_mask(bottom=False, right=True)),
     "bottom left": RegionPart(corner_mask(bottom=True, right=False)),
     "bottom right": RegionPart(corner_mask(bottom=True, right=True)),
-    BACKGROUND: BackgroundPart(),
+    BACKGROUND: MaskedPart(lambda images: images.background),
     "colours": ColourPart(),
     "spectrum": SpectrumPart(),
     "resolution": ResolutionPart(),
 }
 """Parts by name; BACKGROUND needs relevance maps."""
+INSIDE, OUTSIDE = "inside", "outside"
+REGION_PARTS: Final[dict[str, ImagePart]] = {
+    INSIDE: MaskedPart(lambda images: images.inside),
+    OUTSIDE: MaskedPart(lambda images: None if images.inside is None else ~images.inside),
+}
+"""Parts of a region that was given, or estimated, by name."""
 SINGLE_CORNERS: Final = ("top left", "top right", "bottom left", "bottom right")
 
 

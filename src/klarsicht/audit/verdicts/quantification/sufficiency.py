@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.executor import partition
+from klarsicht.audit.explanation.file_rules import find_file_rules
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import ANY_DEVICE
@@ -29,6 +30,7 @@ from klarsicht.audit.results.sufficiency import (
     order_profiles,
 )
 from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.verdicts.interventions.image_parts import INSIDE, OUTSIDE
 from klarsicht.audit.verdicts.quantification.part_figures import write_part_figures
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.sufficiency_units import (
@@ -47,12 +49,14 @@ from klarsicht.numerics.statistics.intervals import Interval, block_mean_interva
 from klarsicht.numerics.statistics.linear_discriminants import cross_validated_scores
 
 PROFILE_IMAGES = 64  # of a class, by default
+COMPLEMENTS = {INSIDE: OUTSIDE, OUTSIDE: INSIDE}
 
 
 @check_arguments
 def measure_sufficiency(
     run: str | Path | RunStore, *, images: int = PROFILE_IMAGES, level: float = LEVEL, workers: int = 1,
     data: Any = None, classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
+    region: str | Path | None = None,
 ) -> Sufficiency:  # fmt: skip
     """Measure the profile of every class of a finished run, and write it as JSON, as a table and into its report.
 
@@ -71,10 +75,10 @@ def measure_sufficiency(
         audit,
         work,
     ):
-        reader = PartReader(work, images)
+        reader = PartReader(work, images, "" if region is None else str(region))
         run_units(audit, reader, workers)
         found = make_sufficiency(reader, level)
-        audit.sharing.once(f"shortcuts.{images}.{level}", lambda: write_sufficiency(reader, found))
+        audit.sharing.once(f"shortcuts.{reader.identity}.{level}", lambda: write_sufficiency(reader, found))
     return found
 
 
@@ -103,7 +107,7 @@ def most_images_shown(reader: PartReader, step: KeptPartUnits | ExchangeUnits) -
     if isinstance(step, KeptPartUnits):
         ways = sum(len(rests_of(part)) for part in reader.parts)
         return ways * sum(len(reader.feature_rows(i)) for i in todo)
-    return len(reader.parts) * 2 * sum(reader.most_exchanged for _ in todo)
+    return len(reader.questions) * 2 * sum(reader.most_exchanged for _ in todo)
 
 
 @dataclass(frozen=True)
@@ -189,10 +193,10 @@ class ExchangedImages:
 
 
 def make_evidence(
-    part: str, area: Interval, rest: Interval | None, others: float | None, given: ExchangedImages,
-    lent: ExchangedImages, p: float | None, noted: bool,
+    part: str, area: Interval | None, rest: Interval | None, others: float | None, given: ExchangedImages,
+    lent: ExchangedImages,
 ) -> PartEvidence:  # fmt: skip
-    """Make the evidence on a part from its estimates.
+    """Make the evidence on a part from its estimates; nothing is noted yet.
 
     Args:
         given: images of other classes with the part of the class.
@@ -201,9 +205,9 @@ def make_evidence(
     rise, stay = given.rise, bool(lent.rows)
     return PartEvidence(
         part=part,
-        area=area.value,
-        low=area.low,
-        high=area.high,
+        area=area and area.value,
+        low=area and area.low,
+        high=area and area.high,
         rest=rest and rest.value,
         rest_low=rest and rest.low,
         rest_high=rest and rest.high,
@@ -217,8 +221,8 @@ def make_evidence(
         stays=lent.share("stays") if stay else None,
         stays_control=lent.share("stays_control") if stay else None,
         lost_low=lent.lost.low if stay and lent.lost.n else None,
-        p=p,
-        noted=noted,
+        p=None,
+        noted=False,
     )
 
 
@@ -241,8 +245,8 @@ def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
         found = PartFeatures.of(table, part, rest=rest)
         return found and found.areas(work.groups, images, sources, work.settings.seed)
 
-    alone = {part: areas_of(part, rest=False) or [] for part in names}
-    without = {part: areas_of(part, rest=True) for part in names}
+    alone = {part: areas_of(part, rest=False) for part in names}
+    without = {part: areas_of(part, rest=True) or alone.get(COMPLEMENTS.get(part, "")) for part in names}
     numbers = [
         i
         for i, group in enumerate(work.groups)
@@ -256,24 +260,17 @@ def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
         )
     none = ExchangedImages((), sources)
 
-    def evidence(i: int, part: str, p: float | None, noted: bool) -> PartEvidence:
-        target, rest = work.groups[i].target, without[part]
-        other = [alone[part][k].value for k in numbers if k != i]
-        middle = float(np.median(other)) if class_strategy(len(numbers)).compares_classes else None
-        return make_evidence(
-            part,
-            alone[part][i],
-            rest and rest[i],
-            middle,
-            given[target, part],
-            lent.get((target, part), none),
-            p,
-            noted,
-        )
+    compares = class_strategy(len(numbers)).compares_classes
 
-    first_look = [[evidence(i, part, None, False) for part in names] for i in numbers]
-    areas = [[alone[part][i] for part in names] for i in numbers]
-    p, noted = compare_parts(areas, [[one.effect for one in line] for line in first_look], level)
+    def evidence(i: int, part: str) -> PartEvidence:
+        target, own, rest = work.groups[i].target, alone.get(part), without.get(part)
+        middle = float(np.median([own[k].value for k in numbers if k != i])) if own and compares else None
+        borrowed = lent.get((target, part), none)
+        return make_evidence(part, own and own[i], rest and rest[i], middle, given[target, part], borrowed)
+
+    measured = [[evidence(i, part) for part in reader.questions] for i in numbers]
+    areas = [[own and own[i] for own in map(alone.get, reader.questions)] for i in numbers]
+    p, noted = compare_parts(areas, [[one.effect for one in line] for line in measured], level)
     profiles = tuple(
         ClassProfile(
             name=work.groups[i].name,
@@ -284,12 +281,14 @@ def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
             whole_high=whole[i].high,
             parts=tuple(
                 replace(one, p=None if p is None else float(p[a, j]), noted=bool(noted[a, j]))
-                for j, one in enumerate(first_look[a])
+                for j, one in enumerate(measured[a])
             ),
         )
         for a, i in enumerate(numbers)
     )
-    return Sufficiency(order_profiles(profiles), level, reader.images)
+    files = find_file_rules(work.corpus, work.settings.seed)
+    region = "" if reader.masks is None else reader.masks.words
+    return Sufficiency(order_profiles(profiles), level, reader.images, files, region)
 
 
 def read_exchanges(

@@ -15,14 +15,17 @@ from klarsicht.audit.explanation.models.forward import Observer
 from klarsicht.audit.explanation.networks.memory_format import as_channels_last, channels_last
 from klarsicht.audit.results.rows import ExchangeRow
 from klarsicht.audit.verdicts.interventions.experiment import Experiment
+from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
 from klarsicht.audit.verdicts.interventions.image_parts import (
     BACKGROUND,
     IMAGE_PARTS,
+    REGION_PARTS,
     SINGLE_CORNERS,
     ImagePart,
     PartImages,
     background_masks,
 )
+from klarsicht.audit.verdicts.interventions.region_masks import RegionMasks, estimate_region, load_region
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.ground.arrays import Floats, Pixels, Rows
 from klarsicht.ground.rows import schema_of
@@ -56,16 +59,33 @@ class PartReader:
     Attributes:
         work: store, corpus, settings and groups.
         images: most images of a class.
+        region: a mask file, a table or a function, see region_masks.load_region; empty: estimated where images are
+            aligned.
     """
 
     work: DetectionUnits
     images: int
+    region: str = ""
+
+    @cached_property
+    def masks(self) -> RegionMasks | None:
+        """Masks of the region; None where none is given, and images are not aligned."""
+        images = self.work.input_images
+        if self.region:
+            return load_region(self.region, images)
+        return estimate_region(images(self.work.pool_rows[:FILL_IMAGES]))
+
+    @cached_property
+    def identity(self) -> str:
+        """Part of the names of steps: the number of images, and the region that was given."""
+        return f"parts-{self.images}" + (f"-{self.masks.identity}" if self.region and self.masks else "")
 
     @cached_property
     def parts(self) -> dict[str, ImagePart]:
-        """The parts of IMAGE_PARTS; without relevance maps, all but the background."""
+        """The parts of IMAGE_PARTS, without relevance maps all but the background; and those of a region."""
         maps = self.work.store.has_array("maps")
-        return {name: part for name, part in IMAGE_PARTS.items() if maps or name != BACKGROUND}
+        parts = {name: part for name, part in IMAGE_PARTS.items() if maps or name != BACKGROUND}
+        return parts | (REGION_PARTS if self.masks is not None else {})
 
     @cached_property
     def fill(self) -> Floats:
@@ -79,11 +99,11 @@ class PartReader:
 
     def read(self, rows: Rows) -> PartImages:
         """Read the images of rows (n,)."""
-        levels = self.work.input_images(rows)
-        if BACKGROUND not in self.parts:
-            return PartImages(levels)
-        maps = np.asarray(self.work.store.array("maps")[rows], np.float32)
-        return PartImages(levels, background_masks(maps, levels.shape[1:3]))
+        levels, background = self.work.input_images(rows), None
+        if BACKGROUND in self.parts:
+            maps = np.asarray(self.work.store.array("maps")[rows], np.float32)
+            background = background_masks(maps, levels.shape[1:3])
+        return PartImages(levels, background, None if self.masks is None else self.masks(rows))
 
     def keep(self, number: int, part: str, rows: Rows) -> Pixels:
         """Read images of a class of which only one part is kept, uint8 (n, H, W, C); the same draws for the same first
@@ -97,9 +117,21 @@ class PartReader:
 
     @cached_property
     def common_donor(self) -> PartImages:
-        """The image (1, H, W, C) whose parts replace those of all images; all of it is background."""
-        levels = self.work.input_images(self.work.pool_rows[:1])
-        return PartImages(levels, np.ones(levels.shape[:3], bool))
+        """The image (1, H, W, C) whose parts replace those of all images."""
+        return PartImages(self.work.input_images(self.work.pool_rows[:1]))
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """Names of the parts that are exchanged, and of the framings."""
+        return *self.parts, *FRAMINGS
+
+    def change(self, name: str, rows: Rows, donors: Rows, controls: Rows) -> tuple[Pixels, Pixels]:
+        """Change images by a part of their donors, and by that of control donors, or by a framing and its control."""
+        images = self.read(rows)
+        if name in FRAMINGS:
+            return FRAMINGS[name].change(images.levels)
+        given, control = (self.parts[name].exchange(images, self.read(some)) for some in (donors, controls))
+        return given, control
 
     def class_rows(self, number: int) -> Rows:
         """Draw rows of a class, `images` at most, in random order; the same for every step."""
@@ -128,8 +160,8 @@ class KeptPartUnits:
 
     @property
     def step(self) -> str:
-        """Name of the step, which depends on the number of images."""
-        return f"kept-{self.reader.images}"
+        """Name of the step, which depends on the images and the region."""
+        return f"kept-{self.reader.identity}"
 
     def __call__(self, unit: range) -> Written:
         store, written = self.reader.work.store, Written()
@@ -181,8 +213,8 @@ class ExchangeUnits:
 
     @property
     def step(self) -> str:
-        """Name of the step, which depends on the number of images."""
-        return f"exchanged-{self.reader.images}"
+        """Name of the step, which depends on the images and the region."""
+        return f"exchanged-{self.reader.identity}"
 
     def __call__(self, unit: range) -> Written:
         store, written = self.reader.work.store, Written()
@@ -197,10 +229,9 @@ class ExchangeUnits:
         rows, donors, controls, owners = self.draw_pairs(number)
         records: list[ExchangeRow] = []
         with predictor(work) as predict:
-            for name, part in self.reader.parts.items():
+            for name in self.reader.questions:
                 for some in chunks(np.arange(len(rows))):
-                    images, given, control = (self.reader.read(of[some]) for of in (rows, donors, controls))
-                    changed = (part.exchange(images, other) for other in (given, control))
+                    changed = self.reader.change(name, rows[some], donors[some], controls[some])
                     with_part, plain = (predict(work.input_images.pixel_scale.inputs(one)) for one in changed)
                     shown = Experiment(with_part, plain, target, work.scale)
                     rise, (own, other) = shown.rises(), shown.taken
@@ -214,8 +245,8 @@ class ExchangeUnits:
                             part=name,
                             own=int(owners[i]),
                             row=int(rows[i]),
-                            donor=int(donors[i]),
-                            control=int(controls[i]),
+                            donor=int(rows[i] if name in FRAMINGS else donors[i]),
+                            control=int(rows[i] if name in FRAMINGS else controls[i]),
                             rise=float(rise[j]),
                             taken=bool(own[j]),
                             taken_control=bool(other[j]),
@@ -248,9 +279,9 @@ class ExchangeUnits:
 
 
 def rests_of(part: str) -> tuple[bool, ...]:
-    """Return whether images are shown without a part, beside the part alone: single corners are left out, for the rest
-    of a picture has three of them."""
-    return (False,) if part in SINGLE_CORNERS else (False, True)
+    """Return whether images are shown without a part, beside the part alone: not without single corners, for the rest
+    has three of them, nor without the inside of a region, which is its outside alone."""
+    return (False,) if part in (*SINGLE_CORNERS, *REGION_PARTS) else (False, True)
 
 
 def chunks(rows: Rows) -> list[Rows]:

@@ -1,0 +1,177 @@
+"""Region of every picture, such as the lungs: given by a mask, a table of masks or a function, or estimated."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from PIL import Image
+
+from klarsicht.audit.explanation.models.inputs import InputImages, resize_levels, shrink_levels
+from klarsicht.audit.results.significance import ALIGNED
+from klarsicht.audit.verdicts.interventions.image_parts import OBJECT_SHARE
+from klarsicht.ground.arrays import Bools, Floats, Pixels, Rows
+from klarsicht.ground.entry_points import import_callable
+from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.pictures.images import decode
+from klarsicht.numerics.imaging.aligned_details import common_region, median_detail_correlation
+
+TABLE_ENDINGS: Final = (".csv",)
+ALIGNED_SIDE: Final = 32  # px of the shorter side, at which alignment is measured
+MIDDLE: Final = 128  # grey level from which on a pixel of a mask is inside
+REGION_REMEDY: Final = "Give a mask file, a CSV with columns path,mask, or file.py:callable."
+
+
+class RegionMasks(Protocol):
+    """Protocol of a region of pictures."""
+
+    @property
+    def words(self) -> str:
+        """The region in words: where it comes from."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of what the masks are made of."""
+
+    def __call__(self, rows: Rows, /) -> Bools:
+        """Make the masks of images of a run, bool (n, H, W)."""
+
+
+@dataclass(frozen=True)
+class SharedMask:
+    """One mask for all pictures.
+
+    Attributes:
+        mask: bool (H, W), as the model sees it.
+        words: where it comes from.
+    """
+
+    mask: Bools
+    words: str
+
+    @property
+    def identity(self) -> str:
+        return hashlib.sha256(np.packbits(self.mask).tobytes()).hexdigest()[:8]
+
+    def __call__(self, rows: Rows) -> Bools:
+        return np.broadcast_to(self.mask, (len(rows), *self.mask.shape))
+
+
+@dataclass(frozen=True)
+class TableOfMasks:
+    """A mask file for every picture.
+
+    Attributes:
+        files: mask files by the name of the picture in the corpus.
+        images: of the run.
+        words: where they come from.
+    """
+
+    files: dict[str, str]
+    images: InputImages
+    words: str
+
+    @property
+    def identity(self) -> str:
+        return hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()[:8]
+
+    def __call__(self, rows: Rows) -> Bools:
+        return np.stack([self._mask(int(row)) for row in rows])
+
+    def _mask(self, row: int) -> Bools:
+        corpus = self.images.corpus
+        file = self.files.get(corpus.keys[row]) or self.files.get(corpus.paths[row])
+        if file is None:
+            raise InputError(
+                "a picture without a mask", got=corpus.keys[row], rule=f"{self.words} names one for each",
+                remedy="Add a line with its path, or audit the pictures that have a mask.",
+            )  # fmt: skip
+        return show_mask(decode(file), self.images)
+
+
+@dataclass(frozen=True)
+class MaskFunction:
+    """A user's function from a picture to its mask.
+
+    Attributes:
+        spec: `package.module:callable` or `file.py:callable`.
+        images: of the run.
+    """
+
+    spec: str
+    images: InputImages
+
+    @property
+    def words(self) -> str:
+        return self.spec
+
+    @property
+    def identity(self) -> str:
+        return hashlib.sha256(self.spec.encode()).hexdigest()[:8]
+
+    def __call__(self, rows: Rows) -> Bools:
+        with import_callable(self.spec, UsageError, "the region cannot be made", REGION_REMEDY) as function:
+            corpus = self.images.corpus
+            return np.stack([show_mask(_to_picture(function(corpus.decode(int(row)))), self.images) for row in rows])
+
+
+def load_region(spec: str | Path, images: InputImages) -> RegionMasks:
+    """Load a region from a mask file, a CSV with columns `path,mask`, or a function `file.py:callable`.
+
+    Raises:
+        InputError: the file is absent, or no such table.
+        ImageError: the mask cannot be decoded.
+    """
+    name = str(spec)
+    if name.endswith(TABLE_ENDINGS):
+        return TableOfMasks(read_mask_table(Path(name)), images, name)
+    if ":" in name and not Path(name).exists():
+        return MaskFunction(name, images)
+    return SharedMask(show_mask(decode(name), images), Path(name).name)
+
+
+def read_mask_table(file: Path) -> dict[str, str]:
+    """Read the columns `path` and `mask` of a CSV; masks lie in the folder of the file, unless their path is whole.
+
+    Raises:
+        InputError: no such file, or it lacks a column.
+    """
+    try:
+        lines = list(csv.DictReader(file.read_text("utf-8").splitlines()))
+    except OSError as error:
+        raise InputError("the masks cannot be read", got=file, remedy=REGION_REMEDY) from error
+    if not lines or not {"path", "mask"} <= lines[0].keys():
+        raise InputError("no table of masks", got=file, rule="columns path,mask", remedy=REGION_REMEDY)
+    return {line["path"]: str(file.parent / line["mask"]) for line in lines}
+
+
+def show_mask(mask: Image.Image, images: InputImages) -> Bools:
+    """Crop and resize a mask as the model's transform does a picture; inside is bright, bool (H, W)."""
+    seen = images.classifier.image(mask.convert("L").convert("RGB"))
+    levels = resize_levels(images.pixel_scale.levels(seen), images.shape)
+    return np.asarray(levels.mean(-1) >= MIDDLE)
+
+
+def _to_picture(mask: Any) -> Image.Image:
+    """Make a picture of a mask that a function returned: a picture, or an array (H, W), true or positive inside."""
+    if isinstance(mask, Image.Image):
+        return mask
+    values = np.asarray(mask)
+    if values.ndim != 2:
+        raise UsageError("the region is no mask", got=f"shape {values.shape}", rule="an array (H, W), or a picture")
+    return Image.fromarray(np.where(values > 0, 255, 0).astype(np.uint8))
+
+
+def estimate_region(levels: Pixels) -> SharedMask | None:
+    """Estimate the common object of aligned images uint8 (n, H, W, C): half of the pixels, where their details agree
+    most; None where they are not aligned, so that there is no such object."""
+    small: Floats = shrink_levels(levels, ALIGNED_SIDE).mean(-1)
+    correlation = median_detail_correlation(small)
+    if correlation < ALIGNED:
+        return None
+    mask = common_region(levels.mean(-1), OBJECT_SHARE)
+    return SharedMask(mask, f"the common object of aligned images (details correlate by {correlation:.2f})")
