@@ -18,7 +18,7 @@ import klarsicht.audit
 from klarsicht.audit.cleaning.data.data_record import MANIFEST, ImageRecord
 from klarsicht.audit.explanation.relevance.attribution import FACTS
 from klarsicht.audit.results.ranking import BASELINE, EFFECT, JUDGED
-from klarsicht.audit.results.sufficiency import PartEvidence
+from klarsicht.audit.results.sufficiency import PART_COLUMNS, PartEvidence
 from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
 from klarsicht.explorer import export_tables
 
@@ -95,6 +95,10 @@ def test_every_heading_of_verdicts_is_explained_with_its_keys():
     assert {column.heading for column in VERDICT_COLUMNS.values()} <= rows.keys()
     keys = set(re.findall(r"`(\w+)`", " ".join(rows.values())))
     assert keys <= stored_keys() | {"effect_high", "artifact", "decision"}
+
+
+def test_every_heading_of_parts_is_explained():
+    assert {column.heading.lower() for column in PART_COLUMNS.values()} - first_cells(PRINTED) == set()
 
 
 def test_every_key_is_explained():

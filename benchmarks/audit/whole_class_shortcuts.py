@@ -177,7 +177,7 @@ def audited(images: np.ndarray, net: planted.Net, seed: int, shown: int) -> tupl
             )
             began = time.process_time()
             sufficiency.run_units(audit, reader, workers=1)
-            return sufficiency.make_sufficiency(reader, LEVEL), time.process_time() - began
+            return sufficiency.make_sufficiency(reader, LEVEL, {}), time.process_time() - began
 
 
 def one(folder: Path, seed: int, count: int, clean: bool, shown: int, kept: Path | None) -> list[dict]:

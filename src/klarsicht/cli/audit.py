@@ -57,8 +57,12 @@ PLANT_HELP = (  # the names stand in audit.verdicts.synthetic, which the help wo
     "white-balance, gamma, grain, defocus, motion-blur, jpeg, resampling, ringing, zoom, mirror."
 )
 REGION_HELP = (
-    "Region whose inside and outside are compared: a mask file, bright inside; a CSV with columns path,mask; or a "
-    "function (file.py:callable) from a picture to its mask. [the common object of aligned pictures]"
+    "Region whose inside and outside are compared. A mask file, bright inside; a CSV with columns path,mask; or "
+    "file.py:callable, from a picture to its mask. [the common object of aligned pictures]"
+)
+REFERENCE_HELP = (
+    "Folder with a sub-folder for each class of other pictures of the same apparatus. A part is only flagged if it "
+    "identifies a class better than any of these."
 )
 PICTURES_HELP = "Pictures, folders of pictures, or files of several pictures, as `audit run` reads them."
 ACCEPT_HELP = "Audit the labels as they are, although predictions match them better in another order."
@@ -224,6 +228,7 @@ def shortcuts(
     workers: Workers = 1,
     shard: ShardText = None,
     region: Annotated[str | None, typer.Option(help=REGION_HELP)] = None,
+    reference: Annotated[str | None, typer.Option(help=REFERENCE_HELP)] = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -237,8 +242,9 @@ def shortcuts(
     from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
 
     profiles = measure_sufficiency(
-        run, images=images, level=level, workers=workers, data=data, shard=shard, device=device, region=region
-    )
+        run, images=images, level=level, workers=workers, data=data, shard=shard, device=device, region=region,
+        reference=reference,
+    )  # fmt: skip
     echo_result(profiles, as_json, tables.sufficiency, top)
 
 

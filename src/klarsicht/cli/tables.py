@@ -130,15 +130,14 @@ def sufficiency(profiles: Sufficiency, top: int) -> None:
 
 
 def pictures(results: CheckedPictures) -> None:
-    """Print for each picture the prediction, whether it relies on a known artifact, and the reason."""
+    """Print for each picture the prediction, what it is shown to rest on, and the reason."""
     lines = [
-        (one.path, one.predicted, "" if one.why else f"{one.probability:.2f}",
-         "" if one.why else "yes" if one.rests else "unknown" if one.undecided else "no",
+        (one.path, one.predicted, "" if one.why else f"{one.probability:.2f}", one.reliance,
          "yes" if one.changes else "", one.describe())
         for one in results
     ]  # fmt: skip
-    header = ("picture", "predicted", "probability", "relies on an artifact", "prediction changes", "found")
-    echo_block(table(header, lines, left_aligned=("picture", "predicted", "found")))
+    header = ("picture", "predicted", "probability", "relies on", "without the artifact it changes", "found")
+    echo_block(table(header, lines, left_aligned=("picture", "predicted", "relies on", "found")))
     echo(results.limits)
 
 

@@ -38,6 +38,7 @@ def test_a_model_that_conserves_gets_every_method(corpus):
     assert facts["outputs"] == "3 classes, without names"
     assert (facts["head"], facts["input"]) == ("head", "3 x 12 x 12, RGB")
     assert facts["corpus"] == "75 images, 3 labels"
+    assert facts["files"].endswith("of the files alone identify no class.")  # all are of one size
     assert facts["cleaning would try"].split(", ")[-1] == "head"
     paths = [sorted(corpus.rglob("*.png"))[row] for row in (0, 10, 21, 31, 42, 52, 63, 74)]
     classifier = load_model(MODEL)

@@ -60,8 +60,9 @@ def test_equal_files_and_unreadable_ones_have_no_rule(tmp_path, images):
         if images == "equal":
             Image.new("L", (20, 30)).save(path)
 
-    assert find_file_rules(corpus_of(tmp_path, save)) == ()
-    assert describe_file_rules(()) == [ASKED]
+    rules = find_file_rules(corpus_of(tmp_path, save))
+    assert rules == (() if images == "equal" else None)
+    assert describe_file_rules(rules) == ([ASKED] if images == "equal" else [])
 
 
 def test_random_labels_are_at_chance_over_many_trees():

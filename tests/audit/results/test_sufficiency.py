@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from klarsicht.audit.results.sufficiency import (
     PART_COLUMNS,
     ClassProfile,
+    NaturalParts,
     PartEvidence,
     Sufficiency,
     order_profiles,
@@ -17,7 +19,7 @@ from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
 from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, REGION_PARTS
 
 
-def evidence_of(part, *, p=None, noted=False, **fields):
+def evidence_of(part, *, p=0.5, noted=False, **fields):
     """Evidence of a part that nothing follows, but for the fields that are given."""
     plain = {
         "area": 0.9, "low": 0.8, "high": 1.0, "rest": 0.9, "rest_low": 0.8, "rest_high": 1.0, "others": None,
@@ -117,3 +119,37 @@ def test_every_part_has_a_name_in_sentences(name):
 
 def test_every_framing_has_words():
     assert FRAMING_NAMES.keys() == FRAMINGS.keys()
+
+
+def draw_pairs(pairs, rng, parts=5):
+    """Evidence of natural pairs: areas, rises and shares of which each pair has more or less."""
+    more = rng.exponential(1, (pairs, 1))
+    return (
+        0.5 + 0.4 * rng.beta(2, 3, (pairs, parts)),
+        more + rng.exponential(1, (pairs, parts)),
+        rng.beta(1, 4, (pairs, parts)),
+    )
+
+
+def test_a_natural_pair_among_its_like_is_at_the_level_and_an_extreme_one_is_called():
+    rng, names, least = np.random.default_rng(0), tuple("abcde"), []
+    for _ in range(60):
+        natural = NaturalParts(names, *draw_pairs(32, rng))
+        least += natural.p_values(names, *draw_pairs(4, rng)).min(1).tolist()
+    assert 0.02 < np.mean(np.array(least) <= 0.05) < 0.09
+    own = [np.array([[0.6] * 5, [0.6] * 5]), np.array([[0.5] * 5, [0.5] * 5]), np.array([[0.1] * 5, [0.1] * 5])]
+    own[0][1, 2], own[1][1, 2], own[2][1, 2] = 0.97, 6.0, 0.7
+    p = natural.p_values(names, *own)
+    assert p[1, 2] < 0.05 and (np.delete(p.ravel(), 7) > 0.1).all()
+
+
+def test_parts_of_a_region_are_compared_with_half_of_a_natural_picture():
+    natural = NaturalParts(("border", "background"), *draw_pairs(32, np.random.default_rng(0), 2))
+    values = [np.array([[x, x]]) for x in (0.9, 3.0, 0.5)]
+    inside, background = natural.p_values(("inside", "background"), *values)[0]
+    assert inside == background
+
+
+def test_a_part_that_tells_no_more_than_reference_classes_is_ordinary():
+    assert evidence_of("border", low=0.8, others=0.85).is_ordinary
+    assert not evidence_of("border", low=0.8, others=0.75).is_ordinary and not evidence_of("border").is_ordinary

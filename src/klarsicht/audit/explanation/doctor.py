@@ -94,7 +94,7 @@ def diagnose(settings: AuditSettings) -> Diagnosis:
     facts = (
         *_model_facts(audit, batch, load_seconds),
         *_corpus_facts(audit, rows, observation),
-        *(("files", sentence) for sentence in describe_file_rules(find_file_rules(audit.corpus))[:FILE_RULES]),
+        *_file_facts(audit),
         ("speed", f"{speed:.1f} images a second without relevance, on {audit.classifier.device.type}, one batch"),
         *_duration(audit, methods),
         ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
@@ -207,6 +207,12 @@ def _corpus_facts(audit: Audit, rows: list[int], observation: Observation) -> li
         described = f"{agreed.value:.0%} of {agreed.n} ({agreed.low:.0%} to {agreed.high:.0%})"
         facts.append(("predicted as their label", described))
     return facts
+
+
+def _file_facts(audit: Audit) -> list[tuple[str, str]]:
+    """Say which classes files alone identify; nothing where pictures are no image files."""
+    sentences = describe_file_rules(find_file_rules(audit.corpus))[:FILE_RULES]
+    return [("files", " ".join(sentences))] if sentences else []
 
 
 def _try_methods(audit: Audit, batch: Tensor, targets: Tensor) -> tuple[MethodTrial, ...]:

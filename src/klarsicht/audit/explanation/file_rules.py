@@ -23,17 +23,17 @@ LEAST_FILES: Final = 10  # of a class, and in a leaf of its tree at half as many
 DEPTH: Final = 2  # of a tree: a rule of two conditions can be said
 
 
-def find_file_rules(corpus: Corpus, seed: int = 0) -> tuple[FileRule, ...]:
-    """Fit a tree for each class on the properties of the files, the best first; none where files cannot be read, or do
-    not differ.
+def find_file_rules(corpus: Corpus, seed: int = 0) -> tuple[FileRule, ...] | None:
+    """Fit a tree for each class on the properties of the files, the best first; none where these do not differ.
 
-    The area is that of trees that were fitted on other files, with sources kept together.
+    The area is that of trees that were fitted on other files, with sources kept together. None where pictures are no
+    image files, or none can be read.
     """
     rows = sample_rows(corpus, seed)
     read = read_properties(corpus, rows.tolist())
     rows = rows[[one is not None for one in read]]
     if not len(rows):
-        return ()
+        return None
     names, values = to_columns([one for one in read if one is not None])
     labels, sources = np.array([corpus.labels[row] for row in rows]), corpus.source_numbers[rows]
     counts = dict(zip(*np.unique(labels, return_counts=True), strict=True))

@@ -8,7 +8,14 @@ from typing import Any
 
 from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.results.resolution import describe_least_p
-from klarsicht.audit.results.words import describe_level, describe_seen, format_p, name_artifact
+from klarsicht.audit.results.words import (
+    PART_NAMES,
+    describe_level,
+    describe_seen,
+    format_count,
+    format_p,
+    name_artifact,
+)
 
 NO_WAY_OUT = "which cannot be removed from a single picture"
 LITTLE = 0.25  # share of a picture shown, or of the input filled, below which it is said
@@ -55,6 +62,65 @@ class CarriedArtifact:
 
 
 @dataclass(frozen=True)
+class PictureQuestion:
+    """Change of a picture beside known artifacts, and its prediction then.
+
+    Attributes:
+        part: a part that was exchanged, a key of words.PART_NAMES, or a framing, one of words.FRAMING_NAMES.
+        n: pictures with the part of an image of another class, and as many with that of one of the predicted class; 1
+            of a framing.
+        stays: how many of the first keep the prediction.
+        stays_control: how many of the second do; None of a framing.
+        predicted: the class predicted most often of the first.
+        drop, low, high: fall of the score of the predicted class, the mean of the first below that of the second, with
+            its 95 % interval (Welch); of a framing below the picture as it is, without an interval (None).
+    """
+
+    part: str
+    n: int
+    stays: int
+    stays_control: int | None
+    predicted: str
+    drop: float
+    low: float | None
+    high: float | None
+
+    @property
+    def is_framing(self) -> bool:
+        """Whether the picture was framed otherwise."""
+        return self.stays_control is None
+
+    @property
+    def lowers(self) -> bool:
+        """Whether the part of another class is shown to lower the score, by FLOOR at least by the lower end."""
+        return self.low is not None and self.low >= FLOOR
+
+    @property
+    def rests(self) -> bool:
+        """Whether the prediction is shown to rest on the part: the score falls, and no more than half keep it."""
+        return self.lowers and 2 * self.stays <= self.n
+
+    @property
+    def reframes(self) -> bool:
+        """Whether this framing changes the prediction."""
+        return self.is_framing and self.stays == 0
+
+    @property
+    def unseen(self) -> float | None:
+        """The fall below which nothing would be shown, in logits; None of a framing."""
+        return None if self.low is None else FLOOR + self.drop - self.low
+
+    def describe(self, name: str) -> str:
+        """Say what the part of another class does to the prediction of a class of that name."""
+        verb = "rests on" if self.rests else "not changed by"
+        return (
+            f"{verb} {PART_NAMES[self.part]}: with that of other classes the score of {name} falls by {self.drop:z.1f} "
+            f"logits ({self.low:z.1f} to {self.high:z.1f}), and {self.stays} of {self.n} stay {name} "
+            f"({self.stays_control} with that of other images of {name})"
+        )
+
+
+@dataclass(frozen=True)
 class CheckedPicture:
     """A picture, the prediction, and the known artifacts.
 
@@ -68,6 +134,7 @@ class CheckedPicture:
         filled: share of what the model is shown that the picture fills, the rest being padding; 1 likewise.
         uncompared: whether the predicted class has a known artifact, the only one or not, that one picture cannot be
             compared with.
+        questions: what else was asked; empty where the run has no other images of the predicted class.
     """
 
     path: str
@@ -79,6 +146,7 @@ class CheckedPicture:
     shown: float = 1.0
     filled: float = 1.0
     uncompared: bool = False
+    questions: tuple[PictureQuestion, ...] = ()
 
     @property
     def carried(self) -> tuple[CarriedArtifact, ...]:
@@ -98,6 +166,22 @@ class CheckedPicture:
         return not self.rests and (self.uncompared or kept)
 
     @property
+    def relies_on(self) -> tuple[str, ...]:
+        """Names of all that the prediction is shown to rest on; its framing where most others change it."""
+        parts = tuple(PART_NAMES[one.part] for one in self.questions if one.rests)
+        framings = [one.reframes for one in self.questions if one.is_framing]
+        framed = ("its framing",) * (sum(framings) > len(framings) / 2)
+        return ("a known artifact",) * self.rests + parts + framed
+
+    @property
+    def reliance(self) -> str:
+        """Words for all that the prediction is shown to rest on; "unknown" where a known artifact could not be asked
+        for, "not shown" where nothing that was asked showed anything."""
+        if self.why:
+            return ""
+        return ", ".join(self.relies_on) or ("unknown" if self.undecided else "not shown")
+
+    @property
     def changes(self) -> bool:
         """Whether the model predicts another class without such an artifact."""
         own = [one for one in self.artifacts if one.rests and one.target == self.target]
@@ -111,11 +195,29 @@ class CheckedPicture:
         own = any(one.target == self.target for one in self.artifacts)
         if self.uncompared:
             sentences.append(f"not compared with {'every' if own else 'the'} artifact of {self.predicted}")
+        sentences += self._describe_questions()
         if self.shown < LITTLE:
             sentences.append(f"only {self.shown:.1%} of the picture is shown to the model")
         if self.filled < LITTLE:
             sentences.append(f"the picture fills only {self.filled:.1%} of what the model is shown")
         return "; ".join(sentences)
+
+    def _describe_questions(self) -> list[str]:
+        """Say on what else the prediction rests, which framings change it, and what was asked without that."""
+        sentences = [one.describe(self.predicted) for one in self.questions if one.lowers]
+        silent = [one for one in self.questions if not one.lowers and one.unseen is not None]
+        if silent:
+            least = max(one.unseen or 0.0 for one in silent)
+            names = " or ".join(PART_NAMES[one.part] for one in silent)
+            sentences.append(f"not shown to rest on {names} (a fall below {least:.1f} logits would not be seen)")
+        framings = [one for one in self.questions if one.is_framing]
+        changes = [f"{one.part} ({one.predicted})" for one in framings if one.reframes]
+        if framings:
+            listed = f": {', '.join(changes)}" if changes else ""
+            sentences.append(
+                f"{len(changes)} of {format_count(len(framings), 'framing')} change the prediction{listed}"
+            )
+        return sentences
 
     def to_json(self) -> dict[str, Any]:
         flat = {
@@ -123,6 +225,7 @@ class CheckedPicture:
             for name in ("path", "predicted", "target", "probability", "why", "shown", "filled", "uncompared")
         }
         said = {name: getattr(self, name) for name in ("rests", "undecided", "changes")}
+        said |= {"relies_on": list(self.relies_on), "questions": [asdict(one) for one in self.questions]}
         return flat | said | {"artifacts": [one.to_json() for one in self.artifacts], "verdict": self.describe()}
 
 
@@ -145,7 +248,8 @@ class CheckedPictures:
     clean: int
 
     def __repr__(self) -> str:
-        return f"CheckedPictures({len(self)} pictures, {sum(one.rests for one in self)} rely on an artifact)"
+        shown = sum(bool(one.relies_on) for one in self)
+        return f"CheckedPictures({len(self)} pictures, {shown} shown to rely on something)"
 
     def __iter__(self) -> Iterator[CheckedPicture]:
         return iter(self.pictures)
@@ -160,7 +264,22 @@ class CheckedPictures:
         more = (
             f"; not with those of {', '.join(self.unknown)}, which only a group of images shows" if self.unknown else ""
         )
-        return " ".join([f"{words}{more}. {describe_level(self.level)}", *filter(None, self._unreachable)])
+        first = f"{words}{more}. {describe_level(self.level)}"
+        return " ".join([first, self._asked, *filter(None, self._unreachable)])
+
+    @property
+    def _asked(self) -> str:
+        """Say what was asked of pictures beside known artifacts, and that nothing shown is no proof."""
+        questions = next((one.questions for one in self if one.questions), ())
+        parts = [one for one in questions if not one.is_framing]
+        exchanges = (
+            f"Exchanged were {', '.join(PART_NAMES[one.part] for one in parts)}, each with {parts[0].n} images. "
+            if parts
+            else ""
+        )
+        framings = sum(one.is_framing for one in questions)
+        tried = f"{exchanges}{framings} framings were tried. " if framings else "Nothing else was asked. "
+        return f'{tried}"Not shown" is no proof: nothing else of the picture was changed.'
 
     @property
     def _unreachable(self) -> tuple[str, str]:

@@ -15,7 +15,7 @@ LEAST_AREA: Final = 0.7  # lower end of the area from which on files are said to
 
 @dataclass(frozen=True)
 class FileRule:
-    """How well properties of files tell a class, and the rule of a shallow tree.
+    """Rule of a shallow tree on properties of files, and how well such trees tell a class.
 
     Attributes:
         name: the class; JSON calls it `class`.
@@ -44,11 +44,11 @@ class FileRule:
 
     def describe(self) -> str:
         """Say which properties identify the class, how well, and by which rule."""
-        named = _join(self.properties)
+        words = _join(self.properties)
         verb = "identifies" if len(self.properties) == 1 else "identify"
         share = f"{self.own:,} of {format_count(self.n, 'file')} of {self.name} have {_join(self.conditions)}"
         return (
-            f"{named[0].upper()}{named[1:]} of the files alone {verb} {self.name} (AUC {self.area:.3f}, {self.low:.3f} "
+            f"{words[0].upper()}{words[1:]} of the files alone {verb} {self.name} (AUC {self.area:.3f}, {self.low:.3f} "
             f"to {self.high:.3f}): {share}, and {self.others:,} of {self.m:,} others."
         )
 
@@ -63,9 +63,11 @@ class FileRule:
         return cls(record["class"], **{key: value for key, value in record.items() if key != "class"} | words)
 
 
-def describe_file_rules(rules: Sequence[FileRule]) -> list[str]:
+def describe_file_rules(rules: Sequence[FileRule] | None) -> list[str]:
     """Say which classes files alone identify; of two classes, which mirror each other, one, and where none is, that
-    it was asked."""
+    it was asked. Nothing of None, where no file was read."""
+    if rules is None:
+        return []
     said = [rule.describe() for rule in rules if rule.identifies][: 1 if len(rules) == MIRRORED else None]
     return said or [ASKED]
 

@@ -23,6 +23,7 @@ from klarsicht.audit.results.words import (
     format_p,
     format_share,
 )
+from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
@@ -36,6 +37,9 @@ SUFFICIENCY_FILE = "shortcuts.json"
 CHANCE = 0.5  # area under the ROC curve without any information
 PAIR = 2  # classes that mirror each other: the one has a part where the other lacks it
 NOTEBOOK_PARTS = 20  # lines in a notebook
+SHARE_UNIT = 0.1  # of the images that change sides, as half a logit is of a rise
+STAND_INS = {"inside": "background", "outside": "background"}
+"""For parts of a region, the part of natural pairs that they are compared with: half of the picture, as they are."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class PartEvidence:
         part: a name of image_parts.IMAGE_PARTS or REGION_PARTS, or of framings.FRAMINGS.
         area, low, high: area of the part alone; None of a framing, which is no part.
         rest, rest_low, rest_high: area of the images without it; None where that was not measured.
-        others: median of `area` over the other classes; None where they are too few.
+        others: median of `area` over the other classes; where these are too few, the largest of reference classes;
+            None without any.
         shift, shift_low, shift_high: mean rise of the class's score on images of other classes when they get the part
             of an image of the class, against that of another image of their own class; with its 95 % interval.
         taken, taken_control: share of these images predicted as the class, with either part.
@@ -58,11 +63,12 @@ class PartEvidence:
         stays, stays_control: share of images of the class that are predicted as it with the part of an image of another
             class, and with that of another image of their own; None without such images.
         lost_low: lower end of the interval of the second less the first; None likewise.
-        p: p-value of the part among the strongest parts of the other classes; None where classes are too few.
+        p: p-value of the part among the strongest parts of the other classes, or of natural pairs where classes are too
+            few.
 
     Of a framing, `taken_control` and `stays_control` are of the same images in another framing, as are the rises.
-        noted: whether p is at most the level, the area exceeds CHANCE and the effect matters, either by the lower end
-            of its interval; with too few classes, whether the latter two hold.
+        noted: whether p is at most the level, the area exceeds CHANCE, and that of reference classes where these were
+            measured, and the effect matters; all by the lower end of the interval.
     """
 
     part: str
@@ -82,7 +88,7 @@ class PartEvidence:
     stays: float | None
     stays_control: float | None
     lost_low: float | None
-    p: float | None
+    p: float
     noted: bool
 
     @property
@@ -102,6 +108,11 @@ class PartEvidence:
     def is_followed(self) -> bool:
         """Whether the network is shown to follow the part."""
         return matters(self.effect)
+
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether the part tells no more than it does of other classes, or of reference classes."""
+        return self.others is not None and self.low is not None and self.low <= self.others
 
     @property
     def weight(self) -> tuple[float, float]:
@@ -236,14 +247,16 @@ PART_COLUMNS: Final[dict[str, PartColumn]] = {
     ),
     "rest": PartColumn("without it", _of_part(lambda one: "" if one.rest is None else f"{one.rest:.2f}")),
     "whole": PartColumn("whole images", lambda line: "" if line.evidence.area is None else f"{line.profile.whole:.2f}"),
-    "others": PartColumn("other classes", _of_part(lambda one: "" if one.others is None else f"{one.others:.2f}")),
+    "others": PartColumn(
+        "other classes, or reference", _of_part(lambda one: "" if one.others is None else f"{one.others:.2f}")
+    ),
     "stays": PartColumn("stay (control)", _of_part(lambda one: _share_pair(one.stays, one.stays_control))),
     "taken": PartColumn("become it (control)", _of_part(lambda one: _share_pair(one.taken, one.taken_control))),
     "shift": PartColumn(
         "score change (logits, 95 %)",
         _of_part(lambda one: f"{one.shift:+z.2f} ({one.shift_low:+z.2f} to {one.shift_high:+z.2f})"),
     ),
-    "p": PartColumn("p", _of_part(lambda one: "" if one.p is None else format_p(one.p))),
+    "p": PartColumn("p", _of_part(lambda one: format_p(one.p))),
     "noted": PartColumn("flagged", _of_part(lambda one: "flagged" if one.noted else ""), is_text=True),
 }
 """The table of parts, by the names of its columns: of the command line, the report and notebooks."""
@@ -257,14 +270,14 @@ class Sufficiency:
         profiles: in this order.
         level: of p, below which a part is noted.
         images: most images of a class that were shown.
-        files: rules by which files alone tell a class, the best first.
+        files: rules by which files alone tell a class, the best first; None where no file was read.
         region: whose inside and outside are parts, in words; empty without one.
     """
 
     profiles: tuple[ClassProfile, ...]
     level: float
     images: int
-    files: tuple[FileRule, ...] = ()
+    files: tuple[FileRule, ...] | None = None
     region: str = ""
 
     def __repr__(self) -> str:
@@ -335,8 +348,9 @@ class Sufficiency:
             limit = describe_rank_limit(self.floor, self.level)
             return f"{noted} {limit} With fewer, compare AUCs, score changes and their intervals." if limit else noted
         return (
-            f"Flagged: an AUC above chance and an exchange that moves {describe_floor()}, both by their intervals. "
-            f"With {FEW_CLASSES} only you can say whether such a part belongs to the class."
+            f"Flagged: p at most {self.level:g} among pairs of classes of ordinary photographs, an AUC above chance "
+            f"and an exchange that moves {describe_floor()}, both by their intervals. With {FEW_CLASSES} only you "
+            "can say whether such a part belongs to the class."
         )
 
     def to_table(self) -> pa.Table:
@@ -355,7 +369,7 @@ class Sufficiency:
             "floor": self.floor,
             "limits": self.limits,
             "region": self.region,
-            "files": [rule.to_json() for rule in self.files],
+            "files": None if self.files is None else [rule.to_json() for rule in self.files],
             "classes": [profile.to_json() for profile in self.profiles],
         }
 
@@ -371,7 +385,8 @@ def read_sufficiency(run: str | Path | RunStore) -> Sufficiency:
     content = store.read_json(SUFFICIENCY_FILE)
     with store.translate_parse_errors(SUFFICIENCY_FILE):
         profiles = tuple(ClassProfile.from_json(line) for line in content["classes"])
-        files = tuple(FileRule.from_json(line) for line in content["files"])
+        lines = content["files"]
+        files = None if lines is None else tuple(FileRule.from_json(line) for line in lines)
         return Sufficiency(profiles, content["level"], content["images"], files, content["region"])
 
 
@@ -379,25 +394,68 @@ def _order_of_line(line: PartLine) -> tuple[bool, float, float]:
     return line.evidence.noted, *line.evidence.weight
 
 
+@dataclass(frozen=True)
+class NaturalParts:
+    """Evidence on the parts of natural pairs of classes, beside which parts of few classes are judged.
+
+    Attributes:
+        parts: names, m of them.
+        offer, rise, turned: float (r, m), of each pair the lower ends of the area (CHANCE of framings), of the rise
+            and of the share that changes sides, for the class that the part moves more.
+    """
+
+    parts: tuple[str, ...]
+    offer: Doubles
+    rise: Doubles
+    turned: Doubles
+
+    def select(self, names: Sequence[str]) -> tuple[Doubles, Doubles, Doubles]:
+        """Return the columns of these parts; of a region, which natural pairs have not, those of STAND_INS."""
+        columns = [self.parts.index(STAND_INS.get(name, name)) for name in names]
+        return self.offer[:, columns], self.rise[:, columns], self.turned[:, columns]
+
+    def p_values(self, names: Sequence[str], offer: Doubles, rise: Doubles, turned: Doubles) -> Doubles:
+        """Compute the p-value of each part (n, m) of n classes among the largest scores of the natural pairs.
+
+        The score is the sum of -log(1 - offer), of the rise over FLOOR and of the share in tenths, each in units of its
+        upper tail among the pairs (conformal.standardise).
+        """
+        natural = self.select(names)
+        p = np.empty(offer.shape)
+        for i in range(len(offer)):
+            stacked = (np.vstack([own[i], others]) for own, others in zip((offer, rise, turned), natural, strict=True))
+            offers, rises, shares = stacked
+            scores = sum(map(conformal.standardise, (-np.log(1 - offers), rises / FLOOR, shares / SHARE_UNIT)))
+            largest = scores[1:].max(1)
+            null = np.arange(len(largest) + len(names)) < len(largest)
+            p[i] = conformal.tail_p_values(np.concatenate([largest, scores[0]]), null)[len(largest) :]
+        return p
+
+
 def compare_parts(
-    areas: Sequence[Sequence[Interval | None]], effects: Sequence[Sequence[LogitEffect]], level: float
-) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+    names: Sequence[str], areas: Sequence[Sequence[Interval | None]], effects: Sequence[Sequence[LogitEffect]],
+    level: float, natural: NaturalParts,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:  # fmt: skip
     """Compare n classes under m parts and framings, by their areas (None of a framing) and effects, n lists of m.
 
     The score of a class and part is the sum of -log(1 - lower end of the area) and of the lower end of the rise over
     FLOOR, each in units of its upper tail among the classes (conformal.standardise). p is that of the score among the
-    maxima of the other classes.
+    maxima of the other classes; with too few classes, of `NaturalParts`.
 
     Returns:
-        p-value of each class and part (n, m), or None with too few classes; and which parts are noted, bool (n, m).
+        p-value of each class and part (n, m); and which parts are noted, bool (n, m).
     """
     low = np.array([[CHANCE if area is None else area.low for area in line] for line in areas])
+    rise, share = (
+        np.array([[getattr(effect, name).low for effect in line] for line in effects]) for name in ("rise", "turned")
+    )
     offered = np.array([[area is None or area.low > CHANCE for area in line] for line in areas])
-    rise = np.array([[effect.rise.low for effect in line] for line in effects])
     sure = offered & np.array([[matters(effect) for effect in line] for line in effects])
     scores = conformal.standardise(-np.log(1 - low)) + conformal.standardise(rise / FLOOR)
     p = class_strategy(len(areas)).p_of_each(scores)
-    return p, sure if p is None else (p <= level) & sure
+    if p is None:
+        p = natural.p_values(names, low, rise, share)
+    return p, (p <= level) & sure
 
 
 def order_profiles(profiles: Sequence[ClassProfile]) -> tuple[ClassProfile, ...]:

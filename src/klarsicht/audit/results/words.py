@@ -244,8 +244,8 @@ def describe_stay(name: str, part: str, stays: float | None, control: float | No
     if stays is None or control is None:
         return ""
     return (
-        f"with {part} of other classes, {format_share(stays)} of the images of {name} stay {name} ({format_share(control)} "
-        f"with that of other images of {name})"
+        f"with {part} of other classes, {format_share(stays)} of the images of {name} stay {name} "
+        f"({format_share(control)} with that of other images of {name})"
     )
 
 
@@ -256,8 +256,8 @@ def describe_taken(name: str, part: str, share: float, control: float) -> str:
         share, control: shares of these images.
     """
     return (
-        f"with {part} of {name}, {format_share(share)} of other images become {name} ({format_share(control)} with that "
-        "of their own class)"
+        f"with {part} of {name}, {format_share(share)} of other images become {name} "
+        f"({format_share(control)} with that of their own class)"
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from klarsicht.audit.verdicts.interventions.framings import CENTRE, FRAMINGS, WHOLE, resample
+from klarsicht.audit.verdicts.interventions.framings import CENTRE, FRAMINGS, WHOLE_PICTURE, resample
 
 H, W = 48, 64
 
@@ -40,4 +40,4 @@ def test_shifts_move_what_is_shown_and_nothing_else():
 
 def test_the_whole_picture_stays_to_the_bit():
     images = smooth_images()
-    assert resample(images, WHOLE) is images
+    assert resample(images, WHOLE_PICTURE) is images

@@ -2,7 +2,7 @@
 the tag was put on it."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +12,21 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tests.audit.verdicts.quantification.test_quantification import BOTH, NAMES, NOISY, SIDE, TAGS, UNUSED, USED
 
+from klarsicht.audit.explanation.data.groups import Group
+from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.explanation.settings import AuditSettings
-from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
+from klarsicht.audit.results.checked_picture import (
+    ELSEWHERE,
+    CarriedArtifact,
+    CheckedPicture,
+    CheckedPictures,
+    PictureQuestion,
+)
+from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS
+from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
+from klarsicht.audit.verdicts.interventions.image_parts import border_mask
 from klarsicht.audit.verdicts.quantification import check_pictures as check_pictures_module
 from klarsicht.audit.verdicts.quantification.check_pictures import (
     KnownMeasure,
@@ -25,10 +36,12 @@ from klarsicht.audit.verdicts.quantification.check_pictures import (
     choose_sign,
     open_pictures,
 )
+from klarsicht.audit.verdicts.quantification.picture_questions import ASKED_DONORS, PictureQuestions
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.units import predictor
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.pictures.seen_area import SeenArea
+from klarsicht.numerics.statistics.logits import EXCLUSIVE
 
 PICTURES = 12
 
@@ -170,7 +183,99 @@ def test_a_border_is_measured_and_taken_out_and_noise_cannot_be():
 def test_clean_pictures_carry_nothing(checked):
     mine = [checked[0][f"clean-{i:02d}"] for i in range(PICTURES)]
     assert sum(bool(one.carried) for one in mine) <= 1 and not any(one.rests for one in mine)
-    assert next(one for one in mine if not one.carried).describe() == "no known artifact"
+    assert next(one for one in mine if not one.carried).describe().startswith("no known artifact; ")
+
+
+def test_other_images_and_framings_are_asked_of_every_picture(checked):
+    """The border of a scene says nothing to a network that reads a tag and the means of large blocks: nothing is
+    claimed without an interval above half a logit, and what was asked is said."""
+    pictures, _, found = checked
+    for i in range(PICTURES):
+        one = pictures[f"used-{i:02d}"]
+        asked = {question.part: question for question in one.questions}
+        assert {"border", "spectrum", *FRAMINGS} == asked.keys() - {"outside"}
+        for question in asked.values():
+            assert question.n == (1 if question.is_framing else ASKED_DONORS) and 0 <= question.stays <= question.n
+            lowers = question.low is not None and question.low >= FLOOR
+            assert (question.lowers, question.rests) == (lowers, lowers and question.stays <= 3)
+    assert "Exchanged were the border" in found.limits and '"Not shown" is no proof' in found.limits
+    assert {one.reliance for one in pictures.values()} - {""} and pictures["broken"].reliance == ""
+
+
+def test_an_exchanged_border_changes_the_score_as_the_weights_do():
+    """A linear network whose class 0 is the border's brightness: the fall is the difference of the mean borders."""
+    rng = np.random.default_rng(0)
+    mask, shape = border_mask(20, 20), (20, 20, 3)
+    bright, dark = ((level + rng.integers(0, 40, (8, *shape))).astype(np.uint8) for level in (180, 20))
+    images = np.concatenate([bright, dark])
+    groups = (Group("bright", 0, np.arange(8)), Group("dark", 1, np.arange(8, 16)))
+
+    def predict(x):
+        own = x.numpy()[:, :, mask].mean((1, 2))
+        return np.stack([10 * own, 10 * (1 - own)], 1)
+
+    scale = PixelScale(np.zeros(3, np.float32), np.ones(3, np.float32))
+    read = InputsOfRows(images, scale)
+    work = SimpleNamespace(
+        settings=SimpleNamespace(seed=0), groups=groups, input_images=read, scale=EXCLUSIVE, pool_rows=np.arange(16),
+        store=SimpleNamespace(has_array=lambda name: False),
+    )  # fmt: skip
+    questions = PictureQuestions(work, ("bright", "dark"), np.array([], np.intp))
+    own, others = questions.draw_donors(0)
+    assert len(own) == len(others) == ASKED_DONORS and own.max() < 8 <= others.min()
+    found = {one.part: one for one in questions.ask(bright[0], 0, predict)}
+    falls = 10 * (bright[own][:, mask].mean((1, 2))[:, None] - dark[others - 8][:, mask].mean((1, 2))) / 255
+    assert found["border"].drop == pytest.approx(falls.mean(), abs=1e-3)
+    assert (found["border"].stays, found["border"].stays_control) == (0, ASKED_DONORS) and found[
+        "border"
+    ].predicted == "dark"
+    assert found["border"].rests and found["border"].low < found["border"].drop < found["border"].high
+    assert found["border"].unseen == pytest.approx(FLOOR + found["border"].drop - found["border"].low)
+    assert all(found[name].stays == 1 for name in FRAMINGS)  # noise of one brightness, however it is framed
+
+
+@dataclass(frozen=True)
+class InputsOfRows:
+    """Images by their row, in place of those of a run."""
+
+    levels: np.ndarray
+    pixel_scale: PixelScale
+
+    def __call__(self, rows):
+        return self.levels[rows]
+
+
+def question(part, stays, low=None):
+    framing = part in FRAMINGS
+    return PictureQuestion(part, 1 if framing else 6, stays, None if framing else 6, "boat", 3.0, low, low and 4.0)
+
+
+def test_nothing_shown_is_no_proof_and_is_said_with_its_power():
+    picture = CheckedPicture(
+        "a.png", "fish", 3, 0.9, (), questions=(question("border", 6, -0.5), question("enlarged", 1))
+    )
+    assert picture.reliance == "not shown" and picture.relies_on == ()
+    assert picture.describe() == (
+        "no known artifact; not shown to rest on the border (a fall below 4.0 logits would not be seen); "
+        "0 of 1 framing change the prediction"
+    )
+    assert '"Not shown" is no proof' in CheckedPictures((picture,), (), (), 0.05, 9).limits
+    assert "Nothing else was asked" in CheckedPictures((replace(picture, questions=()),), (), (), 0.05, 9).limits
+
+
+def test_a_part_and_most_framings_are_said_to_be_relied_on():
+    framings = [question(name, i % 4 == 3) for i, name in enumerate(FRAMINGS)]  # six of seven change it
+    picture = CheckedPicture("a.png", "fish", 3, 0.9, (), questions=(question("border", 1, 2.0), *framings))
+    assert picture.reliance == "the border, its framing" and not picture.rests
+    said = picture.describe()
+    assert "with that of other classes the score of fish falls by 3.0 logits (2.0 to 4.0), and 1 of 6 stay fish" in said
+    assert "6 of 7 framings change the prediction: enlarged (boat), stretched in width (boat)" in said
+    record = picture.to_json()
+    assert record["relies_on"] == ["the border", "its framing"] and record["questions"][0]["stays"] == 1
+    few = replace(
+        picture, questions=(question("border", 1, 2.0), *(question(n, i > 0) for i, n in enumerate(FRAMINGS)))
+    )
+    assert few.reliance == "the border"
 
 
 def test_what_is_hardly_shown_is_said():

@@ -32,12 +32,12 @@ def read_properties(corpus: Corpus, rows: Sequence[int]) -> list[Properties | No
 def _read_row(corpus: Corpus, row: int) -> Properties | None:
     path = corpus.paths[row]
     try:
-        stored: Any = corpus.reader.read(path)
-        if isinstance(stored, bytes):
-            return read_content(stored, path, lambda source: _properties_of(source, corpus.megapixels))
-        if not isinstance(stored, str | Path):
+        content: Any = corpus.reader.read(path)
+        if isinstance(content, bytes):
+            return read_content(content, path, lambda source: _properties_of(source, corpus.megapixels))
+        if not isinstance(content, str | Path):
             return None
-        return read_file(stored, lambda source: _properties_of(source, corpus.megapixels))
+        return read_file(content, lambda source: _properties_of(source, corpus.megapixels))
     except KlarsichtError:
         return None
 
@@ -47,7 +47,7 @@ def _properties_of(source: IO[bytes], megapixels: float) -> Properties:
     tags, depth = check_tags(source), read_png_depth(source)
     with open_image(source, megapixels) as image:
         width, height = image.size
-        found = {
+        properties = {
             "width": float(width),
             "height": float(height),
             "width over height": width / height,
@@ -56,10 +56,10 @@ def _properties_of(source: IO[bytes], megapixels: float) -> Properties:
             "has progressive compression": float("progressive" in image.info),
             f"has format {image.format}": 1.0,
         }
-        found |= {f"has {words}": float(name in image.info) for name, words in TAGS.items()}
+        properties |= {f"has {words}": float(name in image.info) for name, words in TAGS.items()}
         exif = image.getexif()
-        found |= {f"has {words} in EXIF": float(tag in exif) for tag, words in MAKERS.items()}
-        return found | _quality(image)
+        properties |= {f"has {words} in EXIF": float(tag in exif) for tag, words in MAKERS.items()}
+        return properties | _quality(image)
 
 
 def _quality(image: Image.Image) -> Properties:

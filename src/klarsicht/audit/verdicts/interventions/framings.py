@@ -15,12 +15,12 @@ from PIL import Image
 from klarsicht.ground.arrays import Pixels
 
 WINDOW: Final = 0.75  # side of the window over that of the picture: enlarged by 4/3
-MARGIN: Final = (1 - WINDOW) / 2
+CUT_EDGE: Final = (1 - WINDOW) / 2
 
 Window = tuple[float, float, float, float]  # top, left, height and width, in shares of the picture
 
-WHOLE: Final[Window] = (0.0, 0.0, 1.0, 1.0)
-CENTRE: Final[Window] = (MARGIN, MARGIN, WINDOW, WINDOW)
+WHOLE_PICTURE: Final[Window] = (0.0, 0.0, 1.0, 1.0)
+CENTRE: Final[Window] = (CUT_EDGE, CUT_EDGE, WINDOW, WINDOW)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Framing:
     """
 
     window: Window
-    control: Window = WHOLE
+    control: Window = WHOLE_PICTURE
 
     def change(self, levels: Pixels) -> tuple[Pixels, Pixels]:
         """Resample images uint8 (n, H, W, C) by the framing, and by its control."""
@@ -41,19 +41,19 @@ class Framing:
 
 FRAMINGS: Final = {
     "enlarged": Framing(CENTRE),
-    "stretched in width": Framing((0.0, MARGIN, 1.0, WINDOW)),
-    "stretched in height": Framing((MARGIN, 0.0, WINDOW, 1.0)),
-    "shifted up": Framing((2 * MARGIN, MARGIN, WINDOW, WINDOW), CENTRE),
-    "shifted down": Framing((0.0, MARGIN, WINDOW, WINDOW), CENTRE),
-    "shifted left": Framing((MARGIN, 2 * MARGIN, WINDOW, WINDOW), CENTRE),
-    "shifted right": Framing((MARGIN, 0.0, WINDOW, WINDOW), CENTRE),
+    "stretched in width": Framing((0.0, CUT_EDGE, 1.0, WINDOW)),
+    "stretched in height": Framing((CUT_EDGE, 0.0, WINDOW, 1.0)),
+    "shifted up": Framing((2 * CUT_EDGE, CUT_EDGE, WINDOW, WINDOW), CENTRE),
+    "shifted down": Framing((0.0, CUT_EDGE, WINDOW, WINDOW), CENTRE),
+    "shifted left": Framing((CUT_EDGE, 2 * CUT_EDGE, WINDOW, WINDOW), CENTRE),
+    "shifted right": Framing((CUT_EDGE, 0.0, WINDOW, WINDOW), CENTRE),
 }
 """Framings by the words for a picture that is framed so."""
 
 
 def resample(levels: Pixels, window: Window) -> Pixels:
     """Resample a window of images uint8 (n, H, W, C) bilinearly to their whole size."""
-    if window == WHOLE:
+    if window == WHOLE_PICTURE:
         return levels
     height, width = levels.shape[1:3]
     top, left, tall, wide = window

@@ -186,10 +186,10 @@ IMAGE_PARTS: Final[dict[str, ImagePart]] = {
     "resolution": ResolutionPart(),
 }
 """Parts by name; BACKGROUND needs relevance maps."""
-INSIDE, OUTSIDE = "inside", "outside"
+REGION_INSIDE, REGION_OUTSIDE = "inside", "outside"
 REGION_PARTS: Final[dict[str, ImagePart]] = {
-    INSIDE: MaskedPart(lambda images: images.inside),
-    OUTSIDE: MaskedPart(lambda images: None if images.inside is None else ~images.inside),
+    REGION_INSIDE: MaskedPart(lambda images: images.inside),
+    REGION_OUTSIDE: MaskedPart(lambda images: None if images.inside is None else ~images.inside),
 }
 """Parts of a region that was given, or estimated, by name."""
 SINGLE_CORNERS: Final = ("top left", "top right", "bottom left", "bottom right")

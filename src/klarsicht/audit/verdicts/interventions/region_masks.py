@@ -13,6 +13,7 @@ from PIL import Image
 
 from klarsicht.audit.explanation.models.inputs import InputImages, resize_levels, shrink_levels
 from klarsicht.audit.results.significance import ALIGNED
+from klarsicht.audit.verdicts.detectors.natural_windows import ALIGNED_SIDE
 from klarsicht.audit.verdicts.interventions.image_parts import OBJECT_SHARE
 from klarsicht.ground.arrays import Bools, Floats, Pixels, Rows
 from klarsicht.ground.entry_points import import_callable
@@ -21,7 +22,6 @@ from klarsicht.ground.pictures.images import decode
 from klarsicht.numerics.imaging.aligned_details import common_region, median_detail_correlation
 
 TABLE_ENDINGS: Final = (".csv",)
-ALIGNED_SIDE: Final = 32  # px of the shorter side, at which alignment is measured
 MIDDLE: Final = 128  # grey level from which on a pixel of a mask is inside
 REGION_REMEDY: Final = "Give a mask file, a CSV with columns path,mask, or file.py:callable."
 

@@ -1,7 +1,8 @@
 """Check single pictures against the artifacts that a quantified run knows.
 
 A picture carries a known artifact where it is more like its carriers than clean images of the run are; whether its
-prediction rests on it is told by taking it out.
+prediction rests on it is told by taking it out. A prediction may rest on what no run knows, so its surroundings are
+exchanged and its framing is changed as well.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from klarsicht.audit.verdicts.interventions.border import measure_border
 from klarsicht.audit.verdicts.interventions.carrier_template import CarrierTemplate, take_out_border
 from klarsicht.audit.verdicts.interventions.experiment import Experiment, Predict
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.verdicts.quantification.picture_questions import PictureQuestions
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
@@ -228,6 +230,11 @@ class PictureCheck:
         return np.concatenate([[-1], *every]).astype(np.intp)
 
     @cached_property
+    def questions(self) -> PictureQuestions:
+        """Images whose parts pictures get."""
+        return PictureQuestions(self.work, self.names, self.carrying)
+
+    @cached_property
     def clean_rows(self) -> Rows:
         """Rows of images that carry no known artifact, CLEAN_IMAGES at most."""
         rows = np.setdiff1d(np.concatenate([group.rows for group in self.work.groups]), self.carrying)
@@ -281,7 +288,7 @@ class PictureCheck:
             shown, filled = self.area.overlap(picture.size)
         return CheckedPicture(
             path, self.names[target], target, probability, tuple(order), shown=shown, filled=filled,
-            uncompared=target in self.unknown_targets,
+            uncompared=target in self.unknown_targets, questions=self.questions.ask(image, target, predict),
         )  # fmt: skip
 
     def compare(self, image: Pixels, logits: Floats, with_known: Comparison, predict: Predict) -> CarriedArtifact:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +30,11 @@ from klarsicht.audit.results.sufficiency import (
     order_profiles,
 )
 from klarsicht.audit.results.verdicts import LEVEL
-from klarsicht.audit.verdicts.interventions.image_parts import INSIDE, OUTSIDE
+from klarsicht.audit.verdicts.interventions.image_parts import REGION_INSIDE, REGION_OUTSIDE
+from klarsicht.audit.verdicts.quantification.natural_parts import read_natural_parts
 from klarsicht.audit.verdicts.quantification.part_figures import write_part_figures
 from klarsicht.audit.verdicts.quantification.quantification import open_run
+from klarsicht.audit.verdicts.quantification.reference_parts import measure_reference
 from klarsicht.audit.verdicts.quantification.sufficiency_units import (
     ExchangeUnits,
     KeptPartUnits,
@@ -49,20 +51,24 @@ from klarsicht.numerics.statistics.intervals import Interval, block_mean_interva
 from klarsicht.numerics.statistics.linear_discriminants import cross_validated_scores
 
 PROFILE_IMAGES = 64  # of a class, by default
-COMPLEMENTS = {INSIDE: OUTSIDE, OUTSIDE: INSIDE}
+COMPLEMENTS = {REGION_INSIDE: REGION_OUTSIDE, REGION_OUTSIDE: REGION_INSIDE}
 
 
 @check_arguments
 def measure_sufficiency(
     run: str | Path | RunStore, *, images: int = PROFILE_IMAGES, level: float = LEVEL, workers: int = 1,
     data: Any = None, classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
-    region: str | Path | None = None,
+    region: str | Path | None = None, reference: str | Path | None = None,
 ) -> Sufficiency:  # fmt: skip
     """Measure the profile of every class of a finished run, and write it as JSON, as a table and into its report.
 
     Args:
         images: most images of a class to show, each once whole and once for every part; half as many images of other
             classes get its parts, each twice.
+        region: a mask file of the shape of the pictures, bright inside; a CSV with columns `path,mask`; or a function
+            `file.py:callable` from a picture to its mask. Without it, where pictures are aligned, their common object.
+        reference: a folder of class folders with other pictures of the same apparatus, beside which the parts of few
+            classes are judged: a part is only noted where it tells more than any reference class.
         run, level, workers, data, classifier, shard, device: see quantification.quantify.
 
     Raises:
@@ -77,8 +83,11 @@ def measure_sufficiency(
     ):
         reader = PartReader(work, images, "" if region is None else str(region))
         run_units(audit, reader, workers)
-        found = make_sufficiency(reader, level)
-        audit.sharing.once(f"shortcuts.{reader.identity}.{level}", lambda: write_sufficiency(reader, found))
+        references = measure_reference(reader, reference) if reference is not None else {}
+        found = make_sufficiency(reader, level, references)
+        audit.sharing.once(
+            f"shortcuts.{reader.identity}.{level}.{bool(references)}", lambda: write_sufficiency(reader, found)
+        )
     return found
 
 
@@ -145,12 +154,12 @@ class PartFeatures:
         number = np.searchsorted(targets, self.target, sorter=targets.argsort())
         label = targets.argsort()[number]
         scores = cross_validated_scores(self.features, label, sources[self.row], seed=seed)
-        found = []
+        areas = []
         for k, group in enumerate(groups):
             positive = label == k
             used = np.isfinite(scores[:, k]) & (positive | ~np.isin(images[self.row], images[group.rows]))
-            found.append(roc_area_score(scores[used, k], positive[used], sources[self.row[used]]))
-        return found
+            areas.append(roc_area_score(scores[used, k], positive[used], sources[self.row[used]]))
+        return areas
 
 
 @dataclass(frozen=True)
@@ -221,13 +230,16 @@ def make_evidence(
         stays=lent.share("stays") if stay else None,
         stays_control=lent.share("stays_control") if stay else None,
         lost_low=lent.lost.low if stay and lent.lost.n else None,
-        p=None,
+        p=1.0,
         noted=False,
     )
 
 
-def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
+def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, float]) -> Sufficiency:
     """Make the profiles from the tables of both steps.
+
+    Args:
+        references: the largest area of reference classes, of each part that was measured on them.
 
     Raises:
         UsageError: fewer than two classes can be measured.
@@ -264,13 +276,16 @@ def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
 
     def evidence(i: int, part: str) -> PartEvidence:
         target, own, rest = work.groups[i].target, alone.get(part), without.get(part)
-        middle = float(np.median([own[k].value for k in numbers if k != i])) if own and compares else None
+        middle = (
+            float(np.median([own[k].value for k in numbers if k != i])) if own and compares else references.get(part)
+        )
         borrowed = lent.get((target, part), none)
         return make_evidence(part, own and own[i], rest and rest[i], middle, given[target, part], borrowed)
 
     measured = [[evidence(i, part) for part in reader.questions] for i in numbers]
     areas = [[own and own[i] for own in map(alone.get, reader.questions)] for i in numbers]
-    p, noted = compare_parts(areas, [[one.effect for one in line] for line in measured], level)
+    effects = [[one.effect for one in line] for line in measured]
+    p, noted = compare_parts(reader.questions, areas, effects, level, read_natural_parts())
     profiles = tuple(
         ClassProfile(
             name=work.groups[i].name,
@@ -279,10 +294,7 @@ def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
             whole=whole[i].value,
             whole_low=whole[i].low,
             whole_high=whole[i].high,
-            parts=tuple(
-                replace(one, p=None if p is None else float(p[a, j]), noted=bool(noted[a, j]))
-                for j, one in enumerate(measured[a])
-            ),
+            parts=tuple(replace(one, p=float(p[a, j]), noted=bool(noted[a, j])) for j, one in enumerate(measured[a])),
         )
         for a, i in enumerate(numbers)
     )

@@ -1,0 +1,110 @@
+"""How often does `audit shortcuts` print a headline of two classes that nobody marked?
+
+    python benchmarks/audit/natural_pairs.py IMAGENET32 --kind pairs --seeds 0 30 --out pairs.jsonl
+    python benchmarks/audit/natural_pairs.py IMAGENET32 --kind halves --seeds 100 130 --out halves.jsonl
+    python benchmarks/audit/natural_pairs.py IMAGENET32 --kind frames --seeds 200 210 --out frames.jsonl
+
+*pairs*: two ImageNet classes at 32 px, a small network trained on 400 images of each, the audit on the other 100.
+*halves*: one class, cut in two at random, trained on 150 images of each half. *frames*: pairs, one class with a frame
+on all of its images, which the audit should find. A line of the file is a pair: all parts of both classes, headlines.
+Seeds from FIRST to LAST - 1; lines that are there are not made again. IMAGENET32 holds train.tar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import planted_classes as planted
+import whole_class_shortcuts as marks
+from klarsicht.audit.results.sufficiency import PartEvidence
+
+EPOCHS, HALF_TRAINED = 20, 150
+REGIONS = ("inside", "outside")  # which pictures that are not aligned have not
+
+
+def images_of(folder: Path, kind: str, seed: int) -> np.ndarray:
+    """Draw images uint8 (2, n, 32, 32, 3) of two classes; the first `marks.TRAINED` of each are for training."""
+    rng = np.random.default_rng([11, seed])
+    if kind == "halves":
+        _, images = planted.classes(folder, 1, seed)
+        return images[0][rng.permutation(500)].reshape(2, 250, *images.shape[2:])
+    _, images = planted.classes(folder, 2, seed)
+    if kind == "frames":
+        images = images.copy()
+        images[0] = marks.put(marks.of_frame(rng), images[0], rng)
+    return images
+
+
+def measure(folder: Path, kind: str, seed: int, shown: int) -> dict[str, object]:
+    """Train a network on one pair, audit it, and return a line."""
+    marks.TRAINED = HALF_TRAINED if kind == "halves" else 400
+    images = images_of(folder, kind, seed)
+    known = images[:, : marks.TRAINED]
+    net = planted.fitted(known.reshape(-1, *known.shape[2:]), np.repeat([0, 1], marks.TRAINED), seed, EPOCHS)
+    unseen = images[:, marks.TRAINED :]
+    right = planted.logits(net, unseen.reshape(-1, *unseen.shape[2:])).argmax(1) == np.repeat([0, 1], unseen.shape[1])
+    found, seconds = marks.audited(images, net, seed, shown)
+    return {
+        "kind": kind,
+        "seed": seed,
+        "accuracy": float(right.mean()),
+        "seconds": seconds,
+        "headlines": [line.headline for line in found.headlines],
+        "files": [rule.describe() for rule in found.files or () if rule.identifies],
+        "classes": [
+            {"target": one.target, "whole": one.whole, "parts": [asdict(part) for part in one.parts]} for one in found
+        ],
+    }
+
+
+def to_reference(lines: list[dict]) -> dict[str, object]:
+    """Make the file of natural pairs that the audit includes, of each part for the class that it moves more."""
+    names = [part["part"] for part in lines[0]["classes"][0]["parts"] if part["part"] not in REGIONS]
+    table = []
+    for line in lines:
+        sides = [{part["part"]: PartEvidence(**part) for part in one["parts"]} for one in line["classes"]]
+        table.append([max((side[name] for side in sides), key=lambda part: part.weight) for name in names])
+    columns = {
+        "offer": [[round(part.low or 0.5, 4) for part in row] for row in table],
+        "rise": [[round(part.shift_low, 3) for part in row] for row in table],
+        "turned": [[round(part.effect.turned.low, 3) for part in row] for row in table],
+    }
+    return {"made": f"{len(lines)} pairs of natural_pairs.py", "parts": names, **columns}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--kind", choices=("pairs", "halves", "frames"), default="pairs")
+    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 30))
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=Path("natural_pairs.jsonl"))
+    parser.add_argument("--reference", type=Path, help="write the file that the audit includes")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
+    made = {(line["kind"], line["seed"]) for line in lines}
+    with given.out.open("a") as out:
+        for seed in range(*given.seeds):
+            if (given.kind, seed) not in made:
+                lines.append(measure(given.data, given.kind, seed, given.images))
+                out.write(json.dumps(lines[-1]) + "\n")
+                out.flush()
+    mine = [line for line in lines if line["kind"] == given.kind]
+    if given.reference:
+        given.reference.write_text(json.dumps(to_reference(mine)))
+    print(f"{sum(bool(line['headlines']) for line in mine)} of {len(mine)} pairs have a headline")
+    for line in mine:
+        print(f"{line['seed']}: accuracy {line['accuracy']:.2f}; {' '.join(line['headlines']) or 'none'}")
+
+
+if __name__ == "__main__":
+    main()
