@@ -37,6 +37,7 @@ SUFFICIENCY_FILE = "shortcuts.json"
 CHANCE = 0.5  # area under the ROC curve without any information
 PAIR = 2  # classes that mirror each other: the one has a part where the other lacks it
 NOTEBOOK_PARTS = 20  # lines in a notebook
+WHOLES = ("target", "n", "whole", "whole_low", "whole_high")  # numbers of a profile
 SHARE_UNIT = 0.1  # of the images that change sides, as half a logit is of a rise
 STAND_INS = {"inside": "background", "outside": "background"}
 """For parts of a region, the part of natural pairs that they are compared with: half of the picture, as they are."""
@@ -199,8 +200,7 @@ class ClassProfile:
     def from_json(cls, record: dict[str, Any]) -> ClassProfile:
         """Read a record of `to_json`."""
         parts = tuple(PartEvidence(**part) for part in record["parts"])
-        wholes = (record[name] for name in ("whole", "whole_low", "whole_high"))
-        return cls(record["class"], record["target"], record["n"], *wholes, parts)
+        return cls(parts=parts, name=record["class"], **{key: record[key] for key in WHOLES})
 
 
 @dataclass(frozen=True)
@@ -425,7 +425,8 @@ class NaturalParts:
         for i in range(len(offer)):
             stacked = (np.vstack([own[i], others]) for own, others in zip((offer, rise, turned), natural, strict=True))
             offers, rises, shares = stacked
-            scores = sum(map(conformal.standardise, (-np.log(1 - offers), rises / FLOOR, shares / SHARE_UNIT)))
+            columns = (-np.log(1 - offers), rises / FLOOR, shares / SHARE_UNIT)
+            scores = np.sum([conformal.standardise(column) for column in columns], 0)
             largest = scores[1:].max(1)
             null = np.arange(len(largest) + len(names)) < len(largest)
             p[i] = conformal.tail_p_values(np.concatenate([largest, scores[0]]), null)[len(largest) :]

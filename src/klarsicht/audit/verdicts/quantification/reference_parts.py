@@ -11,7 +11,7 @@ from klarsicht.audit.explanation.models.inputs import InputImages
 from klarsicht.audit.verdicts.interventions.image_parts import BACKGROUND, REGION_PARTS, PartImages
 from klarsicht.audit.verdicts.interventions.region_masks import SharedMask
 from klarsicht.audit.verdicts.quantification.sufficiency_units import PartReader, chunks, feature_reader
-from klarsicht.ground.arrays import Floats, Ints
+from klarsicht.ground.arrays import Floats, Ints, Pixels, Rows
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import roc_area_score
@@ -49,7 +49,7 @@ def measure_reference(reader: PartReader, folder: str | Path) -> dict[str, float
     return areas
 
 
-def _keep(reader: PartReader, part: str, images: InputImages, rows: Ints) -> Floats:
+def _keep(reader: PartReader, part: str, images: InputImages, rows: Rows) -> Pixels:
     masks = reader.masks(rows) if isinstance(reader.masks, SharedMask) else None
     rng = generator(reader.work.settings.seed, f"reference {part}", int(rows[0]))
     return reader.parts[part].keep(PartImages(images(rows), inside=masks), reader.fill, rng)

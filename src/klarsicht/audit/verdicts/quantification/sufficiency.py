@@ -214,12 +214,12 @@ def make_evidence(
     rise, stay = given.rise, bool(lent.rows)
     return PartEvidence(
         part=part,
-        area=area and area.value,
-        low=area and area.low,
-        high=area and area.high,
-        rest=rest and rest.value,
-        rest_low=rest and rest.low,
-        rest_high=rest and rest.high,
+        area=None if area is None else area.value,
+        low=None if area is None else area.low,
+        high=None if area is None else area.high,
+        rest=None if rest is None else rest.value,
+        rest_low=None if rest is None else rest.low,
+        rest_high=None if rest is None else rest.high,
         others=others,
         shift=rise.value,
         shift_low=rise.low,
@@ -255,7 +255,7 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
 
     def areas_of(part: str, rest: bool) -> list[Interval] | None:
         found = PartFeatures.of(table, part, rest=rest)
-        return found and found.areas(work.groups, images, sources, work.settings.seed)
+        return None if found is None else found.areas(work.groups, images, sources, work.settings.seed)
 
     alone = {part: areas_of(part, rest=False) for part in names}
     without = {part: areas_of(part, rest=True) or alone.get(COMPLEMENTS.get(part, "")) for part in names}
@@ -270,9 +270,7 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
             got=f"{len(numbers)} class(es) that can be measured",
             rule="at least 2 classes of 2 images each, from 2 sources",
         )
-    none = ExchangedImages((), sources)
-
-    compares = class_strategy(len(numbers)).compares_classes
+    none, compares = ExchangedImages((), sources), class_strategy(len(numbers)).compares_classes
 
     def evidence(i: int, part: str) -> PartEvidence:
         target, own, rest = work.groups[i].target, alone.get(part), without.get(part)
@@ -280,10 +278,11 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
             float(np.median([own[k].value for k in numbers if k != i])) if own and compares else references.get(part)
         )
         borrowed = lent.get((target, part), none)
-        return make_evidence(part, own and own[i], rest and rest[i], middle, given[target, part], borrowed)
+        kept, left = (None if of is None else of[i] for of in (own, rest))
+        return make_evidence(part, kept, left, middle, given[target, part], borrowed)
 
     measured = [[evidence(i, part) for part in reader.questions] for i in numbers]
-    areas = [[own and own[i] for own in map(alone.get, reader.questions)] for i in numbers]
+    areas = [[None if own is None else own[i] for own in map(alone.get, reader.questions)] for i in numbers]
     effects = [[one.effect for one in line] for line in measured]
     p, noted = compare_parts(reader.questions, areas, effects, level, read_natural_parts())
     profiles = tuple(
@@ -294,7 +293,10 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
             whole=whole[i].value,
             whole_low=whole[i].low,
             whole_high=whole[i].high,
-            parts=tuple(replace(one, p=float(p[a, j]), noted=bool(noted[a, j])) for j, one in enumerate(measured[a])),
+            parts=tuple(
+                replace(one, p=float(p[a, j]), noted=bool(noted[a, j] and (compares or not one.is_ordinary)))
+                for j, one in enumerate(measured[a])
+            ),
         )
         for a, i in enumerate(numbers)
     )
