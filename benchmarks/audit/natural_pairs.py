@@ -1,4 +1,4 @@
-"""How often does `audit shortcuts` print a headline of two classes that nobody marked?
+"""Count headlines of `audit shortcuts` on two classes that nobody marked, and on one with a frame.
 
     python benchmarks/audit/natural_pairs.py IMAGENET32 --kind pairs --seeds 0 30 --out pairs.jsonl
     python benchmarks/audit/natural_pairs.py IMAGENET32 --kind halves --seeds 100 130 --out halves.jsonl
