@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from klarsicht.audit.explanation.models.forward import Observer
-from klarsicht.audit.explanation.networks.memory_format import as_channels_last, channels_last
+from klarsicht.audit.explanation.models.forward import open_observer
+from klarsicht.audit.explanation.networks.eval_mode import as_channels_last, channels_last
 from klarsicht.audit.results.rows import ExchangeRow
 from klarsicht.audit.verdicts.interventions.experiment import Experiment
 from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
@@ -189,7 +189,7 @@ class KeptPartUnits:
 def feature_reader(work: DetectionUnits) -> Iterator[Callable[[Pixels], Floats]]:
     """Yield the function from images uint8 (n, H, W, C) to the input of the network's head (n, F), in batches."""
     images = work.input_images
-    with channels_last(images.classifier.module), Observer(images.classifier) as observe:
+    with channels_last(images.classifier.module), open_observer(images.classifier) as observe:
 
         def features(levels: Pixels) -> Floats:
             parts = torch.split(images.pixel_scale.inputs(levels), work.settings.batch)
