@@ -130,7 +130,7 @@ def usable():
         "clean_data": run | {"out": here}, "evaluate": run | {"folder": here}, "exchange_parts": run | pictures,
         "explain": {"classifier": model, "images": BATCH}, "load_correction": {"folder": here},
         "load_model": {"spec": network()}, "measure_sufficiency": run, "open_corpus": {"data": "nowhere"}, "power": run,
-        "quantify": run, "rank": run, "run": {"settings": audit.AuditSettings(model="x", data="y"), "out": here},
+        "clean_surroundings": run, "read_surroundings": run, "quantify": run, "rank": run, "run": {"settings": audit.AuditSettings(model="x", data="y"), "out": here},
         "screen": run, "spray": {"items": MAPS}, "training_weights": {"cleaned": here},
         "weighted_sampler": {"cleaned": here}, "Burst": {"frames": FRAMES, "noise": LEVEL},
         "denoise": {"frames": here, "out": "nowhere.tif"}, "load_network": {"path": here},

@@ -63,6 +63,8 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "load_model": "explanation.models.classifier",
     "measure_sufficiency": "verdicts.quantification.sufficiency",
     "open_corpus": "explanation.data.corpus_formats",
+    "clean_surroundings": "cleaning.models.surroundings_correction",
+    "read_surroundings": "results.surroundings",
     "power": "verdicts.sensitivity.power",
     "quantify": "verdicts.quantification.quantification",
     "rank": "results.ranking:read_ranking",

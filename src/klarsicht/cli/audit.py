@@ -234,18 +234,27 @@ def shortcuts(
     as_json: AsJson = False,
     top: Annotated[int, number(ranges.LINES, "Classes to print.")] = 20,
 ) -> None:
-    """Measure which part of an image is enough to recognise its class.
+    """Measure which part of an image is enough to tell its class.
 
     Parts are the border, corners, background, colours, spectrum and a region. Framing and file properties are tried.
     """
     require_run(run, data)
+    from klarsicht.audit.results.surroundings import EXCEPTIONS_FILE, is_examined, read_surroundings
     from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
+    from klarsicht.ground.run_folder.store import RunStore
 
     profiles = measure_sufficiency(
         run, images=images, level=level, workers=workers, data=data, shard=shard, device=device, region=region,
         reference=reference,
     )  # fmt: skip
-    echo_result(profiles, as_json, tables.sufficiency, top)
+    store = RunStore.open(run)
+    found = read_surroundings(store) if is_examined(store) else None
+    if as_json:
+        echo_json(profiles.to_json() | {"surroundings": None if found is None else found.to_json()})
+        return
+    tables.sufficiency(profiles, top)
+    if found is not None:
+        tables.surroundings(found, top, f"{run}/{EXCEPTIONS_FILE}")
 
 
 @app.command()

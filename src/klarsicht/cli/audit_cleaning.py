@@ -27,9 +27,10 @@ Mask = Annotated[Path | None, typer.Option(help="A picture, white where the arti
 SHOWN_HELP = "Most images of each kind to evaluate on. [as `audit clean`: ten times as many as it was chosen on]"
 KIND_HELP = "A known artifact instead of a found one: a kind or family of `audit plant`, drawn on the images."
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
+SURROUNDINGS = "surroundings"
 PART_HELP = (
-    "A part of every image of the class: border, colours, spectrum, resolution, 'top left' and other corners; may be "
-    "repeated. noted: the strongest part that `audit shortcuts` flagged."
+    "A part of every image: border, colours, spectrum, resolution, 'top left' and other corners; may be "
+    "repeated. noted: the strongest part that `audit shortcuts` flagged. surroundings needs no --class."
 )
 Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
@@ -73,6 +74,15 @@ def clean(
     require_run(run, data)
     from klarsicht.audit.cleaning.models import clean_model
 
+    if name is None and part == [SURROUNDINGS]:
+        from klarsicht.audit.cleaning.models.surroundings_correction import clean_surroundings
+
+        cleaned = clean_surroundings(run, settings, out=out, data=data, device=device)
+        if as_json:
+            echo_json(cleaned.record)
+        else:
+            cleaning_tables.surroundings(cleaned)
+        return cleaned.check()
     if name is None or len(name) > 1:
         if members is not None or mask is not None or kind is not None or part:
             what, got = "--members, --mask, --kind and --part need one class", members or mask or kind or part

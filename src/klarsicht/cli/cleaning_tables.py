@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.models.clean_model import CleanedClasses, CleanedModel
     from klarsicht.audit.cleaning.models.evaluation import Evaluation, ModelEvaluation
     from klarsicht.audit.cleaning.models.judgement import JointJudgement, Judgement
+    from klarsicht.audit.cleaning.models.surroundings_correction import CleanedSurroundings
     from klarsicht.numerics.statistics.intervals import Interval
 
 
@@ -94,6 +95,30 @@ def joint_correction(result: CleanedClasses) -> None:
         echo("the model was trained on these images: they cannot prove a correction harmless")
     echo(f"together: accuracy {_describe_lost(result.judgement.lost.measured)}")
     verdict(result.judgement)
+
+
+def surroundings(result: CleanedSurroundings) -> None:
+    """Print the share that is right of every class and side before and after, average and worst group, and the
+    folder."""
+    kinds = (
+        ("held-out images", result.pictures_before, result.pictures_after),
+        ("composites of held-out images", result.before, result.after),
+    )
+    lines = [
+        (kind, old.label, old.side, str(old.right.n), _percent(old.right), _percent(new.right))
+        for kind, before, after in kinds
+        for old, new in zip(before.groups, after.groups, strict=True)
+    ]
+    header = ("shown", "class", "surroundings of", "images", "right before, % (95 %)", "after, % (95 %)")
+    echo_block(table(header, lines, left_aligned=header[:3]))
+    for kind, before, after in kinds:
+        echo(
+            f"{kind}: average of groups {100 * before.average:.1f} % before, {100 * after.average:.1f} % after; worst "
+            f"group {100 * before.worst.right.value:.1f} % before, {100 * after.worst.right.value:.1f} % after"
+        )
+    echo(f"correction: {result.folder}" + ("" if result.record["exported"] else f" ({result.record['why']})"))
+    loading_lines(result.folder)
+    echo(f"verdict: {'the worst group gains' if result.helps else 'no gain of the worst group was shown'}.")
 
 
 def judgement(result: Judgement) -> None:

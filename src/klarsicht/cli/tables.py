@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.results.checked_picture import CheckedPictures
     from klarsicht.audit.results.ranking import Ranking
     from klarsicht.audit.results.sufficiency import Sufficiency
+    from klarsicht.audit.results.surroundings import Surroundings
     from klarsicht.audit.results.verdicts import Quantification
     from klarsicht.audit.verdicts.forecast import Forecast, StepCost
     from klarsicht.audit.verdicts.quantification.screening import Screening
@@ -127,6 +128,20 @@ def sufficiency(profiles: Sufficiency, top: int) -> None:
     for sentence in (*headlines, *describe_file_rules(profiles.files)[:top]):
         echo()
         echo(sentence)
+
+
+def surroundings(found: Surroundings, top: int, file: str) -> None:
+    """Print what was found of surroundings that nearly a whole class shares, and the clearest exceptions."""
+    echo()
+    for line in found.describe():
+        echo(line)
+    if found.found and found.exceptions:
+        lines = [(one.path, one.label, one.side, f"{one.margin:.2f}") for one in found.exceptions[:top]]
+        echo_block(table(("exception", "class", "surroundings of", "margin"), lines, ("exception", "class")))
+        echo(f"all {len(found.exceptions)} exceptions: {file}")
+    if found.relied_on:
+        run = file.rpartition("/")[0]
+        echo(f"next: train the model on other surroundings: klarsicht audit clean {run} --part surroundings")
 
 
 def pictures(results: CheckedPictures) -> None:

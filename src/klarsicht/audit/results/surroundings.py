@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from klarsicht.audit.results.words import format_count, format_p
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.intervals import Interval
 
 SURROUNDINGS_FILE, EXCEPTIONS_FILE = "surroundings.json", "exceptions.csv"
@@ -171,6 +172,12 @@ class Surroundings:
         return out.getvalue()
 
 
+def is_examined(run: RunStore) -> bool:
+    """Say whether surroundings of the run were examined."""
+    return run.has_file(SURROUNDINGS_FILE)
+
+
+@check_arguments
 def read_surroundings(run: str | Path | RunStore) -> Surroundings:
     """Read what was found of the surroundings in a run.
 

@@ -9,8 +9,8 @@ from typing import IO, Any, Final
 from PIL import Image
 from PIL.ExifTags import Base
 
-from klarsicht.audit.explanation.data.corpus import Corpus
-from klarsicht.ground.errors import KlarsichtError
+from klarsicht.audit.explanation.data.corpus import Corpus, out_of_reach
+from klarsicht.ground.errors import InputError, UnreadableFile
 from klarsicht.ground.pictures.image_tags import check_tags
 from klarsicht.ground.pictures.images import open_image, read_content, read_file
 from klarsicht.ground.pictures.pixel_depths import bit_depth, read_png_depth
@@ -25,7 +25,8 @@ Properties = dict[str, float]
 
 
 def read_properties(corpus: Corpus, rows: Sequence[int]) -> list[Properties | None]:
-    """Read the properties of the files of some rows; None of what is no image file, or cannot be read."""
+    """Read the properties of the files of some rows; None of what is no image file, or cannot be read. Raises
+    Unreachable: the disk or store does not give a file."""
     return [_read_row(corpus, row) for row in rows]
 
 
@@ -38,7 +39,11 @@ def _read_row(corpus: Corpus, row: int) -> Properties | None:
         if not isinstance(content, str | Path):
             return None
         return read_file(content, lambda source: _properties_of(source, corpus.megapixels))
-    except KlarsichtError:
+    except UnreadableFile as error:
+        if path in corpus.absent:
+            return None
+        raise out_of_reach(path, error) from error
+    except InputError:
         return None
 
 

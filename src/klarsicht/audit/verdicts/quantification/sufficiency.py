@@ -41,6 +41,7 @@ from klarsicht.audit.verdicts.quantification.sufficiency_units import (
     PartReader,
     rests_of,
 )
+from klarsicht.audit.verdicts.quantification.surroundings import examine_surroundings
 from klarsicht.ground.arrays import Floats, Ints, Rows
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
@@ -83,6 +84,7 @@ def measure_sufficiency(
     ):
         reader = PartReader(work, images, "" if region is None else str(region))
         run_units(audit, reader, workers)
+        examine_surroundings(audit, work, workers)
         references = measure_reference(reader, reference) if reference is not None else {}
         found = make_sufficiency(reader, level, references)
         audit.sharing.once(

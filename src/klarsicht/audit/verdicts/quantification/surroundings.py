@@ -19,20 +19,20 @@ from klarsicht.audit.results.surroundings import (
     PlacesRow,
     Surroundings,
 )
-from klarsicht.audit.verdicts.quantification.surroundings_units import MOST_SHOWN_CLASSES, SurroundingsUnits
+from klarsicht.audit.verdicts.quantification.surroundings_units import SurroundingsUnits
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.arrays import Doubles
 from klarsicht.numerics.statistics.intervals import share_interval
 
-NATURAL_FILE = Path(__file__).parent / "natural_surroundings.json"
+NATURAL_SURROUNDINGS = Path(__file__).parent / "natural_surroundings.json"
 
 
 def examine_surroundings(audit: Audit, work: DetectionUnits, workers: int) -> Surroundings | None:
-    """Find own places and exceptions in a run of at most MOST_SHOWN_CLASSES classes, show the model composites, and
-    write what was found; None of more classes."""
-    if len(work.groups) > MOST_SHOWN_CLASSES:
-        return None
+    """Find own places and exceptions in a run, show the model composites, and write what was found; None where
+    classes, images or pixels are too few, or classes too many."""
     units = SurroundingsUnits(work)
+    if not units.can_tell:
+        return None
     step_units.run_step(audit, work.store, units, units.step, [range(1)], workers, "surroundings")
     found = make_surroundings(work)
     audit.sharing.once("surroundings.written", lambda: write_surroundings(work, found))
@@ -95,4 +95,4 @@ def rank_among_natural(separate: float) -> float:
 @cache
 def natural_pairs() -> Doubles:
     """Read `OwnPlaces.separate` of natural pairs, which comes along; see benchmarks/audit/natural_surroundings.py."""
-    return np.array(json.loads(NATURAL_FILE.read_text(encoding="utf-8"))["separate"], float)
+    return np.array(json.loads(NATURAL_SURROUNDINGS.read_text(encoding="utf-8"))["separate"], float)

@@ -22,6 +22,7 @@ from klarsicht.ground.seeding import generator
 SURROUNDINGS_STEP = "surroundings"
 PLACES_SIDE = 64  # pixels on the shorter side at which places are looked at
 MOST_PLACED, MOST_SHOWN_CLASSES = 4000, 20  # that are examined together; of more classes nothing is asked
+LEAST_PLACED, LEAST_PLACED_SIDE = 100, 24  # images of each class, and pixels on the shorter side
 COMPOSITES_PER_CLASS = 100
 SHRUNK_BLOCK, CHUNK = 256, 16  # images that are read at once, and composites that are made at once
 
@@ -51,6 +52,13 @@ class SurroundingsUnits:
             written |= store.write_part("composites", number, pa.Table.from_pylist(composites, COMPOSITE_SCHEMA))
             written |= store.write_part("separate", number, {"separate": [found.separate], "way": [found.way]})
         return written
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether classes, images and pixels are enough to tell exceptions, and classes not too many."""
+        groups = self.work.groups
+        enough = min(map(len, groups)) >= LEAST_PLACED and min(self.work.input_images.shape) >= LEAST_PLACED_SIDE
+        return enough and len(groups) <= MOST_SHOWN_CLASSES
 
     @cached_property
     def rows(self) -> Rows:
