@@ -59,6 +59,8 @@ def test_equal_files_and_unreadable_ones_have_no_rule(tmp_path, images):
     def save(label, i, path):
         if images == "equal":
             Image.new("L", (20, 30)).save(path)
+        else:
+            path.write_bytes(b"no image")
 
     rules = find_file_rules(corpus_of(tmp_path, save))
     assert rules == (() if images == "equal" else None)

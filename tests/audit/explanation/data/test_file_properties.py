@@ -6,6 +6,7 @@ from PIL import Image
 
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.file_properties import read_properties
+from klarsicht.ground.errors import Unreachable
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
 
@@ -39,4 +40,12 @@ def test_size_colour_depth_and_tags_are_read(tmp_path):
 
 def test_what_is_no_image_file_has_none(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
-    assert read(tmp_path / "a.jpg", tmp_path / "absent.jpg") == [None, None]
+    assert read(tmp_path / "a.jpg") == [None]
+
+
+def test_a_file_that_was_listed_and_is_gone_ends_the_command(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(PIXELS).save(path)
+    path.unlink()
+    with pytest.raises(Unreachable, match="out of reach"):
+        read(path)
