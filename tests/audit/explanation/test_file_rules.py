@@ -1,6 +1,7 @@
 """Rules of files that were written by a rule, and of files that were not; areas beside scikit-learn's."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_equal_files_and_unreadable_ones_have_no_rule(tmp_path, images):
         if images == "equal":
             Image.new("L", (20, 30)).save(path)
         else:
-            path.write_bytes(b"no image")
+            Path(path).write_bytes(b"no image")
 
     rules = find_file_rules(corpus_of(tmp_path, save))
     assert rules == (() if images == "equal" else None)
