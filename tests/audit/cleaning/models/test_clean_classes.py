@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tests.audit import conftest
 from tests.audit.conftest import Marked, in_brief
+from tests.audit.results.test_surroundings import LIGHT
 from torch import nn
 
 from klarsicht.audit.cleaning.artifacts.artifact import build_artifact, load_artifact
@@ -34,6 +35,7 @@ from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.surroundings import SURROUNDINGS_FILE, Surroundings
 from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.ground.errors import EffectRemains, InputError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
@@ -295,5 +297,8 @@ def test_where_no_class_is_poisoned_there_is_nothing_to_clean(marked, tmp_path):
     run = shutil.copytree(marked, tmp_path / "run")
     store = RunStore.open(run)
     store.write_json(verdicts.VERDICTS_FILE, verdicts.Quantification((), 1.0, 0.05).to_json())
-    with pytest.raises(UsageError, match="no class is poisoned"):
+    with pytest.raises(UsageError, match=r"no class relies on an artifact.*Name a --class"):
+        clean_model.clean_classes(run, classifier=of_two_marks())
+    store.write_json(SURROUNDINGS_FILE, Surroundings((LIGHT,), (), 0.7, 0.025).to_json())
+    with pytest.raises(UsageError, match="clean them by --part surroundings"):
         clean_model.clean_classes(run, classifier=of_two_marks())

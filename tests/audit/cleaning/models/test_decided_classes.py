@@ -90,7 +90,7 @@ def test_legitimate_classes_are_not_cleaned_and_decided_ones_are(audited, explor
     with pytest.raises(UsageError, match="decided to be legitimate"):
         audited.find_members("b")
     explored.decisions.decide(0, decision="legitimate")
-    with pytest.raises(UsageError, match="every poisoned class was decided to be legitimate"):
+    with pytest.raises(UsageError, match="every class that relies on an artifact was decided to be legitimate"):
         audited_run.find_classes_to_clean(audited)
 
 

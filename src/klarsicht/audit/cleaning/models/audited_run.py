@@ -28,6 +28,7 @@ from klarsicht.audit.explanation.settings import ANY_DEVICE, counts_own_logits
 from klarsicht.audit.explanation.steps.audit_inputs import Audit, settings_of_run
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.detection_rows import read_detections
+from klarsicht.audit.results.surroundings import is_examined, read_surroundings
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.verdicts.detectors.bank import change_of
@@ -41,6 +42,7 @@ from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
 
 PART_DONORS = 128  # images of the class, and of others, whose parts are put on other images
+ALL_CLASSES = "without --class, all classes that rely on an artifact are cleaned"
 CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
 
 
@@ -351,17 +353,20 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
         return names
     if known is None:
         raise UsageError(
-            "which class?", got="a run that is not quantified", rule="without --class all poisoned classes are cleaned",
+            "no class is named", got="a run that is not quantified", rule=ALL_CLASSES,
             remedy="Run `klarsicht audit quantify` first, or name a --class.",
         )  # fmt: skip
     if poisoned:
         raise UsageError(
-            "every poisoned class was decided to be legitimate", got=", ".join(poisoned),
+            "every class that relies on an artifact was decided to be legitimate", got=", ".join(poisoned),
             remedy="Decide again in `klarsicht audit explore`, or name a --class and --found-by.",
         )  # fmt: skip
     reviewed = [one.name for one in known if one.needs_review]
     raise UsageError(
-        "no class is poisoned: there is nothing to clean",
+        "no class relies on an artifact: there is nothing to clean",
         got=f"{len(known)} classes quantified" + (f", to be looked at: {', '.join(reviewed)}" if reviewed else ""),
-        rule="without --class all poisoned classes are cleaned", remedy="Name a --class to clean it all the same.",
+        rule=ALL_CLASSES,
+        remedy="The model relies on surroundings: clean them by --part surroundings."
+        if is_examined(run.store) and read_surroundings(run.store).relied_on
+        else "Name a --class to clean it all the same.",
     )  # fmt: skip
