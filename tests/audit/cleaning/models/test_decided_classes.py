@@ -13,6 +13,7 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.cli import tables
 from klarsicht.explorer.explored_run import ExploredRun
@@ -47,8 +48,10 @@ def explored(audited):
 @pytest.mark.slow
 def test_the_explorer_shows_what_ranking_and_verdicts_say(audited):
     lines = {line.name: line for line in ExploredRun.of(audited.store).results.lines().values()}
-    verdict = verdicts.read_verdicts(audited.store).of("b")
-    assert (lines["b"].words, lines["b"].p) == (verdict.verdict, verdict.detection.p_decisive)
+    known = verdicts.read_verdicts(audited.store)
+    (told,) = (line for line in known.lines if line.name == "b")
+    headline = told.headline(read_places(audited.store, known).get((told.verdict.target, told.number), ""))
+    assert (lines["b"].words, lines["b"].p) == (headline, told.verdict.detection.p_decisive)
     assert lines["b"].found == ROWS
     for entry in ranking.read_ranking(audited.store):
         line = lines[entry.name]
