@@ -108,7 +108,7 @@ def watched(command):
         ("os.abort()", "a library ended the process"),
         ("ctypes.CDLL(None).exit(1)", "a library ended the process"),
         # as OpenBLAS 0.3.30 does for its buffer
-        slow("ask_in_a_loop()", "no memory could be had"),
+        slow("ask_in_a_loop()", "no memory was left"),
         ("bytes(1 << 29)", "a library ended the process"),  # a command that does not tell: not even its import fits
     ],
 )

@@ -91,16 +91,16 @@ class ClassSurroundings:
         if not self.exceptions:
             return f"{self.name}: all {self.n} images share their surroundings; without exceptions nothing can be told."
         shared = 100 * (1 - self.exceptions / self.n)
-        known = (
+        exceptions = (
             f"{self.name}: {shared:.0f} of 100 images share their surroundings; "
             f"{format_count(self.exceptions, 'exception')}."
         )
         if not self.taken.n:
-            return f"{known} Whether the model uses them was not tested."
+            return f"{exceptions} Whether the model uses them was not tested."
         verdict = "it relies on the surroundings" if self.relies else "no use of the surroundings was shown"
         return (
-            f"{known} Put on surroundings of other classes, the model takes {_of_100(self.taken)} for the other class, "
-            f"on surroundings of its own {_of_100(self.taken_control)}: {verdict}."
+            f"{exceptions} Put on surroundings of other classes, the model takes {_of_100(self.taken)} for the other "
+            f"class, on surroundings of its own {_of_100(self.taken_control)}: {verdict}."
         )
 
 

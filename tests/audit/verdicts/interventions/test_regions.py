@@ -15,7 +15,7 @@ from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
-from klarsicht.audit.explanation.spectral.analysis import METRICS, Analysis
+from klarsicht.audit.explanation.spectral.analysis import METRICS
 from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.verdicts.interventions.regions import (
     RegionEffects,
@@ -262,8 +262,7 @@ def test_candidates_come_from_all_that_is_stored_whatever_was_asked_for(tmp_path
     """Plain features were asked for and are made noise: another source must find the mark, and be drawn and opened."""
     marked = write_corpus(tmp_path / "data")
     noise = np.random.default_rng(0).normal(size=(180, 4))
-    monkeypatch.setattr(Analysis, "penultimate", lambda _, group: noise[group.rows])
-    monkeypatch.setitem(METRICS, "features", replace(METRICS["features"], read=Analysis.penultimate))
+    monkeypatch.setitem(METRICS, "features", replace(METRICS["features"], read=lambda _, group: noise[group.rows]))
     classifier = load_model(network(), classes=["a", "b", "c"])
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("features",), neighbours=6)
     pipeline.run(settings, tmp_path / "run", classifier=classifier)

@@ -156,16 +156,16 @@ class OwnImages:
 class CompositeTask:
     """Task of ground.fit: composites with surroundings of any class, and the label of their source."""
 
-    known: OwnImages
+    own_images: OwnImages
     batch_size: int
     seed: int
 
     def batch(self, step: int, rank: int) -> Batch:
         """Draw composites of images that teach; every class is as often a source, and as often a donor."""
-        rng, known = generator(self.seed, "composites", step, rank), self.known
-        odd = known.labels != known.sides
-        pairs = draw_pairs(known.labels, known.usable & ~known.held_out, self.batch_size, rng, odd)
-        return known.compose(pairs, rng), torch.from_numpy(known.labels[pairs.sources])
+        rng, own_images = generator(self.seed, "composites", step, rank), self.own_images
+        odd = own_images.labels != own_images.sides
+        pairs = draw_pairs(own_images.labels, own_images.usable & ~own_images.held_out, self.batch_size, rng, odd)
+        return own_images.compose(pairs, rng), torch.from_numpy(own_images.labels[pairs.sources])
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         del step
@@ -195,38 +195,41 @@ def clean_surroundings(
         RunMismatch: model or data differ from those of the run.
     """
     settings = settings or CleanSettings()
-    opened = AuditedRun.of(run, data, classifier, device)
-    found = read_surroundings(opened.store)
+    case = AuditedRun.of(run, data, classifier, device)
+    found = read_surroundings(case.store)
     if not found.found:
         raise UsageError(
             "no shortcut in the surroundings to clean", got=found.describe()[0],
             rule="classes that `audit shortcuts` found to have one", remedy="Clean a class: --class.",
         )  # fmt: skip
-    with opened.store.lock():
-        known, names = OwnImages.of(opened, settings.seed), dict(enumerate(opened.audit.names))
-        folder = Path(out) if out else opened.store.path / "corrections" / "surroundings"
-        correction = train_on_composites(opened.audit.classifier, known, settings)
+    with case.store.lock():
+        own_images, names = OwnImages.of(case, settings.seed), dict(enumerate(case.audit.names))
+        folder = Path(out) if out else case.store.path / "corrections" / "surroundings"
+        correction = train_on_composites(case.audit.classifier, own_images, settings)
         tables = [
             table
             for one in (None, correction)
-            for table in measure_groups(opened.audit.classifier, one, known, names, settings.seed)
+            for table in measure_groups(case.audit.classifier, one, own_images, names, settings.seed)
         ]
         facts = {
-            "klarsicht": __version__, "model": opened.audit.settings.model, "classes": [one.name for one in found],
-            "targets": sorted({int(k) for k in known.labels}), "code": opened.store.manifest.get("code", {}),
-            "identity": opened.store.manifest["identity"], "settings": settings.model_dump(mode="json"),
+            "klarsicht": __version__, "model": case.audit.settings.model, "classes": [one.name for one in found],
+            "targets": sorted({int(k) for k in own_images.labels}), "code": case.store.manifest.get("code", {}),
+            "identity": case.store.manifest["identity"], "settings": settings.model_dump(mode="json"),
             "surroundings": [asdict(table) for table in tables],
         }  # fmt: skip
-        example = known.images.pixel_scale.inputs(known.levels[:1])[0]
-        record = packages.save_correction(folder, correction, facts, opened.audit.classifier, example)
+        example = own_images.images.pixel_scale.inputs(own_images.levels[:1])[0]
+        record = packages.save_correction(folder, correction, facts, case.audit.classifier, example)
     pictures_before, before, pictures_after, after = tables
     return CleanedSurroundings(folder, correction, before, after, pictures_before, pictures_after, record)
 
 
-def train_on_composites(classifier: Classifier, known: OwnImages, settings: CleanSettings) -> RetrainedWeights:
+def train_on_composites(classifier: Classifier, own_images: OwnImages, settings: CleanSettings) -> RetrainedWeights:
     """Train a copy of the model on composites, and return the changed weights."""
-    steps = max(settings.steps, COMPOSITE_EPOCHS * int((~known.held_out).sum()) // settings.batch)
-    task, plan = CompositeTask(known, settings.batch, settings.seed), Plan(steps, settings.rate, max(1, steps // 10))
+    steps = max(settings.steps, COMPOSITE_EPOCHS * int((~own_images.held_out).sum()) // settings.batch)
+    task, plan = (
+        CompositeTask(own_images, settings.batch, settings.seed),
+        Plan(steps, settings.rate, max(1, steps // 10)),
+    )
     body = copy.deepcopy(classifier.module)
     torch.manual_seed(integer(settings.seed, "surroundings"))
     with world() as here:
@@ -238,42 +241,45 @@ def train_on_composites(classifier: Classifier, known: OwnImages, settings: Clea
 
 
 def measure_groups(
-    classifier: Classifier, correction: Correction | None, known: OwnImages, names: Mapping[int, str], seed: int
+    classifier: Classifier, correction: Correction | None, own_images: OwnImages, names: Mapping[int, str], seed: int
 ) -> tuple[GroupTable, GroupTable]:
     """Measure the shares that are right of held-out pictures as they are, and of composites of held-out images."""
-    rng, held = generator(seed, "shown composites"), np.flatnonzero(known.held_out)
-    pairs = draw_groups(known, rng)
+    rng, rows = generator(seed, "shown composites"), np.flatnonzero(own_images.held_out)
+    pairs = draw_groups(own_images, rng)
     module = classifier.module
     with evaluation_mode(module), torch.no_grad():
         if correction is None:
-            found = _predict(classifier, known, held, pairs, seed)
+            found = _predict(classifier, own_images, rows, pairs, seed)
         else:
             with correction.applied(module):
-                found = _predict(classifier, known, held, pairs, seed)
+                found = _predict(classifier, own_images, rows, pairs, seed)
     of_pictures, of_composites = found
-    pictures = tabulate(of_pictures, known.labels[held], known.sides[held], names)
-    return pictures, tabulate(of_composites, known.labels[pairs.sources], known.sides[pairs.donors], names)
+    pictures = tabulate(of_pictures, own_images.labels[rows], own_images.sides[rows], names)
+    return pictures, tabulate(of_composites, own_images.labels[pairs.sources], own_images.sides[pairs.donors], names)
 
 
-def _predict(classifier: Classifier, known: OwnImages, held: Rows, pairs: Pairs, seed: int) -> tuple[Ints, Ints]:
-    classes, rng = np.unique(known.labels), generator(seed, "rims")
+def _predict(classifier: Classifier, own_images: OwnImages, rows: Rows, pairs: Pairs, seed: int) -> tuple[Ints, Ints]:
+    classes, rng = np.unique(own_images.labels), generator(seed, "rims")
 
     def predict(inputs: Tensor) -> Ints:
         logits = classifier.logits(inputs.to(classifier.device)).float().cpu().numpy()
         return np.asarray(classes[logits[:, classes].argmax(1)])
 
-    as_they_are = [predict(known.images.pixel_scale.inputs(known.levels[some])) for some in _chunks(held)]
+    as_they_are = [predict(own_images.images.pixel_scale.inputs(own_images.levels[some])) for some in _chunks(rows)]
     some_pairs = (Pairs(a, b) for a, b in zip(_chunks(pairs.sources), _chunks(pairs.donors), strict=True))
-    composed = [predict(known.compose(some, rng)) for some in some_pairs]
+    composed = [predict(own_images.compose(some, rng)) for some in some_pairs]
     return np.concatenate(as_they_are), np.concatenate(composed)
 
 
-def draw_groups(known: OwnImages, rng: np.random.Generator) -> Pairs:
+def draw_groups(own_images: OwnImages, rng: np.random.Generator) -> Pairs:
     """Draw SHOWN_COMPOSITES pairs of held-out usable images for each class and side."""
-    able, sources, donors = known.usable & known.held_out, [], []
-    for label in np.unique(known.labels):
-        for side in np.unique(known.labels):
-            own, other = np.flatnonzero(able & (known.labels == label)), np.flatnonzero(able & (known.sides == side))
+    able, sources, donors = own_images.usable & own_images.held_out, [], []
+    for label in np.unique(own_images.labels):
+        for side in np.unique(own_images.labels):
+            own, other = (
+                np.flatnonzero(able & (own_images.labels == label)),
+                np.flatnonzero(able & (own_images.sides == side)),
+            )
             if len(own) and len(other):
                 sources.append(rng.choice(own, SHOWN_COMPOSITES))
                 donors.append(rng.choice(other, SHOWN_COMPOSITES))

@@ -62,11 +62,11 @@ def draw_shift(own: Bools, rng: np.random.Generator) -> tuple[int, int]:
 def usable_places(own: Bools, exceptional: Bools) -> Bools:
     """Mark images (n,) whose own places (n, H, W) are about as large as those of exceptions."""
     area = own.sum((1, 2))
-    known = area[exceptional & (area > 0)]
-    known = known if len(known) else area[area > 0]
-    if not len(known):
+    areas = area[exceptional & (area > 0)]
+    areas = areas if len(areas) else area[area > 0]
+    if not len(areas):
         return np.zeros(len(own), bool)
-    middle = np.median(known)
+    middle = np.median(areas)
     return np.asarray((area > SMALLEST * middle) & (area < LARGEST * middle))
 
 

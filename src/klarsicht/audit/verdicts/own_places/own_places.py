@@ -159,13 +159,13 @@ class PlaceRegression:
     def fit(cls, rows: Floats, kinds: Ints, count: int, weights: Doubles | None, penalty: float) -> PlaceRegression:
         """Fit kinds 0 to `count` - 1 of rows (m, D); kinds that do not occur are never told."""
         middle, spread = rows.mean(0), rows.std(0) + 1e-3
-        told = LogisticRegression(C=penalty, max_iter=500).fit((rows - middle) / spread, kinds, weights)
+        model = LogisticRegression(C=penalty, max_iter=500).fit((rows - middle) / spread, kinds, weights)
         of_kind, offsets = np.zeros((count, rows.shape[1])), np.full(count, -1e3)
-        if len(told.classes_) == 2:
-            offsets[told.classes_[0]] = 0
-            of_kind[told.classes_[1]], offsets[told.classes_[1]] = told.coef_[0], told.intercept_[0]
+        if len(model.classes_) == 2:
+            offsets[model.classes_[0]] = 0
+            of_kind[model.classes_[1]], offsets[model.classes_[1]] = model.coef_[0], model.intercept_[0]
         else:
-            of_kind[told.classes_], offsets[told.classes_] = told.coef_, told.intercept_
+            of_kind[model.classes_], offsets[model.classes_] = model.coef_, model.intercept_
         return cls(middle, spread, of_kind, offsets)
 
     def logits(self, features: Floats) -> Floats:
@@ -195,10 +195,10 @@ def places_by_agreement(answers: PlaceAnswers, seed: int) -> Bools:
     if len(np.unique(told_kinds)) < 2:
         return np.zeros(answers.margins.shape, bool)
     weight = np.concatenate(weights)
-    told = PlaceRegression.fit(
+    regression = PlaceRegression.fit(
         np.concatenate(rows), told_kinds, 2, weight * len(weight) / weight.sum(), AGREEMENT_PENALTY
     )
-    return np.asarray(answers.score_all(told, np.ones(len(answers.labels), int)) > 0)
+    return np.asarray(answers.score_all(regression, np.ones(len(answers.labels), int)) > 0)
 
 
 def places_by_side(answers: PlaceAnswers, seed: int) -> Bools:
@@ -216,8 +216,8 @@ def places_by_side(answers: PlaceAnswers, seed: int) -> Bools:
             sides.append(np.full(MOST_PLACES, side))
     side = np.concatenate(sides)
     count = int(max(answers.side.max(), answers.labels.max())) + 1
-    told = answers.score_all(PlaceRegression.fit(np.concatenate(rows), side, count, None, SIDE_PENALTY), answers.side)
-    return np.asarray(uniform_filter(told, (0, 3, 3)) < TELLS_SIDE)
+    odds = answers.score_all(PlaceRegression.fit(np.concatenate(rows), side, count, None, SIDE_PENALTY), answers.side)
+    return np.asarray(uniform_filter(odds, (0, 3, 3)) < TELLS_SIDE)
 
 
 WAYS: dict[str, Callable[[PlaceAnswers, int], Bools]] = {"agreement": places_by_agreement, "side": places_by_side}
@@ -268,19 +268,19 @@ def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> fl
     taught = rng.random(len(labels)) < 0.5
     if min(int((usable & side & (labels == k)).sum()) for k in np.unique(labels) for side in (taught, ~taught)) < 2:
         return 0.0
-    pairs, asked = (
+    pairs, trials = (
         draw_pairs(labels, usable & side, n, rng)
         for side, n in ((taught, TAUGHT_COMPOSITES), (~taught, ASKED_COMPOSITES))
     )
     shown = lay_on_others(answers.images, own, pairs, rng)
     network = train_places(shown, labels[pairs.sources], AGAIN_EPOCHS, seed)
-    at = own[asked.sources][:, ::STRIDE, ::STRIDE]
+    at = own[trials.sources][:, ::STRIDE, ::STRIDE]
     logits = np.concatenate(
-        [found for _, found in answer_places(network, lay_on_others(answers.images, own, asked, rng))]
+        [found for _, found in answer_places(network, lay_on_others(answers.images, own, trials, rng))]
     )
     says = np.where(at[:, None], logits, 0).sum((2, 3)).argmax(1)
     chance = 1 / len(np.unique(labels))
-    return max(0.0, float((says == labels[asked.sources]).mean() - chance) / (1 - chance))
+    return max(0.0, float((says == labels[trials.sources]).mean() - chance) / (1 - chance))
 
 
 def learn_again(answers: PlaceAnswers, own: Bools, seed: int) -> Bools:

@@ -57,11 +57,11 @@ def train_places(
         targets: (n,), the class of all places of an image, or (n, h, w), of each.
         weight: (K,), weights of the classes.
     """
-    wanted = torch.from_numpy(np.asarray(targets, np.int64))
+    answers = torch.from_numpy(np.asarray(targets, np.int64))
     rng = generator(seed, "places")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer(seed, "place network"))
-        network = PlaceNetwork(images.shape[-1], int(wanted.max()) + 1)
+        network = PlaceNetwork(images.shape[-1], int(answers.max()) + 1)
     optimizer, steps = torch.optim.Adam(network.parameters(), PLACE_RATE), max(1, len(images) // PLACE_BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PLACE_RATE, total_steps=epochs * steps + 1)
     for _ in track(range(epochs), epochs, "places that tell the class"):
@@ -69,7 +69,7 @@ def train_places(
         for step in range(steps):
             some = order[step * PLACE_BATCH : (step + 1) * PLACE_BATCH]
             logits = network(as_input(images[some]))[1]
-            of_place = wanted[some] if wanted.ndim == logits.ndim - 1 else wanted[some][:, None, None]
+            of_place = answers[some] if answers.ndim == logits.ndim - 1 else answers[some][:, None, None]
             loss = functional.cross_entropy(logits, of_place.expand(-1, *logits.shape[2:]), weight)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
