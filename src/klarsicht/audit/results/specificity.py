@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from klarsicht.audit.results.rows import FollowedRow, SpecificityColumns
+from klarsicht.audit.results.words import format_p
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,24 @@ class Specificity:
     def describe(self, outputs: int) -> tuple[str, ...]:
         """Return sentences for a model of so many outputs."""
         return (
-            f"The output that rises most beside it is {self.runner}; the class is ahead of it by {self.margin:+.2f} "
-            f"({self.margin_low:+.2f} to {self.margin_high:+.2f}).",
-            f"The class becomes {self.uplift:.3g} times as probable by the median image, under the control "
+            f"Of the other outputs, the score of {self.runner} changes most; that of the class changes by "
+            f"{self.margin:+.2f} logits more ({self.margin_low:+.2f} to {self.margin_high:+.2f}).",
+            f"In the median image the class becomes {self.uplift:.3g} times as probable; with the control, "
             f"{self.uplift_control:.3g} times.",
-            f"Searched for in the same way, {self.ahead} of {outputs} outputs have a larger effect than its "
-            f"{self.own:+.2f}; the largest of the others is {self.peer} with {self.peer_effect:+.2f}.",
+            f"In the same search, {self.ahead} of {outputs} outputs have a larger effect than this class with "
+            f"{self.own:+.2f} logits; the largest is {self.peer} with {self.peer_effect:+.2f}.",
         )
+
+
+def describe_screening(content: Mapping[str, Any]) -> str:
+    """Say in two sentences what a screening for one class found, from the content of screening.json."""
+    entry, follows = content["entry"], content["p"] <= content["level"] and content["entry"]["effect_low"] > 0
+    verdict = "the model follows this group" if follows else "that the model follows this group is not shown"
+    return (
+        f"{entry['size']} of {entry['n']} images form a group. What they share, inserted into the other images, adds "
+        f"{entry['effect']:.1f} logits ({entry['effect_low']:.1f} to {entry['effect_high']:.1f}) to {entry['class']}, "
+        f"p {format_p(content['p'])}: {verdict}. Look at the pictures: it may be an artifact, or belong to the class."
+    )
 
 
 NO_COMPARISON = SpecificityColumns(

@@ -26,7 +26,7 @@ from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.file_rules import describe_file_rules
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.rows import FollowedRow
-from klarsicht.audit.results.specificity import Specificity
+from klarsicht.audit.results.specificity import Specificity, describe_screening
 from klarsicht.audit.results.sufficiency import ClassProfile, Sufficiency
 from klarsicht.audit.results.verdicts import Quantification, Verdict, VerdictLine
 from klarsicht.audit.results.words import SETTING, describe_level, format_p
@@ -283,8 +283,10 @@ def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
     rows: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
     outputs = store.array("logits").shape[1]
     told = [sentence for row in rows for sentence in Specificity.from_row(row).describe(outputs)]
-    limits = store.read_json(ranking.SCREENING_FILE)["limits"] if store.has_file(ranking.SCREENING_FILE) else ""
-    return (*told, limits) if limits else tuple(told)
+    if not store.has_file(ranking.SCREENING_FILE):
+        return tuple(told)
+    content = store.read_json(ranking.SCREENING_FILE)
+    return tuple(sentence for sentence in (describe_screening(content), *told, content["limits"]) if sentence)
 
 
 def _describe_target(settings: dict[str, Any]) -> str:
