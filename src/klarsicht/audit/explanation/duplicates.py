@@ -26,6 +26,7 @@ from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import select_data, settings_of_run
 from klarsicht.audit.explanation.steps.step_units import run_step
+from klarsicht.audit.results.questions import COPIES_FILE
 from klarsicht.ground.errors import ImageError
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.rows import schema_of
@@ -258,13 +259,13 @@ def find_duplicates(
         )
         groups = group_copies(audit.corpus, copies, readable, digests)
         duplicates = Duplicates(groups, len(readable), len(rows) - len(readable))
-        audit.sharing.once(page.COPIES_FILE, lambda: write_duplicates(store, duplicates))
+        audit.sharing.once(COPIES_FILE, lambda: write_duplicates(store, duplicates))
     return duplicates
 
 
 def write_duplicates(store: RunStore, duplicates: Duplicates) -> None:
     """Write copies as JSON, as a table with a line for each image, and into the report."""
-    store.write_json(page.COPIES_FILE, duplicates.to_json())
+    store.write_json(COPIES_FILE, duplicates.to_json())
     rows = [
         DuplicateRow(
             group=number, row=row, path=path, label=label, split=split, kind=group.kind, correlation=group.correlation,

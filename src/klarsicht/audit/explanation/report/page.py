@@ -21,13 +21,15 @@ from klarsicht.audit.explanation.relevance.conservation import ABSORBED_BOUND
 from klarsicht.audit.explanation.report.noted_classes import is_small, list_noted_classes, read_picture
 from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, ViewRow
 from klarsicht.audit.explanation.settings import counts_own_logits
-from klarsicht.audit.results import ranking, sufficiency, verdicts
+from klarsicht.audit.results import ranking, sufficiency, surroundings, verdicts
 from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.file_rules import describe_file_rules
+from klarsicht.audit.results.questions import COPIES_FILE, list_questions
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity, describe_screening
 from klarsicht.audit.results.sufficiency import ClassProfile, Sufficiency
+from klarsicht.audit.results.surroundings import Surroundings
 from klarsicht.audit.results.verdicts import Quantification, Verdict, VerdictLine
 from klarsicht.audit.results.words import SETTING, describe_level, format_p
 from klarsicht.ground.names import printable
@@ -46,7 +48,6 @@ OWN_LOGITS = (
     "Outputs are independent: a class counts by its own logit, not by its lead over the mean of all, and an image is "
     "predicted as every class whose logit is positive."
 )
-COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
 TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
 FINDINGS_SHOWN = 10  # headlines in the summary
@@ -104,14 +105,18 @@ def leave_out_folders(page: str, manifest: Mapping[str, Any]) -> str:
 
 
 def summarise(
-    quantification: Quantification | None, findings: Sequence[ArtifactView], parts: Sufficiency | None
+    quantification: Quantification | None,
+    findings: Sequence[ArtifactView],
+    parts: Sufficiency | None,
+    around: Surroundings | None,
 ) -> list[tuple[str, str]]:
     """List (anchor on the page, headline) of every line that a person should look at; no anchor without pictures."""
     drawn = {(view.verdict.target, view.number): view for view in findings}
     reviewed = [line for line in quantification.lines if line.verdict.needs_review] if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
     found = [(view.anchor, view.headline) if view else ("", line.headline()) for line, view in views]
-    return found + [(PARTS_ANCHOR, line.headline) for line in (parts.headlines if parts else ())]
+    found += [(PARTS_ANCHOR, line.headline) for line in (parts.headlines if parts else ())]
+    return found + [("", one.describe()) for one in (around.relied_on if around else ())]
 
 
 def template_values(store: RunStore) -> dict[str, Any]:
@@ -125,6 +130,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
     shown = {one.verdict.target for one in findings} | {view.entry.target for view in views}
     noted = list_noted_classes(store, entries, quantification, shown)
     parts = sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None
+    around = surroundings.read_surroundings(store) if surroundings.is_examined(store) else None
     return {
         "title": settings["model"],
         "script": Markup(script),
@@ -142,8 +148,9 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "format_p": format_p,
         "setting": SETTING,
         "level": describe_level(quantification.level) if quantification else "",
-        "summary": summarise(quantification, findings, parts),
+        "summary": summarise(quantification, findings, parts, around),
         "shown_findings": FINDINGS_SHOWN,
+        "questions": list_questions(store),
         "found_classes": sum(one.needs_review for one in quantification or ()),
         "against": _css_colour(-1),
         "for": _css_colour(1),
