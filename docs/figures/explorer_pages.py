@@ -37,6 +37,8 @@ def served(run: str) -> Iterator[str]:
 
 def save(page: Page, name: str, height: int) -> None:
     page.wait_for_timeout(2000)
+    page.evaluate("document.querySelector('header').innerHTML = document.querySelector('header').innerHTML"
+                  ".replace(/ on [^<]*[/]/, ' on ')")  # no folder of the machine  # fmt: skip
     page.screenshot(path=HERE / name, clip={"x": 0, "y": 0, "width": 1280, "height": height})
 
 

@@ -9,13 +9,15 @@ const TITLES = {
   accuracy: 'accuracy, clean images', affected: 'accuracy, clean images of the class', worst: 'accuracy, worst group',
   under: 'accuracy of others under the artifact', flips: 'flips to the class under the artifact', rise: 'rise of the logit by the artifact, in logits',
   harm: 'points lost, clean images', harm_affected: 'points lost, clean images of the class',
+  harm_elsewhere: 'points lost, without the class that loses most', turned: 'other images turned into the class by the artifact',
+  member_fall: 'fall of the logit in images with the artifact, in logits',
 }
 
 /** "12.3 (10.1 to 14.9)" in percent, of an interval; of the rise in logits. Where the cell is narrow, the interval, which
  *  never breaks, stands below the value. */
 function figure(name, value) {
   if (!value) return ''
-  const [scale, digits] = name === 'rise' ? [1, 2] : [100, 1]
+  const [scale, digits] = name === 'rise' || name === 'member_fall' ? [1, 2] : [100, 1]
   const [at, low, high] = [value.value, value.low, value.high].map((one) => (scale * one).toFixed(digits).replace('-', '−'))
   return element('span', { class: 'figure' }, `${at} `, element('span', { class: 'range' }, `(${low} to ${high})`))
 }

@@ -5,7 +5,7 @@ import { element, picture } from './elements.js'
 import { read, record } from './requests.js'
 
 const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`
-const cosine = (value) => value.toFixed(2).replace(/^0/, '')
+const cosine = (value) => value.toFixed(2)
 
 const MOST_NAMED = 12 // classes of a finding that are named before the rest is folded
 const classLinks = (classes) => classes.flatMap(([target, name, count], i) => [i ? ', ' : '', element('a', { href: `#/class/${target}` }, name), ` (${count})`])
@@ -50,7 +50,7 @@ export async function showFindings(place) {
     const none = element('p', { class: 'soft' }, 'No class is decided to carry an artifact yet. Classes whose artifacts have one name are one finding.')
     const proposed = found.proposed.length ? [
       element('h2', { class: 'part' }, 'Proposed'),
-      element('p', { class: 'soft' }, 'Nobody decided these. Suspect images of these classes differ from the other images of their class in the same way, by the model\'s features (mean cosine .65 or more): look whether they share one thing. To decide on single classes, open them.'),
+      element('p', { class: 'soft' }, 'Nobody decided these. Suspect images of these classes differ from the other images of their class in the same way, by the model\'s features (mean cosine 0.65 or more): look whether they share one thing. To decide on single classes, open them.'),
       ...found.proposed.map((finding, i) => proposedCard(finding, i + 1, draw)),
     ] : []
     const rest = found.alone ? element('p', { class: 'soft' }, `${plural(found.alone, 'undecided class resembles', 'undecided classes resemble')} no other.`) : null
