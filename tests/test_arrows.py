@@ -87,7 +87,7 @@ ARROWS = {
         "audit.explanation.report", "audit.explanation.steps",
     ),
     "audit.explanation.duplicates": (
-        "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.explanation.data",
+        "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.results", "audit.explanation.data",
         "audit.explanation.settings", "audit.explanation.executor", "audit.explanation.report",
         "audit.explanation.steps", "audit.explanation.pipeline",
     ),

@@ -295,7 +295,7 @@ def test_a_run_is_cleaned_of_the_artifact_it_found(tmp_path):
     kept = clean_model.clean(run.path, "b", asked, out=tmp_path / "c", classifier=classifier)
     again = clean_data(run.path, tmp_path / "again", "drop", correction=kept.folder, classifier=classifier)
     assert again.counts == {"keep": 180 - len(marked), "drop": len(marked)}
-    with pytest.raises(UsageError, match="which class"):
+    with pytest.raises(UsageError, match="no class is named"):
         clean_data(run.path, tmp_path / "none", "drop", classifier=classifier)
     assert not (tmp_path / "none").exists()
 
