@@ -60,7 +60,7 @@ def made(tmp_path_factory):
 
 
 def names_for(page, folder):
-    """What the blocks of a page take as known: a model, images of it, and data sets; real networks where it names
+    """Names that the blocks of a page take as known: a model, images of it, and data sets; real networks where it names
     them."""
     model = audit.load_model("my_model.py:build", classes=["a", "carton", "c"])
     side = 12

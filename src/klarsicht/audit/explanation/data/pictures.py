@@ -38,7 +38,7 @@ class PictureReader:
     def read(self, path: str) -> Any:
         """Read what is stored: the bytes of an image file, its path, an array or a Pillow image. Raises ImageError
         where that is none, or damaged, and InputError where a disk or a store does not give it."""
-        raise NotImplementedError
+        raise NotImplementedError  # each container has its own way to read
 
     def fingerprint(self, path: str) -> bytes:
         """Hash what is stored, UNREADABLE where nothing is; raises InputError where a disk or store does not answer."""
