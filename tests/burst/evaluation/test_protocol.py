@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from klarsicht.burst.evaluation.protocol import (
     run_trial,
     sensor_pixels,
 )
-from klarsicht.burst.synthesis.benchmark_sets import benchmark_set
+from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.machine import stopwatch
 from klarsicht.numerics.imaging.sensor_noise import GAINS, noise_level
 
 SMALL = Geometry(scale=2, height=48, width=64, reach=8)
@@ -74,14 +76,24 @@ def test_scores_are_those_of_the_protocol(grey, evaluation, exposure):
     assert found.ssim == pytest.approx(np.mean(similar), abs=0.002)
 
 
-def test_a_trial_times_the_method_alone(grey):
-    def busy(burst):
-        sum(range(10**7))
-        return burst.reference
+def test_a_trial_times_the_method_alone(grey, monkeypatch):
+    """By a clock that only the test moves: the making of the burst and the measurement of quality take longer."""
+    now = [0.0]
 
-    idle, worked = (run_trial(f, grey, 0, GAINS[1], random_exposure=True) for f in (reference, busy))
-    assert worked.cost.cpu > 10 * idle.cost.cpu
-    assert worked.quality == idle.quality
+    def lasting(seconds, function):
+        def waits(*arguments):
+            now[0] += seconds
+            return function(*arguments)
+
+        return waits
+
+    hand = SimpleNamespace(process_time=lambda: now[0], perf_counter=lambda: 2 * now[0])
+    monkeypatch.setattr(stopwatch, "time", hand)
+    monkeypatch.setattr(BenchmarkSet, "burst", lasting(100, BenchmarkSet.burst))
+    monkeypatch.setattr(BenchmarkSet, "truth", lasting(1000, BenchmarkSet.truth))
+    idle, worked = (run_trial(lasting(s, reference), grey, 0, GAINS[1], random_exposure=True) for s in (0, 3))
+    assert (idle.cost.cpu, idle.cost.wall) == (0, 0) and (worked.cost.cpu, worked.cost.wall) == (3, 6)
+    assert now == [2203] and worked.quality == idle.quality
 
 
 def test_scores_are_means_over_photographs_and_cost_is_by_the_megapixel(grey):

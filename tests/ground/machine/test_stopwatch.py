@@ -24,16 +24,19 @@ def test_the_peak_is_what_was_held_even_if_it_is_freed(mib):
 
 
 def test_waiting_costs_no_processor_time():
+    """A busy machine waits longer, and a wait of any length costs less processor time than it lasts."""
     watch = Stopwatch()
     time.sleep(0.2)
-    assert watch.cost.cpu < 0.05 and watch.cost.wall >= 0.2
+    assert watch.cost.wall >= 0.2 and watch.cost.cpu < watch.cost.wall / 2
 
 
 def test_working_does():
+    """Within the process's own reading before and after."""
+    before = time.process_time()
     watch, end = Stopwatch(), time.process_time() + 0.1
     while time.process_time() < end:
         pass
-    assert 0.09 <= watch.cost.cpu < 0.2
+    assert 0.09 <= watch.cost.cpu <= time.process_time() - before
 
 
 def test_a_system_that_does_not_tell(monkeypatch, tmp_path):
