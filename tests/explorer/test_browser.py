@@ -138,7 +138,7 @@ def test_classes_are_listed_searched_filtered_and_sorted(page, address):
     page.keyboard.type("serv")
     assert names(page) == ["observed"]
     page.locator("input[type=search]").fill("")
-    page.get_by_label("verdict", exact=True).select_option("poisoned")
+    page.get_by_label("verdict", exact=True).select_option("relies on an artifact")
     assert names(page) == ["tagged"]
     page.get_by_label("verdict", exact=True).select_option("")
     page.get_by_label("order", exact=True).select_option("name")
