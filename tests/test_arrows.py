@@ -365,6 +365,7 @@ def test_help_answers_without_heavy_libraries():
     assert not (HEAVY | {"zarr", "pyarrow", "scipy"}) & imported(code, SOURCE)
 
 
+@pytest.mark.slow
 def test_an_audit_loads_neither_verdicts_nor_cleaning():
     loaded = imported(f"import {PACKAGE}.audit.explanation.pipeline", SOURCE)
     above = tuple(f"{PACKAGE}.{name}" for name in STOREYS[2:])

@@ -133,6 +133,7 @@ def test_sixteen_bits_are_audited_as_eight_bits_are(of_files, of_arrays):
     assert "Images are arrays: 3 channels of uint16, 0 to 65535." in (of_arrays[0].path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_pictures_of_report_and_explorer_are_those_of_the_files(of_files, of_arrays):
     drawn = [sorted((store.path / "pictures").glob("*.jpg")) for store, _ in (of_files, of_arrays)]
     assert [file.name for file in drawn[0]] == [file.name for file in drawn[1]]

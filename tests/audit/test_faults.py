@@ -114,7 +114,7 @@ def some_slow(slow, names=COMMANDS):
 
 @pytest.mark.parametrize("kind", slow_but_first(faulty.KINDS))
 @pytest.mark.parametrize("place", ["forward", "transform"])
-@pytest.mark.parametrize("name", some_slow({"quantify", "power", "clean", "run --target all"}, WITH_MODEL))
+@pytest.mark.parametrize("name", some_slow({*WITH_MODEL} - {"run", "check"}, WITH_MODEL))
 def test_code_that_fails_from_a_call_on_ends_the_command(bench, name, place, kind, capsys):
     _, code, told = disturb(bench, name, place, faulty.KINDS[kind], capsys)
     assert told and told[0].startswith("klarsicht:") and kind in told[0]
@@ -123,7 +123,7 @@ def test_code_that_fails_from_a_call_on_ends_the_command(bench, name, place, kin
 
 @pytest.mark.parametrize("number", slow_but_first(faulty.NUMBERS))
 @pytest.mark.parametrize("share", [0.2, 0.9])  # while the corpus is hashed, and while its images are read
-@pytest.mark.parametrize("name", some_slow({"quantify"}))
+@pytest.mark.parametrize("name", some_slow({"quantify", "power", "run --target all"}))
 def test_files_that_do_not_answer_from_one_on_end_the_command(bench, name, number, share, capsys):
     _, code, told = disturb(bench, name, "file", faulty.system_error(number), capsys, share)
     assert code == Unreachable.exit_code

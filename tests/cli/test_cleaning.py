@@ -61,6 +61,7 @@ def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):
     assert found == json.loads((Path(out) / "evaluation.json").read_text())
 
 
+@pytest.mark.slow
 def test_several_corrections_make_one_certificate(finished, tmp_path, capsys):
     folders = []
     for method in ("oblique", "nothing"):

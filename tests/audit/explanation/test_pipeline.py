@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from scipy.spatial.distance import pdist
 from tests.audit.conftest import network, rewrite_rows, write_corpus
+from tests.marks import slow
 
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -82,6 +83,7 @@ def test_the_class_with_the_mark_ranks_first_and_its_cluster_is_the_marked_image
     assert [e.z for e in order] == sorted((e.z for e in order), reverse=True)
 
 
+@pytest.mark.slow
 def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, classifier, tmp_path):
     """Three maps of class b are made blank; the others are compared as if those had never been."""
     data, marked = corpus
@@ -350,15 +352,15 @@ def flip(file):
     [
         ("arrays.zarr/head/c.2.0", Path.unlink),
         ("arrays.zarr/maps/c.0.0.0", flip),
-        ("arrays.zarr/maps/zarr.json", Path.unlink),
-        ("arrays.zarr/zarr.json", flip),
+        slow("arrays.zarr/maps/zarr.json", Path.unlink),
+        slow("arrays.zarr/zarr.json", flip),
         ("tables/images/00003.parquet", flip),
-        ("tables/suspects-concept/00001.parquet", Path.unlink),
+        slow("tables/suspects-concept/00001.parquet", Path.unlink),
         ("tables/corpus.parquet", flip),
-        ("tables/views.parquet", Path.unlink),
+        slow("tables/views.parquet", Path.unlink),
         ("ranking.json", flip),
         ("done/attribution/00001.json", Path.unlink),
-        ("done/spray-concept/00002.json", flip),
+        slow("done/spray-concept/00002.json", flip),
     ],
 )
 def test_what_is_damaged_is_named_and_computed_again_to_the_byte(finished, classifier, capsys, damaged, damage):

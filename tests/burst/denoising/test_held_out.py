@@ -44,6 +44,7 @@ def still(scene, folder, count=5):
     return written(scene, folder, [(0, 0), (2, -3), (-5, 4), (1, 1), (3, 6)][:count])
 
 
+@pytest.mark.slow
 def test_a_burst_that_is_right_differs_by_noise_alone(scene, tmp_path):
     """Its noise is known: X_j - Y has its variance, and that of the mean of the four others."""
     told, verdict = check_held_out(still(scene, tmp_path), RIGHT, tmp_path / "work")

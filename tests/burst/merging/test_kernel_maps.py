@@ -4,6 +4,7 @@ many pixels, and closed forms of plain kernels."""
 import numpy as np
 import pytest
 import torch
+from tests.marks import slow
 
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.merging import kernel_maps
@@ -44,7 +45,7 @@ def weights(preset, frames, agreement, room=4):
     return NetworkFilter(net).compute_weights(frames, [LEVEL], agreement)
 
 
-@pytest.mark.parametrize("preset", ["swift", "mkpn", "kpn", "kpn-separable"])
+@pytest.mark.parametrize("preset", ["swift", "mkpn", slow("kpn"), slow("kpn-separable")])
 def test_weight_times_pixel_adds_up_to_the_picture(preset, frames, agreement):
     """For three frames of four: the missing one has no part in it."""
     weighing = weights(preset, frames, agreement)

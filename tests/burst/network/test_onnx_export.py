@@ -107,6 +107,7 @@ def test_mistakes_are_named(tmp_path, capsys):
     assert "no such file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_example_needs_no_torch_and_gives_what_the_network_gives(tmp_path, swift_of_three):
     """Two frames of an odd size for a network of three, in tiles; torch cannot be imported."""
     net, file = swift_of_three

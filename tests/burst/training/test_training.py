@@ -166,6 +166,7 @@ def test_settings_that_cannot_be_are_one_line(tmp_path):
     assert json.loads(TrainSettings().model_dump_json())["preset"] == "swift"
 
 
+@pytest.mark.slow
 def test_small_photographs_tripods_and_texture_are_taught_when_asked_for(photographs, tmp_path):
     """Photographs of 96 x 112 pixels: too small at scale 2 (128), used at scale 1 (64)."""
     taught = {"motion": ("tripod", "whole"), "textured": 0.5, "loss": "detail", "steps": 1, "scale": 2}

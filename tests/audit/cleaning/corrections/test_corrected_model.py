@@ -163,6 +163,7 @@ def features_gate(channels, axes):
     return Gate(rng.standard_normal(2 * axes + axes * (axes - 1) // 2).astype(np.float32), 50.0, along)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "layer", "shape", "more"),
     [

@@ -74,6 +74,7 @@ def test_the_rise_is_what_a_loop_over_pastes_gives(images, found):
         assert found.rise[i] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_rise_beyond_its_fellows_is_what_a_loop_over_pastes_gives(images):
     levels, maps = images
     beyond = regions_of(reads_tag, levels, maps, levels)

@@ -109,6 +109,7 @@ def test_quantification_looks_through_the_embedding(run):
     assert RunStore.open(run).is_finished("embedding")
 
 
+@pytest.mark.slow
 def test_families_are_named_of_the_carriers_of_noted_classes(run, monkeypatch):
     """The images and the mask of every class that a person should look at are those of its verdict, and of no other."""
     with in_brief(60):

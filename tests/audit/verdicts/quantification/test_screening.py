@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from tests.audit.conftest import network, picture
+from tests.marks import slow_but_first
 
 from klarsicht import audit
 from klarsicht.audit.explanation import pipeline
@@ -86,7 +87,7 @@ def test_it_is_written_beside_the_run_and_asked_again_without_new_work(done, mon
     assert screening.screen(folder, classifier=classifier, level=0.4) == found
 
 
-@pytest.mark.parametrize("asked", [{"target": "label"}, {"target": "all"}, {"method": "HeadRelevance"}])
+@pytest.mark.parametrize("asked", slow_but_first([{"method": "HeadRelevance"}, {"target": "label"}, {"target": "all"}]))
 def test_what_has_no_single_target_or_no_maps_is_refused(tmp_path, asked):
     folder, classifier = run(tmp_path, **asked)
     assert screening.is_screening(folder) == (asked != {"target": "label"})
