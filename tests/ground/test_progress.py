@@ -84,6 +84,37 @@ def test_a_step_that_is_left_early_leaves_nothing_open(capsys, clock):
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["begun", "begun", "last", "last"]
 
 
+def fail_inside(label):
+    def labelled():
+        yield from track(range(9), 9, label)
+
+    steps = labelled()  # the traceback holds what has a name
+    for _ in steps:
+        raise ValueError(label)
+
+
+def test_a_step_that_an_exception_keeps_open_does_not_silence_the_next_one(capsys, clock):
+    """As after Ctrl-C in a notebook, whose traceback is kept for a debugger. A step inside is held as before."""
+    with pytest.raises(ValueError, match="kept") as _kept:
+        fail_inside("kept")
+    for _ in track(range(4), 4, "after"):
+        clock[0] += 1
+        for _ in track(range(2), 2, "inside"):
+            clock[0] += 1
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["after"] * 3
+    del _kept
+    assert capsys.readouterr().err == ""
+
+
+def test_a_step_that_an_exception_keeps_open_is_no_part_of_the_next_bar(clock, cell):
+    with pytest.raises(ValueError, match="kept") as _kept:
+        fail_inside("kept")
+    for _ in track(range(2), 2, "after"):
+        clock[0] += 1
+    del _kept
+    assert [shown.partition("> ")[2].split(",")[0] for shown in cell] == ["kept: 0 of 9", "after: 2 of 2"]
+
+
 def test_items_that_load_what_all_share_do_not_count_in_the_time_to_go(capsys, clock):
     """Sixty seconds for the first of a hundred, one for each of the others: ninety are left at the tenth."""
     for number in track(range(100), 100, "signs"):

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from datetime import timedelta
 from html import escape
 from importlib import import_module
+from inspect import CO_GENERATOR
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ FORETOLD = 10  # items that one item foretells
 FORETELLING_SECONDS = 10.0  # in which any number of items foretells all others
 REDRAWING_SECONDS = 0.2  # between two states of a notebook's bar
 TICK = 1.0  # seconds after which it is seen whether a line is due, where no item is done
+TRANSPARENT = (__name__, "contextlib")  # modules whose frames open steps for others
 _current_display: ContextVar[Progress | None] = ContextVar("_current_display", default=None)
 
 
@@ -118,10 +121,28 @@ def is_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+def _find_owner() -> int:
+    """Find the function that opened a step, the identity of its frame: generators may stop between two items."""
+    frame = sys._getframe(1)
+    while frame.f_back and (frame.f_code.co_flags & CO_GENERATOR or frame.f_globals["__name__"] in TRANSPARENT):
+        frame = frame.f_back
+    return id(frame)
+
+
+def _is_running(owner: int) -> bool:
+    """Say whether a function that opened a step is on the stack: if not, it failed, and its exception keeps the step
+    from being closed."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame and id(frame) != owner:
+        frame = frame.f_back
+    return frame is not None
+
+
 @contextmanager
 def _notebook_bar(label: str, total: int, start: int) -> Iterator[Advance]:
     """Show a progress bar in the output of a cell; that of a step inside another one is part of the outer step's."""
     steps: list[_NotebookStep] = _open_steps.__dict__.setdefault("steps", [])
+    steps[:] = (step for step in steps if _is_running(step.owner))
     step = _NotebookStep(label, total, start)
     steps.append(step)
     display = _NotebookDisplay(steps) if len(steps) == 1 else _open_steps.display
@@ -134,16 +155,17 @@ def _notebook_bar(label: str, total: int, start: int) -> Iterator[Advance]:
     try:
         yield advance
     finally:
-        if len(steps) == 1:
+        if steps == [step]:
             display.redraw()
-        steps.remove(step)
+        if step in steps:
+            steps.remove(step)
 
 
 class _NotebookStep:
     """Step whose progress a notebook shows."""
 
     def __init__(self, label: str, total: int, start: int) -> None:
-        self.label, self.total, self.done = label, total, start
+        self.label, self.total, self.done, self.owner = label, total, start, _find_owner()
 
     def __str__(self) -> str:
         return f"{self.label}: {self.done} of {self.total}"
@@ -217,13 +239,17 @@ def _lines(label: str, total: int, start: int) -> Iterator[Advance]:
     """Write progress as log lines. A step inside another one writes none of its own: the lines of the outer step say
     how far it is."""
     logs: list[_Log] = _open_logs.__dict__.setdefault("logs", [])
+    for stale in [log for log in logs if not _is_running(log.owner)]:
+        stale.ended.set()
+        logs.remove(stale)
     log = _Log(label, total, start, outer=logs[0] if logs else None)
     logs.append(log)
     try:
         with log.outer.hold_inner_step(log) if log.outer else log.tick():
             yield log.advance
     finally:
-        logs.remove(log)
+        if log in logs:
+            logs.remove(log)
 
 
 class _Log:
@@ -240,7 +266,7 @@ class _Log:
         self.latest = 0.0  # when an item was done last
         self.told, self.foretold = 0.0, False  # when the last line was written, and whether one had a time to go
         self.inside: list[_Log] = []  # steps inside this one, the innermost last
-        self.lock = threading.Lock()
+        self.lock, self.ended, self.owner = threading.Lock(), threading.Event(), _find_owner()
 
     def advance(self, amount: int = 1) -> None:
         """Count items as done, and write a line where one is due."""
@@ -295,10 +321,9 @@ class _Log:
     @contextmanager
     def tick(self) -> Iterator[None]:
         """Write lines that are due while no item is done, and the last one."""
-        ended = threading.Event()
 
         def tick() -> None:
-            while not ended.wait(TICK):
+            while not self.ended.wait(TICK):
                 with suppress(OSError, ValueError):  # standard error was closed: the step finds out by itself
                     self.write_if_due()
 
@@ -308,8 +333,9 @@ class _Log:
         try:
             yield
         finally:
-            ended.set()
-            if (seconds := time.monotonic() - self.began) > MIN_SECONDS:
+            left_open = self.ended.is_set()
+            self.ended.set()
+            if (seconds := time.monotonic() - self.began) > MIN_SECONDS and not left_open:
                 own, elapsed = self.done - self.start, timedelta(seconds=round(seconds))
                 slow = f"{seconds / own:.1f} s each" if own else "none done"
                 rate = f"{own / seconds:.1f}/s" if own >= seconds else slow
