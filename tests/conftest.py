@@ -8,6 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from tests.kept import KeptFolders
@@ -18,6 +19,7 @@ from klarsicht.burst.denoising import pipeline
 from klarsicht.ground.machine.memory import resident_bytes
 
 ROOT = Path(__file__).parents[1]
+FIRST_STATES = {}  # of the generators of modules, as importing a module leaves them
 FRESH = 0.6e9  # bytes that a process of its own holds, torch and a network included
 
 settings.register_profile("small", derandomize=True, deadline=None, max_examples=25)
@@ -47,6 +49,15 @@ def labels_in_any_order():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Order, "require_given", lambda order, names: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def numbers_of_its_own(request):
+    """Let each test draw from its module's generator as the first one does, whatever the order of tests."""
+    generator = getattr(request.module, "RNG", None)
+    if isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        bits.state = FIRST_STATES.setdefault(request.module.__name__, bits.state)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from klarsicht.numerics.erasure import (
     regression_eraser,
 )
 
-rng = np.random.default_rng(0)
+RNG = np.random.default_rng(0)
 
 
 def rows(n=400, C=6, seed=0):
@@ -32,7 +32,7 @@ def rows(n=400, C=6, seed=0):
 
 @pytest.fixture(params=["orthogonal", "oblique"])
 def eraser(request):
-    V, z = rng.standard_normal((6, 2)), rng.standard_normal(6)
+    V, z = RNG.standard_normal((6, 2)), RNG.standard_normal(6)
     return orthogonal_eraser(V, z) if request.param == "orthogonal" else oblique_eraser(V, covariance(rows()[0]), z)
 
 
@@ -54,14 +54,14 @@ def test_half_the_strength_moves_half_way(eraser):
 
 
 def test_one_orthogonal_direction_is_the_published_formula():
-    X, v, z = rows()[0], rng.standard_normal(6), rng.standard_normal(6)
+    X, v, z = rows()[0], RNG.standard_normal(6), RNG.standard_normal(6)
     v /= np.linalg.norm(v)
     literal = np.stack([a + v * (v @ z - v @ a) for a in X])
     np.testing.assert_allclose(orthogonal_eraser(v[:, None], z)(X), literal, atol=1e-12)
 
 
 def test_several_orthogonal_directions_are_the_closed_form():
-    X, C, z = rows()[0], rng.standard_normal((6, 3)), rng.standard_normal(6)
+    X, C, z = rows()[0], RNG.standard_normal((6, 3)), RNG.standard_normal(6)
     P = C @ np.linalg.inv(C.T @ C) @ C.T
     np.testing.assert_allclose(orthogonal_eraser(C, z)(X), X - (X - z) @ P.T, atol=1e-10)
 
@@ -103,7 +103,7 @@ def test_oblique_equals_the_authors_package():
 def test_no_other_erasure_of_the_same_directions_moves_rows_less_in_any_norm():
     X, z = rows()[0], np.zeros(6)
     X = X - X.mean(0)
-    V, S = rng.standard_normal((6, 2)), np.cov(X.T, bias=True)
+    V, S = RNG.standard_normal((6, 2)), np.cov(X.T, bias=True)
     ours = oblique_eraser(V, S, z)
     for seed in range(50):
         draw = np.random.default_rng(seed)
@@ -138,7 +138,7 @@ def test_the_covariance_is_scikit_learns_and_never_singular():
 def test_principal_directions_are_those_of_a_generalised_eigenproblem():
     from scipy.linalg import eigh
 
-    d, S = rng.standard_normal((50, 6)) @ np.diag([3, 2, 1, 1, 0.5, 0.1]), covariance(rows()[0])
+    d, S = RNG.standard_normal((50, 6)) @ np.diag([3, 2, 1, 1, 0.5, 0.1]), covariance(rows()[0])
     vectors = eigh(d.T @ d, S)[1]
     ours = principal_directions(d, S, 2)
     theirs = S @ vectors[:, ::-1][:, :2]
@@ -149,8 +149,8 @@ def test_principal_directions_are_those_of_a_generalised_eigenproblem():
 
 def test_principal_directions_beside_a_first_one_span_what_they_should():
     """Effects in a plane: the first direction and one more erase them whole, wherever the first lies in the plane."""
-    plane = rng.standard_normal((2, 6))
-    effects, S = rng.standard_normal((40, 2)) @ plane, covariance(rows()[0])
+    plane = RNG.standard_normal((2, 6))
+    effects, S = RNG.standard_normal((40, 2)) @ plane, covariance(rows()[0])
     V = principal_directions(effects, S, 5, first=plane[0] + plane[1])
     assert V.shape == (6, 2)
     z = np.zeros(6)
@@ -170,7 +170,7 @@ def test_a_regression_eraser_subtracts_what_scikit_learns_ridge_predicts():
 
 
 def test_a_change_that_is_a_constant_is_subtracted_whole_and_rows_without_variance_are_no_trouble():
-    X, shift = rng.standard_normal((50, 3)), np.array([1.0, -2, 0])
+    X, shift = RNG.standard_normal((50, 3)), np.array([1.0, -2, 0])
     np.testing.assert_allclose(regression_eraser(X + shift, np.tile(shift, (50, 1)), 3)(X + shift), X, atol=1e-12)
     still = np.ones((50, 3))
     np.testing.assert_array_equal(regression_eraser(still, np.zeros((50, 3)), 3)(still), still)

@@ -13,8 +13,8 @@ from klarsicht.ground.pictures.array_images import ARRAY_TYPES, ArrayForm, read_
 from klarsicht.ground.pictures.images import UPRIGHT
 
 DEEP = ArrayForm(1, "uint16", 0, 4095)
-rng = np.random.default_rng(0)
-SLICE = rng.integers(0, 4096, (6, 8)).astype(np.uint16)
+RNG = np.random.default_rng(0)
+SLICE = RNG.integers(0, 4096, (6, 8)).astype(np.uint16)
 
 
 def file_of(picture, kind, **options):
@@ -45,7 +45,7 @@ def test_codes_of_sixteen_bit_files_are_kept(kind, tmp_path):
 )  # fmt: skip
 @pytest.mark.parametrize("planes", ["contig", "separate"])
 def test_numbers_of_tiff_files_of_any_type_and_channels_are_kept(channels, kind, planes):
-    x = (rng.random((6, 8, channels)) * 200).astype(kind)
+    x = (RNG.random((6, 8, channels)) * 200).astype(kind)
     form = ArrayForm(channels, kind, 0, 255 if kind == "uint8" else 200)
     content = io.BytesIO()
     if channels == 1:
@@ -75,7 +75,7 @@ def test_eight_bit_files_are_scaled_from_their_white_to_the_range():
     assert read_array(content, ArrayForm(1, "float32", -1, 4), "a").ravel().tolist() == [-1, 0, 4]
     colour = Image.fromarray(np.stack([levels, levels, levels], -1))
     assert read_array(colour, ArrayForm(3, "float32", 0, 10), "a").tolist() == [[[0] * 3, [2] * 3, [10] * 3]]
-    four = rng.integers(0, 256, (4, 5, 4), np.uint8)
+    four = RNG.integers(0, 256, (4, 5, 4), np.uint8)
     found = read_array(file_of(Image.fromarray(four, "RGBA"), "PNG"), ArrayForm(4, "uint8", 0, 255), "a")
     np.testing.assert_array_equal(found, four)  # alpha is one of four channels, not composited
 
@@ -161,7 +161,7 @@ def test_a_form_survives_json(kind):
 
 
 def test_pictures_show_three_channels_the_mean_of_two_or_those_that_are_chosen():
-    x = rng.integers(0, 256, (3, 4, 5), np.uint8)
+    x = RNG.integers(0, 256, (3, 4, 5), np.uint8)
     np.testing.assert_array_equal(show_channels(x), x[..., :3])
     np.testing.assert_array_equal(show_channels(x, (4, 0, 2)), x[..., [4, 0, 2]])
     for shown, plane in ((show_channels(x, (3,)), x[..., 3]), (show_channels(x[..., :1]), x[..., 0])):

@@ -26,8 +26,8 @@ from klarsicht.ground.pictures.array_images import ArrayForm
 
 CLASSES = ("cat", "dog", "owl")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
-rng = np.random.default_rng(0)
-PIXELS = rng.integers(0, 256, (12, 9, 7, 3), np.uint8)
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (12, 9, 7, 3), np.uint8)
 
 
 def png(pixels):
@@ -450,7 +450,7 @@ number = 5
 def test_what_is_stored_is_decoded_by_a_users_function(tmp_path):
     """Slices of a volume by their number after a #, and the bytes of a table, each with a function."""
     (tmp_path / "read.py").write_text(DECODER)
-    volume = rng.integers(0, 400, (4, 6, 5)).astype(np.int16)
+    volume = RNG.integers(0, 400, (4, 6, 5)).astype(np.int16)
     np.save(tmp_path / "v.npy", volume)
     (tmp_path / "all.csv").write_text("path,label\n" + "".join(f"v.npy#{i},a\n" for i in range(4)))
     corpus = open_corpus(tmp_path / "all.csv", decoder=f"{tmp_path}/read.py:window")
@@ -477,7 +477,7 @@ def test_what_is_stored_is_decoded_by_a_users_function(tmp_path):
 def test_a_function_may_return_what_pillow_opened_and_did_not_load(tmp_path, form):
     """A damaged picture and a closed file show only when pixels are loaded: each is one image's error."""
     (tmp_path / "read.py").write_text(OPENS)
-    pixels = rng.integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    pixels = RNG.integers(0, 255, (20, 30, 3)).astype(np.uint8)
     for name in ("a.png", "cut.png"):
         Image.fromarray(pixels).save(tmp_path / name)
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:600])
