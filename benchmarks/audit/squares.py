@@ -1,12 +1,12 @@
-"""Squares on surroundings that tell nearly the whole of two classes: what the audit names, and what cleaning gains.
+"""Shortcuts that nearly a whole class carries, with their truth: what the audit names, and what cleaning gains.
 
-    python benchmarks/audit/squares.py --kind symmetric --seeds 100 101 --folder squares
+    python benchmarks/audit/squares.py --set symmetric asymmetric --seeds 101 102 --folder squares
 
-Own drawing after the published description of "Squares": a red square in a grey frame, dark or bright by the class, on
-dark or bright surroundings; 800 images to train on, 64 px, and 1,600 of four equal groups to test on. A ResNet-18 from
-nothing is trained by AdamW for 20 epochs, audited (`audit run`, `audit shortcuts`) and cleaned (`audit clean --part
-surroundings`), with no label of a group. A row is written for each seed: exceptions that are named, and the mean over
-groups and the worst group of the test images before and after.
+The sets are those of `majority_sets.py`. A ResNet-18 from nothing is trained for 20 epochs, by AdamW or by SGD with a
+strong decay of the weights (`--way`), audited (`audit run`, `audit shortcuts`) and cleaned (`audit clean --part
+surroundings`), with no label of a group. A row is written for each set: how many sides of images are rightly told, of
+each group, and the accuracy of each group of test images before and after. `--ceilings` adds the same training with
+true own places and sides, and a network trained on a balanced set. What is there is not made again.
 """
 
 from __future__ import annotations
@@ -14,55 +14,53 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import t as student
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torchvision import models, transforms
 
+import majority_sets
+from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.packages import load_correction
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
-from klarsicht.audit.cleaning.models.surroundings_correction import clean_surroundings
+from klarsicht.audit.cleaning.models.surroundings_correction import (
+    OwnImages,
+    clean_surroundings,
+    train_on_composites,
+)
 from klarsicht.audit.explanation import pipeline
-from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.models.classifier import Classifier, load_model
 from klarsicht.audit.explanation.settings import AuditSettings
-from klarsicht.audit.results.surroundings import read_surroundings
+from klarsicht.audit.results.surroundings import Surroundings, read_surroundings
 from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
+from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.seeding import generator, integer
+from majority_sets import SETS, Drawn
 
-SIDE, INNER, FRAME, NOISE = 64, 8, 2, 20.0
-GROUPS = {"symmetric": (0.49, 0.01, 0.01, 0.49), "asymmetric": (0.25, 0.25, 0.49, 0.01), "balanced": (0.25,) * 4}
-NAMES = ("dark", "light")
-EPOCHS, BATCH, RATE, DECAY = 20, 32, 1e-3, 1e-2
+EPOCHS, BATCH = 20, 32
+SHOWN = 16  # images of each class from which parts are measured; surroundings are of all
 CLEANING = CleanSettings(batch=32, rate=5e-4, steps=200)
 TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
 
 
-def draw_group(n: int, label: int, background: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw images of one group, uint8 (n, SIDE, SIDE, 3)."""
-
-    def grey(bright: int) -> np.ndarray:
-        return rng.integers(128, 256, n) if bright else rng.integers(0, 128, n)
-
-    inner, around, outer = grey(label), grey(background), INNER + 2 * FRAME
-    images = np.broadcast_to(around[:, None, None, None], (n, SIDE, SIDE, 3)).astype(np.float32).copy()
-    for image, level in zip(images, inner, strict=True):
-        top, left = rng.integers(0, SIDE - outer, 2)
-        image[top : top + outer, left : left + outer] = 127
-        image[top + FRAME : top + FRAME + INNER, left + FRAME : left + FRAME + INNER] = (level, 0, 0)
-    return np.clip(images + rng.normal(0, NOISE, images.shape), 0, 255).astype(np.uint8)
+def adamw(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
 
 
-def draw_set(n: int, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw images of all groups with their labels and backgrounds, int (n,), in random order."""
-    counts = [round(n * share) for share in GROUPS[kind]]
-    drawn = [draw_group(count, group // 2, group % 2, rng) for group, count in enumerate(counts)]
-    group = np.repeat(np.arange(4), counts)
-    order = rng.permutation(len(group))
-    return np.concatenate(drawn)[order], group[order] // 2, group[order] % 2
+def sgd(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(net.parameters(), 1e-2, momentum=0.9, weight_decay=1e-2)
+
+
+WAYS = {"adamw": adamw, "sgd": sgd}
 
 
 def as_inputs(images: np.ndarray) -> torch.Tensor:
@@ -70,81 +68,165 @@ def as_inputs(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train(images: np.ndarray, labels: np.ndarray, seed: int) -> nn.Module:
-    """Train a ResNet-18 from nothing."""
+def train(drawn: Drawn, way: str, seed: int, kept: Path) -> nn.Module:
+    """Train a ResNet-18 from nothing, convolutions in bfloat16, or read the one that was kept."""
     torch.manual_seed(integer(seed, "squares network"))
-    net, rng = models.resnet18(num_classes=2), generator(seed, "squares batches")
-    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
-    x, y = as_inputs(images), torch.from_numpy(labels)
+    net = models.resnet18(num_classes=len(drawn.names)).to(memory_format=torch.channels_last)
+    if kept.exists():
+        net.load_state_dict(torch.load(kept))
+        return net.eval()
+    optimizer, rng = WAYS[way](net), generator(seed, "squares batches")
+    x, y = as_inputs(drawn.images), torch.from_numpy(drawn.labels)
     for _ in range(EPOCHS):
         order = rng.permutation(len(x))
         for start in range(0, len(x) - BATCH + 1, BATCH):
             rows = order[start : start + BATCH]
             optimizer.zero_grad()
-            cross_entropy(net(x[rows]), y[rows]).backward()
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = net(x[rows])
+            cross_entropy(logits.float(), y[rows]).backward()
             optimizer.step()
+    torch.save(net.state_dict(), kept)
     return net.eval()
 
 
 @torch.no_grad()
-def group_accuracies(net: nn.Module, images: np.ndarray, labels: np.ndarray, backgrounds: np.ndarray) -> list[float]:
+def group_accuracies(net: nn.Module, drawn: Drawn) -> list[float]:
     """Compute the share that is right of each group."""
-    says = np.concatenate([net(part).argmax(1).numpy() for part in as_inputs(images).split(64)])
-    return [float((says == labels)[2 * labels + backgrounds == group].mean()) for group in range(4)]
+    says = np.concatenate([net(part).argmax(1).numpy() for part in as_inputs(drawn.images).split(64)])
+    return drawn.of_groups(says == drawn.labels)
 
 
-def write_folder(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+def write_folder(folder: Path, drawn: Drawn) -> None:
     """Write images into a folder for each class."""
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        (folder / NAMES[label]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / NAMES[label] / f"{i:04d}.png")
+    for image, path in zip(drawn.images, drawn.paths, strict=True):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / path)
 
 
-def measure(folder: Path, kind: str, seed: int) -> dict[str, object]:
-    """Train, audit and clean one network."""
-    rng, place = generator(seed, f"squares {kind}"), folder / f"{kind}-{seed}"
-    (images, labels, backgrounds), test = draw_set(800, kind, rng), draw_set(1600, "balanced", rng)
-    write_folder(place / "data", images, labels)
-    net = train(images, labels, seed)
-    classifier = load_model((net, TRANSFORM), classes=NAMES)
-    settings = AuditSettings(model="object", data=str(place / "data"), batch=32, seed=seed)
-    pipeline.run(settings, place / "run", classifier=classifier, accept_labels=True)
-    begun = time.process_time()
-    measure_sufficiency(place / "run", classifier=classifier)
-    found, asked = read_surroundings(place / "run"), time.process_time() - begun
-    wrong_side = backgrounds != labels if kind == "symmetric" else backgrounds == labels
-    exceptional = {f"{NAMES[labels[i]]}/{i:04d}.png" for i in np.flatnonzero(wrong_side)}
-    named = {one.path for one in found.exceptions}
-    before = group_accuracies(net, *test)
-    result = clean_surroundings(place / "run", CLEANING, classifier=classifier)
-    correction, _ = load_correction(result.folder)
+@dataclass(frozen=True)
+class Case:
+    """A drawn set, a folder, and the network that learned the set."""
+
+    kind: str
+    way: str
+    seed: int
+    folder: Path
+
+    @property
+    def place(self) -> Path:
+        return self.folder / f"{self.kind.replace(' ', '-')}-{self.way}-{self.seed}"
+
+    def draw(self) -> tuple[Drawn, Drawn]:
+        """Draw the images to train on, and those to test on."""
+        return SETS[self.kind](generator(self.seed, f"squares {self.kind}"))
+
+    def train(self) -> nn.Module:
+        """Train the network, or read it."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        return train(self.draw()[0], self.way, self.seed, self.place / "network.pt")
+
+    def audit(self, classifier: Classifier, drawn: Drawn) -> tuple[Surroundings, list[str]]:
+        """Audit the network, and read what is said of surroundings, and which parts are noted."""
+        write_folder(self.place / "data", drawn)
+        settings = AuditSettings(
+            model="object", data=str(self.place / "data"), method="HeadRelevance", batch=32, seed=self.seed
+        )
+        pipeline.run(settings, self.place / "run", classifier=classifier, accept_labels=True)
+        parts = measure_sufficiency(self.place / "run", classifier=classifier, images=SHOWN)
+        noted = [f"{profile.name}: {part.part}" for profile in parts for part in profile.parts if part.noted]
+        return read_surroundings(self.place / "run"), noted
+
+    def measure(self) -> dict[str, object]:
+        """Audit and clean the network."""
+        net, (drawn, test), begun = self.train(), self.draw(), time.process_time()
+        classifier = load_model((net, TRANSFORM), classes=drawn.names)
+        (found, noted), asked = self.audit(classifier, drawn), time.process_time()
+        named = {one.path for one in found.exceptions}
+        right = drawn.of_groups(np.array([path in named for path in drawn.paths]) == drawn.exceptional)
+        row: dict[str, object] = {
+            "set": self.kind, "way": self.way, "seed": self.seed, "says": found.describe(), "p": found.p,
+            "separate": found.separate, "relies": len(found.relied_on), "noted": noted,
+            "exceptions": int(drawn.exceptional.sum()), "named": len(named), "sides told": right,
+            "before": group_accuracies(net, test), "CPU s of the audit": round(asked - begun, 1),
+        }  # fmt: skip
+        try:
+            result = clean_surroundings(self.place / "run", CLEANING, classifier=classifier)
+        except KlarsichtError as error:
+            return row | {"after": None, "refused": str(error)}
+        correction, _ = load_correction(result.folder)
+        both = [[one.right.value for one in table.groups] for table in (result.before, result.after)]
+        return row | {
+            "after": test_corrected(net, correction, test), "composites": both,
+            "CPU s of cleaning": round(time.process_time() - asked, 1),
+        }  # fmt: skip
+
+    def measure_ceilings(self) -> dict[str, object]:
+        """Clean with true own places and sides, and train on a balanced set."""
+        net, (drawn, test) = self.train(), self.draw()
+        run = AuditedRun.of(self.place / "run", None, load_model((net, TRANSFORM), classes=drawn.names), "cpu")
+        found, number = OwnImages.of(run, self.seed), {path: i for i, path in enumerate(drawn.paths)}
+        rows = run.store.table("places", "surroundings")["row"].to_pylist()
+        paths = run.store.texts("corpus", "path")
+        order = np.array([number[paths[row]] for row in rows])
+        true = replace(found, own=drawn.own[order], sides=drawn.sides[order])
+        correction = train_on_composites(run.audit.classifier, true, CLEANING)
+        return {"true places": test_corrected(net, correction, test), "balanced": self.train_balanced()}
+
+    def train_balanced(self) -> list[float]:
+        """Train a network on a balanced set of squares of the same size, and test it."""
+        fair = replace(self, kind="balanced")
+        return group_accuracies(fair.train(), self.draw()[1])
+
+
+def summarise(rows: list[dict[str, Any]]) -> str:
+    """Say means over networks of average and worst group, with the 95 % interval of Student's t."""
+
+    def mean(values: list[float]) -> str:
+        middle, count = 100 * np.mean(values), len(values)
+        reach = 100 * student.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count) if count > 1 else np.nan
+        return f"{middle:.1f} ({middle - reach:.1f} to {middle + reach:.1f})"
+
+    lines = []
+    for when in ("before", "after", "true places", "balanced"):
+        if groups := [row[when] for row in rows if row.get(when)]:
+            average, worst = [float(np.mean(one)) for one in groups], [min(one) for one in groups]
+            lines.append(f"{when}: average {mean(average)}, worst group {mean(worst)}, {len(groups)} networks")
+    return "\n".join(lines)
+
+
+def test_corrected(net: nn.Module, correction: Correction, test: Drawn) -> list[float]:
+    """Compute the share that is right of each group with a correction."""
     with correction.applied(net):
-        after = group_accuracies(net, *test)
-    return {
-        "kind": kind, "seed": seed, "p": found.p, "separate": found.separate, "relies": len(found.relied_on),
-        "exceptions": len(exceptional), "named": len(exceptional & named), "others named": len(named - exceptional),
-        "before": before, "after": after, "CPU s of shortcuts": asked,
-    }  # fmt: skip
+        return group_accuracies(net, test)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=tuple(GROUPS), default="symmetric")
+    parser.add_argument("--set", choices=tuple(SETS), nargs="+", default=["symmetric"])
+    parser.add_argument("--way", choices=tuple(WAYS), default="adamw")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folder", type=Path, default=Path("squares"))
+    parser.add_argument("--photographs", type=Path, default=majority_sets.PHOTOGRAPHS)
+    parser.add_argument("--train", action="store_true", help="Only train the networks.")
+    parser.add_argument("--ceilings", action="store_true", help="Measure ceilings of what was measured.")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for seed in given.seeds:
-        row = measure(given.folder, given.kind, seed)
-        with (given.folder / "rows.jsonl").open("a") as out:
-            out.write(json.dumps(row) + "\n")
-        before, after = row["before"], row["after"]
-        print(json.dumps(row), flush=True)
-        print(
-            f"{given.kind}, seed {seed}: average {np.mean(before):.3f} -> {np.mean(after):.3f}, worst group "
-            f"{min(before):.3f} -> {min(after):.3f}",
-            flush=True,
-        )
+    majority_sets.PHOTOGRAPHS = given.photographs
+    rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in given.set}
+    for seed, kind in product(given.seeds, given.set):
+        case = Case(kind, given.way, seed, given.folder)
+        if given.train:
+            case.train()
+            continue
+        kept = case.place / ("ceilings.json" if given.ceilings else "row.json")
+        if not kept.exists():
+            row = case.measure_ceilings() if given.ceilings else case.measure()
+            kept.write_text(json.dumps(row) + "\n")
+        print(kept.read_text(), end="", flush=True)
+        rows[kind].append(json.loads(kept.read_text()))
+    for kind, of_set in rows.items():
+        print(f"{kind}, {given.way}\n{summarise(of_set)}" if of_set else kind)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,14 @@ def test_without_exceptions_nothing_is_told():
     assert not one.relies
 
 
+@pytest.mark.parametrize(("exceptions", "denies"), [(0, False), (1, False), (2, True)])
+def test_where_hardly_an_exception_exists_a_shortcut_is_not_denied(exceptions, denies):
+    one = ClassSurroundings("light", 0, 400, exceptions, "dark", NO_INTERVAL, NO_INTERVAL, NO_INTERVAL)
+    (line,) = Surroundings((one,), (ODD,) * exceptions, 0.0, 1.0).describe()
+    assert ("no shortcut was shown" in line) is denies
+    assert ("nothing can be told" in line and f"{exceptions} exception" in line) is not denies
+
+
 @pytest.mark.parametrize(("p", "found"), [(0.025, True), (0.5, False)])
 def test_no_class_is_said_to_be_relied_on_where_no_shortcut_was_shown(p, found):
     one = Surroundings((LIGHT,), (ODD,), 0.7, p)

@@ -16,6 +16,7 @@ from klarsicht.numerics.statistics.intervals import Interval
 
 SURROUNDINGS_FILE, EXCEPTIONS_FILE = "surroundings.json", "exceptions.csv"
 SURROUNDINGS_LEVEL = 0.05  # of p, up to which classes are said to have a shortcut in their surroundings
+LEAST_EXCEPTIONAL = 0.005  # share of images that must be exceptions before a shortcut that others carry can be denied
 LEAST_RISE = 0.1  # share of composites that the model must take for their donor's class beyond the control
 
 
@@ -145,6 +146,12 @@ class Surroundings:
 
     def describe(self) -> tuple[str, ...]:
         """Say in sentences what was found."""
+        images = sum(one.n for one in self)
+        if not self.found and len(self.exceptions) < LEAST_EXCEPTIONAL * images:
+            return (
+                f"surroundings: {format_count(len(self.exceptions), 'exception')} among {images} images. Where every "
+                "image of a class shares its surroundings, no exception exists, and nothing can be told of them.",
+            )
         if not self.found:
             return (
                 "surroundings: no shortcut was shown that nearly a whole class carries in its surroundings "
