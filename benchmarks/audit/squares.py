@@ -47,7 +47,7 @@ from klarsicht.ground.seeding import generator, integer
 from majority_sets import SETS, Drawn
 
 EPOCHS, BATCH = 20, 32
-SHOWN = 16  # images of each class from which parts are measured; surroundings are of all
+SHOWN = 8  # images of each class from which parts are measured; surroundings are of all
 CLEANING = CleanSettings(batch=32, rate=5e-4, steps=200)
 TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
 
@@ -142,7 +142,7 @@ class Case:
         net, (drawn, test), begun = self.train(), self.draw(), time.process_time()
         classifier = load_model((net, TRANSFORM), classes=drawn.names)
         (found, noted), asked = self.audit(classifier, drawn), time.process_time()
-        named = {one.path for one in found.exceptions}
+        named = {"/".join(Path(one.path).parts[-2:]) for one in found.exceptions}
         right = drawn.of_groups(np.array([path in named for path in drawn.paths]) == drawn.exceptional)
         row: dict[str, object] = {
             "set": self.kind, "way": self.way, "seed": self.seed, "says": found.describe(), "p": found.p,
