@@ -82,12 +82,17 @@ def tidy(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     printed = "".join("".join(one["text"]) for one in outputs if one.get("name") == "stdout")
     lines = [line.rpartition("\r")[2] for line in CONTROL.sub("", printed.replace("\r\n", "\n")).split("\n")]
     text = "".join(f"{line}\n" for line in lines if line.strip() and not PROGRESS.search(line))
-    shown = [one for one in outputs if one["output_type"] != "stream"]
+    shown = [one for one in outputs if one["output_type"] != "stream" and not is_progress(one)]
     for one in shown:
         if {"image/png", "image/jpeg"} <= one.get("data", {}).keys():
             del one["data"]["image/png"]
     stream = {"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)}
     return ([stream] if text else []) + shown
+
+
+def is_progress(output: dict[str, Any]) -> bool:
+    """Say whether an output is the bar that klarsicht shows below a cell while a step runs."""
+    return "".join(output.get("data", {}).get("text/html", "")).startswith("<progress")
 
 
 def with_outputs(notebook: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def test_outputs_are_those_that_a_reader_wants():
     streams = [{"output_type": "stream", "name": "stdout", "text": [one]} for one in (bar, text)]
     error = {"output_type": "stream", "name": "stderr", "text": ["a warning"]}
     picture = {"output_type": "display_data", "data": {"image/png": "a", "image/jpeg": "b"}}
-    printed, shown = MAKER["tidy"]([streams[0], error, picture, streams[1]])
+    progress = {"output_type": "display_data", "data": {"text/html": ["<progress max=8 value=8></progress> reading"]}}
+    printed, shown = MAKER["tidy"]([streams[0], error, progress, picture, streams[1]])
     assert "".join(printed["text"]) == "done\nof 5\n"
     assert shown["data"] == {"image/jpeg": "b"}
 
