@@ -34,7 +34,9 @@ def test_a_network_filters_as_its_forward_pass(frames, agreement):
     read, shot = torch.full((1, 4), 0.01), torch.full((1, 4), 1e-3)
     wanted = net(torch.from_numpy(frames)[None], read, shot, None, torch.from_numpy(agreement)[None]).merged[0]
     weighing = NetworkFilter(net).compute_weights(frames, [LEVEL] * 4, agreement)
-    np.testing.assert_allclose(weighing(frames), wanted.numpy(), atol=1e-6)
+    R = net.preset.spec.radius
+    inside = (..., slice(R, -R), slice(R, -R))  # at the border, the forward pass reads zeros
+    np.testing.assert_allclose(weighing(frames)[inside], wanted.numpy()[inside], atol=1e-6)
 
 
 def test_weights_are_linear_and_stay(frames, agreement):

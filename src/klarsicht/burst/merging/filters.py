@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.cokriging import Pattern
 from klarsicht.burst.data.photograph import Planes
+from klarsicht.burst.network.borders import border_factors
 from klarsicht.burst.network.heads import InputFrames, Kernels
 from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part
 from klarsicht.ground.errors import UsageError
@@ -81,19 +83,24 @@ class NetworkWeights:
     kernels: Kernels
     agreement: Agreement
 
+    @cached_property
+    def border(self) -> Centre:
+        """Factors (h, w) on the pixels, see `border_factors`."""
+        return border_factors(self.kernels)[0].cpu().numpy()
+
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
         """Centres of the frames' kernels, plus that of the mean frame's kernel times each frame's share in it."""
         if not self.network.preset.mean_frame:
-            return np.stack(kernel_centres(self.kernels, frames, pattern))
+            return self.border * np.stack(kernel_centres(self.kernels, frames, pattern))
         *own, mean = kernel_centres(self.kernels, [*frames, -1], pattern)
         shares = self.agreement[list(frames)] / np.maximum(self.agreement.sum(0), np.float32(1e-6))
-        return np.stack(own) + mean * shares
+        return self.border * (np.stack(own) + mean * shares)
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         kernels = self.kernels
         if frames is not None:
             kernels = kernels._replace(frames=prepare_frames(self.network, frames, self.agreement))
-        return filter_frames(kernels)
+        return self.border * filter_frames(kernels)
 
 
 @dataclass(frozen=True, eq=False)

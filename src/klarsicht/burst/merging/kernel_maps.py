@@ -78,6 +78,8 @@ def _sample_network(weights: NetworkWeights, y: Tensor, x: Tensor) -> KernelSamp
     spec, valid = kernels.spec, kernels.valid[0] > 0
     taps = interpolate_taps(kernels.taps[0].float().cpu(), y, x, spec.upscale)
     by_size = expand_kernels(taps.reshape(len(y), -1, spec.taps), spec)[:, :, valid.cpu()] / int(valid.sum())
+    border = torch.from_numpy(weights.border)[y, x]
+    by_size = by_size * border.reshape(-1, 1, 1, 1, 1)
     fused = by_size.sum(1)
     energy = (by_size * fused[:, None]).sum((2, 3, 4))
     shares = energy / energy.sum(1, keepdim=True).clamp_min(1e-12)

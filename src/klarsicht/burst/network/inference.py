@@ -7,10 +7,13 @@ import torch
 
 from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.data.burst import Burst, Frames
+from klarsicht.burst.network.borders import border_factors
+from klarsicht.burst.network.heads import KernelHead
 from klarsicht.burst.network.unet import Network
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.devices import bf16_is_faster
 from klarsicht.ground.user_arguments import check_arguments
+from klarsicht.numerics.pixel_kernels.apply import apply_kernels
 
 
 @torch.no_grad()
@@ -27,5 +30,10 @@ def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames
     read, shot = (torch.tensor([level], device=device) for level in (burst.noise.read, burst.noise.shot))
     alignment = align_by_colour_filter(frames, read, shot, valid, burst.colour_filter)
     with torch.autocast(device.type, torch.bfloat16, enabled=not exact and bf16_is_faster(device)):
-        merged = network(alignment.apply(frames), read, shot, valid, alignment.agreement()).merged
+        inputs = alignment.apply(frames), read, shot, valid, alignment.agreement()
+        if isinstance(network.head, KernelHead):
+            kernels = network.kernels(*inputs)
+            merged = border_factors(kernels)[:, None] * apply_kernels(*kernels).merged
+        else:
+            merged = network(*inputs).merged
     return merged[0].float().cpu().numpy()
