@@ -144,7 +144,8 @@ def judgement(result: Judgement) -> None:
     echo(f"on {result.shown} images{clean} that were not used to make it: {'; '.join(sentences)}")
     if result.origin.trained_on:
         echo(
-            f"the model was trained on these images ({result.origin.why}): evaluate it on others: audit evaluate --test"
+            f"the model was trained on these images ({result.origin.why}): evaluate it on others with "
+            "`klarsicht audit evaluate RUN --correction FOLDER --test IMAGES`"
         )
     verdict(result)
 

@@ -428,3 +428,9 @@ def test_a_network_without_convolutions_has_maps_and_no_channels(corpus, tmp_pat
     assert run.has_array("maps") and not run.has_array("channels") and "middle" not in run.manifest
     with pytest.raises(UsageError, match="without convolutions"):
         pipeline.run(settings(corpus[0], metric=("channels",)), tmp_path / "again", classifier=classifier)
+
+
+@pytest.mark.parametrize(("spec", "asked"), [("timm:resnet50@w.pt", True), ("mine.py:timm", False)])
+def test_only_a_network_of_timm_is_asked_for_its_size(spec, asked, capsys):
+    pipeline.note_default_size(spec)
+    assert ("trained at another" in capsys.readouterr().err) == asked

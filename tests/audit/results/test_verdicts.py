@@ -8,7 +8,14 @@ import pytest
 from klarsicht.audit.results import words
 from klarsicht.audit.results.detection_rows import name_further_step
 from klarsicht.audit.results.rows import NO_EFFECT
-from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict, order_verdicts
+from klarsicht.audit.results.verdicts import (
+    DetectionResult,
+    Quantification,
+    UseResult,
+    Verdict,
+    VerdictLine,
+    order_verdicts,
+)
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 from klarsicht.audit.verdicts.interventions.shared_content import ESTIMATES
@@ -39,6 +46,19 @@ def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, ex
     assert used.kind is VerdictKind.POISONED is used.kind_of_class and used.tested
     assert replace(found, artifactual=False).kind is VerdictKind.NOTHING
     assert Verdict.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("covered", "explained", "told"),
+    [
+        (0.79, 0.0, "covers 79% of the difference in pixels, but brings 0% of their evidence for carton."),
+        (0.2, 0.9, "is only 20% of what sets these apart."),
+        (None, 0.3, "is only 30% of what sets these apart."),
+    ],
+)
+def test_a_headline_says_of_which_share_too_little_was_inserted(covered, explained, told):
+    found = replace(FOUND, use=replace(USE, covered=covered, explained=explained))
+    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline().endswith(f"applied to other images {told}")
 
 
 def test_what_was_never_put_on_is_not_tested():

@@ -19,6 +19,7 @@ from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_tensors
 from klarsicht.audit.explanation.models.forward import Observation, open_observer
 from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.explanation.models.specifications import TIMM_PREFIX, TIMM_SIZE
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.hooks import late_layer, middle_layer
 from klarsicht.audit.explanation.relevance.explainer import METHODS, explain
@@ -179,9 +180,7 @@ def _model_facts(audit: Audit, batch: Tensor, load_seconds: float) -> list[tuple
 def describe_input(spec: str, shape: tuple[int, ...], takes: str) -> str:
     """Describe the input (C, H, W) of a model; of timm's, ask whether the model was trained at that size."""
     size = f"{' x '.join(map(str, shape))}, {takes}"
-    if not spec.startswith("timm:"):
-        return size
-    return f"{size}; timm's default size. If yours was trained at another, load it by a function (file.py:callable)"
+    return f"{size}; {TIMM_SIZE}" if spec.startswith(TIMM_PREFIX) else size
 
 
 def _cleaning(classifier: Classifier, image: Tensor) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.models.specifications import TIMM_PREFIX, TIMM_SIZE
 from klarsicht.audit.explanation.relevance import attribution
 from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.report.figures import Illustrator
@@ -64,6 +65,8 @@ def run(
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
     own_shard = None if shard is None else Shard.parse(shard)
     store = open_run(audit, out, wait=CREATION_SECONDS if own_shard else 0)
+    if classifier is None:
+        note_default_size(audit.settings.model)
     with store.share(own_shard) as sharing:
         run_steps(replace(audit, sharing=sharing), store, workers, classifier, accept_labels)
     return store
@@ -91,6 +94,12 @@ def with_batch_of_run(settings: AuditSettings, out: str | Path) -> AuditSettings
     if settings.batch or not (store := RunStore(Path(out))).exists:
         return settings
     return settings.with_values(batch=store.manifest["settings"]["batch"])
+
+
+def note_default_size(spec: str) -> None:
+    """Ask on standard error whether a network of timm was trained at the size of images that it gets."""
+    if spec.startswith(TIMM_PREFIX):
+        note(f"the model gets images of {TIMM_SIZE}; `klarsicht audit doctor` shows the size")
 
 
 def note_damaged(store: RunStore) -> None:

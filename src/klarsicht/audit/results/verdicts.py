@@ -307,10 +307,7 @@ class VerdictLine:
         if verdict.used:
             return f"The model uses it: {effect}."
         if not verdict.tested:
-            return (
-                f"Whether the model uses it is not known: what could be {way} other images is only "
-                f"{use.inserted_share:.0%} of what sets these apart."
-            )
+            return f"Whether the model uses it is not known: {self._missing_share(way)}."
         if not use.matters:
             size = f"{use.shift:+z.2f} logits (95 % interval {use.low:+z.2f} to {use.high:+z.2f})"
             return (
@@ -320,6 +317,14 @@ class VerdictLine:
         chance = use.p_use > self.level
         reason = f"p (used) is {format_p(use.p_use)}" if chance else "its own detection is not significant"
         return f"The model is not shown to use it: {effect}, but {reason}."
+
+    def _missing_share(self, way: str) -> str:
+        """Say how little of the artifact could be inserted: of its pixels, or of its evidence for the class."""
+        use, inserted = self.verdict.use, f"what could be {way} other images"
+        if use.covered is not None and use.explained is not None and use.explained < use.covered:
+            evidence = f"brings {use.explained:.0%} of their evidence for {self.verdict.name}"
+            return f"{inserted} covers {use.covered:.0%} of the difference in pixels, but {evidence}"
+        return f"{inserted} is only {use.inserted_share:.0%} of what sets these apart"
 
     def next_step(self, run: str = "RUN") -> tuple[str, str]:
         """Return advice, and the command for a run folder; both empty where nothing was found."""

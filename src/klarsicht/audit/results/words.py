@@ -129,8 +129,8 @@ NEXT: Final = {
         "clean-data {run} --class {name} --out cleaned-data",
     ),
     VerdictKind.UNTESTED: (
-        "look at the images; to test the use, mark the artifact in a mask of your own",
-        "clean {run} --class {name} --mask mask.png",
+        "look at the images; a correction measures the use on them (add --mask for a mark at one place)",
+        "clean {run} --class {name}",
     ),
     VerdictKind.SHARED_AND_USED: (
         "look at the images; if this does not belong to the class, correct the model",
@@ -334,7 +334,8 @@ CLEANINGS: Final = {
     CleaningKind.UNPROVEN: (
         "cleaned, loss not excluded",
         "the model is cleaned; a loss of accuracy is not excluded",
-        "Use the corrected model, or measure the loss on more clean images: `klarsicht audit evaluate --test`.",
+        "Use the corrected model, or measure the loss on more clean images: "
+        "`klarsicht audit evaluate RUN --correction FOLDER --test IMAGES`.",
     ),
     CleaningKind.HARMFUL: (
         "harmful",

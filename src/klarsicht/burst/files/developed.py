@@ -31,7 +31,7 @@ MOST_SAMPLES = 4  # red, green, blue and transparency
 MOST_BYTES_A_PIXEL = 16  # of four 32-bit floats
 FLOAT_BYTES = 4  # bytes of one value of light
 WORKING_BYTES = 4  # a pixel beside codes and light: what Pillow decodes to, or a plane that is copied
-CURVE_UNDONE = "the sRGB curve was undone, as nothing in the file says what its codes mean"
+CURVE_UNDONE = "the sRGB curve was undone, as no file says what its codes mean; if they are linear light, give --linear"
 AS_LINEAR = "floats were taken as linear light, 0 black and 1 white"
 NO_RAW = "not a raw file: cameras smooth and sharpen such pictures, so that noise is not what a sensor's is"
 

@@ -14,7 +14,7 @@ FRAME_ENDINGS = (*raw.RAW_ENDINGS, *developed.PICTURE_ENDINGS)
 NAMES_SHOWN = 3  # file names in a message
 
 
-def list_frames(paths: Iterable[Path]) -> tuple[Path, ...]:
+def list_frames(paths: Sequence[Path]) -> tuple[Path, ...]:
     """List the frame files: files as given, and folders as the photographs in them, by name. Raises InputError where
     there are none, one is given twice, or one is no regular file."""
     files = []
@@ -26,7 +26,9 @@ def list_frames(paths: Iterable[Path]) -> tuple[Path, ...]:
             require_regular_file(file)
     if not files:
         remedy = "Give files, or a folder that holds DNG, camera raw, TIFF, PNG, JPEG or HEIC files."
-        raise InputError("no frames", got="0", rule="a burst has at least one", remedy=remedy)
+        others = sum(not path.is_dir() for folder in paths for path in folder.iterdir())
+        got = f"{others} files of other kinds" if others else "empty folders"
+        raise InputError("no frames", got=got, rule="a burst has at least one", remedy=remedy)
     if twice := sorted({file.name for file in files if files.count(file) > 1}):
         raise InputError("a frame is given twice", got=", ".join(twice[:NAMES_SHOWN]), remedy="Give each once.")
     return tuple(files)
@@ -95,10 +97,11 @@ def check_alike(first: Header, other: Header) -> None:
         if here != there and not unnamed:
             raise _differs(what, first, other, here, there)
     if first.sensor and other.sensor and first.sensor.pattern != other.sensor.pattern:
-        raise _differs("pattern of its mosaic", first, other, first.sensor.pattern, other.sensor.pattern)
+        raise _differs("its mosaic", first, other, first.sensor.pattern, other.sensor.pattern)
 
 
 def _differs(what: str, first: Header, other: Header, here: object, there: object) -> InputError:
-    rule = f"frames of a burst are alike, and {first.path.name} has {here}"
+    known, odd = name_frames([first.path, other.path])
+    rule = f"frames of a burst are alike, and {known} has {here}"
     remedy = "Leave out the one that is not of this burst."
-    return InputError(f"{other.path.name} has another {what}", got=there, rule=rule, remedy=remedy)
+    return InputError(f"{odd} differs from the other frames in {what}", got=there, rule=rule, remedy=remedy)

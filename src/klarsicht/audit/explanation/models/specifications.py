@@ -20,6 +20,8 @@ KNOWN_FORMS: Final = (
     LITE0, f"{TORCHVISION_PREFIX}NAME@FILE", f"{TIMM_PREFIX}NAME@FILE", f"{HF_PREFIX}FOLDER", f"FILE{PROGRAM_ENDING}",
     *ENTRY_POINTS,
 )  # fmt: skip
+TIMM_SIZE: Final = "timm's default size. If yours was trained at another, load it by a function (file.py:callable)"
+"""Doubt about the input of a network of timm, whose file does not name the size of its images."""
 WEIGHTS: Final = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
