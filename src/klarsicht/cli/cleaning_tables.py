@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from klarsicht.audit.cleaning.data.data_record import PROBABLE
 from klarsicht.audit.results.words import describe_counts, describe_lost
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.tables import table
@@ -170,6 +171,11 @@ def corpus(result: CleanedCorpus, dry_run: bool) -> None:
     for name, why in result.left_out:
         echo(f"{name}: no artifact found: {why}")
     echo(f"{', '.join(result.classes)}: {describe_counts(result.counts)}")
+    if probable := sum(line.why.startswith(PROBABLE) for line in changed):
+        echo(
+            f"{len(changed) - probable:,} of these are images of the finding; {probable:,} others count by a "
+            f"probability of at least {result.facts['above']:g} (--above): look at them (column `why` of the record)"
+        )
     if dry_run:
         echo("dry run: nothing written; the same command without --dry-run writes it")
     else:

@@ -44,6 +44,23 @@ def test_two_classes_are_cleaned_at_once(marked, tmp_path, action):  # noqa: F81
     assert [one["class"] for one in told["classes"]] == ["b", "c"]
 
 
+def test_the_record_says_why_an_image_counts_as_having_the_artifact(marked, tmp_path):  # noqa: F811
+    """Twelve of the eighteen marked images are listed; the others are found by their probability."""
+    carriers = [
+        path for path in AuditedRun.of(marked, classifier=of_two_marks()).audit.corpus.paths if marks(path) == "b"
+    ]
+    (tmp_path / "members.txt").write_text("\n".join(map(str, carriers[:12])))
+    asked = {"name": "b", "members": tmp_path / "members.txt", "classifier": of_two_marks()}
+    found = clean_data(marked, tmp_path / "new", **asked)
+    whys = {Path(line.path).name: line.why for line in found.lines if line.action != "keep"}
+    listed = {Path(path).name for path in carriers[:12]}
+    assert {name for name, why in whys.items() if why == "image of the finding"} == listed
+    assert len(whys) > 12 and all(
+        float(whys[name].removeprefix("probability ")) >= 0.5 for name in whys.keys() - listed
+    )
+    assert {line.why for line in found.lines if line.action == "keep"} == {""}
+
+
 @pytest.mark.slow
 def test_an_image_that_carries_both_is_inpainted_under_both_masks(marked, tmp_path):  # noqa: F811
     run = AuditedRun.of(marked, classifier=of_two_marks())

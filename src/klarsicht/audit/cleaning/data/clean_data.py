@@ -161,7 +161,7 @@ def clean_data(
         action = _make_action(action, audited_run, artifacts, weight, label)
     return clean_corpus(
         audited_run.audit.corpus, np.any(artifacts.carries, axis=0), action, Path(out), facts=artifacts.to_json(),
-        tables=tables, dry_run=dry_run, owners=artifacts.owners,
+        tables=tables, dry_run=dry_run, owners=artifacts.owners, reasons=artifacts.reasons,
     )  # fmt: skip
 
 
@@ -188,13 +188,14 @@ def _map(run: AuditedRun, target: int, row: int) -> Floats:
 
 def clean_corpus(
     corpus: Corpus, carries: Bools, action: Action, out: Path, *, facts: dict[str, Any] | None = None,
-    tables: str = "csv", dry_run: bool = False, owners: Sequence[str] = (),
+    tables: str = "csv", dry_run: bool = False, owners: Sequence[str] = (), reasons: Sequence[str] = (),
 ) -> CleanedCorpus:  # fmt: skip
     """Apply an action to the images that carry an artifact, bool (N,), and write the resulting corpus.
 
     Args:
         facts: further content of cleaning.json.
-        owners: for each image the classes whose artifact it carries, for the record; or empty.
+        owners, reasons: for each image the classes whose artifact it carries, and why it counts as a carrier, for the
+            record; or empty.
 
     Raises:
         UsageError: unknown tables, or images that are no files on this machine.
@@ -213,7 +214,7 @@ def clean_corpus(
     whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
     record = (facts or {}) | action.to_json() | whole
     if dry_run:
-        return CleanedCorpus(out, record, _lines(corpus, carries, action, out, owners, dry_run=True))
+        return CleanedCorpus(out, record, _lines(corpus, carries, action, out, owners, reasons, dry_run=True))
     text = json.dumps(record, indent=1)
     _check(out, text)
     with translate_write_errors(out):
@@ -222,20 +223,24 @@ def clean_corpus(
         _check(out, text)
         write_atomically(out / "cleaning.json", text.encode())
         remove_leftovers(out)
-        lines = _lines(corpus, carries, action, out, owners, dry_run=False)
+        lines = _lines(corpus, carries, action, out, owners, reasons, dry_run=False)
         data_record.write_tables(out, lines, tables)
     return CleanedCorpus(out, record, lines)
 
 
 def _lines(
-    corpus: Corpus, carries: Bools, action: Action, out: Path, owners: Sequence[str], *, dry_run: bool
+    corpus: Corpus, carries: Bools, action: Action, out: Path, owners: Sequence[str], reasons: Sequence[str], *,
+    dry_run: bool,
 ) -> tuple[ImageRecord, ...]:  # fmt: skip
     """Apply the action to the images that carry an artifact; keep the others."""
     rows = track(range(len(corpus)), len(corpus), "corpus")
     lines = [_act(corpus, row, action if carries[row] else None, out, dry_run) for row in rows]
-    owned, levels = owners or [""] * len(corpus), corpus.white_levels or [0] * len(corpus)
-    facts = zip(lines, owned, levels, strict=True)
-    return tuple(replace(one, artifact_of=owner, white_level=str(level or "")) for one, owner, level in facts)
+    nothing = [""] * len(corpus)
+    facts = zip(lines, owners or nothing, reasons or nothing, corpus.white_levels or nothing, strict=True)
+    return tuple(
+        replace(one, artifact_of=owner, why=one.why or why, white_level=str(level or ""))
+        for one, owner, why, level in facts
+    )
 
 
 def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:

@@ -11,6 +11,7 @@ import numpy as np
 
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, load_artifact
 from klarsicht.audit.cleaning.corrections import packages
+from klarsicht.audit.cleaning.data.data_record import FOUND, PROBABLE
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun, make_each
 from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import RunMismatch
@@ -49,6 +50,17 @@ class DataArtifacts:
         return tuple(
             "; ".join(name for name, on in zip(names, row, strict=True) if on) if row.any() else ""
             for row in self.carries.T
+        )
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reason why each image counts as a carrier: that it is an image of the finding, or its probability; else
+        empty."""
+        member: Bools = np.any([one.member for one in self.artifacts], axis=0)
+        probability = np.max([one.membership.probability for one in self.artifacts], axis=0)
+        return tuple(
+            "" if not carries else FOUND if found else f"{PROBABLE} {p:.2f}"
+            for carries, found, p in zip(np.atleast_1d(self.carries.any(0)), member, probability, strict=True)
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Final
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.disk import write_atomically
 
+FOUND, PROBABLE = "image of the finding", "probability"  # why an image counts as a carrier
 MANIFEST: Final = ("path", "label", "source", "split", "weight")
 Row = Sequence[str | float]
 
@@ -23,7 +24,7 @@ class ImageRecord:
     Attributes:
         sha256: of the original file; "" where it cannot be read.
         new_path, new_weight: "" and 0 where the new corpus lacks the image.
-        why: the reason why it was skipped.
+        why: the reason why it was skipped, or why it counts as a carrier.
         white_level: code of white of a 16-bit file; "" where none is stated.
         artifact_of: classes whose artifact the image carries, separated by semicolons.
     """
