@@ -19,7 +19,7 @@ from klarsicht.audit.cleaning.data.data_record import MANIFEST, ImageRecord
 from klarsicht.audit.explanation.relevance.attribution import FACTS
 from klarsicht.audit.results.ranking import BASELINE, EFFECT, JUDGED
 from klarsicht.audit.results.sufficiency import PART_COLUMNS, PartEvidence
-from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
+from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.explorer import export_tables
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from tests.test_benchmarks import missing
 from klarsicht.audit.explanation.relevance.explainer import METHODS
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import METRICS
-from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
+from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.audit.results.words import NEXT, VerdictKind
 from klarsicht.audit.verdicts.synthetic.artifacts import PLANTS
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES

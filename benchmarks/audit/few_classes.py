@@ -40,8 +40,7 @@ import numpy as np
 import torch
 
 from klarsicht.audit.results.rows import FewClassMeasures
-from klarsicht.audit.results.significance import APART_P
-from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.results.significance import APART_P, LEVEL
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors import artifact_embedding, reference_classes
 from klarsicht.audit.verdicts.detectors.artifact_embedding import ArtifactEmbedding, load_shipped_embedding

@@ -28,7 +28,7 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.results.followed_groups import select_followed_groups
-from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 

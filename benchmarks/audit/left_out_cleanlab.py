@@ -19,7 +19,7 @@ from cleanlab.datalab.internal.spurious_correlation import SpuriousCorrelations
 from cleanvision.issue_managers import image_property
 from PIL import Image
 
-from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.results.significance import LEVEL
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics import conformal
 

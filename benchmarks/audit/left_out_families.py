@@ -40,7 +40,8 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
 from klarsicht.audit.results.rows import SignRow
-from klarsicht.audit.results.verdicts import LEVEL, Quantification
+from klarsicht.audit.results.significance import LEVEL
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors.artifact_embedding import (
     STAGES,

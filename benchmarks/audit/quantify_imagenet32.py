@@ -36,7 +36,7 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
-from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.verdicts.detectors.bank import run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.verdicts.detectors.patch_matches import grey

@@ -33,8 +33,8 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results.logit_effect import FLOOR
+from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.results.sufficiency import Sufficiency
-from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.verdicts.quantification import quantification, sufficiency
 from klarsicht.audit.verdicts.quantification.sufficiency_units import PartReader
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits

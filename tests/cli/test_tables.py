@@ -4,9 +4,10 @@ import html
 import re
 from dataclasses import replace
 
+from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.specificity import Specificity
-from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import SCREENED_FOLLOWED
 from klarsicht.audit.verdicts.quantification.screening import Screening
 from klarsicht.cli import tables

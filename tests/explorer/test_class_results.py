@@ -5,7 +5,7 @@ from tests.explorer.made_run import CARRIERS, EACH, write_run
 from tests.explorer.requests import ask
 
 from klarsicht.audit.results.ranking import read_ranking
-from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
+from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.explorer.app import make_app
 from klarsicht.explorer.explored_run import ExploredRun, open_explored_run

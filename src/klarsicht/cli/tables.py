@@ -62,7 +62,7 @@ def ranking(entries: Ranking, top: int) -> None:
 
 def verdicts(quantification: Quantification, top: int, run: str, places: Mapping[tuple[int, int], str]) -> None:
     """Print the first verdicts of a quantification as a table, then each artifact in sentences, with the next step."""
-    from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
+    from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 
     lines = [line for line in quantification.lines if line.position <= top]
     left_aligned = [column.heading for column in VERDICT_COLUMNS.values() if column.is_text]
@@ -85,7 +85,7 @@ def duplicates(copies: Duplicates, top: int) -> None:
         crossing = [
             what for what, is_so in (("splits", group.crosses_splits), ("labels", group.crosses_labels)) if is_so
         ]
-        first = ", ".join(group.paths[:3]) + (", ..." if len(group.paths) > 3 else "")
+        first = ", ".join(group.keys[:3]) + (", ..." if len(group.keys) > 3 else "")
         size, labels = str(len(group.rows)), ", ".join(dict.fromkeys(group.labels))
         figures = (f"{group.correlation:.2f}", f"{group.mutual:.0%}")
         lines.append((str(i), size, group.kind, *figures, " and ".join(crossing), labels, first))

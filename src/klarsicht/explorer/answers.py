@@ -13,7 +13,7 @@ from fastapi import Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from klarsicht.audit.results.verdicts import VERDICT_COLUMNS
+from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.explorer import coco, corrections, findings, point_clouds
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.names import printable, printable_lines

@@ -10,16 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from klarsicht.audit.results import ranking
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.ranking import Entry
-from klarsicht.audit.results.verdicts import (
-    VERDICTS_FILE,
-    Quantification,
-    Verdict,
-    VerdictLine,
-    is_quantified,
-    read_verdicts,
-)
+from klarsicht.audit.results.verdict_lines import VerdictLine
+from klarsicht.audit.results.verdicts import VERDICTS_FILE, Quantification, is_quantified, read_verdicts
 from klarsicht.audit.results.words import VerdictKind, describe_detector
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.explorer.thumbnails import Window

@@ -120,7 +120,7 @@ class HarmExceeded(KlarsichtError):
 
 
 class EffectRemains(KlarsichtError):
-    """Correction that leaves more than half of the artifact's effect."""
+    """Artifact, or reliance on surroundings, that is not shown to be used, or that no correction takes away."""
 
     exit_code = 8
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.followed_groups import mark_followed_groups
-from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import VerdictKind
 
 QUIET = DetectionResult("fine 32 0.8", 0.1, 0.1, 0.5, 0.5, 0.9, 0.9)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from sklearn.metrics import jaccard_score
 
+from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.ranking import ClusterEffect, Entry, Ranking, rank_by_z, with_baseline
-from klarsicht.audit.results.verdicts import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.ground.errors import UsageError
 

@@ -1,22 +1,13 @@
-"""Words of verdicts, and records of versions that measured less."""
+"""Verdicts on a run: their classes by name, and the words of what was inserted."""
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from klarsicht.audit.results import words
+from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.detection_rows import name_further_step
-from klarsicht.audit.results.rows import NO_EFFECT
-from klarsicht.audit.results.verdicts import (
-    DetectionResult,
-    Quantification,
-    UseResult,
-    Verdict,
-    VerdictLine,
-    order_verdicts,
-)
-from klarsicht.audit.results.words import VerdictKind
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 from klarsicht.audit.verdicts.interventions.shared_content import ESTIMATES
 
@@ -25,50 +16,6 @@ FOUND = Verdict(
     "carton", 4, 90, 0, DetectionResult("veil 0.002", 9.0, 5.0, 0.02, 0.01, 0.1, 0.03), (1, 2), ("a", "b"), USE,
     artifactual=True, poisoned=False,
 )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("covered", "explained", "verdict"),
-    [
-        (0.9, None, VerdictKind.PRESENT),
-        (None, None, VerdictKind.PRESENT),
-        (0.5, 0.5, VerdictKind.PRESENT),
-        (0.49, None, VerdictKind.UNTESTED),
-        (0.9, 0.1, VerdictKind.UNTESTED),
-        (None, 0.1, VerdictKind.UNTESTED),
-    ],
-)
-def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, explained, verdict):
-    found = replace(FOUND, use=replace(USE, covered=covered, explained=explained))
-    assert found.kind is verdict is found.kind_of_class
-    assert found.to_json()["tested"] == (verdict is VerdictKind.PRESENT)
-    used = replace(found, poisoned=True, used=True)
-    assert used.kind is VerdictKind.POISONED is used.kind_of_class and used.tested
-    assert replace(found, artifactual=False).kind is VerdictKind.NOTHING
-    assert Verdict.from_json(found.to_json()) == found
-
-
-@pytest.mark.parametrize(
-    ("covered", "explained", "told"),
-    [
-        (0.79, 0.0, "covers 79% of the difference in pixels, but brings 0% of their evidence for carton."),
-        (0.2, 0.9, "is only 20% of what sets these apart."),
-        (None, 0.3, "is only 30% of what sets these apart."),
-    ],
-)
-def test_a_headline_says_of_which_share_too_little_was_inserted(covered, explained, told):
-    found = replace(FOUND, use=replace(USE, covered=covered, explained=explained))
-    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline().endswith(f"applied to other images {told}")
-
-
-def test_what_was_never_put_on_is_not_tested():
-    nothing = UseResult.of(NO_EFFECT, 1.0)
-    assert replace(FOUND, use=nothing).kind is VerdictKind.UNTESTED and not nothing.tried
-    assert (nothing.covered, nothing.explained) == (None, None)  # JSON has no NaN
-
-
-def test_the_p_that_decides_is_the_larger_one():
-    assert FOUND.detection.p_decisive == 0.03 and FOUND.to_json()["p_decisive"] == 0.03
 
 
 def test_words_say_what_was_put_on_and_how_much():
@@ -100,14 +47,6 @@ def test_a_class_may_be_called_as_a_further_artifact_is():
         assert found.of("carton (artifact 2)").target == 5
         second, other = found.of("4 (artifact 2)"), found.of("carton (artifact 2) (artifact 2)")
         assert (second.n, second.target) == (7, 4) and (other.n, other.target) == (7, 5)
-
-
-def test_a_class_of_which_a_further_artifact_is_used_comes_first():
-    rare = replace(FOUND, target=9, further=(replace(FOUND, target=9, poisoned=True, used=True),))
-    assert [one.target for one in order_verdicts([FOUND, rare])] == [9, 4]
-    assert rare.kind is VerdictKind.PRESENT  # that of its frequent artifact
-    assert rare.kind_of_class is VerdictKind.POISONED is not FOUND.kind_of_class
-    assert "1 of them used" in repr(Quantification((rare, FOUND), 0.01, 0.05))
 
 
 def test_a_level_is_the_same_number_in_any_type():

@@ -72,10 +72,11 @@ COPY_ROWS, DUPLICATE_ROWS = map(schema_of, (CopyRow, DuplicateRow))
 @dataclass(frozen=True)
 class CopyGroup:
     """Group of images that are copies of each other, directly or by others of the group: rows of the run and what the
-    corpus says of them; whether all have the same pixels; least correlation of details among the pairs that were found,
-    1 of exact copies; and the share of its pairs that are copies of each other, above 0 to 1."""
+    corpus says of them, keys being names relative to it; whether all have the same pixels; least correlation of details
+    among the pairs that were found, 1 of exact copies; and the share of its pairs that are copies, above 0 to 1."""
 
     rows: tuple[int, ...]
+    keys: tuple[str, ...]
     paths: tuple[str, ...]
     labels: tuple[str, ...]
     splits: tuple[str, ...]
@@ -322,7 +323,7 @@ def group_copies(
 
 def _group(corpus: Corpus, rows: Sequence[int], digests: NDArray[np.uint8], least: float, mutual: float) -> CopyGroup:
     exact = len(np.unique(digests[rows], axis=0)) == 1
-    paths, labels = (tuple(column[row] for row in rows) for column in (corpus.paths, corpus.labels))
+    keys, paths, labels = (tuple(column[row] for row in rows) for column in (corpus.keys, corpus.paths, corpus.labels))
     splits = tuple(corpus.splits[row] if corpus.splits else "" for row in rows)
     kind, correlation = (EXACT_COPY, 1.0) if exact else (NEAR_COPY, float(least))
-    return CopyGroup(tuple(rows), paths, labels, splits, kind, correlation, mutual)
+    return CopyGroup(tuple(rows), keys, paths, labels, splits, kind, correlation, mutual)

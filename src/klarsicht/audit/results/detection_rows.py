@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.rows import SignRow
-from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.ground.run_folder.store import RunStore
 
 FURTHER_STEPS = "further-"  # beginning of the names of the steps that examine what is left of called classes

@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from klarsicht.audit.results.class_verdict import order_verdicts
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.significance import class_strategy
-from klarsicht.audit.results.verdicts import Quantification, order_verdicts
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.numerics.statistics.intervals import Interval
 
 

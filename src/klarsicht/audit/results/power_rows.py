@@ -25,7 +25,7 @@ class TrialRow(TypedDict):
 
 
 class VerdictColumns(TypedDict):
-    """Columns of the verdict on a class of a fine-tuned copy; see `verdicts.Verdict`."""
+    """Columns of the verdict on a class of a fine-tuned copy; see `class_verdict.Verdict`."""
 
     artifactual: bool
     poisoned: bool

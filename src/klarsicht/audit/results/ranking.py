@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.suspect_rows import SuspectRow
-from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import SCREENED_FOLLOWED, VerdictKind, format_count
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load

@@ -47,7 +47,7 @@ class SignRow(TypedDict):
 
 
 class EffectRow(TypedDict):
-    """Row of the table `effects`: the effect of a detection's artifact; see `verdicts.UseResult`, and NaN for None."""
+    """Row of the table `effects`: the effect of a detection's artifact, see `class_verdict.UseResult`; NaN for None."""
 
     target: int
     sign: str

@@ -21,6 +21,7 @@ from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.sequential import sequential_p
 from klarsicht.numerics.statistics.split_half import combined_p, score_of_p
 
+LEVEL = 0.05  # of p, for either claim of a verdict
 MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a class is tested by itself
 FEW_CLASSES = f"fewer than {MIN_CLASSES} classes"
 MIN_OUTPUTS = 5  # outputs: with fewer, a rank among them says too little

@@ -25,7 +25,7 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results.ranking import PLAIN_METRIC
-from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.verdicts.detectors import artifact_embedding as embedding
 from klarsicht.audit.verdicts.detectors.patch_matches import WINDOW_POOL
 from klarsicht.audit.verdicts.quantification import quantification, units

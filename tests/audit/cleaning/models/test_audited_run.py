@@ -21,7 +21,8 @@ from klarsicht.audit.explanation.data import groups
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import verdicts
-from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 

@@ -13,8 +13,9 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.detection_rows import read_places
-from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.cli import tables
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.point_clouds import read_points

@@ -12,7 +12,7 @@ from tests.audit.verdicts.quantification.test_quantification import NAMES, Reads
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
-from klarsicht.audit.results.verdicts import Verdict
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.verdicts.detectors import artifact_embedding
 from klarsicht.audit.verdicts.quantification import embedding_units, resemblances
 from klarsicht.audit.verdicts.quantification.quantification import open_run, quantify

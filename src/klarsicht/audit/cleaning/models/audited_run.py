@@ -27,9 +27,10 @@ from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
 from klarsicht.audit.explanation.settings import ANY_DEVICE, counts_own_logits
 from klarsicht.audit.explanation.steps.audit_inputs import Audit, settings_of_run
 from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.surroundings import is_examined, read_surroundings
-from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from klarsicht.audit.explanation.report.rows import PictureRow
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.ranking import Entry, Ranking
-from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.ground.pictures.encoded_pictures import data_uri
 from klarsicht.ground.run_folder.store import RunStore
 

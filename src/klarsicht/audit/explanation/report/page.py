@@ -21,7 +21,8 @@ from klarsicht.audit.explanation.relevance.conservation import ABSORBED_BOUND
 from klarsicht.audit.explanation.report.noted_classes import is_small, list_noted_classes, read_picture
 from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, ViewRow
 from klarsicht.audit.explanation.settings import counts_own_logits
-from klarsicht.audit.results import ranking, sufficiency, surroundings, verdicts
+from klarsicht.audit.results import ranking, sufficiency, surroundings, verdict_lines, verdicts
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.file_rules import describe_file_rules
 from klarsicht.audit.results.questions import COPIES_FILE, list_questions
@@ -30,7 +31,8 @@ from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity, describe_screening
 from klarsicht.audit.results.sufficiency import ClassProfile, Sufficiency
 from klarsicht.audit.results.surroundings import Surroundings
-from klarsicht.audit.results.verdicts import Quantification, Verdict, VerdictLine
+from klarsicht.audit.results.verdict_lines import VerdictLine
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import SETTING, describe_level, format_p
 from klarsicht.ground.names import printable
 from klarsicht.ground.pages import load_template
@@ -143,7 +145,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "created": manifest["created"][:16].replace("T", " "),
         "notes": notes(store, images),
         "quantified": quantification,
-        "verdict_columns": list(verdicts.VERDICT_COLUMNS.values()),
+        "verdict_columns": list(verdict_lines.VERDICT_COLUMNS.values()),
         "part_columns": list(sufficiency.PART_COLUMNS.values()),
         "format_p": format_p,
         "setting": SETTING,

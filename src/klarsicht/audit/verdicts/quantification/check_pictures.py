@@ -25,10 +25,11 @@ from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import open_data
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import SignRow
-from klarsicht.audit.results.verdicts import LEVEL, Verdict
+from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, TailDetector, change_of
 from klarsicht.audit.verdicts.detectors.detection import ImageStack

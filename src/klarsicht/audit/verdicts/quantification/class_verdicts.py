@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from klarsicht.audit.explanation.data.groups import Group
-from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict, order_verdicts
 from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.significance import p_values_of_use
-from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.quantification.selected_detections import SelectedDetections, select_detections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.run_folder.store import RunStore
@@ -81,4 +81,4 @@ class DetectedClasses:
                 artifactual=artifactual[i], poisoned=artifactual[i] and used, shared=specific[i], used=used,
             )  # fmt: skip
             found.append(verdict)
-        return Quantification(verdicts.order_verdicts(found), largest.floor, level, self.skipped)
+        return Quantification(order_verdicts(found), largest.floor, level, self.skipped)

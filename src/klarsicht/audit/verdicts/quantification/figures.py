@@ -14,9 +14,10 @@ from klarsicht.audit.explanation.report.figures import GREEN, LINE, encode_jpeg,
 from klarsicht.audit.explanation.report.noted_classes import SMALL, SMALL_DRAWN
 from klarsicht.audit.explanation.report.page import EVIDENCE
 from klarsicht.audit.explanation.report.rows import EvidenceRow
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.rows import SignRow
-from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.arrays import Pixels, Rows
 from klarsicht.ground.pictures.array_images import show_channels

@@ -14,10 +14,11 @@ from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.step_units import run_step
+from klarsicht.audit.results.class_verdict import Verdict, order_verdicts
 from klarsicht.audit.results.detection_rows import FURTHER_STEPS, list_called, name_further_step
 from klarsicht.audit.results.rows import NO_EFFECT, EffectRow, FurtherEffectRow, FurtherSignRow, SignRow
 from klarsicht.audit.results.significance import class_strategy
-from klarsicht.audit.results.verdicts import Quantification, Verdict, order_verdicts
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.detectors.bank import run_detectors
 from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits, most_images_inserted

@@ -26,7 +26,8 @@ from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.rows import FollowedRow
-from klarsicht.audit.results.verdicts import LEVEL, Quantification
+from klarsicht.audit.results.significance import LEVEL
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.interventions.regions import DONORS_PER_IMAGE, MAX_COMPONENTS, SEARCH_BACKGROUNDS
 from klarsicht.audit.verdicts.quantification import figures
 from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses

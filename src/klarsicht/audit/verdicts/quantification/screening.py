@@ -22,9 +22,8 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.rows import FollowedRow
-from klarsicht.audit.results.significance import rank_among_outputs
+from klarsicht.audit.results.significance import LEVEL, rank_among_outputs
 from klarsicht.audit.results.specificity import Specificity
-from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.results.words import SCREENED_FOLLOWED, SCREENED_NOTHING
 from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.ground.errors import StoreError, UsageError

@@ -20,7 +20,7 @@ from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results.rows import ExchangeRow
-from klarsicht.audit.results.significance import class_strategy
+from klarsicht.audit.results.significance import LEVEL, class_strategy
 from klarsicht.audit.results.sufficiency import (
     SUFFICIENCY_FILE,
     ClassProfile,
@@ -29,7 +29,6 @@ from klarsicht.audit.results.sufficiency import (
     compare_parts,
     order_profiles,
 )
-from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.verdicts.interventions.image_parts import REGION_INSIDE, REGION_OUTSIDE
 from klarsicht.audit.verdicts.quantification.natural_parts import read_natural_parts
 from klarsicht.audit.verdicts.quantification.part_figures import write_part_figures

@@ -20,9 +20,10 @@ from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.finetuning import ClassificationTask, Training, trainable_copy
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.step_units import run_step
+from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.power_rows import CourseRow, VerdictColumns
-from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Experiment
 from klarsicht.audit.verdicts.interventions.insertion import put_on
 from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact

@@ -27,8 +27,8 @@ from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.power_rows import PowerRow, TrialRow
 from klarsicht.audit.results.rows import FewClassMeasures
-from klarsicht.audit.results.significance import class_strategy
-from klarsicht.audit.results.verdicts import LEVEL, Quantification
+from klarsicht.audit.results.significance import LEVEL, class_strategy
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS, change_of, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import Detection, ImageStack
 from klarsicht.audit.verdicts.quantification import quantification

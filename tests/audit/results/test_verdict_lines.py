@@ -6,8 +6,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.ranking import Entry
-from klarsicht.audit.results.verdicts import VERDICT_COLUMNS, DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import PUT_ON, SEEN, VerdictKind
 
 LEVEL = 0.05

@@ -1,0 +1,236 @@
+"""Verdict on a class: whether some of its images share an artifact, and whether the model uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from klarsicht.audit.results import words
+from klarsicht.audit.results.logit_effect import LogitEffect, matters
+from klarsicht.audit.results.rows import EffectRow
+from klarsicht.audit.results.words import VerdictKind, name_artifact
+from klarsicht.numerics.statistics.intervals import Interval
+
+WHOLE_SHARE = 0.5  # of the carriers' difference, and of their evidence, from which use counts as tested
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """Detection that exceeds the clean classes most, and its significance.
+
+    Attributes:
+        sign: the detector and its setting.
+        score: surprisal in nats on held-out images; `level` is the same in units of the clean classes' tail.
+        p: conformal rank among presumed-clean classes; `extended` below one over their number by a power-law tail.
+        q: false-discovery rate of `extended` over classes.
+        p_own: p of the score by itself, both halves together, Bonferroni-corrected for the number of detections.
+    """
+
+    sign: str
+    score: float
+    level: float
+    p: float
+    extended: float
+    q: float
+    p_own: float
+
+    @property
+    def p_decisive(self) -> float:
+        """The larger of `extended` and `p_own`: the class is artifactual where it is at most the level."""
+        return max(self.extended, self.p_own)
+
+
+@dataclass(frozen=True)
+class UseResult:
+    """Effect of the artifact on the class's logit, inserted into images of other classes.
+
+    Attributes:
+        tried: the detection that was inserted; empty where none was.
+        how: where it was inserted, or its size.
+        shift, low, high: mean change of the class's centred logit, and its 95 % interval.
+        z, p_use: of the shift among those of all outputs, and its p-value.
+        rank: number of outputs that rise more.
+        flips, flips_control: share of other images predicted as the class, with the artifact and with the control.
+        flips_low: lower end of the 95 % interval of their difference.
+        p_tiles: p-value of a tile's rise among those of other windows in its place, or of shared content among those of
+            random artifacts; 1 where outputs are many.
+        change: kind of the insertion, a name of insertion.CHANGES or rows.SHARED_CONTENT; empty where none was made.
+        covered: share of the difference between carriers and others of their class that was inserted.
+        explained: share of the carriers' evidence that it brings to others; either is None where they hardly differ.
+    """
+
+    tried: str
+    how: str
+    shift: float
+    low: float
+    high: float
+    z: float
+    p_use: float
+    rank: int
+    flips: float
+    flips_control: float
+    flips_low: float
+    p_tiles: float
+    change: str = ""
+    covered: float | None = None
+    explained: float | None = None
+
+    @classmethod
+    def of(cls, effect: EffectRow, p_use: float) -> UseResult:
+        """Read a row of the table `effects`; NaN, the z of classes without insertion, is 0: JSON has no NaN."""
+        known: dict[str, Any] = {**effect, "tried": effect["sign"], "p_use": p_use}
+        known["z"] = effect["z"] if np.isfinite(effect["z"]) else 0.0
+        known |= {name: None if np.isnan(known[name]) else known[name] for name in ("covered", "explained")}
+        return cls(**{name: known[name] for name in cls.__dataclass_fields__})
+
+    @property
+    def effect(self) -> LogitEffect:
+        """The effect; numbers of images, and the upper end of the share that is turned, are not stored."""
+        turned = Interval(self.flips - self.flips_control, self.flips_low, float("nan"), 0)
+        return LogitEffect(Interval(self.shift, self.low, self.high, 0), turned)
+
+    @property
+    def matters(self) -> bool:
+        """Whether the effect is shown to matter, see `logit_effect.matters`."""
+        return matters(self.effect)
+
+    @property
+    def inserted_share(self) -> float:
+        """The smaller of the shares that are known of what was inserted, 1 where none is."""
+        return min((share for share in (self.covered, self.explained) if share is not None), default=1.0)
+
+    @property
+    def tested(self) -> bool:
+        """Whether something was inserted, and at least WHOLE_SHARE of what separates the images with the artifact."""
+        return bool(self.tried) and self.inserted_share >= WHOLE_SHARE
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict on one class.
+
+    Attributes:
+        name: the class; JSON calls it `class`.
+        target: its output of the model.
+        n, repeats: images examined, and images left out because they repeat another one.
+        detection: the strongest detection and its significance.
+        rows, members: images with the artifact, the used one where one is used, as rows and paths.
+        use: its effect on images of other classes.
+        artifactual, poisoned: the two claims, at the level of the quantification.
+        shared: in place of them where classes are too few to be compared: windows that no other class shares.
+        used: whether the inserted artifact raises the class beyond the other outputs, and by more than the floor.
+        followed: whether a cluster, without any detection, stands apart and raises the class on other images more than
+            clusters of other classes do; `rows` and `members` are then its images.
+        resembles: families of artifacts that shift the learned embedding as the carriers do, most alike first.
+        further: verdicts on further artifacts of the class, each on its images without the members of those before.
+    """
+
+    name: str
+    target: int
+    n: int
+    repeats: int
+    detection: DetectionResult
+    rows: tuple[int, ...]
+    members: tuple[str, ...]
+    use: UseResult
+    artifactual: bool
+    poisoned: bool
+    shared: bool = False
+    used: bool = False
+    followed: bool = False
+    resembles: tuple[str, ...] = ()
+    further: tuple[Verdict, ...] = ()
+
+    @property
+    def artifacts(self) -> tuple[Verdict, ...]:
+        """The verdict itself, and those on further artifacts of the class."""
+        return (self, *self.further)
+
+    @property
+    def named_artifacts(self) -> tuple[tuple[str, Verdict], ...]:
+        """Each artifact of the class with its name: that of the class, and the number of a further one."""
+        return tuple((name_artifact(self.name, i), one) for i, one in enumerate(self.artifacts, 1))
+
+    @property
+    def has_used_artifact(self) -> bool:
+        """Whether the model uses any artifact of the class: a rare one may be used, and the frequent one not."""
+        return any(one.poisoned for one in self.artifacts)
+
+    @property
+    def needs_review(self) -> bool:
+        """Whether a person should look at the class."""
+        return self.artifactual or self.shared or self.followed
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+    @property
+    def prevalence(self) -> float:
+        return self.size / max(self.n, 1)
+
+    @property
+    def matters(self) -> bool:
+        return self.use.matters
+
+    @property
+    def tested(self) -> bool:
+        """Whether the use was shown, or enough was inserted to say that it was not."""
+        return self.used or self.use.tested
+
+    def describe_detection(self) -> str:
+        """Return what the images share, the setting of the detector, and the families that the artifact resembles."""
+        resemblance = f"; like {' or '.join(self.resembles)}" if self.resembles else ""
+        return words.describe_detector(self.detection.sign) + resemblance
+
+    @property
+    def kind(self) -> VerdictKind:
+        """The kind of the verdict on this artifact."""
+        if self.shared:
+            return VerdictKind.SHARED_AND_USED if self.used else VerdictKind.SHARED
+        if not self.artifactual:
+            return VerdictKind.FOLLOWED if self.followed else VerdictKind.NOTHING
+        unused = VerdictKind.PRESENT if self.tested else VerdictKind.UNTESTED
+        return VerdictKind.POISONED if self.poisoned else unused
+
+    @property
+    def kind_of_class(self) -> VerdictKind:
+        """The kind of the verdict on the class: that of its artifact, unless the model uses a further one."""
+        return VerdictKind.POISONED if self.has_used_artifact else self.kind
+
+    @property
+    def verdict(self) -> str:
+        """The verdict on this artifact in words."""
+        return self.kind.words
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures under one flat set of keys."""
+        flat: dict[str, Any] = {}
+        for key, value in asdict(replace(self, further=())).items():
+            flat |= value if key in ("detection", "use") else {key: value}
+        flat["further"] = [one.to_json() for one in self.further]
+        flat |= {"size": self.size, "prevalence": self.prevalence, "matters": self.matters, "tested": self.tested}
+        flat |= {"verdict": self.verdict, "p_decisive": self.detection.p_decisive}
+        return {"class": flat.pop("name"), **flat}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Verdict:
+        """Read a record of `to_json`."""
+        known = record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
+        known |= {"name": record["class"], "further": tuple(map(cls.from_json, record["further"]))}
+        for name, kind in (("detection", DetectionResult), ("use", UseResult)):
+            known[name] = kind(**{field: record[field] for field in kind.__dataclass_fields__})
+        return cls(**{field: known[field] for field in cls.__dataclass_fields__})
+
+
+def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """Sort verdicts: classes with a used artifact, artifactual ones, followed ones, then by p."""
+
+    def urgency(v: Verdict) -> tuple[float, ...]:
+        found = v.detection
+        return not v.has_used_artifact, not v.artifactual, not v.followed, found.extended, -found.level, v.target
+
+    return tuple(sorted(verdicts, key=urgency))

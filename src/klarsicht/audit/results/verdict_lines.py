@@ -1,0 +1,134 @@
+"""Table of verdicts: its lines, their headlines, and its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from klarsicht.audit.results import words
+from klarsicht.audit.results.class_verdict import UseResult, Verdict
+from klarsicht.audit.results.logit_effect import describe_floor
+from klarsicht.audit.results.words import PASTED, format_count, format_p
+
+
+@dataclass(frozen=True)
+class VerdictLine:
+    """Line of the table of verdicts: artifact `number` of the class at `position`, both from 1, or a class in which
+    nothing was found, of so many `classes`, at a `level` of p."""
+
+    position: int
+    number: int
+    name: str
+    verdict: Verdict
+    classes: int
+    level: float
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The cells of all VERDICT_COLUMNS."""
+        return tuple(column.text(self) for column in VERDICT_COLUMNS.values())
+
+    @property
+    def is_detected(self) -> bool:
+        """Whether a detector found the artifact: else its strongest detection, and the effect of that, are chance."""
+        return self.verdict.artifactual or self.verdict.shared
+
+    def describe_images(self) -> str:
+        """Return how many images of the class have the artifact; how many there are where none was found."""
+        one = self.verdict
+        return f"{one.size} of {one.n}" if one.needs_review else f"0 of {one.n}"
+
+    def headline(self, place: str = "") -> str:
+        """Say in one to three sentences what was found, whether the model uses it, and what only a person can say.
+        place: of the artifact in its images, see `detection_rows.read_places`."""
+        verdict = self.verdict
+        if verdict.followed:
+            return (
+                f"The model follows a group of {self._images}, and no detector knows what they share. Inserted into "
+                f"images of other classes, parts of these raise {verdict.name}. It may be natural."
+            )
+        if not self.is_detected:
+            return f"No artifact was found in {format_count(verdict.n, 'image')} of {verdict.name}."
+        further = "" if self.number == 1 else "a further trait: "
+        shared = f"{self._images} share {further}{words.describe_seen(verdict.detection.sign)}{place and f', {place}'}."
+        judgement = words.describe_few_classes(self.classes, verdict.name) if verdict.shared else ""
+        return " ".join(filter(None, (shared, self._use(), judgement)))
+
+    @property
+    def _images(self) -> str:
+        return f"{self.verdict.size:,} of {format_count(self.verdict.n, 'image')} of {self.verdict.name}"
+
+    def _use(self) -> str:
+        """Say whether the model uses the artifact, and why that is not known or not shown."""
+        use, verdict = self.verdict.use, self.verdict
+        if not use.tried:
+            return "Whether the model uses it is not known: it could not be inserted into other images."
+        way = "pasted on" if use.how in PASTED else "applied to"
+        effect = words.describe_effect(use.shift, use.flips, use.flips_control, verdict.name)
+        effect = f"{way} images of other classes, {effect}"
+        if verdict.used:
+            return f"The model uses it: {effect}."
+        if not verdict.tested:
+            return f"Whether the model uses it is not known: {self._missing_share(way)}."
+        if not use.matters:
+            size = f"{use.shift:+z.2f} logits (95 % interval {use.low:+z.2f} to {use.high:+z.2f})"
+            return (
+                f"The model is not shown to use it: {way} images of other classes, it changes the score by {size}, "
+                f"less than counts ({describe_floor()})."
+            )
+        chance = use.p_use > self.level
+        reason = f"p (used) is {format_p(use.p_use)}" if chance else "its own detection is not significant"
+        return f"The model is not shown to use it: {effect}, but {reason}."
+
+    def _missing_share(self, way: str) -> str:
+        """Say how little of the artifact could be inserted: of its pixels, or of its evidence for the class."""
+        use, inserted = self.verdict.use, f"what could be {way} other images"
+        if use.covered is not None and use.explained is not None and use.explained < use.covered:
+            evidence = f"brings {use.explained:.0%} of their evidence for {self.verdict.name}"
+            return f"{inserted} covers {use.covered:.0%} of the difference in pixels, but {evidence}"
+        return f"{inserted} is only {use.inserted_share:.0%} of what sets these apart"
+
+    def next_step(self, run: str = "RUN") -> tuple[str, str]:
+        """Return advice, and the command for a run folder; both empty where nothing was found."""
+        return words.choose_next_step(self.verdict.kind, self.name, run)
+
+
+@dataclass(frozen=True)
+class VerdictColumn:
+    """Column of the table of verdicts; `is_text` where its cells are words, which are aligned left."""
+
+    heading: str
+    text: Callable[[VerdictLine], str]
+    is_text: bool = False
+
+
+def _where_inserted(text: Callable[[UseResult], str]) -> Callable[[VerdictLine], str]:
+    """Describe the use of an artifact; empty where no detector found one, or nothing was inserted."""
+    return lambda line: text(line.verdict.use) if line.is_detected and line.verdict.use.tried else ""
+
+
+VERDICT_COLUMNS: Final[dict[str, VerdictColumn]] = {
+    "class": VerdictColumn("class", lambda line: line.name, is_text=True),
+    "verdict": VerdictColumn("verdict", lambda line: line.verdict.kind.label, is_text=True),
+    "p": VerdictColumn("p (artifact)", lambda line: format_p(line.verdict.detection.p_decisive)),
+    "p_use": VerdictColumn("p (used)", _where_inserted(lambda use: format_p(use.p_use))),
+    "images": VerdictColumn("images with it", lambda line: line.describe_images()),
+    "shift": VerdictColumn(
+        "score change (logits, 95 %)",
+        _where_inserted(lambda use: f"{use.shift:+z.2f} ({use.low:+z.2f} to {use.high:+z.2f})"),
+    ),
+    "flips": VerdictColumn(
+        "predicted as it (without)",
+        _where_inserted(lambda use: f"{100 * use.flips:.1f} % ({100 * use.flips_control:.1f} %)"),
+    ),
+    "detector": VerdictColumn(
+        "detector", lambda line: line.verdict.describe_detection() if line.is_detected else "", is_text=True
+    ),
+    "inserted": VerdictColumn(
+        "inserted into other classes",
+        _where_inserted(lambda use: words.describe_insertion(use.how, use.covered)),
+        is_text=True,
+    ),
+}
+"""The table of verdicts, by the names of its columns: of the command line, the report and notebooks."""
