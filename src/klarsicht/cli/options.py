@@ -52,12 +52,8 @@ Command = Callable[..., Any]
 
 
 def add_options(options: Mapping[str, Any], make: Callable[[dict[str, Any]], Any]) -> Callable[[Command], Command]:
-    """Make a decorator that adds options to a command.
-
-    Args:
-        options: annotations by name; an option that is not given is None.
-        make: function of the given values whose result becomes the command's keyword argument `settings`.
-    """
+    """Make a decorator that adds options to a command. options: annotations by name; an option that is not given is
+    None. make: function of the given values whose result becomes the command's keyword argument `settings`."""
 
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True).parameters.values()
@@ -85,12 +81,8 @@ def add_settings(
     flags: Mapping[str, str] | None = None,
     defaults: Mapping[str, str] | None = None,
 ) -> Callable[[Command], Command]:
-    """Make a decorator that adds options of settings to a command, and one of their TOML file.
-
-    Args:
-        names: the fields.
-        flags, defaults: by field, see `option`.
-    """
+    """Make a decorator that adds options of settings to a command, and one of their TOML file. names: the fields.
+    flags, defaults: by field, see `option`."""
     flags, defaults = flags or {}, defaults or {}
     options = {
         name: Annotated[

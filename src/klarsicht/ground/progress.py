@@ -103,12 +103,8 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 @contextmanager
 def progress(label: str, total: int, start: int = 0) -> Iterator[Advance]:
-    """Show the progress of a step; yields the callback that advances it.
-
-    Args:
-        total: items of the whole step.
-        start: items that were done before, in a run that is resumed.
-    """
+    """Show the progress of a step; yields the callback that advances it. total: items of the whole step. start: items
+    that were done before, in a run that is resumed."""
     end_loading()
     show = _notebook_bar if is_notebook() else _bar if sys.stderr.isatty() else _lines
     with show(label, total, start) as advance:

@@ -27,19 +27,12 @@ def neighbour_graph(
     """Find the k nearest neighbours of every item; ties are broken by lowest index.
 
     Exact, except under metrics whose estimates are no bounds (`wasserstein-tsr`, `sliced-rotation`, `gromov`): of these
-    the 5 k best estimates of each item are measured.
-
-    Args:
-        items: feature rows (N, D), finite, for `euclidean` and `concept`; `PointMeasures`, none of them set aside, for
-            all other metrics. Rows of zeros have distance 0 to each other and a large one to any other row.
-        metric: a name of `METRICS`, or a metric object.
-        groups: (N,) integers; items of one group are never neighbours. By default every item is its own group.
-        block: items estimated together; peak memory is about 12 block N bytes beyond the items themselves.
-
-    Raises:
-        InputError: items of the wrong kind or fewer than two, or values that are not finite.
-        UsageError: unknown metric, k out of range, or groups that do not fit.
-    """
+    the 5 k best estimates of each item are measured. items: feature rows (N, D), finite, for `euclidean` and `concept`;
+    `PointMeasures`, none of them set aside, for all other metrics. Rows of zeros have distance 0 to each other and a
+    large one to any other row. metric: a name of `METRICS`, or a metric object. groups: (N,) integers; items of one
+    group are never neighbours. By default every item is its own group. block: items estimated together; peak memory is
+    about 12 block N bytes beyond the items themselves. Raises InputError: items of the wrong kind or fewer than two, or
+    values that are not finite; UsageError: unknown metric, k out of range, or groups that do not fit."""
     prepared_metric = _resolve_metric(metric)
     rows = prepared_metric.prepare(items)
     groups = np.arange(len(items)) if groups is None else np.asarray(groups)

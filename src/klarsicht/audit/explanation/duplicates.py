@@ -222,17 +222,11 @@ def find_duplicates(
     run: str | Path, *, data: Any = None, workers: int = 1, shard: str | None = None, max_skipped: float | None = None
 ) -> Duplicates:  # fmt: skip
     """Find the exact and near copies among the images of a finished run; write them as JSON, as a table and into its
-    report. The same call resumes an interrupted one, and tries images again that could not be read.
-
-    Args:
-        data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
-        workers, shard: see `pipeline.run`; results do not depend on them.
-        max_skipped: share of images that may be skipped, see `AuditSettings`; by default its own.
-
-    Raises:
-        InputError, RunMismatch: no run in the folder, or data that differ from those of the run.
-        TooManySkipped, Unreachable, ProgramFailed: images cannot be decoded, see `Corpus.decode`.
-    """
+    report. The same call resumes an interrupted one, and tries images again that could not be read. data: where the
+    corpus is now, if it moved, or the corpus or sequence of a run of one in Python. workers, shard: see `pipeline.run`;
+    results do not depend on them. max_skipped: share of images that may be skipped, see `AuditSettings`; by default its
+    own. Raises InputError, RunMismatch: no run in the folder, or data that differ from those of the run;
+    TooManySkipped, Unreachable, ProgramFailed: images cannot be decoded, see `Corpus.decode`."""
     store = RunStore.open(run)
     settings = settings_of_run(store, data)
     settings = settings if max_skipped is None else settings.with_values(max_skipped=max_skipped)

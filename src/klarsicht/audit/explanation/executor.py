@@ -44,16 +44,10 @@ def run_units(
     on_done: Callable[[range, R], None], admit: Callable[[range], bool] | None = None,
 ) -> None:  # fmt: skip
     """Run every unit and call `on_done` in this process as each one finishes, so that an interrupted run keeps it.
-
-    Args:
-        work: work function, called once per unit; picklable if workers > 1, which are processes.
-        threads: threads of numerical libraries in each worker.
-        admit: asked right before a unit begins; one that is not admitted is left out.
-
-    Raises:
-        KlarsichtError: the first error of a unit, as it was raised, or UsageError for workers out of range.
-        OutOfMemory: a worker process died, often because the system ran short of memory.
-    """
+    work: work function, called once per unit; picklable if workers > 1, which are processes. threads: threads of
+    numerical libraries in each worker. admit: asked right before a unit begins; one that is not admitted is left out.
+    Raises KlarsichtError: the first error of a unit, as it was raised, or UsageError for workers out of range;
+    OutOfMemory: a worker process died, often because the system ran short of memory."""
     WORKERS.require("workers", workers)
     alone = workers == 1 or len(units) < 2
     queue = AdmittedUnits(units, admit)

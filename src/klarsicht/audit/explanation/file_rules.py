@@ -62,12 +62,8 @@ def to_columns(read: Sequence[Properties]) -> tuple[list[str], Doubles]:
 
 
 def fit_rule(name: str, names: Sequence[str], values: Doubles, own: Bools, sources: Ints, seed: int) -> FileRule:
-    """Fit the tree of one class, and estimate its area on files that it was not fitted on.
-
-    Args:
-        names, values: of the properties, (P,) and (n, P).
-        own, sources: bool and int (n,), whether a file is of the class, and its source.
-    """
+    """Fit the tree of one class, and estimate its area on files that it was not fitted on. names, values: of the
+    properties, (P,) and (n, P). own, sources: bool and int (n,), whether a file is of the class, and its source."""
 
     def fit(some: Bools) -> DecisionTreeClassifier:
         tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=LEAST_FILES // 2, class_weight="balanced")

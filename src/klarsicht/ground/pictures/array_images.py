@@ -38,15 +38,10 @@ UNSIGNED, FLOATING = 1, 3  # sample formats of TIFF
 
 @dataclass(frozen=True)
 class ArrayForm:
-    """Form of images that are arrays (H, W, C); UsageError for a form that no image has.
-
-    Attributes:
-        channels: C.
-        dtype: number type, one of ARRAY_TYPES.
-        black, white: the least and the largest number that an image may hold.
-        shown: channels for red, green and blue in pictures of an image, or one that is shown in grey; empty: the first
-            three, the mean of two, the only one.
-    """
+    """Form of images that are arrays (H, W, C); UsageError for a form that no image has. channels: C. dtype: number
+    type, one of ARRAY_TYPES. black, white: the least and the largest number that an image may hold. shown: channels for
+    red, green and blue in pictures of an image, or one that is shown in grey; empty: the first three, the mean of two,
+    the only one."""
 
     channels: int
     dtype: str
@@ -175,17 +170,10 @@ def read_array(
     Numbers of arrays, of .npy files and of files with floats are taken as they are. Scaled to the range of the form are
     8-bit files, 16-bit files and arrays of uint16 whose white level is stated, and 16-bit files where the form is of
     floats (their white is 65535 then). Of a form of one or three channels, 8-bit files are converted to grey or RGB.
-
-    Args:
-        value: path of a file, bytes of one, a Pillow image, an array or a tensor.
-        name: of the image in an error.
-        white_level: code of white of 16 bits, where it is stated.
-        megapixels: largest image that is read, in millions of pixels.
-
-    Raises:
-        ImageError: anything else, no readable file, or an array of another form.
-        MissingExtra: a file of several channels of 16 bits, which needs the extra `raw`.
-    """
+    value: path of a file, bytes of one, a Pillow image, an array or a tensor. name: of the image in an error.
+    white_level: code of white of 16 bits, where it is stated. megapixels: largest image that is read, in millions of
+    pixels. Raises ImageError: anything else, no readable file, or an array of another form; MissingExtra: a file of
+    several channels of 16 bits, which needs the extra `raw`."""
     if isinstance(value, str | Path):
         name = Path(value).name
         stored = images.read_file(value, lambda source: _read_numbers(source, megapixels, form.channels, name))

@@ -60,15 +60,10 @@ def decode(path: str | Path, white_level: int | None = None, megapixels: float =
 
     Transparent pixels are composited on white; colour profiles are not applied. 16-bit grey is scaled to 8 bit, not
     clipped; of 16-bit colour Pillow keeps the upper 8 bits. `notes_of` says what a reader should know of the picture.
-
-    Args:
-        white_level: code of white in 16-bit files, for instance 4095; higher ones are clipped. None: 65535.
-        megapixels: largest image that is decoded, in millions of pixels.
-
-    Raises:
-        ImageError: no such file, not an image, damaged, too large, or a pixel mode without a known white level.
-        MissingExtra: a white level for 16-bit colour, which needs the extra `raw`.
-    """
+    white_level: code of white in 16-bit files, for instance 4095; higher ones are clipped. None: 65535. megapixels:
+    largest image that is decoded, in millions of pixels. Raises ImageError: no such file, not an image, damaged, too
+    large, or a pixel mode without a known white level; MissingExtra: a white level for 16-bit colour, which needs the
+    extra `raw`."""
     return read_file(path, lambda source: _decode_source(source, white_level, megapixels))
 
 

@@ -77,13 +77,9 @@ class ClassDecision:
 
 @dataclass(frozen=True)
 class Change:
-    """Change of the decision on a class; None leaves a field as it is.
-
-    Attributes:
-        target, name, decision, artifact, note: see ClassDecision.
-        base: rows that the audit names now, from which members start; None: members are left alone.
-        add, remove: rows that carry the artifact after all, or do not; they need a base.
-    """
+    """Change of the decision on a class; None leaves a field as it is. target, name, decision, artifact, note: see
+    ClassDecision. base: rows that the audit names now, from which members start; None: members are left alone. add,
+    remove: rows that carry the artifact after all, or do not; they need a base."""
 
     target: int
     name: str

@@ -81,14 +81,10 @@ def kmeans(Z: Doubles, k: int, starts: int, seed: int) -> Labels:
 
 @dataclass(frozen=True)
 class WardTree:
-    """Ward's tree over M leaves: nodes 0..M-1 are the leaves, node M + t is the t-th merge.
-
-    Attributes:
-        leaf: int32 (N,), the leaf of each row.
-        inside, size: the leaves below each node, bool (2M - 1, M), and the rows, int (2M - 1,).
-        height: float64 (2M - 1,), of each node: Ward's distance of its merge; the radius of a leaf.
-        parent: int (2M - 2,), the node that each node but the root merges into.
-    """
+    """Ward's tree over M leaves: nodes 0..M-1 are the leaves, node M + t is the t-th merge. leaf: int32 (N,), the leaf
+    of each row. inside, size: the leaves below each node, bool (2M - 1, M), and the rows, int (2M - 1,). height:
+    float64 (2M - 1,), of each node: Ward's distance of its merge; the radius of a leaf. parent: int (2M - 2,), the node
+    that each node but the root merges into."""
 
     leaf: Labels
     inside: Bools

@@ -24,12 +24,8 @@ def common_region(images: Floats, share: float) -> Bools:
     """Mark the pixels, bool (H, W), of the region in which images share most details at the same places.
 
     The energy of the details that are common to all is (n mean^2 - mean of squares) / (n - 1), pixel by pixel, of which
-    independent details have none in the mean; it is smoothed.
-
-    Args:
-        images: (n, H, W), grey, two or more.
-        share: of the pixels in the region.
-    """
+    independent details have none in the mean; it is smoothed. images: (n, H, W), grey, two or more. share: of the
+    pixels in the region."""
     unit, n = unit_details(images), len(images)
     energy = (n * unit.mean(0) ** 2 - (unit**2).mean(0)) / (n - 1)
     smooth = gaussian_filter(energy, SMOOTHING * min(energy.shape))

@@ -22,13 +22,9 @@ BLOCK = 256  # maps segmented at a time, which bounds memory
 
 @dataclass(frozen=True)
 class Parts:
-    """M parts of N maps, grouped by map and the heaviest first.
-
-    Attributes:
-        labels: int8 (N, H, W), 0 outside all parts, else the number of the part within its map, from 1.
-        image, number: (M,), the map of each part, ascending, and its label there.
-        mass: float64 (M,), its share of the map's positive relevance.
-    """
+    """M parts of N maps, grouped by map and the heaviest first. labels: int8 (N, H, W), 0 outside all parts, else the
+    number of the part within its map, from 1. image, number: (M,), the map of each part, ascending, and its label
+    there. mass: float64 (M,), its share of the map's positive relevance."""
 
     labels: NDArray[np.int8]
     image: NDArray[np.int32]

@@ -24,17 +24,10 @@ def apply_kernels(
     """Compute Y_i = <k_i, V(X_i)> and Y = (1/N) sum_i Y_i (arXiv 1902.05392): correlation, zeros outside the image.
 
     float32 and bfloat16 on the CPU are compiled, with sums in float32; everything else runs in torch, in float32, or in
-    float64 for float64. Gradients flow to all arguments.
-
-    Args:
-        taps: (B, N T, h, w), h = ceil(H / upscale), w = ceil(W / upscale), channels as KernelSpec says and fastest
-            last.
-        frames: (B, N, C, H, W), linear; the C planes share a kernel.
-        validity: (B, N), or what broadcasts to (B, N, 1, H, W), not negative: Y is the mean weighted by it.
-
-    Raises:
-        UsageError: shapes that do not fit.
-    """
+    float64 for float64. Gradients flow to all arguments. taps: (B, N T, h, w), h = ceil(H / upscale), w = ceil(W /
+    upscale), channels as KernelSpec says and fastest last. frames: (B, N, C, H, W), linear; the C planes share a
+    kernel. validity: (B, N), or what broadcasts to (B, N, 1, H, W), not negative: Y is the mean weighted by it. Raises
+    UsageError: shapes that do not fit."""
     check(taps, frames, spec)
     each: torch.Tensor = PerPixel.apply(taps, frames, spec)  # type: ignore[no-untyped-call]
     return Filtered(each, merge(each, validity))

@@ -15,14 +15,10 @@ class KernelSpec:
     UsageError for invalid sizes or upscale.
 
     Channels of one frame: separable, the columns of every size, then the rows of every size; full, the row-major
-    entries of every size. Frames follow one another.
-
-    Attributes:
-        sizes: odd kernel sides K, strictly rising, at most 31.
-        separable: a kernel is the outer product a b^T of a column a and a row b; else its K x K entries are given.
-        upscale: 2 when taps are at half the resolution of the frames, 1 when at full.
-        averaged: the fused kernel is the mean over sizes (else their sum).
-    """
+    entries of every size. Frames follow one another. sizes: odd kernel sides K, strictly rising, at most 31. separable:
+    a kernel is the outer product a b^T of a column a and a row b; else its K x K entries are given. upscale: 2 when
+    taps are at half the resolution of the frames, 1 when at full. averaged: the fused kernel is the mean over sizes
+    (else their sum)."""
 
     sizes: tuple[int, ...] = (1, 3, 5, 7, 9)
     separable: bool = True

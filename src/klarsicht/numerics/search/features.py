@@ -22,13 +22,9 @@ SAMPLE = 512  # rows from which the fold is fitted
 
 @dataclass(frozen=True)
 class NormalisedRows:
-    """Rows divided by their norm; a blank row (all zeros) becomes a unit vector on an additional axis.
-
-    Attributes:
-        features: (N, D), float32 or float64.
-        scale, blank: float64 (N,), one over the norm, or 0 where blank; 1 where blank.
-        screen: float32 (N, d + 2), see `screening_matrix`, of all coordinates and blank, or of fewer.
-    """
+    """Rows divided by their norm; a blank row (all zeros) becomes a unit vector on an additional axis. features: (N,
+    D), float32 or float64. scale, blank: float64 (N,), one over the norm, or 0 where blank; 1 where blank. screen:
+    float32 (N, d + 2), see `screening_matrix`, of all coordinates and blank, or of fewer."""
 
     features: Floats
     scale: Doubles

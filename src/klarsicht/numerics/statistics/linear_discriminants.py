@@ -16,16 +16,9 @@ def cross_validated_scores(features: Floats, labels: Ints, sources: Ints, *, see
 
     The score of an image x for a class is (m - o)^T S^-1 (x - (m + o) / 2): m is the mean of the class, o that of all
     other images, S the covariance within classes, shrunk as Ledoit and Wolf (2004) do. The middle makes scores of
-    several folds comparable.
-
-    Args:
-        features: (n, F); constant ones say nothing.
-        labels: int (n,), the class of each, 0 to K - 1.
-        sources: int (n,), equal for images that must stay together.
-
-    Returns:
-        float (n, K); NaN where the other folds have no image of the class, or of no other.
-    """
+    several folds comparable. features: (n, F); constant ones say nothing. labels: int (n,), the class of each, 0 to K -
+    1. sources: int (n,), equal for images that must stay together. Returns float (n, K); NaN where the other folds have
+    no image of the class, or of no other."""
     classes = int(labels.max(initial=-1)) + 1
     scores, fold = np.full((len(labels), classes), np.nan), draw_folds(labels, sources, seed)
     x = rotate_to_span(standardise_columns(features))
@@ -63,12 +56,8 @@ def rotate_to_span(x: Doubles) -> Doubles:
 
 
 def score_by_discriminants(x: Doubles, labels: Ints, others: Doubles, classes: int, dimensions: int) -> Doubles:
-    """Fit the discriminant of every class on images (n, m), and score others (k, m) by it: (k, K).
-
-    Args:
-        labels: int (n,), of the images.
-        dimensions: of the features before `rotate_to_span`, over which the covariance is shrunk.
-    """
+    """Fit the discriminant of every class on images (n, m), and score others (k, m) by it: (k, K). labels: int (n,), of
+    the images. dimensions: of the features before `rotate_to_span`, over which the covariance is shrunk."""
     counts = np.bincount(labels, minlength=classes).astype(np.float64)
     sums = np.zeros((classes, x.shape[1]))
     np.add.at(sums, labels, x)
@@ -85,11 +74,7 @@ def shrink_covariance(residuals: Doubles, dimensions: int) -> Doubles:
     """Estimate the covariance (m, m) of residuals (n, m) of mean 0, shrunk towards a multiple of the identity.
 
     Ledoit and Wolf (2004, Journal of Multivariate Analysis 88). All terms are invariant to rotation, so that residuals
-    may be given in coordinates of their span.
-
-    Args:
-        dimensions: of the space, m or more.
-    """
+    may be given in coordinates of their span. dimensions: of the space, m or more."""
     n, m = residuals.shape
     covariance = residuals.T @ residuals / n
     mean, square = float(np.trace(covariance)) / dimensions, float((covariance**2).sum())

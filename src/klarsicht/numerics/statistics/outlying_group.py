@@ -83,14 +83,10 @@ class OutlyingGroup:
 def find_outlying_group(
     own: Doubles, reference: Doubles, half: Bools, distinct: Bools, seed: int, share: float = REFERENCE_SHARE
 ) -> OutlyingGroup:
-    """Find the group of a class that stands apart most.
-
-    Args:
-        own, reference: whitened rows (n, r) of the class, and (m, r) of other classes.
-        half, distinct: bool (n,), rows of the first half, and rows that count; of repeats of one source, one.
-        seed: seed of the clustering.
-        share: share of the reference beyond the edge; other classes may hold the same artifact.
-    """
+    """Find the group of a class that stands apart most. own, reference: whitened rows (n, r) of the class, and (m, r)
+    of other classes. half, distinct: bool (n,), rows of the first half, and rows that count; of repeats of one source,
+    one. seed: seed of the clustering. share: share of the reference beyond the edge; other classes may hold the same
+    artifact."""
     halves = [own[part & distinct] for part in (half, ~half)]
     smaller = min(map(len, halves))
     if smaller < 2 * LEAST or not own.shape[1] or len(reference) < 2:

@@ -65,11 +65,8 @@ def cross_test(
     counts: Ints, sizes: tuple[int, int], rates: Floats, first: Bools, natural: Rates | None = None
 ) -> CrossTest:
     """Choose and test seeds (s,) across halves of these sizes, from matches per half (s, 2) expected at rates (s,).
-
-    Args:
-        first: bool (s,), seeds of the first half; a seed can only be chosen on the half that it comes from.
-        natural: function of seeds (k,) that returns better null rates (k,), which replace smaller rates.
-    """
+    first: bool (s,), seeds of the first half; a seed can only be chosen on the half that it comes from. natural:
+    function of seeds (k,) that returns better null rates (k,), which replace smaller rates."""
     seeds, surprises = [], []
     for here, there, own in ((0, 1, first), (1, 0, ~first)):
         listed = np.where(own, chernoff_bound(counts[:, here], sizes[here], rates), -1.0)

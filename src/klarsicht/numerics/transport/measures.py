@@ -24,13 +24,9 @@ FLAT = 1e-6  # share of the largest coordinate below which a radius is rounding 
 
 @dataclass(frozen=True)
 class PointMeasures:
-    """N measures on the plane, each of P points of weight 1/P.
-
-    Attributes:
-        points: float32 (N, P, 2), row and column in pixels, (0, 0) the centre of the first pixel; NaN without mass.
-        kept: float64 (N,), the share of each map's mass on the selected pixels.
-        reasons: text (N,): why a measure is set aside, "" otherwise.
-    """
+    """N measures on the plane, each of P points of weight 1/P. points: float32 (N, P, 2), row and column in pixels, (0,
+    0) the centre of the first pixel; NaN without mass. kept: float64 (N,), the share of each map's mass on the selected
+    pixels. reasons: text (N,): why a measure is set aside, "" otherwise."""
 
     points: Points
     kept: Doubles

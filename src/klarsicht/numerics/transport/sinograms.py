@@ -35,13 +35,9 @@ CHUNK = 2048  # measures projected together
 
 @dataclass(frozen=True)
 class Sinograms:
-    """Sorted projections of N centred measures on directions over the full circle; about 25 kB each.
-
-    Attributes:
-        circles: float32 (N, FINE, ANGLES + HALF, QUANTILES), along directions 2 pi (a + f / FINE) / ANGLES; half a
-            circle
-            more, so that every half is contiguous. 2 |difference of half circles|^2 is a squared distance.
-    """
+    """Sorted projections of N centred measures on directions over the full circle; about 25 kB each. circles: float32
+    (N, FINE, ANGLES + HALF, QUANTILES), along directions 2 pi (a + f / FINE) / ANGLES; half a circle more, so that
+    every half is contiguous. 2 |difference of half circles|^2 is a squared distance."""
 
     circles: Tensor
 

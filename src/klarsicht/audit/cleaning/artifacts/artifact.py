@@ -177,18 +177,11 @@ def load_artifact(folder: Path) -> Artifact:
 def build_artifact(
     found: FoundArtifact, *, seed: int = 0, region: Bools | None = None, part: NDArray[np.int8] | None = None
 ) -> Artifact:
-    """Build the artifact that the found members share: its parts, detector and place.
-
-    Args:
-        found: members are rows of the audited group.
-        region: a mask (H, W) in the geometry of the model input, drawn by a person; otherwise the place follows from
-            the detector's windows, or from relevance.
-        part: int8 (N,), part of each image of the corpus; by default the sources are dealt into parts here.
-
-    Raises:
-        UsageError: members of fewer than three sources.
-        InputError: the members share no feature, see check_shared.
-    """
+    """Build the artifact that the found members share: its parts, detector and place. found: members are rows of the
+    audited group. region: a mask (H, W) in the geometry of the model input, drawn by a person; otherwise the place
+    follows from the detector's windows, or from relevance. part: int8 (N,), part of each image of the corpus; by
+    default the sources are dealt into parts here. Raises UsageError: members of fewer than three sources; InputError:
+    the members share no feature, see check_shared."""
     audited, members = found.audited, found.members
     group, corpus = audited.group, audited.corpus
     sources, member = corpus.source_numbers, np.isin(np.arange(len(corpus)), members)

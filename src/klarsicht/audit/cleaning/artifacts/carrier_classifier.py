@@ -30,13 +30,9 @@ ROW_BLOCK: Final = 4096  # rows read at once
 @dataclass(frozen=True)
 class CarrierProbabilities:
     """Probability of carrying the artifact for every image, with the out-of-fold quality of the classifier.
-
-    Attributes:
-        probability: float32 (N,), out of fold for images that the classifier was fitted on.
-        seen: name of the array of the run that it is fitted on.
-        auc: area under the ROC curve, out of fold.
-        precision, recall: against the given members, out of fold, at a probability of one half.
-    """
+    probability: float32 (N,), out of fold for images that the classifier was fitted on. seen: name of the array of the
+    run that it is fitted on. auc: area under the ROC curve, out of fold. precision, recall: against the given members,
+    out of fold, at a probability of one half."""
 
     probability: NDArray[np.float32]
     seen: str
@@ -54,12 +50,8 @@ class CarrierProbabilities:
 def predict_carriers(
     arrays: Mapping[str, Any], rows: Ints, member: Bools, sources: Ints, n: int, seed: int = 0
 ) -> CarrierProbabilities:
-    """Predict membership of n images from known membership (m,) of some rows (m,).
-
-    Args:
-        arrays: name -> (N, F); the one with the least out-of-fold log loss is used.
-        sources: (m,); images of one source are never in two folds.
-    """
+    """Predict membership of n images from known membership (m,) of some rows (m,). arrays: name -> (N, F); the one with
+    the least out-of-fold log loss is used. sources: (m,); images of one source are never in two folds."""
     tried = [
         (name, penalty, predict_out_of_fold(X, member, sources, penalty, seed))
         for name, array in arrays.items()

@@ -114,12 +114,8 @@ Summary = Callable[[Tensor, int, float, torch.Generator], tuple[Tensor, ...]]
 
 
 class InputReader:
-    """Reader of the input of one layer, or of a sum. Of several computations in a batch the last one counts.
-
-    Args:
-        name: name of the layer or sum.
-        summary: function to what is kept of each batch.
-    """
+    """Reader of the input of one layer, or of a sum. Of several computations in a batch the last one counts. name: name
+    of the layer or sum. summary: function to what is kept of each batch."""
 
     def __init__(self, name: str, summary: Summary) -> None:
         self.name, self.channels = name, 1
@@ -153,12 +149,8 @@ class InputReader:
 def read_inputs(
     classifier: Classifier, images: Images, readers: Sequence[InputReader], correction: Correction | None = None
 ) -> None:
-    """Read the inputs of layers, or sums, in one pass of the images.
-
-    Raises:
-        UsageError: unknown layer; the message lists near matches.
-        ModelError: a layer takes no part in the computation.
-    """
+    """Read the inputs of layers, or sums, in one pass of the images. Raises UsageError: unknown layer; the message
+    lists near matches; ModelError: a layer takes no part in the computation."""
     with ExitStack() as stack:
         module = stack.enter_context(evaluation_mode(classifier.module))
         stack.enter_context(apply_correction(module, correction))

@@ -33,13 +33,8 @@ LEAST_AXIS_VARIANCE: Final = 1e-9  # of an axis over the positions of an image, 
 @dataclass(frozen=True)
 class Gate:
     """Probability that an image carries the artifact: sigmoid(w . mean a + b); with axes, 1 where w . f(a) + b is above
-    0, else 0, of the features f of `channel_features`.
-
-    Attributes:
-        weight: w, float32 (C,); with axes (D,).
-        bias: b.
-        axes: float32 (C, q), or None.
-    """
+    0, else 0, of the features f of `channel_features`. weight: w, float32 (C,); with axes (D,). bias: b. axes: float32
+    (C, q), or None."""
 
     weight: NDArray[np.float32]
     bias: float

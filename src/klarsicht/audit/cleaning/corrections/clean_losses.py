@@ -36,13 +36,9 @@ Batches = dict[int, tuple[NDArray[Any], ...]]  # of compare_answers, by the posi
 
 @dataclass(frozen=True)
 class CleanLosses:
-    """Losses by one correction on clean images.
-
-    Attributes:
-        overall, affected: losses of accuracy on a representative draw of clean images, and on those of the class; of
-            several classes, of the one that loses most by the lower end.
-        fall, fall_affected: mean falls of the right label's probability on the same images.
-    """
+    """Losses by one correction on clean images. overall, affected: losses of accuracy on a representative draw of clean
+    images, and on those of the class; of several classes, of the one that loses most by the lower end. fall,
+    fall_affected: mean falls of the right label's probability on the same images."""
 
     overall: PairedLoss
     affected: PairedLoss
@@ -80,13 +76,9 @@ class CleanLosses:
 
 @dataclass(frozen=True)
 class CleanDraw:
-    """Clean images on which losses are measured, in random order.
-
-    Attributes:
-        rows: int (n,), rows of the corpus.
-        fair: bool (n,), true for a representative draw of all clean images; the others are of the classes alone.
-        targets: outputs of the classes whose images have losses of their own.
-    """
+    """Clean images on which losses are measured, in random order. rows: int (n,), rows of the corpus. fair: bool (n,),
+    true for a representative draw of all clean images; the others are of the classes alone. targets: outputs of the
+    classes whose images have losses of their own."""
 
     case: Case
     rows: Ints

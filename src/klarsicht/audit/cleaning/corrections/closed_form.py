@@ -54,13 +54,9 @@ PASS_BYTES: Final = 512 * 2**20  # of positions that are kept of all layers of o
 
 @dataclass(frozen=True)
 class CorrectionParameters:
-    """Parameters of a correction that are swept.
-
-    Attributes:
-        layer: layer whose input is corrected; "" where the correction has none.
-        strength: s of an erasure, the factor lambda of a penalty, or of a restoration the factor on the share of false
-            alarms.
-    """
+    """Parameters of a correction that are swept. layer: layer whose input is corrected; "" where the correction has
+    none. strength: s of an erasure, the factor lambda of a penalty, or of a restoration the factor on the share of
+    false alarms."""
 
     layer: str = ""
     directions: int = 1
@@ -96,12 +92,9 @@ class TokenStatistics:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Statistics of an artifact at the input of one layer: at its positions, and at each token before them.
-
-    Attributes:
-        channels: axis of the channels of an input of four axes, 1 or -1.
-        members, pasted, clean: activations pooled over positions, for the gate.
-    """
+    """Statistics of an artifact at the input of one layer: at its positions, and at each token before them. channels:
+    axis of the channels of an input of four axes, 1 or -1. members, pasted, clean: activations pooled over positions,
+    for the gate."""
 
     positions: TokenStatistics
     leading: tuple[TokenStatistics, ...]
@@ -339,14 +332,9 @@ class JointCorrection:
 
 @dataclass(frozen=True)
 class CorrectionMethod:
-    """Method to correct a model.
-
-    Attributes:
-        make: function that fits a correction from data and parameters.
-        sweeps: names of the parameters that the method uses.
-        baseline: whether it only serves as a comparison.
-        at_image: whether the input of the first convolution is tried as well.
-    """
+    """Method to correct a model. make: function that fits a correction from data and parameters. sweeps: names of the
+    parameters that the method uses. baseline: whether it only serves as a comparison. at_image: whether the input of
+    the first convolution is tried as well."""
 
     make: Callable[[FittingData, CorrectionParameters], Correction]
     sweeps: frozenset[str] = frozenset()

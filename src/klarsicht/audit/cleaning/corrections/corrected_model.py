@@ -36,13 +36,9 @@ CHILD_NAME: Final = "erased_sum"
 
 
 def load_corrected(folder: str, device: torch.device | None = None) -> Classifier:
-    """Load the corrected model of a folder of `audit clean`.
-
-    Raises:
-        ModelError: the model was built in Python: use `corrected_classifier`.
-        UntrustedCode: the correction names code that lies inside it, or that is not as it was when it was made.
-        UsageError, InputError: see `corrected_classifier`.
-    """
+    """Load the corrected model of a folder of `audit clean`. Raises ModelError: the model was built in Python: use
+    `corrected_classifier`; UntrustedCode: the correction names code that lies inside it, or that is not as it was when
+    it was made; UsageError, InputError: see `corrected_classifier`."""
     _, record = packages.load_correction(folder)
     if record["model"].split(":")[0] == PYTHON_MODEL:
         raise ModelError(
@@ -54,12 +50,8 @@ def load_corrected(folder: str, device: torch.device | None = None) -> Classifie
 
 
 def corrected_classifier(classifier: Classifier, folder: str | Path) -> Classifier:
-    """Copy the classifier and build a saved correction in.
-
-    Raises:
-        UsageError: the correction depends on the whole image and is no layer.
-        InputError: see packages.load_correction.
-    """
+    """Copy the classifier and build a saved correction in. Raises UsageError: the correction depends on the whole image
+    and is no layer; InputError: see packages.load_correction."""
     correction, _ = packages.load_correction(folder)
     module = build_in(copy.deepcopy(classifier.module), correction)
     return replace(classifier, module=module, spec=str(folder), notes=())
@@ -105,12 +97,8 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
 
 class CorrectedLayer(nn.Module):
     """Layer with a correction before its first input; further inputs pass unchanged. Attributes that a network asks of
-    the layer are the layer's, but for its parameters, which would count twice.
-
-    Args:
-        change: corrects the first input.
-        layer: the layer.
-    """
+    the layer are the layer's, but for its parameters, which would count twice. change: corrects the first input. layer:
+    the layer."""
 
     def __init__(self, change: nn.Module, layer: nn.Module) -> None:
         super().__init__()
@@ -132,12 +120,8 @@ class CorrectedLayer(nn.Module):
 
 class ErasureModule(nn.Module):
     """Affine map a -> W a + b of every position, and one of each token before them; with a gate, mixed with its input.
-
-    Args:
-        correction: the erasure, not pooled.
-        like: weight of the network, whose device and type are those of the maps.
-        kind: layers that the maps are, nn.Linear or nn.Conv2d; None: no layers.
-    """
+    correction: the erasure, not pooled. like: weight of the network, whose device and type are those of the maps. kind:
+    layers that the maps are, nn.Linear or nn.Conv2d; None: no layers."""
 
     erasure: Any
     leading: Any

@@ -42,15 +42,9 @@ DIRECTIONS: dict[str, Direction] = {"pattern": erasure.pattern, "svm": svm, "log
 
 
 def fit_direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integer[Any]]) -> Floats:
-    """Compute a unit direction of a kind of `DIRECTIONS` from activations (n, C) pooled over positions.
-
-    Args:
-        sources: (n,); where sources repeat, each activation is replaced by its difference from its source's median.
-
-    Raises:
-        UsageError: unknown kind, or all or none of the images are members.
-        InputError: members do not differ from the others.
-    """
+    """Compute a unit direction of a kind of `DIRECTIONS` from activations (n, C) pooled over positions. sources: (n,);
+    where sources repeat, each activation is replaced by its difference from its source's median. Raises UsageError:
+    unknown kind, or all or none of the images are members; InputError: members do not differ from the others."""
     if kind not in DIRECTIONS:
         raise unknown_name("direction", kind, DIRECTIONS)
     if not 0 < member.sum() < len(member):

@@ -171,15 +171,9 @@ def fit_inpainting(
     """Fit the locator from the input of a layer on n images without the artifact and with it.
 
     The discriminant is fitted on half of the images. On the others the threshold is set, and of two windows the one
-    chosen that covers more of the artifact: the box that it changes, or a small one anywhere on it.
-
-    Args:
-        clean, pasted: activations of the same images, (n, C, H, W), (n, H, W, C) or tokens (n, T, C).
-        rng: draws windows.
-
-    Raises:
-        InputError: the input has no grid, or the artifact is nowhere, nearly everywhere, or cannot be located there.
-    """
+    chosen that covers more of the artifact: the box that it changes, or a small one anywhere on it. clean, pasted:
+    activations of the same images, (n, C, H, W), (n, H, W, C) or tokens (n, T, C). rng: draws windows. Raises
+    InputError: the input has no grid, or the artifact is nowhere, nearly everywhere, or cannot be located there."""
     plain, under = (arrange_in_grid(a, channels, aspect) for a in (clean, pasted))
     if plain.ndim != 4 or min(plain.shape[2:]) < SMALL_WINDOW or len(plain) < FEWEST_FITTED:
         raise InputError(

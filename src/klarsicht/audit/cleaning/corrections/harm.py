@@ -23,12 +23,8 @@ MEMORISED: Final = 8.0  # times the bound: losses on images trained on, above wh
 
 @dataclass(frozen=True)
 class Bounds:
-    """Largest permitted loss of accuracy by a correction, in shares of images.
-
-    Attributes:
-        overall: on clean images.
-        affected: on clean images of the affected class.
-    """
+    """Largest permitted loss of accuracy by a correction, in shares of images. overall: on clean images. affected: on
+    clean images of the affected class."""
 
     overall: float = 0.005
     affected: float = 0.02
@@ -36,13 +32,9 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Loss:
-    """Loss of accuracy on images of one kind, against its bound.
-
-    Attributes:
-        trained_on: whether the network was trained on the images.
-        elsewhere: the loss without the other class that loses most; NO_LOSS: there is none, or it is not asked.
-        most_lost: that class, in words.
-    """
+    """Loss of accuracy on images of one kind, against its bound. trained_on: whether the network was trained on the
+    images. elsewhere: the loss without the other class that loses most; NO_LOSS: there is none, or it is not asked.
+    most_lost: that class, in words."""
 
     kind: str
     measured: PairedLoss

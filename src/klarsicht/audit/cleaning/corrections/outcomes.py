@@ -61,12 +61,8 @@ def erasure_of(correction: Correction) -> Erasure | None:
 
 def loss_elsewhere(was: Bools, right: Bools, truth: Ints, targets: Sequence[int]) -> tuple[PairedLoss, int | None]:
     """Estimate the loss without the class, other than the targets, that loses most: NO_LOSS and None where no other
-    class loses, or there are fewer than two.
-
-    Args:
-        was, right: bool (n,), whether the answer is right before and after.
-        truth: int (n,), labels.
-    """
+    class loses, or there are fewer than two. was, right: bool (n,), whether the answer is right before and after.
+    truth: int (n,), labels."""
     others = np.setdiff1d(truth, targets)
     lost = [int((was & ~right & (truth == one)).sum()) - int((~was & right & (truth == one)).sum()) for one in others]
     if len(others) < 2 or max(lost) <= 0:
@@ -87,13 +83,9 @@ class Logits:
 
 @dataclass(frozen=True)
 class Gain:
-    """Share of the artifact's effect that a correction takes away.
-
-    Attributes:
-        share: the share, on the scale on which its lower end is lower.
-        level: that scale, LOG_ODDS or PROBABILITY.
-        left: share (n,) of the mean effect that each image keeps, on each scale that counts; its mean is 1 - share.
-    """
+    """Share of the artifact's effect that a correction takes away. share: the share, on the scale on which its lower
+    end is lower. level: that scale, LOG_ODDS or PROBABILITY. left: share (n,) of the mean effect that each image keeps,
+    on each scale that counts; its mean is 1 - share."""
 
     share: Interval
     level: str

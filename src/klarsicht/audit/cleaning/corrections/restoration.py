@@ -40,14 +40,9 @@ MOST_HELD: Final = 20_000_000  # activations that are held at once
 
 @dataclass(frozen=True)
 class LayerRows:
-    """Rows of the input of a layer, of n images.
-
-    Attributes:
-        features: float64 (n, D), see clarc.channel_features.
-        positions: float32 (m, C), of positions drawn from all images.
-        tokens: float32 (n, p, C), those before the positions.
-        channels: axis of the channels of an input of four axes, 1 or -1.
-    """
+    """Rows of the input of a layer, of n images. features: float64 (n, D), see clarc.channel_features. positions:
+    float32 (m, C), of positions drawn from all images. tokens: float32 (n, p, C), those before the positions. channels:
+    axis of the channels of an input of four axes, 1 or -1."""
 
     features: Doubles
     positions: Floats

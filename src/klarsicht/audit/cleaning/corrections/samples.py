@@ -177,12 +177,8 @@ def read_images(
     corpus: Corpus, classifier: Classifier, rows: Ints
 ) -> tuple[list[Tensor], Ints, tuple[tuple[str, str], ...]]:
     """Read images of a corpus as model inputs: the images, their positions among the rows, and (path, reason) of the
-    others.
-
-    Raises:
-        TooManySkipped: these are more than a share of MOST_SKIPPED, and all could be used when the run was made.
-        Unreachable, ProgramFailed: see `Corpus.decode` and `Classifier.image`.
-    """
+    others. Raises TooManySkipped: these are more than a share of MOST_SKIPPED, and all could be used when the run was
+    made; Unreachable, ProgramFailed: see `Corpus.decode` and `Classifier.image`."""
     images, kept, skipped = [], [], []
     decoded = decode_rows(corpus, [int(row) for row in rows])
     for i, (row, picture) in enumerate(track(decoded, len(rows), "images")):

@@ -190,19 +190,11 @@ def clean_corpus(
     corpus: Corpus, carries: Bools, action: Action, out: Path, *, facts: dict[str, Any] | None = None,
     tables: str = "csv", dry_run: bool = False, owners: Sequence[str] = (), reasons: Sequence[str] = (),
 ) -> CleanedCorpus:  # fmt: skip
-    """Apply an action to the images that carry an artifact, bool (N,), and write the resulting corpus.
-
-    Args:
-        facts: further content of cleaning.json.
-        owners, reasons: for each image the classes whose artifact it carries, and why it counts as a carrier, for the
-            record; or empty.
-
-    Raises:
-        UsageError: unknown tables, or images that are no files on this machine.
-        InputError: `out` has other content, or an image cannot be repaired.
-        RunMismatch: `out` was begun for other images or another action.
-        RunLocked: another process writes there.
-    """
+    """Apply an action to the images that carry an artifact, bool (N,), and write the resulting corpus. facts: further
+    content of cleaning.json. owners, reasons: for each image the classes whose artifact it carries, and why it counts
+    as a carrier, for the record; or empty. Raises UsageError: unknown tables, or images that are no files on this
+    machine; InputError: `out` has other content, or an image cannot be repaired; RunMismatch: `out` was begun for other
+    images or another action; RunLocked: another process writes there."""
     if tables not in TABLES:
         raise unknown_name("kind of table", tables, TABLES)
     if not isinstance(corpus.reader, FileReader) or corpus.decoder or any(map(is_url, corpus.paths)):
@@ -268,12 +260,8 @@ def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bo
 
 def _content(corpus: Corpus, picture: DecodedImage, action: Action, row: int) -> bytes:
     """Return the bytes of a new file: the original ones, a PNG of the repaired picture, or the repaired array, in
-    uint16 codes where a white level is stated.
-
-    Raises:
-        InputError: the picture cannot be repaired, or a callable returns no picture, or an array of another form.
-        Unreachable: the file cannot be read any more.
-    """
+    uint16 codes where a white level is stated. Raises InputError: the picture cannot be repaired, or a callable returns
+    no picture, or an array of another form; Unreachable: the file cannot be read any more."""
     file, form = Path(corpus.paths[row]), corpus.form
     if action.repair is None:
         try:

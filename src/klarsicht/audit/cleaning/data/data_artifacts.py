@@ -21,14 +21,9 @@ from klarsicht.ground.run_folder.decisions import DecisionLog
 
 @dataclass(frozen=True)
 class DataArtifacts:
-    """Artifacts in one corpus of N images.
-
-    Attributes:
-        above: an image with at least this probability counts as a carrier, and so does every member.
-        left_out: (class, reason) of classes in which no artifact was found.
-        removed: for each artifact, rows that a person took out of its members, which do not count as carriers; or
-            empty.
-    """
+    """Artifacts in one corpus of N images. above: an image with at least this probability counts as a carrier, and so
+    does every member. left_out: (class, reason) of classes in which no artifact was found. removed: for each artifact,
+    rows that a person took out of its members, which do not count as carriers; or empty."""
 
     artifacts: tuple[Artifact, ...]
     above: float
@@ -99,12 +94,8 @@ def leave_removed(run: AuditedRun, found: DataArtifacts) -> DataArtifacts:
 
 
 def read_artifacts(run: AuditedRun, correction: Path, above: float) -> DataArtifacts:
-    """Read the artifacts of a correction of one class or several.
-
-    Raises:
-        InputError: the folder holds none.
-        RunMismatch: it belongs to another model or corpus.
-    """
+    """Read the artifacts of a correction of one class or several. Raises InputError: the folder holds none;
+    RunMismatch: it belongs to another model or corpus."""
     _, record = packages.load_correction(correction)
     if record["identity"] != run.store.manifest["identity"]:
         raise RunMismatch("the correction belongs to another run", got=correction, rule="the same model and corpus")

@@ -27,15 +27,9 @@ WEIGHT: Final = 0.1
 
 @dataclass(frozen=True)
 class Action:
-    """Action on an image.
-
-    Attributes:
-        weight: in the new corpus; 0 leaves the image out.
-        label: the new one, or None.
-        folder: folder of new files, or "": none is written.
-        repair: function from the original picture, RGB or grey, upright, or the array (H, W, C) of a model of arrays,
-            and its row of the corpus to the new one; None copies the file.
-    """
+    """Action on an image. weight: in the new corpus; 0 leaves the image out. label: the new one, or None. folder:
+    folder of new files, or "": none is written. repair: function from the original picture, RGB or grey, upright, or
+    the array (H, W, C) of a model of arrays, and its row of the corpus to the new one; None copies the file."""
 
     name: str
     method: str = ""
@@ -69,13 +63,8 @@ def make_action(
     maps: Maps | None = None, classifier: Classifier | None = None,
 ) -> Action:  # fmt: skip
     """Make the action of a name among `ACTIONS`: `weigh` with a weight above 0, `move` with a label, `inpaint` with
-    place, maps and classifier.
-
-    Raises:
-        UsageError: an unknown name, a weight out of range, no label, or an argument of another action.
-        InputError: no mask to inpaint under.
-        MissingExtra: scikit-image is not installed.
-    """
+    place, maps and classifier. Raises UsageError: an unknown name, a weight out of range, no label, or an argument of
+    another action; InputError: no mask to inpaint under; MissingExtra: scikit-image is not installed."""
     check_action(name, weight=weight, label=label)
     if name == "inpaint":
         return make_inpaint_action(Masks.of(place, maps), classifier)

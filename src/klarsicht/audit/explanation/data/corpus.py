@@ -146,13 +146,10 @@ class Corpus:
         return replace(self, form=form)
 
     def decode(self, row: int) -> DecodedImage:
-        """Decode the image of a row to a picture, RGB or grey, or to an array of the corpus's form.
-
-        Raises:
-            ImageError: it cannot be decoded, or could not be read when the corpus was hashed either.
-            Unreachable: it could be read then, and its disk or store does not give it now.
-            ProgramFailed: the user's decoder fails on other images as well.
-        """
+        """Decode the image of a row to a picture, RGB or grey, or to an array of the corpus's form. Raises ImageError:
+        it cannot be decoded, or could not be read when the corpus was hashed either; Unreachable: it could be read
+        then, and its disk or store does not give it now; ProgramFailed: the user's decoder fails on other images as
+        well."""
         path, white = self.paths[row], (self.white_levels[row] if self.white_levels else 0) or None
         try:
             return make_image(self._decode_stored(path), path, white, self.megapixels, self.form)

@@ -47,18 +47,11 @@ class SequenceReader(PictureReader):
 
 def open_sequence(items: Items, classes: Sequence[str] | None = None) -> Corpus:
     """Open a sequence of (picture, label[, source[, weight]]) as a corpus; each picture is read once for its hash.
-
-    Args:
-        items: a picture is a path, the bytes of an image file, a Pillow image, or an array as
-            `ground.pictures.images.picture_from_array` takes it. An item may be a mapping with the keys image, label,
-            and optionally source and weight.
-        classes: names of labels that are numbers; by default those of the sequence, as `classes` or in `features`, made
-            distinct with a note; else the numbers.
-
-    Raises:
-        InputError: one of `classes` stands twice.
-        CorpusError: no items, an item that is none, or one that is another picture each time it is read.
-    """
+    items: a picture is a path, the bytes of an image file, a Pillow image, or an array as
+    `ground.pictures.images.picture_from_array` takes it. An item may be a mapping with the keys image, label, and
+    optionally source and weight. classes: names of labels that are numbers; by default those of the sequence, as
+    `classes` or in `features`, made distinct with a note; else the numbers. Raises InputError: one of `classes` stands
+    twice; CorpusError: no items, an item that is none, or one that is another picture each time it is read."""
     n = len(items)
     if classes:
         require_distinct([str(name) for name in classes], "the list of class names")

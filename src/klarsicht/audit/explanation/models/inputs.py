@@ -26,13 +26,10 @@ CACHE_BYTES = 2**29  # of decoded images that a process keeps
 
 @dataclass(frozen=True)
 class PixelScale:
-    """Affine map between 8-bit pixel values and normalised model inputs, per channel.
-
-    Attributes:
-        black, white: float32 (C,), model inputs of pixel values 0 and 255; black is the larger one of a negative.
-        order: for each channel of the pixel values, the channel of the model inputs that holds it, such as 2, 1, 0 of a
-            network that takes blue first; empty: the same.
-    """
+    """Affine map between 8-bit pixel values and normalised model inputs, per channel. black, white: float32 (C,), model
+    inputs of pixel values 0 and 255; black is the larger one of a negative. order: for each channel of the pixel
+    values, the channel of the model inputs that holds it, such as 2, 1, 0 of a network that takes blue first; empty:
+    the same."""
 
     black: NDArray[np.float32]
     white: NDArray[np.float32]

@@ -91,14 +91,10 @@ class ClassImages:
 
 @dataclass(frozen=True)
 class Detection:
-    """Detection by one detector in one class at one setting.
-
-    Attributes:
-        score: surprisal in nats, on images on which nothing was chosen.
-        members: int (m,), images that carry the artifact, ascending.
-        places: (m, 2), upper left corners in shares of height and width; empty for an artifact without a place.
-        extent: (height, width) of the window in such shares; 0 for an artifact without a place.
-    """
+    """Detection by one detector in one class at one setting. score: surprisal in nats, on images on which nothing was
+    chosen. members: int (m,), images that carry the artifact, ascending. places: (m, 2), upper left corners in shares
+    of height and width; empty for an artifact without a place. extent: (height, width) of the window in such shares; 0
+    for an artifact without a place."""
 
     name: str
     score: float

@@ -22,12 +22,8 @@ NAMED_FAMILIES = 3  # families named, at most
 
 def name_resembled_families(embedding: ArtifactEmbedding, levels: Pixels, carries: Bools, seed: int) -> tuple[str, ...]:
     """Name the families whose artifacts shift embeddings most alike to those of the carriers, most alike first: at most
-    NAMED_FAMILIES, none where no cosine reaches LEAST_COSINE or no image is without the artifact.
-
-    Args:
-        levels: uint8 (n, H, W, C), images of a class at the side at which images are embedded.
-        carries: bool (n,), images with the artifact.
-    """
+    NAMED_FAMILIES, none where no cosine reaches LEAST_COSINE or no image is without the artifact. levels: uint8 (n, H,
+    W, C), images of a class at the side at which images are embedded. carries: bool (n,), images with the artifact."""
     if not carries.any() or carries.all():
         return ()
     alike = family_cosines(embedding, levels, carries, seed)

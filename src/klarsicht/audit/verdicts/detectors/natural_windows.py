@@ -26,13 +26,9 @@ SHOWS_WINDOW = 0.6  # least correlation of a completed member with the mean wind
 
 @dataclass(frozen=True)
 class NaturalWindows:
-    """Measures of the windows that images of a class share by nature.
-
-    Attributes:
-        correlation: median correlation of the details of two images at the same places.
-        left: largest score in nats by windows among the images that are left without those that show the strongest
-            window, and further ones; with them, where they are too many, see `score_left`.
-    """
+    """Measures of the windows that images of a class share by nature. correlation: median correlation of the details of
+    two images at the same places. left: largest score in nats by windows among the images that are left without those
+    that show the strongest window, and further ones; with them, where they are too many, see `score_left`."""
 
     correlation: float
     left: float

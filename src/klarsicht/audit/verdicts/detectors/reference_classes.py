@@ -28,14 +28,8 @@ REFERENCE_FILE = Path(__file__).parent / "reference_scores.json"
 
 @dataclass(frozen=True)
 class ReferenceClasses:
-    """Scores of clean classes.
-
-    Attributes:
-        images: number of images of each class, and of the other class.
-        names: (r,), of the classes.
-        signs: (m,), names of the detections.
-        scores: float (r, m), in nats.
-    """
+    """Scores of clean classes. images: number of images of each class, and of the other class. names: (r,), of the
+    classes. signs: (m,), names of the detections. scores: float (r, m), in nats."""
 
     images: int
     names: tuple[str, ...]
@@ -64,14 +58,9 @@ def read_reference(file: Path) -> ReferenceClasses:
 
 @dataclass(frozen=True)
 class ReferenceTest:
-    """Test of the detection by which a class stands out most among reference classes.
-
-    Attributes:
-        sign: name of the detection.
-        p: p-value, see `significance.compare_with_reference`.
-        left: the same of what is left of the class without the members; NaN where p is above APART_P or more than
-            half of the class are members: what more share is its nature.
-    """
+    """Test of the detection by which a class stands out most among reference classes. sign: name of the detection. p:
+    p-value, see `significance.compare_with_reference`. left: the same of what is left of the class without the members;
+    NaN where p is above APART_P or more than half of the class are members: what more share is its nature."""
 
     sign: str
     p: float

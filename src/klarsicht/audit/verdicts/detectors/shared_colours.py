@@ -46,12 +46,8 @@ def find_shared_colours(
     carriers: Pixels, others: Pixels, elsewhere: Pixels, rng: np.random.Generator
 ) -> SharedRegions | None:
     """Find the regions of colours that carriers share; None for images of other than three channels, for too few, and
-    where they share no such colours.
-
-    Args:
-        carriers, others, elsewhere: uint8 (n, H, W, 3), images of a class with the artifact, without it, and images of
-            other classes, which may be none.
-    """
+    where they share no such colours. carriers, others, elsewhere: uint8 (n, H, W, 3), images of a class with the
+    artifact, without it, and images of other classes, which may be none."""
     if carriers.shape[-1] != 3 or min(len(carriers), len(others)) < FEWEST_SHARING:
         return None
     groups = [shrink_levels(some, min(REGION_SIDE, *some.shape[1:3])) for some in (carriers, others, elsewhere)]

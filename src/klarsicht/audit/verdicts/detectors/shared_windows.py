@@ -50,11 +50,8 @@ class SharedWindows:
 
 def find_shared_windows(carriers: Pixels, others: Pixels, elsewhere: Pixels) -> SharedWindows | None:
     """Find the window that carriers share; None where SHOWN_BY of them share none, or other images show it as well.
-
-    Args:
-        carriers, others, elsewhere: uint8 (n, H, W, C), images of a class with it, without it, and images of other
-            classes, which may be none.
-    """
+    carriers, others, elsewhere: uint8 (n, H, W, C), images of a class with it, without it, and images of other classes,
+    which may be none."""
     shorter = min(carriers.shape[1:3])
     best: tuple[float, Ints, Ints, tuple[float, float, float], int] | None = None
     for side in [side for side in SHRUNK_SIDES if side <= shorter] or [shorter]:

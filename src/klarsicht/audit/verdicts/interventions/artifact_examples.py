@@ -19,13 +19,9 @@ AGREE = 0.5  # share of the deviation of other images; carriers deviate less at 
 
 @dataclass(frozen=True)
 class ArtifactExamples:
-    """Images of a class with and without an artifact, and its windows in the carriers.
-
-    Attributes:
-        carriers, others: uint8 (m, H, W, C) and (k, H, W, C).
-        places: int (m, 2), upper left pixel of the window in each carrier; (0, 2) for an artifact without a place.
-        extent: (height, width) of the window in pixels; 0 for an artifact without a place.
-    """
+    """Images of a class with and without an artifact, and its windows in the carriers. carriers, others: uint8 (m, H,
+    W, C) and (k, H, W, C). places: int (m, 2), upper left pixel of the window in each carrier; (0, 2) for an artifact
+    without a place. extent: (height, width) of the window in pixels; 0 for an artifact without a place."""
 
     carriers: Pixels
     others: Pixels

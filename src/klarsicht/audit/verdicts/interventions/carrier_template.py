@@ -19,14 +19,9 @@ WINDOW_MARGIN: Final = 1  # pixels around a window that are taken out with it
 
 @dataclass(frozen=True)
 class CarrierTemplate:
-    """Window of an artifact as its carriers show it.
-
-    Attributes:
-        values: (h, w, C), median over carriers, 0 to 255.
-        plain: (h, w, C), mean over other images at the same places.
-        is_shared: bool (h, w), pixels at which carriers agree.
-        low, high: int (2,), the least and the largest upper left corner at which the window is searched.
-    """
+    """Window of an artifact as its carriers show it. values: (h, w, C), median over carriers, 0 to 255. plain: (h, w,
+    C), mean over other images at the same places. is_shared: bool (h, w), pixels at which carriers agree. low, high:
+    int (2,), the least and the largest upper left corner at which the window is searched."""
 
     values: Doubles
     plain: Doubles

@@ -16,14 +16,9 @@ from klarsicht.ground.arrays import Pixels
 
 @dataclass(frozen=True)
 class ClassParts:
-    """Artifact that every image of a class carries: parts that are exchanged with those of other classes.
-
-    Attributes:
-        parts: names of image_parts.IMAGE_PARTS, without the background.
-        donors: uint8 (n, H, W, C), images of the class.
-        others: uint8 (m, H, W, C), images of other classes.
-        pixel_scale: map between pixel values and model inputs.
-    """
+    """Artifact that every image of a class carries: parts that are exchanged with those of other classes. parts: names
+    of image_parts.IMAGE_PARTS, without the background. donors: uint8 (n, H, W, C), images of the class. others: uint8
+    (m, H, W, C), images of other classes. pixel_scale: map between pixel values and model inputs."""
 
     parts: tuple[str, ...]
     donors: Pixels

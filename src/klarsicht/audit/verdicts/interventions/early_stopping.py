@@ -36,14 +36,9 @@ def choose_way(
     end of the rise, by successive halving (Jamieson and Talwalkar 2016).
 
     All ways are tried on the first images, with common random numbers; the better half of them goes on to as many more.
-    A choice by z would prefer a small effect among outputs that do not move.
-
-    Args:
-        x, before: images (B, C, H, W) of other classes, as model inputs, at least two, and their logits (B, K).
-        target: output of the artifact's class.
-        ways: insertions, at least one.
-        scale: on which logits count.
-    """
+    A choice by z would prefer a small effect among outputs that do not move. x, before: images (B, C, H, W) of other
+    classes, as model inputs, at least two, and their logits (B, K). target: output of the artifact's class. ways:
+    insertions, at least one. scale: on which logits count."""
     ways_left, experiments = list(ways), dict[Key, Experiment]()
     sizes = sorted({min(max(size, 2), len(x)) for size in comparison_sizes(len(ways))})
     for a, b in pairwise((0, *sizes)):
@@ -72,13 +67,9 @@ def measure_in_looks(
     scale: LogitScale = EXCLUSIVE, stop: Stop | None = is_futile, turns: int = 1,
 ) -> ComparedEffect:  # fmt: skip
     """Measure the effect of an insertion on more and more images, until a look says to stop: by default where more
-    images are in vain. A rise that may matter is measured on all images: its z among the outputs grows with them.
-
-    Args:
-        x, before, target, scale: see `choose_way`; images that chose nothing.
-        stop: function from the effect and the standard errors to the ends of its intervals; None: there is one look.
-        turns: see `Experiment.run`.
-    """
+    images are in vain. A rise that may matter is measured on all images: its z among the outputs grows with them. x,
+    before, target, scale: see `choose_way`; images that chose nothing. stop: function from the effect and the standard
+    errors to the ends of its intervals; None: there is one look. turns: see `Experiment.run`."""
     experiment: Experiment | None = None
     for a, b, reach in looks_at(len(x), LOOKS if stop else ()):
         more = Experiment.run(predict, insertion, x[a:b], target, rng, scale, turns)

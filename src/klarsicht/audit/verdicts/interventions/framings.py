@@ -25,11 +25,8 @@ CENTRE: Final[Window] = (CUT_EDGE, CUT_EDGE, WINDOW, WINDOW)
 
 @dataclass(frozen=True)
 class Framing:
-    """Framing and its control, each a window that is resampled to the whole picture.
-
-    Attributes:
-        window, control: of the picture; both of one size where the framing is a shift.
-    """
+    """Framing and its control, each a window that is resampled to the whole picture. window, control: of the picture;
+    both of one size where the framing is a shift."""
 
     window: Window
     control: Window = WHOLE_PICTURE

@@ -29,13 +29,9 @@ RELEVANCE_BLUR: Final = 1 / 16  # standard deviation of the blur of a relevance 
 class PartImages:
     """Images of which a part is kept or exchanged.
 
-    Attributes:
-        levels: uint8 (n, H, W, C).
-        background: bool (n, H, W), pixels outside the region of large relevance; None where the run has no maps.
-        inside: bool (n, H, W), pixels of a region that was given, or estimated; None without one.
-
-    Donors without a mask are exchanged wherever the image has it.
-    """
+    Donors without a mask are exchanged wherever the image has it. levels: uint8 (n, H, W, C). background: bool (n, H,
+    W), pixels outside the region of large relevance; None where the run has no maps. inside: bool (n, H, W), pixels of
+    a region that was given, or estimated; None without one."""
 
     levels: Pixels
     background: Bools | None = None
@@ -57,11 +53,7 @@ class ImagePart(Protocol):
 
 @dataclass(frozen=True)
 class RegionPart:
-    """Part with a fixed place.
-
-    Attributes:
-        mask: function from height and width to the pixels of the part, bool (H, W).
-    """
+    """Part with a fixed place. mask: function from height and width to the pixels of the part, bool (H, W)."""
 
     mask: Callable[[int, int], Bools]
 
@@ -75,11 +67,8 @@ class RegionPart:
 
 @dataclass(frozen=True)
 class MaskedPart:
-    """Part whose pixels differ from image to image, such as those outside the region of large relevance.
-
-    Attributes:
-        mask: function from images to the pixels of the part, bool (n, H, W); None of images without such a mask.
-    """
+    """Part whose pixels differ from image to image, such as those outside the region of large relevance. mask: function
+    from images to the pixels of the part, bool (n, H, W); None of images without such a mask."""
 
     mask: Callable[[PartImages], Bools | None]
 

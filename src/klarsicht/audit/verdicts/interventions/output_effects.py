@@ -20,13 +20,9 @@ from klarsicht.ground.arrays import Floats, Rows
 def search_effects(owner: Rows, rises: Floats, share: float) -> Floats:
     """Compute the effect (K,) that the search finds for every output: the best region of every image, and the share of
     images that rise most, are chosen by rises on some backgrounds; their mean rise on others counts, less that of the
-    other images.
-
-    Args:
-        owner: (m,), the image of each region.
-        rises: (2, m, K), of every output's centred logit: on the backgrounds of the choice, and on others.
-        share: of images that are chosen; at least one is, and one is not. With fewer images the effect is 0.
-    """
+    other images. owner: (m,), the image of each region. rises: (2, m, K), of every output's centred logit: on the
+    backgrounds of the choice, and on others. share: of images that are chosen; at least one is, and one is not. With
+    fewer images the effect is 0."""
     if len(np.unique(owner)) < 2:
         return np.zeros(rises.shape[2])
     chosen, told = best_region_rises(owner, rises)
@@ -47,13 +43,9 @@ def best_region_rises(owner: Rows, rises: Floats) -> tuple[Floats, Floats]:
 def compare_outputs(
     effect: ComparedEffect, searches: RegionEffects, share: float, target: int, names: Sequence[str] | None
 ) -> Specificity:
-    """Compare the effect of a cluster on its class, output `target`, with the search for all other outputs.
-
-    Args:
-        effect: of the cluster, which holds a `share` of the images.
-        searches: effects of all regions.
-        names: K class names; numbers where there are none.
-    """
+    """Compare the effect of a cluster on its class, output `target`, with the search for all other outputs. effect: of
+    the cluster, which holds a `share` of the images. searches: effects of all regions. names: K class names; numbers
+    where there are none."""
     each = search_effects(searches.owner, searches.rises, share)
     peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
     runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))

@@ -32,14 +32,9 @@ OPAQUE: Final = 0.9  # opacity from which a pixel counts as opaque; the rest is 
 @dataclass(frozen=True)
 class Overlay:
     """Overlays of m examples of an artifact, one where the place is fixed; an `Insertion`, whose control is the
-    unchanged image.
-
-    Attributes:
-        opacity: float32 (m, H, W) in [0, 1], zero outside the mask.
-        colour: float32 (m, C, H, W), in units of the model input.
-        background: (G, G), mean share of relevance on images without the artifact, by which masks of a varying place
-            follow from relevance.
-    """
+    unchanged image. opacity: float32 (m, H, W) in [0, 1], zero outside the mask. colour: float32 (m, C, H, W), in units
+    of the model input. background: (G, G), mean share of relevance on images without the artifact, by which masks of a
+    varying place follow from relevance."""
 
     opacity: NDArray[np.float32]
     colour: NDArray[np.float32]
@@ -90,11 +85,8 @@ class Overlay:
 def estimate_blend(members: Floats, others: Floats, span: float) -> tuple[Floats, Floats, Floats]:
     """Estimate the overlay that all members (n, C, H, W) share at one place, by medians, for pixel values of this span.
 
-    Where the others do not vary, the opacity cannot be identified, and 1 is returned for any opacity.
-
-    Returns:
-        opacity (H, W), the lower bound of the opacity under sampling error (H, W), and colour (C, H, W).
-    """
+    Where the others do not vary, the opacity cannot be identified, and 1 is returned for any opacity. Returns opacity
+    (H, W), the lower bound of the opacity under sampling error (H, W), and colour (C, H, W)."""
     faint = FAINT * span
     centre, own = np.median(others, 0), np.median(members, 0)
     spread, rest = (np.median(np.abs(x - m), 0).mean(0) for x, m in ((others, centre), (members, own)))
@@ -115,11 +107,7 @@ def estimate_overlay(
 ) -> Overlay | None:
     """Estimate the overlay of an artifact from images (n, C, H, W) and relevance maps (n, G, G) of members and others,
     or in a region (H, W) drawn by a person; None where members have no relevance of their own: an artifact without a
-    place.
-
-    Raises:
-        InputError: members or others are empty, or the region does not fit.
-    """
+    place. Raises InputError: members or others are empty, or the region does not fit."""
     if not len(members) or not len(others):
         raise InputError(
             "an artifact needs images with it and without it", got=f"{len(members)} members, {len(others)} others"
@@ -154,13 +142,9 @@ def overlay_at_windows(
     """Estimate the overlay from the windows in which a detector found the artifact.
 
     Where SAME_PLACE of the windows coincide to one pixel, their place is fixed, with opacity and colour by
-    `estimate_blend`. Otherwise each member contributes the pixels of its own window.
-
-    Args:
-        members, others: (m, C, H, W) and (n, C, H, W).
-        corners, extent: upper left pixels (m, 2) of the windows, and their height and width in pixels.
-        maps_of_others: relevance (n, G, G).
-    """
+    `estimate_blend`. Otherwise each member contributes the pixels of its own window. members, others: (m, C, H, W) and
+    (n, C, H, W). corners, extent: upper left pixels (m, 2) of the windows, and their height and width in pixels.
+    maps_of_others: relevance (n, G, G)."""
     shape = members.shape[2:]
     own = np.zeros((len(members), *shape), bool)
     for mask, (row, column) in zip(own, corners, strict=True):

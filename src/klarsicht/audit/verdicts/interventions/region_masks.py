@@ -43,12 +43,7 @@ class RegionMasks(Protocol):
 
 @dataclass(frozen=True)
 class SharedMask:
-    """One mask for all pictures.
-
-    Attributes:
-        mask: bool (H, W), as the model sees it.
-        words: where it comes from.
-    """
+    """One mask for all pictures. mask: bool (H, W), as the model sees it. words: where it comes from."""
 
     mask: Bools
     words: str
@@ -63,13 +58,8 @@ class SharedMask:
 
 @dataclass(frozen=True)
 class TableOfMasks:
-    """A mask file for every picture.
-
-    Attributes:
-        files: mask files by the name of the picture in the corpus.
-        images: of the run.
-        words: where they come from.
-    """
+    """A mask file for every picture. files: mask files by the name of the picture in the corpus. images: of the run.
+    words: where they come from."""
 
     files: dict[str, str]
     images: InputImages
@@ -95,12 +85,8 @@ class TableOfMasks:
 
 @dataclass(frozen=True)
 class MaskFunction:
-    """A user's function from a picture to its mask.
-
-    Attributes:
-        spec: `package.module:callable` or `file.py:callable`.
-        images: of the run.
-    """
+    """A user's function from a picture to its mask. spec: `package.module:callable` or `file.py:callable`. images: of
+    the run."""
 
     spec: str
     images: InputImages
@@ -120,12 +106,8 @@ class MaskFunction:
 
 
 def load_region(spec: str | Path, images: InputImages) -> RegionMasks:
-    """Load a region from a mask file, a CSV with columns `path,mask`, or a function `file.py:callable`.
-
-    Raises:
-        InputError: the file is absent, or no such table.
-        ImageError: the mask cannot be decoded.
-    """
+    """Load a region from a mask file, a CSV with columns `path,mask`, or a function `file.py:callable`. Raises
+    InputError: the file is absent, or no such table; ImageError: the mask cannot be decoded."""
     name = str(spec)
     if name.endswith(TABLE_ENDINGS):
         return TableOfMasks(read_mask_table(Path(name)), images, name)
@@ -136,10 +118,7 @@ def load_region(spec: str | Path, images: InputImages) -> RegionMasks:
 
 def read_mask_table(file: Path) -> dict[str, str]:
     """Read the columns `path` and `mask` of a CSV; masks lie in the folder of the file, unless their path is whole.
-
-    Raises:
-        InputError: no such file, or it lacks a column.
-    """
+    Raises InputError: no such file, or it lacks a column."""
     try:
         lines = list(csv.DictReader(file.read_text("utf-8").splitlines()))
     except OSError as error:

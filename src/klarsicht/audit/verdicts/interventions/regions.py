@@ -73,14 +73,9 @@ class Backgrounds:
     def changes(
         self, levels: Pixels, givers: NDArray[np.intp], regions: Bools, label: str
     ) -> Iterator[tuple[slice, Floats]]:
-        """Yield, in blocks of regions, the change (r, B, K) of the scores when pixels of a donor fill a region.
-
-        Args:
-            levels: uint8 (n, H, W, C), images of the donors.
-            givers: (m, 1) or (m, B), the donor of each region, for all background images or for each.
-            regions: bool (m, G, G).
-            label: name of the progress bar.
-        """
+        """Yield, in blocks of regions, the change (r, B, K) of the scores when pixels of a donor fill a region. levels:
+        uint8 (n, H, W, C), images of the donors. givers: (m, 1) or (m, B), the donor of each region, for all background
+        images or for each. regions: bool (m, G, G). label: name of the progress bar."""
         for start in track(range(0, len(regions), REGION_BLOCK), -(-len(regions) // REGION_BLOCK), label):
             some = slice(start, start + REGION_BLOCK)
             masks = torch.from_numpy(enlarge_masks(regions[some], levels.shape[1:3]))[:, None, None]
@@ -165,14 +160,10 @@ class RegionEffects:
     def choose_cluster(self, members: Bools, half: Bools, distance: Floats | None = None) -> int | None:
         """Choose the cluster whose members' rise exceeds that of the others with the largest lower confidence bound.
 
-        A cluster needs two members and two others in either half; None where none has.
-
-        Args:
-            members: bool (m, n), clusters.
-            half: bool (n,), images on which the choice is made.
-            distance: (m,), Mahalanobis distance of each cluster from the others in the compared features, by which a
-                positive bound is multiplied; None where it indicates no artifact.
-        """
+        A cluster needs two members and two others in either half; None where none has. members: bool (m, n), clusters.
+        half: bool (n,), images on which the choice is made. distance: (m,), Mahalanobis distance of each cluster from
+        the others in the compared features, by which a positive bound is multiplied; None where it indicates no
+        artifact."""
         sizes = np.stack([members[:, side].sum(1) for side in (half, ~half)], 1)
         rest = np.array([half.sum(), (~half).sum()]) - sizes
         fit = ((sizes >= MIN_MEMBERS) & (rest >= MIN_MEMBERS)).all(1)
@@ -186,12 +177,9 @@ class RegionEffects:
         self, predict: Predict, donors: Bools, blanks: Bools, x: Tensor, target: int, rng: np.random.Generator,
         in_looks: bool = False,
     ) -> ComparedEffect:  # fmt: skip
-        """Measure the effect of the donors' regions on images x (B, C, H, W) of other classes; see `Regions`.
-
-        Args:
-            in_looks: whether it is left at a look where more images are in vain, and settled where it is the largest of
-                all outputs for sure; otherwise it is measured on all images at once.
-        """
+        """Measure the effect of the donors' regions on images x (B, C, H, W) of other classes; see `Regions`. in_looks:
+        whether it is left at a look where more images are in vain, and settled where it is the largest of all outputs
+        for sure; otherwise it is measured on all images at once."""
         return measure_in_looks(
             predict, Regions(self.levels, self.masks, donors, blanks, self.pixel_scale), x, predict(x), target, rng,
             self.scale, is_first_or_futile if in_looks else None, DONORS_PER_IMAGE,
@@ -256,12 +244,8 @@ def draw_other_images(owner: NDArray[np.intp], images: int, count: int) -> NDArr
 
 
 def select_regions(maps: Floats) -> tuple[NDArray[np.intp], Bools]:
-    """Select the regions to try of images with relevance maps (n, G, G).
-
-    Returns:
-        the image (m,) of each region, and the regions (m, G, G): the MAX_COMPONENTS largest
-            components, and the region of WHOLE.
-    """
+    """Select the regions to try of images with relevance maps (n, G, G). Returns the image (m,) of each region, and the
+    regions (m, G, G): the MAX_COMPONENTS largest components, and the region of WHOLE."""
     parts, whole = segment(maps, most=MAX_COMPONENTS), smallest_regions(maps, WHOLE)
     single = parts.labels[parts.image] == parts.number[:, None, None]
     some = np.flatnonzero(whole.any((1, 2)))

@@ -7,10 +7,7 @@ from collections.abc import Mapping
 
 def detection_limit(shares: Mapping[float, float]) -> float | None:
     """Compute the smallest prevalence from which on at least half of the planted artifacts are found; None without any.
-
-    Args:
-        shares: prevalence -> share of the planted artifacts that were found; NaN where none was planted.
-    """
+    shares: prevalence -> share of the planted artifacts that were found; NaN where none was planted."""
     down_to = None
     for prevalence in sorted(shares, reverse=True):
         if not shares[prevalence] >= 0.5:

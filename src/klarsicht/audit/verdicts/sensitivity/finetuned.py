@@ -199,12 +199,8 @@ def raises_class(effect: LogitEffect) -> bool:
 
 
 def require_trainable(audit: Audit) -> None:
-    """Check, before any expensive step, that copies of the model can be fine-tuned.
-
-    Raises:
-        UsageError: the run does not explain labels, or its outputs are independent.
-        ModelError: a network that cannot be trained.
-    """
+    """Check, before any expensive step, that copies of the model can be fine-tuned. Raises UsageError: the run does not
+    explain labels, or its outputs are independent; ModelError: a network that cannot be trained."""
     if audit.settings.target != "label":
         raise UsageError(
             "no labels to train on", got=f"a run with target {audit.settings.target}",
@@ -219,11 +215,8 @@ def require_trainable(audit: Audit) -> None:
 
 
 def max_planted_classes(classes: int, artifactual: int) -> int:
-    """Compute how many classes may be planted at once, where `artifactual` classes are artifactual already.
-
-    Raises:
-        UsageError: none may.
-    """
+    """Compute how many classes may be planted at once, where `artifactual` classes are artifactual already. Raises
+    UsageError: none may."""
     free = int(MAX_PLANTED_SHARE * classes) - artifactual
     if free < 1:
         raise UsageError(

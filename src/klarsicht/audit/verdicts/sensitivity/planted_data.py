@@ -24,14 +24,9 @@ MAX_PLANTED_SHARE = 0.4  # largest share of classes with an artifact: p compares
 
 @dataclass(frozen=True)
 class Planted:
-    """One kind of artifact in one class.
-
-    Attributes:
-        kind: a name of audit.verdicts.synthetic.artifacts.PLANTS or of FAMILIES, of which the run's seed draws one
-            artifact.
-        prevalence: share of the images of the class that carry it.
-        number: index of the class among the groups of the run.
-    """
+    """One kind of artifact in one class. kind: a name of audit.verdicts.synthetic.artifacts.PLANTS or of FAMILIES, of
+    which the run's seed draws one artifact. prevalence: share of the images of the class that carry it. number: index
+    of the class among the groups of the run."""
 
     kind: str
     prevalence: float
@@ -48,14 +43,9 @@ def plan_courses(
     """Distribute all kinds at all prevalences over few courses, without repeating a kind or a class in a course.
 
     Two classes with one artifact would teach the model that it indicates neither. Kinds alternate in the sequence of
-    artifacts, so that up to len(kinds) consecutive ones differ.
-
-    Args:
-        kinds: distinct kinds of artifacts.
-        classes: number of classes in which each kind is planted at each prevalence, one per course.
-        clean: group numbers of the classes to plant in.
-        room: largest number of classes that may be planted at once.
-    """
+    artifacts, so that up to len(kinds) consecutive ones differ. kinds: distinct kinds of artifacts. classes: number of
+    classes in which each kind is planted at each prevalence, one per course. clean: group numbers of the classes to
+    plant in. room: largest number of classes that may be planted at once."""
     size = min(room, len(kinds), len(clean))
     row = [(kind, share) for _ in range(classes) for share in prevalences for kind in kinds]
     return tuple(
@@ -69,12 +59,8 @@ def plan_courses(
 
 @dataclass(frozen=True)
 class PlantedInputImages(InputImages):
-    """Images of a corpus with artifacts planted in some rows, identical at every access.
-
-    Attributes:
-        kinds: row -> kind of artifact planted in it.
-        seed: seed of the artifacts.
-    """
+    """Images of a corpus with artifacts planted in some rows, identical at every access. kinds: row -> kind of artifact
+    planted in it. seed: seed of the artifacts."""
 
     kinds: Mapping[int, str]
     seed: int
@@ -89,11 +75,8 @@ class PlantedInputImages(InputImages):
 
 @dataclass(frozen=True)
 class PlantedUnits(DetectionUnits):
-    """Detection units of the corpus with artifacts planted in it; `classifier` is required.
-
-    Attributes:
-        kinds: row -> kind of artifact planted in it.
-    """
+    """Detection units of the corpus with artifacts planted in it; `classifier` is required. kinds: row -> kind of
+    artifact planted in it."""
 
     kinds: Mapping[int, str] = field(default_factory=dict)
 

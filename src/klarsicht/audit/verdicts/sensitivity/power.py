@@ -56,14 +56,9 @@ TRIALS = schema_of(TrialRow)
 
 @dataclass(frozen=True)
 class Power:
-    """Detection power by kind of artifact and prevalence.
-
-    Attributes:
-        trials: one row per kind, prevalence and class.
-        kinds, prevalences: planted kinds of artifacts and prevalences.
-        level: significance level.
-        finetuned: results of fine-tuned copies, where requested.
-    """
+    """Detection power by kind of artifact and prevalence. trials: one row per kind, prevalence and class. kinds,
+    prevalences: planted kinds of artifacts and prevalences. level: significance level. finetuned: results of fine-tuned
+    copies, where requested."""
 
     trials: tuple[TrialRow, ...]
     kinds: tuple[str, ...]
@@ -196,13 +191,8 @@ class PlantingUnits:
 def calling_detectors(
     signs: Sequence[Detection], significant: NDArray[np.bool_], carriers: NDArray[np.intp]
 ) -> list[str]:
-    """List the detectors with a significant detection whose members are at least half carriers.
-
-    Args:
-        signs: m detections.
-        significant: bool (m,), which are significant.
-        carriers: positions of the images with the artifact.
-    """
+    """List the detectors with a significant detection whose members are at least half carriers. signs: m detections.
+    significant: bool (m,), which are significant. carriers: positions of the images with the artifact."""
     true = [2 * len(np.intersect1d(sign.members, carriers)) >= len(sign.members) > 0 for sign in signs]
     return sorted(
         {sign.name.split()[0] for sign, one, other in zip(signs, true, significant, strict=True) if one and other}
@@ -291,11 +281,8 @@ def write_results(store: RunStore, result: Power) -> None:
 
 
 def check_plants(kinds: Sequence[str], prevalences: Sequence[float], classes: int) -> None:
-    """Check kinds, prevalences and number of classes.
-
-    Raises:
-        UsageError: an unknown kind, a prevalence outside (0, 1), or no class.
-    """
+    """Check kinds, prevalences and number of classes. Raises UsageError: an unknown kind, a prevalence outside (0, 1),
+    or no class."""
     for kind in kinds:
         draw_plant(kind, 0)
     for share in prevalences:

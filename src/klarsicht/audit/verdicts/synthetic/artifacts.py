@@ -149,11 +149,8 @@ PLANTS: dict[str, PlantFunction] = {
 
 
 def draw_plant(name: str, seed: int) -> PlantFunction:
-    """Draw an artifact of a family, or look up a kind, which is the same under every seed.
-
-    Raises:
-        UsageError: no such family or kind; the message lists near matches.
-    """
+    """Draw an artifact of a family, or look up a kind, which is the same under every seed. Raises UsageError: no such
+    family or kind; the message lists near matches."""
     if name in FAMILIES:
         return FAMILIES[name](generator(seed, "family"))
     if name not in PLANTS:
@@ -163,13 +160,8 @@ def draw_plant(name: str, seed: int) -> PlantFunction:
 
 @dataclass(frozen=True)
 class PlantedCorpus:
-    """A corpus with planted artifacts.
-
-    Attributes:
-        manifest: file for `audit run`, with an additional column `planted` (0 or 1).
-        images: number of images.
-        planted: number of images with the artifact.
-    """
+    """A corpus with planted artifacts. manifest: file for `audit run`, with an additional column `planted` (0 or 1).
+    images: number of images. planted: number of images with the artifact."""
 
     manifest: Path
     images: int
@@ -183,12 +175,9 @@ def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, sha
     levels, and what it changes there is added to their numbers, clipped to black and white.
 
     `kind` is a name of PLANTS, or of FAMILIES, of which the seed draws one artifact. The function writes OUT/images/
-    and OUT/manifest.csv (path,label,source,split,planted). Images that cannot be read are left out.
-
-    Raises:
-        UsageError: unknown kind, family or class, or a share outside (0, 1].
-        InputError: `out` is a file, or a folder that is not empty; one that a killed process left is filled anew.
-    """
+    and OUT/manifest.csv (path,label,source,split,planted). Images that cannot be read are left out. Raises UsageError:
+    unknown kind, family or class, or a share outside (0, 1]; InputError: `out` is a file, or a folder that is not
+    empty; one that a killed process left is filled anew."""
     SEED.require("seed", seed)
     SHARE.require("share of images", share)
     artifact = draw_plant(kind, seed)
@@ -219,11 +208,7 @@ def _write_corpus(corpus: Corpus, out: Path, artifact: PlantFunction, rows: set[
 def _planted_file(
     picture: DecodedImage, artifact: PlantFunction, rng: np.random.Generator | None, form: ArrayForm | None
 ) -> bytes:
-    """Plant an artifact in an image, none where there is no generator, and encode it.
-
-    Args:
-        form: of an array.
-    """
+    """Plant an artifact in an image, none where there is no generator, and encode it. form: of an array."""
     if isinstance(picture, Image.Image):
         pixels = np.asarray(picture)
         return png_bytes(pixels if rng is None else artifact(pixels, rng).pixels)

@@ -28,12 +28,8 @@ VISIBLE = 80  # grey levels, least difference of two colours that belong togethe
 
 @dataclass(frozen=True)
 class PlantedImage:
-    """An image with a planted artifact.
-
-    Attributes:
-        pixels: uint8, the shape of the input.
-        mask: bool (H, W), true on the artifact.
-    """
+    """An image with a planted artifact. pixels: uint8, the shape of the input. mask: bool (H, W), true on the
+    artifact."""
 
     pixels: Pixels
     mask: NDArray[np.bool_]
@@ -144,12 +140,8 @@ def colour_pair(rng: np.random.Generator) -> tuple[Colour, Colour]:
 
 @dataclass(frozen=True)
 class Position:
-    """Position of an object within the margin that its size leaves.
-
-    Attributes:
-        y, x: shares of the margin, in [0, 1].
-        moves: drawn anew for every image instead.
-    """
+    """Position of an object within the margin that its size leaves. y, x: shares of the margin, in [0, 1]. moves: drawn
+    anew for every image instead."""
 
     y: float
     x: float
