@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit.results.words import describe_level, format_count, format_p
 from klarsicht.cli.echo import echo, echo_block
@@ -47,6 +47,12 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], left_aligned: S
     return "\n".join(map(row, (header, *lines)))
 
 
+def _print_columns(columns: Mapping[str, Any], lines: Sequence[Any]) -> None:
+    """Print the `texts` of lines under the headings of their columns, of which those of words are left-aligned."""
+    words = [column.heading for column in columns.values() if column.is_text]
+    echo_block(table([column.heading for column in columns.values()], [line.texts for line in lines], words))
+
+
 def ranking(entries: Ranking, top: int) -> None:
     """Print the first classes of a ranking."""
     lines = [
@@ -65,9 +71,7 @@ def verdicts(quantification: Quantification, top: int, run: str, places: Mapping
     from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 
     lines = [line for line in quantification.lines if line.position <= top]
-    left_aligned = [column.heading for column in VERDICT_COLUMNS.values() if column.is_text]
-    headings = [column.heading for column in VERDICT_COLUMNS.values()]
-    echo_block(table(headings, [line.texts for line in lines], left_aligned))
+    _print_columns(VERDICT_COLUMNS, lines)
     echo(f"{quantification.limits[0].upper()}{quantification.limits[1:]} {describe_level(quantification.level)}")
     for name, why in quantification.skipped:
         echo(f"not examined: {name}: {why}")
@@ -120,9 +124,7 @@ def sufficiency(profiles: Sufficiency, top: int) -> None:
     from klarsicht.audit.results.sufficiency import PART_COLUMNS
 
     shown = profiles.profiles[:top]
-    lines = [line.texts for line in profiles.lines if line.profile in shown]
-    headings = [column.heading for column in PART_COLUMNS.values()]
-    echo_block(table(headings, lines, [column.heading for column in PART_COLUMNS.values() if column.is_text]))
+    _print_columns(PART_COLUMNS, [line for line in profiles.lines if line.profile in shown])
     echo(profiles.limits)
     headlines = [line.headline for line in profiles.headlines if line.profile in shown]
     for sentence in (*headlines, *describe_file_rules(profiles.files)[:top]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.numerics.search.blocks import Metric, SquaredDistance
 from klarsicht.numerics.search.features import Cosine, Euclidean
-from klarsicht.numerics.transport.gromov import Gromov
+from klarsicht.numerics.transport.gromov import Gromov, RotationRows, RotationSearch
 from klarsicht.numerics.transport.measures import PointMeasures, require_comparable
-from klarsicht.numerics.transport.rotations import Shapes
 from klarsicht.numerics.transport.sinograms import Sinograms
 from klarsicht.numerics.transport.wasserstein import rotation_invariant_wasserstein
 from klarsicht.numerics.transport.wasserstein_search import Wasserstein, unchanged_pose
@@ -36,32 +35,11 @@ class SlicedRotation(SquaredDistance):
         return rows.refined_distances(i, j)
 
 
-class RotationRows(NamedTuple):
-    """Measures prepared for `RotationInvariant`: sinograms to find starting rotations, shapes to solve for W2."""
-
-    sinograms: Sinograms
-    shapes: Shapes
-
-
 @dataclass(frozen=True)
-class RotationInvariant(SquaredDistance):
-    """W2 distance of scaled measures, least over rotations (and reflections), for pairs of smallest sliced distance."""
-
-    n_starts: int = 1
-    reflection: bool = False
-
-    batch: ClassVar[int] = 4096
-
-    def prepare(self, items: PointMeasures) -> RotationRows:
-        measures = require_comparable(items).scale()
-        return RotationRows(Sinograms.of(measures), Shapes.of(measures))
-
-    def estimates(self, rows: RotationRows, block: slice) -> NDArray[np.float32]:
-        """Compute the squared sliced distances, minimised over multiples of 11.25 degrees."""
-        return np.asarray(rows.sinograms.distances(block, self.reflection).numpy())
+class RotationInvariant(RotationSearch):
+    """W2 distance of scaled measures, least over rotations (and reflections) from `n_starts` starts."""
 
     def costs(self, rows: RotationRows, i: Ints, j: Ints) -> Doubles:
-        """Compute the squared W2 distances, minimised over rotations from `n_starts` starts."""
         return rotation_invariant_wasserstein(rows.shapes, i, j, reflection=self.reflection, n_starts=self.n_starts)
 
 

@@ -19,7 +19,8 @@ from klarsicht.burst.denoising import comparison_page
 from klarsicht.burst.denoising.comparison_page import choose_crops, kernel_points, to_script_json, to_upright
 from klarsicht.burst.denoising.denoise import denoise
 from klarsicht.burst.denoising.pipeline import DenoiseSettings
-from klarsicht.burst.files.rendering import Renderer, turn_upright
+from klarsicht.burst.files.rendering import Renderer
+from klarsicht.ground.pictures.array_images import turn_upright
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.03, 1e-3)

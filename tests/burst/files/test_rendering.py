@@ -17,7 +17,8 @@ from klarsicht.burst.files import write_pictures
 from klarsicht.burst.files.demosaic import interpolate_colours
 from klarsicht.burst.files.dng import write as write_dng
 from klarsicht.burst.files.reading import read
-from klarsicht.burst.files.rendering import Renderer, stored_window, turn_upright
+from klarsicht.burst.files.rendering import Renderer, stored_window
+from klarsicht.ground.pictures.array_images import turn_upright
 from klarsicht.ground.pictures.tiff_tags import Tags, rationals, text
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

@@ -1,9 +1,11 @@
 """Masks by relevance: shares of maps, their excess, and where half of its peak is exceeded."""
 
 import numpy as np
+import pytest
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from klarsicht.numerics.imaging.relevance_masks import relevance_excess, smooth_shares, threshold_map
+from klarsicht.numerics.imaging.relevance_masks import enlarge_masks, relevance_excess, smooth_shares, threshold_map
 
 
 def maps(n, seed=0):
@@ -35,3 +37,11 @@ def test_a_mask_is_where_half_of_the_peak_is_exceeded():
     excess[2, 4], excess[2, 5], excess[6, 6] = 1.0, 0.6, 0.4
     np.testing.assert_array_equal(np.argwhere(threshold_map(excess, (8, 8))), [[2, 4], [2, 5]])
     assert not threshold_map(np.full((8, 8), -1.0), (16, 16)).any()
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (50, 75)])
+def test_masks_are_enlarged_as_by_pillow(shape):
+    masks = np.random.default_rng(0).random((2, 10, 15)) > 0.5
+    pictures = [Image.fromarray(mask.astype(np.uint8)) for mask in masks]
+    expected = [np.asarray(one.resize(shape[::-1], Image.Resampling.NEAREST), bool) for one in pictures]
+    np.testing.assert_array_equal(enlarge_masks(masks, shape), expected)

@@ -36,7 +36,7 @@ class VerdictColumns(TypedDict):
     low: float | None
 
 
-class CourseRow(TypedDict):
+class CourseRow(VerdictColumns):
     """Row of the table of courses: an artifact planted before a fine-tuning, or a clean class with an empty kind.
 
     `rise` and `turned` are the effect of the artifact on held-out images of other classes, `_before` that in the model
@@ -51,19 +51,12 @@ class CourseRow(TypedDict):
     planted: int | None
     used: bool | None
     learned: bool | None
-    artifactual: bool
-    poisoned: bool
     rank: int | None
     rise: float | None
     rise_before: float | None
     turned: float | None
     turned_before: float | None
-    sign: str | None
     f1: float | None
-    tried: str | None
-    z: float | None
-    p_use: float | None
-    low: float | None
     accuracy_before: float
     accuracy: float
 

@@ -37,10 +37,7 @@ class Placement:
 
     def select(self, frames: Sequence[int]) -> Placement:
         """Return the placement of some of the frames."""
-        chosen = list(frames)
-        return Placement(
-            self.fine[chosen], self.shifts[chosen], self.agrees[chosen], self.rest[chosen], self.turns[chosen]
-        )
+        return Placement(**{name: values[list(frames)] for name, values in vars(self).items()})
 
     @property
     def coincides(self) -> bool:

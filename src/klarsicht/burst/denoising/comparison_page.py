@@ -10,11 +10,12 @@ import numpy as np
 
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising.pipeline import DenoiseResult
-from klarsicht.burst.files.rendering import Renderer, turn_upright
+from klarsicht.burst.files.rendering import Renderer
 from klarsicht.burst.files.write_pictures import jpeg_bytes
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.names import printable
 from klarsicht.ground.pages import load_template
+from klarsicht.ground.pictures.array_images import turn_upright
 from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
 from klarsicht.ground.pictures.pixel_depths import to_uint8
 

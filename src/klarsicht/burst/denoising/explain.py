@@ -18,10 +18,11 @@ from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import comparison_page, work_folder
 from klarsicht.burst.denoising.pipeline import DenoiseResult, DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
-from klarsicht.burst.files.rendering import Renderer, turn_upright
+from klarsicht.burst.files.rendering import Renderer
 from klarsicht.burst.merging.filters import NetworkFilter, split_groups
 from klarsicht.burst.merging.kernel_maps import MAP_STEP
 from klarsicht.ground.machine.disk import replace_atomically, write_atomically
+from klarsicht.ground.pictures.array_images import turn_upright
 from klarsicht.ground.pictures.colour_maps import sequential_colours
 from klarsicht.ground.pictures.encoded_pictures import png_bytes
 

@@ -8,7 +8,7 @@ domain, each frequency weighted by its agreement. They are n x n and overlap by 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,15 +30,9 @@ Tiles = npt.NDArray[Any]  # C R Q n n
 Spectra = npt.NDArray[Any]  # C R Q n n/2+1
 
 
-class HdrPlusResult(NamedTuple):
-    """A merged burst. image: (C, H, W). noise: the residual noise, on average over tiles and frequencies."""
-
-    image: Light
-    noise: NoiseLevel
-
-
-def align_and_merge(burst: Burst) -> HdrPlusResult:
-    """Align and merge a burst, without the spatial step of HDR+."""
+def align_and_merge(burst: Burst) -> tuple[Light, NoiseLevel]:
+    """Align and merge a burst, without the spatial step of HDR+; return the image (C, H, W) and the residual noise, on
+    average over tiles and frequencies."""
     return merge(burst, align(burst))
 
 
@@ -125,7 +119,7 @@ def _search(a: Light, b: Light, guesses: npt.NDArray[np.int64], radius: int, bes
 # Merging
 
 
-def merge(burst: Burst, offsets: list[Offsets]) -> HdrPlusResult:
+def merge(burst: Burst, offsets: list[Offsets]) -> tuple[Light, NoiseLevel]:
     """Merge tiles: T = 1/N sum_z [T_z + A_z (T_0 - T_z)], A_z = |D_z|^2 / (|D_z|^2 + c sigma^2), D_z = T_0 - T_z.
     sigma^2: noise of the reference's tile at its mean; c sigma^2: TUNING times the variance 2 n^2 sigma^2 of D_z."""
     valid = np.flatnonzero(burst.valid).tolist()
@@ -141,7 +135,7 @@ def merge(burst: Burst, offsets: list[Offsets]) -> HdrPlusResult:
         agreement.append(A_z)
     share = noise_share(agreement)
     left = NoiseLevel(burst.noise.read * share**0.5, burst.noise.shot * share)
-    return HdrPlusResult(blend_tiles(np.fft.irfft2(total / len(valid), s=(TILE, TILE)), burst.size), left)
+    return blend_tiles(np.fft.irfft2(total / len(valid), s=(TILE, TILE)), burst.size), left
 
 
 def wiener_agreement(D: Spectra, noise: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -119,14 +119,8 @@ def _common(header: Header, height: int, width: int, samples: int, rows: int) ->
     oldest = header.lens.backward_version(mosaic)
     kept = {tag: entry for tag, entry in header.tags.image.items() if tag not in DROPPED_TAGS}
     return kept | {
+        **tiff_tags.strip_layout(height, width, samples, rows),
         tiff_tags.SUBFILES: numbers(tiff_tags.LONG, 0),
-        tiff_tags.WIDTH: numbers(tiff_tags.LONG, width),
-        tiff_tags.LENGTH: numbers(tiff_tags.LONG, height),
-        tiff_tags.BITS: numbers(tiff_tags.SHORT, *[16] * samples),
-        tiff_tags.COMPRESSION: numbers(tiff_tags.SHORT, 1),
-        tiff_tags.SAMPLES: numbers(tiff_tags.SHORT, samples),
-        tiff_tags.STRIP_ROWS: numbers(tiff_tags.LONG, rows),
-        tiff_tags.PLANAR: numbers(tiff_tags.SHORT, 1),
         ORIENTATION: numbers(tiff_tags.SHORT, header.orientation),
         SOFTWARE: text(f"klarsicht {__version__}"),
         VERSION: numbers(tiff_tags.BYTE, *max((1, 4, 0, 0), oldest)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from klarsicht.burst.data.lens_corrections import LensCorrections
 from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.burst.files import demosaic
 from klarsicht.burst.files.corrected_light import apply_gains, colour_gains, correct_colours, plane_gains
+from klarsicht.ground.pictures.array_images import turn_upright
 from klarsicht.ground.pictures.pixel_depths import to_uint16
 from klarsicht.numerics.imaging.tone import tone_curve
 
@@ -176,11 +176,3 @@ def stored_window(first: int, last: int, size: tuple[int, int], orientation: int
     if orientation in (5, 6):
         return Window(0, H, first, last)
     return Window(0, H, W - last, W - first)
-
-
-def turn_upright(picture: Any, orientation: int) -> Any:
-    """Turn a stored picture (h, w, ...) upright by one of TIFF's eight orientations."""
-    flips = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
-    down, right = flips.get(orientation, (0, 0))
-    upright = np.swapaxes(picture, 0, 1) if orientation >= 5 else picture
-    return upright[:: -1 if down else 1, :: -1 if right else 1]

@@ -19,7 +19,7 @@ from klarsicht.burst.files.rendering import ROWS, Renderer
 from klarsicht.ground.machine.disk import replace_atomically, write_atomically
 from klarsicht.ground.pictures import tiff_tags
 from klarsicht.ground.pictures.pixel_depths import to_uint8
-from klarsicht.ground.pictures.tiff_tags import Entry, Ifd, Tags, numbers, text
+from klarsicht.ground.pictures.tiff_tags import Entry, Tags, numbers, text
 
 Strips = Iterable[npt.NDArray[np.uint16]]  # (rows, W, C)
 
@@ -56,16 +56,8 @@ def output_tags(tags: Tags) -> Tags:
 def write_tiff(renderer: Renderer, path: Path) -> None:
     """Write a 16-bit uncompressed TIFF."""
     height, width = renderer.size
-    layout: Ifd = {
-        tiff_tags.WIDTH: numbers(tiff_tags.LONG, width),
-        tiff_tags.LENGTH: numbers(tiff_tags.LONG, height),
-        tiff_tags.BITS: numbers(tiff_tags.SHORT, *[16] * renderer.channels),
-        tiff_tags.COMPRESSION: numbers(tiff_tags.SHORT, 1),
-        tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, 2 if renderer.channels == 3 else 1),
-        tiff_tags.SAMPLES: numbers(tiff_tags.SHORT, renderer.channels),
-        tiff_tags.STRIP_ROWS: numbers(tiff_tags.LONG, ROWS),
-        tiff_tags.PLANAR: numbers(tiff_tags.SHORT, 1),
-    }
+    layout = tiff_tags.strip_layout(height, width, renderer.channels, ROWS)
+    layout[tiff_tags.PHOTOMETRIC] = numbers(tiff_tags.SHORT, 2 if renderer.channels == 3 else 1)
     if (icc := icc_profile(renderer)) is not None:
         layout[ICC] = Entry(tiff_tags.UNDEFINED, len(icc), icc)
     tags = output_tags(renderer.header.tags)

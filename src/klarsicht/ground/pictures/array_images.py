@@ -226,7 +226,7 @@ def _read_numbers(source: IO[bytes], megapixels: float, channels: int, name: str
             raise _another_shape(name, (length, width, samples), f"(H, W, {channels})")
         codes, bits = read_tiff_codes(source), _number(tags.first, tiff_tags.BITS, 1)
         full = 2**bits - 1 if codes.dtype in (np.uint8, np.uint16) and bits >= BYTE_BITS else 0
-        return Numbers(_upright(codes, _number(tags.first, images.EXIF_ORIENTATION, 1)), full)
+        return Numbers(turn_upright(codes, _number(tags.first, images.EXIF_ORIENTATION, 1)), full)
     png_depth = read_png_depth(source)
     with collect_errors() as errors, images.open_image(source, megapixels) as image:
         depth = bit_depth(image, png_depth, tags)
@@ -239,7 +239,7 @@ def _read_numbers(source: IO[bytes], megapixels: float, channels: int, name: str
             numbers = Numbers(codes, FULL)
         if numbers is None:
             return None
-        return Numbers(_upright(numbers.codes, image.getexif().get(images.EXIF_ORIENTATION)), numbers.full)
+        return Numbers(turn_upright(numbers.codes, image.getexif().get(images.EXIF_ORIENTATION)), numbers.full)
 
 
 def _numbers_of(image: Image.Image, as_picture: bool, depth: int = 16) -> Numbers | None:
@@ -267,8 +267,8 @@ def _number(first: Ifd, tag: int, default: int) -> int:
     return default if entry is None or entry.first is None else int(entry.first)
 
 
-def _upright(pixels: NDArray[Any], orientation: Any) -> NDArray[Any]:
-    """Rotate or flip an array (H, W, ...) by an EXIF orientation."""
+def turn_upright(pixels: NDArray[Any], orientation: Any) -> NDArray[Any]:
+    """Rotate or flip an array (H, W, ...) by one of the eight orientations of TIFF and EXIF."""
     x = pixels[:, ::-1] if orientation in (2, 4, 5, 7) else pixels
     turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
     return np.rot90(x, turns)

@@ -305,6 +305,15 @@ def require_strips(ifd: Ifd, length: int) -> None:
 _STRIPS = (STRIP_OFFSETS, STRIP_BYTES)
 
 
+def strip_layout(height: int, width: int, samples: int, rows: int) -> Ifd:
+    """Build the tags of a picture in uncompressed strips of so many rows, 16 bits a sample, without their places."""
+    of_size = {WIDTH: width, LENGTH: height, STRIP_ROWS: rows}
+    of_values = {BITS: [16] * samples, COMPRESSION: [1], SAMPLES: [samples], PLANAR: [1]}
+    return {tag: numbers(LONG, n) for tag, n in of_size.items()} | {
+        tag: numbers(SHORT, *some) for tag, some in of_values.items()
+    }
+
+
 def write(file: BinaryIO, tags: Tags, strips: Iterable[bytes]) -> None:
     """Write a TIFF file of one picture: its uncompressed strips, then the tags, which lack only the strips' places."""
     file.write(b"II*\0\0\0\0\0")

@@ -3,7 +3,7 @@ maps of images that carry it exceed those of images without."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy import ndimage
@@ -27,6 +27,12 @@ def relevance_excess(members: Floats, others: Floats) -> tuple[Floats, Floats]:
     (n, G, G), and the mean (G, G)."""
     apart = smooth_shares(members) - smooth_shares(others).mean(0)
     return apart, np.asarray(apart.mean(0))
+
+
+def enlarge_masks(masks: Floats | Bools, shape: tuple[int, ...]) -> Any:
+    """Enlarge masks or maps (n, h, w) to (n, H, W), each pixel by its nearest cell."""
+    rows, columns = (np.arange(side) * cells // side for side, cells in zip(shape, masks.shape[1:], strict=True))
+    return masks[:, rows[:, None], columns]
 
 
 def threshold_map(excess: Floats, shape: tuple[int, ...]) -> Bools:

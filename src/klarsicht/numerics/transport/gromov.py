@@ -8,7 +8,7 @@ by `frank_wolfe` from the best rotations.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,30 +41,39 @@ def squared_gromov_wasserstein(
     return out
 
 
-@dataclass(frozen=True)
-class GromovRows:
-    """Measures prepared for `Gromov`: shapes for the solver, sinograms for the estimates."""
+class RotationRows(NamedTuple):
+    """Measures prepared for a search over rotations: shapes for the solver, sinograms for the estimates."""
 
     shapes: Shapes
     sinograms: Sinograms
 
 
 @dataclass(frozen=True)
-class Gromov(SquaredDistance):
-    """Gromov-Wasserstein distance of measures in units of their RMS radius, of the pairs of least rotation-invariant
-    sliced distance; the starts are those of `squared_gromov_wasserstein`."""
+class RotationSearch(SquaredDistance):
+    """Base class of distances of scaled measures that are solved from a few rotations, for the pairs of least sliced
+    distance, minimised over multiples of 11.25 degrees, and reflections if `reflection`."""
 
-    n_starts: int = N_STARTS
-    within: float = WITHIN
+    n_starts: int = 1
+    reflection: bool = False
 
     batch: ClassVar[int] = 4096
 
-    def prepare(self, items: PointMeasures) -> GromovRows:
+    def prepare(self, items: PointMeasures) -> RotationRows:
         measures = require_comparable(items).scale()
-        return GromovRows(Shapes.of(measures), Sinograms.of(measures))
+        return RotationRows(Shapes.of(measures), Sinograms.of(measures))
 
-    def estimates(self, rows: GromovRows, block: slice) -> NDArray[np.float32]:
-        return np.asarray(rows.sinograms.distances(block, reflection=True).numpy())
+    def estimates(self, rows: RotationRows, block: slice) -> NDArray[np.float32]:
+        return np.asarray(rows.sinograms.distances(block, self.reflection).numpy())
 
-    def costs(self, rows: GromovRows, i: Ints, j: Ints) -> Doubles:
+
+@dataclass(frozen=True)
+class Gromov(RotationSearch):
+    """Gromov-Wasserstein distance of measures in units of their RMS radius; the starts are those of
+    `squared_gromov_wasserstein`."""
+
+    n_starts: int = N_STARTS
+    reflection: bool = True
+    within: float = WITHIN
+
+    def costs(self, rows: RotationRows, i: Ints, j: Ints) -> Doubles:
         return squared_gromov_wasserstein(rows.shapes, i, j, n_starts=self.n_starts, within=self.within)

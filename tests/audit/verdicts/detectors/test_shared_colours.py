@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.verdicts.detectors.shared_colours import (
     RARE_SHARE,
     colour_occurrence,
-    enlarge_masks,
     find_shared_colours,
     log_ratios,
 )
@@ -87,11 +85,3 @@ def test_colours_occur_where_they_fill_their_share():
     image[0, :16] = 255
     found = colour_occurrence(image)[0]
     assert found[0, 0, 0] == found[-1, -1, -1] == 1 and found[8, 8, 8] == 0
-
-
-@pytest.mark.parametrize("shape", [(20, 30), (50, 75)])
-def test_masks_are_enlarged_as_by_pillow(shape):
-    masks = np.random.default_rng(0).random((2, 10, 15)) > 0.5
-    pictures = [Image.fromarray(mask.astype(np.uint8)) for mask in masks]
-    expected = [np.asarray(one.resize(shape[::-1], Image.Resampling.NEAREST), bool) for one in pictures]
-    np.testing.assert_array_equal(enlarge_masks(masks, shape), expected)

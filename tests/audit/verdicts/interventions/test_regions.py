@@ -23,7 +23,6 @@ from klarsicht.audit.verdicts.interventions.regions import (
     correlation,
     draw_donors,
     draw_other_images,
-    enlarge_masks,
     jaccard,
     select_regions,
     smallest_regions,
@@ -223,12 +222,6 @@ def test_correlation_is_pearsons():
 def test_jaccard_is_scikit_learns():
     a, b = RNG.random((2, 40)) < 0.4
     assert jaccard(a, b) == pytest.approx(jaccard_score(a, b))
-
-
-def test_masks_grow_cell_by_cell():
-    mask = RNG.random((2, 4, 8)) < 0.5
-    assert (enlarge_masks(mask, (12, 16)) == np.kron(mask, np.ones((1, 3, 2), bool))).all()
-    assert (enlarge_masks(mask, (4, 8)) == mask).all()
 
 
 @pytest.mark.slow

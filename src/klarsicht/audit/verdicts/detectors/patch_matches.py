@@ -18,6 +18,7 @@ from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection,
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging import patches
+from klarsicht.numerics.imaging.relevance_masks import enlarge_masks
 from klarsicht.numerics.statistics.base_rate import null_match_rate
 from klarsicht.numerics.statistics.split_half import cross_test, smoothed_rate
 
@@ -61,10 +62,7 @@ class PatchView:
 
 def relevance_density(evidence: Floats, shape: tuple[int, ...]) -> Floats:
     """Compute the mean positive relevance of every window of images of a shape (H, W), from maps (n, G, G)."""
-    h, w = shape
-    positive = np.maximum(evidence, 0).astype(np.float32)[..., None]
-    rows, columns = (np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip((h, w), positive.shape[1:3], strict=True))
-    return patches.box_mean(positive[:, rows][:, :, columns, 0], W)
+    return patches.box_mean(enlarge_masks(np.maximum(evidence, 0).astype(np.float32), shape), W)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from klarsicht.audit.explanation.models.inputs import shrink_levels
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels, Rows
+from klarsicht.numerics.imaging.relevance_masks import enlarge_masks
 
 COLOUR_BINS: Final = 16  # of each channel
 COLOUR_SIGMA: Final = 0.8  # bins, of the Gaussian by which counts of colours are smoothed
@@ -110,9 +111,3 @@ def strongest_region(image: Pixels | Floats, ratios: Floats) -> tuple[float, Boo
     mask = np.pad(pieces == best, 2)
     filled = binary_fill_holes(binary_closing(mask, np.ones((3, 3))))[2:-2, 2:-2]
     return float(sums[best]) / pieces.size, np.asarray(filled, bool)
-
-
-def enlarge_masks(masks: Bools, shape: tuple[int, ...]) -> Bools:
-    """Enlarge masks (n, h, w) to (n, H, W), each pixel by its nearest one."""
-    at = [np.arange(side) * few // side for side, few in zip(shape, masks.shape[1:], strict=True)]
-    return np.asarray(masks[:, at[0][:, None], at[1][None]])

@@ -32,6 +32,7 @@ from klarsicht.ground.arrays import Bools, Floats, Pixels, Rows
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.persistence import segment
+from klarsicht.numerics.imaging.relevance_masks import enlarge_masks
 from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale, rounding_bound
 from klarsicht.numerics.statistics.rising_groups import MIN_MEMBERS, weighted_bounds
 
@@ -277,9 +278,3 @@ def correlation(member: Bools, value: Floats) -> float:
 def jaccard(a: Bools, b: Bools) -> float:
     """Compute the Jaccard index of two non-empty clusters (n,)."""
     return float((a & b).sum() / (a | b).sum())
-
-
-def enlarge_masks(masks: Bools, shape: tuple[int, int]) -> Bools:
-    """Enlarge masks (n, G, G) to (n, H, W), by the nearest cell."""
-    rows, columns = (np.arange(side) * cells // side for side, cells in zip(shape, masks.shape[1:], strict=True))
-    return np.asarray(masks[:, rows][:, :, columns])

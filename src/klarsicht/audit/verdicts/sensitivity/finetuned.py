@@ -156,30 +156,14 @@ class FinetunedUnits:
         both = len(np.intersect1d(verdict_rows, rows))
         rightly = 2 * both >= len(verdict_rows) > 0
         columns = verdict_columns(verdict) if verdict else NO_VERDICT
+        columns |= {"artifactual": rightly and columns["artifactual"], "poisoned": rightly and columns["poisoned"]}
         return CourseRow(
-            course=course,
-            kind=artifact.kind,
-            prevalence=artifact.prevalence,
-            target=self.examination.groups[artifact.number].target,
-            planted=len(rows),
-            used=used,
-            learned=used and raises_class(more),
-            artifactual=rightly and columns["artifactual"],
-            poisoned=rightly and columns["poisoned"],
-            rank=use.rank,
-            rise=use.rise.value,
-            rise_before=was.rise.value,
-            turned=use.flips,
-            turned_before=was.flips,
-            sign=columns["sign"],
-            f1=2 * both / (len(verdict_rows) + len(rows)),
-            tried=columns["tried"],
-            z=columns["z"],
-            p_use=columns["p_use"],
-            low=columns["low"],
-            accuracy_before=accuracy[0],
-            accuracy=accuracy[1],
-        )
+            course=course, kind=artifact.kind, prevalence=artifact.prevalence,
+            target=self.examination.groups[artifact.number].target, planted=len(rows), used=used,
+            learned=used and raises_class(more), rank=use.rank, rise=use.rise.value, rise_before=was.rise.value,
+            turned=use.flips, turned_before=was.flips, f1=2 * both / (len(verdict_rows) + len(rows)),
+            accuracy_before=accuracy[0], accuracy=accuracy[1], **columns,
+        )  # fmt: skip
 
     def measure_use(self, work: PlantedUnits, planted_artifact: Planted) -> ComparedEffect:
         """Measure the effect of the planted artifact on held-out images of other classes."""
@@ -248,14 +232,9 @@ def verdict_columns(verdict: Verdict) -> VerdictColumns:
     """Collect the columns of a verdict."""
     use = verdict.use
     return VerdictColumns(
-        artifactual=verdict.artifactual,
-        poisoned=verdict.poisoned,
-        sign=verdict.detection.sign,
-        tried=use.tried,
-        z=use.z,
-        p_use=use.p_use,
-        low=use.low,
-    )
+        artifactual=verdict.artifactual, poisoned=verdict.poisoned, sign=verdict.detection.sign, tried=use.tried,
+        z=use.z, p_use=use.p_use, low=use.low,
+    )  # fmt: skip
 
 
 def clean_row(course: int, verdict: Verdict, accuracy: tuple[float, float]) -> CourseRow:
