@@ -24,11 +24,9 @@ DEPTH: Final = 2  # of a tree: a rule of two conditions can be said
 
 
 def find_file_rules(corpus: Corpus, seed: int = 0) -> tuple[FileRule, ...] | None:
-    """Fit a tree for each class on the properties of the files, the best first; none where these do not differ.
-
-    The area is that of trees that were fitted on other files, with sources kept together. None where pictures are no
-    image files, or none can be read.
-    """
+    """Fit a tree for each class on the properties of the files, the best first; none where these do not differ. The
+    area is that of trees that were fitted on other files, with sources kept together. None where pictures are no image
+    files, or none can be read."""
     rows = sample_rows(corpus, seed)
     read = read_properties(corpus, rows.tolist())
     rows = rows[[one is not None for one in read]]

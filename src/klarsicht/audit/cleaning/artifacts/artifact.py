@@ -48,18 +48,11 @@ CARRIES: Final = 0.5  # probability from which an image counts as carrying
 
 @dataclass(frozen=True)
 class Artifact:
-    """Artifact of one class of a run.
-
-    Attributes:
-        members: int (n,), rows of the corpus.
-        part: int8 (N,), see audit.explanation.data.splits.
-        place: its overlay, or None: it has no place, or images differ in size.
-        imitation: change of the whole image of an artifact without a place, or None.
-        planted: a known artifact of `audit plant`, or parts that all images of the class carry: it has no members.
-        number: of the artifact in its class, from 1.
-        of_others: int (k,), rows of images that carry other artifacts of the class and not this one: they are not
-            clean.
-    """
+    """Artifact of one class of a run. members: int (n,), rows of the corpus. part: int8 (N,), see
+    audit.explanation.data.splits. place: its overlay, or None: it has no place, or images differ in size. imitation:
+    change of the whole image of an artifact without a place, or None. planted: a known artifact of `audit plant`, or
+    parts that all images of the class carry: it has no members. number: of the artifact in its class, from 1.
+    of_others: int (k,), rows of images that carry other artifacts of the class and not this one: they are not clean."""
 
     name: str
     target: int

@@ -1,8 +1,6 @@
-"""Predict which images carry an artifact, by a logistic regression on arrays that the run stores for every image.
-
-A cluster is found among images of one class on part of the evidence. The classifier extends it to all images, and to
-members that the cluster missed. Images that it is fitted on get out-of-fold probabilities, in folds by source.
-"""
+"""Predict which images carry an artifact, by a logistic regression on arrays that the run stores for every image: it
+extends a cluster to all images, and to members that the cluster missed. Images that it is fitted on get out-of-fold
+probabilities, in folds by source."""
 
 from __future__ import annotations
 

@@ -36,18 +36,11 @@ class AuditedClass:
 
 @dataclass(frozen=True)
 class FoundArtifact:
-    """Images of a class that carry an artifact.
-
-    Attributes:
-        members: int (n,), rows of the corpus.
-        change: change of an image by the artifact, a name of audit.verdicts.interventions.insertion.CHANGES, or
-            NO_CHANGE.
-        places: float (n, 2), upper left corner of the detected window in each member, in shares of height and width, or
-            empty.
-        extent: (height, width) of that window in such shares.
-        number: of the artifact in its class, from 1.
-        of_others: rows of images that carry other artifacts of the class and not this one: they are not clean.
-    """
+    """Images of a class that carry an artifact. members: int (n,), rows of the corpus. change: of an image by the
+    artifact, a name of audit.verdicts.interventions.insertion.CHANGES, or NO_CHANGE. places: float (n, 2), upper left
+    corner of the detected window in each member, in shares of height and width, or empty. extent: (height, width) of
+    that window in such shares. number: of the artifact in its class, from 1. of_others: rows of images that carry other
+    artifacts of the class and not this one: they are not clean."""
 
     audited: AuditedClass
     members: Ints

@@ -1,8 +1,6 @@
 """Localise an artifact by comparing members of a class with its other images, or estimate a corruption of whole images.
-
-A place is accepted only if it has the effect of the artifact: put on images without it, it must raise the class by at
-least half of the difference between members and others.
-"""
+A place is accepted only if the artifact, inserted into other images there, raises the class by at least half of the
+difference between members and others."""
 
 from __future__ import annotations
 
@@ -76,14 +74,12 @@ class Localisation:
         return masks.relevance_maps(a.store, a.classifier, a.group.target, self.rows, self.images)
 
     def find_insertion(self, region: Bools | None = None) -> tuple[Overlay | None, Imitation | None]:
-        """Find the overlay or the imitation that puts the artifact on images, at most one of the two.
-
-        In this order: the region that a person marks, the windows of the detector, a fixed place by relevance or the
-        window that members share, a change of the whole image, regions of colours that members share, a varying place
-        by relevance. Of a fixed place and a shared window the one is taken that raises the class more on images of
-        other classes; a window only if it raises it materially. A map of colours or a fixed pattern goes before them
-        where its interval lies above theirs.
-        """
+        """Find the overlay or the imitation that inserts the artifact into images, at most one of the two. In this
+        order: the region that a person marks, the windows of the detector, a fixed place by relevance or the window
+        that members share, a change of the whole image, regions of colours that members share, a varying place by
+        relevance. Of a fixed place and a shared window the one is taken that raises the class more on images of other
+        classes; a window only if it raises it materially. A map of colours or a fixed pattern goes before them where
+        its interval lies above theirs."""
         change = self.artifact.change
         if region is None and change not in KINDS and (seen := self.overlay_from_windows()) is not None:
             return seen, None
@@ -145,10 +141,8 @@ class Localisation:
         return np.stack(some) if scale and (some := [scale.levels(image) for image in alike]) else self.levels[:0]
 
     def overlay_from_shared_windows(self) -> Overlay | None:
-        """Estimate the overlay from the window that members share at varying places; None where they share none.
-
-        The effect on images of the class itself is not asked for: their evidence may be full already.
-        """
+        """Estimate the overlay from the window that members share at varying places; None where they share none. The
+        effect on images of the class itself is not asked for: their evidence may be full already."""
         if self.pixel_scale is None:
             return None
         own = self.levels
@@ -211,11 +205,8 @@ class Localisation:
 
     def estimate_corruption(self, origin: tuple[str, ...] = ()) -> Corruption | None:
         """Estimate noise, blur, brightness or JPEG corruption as members show it, of the kind that a detector gave, or
-        else that separates members from the others best.
-
-        None where none separates nearly all of them, or where this one does not raise the class elsewhere: then the
-        measure belongs to the class itself.
-        """
+        else that separates members from the others best. None where none separates nearly all of them, or where this
+        one does not raise the class elsewhere: then the measure belongs to the class itself."""
         if self.pixel_scale is None:
             return None
         carriers, others = self.levels[self.member], self.levels[~self.member]

@@ -32,16 +32,11 @@ class Correction(Protocol):
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations of n images at the input of one layer; class token and registers are no positions.
-
-    Attributes:
-        pooled: float32 (n, C), means over positions.
-        spread: float32 (n, C), maximum over positions minus the mean.
-        positions: float32 (m, C), of positions drawn from all images.
-        has_positions: whether the input has positions, or is one vector for each image.
-        leading: float32 (n, p, C), of the tokens before the positions.
-        channels: axis of the channels of the input if that has four axes: 1 or -1.
-    """
+    """Activations of n images at the input of one layer; class token and registers are no positions. pooled: float32
+    (n, C), means over positions. spread: float32 (n, C), maximum over positions minus the mean. positions: float32 (m,
+    C), drawn from all images. has_positions: whether the input has positions, or is one vector for each image. leading:
+    float32 (n, p, C), of the tokens before the positions. channels: axis of the channels of an input of four axes: 1 or
+    -1."""
 
     pooled: Floats
     spread: Floats
@@ -84,11 +79,8 @@ def compute_logits(classifier: Classifier, images: Images, correction: Correctio
 
 
 def compute_logits_jointly(classifier: Classifier, images: Images, erasures: Sequence[Erasure]) -> list[Floats]:
-    """Compute logits (n, K) under each of several erasures at one layer, computing the network up to the layer once.
-
-    Where a connection bypasses the layer, or it is called twice, shapes do not fit: there the erasures are applied one
-    after another.
-    """
+    """Compute logits (n, K) under each of several erasures at one layer, computing the network up to the layer once;
+    one after another where a connection bypasses the layer, or it is called twice, so that shapes do not fit."""
     k = len(erasures)
 
     def spread(a: Tensor) -> Tensor:

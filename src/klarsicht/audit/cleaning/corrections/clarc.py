@@ -48,18 +48,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class Erasure:
-    """Removable correction at the input of one layer, or at a sum.
-
-    Attributes:
-        layer: name of the module whose input is corrected, or of a sum, see models.residual_sums.
-        eraser: L, R, z and o.
-        strength: s; 1 erases completely.
-        pooled: whether the amount is measured on the mean over positions and subtracted equally at every position.
-        gate: probability by which the erasure is multiplied, or None.
-        channels: axis of the channels of an input of four axes, 1 or -1; None: that which has their number, 1 where
-            both have it.
-        leading: erasers of the tokens before the positions, in their order.
-    """
+    """Removable correction at the input of one layer, or at a sum. layer: name of the module whose input is corrected,
+    or of a sum, see models.residual_sums. strength: s; 1 erases completely. pooled: whether the amount is measured on
+    the mean over positions and subtracted equally at every position. gate: probability by which the erasure is
+    multiplied, or None. channels: axis of the channels of an input of four axes, 1 or -1; None: that which has their
+    number, 1 where both have it. leading: erasers of the tokens before the positions, in their order."""
 
     layer: str
     eraser: Eraser

@@ -1,9 +1,6 @@
-"""Measure the loss of corrections on many clean images, most exactly for those that lose least.
-
-Several corrections are compared by successive halving (Karnin, Koren and Somekh 2013): all on a first part of the
-images, the better half on twice as many, and so on; the last two on all images. Images are read in batches and none is
-kept; answers are, so that a correction that is compared again is not measured twice.
-"""
+"""Measure the loss of corrections on many clean images, most exactly for those that lose least, by successive halving
+(Karnin, Koren and Somekh 2013): all on a first part of the images, the better half on twice as many, and so on; the
+last two on all images. Images are read in batches and none is kept; answers are."""
 
 from __future__ import annotations
 

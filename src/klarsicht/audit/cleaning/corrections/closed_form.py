@@ -65,15 +65,10 @@ class CorrectionParameters:
 
 @dataclass(frozen=True)
 class TokenStatistics:
-    """Statistics of an artifact at the positions of a layer's input, or at one token before them.
-
-    Attributes:
-        first: the direction (C,) of the artifact; zero where a token is the same for all images.
-        effects: (m, C), changes by pasting the artifact; without pasted images, members minus z.
-        covariance: (C, C), of clean positions.
-        reference: z (C,), mean of the clean positions.
-        carried: (C,), mean of the members.
-    """
+    """Statistics of an artifact at the positions of a layer's input, or at one token before them. first: the direction
+    (C,) of the artifact; zero where a token is the same for all images. effects: (m, C), changes by pasting the
+    artifact; without pasted images, members minus z. covariance, reference: (C, C) of clean positions, and their mean z
+    (C,). carried: (C,), mean of the members."""
 
     first: Floats
     effects: Floats
@@ -130,17 +125,12 @@ def _no_eraser(known: TokenStatistics) -> Eraser:
 
 @dataclass(frozen=True)
 class FittingData:
-    """Data and settings that corrections are fitted on.
-
-    Attributes:
-        fit: the sample of the part `fit`, and no other images.
-        insertion: puts the artifact on images, or None.
-        kind: kind of direction, a name of audit.cleaning.corrections.directions.DIRECTIONS.
-        pooled: whether the amount is measured on the mean over positions.
-        larger: a larger sample of that part for a training; `fit` where it is None.
-        steps, batch, rate: number of steps, images in a batch and highest learning rate of a training.
-        fewest_clean: clean images of the class that members are compared with, at least; else with all clean images.
-    """
+    """Data and settings that corrections are fitted on. fit: the sample of the part `fit`, and no other images.
+    insertion: inserts the artifact into images, or None. kind: of direction, a name of
+    audit.cleaning.corrections.directions.DIRECTIONS. pooled: whether the amount is measured on the mean over positions.
+    larger: a larger sample of that part for a training; None: `fit`. steps, batch, rate: steps, images in a batch and
+    highest learning rate of a training. fewest_clean: clean images of the class that members are compared with, at
+    least; else with all clean images."""
 
     classifier: Classifier
     target: int
@@ -253,11 +243,8 @@ class FittingData:
 
     @cached_property
     def compared_rows(self) -> Bools:
-        """Members, and the images they are compared with: bool (n,).
-
-        These are clean images of the class; where there are fewer than `fewest_clean`, all clean images. Copies are
-        compared with the images that they are copies of.
-        """
+        """Members, and the images they are compared with, bool (n,): clean images of the class; where there are fewer
+        than `fewest_clean`, all clean images. Copies are compared with the images that they are copies of."""
         if self.fit.paired:
             return np.isin(self.fit.sources, self.fit.sources[self.fit.member])
         own = ~self.fit.member & (self.fit.labels == self.target)

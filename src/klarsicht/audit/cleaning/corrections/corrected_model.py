@@ -1,10 +1,9 @@
 """Load a model with its correction built in as ordinary layers, so that it can be audited again.
 
 An erasure at each position alone is an affine map, a' = (I - s L R) a + s (L R z - o): a 1 x 1 convolution, or a linear
-layer, before the corrected layer, so that relevance rules apply to it as to any layer. A gate g mixes this map with its
-input, (1 - g) a + g a', and is held fixed where relevance or gradients pass; so are located windows that are filled. At
-a sum of two branches the map is computed in hooks: no layer is added, so whoever lists the layers finds the network's.
-"""
+layer, before the corrected layer, so that relevance rules apply to it. A gate g mixes this map with its input, (1 - g)
+a + g a', and is held fixed where relevance or gradients pass; so are located windows that are filled. At a sum of two
+branches the map is computed in hooks, so that the network's layers stay the same."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Compute directions in activation space that separate images with an artifact from images without it.
-
-Each function maps activations (n, C) and members, bool (n,), to a direction v (C,) of any length. The pattern is the
-change of activations with the artifact; weights of classifiers also contain parts that suppress other variation.
-"""
+"""Compute directions v (C,), of any length, in the space of activations (n, C) that separate members, bool (n,), from
+images without the artifact. The pattern is the change of activations with the artifact; weights of classifiers also
+contain parts that suppress other variation."""
 
 from __future__ import annotations
 

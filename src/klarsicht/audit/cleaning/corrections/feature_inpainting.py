@@ -47,16 +47,10 @@ FEWEST_FITTED: Final = 8
 
 @dataclass(frozen=True)
 class FeatureInpainting:
-    """Correction that fills located windows of the input of one layer, or of a sum.
-
-    Attributes:
-        layer: name of the module whose input is corrected, or of a sum, see models.residual_sums.
-        kernel: K, float32 (C, h, w).
-        threshold: score above which a window is located.
-        reference: z, float32 (C,), mean of clean positions.
-        channels: axis of the channels of an input of four axes, 1 or -1.
-        aspect: height over width of the image, by which tokens are arranged in a grid.
-    """
+    """Correction that fills located windows of the input of one layer, or of a sum (models.residual_sums). kernel: K,
+    float32 (C, h, w). threshold: score above which a window is located. reference: z, float32 (C,), mean of clean
+    positions. channels: axis of the channels of an input of four axes, 1 or -1. aspect: height over width of the image,
+    by which tokens are arranged in a grid."""
 
     layer: str
     kernel: NDArray[np.float32]
@@ -148,11 +142,9 @@ def window_mask(located: Tensor, extent: Sequence[int]) -> Tensor:
 
 
 def fill_masked(grid: Tensor, mask: Tensor, reference: Tensor, steps: int) -> Tensor:
-    """Fill positions of a mask (B, 1, H, W) in a grid (B, C, H, W), from their surroundings inwards.
-
-    In each step a position that touches known ones becomes the mean of those among its eight neighbours; the rest
-    becomes the reference (C,). Positions outside the mask keep their values to the bit.
-    """
+    """Fill positions of a mask (B, 1, H, W) in a grid (B, C, H, W), from their surroundings inwards: in each step a
+    position that touches known ones becomes the mean of those among its eight neighbours; the rest becomes the
+    reference (C,). Positions outside the mask keep their values to the bit."""
     known = (~mask).to(grid.dtype)
     filled = grid * known
     for _ in range(steps):
@@ -168,12 +160,11 @@ def fill_masked(grid: Tensor, mask: Tensor, reference: Tensor, steps: int) -> Te
 def fit_inpainting(
     layer: str, clean: Tensor, pasted: Tensor, channels: int, aspect: float, rng: np.random.Generator
 ) -> FeatureInpainting:
-    """Fit the locator from the input of a layer on n images without the artifact and with it.
-
-    The discriminant is fitted on half of the images. On the others the threshold is set, and of two windows the one
-    chosen that covers more of the artifact: the box that it changes, or a small one anywhere on it. clean, pasted:
-    activations of the same images, (n, C, H, W), (n, H, W, C) or tokens (n, T, C). rng: draws windows. Raises
-    InputError: the input has no grid, or the artifact is nowhere, nearly everywhere, or cannot be located there."""
+    """Fit the locator from the input of a layer on n images without the artifact and with it, (n, C, H, W), (n, H, W,
+    C) or tokens (n, T, C). The discriminant is fitted on half of the images. On the others the threshold is set, and of
+    two windows the one chosen that covers more of the artifact: the box that it changes, or a small one anywhere on it.
+    Raises InputError: the input has no grid, or the artifact is nowhere, nearly everywhere, or cannot be located
+    there."""
     plain, under = (arrange_in_grid(a, channels, aspect) for a in (clean, pasted))
     if plain.ndim != 4 or min(plain.shape[2:]) < SMALL_WINDOW or len(plain) < FEWEST_FITTED:
         raise InputError(
@@ -274,11 +265,9 @@ def crop_grid(grid: Tensor, rows: Ints, corners: Ints, extent: Ints, reference: 
 
 
 def window_discriminant(own: Floats, other: Floats) -> NDArray[np.float32]:
-    """Compute the linear discriminant K (C, h, w) of windows (m, C, h, w) with the artifact and without.
-
-    The covariance within groups is shrunk (Ledoit and Wolf 2004). Windows of more than FULL_COVARIANCE numbers have
-    that of the channels at every position (Hariharan et al. 2012), which needs few windows.
-    """
+    """Compute the linear discriminant K (C, h, w) of windows (m, C, h, w) with the artifact and without, by the shrunk
+    covariance within groups (Ledoit and Wolf 2004); windows of more than FULL_COVARIANCE numbers have that of the
+    channels at every position (Hariharan et al. 2012), which needs few windows."""
     shape = own.shape[1:]
     difference = own.mean(0) - other.mean(0)
     rest = [side - side.mean(0) for side in (own, other)]

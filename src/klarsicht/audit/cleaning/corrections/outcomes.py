@@ -1,11 +1,9 @@
 """Measure a model under a correction: the remaining effect of the artifact, and the cost of the correction.
 
-Pasted images are clean images of other classes with the artifact inserted. *Flips*: of those not predicted as the class
-without it, the share predicted as the class with it. *Rise*: the increase of the class's centred logit by the artifact;
-where it cannot be inserted, the difference of the logit between members and clean images of the class. *Fall of
-members*: the mean fall of the class's centred logit on members by the correction, less that on clean images of the
-class.
-"""
+*Flips*: share of clean images of other classes, not predicted as the class, that are with the artifact inserted.
+*Rise*: the increase of the class's centred logit by the artifact; where it cannot be inserted, the difference of the
+logit between members and clean images of the class. *Fall of members*: the mean fall of that logit on members by the
+correction, less that on clean images of the class."""
 
 from __future__ import annotations
 
@@ -102,17 +100,14 @@ class Outcome:
     """Accuracy, artifact effect and harm of a model under one correction.
 
     Attributes:
-        accuracy: on the representative draw of clean images.
-        affected: accuracy on clean images of the class.
+        accuracy, affected: on the representative draw of clean images, and on clean images of the class.
         worst: least accuracy of a group: a label, with the artifact or without.
         under: accuracy of other classes with the artifact.
-        flips, rise: see the module.
+        flips, rise, member_fall: see the module.
         harm, harm_affected: paired losses of `accuracy` and `affected` against the unchanged model.
         turned: share of other classes' images predicted as the class with the artifact, less that without it.
-        harm_elsewhere: `harm` without the other class that loses most; NO_LOSS where none loses, or two others are not
-            there.
-        most_lost: that class, in words.
-        member_fall: see the module, in logits; NO_INTERVAL without members and clean images of the class.
+        harm_elsewhere, most_lost: `harm` without the other class that loses most, and that class in words; NO_LOSS
+            where none loses, or two others are not there.
     """
 
     accuracy: Interval
@@ -147,11 +142,8 @@ class Outcome:
 
 def reaches_members(before: Interval, after: Outcome) -> bool:
     """Test whether a correction takes from members what it takes from images with the artifact inserted: their fall is
-    shown to be above 0, and not shown to be below LEAST_MEMBER_SHARE of the fall of the rise.
-
-    True where that cannot be seen: the artifact is inserted into no images, its rise does not fall, or members are
-    fewer than GROUP.
-    """
+    shown to be above 0, and not shown to be below LEAST_MEMBER_SHARE of the fall of the rise. True where that cannot be
+    seen: the artifact is inserted into no images, its rise does not fall, or members are fewer than GROUP."""
     fall, taken = after.member_fall, before.value - after.rise.value
     if not after.turned.n or fall.n < GROUP or not taken > 0:
         return True
@@ -277,11 +269,9 @@ class CorrectionTest:
 
     def gain(self, found: Logits) -> Gain:
         """Compute the gain of a correction: 1 - |rise| / rise before, of the class's log-odds and of its probability;
-        of the two the one with the lower lower end.
-
-        The interval is that of a ratio of means over the same images (delta method). Probability counts where the
-        artifact is shown to raise it before the correction; 0 with an interval of [-1, 1] where nothing is known.
-        """
+        of the two the one with the lower lower end. The interval is that of a ratio of means over the same images
+        (delta method). Probability counts where the artifact is shown to raise it before the correction; 0 with an
+        interval of [-1, 1] where nothing is known."""
         shares = {LOG_ODDS: self._share_taken(found, log_odds)}
         if len(found.pasted) and self.rise(self.before, probability).low > 0:
             shares[PROBABILITY] = self._share_taken(found, probability)

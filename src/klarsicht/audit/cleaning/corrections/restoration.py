@@ -1,13 +1,11 @@
-"""Restore the activations that images with an artifact would have without it, in images that are recognised as
-carriers.
+"""Restore the activations that images with an artifact would have without it, in images recognised as carriers.
 
     a' = a - g (L R (a - z) + o)        numerics.erasure.regression_eraser; g is 1 in recognised images, else 0
 
 Both parts are fitted on pairs of an image without the artifact and with it. Subtracted is the change that a linear
-regression predicts. An image is recognised by a linear discriminant of means and maxima of channels, or of their
-correlations too (clarc.channel_features), above a threshold that at most a given share of the images without the
-artifact exceed, by cross-validated scores. All others keep their answers to the bit.
-"""
+regression predicts. An image is recognised by a linear discriminant of clarc.channel_features, above a threshold that
+at most a given share of the images without the artifact exceed, by cross-validated scores. All others keep their
+answers to the bit."""
 
 from __future__ import annotations
 
@@ -87,16 +85,10 @@ def feature_axes(covariance: Floats, directions: Floats) -> Doubles:
 
 @dataclass(frozen=True)
 class Restoration:
-    """Map and discriminant fitted at the input of one layer.
-
-    Attributes:
-        eraser: of the positions.
-        token_erasers: of each token before them.
-        channels: axis of the channels of an input of four axes, 1 or -1.
-        axes, weight: float32 (C, q) and (D,), see clarc.Gate.
-        scores: cross-validated scores (n,) of the images without the artifact, without the bias.
-        own: whether they are of the class, bool (n,).
-    """
+    """Map and discriminant fitted at the input of one layer. eraser, token_erasers: of the positions, and of each token
+    before them. channels: axis of the channels of an input of four axes, 1 or -1. axes, weight: float32 (C, q) and
+    (D,), see clarc.Gate. scores: cross-validated scores (n,) of the images without the artifact, without the bias. own:
+    bool (n,), whether they are of the class."""
 
     layer: str
     eraser: Eraser

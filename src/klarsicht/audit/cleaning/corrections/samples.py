@@ -28,19 +28,12 @@ FEWEST_NOT_TRAINED_ON: Final = (
 
 @dataclass(frozen=True)
 class Sample:
-    """Sample of n images as model inputs.
-
-    Attributes:
-        images: n tensors (C, H, W).
-        member: bool (n,), true for images with the artifact.
-        sources: int (n,), see Corpus.source_numbers.
-        labels: int (n,), the right output, or -1 where unknown.
-        rows: int (n,), rows of the corpus; empty where the images come from elsewhere.
-        fair: bool (n,), true for a representative draw of clean images; empty: all clean images.
-        skipped: (path, reason) of images that could not be read.
-        weight: float (n,), sampling weights in a training; empty: all the same.
-        paired: whether the images with the artifact are copies of others of the sample, which have their sources.
-    """
+    """Sample of n images as model inputs (C, H, W). member: bool (n,), true for images with the artifact. sources: int
+    (n,), see Corpus.source_numbers. labels: int (n,), the right output, or -1 where unknown. rows: int (n,), rows of
+    the corpus; empty where the images come from elsewhere. fair: bool (n,), true for a representative draw of clean
+    images; empty: all clean images. skipped: (path, reason) of images that could not be read. weight: float (n,),
+    sampling weights in a training; empty: all the same. paired: whether the images with the artifact are copies of
+    others of the sample, which have their sources."""
 
     images: Images
     member: Bools
@@ -92,17 +85,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Case:
-    """Corpus of an audited model, split for the artifact of one class.
-
-    Attributes:
-        target: output of the class.
-        labels: int (N,), the right output for each image of the corpus, -1 where unknown.
-        part: int8 (N,), see audit.explanation.data.splits.
-        member: bool (N,), images that certainly carry the artifact.
-        clean: bool (N,), images that very likely do not.
-        planted: a known artifact, or parts of the class's images, which are put on copies of the images to fit on;
-            None: members show the artifact.
-    """
+    """Corpus of an audited model, split for the artifact of one class, the output `target`. labels: int (N,), the right
+    output for each image of the corpus, -1 where unknown. part: int8 (N,), see audit.explanation.data.splits. member,
+    clean: bool (N,), images that certainly carry the artifact, and that very likely do not. planted: a known artifact,
+    or parts of the class's images, which are put on copies of the images to fit on; None: members show the artifact."""
 
     corpus: Corpus
     classifier: Classifier

@@ -1,21 +1,20 @@
 """Choose one of the tried settings of a correction, under a bound on harm.
 
-Of the settings whose losses on clean images are within the bounds, that one is chosen whose gain is the largest by the
-lower end of its 95 % interval. Among settings whose lower ends are as high but for the standard error of the best one,
-and at least for ALIKE, chance would choose (Breiman et al. 1984 prune by the same rule): there the one that loses less
-is taken, by whole MIN_LOSS_DIFFERENCE, then that at fewer layers, with fewer directions, of the simpler method.
-Settings that do not reach members (`outcomes.reaches_members`) come only where none does. Where no setting is within
-the bounds, the least harmful one is chosen: it is then not called clean.
+Of the settings whose losses on clean images are within the bounds, the one of largest gain is chosen, by the lower end
+of its 95 % interval. Among those as high but for the standard error of the best one, and at least for ALIKE, chance
+would choose (Breiman et al. 1984): there the one that loses less is taken, by whole MIN_LOSS_DIFFERENCE, then that at
+fewer layers, with fewer directions, of the simpler method. Settings that do not reach members
+(`outcomes.reaches_members`) come only where none does. Where none is within the bounds, the least harmful one is
+chosen, which is not called clean.
 
 With many clean images (`choose_least_loss`) at most FINALISTS of the settings whose gain is as good as that of the best
-(the standard error of the difference on the same images) are compared on these, by the fall of the right label's
-probability. A setting gives way whose loss of accuracy, or fall, is shown to be above a bound; where all finalists are,
-settings that gain less are compared likewise, in at most FINAL_ROUNDS rounds.
+are compared on these, by the fall of the right label's probability. A setting gives way whose loss, or fall, is shown
+to be above a bound; where all finalists are, settings that gain less are compared likewise, in at most FINAL_ROUNDS
+rounds.
 
 An artifact that does less than matters is worth only a correction that costs nothing (`choose_free`): of settings that
-take away FREE_GAIN of the effect for sure, and change hardly an answer on the part `choose`, those of largest gain are
-measured on the many clean images, and one of those that cost nothing there (CleanLosses.is_free) is taken as above.
-"""
+take away FREE_GAIN of the effect, and change hardly an answer on the part `choose`, those of largest gain are measured
+on the many clean images, and one that costs nothing there (CleanLosses.is_free) is taken as above."""
 
 from __future__ import annotations
 
@@ -45,16 +44,12 @@ class SettingOutcome:
     """Tried setting: its correction, and gain and loss of that on the part `choose`.
 
     Attributes:
-        method: name of the correction.
         gained: share of the artifact's effect that is taken away, see outcomes.Gain.
         lost: largest loss of accuracy beyond its bound, in shares of images; a gain of accuracy counts as no loss.
-        outcome: all figures.
         beside: settings at other layers, on which this one was fitted and with which it is applied.
         fall: mean fall of the right label's probability on clean images.
         gain: the same gain image by image, by which two settings are compared; None: by `gained` alone.
-        losses: what is lost on many clean images, where that was measured.
-        beyond: whether that is shown to be above a bound.
-        reaches_members: see outcomes.reaches_members.
+        losses, beyond: losses on many clean images, where measured, and whether one is shown to be above a bound.
     """
 
     method: str

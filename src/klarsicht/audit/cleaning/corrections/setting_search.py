@@ -1,9 +1,8 @@
 """Try settings of corrections: every method at every layer with every number of directions and every strength.
 
-One layer may leave an effect that reaches the output another way. Then settings at further layers are tried on the
-network that is corrected already, one layer at a time. Those are kept that lose no more than the correction that they
-are beside: on the part `choose`, and, of the best, on many clean images by whole MIN_FALL_DIFFERENCE.
-"""
+One layer may leave an effect that reaches the output another way: settings at further layers are tried on the network
+that is corrected already, one layer at a time. Those are kept that lose no more than the correction that they are
+beside: on the part `choose`, and, of the best, on many clean images by whole MIN_FALL_DIFFERENCE."""
 
 from __future__ import annotations
 
@@ -95,11 +94,9 @@ def try_further_layers(
     grid: Grid, draw: CleanDraw | None = None,
 ) -> list[SettingOutcome]:  # fmt: skip
     """Try settings at a second layer beside the best erasure at one, then at a third; stop where hardly any effect is
-    left, or where a further layer made no better choice. Methods give erasures.
-
-    Each is fitted on activations of the network that is corrected already, and evaluated against the network as it is.
-    It may lose no more than the other, on many clean images too: every layer would spend the bound anew.
-    """
+    left, or where a further layer made no better choice. Each is fitted on activations of the network that is corrected
+    already, and evaluated against the network as it is; it may lose no more than the other, on many clean images too:
+    every layer would spend the bound anew."""
     single = [one for one in found if isinstance(one.correction, Erasure) and one.within_bounds]
     further: list[SettingOutcome] = []
     if not single or selection.choose_least_loss(found, draw, bounds).chosen.gained.low >= 1 - ALIKE:

@@ -19,15 +19,10 @@ Row = Sequence[str | float]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """Action on one image; label, source and split are of the original corpus, paths relative to OUT.
-
-    Attributes:
-        sha256: of the original file; "" where it cannot be read.
-        new_path, new_weight: "" and 0 where the new corpus lacks the image.
-        why: the reason why it was skipped, or why it counts as a carrier.
-        white_level: code of white of a 16-bit file; "" where none is stated.
-        artifact_of: classes whose artifact the image carries, separated by semicolons.
-    """
+    """Action on one image; label, source and split are of the original corpus, paths relative to OUT. sha256: of the
+    original file; "" where it cannot be read. new_path, new_weight: "" and 0 where the new corpus lacks the image. why:
+    the reason why it was skipped, or why it counts as a carrier. white_level: code of white of a 16-bit file; "" where
+    none is stated. artifact_of: classes whose artifact the image carries, separated by semicolons."""
 
     path: str
     label: str

@@ -92,11 +92,8 @@ def combine_actions(actions: Sequence[Action], carries: Bools) -> Action:
 
 
 def make_pass_action(repair: Callable[[Any], Any], method: str) -> Action:
-    """Make the action that passes images through a callable; `method` describes it in the record.
-
-    The callable takes and returns a `PIL.Image`, or, of a corpus for a model of arrays, an array (H, W, C) of its type
-    and range.
-    """
+    """Make the action that passes images through a callable, from and to a `PIL.Image`, or, of a corpus for a model of
+    arrays, an array (H, W, C) of its type and range; `method` describes it in the record."""
     return Action("pass", method, folder="images", repair=lambda picture, _: repair(picture))
 
 

@@ -1,8 +1,6 @@
-"""Split of a corpus by source into training, validation and test parts, which share no source.
-
-A correction is fitted on the training part (`fit`), its settings are selected on the validation part (`choose`), and it
-is evaluated on the test part (`show`). Every sample names its part, since leakage would overstate the correction.
-"""
+"""Split of a corpus by source into parts that share no source: a correction is fitted on the training part (`fit`), its
+settings are selected on the validation part (`choose`), and it is evaluated on the test part (`show`). Every sample
+names its part, since leakage would overstate the correction."""
 
 from __future__ import annotations
 

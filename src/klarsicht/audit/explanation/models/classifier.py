@@ -52,17 +52,11 @@ HOLDS_A_COLOUR: Final = 0.5  # of the range black to white that a pure colour sp
 
 @dataclass(frozen=True)
 class Classifier:
-    """An image classifier with its preprocessing.
-
-    Attributes:
-        module: network from (B, C, H, W) to logits (B, K).
-        transform: function from a decoded picture, or of an ArrayTransform from an array, to the input (C, H, W).
-        classes: names of the K logits, or None where unknown.
-        spec: the specification it was loaded from; worker processes load it again by this.
-        notes: what was changed of the model as it was given, in words.
-        independent: whether the outputs are independent of each other, as sigmoids are; a class then counts by its own
-            logit, else by its lead over the mean of all logits.
-    """
+    """An image classifier with its preprocessing. module: network from (B, C, H, W) to logits (B, K). transform:
+    function from a decoded picture, or of an ArrayTransform from an array, to the input (C, H, W). classes: names of
+    the K logits, or None where unknown. spec: the specification it was loaded from; worker processes load it again by
+    this. notes: changes of the model as it was given, in words. independent: whether the outputs are independent, as
+    sigmoids are; a class then counts by its own logit, else by its lead over the mean of all logits."""
 
     MADE_BY: ClassVar = "audit.load_model((module, transform), classes=names) makes one of a network."
 

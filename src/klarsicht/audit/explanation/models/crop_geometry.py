@@ -1,10 +1,8 @@
 """Geometry of a resize, crop and pad: the affine map from pixels of the model input to pixels of the image file.
 
 A transform may be any callable, so its geometry is measured: it is applied to a vertical and a horizontal ramp from
-black to white, whose output values give the source coordinate of each input pixel. For a resize and a crop this is a
-straight line y = a i + b per axis. Input pixels that are the same for black and for white are padding, and have no
-source.
-"""
+black to white, whose output values give the source coordinate of each input pixel; of a resize and a crop a straight
+line y = a i + b per axis. Input pixels that are the same for black and for white are padding."""
 
 from __future__ import annotations
 

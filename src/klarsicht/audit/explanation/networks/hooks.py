@@ -37,13 +37,11 @@ def called_layers(network: nn.Module, look: Callable[[], object]) -> tuple[str, 
 
 
 def late_layer(network: nn.Module, head: str, layers: Collection[str] | None = None) -> str:
-    """Choose the default concept layer: the last stage with weights before the head.
-
-    A stage is a child of the first module that has several children with weights, not counting the child that contains
-    the head; of a list of modules, which is never called itself, it is the last. A child with more than MOST_WEIGHTS of
-    the weights, such as the blocks of a transformer beside its patch embedding, is looked into, unless it is a block.
-    `layers` are the submodules that take part in the computation; None for all.
-    """
+    """Choose the default concept layer: the last stage with weights before the head. A stage is a child of the first
+    module that has several children with weights, not counting the child that contains the head; of a list of modules,
+    which is never called itself, it is the last. A child with more than MOST_WEIGHTS of the weights, such as the blocks
+    of a transformer beside its patch embedding, is looked into, unless it is a block. `layers` are the submodules that
+    take part in the computation; None for all."""
     name = ""
     while stages := _stages(network.get_submodule(name), name, head, layers):
         name = stages[-1]
@@ -67,13 +65,10 @@ def _stages(module: nn.Module, name: str, head: str, layers: Collection[str] | N
 
 def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
     """Choose the default appearance layer: the layer whose input resolution is halfway, in octaves, between that of the
-    first and of the last layer; empty for a network without convolutions or blocks.
-
-    Layers are convolutions, or the blocks of a network whose work is mostly done by fully connected layers at every
-    position (transformers, mixers). Of one resolution the last to run is chosen, since its input contains all earlier
-    features; where all blocks have one resolution, that in the middle; of two equally near ones the smaller. `look`
-    runs the network on one image.
-    """
+    first and of the last layer; empty for a network without convolutions or blocks. Layers are convolutions, or the
+    blocks of a network whose work is mostly done by fully connected layers at every position. Of one resolution the
+    last to run is chosen, since its input contains all earlier features; where all blocks have one resolution, that in
+    the middle; of two equally near ones the smaller. `look` runs the network on one image."""
     convolutions: list[tuple[str, float]] = []
     blocks: list[tuple[str, float]] = []
     positionwise = 0

@@ -175,11 +175,9 @@ class SumList(TorchFunctionMode):
 
 def list_sums(network: nn.Module, look: Callable[[], object], beside: Collection[str] = ()) -> tuple[str, ...]:
     """List the sums of two activations of one shape, in the order of their computation. `look` runs the network on at
-    least two images, so that what is alike for all images differs in shape.
-
-    Left out is a sum whose name stands for several, as in a module that is called more than once, and one that is used
-    only in a module of `beside`, whose input it is, if need be after an activation.
-    """
+    least two images, so that what is alike for all images differs in shape. Left out is a sum whose name stands for
+    several, as in a module that is called more than once, and one that is used only in a module of `beside`, whose
+    input it is, if need be after an activation."""
     inputs: list[tuple[str, Tensor | None]] = []
     mode = SumList()
 

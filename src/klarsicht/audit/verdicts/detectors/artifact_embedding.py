@@ -1,10 +1,9 @@
 """Learn an embedding of images in which those with the same artifact lie together, whatever they show.
 
-A small convolutional network is trained on the audited images themselves, without labels: artifacts of random families
-are planted in them; images that carry the same draw are to be alike, others of the same content are not (supervised
-contrastive loss, Khosla et al. 2020). It learns to see what was done to an image, so artifacts of families that it was
-never taught stand apart as well. Images without a plant count as one group, so natural groups of a class fall together.
-"""
+A small convolutional network is trained on the audited images without labels: artifacts of random families are planted,
+and images with the same draw are to be alike, others of the same content not (supervised contrastive loss, Khosla et
+al. 2020). Artifacts of families that it was never taught stand apart as well. Images without a plant are one group, so
+natural groups of a class fall together."""
 
 from __future__ import annotations
 

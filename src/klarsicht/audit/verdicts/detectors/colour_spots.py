@@ -1,9 +1,8 @@
-"""Detect the colour of an opaque mark: in images of a class, beyond what photographs of that class have by nature.
+"""Detect the colour of an opaque mark that changes place and size, beyond what images of the class have by nature.
 
-Marks and frames that change place and size share no window, but colours. Natural colours are spread, so what is natural
-is asked of the class itself, at neighbouring colours (`FlatColour`) or at the mirrored place (`OneSidedColour`), and of
-other images. The colour is chosen on a half of the class and tested on the other one, both ways.
-"""
+Natural colours are spread: what is natural is estimated from the class itself, at neighbouring colours (`FlatColour`)
+or at the mirrored place (`OneSidedColour`), and from other images. The colour is chosen on a half of the class and
+tested on the other, both ways."""
 
 from __future__ import annotations
 
@@ -91,10 +90,8 @@ class ColourSpots(ABC):
 @dataclass(frozen=True)
 class FlatColour(ColourSpots):
     """Detector of a colour that flat spots of some images have exactly, at any place: marks, stripes, frames, rulers.
-
-    By nature a colour is expected DENSER times as often as the second most frequent of its 26 neighbours in the class,
-    and as often as in other images. Nearly black or white spots do not count: photographs have them.
-    """
+    By nature it is expected DENSER times as often as the second most frequent of its 26 neighbours in the class, and as
+    often as in other images. Nearly black or white spots do not count: photographs have them."""
 
     def occurrences(self, levels: Floats | Pixels) -> Occurrences:
         least = max(1, round(FLAT_SHARE * (levels.shape[1] - 1) * (levels.shape[2] - 1)))

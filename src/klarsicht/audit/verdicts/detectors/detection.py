@@ -53,17 +53,11 @@ class ImageStack:
 
 @dataclass(frozen=True)
 class ClassImages:
-    """Images of one class, and a pool of images to compare them with.
-
-    Attributes:
-        own, pool: the n images of the class, and m images of any class.
-        others: bool (m,), images of the pool that are of other classes.
-        half: bool (n,), the half on which choices are made.
-        sources: int (n,); images of one source are not compared with each other.
-        seed: seed of the sample of seed images in classes with very many images.
-        embedding: network learned on the audited images; None where there is none.
-        compared: images at the beginning of the pool whose windows are compared; None: the whole pool.
-    """
+    """Images of one class, and a pool of images to compare them with: `own` are the n images of the class, `pool` m
+    images of any class. others: bool (m,), images of the pool that are of other classes. half: bool (n,), the half on
+    which choices are made. sources: int (n,); images of one source are not compared with each other. seed: of the
+    sample of seed images in very large classes. embedding: network learned on the audited images, or None. compared:
+    images at the beginning of the pool whose windows are compared; None: all."""
 
     own: ImageStack
     pool: ImageStack

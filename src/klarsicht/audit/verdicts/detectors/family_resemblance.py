@@ -1,9 +1,8 @@
 """Compare the artifact of a group of images with artifacts of known families, in the learned embedding.
 
-The detector of the embedding sets a group of images apart and cannot say why. Artifacts of every family that the
-embedding was taught are planted in other images of the class; the shift of their embeddings is compared with that of
-the group's. A group whose artifact belongs to no family shifts in a direction of its own.
-"""
+Artifacts of every family that the embedding was taught are planted in other images of the class, and the shift of their
+embeddings is compared with that of the group's. A group whose artifact belongs to no family has a direction of its
+own."""
 
 from __future__ import annotations
 

@@ -41,10 +41,7 @@ class NaturalWindows:
     @classmethod
     def of(cls, images: ClassImages, windows: Sequence[Detection]) -> NaturalWindows:
         """Measure the alignment of the images of a class, and what remains of its shared windows, from its detections
-        `windows`.
-
-        Windows are searched again where the strongest score is not silent itself.
-        """
+        `windows`; these are searched again where the strongest score is not silent itself."""
         some = generator(images.seed, "aligned").permutation(len(images.own))[:ALIGNED_IMAGES]
         shrunk = ImageStack(images.own.levels[np.sort(some)]).shrunk_to(ALIGNED_SIDE)
         return cls(median_detail_correlation(grey(shrunk)[..., 0]), score_left(images, windows))
@@ -52,12 +49,8 @@ class NaturalWindows:
 
 def score_left(images: ClassImages, windows: Sequence[Detection]) -> float:
     """Compute the largest score of a window detection, in nats, after the images that show the strongest windows are
-    removed from the class.
-
-    Images that show the strongest window are removed and windows are searched again, until nothing is left, at most
-    MOST_WINDOWS times: the first time where they are at most ONE_WINDOW of the class, then where all that are removed
-    are at most ALL_WINDOWS of it.
-    """
+    removed from the class. Windows are searched again until nothing is left, at most MOST_WINDOWS times: the first time
+    where those images are at most ONE_WINDOW of the class, then where all that are removed are at most ALL_WINDOWS."""
     rest, strongest = images, strongest_window(windows)
     for number in range(MOST_WINDOWS):
         if strongest.score < SILENT:

@@ -1,9 +1,6 @@
-"""Detect windows that several images of a class share nearly pixel by pixel, and other classes do not.
-
-A few windows of each image, those of most texture or most relevance, are compared at any place. High-passed images
-reveal blended marks. The expected number of matches is estimated from the class's own middle; see
-numerics.statistics.base_rate.
-"""
+"""Detect windows that several images of a class share nearly pixel by pixel, and other classes do not: a few windows of
+each image, those of most texture or relevance, are compared at any place. High-passed images reveal blended marks. The
+expected number of matches is that of `numerics.statistics.base_rate`."""
 
 from __future__ import annotations
 
@@ -112,12 +109,9 @@ class Windows:
 
 @dataclass(frozen=True)
 class PatchMatches:
-    """Detector of duplicates among the k most textured windows of each image, at any place.
-
-    Images are shrunk to `sides` pixels on the shorter side; windows match above `thresholds`, several, since
-    re-encoding lowers correlations. With `by_evidence`, windows are those of most relevance; no detections where a run
-    has no maps.
-    """
+    """Detector of duplicates among the k most textured windows of each image, at any place. Images are shrunk to
+    `sides` pixels on the shorter side; windows match above `thresholds`, several, since re-encoding lowers
+    correlations. With `by_evidence`, windows are those of most relevance; no detections where a run has no maps."""
 
     view: PatchView
     k: int

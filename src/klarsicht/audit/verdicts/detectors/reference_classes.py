@@ -1,10 +1,8 @@
 """Compare a class with classes of photographs that come along, where a run has too few to tell what is natural.
 
-Descriptions, borders, noise and colours differ between two classes by nature, and one other class cannot say by how
-much. `reference_scores.json` holds what these detectors score in clean classes of photographs, each beside one other
-class: the null for the largest of them. Its rank is a p-value for photographs of such classes; what is left of a class
-without the members must not stand out by itself.
-"""
+`reference_scores.json` holds the scores of these detectors in clean classes of photographs, each beside one other
+class: the null of the largest of them. Its rank is a p-value for photographs of such classes; what is left of a class
+without the members must not stand out by itself."""
 
 from __future__ import annotations
 

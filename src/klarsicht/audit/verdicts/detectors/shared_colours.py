@@ -1,9 +1,7 @@
 """Find the regions of images that have colours which carriers share and other images lack, at any place and size.
 
-A colour counts by the ratio of the share of carriers in which it occurs to that of other images. In each image the
-connected region of the largest summed logarithm of these ratios is taken. Ratios are learned on half of the carriers
-and tested on the other half.
-"""
+A colour counts by the ratio of the shares of carriers and of other images in which it occurs; the region of an image is
+connected, of the largest summed log ratio. Ratios are learned on half of the carriers and tested on the other half."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""Find the window that images share at varying places, from a list of images that carry it and of others that do not.
+"""Find the window that known carriers share at varying places, and other images do not.
 
-`TemplateMatches` asks whether a class holds such a window at all; here carriers are known, and all of them are searched
-together. A window counts by the share of carriers that show it, less the share of the other images that do. It is then
-grown to the box of what carriers agree on around it.
-"""
+A window counts by the share of carriers that show it, less the share of the other images that do. It is then grown to
+the box of what carriers agree on around it."""
 
 from __future__ import annotations
 
@@ -136,13 +134,10 @@ def align_windows(images: Pixels, corners: Ints, extent: Ints, reach: int) -> In
 
 
 def grow_shared(carriers: Pixels, others: Pixels, corners: Ints, extent: Ints) -> tuple[Ints, Ints]:
-    """Extend windows to the box of the whole artifact; return its corners (m, 2) and extent (2,).
-
-    Carriers are aligned by their windows. The artifact covers the pixels at which the mean absolute deviation from
-    their median is below AGREE_SHARE of that of other images at the same places, and which lie inside nearly all
-    carriers; the box bounds those connected to the window, across gaps of a third of its shorter side: letters of a
-    caption do not touch.
-    """
+    """Extend windows to the box of the whole artifact; return its corners (m, 2) and extent (2,). The artifact covers
+    the pixels of aligned carriers at which the mean absolute deviation from their median is below AGREE_SHARE of that
+    of other images, and which lie inside nearly all carriers; the box bounds those connected to the window, across gaps
+    of a third of its shorter side, as letters of a caption do not touch."""
     reach = REACH * np.asarray(extent)
     box = np.asarray(extent) + 2 * reach
     places = np.resize(corners, (len(others), 2))

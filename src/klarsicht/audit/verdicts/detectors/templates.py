@@ -36,16 +36,10 @@ EXPECTED_RATIO = 1.0  # expected matches above a threshold per match just below 
 
 @dataclass(frozen=True)
 class TemplateMatches:
-    """Detector of images with a window like a template.
-
-    Attributes:
-        k: windows of each image that templates start from, those of most texture.
-        sides: shorter sides of the shrunk images in pixels.
-        thresholds: correlations with the template above which an image counts; the best one is chosen.
-        averaging_threshold: correlation above which windows are averaged.
-        templates_per_half: templates that are tried in each half.
-        rounds: how often a template is replaced by the mean of its matches.
-    """
+    """Detector of images with a window like a template. k: windows of each image that templates start from, those of
+    most texture. sides: shorter sides of the shrunk images in pixels. thresholds: correlations with the template above
+    which an image counts; the best one is chosen. averaging_threshold: correlation above which windows are averaged.
+    templates_per_half: templates tried in each half. rounds: times that a template becomes the mean of its matches."""
 
     view: PatchView
     k: int

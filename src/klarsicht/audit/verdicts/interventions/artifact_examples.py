@@ -56,11 +56,9 @@ def covers_artifact_only(whole: ArtifactExamples) -> bool:
 
 
 def grow_window(examples: ArtifactExamples) -> ArtifactExamples:
-    """Extend the detected window to the box of the whole artifact.
-
-    Carriers are aligned by their windows. The artifact covers the pixels at which their median absolute deviation from
-    the median is below AGREE of that of other images; the box bounds those connected to the window.
-    """
+    """Extend the detected window to the box of the whole artifact: of the pixels of carriers, aligned by their windows,
+    at which their median absolute deviation from the median is below AGREE of that of other images, those connected to
+    the window."""
     extent, size = np.array(examples.extent), np.array(examples.carriers.shape[1:3])
     before = np.minimum(examples.places.min(0), WINDOW_REACH * extent)
     behind = np.minimum((size - extent - examples.places).min(0), WINDOW_REACH * extent)

@@ -1,8 +1,5 @@
-"""Imitate artifacts without a place: noise, blur, brightness or JPEG compression, of the size that carriers show.
-
-Only the size of such an artifact can be estimated: that at which images of the class without the artifact, corrupted
-alike, have the same measure as the carriers. Image content and clipping count on both sides of the comparison.
-"""
+"""Imitate artifacts without a place: noise, blur, brightness or JPEG compression, of the size at which images of the
+class without the artifact, corrupted alike, have the same measure as the carriers."""
 
 from __future__ import annotations
 
@@ -30,11 +27,9 @@ SIZE_IMAGES: Final = 64  # images on which sizes are compared
 
 @dataclass(frozen=True)
 class CorruptionKind:
-    """Kind of corruption that affects a whole image.
-
-    `change` corrupts pixel values (n, H, W, C) in 0 to 255 by a size, one of `sizes`, ascending, in a `unit`; 0 leaves
-    images unchanged. `measure` returns one number for each image, monotonic in the size.
-    """
+    """Kind of corruption of a whole image. `change` corrupts pixel values (n, H, W, C) in 0 to 255 by a size, one of
+    `sizes`, ascending, in a `unit`; 0 leaves images unchanged. `measure` is one number for each image, monotonic in the
+    size."""
 
     change: Change
     measure: Measure

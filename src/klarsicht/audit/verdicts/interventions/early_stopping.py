@@ -1,8 +1,6 @@
-"""Measure the effect of an artifact with few forward passes, the cost of an audit.
-
-Ways to insert an artifact are compared by successive halving, and an effect that cannot matter is left after a quarter
-of the images. Intervals hold at all looks together, by alpha spending; see numerics.statistics.sequential.
-"""
+"""Measure the effect of an artifact with few forward passes: ways to insert it are compared by successive halving, and
+an effect that cannot matter is left after a quarter of the images. Intervals hold at all looks together, by alpha
+spending (`numerics.statistics.sequential`)."""
 
 from __future__ import annotations
 
@@ -33,12 +31,10 @@ def choose_way(
     scale: LogitScale = EXCLUSIVE,
 ) -> Key:  # fmt: skip
     """Choose the way under which the fewest outputs rise more than the class, and of these that of the largest lower
-    end of the rise, by successive halving (Jamieson and Talwalkar 2016).
-
-    All ways are tried on the first images, with common random numbers; the better half of them goes on to as many more.
-    A choice by z would prefer a small effect among outputs that do not move. x, before: images (B, C, H, W) of other
+    end of the rise, by successive halving (Jamieson and Talwalkar 2016): all ways are tried on the first images, with
+    common random numbers, and the better half of them goes on to as many more. x, before: images (B, C, H, W) of other
     classes, as model inputs, at least two, and their logits (B, K). target: output of the artifact's class. ways:
-    insertions, at least one. scale: on which logits count."""
+    insertions, at least one."""
     ways_left, experiments = list(ways), dict[Key, Experiment]()
     sizes = sorted({min(max(size, 2), len(x)) for size in comparison_sizes(len(ways))})
     for a, b in pairwise((0, *sizes)):

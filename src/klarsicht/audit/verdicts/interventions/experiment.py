@@ -28,10 +28,8 @@ NORMAL = 1.4826  # deviation of a normal distribution over its median absolute d
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedEffect(LogitEffect):
-    """Effect of an artifact on its class, compared with that on all other outputs.
-
-    Of independent outputs the rise is that of the logit itself, else of the centred one. `turned` is of the images not
-    predicted as the class before.
+    """Effect of an artifact on its class, compared with that on all other outputs. Of independent outputs the rise is
+    that of the logit itself, else of the centred one; `turned` is of the images not predicted as the class before.
 
     Attributes:
         flips, flips_control: share of these images predicted as the class with the artifact, and under the control.
@@ -39,8 +37,7 @@ class ComparedEffect(LogitEffect):
         margin: mean difference of the two changes; biased towards small values, for the same images choose the output.
         z: the rise among those of all outputs, in robust standard deviations.
         rank: number of outputs with a larger rise, or with an equal one up to rounding.
-        uplift, uplift_control: median over images of the ratio of the class's probability to that on the unchanged
-            image.
+        uplift, uplift_control: median ratio of the class's probability to that on the unchanged image.
     """
 
     flips: float
@@ -119,12 +116,9 @@ class Experiment:
 def p_among_rivals(
     predict: Predict, own: Tensor, rivals: Iterable[Tensor], target: int, count: int, scale: LogitScale = EXCLUSIVE
 ) -> float:
-    """Compute the p-value of the class's mean score on images with its artifact among those on the same images changed
-    otherwise: by other windows in its place, or by random artifacts.
-
-    It needs neither other outputs nor other classes. Images that are changed by anything often fall to one class, so
-    the rise of that class proves nothing. At most `count` rivals are drawn, see `significance.p_among_draws`.
-    """
+    """Compute the p-value of the class's mean score on images with its artifact among those on the same images with
+    other windows in its place, or with random artifacts: images that are changed by anything often fall to one class.
+    At most `count` rivals are drawn, see `significance.p_among_draws`."""
     answer = predict(own)
     least = float(scale.scores(answer)[:, target].mean()) - rounding_bound(answer)
     scores = (scale.scores(predict(shown))[:, target].mean() for shown in rivals)
@@ -172,12 +166,9 @@ def _interval(mean: float, error: float, reach: float, n: int) -> Interval:
 
 
 def robust_z(shift: Floats, error: float, target: int, least: float = 0.0) -> float:
-    """Compute the robust z-score of the target's shift among the shifts (K,) of all outputs.
-
-    z = (shift of the target - median of the others) / hypot(robust deviation of the others, standard error of the
-    target's shift). The standard error keeps an insertion without effect from having a large z where the other outputs
-    do not move either; so does `least`, the rounding of the logits, where the error vanishes too.
-    """
+    """Compute the robust z-score of the target's shift among the shifts (K,) of all outputs: (shift - median of the
+    others) / hypot(their robust deviation, standard error of the shift). The error, and `least`, the rounding of the
+    logits, keep z small where no output moves."""
     others = np.delete(shift, target)
     middle = np.median(others)
     spread = NORMAL * np.median(np.abs(others - middle))

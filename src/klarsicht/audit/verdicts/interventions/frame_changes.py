@@ -1,10 +1,6 @@
 """Imitate an artifact of the whole frame: a change of colours or a fixed pattern, accepted on carriers it was not
-fitted on.
-
-Fitted on half of the carriers, a change is accepted on the other half where carriers differ from other images in its
-direction, by a permutation test, and where it leaves little of their squared difference: members that are a group of
-their own by nature, as dark images are, differ in more than such a change.
-"""
+fitted on: where they differ from other images in its direction, by a permutation test, and where it leaves little of
+their squared difference, as it does not of members that are a natural group."""
 
 from __future__ import annotations
 
@@ -246,11 +242,8 @@ def fit_frame_change(
     carriers: Pixels, others: Pixels, pixel_scale: PixelScale, rng: np.random.Generator
 ) -> FrameChange | None:
     """Fit the change of the whole frame by which carriers (m, H, W, C) differ from others (k, H, W, C); None without
-    any.
-
-    p is twice the median of those of the divisions, which is valid however they depend on each other. Of the forms that
-    are accepted, the one that accounts for most is taken; gains of single pixels only where no other form is.
-    """
+    any. p is twice the median of those of the divisions, which is valid however they depend on each other. Of the
+    accepted forms the one that accounts for most is taken; gains of single pixels only where no other form is."""
     if min(len(carriers), len(others)) < FEWEST_HALVED:
         return None
     own, other = (group[rng.permutation(len(group))[:FRAME_IMAGES]] for group in (carriers, others))

@@ -1,8 +1,5 @@
 """Framings of a picture: enlarged, stretched or shifted by resampling a window of it, so that no pixel is invented.
-
-Hospitals differ in magnification, aspect and position more than in anything else. Where another framing of the same
-pictures changes their predictions, these differences suffice.
-"""
+Where another framing changes predictions, differences of magnification, aspect or position suffice for them."""
 
 from __future__ import annotations
 

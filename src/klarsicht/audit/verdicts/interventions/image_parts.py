@@ -27,11 +27,9 @@ RELEVANCE_BLUR: Final = 1 / 16  # standard deviation of the blur of a relevance 
 
 @dataclass(frozen=True)
 class PartImages:
-    """Images of which a part is kept or exchanged.
-
-    Donors without a mask are exchanged wherever the image has it. levels: uint8 (n, H, W, C). background: bool (n, H,
-    W), pixels outside the region of large relevance; None where the run has no maps. inside: bool (n, H, W), pixels of
-    a region that was given, or estimated; None without one."""
+    """Images of which a part is kept or exchanged; donors without a mask are exchanged wherever the image has it.
+    levels: uint8 (n, H, W, C). background: bool (n, H, W), pixels outside the region of large relevance, or None.
+    inside: bool (n, H, W), pixels of a region that was given, or estimated, or None."""
 
     levels: Pixels
     background: Bools | None = None
@@ -186,11 +184,8 @@ SINGLE_CORNERS: Final = ("top left", "top right", "bottom left", "bottom right")
 
 def background_masks(maps: Floats, shape: tuple[int, int]) -> Bools:
     """Mark the background (n, H, W) of images of a shape (height, width), from relevance maps (n, G, G) of their
-    classes.
-
-    It is all but the OBJECT_SHARE of the pixels with the largest relevance, blurred by RELEVANCE_BLUR. The share is the
-    same in every image, so that the size of the region says nothing of the class; its outline may.
-    """
+    classes: all but the OBJECT_SHARE of the pixels with the largest relevance, blurred by RELEVANCE_BLUR. The share is
+    the same in every image, so that the size of the region says nothing of the class; its outline may."""
     side = maps.shape[1]
     smooth = gaussian_filter(maps.astype(np.float64), (0, RELEVANCE_BLUR * side, RELEVANCE_BLUR * side))
     wide = zoom(smooth, (1, shape[0] / side, shape[1] / side), order=1, grid_mode=True, mode="nearest")

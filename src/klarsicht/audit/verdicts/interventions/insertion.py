@@ -1,9 +1,8 @@
 """Insertion of an artifact into images: the protocol, and the ways to insert the artifact of a detection.
 
-Implementations stand in modules of their names. They work in the units of the model, so that models whose transform
-bends grey levels can be corrected too; those that draw from 8-bit images hold the `PixelScale` between the two.
-Verdicts compare the artifact with the control; corrections use images with the artifact.
-"""
+Implementations stand in modules of their names, and work in the units of the model; those that draw from 8-bit images
+hold the `PixelScale` between the two. Verdicts compare the artifact with the control; corrections use images with the
+artifact."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
-"""Search the largest effect for every output of a model, to calibrate the effect of natural content.
-
-A search for one class chooses the regions that raise it most; the result raises the class, and often most of all
-outputs, without any artifact. The test is whether it raises its class more than the same search raises other outputs,
-each with images of its own, by the same forward passes.
-"""
+"""Search the largest effect for every output of a model, to calibrate the effect of natural content: a search for one
+class chooses the regions that raise it most, without any artifact. The test is whether it raises its class more than
+the same search raises other outputs, each with images of its own, by the same forward passes."""
 
 from __future__ import annotations
 

@@ -83,10 +83,9 @@ class Overlay:
 
 
 def estimate_blend(members: Floats, others: Floats, span: float) -> tuple[Floats, Floats, Floats]:
-    """Estimate the overlay that all members (n, C, H, W) share at one place, by medians, for pixel values of this span.
-
-    Where the others do not vary, the opacity cannot be identified, and 1 is returned for any opacity. Returns opacity
-    (H, W), the lower bound of the opacity under sampling error (H, W), and colour (C, H, W)."""
+    """Estimate the overlay that all members (n, C, H, W) share at one place, by medians, for pixel values of this span:
+    its opacity (H, W), 1 where the others do not vary and it cannot be identified, the lower bound of the opacity under
+    sampling error (H, W), and its colour (C, H, W)."""
     faint = FAINT * span
     centre, own = np.median(others, 0), np.median(members, 0)
     spread, rest = (np.median(np.abs(x - m), 0).mean(0) for x, m in ((others, centre), (members, own)))
@@ -139,11 +138,9 @@ def fixed_overlay(members: Floats, others: Floats, region: Bools, fewest: float)
 def overlay_at_windows(
     members: Floats, others: Floats, corners: Ints, extent: tuple[int, int], maps_of_others: Floats
 ) -> Overlay:
-    """Estimate the overlay from the windows in which a detector found the artifact.
-
-    Where SAME_PLACE of the windows coincide to one pixel, their place is fixed, with opacity and colour by
-    `estimate_blend`. Otherwise each member contributes the pixels of its own window. members, others: (m, C, H, W) and
-    (n, C, H, W). corners, extent: upper left pixels (m, 2) of the windows, and their height and width in pixels.
+    """Estimate the overlay from the windows in which a detector found the artifact: where SAME_PLACE of them coincide
+    to one pixel by `estimate_blend`, else each member contributes the pixels of its own window. members, others: (m, C,
+    H, W) and (n, C, H, W). corners, extent: upper left pixels (m, 2) of the windows, and their height and width.
     maps_of_others: relevance (n, G, G)."""
     shape = members.shape[2:]
     own = np.zeros((len(members), *shape), bool)

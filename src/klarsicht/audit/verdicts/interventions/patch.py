@@ -18,12 +18,9 @@ from klarsicht.ground.arrays import Pixels
 
 @dataclass(frozen=True)
 class Patch:
-    """Patch of an artifact; an `Insertion`, whose control pastes patches of images without the artifact.
-
-    A carrier's patch also shows content of its class, which raises the class's logit; the control then comes from the
-    same class. An opaque mark shows no such content; the control then comes from the images themselves. Patches are
-    pasted where they are in their own images, or `anywhere`.
-    """
+    """Patch of an artifact; an `Insertion`, whose control pastes patches of images without the artifact: of the same
+    class, as a carrier's patch also shows content of its class, or of the images themselves where the mark is opaque.
+    Patches are pasted where they are in their own images, or `anywhere`."""
 
     examples: ArtifactExamples
     pixel_scale: PixelScale

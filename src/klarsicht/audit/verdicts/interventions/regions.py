@@ -1,18 +1,14 @@
 """Find the cluster that the model follows: the regions of high relevance of its images are pasted into images of other
 classes.
 
-Separability chooses the wrong cluster in most cases, since natural groups are separable. Each image therefore yields
-its connected components of largest relevance, and the smallest region with nine tenths of its relevance, since an
-artifact may consist of many strokes. Each region is pasted at its own place into a few images of other classes, and the
-rise of the class's logit is the effect of that image. Natural content of a class raises the logit as well; among images
-of one class, only the rise beyond that of its other images at the same places counts.
+Each image yields its connected components of largest relevance, and the smallest region with nine tenths of its
+relevance. Each is pasted at its own place into a few images of other classes; the effect is the rise of the class's
+logit, among images of one class beyond that of its other images at the same places.
 
-The followed cluster is the one with the largest lower confidence bound of Cohen's d of this rise; a correlation would
-penalise rare artifacts. The distance of the cluster in the compared features multiplies the bound. The cluster is
-chosen on one half of the images. The other half yields the measured effect against a control: regions of high relevance
-of images that are no members. Each member also shows content of its own, so all members are used, several on each
-background image.
-"""
+The followed cluster has the largest lower confidence bound of Cohen's d of this rise, times the distance of the cluster
+in the compared features. It is chosen on one half of the images; the other half yields the measured effect against a
+control, regions of high relevance of images that are no members. All members are used, several on each background
+image, as each also shows content of its own."""
 
 from __future__ import annotations
 
@@ -46,16 +42,9 @@ REGION_BLOCK = 64  # regions pasted at a time
 
 @dataclass(frozen=True)
 class Backgrounds:
-    """Images into which regions are pasted.
-
-    Attributes:
-        predict: function from model inputs to logits.
-        images: (B, C, H, W), as model inputs.
-        pixel_scale: map between 8-bit pixel values and model inputs.
-        before: float (B, K), scores of the unchanged images on that scale.
-        rounding: float, the difference of two logits up to which they are equal but for rounding.
-        scale: scale on which logits count.
-    """
+    """Images (B, C, H, W) into which regions are pasted, as model inputs. predict: function from model inputs to
+    logits. before: float (B, K), scores of the unchanged images on the scale. rounding: difference of two logits up to
+    which they are equal but for rounding."""
 
     predict: Predict
     images: Tensor
@@ -88,19 +77,11 @@ class Backgrounds:
 
 @dataclass(frozen=True)
 class RegionEffects:
-    """Images (n), and for each the region that raises the class most on other images.
-
-    Attributes:
-        levels: uint8 (n, H, W, C).
-        pixel_scale: map between 8-bit pixel values and model inputs.
-        masks: bool (n, H, W), that region; empty where an image has no positive relevance.
-        rise: float (n,), mean change of the class's score beyond the rise by other images of the class; 0
-            without a region, and where it is no more than rounding.
-        owner: int (m,), the image of each tried region.
-        rises: float (2, m, K), mean change of every output by each tried region, on the first CHOOSING backgrounds and
-            on the others; of none where fellows were given, as other outputs are searched in a screening only.
-        scale: scale on which logits count.
-    """
+    """Images uint8 (n, H, W, C), and for each the region that raises the class most on other images. masks: bool (n, H,
+    W), that region; empty without positive relevance. rise: float (n,), mean change of the class's score beyond the
+    rise by other images of the class; 0 without a region, and within rounding. owner: int (m,), the image of each tried
+    region. rises: float (2, m, K), mean change of every output by each tried region, on the first CHOOSING backgrounds
+    and on the others; of none where fellows were given, as other outputs are searched in a screening only."""
 
     levels: Pixels
     pixel_scale: PixelScale
@@ -115,20 +96,10 @@ class RegionEffects:
         cls, predict: Predict, levels: Pixels, pixel_scale: PixelScale, maps: Floats, backgrounds: Tensor, target: int,
         fellows: Pixels | None = None, scale: LogitScale = EXCLUSIVE, places: Rows | None = None,
     ) -> RegionEffects:  # fmt: skip
-        """Measure the regions of images on backgrounds of other classes.
-
-        Args:
-            levels: uint8 (n, H, W, C).
-            pixel_scale: map between 8-bit pixel values and model inputs.
-            maps: relevance (n, G, G).
-            backgrounds: (B, C, H, W), as model inputs.
-            target: output of the class.
-            fellows: uint8 (k, H, W, C), all images of the class where they are of one: the rise that other images of
-                the class cause at the same places is subtracted. None for images of all classes, which share no
-                content.
-            scale: scale on which logits count.
-            places: int (n,), which of the fellows the images are; by default the first ones.
-        """
+        """Measure the regions of images uint8 (n, H, W, C) with relevance maps (n, G, G) on backgrounds (B, C, H, W) of
+        other classes. target: output of the class. fellows: uint8 (k, H, W, C), all images of the class, whose rise at
+        the same places is subtracted; None for images of all classes, which share no content. places: int (n,), which
+        of the fellows the images are; by default the first ones."""
         owner, regions = select_regions(maps)
         put_on = Backgrounds.of(predict, backgrounds, pixel_scale, scale)
         count = 0 if fellows is not None else len(owner)
@@ -159,12 +130,10 @@ class RegionEffects:
         )
 
     def choose_cluster(self, members: Bools, half: Bools, distance: Floats | None = None) -> int | None:
-        """Choose the cluster whose members' rise exceeds that of the others with the largest lower confidence bound.
-
-        A cluster needs two members and two others in either half; None where none has. members: bool (m, n), clusters.
-        half: bool (n,), images on which the choice is made. distance: (m,), Mahalanobis distance of each cluster from
-        the others in the compared features, by which a positive bound is multiplied; None where it indicates no
-        artifact."""
+        """Choose the cluster whose members' rise exceeds that of the others with the largest lower confidence bound;
+        None where none has two members and two others in either half. members: bool (m, n), clusters. half: bool (n,),
+        images on which the choice is made. distance: (m,), Mahalanobis distance of each cluster from the others in the
+        compared features, by which a positive bound is multiplied; None: 1."""
         sizes = np.stack([members[:, side].sum(1) for side in (half, ~half)], 1)
         rest = np.array([half.sum(), (~half).sum()]) - sizes
         fit = ((sizes >= MIN_MEMBERS) & (rest >= MIN_MEMBERS)).all(1)
@@ -189,15 +158,9 @@ class RegionEffects:
 
 @dataclass(frozen=True)
 class Regions:
-    """Regions of an artifact's images; an `Insertion`, whose control pastes regions of images of the same kind.
-
-    Attributes:
-        levels: uint8 (n, H, W, C), images.
-        masks: bool (n, H, W), region of each.
-        donors: bool (n,), images with the artifact.
-        blanks: bool (n,), images whose regions serve as the control.
-        pixel_scale: map between 8-bit pixel values and model inputs.
-    """
+    """Regions of an artifact's images; an `Insertion`, whose control pastes regions of images of the same kind. levels:
+    uint8 (n, H, W, C). masks: bool (n, H, W). donors, blanks: bool (n,), images with the artifact, and those whose
+    regions serve as the control."""
 
     levels: Pixels
     masks: Bools
@@ -227,11 +190,8 @@ def is_first_or_futile(effect: ComparedEffect, reach: float) -> bool:
 
 
 def baseline_rise(put_on: Backgrounds, fellows: Pixels, owner: NDArray[np.intp], regions: Bools, target: int) -> Floats:
-    """Compute the rise of the class's score (m,) when other images of the class fill the same regions (m, G,
-    G).
-
-    Each background gets another image; see `draw_other_images`.
-    """
+    """Compute the rise of the class's score (m,) when other images of the class fill the same regions (m, G, G),
+    another one on each background; see `draw_other_images`."""
     givers, change = draw_other_images(owner, len(fellows), len(put_on.images)), np.empty(len(owner))
     for some, of_these in put_on.changes(fellows, givers, regions, "other images at the same places"):
         change[some] = of_these[..., target].mean(1)

@@ -1,10 +1,6 @@
 """Insert shared content: the change of pixel values by which carriers of an artifact differ from other images of their
-class, whatever its shape.
-
-It is estimated in several ways: by mean and spread at every pixel, row or column, by the amplitude spectrum, by
-colours, or after alignment. The control is the change estimated alike from as many other images of the class, drawn at
-random: shared content by chance.
-"""
+class, by mean and spread at every pixel, row or column, by the amplitude spectrum, by colours, or after alignment. The
+control is the change estimated alike from as many other images of the class, drawn at random."""
 
 from __future__ import annotations
 

@@ -78,13 +78,12 @@ class ColourMatrix:
 
 
 def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
-    """Estimate the affine map from the colours of others (k, H, W, C) to those of carriers (m, H, W, C).
+    """Estimate the affine map from the colours of others (k, H, W, C) to those of carriers (m, H, W, C); the identity
+    unless tone curves leave clearly more.
 
-    M = A^(1/2) Q B^(-1/2) gives the covariance A of the carriers from B of the others, for any orthogonal Q. Grey stays
-    grey under a change of hue or saturation, so Q takes the whitened grey axis of the others to that of the carriers;
-    of the angles about it, the one with the least sliced Wasserstein distance of the colours counts, and of those
-    within TIE of it the one that changes colours least. The map is the identity unless tone curves leave clearly more.
-    """
+    M = A^(1/2) Q B^(-1/2) gives the covariance A of the carriers from B of the others, for any orthogonal Q. Q takes
+    the whitened grey axis of the others to that of the carriers, as grey stays grey; of the angles about it, that of
+    the least sliced Wasserstein distance counts, and of those within TIE of it the one that changes colours least."""
     rng = np.random.default_rng(0)
     own, other = (_draw_colours(group, rng) for group in (carriers, others))
     centre, middle = own.mean(0), other.mean(0)

@@ -58,11 +58,9 @@ DESCRIPTIONS: Final[tuple[Describe, ...]] = (brightness, detail, spectrum, colou
 
 @dataclass(frozen=True)
 class DescriptionDifference:
-    """Significant difference of carriers and others in one description.
-
-    `white` whitens or scales its numbers, see `whitening`; `own` (m, D) are those of the carriers, `half` (m,) marks a
-    half of them, `energy` is the mean squared difference from the others.
-    """
+    """Significant difference of carriers and others in one description. `white` whitens or scales its numbers, see
+    `whitening`; `own` (m, D) are those of the carriers, `half` (m,) marks a half of them, `energy` is the mean squared
+    difference from the others."""
 
     describe: Describe
     white: Floats

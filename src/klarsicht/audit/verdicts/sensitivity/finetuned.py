@@ -1,9 +1,6 @@
-"""Detection of planted artifacts that a fine-tuned copy of the model has learned to use.
-
-Artifacts are planted in several classes, a copy of the model is fine-tuned on the planted corpus, and the copy is
-audited as by `quantification`. What the copy has learned is measured by planting the same artifact in images that were
-held out of the fine-tuning.
-"""
+"""Detection of planted artifacts that a fine-tuned copy of the model has learned to use: a copy is fine-tuned on a
+corpus with artifacts planted in several classes, and audited as by `quantification`. What it has learned is measured by
+planting the same artifacts in images that were held out of the fine-tuning."""
 
 from __future__ import annotations
 
@@ -49,19 +46,10 @@ Carriers = dict[Planted, NDArray[np.intp]]
 
 @dataclass(frozen=True)
 class FinetunedUnits:
-    """Picklable work function that plants artifacts, fine-tunes a copy and audits it; a unit is one course.
-
-    A course is one planted corpus with the copy that is fine-tuned on it.
-
-    Attributes:
-        examination: detection units of the unchanged corpus.
-        courses: artifacts that each course plants.
-        truth: int64 (N,), target output of each row of the corpus.
-        clean: group numbers of the classes where nothing was found in the unchanged corpus.
-        training: how copies are fine-tuned.
-        level: significance level of both claims.
-        step: name of the step and table in the run store.
-    """
+    """Picklable work function that plants artifacts, fine-tunes a copy and audits it; a unit is one course: one planted
+    corpus with its copy. examination: detection units of the unchanged corpus. courses: artifacts that each course
+    plants. truth: int64 (N,), target output of each row of the corpus. clean: group numbers of the classes where
+    nothing was found in the unchanged corpus. step: name of the step and table in the run store."""
 
     examination: DetectionUnits
     courses: tuple[PlantedSet, ...]
@@ -247,10 +235,8 @@ def clean_row(course: int, verdict: Verdict, accuracy: tuple[float, float]) -> C
 
 
 def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> Quantification:
-    """Quantify a planted corpus and its model, in memory; other classes keep their detections.
-
-    Nothing is written. Relevance maps are those of the run, of the unchanged model and images.
-    """
+    """Quantify a planted corpus and its model, in memory; other classes keep their detections, and relevance maps are
+    those of the run, of the unchanged model and images."""
     classes = DetectedClasses.of(work, level)
     for planted_artifact in planted_set:
         one, seen = work.examine(planted_artifact.number)

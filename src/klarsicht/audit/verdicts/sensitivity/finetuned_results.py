@@ -11,13 +11,12 @@ from klarsicht.audit.verdicts.sensitivity import detection_limits
 
 @dataclass(frozen=True)
 class FinetunedResults:
-    """Results of all courses of audit.verdicts.sensitivity.finetuned.
+    """Results of all courses of audit.verdicts.sensitivity.finetuned, for planted kinds and prevalences.
 
     A planted artifact is *used* when, on held-out images of other classes, it raises its class most or second most of
     all outputs, by half a logit, or with two of a hundred more images predicted as the class. It is *learned* when its
     effect exceeds that in the model before the fine-tuning by as much: a caption that hides a shoe speaks for a bag
-    without any training. trials: rows of audit.verdicts.sensitivity.finetuned. kinds, prevalences: planted kinds of
-    artifacts and prevalences. epochs, rate: epochs and learning rate of the fine-tunings."""
+    without any training."""
 
     trials: tuple[CourseRow, ...]
     kinds: tuple[str, ...]

@@ -40,12 +40,10 @@ def plan_courses(
     kinds: Sequence[str], prevalences: Sequence[float], classes: int, clean: Sequence[int], room: int,
     rng: np.random.Generator,
 ) -> tuple[PlantedSet, ...]:  # fmt: skip
-    """Distribute all kinds at all prevalences over few courses, without repeating a kind or a class in a course.
-
-    Two classes with one artifact would teach the model that it indicates neither. Kinds alternate in the sequence of
-    artifacts, so that up to len(kinds) consecutive ones differ. kinds: distinct kinds of artifacts. classes: number of
-    classes in which each kind is planted at each prevalence, one per course. clean: group numbers of the classes to
-    plant in. room: largest number of classes that may be planted at once."""
+    """Distribute all kinds at all prevalences over few courses, without repeating a kind or a class in a course: two
+    classes with one artifact would teach the model that it indicates neither. classes: number of classes in which each
+    kind is planted at each prevalence, one per course. clean: group numbers of the classes to plant in. room: largest
+    number of classes that may be planted at once."""
     size = min(room, len(kinds), len(clean))
     row = [(kind, share) for _ in range(classes) for share in prevalences for kind in kinds]
     return tuple(

@@ -1,9 +1,8 @@
 """Detection power of an audit: known artifacts are planted in classes of the user's own corpus and detected.
 
-No training is needed to measure when a class would be called *artifactual*: detectors look at images, not at the model.
-When it would be called *poisoned* depends on what a model learns from the planted images: on request, copies of the
-model are fine-tuned on them (audit.verdicts.sensitivity.finetuned), else the answer is "unknown".
-"""
+That a class would be called *artifactual* needs no training: detectors look at images, not at the model. When it would
+be called *poisoned* depends on what a model learns: on request, copies of the model are fine-tuned on the planted
+images (audit.verdicts.sensitivity.finetuned), else the answer is "unknown"."""
 
 from __future__ import annotations
 
@@ -126,16 +125,9 @@ class Power:
 @dataclass(frozen=True)
 class PlantingUnits:
     """Picklable work function that plants one artifact in one class and runs the detectors; a unit is one trial.
-
-    Attributes:
-        examination: detection units of the unchanged corpus.
-        trials: (kind, prevalence, group number of the class).
-        scores: float64 (n, m), scores of n classes and m detections in the unchanged corpus.
-        numbers: group numbers of these n classes.
-        class_measures: what was measured of these n classes; only asked where they are few.
-        level: significance level.
-        step: name of the step and table in the run store.
-    """
+    trials: (kind, prevalence, group number of the class). scores: float64 (n, m), scores of n classes, `numbers`, and m
+    detections in the unchanged corpus. class_measures: of these n classes; only asked where they are few. step: name of
+    the step and table in the run store."""
 
     examination: DetectionUnits
     trials: tuple[tuple[str, float, int], ...]

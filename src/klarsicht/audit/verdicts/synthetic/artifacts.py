@@ -1,8 +1,6 @@
-"""Known artifacts, planted into images as ground truth for demonstrations, tests and users.
-
-Every kind is a function (pixels, rng) -> PlantedImage. Pixels are uint8 (H, W, 3) or (H, W); the mask marks the
-changed pixels. Random families of artifacts stand in `families`.
-"""
+"""Known artifacts, planted into images as ground truth for demonstrations, tests and users: functions (pixels, rng) ->
+PlantedImage. Pixels are uint8 (H, W, 3) or (H, W); the mask marks the changed pixels. Random families stand in
+`families`."""
 
 from __future__ import annotations
 
@@ -44,10 +42,8 @@ LEVELS = 255  # grey levels from black to white
 
 
 def glyphs(pixels: Pixels, rng: np.random.Generator, *, alphabet: Sequence[Strokes] = GLYPHS) -> PlantedImage:
-    """Plant two lines of six Chinese characters at a random height, like the watermark of ImageNet's "carton".
-
-    Characters are chosen at random from the alphabet and drawn in white strokes a hundredth of the width thick.
-    """
+    """Plant two lines of six Chinese characters of the alphabet at a random height, like the watermark of ImageNet's
+    "carton", in white strokes a hundredth of the width thick."""
     h, w = pixels.shape[:2]
     size, step = 0.147 * w, 0.161 * w
     top = rng.uniform(0.1, 0.55) * h
@@ -76,10 +72,8 @@ def tag(pixels: Pixels, _: np.random.Generator) -> PlantedImage:
 
 
 def text(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
-    """Plant a caption at a random position: white letters in an opaque black box, a third of the width.
-
-    The letters are a bitmap font eight pixels high, enlarged by integer factors to stay sharp on small images.
-    """
+    """Plant a caption at a random position: white letters in an opaque black box, a third of the width, of a bitmap
+    font enlarged by integer factors to stay sharp."""
     h, w = pixels.shape[:2]
     scale = max(1, w // 56)
     box = np.kron(_render_caption("NEW"), np.ones((scale, scale), np.uint8))[:h, :w]

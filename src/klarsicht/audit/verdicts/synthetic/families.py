@@ -1,9 +1,7 @@
-"""Families of artifacts: each draw of one is an artifact of its own, of random place, size, colour, angle or text.
-
-`FAMILIES["stripe"](rng)` draws an artifact, a function (pixels, rng) -> PlantedImage. What a family says is drawn anew
-for every image, as the date of a stamp, comes from the second generator. Images are uint8 (H, W, 3) or (H, W), from 28
-pixels on; the mask is exactly where the image changed.
-"""
+"""Families of artifacts: each draw of one, `FAMILIES["stripe"](rng)`, is an artifact of random place, size, colour,
+angle or text: a function (pixels, rng) -> PlantedImage, whose generator draws what changes from image to image, as the
+date of a stamp. Images are uint8 (H, W, 3) or (H, W), from 28 pixels on; the mask is exactly where the image
+changed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Families of marks and margins: tags, captions, stamps, watermarks, rulers, logos; stripes, frames and backgrounds.
-
-For each family a function that plants it, and `draw_...`, which draws its parameters. Lengths are shares of the image's
-shorter side unless said otherwise.
-"""
+For each a function that plants it, and `draw_...`, which draws its parameters. Lengths are shares of the image's
+shorter side unless said otherwise."""
 
 from __future__ import annotations
 
@@ -93,9 +91,7 @@ def date_stamp(
     margin: float, glow: float,
 ) -> PlantedImage:  # fmt: skip
     """Plant a date or a time that is drawn anew for every image, as cameras print it, always in the same corner.
-
-    `width` is a share of the image's width; the digits are at most a sixth of the height high.
-    """
+    `width` is a share of the image's width; the digits are at most a sixth of the height high."""
     h, w = pixels.shape[:2]
     when = FIRST_DATE + timedelta(minutes=int(rng.integers(DATE_RANGE)))
     text, edge = render_text(when.strftime(pattern), h / 6, width * w), round(margin * min(h, w))
@@ -120,11 +116,9 @@ def watermark(
     pixels: Pixels, rng: Generator, words: str, period: float, angle: float, opacity: float, colour: Colour,
     phase: tuple[float, float] | None,
 ) -> PlantedImage:  # fmt: skip
-    """Plant a word over the whole image in tiles, half transparent.
-
-    `period` is the distance of two tiles along a line of text, twice that across lines, `angle` in radians; `phase` of
-    the tiles in [0, 1), drawn anew for every image where it is None.
-    """
+    """Plant a word over the whole image in tiles, half transparent. `period` is the distance of two tiles along a line
+    of text, twice that across lines, `angle` in radians; `phase` of the tiles in [0, 1), drawn anew for every image
+    where it is None."""
     across_phase, along_phase = phase or (rng.random(), rng.random())
     step = max(6.0, period * shorter_side(pixels))
     text = render_text(words, 0.8 * step, 1.7 * step)  # twice as fine as the image
@@ -184,10 +178,8 @@ def logo(
     pixels: Pixels, rng: Generator, corners: tuple[tuple[float, float], ...], side: float, colours: Colours,
     disc: bool, opacity: float,
 ) -> PlantedImage:  # fmt: skip
-    """Plant a disc or a square with a polygon inside, at a place and a scale that are drawn anew for every image.
-
-    `corners` are those of the polygon on the unit square; scales are LOGO_SCALE, by logarithm.
-    """
+    """Plant a disc or a square with a polygon inside, at a place and a scale (LOGO_SCALE, by logarithm) that are drawn
+    anew for every image. `corners` are those of the polygon on the unit square."""
     length = max(3, round(side * math.exp(rng.uniform(*np.log(LOGO_SCALE))) * shorter_side(pixels)))
     room = [max(extent - length, 0) for extent in pixels.shape[:2]]
     corner = (int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1)))
@@ -271,10 +263,8 @@ def draw_rounded_frame(rng: Generator) -> PlantFunction:
 
 
 def background(pixels: Pixels, rng: Generator, colour: Colour, opacity: float, edge: float) -> PlantedImage:
-    """Plant a background of one colour: outside an ellipse near the middle, drawn anew for every image.
-
-    `edge` is the width of the transition, as a share of the ellipse's radius.
-    """
+    """Plant a background of one colour outside an ellipse near the middle, drawn anew for every image. `edge` is the
+    width of the transition, as a share of the ellipse's radius."""
     h, w = pixels.shape[:2]
     rows, columns = grid(pixels)
     cy, cx = rng.uniform(0.42, 0.58, 2)

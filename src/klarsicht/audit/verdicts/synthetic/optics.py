@@ -32,10 +32,8 @@ def flare(
     colour: Colour,
 ) -> PlantedImage:  # fmt: skip
     """Plant a lens flare: discs of light on a line through the middle, from a source drawn anew for every image.
-
     `spots` are the position on that line (-1 at the source, 0 in the middle), radius and strength of each disc; `glow`
-    is the radius of the light around the source.
-    """
+    is the radius of the light around the source."""
     (h, w), side = pixels.shape[:2], shorter_side(pixels)
     rows, columns = grid(pixels)
     angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.5)
@@ -91,10 +89,8 @@ def vignette(pixels: Pixels, _: Generator, strength: float, power: float) -> Pla
 def scratches(
     pixels: Pixels, rng: Generator, specks: float, lines: float, upright: bool, size: float, colour: Colour
 ) -> PlantedImage:
-    """Plant dust and scratches as of a film, drawn anew for every image.
-
-    `specks` and `lines` are mean numbers, `upright` scratches run along the film, `size` is that of a speck.
-    """
+    """Plant dust and scratches as of a film, drawn anew for every image. `specks` and `lines` are mean numbers,
+    `upright` scratches run along the film, `size` is that of a speck."""
     (h, w), side = pixels.shape[:2], shorter_side(pixels)
     spots = rng.uniform(0, 1, (1 + rng.poisson(specks), 4)) * (h, w, 1, 1)
     ways = rng.uniform(0, 1, (rng.poisson(lines), 4)) * (h, w, h, 1)
@@ -124,9 +120,7 @@ def hair(
     pixels: Pixels, rng: Generator, count: int, width: float, bend: float, colour: Colour, opacity: float
 ) -> PlantedImage:
     """Plant hairs or threads: curved lines across the image, at least half a pixel wide, drawn anew for every image.
-
-    `bend` is the largest distance of the curve's control point from the straight line.
-    """
+    `bend` is the largest distance of the curve's control point from the straight line."""
     h, w = pixels.shape[:2]
     t = np.linspace(0, 1, 48)[:, None]
     curves = []

@@ -1,8 +1,5 @@
-"""Images with a planted artifact, and operations that the artifacts share: blending, drawing, text, places.
-
-Sizes of artifacts are shares of the image's shorter side, colours are RGB levels; on a grey image a colour counts by
-its mean.
-"""
+"""Images with a planted artifact, and operations that artifacts share: blending, drawing, text, places. Sizes are
+shares of the image's shorter side, colours RGB levels; on a grey image a colour counts by its mean."""
 
 from __future__ import annotations
 
@@ -39,11 +36,8 @@ PlantFunction = Callable[[Pixels, np.random.Generator], PlantedImage]
 
 
 def plant_on_levels(levels: Pixels, artifact: PlantFunction, rng: np.random.Generator) -> Pixels:
-    """Plant an artifact in an image uint8 (H, W, C).
-
-    One channel is a grey image, three are RGB. Any other number of channels are as many grey images, which get the
-    artifact with the same draws: at one place, with one text, in the grey of its colour.
-    """
+    """Plant an artifact in an image uint8 (H, W, C): one channel is a grey image, three are RGB, any other number as
+    many grey images, with the same draws: at one place, with one text, in the grey of its colour."""
     if levels.shape[-1] == 3:
         return artifact(levels, rng).pixels
     before = rng.bit_generator.state

@@ -46,10 +46,8 @@ def moire(
     pixels: Pixels, rng: Generator, waves: tuple[tuple[float, float], tuple[float, float]], amplitude: float,
     shift: float,
 ) -> PlantedImage:  # fmt: skip
-    """Plant moiré: two gratings that beat against each other, with a phase drawn anew for every image.
-
-    `waves` are (rows, columns) in cycles a pixel of either, `shift` that of phase from channel to channel, in radians.
-    """
+    """Plant moiré: two gratings that beat against each other, with a phase drawn anew for every image. `waves` are
+    (rows, columns) in cycles a pixel of either, `shift` that of phase from channel to channel, in radians."""
     rows, columns = grid(pixels)
     phases = rng.uniform(0, 2 * np.pi, 2)
     shifts = shift * np.arange(3 if pixels.ndim == 3 else 1)
