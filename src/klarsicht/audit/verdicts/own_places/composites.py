@@ -32,8 +32,8 @@ def lay_on_others(images: Pixels, own: Bools, pairs: Pairs, rng: np.random.Gener
     Args:
         images: uint8 (n, H, W, C).
         own: bool (n, H, W).
-        rim: most pixels that are left out along the edge of a source's own places, one at least where it is given: what
-            is left there of the source's surroundings would tell its class.
+        rim: most pixels that are left out along the edge of a source's own places, where surroundings may be left; as
+            often none, or any number between, since images that are classified have their edges.
 
     Returns:
         uint8 (m, H, W, C).
@@ -42,7 +42,8 @@ def lay_on_others(images: Pixels, own: Bools, pairs: Pairs, rng: np.random.Gener
     for picture, source, donor in zip(out, pairs.sources, pairs.donors, strict=True):
         shift = draw_shift(own[donor], rng)
         picture[own[donor]] = np.roll(images[donor], shift, (0, 1))[own[donor]]
-        kept = binary_erosion(own[source], iterations=int(rng.integers(1, rim + 1))) if rim else own[source]
+        left_out = int(rng.integers(rim + 1)) if rim else 0
+        kept = binary_erosion(own[source], iterations=left_out) if left_out else own[source]
         picture[kept] = images[source][kept]
     return out
 
