@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -62,6 +63,29 @@ def test_no_class_is_said_to_be_relied_on_where_no_shortcut_was_shown(p, found):
     assert one.found is found
     assert [c.name for c in one.relied_on] == (["light"] if found else [])
     assert any("relies" in line for line in one.describe()) is found
+
+
+@pytest.mark.parametrize(
+    ("names", "use"),
+    [
+        (("light",), "98 % of light share their surroundings, and the model relies on them"),
+        (("a", "b"), "98 % of a and 98 % of b share their surroundings, and the model relies on them"),
+        (
+            ("a", "b", "c", "d", "e"),
+            "98 % of a, 98 % of b, 98 % of c and most images of 2 more share their surroundings, and the model relies "
+            "on them",
+        ),
+        ((), ""),
+    ],
+)
+def test_classes_whose_surroundings_the_model_follows_are_named_in_a_clause(names, use):
+    silent = replace(LIGHT, name="silent", taken=CONTROL)
+    assert Surroundings((*(replace(LIGHT, name=name) for name in names), silent), (), 0.7, 0.025).describe_use() == use
+
+
+def test_one_exception_of_many_is_not_rounded_away():
+    assert replace(LIGHT, exceptions=1).majority == 399 / 400
+    assert "99.8 % of light" in Surroundings((replace(LIGHT, exceptions=1),), (), 0.7, 0.025).describe_use()
 
 
 def test_exceptions_are_a_table_that_others_read():

@@ -18,6 +18,7 @@ SURROUNDINGS_FILE, EXCEPTIONS_FILE = "surroundings.json", "exceptions.csv"
 SURROUNDINGS_LEVEL = 0.05  # of p, up to which classes are said to have a shortcut in their surroundings
 LEAST_EXCEPTIONAL = 0.005  # share of images that must be exceptions before a shortcut that others carry can be denied
 LEAST_RISE = 0.1  # share of composites that the model must take for their donor's class beyond the control
+MOST_NAMED = 3  # classes that an error line names
 
 
 class PlacesRow(TypedDict):
@@ -82,6 +83,11 @@ class ClassSurroundings:
         return cls(**record | shares)
 
     @property
+    def majority(self) -> float:
+        """Share of the images that follow the surroundings of their class."""
+        return 1 - self.exceptions / self.n
+
+    @property
     def relies(self) -> bool:
         """Whether the model follows the surroundings, by the ends of both intervals."""
         rise = self.taken.value - self.taken_control.value
@@ -91,9 +97,8 @@ class ClassSurroundings:
         """Say in a sentence that can be mailed who follows the shortcut, and whether the model does."""
         if not self.exceptions:
             return f"{self.name}: all {self.n} images share their surroundings; without exceptions nothing can be told."
-        shared = 100 * (1 - self.exceptions / self.n)
         exceptions = (
-            f"{self.name}: {shared:.0f} of 100 images share their surroundings; "
+            f"{self.name}: {100 * self.majority:.0f} of 100 images share their surroundings; "
             f"{format_count(self.exceptions, 'exception')}."
         )
         if not self.taken.n:
@@ -143,6 +148,14 @@ class Surroundings:
     def relied_on(self) -> tuple[ClassSurroundings, ...]:
         """Classes of which the model follows the surroundings."""
         return tuple(one for one in self if self.found and one.relies)
+
+    def describe_use(self) -> str:
+        """Say in a clause of which classes the model follows the surroundings; empty where of none."""
+        shares = [f"{100 * one.majority:.3g} % of {one.name}" for one in self.relied_on]
+        if (more := len(shares) - MOST_NAMED) > 0:
+            shares[MOST_NAMED:] = [f"most images of {more} more"]
+        listed = " and ".join(filter(None, [", ".join(shares[:-1]), *shares[-1:]]))
+        return f"{listed} share their surroundings, and the model relies on them" if listed else ""
 
     def describe(self) -> tuple[str, ...]:
         """Say in sentences what was found."""

@@ -5,6 +5,7 @@ The network reads one tag for one class and another tag for another by construct
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -299,6 +300,29 @@ def test_where_no_class_is_poisoned_there_is_nothing_to_clean(marked, tmp_path):
     store.write_json(verdicts.VERDICTS_FILE, verdicts.Quantification((), 1.0, 0.05).to_json())
     with pytest.raises(UsageError, match=r"no class relies on an artifact.*Name a --class"):
         clean_model.clean_classes(run, classifier=of_two_marks())
-    store.write_json(SURROUNDINGS_FILE, Surroundings((LIGHT,), (), 0.7, 0.025).to_json())
-    with pytest.raises(UsageError, match="clean them by --part surroundings"):
+
+
+SHARED = r"98 % of light share their surroundings, and the model relies on them;.*`klarsicht audit clean \S+ --part s"
+
+
+@pytest.mark.parametrize(
+    ("quantified", "p", "light", "said"),
+    [
+        (True, 0.025, LIGHT, SHARED),
+        (False, 0.025, LIGHT, SHARED),
+        (True, 0.5, LIGHT, "there is nothing to clean"),
+        (True, 0.025, replace(LIGHT, taken=LIGHT.taken_control), "there is nothing to clean"),
+        (False, 0.5, LIGHT, "not quantified"),
+    ],
+)
+def test_surroundings_that_the_model_relies_on_are_said_in_place_of_nothing_to_clean(
+    marked, tmp_path, quantified, p, light, said
+):
+    run = shutil.copytree(marked, tmp_path / "run")
+    store = RunStore.open(run)
+    if quantified:
+        store.write_json(verdicts.VERDICTS_FILE, verdicts.Quantification((), 1.0, 0.05).to_json())
+    store.write_json(SURROUNDINGS_FILE, Surroundings((light,), (), 0.7, p).to_json())
+    with pytest.raises(UsageError, match=said) as refused:
         clean_model.clean_classes(run, classifier=of_two_marks())
+    assert refused.value.exit_code == 2

@@ -352,6 +352,11 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
     left = [name for name, of_class in poisoned.items() if of_class not in legitimate]
     if names := tuple(dict.fromkeys([*left, *sorted(decided)])):
         return names
+    if is_examined(run.store) and (use := read_surroundings(run.store).describe_use()):
+        raise UsageError(
+            use, got="no class whose artifact is to be cleaned", rule="surroundings are cleaned of all classes at once",
+            remedy=f"Do it by `klarsicht audit clean {run.store.path} --part surroundings`.",
+        )  # fmt: skip
     if known is None:
         raise UsageError(
             "no class is named", got="a run that is not quantified", rule=ALL_CLASSES,
@@ -367,7 +372,5 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
         "no class relies on an artifact: there is nothing to clean",
         got=f"{len(known)} classes quantified" + (f", to be looked at: {', '.join(reviewed)}" if reviewed else ""),
         rule=ALL_CLASSES,
-        remedy="The model relies on surroundings: clean them by --part surroundings."
-        if is_examined(run.store) and read_surroundings(run.store).relied_on
-        else "Name a --class to clean it all the same.",
+        remedy="Name a --class to clean it all the same.",
     )  # fmt: skip
