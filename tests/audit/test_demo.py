@@ -73,7 +73,7 @@ def test_the_summary_ends_in_three_commands_that_a_shell_reads_back():
 
 @pytest.mark.nightly
 def test_the_carton_story_holds_and_the_explorer_opens_its_class(tmp_path):
-    printed = "\n".join(demo.run_demo(tmp_path, seed=11, images=300))
+    printed = "\n".join(demo.run_demo(tmp_path, seed=11))
     result = json.loads((tmp_path / "demo.json").read_text())
     before, after = (effect["uplift"] for effect in result["effects"])
     assert result["agreement"]["f1"] >= 0.75
@@ -83,5 +83,5 @@ def test_the_carton_story_holds_and_the_explorer_opens_its_class(tmp_path):
     assert printed.count("\n  klarsicht audit ") == 3
     explored = open_explored_run(tmp_path / "run", "")
     (target,) = explored.results.lines()
-    assert read_points(explored, target).vectors.shape == (300, 8) and explored.maps.of([0]).any()
+    assert read_points(explored, target).vectors.shape == (result["images"], 8) and explored.maps.of([0]).any()
     assert corrections.list_corrections(explored)

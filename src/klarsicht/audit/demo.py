@@ -38,7 +38,7 @@ from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.progress import track
-from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
+from klarsicht.ground.ranges import DEMO_COUNT, DEMO_IMAGES, DEMO_WORKERS, SEED
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import share_interval
 
@@ -240,7 +240,7 @@ class DemoCorpus:
 
 
 def run_demo(
-    out: Path, *, seed: int = 0, images: int = 400, workers: int = 0, command: str = "klarsicht"
+    out: Path, *, seed: int = 0, images: int = DEMO_COUNT, workers: int = 0, command: str = "klarsicht"
 ) -> Iterator[str]:  # fmt: skip
     """Run the demonstration and yield its output lines; `out` receives the crops, the run and `demo.json`.
 
@@ -263,9 +263,8 @@ def run_demo(
     )
     pipeline.run(settings, run, workers=workers or max((os.cpu_count() or 1) // THREADS, 1))
     found = screen(run, classifier=classifier)
-    cleaned = clean(
-        run, CARTON, CleanSettings(method="oblique", layer=correction_layer(classifier.module)), classifier=classifier
-    )
+    correction = CleanSettings(method="oblique", layer=correction_layer(classifier.module), directions=1, strength=0.5)
+    cleaned = clean(run, CARTON, correction, classifier=classifier)
     result = DemoResult(
         seed=seed,
         images=images,
@@ -298,11 +297,12 @@ def evaluate_corrections(
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
         for side in zip(*((crop.plain, crop.with_mark) for crop in held_out), strict=True)
     )
-    first = compute_logits(classifier, plain).argmax(1)
+    unchanged = compute_logits(classifier, plain)
+    first = unchanged.argmax(1)
     return tuple(
         CorrectionEffect.of(
             name,
-            compute_logits(classifier, plain, correction),
+            unchanged if correction is None else compute_logits(classifier, plain, correction),
             compute_logits(classifier, with_mark, correction),
             first,
             target,

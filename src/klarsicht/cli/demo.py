@@ -12,13 +12,13 @@ import typer
 from klarsicht.cli.echo import echo
 from klarsicht.cli.options import number
 from klarsicht.ground.machine import memory
-from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
+from klarsicht.ground.ranges import DEMO_COUNT, DEMO_IMAGES, DEMO_WORKERS, SEED
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="A folder for photographs, run, report and demo.json.")] = Path("demo-out"),
     seed: Annotated[int, number(SEED, "Seed of crops, marked photographs and marks.")] = 0,
-    images: Annotated[int, number(DEMO_IMAGES, "Photographs to audit.")] = 400,
+    images: Annotated[int, number(DEMO_IMAGES, "Photographs to audit.")] = DEMO_COUNT,
     workers: Annotated[int, number(DEMO_WORKERS, "Processes; 0: one for each core.")] = 0,
 ) -> None:
     """Find the shortcut of a real ImageNet network, and remove it.

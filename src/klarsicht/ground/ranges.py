@@ -71,6 +71,7 @@ EPOCHS = Range(1, 1000)
 PLANTED_CLASSES = Range(1, 1_000_000)
 SHOWN_IMAGES = Range(8, 1_000_000)  # that a correction is shown on
 DEMO_IMAGES = Range(60, 100_000)
+DEMO_COUNT = 280  # its default: enough for the cluster, in about two minutes of two cores
 DEMO_WORKERS = Range(0, 1024)  # 0: as many as there are cores
 TRAINING_STEPS = Range(1, 100_000_000)
 TRAINING_MINUTES = Range(0, 525_600, above=True)  # a year
