@@ -180,6 +180,7 @@ def quantify(
     """
     require_run(run, data)
     from klarsicht.audit.results.detection_rows import read_places
+    from klarsicht.audit.results.seen_groups import read_seen_groups
     from klarsicht.audit.verdicts.quantification import quantification, screening
     from klarsicht.ground.run_folder.store import RunStore
 
@@ -191,7 +192,8 @@ def quantify(
     elif isinstance(result, screening.Screening):
         tables.screening(result, top)
     else:
-        tables.verdicts(result, top, str(run), read_places(RunStore.open(run), result))
+        store = RunStore.open(run)
+        tables.verdicts(result, top, str(run), read_places(store, result), read_seen_groups(store))
         echo(f"report: {run / 'report.html'}")
 
 

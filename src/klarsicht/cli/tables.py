@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.explanation.status import Step
     from klarsicht.audit.results.checked_picture import CheckedPictures
     from klarsicht.audit.results.ranking import Ranking
+    from klarsicht.audit.results.seen_groups import SeenGroup
     from klarsicht.audit.results.sufficiency import Sufficiency
     from klarsicht.audit.results.surroundings import Surroundings
     from klarsicht.audit.results.verdicts import Quantification
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from klarsicht.ground.run_folder.verification import Verification
 
 SHOWN = 20  # files without a checksum that are named
+SEEN_PRINTED = 10  # groups that no verdict names; the report shows more
 
 BESIDE = ("without relevance",)  # column of the cluster found without relevance
 DECIDED = ("decision",)  # column of what a person decided
@@ -66,8 +68,12 @@ def ranking(entries: Ranking, top: int) -> None:
     echo_block(table(header, lines, left_aligned=("class", "metric", "verdict", *BESIDE, *DECIDED)))
 
 
-def verdicts(quantification: Quantification, top: int, run: str, places: Mapping[tuple[int, int], str]) -> None:
-    """Print the first verdicts of a quantification as a table, then each artifact in sentences, with the next step."""
+def verdicts(
+    quantification: Quantification, top: int, run: str, places: Mapping[tuple[int, int], str],
+    groups: Sequence[SeenGroup] = (),
+) -> None:  # fmt: skip
+    """Print the first verdicts of a quantification as a table, then each artifact in sentences, with the next step, and
+    the first groups that no verdict names."""
     from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 
     lines = [line for line in quantification.lines if line.position <= top]
@@ -80,6 +86,13 @@ def verdicts(quantification: Quantification, top: int, run: str, places: Mapping
             echo()
             echo(line.headline(places.get((line.verdict.target, line.number), "")))
             echo("next: {}: {}".format(*line.next_step(run)))
+    if groups:
+        from klarsicht.audit.results.seen_groups import NOT_TESTED
+
+        echo()
+        echo(f"seen, not tested: {format_count(len(groups), 'group')} of images. {NOT_TESTED}")
+    for group in groups[:SEEN_PRINTED]:
+        echo(f"- {group.headline}")
 
 
 def duplicates(copies: Duplicates, top: int) -> None:

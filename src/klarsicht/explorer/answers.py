@@ -13,8 +13,10 @@ from fastapi import Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from klarsicht.audit.results.seen_groups import NOT_TESTED
 from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.explorer import coco, corrections, findings, point_clouds
+from klarsicht.explorer.class_evidence import describe_shortcuts, seen_in_class
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.names import printable, printable_lines
 from klarsicht.ground.ranges import parse_digits
@@ -155,6 +157,9 @@ def show_class(run: Run, target: Target, metric: str = "") -> Response:
             "windows": len(run.results.windows(target)),
             "hints": run.maps.are_hints,
             "overlays": sorted(run.results.drawn_overlays(target)),
+            "seen": [{"headline": one.headline, "rows": list(one.rows)} for one in seen_in_class(run.reader, target)],
+            "not_tested": NOT_TESTED,
+            "shortcuts": describe_shortcuts(run.reader, target),
         }
     )
 

@@ -13,6 +13,8 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.ranking import Entry
+from klarsicht.audit.results.seen_groups import SEEN_FILE
+from klarsicht.audit.results.sufficiency import SUFFICIENCY_FILE
 from klarsicht.audit.results.verdict_lines import VerdictLine
 from klarsicht.audit.results.verdicts import VERDICTS_FILE, Quantification, is_quantified, read_verdicts
 from klarsicht.audit.results.words import VerdictKind, describe_detector
@@ -154,7 +156,8 @@ class ClassResults:
     @property
     def stamp(self) -> tuple[Hashable, ...]:
         """Value that changes whenever results of the run change."""
-        return (*self.reader.stamp(ranking.FILE, VERDICTS_FILE), self._analysed_units)
+        files = ranking.FILE, VERDICTS_FILE, SEEN_FILE, SUFFICIENCY_FILE
+        return (*self.reader.stamp(*files), self._analysed_units)
 
     @property
     def revision(self) -> str:

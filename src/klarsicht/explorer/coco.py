@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from klarsicht.audit.results.seen_groups import NOT_TESTED
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.explorer.artifact_masks import NEEDED
 from klarsicht.explorer.class_decisions import CARRIES
+from klarsicht.explorer.class_evidence import seen_in_class
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.pixel_masks import WINDOW
 from klarsicht.explorer.thumbnails import draw_mask
@@ -30,7 +32,7 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
     An annotation has the mask of the artifact as an uncompressed run-length code, that of a detector's window as a
     polygon, and `mask_source` names its source (FiftyOne has an attribute `mask` of its own); without a mask, as for
     further artifacts of a class, the box is the whole image. `carries` is CARRIES, OPEN or NOT_CARRYING. Images whose
-    size cannot be read are left out.
+    size cannot be read are left out. `info` lists the groups that detectors saw and no verdict names.
 
     Args:
         source: of the masks, see ArtifactMasks.of_image.
@@ -41,9 +43,11 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
     images: dict[int, dict[str, Any]] = {}
     annotations: list[dict[str, Any]] = []
     categories: dict[str, int] = {}
+    groups: list[dict[str, Any]] = []
     key = run.reader.images().key
     for target in targets:
         decision, line = run.decisions.by_target().get(target), run.results.line(target)
+        groups += [group.to_json() for group in seen_in_class(run.reader, target)]
         name = (decision.artifact if decision else "") or line.name
         members = [(name, run.decisions.carrier_status(target), _masks_in_files(run, target, source))]
         for number, rows in enumerate(run.decisions.further_members(target), 2):
@@ -60,7 +64,10 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
                     | {"class": line.name, "carries": carries}
                 )
     return {
-        "info": {"description": f"artifacts found by klarsicht in {run.reader.manifest['settings']['model']}"},
+        "info": {
+            "description": f"artifacts found by klarsicht in {run.reader.manifest['settings']['model']}",
+            "seen": {"told": NOT_TESTED, "groups": groups},
+        },
         "images": list(images.values()),
         "annotations": annotations,
         "categories": [{"id": id_, "name": name, "supercategory": "artifact"} for name, id_ in categories.items()],

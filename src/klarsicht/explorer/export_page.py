@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from klarsicht.explorer.class_evidence import seen_in_class
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.errors import ImageError
 from klarsicht.ground.machine.disk import write_atomically
@@ -68,8 +69,10 @@ def _json_of(answer: Response) -> Any:
 
 
 def choose_images(run: ExploredRun, target: int) -> list[int]:
-    """Choose images of a class: those with the artifact, and others at equal steps."""
-    members = list(run.decisions.members(target))[:MOST_IMAGES]
+    """Choose images of a class: those with the artifact, those of groups that no verdict names, and others at equal
+    steps."""
+    seen = (row for group in seen_in_class(run.reader, target) for row in group.rows)
+    members = list(dict.fromkeys([*run.decisions.members(target), *seen]))[:MOST_IMAGES]
     others = sorted(set(map(int, run.reader.images().rows_of(target))) - set(members))
     left = MOST_IMAGES - len(members)
     chosen = others if len(others) <= left else others[:: -(-len(others) // left)] if left else []

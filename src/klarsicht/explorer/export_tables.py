@@ -12,6 +12,7 @@ import numpy as np
 
 from klarsicht.explorer import point_clouds
 from klarsicht.explorer.class_decisions import CARRIES, NOT_CARRYING
+from klarsicht.explorer.class_evidence import name_seen, seen_in_class
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.errors import ImageError, UsageError
@@ -29,7 +30,8 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, point_clouds.P
     """Make the table of a class, and return its points in the order of the lines.
 
     `carries` is "yes" or "no" where a person decided or a detector found an artifact, and "undecided" for members of a
-    suspect cluster that nobody decided; x and y are the principal axes of the embedding, empty where none is stored.
+    suspect cluster that nobody decided; `seen` names the groups of an image that no verdict names; x and y are the
+    principal axes of the embedding, empty where none is stored.
     """
     import pyarrow as pa
 
@@ -55,6 +57,7 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, point_clouds.P
         "cluster": (flags & point_clouds.CLUSTER_BIT) > 0,
         "detected": (flags & point_clouds.DETECTED_BIT) > 0,
         "carries": carrier_statuses(run, target, cloud.rows),
+        "seen": seen_texts(run, target, cloud.rows),
         "removed": (flags & point_clouds.REMOVED_BIT) > 0,
         "decision": [decision.decision if decision else ""] * n,
         "artifact": [decision.artifact if decision else ""] * n,
@@ -73,6 +76,12 @@ def carrier_statuses(run: ExploredRun, target: int, rows: Ints) -> list[str]:
     )
     further = np.isin(rows, np.array([row for some in run.decisions.further_members(target) for row in some], np.int64))
     return [status if one else CARRIES if other else NOT_CARRYING for one, other in zip(member, further, strict=True)]
+
+
+def seen_texts(run: ExploredRun, target: int, rows: Ints) -> list[str]:
+    """Name for each row (n,) of a class the groups that detectors saw it in and no verdict names; empty of none."""
+    groups = [({*group.rows}, name_seen(group)) for group in seen_in_class(run.reader, target)]
+    return ["; ".join(name for members, name in groups if row in members) for row in rows.tolist()]
 
 
 def write_csv(run: ExploredRun, targets: Sequence[int], out: Path) -> None:

@@ -6,7 +6,8 @@
     OUT/attribution.h5     attribution float32 (n, 3, S, S), label uint32 (n,), prediction float32 (n, K)
     OUT/analysis.h5        CLASS/index uint32 (m,); CLASS/embedding/spectral float32 (m, d) with the attribute
                            `eigenvalue`; CLASS/embedding/plane float32 (m, 2); CLASS/cluster/suspect and
-                           CLASS/cluster/carries uint32 (m,): 0 no, 1 yes, 2 undecided
+                           CLASS/cluster/carries uint32 (m,): 0 no, 1 yes, 2 undecided; CLASS/cluster/seen uint32 (m,):
+                           number of the first group that no verdict names, from 1, and 0 of none
 
 A category of ViRelAy is named by the `word_net_id` of its label, here the number of the output. Pictures show what the
 model sees. Grey images and relevance maps have three equal channels: ViRelAy draws no others.
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.explorer.class_decisions import CARRIES, NOT_CARRYING, OPEN
+from klarsicht.explorer.class_evidence import seen_in_class
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.export_tables import carrier_statuses
 from klarsicht.explorer.point_clouds import CLUSTER_BIT, membership_flags, read_points
 from klarsicht.explorer.thumbnails import crop_seen
+from klarsicht.ground.arrays import Ints
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.optional import load
@@ -114,6 +117,7 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
             group["cluster/suspect"] = ((flags & CLUSTER_BIT) > 0).astype(np.uint32)
             scores = carrier_statuses(run, target, cloud.rows)
             group["cluster/carries"] = np.array([CARRIER_NUMBERS[status] for status in scores], np.uint32)
+            group["cluster/seen"] = number_seen(run, target, cloud.rows)
     labels = [{"index": i, "word_net_id": category_name(i), "name": name} for i, name in enumerate(run.reader.names)]
     write_atomically(out / "label-map.json", json.dumps(labels, indent=1).encode())
     settings = run.reader.manifest["settings"]
@@ -126,6 +130,14 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     }  # fmt: skip
     text = PROJECT.format(side=VIRELAY_SIDE, **{name: json.dumps(str(value)) for name, value in record.items()})
     write_atomically(out / "project.yaml", text.encode())
+
+
+def number_seen(run: ExploredRun, target: int, rows: Ints) -> NDArray[np.uint32]:
+    """Number for each row (n,) of a class the first group that detectors saw it in and no verdict names, from 1."""
+    numbers = np.zeros(len(rows), np.uint32)
+    for i, group in reversed([*enumerate(seen_in_class(run.reader, target), 1)]):
+        numbers[np.isin(rows, np.array(group.rows, np.int64))] = i
+    return numbers
 
 
 def category_name(target: int) -> str:

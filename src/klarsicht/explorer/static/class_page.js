@@ -81,6 +81,27 @@ function eigenvalueChart({ eigenvalues, eigengap }) {
   )
 }
 
+/** Groups that detectors saw and no verdict names: a sentence on each, and a button that shows its images. */
+function seenGroups({ seen, not_tested }, show) {
+  if (!seen?.length) return null
+  return element(
+    'section', { class: 'seen', aria: { label: 'Seen, not tested' } }, element('h2', {}, 'Seen, not tested'), element('p', { class: 'soft' }, not_tested),
+    ...seen.map((group, i) => element('p', {}, group.headline, ' ', element('button', { type: 'button', onclick: () => show(i) }, 'Show'))),
+  )
+}
+
+/** What a class can be recognised by: headlines, and the table of parts, those that matter first. */
+function shortcutTable(found) {
+  if (!found) return null
+  const cells = (tag, texts) => element('tr', {}, ...texts.map((text) => element(tag, {}, text)))
+  return element(
+    'section', { class: 'shortcuts', aria: { label: 'Shortcuts' } }, element('h2', {}, 'Shortcuts'),
+    ...(found.headlines.length ? found.headlines : ['No part of the images is flagged.']).map((text) => element('p', {}, text)),
+    element('details', {}, element('summary', {}, `All ${found.rows.length} parts`), element('div', { class: 'scrolled' }, element('table', {}, element('thead', {}, cells('th', found.headings)), element('tbody', {}, ...found.rows.map((row) => cells('td', row)))))),
+    element('p', { class: 'soft' }, found.limits),
+  )
+}
+
 /** Show the page of a class; returns what keys do and what ends it. */
 export async function showClassPage(place, target, run, listed) {
   const [told, buffer] = await Promise.all([read(`/api/classes/${target}`), readBytes(`/api/classes/${target}/points`), listed])
@@ -180,6 +201,7 @@ export async function showClassPage(place, target, run, listed) {
     selection: ['selection', () => page.selection],
     removed: ['taken out', () => all().filter(page.removed)],
     wrong: ['predicted otherwise', () => all().filter((i) => page.cloud.predicted[i] !== target)],
+    ...Object.fromEntries((told.seen ?? []).map(({ rows }, i) => [`seen${i}`, [`seen, not tested ${i + 1}`, () => rows.map(page.indexOf).filter((at) => at !== undefined)]])),
   }
   const makeGroup = (name, shows) => {
     const grid = makeGallery(name, page)
@@ -300,6 +322,8 @@ export async function showClassPage(place, target, run, listed) {
     element('p', {}, element('span', { class: `kind ${line.kind}` }, line.label)),
     line.verdict === line.label ? null : element('p', { class: 'headline' }, line.verdict),
     ...line.next_steps.map(([advice, command]) => element('p', { class: 'soft' }, `Next: ${advice}: `, element('code', {}, command))),
+    seenGroups(told, (i) => page.groups[0].show(`seen${i}`)),
+    shortcutTable(told.shortcuts),
     decision,
     scatter ? scatter.root : element('p', { class: 'soft' }, 'This run stores no embedding of this class: it screened all classes, and keeps that of the first suspects.'),
     ...(scatter ? [controls, legend] : []),

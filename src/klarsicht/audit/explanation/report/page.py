@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from klarsicht.audit.explanation.data.label_order import Order
 from klarsicht.audit.explanation.relevance.conservation import ABSORBED_BOUND
 from klarsicht.audit.explanation.report.noted_classes import is_small, list_noted_classes, read_picture
-from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, ViewRow
+from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, SeenPictureRow, ViewRow
 from klarsicht.audit.explanation.settings import counts_own_logits
-from klarsicht.audit.results import ranking, sufficiency, surroundings, verdict_lines, verdicts
+from klarsicht.audit.results import ranking, seen_groups, sufficiency, surroundings, verdict_lines, verdicts
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.file_rules import describe_file_rules
 from klarsicht.audit.results.questions import COPIES_FILE, list_questions
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.rows import FollowedRow
+from klarsicht.audit.results.seen_groups import SeenGroup
 from klarsicht.audit.results.specificity import Specificity, describe_screening
 from klarsicht.audit.results.sufficiency import ClassProfile, Sufficiency
 from klarsicht.audit.results.surroundings import Surroundings
@@ -46,6 +47,7 @@ PAGE = "report.html"
 VIEWS = "views"  # the table of pictures and points, and the step whose marker lists the pictures
 EVIDENCE = "evidence"  # the same of the pictures of artifacts
 PROFILES = "profiles"  # the same of the pictures of parts
+SEEN_PICTURES = "seen"  # the same of the pictures of groups that no verdict names
 OWN_LOGITS = (
     "Outputs are independent: a class counts by its own logit, not by its lead over the mean of all, and an image is "
     "predicted as every class whose logit is positive."
@@ -53,6 +55,7 @@ OWN_LOGITS = (
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
 TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
 FINDINGS_SHOWN = 10  # headlines in the summary
+BACKGROUND_PART = "background"  # the part that relevance maps cut
 PARTS_ANCHOR = "parts"  # of the table of shortcuts
 RANKED = 20  # rows of the table of shortcuts; its file contains all
 SCRIPT = "report.js"  # its hash stands in the page's content security policy: no other script runs
@@ -158,10 +161,14 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "for": _css_colour(1),
         "findings": findings,
         "drawn": {one.verdict.target for one in findings},
+        "seen": seen_views(store),
+        "seen_count": len(seen_groups.read_seen_groups(store)),
+        "not_tested": seen_groups.NOT_TESTED,
         "noted": noted,
         "listed": {one.target for one in noted},
         "profiles": profile_views(store),
         "sufficiency": parts,
+        "background_note": describe_background(parts, absorbed_share(manifest, images)),
         "file_sentences": describe_file_rules(parts.files)[:FINDINGS_SHOWN] if parts else [],
         "power": store.table("power").to_pylist() if store.has_table("power") else [],  # `audit power`
         "copies": read_copies(store),
@@ -265,6 +272,27 @@ def profile_views(store: RunStore) -> list[ProfileView]:
         for profile in sufficiency.read_sufficiency(store)
         if profile.target in pictures_of
     ]
+
+
+@dataclass(frozen=True)
+class SeenView:
+    """Content of the page for a group that no verdict names: its number, and (path, data URI) of some of its images."""
+
+    number: int
+    group: SeenGroup
+    pictures: tuple[tuple[str, str], ...]
+
+
+def seen_views(store: RunStore) -> list[SeenView]:
+    """Collect the groups that no verdict names and that have pictures."""
+    if not (store.has_table(SEEN_PICTURES) and store.is_finished(SEEN_PICTURES)):
+        return []
+    pictures: dict[int, list[tuple[str, str]]] = {}
+    rows: list[SeenPictureRow] = store.table(SEEN_PICTURES).to_pylist()
+    for row in rows:
+        pictures.setdefault(row["group"], []).append((row["path"], read_picture(store, row["picture"], SEEN_PICTURES)))
+    groups = enumerate(seen_groups.read_seen_groups(store))
+    return [SeenView(i, group, tuple(pictures[i])) for i, group in groups if i in pictures]
 
 
 def read_copies(store: RunStore) -> dict[str, Any] | None:
@@ -383,6 +411,17 @@ def _numbers(images: Any, column: str) -> NDArray[np.float64]:
 def exceeds_absorbed_bound(share: float | None) -> bool:
     """Test whether the absorbed share exceeds ABSORBED_BOUND, so that pixel maps are hints only."""
     return share is not None and abs(share) > ABSORBED_BOUND
+
+
+def describe_background(parts: Sufficiency | None, share: float | None) -> str:
+    """Say that the background was cut by maps that are hints only; empty where they are more, or none was cut."""
+    cut = parts is not None and any(part.part == BACKGROUND_PART for one in parts for part in one.parts)
+    if not cut or share is None or not exceeds_absorbed_bound(share):
+        return ""
+    return (
+        f"The background is what lies outside the largest relevance, and {share:.1%} of the relevance was absorbed "
+        "before it reached the pixels: where the background begins is a hint only, and so are its figures."
+    )
 
 
 def list_skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:

@@ -32,6 +32,13 @@ class EvidenceRow(PictureRow):
     artifact: int
 
 
+class SeenPictureRow(PictureRow):
+    """Row of the table `seen`: a picture of an image of a group that no verdict names, by the group's number in
+    `seen.json`, from 0."""
+
+    group: int
+
+
 class PartPictureRow(PictureRow):
     """Row of the table `profiles`: a picture of an image of which only one part was kept."""
 

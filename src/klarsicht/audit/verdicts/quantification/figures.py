@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,25 @@ from PIL import Image
 
 from klarsicht.audit.explanation.report.figures import GREEN, LINE, encode_jpeg, encode_small
 from klarsicht.audit.explanation.report.noted_classes import SMALL, SMALL_DRAWN
-from klarsicht.audit.explanation.report.page import EVIDENCE
-from klarsicht.audit.explanation.report.rows import EvidenceRow
+from klarsicht.audit.explanation.report.page import EVIDENCE, SEEN_PICTURES
+from klarsicht.audit.explanation.report.rows import EvidenceRow, SeenPictureRow
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.rows import SignRow
+from klarsicht.audit.results.seen_groups import SeenGroup
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.arrays import Pixels, Rows
 from klarsicht.ground.pictures.array_images import show_channels
 from klarsicht.ground.pictures.colour_maps import overlay
 from klarsicht.ground.progress import track
+from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 
 CLASSES_DRAWN = 12  # classes drawn
 CARRIERS_DRAWN, OTHERS_DRAWN = 8, 4  # pictures of each
+SEEN_DRAWN, SEEN_CARRIERS = 24, 6  # groups that no verdict names, and small pictures of each
 MIN_PICTURE_SIDE = 96  # pixels: smaller images are enlarged
 EVIDENCE_COLUMNS = ("target", "row", "member", "artifact", "path", "picture")
 
@@ -51,6 +55,31 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
     work.store.finish_step(EVIDENCE, 1)
 
 
+def write_seen_figures(work: DetectionUnits, found: Quantification, groups: Sequence[SeenGroup]) -> None:
+    """Write small pictures of the first groups that no verdict names, the table `seen` that lists them, and the marker
+    with their checksums."""
+    work.store.discard_step(SEEN_PICTURES)
+    files, detections, records = Written(), read_detections(work.store, found), list[SeenPictureRow]()
+    for number, group in enumerate(groups[:SEEN_DRAWN]):
+        sign = next(row for row in detections[group.target, 1] if row["sign"] == group.sign)
+        rng = generator(work.settings.seed, "seen", number)
+        some = np.sort(rng.permutation(len(group.rows))[:SEEN_CARRIERS])
+        for row in np.array(group.rows)[some].tolist():
+            name = f"pictures/seen-{number}-{row}{SMALL}.jpg"
+            files |= work.store.write_unit_file(name, encode_small(_frame_window(render_image(work, row), row, sign)))
+            path = work.corpus.paths[row]
+            records.append({"target": group.target, "group": number, "path": path, "picture": name})
+    work.store.write_table(SEEN_PICTURES, pa.Table.from_pylist(records, schema_of(SeenPictureRow)))
+    work.store.mark_done(SEEN_PICTURES, 0, files)
+    work.store.finish_step(SEEN_PICTURES, 1)
+
+
+def _frame_window(pixels: Pixels, row: int, sign: SignRow) -> Pixels:
+    """Frame the window of a detection in the picture of a row of the run, where it has one."""
+    corners = dict(zip(sign["rows"], np.array(sign["places"]).reshape(-1, 2), strict=False))
+    return draw_frame(pixels, corners[row], (sign["height"], sign["width"])) if row in corners else pixels
+
+
 def _write_artifact_figures(
     work: DetectionUnits, verdict: Verdict, number: int, carrying: Rows, sign: SignRow, written: Written, small: bool
 ) -> list[EvidenceRow]:
@@ -63,14 +92,11 @@ def _write_artifact_figures(
     others = np.sort(rng.permutation(np.setdiff1d(group.rows, carrying))[:OTHERS_DRAWN])
     if small:
         carriers, others = carriers[:SMALL_DRAWN], others[:0]
-    places = [] if verdict.followed else sign["places"]  # a followed group is none of a detector
-    corners = dict(zip(sign["rows"], np.array(places).reshape(-1, 2), strict=False))
+    if verdict.followed:
+        sign = {**sign, "places": []}  # a followed group is none of a detector
     records: list[EvidenceRow] = []
     for row in (*carriers, *others):
-        pixels = render_image(work, int(row))
-        place = corners.get(int(row))
-        if place is not None:
-            pixels = draw_frame(pixels, place, (sign["height"], sign["width"]))
+        pixels = _frame_window(render_image(work, int(row)), int(row), sign)
         name = f"pictures/sign-{'-'.join(map(str, (*which, row)))}{SMALL if small else ''}.jpg"
         written |= work.store.write_unit_file(name, encode_small(pixels) if small else encode_jpeg(pixels))
         path = work.corpus.paths[int(row)]

@@ -23,7 +23,7 @@ from klarsicht.audit.explanation.report.figures import Illustrator
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
-from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results import ranking, seen_groups, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.significance import LEVEL
@@ -102,6 +102,9 @@ def write_quantification(work: DetectionUnits, found: Quantification) -> None:
         store.write_table("quantification", found.to_table())
         store.write_table("ranking", ranking.read_ranking(store).to_table())
     figures.write_figures(work, found)
+    groups = seen_groups.list_seen_groups(store, found)
+    seen_groups.write_seen_groups(store, groups)
+    figures.write_seen_figures(work, found, groups)
     page.write_report(store)
 
 
