@@ -91,6 +91,22 @@ def test_what_stands_apart_from_reference_classes_has_its_p_from_there():
         assert not tested(APART | {"apart_left": left}, MEASURED).artifactual(0.05).any()
 
 
+def test_windows_of_aligned_images_have_their_p_from_random_classes_and_change_no_other():
+    aligned = MEASURED | {"correlation": 0.2, "natural": True}
+    called = aligned | {"apart": "aligned 50 0.8", "apart_p": 0.03, "apart_left": 0.8}
+    scores = np.array([[9.0, 9, 1, 6], [0.2, 9, 0.1, 0.5]])
+
+    def tested(*measures, some=slice(None)):
+        names = (*NAMES, "aligned 50 0.8")[some]
+        return class_strategy(2).test_detections(scores[:, some], names, change_of, measures)
+
+    found = tested(called, aligned)
+    assert found.p_decisive == pytest.approx([0.03, 1.0], rel=1e-9) and found.decisive[0] == 3
+    without = tested(aligned, aligned, some=slice(3))
+    np.testing.assert_array_equal(found.p_each[1], [*without.p_each[1], 1.0])  # no test more: the null is its own
+    assert not tested(called | {"apart_left": 0.01}, aligned).artifactual(0.05).any()
+
+
 def test_windows_are_distinct_where_every_class_was_measured_and_none_is_natural():
     natural = MEASURED | {"natural": True}
     assert are_distinct([MEASURED] * 2)

@@ -8,7 +8,7 @@ from klarsicht.audit.results import words
 from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.detection_rows import name_further_step
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
+from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS
 from klarsicht.audit.verdicts.interventions.shared_content import ESTIMATES
 
 USE = UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light")
@@ -24,7 +24,7 @@ def test_words_say_what_was_put_on_and_how_much():
     assert told == "the shared change of each pixel (covers 99 % of the difference)"
     assert {f"shared {name}" for name in ESTIMATES} <= words.PUT_ON.keys()
     assert words.describe_detector("a detector of another version .5") == "a detector of another version .5"
-    assert words.SEEN.keys() <= DETECTORS.keys() | FEW_CLASS_DETECTORS.keys()
+    assert words.SEEN.keys() <= ALL_DETECTORS.keys()
 
 
 def test_a_class_is_found_by_its_name_before_the_output_of_another():

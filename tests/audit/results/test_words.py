@@ -16,7 +16,7 @@ from klarsicht.audit.results.words import (
     format_count,
     format_p,
 )
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
+from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS
 
 
 @pytest.mark.parametrize("p", [0.9996, 0.05, 0.0126, 0.0005, 0.0004999, 1e-9])
@@ -31,7 +31,7 @@ def test_one_thing_is_no_plural():
 
 
 def test_every_detector_has_words():
-    assert set(SEEN) == DETECTORS.keys() | FEW_CLASS_DETECTORS.keys()
+    assert set(SEEN) == ALL_DETECTORS.keys()
     assert describe_seen("veil 0.002") == SEEN["veil"] and describe_seen("unheard of") == "unheard of"
 
 

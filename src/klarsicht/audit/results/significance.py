@@ -28,6 +28,7 @@ MIN_OUTPUTS = 5  # outputs: with fewer, a rank among them says too little
 OTHER_WINDOWS = 39  # other windows or random artifacts that one is compared with, where outputs are too few
 EQUAL_WINDOWS = 2  # of these with the artifact's rise, from which no more are drawn: of 39 a p of 0.05 allows one
 PLACED, LEARNED = "tile", "embedding"  # change of an artifact with a place, detector by the learned embedding
+SAME_PLACE = "aligned"  # detector of windows of aligned images, which has a null of its own
 CONTENT_FREE = ("border", "noise", "blur", "light", "blocks", SHARED_CONTENT)  # no content that the whole class shows
 SAME = 0.5  # Jaccard index from which on two detections have the same members
 WITHIN_SHARE = 0.2  # of the level, for windows and the learned embedding of few classes
@@ -137,7 +138,8 @@ class FewClasses:
     Tested are windows, and the learned embedding: in it natural groups lie together, so what it sets apart is an
     artifact. Windows may be the nature of a class unless images are not aligned and those that are left share none.
     Noise, borders, blur and other descriptions differ between classes by nature; they are compared with reference
-    classes alone, and count with the score that a window of the same p has.
+    classes alone, and count with the score that a window of the same p has. Where images are aligned, windows beyond
+    what all of them share count instead, beside random classes of the run.
     """
 
     compares_classes = False
@@ -147,7 +149,7 @@ class FewClasses:
         measures: Sequence[FewClassMeasures] = (),
     ) -> Significance:  # fmt: skip
         """Test the largest score of each class by itself; see `ManyClasses`."""
-        windows = np.array([change_of(name) == PLACED for name in names], bool)
+        windows = np.array([change_of(name) == PLACED and not has_own_null(name) for name in names], bool)
         embedding = np.array([name.split()[0] == LEARNED for name in names], bool)
         tests = round(int((windows | embedding).sum()) / WITHIN_SHARE)
         beside = p_beside_reference(names, measures, scores.shape)
@@ -199,13 +201,18 @@ def are_distinct(measures: Sequence[FewClassMeasures]) -> bool:
 def p_beside_reference(names: Sequence[str], measures: Sequence[FewClassMeasures], shape: tuple[int, ...]) -> Doubles:
     """Collect the p-values (n, m) of the detections by which classes stand apart from reference classes; NaN where
     something is left of a class without the members, and where pictures of any class of the run are aligned: those of
-    the reference classes are not."""
-    p = np.full(shape, np.nan)
-    if all(row["correlation"] < ALIGNED for row in measures):
-        for i, row in enumerate(measures):
-            if row["apart_left"] > APART_P and row["apart"] in names:
-                p[i, names.index(row["apart"])] = row["apart_p"]
+    the reference classes are not, and only random classes of the run itself count."""
+    p, photographs = np.full(shape, np.nan), all(row["correlation"] < ALIGNED for row in measures)
+    for i, row in enumerate(measures):
+        counts = row["apart"] in names and (photographs or has_own_null(row["apart"]))
+        if counts and row["apart_left"] > APART_P:
+            p[i, names.index(row["apart"])] = row["apart_p"]
     return p
+
+
+def has_own_null(name: str) -> bool:
+    """Say whether a detection is compared with random classes of the run itself, by its name."""
+    return name.split()[0] == SAME_PLACE
 
 
 def compare_with_reference(scores: Doubles, reference: Floats, share: float) -> tuple[int, float]:

@@ -93,6 +93,7 @@ SEEN: Final = {
     "shipped-embedding": "a trait that the supplied embedding separates",
     "flat-colour": "flat spots of exactly one colour",
     "one-sided-colour": "a colour on one side only",
+    "aligned": "the same patch beyond what aligned images have in common",
 }
 """For each detector, what the images that it detects share."""
 

@@ -9,7 +9,7 @@ from scipy.ndimage import zoom
 from tests.audit.verdicts.detectors.test_bank import MARKED, PLANTS, TAG, M, N, lines, scenes
 
 from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
+from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.ground.seeding import generator
@@ -20,7 +20,7 @@ SOME = 24  # carriers, a fifth of a class
 
 
 def best(name, images):
-    return max((DETECTORS | FEW_CLASS_DETECTORS)[name](images, name), key=lambda found: found.score)
+    return max(ALL_DETECTORS[name](images, name), key=lambda found: found.score)
 
 
 @cache

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.verdicts.detectors import reference_classes
 from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS, change_of
+from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS, change_of
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.verdicts.detectors.reference_classes import (
     ReferenceClasses,
@@ -58,7 +58,7 @@ def test_the_reference_that_comes_along_knows_all_detections_that_are_no_windows
     assert {one.name for one in found} == set(known.signs)
     assert known.scores.shape == (len(known.names), len(known.signs)) and np.isfinite(known.scores).all()
     assert len(known.names) >= 40 and known.scores.min() >= 0 and known.images == 450
-    assert not {one.name.split()[0] for one in found} - (DETECTORS | FEW_CLASS_DETECTORS).keys()
+    assert not {one.name.split()[0] for one in found} - ALL_DETECTORS.keys()
     assert change_of("shipped-embedding 0.002") == "shared"
 
 

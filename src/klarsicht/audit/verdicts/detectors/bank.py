@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from klarsicht.audit.results.significance import SAME_PLACE
+from klarsicht.audit.verdicts.detectors.aligned_windows import AlignedWindows
 from klarsicht.audit.verdicts.detectors.artifact_embedding import EMBEDDED_SIDE
 from klarsicht.audit.verdicts.detectors.colour_spots import FlatColour, OneSidedColour
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack, Measure, measure_in_blocks
@@ -97,6 +99,12 @@ FEW_CLASS_DETECTORS: dict[str, Detector] = {
 """Detectors of runs with too few classes to be compared; for the first of them images carry the embedding that comes
 along."""
 
+ALIGNED_WINDOWS = AlignedWindows()
+ALIGNED_DETECTORS: dict[str, Detector] = {SAME_PLACE: ALIGNED_WINDOWS}
+"""Detectors of such runs whose images are aligned."""
+
+ALL_DETECTORS = DETECTORS | FEW_CLASS_DETECTORS | ALIGNED_DETECTORS
+
 
 def run_detectors(images: ClassImages, detectors: Mapping[str, Detector] = DETECTORS) -> list[Detection]:
     """Run detectors, by default all, on the images of a class."""
@@ -123,4 +131,4 @@ def detect_windows(images: ClassImages) -> list[Detection]:
 
 def change_of(name: str) -> str:
     """Return the change by which the artifact of a detection is inserted into other images."""
-    return (DETECTORS | FEW_CLASS_DETECTORS)[name.split()[0]].change
+    return ALL_DETECTORS[name.split()[0]].change

@@ -57,7 +57,8 @@ class ClassImages:
     images of any class. others: bool (m,), images of the pool that are of other classes. half: bool (n,), the half on
     which choices are made. sources: int (n,); images of one source are not compared with each other. seed: of the
     sample of seed images in very large classes. embedding: network learned on the audited images, or None. compared:
-    images at the beginning of the pool whose windows are compared; None: all."""
+    images at the beginning of the pool whose windows are compared; None: all. aligned: whether images of any class of
+    the run are aligned; only asked where its classes are too few to be compared."""
 
     own: ImageStack
     pool: ImageStack
@@ -67,6 +68,7 @@ class ClassImages:
     seed: int = 0
     embedding: ArtifactEmbedding | None = None
     compared: int | None = None
+    aligned: bool = False
 
     @property
     def compared_pool(self) -> ImageStack:

@@ -12,7 +12,7 @@ from klarsicht.audit.verdicts.detectors.bank import FINE, change_of, detect_wind
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.verdicts.detectors.patch_matches import W, comparison_rows, grey
 from klarsicht.audit.verdicts.detectors.templates import TEMPLATE_POOL, WindowField
-from klarsicht.ground.arrays import Rows
+from klarsicht.ground.arrays import Pixels, Rows
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.aligned_details import median_detail_correlation
 
@@ -43,8 +43,13 @@ class NaturalWindows:
         """Measure the alignment of the images of a class, and what remains of its shared windows, from its detections
         `windows`; these are searched again where the strongest score is not silent itself."""
         some = generator(images.seed, "aligned").permutation(len(images.own))[:ALIGNED_IMAGES]
-        shrunk = ImageStack(images.own.levels[np.sort(some)]).shrunk_to(ALIGNED_SIDE)
-        return cls(median_detail_correlation(grey(shrunk)[..., 0]), score_left(images, windows))
+        return cls(measure_alignment(images.own.levels[np.sort(some)]), score_left(images, windows))
+
+
+def measure_alignment(levels: Pixels) -> float:
+    """Measure how far images (n, H, W, C) are aligned: the median correlation of the details of two at the same
+    places."""
+    return median_detail_correlation(grey(ImageStack(levels).shrunk_to(ALIGNED_SIDE))[..., 0])
 
 
 def score_left(images: ClassImages, windows: Sequence[Detection]) -> float:

@@ -7,7 +7,7 @@ without the members must not stand out by itself."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.results.significance import APART_P, compare_with_reference
 from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS, run_detectors
+from klarsicht.audit.verdicts.detectors.bank import (
+    ALIGNED_DETECTORS,
+    ALIGNED_WINDOWS,
+    DETECTORS,
+    FEW_CLASS_DETECTORS,
+    run_detectors,
+)
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection
 from klarsicht.audit.verdicts.detectors.natural_windows import select_images
 
@@ -66,16 +72,30 @@ class ReferenceTest:
 
     @classmethod
     def of(
-        cls, images: ClassImages, detections: Sequence[Detection], reference: ReferenceClasses | None = None
-    ) -> ReferenceTest:
-        """Test a class by its detections, some of which the reference knows."""
+        cls, images: ClassImages, detections: Sequence[Detection], reference: ReferenceClasses | None = None,
+        detect: Callable[[ClassImages], list[Detection]] | None = None,
+    ) -> ReferenceTest:  # fmt: skip
+        """Test a class by its detections, some of which the reference knows; `detect` makes those of what is left."""
         classes = reference or shipped_reference()
         best, p = find_standing_out(images, detections, classes)
         remaining_score, kept = float("nan"), np.setdiff1d(np.arange(len(images.own)), best.members)
         if p <= APART_P and 2 * len(kept) >= len(images.own):
             rest = select_images(images, kept)
-            remaining_score = find_standing_out(rest, detect_described(rest), classes)[1]
+            remaining_score = find_standing_out(rest, (detect or detect_described)(rest), classes)[1]
         return cls(best.name, p, remaining_score)
+
+
+def compare_aligned(images: ClassImages) -> tuple[list[Detection], ReferenceTest]:
+    """Detect windows that aligned images of a class share, and test them beside random classes of the same images."""
+    found, scores = detect_aligned(images), ALIGNED_WINDOWS.score_random_classes(images)
+    names = tuple(f"random class {i}" for i in range(1, len(scores) + 1))
+    reference = ReferenceClasses(len(images.own), names, tuple(one.name for one in found), scores)
+    return found, ReferenceTest.of(images, found, reference, detect_aligned)
+
+
+def detect_aligned(images: ClassImages) -> list[Detection]:
+    """Run the detectors of aligned images on the images of a class."""
+    return run_detectors(images, ALIGNED_DETECTORS)
 
 
 def find_standing_out(

@@ -23,13 +23,23 @@ from klarsicht.audit.explanation.settings import AuditSettings, counts_own_logit
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.explanation.steps.relevance_step import load_worker_model
 from klarsicht.audit.results.rows import ClassRow, EffectRow, FewClassMeasures, SignRow
-from klarsicht.audit.results.significance import class_strategy
+from klarsicht.audit.results.significance import ALIGNED, class_strategy
 from klarsicht.audit.verdicts.detectors.artifact_embedding import STAGES, ArtifactEmbedding, load_embedding
 from klarsicht.audit.verdicts.detectors.bank import bytes_of_image, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.verdicts.detectors.natural_windows import NaturalWindows, complete_strongest
+from klarsicht.audit.verdicts.detectors.natural_windows import (
+    ALIGNED_IMAGES,
+    NaturalWindows,
+    complete_strongest,
+    measure_alignment,
+)
 from klarsicht.audit.verdicts.detectors.patch_matches import WINDOW_POOL, grey
-from klarsicht.audit.verdicts.detectors.reference_classes import ReferenceClasses, ReferenceTest, detect_shipped
+from klarsicht.audit.verdicts.detectors.reference_classes import (
+    ReferenceClasses,
+    ReferenceTest,
+    compare_aligned,
+    detect_shipped,
+)
 from klarsicht.audit.verdicts.interventions.experiment import Predict
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.rows import schema_of
@@ -112,8 +122,17 @@ class DetectionUnits:
         return ClassImages(
             own=self.image_stack(rows), pool=self.pool, others=self.others(number), half=draw_halves(len(rows), rng),
             sources=self.corpus.source_numbers[rows], seed=self.settings.seed, embedding=self.embedding,
-            compared=self.compared_images,
+            compared=self.compared_images, aligned=self.aligned,
         )  # fmt: skip
+
+    @cached_property
+    def aligned(self) -> bool:
+        """Whether images of any class are aligned, where classes are too few to be compared; of others it is not
+        asked."""
+        if class_strategy(len(self.groups)).compares_classes:
+            return False
+        shown = (np.flatnonzero(np.isin(self.pool_rows, group.rows))[:ALIGNED_IMAGES] for group in self.groups)
+        return any(measure_alignment(self.pool.levels[some]) >= ALIGNED for some in shown)
 
     @cached_property
     def embedding(self) -> ArtifactEmbedding | None:
@@ -220,9 +239,15 @@ def measure_few(
     images: ClassImages, found: Sequence[Detection], reference: ReferenceClasses | None = None
 ) -> tuple[list[Detection], FewClassMeasures]:
     """Measure a class of a run with too few classes to be compared, beside a reference, by default the classes that
-    come along; return the detections, the strongest window with all its members, and columns of the table `classes`."""
+    come along, or where images are aligned random classes of the run; return the detections, the strongest window with
+    all its members, and columns of the table `classes`."""
     found = [*complete_strongest(images, found), *detect_shipped(images)]
-    shared, beside = NaturalWindows.of(images, found), ReferenceTest.of(images, found, reference)
+    shared = NaturalWindows.of(images, found)
+    if images.aligned:
+        aligned, beside = compare_aligned(images)
+        found += aligned
+    else:
+        beside = ReferenceTest.of(images, found, reference)
     return found, {
         "natural": shared.natural, "correlation": shared.correlation, "left": shared.left,
         "apart": beside.sign, "apart_p": beside.p, "apart_left": beside.left,

@@ -28,7 +28,7 @@ from klarsicht.audit.results.power_rows import PowerRow, TrialRow
 from klarsicht.audit.results.rows import FewClassMeasures
 from klarsicht.audit.results.significance import LEVEL, class_strategy
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS, change_of, run_detectors
+from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS, change_of, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import Detection, ImageStack
 from klarsicht.audit.verdicts.quantification import quantification
 from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
@@ -84,7 +84,7 @@ class Power:
 
     def detectors(self, kind: str) -> dict[str, float]:
         """Compute the detection limit of every detector that has one."""
-        return {by: limit for by in DETECTORS | FEW_CLASS_DETECTORS if (limit := self.limit(kind, by)) is not None}
+        return {by: limit for by in ALL_DETECTORS if (limit := self.limit(kind, by)) is not None}
 
     def format_limit(self, kind: str) -> str:
         """Format the detection limit of a kind."""
