@@ -28,7 +28,7 @@ MIN_OUTPUTS = 5  # outputs: with fewer, a rank among them says too little
 OTHER_WINDOWS = 39  # other windows or random artifacts that one is compared with, where outputs are too few
 EQUAL_WINDOWS = 2  # of these with the artifact's rise, from which no more are drawn: of 39 a p of 0.05 allows one
 PLACED, LEARNED = "tile", "embedding"  # change of an artifact with a place, detector by the learned embedding
-SAME_PLACE = "aligned"  # detector of windows of aligned images, which has a null of its own
+WITH_OWN_NULL = "aligned"  # detector of windows of aligned images, which has a null of its own
 CONTENT_FREE = ("border", "noise", "blur", "light", "blocks", SHARED_CONTENT)  # no content that the whole class shows
 SAME = 0.5  # Jaccard index from which on two detections have the same members
 WITHIN_SHARE = 0.2  # of the level, for windows and the learned embedding of few classes
@@ -212,7 +212,7 @@ def p_beside_reference(names: Sequence[str], measures: Sequence[FewClassMeasures
 
 def has_own_null(name: str) -> bool:
     """Say whether a detection is compared with random classes of the run itself, by its name."""
-    return name.split()[0] == SAME_PLACE
+    return name.split()[0] == WITH_OWN_NULL
 
 
 def compare_with_reference(scores: Doubles, reference: Floats, share: float) -> tuple[int, float]:

@@ -30,7 +30,7 @@ Vectors = NDArray[np.float32]
 
 LEAST_DEVIATION: Final = 4.0  # grey levels: where images hardly differ, noise is no rest
 SOFT: Final = 0.35  # deviations: variation within a window below it does not count
-SEED_IMAGES: Final = 1000  # images whose windows are tried
+TRIED_IMAGES: Final = 1000  # images whose windows are tried
 RANDOM_CLASSES: Final = 39  # of the null: with the class itself 40, so that a rank can reach a p of 0.025
 
 
@@ -117,7 +117,7 @@ class AlignedWindows:
         rest = standardise_details(np.concatenate([images.own.shrunk_to(side), others]))
         density = patches.box_mean((rest**2).mean(-1), W)
         places = patches.select_peaks(density, W - 1, self.k)
-        some = np.sort(generator(images.seed, "aligned windows").permutation(len(rest))[:SEED_IMAGES])
+        some = np.sort(generator(images.seed, "aligned windows").permutation(len(rest))[:TRIED_IMAGES])
         owner, at = np.repeat(some, self.k), places[some].reshape(-1, 2)
         return Likeness(owner, at, match_same_place(rest, owner, at, self.reach), rest.shape)
 

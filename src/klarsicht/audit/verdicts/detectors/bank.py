@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from klarsicht.audit.results.significance import SAME_PLACE
+from klarsicht.audit.results.significance import WITH_OWN_NULL
 from klarsicht.audit.verdicts.detectors.aligned_windows import AlignedWindows
 from klarsicht.audit.verdicts.detectors.artifact_embedding import EMBEDDED_SIDE
 from klarsicht.audit.verdicts.detectors.colour_spots import FlatColour, OneSidedColour
@@ -100,7 +100,7 @@ FEW_CLASS_DETECTORS: dict[str, Detector] = {
 along."""
 
 ALIGNED_WINDOWS = AlignedWindows()
-ALIGNED_DETECTORS: dict[str, Detector] = {SAME_PLACE: ALIGNED_WINDOWS}
+ALIGNED_DETECTORS: dict[str, Detector] = {WITH_OWN_NULL: ALIGNED_WINDOWS}
 """Detectors of such runs whose images are aligned."""
 
 ALL_DETECTORS = DETECTORS | FEW_CLASS_DETECTORS | ALIGNED_DETECTORS

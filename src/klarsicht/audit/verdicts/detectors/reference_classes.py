@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.results.significance import APART_P, compare_with_reference
+from klarsicht.audit.results.significance import APART_P, WITH_OWN_NULL, compare_with_reference
 from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
 from klarsicht.audit.verdicts.detectors.bank import (
-    ALIGNED_DETECTORS,
     ALIGNED_WINDOWS,
     DETECTORS,
     FEW_CLASS_DETECTORS,
@@ -94,8 +93,8 @@ def compare_aligned(images: ClassImages) -> tuple[list[Detection], ReferenceTest
 
 
 def detect_aligned(images: ClassImages) -> list[Detection]:
-    """Run the detectors of aligned images on the images of a class."""
-    return run_detectors(images, ALIGNED_DETECTORS)
+    """Run the detector of aligned images on the images of a class."""
+    return list(ALIGNED_WINDOWS(images, WITH_OWN_NULL))
 
 
 def find_standing_out(
