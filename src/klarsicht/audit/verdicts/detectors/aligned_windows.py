@@ -30,7 +30,7 @@ Vectors = NDArray[np.float32]
 
 LEAST_DEVIATION: Final = 4.0  # grey levels: where images hardly differ, noise is no rest
 SOFT: Final = 0.35  # deviations: variation within a window below it does not count
-TRIED_IMAGES: Final = 1000  # images whose windows are tried
+COMPARED_SEEDS: Final = 1000  # images whose windows are tried
 RANDOM_CLASSES: Final = 39  # of the null: with the class itself 40, so that a rank can reach a p of 0.025
 
 
@@ -53,8 +53,8 @@ class Likeness:
     def test(self, own: Bools, half: Bools, sources: Rows, threshold: float) -> tuple[CrossTest, Rows]:
         """Test the windows of a class (n,) across its halves, masks of all images, against the other images; return the
         test, and the windows (t,) that it numbers."""
-        tried = np.flatnonzero(own[self.owner])
-        owner, inside, outside = self.owner[tried], self.like[np.ix_(tried, own)], self.like[np.ix_(tried, ~own)]
+        seeds = np.flatnonzero(own[self.owner])
+        owner, inside, outside = self.owner[seeds], self.like[np.ix_(seeds, own)], self.like[np.ix_(seeds, ~own)]
         within = np.where(sources[owner, None] == sources[own], 0, inside)
         hit, first = within > threshold, half[own]
         counts = np.stack([hit[:, first].sum(1), hit[:, ~first].sum(1)], 1)
@@ -62,7 +62,7 @@ class Likeness:
         sizes = int(first.sum()), int((~first).sum())
         return cross_test(
             counts, sizes, rates, half[owner], lambda few: null_match_rate(within[few], outside[few], threshold)
-        ), tried
+        ), seeds
 
 
 @dataclass(frozen=True)
@@ -85,27 +85,26 @@ class AlignedWindows:
     def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
         n, own, half, sources = _masks(images)
         for side in usable_sides(images, self.sides):
-            found = self.likeness(images, side)
+            likeness = self.likeness(images, side)
             for threshold in self.thresholds:
-                test, tried = found.test(own, half, sources, threshold)
-                seed = int(tried[test.seed])
-                members = found.like[seed, :n] > threshold
-                members[found.owner[seed]] = True
-                where = np.broadcast_to(found.places[seed], (n, 2))
-                yield make_detection(f"{name} {side} {threshold:g}", test.score, members, where, found.shape)
+                test, seeds = likeness.test(own, half, sources, threshold)
+                seed = int(seeds[test.seed])
+                members = likeness.like[seed, :n] > threshold
+                members[likeness.owner[seed]] = True
+                where = np.broadcast_to(likeness.places[seed], (n, 2))
+                yield make_detection(f"{name} {side} {threshold:g}", test.score, members, where, likeness.shape)
 
     def score_random_classes(self, images: ClassImages) -> Doubles:
         """Compute the scores (RANDOM_CLASSES, m) of the m detections in random classes of as many images, each beside
         all other images."""
         n, own, _, sources = _masks(images)
         rng, scores = generator(images.seed, "random classes"), []
-        found = [self.likeness(images, side) for side in usable_sides(images, self.sides)]
+        sides = [self.likeness(images, side) for side in usable_sides(images, self.sides)]
         for _ in range(RANDOM_CLASSES):
-            drawn = rng.permutation(own)
-            half = np.zeros(len(own), bool)
-            half[drawn] = draw_halves(n, rng)
-            each = ((one, threshold) for one in found for threshold in self.thresholds)
-            scores.append([one.test(drawn, half, sources, threshold)[0].score for one, threshold in each])
+            members, half = rng.permutation(own), np.zeros(len(own), bool)
+            half[members] = draw_halves(n, rng)
+            each = ((one, threshold) for one in sides for threshold in self.thresholds)
+            scores.append([one.test(members, half, sources, threshold)[0].score for one, threshold in each])
         return np.array(scores)
 
     def likeness(self, images: ClassImages, side: int) -> Likeness:
@@ -117,7 +116,7 @@ class AlignedWindows:
         rest = standardise_details(np.concatenate([images.own.shrunk_to(side), others]))
         density = patches.box_mean((rest**2).mean(-1), W)
         places = patches.select_peaks(density, W - 1, self.k)
-        some = np.sort(generator(images.seed, "aligned windows").permutation(len(rest))[:TRIED_IMAGES])
+        some = np.sort(generator(images.seed, "aligned windows").permutation(len(rest))[:COMPARED_SEEDS])
         owner, at = np.repeat(some, self.k), places[some].reshape(-1, 2)
         return Likeness(owner, at, match_same_place(rest, owner, at, self.reach), rest.shape)
 

@@ -241,14 +241,14 @@ def measure_few(
     """Measure a class of a run with too few classes to be compared, beside a reference, by default the classes that
     come along, or where images are aligned random classes of the run; return the detections, the strongest window with
     all its members, and columns of the table `classes`."""
-    found = [*complete_strongest(images, found), *detect_shipped(images)]
-    shared = NaturalWindows.of(images, found)
+    detections = [*complete_strongest(images, found), *detect_shipped(images)]
+    windows = NaturalWindows.of(images, detections)
     if images.aligned:
-        aligned, beside = compare_aligned(images)
-        found += aligned
+        of_aligned, beside = compare_aligned(images)
+        detections += of_aligned
     else:
-        beside = ReferenceTest.of(images, found, reference)
-    return found, {
-        "natural": shared.natural, "correlation": shared.correlation, "left": shared.left,
+        beside = ReferenceTest.of(images, detections, reference)
+    return detections, {
+        "natural": windows.natural, "correlation": windows.correlation, "left": windows.left,
         "apart": beside.sign, "apart_p": beside.p, "apart_left": beside.left,
     }  # fmt: skip
