@@ -78,7 +78,7 @@ class AlignedWindows:
 
     k: int = 3
     sides: tuple[int, ...] = (50, 90)
-    thresholds: tuple[float, ...] = (0.7, 0.8, 0.9)
+    thresholds: tuple[float, ...] = (0.8, 0.9)
     reach: int = 2
     change: str = "tile"
 
