@@ -26,8 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from klarsicht.audit.results.significance import APART_P
-from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.results.significance import APART_P, LEVEL
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.verdicts.detectors.natural_windows import measure_alignment
 from klarsicht.audit.verdicts.detectors.patch_matches import grey
