@@ -11,7 +11,7 @@ from klarsicht.audit.results.detection_rows import describe_places, read_detecti
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.significance import SAME, class_strategy
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import describe_seen, format_count, format_p
+from klarsicht.audit.results.words import describe_effect, describe_seen, format_count, format_p
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics.split_half import combined_p
 
@@ -99,7 +99,9 @@ def _seen_in_class(verdict: Verdict, signs: Sequence[SignRow], level: float, why
             continue
         groups.append(rows)
         count += 1
-        effect = verdict.use.describe_effect(verdict.name) if verdict.use.tried == sign["sign"] else ""
+        use, effect = verdict.use, ""
+        if use.tried == sign["sign"]:
+            effect = describe_effect(use.shift, use.flips, use.flips_control, verdict.name)
         yield SeenGroup(
             verdict.name, verdict.target, verdict.n, sign["sign"], p, describe_places(sign), why, effect,
             tuple(sorted(rows)), (),
