@@ -99,8 +99,9 @@ def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
         patch.setattr(localisation, "find_shared_windows", lambda *_: None)
         assert artifact.build_artifact(FoundArtifact(audited, rows, "cluster")).place is None
     region = np.zeros((12, 12), bool)
-    region[-4:, -4:] = True  # a person may say so, though
-    assert artifact.build_artifact(FoundArtifact(audited, rows, "cluster"), region=region).place is not None
+    region[-4:, -4:] = True  # nor is it one if a person says so
+    with pytest.raises(InputError, match="the mask misses most of the artifact"):
+        artifact.build_artifact(FoundArtifact(audited, rows, "cluster"), region=region)
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
 """Localise an artifact by comparing members of a class with its other images, or estimate a corruption of whole images.
 A place is accepted only if the artifact, inserted into other images there, raises the class by at least half of the
-difference between members and others."""
+difference between members and others, and under a person's mask by at least half of what is found without it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -29,12 +29,13 @@ from klarsicht.audit.verdicts.interventions.frame_changes import FrameChange, Im
 from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
 from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
-from klarsicht.ground.errors import ModelError
+from klarsicht.ground.errors import InputError, ModelError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, mean_interval
 
 PASTE_IMAGES: Final = 64  # images into which an overlay is pasted
-RISE_SHARE: Final = 0.5  # share of the members' rise that an overlay must cause
+RISE_SHARE: Final = 0.5  # share of the members' rise, or of another insertion's, that an overlay must cause
+BLEND_SHARE: Final = 0.8  # share of the rise by members' own pixels that one blend of all members must cause
 MATERIAL_RISE: Final = 0.1  # logits by which a shared window or region must raise the class: a tenth of its odds
 KIND_AUC: Final = 0.9  # area under the curve by which a measure must separate members from others
 
@@ -68,6 +69,11 @@ class Localisation:
         return self.artifact.audited
 
     @cached_property
+    def image_array(self) -> Floats:
+        """Images as one array (n, C, H, W)."""
+        return torch.stack(list(self.images)).numpy()
+
+    @cached_property
     def maps(self) -> Floats:
         """Relevance (n, G, G) for the class."""
         a = self.audited
@@ -75,17 +81,19 @@ class Localisation:
 
     def find_insertion(self, region: Bools | None = None) -> tuple[Overlay | None, Imitation | None]:
         """Find the overlay or the imitation that inserts the artifact into images, at most one of the two. In this
-        order: the region that a person marks, the windows of the detector, a fixed place by relevance or the window
-        that members share, a change of the whole image, regions of colours that members share, a varying place by
-        relevance. Of a fixed place and a shared window the one is taken that raises the class more on images of other
-        classes; a window only if it raises it materially. A map of colours or a fixed pattern goes before them where
-        its interval lies above theirs."""
+        order: the region that a person marks, unless it covers most of the image; the windows of the detector, a fixed
+        place by relevance or the window that members share, a change of the whole image, regions of colours that
+        members share, a varying place by relevance. Of a fixed place and a shared window the one is taken that raises
+        the class more on images of other classes; a window only if it raises it materially. A map of colours or a fixed
+        pattern goes before them where its interval lies above theirs. Raises InputError: the region misses most of the
+        artifact, see check_region."""
+        if region is not None and (drawn := self.overlay_in_region(region)) is not None:
+            self.check_region(drawn)
+            return drawn, None
         change = self.artifact.change
-        if region is None and change not in KINDS and (seen := self.overlay_from_windows()) is not None:
+        if change not in KINDS and (seen := self.overlay_from_windows()) is not None:
             return seen, None
-        place = None if change in KINDS else self.overlay_from_relevance(region)
-        if place is not None and region is not None:
-            return place, None
+        place = None if change in KINDS else self.overlay_from_relevance()
         kinds = (change,) if change in KINDS else ()
         overlaid = place if place is not None and place.fixed else None
         window = None if kinds else self.overlay_from_shared_windows()
@@ -115,7 +123,7 @@ class Localisation:
 
     def overlay_at(self, rows: Ints, places: Ints, extent: tuple[int, int]) -> Overlay:
         """Estimate the overlay from windows of members at rows (m,) and upper left pixels (m, 2)."""
-        x, other = torch.stack(list(self.images)).numpy(), ~self.member
+        x, other = self.image_array, ~self.member
         return overlay.overlay_at_windows(x[rows], x[other], places, extent, self.maps[other])
 
     @cached_property
@@ -161,9 +169,7 @@ class Localisation:
         if regions is None:
             return None
         rows = np.flatnonzero(self.member)[regions.rows]
-        pasted = overlay.overlay_of_masks(
-            torch.stack(list(self.images)).numpy()[rows], regions.masks, self.maps[~self.member]
-        )
+        pasted = overlay.overlay_of_masks(self.image_array[rows], regions.masks, self.maps[~self.member])
         return pasted if is_raised(self.effect_elsewhere(pasted), MATERIAL_RISE) else None
 
     def window_examples(self) -> ArtifactExamples | None:
@@ -175,12 +181,40 @@ class Localisation:
         detection = Detection(self.artifact.origin, 0.0, np.flatnonzero(self.member), places, self.artifact.extent)
         return ArtifactExamples.of(detection, self.levels)
 
-    def overlay_from_relevance(self, region: Bools | None) -> Overlay | None:
+    def overlay_from_relevance(self) -> Overlay | None:
         """Estimate the overlay where members' relevance differs from that of the others; None where no place is found,
         and where the overlay lacks the effect of the artifact."""
-        x, maps, member = torch.stack(list(self.images)).numpy(), self.maps, self.member
-        found = overlay.estimate_overlay(x[member], x[~member], maps[member], maps[~member], region)
-        return found if found is None or region is not None or self.share_of_rise(found) >= RISE_SHARE else None
+        found = self.estimate_overlay()
+        return found if found is None or self.share_of_rise(found) >= RISE_SHARE else None
+
+    def overlay_in_region(self, region: Bools) -> Overlay | None:
+        """Estimate the overlay in a region (H, W): one blend of all members, or the pixels of each where the blend is
+        weaker, as that of a mark that moves by a pixel. None where the region covers most of the image."""
+        blend = self.estimate_overlay(region)
+        if blend is None or not blend.fixed:
+            return blend
+        own = overlay.overlay_in_region(self.image_array[self.member], region)
+        return own if self.is_weaker(blend, own, BLEND_SHARE) else blend
+
+    def estimate_overlay(self, region: Bools | None = None) -> Overlay | None:
+        """Estimate the overlay from images and relevance, see overlay.estimate_overlay."""
+        x, maps, member = self.image_array, self.maps, self.member
+        return overlay.estimate_overlay(x[member], x[~member], maps[member], maps[~member], region)
+
+    def check_region(self, place: Overlay) -> None:
+        """Check that the overlay in a region has at least RISE_SHARE of the effect of the insertion that is found
+        without the region. Raises InputError: it has less; a correction of it would be called clean too early."""
+        overlaid, imitation = self.find_insertion()
+        other = overlaid or imitation
+        if other is not None and self.is_weaker(place, other, RISE_SHARE):
+            images = self.select_images(place, other)
+            less, more = (float(self.rises_beyond_class(one, images).mean()) for one in (place, other))
+            raise InputError(
+                "the mask misses most of the artifact",
+                got=f"{less:z.2f} logits by the pixels under the mask, {more:.2f} without the mask",
+                rule="what lies under the mask raises the class at least half as much",
+                remedy="Leave out --mask, or draw a wider one: all places at which the artifact lies.",
+            )  # fmt: skip
 
     def estimate_imitation(self, origin: tuple[str, ...] = ()) -> Imitation | None:
         """Estimate the change of the whole image that members show: a corruption (of the kind that a detector gave, if
@@ -226,12 +260,42 @@ class Localisation:
         intervals do not meet."""
         return self.effect_elsewhere(one).rise.low > self.effect_elsewhere(other).rise.high
 
+    def is_weaker(self, one: Insertion, other: Insertion, share: float) -> bool:
+        """Test whether an insertion is shown to raise the class by less than this share of what another one does, which
+        raises it materially: by the 95 % interval of the difference on the same images of other classes."""
+        images = self.select_images(one, other)
+        if not images:
+            return False
+        less, more = (self.rises_beyond_class(insertion, images) for insertion in (one, other))
+        material = is_raised(LogitEffect(mean_interval(more)), MATERIAL_RISE)
+        return material and is_raised(LogitEffect(mean_interval(share * more - less)))
+
+    def select_images(self, *insertions: Insertion) -> Images:
+        """Select images of other classes, or else of the group without the artifact, that fit all insertions."""
+        images = self.images_elsewhere or [self.images[int(i)] for i in np.flatnonzero(~self.member)[:PASTE_IMAGES]]
+        return [image for image in images if all(insertion.fits(image) for insertion in insertions)]
+
+    def rises_beyond_class(self, insertion: Insertion, images: Images) -> Floats:
+        """Compute the rise of the class on each image (n,), beyond what the class alone brings.
+
+        Where members lend their own pixels, these show the class too. The rise is then that above the pixels of its
+        other images under the same masks.
+        """
+        control = insertion
+        if lent := isinstance(insertion, Overlay) and not insertion.fixed:
+            control = replace(insertion, colour=np.resize(self.image_array[~self.member], insertion.colour.shape))
+        target = self.audited.group.target
+        rng, same = (generator(0, "beyond the class", target) for _ in range(2))
+        with_artifact = [put_on(image, insertion, rng) for image in images]
+        without = [put_on(image, control, same) for image in images] if lent else images
+        pasted, plain = (compute_logits(self.audited.classifier, some) for some in (with_artifact, without))
+        return Experiment(pasted, plain, target).rises()
+
     def effect_elsewhere(self, insertion: Insertion) -> LogitEffect:
         """Measure the effect of the insertion on images of other classes; where there are none, on images of the group
         without the artifact."""
         a, rng = self.audited, generator(0, "raises", self.audited.group.target)
-        images = self.images_elsewhere or [self.images[int(i)] for i in np.flatnonzero(~self.member)[:PASTE_IMAGES]]
-        fit = [image for image in images if insertion.fits(image)]
+        fit = self.select_images(insertion)
         if not fit:
             return LogitEffect(NO_INTERVAL)
         pasted, plain = (compute_logits(a.classifier, some) for some in ([put_on(i, insertion, rng) for i in fit], fit))

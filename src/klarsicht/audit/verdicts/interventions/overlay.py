@@ -158,6 +158,12 @@ def overlay_of_masks(members: Floats, masks: Bools, maps_of_others: Floats) -> O
     return Overlay(masks[:DONORS].astype(np.float32), members[:DONORS].astype(np.float32), background)
 
 
+def overlay_in_region(members: Floats, region: Bools) -> Overlay:
+    """Make the overlay to which each member (m, C, H, W) contributes its pixels in one region (H, W)."""
+    own = members[:DONORS].astype(np.float32)
+    return Overlay(np.repeat(region[None], len(own), 0).astype(np.float32), own)
+
+
 def select_touching(strict: Bools, region: Bools) -> Bools:
     """Select the connected components of `strict` that overlap the region."""
     pieces, _ = ndimage.label(strict, np.ones((3, 3)))
