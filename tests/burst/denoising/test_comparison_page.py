@@ -173,3 +173,16 @@ def test_crops_show_what_they_say(orientation, tmp_path, monkeypatch):
         window = found[title]
         assert window.size == (64, 64)
         assert window.y0 <= y < window.y1 and window.x0 <= x < window.x1, title
+    corners = np.array([(window.y0, window.x0) for window in found.values()])
+    apart = np.abs(corners[:, None] - corners).max(-1)[np.triu_indices(len(corners), 1)]
+    assert len(corners) == 4 and apart.min() >= 64 / 2 - 10  # the reduced picture has pixels of 10
+
+
+def test_crops_of_a_small_picture_are_fewer_and_differ(tmp_path):
+    """Where one crop is nearly all there is, all others would show the same."""
+    spool = FrameStore(tmp_path / "s", (1, 2, 300, 310))
+    spool.allocate()
+    spool.write_frame(0, np.random.default_rng(0).random((2, 300, 310)).astype(np.float32))
+    room = Renderer.from_header(spool, Header(tmp_path / "a", "grey", (300, 310), 0, "none"))
+    windows = list(choose_crops(room, room.trust_map(2000)).values())
+    assert len(windows) == 1 and windows[0].size == (300, 310)

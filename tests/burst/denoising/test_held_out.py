@@ -55,6 +55,20 @@ def test_a_burst_that_is_right_differs_by_noise_alone(scene, tmp_path):
     assert "as typed" in told[0] and "noise as modelled" in "\n".join(verdict.lines)
 
 
+def test_no_verdict_on_the_noise_rests_on_a_sliver_of_the_picture():
+    found = held_out.HeldOutResult("a", 0.9, ((0.2, 0.9),), {(0, 1): 0.0}, 0.03, 0.0)
+    assert not found.passes and not held_out.HeldOutResult("a", 1.0, ((0.2, 1.0),), {(0, 1): 0.0}, 0.03, 0.0).passes
+    assert "too little of the picture can be judged" in found.conclusion and "--hold-out" in found.conclusion
+
+
+def test_a_difference_below_the_noise_is_never_put_down_to_detail():
+    """Lost detail and frames that lie apart only add to the difference: a tenth of the noise is a level ten times too
+    high, correlated or not."""
+    for correlation in (0.0, 0.4):
+        found = held_out.HeldOutResult("a", 0.1, ((0.2, 0.1),), {(0, 1): correlation}, 0.5, 0.0)
+        assert "too high" in found.conclusion and "10 times" in found.conclusion and "detail" not in found.conclusion
+
+
 def test_a_frame_to_hold_out_that_is_not_there_is_refused_before_frames_are_aligned(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(held_out.hot_pixels, "replace_hot_pixels", None)
     with pytest.raises(InputError, match="frame to hold out; got nine"):

@@ -186,6 +186,23 @@ def test_a_raw_picture_is_made_bright_and_white_stays_white(tmp_path):
     assert np.ptp(shown) < 1e-6 and room.thumbnail(8).shape == (8, 8, 3)
 
 
+def test_brightening_takes_few_highlights_and_is_told(tmp_path):
+    """Red is twice as strong once it is balanced: it, not green, reaches white first. A literal count of channels at
+    white is what the line says."""
+    rng = np.random.default_rng(5)
+    light = (rng.random((3, 100, 100)) * 0.4).astype(np.float32)
+    sensor, gains = Sensor(X_TRANS, (0.0,) * 3, 1.0), (2.0, 1.0, 1.5)
+    header = Header(tmp_path / "a", "rgb", (100, 100), 1, "none", sensor, Rendering(gains))
+    room = Renderer.from_header(spooled(light, tmp_path / "s"), header)
+    assert room.brightening == pytest.approx(1 / np.quantile((light.T * gains).max(-1), 0.995), rel=1e-5)
+    white = (room.render_window(stored_window(0, 100, (100, 100), 1)) >= 1).any(-1).mean()
+    assert white == pytest.approx(0.005, abs=2e-4)
+    (line,) = room.lines
+    assert f"light times {room.brightening:.2f}" in line and f"{white:.1%}" in line
+    plain = Renderer.from_header(spooled(light / 0.2, tmp_path / "t"), header)
+    assert plain.brightening == 1 and plain.lines == ()
+
+
 def test_the_profile_of_srgb_is_the_same_bytes_at_any_time_and_pillow_reads_it(monkeypatch):
     """Two profiles that Pillow makes a year apart differ in their date alone; ours do not differ."""
     real, made = ImageCms.ImageCmsProfile.tobytes, []

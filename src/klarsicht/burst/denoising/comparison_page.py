@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising.pipeline import DenoiseResult
@@ -78,17 +79,25 @@ def to_upright(place: tuple[float, float], orientation: int) -> tuple[float, flo
 
 
 def choose_crops(renderer: Renderer, trust: np.ndarray[Any, Any]) -> dict[str, Window]:
-    """Choose informative crops: windows of the stored picture, by title."""
+    """Choose informative crops that show different places: windows of the stored picture, by title. One without a place
+    of its own is left out."""
     small = renderer.thumbnail(SEARCH).mean(-1)
+    sides = [max(1, round(CROP * n / side)) for n, side in zip(small.shape, renderer.size, strict=True)]
     ty, tx = (np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip(small.shape, trust.shape, strict=True))
-    detail = np.hypot(*np.gradient(small))
-    centres = {
-        "the middle": (small.shape[0] // 2, small.shape[1] // 2),
-        "most detail": np.unravel_index(int(np.argmax(detail)), small.shape),
-        "dark": np.unravel_index(int(np.argmin(small - detail)), small.shape),
-        "least trust in the burst": np.unravel_index(int(np.argmin(trust[np.ix_(ty, tx)])), small.shape),
+    detail, (y, x) = np.hypot(*np.gradient(small)), np.indices(small.shape)
+    interest = {
+        "the middle": -np.hypot(y - small.shape[0] // 2, x - small.shape[1] // 2),
+        "least trust in the burst": -uniform_filter(trust[np.ix_(ty, tx)], sides, mode="nearest"),
+        "most detail": detail,
+        "dark": detail - small,
     }
-    return {title: _window(renderer, (int(y) + 0.5, int(x) + 0.5), small.shape) for title, (y, x) in centres.items()}
+    crops, free = {}, np.ones(small.shape, bool)
+    for title, value in interest.items():
+        if free.any():
+            place = np.unravel_index(int(np.argmax(np.where(free, value, -np.inf))), small.shape)
+            crops[title] = _window(renderer, (int(place[0]) + 0.5, int(place[1]) + 0.5), small.shape)
+            free &= (2 * abs(y - place[0]) >= sides[0]) | (2 * abs(x - place[1]) >= sides[1])
+    return crops
 
 
 def _window(renderer: Renderer, place: tuple[float, float], of: tuple[int, ...]) -> Window:

@@ -52,9 +52,11 @@ def complete_suffix(outputs: dict[str, Path], raw: bool) -> dict[str, Path]:
     return outputs if photograph.suffix else outputs | {"photograph": photograph.with_suffix(".dng" if raw else ".tif")}
 
 
-def write_outputs(outputs: Mapping[str, Path], result: DenoiseResult) -> Iterator[tuple[str, Path]]:
-    """Write each file atomically; yield its kind and its path."""
+def write_outputs(outputs: Mapping[str, Path], result: DenoiseResult) -> Iterator[str]:
+    """Write each file atomically; yield a line for each, and one for the brightness of pictures."""
     renderer = Renderer.from_header(result.spool, result.burst.header)
+    if outputs["photograph"].suffix.lower() != ".dng" or "preview" in outputs or "page" in outputs:
+        yield from renderer.lines
 
     def write_photograph(path: Path) -> None:
         if path.suffix.lower() == ".dng":
@@ -71,7 +73,7 @@ def write_outputs(outputs: Mapping[str, Path], result: DenoiseResult) -> Iterato
     }
     for kind, path in outputs.items():
         writers[kind](path)
-        yield kind, path
+        yield f"{kind}: {path}"
 
 
 def report(result: DenoiseResult) -> dict[str, object]:
@@ -114,5 +116,4 @@ def denoise(
     work_folder.check_outputs([*dict.fromkeys(possible)], list(files), reading.select_folders(paths))
     with denoise_frames(files, out, settings or DenoiseSettings()) as result:
         yield from result.lines
-        for what, path in write_outputs(complete_suffix(outputs, result.burst.header.is_raw), result):
-            yield f"{what}: {path}"
+        yield from write_outputs(complete_suffix(outputs, result.burst.header.is_raw), result)

@@ -48,6 +48,7 @@ SURE = 0.999  # least agreement of a pixel that is used
 FEW = 0.01  # share of the picture that is not reported
 BLOCK = 8  # pixels: side of a block in which noise is measured
 CLEAR_OF_CLIPPING = 4  # deviations from the clipping limit
+LEAST_COVERAGE = 0.05  # of the picture: about half of one window of nine, which stands for one place and not for all
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +76,9 @@ class HeldOutResult:
 
     @property
     def passes(self) -> bool:
-        """Whether the variance and all correlations are within tolerance."""
+        """Whether enough was seen, and the variance and all correlations are within tolerance."""
         white = all(abs(value) <= CORRELATION_TOLERANCE for value in self.correlation.values())
-        return abs(self.variance - 1) <= VARIANCE_TOLERANCE and white
+        return self.coverage >= LEAST_COVERAGE and abs(self.variance - 1) <= VARIANCE_TOLERANCE and white
 
     @property
     def lines(self) -> Iterator[str]:
@@ -96,11 +97,15 @@ class HeldOutResult:
         if self.passes:
             rest = f", but for the {self.untrusted:.0%} where the burst is not trusted" if self.untrusted > FEW else ""
             return f"the difference is noise as modelled{rest}"
+        if self.coverage < LEAST_COVERAGE:
+            return f"too little of the picture can be judged (at least {LEAST_COVERAGE:.0%}): try another --hold-out"
+        if self.variance < 1 - VARIANCE_TOLERANCE:  # lost detail, and frames that lie apart, only add to it
+            return f"the noise level is too high: its variance is {1 / max(self.variance, 1e-3):.2g} times the real one"
         loudest, quietest = max(self.correlation.values(), key=abs), min(variance for _, variance in self.by_light)
         if abs(loudest) <= CORRELATION_TOLERANCE and self.variance > 1 and quietest <= 1 + VARIANCE_TOLERANCE:
             return "white, and as modelled in some light only: elsewhere detail was lost, or the noise grows faster"
         if abs(loudest) <= CORRELATION_TOLERANCE:
-            return "white, but the noise level is too " + ("low" if self.variance > 1 else "high")
+            return "white, but the noise level is too low"
         return (
             "the difference is not white: detail was lost, frames do not lie on one another, or the noise is coloured"
         )

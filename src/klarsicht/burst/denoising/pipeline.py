@@ -39,6 +39,8 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 SOURCES = {"burst": "from all frames", "mean": "from their mean", "alone": "from the reference frame alone"}
 TOO_LOUD = 1.3  # residual over the noise from which the user is warned
+# residual over that of noise alone, below which the user is warned: lost detail and what moved only add to it
+TOO_QUIET = 0.5
 MOST_SAID = 10  # times the noise: beyond it the number means nothing
 SAMPLED = 6  # tiles in which residual noise is measured
 DARKEST_MEAN = 1e-6  # light, that noise may have moved below 0
@@ -79,8 +81,8 @@ class DenoiseResult:
     """A denoised picture in its spool, (1, C + 1, H, W), the last plane being the trust in the burst there.
     frame_numbers: the reference first. hot: number of the sensor's pixels that were replaced. residual_levels: the
     residual noise, one level a channel. shares: of the picture, by estimate (merge_tile.ESTIMATES). residual: mean
-    square of the difference from the reference, over the variance of the noise. kernels: of a grid of points. maps: of
-    all points, where requested."""
+    square of the difference from the reference, over the variance of the noise. expected_residual: that of drawn noise.
+    kernels: of a grid of points. maps: of all points, where requested."""
 
     burst: LoadedBurst
     spool: FrameStore
@@ -93,6 +95,7 @@ class DenoiseResult:
     residual_levels: tuple[NoiseLevel, ...]
     shares: Mapping[str, float]
     residual: float
+    expected_residual: float
     strength: float
     kernels: tuple[Mapping[str, Any], ...]
     maps: FrameStore | None
@@ -120,6 +123,9 @@ class DenoiseResult:
         ]
         if self.residual > TOO_LOUD:
             lines.append(self._excess_warning)
+        if self.residual < TOO_QUIET * self.expected_residual:
+            times = f"{self.residual / self.expected_residual:.2g}"
+            lines.append(f"only {times} times the expected noise was found: its level is too high; lower --noise")
         return lines
 
     @property
@@ -145,7 +151,8 @@ class DenoiseResult:
         if len(self.frame_numbers) == 1:
             return "one frame alone does not tell its noise from detail: give --noise READ,SHOT, or more frames"
         times = f"{self.residual:.2g}" if self.residual < MOST_SAID else f"more than {MOST_SAID}"
-        return f"{times} times the noise was taken off: its level may be too low"
+        causes = "its level is too low, or fine detail or colour fringes went with it"
+        return f"{times} times the noise was taken off: {causes}"
 
 
 @contextmanager
@@ -236,6 +243,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         residual_levels=residual_noise.fit_noise_levels(moments, noise.levels),
         shares={name: mean(name) for name in merge_tile.ESTIMATES},
         residual=mean("residual"),
+        expected_residual=float(np.mean([tile["expected"] for tile in records if "expected" in tile])),
         strength=settings.strength,
         kernels=tuple(point for tile in records for point in tile.get("kernels", ())),
         maps=map_store,

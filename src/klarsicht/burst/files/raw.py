@@ -48,7 +48,7 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
             width, height = raw.sizes.raw_width, raw.sizes.raw_height
             settings.require_room(width, height, BYTES_A_PIXEL)
             if raw.raw_type != rawpy.RawType.Flat:
-                raise _no_mosaic(path, "colours in layers")
+                raise _no_mosaic(path, "colours in layers, as in a linear DNG")
             pattern = mosaic_pattern(raw, path)
             if pattern not in PATTERNS:
                 settings.require_room(width, height, BYTES_A_PIXEL_RGB)
@@ -101,7 +101,7 @@ def mosaic_pattern(raw: Any, path: Path) -> str:
 
 def _no_mosaic(path: Path, got: str) -> InputError:
     rule = f"sensors behind one of {', '.join(PATTERNS)}, or X-Trans"
-    remedy = "Develop the frames to 16-bit TIFF, without noise reduction, and denoise those."
+    remedy = "Develop the frames to linear 16-bit TIFF, without noise reduction, and denoise those with --linear."
     return InputError(f"{path.name} has no Bayer or X-Trans mosaic", got=got, rule=rule, remedy=remedy)
 
 

@@ -22,7 +22,7 @@ from klarsicht.numerics.imaging.tone import tone_curve
 Shown = npt.NDArray[np.float32]  # H W C in [0, 1]
 
 ROWS = 256  # of a strip
-WHITE_QUANTILE = 0.995  # quantile of a raw frame's light that is mapped to white
+WHITE_QUANTILE = 0.995  # of the brightest colours, mapped to white: brightening takes hardly any highlight
 MAX_BRIGHTENING = 8.0
 SAMPLE = 512  # side of the thumbnail from which the brightening is computed
 
@@ -51,10 +51,26 @@ class Renderer:
 
     @property
     def with_brightening(self) -> Renderer:
-        """The same renderer with the brightening, from 1 to 8, that maps the 99.5 % quantile of the light to white."""
-        light = self.thumbnail(SAMPLE, developed=False)
-        top = float(np.quantile(light[..., 1] if self.header.is_raw else light.max(-1), WHITE_QUANTILE))
+        """The same renderer with the brightening, from 1 to 8, that makes the 99.5 % quantile of the brightest colours
+        white."""
+        top = float(np.quantile(self._brightest_colours, WHITE_QUANTILE))
         return replace(self, brightening=float(np.clip(1 / max(top, 1e-6), 1.0, MAX_BRIGHTENING)))
+
+    @property
+    def _brightest_colours(self) -> npt.NDArray[np.float32]:
+        """Compute the brightest colour (h, w) of the thumbnail before brightening, balanced or converted to sRGB."""
+        balanced = self.thumbnail(SAMPLE, developed=False) * np.array(self.header.rendering.gains, np.float32)
+        converted = balanced @ np.array(self.header.rendering.matrix, np.float32).T
+        return np.maximum(balanced.max(-1), converted.max(-1))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The line for the user on what brightening does to the picture; none where it is not brightened."""
+        if self.brightening == 1:
+            return ()
+        before = self._brightest_colours
+        lost = float(np.mean((before <= 1) & (before * self.brightening > 1)))
+        return (f"picture: light times {self.brightening:.2f}, which makes {lost:.1%} of it white; a DNG keeps all",)
 
     @property
     def size(self) -> tuple[int, int]:

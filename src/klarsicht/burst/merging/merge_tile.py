@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from klarsicht.burst.align.placement import Placement
@@ -87,9 +88,15 @@ class TileMerger:
         if tile.number not in self.sample_tiles:
             return record
         noise_before = self.simulate_noise(tile, 0, picture)
+        removed = estimates.noise[0]
+        assert removed is not None
+        expected = _mean_ratio(torch.from_numpy(noise_before - removed), *residual[1:])
         noise_after = self._apply_strength(mix(estimates.noise, noise_before), noise_before)
         here = picture[inside] / np.float32(self.gains[0])
-        return record | {"noise": accumulate_moments(noise_after[inside] / np.float32(self.gains[0]), here).tolist()}
+        return record | {
+            "expected": expected,
+            "noise": accumulate_moments(noise_after[inside] / np.float32(self.gains[0]), here).tolist(),
+        }
 
     def frame_noise(self, frame: int) -> list[NoiseLevel]:
         """Compute the noise of a frame, one level for each channel."""
@@ -140,15 +147,13 @@ class TileMerger:
     def _statistics(
         self, verdict: motion_check.MotionCheck, residual: tuple[Tensor, Tensor, Tensor], inside: Any
     ) -> dict[str, Any]:
-        r, variance, counted = residual
-        ratio = (r.square() / variance)[counted]
         shares = [float(share[inside[1:]].mean()) for share in verdict.shares_of_picture]
         pixels = int(verdict.shares[0][inside[1:]].size)
         return {
             **dict.fromkeys(ESTIMATES, 0.0),
             **dict(zip(ESTIMATES, shares, strict=False)),
             "pixels": pixels,
-            "residual": float(ratio.mean()) if len(ratio) else 0.0,
+            "residual": _mean_ratio(*residual),
         }
 
 
@@ -272,6 +277,12 @@ def bounding_window(where: npt.NDArray[np.bool_], near: Window, margin: int) -> 
     y1, x1 = (int(marked[-1]) + 1 + margin for marked in (rows, columns))
     begun = Window(y0 // STEP * STEP, y1, x0 // STEP * STEP, x1)
     return begun.translate(near.y0, near.x0).intersect(near)
+
+
+def _mean_ratio(r: Tensor, variance: Tensor, counted: Tensor) -> float:
+    """Compute the mean square of a residual over the variance of the noise, of the pixels that count; 0 without any."""
+    ratio = (r.square() / variance)[counted]
+    return float(ratio.mean()) if len(ratio) else 0.0
 
 
 def weighted_mean(

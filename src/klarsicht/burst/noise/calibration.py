@@ -40,5 +40,5 @@ def calibrate(
     yield f"{camera}, ISO {iso}: read deviation {level.read:.3g}, shot coefficient {level.shot:.3g} (of white)"
     yield f"from {estimate.blocks} flat blocks of {len(files)} frame{'s' * (len(files) > 1)}"
     if not estimate.read_known:
-        yield "read noise not identifiable, as nothing is dark: photograph something dark beside something bright"
+        yield "read noise uncertain: photograph something dark and flat beside something bright"
     yield f"calibration: {file}"

@@ -89,7 +89,7 @@ def _find_noise_of_samples(burst: LoadedBurst, text: str | None, calibration: Pa
         return KnownNoise(_apply_floor((saved,) * planes, floor), f"calibrated for {header.camera}, ISO {header.iso}")
     estimate = estimate_from_frames(burst)
     doubts = [
-        "" if estimate.read_known else "read noise not identifiable, as nothing is dark",
+        "" if estimate.read_known else "read noise uncertain: no flat part is dark enough, or it is too weak",
         _describe_unused(calibration, _calibration_fault(header), "give --noise READ,SHOT, or calibrate for them"),
     ]
     source = f"estimated from the frames themselves ({estimate.blocks} flat blocks)"
