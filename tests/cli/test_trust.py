@@ -12,11 +12,11 @@ from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
 from klarsicht.audit.cleaning.models import clean_model
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
-from klarsicht.audit.explanation.data.pictures import load_decoder
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import UntrustedCode
+from klarsicht.ground.pictures.stored_images import load_decoder
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.trust import record_code, trusted_code
 
@@ -31,7 +31,7 @@ def audited(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mine")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_corpus(Path("data"), per_class=8)
+        write_corpus(Path("data"), per_class=20)
         Path("model.py").write_text(MODEL)
         Path("decode.py").write_text(DECODE)
         words = ["--model", "model.py:build", "--decode", "decode.py:read", "--data", "data", "--out", "run"]
@@ -86,6 +86,24 @@ def test_commands_name_the_code_of_a_run_and_do_not_run_it(here, capsys, words, 
         return
     assert code == 4
     assert told.count("\n") == 1 and f"{name}.py" in told and "--trust" in told
+
+
+@pytest.mark.parametrize("attack", [bring_along, change])
+def test_an_export_runs_no_such_code_and_says_why_it_shows_no_image(here, capsys, attack):
+    assert run(["audit", "export", "run", "--to", "page", "--out", "as-it-was.html"]) == 0
+    assert capsys.readouterr().err == ""
+    attack("decode")
+    assert run(["audit", "export", "run", "--to", "page", "--out", "page.html"]) == 0
+    told = capsys.readouterr().err
+    assert not Path("ran").exists()
+    assert told.count("\n") == 1 and "60 images cannot be shown" in told and "decode.py" in told and "--trust" in told
+    load_decoder.cache_clear()
+    assert run(["audit", "export", "run", "--to", "page", "--out", "trusted.html", "--trust"]) == 0
+    assert Path("ran").exists() and capsys.readouterr().err == ""
+    shown = [
+        Path(name).read_text().count("data:image/jpeg") for name in ("as-it-was.html", "page.html", "trusted.html")
+    ]
+    assert shown[0] == shown[2] == 120 and shown[1] == 0  # of each image itself and its relevance over it
 
 
 def test_code_that_is_as_it_was_is_the_users_own(here, capsys):
@@ -146,7 +164,7 @@ def test_functions_of_python_itself_are_named(here, capsys, decode):
     store.update_manifest(settings=store.manifest["settings"] | {"decode": decode}, code={decode: "0" * 64})
     assert run(["audit", "duplicates", "run"]) == 4
     assert f"not a file of yours; got {decode}" in capsys.readouterr().err
-    assert len(list(Path("data").rglob("*.png"))) == 24
+    assert len(list(Path("data").rglob("*.png"))) == 60
 
 
 def test_a_module_in_the_folder_from_which_a_run_is_opened_counts_as_inside(here, monkeypatch, capsys):

@@ -2,10 +2,13 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from tests.explorer.made_run import write_run
 from tests.without_torch import WITHOUT_TORCH
+
+from klarsicht.ground.trust import record_code
 
 
 def answer(*words):
@@ -23,6 +26,15 @@ def test_a_ranking_is_read_without_torch(tmp_path):
     told = answer("rank", str(run), "--json")
     assert (told.returncode, told.stderr) == (0, "")
     assert [one["class"] for one in json.loads(told.stdout)] == ["tagged", "observed", "plain"]
+
+
+@pytest.mark.slow
+def test_images_that_a_decoder_reads_are_exported_without_torch(tmp_path):
+    store, decode = write_run(tmp_path), f"{tmp_path / 'decode.py'}:read"
+    Path(tmp_path, "decode.py").write_text("from PIL import Image\n\n\ndef read(path):\n    return Image.open(path)\n")
+    store.update_manifest(settings=store.manifest["settings"] | {"decode": decode}, code=record_code(decode))
+    told = answer("export", str(store.path), "--to", "page", "--out", str(tmp_path / "page.html"))
+    assert (told.returncode, told.stderr) == (0, "") and "data:image/jpeg" in Path(tmp_path, "page.html").read_text()
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ def test_classes_have_their_verdicts_figures_and_first_images(app):
     assert tagged["resembles"] == ["logo"] and found["plain"]["resembles"] == []
     assert tagged["prevalence"] == CARRIERS / EACH and tagged["first"] == list(range(CARRIERS))
     assert (found["observed"]["kind"], found["observed"]["shift"]) == ("nothing", None)
+    assert found["observed"]["prevalence"] is None  # a cluster was seen, of which nothing is an artifact
     assert found["plain"]["verdict"] == "No artifact was found in 24 images of plain."
     assert found["plain"]["decided"] is None and found["observed"]["z"] > found["plain"]["z"]
 

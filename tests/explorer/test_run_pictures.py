@@ -9,8 +9,11 @@ from tests.explorer.made_run import EACH, SIDE, TAG, WINDOW
 from tests.explorer.requests import ask, read_picture
 
 from klarsicht.explorer.app import make_app
+from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.pictures.seen_area import SeenArea
+from klarsicht.ground.pictures.stored_images import load_decoder
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.trust import record_code
 
 
 def test_pictures_are_those_of_the_files_and_of_the_stored_maps(app, whole_run):
@@ -70,3 +73,36 @@ def test_a_masked_picture_is_dark_beyond_the_mask(explored):
     assert drawn[far].mean() < 0.5 * file[far].mean()
     plain = ask(make_app(explored), f"/api/images/{EACH}/picture?kind=masked&target=1&side={SIDE}")
     assert plain.status == 200  # an image without a mask is shown as it is
+
+
+BITS = (
+    "import numpy as np\n\n\ndef read(path):\n"
+    "    return np.unpackbits(np.fromfile(path, np.uint8)[1:]).reshape({side}, {side}) * np.uint8(200)\n"
+)
+
+
+def test_images_that_only_the_decoder_of_the_run_reads_are_shown(explored, tmp_path):
+    """A format of this test: a byte, then a bit a pixel. The corpus names the file, not its content."""
+    store = explored.reader.store
+    (tmp_path / "bits.py").write_text(BITS.format(side=SIDE))
+    bits = np.random.default_rng(2).integers(0, 2, (SIDE, SIDE)).astype(np.uint8)
+    explored.reader.images().file(0).write_bytes(b"?" + np.packbits(bits).tobytes())
+    refused = ask(make_app(explored), f"/api/images/0/picture?side={4 * SIDE}")
+    assert refused.status == 404  # Pillow knows no such file
+    decode = f"{tmp_path / 'bits.py'}:read"
+    store.update_manifest(settings=store.manifest["settings"] | {"decode": decode}, code=record_code(decode))
+    read = ExploredRun.of(store)
+    drawn = read_picture(ask(make_app(read), f"/api/images/0/picture?side={4 * SIDE}"))
+    wanted = np.kron(bits, np.ones((4, 4)))[..., None] * 200
+    assert np.abs(drawn - wanted).mean() < 12  # JPEG
+    assert read.pictures.failures == {} and read.pictures.decoder.find_fault() == ""
+    (tmp_path / "bits.py").write_text("import none_such\n" + BITS)
+    changed = ExploredRun.of(store)
+    assert ask(make_app(changed), "/api/images/0/picture").status == 404
+    assert "--trust" in changed.pictures.decoder.find_fault()
+    (tmp_path / "bits.py").unlink()
+    load_decoder.cache_clear()
+    absent = ExploredRun.of(store)
+    assert ask(make_app(absent), "/api/images/0/picture").status == 404
+    assert "1 image cannot be shown" in absent.pictures.describe_failures()
+    assert "no such file" in absent.pictures.describe_failures()

@@ -23,6 +23,7 @@ ROUTES: Final = (
     ("GET", "/api/run", answers.show_run),
     ("GET", "/api/progress", answers.show_progress),
     ("GET", "/api/findings", answers.show_findings),
+    ("GET", "/api/exceptions", answers.show_exceptions),
     ("GET", "/api/corrections", answers.show_corrections),
     ("GET", "/api/classes", answers.list_classes),
     ("GET", "/api/classes/{target}", answers.show_class),

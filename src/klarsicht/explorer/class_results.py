@@ -142,7 +142,7 @@ class ClassLine:
             "sign": describe_detector(verdict.detection.sign) if verdict and self.by_detector else "",
             "by_detector": self.by_detector,
             "resembles": list(verdict.resembles) if verdict else [],
-            "prevalence": len(self.found) / n if n else None,
+            "prevalence": None if clean or not n else len(self.found) / n,
             "first": list(self.found[:DRAWN_FIRST]),
         }
 

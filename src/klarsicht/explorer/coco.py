@@ -129,8 +129,8 @@ def _sizes_of_files(run: ExploredRun, rows: Iterable[int]) -> Iterator[tuple[int
     for row in rows:
         try:
             file = run.reader.images().file(row)
-            is_array = run.pictures.array_form is not None or file.suffix.lower() == NPY
-            yield row, (run.pictures.read(row).size if is_array else image_size(file))
+            is_decoded = run.pictures.decoder.spec or run.pictures.array_form is not None or file.suffix.lower() == NPY
+            yield row, (run.pictures.read(row).size if is_decoded else image_size(file))
         except ImageError:
             continue
 

@@ -9,6 +9,7 @@ from klarsicht.explorer.artifact_masks import ArtifactMasks
 from klarsicht.explorer.class_decisions import ClassDecisions
 from klarsicht.explorer.class_results import ClassResults
 from klarsicht.explorer.relevance_maps import RelevanceMaps
+from klarsicht.explorer.run_decoder import RunDecoder
 from klarsicht.explorer.run_pictures import RunPictures
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.ground.run_folder.store import RunStore
@@ -34,7 +35,7 @@ class ExploredRun:
         results, maps = ClassResults(reader), RelevanceMaps(reader)
         decisions = ClassDecisions(reader, results, author)
         masks = ArtifactMasks(reader, decisions, maps)
-        return cls(reader, results, decisions, maps, masks, RunPictures(reader, maps, masks))
+        return cls(reader, results, decisions, maps, masks, RunPictures(reader, maps, masks, RunDecoder.of(store)))
 
 
 @check_arguments

@@ -12,7 +12,7 @@ from klarsicht.explorer import coco, export_page, export_tables, export_virelay
 from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.machine.disk import fill_folder, write_atomically
-from klarsicht.ground.progress import track
+from klarsicht.ground.progress import note, track
 from klarsicht.ground.user_arguments import check_arguments
 
 Write = Callable[[ExploredRun, Sequence[int], Path], None]
@@ -59,6 +59,8 @@ def export_run(
     else:
         with fill_folder(place):
             kind.write(opened_run, targets, place)
+    if failures := opened_run.pictures.describe_failures():
+        note(failures)
     return place
 
 

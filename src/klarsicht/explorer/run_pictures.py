@@ -10,24 +10,34 @@ from PIL import Image
 from klarsicht.explorer import thumbnails
 from klarsicht.explorer.artifact_masks import ArtifactMasks
 from klarsicht.explorer.class_results import ILLUSTRATED
+from klarsicht.explorer.exceptional_images import read_examined
 from klarsicht.explorer.relevance_maps import RelevanceMaps
+from klarsicht.explorer.run_decoder import RunDecoder
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.explorer.thumbnails import PictureCache
-from klarsicht.ground.errors import UsageError
+from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.pictures.seen_area import SeenArea
 
-PICTURES = ("image", "relevance", "overlay", "window", "masked", "mask")
+PICTURES = ("image", "relevance", "overlay", "window", "masked", "mask", "own")
 OF_A_CLASS = ("overlay", "window", "masked", "mask")  # pictures that depend on the class whose artifact is shown
 
 
 @dataclass(frozen=True)
 class RunPictures:
-    """Pictures of images, with their relevance, and with windows and masks of artifacts, and those drawn so far."""
+    """Pictures of images, with their relevance, and with windows and masks of artifacts, and those drawn so far.
+
+    Attributes:
+        decoder: by which the corpus was read.
+        failures: why images could not be shown, by row.
+    """
 
     reader: RunReader
     maps: RelevanceMaps
     masks: ArtifactMasks
+    decoder: RunDecoder = field(default_factory=RunDecoder)
     cache: PictureCache = field(default_factory=PictureCache)
+    failures: dict[int, str] = field(default_factory=dict)
 
     def draw(self, row: int, kind: str = "image", side: int = 96, target: int | None = None, source: str = "") -> bytes:
         """Draw a picture of an image: one of PICTURES.
@@ -65,6 +75,8 @@ class RunPictures:
             )
         if relevance is not None:
             return thumbnails.draw_overlay(picture, area, relevance, side)
+        if kind == "own":
+            return self._draw_own(row, picture, area, side)
         if kind == "window":
             window = None if target is None else self.masks.decisions.results.windows(target).get(row)
             return thumbnails.draw_window(picture, area, window, side)
@@ -76,6 +88,16 @@ class RunPictures:
         if mask is None:
             raise UsageError("the artifact has no mask on this image", got=row)
         return thumbnails.draw_mask(mask[1])
+
+    def _draw_own(self, row: int, picture: Image.Image, area: SeenArea, side: int) -> bytes:
+        """Draw an image darkened beyond its own places."""
+        run = read_examined(self.reader)
+        own = None if run is None else run.own_places(row)
+        if own is None:
+            raise UsageError(
+                "no own places of this image are known", got=row, remedy="Run `klarsicht audit shortcuts`."
+            )
+        return thumbnails.draw_own(picture, area, own, side)
 
     def _draw_stored_overlay(self, row: int, target: int, side: int) -> bytes:
         """Draw the overlay that the audit drew of an image for a class, in a run without maps."""
@@ -89,7 +111,17 @@ class RunPictures:
         """Decode an image of the corpus as a picture, RGB or grey; raises ImageError, see thumbnails.read_picture."""
         settings, file = self.reader.manifest["settings"], self.reader.images().file(row)
         known = settings["megapixels"], settings["white_level"], self.array_form
-        return thumbnails.read_picture(file, *known)
+        try:
+            return thumbnails.read_picture(self.decoder.decode(file), file.name, *known)
+        except ImageError as error:
+            self.failures.setdefault(row, str(error))
+            raise
+
+    def describe_failures(self) -> str:
+        """Say how many images could not be shown, and why the first; "" where all could."""
+        count = len(self.failures)
+        images = "1 image" if count == 1 else f"{count} images"
+        return f"{images} cannot be shown; the first: {next(iter(self.failures.values()))}" if count else ""
 
     @property
     def array_form(self) -> ArrayForm | None:

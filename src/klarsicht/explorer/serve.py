@@ -17,6 +17,7 @@ from klarsicht.explorer.request_guard import LOOPBACK, RequestGuard, forward_pag
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine.disk import temporary_folder
 from klarsicht.ground.optional import load
+from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import PORT
 from klarsicht.ground.user_arguments import check_arguments
 
@@ -54,6 +55,8 @@ def serve_run(
     from klarsicht.explorer.app import make_app
 
     listening = listen(host, port)
+    if fault := explored.pictures.decoder.find_fault():
+        note(f"images are not shown: {fault}")
     own, number = (str(listening.getsockname()[0]), int(listening.getsockname()[1]))
     secret = new_token() if token or not is_loopback(own) else None
     guard = RequestGuard(make_app(explored), host_names(host, own), number, secret)

@@ -10,17 +10,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from io import BytesIO
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from klarsicht.ground.arrays import Bools, Floats
-from klarsicht.ground.pictures.array_images import ArrayForm, read_array
+from klarsicht.ground.arrays import Bools, Floats, Pixels
+from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.colour_maps import diverging_colours, overlay
 from klarsicht.ground.pictures.encoded_pictures import thumbnail
-from klarsicht.ground.pictures.images import decode
 from klarsicht.ground.pictures.seen_area import SeenArea
+from klarsicht.ground.pictures.stored_images import make_image
 
 CACHE_BYTES = 48 << 20  # of encoded pictures
 DECODERS = 2  # images that are decoded at once
@@ -57,12 +57,17 @@ class PictureCache:
         return content
 
 
-def read_picture(file: Path, megapixels: float, white_level: int | None, form: ArrayForm | None = None) -> Image.Image:
-    """Decode an image of the corpus, RGB or grey, in the form of the arrays that the run's model takes, None for
-    pictures; raises ImageError where it cannot be decoded, or is larger than SHOWN_MEGAPIXELS."""
-    if form is not None:
-        return form.to_picture(read_array(file, form, file.name, white_level, min(megapixels, SHOWN_MEGAPIXELS)))
-    return decode(file, white_level, min(megapixels, SHOWN_MEGAPIXELS))
+def read_picture(
+    stored: Any, name: str, megapixels: float, white_level: int | None, form: ArrayForm | None = None
+) -> Image.Image:
+    """Decode an image of the corpus, RGB or grey, from its file or what the user's decoder made of it, in the form of
+    the arrays that the run's model takes, None for pictures; raises ImageError where it cannot be decoded, or is larger
+    than SHOWN_MEGAPIXELS."""
+    image = make_image(stored, name, white_level, min(megapixels, SHOWN_MEGAPIXELS), form)
+    if isinstance(image, Image.Image):
+        return image
+    assert form is not None  # arrays have one
+    return form.to_picture(image)
 
 
 def crop_seen(picture: Image.Image, area: SeenArea) -> Image.Image:
@@ -132,10 +137,19 @@ def draw_masked(picture: Image.Image, area: SeenArea, mask: Bools | None, side: 
     picture_seen = np.asarray(fit_side(crop_seen(picture.convert("RGB"), area), side))
     if mask is None:
         return encode_picture(Image.fromarray(picture_seen))
-    cropped = crop_seen(Image.fromarray(mask), area)
-    small = cropped.resize((picture_seen.shape[1], picture_seen.shape[0]), Image.Resampling.NEAREST)
+    return darken_outside(picture_seen, crop_seen(Image.fromarray(mask), area))
+
+
+def draw_own(picture: Image.Image, area: SeenArea, own: Bools, side: int) -> bytes:
+    """Draw what the model sees of an image, darkened beyond its own places (h, w), whose edge is drawn."""
+    return darken_outside(np.asarray(fit_side(crop_seen(picture.convert("RGB"), area), side)), Image.fromarray(own))
+
+
+def darken_outside(levels: Pixels, mask: Image.Image) -> bytes:
+    """Draw an image (H, W, 3) darkened beyond a mask, which is resized to it, and whose edge is drawn."""
+    small = mask.resize((levels.shape[1], levels.shape[0]), Image.Resampling.NEAREST)
     inside = np.asarray(small, bool)
-    levels = np.where(inside[..., None], picture_seen, (picture_seen * DARKENED).astype(np.uint8))
+    levels = np.where(inside[..., None], levels, (levels * DARKENED).astype(np.uint8))
     around = np.pad(inside, 1, mode="edge")
     inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     levels[inside & ~inner] = WINDOW_COLOUR

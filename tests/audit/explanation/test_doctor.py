@@ -49,7 +49,8 @@ def test_a_model_that_conserves_gets_every_method(corpus):
     absorbed = explain(classifier, batch[:1], predicted[:1]).absorbed
     assert f"absorb {np.median(absorbed):.0%}" in found.methods[1].told
     assert "maps can be read" in found.methods[1].told and "conserv" not in found.methods[1].told
-    assert [one for one in found.missing if "fewer than 5 classes" in one]
+    few = next(one for one in found.missing if "fewer than 5 classes" in one)
+    assert "`audit shortcuts`" in few and "`--reference`" in few
     assert [one for one in found.missing if "no column source" in one]
 
 

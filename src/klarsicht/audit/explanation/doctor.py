@@ -271,8 +271,9 @@ def _missing(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[str]:
         lines.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")
     if not class_strategy(audit.classifier.n_classes).compares_classes:
         lines.append(
-            f"{FEW_CLASSES}: `audit quantify` shows what it finds and cannot test most of it; add classes, or have at "
-            "least 1,000 images"
+            f"{FEW_CLASSES}: `audit quantify` can test little of what it sees. Look at the groups that it shows, run "
+            "`audit shortcuts`, with `--reference` and other pictures of the same apparatus if you have any; more "
+            "classes, or at least 1,000 images, allow more tests"
         )
     if not audit.corpus.sources:
         lines.append("no column source: images of one origin (patient, video) would count as independent")

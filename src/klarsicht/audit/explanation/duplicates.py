@@ -18,7 +18,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
-from klarsicht.audit.explanation.data.pictures import DecodedImage
 from klarsicht.audit.explanation.data.skipped_images import SkippedImages
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.pipeline import require_identity
@@ -29,6 +28,7 @@ from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.questions import COPIES_FILE
 from klarsicht.ground.errors import ImageError
 from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.pictures.stored_images import DecodedImage
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.shards import Shard, Sharing

@@ -79,6 +79,47 @@ def test_the_new_manifest_opens_and_the_old_files_stay(corpus, carries, tmp_path
     assert kept <= set(resolved(new.paths))
 
 
+def write_raw_corpus(folder):
+    """A manifest of six files that Pillow does not read, and of parts of one; returns their function."""
+    lines = [f"{name}/{i}.raw,{name}" for name in "ab" for i in range(3)] + ["stack.raw#1,b", "stack.raw#2,b"]
+    for line in lines:
+        file = folder / line.partition(",")[0].partition("#")[0]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes(range(SIDE * SIDE)))
+    (folder / "raw.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    code = "import numpy as np\n\n\ndef read(path):\n    return np.fromfile(path.partition('#')[0], np.uint8)"
+    (folder / "raw.py").write_text(f"{code}.reshape({SIDE}, {SIDE})\n")
+    return f"{folder / 'raw.py'}:read"
+
+
+def test_a_corpus_that_a_decoder_reads_is_cleaned_by_tables_alone(tmp_path):
+    """What the new manifest names opens by the same function, and is the old corpus without the chosen rows."""
+    decoder = write_raw_corpus(tmp_path)
+    corpus = open_corpus(tmp_path / "raw.csv", decoder=decoder)
+    chosen = np.isin(np.arange(8), [1, 4, 6])
+    new = open_corpus(
+        clean_corpus(corpus, chosen, image_actions.make_action("drop"), tmp_path / "out").manifest, decoder=decoder
+    )
+    assert resolved(new.paths) == [path for path, out in zip(resolved(corpus.paths), chosen, strict=True) if not out]
+    assert new.labels == tuple("aabbb")
+    np.testing.assert_array_equal(np.asarray(new.decode(4)).ravel(), np.arange(SIDE * SIDE))
+    whole = corpus[range(6)]
+    parted = clean_corpus(whole, chosen[:6], image_actions.make_action("quarantine"), tmp_path / "aside")
+    aside = open_corpus(parted.folder / "quarantine.csv", decoder=decoder)
+    assert [Path(path).read_bytes() for path in aside.paths] == [bytes(range(SIDE * SIDE))] * 2
+
+
+def test_what_a_decoder_reads_is_not_written_back_and_a_part_is_not_copied(tmp_path):
+    decoder = write_raw_corpus(tmp_path)
+    corpus = open_corpus(tmp_path / "raw.csv", decoder=decoder)
+    inpaint = image_actions.make_inpaint_action(masks.Masks.of(PLACE))
+    with pytest.raises(UsageError, match=r"inpaint, --decode .*raw.py:read.*drop, weigh, move or quarantine"):
+        clean_corpus(corpus, np.ones(8, bool), inpaint, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"stack.raw#1.*whole files.*drop, weigh or move"):
+        clean_corpus(corpus, np.ones(8, bool), image_actions.make_action("quarantine"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_record_is_the_corpus_as_it_was(corpus, carries, tmp_path):
     clean_corpus(corpus, carries, image_actions.make_inpaint_action(masks.Masks.of(PLACE)), tmp_path / "out")
     old = open_corpus(tmp_path / "out" / "record.csv")

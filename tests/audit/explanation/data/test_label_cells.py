@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from klarsicht.audit.explanation.data import pictures
 from klarsicht.audit.explanation.data.corpus import decode_rows
 from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.explanation.data.label_cells import LabelCells, split_labels
 from klarsicht.ground.errors import CorpusError, UsageError
+from klarsicht.ground.pictures import stored_images
 
 PAIRS = [("0.png", "hen"), ("1.png", "duck"), ("1.png", "hen"), ("3.png", "cock")]
 COLUMNS = ("cock", "duck", "hen")
@@ -71,8 +71,8 @@ def test_columns_of_a_parquet_file_may_be_of_any_type(folder):
 def test_an_image_of_several_rows_is_decoded_once_and_each_row_gets_its_own(folder, monkeypatch):
     pairs = open_corpus(written(folder, "path,label\n0.png,hen\n1.png,duck;hen\n"), LabelCells(";")).pairs()
     read = []
-    whole = pictures.decode
-    monkeypatch.setattr(pictures, "decode", lambda path, *limits: (read.append(path), whole(path, *limits))[1])
+    whole = stored_images.decode
+    monkeypatch.setattr(stored_images, "decode", lambda path, *limits: (read.append(path), whole(path, *limits))[1])
     for _, picture in decode_rows(pairs, range(3)):
         picture.putpixel((0, 0), (9, 9, 9))  # a transform that changes its picture
         assert picture.getpixel((0, 0)) == (9, 9, 9)

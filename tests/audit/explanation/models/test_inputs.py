@@ -10,23 +10,23 @@ from PIL import Image
 from tests.audit.conftest import network, write_corpus
 from torch import nn
 
-from klarsicht.audit.explanation.data import pictures
 from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.inputs import InputImages, PixelCache, PixelScale
 from klarsicht.audit.explanation.models.transforms import PhotographTransform
+from klarsicht.ground.pictures import stored_images
 
 
 @pytest.fixture
 def decoded(monkeypatch):
     """How often each file was decoded."""
-    count, decode = Counter(), pictures.decode
+    count, decode = Counter(), stored_images.decode
 
     def counting(path, *limits):
         count[path] += 1
         return decode(path, *limits)
 
-    monkeypatch.setattr(pictures, "decode", counting)
+    monkeypatch.setattr(stored_images, "decode", counting)
     return count
 
 

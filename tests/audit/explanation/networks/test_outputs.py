@@ -154,7 +154,7 @@ def test_one_output_becomes_two_logits_whose_softmax_is_its_sigmoid(form):
     torch.testing.assert_close(classifier.logits(X), torch.stack([-y / 2, y / 2], 1))
     torch.testing.assert_close(classifier.logits(X).softmax(1)[:, 1], y.sigmoid())
     assert classifier.classes == ("not hen", "hen")
-    assert "two logits" in classifier.notes[-1]
+    assert "two logits" in classifier.notes[-1] and "1 logit is a change of y by 2" in classifier.notes[-1]
     assert net.head.out_features == 1
 
 

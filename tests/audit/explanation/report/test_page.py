@@ -9,7 +9,7 @@ import pytest
 from tests.audit.conftest import write_corpus
 
 from klarsicht.audit.explanation import pipeline
-from klarsicht.audit.explanation.report.page import leave_out_folders, write_report
+from klarsicht.audit.explanation.report.page import count_findings, leave_out_folders, write_report
 from klarsicht.audit.explanation.report.pdf import print_pdf
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.cli.app import run
@@ -30,8 +30,22 @@ def test_findings_come_first_and_no_folder_of_the_machine_is_named(quantified, t
     counted = [line.headline().split(" share ")[0] for line in reviewed]  # how many images of which class
     assert counted and [text for text in counted if text in without_tags(summary)] == counted
     assert f"In {len(verdicts) - len({line.verdict.target for line in reviewed})} of {len(verdicts)} classes" in summary
+    artifacts = len(reviewed)
+    assert f"{artifacts} artifact{'s' * (artifacts > 1)} that some images of a class share" in summary
     for part in {str(folder.parent), str(folder.parent.resolve())}:
         assert part not in page
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "shortcuts", "sentence"),
+    [
+        (0, 3, "No artifact that some images of a class share, and 3 possible shortcuts that whole classes share."),
+        (2, 0, "2 artifacts that some images of a class share."),
+        (None, 1, "1 possible shortcut that whole classes share."),
+    ],
+)
+def test_the_headline_counts_artifacts_and_shortcuts_apart(artifacts, shortcuts, sentence):
+    assert count_findings(artifacts, shortcuts) == sentence
 
 
 def test_a_run_that_was_not_quantified_says_what_to_do_next(classifier, tmp_path):

@@ -35,7 +35,7 @@ from klarsicht.audit.cleaning.data.image_actions import Action
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun, find_classes_to_clean
 from klarsicht.audit.explanation.data.corpus import Corpus, out_of_reach
 from klarsicht.audit.explanation.data.locations import is_url
-from klarsicht.audit.explanation.data.pictures import DecodedImage, FileReader
+from klarsicht.audit.explanation.data.pictures import FileReader, file_of
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Bools, Floats
@@ -43,6 +43,7 @@ from klarsicht.ground.errors import EffectRemains, ImageError, InputError, RunMi
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
 from klarsicht.ground.pictures.encoded_pictures import png_bytes
 from klarsicht.ground.pictures.npy_files import NPY, npy_bytes
+from klarsicht.ground.pictures.stored_images import DecodedImage
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import SEED, SHARE
 from klarsicht.ground.run_folder.store import RunStore
@@ -192,16 +193,12 @@ def clean_corpus(
 ) -> CleanedCorpus:  # fmt: skip
     """Apply an action to the images that carry an artifact, bool (N,), and write the resulting corpus. facts: further
     content of cleaning.json. owners, reasons: for each image the classes whose artifact it carries, and why it counts
-    as a carrier, for the record; or empty. Raises UsageError: unknown tables, or images that are no files on this
-    machine; InputError: `out` has other content, or an image cannot be repaired; RunMismatch: `out` was begun for other
-    images or another action; RunLocked: another process writes there."""
+    as a carrier, for the record; or empty. Raises UsageError: unknown tables, images that are no files on this machine
+    or cannot be written back; InputError: `out` has other content, or an image cannot be repaired; RunMismatch: `out`
+    was begun for other images or another action; RunLocked: another process writes there."""
     if tables not in TABLES:
         raise unknown_name("kind of table", tables, TABLES)
-    if not isinstance(corpus.reader, FileReader) or corpus.decoder or any(map(is_url, corpus.paths)):
-        raise UsageError(
-            "this corpus cannot be cleaned yet", got="images that are no files on this machine",
-            rule="a manifest names files", remedy="Write the images to files, and audit these.",
-        )  # fmt: skip
+    _require_writable(corpus, action)
     chosen = hashlib.sha256(np.packbits(carries).tobytes()).hexdigest()
     whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
     record = (facts or {}) | action.to_json() | whole
@@ -218,6 +215,26 @@ def clean_corpus(
         lines = _lines(corpus, carries, action, out, owners, reasons, dry_run=False)
         data_record.write_tables(out, lines, tables)
     return CleanedCorpus(out, record, lines)
+
+
+def _require_writable(corpus: Corpus, action: Action) -> None:
+    """Check that the new manifest can name the images, and that the action can write its new files."""
+    if not isinstance(corpus.reader, FileReader) or any(map(is_url, corpus.paths)):
+        raise UsageError(
+            "this corpus cannot be cleaned yet", got="images that are no files on this machine",
+            rule="a manifest names files", remedy="Write the images to files, and audit these.",
+        )  # fmt: skip
+    if action.repair is not None and corpus.decoder:
+        raise UsageError(
+            "a changed image cannot be written as your files are", got=f"{action.name}, --decode {corpus.decoder}",
+            rule="it becomes a PNG or .npy file, which that function need not read",
+            remedy="Give --action drop, weigh, move or quarantine, or audit PNG or .npy files without --decode.",
+        )  # fmt: skip
+    if action.folder and (part := next((path for path in corpus.paths if file_of(path) != path), None)):
+        raise UsageError(
+            "a part of a file cannot be copied", got=f"{action.name}, {part}", rule="only whole files are copied",
+            remedy="Give --action drop, weigh or move.",
+        )  # fmt: skip
 
 
 def _lines(
@@ -286,7 +303,7 @@ def _sha256(corpus: Corpus, row: int) -> str:
     Unreachable if it could, and cannot be read now."""
     path = corpus.paths[row]
     try:
-        with Path(path).open("rb") as content:
+        with Path(file_of(path)).open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         if path in corpus.absent:

@@ -20,16 +20,7 @@ from numpy.typing import NDArray
 from klarsicht.audit.explanation.data import locations, manifest
 from klarsicht.audit.explanation.data.label_cells import LabelCells, split_labels
 from klarsicht.audit.explanation.data.manifest import DEFAULT_NAMES, ColumnNames
-from klarsicht.audit.explanation.data.pictures import (
-    FILES,
-    UNREADABLE,
-    DecodedImage,
-    PictureReader,
-    call_decoder,
-    file_of,
-    image_endings,
-    make_image,
-)
+from klarsicht.audit.explanation.data.pictures import FILES, UNREADABLE, PictureReader, file_of, image_endings
 from klarsicht.ground.errors import (
     CorpusError,
     ImageError,
@@ -43,6 +34,7 @@ from klarsicht.ground.machine.disk import describe_system_error, is_fault_of_pla
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.images import MAX_MEGAPIXELS
+from klarsicht.ground.pictures.stored_images import DecodedImage, call_decoder, make_image
 from klarsicht.ground.texts import Texts
 
 if TYPE_CHECKING:
@@ -86,7 +78,7 @@ class Corpus:
         megapixels: largest image that is decoded, in millions of pixels.
         separator: text between the labels of a cell; "" where each row has one label.
         reader: where the pictures are; `paths` are names that it reads.
-        decoder: a user's function from what is stored to a picture, see `pictures.load_decoder`; or "".
+        decoder: a user's function from what is stored to a picture, see `stored_images.load_decoder`; or "".
         form: of the arrays that images are decoded to; None: 8-bit pictures.
         absent: paths that could not be read when the corpus was hashed, which lists them; shared by all corpora that
             are made of this one.

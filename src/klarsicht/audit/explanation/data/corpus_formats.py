@@ -13,7 +13,6 @@ from klarsicht.audit.explanation.data.array_files import close_arrays, is_arrays
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.label_cells import LabelCells
 from klarsicht.audit.explanation.data.manifest import DEFAULT_NAMES, ColumnNames
-from klarsicht.audit.explanation.data.pictures import load_decoder
 from klarsicht.audit.explanation.data.sequences import open_sequence
 from klarsicht.audit.explanation.data.tables_in_memory import is_table, open_table
 from klarsicht.audit.explanation.data.tables_of_pictures import (
@@ -26,6 +25,7 @@ from klarsicht.audit.explanation.data.tables_of_pictures import (
 )
 from klarsicht.audit.explanation.data.tar_archives import TAR, open_archives
 from klarsicht.ground.errors import CorpusError, InputError, UsageError
+from klarsicht.ground.pictures.stored_images import load_decoder
 from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.ground.user_paths import as_path
 

@@ -7,29 +7,23 @@ import hashlib
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.explanation.data import locations
-from klarsicht.ground.entry_points import import_callable
-from klarsicht.ground.errors import ImageError, ImageRefused, UnreadableFile, UsageError
-from klarsicht.ground.foreign import foreign_errors_on_image
+from klarsicht.ground.errors import ImageError, UnreadableFile
 from klarsicht.ground.machine.disk import describe_system_error
-from klarsicht.ground.pictures.array_images import ArrayForm, read_array
-from klarsicht.ground.pictures.images import decode, decode_bytes, extensions, picture_from_array, picture_from_image
+from klarsicht.ground.pictures.images import extensions
 from klarsicht.ground.pictures.npy_files import NPY
+from klarsicht.ground.pictures.stored_images import STORED_KINDS
 
 END_BYTES = 64 * 1024  # bytes hashed at each end of a picture's content
 UNREADABLE = b"unreadable"  # in place of the hash; `decode` reports it
-STORED_KINDS = "a path, the bytes of an image file, a Pillow image or an array"
-DecodedImage = Image.Image | NDArray[Any]
-"""8-bit picture, RGB or grey, or an array (H, W, C) of the form that the model takes."""
 
 
 class PictureReader:
@@ -116,39 +110,3 @@ def _hash_parts(size: int, ends: bytes) -> bytes:
 def image_endings() -> frozenset[str]:
     """Return the endings of files that hold an image, in lower case, with their dot."""
     return extensions() | {NPY}
-
-
-def make_image(
-    value: Any, name: str, white_level: int | None, megapixels: float, form: ArrayForm | None
-) -> DecodedImage:
-    """Make an image of what a reader or a user's function gives: the path or bytes of an image file, a Pillow image or
-    an array. It becomes an array where a form is given, else an 8-bit picture, "RGB" or "L"; `name` is the picture in
-    an error. Raises ImageError for anything else, and where no image can be read."""
-    if form is not None:
-        return read_array(value, form, name, white_level, megapixels)
-    if isinstance(value, str | Path):
-        return decode(value, white_level, megapixels)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return decode_bytes(bytes(value), name, white_level, megapixels)
-    if isinstance(value, Image.Image):
-        return picture_from_image(value, megapixels)
-    if hasattr(value, "__array__"):
-        return picture_from_array(np.asarray(value), white_level, megapixels)
-    raise ImageError(f"{name} is not a picture", got=type(value).__name__, rule=STORED_KINDS)
-
-
-@lru_cache(maxsize=4)
-def load_decoder(spec: str) -> Any:
-    """Import a user's function from what is stored to a picture, `package.module:callable` or `file.py:callable`;
-    raises UsageError where that fails, or it is no function."""
-    with import_callable(spec, UsageError, "--decode cannot be imported", "Import it in Python first.") as found:
-        if not callable(found):
-            raise UsageError("--decode names no function", got=f"{spec}: {type(found).__name__}")
-        return found
-
-
-def call_decoder(spec: str, value: Any, name: str) -> Any:
-    """Call a user's function with what is stored; raises ImageRefused where it fails, and Unreachable where the system
-    does not give what it reads."""
-    with foreign_errors_on_image(ImageRefused, f"--decode refuses {name}", of=spec):
-        return load_decoder(spec)(value)

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from klarsicht.audit.explanation.data.class_names import describe_renamed, make_distinct, require_distinct
 from klarsicht.audit.explanation.data.corpus import Corpus
-from klarsicht.audit.explanation.data.pictures import STORED_KINDS, PictureReader, hash_stored
+from klarsicht.audit.explanation.data.pictures import PictureReader, hash_stored
 from klarsicht.ground.errors import CorpusError, ImageError, ProgramFailed
 from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
 from klarsicht.ground.names import describe_value
+from klarsicht.ground.pictures.stored_images import STORED_KINDS
 from klarsicht.ground.progress import note, track
 from klarsicht.ground.ranges import IMAGE_WEIGHT
 from klarsicht.ground.user_arguments import as_kind

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from klarsicht.audit.explanation.data.class_names import describe_renamed, make_distinct, require_distinct
-from klarsicht.audit.explanation.data.pictures import DecodedImage
 from klarsicht.audit.explanation.models import weights
 from klarsicht.audit.explanation.models.array_transforms import ArrayTransform
 from klarsicht.audit.explanation.models.entry_point import Transform as Transform
@@ -40,6 +39,7 @@ from klarsicht.ground.errors import (
 from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
 from klarsicht.ground.pictures.array_images import ArrayForm, show_channels
 from klarsicht.ground.pictures.pixel_depths import to_uint8
+from klarsicht.ground.pictures.stored_images import DecodedImage
 from klarsicht.ground.ranges import parse_digits
 from klarsicht.ground.user_arguments import check_arguments
 

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
-from klarsicht.audit.explanation.data.pictures import DecodedImage
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import ImageError, ModelError
+from klarsicht.ground.pictures.stored_images import DecodedImage
 
 GREY_TOLERANCE = 0.02  # largest deviation of middle grey from linearity, as a share of the range black to white
 CACHE_BYTES = 2**29  # of decoded images that a process keeps

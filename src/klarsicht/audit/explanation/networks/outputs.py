@@ -211,7 +211,10 @@ def with_logits(module: nn.Module, head: str, images: Tensor) -> tuple[nn.Module
     if link is not None and link.name in ("sigmoid", "log-sigmoid") and not single:
         notes.append(MULTI_LABEL)
     if single:
-        notes.append("its one output y stands for two logits, (-y/2, y/2): not the class, and the class")
+        notes.append(
+            "its one output y stands for two logits, (-y/2, y/2), not the class and the class: a score change of 1 "
+            "logit is a change of y by 2"
+        )
     bare = without_layers(module, head if single else "", before.last if link is not None else "", link)
     for changed in (bare, TruncatedNetwork(bare, head)):
         if _agrees(changed, head, images, before.logits, link):

@@ -34,7 +34,7 @@ from klarsicht.audit.results.sufficiency import ClassProfile, Sufficiency
 from klarsicht.audit.results.surroundings import Surroundings
 from klarsicht.audit.results.verdict_lines import VerdictLine
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import SETTING, describe_level, format_p
+from klarsicht.audit.results.words import SETTING, describe_level, format_count, format_p
 from klarsicht.ground.names import printable
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.pictures.array_images import ArrayForm
@@ -124,6 +124,18 @@ def summarise(
     return found + [("", one.describe()) for one in (around.relied_on if around else ())]
 
 
+def count_findings(artifacts: int | None, shortcuts: int) -> str:
+    """Say how many findings there are of each kind, in one sentence; `artifacts` is None where none were looked for."""
+    counts = []
+    if artifacts is not None:
+        some = format_count(artifacts, "artifact") if artifacts else "no artifact"
+        counts.append(f"{some} that some images of a class share")
+    if shortcuts:
+        counts.append(f"{format_count(shortcuts, 'possible shortcut')} that whole classes share")
+    sentence = ", and ".join(counts)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
 def template_values(store: RunStore) -> dict[str, Any]:
     """Collect the values of the template."""
     manifest, entries = store.manifest, ranking.read_ranking(store)
@@ -136,6 +148,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
     noted = list_noted_classes(store, entries, quantification, shown)
     parts = sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None
     around = surroundings.read_surroundings(store) if surroundings.is_examined(store) else None
+    summary = summarise(quantification, findings, parts, around)
+    artifacts = sum(line.verdict.needs_review for line in quantification.lines) if quantification else None
     return {
         "title": settings["model"],
         "script": Markup(script),
@@ -153,7 +167,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "format_p": format_p,
         "setting": SETTING,
         "level": describe_level(quantification.level) if quantification else "",
-        "summary": summarise(quantification, findings, parts, around),
+        "summary": summary,
+        "counted": count_findings(artifacts, len(summary) - (artifacts or 0)) if summary else "",
         "shown_findings": FINDINGS_SHOWN,
         "questions": list_questions(store),
         "found_classes": sum(one.needs_review for one in quantification or ()),
