@@ -218,3 +218,20 @@ def test_a_part_is_named_or_taken_from_what_was_noted(finished, tmp_path, capsys
     assert "audit shortcuts" in capsys.readouterr().err
     assert run(["audit", "clean", finished, "--part", "border"]) == 2
     assert "--class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["clean", "--class", "b", "--part", "surroundings"], 2, "cleaned of all classes at once"),
+        (["clean", "--part", "surroundings", "--part", "border"], 2, "Give --part surroundings alone"),
+        (["clean", "--class", "b", "--groups", "sky"], 2, "--groups without --part surroundings"),
+        (["clean", "--part", "surroundings"], 5, "surroundings"),  # `audit shortcuts` was not run
+        (["clean", "--part", "surroundings", "--groups", "nowhere.csv"], 3, "no such table of groups"),
+        (["evaluate", "--correction", "nowhere", "--groups", "nowhere.csv"], 3, "no such table of groups"),
+    ],
+)
+def test_wrong_surroundings_and_groups_are_one_line(finished, capsys, more, code, said):
+    assert run(["audit", more[0], finished, *more[1:]]) == code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line

@@ -76,3 +76,10 @@ def test_the_table_of_verdicts_is_the_same_on_the_command_line_and_in_a_notebook
     rows = [re.findall("<t[dh]>(.*?)</t[dh]>", row) for row in re.findall("<tr>(.*?)</tr>", page)]
     cells = [[html.unescape(cell) for cell in row] for row in rows]
     assert cells[:3] == [head, first, second] and [row[0] for row in cells[3:]] == ["crate"]
+
+
+def test_where_nothing_was_found_it_says_what_to_ask_next(capsys):
+    plain = replace(CARTON, artifactual=False, poisoned=False, used=False, rows=(), members=())
+    tables.verdicts(Quantification((plain,), 0.01, 0.05), 1, "my runs/1", {})
+    commands = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    assert commands == ["klarsicht audit shortcuts 'my runs/1'", "klarsicht audit power 'my runs/1'"]

@@ -64,6 +64,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "measure_sufficiency": "verdicts.quantification.sufficiency",
     "open_corpus": "explanation.data.corpus_formats",
     "clean_surroundings": "cleaning.models.surroundings_correction",
+    "evaluate_surroundings": "cleaning.models.surroundings_correction",
     "read_surroundings": "results.surroundings",
     "power": "verdicts.sensitivity.power",
     "quantify": "verdicts.quantification.quantification",

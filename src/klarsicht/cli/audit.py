@@ -58,7 +58,7 @@ PLANT_HELP = (  # the names stand in audit.verdicts.synthetic, which the help wo
 )
 REGION_HELP = (
     "Region whose inside and outside are compared. A mask file, bright inside; a CSV with columns path,mask; or "
-    "file.py:callable, from a picture to its mask. [the common object of aligned pictures]"
+    "file.py:callable, from a picture to its mask. [the half of the frame where aligned pictures are most alike]"
 )
 REFERENCE_HELP = (
     "Folder with a sub-folder for each class of other pictures of the same apparatus. A part is only flagged if it "
@@ -418,6 +418,7 @@ def explore(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     author: AuthorName = None,
     data: Data = None,
+    trust: Trust = False,
 ) -> None:
     """Show a run in the browser, and record decisions.
 
@@ -440,6 +441,7 @@ def export(
     ] = None,
     name: Annotated[list[str] | None, typer.Option("--class", help="Only this class; may be repeated. [all]")] = None,
     data: Data = None,
+    trust: Trust = False,
 ) -> None:
     """Export findings and decisions of a run for other programs."""
     from klarsicht.explorer.export import export_run

@@ -9,10 +9,11 @@ import typer
 
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.results.words import SURROUNDINGS
 from klarsicht.cli import cleaning_tables
 from klarsicht.cli.echo import echo, echo_json
 from klarsicht.cli.options import AsJson, Data, Device, RunFolder, Trust, add_settings, number, option
-from klarsicht.cli.places import require_run
+from klarsicht.cli.places import require_run, require_table
 from klarsicht.ground import ranges
 from klarsicht.ground.errors import UsageError
 
@@ -27,11 +28,15 @@ Mask = Annotated[Path | None, typer.Option(help="A picture, white where the arti
 SHOWN_HELP = "Most images of each kind to evaluate on. [as `audit clean`: ten times as many as it was chosen on]"
 KIND_HELP = "A known artifact instead of a found one: a kind or family of `audit plant`, drawn on the images."
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
-SURROUNDINGS = "surroundings"
 PART_HELP = (
     "A part of every image: border, colours, spectrum, resolution, 'top left' and other corners; may be "
     "repeated. noted: the strongest part that `audit shortcuts` flagged. surroundings needs no --class."
 )
+GROUPS_HELP = (
+    "True groups of the images: a column of the corpus's table, or a table with the columns path,group. "
+    "[the sides that `audit shortcuts` found]"
+)
+Groups = Annotated[str | None, typer.Option(help=GROUPS_HELP)]
 Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
 
@@ -58,6 +63,7 @@ def clean(
     mask: Mask = None,
     kind: Annotated[str | None, typer.Option(help=KIND_HELP)] = None,
     part: Annotated[list[str] | None, typer.Option(help=PART_HELP)] = None,
+    groups: Groups = None,
     data: Data = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
@@ -72,17 +78,28 @@ def clean(
     the same command resumes.
     """
     require_run(run, data)
+    require_table(groups)
     from klarsicht.audit.cleaning.models import clean_model
 
-    if name is None and part == [SURROUNDINGS]:
+    if groups is not None and (name is not None or part != [SURROUNDINGS]):
+        what, rule = "--groups without --part surroundings", "groups take the place of the sides of surroundings"
+        raise UsageError(what, got=groups, rule=rule, remedy="Or show them: `klarsicht audit evaluate --groups`.")
+    if part is not None and SURROUNDINGS in part and (name is not None or part != [SURROUNDINGS]):
+        what, rule = "surroundings with a class or another part", "they are cleaned of all classes at once"
+        raise UsageError(
+            what, got=", ".join([*(name or ()), *part]), rule=rule, remedy="Give --part surroundings alone."
+        )
+    if part == [SURROUNDINGS]:
         from klarsicht.audit.cleaning.models.surroundings_correction import clean_surroundings
 
-        cleaned = clean_surroundings(run, settings, out=out, data=data, device=device)
+        surroundings = clean_surroundings(run, settings, out=out, groups=groups, data=data, device=device)
         if as_json:
-            echo_json(cleaned.record)
+            echo_json(surroundings.record)
         else:
-            cleaning_tables.surroundings(cleaned)
-        return cleaned.check()
+            cleaning_tables.groups(surroundings.judgement.comparisons)
+            cleaning_tables.correction_folder(surroundings.folder, surroundings.record)
+            cleaning_tables.verdict(surroundings.judgement)
+        return surroundings.check()
     if name is None or len(name) > 1:
         if members is not None or mask is not None or kind is not None or part:
             what, got = "--members, --mask, --kind and --part need one class", members or mask or kind or part
@@ -118,6 +135,7 @@ def evaluate(
     images: Annotated[int | None, number(ranges.SHOWN_IMAGES, SHOWN_HELP)] = None,
     overall: Overall = None,
     affected: Affected = None,
+    groups: Groups = None,
     seed: Annotated[int, number(ranges.SEED, "Seed of samples, probes and controls.")] = 0,
     data: Data = None,
     device: Device = ANY_DEVICE,
@@ -129,11 +147,24 @@ def evaluate(
     The command exits with 7 if one harms too much, and with 8 if none helps.
     """
     require_run(run, data)
+    require_table(groups)
+    from klarsicht.audit.cleaning.corrections.packages import is_package, load_correction
     from klarsicht.audit.cleaning.models import evaluation
+    from klarsicht.audit.cleaning.models.surroundings_correction import evaluate_surroundings
 
+    if len(correction) == 1 and is_package(correction[0]) and "surroundings" in load_correction(correction[0])[1]:
+        evaluation_of_groups = evaluate_surroundings(
+            run, correction[0], test=test, groups=groups, overall=overall, data=data, device=device
+        )
+        if as_json:
+            echo_json(evaluation_of_groups.judgement.to_json())
+        else:
+            cleaning_tables.groups(evaluation_of_groups.judgement.comparisons)
+            cleaning_tables.verdict(evaluation_of_groups.judgement)
+        return evaluation_of_groups.check()
     result = evaluation.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
-        data=data, seed=seed, device=device,
+        groups=groups, data=data, seed=seed, device=device,
     )  # fmt: skip
     alone = len(result.certificate.evaluations) == 1
     if as_json:
@@ -143,9 +174,11 @@ def evaluate(
         cleaning_tables.evaluations(result.evaluations[0])
     else:
         cleaning_tables.certificate(result.certificate)
+        for one in result.evaluations:
+            cleaning_tables.groups(one.groups)
     if not as_json:
         echo(f"certificate: {result.folder / 'certificate.html'}")
-    result.check()
+    return result.check()
 
 
 def clean_data(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit.cleaning.data.data_record import PROBABLE
 from klarsicht.audit.results.words import describe_counts, describe_lost
@@ -10,14 +10,15 @@ from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from klarsicht.audit.cleaning.data.clean_data import CleanedCorpus
     from klarsicht.audit.cleaning.models.certificate import Certificate
     from klarsicht.audit.cleaning.models.clean_model import CleanedClasses, CleanedModel
     from klarsicht.audit.cleaning.models.evaluation import Evaluation, ModelEvaluation
-    from klarsicht.audit.cleaning.models.judgement import JointJudgement, Judgement
-    from klarsicht.audit.cleaning.models.surroundings_correction import CleanedSurroundings
+    from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
+    from klarsicht.audit.cleaning.models.judgement import CorrectionVerdict, Judgement, ShownClasses
     from klarsicht.numerics.statistics.intervals import Interval
 
 
@@ -53,8 +54,9 @@ def correction(result: CleanedModel) -> None:
     echo(f"chosen: {result.choice.chosen}: {result.choice.reason}.")
     if result.use:
         echo(f"by audit quantify, the model is not shown to use the artifact of {artifact.name}: {result.use}")
-    echo(f"correction: {result.folder}" + ("" if result.record["exported"] else f" ({result.record['why']})"))
-    loading_lines(result.folder)
+    correction_folder(result.folder, result.record)
+    if result.judgement.groups is not None:
+        groups([result.judgement.groups])
     judgement(result.judgement)
 
 
@@ -96,30 +98,32 @@ def joint_correction(result: CleanedClasses) -> None:
         echo("the model was trained on these images: they cannot prove a correction harmless")
     echo(f"together: accuracy {_describe_lost(result.judgement.lost.measured)}")
     verdict(result.judgement)
+    lacking_classes(result.judgement.shown_classes)
 
 
-def surroundings(result: CleanedSurroundings) -> None:
-    """Print the share that is right of every class and side before and after, average and worst group, and the
-    folder."""
-    kinds = (
-        ("held-out images", result.pictures_before, result.pictures_after),
-        ("composites of held-out images", result.before, result.after),
-    )
+def groups(comparisons: Sequence[GroupComparison]) -> None:
+    """Print the share that is right of every group before and after, with average and worst group, and say where a
+    group has few images."""
     lines = [
-        (kind, old.label, old.side, str(old.right.n), _percent(old.right), _percent(new.right))
-        for kind, before, after in kinds
-        for old, new in zip(before.groups, after.groups, strict=True)
+        (one.kind, old.label, old.side, str(old.right.n), _percent(old.right), _percent(new.right))
+        for one in comparisons
+        for old, new in zip(one.before.groups, one.after.groups, strict=True)
     ]
-    header = ("shown", "class", "surroundings of", "images", "right before, % (95 %)", "after, % (95 %)")
+    if not lines:
+        return
+    header = ("shown", "class", "surroundings or group", "images", "right before, % (95 %)", "after, % (95 %)")
     echo_block(table(header, lines, left_aligned=header[:3]))
-    for kind, before, after in kinds:
-        echo(
-            f"{kind}: average of groups {100 * before.average:.1f} % before, {100 * after.average:.1f} % after; worst "
-            f"group {100 * before.worst.right.value:.1f} % before, {100 * after.worst.right.value:.1f} % after"
-        )
-    echo(f"correction: {result.folder}" + ("" if result.record["exported"] else f" ({result.record['why']})"))
-    loading_lines(result.folder)
-    echo(f"verdict: {'the worst group gains' if result.helps else 'no gain of the worst group was shown'}.")
+    for one in comparisons:
+        echo(one.describe())
+    for one in comparisons:
+        if one.few:
+            echo(one.few)
+
+
+def correction_folder(folder: Path, record: dict[str, Any]) -> None:
+    """Print where a correction lies, and how to load it."""
+    echo(f"correction: {folder}" + ("" if record["exported"] else f" ({record['why']})"))
+    loading_lines(folder)
 
 
 def judgement(result: Judgement) -> None:
@@ -135,8 +139,8 @@ def judgement(result: Judgement) -> None:
     if after.member_fall.n and after.turned.n and result.is_used:
         taken = before.rise.value - after.rise.value
         sentences.append(
-            f"the class score falls by {after.member_fall.value:z.2f} logits on images with the artifact, by "
-            f"{taken:z.2f} where it is inserted"
+            f"the class score changes by {-after.member_fall.value:+z.2f} logits on images with the artifact, by "
+            f"{-taken:+z.2f} where it is inserted"
         )
     sentences.append(f"accuracy {_describe_lost(after.harm)}")
     if after.harm_affected.n:
@@ -149,14 +153,19 @@ def judgement(result: Judgement) -> None:
             "`klarsicht audit evaluate RUN --correction FOLDER --test IMAGES`"
         )
     verdict(result)
+    lacking_classes(result.shown_classes)
 
 
-def verdict(result: Judgement | JointJudgement) -> None:
-    """Print the verdict, the next step, and the classes of which nothing is known."""
+def verdict(result: CorrectionVerdict) -> None:
+    """Print the verdict and the next step."""
     echo(f"verdict: {result.verdict}")
-    echo(f"next: {result.kind.advice}")
-    if result.shown_classes.lacking:
-        echo(result.shown_classes.lacking)
+    echo(f"next: {result.advice}")
+
+
+def lacking_classes(shown: ShownClasses) -> None:
+    """Print the classes of which nothing is known, if any."""
+    if shown.lacking:
+        echo(shown.lacking)
 
 
 def corpus(result: CleanedCorpus, dry_run: bool) -> None:
@@ -197,6 +206,7 @@ def evaluations(evaluation: Evaluation) -> None:
     origin = evaluation.judgement.origin
     if origin.why and not origin.trained_on:
         echo(f"held-out images: {origin.why}")
+    groups(evaluation.groups)
     judgement(evaluation.judgement)
 
 

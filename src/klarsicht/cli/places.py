@@ -7,6 +7,7 @@ from pathlib import Path
 from klarsicht.audit.explanation.data.locations import require_place
 from klarsicht.audit.explanation.models.specifications import check_specification
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.ground.errors import InputError
 from klarsicht.ground.run_folder.store import RunStore
 
 
@@ -32,3 +33,10 @@ def require_run(run: Path, data: str | None = None) -> None:
     RunStore.open(run)
     if data is not None:
         require_place(data)
+
+
+def require_table(groups: str | None) -> None:
+    """Check that a table of groups is there, where its name is one. Raises InputError."""
+    if groups is not None and Path(groups).suffix in (".csv", ".parquet") and not Path(groups).is_file():
+        rule = "a table with the columns path,group, or a column of the corpus's table"
+        raise InputError("no such table of groups", got=groups, rule=rule, remedy="Check the path.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit.results.words import describe_level, format_count, format_p
@@ -81,11 +82,11 @@ def verdicts(
     echo(f"{quantification.limits[0].upper()}{quantification.limits[1:]} {describe_level(quantification.level)}")
     for name, why in quantification.skipped:
         echo(f"not examined: {name}: {why}")
-    for line in lines:
-        if line.verdict.needs_review:
-            echo()
-            echo(line.headline(places.get((line.verdict.target, line.number), "")))
-            echo("next: {}: {}".format(*line.next_step(run)))
+    to_review = [line for line in lines if line.verdict.needs_review]
+    for line in to_review:
+        echo()
+        echo(line.headline(places.get((line.verdict.target, line.number), "")))
+        echo("next: {}: {}".format(*line.next_step(run)))
     if groups:
         from klarsicht.audit.results.seen_groups import NOT_TESTED
 
@@ -93,6 +94,9 @@ def verdicts(
         echo(f"seen, not tested: {format_count(len(groups), 'group')} of images. {NOT_TESTED}")
     for group in groups[:SEEN_PRINTED]:
         echo(f"- {group.headline}")
+    if not to_review:
+        echo(f"next: ask for what whole classes share: klarsicht audit shortcuts {quote(run)}")
+        echo(f"next: measure which artifacts this audit could have found: klarsicht audit power {quote(run)}")
 
 
 def duplicates(copies: Duplicates, top: int) -> None:

@@ -17,6 +17,7 @@ from klarsicht.audit.results.seen_groups import NOT_TESTED
 from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.explorer import coco, corrections, findings, point_clouds
 from klarsicht.explorer.class_evidence import describe_shortcuts, seen_in_class
+from klarsicht.explorer.exceptional_images import list_exceptions
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.names import printable, printable_lines
 from klarsicht.ground.ranges import parse_digits
@@ -27,7 +28,7 @@ STATIC: Final = {
     "icon.svg": "image/svg+xml",
     **dict.fromkeys(
         ("main.js", "elements.js", "requests.js", "virtual.js", "classes.js", "class_page.js", "scatter.js",
-         "lasso.js", "gallery.js", "findings.js", "corrections.js"),
+         "lasso.js", "gallery.js", "findings.js", "exceptions.js", "corrections.js"),
         "text/javascript",
     ),
 }  # fmt: skip
@@ -127,6 +128,10 @@ def show_progress(run: Run) -> Response:
 
 def show_findings(run: Run) -> Response:
     return answer_json(asdict(findings.list_findings(run)))
+
+
+def show_exceptions(run: Run) -> Response:
+    return answer_json(list_exceptions(run.reader))
 
 
 def show_corrections(run: Run) -> Response:

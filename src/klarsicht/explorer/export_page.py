@@ -11,12 +11,14 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from klarsicht.explorer.class_evidence import seen_in_class
+from klarsicht.explorer.exceptional_images import list_exceptions
 from klarsicht.explorer.explored_run import ExploredRun
-from klarsicht.ground.errors import ImageError
+from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures.encoded_pictures import data_uri
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from fastapi.responses import Response
 
 MOST_IMAGES: Final = 200  # of a class with pictures: those with the artifact, then others at equal steps
-SIDES: Final = {"image": 128, "overlay": 128, "relevance": 32}  # pixels of each picture
+SIDES: Final = {"image": 128, "overlay": 128, "relevance": 32, "own": 128}  # pixels of each picture
 UNSAVED: Final = {"windows": 0, "metrics": []}  # answers on a class that a copy does not have
 
 
@@ -52,6 +54,7 @@ def collect_answers(run: ExploredRun, targets: Sequence[int]) -> dict[str, Any]:
         "/api/progress": {"revision": listed["revision"], "records": listed["records"], "steps": []},
         "/api/classes": listed,
         "/api/findings": _json_of(answers.show_findings(run)),
+        "/api/exceptions": _json_of(answers.show_exceptions(run)),
         "/api/corrections": _json_of(answers.show_corrections(run)),
     }
     points, rows = {}, set[int]()
@@ -83,7 +86,7 @@ def draw_pictures(run: ExploredRun, targets: Sequence[int]) -> dict[str, str]:
     """Draw the pictures of the chosen images, as data addresses by row and kind; those that cannot be drawn are left
     out."""
     rows = sorted({row for target in targets for row in choose_images(run, target)})
-    return dict(_draw_pictures(run, rows))
+    return dict(_draw_pictures(run, rows)) | dict(_draw_exceptions(run))
 
 
 def _draw_pictures(run: ExploredRun, rows: Sequence[int]) -> Iterator[tuple[str, str]]:
@@ -96,6 +99,14 @@ def _draw_pictures(run: ExploredRun, rows: Sequence[int]) -> Iterator[tuple[str,
             except (ImageError, OSError):
                 continue
             yield f"{row} {kind}", data_uri(content, "image/png" if kind == "relevance" else "image/jpeg")
+
+
+def _draw_exceptions(run: ExploredRun) -> Iterator[tuple[str, str]]:
+    for one in list_exceptions(run.reader)["classes"]:
+        for row in (*(image["row"] for image in one["exceptions"]), *one["usual"]):
+            for kind in ("image", "own"):
+                with suppress(ImageError, OSError, UsageError):
+                    yield f"{row} {kind}", data_uri(run.pictures.draw(row, kind, SIDES[kind]), "image/jpeg")
 
 
 def leave_out_folders(run: ExploredRun, content: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from klarsicht.explorer import point_clouds
 from klarsicht.explorer.class_decisions import CARRIES, NOT_CARRYING
 from klarsicht.explorer.class_evidence import name_seen, seen_in_class
+from klarsicht.explorer.exceptional_images import sides_of
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.errors import ImageError, UsageError
@@ -42,6 +43,7 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, point_clouds.P
         cloud = point_clouds.PointCloud(
             cloud.rows[kept], cloud.vectors[kept], cloud.components[kept], cloud.eigenvalues
         )
+    sides = sides_of(run.reader, cloud.rows.tolist())
     n, flags = len(cloud.rows), point_clouds.membership_flags(cloud.rows, line, decision)
     names = np.array([*run.reader.names, ""], object)
     plane = cloud.plane if cloud.vectors.shape[1] else None
@@ -58,6 +60,8 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, point_clouds.P
         "detected": (flags & point_clouds.DETECTED_BIT) > 0,
         "carries": carrier_statuses(run, target, cloud.rows),
         "seen": seen_texts(run, target, cloud.rows),
+        "surroundings": [side for side, _ in sides],
+        "surroundings_margin": pa.array([margin for _, margin in sides], pa.float64()),
         "removed": (flags & point_clouds.REMOVED_BIT) > 0,
         "decision": [decision.decision if decision else ""] * n,
         "artifact": [decision.artifact if decision else ""] * n,

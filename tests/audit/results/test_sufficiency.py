@@ -14,7 +14,7 @@ from klarsicht.audit.results.sufficiency import (
     Sufficiency,
     order_profiles,
 )
-from klarsicht.audit.results.words import FRAMING_NAMES, PART_NAMES
+from klarsicht.audit.results.words import ESTIMATED_REGION, FRAMING_NAMES, PART_NAMES
 from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
 from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, REGION_PARTS
 
@@ -153,3 +153,13 @@ def test_parts_of_a_region_are_compared_with_half_of_a_natural_picture():
 def test_a_part_that_tells_no_more_than_reference_classes_is_ordinary():
     assert evidence_of("border", low=0.8, others=0.85).is_ordinary
     assert not evidence_of("border", low=0.8, others=0.75).is_ordinary and not evidence_of("border").is_ordinary
+
+
+@pytest.mark.parametrize("compared", [True, False])
+def test_the_limits_say_what_the_region_is(compared):
+    profiles = tuple(profile_of(f"c{k}", k, COVID) for k in range(6 if compared else 2))
+    bare = Sufficiency(profiles, 0.05, 40)
+    given, estimated = (replace(bare, region=words) for words in ("lungs.png", f"{ESTIMATED_REGION} (by 0.28)"))
+    assert bare.limits and given.limits == f"{bare.limits} The region is lungs.png."
+    assert "alike (by 0.28). It is estimated, and need not be the object" in estimated.limits
+    assert "--region" in estimated.limits and "region" not in bare.limits

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from klarsicht.numerics.statistics.intervals import (
+    average_shares,
     block_mean_interval,
     difference_interval,
     mean_interval,
@@ -50,6 +51,27 @@ def test_the_interval_of_a_mean_is_the_normal_one():
     low, high = stats.norm.interval(0.95, x.mean(), stats.sem(x))
     found = mean_interval(x)
     np.testing.assert_allclose((found.low, found.high), (low, high), rtol=1e-5)
+
+
+def test_the_average_of_one_share_is_that_share_and_of_many_large_ones_has_the_normal_interval():
+    one = share_interval(np.arange(40) < 39)
+    assert average_shares([one]) == one
+    n, p = 100_000, np.array([0.2, 0.5, 0.9])
+    shares = [share_interval(np.arange(n) < round(n * share)) for share in p]
+    half = 1.959964 * np.sqrt((p * (1 - p) / n).sum()) / 3
+    found = average_shares(shares)
+    np.testing.assert_allclose((found.value, found.low, found.high), (p.mean(), p.mean() - half, p.mean() + half), 1e-4)
+    assert not average_shares([]).n
+
+
+def test_the_average_of_shares_holds_the_truth_nineteen_times_in_twenty():
+    """Four groups of twenty items each, two of which are nearly always right."""
+    rng, p, n = np.random.default_rng(0), np.array([0.3, 0.6, 0.95, 0.98]), 20
+    hits = rng.binomial(n, p, (2000, 4))
+    known = {k: share_interval(np.arange(n) < k) for k in range(n + 1)}
+    ends = [average_shares([known[k] for k in row]) for row in hits.tolist()]
+    held = np.mean([one.low <= p.mean() <= one.high for one in ends])
+    assert 0.93 < held < 0.985
 
 
 def test_nothing_measured_is_no_figure():

@@ -10,6 +10,7 @@ from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.words import (
     PART_NAMES,
+    SURROUNDINGS,
     describe_level,
     describe_seen,
     format_count,
@@ -72,6 +73,7 @@ class PictureQuestion:
         stays: how many of the first keep the prediction.
         stays_control: how many of the second do; None of a framing.
         predicted: the class predicted most often of the first.
+        becomes: how many of the first are predicted so; None of a framing.
         drop, low, high: fall of the score of the predicted class, the mean of the first below that of the second, with
             its 95 % interval (Welch); of a framing below the picture as it is, without an interval (None).
     """
@@ -84,6 +86,7 @@ class PictureQuestion:
     drop: float
     low: float | None
     high: float | None
+    becomes: int | None = None
 
     @property
     def is_framing(self) -> bool:
@@ -112,6 +115,12 @@ class PictureQuestion:
 
     def describe(self, name: str) -> str:
         """Say what the part of another class does to the prediction of a class of that name."""
+        if self.rests and self.part == SURROUNDINGS:
+            return (
+                f"rests on the surroundings: on those of other classes it is {self.predicted} ({self.becomes} of "
+                f"{self.n}), and the score of {name} falls by {self.drop:z.1f} logits ({self.low:z.1f} to "
+                f"{self.high:z.1f}); on others of {name} {self.stays_control} of {self.n} stay {name}"
+            )
         verb = "rests on" if self.rests else "not changed by"
         return (
             f"{verb} {PART_NAMES[self.part]}: with that of other classes the score of {name} falls by {self.drop:z.1f} "

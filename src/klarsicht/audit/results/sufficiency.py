@@ -16,6 +16,7 @@ from klarsicht.audit.results.logit_effect import FLIPPED, FLOOR, LogitEffect, de
 from klarsicht.audit.results.resolution import describe_rank_limit
 from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
 from klarsicht.audit.results.words import (
+    ESTIMATED_REGION,
     PART_NAMES,
     describe_framing,
     describe_stay,
@@ -339,7 +340,18 @@ class Sufficiency:
 
     @property
     def limits(self) -> str:
-        """Noted parts in words, and whether so many classes can have anything noted."""
+        """Noted parts in words, whether so many classes can have anything noted, and what the region is."""
+        return f"{self._limits_of_p} {self.describe_region()}".strip()
+
+    def describe_region(self) -> str:
+        """Say what the region is whose inside and outside are parts; "" where there is none."""
+        if not self.region:
+            return ""
+        advice = " It is estimated, and need not be the object: look at its picture, or give --region."
+        return f"The region is {self.region}.{advice if self.region.startswith(ESTIMATED_REGION) else ''}"
+
+    @property
+    def _limits_of_p(self) -> str:
         if self.compared:
             noted = (
                 f"Flagged: p at most {self.level:g} among the strongest parts of other classes, an AUC above chance, "

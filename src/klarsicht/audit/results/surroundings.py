@@ -9,12 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
+
 from klarsicht.audit.results.words import format_count, format_p
+from klarsicht.ground.arrays import Bools
+from klarsicht.ground.errors import StoreError
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.intervals import Interval
 
 SURROUNDINGS_FILE, EXCEPTIONS_FILE = "surroundings.json", "exceptions.csv"
+SURROUNDINGS_STEP, PLACES_TABLE = "surroundings", "places"
 SURROUNDINGS_LEVEL = 0.05  # of p, up to which classes are said to have a shortcut in their surroundings
 LEAST_EXCEPTIONAL = 0.005  # share of images that must be exceptions before a shortcut that others carry can be denied
 LEAST_RISE = 0.1  # share of composites that the model must take for their donor's class beyond the control
@@ -35,6 +40,12 @@ class PlacesRow(TypedDict):
     height: int
     width: int
     own: bytes
+
+
+def unpack_places(row: PlacesRow) -> Bools:
+    """Return the own places (h, w) of a row of the table `places`."""
+    shape = row["height"], row["width"]
+    return np.unpackbits(np.frombuffer(row["own"], np.uint8), count=shape[0] * shape[1]).reshape(shape).astype(bool)
 
 
 class CompositeRow(TypedDict):
@@ -206,6 +217,12 @@ def read_surroundings(run: str | Path | RunStore) -> Surroundings:
         RunDamaged: the file is missing or altered.
     """
     store = RunStore.open(run)
+    if not is_examined(store):
+        raise StoreError(
+            "the surroundings of this run were not examined", got=store.path,
+            rule="2 to 20 classes of 100 images or more, and a run that `audit shortcuts` has been through",
+            remedy=f"Run `klarsicht audit shortcuts {store.path}`.",
+        )  # fmt: skip
     content = store.read_json(SURROUNDINGS_FILE)
     with store.translate_parse_errors(SURROUNDINGS_FILE):
         return Surroundings.from_json(content)

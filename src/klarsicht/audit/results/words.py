@@ -148,6 +148,8 @@ NEXT: Final = {
 }
 """For each kind of verdict that needs a person: advice, and the command of `klarsicht audit`."""
 
+SURROUNDINGS: Final = "surroundings"  # the part of an image that is all but its own places
+
 PART_NAMES: Final = {
     "border": "the border",
     "corners": "the four corners",
@@ -155,7 +157,8 @@ PART_NAMES: Final = {
     "top right": "the top right corner",
     "bottom left": "the bottom left corner",
     "bottom right": "the bottom right corner",
-    "background": "the background",
+    "background": "the half with the least relevance",
+    SURROUNDINGS: "the surroundings",
     "colours": "the colours",
     "spectrum": "the spectrum",
     "resolution": "the lowest resolution",
@@ -163,6 +166,9 @@ PART_NAMES: Final = {
     "outside": "everything outside the region",
 }
 """For each part of an image, its name in a sentence."""
+
+ESTIMATED_REGION: Final = "the half of the frame where all pictures are most alike"
+"""Region that is estimated where none is given, in a sentence."""
 
 FRAMING_NAMES: Final = {
     "enlarged": "enlarged by 4/3",

@@ -312,7 +312,7 @@ export async function showClassPage(place, target, run, listed) {
   const downloads = element('p')
   const drawDownloads = () => run.saved || downloads.replaceChildren('Save: ', link('members.txt', 'members.txt'), ' · ', ...(page.masks.length ? [link('masks.zip', 'masks'), ' · '] : []), link('coco.json', 'COCO'))
   const facts = [
-    [state.headings.p, probability(line.p)], ['prevalence', `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['like', line.resembles.join(' or ')], ['metric', line.metric],
+    [state.headings.p, probability(line.p)], [line.prevalence === null ? 'suspect cluster' : 'prevalence', line.prevalence === null ? `${line.size} of ${line.n} images, no artifact` : `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['like', line.resembles.join(' or ')], ['metric', line.metric],
     ['z', line.z === null ? '' : line.z.toFixed(2)], ['tau', line.tau === null ? '' : line.tau.toFixed(2)],
     [state.headings.shift, line.shift === null ? '' : `${signed(line.shift)} (${signed(line.low)} to ${signed(line.high)})`],
   ].filter(([, value]) => value)

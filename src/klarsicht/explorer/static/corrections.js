@@ -55,6 +55,15 @@ function beforeAndAfter(found) {
   return []
 }
 
+/** Accuracy of the groups of a shortcut, on each kind of images that was shown. */
+function groupTables(found) {
+  const shown = found.evaluation?.groups ?? found.correction?.surroundings?.groups ?? []
+  return shown.flatMap(({ kind, before, after }) => [
+    element('h3', {}, `Groups: ${kind}`),
+    table(['class', 'surroundings or group', 'right before, percent (95\u00a0%)', 'after'], before.groups.map((one, i) => [one.label, one.side, figure('right', one.right), figure('right', after.groups[i].right)])),
+  ])
+}
+
 export async function showCorrections(place) {
   const found = await read('/api/corrections')
   const cards = found.map((one) => element(
@@ -65,6 +74,7 @@ export async function showCorrections(place) {
       element('h3', {}, name), element('p', {}, verdict),
       table(['percent (95\u00a0%)', 'before', 'after'], figures.map(([title, before, after]) => [TITLES[title] ?? title, figure(title, before), figure(title, after)])),
     ]),
+    ...(one.correction?.surroundings ? [element('p', {}, one.evaluation?.verdict ?? one.correction.surroundings.verdict)] : []), ...groupTables(one),
     ...(one.changed.length ? [
       element('h3', {}, `Predictions that changed: ${one.changed.length}`),
       table(['image', 'name', 'label', 'artifact put on', 'before', 'after'], one.changed.slice(0, MOST_SHOWN).map((line) => [

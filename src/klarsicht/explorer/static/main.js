@@ -4,6 +4,7 @@ import { showClassPage } from './class_page.js'
 import { refresh, showClasses } from './classes.js'
 import { showCorrections } from './corrections.js'
 import { element } from './elements.js'
+import { showExceptions } from './exceptions.js'
 import { showFindings } from './findings.js'
 import { attempt, read } from './requests.js'
 
@@ -17,6 +18,7 @@ let turn = 0
 const PAGES = [
   [/^#\/class\/(\d+)$/, 'classes', (found) => showClassPage(place, Number(found[1]), run, listed)],
   [/^#\/findings$/, 'findings', () => showFindings(place)],
+  [/^#\/exceptions$/, 'exceptions', () => showExceptions(place)],
   [/^#\/corrections$/, 'corrections', () => showCorrections(place)],
   [/.*/, 'classes', async () => { await listed; return showClasses(place) }],
 ]

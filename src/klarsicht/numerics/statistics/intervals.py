@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,18 @@ def share_interval(right: Bools) -> Interval:
     test = binomtest(int(right.sum()), len(right))
     low, high = test.proportion_ci(method="wilson")
     return Interval(float(test.statistic), float(low), float(high), test.n)
+
+
+def average_shares(shares: Sequence[Interval]) -> Interval:
+    """Estimate the mean of independent shares by their intervals: each end is as far from it as the root of the summed
+    squares of theirs, over their number (square-and-add; Zou and Donner 2008, Statistics in Medicine 27). NO_INTERVAL
+    without any."""
+    if not shares:
+        return NO_INTERVAL
+    values, low, high = (np.array([getattr(one, end) for one in shares]) for end in ("value", "low", "high"))
+    below, above = (float(np.linalg.norm(values - end)) / len(shares) for end in (low, high))
+    middle = float(values.mean())
+    return Interval(middle, middle - below, middle + above, sum(one.n for one in shares))
 
 
 def roc_area(values: NDArray[np.floating[Any]], positive: Bools) -> Interval:

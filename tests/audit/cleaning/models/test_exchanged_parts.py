@@ -1,8 +1,10 @@
 """Parts of whole classes, on the network that takes a white corner for class `b`, and on pictures of one colour."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +18,7 @@ from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.models import clean_model, evaluation
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
-from klarsicht.audit.cleaning.models.exchanged_parts import ExchangedParts
+from klarsicht.audit.cleaning.models.exchanged_parts import ExchangedParts, read_own_places
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -24,6 +26,7 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.sufficiency import SUFFICIENCY_FILE, ClassProfile, Sufficiency
 from klarsicht.audit.verdicts.interventions.image_parts import border_mask, corner_mask
 from klarsicht.ground.errors import InputError, StoreError, UsageError
+from klarsicht.ground.run_folder.store import RunStore
 
 CORNER = "top left"
 CLASSES, EACH, WIDE = 3, 6, 20
@@ -185,6 +188,70 @@ def test_more_than_eight_bits_are_refused_and_not_cut_down(picture):
     pairs = [(picture, 0), (picture, 1)]
     with pytest.raises(InputError, match="cannot be exchanged"):
         ExchangedParts(pairs, [0, 1], ["border"])[0]
+
+
+def with_squares():
+    """Pictures of a square on one level, (picture, label), and where the square is; class 1 has four times as many, and
+    of the last picture no square is known."""
+    rng, pairs, own = np.random.default_rng(0), [], np.zeros((11, WIDE, WIDE), bool)
+    for i in range(11):
+        label, levels = int(i >= 2), np.full((WIDE, WIDE, 3), 10 * i + 5, np.uint8)
+        a, b = rng.integers(0, WIDE - 7, 2)
+        levels[a : a + 7, b : b + 7] = 200 + i
+        own[i, a : a + 7, b : b + 7] = i < 10
+        pairs.append((Image.fromarray(levels), label))
+    return pairs, own
+
+
+def test_surroundings_are_those_of_another_picture_of_any_class_and_its_square_is_gone():
+    pairs, own = with_squares()
+    found, drawn = ExchangedParts(pairs, [label for _, label in pairs], ["surroundings"], own=own), np.zeros(11, int)
+    torch.manual_seed(0)
+    for i, (picture, label) in list(enumerate(pairs[:10])) * 40:
+        changed, said = found[i]
+        levels = np.asarray(changed)[..., 0]
+        (around,) = np.unique(levels[~own[i]])  # nothing of the donor's square, and nothing of this picture's level
+        inside = own[i] & (levels == 200 + i)
+        assert said == label and around % 10 == 5 and around != np.asarray(picture)[~own[i]].min()
+        assert set(np.unique(levels[own[i]])) <= {200 + i, around}
+        assert inside.sum() in (1, 9, 25, 49)  # a rim of 0 to 3 px
+        drawn[around // 10] += i > 1  # of class 1 alone, so that no picture is its own donor in class 0
+    assert drawn[10] == 0
+    assert chisquare([drawn[:2].sum(), drawn[2:].sum()]).pvalue > 0.001
+    plain = np.asarray(pairs[10][0])
+    assert (np.asarray(found[10][0]) == plain).all()  # without own places nothing is laid
+
+
+def test_surroundings_need_own_places_of_two_classes():
+    pairs, own = with_squares()
+    labels = [label for _, label in pairs]
+    with pytest.raises(UsageError, match=r"no surroundings to exchange.*Name the files"):
+        ExchangedParts(pairs, labels, ["surroundings"])
+    with pytest.raises(UsageError, match="another shape"):
+        ExchangedParts(pairs, labels, ["surroundings"], own=own[:3])
+    own[:2] = False
+    with pytest.raises(UsageError, match=r"pictures of 1 class\(es\)"):
+        ExchangedParts(pairs, labels, ["surroundings"], own=own)[5]
+
+
+def test_own_places_of_files_are_those_of_the_run(marked, tmp_path):
+    """Every second image was examined; the class of the last has own places four times as large as usual."""
+    run = RunStore.open(shutil.copytree(marked.path, tmp_path / "run"))
+    paths, places = [Path(path) for path in run.table("corpus")["path"].to_pylist()], []
+    for row in range(0, len(paths), 2):
+        own = np.zeros((SIDE, SIDE), bool)
+        own[: 2 if row + 2 < len(paths) else SIDE, :4] = True
+        places.append(
+            {"row": row, "target": row % 3, "side": row % 3, "margin": 1.0, "height": SIDE, "width": SIDE}
+            | {"own": np.packbits(own).tobytes()}
+        )
+    run.mark_done("surroundings", 0, run.write_part("places", 0, pa.Table.from_pylist(places)))
+    run.finish_step("surroundings", 1)
+    last = len(paths) - 1 - (len(paths) - 1) % 2
+    found = read_own_places(run, [paths[4], paths[5], paths[last]])
+    assert found.sum((1, 2)).tolist() == [8, 0, 0] and found[0, :2, :4].all()
+    with pytest.raises(InputError, match="files that the run does not know"):
+        read_own_places(run, [tmp_path / "other.png"])
 
 
 def test_the_background_is_exchanged_where_it_is_that_of_both():

@@ -169,7 +169,7 @@ def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_arti
     )
     cleaning_tables.judgement(found)
     assert (
-        f"falls by {fall[0]:.2f} logits on images with the artifact, by 3.00 where it is inserted"
+        f"changes by {-fall[0]:.2f} logits on images with the artifact, by -3.00 where it is inserted"
         in capsys.readouterr().out
     )
     if not clean:

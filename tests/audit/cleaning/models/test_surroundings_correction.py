@@ -1,4 +1,4 @@
-"""A small network that has learned the surroundings is trained on own places; groups are counted by hand."""
+"""A small network that has learned the surroundings is trained on own places, and measured by other code."""
 
 import numpy as np
 import pytest
@@ -11,15 +11,16 @@ from torch.nn.functional import cross_entropy
 
 from klarsicht.audit.cleaning.corrections.packages import load_correction
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
-from klarsicht.audit.cleaning.models.surroundings_correction import clean_surroundings, tabulate
+from klarsicht.audit.cleaning.models.surroundings_correction import clean_surroundings, evaluate_surroundings
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.surroundings import examine_surroundings
-from klarsicht.ground.errors import StoreError
+from klarsicht.ground.errors import StoreError, UsageError
 
 NAMES = ("dark", "light")
+CLEANING = CleanSettings(steps=300, batch=32, rate=2e-3)
 
 
 class Small(nn.Module):
@@ -57,9 +58,16 @@ def right_of(net, images, labels, odd):
     return (says == labels)[odd].mean(), (says == labels)[~odd].mean()
 
 
+def true_groups(folder, odd):
+    """Lines path,group of the files of a folder of classes: surroundings are the class's, of exceptions the other's."""
+    for file in sorted(folder.rglob("*.png")):
+        label = NAMES.index(file.parent.name)
+        yield f"{file.relative_to(folder)},{('night', 'day')[1 - label if odd[int(file.stem)] else label]}"
+
+
 @pytest.mark.slow
 def test_the_worst_group_of_fresh_images_gains_and_the_exported_model_says_the_same(tmp_path):
-    images, labels, _, _ = draw_squares(400, 12, np.random.default_rng(5))
+    images, labels, odd_of_run, _ = draw_squares(400, 12, np.random.default_rng(5))
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         (tmp_path / "data" / NAMES[label]).mkdir(exist_ok=True, parents=True)
         Image.fromarray(image).save(tmp_path / "data" / NAMES[label] / f"{i:03d}.png")
@@ -73,8 +81,12 @@ def test_the_worst_group_of_fresh_images_gains_and_the_exported_model_says_the_s
     with open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (audit, work):
         assert examine_surroundings(audit, work, 1).relied_on
 
-    result = clean_surroundings(run, CleanSettings(steps=300, batch=32, rate=2e-3), classifier=classifier)
-    assert result.helps and result.after.worst.right.value > result.before.worst.right.value + 0.3
+    result = clean_surroundings(run, CLEANING, classifier=classifier)
+    assert result.judgement.clean and result.after.worst.right.value > result.before.worst.right.value + 0.3
+    pictures, composites = result.judgement.comparisons
+    assert "which prove little" in pictures.few and composites.few == ""  # a handful of exceptions
+    evaluated = evaluate_surroundings(run, result.folder, classifier=classifier)
+    assert evaluated.judgement == result.judgement  # the same images, dealt again
     fresh = draw_squares(400, 200, np.random.default_rng(6))
     before = right_of(net, *fresh[:3])
     correction, _ = load_correction(result.folder)
@@ -82,14 +94,26 @@ def test_the_worst_group_of_fresh_images_gains_and_the_exported_model_says_the_s
         after = right_of(net, *fresh[:3])
         says = net(torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0)))
     assert after[0] > before[0] + 0.2 and after[1] > before[1] - 0.05
+    other, (images, labels, odd) = tmp_path / "other", fresh[:3]
+    other.mkdir()
+    lines = ["path,label,group"]
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(other / f"{i}.png")
+        lines.append(f"{i}.png,{NAMES[labels[i]]},{'odd' if odd[i] else 'usual'}")
+    (other / "table.csv").write_text("\n".join(lines))
+    asked = {"test": str(other / "table.csv"), "classifier": classifier}
+    with pytest.raises(UsageError, match="--groups"):
+        evaluate_surroundings(run, result.folder, **asked)
+    (shown,) = evaluate_surroundings(run, result.folder, groups="group", **asked).judgement.comparisons
+    for table, right in ((shown.before, before), (shown.after, after)):
+        found = {one.side: [] for one in table.groups}
+        for one in table.groups:
+            found[one.side].append(one.right.value * one.right.n)
+        assert [sum(found[side]) / 200 for side in ("odd", "usual")] == pytest.approx(list(right))
+    (tmp_path / "true.csv").write_text("\n".join(["path,group", *true_groups(tmp_path / "data", odd_of_run)]))
+    again = clean_surroundings(
+        run, CLEANING, classifier=classifier, groups=str(tmp_path / "true.csv"), out=tmp_path / "c"
+    )
+    assert {one.side for one in again.after.groups} == {"day", "night"} and again.judgement.clean
     exported = torch.export.load(result.folder / "model.pt2").module()
     torch.testing.assert_close(exported(torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))), says)
-
-
-def test_groups_are_counted_as_by_hand():
-    table = tabulate(
-        np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 1, 0]), {0: "a", 1: "b"}
-    )
-    found = {(one.label, one.side): (one.right.value, one.right.n) for one in table.groups}
-    assert found == {("a", "a"): (1.0, 2), ("a", "b"): (0.0, 1), ("b", "b"): (0.5, 2), ("b", "a"): (1.0, 1)}
-    assert table.average == pytest.approx(2.5 / 4) and (table.worst.label, table.worst.side) == ("a", "b")

@@ -93,5 +93,16 @@ def test_the_object_that_aligned_images_share_is_estimated_and_none_of_others():
     found = estimate_region(np.clip(aligned, 0, 255).astype(np.uint8))
     mask = found(np.array([0]))[0]
     assert mask.mean() == 0.5 and mask[20:44].mean() > 0.9
-    assert found.words.startswith("the common object of aligned images (details correlate by 0.")
+    assert found.words.startswith("the half of the frame where all pictures are most alike (their details correlate by")
     assert estimate_region(np.clip(noise, 0, 255).astype(np.uint8)) is None
+
+
+@pytest.mark.parametrize(("share", "is_object"), [(0.1, False), (0.6, True)])
+def test_images_whose_details_hardly_agree_have_no_common_object(share, is_object):
+    """Independent pixels, of whose variance a share is common in a quarter of the frame: any two images correlate by a
+    quarter of that share, 0.025 and 0.15."""
+    rng = np.random.default_rng(1)
+    pixels, common = rng.normal(0, 30, (60, 32, 32)), rng.normal(0, 30, (16, 16))
+    pixels[:, 8:24, 8:24] = np.sqrt(1 - share) * pixels[:, 8:24, 8:24] + np.sqrt(share) * common
+    levels = np.repeat(np.clip(128 + pixels, 0, 255).astype(np.uint8)[..., None], 3, -1)
+    assert (estimate_region(levels) is not None) == is_object

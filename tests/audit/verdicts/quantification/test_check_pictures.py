@@ -218,7 +218,7 @@ def test_an_exchanged_border_changes_the_score_as_the_weights_do():
     read = InputsOfRows(images, scale)
     work = SimpleNamespace(
         settings=SimpleNamespace(seed=0), groups=groups, input_images=read, scale=EXCLUSIVE, pool_rows=np.arange(16),
-        store=SimpleNamespace(has_array=lambda name: False),
+        store=SimpleNamespace(has_array=lambda name: False, has_file=lambda name: False),
     )  # fmt: skip
     questions = PictureQuestions(work, ("bright", "dark"), np.array([], np.intp))
     own, others = questions.draw_donors(0)

@@ -13,8 +13,10 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.surroundings import read_surroundings
+from klarsicht.audit.verdicts.quantification.picture_questions import ASKED_DONORS, PictureQuestions
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.surroundings import examine_surroundings, rank_among_natural
+from klarsicht.audit.verdicts.quantification.units import predictor
 
 NAMES, N, ODD = ("dark", "light"), 400, 10
 
@@ -59,6 +61,20 @@ def examined(corpus, out, square):
         return examine_surroundings(audit, work, 1)
 
 
+def asked(out, square):
+    """Yield what the model says of other images drawn in the same way, and whether it rests on surroundings."""
+    classifier = load_model(Reads(square).eval(), classes=NAMES)
+    images, *_ = draw_squares(8, 4, np.random.default_rng(9))
+    with open_run(out, level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
+        questions = PictureQuestions(work, NAMES, np.array([-1]))
+        with predictor(work) as predict:
+            for image in images:
+                target = int(predict(work.input_images.pixel_scale.inputs(image[None]))[0].argmax())
+                for one in questions.ask(image, target, predict):
+                    if one.part == "surroundings":
+                        yield target, one
+
+
 @pytest.mark.slow
 def test_the_exceptions_are_named_and_a_model_that_reads_the_surroundings_is_said_to_rely_on_them(corpus, tmp_path):
     found = examined(corpus, tmp_path / "run", square=False)
@@ -67,6 +83,11 @@ def test_the_exceptions_are_named_and_a_model_that_reads_the_surroundings_is_sai
     assert sum("odd" in path for path in named) == ODD and len(named) <= ODD + 10
     assert found.found and [one.name for one in found.relied_on] == list(NAMES)
     assert all(one.taken.value > 0.9 and one.taken_control.value < 0.1 for one in found)
+    of_pictures = list(asked(tmp_path / "run", square=False))
+    assert len(of_pictures) > 4  # of eight; no own places of a usual size are found in the others
+    for target, one in of_pictures:
+        assert one.rests and one.predicted == NAMES[1 - target] and one.stays == 0
+        assert one.becomes == one.n == one.stays_control == ASKED_DONORS
 
 
 @pytest.mark.slow
@@ -74,6 +95,7 @@ def test_a_model_that_reads_the_square_is_not(corpus, tmp_path):
     found = examined(corpus, tmp_path / "run", square=True)
     assert found.found and found.relied_on == ()
     assert all(one.stays.value > 0.6 for one in found)
+    assert not any(one.rests for _, one in asked(tmp_path / "run", square=True))
 
 
 def test_p_is_the_rank_among_natural_pairs():

@@ -40,7 +40,7 @@ from klarsicht.audit.explanation.networks import hooks, residual_sums
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.outputs import LogitsNetwork
 from klarsicht.ground.config import require_shape
-from klarsicht.ground.errors import InputError
+from klarsicht.ground.errors import InputError, RunMismatch
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.run_folder.manifest import FORMAT, require_format, to_json
@@ -136,12 +136,17 @@ def export_model(folder: Path, correction: Correction, classifier: Classifier, e
     return {"exported": True}
 
 
+def is_package(folder: str | Path) -> bool:
+    """Say whether a folder holds the record of a correction."""
+    return (Path(folder) / RECORD).is_file()
+
+
 @check_arguments
 def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
     """Load a saved correction and its record; `with correction.applied(module): ...` corrects a model. Raises
     InputError: the folder holds no correction, a damaged one, or one of another format."""
     place = Path(folder)
-    if not (place / RECORD).is_file():
+    if not is_package(place):
         what = "no correction in this folder" if place.is_dir() else "no such folder"
         remedy = "Make one with `klarsicht audit clean`, which prints where it lies."
         raise InputError(what, got=place, rule=f"a folder with {RECORD}", remedy=remedy)
@@ -158,6 +163,15 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
             "no correction in this folder", got=f"{place}: {type(error).__name__}: {error}",
             remedy="Make one with `klarsicht audit clean`.",
         ) from error  # fmt: skip
+
+
+def require_same_run(record: dict[str, Any], identity: dict[str, str], folder: str | Path) -> None:
+    """Check that a correction was made from the run of an identity. Raises RunMismatch otherwise."""
+    if record["identity"] != identity:
+        raise RunMismatch(
+            "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
+            remedy="Name the run that it was made from.",
+        )  # fmt: skip
 
 
 class ChosenSetting(BaseModel):

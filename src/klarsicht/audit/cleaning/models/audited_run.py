@@ -11,7 +11,6 @@ import numpy as np
 
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, build_artifact, deal_images, make_known_artifact
 from klarsicht.audit.cleaning.artifacts.found_artifact import (
-    NO_CHANGE,
     AuditedClass,
     FoundArtifact,
     read_mask,
@@ -261,7 +260,7 @@ class AuditedRun:
         """
         target = groups.find_output(name, self.audit.names, self.audit.index)
         chosen = tuple(parts) or noted_parts(self.store, name)
-        check_parts(chosen, background=False)
+        check_parts(chosen, background=False, own=False)
         corpus, labels = self.audit.corpus, self.labels
         split = deal_images(corpus.source_numbers, target, seed)
         rng, read = generator(seed, "donors", target), InputImages.of(corpus, self.audit.classifier)
@@ -297,10 +296,7 @@ class AuditedRun:
         finding = self.find_members(name, found_by) if members is None else self.read_members(name, members)
         region = None if mask is None else read_mask(mask, finding.audited)
         origin = finding.origin + (", mask" if mask else "")
-        finding = replace(finding, origin=origin)
-        if mask is not None:  # the place is the mask's
-            finding = replace(finding, change=NO_CHANGE, places=np.zeros((0, 2)), extent=(0.0, 0.0))
-        return build_artifact(finding, seed=seed, region=region), finding.audited
+        return build_artifact(replace(finding, origin=origin), seed=seed, region=region), finding.audited
 
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ Several artifacts share one split into parts, and clean images carry the artifac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ from klarsicht.audit.cleaning.models.correction_choice import (
     make_test,
 )
 from klarsicht.audit.cleaning.models.judgement import JointJudgement, Judgement
+from klarsicht.audit.cleaning.models.run_groups import compare_class_groups, relies_on_sides
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_layers
@@ -150,6 +151,9 @@ def clean(
         trial = make_test(case, artifact, draw_shown(case, settings.images, settings.seed), settings)
         chosen, skipped = fit_and_choose(case, artifact, trial, settings)
         judgement = judge(trial, case, chosen.correction, settings)
+        if part is not None and relies_on_sides(audited_run):
+            compared = compare_class_groups(audited_run, artifact, chosen.correction, settings.seed)
+            judgement = replace(judgement, groups=compared[-1])
         if settings.method == AUTOMATIC and (why := find_reason_to_refuse(judgement, chosen)):
             chosen = selection.leave_unchanged(trial, make_bounds(settings), why, chosen.tried)
             judgement = replace(judgement, after=judgement.before, refused=judgement)
@@ -324,7 +328,8 @@ def describe_missing_use(run: AuditedRun, artifact: Artifact) -> str:
 def judgement_json(judgement: Judgement) -> dict[str, Any]:
     """Return a judgement, with its outcomes and what it was made on, as JSON values."""
     outcomes = {"before": judgement.before.to_json(), "after": judgement.after.to_json()}
-    return judgement.to_json() | outcomes | {"shown on": judgement.shown} | judgement.shown_classes.to_json()
+    groups = {"groups": None if judgement.groups is None else asdict(judgement.groups)}
+    return judgement.to_json() | outcomes | groups | {"shown on": judgement.shown} | judgement.shown_classes.to_json()
 
 
 def make_record(

@@ -32,14 +32,17 @@ from klarsicht.audit.cleaning.models.certificate import (
 )
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.correction_choice import draw_shown, find_origin, make_test, require_members
+from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
 from klarsicht.audit.cleaning.models.judgement import Judgement, ShownClasses
 from klarsicht.audit.cleaning.models.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
+from klarsicht.audit.cleaning.models.run_groups import compare_class_groups, compare_true_groups, relies_on_sides
 from klarsicht.audit.cleaning.models.training_images import LabelledAnswers
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import Classifier, label_indices
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.explanation.steps.audit_inputs import open_data
-from klarsicht.ground.errors import RunMismatch, UsageError
+from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
+from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.manifest import to_json
@@ -82,12 +85,14 @@ class ModelEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluations of a model: unchanged, corrected, and under a control, with the record of the correction."""
+    """Evaluations of a model: unchanged, corrected, and under a control, with the record of the correction, and groups
+    of images before and after, where the run or a person names some."""
 
     record: dict[str, Any]
     evaluations: tuple[ModelEvaluation, ...]
     judgement: Judgement
     skipped: tuple[tuple[str, str], ...]
+    groups: tuple[GroupComparison, ...] = ()
 
     def __repr__(self) -> str:
         return f"Evaluation(verdict {self.verdict!r})"
@@ -119,6 +124,7 @@ class Evaluation:
             "shown on": self.judgement.shown,
             **self.judgement.shown_classes.to_json(),
             "skipped": [list(one) for one in self.skipped],
+            "groups": [asdict(one) for one in self.groups],
             "looks": [look.to_json() for look in self.evaluations],
         }
 
@@ -141,7 +147,7 @@ class CertificationResult:
 @check_arguments
 def evaluate(
     run: str | Path | RunStore | AuditedRun, folder: str | Path, *, test: str | None = None, images: int | None = None,
-    overall: float | None = None, affected: float | None = None, data: Any = None,
+    overall: float | None = None, affected: float | None = None, groups: str | None = None, data: Any = None,
     classifier: Classifier | None = None, seed: int = 0, device: str = ANY_DEVICE,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a saved correction; write FOLDER/evaluation.json.
@@ -152,6 +158,8 @@ def evaluate(
         images: members, clean images of the class and clean images to evaluate it on, at most; by default as many as
             `clean` shows a correction on.
         overall, affected: bounds; by default those that it was chosen under.
+        groups: true groups of the images, whose accuracy is shown: a column of the corpus's table, or a table with the
+            columns path,group.
         data, classifier, device: see clean_model.clean.
 
     Raises:
@@ -167,12 +175,13 @@ def evaluate(
             "a correction of several classes", got=str(folder), rule="one class is evaluated at a time",
             remedy=f"Read its certificate.html, or evaluate one of {parts}.",
         )  # fmt: skip
-    artifact = load_artifact(Path(folder))
-    if record["identity"] != audited_run.store.manifest["identity"]:
-        raise RunMismatch(
-            "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
-            remedy="Name the run that it was made from.",
+    if "surroundings" in record:
+        raise UsageError(
+            "a correction of surroundings", got=str(folder), rule="one artifact of a class",
+            remedy="Name it alone; in Python by `evaluate_surroundings`.",
         )  # fmt: skip
+    artifact = load_artifact(Path(folder))
+    packages.require_same_run(record, audited_run.store.manifest["identity"], folder)
     chosen_under = record["settings"]
     few = chosen_under["images"] if images is None else images  # of each kind, to train and test probes on
     case = artifact.case(audited_run.unseen_class(artifact.name, artifact.target))
@@ -192,19 +201,30 @@ def evaluate(
         trial, artifact, correction, record, train, shown.draw(few, artifact.target, rng), corrected
     )
     write_answers(Path(folder) / ANSWERS, trial, corrected if not test else None)
+    if test is None:
+        comparisons = compare_class_groups(audited_run, artifact, correction, seed, groups)
+    else:
+        comparisons = () if groups is None else (compare_true_groups(audited_run, correction, test, groups),)
     judgement = Judgement(
         looks[AS_IT_IS].outcome, looks[CORRECTED].outcome, bounds, origin, chosen_under["least_effect"],
         shown=len(shown), shown_classes=ShownClasses.of(trial, shown_case),
+        groups=comparisons[-1] if comparisons and judges_groups(audited_run, artifact) else None,
     )  # fmt: skip
-    found = Evaluation(record, looks, judgement, shown.skipped)
+    found = Evaluation(record, looks, judgement, shown.skipped, comparisons)
     write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))
     return found
+
+
+def judges_groups(run: AuditedRun, artifact: Artifact) -> bool:
+    """Say whether groups are part of the verdict on an artifact: a part of every image, of a model that is shown to
+    follow surroundings."""
+    return isinstance(artifact.planted, ClassParts) and relies_on_sides(run)
 
 
 def certify(
     run: str | Path, folders: Sequence[str | Path], *, also: Sequence[str | Path] = (), out: str | Path | None = None,
     test: str | None = None, images: int | None = None, overall: float | None = None, affected: float | None = None,
-    data: str | None = None, classifier: Classifier | None = None, seed: int = 0,
+    groups: str | None = None, data: str | None = None, classifier: Classifier | None = None, seed: int = 0,
     device: str = ANY_DEVICE,
 ) -> CertificationResult:  # fmt: skip
     """Evaluate corrections of a run, and write the certificate.
@@ -218,7 +238,9 @@ def certify(
         InputError, RunMismatch: see `evaluate`.
     """
     audited_run = AuditedRun.of(run, data, classifier, device)
-    asked: dict[str, Any] = {"test": test, "images": images, "overall": overall, "affected": affected, "seed": seed}
+    asked: dict[str, Any] = {
+        "test": test, "images": images, "overall": overall, "affected": affected, "groups": groups, "seed": seed,
+    }  # fmt: skip
     made = tuple(evaluate(audited_run, folder, **asked) for folder in folders)
     found = read_certificate([*folders, *also])
     place = Path(out) if out else audited_run.store.path / "certificate"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.results.logit_effect import describe_floor, is_raised, matters
 from klarsicht.audit.results.words import CleaningKind
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
+
+if TYPE_CHECKING:
+    from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
 
 LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
 
@@ -69,13 +72,18 @@ class CorrectionVerdict(ABC):
         return f"{self.kind.label}: {self.reason}"
 
     @property
+    def advice(self) -> str:
+        """The next step."""
+        return self.kind.advice
+
+    @property
     def clean(self) -> bool:
         """Whether the corrected model may be called clean."""
         return self.kind in (CleaningKind.CLEAN, CleaningKind.UNPROVEN)
 
     def words_json(self) -> dict[str, Any]:
         """Return verdict, kind, next step and answer to harm as JSON values."""
-        words = {"verdict": self.verdict, "kind": self.kind, "next": self.kind.advice}
+        words = {"verdict": self.verdict, "kind": self.kind, "next": self.advice}
         return words | {"clean": self.clean, "harm answer": self.harm.to_json()}
 
     def check(self) -> None:
@@ -87,7 +95,7 @@ class CorrectionVerdict(ABC):
         """
         if not self.clean:
             error = HarmExceeded if self.kind == CleaningKind.HARMFUL else EffectRemains
-            raise error(self.kind.claim, got=self.reason, remedy=self.kind.advice)
+            raise error(self.kind.claim, got=self.reason, remedy=self.advice)
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,8 @@ class Judgement(CorrectionVerdict):
         least: least effect that is worth a correction, as a factor of what matters; see `logit_effect.matters`.
         refused: judgement of the best correction, where that was not made and `after` is the unchanged model.
         shown: number of images.
+        groups: of the class and its surroundings, where the artifact is a part of every image: the worst group must
+            gain, too; None of other artifacts, and where the model is not shown to follow surroundings.
     """
 
     before: Outcome
@@ -140,6 +150,7 @@ class Judgement(CorrectionVerdict):
     refused: Judgement | None = None
     shown: int = 0
     shown_classes: ShownClasses = UNCOUNTED
+    groups: GroupComparison | None = None
 
     @property
     def remaining(self) -> float:
@@ -182,7 +193,8 @@ class Judgement(CorrectionVerdict):
             none = "there are no images to measure its effect on"
             return CleaningKind.UNUSED, f"it {describe_change(self.before)}" if self.before.rise.n else none
         if self.helps:
-            return None
+            lacking = "" if self.groups is None else self.groups.no_help
+            return (CleaningKind.REMAINS, f"it {self.describe_effect_left()}; {lacking}") if lacking else None
         if self.is_below_least:
             floor = f"corrections begin at {describe_floor(self.least)}"
             return CleaningKind.SMALL, f"it {describe_change(self.before)}; {floor}"

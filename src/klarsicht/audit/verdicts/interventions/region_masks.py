@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from klarsicht.audit.explanation.models.inputs import InputImages, resize_levels, shrink_levels
-from klarsicht.audit.results.significance import ALIGNED
+from klarsicht.audit.results.words import ESTIMATED_REGION
 from klarsicht.audit.verdicts.detectors.natural_windows import ALIGNED_SIDE
 from klarsicht.audit.verdicts.interventions.image_parts import OBJECT_SHARE
 from klarsicht.ground.arrays import Bools, Floats, Pixels, Rows
@@ -23,6 +23,9 @@ from klarsicht.numerics.imaging.aligned_details import common_region, median_det
 
 TABLE_ENDINGS: Final = (".csv",)
 MIDDLE: Final = 128  # grey level from which on a pixel of a mask is inside
+OBJECT_CORRELATION: Final = 0.05
+"""Median correlation of details from which images have a common object: of chest X-rays 0.28, of centred moles 0.05 to
+0.06; of brain scans in mixed planes 0.02 to 0.04, where the region is a ring of skull without the brain."""
 REGION_REMEDY: Final = "Give a mask file, a CSV with columns path,mask, or file.py:callable."
 
 
@@ -147,10 +150,10 @@ def _to_picture(mask: Any) -> Image.Image:
 
 def estimate_region(levels: Pixels) -> SharedMask | None:
     """Estimate the common object of aligned images uint8 (n, H, W, C): half of the pixels, where their details agree
-    most; None where they are not aligned, so that there is no such object."""
+    most; None where these correlate by less than OBJECT_CORRELATION, so that there is no such object."""
     small: Floats = shrink_levels(levels, ALIGNED_SIDE).mean(-1)
     correlation = median_detail_correlation(small)
-    if correlation < ALIGNED:
+    if correlation < OBJECT_CORRELATION:
         return None
     mask = common_region(levels.mean(-1), OBJECT_SHARE)
-    return SharedMask(mask, f"the common object of aligned images (details correlate by {correlation:.2f})")
+    return SharedMask(mask, f"{ESTIMATED_REGION} (their details correlate by {correlation:.2f})")

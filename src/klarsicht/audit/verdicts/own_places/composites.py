@@ -9,6 +9,7 @@ from scipy.ndimage import binary_erosion
 
 from klarsicht.ground.arrays import Bools, Ints, Pixels, Rows
 
+RIM = 3  # most pixels left out along the edge of own places in composites that teach or test a model
 SHIFTS_TRIED = 8  # for one under which what fills a donor's own places is not its own
 SMALLEST, LARGEST = 0.4, 2.5  # area of own places that can be used, over the middle area of those of exceptions
 

@@ -288,13 +288,23 @@ def learn_again(answers: PlaceAnswers, own: Bools, seed: int) -> Bools:
     images, labels, usable = answers.images, answers.labels, usable_places(own, answers.exceptional)
     if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
         return own
+    network = teach_own_places(images, own, labels, answers.exceptional, seed)
+    return find_taught_places(network, images, images.shape[1:3])
+
+
+def teach_own_places(images: Pixels, own: Bools, labels: Ints, exceptional: Bools, seed: int) -> PlaceNetwork:
+    """Train a network to find own places, on composites of images of which they are known; of every class two are."""
     rng = generator(seed, "again")
-    pairs = draw_pairs(labels, usable, TAUGHT_COMPOSITES, rng, answers.exceptional)
+    pairs = draw_pairs(labels, usable_places(own, exceptional), TAUGHT_COMPOSITES, rng, exceptional)
     wanted = own[pairs.sources][:, ::STRIDE, ::STRIDE]
     weight = torch.tensor([1.0, float((1 - wanted.mean()) / wanted.mean()) ** 0.5])
-    network = train_places(lay_on_others(images, own, pairs, rng), wanted, AGAIN_EPOCHS, seed, weight=weight)
+    return train_places(lay_on_others(images, own, pairs, rng), wanted, AGAIN_EPOCHS, seed, weight=weight)
+
+
+def find_taught_places(network: PlaceNetwork, images: Pixels, shape: tuple[int, ...]) -> Bools:
+    """Find own places in images by a network that was taught them, at a shape (H, W): bool (n, H, W)."""
     found = np.concatenate([logits[:, 1] > logits[:, 0] for _, logits in answer_places(network, images)])
-    return enlarge(largest_parts(found), images.shape[1:3], 0)
+    return enlarge(largest_parts(found), (shape[0], shape[1]), 0)
 
 
 def largest_parts(places: Bools) -> Bools:

@@ -18,7 +18,6 @@ from PIL import Image
 
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.corpus_formats import holds_several
-from klarsicht.audit.explanation.data.pictures import DecodedImage
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import resize_levels
 from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
@@ -44,6 +43,7 @@ from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
 from klarsicht.ground.errors import ImageError, InputError, Unreachable
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
+from klarsicht.ground.pictures.stored_images import DecodedImage
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator

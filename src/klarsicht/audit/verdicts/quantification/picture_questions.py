@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -9,9 +10,11 @@ from typing import Final
 import numpy as np
 
 from klarsicht.audit.results.checked_picture import PictureQuestion
+from klarsicht.audit.results.words import SURROUNDINGS
 from klarsicht.audit.verdicts.interventions.experiment import Predict
 from klarsicht.audit.verdicts.interventions.framings import FRAMINGS, WHOLE_PICTURE, resample
 from klarsicht.audit.verdicts.interventions.image_parts import REGION_OUTSIDE, PartImages
+from klarsicht.audit.verdicts.quantification.picture_surroundings import PictureSurroundings
 from klarsicht.audit.verdicts.quantification.sufficiency_units import FILL_IMAGES, PartReader
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.arrays import Floats, Pixels, Rows
@@ -47,9 +50,11 @@ class PictureQuestions:
         """
         own, others = self.draw_donors(target)
         asked = [part for part in ASKED_PARTS if part in self.reader.parts and min(len(own), len(others)) > 1]
-        return *(self._exchange(part, image, target, own, others, predict) for part in asked), *self._frame(
-            image, target, predict
-        )
+        of_parts = [
+            self._compare(part, target, self._give(part, image, others), self._give(part, image, own), predict)
+            for part in asked
+        ]
+        return *self._exchange_surroundings(image, target, predict), *of_parts, *self._frame(image, target, predict)
 
     def draw_donors(self, target: int) -> tuple[Rows, Rows]:
         """Draw rows of images of a class, and as many of others in turn of each class; ASKED_DONORS at most."""
@@ -60,15 +65,33 @@ class PictureQuestions:
         count = min(ASKED_DONORS, len(own), len(turns))
         return own[:count], np.array(turns[:count], np.intp)
 
-    def _exchange(
-        self, part: str, image: Pixels, target: int, own: Rows, others: Rows, predict: Predict
+    @cached_property
+    def surroundings(self) -> PictureSurroundings | None:
+        """Images of the run on which own places of a picture are laid; None where no shortcut was found in theirs."""
+        return PictureSurroundings.of(self.work)
+
+    def _exchange_surroundings(self, image: Pixels, target: int, predict: Predict) -> Iterator[PictureQuestion]:
+        """Lay own places of an image on images with surroundings of other classes, and on others of the target; nothing
+        where the picture has no own places that can be laid, or too few images are there."""
+        if self.surroundings is None:
+            return
+        own, others = self.surroundings.draw_donors(target, ASKED_DONORS)
+        if len(own) < 2 or (places := self.surroundings.own_places(image)) is None:
+            return
+        with_others, with_own = (self.surroundings.give(image, places, rows) for rows in (others, own))
+        yield self._compare(SURROUNDINGS, target, with_others, with_own, predict)
+
+    def _compare(
+        self, part: str, target: int, with_others: Pixels, with_own: Pixels, predict: Predict
     ) -> PictureQuestion:
-        with_others, with_own = (self._logits(self._give(part, image, rows), predict) for rows in (others, own))
+        """Compare what is predicted with a part of other classes (n, H, W, C), and with that of the target."""
+        logits, control = (self._logits(levels, predict) for levels in (with_others, with_own))
         scale = self.work.scale
-        fall = difference_interval(scale.score(with_own, target), scale.score(with_others, target))
-        stays, control = (int(scale.predicts(y, target).sum()) for y in (with_others, with_own))
+        fall = difference_interval(scale.score(control, target), scale.score(logits, target))
+        stays, stays_control = (int(scale.predicts(y, target).sum()) for y in (logits, control))
+        name, becomes = self._commonest(logits)
         return PictureQuestion(
-            part, len(own), stays, control, self._commonest(with_others), fall.value, fall.low, fall.high
+            part, len(with_own), stays, stays_control, name, fall.value, fall.low, fall.high, becomes
         )
 
     def _give(self, part: str, image: Pixels, rows: Rows) -> Pixels:
@@ -86,7 +109,7 @@ class PictureQuestions:
                 1,
                 int(stays[i]),
                 None,
-                self._commonest(logits[i : i + 1]),
+                self._commonest(logits[i : i + 1])[0],
                 float(scores[0] - scores[i]),
                 None,
                 None,
@@ -97,5 +120,7 @@ class PictureQuestions:
     def _logits(self, levels: Pixels, predict: Predict) -> Floats:
         return predict(self.work.input_images.pixel_scale.inputs(levels))
 
-    def _commonest(self, logits: Floats) -> str:
-        return self.names[int(np.bincount(logits.argmax(1)).argmax())]
+    def _commonest(self, logits: Floats) -> tuple[str, int]:
+        """Return the class that is predicted most often, and how often."""
+        counts = np.bincount(logits.argmax(1))
+        return self.names[int(counts.argmax())], int(counts.max())

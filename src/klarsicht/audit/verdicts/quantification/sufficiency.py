@@ -66,7 +66,7 @@ def measure_sufficiency(
         images: most images of a class to show, each once whole and once for every part; half as many images of other
             classes get its parts, each twice.
         region: a mask file of the shape of the pictures, bright inside; a CSV with columns `path,mask`; or a function
-            `file.py:callable` from a picture to its mask. Without it, where pictures are aligned, their common object.
+            `file.py:callable` from a picture to its mask. Without it, where pictures are aligned, `estimate_region`.
         reference: a folder of class folders with other pictures of the same apparatus, beside which the parts of few
             classes are judged: a part is only noted where it tells more than any reference class.
         run, level, workers, data, classifier, shard, device: see quantification.quantify.

@@ -10,16 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from klarsicht.audit.explanation.models.inputs import shrink_levels
-from klarsicht.audit.results.surroundings import CompositeRow, PlacesRow
+from klarsicht.audit.results.surroundings import SURROUNDINGS_STEP, CompositeRow, PlacesRow
 from klarsicht.audit.verdicts.own_places.composites import Pairs, lay_on_others
 from klarsicht.audit.verdicts.own_places.own_places import OwnPlaces, enlarge, find_own_places
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
-from klarsicht.ground.arrays import Bools, Ints, Pixels, Rows
+from klarsicht.ground.arrays import Ints, Pixels, Rows
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 
-SURROUNDINGS_STEP = "surroundings"
 PLACES_SIDE = 64  # pixels on the shorter side at which places are looked at
 MOST_PLACED, MOST_SHOWN_CLASSES = 4000, 20  # that are examined together; of more classes nothing is asked
 LEAST_PLACED, LEAST_PLACED_SIDE = 100, 24  # images of each class, and pixels on the shorter side
@@ -139,9 +138,3 @@ def draw_trials(found: OwnPlaces, rng: np.random.Generator) -> Iterator[tuple[in
             continue
         for source in rng.permutation(sources)[:COMPOSITES_PER_CLASS].tolist():
             yield source, int(rng.choice(elsewhere)), int(rng.choice(here[here != source]))
-
-
-def unpack_places(row: PlacesRow) -> Bools:
-    """Return the own places (h, w) of a row of the table `places`."""
-    shape = row["height"], row["width"]
-    return np.unpackbits(np.frombuffer(row["own"], np.uint8), count=shape[0] * shape[1]).reshape(shape).astype(bool)

@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
-from klarsicht.audit.explanation.data.pictures import DecodedImage
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.audit.verdicts.synthetic.glyphs import GLYPHS, Strokes
 from klarsicht.audit.verdicts.synthetic.marks import frame
@@ -35,6 +34,7 @@ from klarsicht.ground.machine.disk import fill_folder
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.encoded_pictures import png_bytes
 from klarsicht.ground.pictures.npy_files import NPY, npy_bytes
+from klarsicht.ground.pictures.stored_images import DecodedImage
 from klarsicht.ground.ranges import SEED, SHARE
 from klarsicht.ground.seeding import generator
 

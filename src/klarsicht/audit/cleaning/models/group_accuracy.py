@@ -1,0 +1,348 @@
+"""Accuracy of the groups of images that a shortcut divides, before and after a correction.
+
+A group is a class and a side, that is the class whose surroundings an image shows, or a class and a group that a person
+names. Images that taught the correction nothing are shown as they are; where sides are named, so are composites of
+them, of which there are as many on every side as wanted: few exceptions prove little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from klarsicht.audit.cleaning.corrections.activations import Correction
+from klarsicht.audit.cleaning.corrections.harm import Bounds, Harm, Loss
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.judgement import LEAVES, CorrectionVerdict
+from klarsicht.audit.explanation.data.splits import NAMES, TEST, split_by_source
+from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.models.inputs import InputImages
+from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
+from klarsicht.audit.results.surroundings import PLACES_TABLE, SURROUNDINGS_STEP, unpack_places
+from klarsicht.audit.results.words import CleaningKind, format_count
+from klarsicht.audit.verdicts.own_places.composites import RIM, Pairs, lay_on_others, usable_places
+from klarsicht.audit.verdicts.own_places.own_places import enlarge
+from klarsicht.ground.arrays import Bools, Ints, Pixels, Rows
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.intervals import Interval, average_shares, share_interval
+from klarsicht.numerics.statistics.paired_loss import PairedLoss, paired_loss
+
+SHOWN_COMPOSITES: Final = 100  # of each group, at most
+FEW_IN_GROUP: Final = 20  # of a group, below which it proves little
+HELD_OUT_PICTURES, HELD_OUT_COMPOSITES = "held-out images", "composites of held-out images"
+
+
+@dataclass(frozen=True)
+class GroupAccuracy:
+    """Share that is right of the images of a class on a side, with its 95 % interval."""
+
+    label: str
+    side: str
+    right: Interval
+
+
+@dataclass(frozen=True)
+class GroupTable:
+    """Shares that are right of all groups of a class and a side."""
+
+    groups: tuple[GroupAccuracy, ...]
+
+    @property
+    def average(self) -> Interval:
+        """Mean over groups."""
+        return average_shares([one.right for one in self.groups])
+
+    @property
+    def worst(self) -> GroupAccuracy:
+        """The group of which the smallest share is right."""
+        return min(self.groups, key=lambda one: one.right.value)
+
+    @property
+    def difference(self) -> float:
+        """Largest difference, over classes, between the best and the worst group of a class."""
+        shares: dict[str, list[float]] = {}
+        for one in self.groups:
+            shares.setdefault(one.label, []).append(one.right.value)
+        return max(max(some) - min(some) for some in shares.values())
+
+
+@dataclass(frozen=True)
+class GroupComparison:
+    """Shares that are right before and after a correction, of the same images.
+
+    Attributes:
+        kind: of the images, in words.
+        loss: of all images together.
+    """
+
+    kind: str
+    before: GroupTable
+    after: GroupTable
+    loss: PairedLoss
+
+    @property
+    def gains(self) -> bool:
+        """Whether more of the worst group is right, by the ends of both intervals."""
+        return self.after.worst.right.low > self.before.worst.right.high
+
+    @property
+    def share_left(self) -> float:
+        """Remaining share of the difference between groups of a class."""
+        return self.after.difference / max(self.before.difference, 1e-9)
+
+    @property
+    def fewest(self) -> GroupAccuracy:
+        """The group of which fewest images were shown."""
+        return min(self.before.groups, key=lambda one: one.right.n)
+
+    @property
+    def few(self) -> str:
+        """The group of which too few images were shown to prove anything, in words; empty where there is none."""
+        one = self.fewest
+        if one.right.n >= FEW_IN_GROUP:
+            return ""
+        shown = format_count(one.right.n, "image")
+        return f"{self.kind}: the smallest group, {one.label} and {one.side}, has {shown}, which prove little"
+
+    @property
+    def no_help(self) -> str:
+        """The figures by which a correction does not help the worst group, in words; empty where it does."""
+        if not self.gains:
+            return f"no gain of the worst group was shown: {self.describe_worst()}"
+        if self.share_left > LEAVES:
+            return f"it leaves {100 * self.share_left:.0f} % of the difference between groups: {self.describe_worst()}"
+        return ""
+
+    def describe_worst(self) -> str:
+        """Say how much of the worst group is right, before and after."""
+        return f"{_percent(self.before.worst.right)} % before, {_percent(self.after.worst.right)} % after"
+
+    def describe(self) -> str:
+        """Say in one line what average and worst group are, before and after."""
+        average = f"{_percent(self.before.average)} % before, {_percent(self.after.average)} % after"
+        return f"{self.kind}: average of groups {average}; worst group {self.describe_worst()}"
+
+
+@dataclass(frozen=True)
+class GroupJudgement(CorrectionVerdict):
+    """Verdict on a correction by groups of images.
+
+    Attributes:
+        comparisons: of groups; the last decides.
+        bounds: on what may be lost.
+    """
+
+    comparisons: tuple[GroupComparison, ...]
+    bounds: Bounds
+
+    @property
+    def decisive(self) -> GroupComparison:
+        return self.comparisons[-1]
+
+    @cached_property
+    def harm(self) -> Harm:
+        return Harm((Loss(self.decisive.kind, self.decisive.loss, self.bounds.overall),))
+
+    @property
+    def no_help(self) -> tuple[CleaningKind, str] | None:
+        return (CleaningKind.REMAINS, self.decisive.no_help) if self.decisive.no_help else None
+
+    @property
+    def effect_left(self) -> str:
+        left = f"{100 * self.decisive.share_left:.0f} % of the difference between groups is left"
+        return f"{left}; worst group {self.decisive.describe_worst()}"
+
+    @property
+    def advice(self) -> str:
+        if self.kind in (CleaningKind.REMAINS, CleaningKind.HARMFUL):
+            return "Look at the exceptions in `klarsicht audit explore`; then try another --steps or --rate."
+        return self.kind.advice
+
+    def to_json(self) -> dict[str, Any]:
+        """Return verdict and comparisons as JSON values."""
+        return self.words_json() | {"groups": [asdict(one) for one in self.comparisons]}
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Number of the side of images, and the name of each number.
+
+    Attributes:
+        numbers: int (n,); -1 where it is not known.
+    """
+
+    numbers: Ints
+    names: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class OwnImages:
+    """Images with their own places.
+
+    Attributes:
+        levels: uint8 (n, H, W, C), at the size of the model's input.
+        own: bool (n, H, W).
+        labels: int (n,), outputs of the model.
+        sides: int (n,), outputs of the model, or numbers of the groups that a person names.
+        held_out: bool (n,), images of sources that teach nothing.
+        images: the map between levels and inputs.
+    """
+
+    levels: Pixels
+    own: Bools
+    labels: Ints
+    sides: Ints
+    held_out: Bools
+    images: InputImages
+
+    @classmethod
+    def of(
+        cls, run: AuditedRun, seed: int, sides: Sides | None = None, held_out: Bools | None = None, shown: bool = False
+    ) -> OwnImages:
+        """Read the images that were examined, and deal them by source.
+
+        Args:
+            sides: of all images of the run, in place of those that were found; images on none are left out.
+            held_out: bool (N,), images of the run that taught nothing, in place of dealing them.
+            shown: only held-out images are read.
+        """
+        places = run.store.table(PLACES_TABLE, SURROUNDINGS_STEP).to_pylist()
+        rows = np.array([row["row"] for row in places])
+        labels, found = (np.array([row[name] for row in places]) for name in ("target", "side"))
+        part = deal_places(run, rows, labels != found, seed) == TEST if held_out is None else held_out[rows]
+        on = found if sides is None else sides.numbers[rows]
+        kept = np.flatnonzero((on >= 0) & (part | (not shown)))
+        images = InputImages.of(run.audit.corpus, run.audit.classifier)
+        levels = images(rows[kept])
+        own = enlarge(np.stack([unpack_places(places[i]) for i in kept]), levels.shape[1:3], 0)
+        return cls(levels, own, labels[kept], on[kept], part[kept], images)
+
+    @cached_property
+    def exceptional(self) -> Bools:
+        """Images on another side than most of their class."""
+        common = {label: np.bincount(self.sides[self.labels == label]).argmax() for label in np.unique(self.labels)}
+        return np.array([side != common[label] for label, side in zip(self.labels, self.sides, strict=True)])
+
+    @cached_property
+    def usable(self) -> Bools:
+        """Images whose own places can be laid on others."""
+        return usable_places(self.own, self.exceptional)
+
+    def compose(self, pairs: Pairs, rng: np.random.Generator) -> Tensor:
+        """Lay own places of sources on donors, as model inputs (m, C, H, W)."""
+        return self.images.pixel_scale.inputs(lay_on_others(self.levels, self.own, pairs, rng, RIM))
+
+
+def deal_places(run: AuditedRun, rows: Rows, exceptional: Bools, seed: int) -> Ints:
+    """Deal images (n,) to parts by their source, exceptions first where they are enough for each part."""
+    sources = run.audit.corpus.source_numbers[rows]
+    if len(np.unique(sources[exceptional])) < len(NAMES):
+        exceptional = np.zeros((0, len(rows)), bool)
+    return np.asarray(split_by_source(sources, exceptional, generator(seed, "surroundings")))
+
+
+def compare_groups(
+    classifier: Classifier, correction: Correction, own_images: OwnImages, sides: Mapping[int, str],
+    names: Mapping[int, str], seed: int, about: int | None = None,
+) -> tuple[GroupComparison, ...]:  # fmt: skip
+    """Compare groups of held-out pictures as they are, and of composites of them, where their own places can be laid.
+
+    Args:
+        sides, names: names of sides and of outputs.
+        about: output of a class; only its groups and those on its side are compared.
+
+    Raises:
+        UsageError: there are none.
+    """
+    one, rows = own_images, np.flatnonzero(own_images.held_out)
+    pairs, classes = draw_groups(one, generator(seed, "shown composites")), np.unique(one.labels)
+    comparisons = []
+    for kind, labels, on, composed in (
+        (HELD_OUT_PICTURES, one.labels[rows], one.sides[rows], False),
+        (HELD_OUT_COMPOSITES, one.labels[pairs.sources], one.sides[pairs.donors], True),
+    ):
+        chosen = np.ones(len(labels), bool) if about is None else (labels == about) | (on == about)
+        if not chosen.any():
+            continue
+        answers = []
+        for one_correction in (None, correction):
+            rng = generator(seed, "rims")
+            inputs = (
+                (one.compose(Pairs(pairs.sources[some], pairs.donors[some]), rng) for some in _chunks(len(labels)))
+                if composed
+                else (one.images.pixel_scale.inputs(one.levels[rows[some]]) for some in _chunks(len(labels)))
+            )
+            answers.append(predict_classes(classifier, one_correction, inputs, classes))
+        comparisons.append(compare(kind, answers, labels, Sides(on, sides), names, chosen))
+    if not comparisons:
+        raise UsageError("no image to compare groups on", got="0 held-out images", rule="images that taught nothing")
+    return tuple(comparisons)
+
+
+def compare(
+    kind: str, answers: list[Ints], labels: Ints, sides: Sides, names: Mapping[int, str], chosen: Bools
+) -> GroupComparison:
+    """Compare the classes (n,) that a model gives before and after, of the chosen images (n,) with labels and sides."""
+    before, after = (one[chosen] for one in answers)
+    kept = labels[chosen], replace(sides, numbers=sides.numbers[chosen])
+    was, now = (tabulate(one, *kept, names) for one in (before, after))
+    return GroupComparison(kind, was, now, paired_loss(before == kept[0], after == kept[0]))
+
+
+def predict_classes(
+    classifier: Classifier, correction: Correction | None, inputs: Iterator[Tensor], classes: Ints
+) -> Ints:
+    """Predict the likeliest of some classes for inputs (m, C, H, W), batch after batch: outputs (n,)."""
+
+    def predict() -> Ints:
+        found = (classifier.logits(x.to(classifier.device)).float().cpu().numpy() for x in inputs)
+        return np.concatenate([classes[logits[:, classes].argmax(1)] for logits in found])
+
+    with evaluation_mode(classifier.module) as module, torch.no_grad():
+        if correction is None:
+            return predict()
+        with correction.applied(module):
+            return predict()
+
+
+def draw_groups(own_images: OwnImages, rng: np.random.Generator) -> Pairs:
+    """Draw SHOWN_COMPOSITES pairs at most of held-out usable images for each class and side; no source twice in a
+    group, so that shares of it are of independent images."""
+    able, sources, donors = own_images.usable & own_images.held_out, [np.zeros(0, int)], [np.zeros(0, int)]
+    for label in np.unique(own_images.labels):
+        for side in np.unique(own_images.sides):
+            own, other = (
+                rng.permutation(np.flatnonzero(able & which))
+                for which in (own_images.labels == label, own_images.sides == side)
+            )
+            if len(own) and len(other):
+                sources.append(own[:SHOWN_COMPOSITES])
+                donors.append(np.resize(other, len(sources[-1])))
+    return Pairs(np.concatenate(sources), np.concatenate(donors))
+
+
+def tabulate(predicted: Ints, labels: Ints, sides: Sides, names: Mapping[int, str]) -> GroupTable:
+    """Compute the share that is right of every class and side that occurs."""
+    return GroupTable(
+        tuple(
+            GroupAccuracy(names[int(label)], sides.names[int(side)], share_interval(predicted[some] == label))
+            for label in np.unique(labels)
+            for side in np.unique(sides.numbers)
+            if (some := (labels == label) & (sides.numbers == side)).any()
+        )
+    )
+
+
+def _chunks(count: int, size: int = 64) -> Iterator[slice]:
+    return (slice(a, a + size) for a in range(0, count, size))
+
+
+def _percent(share: Interval) -> str:
+    return f"{100 * share.value:z.1f} ({100 * share.low:z.1f} to {100 * share.high:z.1f})"

@@ -1,0 +1,121 @@
+"""Groups before and after, on figures written by hand: averages, the worst group, verdicts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.audit.cleaning.models.test_evaluation import judged
+
+from klarsicht.audit.cleaning.corrections.harm import Bounds
+from klarsicht.audit.cleaning.models.group_accuracy import (
+    HELD_OUT_COMPOSITES,
+    HELD_OUT_PICTURES,
+    GroupJudgement,
+    OwnImages,
+    Sides,
+    compare,
+    draw_groups,
+    tabulate,
+)
+from klarsicht.audit.cleaning.models.judgement import Judgement
+from klarsicht.audit.results.words import CleaningKind
+from klarsicht.ground.errors import EffectRemains, HarmExceeded
+
+NAMES = {0: "dark", 1: "light"}
+
+
+def compared(before, after, n=100, kind=HELD_OUT_COMPOSITES):
+    """A comparison in which so many of n images of dark on dark, dark on light, light on dark and light on light are
+    right."""
+    labels, sides = np.repeat([0, 0, 1, 1], n), np.repeat([0, 1, 0, 1], n)
+    answers = []
+    for right in (before, after):
+        is_right = np.concatenate([np.arange(n) < count for count in right])
+        answers.append(np.where(is_right, labels, 1 - labels))
+    return compare(kind, answers, labels, Sides(sides, NAMES), NAMES, np.ones(4 * n, bool))
+
+
+def test_groups_are_counted_as_by_hand():
+    table = tabulate(
+        np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 0, 1, 1, 1]), Sides(np.array([0, 0, 1, 1, 1, 0]), NAMES),
+        {0: "a", 1: "b"},
+    )  # fmt: skip
+    found = {(one.label, one.side): (one.right.value, one.right.n) for one in table.groups}
+    expected = {("a", "dark"): (1.0, 2), ("a", "light"): (0.0, 1), ("b", "light"): (0.5, 2), ("b", "dark"): (1.0, 1)}
+    assert found == expected
+    assert table.average.value == pytest.approx(2.5 / 4) and (table.worst.label, table.worst.side) == ("a", "light")
+    assert table.difference == 1.0
+
+
+def test_the_difference_is_within_a_class():
+    """A class that is hard on every side is no shortcut."""
+    table = compared((100, 95, 50, 48), (0, 0, 0, 0)).before
+    assert table.difference == pytest.approx(0.05)
+
+
+def test_the_line_says_averages_and_worst_groups_with_their_intervals():
+    line = compared((100, 24, 20, 100), (98, 96, 95, 99)).describe()
+    assert line.startswith("composites of held-out images: average of groups 61.0 (")
+    assert "worst group 20.0 (13.3 to 28.9) % before, 95.0 (88.8 to 97.8) % after" in line
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        ((100, 24, 20, 100), (98, 96, 95, 99), CleaningKind.CLEAN),
+        ((100, 24, 20, 100), (100, 45, 41, 100), CleaningKind.REMAINS),  # gains, and most of the difference is left
+        ((100, 24, 20, 100), (100, 30, 26, 100), CleaningKind.REMAINS),  # no gain beyond both intervals
+        ((100, 60, 60, 100), (60, 90, 90, 60), CleaningKind.REMAINS),  # the other way round
+        ((99, 60, 98, 99), (84, 85, 83, 84), CleaningKind.HARMFUL),
+    ],
+)
+def test_clean_needs_the_worst_group(before, after, kind):
+    comparison = compared(before, after)
+    judgement = GroupJudgement((compared((1, 1, 1, 1), (1, 1, 1, 1), 2, HELD_OUT_PICTURES), comparison), Bounds())
+    assert judgement.kind == kind and judgement.clean == (kind == CleaningKind.CLEAN)
+    if not judgement.clean:
+        with pytest.raises(HarmExceeded if kind == CleaningKind.HARMFUL else EffectRemains, match="audit explore"):
+            judgement.check()
+
+
+def test_few_images_are_said_to_prove_little():
+    assert compared((2, 2, 2, 2), (2, 2, 2, 2), 2, HELD_OUT_PICTURES).few == (
+        "held-out images: the smallest group, dark and dark, has 2 images, which prove little"
+    )
+    assert compared((2, 2, 2, 2), (2, 2, 2, 2), 20).few == ""
+
+
+def test_a_part_of_every_image_is_not_clean_while_the_worst_group_does_not_gain():
+    judgement = judged(0.0).judgement
+    assert isinstance(judgement, Judgement) and judgement.clean
+    gains, stays = (
+        replace(judgement, groups=compared((100, 24, 20, 100), after))
+        for after in ((98, 96, 95, 99), (100, 45, 41, 100))
+    )
+    assert gains.clean and not stays.clean
+    assert stays.kind == CleaningKind.REMAINS and "20.0 (13.3 to 28.9) % before, 41.0" in stays.reason
+
+
+def drawn(labels, sides, held_out):
+    n = len(labels)
+    own = np.zeros((n, 8, 8), bool)
+    own[:, 2:6, 2:6] = True
+    return OwnImages(np.zeros((n, 8, 8, 3), np.uint8), own, labels, sides, held_out, None)
+
+
+def test_no_source_is_shown_twice_in_a_group_and_only_held_out_images_are():
+    labels, sides = np.repeat([0, 1], 30), np.repeat([0, 1], 30)
+    sides[[0, 30]] = 1, 0
+    held_out = np.arange(60) % 2 == 0
+    pairs = draw_groups(drawn(labels, sides, held_out), np.random.default_rng(0))
+    assert held_out[pairs.sources].all() and held_out[pairs.donors].all()
+    groups = set(zip(labels[pairs.sources], sides[pairs.donors], strict=True))
+    assert len(groups) == 4
+    for label, side in groups:
+        of_group = pairs.sources[(labels[pairs.sources] == label) & (sides[pairs.donors] == side)]
+        assert sorted(of_group) == sorted(np.flatnonzero(held_out & (labels == label)))
+
+
+def test_exceptions_are_on_another_side_than_most_of_their_class():
+    one = drawn(np.array([0, 0, 0, 1, 1, 1]), np.array([7, 7, 3, 3, 3, 7]), np.ones(6, bool))
+    np.testing.assert_array_equal(one.exceptional, [False, False, True, False, False, True])
