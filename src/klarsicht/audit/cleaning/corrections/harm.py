@@ -18,6 +18,7 @@ from klarsicht.numerics.statistics.paired_loss import MOST, NO_LOSS, PairedLoss,
 HARMLESS: Final = "proven harmless"
 HARMFUL: Final = "harmful"
 NOT_PROVEN: Final = "not proven harmless"
+LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
 MEMORISED: Final = 8.0  # times the bound: losses on images trained on, above which other images lost too
 
 

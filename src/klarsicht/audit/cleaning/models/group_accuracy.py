@@ -8,24 +8,23 @@ them, of which there are as many on every side as wanted: few exceptions prove l
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from klarsicht.audit.cleaning.corrections.activations import Correction
-from klarsicht.audit.cleaning.corrections.harm import Bounds, Harm, Loss
+from klarsicht.audit.cleaning.corrections.harm import LEAVES
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.judgement import LEAVES, CorrectionVerdict
 from klarsicht.audit.explanation.data.splits import NAMES, TEST, split_by_source
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import InputImages
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.results.surroundings import PLACES_TABLE, SURROUNDINGS_STEP, unpack_places
-from klarsicht.audit.results.words import CleaningKind, format_count
+from klarsicht.audit.results.words import format_count
 from klarsicht.audit.verdicts.own_places.composites import RIM, Pairs, lay_on_others, usable_places
 from klarsicht.audit.verdicts.own_places.own_places import enlarge
 from klarsicht.ground.arrays import Bools, Ints, Pixels, Rows
@@ -131,46 +130,6 @@ class GroupComparison:
 
 
 @dataclass(frozen=True)
-class GroupJudgement(CorrectionVerdict):
-    """Verdict on a correction by groups of images.
-
-    Attributes:
-        comparisons: of groups; the last decides.
-        bounds: on what may be lost.
-    """
-
-    comparisons: tuple[GroupComparison, ...]
-    bounds: Bounds
-
-    @property
-    def decisive(self) -> GroupComparison:
-        return self.comparisons[-1]
-
-    @cached_property
-    def harm(self) -> Harm:
-        return Harm((Loss(self.decisive.kind, self.decisive.loss, self.bounds.overall),))
-
-    @property
-    def no_help(self) -> tuple[CleaningKind, str] | None:
-        return (CleaningKind.REMAINS, self.decisive.no_help) if self.decisive.no_help else None
-
-    @property
-    def effect_left(self) -> str:
-        left = f"{100 * self.decisive.share_left:.0f} % of the difference between groups is left"
-        return f"{left}; worst group {self.decisive.describe_worst()}"
-
-    @property
-    def advice(self) -> str:
-        if self.kind in (CleaningKind.REMAINS, CleaningKind.HARMFUL):
-            return "Look at the exceptions in `klarsicht audit explore`; then try another --steps or --rate."
-        return self.kind.advice
-
-    def to_json(self) -> dict[str, Any]:
-        """Return verdict and comparisons as JSON values."""
-        return self.words_json() | {"groups": [asdict(one) for one in self.comparisons]}
-
-
-@dataclass(frozen=True)
 class Sides:
     """Number of the side of images, and the name of each number.
 
@@ -264,23 +223,23 @@ def compare_groups(
     one, rows = own_images, np.flatnonzero(own_images.held_out)
     pairs, classes = draw_groups(one, generator(seed, "shown composites")), np.unique(one.labels)
     comparisons = []
-    for kind, labels, on, composed in (
+    for kind, labels, on, of_pairs in (
         (HELD_OUT_PICTURES, one.labels[rows], one.sides[rows], False),
         (HELD_OUT_COMPOSITES, one.labels[pairs.sources], one.sides[pairs.donors], True),
     ):
-        chosen = np.ones(len(labels), bool) if about is None else (labels == about) | (on == about)
-        if not chosen.any():
+        about_it = np.ones(len(labels), bool) if about is None else (labels == about) | (on == about)
+        if not about_it.any():
             continue
         answers = []
         for one_correction in (None, correction):
             rng = generator(seed, "rims")
             inputs = (
                 (one.compose(Pairs(pairs.sources[some], pairs.donors[some]), rng) for some in _chunks(len(labels)))
-                if composed
+                if of_pairs
                 else (one.images.pixel_scale.inputs(one.levels[rows[some]]) for some in _chunks(len(labels)))
             )
             answers.append(predict_classes(classifier, one_correction, inputs, classes))
-        comparisons.append(compare(kind, answers, labels, Sides(on, sides), names, chosen))
+        comparisons.append(compare(kind, answers, labels, Sides(on, sides), names, about_it))
     if not comparisons:
         raise UsageError("no image to compare groups on", got="0 held-out images", rule="images that taught nothing")
     return tuple(comparisons)
@@ -291,9 +250,9 @@ def compare(
 ) -> GroupComparison:
     """Compare the classes (n,) that a model gives before and after, of the chosen images (n,) with labels and sides."""
     before, after = (one[chosen] for one in answers)
-    kept = labels[chosen], replace(sides, numbers=sides.numbers[chosen])
-    was, now = (tabulate(one, *kept, names) for one in (before, after))
-    return GroupComparison(kind, was, now, paired_loss(before == kept[0], after == kept[0]))
+    shown = labels[chosen], replace(sides, numbers=sides.numbers[chosen])
+    was, now = (tabulate(one, *shown, names) for one in (before, after))
+    return GroupComparison(kind, was, now, paired_loss(before == shown[0], after == shown[0]))
 
 
 def predict_classes(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from klarsicht.audit.cleaning.corrections.clean_losses import CleanLosses
-from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds, Harm, Loss
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, LEAVES, Bounds, Harm, Loss
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcome, reaches_members
 from klarsicht.audit.cleaning.corrections.samples import Case
 from klarsicht.audit.cleaning.corrections.selection import SettingOutcome
@@ -27,8 +27,6 @@ from klarsicht.ground.errors import EffectRemains, HarmExceeded
 
 if TYPE_CHECKING:
     from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
-
-LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
 
 
 class CorrectionVerdict(ABC):

@@ -29,12 +29,12 @@ from klarsicht.audit.cleaning.corrections.retraining import Batch, FrozenNorms, 
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.group_accuracy import (
-    GroupJudgement,
     GroupTable,
     OwnImages,
     Sides,
     compare_groups,
 )
+from klarsicht.audit.cleaning.models.group_judgement import GroupJudgement
 from klarsicht.audit.cleaning.models.run_groups import compare_true_groups, read_run_groups
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.settings import ANY_DEVICE

@@ -47,6 +47,7 @@ class PlaceNetwork(nn.Module):
         return torch.cat(features, 1), self.head(x)
 
 
+@torch.enable_grad()  # whoever asks may only predict
 def train_places(
     images: Pixels, targets: Ints | Bools, epochs: int, seed: int, *, weight: Tensor | None = None
 ) -> PlaceNetwork:

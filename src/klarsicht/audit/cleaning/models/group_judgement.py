@@ -1,0 +1,52 @@
+"""Verdict on a correction by the groups of images that a shortcut divides."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from klarsicht.audit.cleaning.corrections.harm import Bounds, Harm, Loss
+from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
+from klarsicht.audit.cleaning.models.judgement import CorrectionVerdict
+from klarsicht.audit.results.words import CleaningKind
+
+
+@dataclass(frozen=True)
+class GroupJudgement(CorrectionVerdict):
+    """Verdict on a correction by groups of images.
+
+    Attributes:
+        comparisons: of groups; the last decides.
+        bounds: on what may be lost.
+    """
+
+    comparisons: tuple[GroupComparison, ...]
+    bounds: Bounds
+
+    @property
+    def decisive(self) -> GroupComparison:
+        return self.comparisons[-1]
+
+    @cached_property
+    def harm(self) -> Harm:
+        return Harm((Loss(self.decisive.kind, self.decisive.loss, self.bounds.overall),))
+
+    @property
+    def no_help(self) -> tuple[CleaningKind, str] | None:
+        return (CleaningKind.REMAINS, self.decisive.no_help) if self.decisive.no_help else None
+
+    @property
+    def effect_left(self) -> str:
+        left = f"{100 * self.decisive.share_left:.0f} % of the difference between groups is left"
+        return f"{left}; worst group {self.decisive.describe_worst()}"
+
+    @property
+    def advice(self) -> str:
+        if self.kind in (CleaningKind.REMAINS, CleaningKind.HARMFUL):
+            return "Look at the exceptions in `klarsicht audit explore`; then try another --steps or --rate."
+        return self.kind.advice
+
+    def to_json(self) -> dict[str, Any]:
+        """Return verdict and comparisons as JSON values."""
+        return self.words_json() | {"groups": [asdict(one) for one in self.comparisons]}
