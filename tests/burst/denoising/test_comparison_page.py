@@ -179,7 +179,7 @@ def test_crops_show_what_they_say(orientation, tmp_path, monkeypatch):
 
 
 def test_crops_of_a_small_picture_are_fewer_and_differ(tmp_path):
-    """Where one crop is nearly all there is, all others would show the same."""
+    """Others would show the same of a picture that is hardly larger than one crop."""
     spool = FrameStore(tmp_path / "s", (1, 2, 300, 310))
     spool.allocate()
     spool.write_frame(0, np.random.default_rng(0).random((2, 300, 310)).astype(np.float32))

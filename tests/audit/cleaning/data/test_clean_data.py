@@ -93,7 +93,7 @@ def write_raw_corpus(folder):
 
 
 def test_a_corpus_that_a_decoder_reads_is_cleaned_by_tables_alone(tmp_path):
-    """What the new manifest names opens by the same function, and is the old corpus without the chosen rows."""
+    """The new manifest opens by the same function, and is the old corpus without the chosen rows."""
     decoder = write_raw_corpus(tmp_path)
     corpus = open_corpus(tmp_path / "raw.csv", decoder=decoder)
     chosen = np.isin(np.arange(8), [1, 4, 6])
