@@ -180,6 +180,26 @@ def test_attention_gives_relevance_to_values_by_its_weights():
         torch.testing.assert_close(got, by_hand, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("how", [lambda x, m: x * m, lambda x, m: m * x, lambda x, m: x.mul(m.expand_as(x))])
+def test_what_is_multiplied_by_zero_gets_no_relevance(how):
+    """As of `masked_fill`, which is the same function."""
+    x, mask = draw(3, 4), torch.tensor([1.0, 0.0, 2.0, 0.0], dtype=torch.float64)
+    (got,), (entry,), R, y = propagate(lambda x: how(x, mask), x)
+    torch.testing.assert_close(got, R * (mask != 0))
+    torch.testing.assert_close(entry.bias, (R * (mask == 0)).sum((1, 2)))
+    assert torch.equal(y, x * mask)
+    (got,), (entry,), R, y = propagate(lambda x: x * 0, x)
+    assert not got.any() and not y.any()
+
+
+def test_a_channel_of_weight_zero_gets_no_relevance():
+    """The norm of such a channel is its bias, whatever the channel holds."""
+    norm = torch.nn.BatchNorm2d(3).double().eval()
+    norm.weight.data[1] = 0
+    (got,), _, R, _ = propagate(norm, draw(3, 2, 2))
+    torch.testing.assert_close(got, R * torch.tensor([1.0, 0.0, 1.0])[:, None, None])
+
+
 def test_concatenated_and_chosen_constants_absorb_what_reaches_them():
     x, token = draw(3, 4), torch.ones(1, 1, 4, dtype=torch.float64)
     (got,), (entry,), R, _ = propagate(lambda x: torch.cat([token.expand(2, -1, -1), x], 1), x)

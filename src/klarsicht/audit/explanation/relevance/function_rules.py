@@ -70,10 +70,18 @@ def _convolution(
     return call.layer(lambda x, W, b: call.function(x, W, b, *geometry, **keywords), input, weight, bias, 1, rule)
 
 
-def _batch_norm(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _batch_norm(
+    call: FunctionCall, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    weight: Tensor | None = None, *args: Any, **kwargs: Any,
+) -> Tensor:  # fmt: skip
     """Pass relevance through a batch norm; one that was merged into the layer before it computes nothing."""
-    merged = call.state.merged_outputs.pop(id(input), None)  # once: a second norm of the same tensor is none of it
-    return input if merged is not None else pass_through(input, lambda x: call.function(x, *args, **kwargs))
+    if (
+        call.state.merged_outputs.pop(id(input), None) is not None
+    ):  # once: a second norm of the same tensor is none of it
+        return input
+    if weight is not None:
+        input = _fill_where_zero(call, input, weight.reshape(-1, *[1] * (input.ndim - 2)))
+    return pass_through(input, lambda x: call.function(x, running_mean, running_var, weight, *args, **kwargs))
 
 
 def _layer_norm(
@@ -149,7 +157,14 @@ def _multiply(call: FunctionCall, a: Any, b: Any) -> Tensor:
     elif not carries_relevance(a):
         a, b = b, a
     held = b.detach() if isinstance(b, Tensor) else b
-    return pass_through(a, lambda x: x * held)
+    return pass_through(_fill_where_zero(call, a, held), lambda x: x * held)
+
+
+def _fill_where_zero(call: FunctionCall, x: Tensor, factor: Tensor | float) -> Tensor:
+    """Fill x with 0 where its factor is 0, so that the relevance of these products is absorbed: they do not depend on
+    x."""
+    zero = torch.as_tensor(factor, device=x.device) == 0
+    return _where(call, zero, 0.0, x) if zero.any() else x
 
 
 def _divide(call: FunctionCall, a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
