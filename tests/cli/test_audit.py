@@ -100,7 +100,7 @@ def test_foreign_code_that_ends_a_command_is_one_line_whoever_called_it(monkeypa
         raise error
 
     monkeypatch.setattr("klarsicht.cli.audit.require_run", ends)
-    assert run(["audit", "duplicates", "run"]) == 12
+    assert run(["audit", "quantify", "run"]) == 12
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith("klarsicht: ") and type(error).__name__ in told and "test_audit.py, line" in told
 

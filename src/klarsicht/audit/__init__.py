@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.models.exchanged_parts import ExchangedParts as ExchangedParts
     from klarsicht.audit.cleaning.models.exchanged_parts import exchange_parts as exchange_parts
     from klarsicht.audit.explanation.data.corpus_formats import open_corpus as open_corpus
+    from klarsicht.audit.explanation.duplicates import find_copies_in as find_copies_in
+    from klarsicht.audit.explanation.duplicates import find_duplicates as find_duplicates
     from klarsicht.audit.explanation.models.array_transforms import ArrayTransform as ArrayTransform
     from klarsicht.audit.explanation.models.classifier import load_model as load_model
     from klarsicht.audit.explanation.models.specifications import trusted_code as trusted_code
@@ -59,6 +61,8 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "evaluate": "cleaning.models.evaluation",
     "exchange_parts": "cleaning.models.exchanged_parts",
     "explain": "explanation.relevance.explainer",
+    "find_copies_in": "explanation.duplicates",
+    "find_duplicates": "explanation.duplicates",
     "load_correction": "cleaning.corrections.packages",
     "load_model": "explanation.models.classifier",
     "measure_sufficiency": "verdicts.quantification.sufficiency",

@@ -29,8 +29,9 @@ from klarsicht.cli.options import (
 )
 from klarsicht.cli.places import require_audit, require_model, require_run
 from klarsicht.ground import ranges
-from klarsicht.ground.errors import InputError
+from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.machine import memory
+from klarsicht.ground.run_folder.store import RunStore
 
 app = typer.Typer(
     help="Find what a classifier should not have used, and clean it.", cls=CommandGroup, no_args_is_help=True
@@ -182,7 +183,6 @@ def quantify(
     from klarsicht.audit.results.detection_rows import read_places
     from klarsicht.audit.results.seen_groups import read_seen_groups
     from klarsicht.audit.verdicts.quantification import quantification, screening
-    from klarsicht.ground.run_folder.store import RunStore
 
     result = (screening.screen if screening.is_screening(run) else quantification.quantify)(
         run, level=level, workers=workers, data=data, shard=shard, device=device
@@ -199,8 +199,13 @@ def quantify(
 
 @app.command()
 def duplicates(
-    run: RunFolder,
+    run: Annotated[str, typer.Argument(metavar="RUN|DATA", help="A run folder, or a corpus as `audit run` reads it.")],
     data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the copies of a corpus that has no run.")] = None,
+    decode: Annotated[str | None, option(AuditSettings, "decode")] = None,
+    path_column: Annotated[str | None, option(AuditSettings, "path_column")] = None,
+    label_column: Annotated[str | None, option(AuditSettings, "label_column")] = None,
+    source_column: Annotated[str | None, option(AuditSettings, "source_column")] = None,
     workers: Workers = 1,
     shard: ShardText = None,
     trust: Trust = False,
@@ -208,14 +213,29 @@ def duplicates(
     as_json: AsJson = False,
     top: Top = 20,
 ) -> None:
-    """Find exact and near copies among the images of a run.
+    """Find exact and near copies in a run or a corpus.
 
-    Copies are found across labels and splits, too. If it was stopped, the same command resumes.
+    Copies are found across labels and splits, too. A corpus needs no model. If it was stopped, the same command
+    resumes, for a corpus with --out.
     """
-    require_run(run, data)
-    from klarsicht.audit.explanation.duplicates import find_duplicates
+    columns = {
+        "decode": decode, "path_column": path_column, "label_column": label_column, "source_column": source_column
+    }  # fmt: skip
+    is_run = RunStore(Path(run)).exists
+    if is_run or data is not None:
+        require_run(Path(run), data)
+        for name, value in (columns | {"out": out}).items():
+            if value is not None:
+                got, rule = "--" + name.replace("_", "-"), "this option is for a corpus without a run"
+                raise UsageError("a run reads its corpus as it did", got=got, rule=rule)
+    else:
+        require_place(run)
+    from klarsicht.audit.explanation.duplicates import find_copies_in, find_duplicates
 
-    copies = find_duplicates(run, data=data, workers=workers, shard=shard, max_skipped=max_skipped)
+    if is_run:
+        copies = find_duplicates(run, data=data, workers=workers, shard=shard, max_skipped=max_skipped)
+    else:
+        copies = find_copies_in(run, out, workers=workers, shard=shard, max_skipped=max_skipped, **columns)
     echo_result(copies, as_json, tables.duplicates, top)
 
 
@@ -243,7 +263,6 @@ def shortcuts(
     require_run(run, data)
     from klarsicht.audit.results.surroundings import EXCEPTIONS_FILE, is_examined, read_surroundings
     from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
-    from klarsicht.ground.run_folder.store import RunStore
 
     profiles = measure_sufficiency(
         run, images=images, level=level, workers=workers, data=data, shard=shard, device=device, region=region,
@@ -354,7 +373,6 @@ def status(
 ) -> None:
     """Print how far a run has come, or verify its files."""
     from klarsicht.audit.explanation.status import read_progress
-    from klarsicht.ground.run_folder.store import RunStore
     from klarsicht.ground.run_folder.verification import verify as verify_files
 
     if verify:

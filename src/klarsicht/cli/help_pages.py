@@ -31,7 +31,7 @@ EXAMPLES = {
     "audit doctor": "klarsicht audit doctor --model timm:resnet50 --data photos",
     "audit rank": "klarsicht audit rank run --top 10",
     "audit quantify": "klarsicht audit quantify run",
-    "audit duplicates": "klarsicht audit duplicates run",
+    "audit duplicates": "klarsicht audit duplicates photos --out copies",
     "audit shortcuts": "klarsicht audit shortcuts run",
     "audit power": "klarsicht audit power run --kind watermark --prevalence 0.1",
     "audit check": "klarsicht audit check picture.jpg --run run",

@@ -12,11 +12,17 @@ from skimage import data
 from tests.audit.conftest import network
 
 from klarsicht.audit.explanation import pipeline
-from klarsicht.audit.explanation.duplicates import Duplicates, find_duplicates, group_copies
+from klarsicht.audit.explanation.duplicates import (
+    UNSURE_COPY,
+    Duplicates,
+    find_copies_in,
+    find_duplicates,
+    group_copies,
+)
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.cli.app import run as klarsicht
-from klarsicht.ground.errors import RunMismatch
+from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.imaging.copies import Copies
 
@@ -151,3 +157,67 @@ def test_a_run_without_copies_says_so(tmp_path):
     run = pipeline.run(settings, tmp_path / "run", classifier=load_model(network(), classes=["a", "b", "c"]))
     assert find_duplicates(run.path).describe() == "No copies among 12 images."
     assert json.loads((run.path / "duplicates.json").read_text())["groups"] == []
+
+
+@pytest.fixture
+def leaked(tmp_path):
+    """Folders of splits with four pictures of a photograph each; test/b/1.jpg is train/a/1.png, resized."""
+    photograph = data.chelsea()
+    for number in range(8):
+        split, label = ("train", "test")[number > 3], "ab"[number % 2]
+        tile = Image.fromarray(photograph[number * 24 : number * 24 + TILE, number * 40 : number * 40 + TILE])
+        (tmp_path / "data" / split / label).mkdir(parents=True, exist_ok=True)
+        tile.save(tmp_path / "data" / split / label / f"{number}.png")
+    first = Image.open(tmp_path / "data" / "train" / "b" / "1.png")
+    first.resize((50, 50)).save(tmp_path / "data" / "test" / "a" / "copy.jpg", quality=90)
+    return tmp_path / "data"
+
+
+def test_copies_of_a_corpus_need_no_run(leaked, tmp_path):
+    found = find_copies_in(leaked)
+    assert [group.keys for group in found.groups] == [("test/a/copy.jpg", "train/b/1.png")]
+    assert found.groups[0].crosses_splits and found.groups[0].crosses_labels
+    assert found.images == 9
+    kept = find_copies_in(leaked, tmp_path / "copies", shard="1/1")
+    assert kept == found
+    assert json.loads((tmp_path / "copies" / "duplicates.json").read_text())["superfluous"] == 1
+    assert len(RunStore.open(tmp_path / "copies").table("duplicates")) == 2
+    (leaked / "test" / "a" / "copy.jpg").unlink()
+    with pytest.raises(RunMismatch, match="corpus"):
+        find_copies_in(leaked, tmp_path / "copies")
+    with pytest.raises(UsageError, match="shard"):
+        find_copies_in(leaked, shard="1/2")
+    with pytest.raises(UsageError, match="decode"):
+        find_copies_in(leaked, decode=5)
+
+
+def test_the_command_takes_a_corpus(leaked, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert klarsicht(["audit", "duplicates", "data", "--out", "copies"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 9 images are copies of others, in 1 group: 1 across splits, 1 across labels." in printed
+    assert klarsicht(["audit", "duplicates", "nothing"]) == 3
+    assert "nothing" in capsys.readouterr().err
+    assert klarsicht(["audit", "duplicates", "data", "--data", "data"]) == 3
+    assert "no run in this folder" in capsys.readouterr().err
+
+
+def test_the_options_of_a_corpus_are_refused_for_a_run(place, capsys):
+    assert klarsicht(["audit", "duplicates", str(place / "run"), "--label-column", "label"]) == 2
+    assert "--label-column" in capsys.readouterr().err
+
+
+def test_pairs_no_more_alike_than_chance_are_told_apart():
+    pairs = np.array([(0, 1), (1, 2), (3, 4)])
+    digests = np.arange(6, dtype=np.uint8)[:, None].repeat(2, 1) + 1
+    groups = group_copies(Rows(6), Copies.of(pairs, np.array([0.99, 0.9, 0.88])), np.arange(6), digests, 0.95)
+    assert [(group.rows, group.kind == UNSURE_COPY) for group in groups] == [
+        ((0, 1), False),
+        ((1, 2), True),
+        ((3, 4), True),
+    ]
+    told = Duplicates(groups, 6, 0)
+    assert told.superfluous == 1
+    assert "1 of 6 images are copies of others, in 1 group" in told.describe()
+    assert "2 more groups are only as alike" in told.describe()
+    assert Duplicates(groups[1:], 6, 0).describe().startswith("No copies among 6 images. Images of 2 more groups")

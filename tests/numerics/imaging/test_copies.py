@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.fft import dctn
+from scipy.stats import norm
 from skimage import data
 
 from klarsicht.numerics.imaging.copies import (
+    BINS,
     COPY_CORRELATION,
+    FEWEST_PAIRS,
     LOW,
     SIDE,
     SIMILAR,
     Copies,
+    chance_correlation,
     correlate_details,
     find_candidates,
     find_copies,
@@ -134,3 +138,29 @@ def test_pairs_are_kept_once_with_their_largest_correlation():
     found = Copies.of(np.array([[5, 2], [2, 5], [1, 3]]), np.array([0.9, 0.95, 0.86]))
     assert found.pairs.tolist() == [[1, 3], [2, 5]]
     assert found.correlation.tolist() == [0.86, 0.95]
+
+
+def test_chance_is_the_quantile_of_the_pairs_that_are_no_copies():
+    """Fisher's z of 20,000 pairs, drawn normally; those that look like copies are cut off, as the search does."""
+    z = np.random.default_rng(3).normal(0.6, 0.17, 20_000)
+    correlations = np.tanh(z)
+    counts = np.histogram(correlations[correlations < COPY_CORRELATION], BINS, (0, COPY_CORRELATION))[0]
+    expected = np.tanh(norm(0.6, 0.17).isf(1 / 20_001))
+    assert chance_correlation(counts) == pytest.approx(expected, abs=0.01)
+    assert chance_correlation(counts) > COPY_CORRELATION
+
+
+def test_few_pairs_or_unlike_ones_leave_the_least_correlation_of_copies():
+    unlike = np.histogram(np.tanh(np.linspace(0, 0.3, 5000)), BINS, (0, COPY_CORRELATION))[0]
+    assert chance_correlation(unlike) == COPY_CORRELATION
+    few = np.zeros(BINS, int)
+    few[-1] = FEWEST_PAIRS - 1
+    assert chance_correlation(few) == COPY_CORRELATION
+
+
+def test_every_pair_that_is_looked_at_is_a_copy_or_counted(tiles):
+    thumbnails = np.stack([thumbnail(tile) for tile in tiles[:20]] + [thumbnail(tile) for tile in tiles[:3]])
+    found = find_copies(thumbnails)
+    first, second = find_candidates(thumbnails, range(len(thumbnails)))
+    copies = sum(correlate_details(thumbnails[first], thumbnails[second]) >= COPY_CORRELATION)
+    assert int(found.others.sum()) == len(first) - copies

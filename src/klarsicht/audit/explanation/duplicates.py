@@ -1,14 +1,16 @@
-"""Leaks and repeats: exact and near copies among the images of a run, also across labels and splits."""
+"""Leaks and repeats: exact and near copies among the images of a run or a corpus, also across labels and splits."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -23,23 +25,25 @@ from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.pipeline import require_identity
 from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import AuditSettings
-from klarsicht.audit.explanation.steps.audit_inputs import select_data, settings_of_run
+from klarsicht.audit.explanation.steps.audit_inputs import open_data, select_data, settings_of_run
 from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.questions import COPIES_FILE
-from klarsicht.ground.errors import ImageError
+from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.stored_images import DecodedImage
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.shards import Shard, Sharing
 from klarsicht.ground.run_folder.store import RunStore
-from klarsicht.numerics.imaging.copies import SIDE, Copies, find_copies
+from klarsicht.ground.user_arguments import check_arguments
+from klarsicht.numerics.imaging.copies import BINS, SIDE, Copies, chance_correlation, find_copies
 
-THUMBNAILS, DIGESTS, COPIES = "thumbnails", "digests", "copies"
+THUMBNAILS, DIGESTS, COPIES, OTHERS = "thumbnails", "digests", "copies", "other_pairs"
 DIGEST_BYTES = 16  # of the hash of an image's pixels; zeros where it could not be read
 ROWS_IN_UNIT = 4096  # of images whose copies are looked for at once
 EXACT_COPY = "exact"
 NEAR_COPY = "near"
+UNSURE_COPY = "alike"  # no more than unrelated pictures of this corpus can be
 MUTUAL = 0.5  # share of a group's pairs that are copies of each other, below which it is a chain
 
 
@@ -73,7 +77,8 @@ COPY_ROWS, DUPLICATE_ROWS = map(schema_of, (CopyRow, DuplicateRow))
 class CopyGroup:
     """Group of images that are copies of each other, directly or by others of the group: rows of the run and what the
     corpus says of them, keys being names relative to it; whether all have the same pixels; least correlation of details
-    among the pairs that were found, 1 of exact copies; and the share of its pairs that are copies, above 0 to 1."""
+    among the pairs that were found, 1 of exact copies; and the share of its pairs that are copies, above 0 to 1. Images
+    of the kind UNSURE_COPY need not be copies: unrelated images of the corpus reach this correlation, too."""
 
     rows: tuple[int, ...]
     keys: tuple[str, ...]
@@ -106,37 +111,50 @@ class CopyGroup:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Copies among the images of a run: groups, those that cross splits first, then those that cross labels, larger
-    ones first; and the number of images that were compared, and that could not be read."""
+    """Copies among images: groups, those that cross splits first, then those that cross labels, larger ones first, and
+    groups of images that are only alike last; and the number of images that were compared, and that could not be
+    read."""
 
     groups: tuple[CopyGroup, ...]
     images: int
     unread: int
 
     @property
+    def copies(self) -> tuple[CopyGroup, ...]:
+        """Groups of copies, without those of images that are only alike."""
+        return tuple(group for group in self.groups if group.kind != UNSURE_COPY)
+
+    @property
     def superfluous(self) -> int:
         """Number of images that are copies of another one."""
-        return sum(len(group.rows) - 1 for group in self.groups)
+        return sum(len(group.rows) - 1 for group in self.copies)
 
     def describe(self) -> str:
-        """Say in a sentence what was found."""
-        if not self.groups:
-            return f"No copies among {self.images} images."
+        """Say in sentences what was found."""
+        doubtful = len(self.groups) - len(self.copies)
+        look = (
+            f" Images of {doubtful} more group{'s' * (doubtful > 1)} are only as alike as unrelated images of this "
+            "corpus can be: look before any is dropped."
+            if doubtful
+            else ""
+        )
+        if not self.copies:
+            return f"No copies among {self.images} images.{look}"
         crossing = {
-            "across splits": sum(group.crosses_splits for group in self.groups),
-            "across labels": sum(group.crosses_labels for group in self.groups),
+            "across splits": sum(group.crosses_splits for group in self.copies),
+            "across labels": sum(group.crosses_labels for group in self.copies),
         }
         counts = ", ".join(f"{count} {what}" for what, count in crossing.items() if count)
         sentence = counts or "none across labels or splits"
-        groups = f"{len(self.groups)} group{'s' * (len(self.groups) > 1)}"
-        chains = sum(group.chained for group in self.groups)
+        groups = f"{len(self.copies)} group{'s' * (len(self.copies) > 1)}"
+        chains = sum(group.chained for group in self.copies)
         doubt = (
             f" {chains} of these {'is a chain' if chains == 1 else 'are chains'}, in which most pairs are no copies of "
             "each other and are joined by images between: look before any is dropped, as aligned pictures are alike."
             if chains
             else ""
         )
-        return f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {sentence}.{doubt}"
+        return f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {sentence}.{doubt}{look}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of duplicates.json."""
@@ -146,7 +164,7 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class OpenedCorpus:
-    """Corpus of a run, opened without its model, with the run's settings, and how the work is shared with other
+    """Corpus, opened without a model, with the settings by which it is read, and how the work is shared with other
     processes."""
 
     settings: AuditSettings
@@ -202,24 +220,32 @@ class ThumbnailUnits:
 @dataclass(frozen=True)
 class CopyUnits:
     """Work units that look for the copies of some images among all: `rows`, int (n,), are rows of the run, each image
-    once."""
+    once. A unit stores its copies, and counts of the correlations of other pairs."""
 
     store: RunStore
     rows: NDArray[np.int64]
 
     step = COPIES
 
+    def create_arrays(self) -> None:
+        """Create the array of counts."""
+        self.store.create_array(OTHERS, (math.ceil(len(self.rows) / ROWS_IN_UNIT), BINS), np.int64, 1, COPIES)
+
     def __call__(self, unit: range) -> Written:
-        found = find_copies(self.store.array(THUMBNAILS)[self.rows], unit)
+        copies = find_copies(self.store.array(THUMBNAILS)[self.rows], unit)
         lines = [
             CopyRow(first=int(self.rows[i]), second=int(self.rows[j]), exact=False, correlation=float(value))
-            for (i, j), value in zip(found.pairs, found.correlation, strict=True)
+            for (i, j), value in zip(copies.pairs, copies.correlation, strict=True)
         ]
-        return self.store.write_part(COPIES, unit.start // ROWS_IN_UNIT, pa.Table.from_pylist(lines, COPY_ROWS))
+        number = unit.start // ROWS_IN_UNIT
+        written = self.store.write_part(COPIES, number, pa.Table.from_pylist(lines, COPY_ROWS))
+        return written | self.store.write_rows(OTHERS, number, copies.others[None])
 
 
+@check_arguments
 def find_duplicates(
-    run: str | Path, *, data: Any = None, workers: int = 1, shard: str | None = None, max_skipped: float | None = None
+    run: str | Path | RunStore, *, data: Any = None, workers: int = 1, shard: str | None = None,
+    max_skipped: float | None = None,
 ) -> Duplicates:  # fmt: skip
     """Find the exact and near copies among the images of a finished run; write them as JSON, as a table and into its
     report. The same call resumes an interrupted one, and tries images again that could not be read. data: where the
@@ -234,32 +260,77 @@ def find_duplicates(
     require_identity(store, {"corpus": corpus.hash})
     if known := store.manifest.get("array_form"):
         corpus = corpus.as_arrays(ArrayForm.from_json(known))
-    with store.share(None if shard is None else Shard.parse(shard)) as sharing:
-        audit = OpenedCorpus(settings, corpus, sharing)
-        size, n = audit.settings.unit, len(audit.corpus)
-        work = ThumbnailUnits(store, audit.corpus, size)
-        audit.sharing.once(f"{THUMBNAILS}.arrays", work.create_arrays)
-        audit.sharing.once(f"{THUMBNAILS}.again", work.try_again)
+    duplicates = compare_images(store, settings, corpus, workers, shard)
+    page.write_report(store)
+    return duplicates
+
+
+@check_arguments
+def find_copies_in(
+    data: Any, out: str | Path | None = None, *, decode: str | None = None, path_column: str | None = None,
+    label_column: str | None = None, source_column: str | None = None, workers: int = 1, shard: str | None = None,
+    max_skipped: float | None = None,
+) -> Duplicates:  # fmt: skip
+    """Find the exact and near copies among the images of a corpus, without a model or a run.
+
+    Args:
+        data: path or URL of a corpus, or what it is in Python, see `open_corpus`.
+        out: folder for the JSON and the table of copies, where the same call resumes; None: nothing is kept.
+        decode, path_column, label_column, source_column: how the corpus is read, see `AuditSettings`.
+        workers, shard, max_skipped: see `find_duplicates`; a shard needs `out`.
+
+    Raises:
+        UsageError: a shard without `out`; CorpusError: there is no corpus; RunMismatch: `out` holds copies of another
+        corpus; StoreError: it holds something else; and as `find_duplicates`.
+    """
+    if shard is not None and out is None:
+        raise UsageError("a shard without a folder", got=shard, rule="shards share a folder", remedy="Give --out.")
+    columns = {
+        "decode": decode, "path_column": path_column, "label_column": label_column, "source_column": source_column
+    }  # fmt: skip
+    bounds = {} if max_skipped is None else {"max_skipped": max_skipped}
+    place = str(data) if isinstance(data, str | Path) else "in Python"
+    settings = AuditSettings.from_mapping({"model": "none", "data": place, **columns, **bounds})
+    corpus = open_data(settings, data)
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="klarsicht-")) if out is None else out
+        store = RunStore.create(folder, settings=columns, identity={"corpus": corpus.hash})
+        return compare_images(store, settings, corpus, workers, shard)
+
+
+def compare_images(
+    store: RunStore, settings: AuditSettings, corpus: Corpus, workers: int, shard: str | None
+) -> Duplicates:
+    """Compare the images of a corpus in two steps of a store, which resume, and write the copies there."""
+    with store.share(None if shard is None else Shard.parse(shard)) as share:
+        audit = OpenedCorpus(settings, corpus, share)
+        size, n = settings.unit, len(corpus)
+        work = ThumbnailUnits(store, corpus, size)
+        share.once(f"{THUMBNAILS}.arrays", work.create_arrays)
+        share.once(f"{THUMBNAILS}.again", work.try_again)
         run_step(audit, store, work, THUMBNAILS, partition(n, size), workers, "thumbnails")
-        digests, rows = store.array(DIGESTS)[:], np.unique(audit.corpus.image_numbers, return_index=True)[1]
+        digests, rows = store.array(DIGESTS)[:], np.unique(corpus.image_numbers, return_index=True)[1]
         readable = rows[digests[rows].any(1)]
         unread = {int(row): "it cannot be decoded" for row in np.setdiff1d(rows, readable)}
-        SkippedImages(audit.corpus, audit.settings.max_skipped).add(unread)
+        SkippedImages(corpus, settings.max_skipped).add(unread)
         units = partition(len(readable), ROWS_IN_UNIT)
-        run_step(audit, store, CopyUnits(store, readable), COPIES, units, workers, "copies")
+        search = CopyUnits(store, readable)
+        share.once(f"{COPIES}.arrays", search.create_arrays)
+        run_step(audit, store, search, COPIES, units, workers, "copies")
         pairs = store.table(COPIES, COPIES).to_pylist() if units else []
         copies = Copies.of(
             np.array([(pair["first"], pair["second"]) for pair in pairs], np.int64).reshape(-1, 2),
             np.array([pair["correlation"] for pair in pairs], float),
         )
-        groups = group_copies(audit.corpus, copies, readable, digests)
+        chance = chance_correlation(store.array(OTHERS)[:].sum(0))
+        groups = group_copies(corpus, copies, readable, digests, chance)
         duplicates = Duplicates(groups, len(readable), len(rows) - len(readable))
-        audit.sharing.once(COPIES_FILE, lambda: write_duplicates(store, duplicates))
+        share.once(COPIES_FILE, lambda: write_duplicates(store, duplicates))
     return duplicates
 
 
 def write_duplicates(store: RunStore, duplicates: Duplicates) -> None:
-    """Write copies as JSON, as a table with a line for each image, and into the report."""
+    """Write copies as JSON, and as a table with a line for each image."""
     store.write_json(COPIES_FILE, duplicates.to_json())
     rows = [
         DuplicateRow(
@@ -270,7 +341,6 @@ def write_duplicates(store: RunStore, duplicates: Duplicates) -> None:
         for row, path, label, split in zip(group.rows, group.paths, group.labels, group.splits, strict=True)
     ]  # fmt: skip
     store.write_table("duplicates", pa.Table.from_pylist(rows, DUPLICATE_ROWS))
-    page.write_report(store)
 
 
 def make_thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
@@ -286,15 +356,40 @@ def hash_pixels(picture: DecodedImage) -> NDArray[np.uint8]:
 
 
 def group_copies(
-    corpus: Corpus, copies: Copies, rows: NDArray[np.int64], digests: NDArray[np.uint8]
+    corpus: Corpus, copies: Copies, rows: NDArray[np.int64], digests: NDArray[np.uint8], chance: float = 0.0
 ) -> tuple[CopyGroup, ...]:
     """Group images that are copies, exact or near, directly or by others, among the `rows`, int (n,), of the run that
-    were compared; `digests`, uint8 (N, DIGEST_BYTES), are hashes of the pixels of all rows."""
+    were compared; `digests`, uint8 (N, DIGEST_BYTES), are hashes of the pixels of all rows. Pairs that correlate by
+    less than `chance` make groups of their own, of the kind UNSURE_COPY."""
     same = np.unique(digests[rows], axis=0, return_inverse=True)[1].ravel()
     first = np.full(same.max(initial=-1) + 1, -1, np.int64)
     first[same[::-1]] = rows[::-1]
     exact = np.stack([first[same], rows], 1)
     exact = exact[exact[:, 0] != exact[:, 1]]
+    sure = (copies.correlation >= chance) | (digests[copies.pairs[:, 0]] == digests[copies.pairs[:, 1]]).all(1)
+    groups = [
+        _group(corpus, group, digests)
+        for group in _join(corpus, Copies(copies.pairs[sure], copies.correlation[sure]), exact, digests)
+    ]
+    likenesses = _join(corpus, Copies(copies.pairs[~sure], copies.correlation[~sure]), exact[:0], digests)
+    groups += [replace(_group(corpus, group, digests), kind=UNSURE_COPY) for group in likenesses]
+    return tuple(
+        sorted(
+            groups, key=lambda g: (g.kind == UNSURE_COPY, -g.crosses_splits, -g.crosses_labels, -len(g.rows), g.rows)
+        )
+    )
+
+
+class LinkedRows(NamedTuple):
+    """Rows that pairs join, the least correlation of such a pair, and the share of all their pairs that are joined."""
+
+    rows: list[int]
+    least: float
+    mutual: float
+
+
+def _join(corpus: Corpus, copies: Copies, exact: NDArray[np.int64], digests: NDArray[np.uint8]) -> Iterator[LinkedRows]:
+    """Join pairs of copies, and pairs of exact copies (e, 2), to groups."""
     links = np.concatenate([copies.pairs, exact])
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(corpus), len(corpus)))
     component = connected_components(graph, directed=False)[1]
@@ -303,21 +398,19 @@ def group_copies(
     for (one, other), value in zip(copies.pairs, copies.correlation, strict=True):
         least[component[one]] = min(value, least.get(component[one], 1.0))
         group_sizes[component[one]] += int((digests[one] != digests[other]).any())
-    for row, count in zip(*np.unique(first[same], return_counts=True), strict=True):
-        group_sizes[component[row]] += int(count) * (int(count) - 1) // 2  # exact copies, found by their details or not
+    for row, count in zip(*np.unique(exact[:, 0], return_counts=True), strict=True):
+        group_sizes[component[row]] += int(count) * (int(count) + 1) // 2  # exact copies, found by their details or not
     members: dict[int, list[int]] = {}
     for row in np.unique(links):
         members.setdefault(component[row], []).append(int(row))
-    groups = [
-        _group(corpus, some, digests, least.get(number, 1.0), group_sizes[number] / math.comb(len(some), 2))
-        for number, some in members.items()
-    ]
-    return tuple(sorted(groups, key=lambda g: (-g.crosses_splits, -g.crosses_labels, -len(g.rows), g.rows)))
+    for number, some in members.items():
+        yield LinkedRows(some, least.get(number, 1.0), group_sizes[number] / math.comb(len(some), 2))
 
 
-def _group(corpus: Corpus, rows: Sequence[int], digests: NDArray[np.uint8], least: float, mutual: float) -> CopyGroup:
+def _group(corpus: Corpus, linked: LinkedRows, digests: NDArray[np.uint8]) -> CopyGroup:
+    rows = linked.rows
     exact = len(np.unique(digests[rows], axis=0)) == 1
     keys, paths, labels = (tuple(column[row] for row in rows) for column in (corpus.keys, corpus.paths, corpus.labels))
     splits = tuple(corpus.splits[row] if corpus.splits else "" for row in rows)
-    kind, correlation = (EXACT_COPY, 1.0) if exact else (NEAR_COPY, float(least))
-    return CopyGroup(tuple(rows), keys, paths, labels, splits, kind, correlation, mutual)
+    kind, correlation = (EXACT_COPY, 1.0) if exact else (NEAR_COPY, float(linked.least))
+    return CopyGroup(tuple(rows), keys, paths, labels, splits, kind, correlation, linked.mutual)

@@ -2,11 +2,11 @@
 
 A copy is like a window of its original. All pairs are compared by the lowest frequencies of a discrete cosine
 transform, at few windows; the pairs that are left by their details, the frequencies above, at the window that fits
-best."""
+best. Aligned pictures, such as radiographs, share details without being copies: `chance_correlation` says how much."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,8 @@ LOW, HIGH = 8, 20  # frequencies along a side below which an image is compared f
 GRADIENT = 2  # frequencies along a side that a gradient has
 SIMILAR = 0.935  # least correlation of low frequencies of a pair that is looked at
 COPY_CORRELATION = 0.85  # least correlation of details of copies
+BINS = 85  # of the counted correlations of other pairs
+FEWEST_PAIRS = 100  # by whose correlations chance is judged
 MIN_DETAIL = 16.0  # norm of the details in grey levels, three times that of rounding: with less, nothing is proved
 COARSE_SIZES = (1.0, 0.94)  # sides of the windows of the first comparison, as shares
 FINE_SIZES = (1.0, 0.98, 0.96, 0.94, 0.92, 0.9, 0.88)
@@ -31,10 +33,11 @@ QUERIES, REFERENCES, REGISTERED = 512, 8192, 128  # rows of a block
 @dataclass(frozen=True)
 class Copies:
     """Pairs of copies: numbers of images, the smaller first, int (p, 2), and the correlation of their details, float
-    (p,)."""
+    (p,). Of the other pairs that were compared by their details `others`, int (BINS,), counts the correlations."""
 
     pairs: NDArray[np.int64]
     correlation: NDArray[np.float64]
+    others: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     @classmethod
     def of(cls, pairs: NDArray[np.int64], correlation: NDArray[np.floating[Any]]) -> Copies:
@@ -56,7 +59,23 @@ def find_copies(thumbnails: NDArray[np.uint8], rows: range | None = None) -> Cop
         some = slice(a, a + REGISTERED)
         correlations[some] = correlate_details(thumbnails[first[some]], thumbnails[second[some]])
     kept = correlations >= COPY_CORRELATION
-    return Copies.of(np.stack([first[kept], second[kept]], 1), correlations[kept])
+    others = np.histogram(np.maximum(correlations[~kept], 0), BINS, (0, COPY_CORRELATION))[0]
+    return replace(Copies.of(np.stack([first[kept], second[kept]], 1), correlations[kept]), others=others)
+
+
+def chance_correlation(others: NDArray[np.int64]) -> float:
+    """Compute the correlation that one of n pairs that are no copies reaches by chance, at least COPY_CORRELATION, from
+    counts (BINS,) of theirs: artanh (mu + sigma Phi^-1(1 - 1 / (n + 1))) of a normal distribution of z = artanh r,
+    fitted to its median and upper decile (Fisher 1915)."""
+    from scipy.special import ndtri
+
+    n = int(others.sum())
+    if n < FEWEST_PAIRS:
+        return COPY_CORRELATION
+    edges = np.linspace(0, COPY_CORRELATION, BINS + 1)
+    middle, decile = np.arctanh(np.interp((0.5, 0.9), np.cumsum([0, *others]) / n, edges))
+    z = middle + (decile - middle) / ndtri(0.9) * ndtri(1 - 1 / (n + 1))
+    return max(COPY_CORRELATION, float(np.tanh(z)))
 
 
 def find_candidates(thumbnails: NDArray[np.uint8], rows: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

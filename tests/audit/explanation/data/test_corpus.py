@@ -50,6 +50,25 @@ def test_a_folder_is_sorted_classes_and_images_anywhere_below_them(folder):
     assert (corpus.sources, corpus.splits, corpus.left_out, len(corpus)) == ((), (), (), 5)
 
 
+def test_folders_of_splits_hold_the_classes(tmp_path):
+    for key in ("train/a/1.png", "train/b/2.png", "Val/a/x/3.png", "test/b/4.png"):
+        picture(tmp_path / "data" / key)
+    corpus = open_corpus(tmp_path / "data")
+    assert sorted(zip(corpus.keys, corpus.labels, corpus.splits, strict=True)) == [
+        ("Val/a/x/3.png", "a", "Val"), ("test/b/4.png", "b", "test"), ("train/a/1.png", "a", "train"),
+        ("train/b/2.png", "b", "train"),
+    ]  # fmt: skip
+    assert corpus.select(split="Val").keys == ("Val/a/x/3.png",)
+
+
+@pytest.mark.parametrize("other", ["carton/1.png", "train/1.png"])
+def test_folders_that_are_not_all_of_splits_are_classes(tmp_path, other):
+    for key in ("train/a/1.png", "test/b/4.png", other):
+        picture(tmp_path / "data" / key)
+    corpus = open_corpus(tmp_path / "data")
+    assert corpus.splits == () and {"train", "test"} <= set(corpus.classes)
+
+
 def test_what_is_left_out_is_counted_and_named(folder):
     for name in ["a/1.xml", "a/2.xml", "b/README", "notes.txt", "loose.png", ".DS_Store", "a/.x.png", "a/.git/y.png"]:
         (folder / name).parent.mkdir(exist_ok=True)

@@ -21,6 +21,7 @@ from klarsicht.audit.explanation.data import locations, manifest
 from klarsicht.audit.explanation.data.label_cells import LabelCells, split_labels
 from klarsicht.audit.explanation.data.manifest import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.explanation.data.pictures import FILES, UNREADABLE, PictureReader, file_of, image_endings
+from klarsicht.audit.explanation.data.splits import SPLIT_FOLDERS
 from klarsicht.ground.errors import (
     CorpusError,
     ImageError,
@@ -280,7 +281,8 @@ class Corpus:
     @classmethod
     def from_folder(cls, folder: str | Path, decoder: str = "") -> Corpus:
         """List the images of a folder or URL with one sub-folder per class (the ImageFolder layout), in sorted order.
-        Images may lie anywhere below a class folder; hidden files are ignored. Symbolic links to class folders are
+        Images may lie anywhere below a class folder; hidden files are ignored. Where all sub-folders have names of
+        splits, see SPLIT_FOLDERS, and hold folders only, these are the classes. Symbolic links to class folders are
         followed, links inside class folders only if they point to files. With a decoder every file is an image. Raises
         CorpusError where the folder does not exist, cannot be read, or holds no image."""
         root = str(folder)
@@ -314,6 +316,9 @@ class Corpus:
         if paths[0] != locations.join(root, keys[0]):  # another separator than the slash
             paths = tuple(locations.join(root, key) for key in keys)
         of_rows = tuple(label for label, size in sizes.items() for _ in range(size))
+        if all(label.lower() in SPLIT_FOLDERS for label in sizes) and all(key.count("/") > 1 for key in keys):
+            classes = tuple(key.split("/", 2)[1] for key in keys)
+            return cls(keys, paths, classes, splits=of_rows, left_out=tuple(left_out))
         return cls(keys, paths, of_rows, left_out=tuple(left_out))
 
     @classmethod

@@ -18,6 +18,8 @@ PART_CYCLE: Final = (TRAIN, TEST, VALIDATION, TRAIN, TEST)
 """Parts assigned to consecutive shuffled sources, cyclically: two fifths training, one validation, two test."""
 UNASSIGNED: Final = -1  # part of a source before it is assigned
 TRAINING_SPLITS: Final = ("train", "training")  # names in a manifest's column split, in small letters
+SPLIT_FOLDERS: Final = (*TRAINING_SPLITS, "val", "valid", "validation", "test", "testing")
+"""Names, in small letters, of folders that hold the class folders of a split."""
 
 
 def is_training_split(name: str) -> bool:
