@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
+from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph, pairwise
 from klarsicht.numerics.search.features import PROJECTION_MIN_ROWS, Euclidean
+from klarsicht.numerics.transport.measures import measures_from_maps
 
 OF_ROWS = ("euclidean", "concept")
 
@@ -168,6 +169,12 @@ def test_errors_say_what_and_how_to_mend():
     for shape in ((1, 3), (10, 0), (10,)):
         with pytest.raises(InputError, match="no neighbours"):
             neighbour_graph(np.ones(shape), k=1)
+    with pytest.raises(UsageError, match="Did you mean gromov"):
+        neighbour_graph(X, "gromov-wasserstein")
+    with pytest.raises(InputError, match="reshape"):
+        pairwise(np.ones((10, 4, 4)))
+    with pytest.raises(InputError, match="compares rows of numbers, an array"):
+        pairwise(measures_from_maps(np.random.default_rng(4).random((5, 8, 8))), "euclidean")
     X[[6, 8], 1] = np.nan, np.inf
     with pytest.raises(InputError, match=r"2 row\(s\), the first is row 6"):
         neighbour_graph(X, k=2)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from klarsicht.audit.explanation.settings import AuditSettings as AuditSettings
     from klarsicht.audit.explanation.spectral.spray import spray as spray
     from klarsicht.audit.results.ranking import read_ranking as rank  # noqa: F401 - by another name
+    from klarsicht.audit.results.sufficiency import read_sufficiency as read_sufficiency
+    from klarsicht.audit.results.verdicts import read_verdicts as read_verdicts
     from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures as check_pictures
     from klarsicht.audit.verdicts.quantification.quantification import quantify as quantify
     from klarsicht.audit.verdicts.quantification.screening import screen as screen
@@ -69,7 +71,9 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "open_corpus": "explanation.data.corpus_formats",
     "clean_surroundings": "cleaning.models.surroundings_correction",
     "evaluate_surroundings": "cleaning.models.surroundings_correction",
+    "read_sufficiency": "results.sufficiency",
     "read_surroundings": "results.surroundings",
+    "read_verdicts": "results.verdicts",
     "power": "verdicts.sensitivity.power",
     "quantify": "verdicts.quantification.quantification",
     "rank": "results.ranking:read_ranking",

@@ -27,8 +27,8 @@ OPTION_GROUPS = {
 }  # fmt: skip
 EXAMPLES = {
     "demo": "klarsicht demo --out demo-out",
-    "audit run": "klarsicht audit run --model timm:resnet50 --data photos --out run",
-    "audit doctor": "klarsicht audit doctor --model timm:resnet50 --data photos",
+    "audit run": "klarsicht audit run --model timm:resnet50@weights.safetensors --data photos --out run",
+    "audit doctor": "klarsicht audit doctor --model timm:resnet50@weights.safetensors --data photos",
     "audit rank": "klarsicht audit rank run --top 10",
     "audit quantify": "klarsicht audit quantify run",
     "audit duplicates": "klarsicht audit duplicates photos --out copies",

@@ -156,8 +156,10 @@ class OutputClosed(KlarsichtError):
 
 
 def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UsageError:
-    """Make the error of a failed look-up; it lists near matches of the name, or else all known names."""
+    """Make the error of a failed look-up; it lists names that are part of this one and near matches, or else all known
+    names."""
     names = sorted(set(candidates))
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    parts = [known for known in names if len(known) > 3 and known in name]
+    near = list(dict.fromkeys((*parts, *difflib.get_close_matches(name, names, n=3, cutoff=0.5))))[:3]
     remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
     return UsageError(f"unknown {kind}", got=repr(name), remedy=remedy)

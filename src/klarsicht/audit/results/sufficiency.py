@@ -28,6 +28,7 @@ from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.intervals import Interval
 
@@ -386,6 +387,7 @@ class Sufficiency:
         }
 
 
+@check_arguments
 def read_sufficiency(run: str | Path | RunStore) -> Sufficiency:
     """Read the profiles of a run.
 

@@ -15,6 +15,7 @@ from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,6 +109,7 @@ class Quantification:
         }  # fmt: skip
 
 
+@check_arguments
 def read_verdicts(run: str | Path | RunStore) -> Quantification:
     """Read the verdicts of a quantified run.
 

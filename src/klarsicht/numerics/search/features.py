@@ -18,6 +18,7 @@ from klarsicht.numerics.search.projection_bounds import ProjectionBound
 SOURCE_HASH = SourceHash.of(__file__)
 PROJECTION_MIN_ROWS = 2048  # most rows for which a projection does not pay
 SAMPLE = 512  # rows from which the fold is fitted
+FLATTEN = "Give maps as rows: maps.reshape(len(maps), -1)."
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,13 @@ def _squares(source_hash: Any, features: Any, scale: Any, blank: Any, i: Any, j:
 
 
 def check(features: Floats) -> None:
-    """Raise InputError unless features are (N, D), finite, with N >= 2 and D >= 1."""
+    """Raise InputError unless features are an array (N, D), finite, with N >= 2 and D >= 1."""
+    if not isinstance(features, np.ndarray):
+        rule = "this metric compares rows of numbers, an array (N, D)"
+        raise InputError("no rows of numbers", got=type(features).__name__, rule=rule, remedy=FLATTEN)
     if features.ndim != 2 or len(features) < 2 or features.shape[1] == 0:
-        rule = "needs (N, D) with N >= 2 and D >= 1"
-        raise InputError("no neighbours to look for", got=f"shape {features.shape}", rule=rule)
+        rule, remedy = "needs (N, D) with N >= 2 and D >= 1", FLATTEN if features.ndim > 2 else ""
+        raise InputError("no neighbours to look for", got=f"shape {features.shape}", rule=rule, remedy=remedy)
     off = np.flatnonzero(~np.isfinite(features).all(1))
     if len(off):
         got, remedy = f"{len(off)} row(s), the first is row {off[0]}", "Set these rows aside first."
