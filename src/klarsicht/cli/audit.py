@@ -11,7 +11,7 @@ import typer
 
 from klarsicht.audit.explanation.data.locations import require_place
 from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
-from klarsicht.cli import audit_cleaning, tables
+from klarsicht.cli import audit_cleaning, audit_gates, tables
 from klarsicht.cli.echo import echo, echo_json, echo_result
 from klarsicht.cli.help_pages import CommandGroup
 from klarsicht.cli.options import (
@@ -418,6 +418,8 @@ def plant(
 app.command()(audit_cleaning.clean)
 app.command()(audit_cleaning.evaluate)
 app.command()(audit_cleaning.clean_data)
+app.command()(audit_gates.gate)
+app.command()(audit_gates.compare)
 
 RunningFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`, also while it is written.")]
 AuthorName = Annotated[

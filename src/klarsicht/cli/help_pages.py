@@ -41,6 +41,8 @@ EXAMPLES = {
     "audit clean": "klarsicht audit clean run --class carton",
     "audit evaluate": "klarsicht audit evaluate run --correction run/corrections/carton-auto",
     "audit clean-data": "klarsicht audit clean-data run --class carton --out cleaned --dry-run",
+    "audit gate": "klarsicht audit gate run --fail-on relies,leak --junit gate.xml",
+    "audit compare": "klarsicht audit compare run-before run",
     "audit explore": "klarsicht audit explore run",
     "audit export": "klarsicht audit export run --to csv --out findings.csv",
     "burst denoise": "klarsicht burst denoise frames/ --out clean.dng",

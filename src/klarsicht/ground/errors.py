@@ -149,6 +149,18 @@ class TooManySkipped(KlarsichtError):
     exit_code = 13
 
 
+class AlarmRaised(KlarsichtError):
+    """Finding for which a pipeline stops; the exit code is that of its cause, from 20."""
+
+    exit_code = 20
+
+    def __init__(
+        self, what: str, *, got: object = None, rule: str = "", remedy: str = "", exit_code: int = 20
+    ) -> None:  # fmt: skip
+        super().__init__(what, got=got, rule=rule, remedy=remedy)
+        self.exit_code = exit_code
+
+
 class OutputClosed(KlarsichtError):
     """Standard output whose reader has ended; the exit code is the one that a shell tells of SIGPIPE, 128 + 13."""
 

@@ -13,7 +13,6 @@ from tests.audit.conftest import network
 
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.duplicates import (
-    UNSURE_COPY,
     Duplicates,
     find_copies_in,
     find_duplicates,
@@ -21,6 +20,7 @@ from klarsicht.audit.explanation.duplicates import (
 )
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results.questions import UNSURE_COPY
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.run_folder.store import RunStore

@@ -27,7 +27,7 @@ from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import open_data, select_data, settings_of_run
 from klarsicht.audit.explanation.steps.step_units import run_step
-from klarsicht.audit.results.questions import COPIES_FILE
+from klarsicht.audit.results.questions import COPIES_FILE, UNSURE_COPY
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.stored_images import DecodedImage
@@ -43,7 +43,6 @@ DIGEST_BYTES = 16  # of the hash of an image's pixels; zeros where it could not 
 ROWS_IN_UNIT = 4096  # of images whose copies are looked for at once
 EXACT_COPY = "exact"
 NEAR_COPY = "near"
-UNSURE_COPY = "alike"  # no more than unrelated pictures of this corpus can be
 MUTUAL = 0.5  # share of a group's pairs that are copies of each other, below which it is a chain
 
 

@@ -10,6 +10,7 @@ from klarsicht.audit.results import sufficiency, surroundings, verdicts
 from klarsicht.ground.run_folder.store import RunStore
 
 COPIES_FILE: Final = "duplicates.json"  # written by `audit duplicates`
+UNSURE_COPY: Final = "alike"  # no more than unrelated pictures of the corpus can be
 
 
 @dataclass(frozen=True)
