@@ -32,6 +32,8 @@ def test_findings_come_first_and_no_folder_of_the_machine_is_named(quantified, t
     assert f"In {len(verdicts) - len({line.verdict.target for line in reviewed})} of {len(verdicts)} classes" in summary
     artifacts = len(reviewed)
     assert f"{artifacts} artifact{'s' * (artifacts > 1)} that some images of a class share" in summary
+    anchors = re.findall('href="#(f[0-9-]+)"', summary)
+    assert anchors and summary.count("<figure") == sum(min(4, carriers(body, anchor)) for anchor in anchors)
     for part in {str(folder.parent), str(folder.parent.resolve())}:
         assert part not in page
 
@@ -127,3 +129,9 @@ def test_chromium_prints_the_report_of_a_run(quantified, tmp_path, capsys):
     assert run(["audit", "report", str(tmp_path / "run"), "--pdf"]) == 0
     assert (tmp_path / "run" / "report.pdf").read_bytes().startswith(b"%PDF-")
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "run" / f"report.{end}") for end in ("html", "pdf")]
+
+
+def carriers(body, anchor):
+    """Count the pictures of images with an artifact in its own section of the page."""
+    section = body[body.index(f'id="{anchor}"') :]
+    return section[: section.index("Images without it")].count("<figure")

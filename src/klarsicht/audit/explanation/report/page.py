@@ -55,6 +55,7 @@ OWN_LOGITS = (
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
 TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
 FINDINGS_SHOWN = 10  # headlines in the summary
+FIRST_PICTURES = 4  # images beside a headline of the summary
 BACKGROUND_PART = "background"  # the part that relevance maps cut
 PARTS_ANCHOR = "parts"  # of the table of shortcuts
 RANKED = 20  # rows of the table of shortcuts; its file contains all
@@ -170,6 +171,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "summary": summary,
         "counted": count_findings(artifacts, len(summary) - (artifacts or 0)) if summary else "",
         "shown_findings": FINDINGS_SHOWN,
+        "first_pictures": {view.anchor: view.carriers[:FIRST_PICTURES] for view in findings},
         "questions": list_questions(store),
         "found_classes": sum(one.needs_review for one in quantification or ()),
         "against": _css_colour(-1),
