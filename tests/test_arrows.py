@@ -169,8 +169,8 @@ ARROWS = {
     "explorer": ("ground.pictures", "ground.run_folder", "numerics.imaging", "audit.results"),
     "cli": (
         "", "ground.run_folder", "numerics.statistics", "audit.results", "audit.explanation", "audit.verdicts",
-        "audit.cleaning", "audit.demo", "burst.synthesis", "burst.noise", "burst.network", "burst.denoising",
-        "burst.evaluation", "burst.training", "explorer",
+        "audit.cleaning", "audit.demo", "burst.files", "burst.synthesis", "burst.noise", "burst.network",
+        "burst.denoising", "burst.evaluation", "burst.training", "explorer",
     ),
     "__main__": ("cli",),
 }  # fmt: skip

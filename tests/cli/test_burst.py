@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.without_torch import WITHOUT_TORCH
 
 from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.checkpoints import read_card
@@ -87,3 +89,12 @@ def test_the_help_of_a_set_names_all_sets(capsys):
     for name in SETS:
         frames, _, motion = name.rpartition("-")
         assert frames in told and f"-{motion}" in told.replace("- ", "-")
+
+
+@pytest.mark.parametrize("command", ["denoise", "calibrate", "explain", "check"])
+def test_a_wrong_path_is_named_before_what_denoises_is_imported(command, tmp_path):
+    """Imports of torch take seconds; in this process they all fail."""
+    words = ["burst", command, tmp_path / "absent.dng", *(["-o", tmp_path / "o"] if command != "check" else [])]
+    told = subprocess.run([*WITHOUT_TORCH, *words], capture_output=True, text=True)
+    assert (told.returncode, told.stderr.count("\n")) == (3, 1), told.stderr
+    assert "no such file; got" in told.stderr and "absent.dng" in told.stderr

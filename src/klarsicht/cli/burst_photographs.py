@@ -12,7 +12,18 @@ from klarsicht.cli.echo import echo
 from klarsicht.cli.options import add_options, number
 from klarsicht.ground import ranges
 
-Frames = Annotated[list[Path], typer.Argument(help="Photographs of one scene, or a folder of them.")]
+
+def require_frames(paths: list[Path]) -> list[Path]:
+    """Check that the paths lead to photographs, before what denoises them is imported, which takes seconds."""
+    from klarsicht.burst.files import reading
+
+    reading.list_frames(paths)
+    return paths
+
+
+Frames = Annotated[
+    list[Path], typer.Argument(help="Photographs of one scene, or a folder of them.", callback=require_frames)
+]
 READING = {
     "linear": Annotated[
         bool | None, typer.Option("--linear", help="Codes of TIFF, PNG, JPEG and HEIC files are light.")

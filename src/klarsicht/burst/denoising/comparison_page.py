@@ -71,8 +71,8 @@ def kernel_points(result: DenoiseResult, orientation: int) -> list[dict[str, Any
     return rows
 
 
-def to_upright(place: tuple[float, float], orientation: int) -> tuple[float, float]:
-    """Convert a position from shares of the stored picture's sides to shares of the upright one's."""
+def to_upright(place: tuple[Any, Any], orientation: int) -> tuple[Any, Any]:
+    """Convert places (numbers or arrays) from shares of the stored picture's sides to shares of the upright one's."""
     y, x = place if orientation < 5 else place[::-1]
     down, right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return (1 - y if down else y), (1 - x if right else x)
@@ -80,7 +80,7 @@ def to_upright(place: tuple[float, float], orientation: int) -> tuple[float, flo
 
 def choose_crops(renderer: Renderer, trust: np.ndarray[Any, Any]) -> dict[str, Window]:
     """Choose informative crops that show different places: windows of the stored picture, by title. One without a place
-    of its own is left out."""
+    of its own, at least half a crop from the others, is left out."""
     small = renderer.thumbnail(SEARCH).mean(-1)
     sides = [max(1, round(CROP * n / side)) for n, side in zip(small.shape, renderer.size, strict=True)]
     ty, tx = (np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip(small.shape, trust.shape, strict=True))
@@ -91,23 +91,31 @@ def choose_crops(renderer: Renderer, trust: np.ndarray[Any, Any]) -> dict[str, W
         "most detail": detail,
         "dark": detail - small,
     }
+    corner = _corners(renderer, small.shape)
+    least_distance = CROP / 2 - max(renderer.size) / max(small.shape)  # up to a pixel of the reduced picture
     crops, free = {}, np.ones(small.shape, bool)
     for title, value in interest.items():
         if free.any():
             place = np.unravel_index(int(np.argmax(np.where(free, value, -np.inf))), small.shape)
-            crops[title] = _window(renderer, (int(place[0]) + 0.5, int(place[1]) + 0.5), small.shape)
-            free &= (2 * abs(y - place[0]) >= sides[0]) | (2 * abs(x - place[1]) >= sides[1])
+            y0, x0 = (int(start[place]) for start in corner)
+            H, W = renderer.header.size
+            crops[title] = Window(y0, min(H, y0 + CROP), x0, min(W, x0 + CROP))
+            free &= (abs(corner[0] - y0) >= least_distance) | (abs(corner[1] - x0) >= least_distance)
     return crops
 
 
-def _window(renderer: Renderer, place: tuple[float, float], of: tuple[int, ...]) -> Window:
-    """Compute the crop's window around a place of the upright picture."""
-    y, x = place[0] / of[0], place[1] / of[1]
+def _corners(renderer: Renderer, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Compute first rows and columns (h, w) of the crops around the places of an upright thumbnail of that shape: near
+    a border a crop is moved inside."""
+    y, x = ((np.arange(n) + 0.5) / n for n in shape)
     inverse = {6: 8, 8: 6}.get(renderer.header.orientation, renderer.header.orientation)
-    v, u = to_upright((y, x), inverse)
-    H, W = renderer.header.size
-    top, left = (int(min(max(p * n - CROP / 2, 0), max(0, n - CROP))) // 2 * 2 for p, n in ((v, H), (u, W)))
-    return Window(top, min(H, top + CROP), left, min(W, left + CROP))
+    down, across = np.meshgrid(y, x, indexing="ij")
+    v, u = to_upright((down, across), inverse)
+    y0, x0 = (
+        np.clip(place * n - CROP / 2, 0, max(0, n - CROP)).astype(np.int64) // 2 * 2
+        for place, n in zip((v, u), renderer.header.size, strict=True)
+    )
+    return y0, x0
 
 
 def _cut(renderer: Renderer, window: Window) -> np.ndarray[Any, Any]:

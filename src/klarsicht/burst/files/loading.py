@@ -80,41 +80,80 @@ def load_frames(
     UsageError for a reference that is not among them."""
     names = reading.name_frames(paths)
     index = _reference_index(names, reference)
-    known = count_stored(folder / STATS)
+    read_frames = _read_frames(paths, folder, settings, base=0)
+    if 2 * read_frames.rejected_count >= len(paths) and (base := read_frames.usual_frame) is not None:
+        read_frames = _read_frames(paths, folder, settings, base)
+    frames = _reject_copies(_check_majority(list(read_frames.frames)), read_frames, index)
+    if index is None and not _is_bracket(frames):
+        frames = _reject_other_scenes(frames, read_frames.thumbnails)
+    best = index if index is not None else _choose_reference(frames)
+    return LoadedBurst(read_frames.headers, read_frames.spool, tuple(frames), best)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadFrames:
+    """All files of a burst as they were read, and what tells their exposures, scenes and copies; of each frame."""
+
+    headers: tuple[Header, ...]
+    spool: FrameStore
+    frames: tuple[Frame, ...]
+    cells: tuple[Cells, ...]
+    thumbnails: tuple[npt.NDArray[np.float64], ...]
+
+    @property
+    def rejected_count(self) -> int:
+        return sum(bool(frame.rejection) for frame in self.frames)
+
+    @property
+    def usual_frame(self) -> int | None:
+        """The first frame with whose exposure more than half of all frames agree; None without one."""
+        everyone = list(zip(self.headers, self.cells, strict=True))
+        for i, (header, cells) in enumerate(everyone):
+            alike = (_exposures_agree(*_measure_exposures(header, cells, *other)) for other in everyone)
+            if 2 * sum(alike) > len(everyone):
+                return i
+        return None
+
+
+def _read_frames(paths: Sequence[Path], folder: Path, settings: ReadSettings, base: int) -> ReadFrames:
+    """Read the files into folder/frames.f32, scaled to the exposure of the frame `base`; those stored before an
+    interruption are not written again."""
+    names = reading.name_frames(paths)
+    known = count_stored(folder / STATS, base)
     headers: list[Header] = []
     frames: list[Frame] = []
+    cells: list[Cells] = []
     thumbnails: list[npt.NDArray[np.float64]] = []
-    first_cells: npt.NDArray[np.float64] | None = None
+    based_on: tuple[Header, Cells] | None = None
     spool: FrameStore | None = None
+    if base:
+        photograph = reading.read(paths[base], settings)
+        based_on = photograph.header, Cells.measure(photograph.light)
+        del photograph
 
     def add(i: int, photograph: Photograph) -> None:
-        nonlocal spool, first_cells
+        nonlocal spool, based_on
         light, header = photograph.light, photograph.header
         headers.append(header)
         reading.check_alike(headers[0], header)
         if spool is None:
             spool = FrameStore(folder / FRAMES, (len(paths), *light.shape))
             spool.allocate()
-        own_cells = cell_means(light)
+        cells.append(Cells.measure(light))
         thumbnails.append(scene_majority.thumbnail(light))
-        first_cells = own_cells if first_cells is None else first_cells
-        by_tags = exposure_ratio(headers[0], header)
-        frame = _frame(names[i], photograph, by_tags, brightness_ratio(first_cells, own_cells))
+        based_on = based_on or (header, cells[0])
+        frame = _frame(names[i], photograph, *_measure_exposures(*based_on, header, cells[-1]), names[base])
         if i >= known:
             if frame.gain != 1:
                 np.multiply(light, np.float32(frame.gain), out=light)  # a product of its own would take as much again
             spool.write_frame(i, light)
-            write_atomically(folder / STATS, json.dumps({"frames": i + 1}).encode())
+            write_atomically(folder / STATS, json.dumps({"frames": i + 1, "base": base}).encode())
         frames.append(frame)
 
     for i, path in enumerate(track(paths, len(paths), "reading")):
         add(i, reading.read(path, settings))  # no name holds a photograph while the next one is read
     assert spool is not None
-    frames = _check_majority(frames)
-    if index is None and not _is_bracket(frames):
-        frames = _reject_other_scenes(frames, thumbnails)
-    best = index if index is not None else _choose_reference(frames)
-    return LoadedBurst(tuple(headers), spool, tuple(frames), best)
+    return ReadFrames(tuple(headers), spool, tuple(frames), tuple(cells), tuple(thumbnails))
 
 
 def _reference_index(names: Sequence[str], reference: str | None) -> int | None:
@@ -129,10 +168,12 @@ def _reference_index(names: Sequence[str], reference: str | None) -> int | None:
     raise UsageError("reference", got=reference, rule=rule)
 
 
-def count_stored(stats: Path) -> int:
-    """Return the number of frames that an interrupted run has stored, by the file that it kept of them."""
+def count_stored(stats: Path, base: int = 0) -> int:
+    """Return the number of frames that an interrupted run has stored, by the file that it kept of them. base: the frame
+    to whose exposure they must have been scaled."""
     try:
-        return int(json.loads(stats.read_text())["frames"])
+        record = json.loads(stats.read_text())
+        return int(record["frames"]) if record.get("base", 0) == base else 0
     except (OSError, ValueError, KeyError):
         return 0
 
@@ -150,10 +191,11 @@ def _is_bracket(frames: Sequence[Frame]) -> bool:
     return any(not 1 / MOST_DRIFT <= frame.gain <= MOST_DRIFT for frame in frames)
 
 
-def _frame(name: str, photograph: Photograph, by_tags: float, gain: float) -> Frame:
-    """Compute the statistics of a photograph from the ratio of exposures by its tags, and the measured gain."""
-    if not 1 / MOST_DRIFT <= gain / by_tags <= MOST_DRIFT:
-        off = f"{name} is {-math.log2(gain / by_tags):+.1f} EV off the first frame"
+def _frame(name: str, photograph: Photograph, by_tags: float, gain: float, base: str) -> Frame:
+    """Compute the statistics of a photograph from the ratio of exposures by its tags, and the measured gain, towards
+    the frame named `base`."""
+    if not _exposures_agree(by_tags, gain):
+        off = f"{name} is {-math.log2(gain / by_tags):+.1f} EV off {base}"
         told = ": another exposure, or another scene" if by_tags == 1 else ", beside its exposure: another scene"
         return Frame(name, 1.0, 0.0, off + told)
     if 1 / LEAST_DRIFT < gain < LEAST_DRIFT:
@@ -161,13 +203,47 @@ def _frame(name: str, photograph: Photograph, by_tags: float, gain: float) -> Fr
     return Frame(name, gain, sharpness(photograph.light))
 
 
+def _measure_exposures(first: Header, first_cells: Cells, other: Header, other_cells: Cells) -> tuple[float, float]:
+    """Return the first frame's exposure over the other's by their tags, and as measured; as the tags say, where no
+    light is below white in both."""
+    by_tags = exposure_ratio(first, other)
+    return by_tags, brightness_ratio(first_cells, other_cells) or by_tags
+
+
+def _exposures_agree(by_tags: float, measured: float) -> bool:
+    """Whether two frames' ratio of brightness is that of their exposures, up to MOST_DRIFT."""
+    return 1 / MOST_DRIFT <= measured / by_tags <= MOST_DRIFT
+
+
 def _check_majority(frames: list[Frame]) -> list[Frame]:
-    """Return the frames. Raises InputError if half of them differ from the first, which may then be the outlier."""
+    """Return the frames. Raises InputError if half of them are exposed otherwise than the others."""
     rejected = [f for f in frames if f.rejection]
     if 2 * len(rejected) >= len(frames):
         remedy = "Leave out what is of another scene, or exposed otherwise."
         raise InputError(rejected[0].rejection, rule="a third of a stop is the most that is evened out", remedy=remedy)
     return frames
+
+
+def _reject_copies(frames: list[Frame], read_frames: ReadFrames, reference: int | None) -> list[Frame]:
+    """Reject the copies of other frames, of which the reference stays, else the first: no two exposures have the same
+    noise, and copies would tell that there is none."""
+    out = list(frames)
+    order = sorted(range(len(frames)), key=lambda i: i != reference)
+    for k, i in enumerate(order):
+        twins = (j for j in order[:k] if not out[j].rejection and _is_copy(read_frames, i, j))
+        if not out[i].rejection and (twin := next(twins, None)) is not None:
+            out[i] = replace(frames[i], rejection=f"{frames[i].name} is a copy of {frames[twin].name}")
+    return out
+
+
+def _is_copy(read_frames: ReadFrames, i: int, j: int) -> bool:
+    """Whether two frames hold the same light: the same statistics first, then the same pixels."""
+    if read_frames.frames[i].sharpness != read_frames.frames[j].sharpness or not np.array_equal(
+        read_frames.cells[i].mean, read_frames.cells[j].mean
+    ):
+        return False
+    strips = zip(read_frames.spool.read_strips(i), read_frames.spool.read_strips(j), strict=True)
+    return all(np.array_equal(here, there) for (_, here), (_, there) in strips)
 
 
 def _reject_other_scenes(frames: Sequence[Frame], thumbnails: Sequence[npt.NDArray[np.float64]]) -> list[Frame]:
@@ -186,21 +262,35 @@ def exposure_ratio(first: Header, other: Header) -> float:
     return 1.0 if 1 / MOST_DRIFT <= ratio <= MOST_DRIFT else ratio
 
 
-def cell_means(light: Planes) -> npt.NDArray[np.float64]:
-    """Compute the mean light (C, rows, columns) of square cells, about 24 along the longer side."""
-    C, H, W = light.shape
-    side = max(1, -(-max(H, W) // CELLS))
-    Y, X = max(1, H // side), max(1, W // side)
-    h, w = min(side, H), min(side, W)
-    return light[:, : Y * h, : X * w].reshape(C, Y, h, X, w).mean((2, 4), np.float64)
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Light of square cells, about 24 along the longer side, (C, rows, columns). is_open: whether no pixel of a cell
+    is near white: one that is cut off there makes the mean too dark."""
+
+    mean: npt.NDArray[np.float64]
+    is_open: npt.NDArray[np.bool_]
+
+    @classmethod
+    def measure(cls, light: Planes) -> Cells:
+        """Measure the cells of light (C, H, W)."""
+        C, H, W = light.shape
+        side = max(1, -(-max(H, W) // CELLS))
+        Y, X = max(1, H // side), max(1, W // side)
+        h, w = min(side, H), min(side, W)
+        cells = light[:, : Y * h, : X * w].reshape(C, Y, h, X, w)
+        return cls(cells.mean((2, 4), np.float64), cells.max((2, 4)) < SATURATED)
 
 
-def brightness_ratio(first: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """Compute the gain g for which g x other matches the first: a weighted median, without saturated cells."""
-    usable = (first < SATURATED) & (other < SATURATED) & (first > 0) & (other > 0)
+def brightness_ratio(first: Cells, other: Cells) -> float | None:
+    """Compute the gain g for which g x other matches the first: a weighted median over cells without saturated pixels;
+    if there is none, over those whose mean is not saturated; None if there is none either."""
+    usable = (first.mean < SATURATED) & (other.mean < SATURATED) & (first.mean > 0) & (other.mean > 0)
+    if (strictly := usable & first.is_open & other.is_open).any():
+        usable = strictly
     if not usable.any():
-        return 1.0
-    ratios, weights = (first / np.where(usable, other, 1))[usable], (first + other)[usable]
+        return None
+    ratios = (first.mean / np.where(usable, other.mean, 1))[usable]
+    weights = (first.mean + other.mean)[usable]
     order = np.argsort(ratios)
     total = np.cumsum(weights[order])
     return float(ratios[order][np.searchsorted(total, total[-1] / 2)])
