@@ -32,7 +32,7 @@ from klarsicht.burst.data.lens_corrections import LISTS, NO_CORRECTIONS
 from klarsicht.burst.data.opcode_lists import GainMap, RadialGain
 from klarsicht.burst.data.photograph import Photograph
 from klarsicht.burst.denoising.interpolated_frames import interpolate_window
-from klarsicht.burst.files import dng, write_pictures
+from klarsicht.burst.files import dng, lossless_jpeg, write_pictures
 from klarsicht.burst.files.reading import read
 from klarsicht.burst.files.rendering import Renderer
 from klarsicht.ground.pictures import tiff_tags
@@ -93,8 +93,8 @@ def files(number: int, data: bytes, gains: Values, folder: Path) -> Iterator[tup
     tags = dng.linear_tags(unaware.header, levels[:3], dng.FULL)
     tags.image[LISTS[number]] = Entry(UNDEFINED, len(data), data)
     with (before := folder / "before.dng").open("wb") as file:
-        strips = dng.linear_strips(unaware, dng.FULL)
-        tiff_tags.write(file, tags, (strip.astype("<u2").tobytes() for strip in strips))
+        tiles = lossless_jpeg.cut_tiles(dng.linear_strips(unaware, dng.FULL), *map(lossless_jpeg.tile_side, SIZE))
+        tiff_tags.write(file, tags, map(lossless_jpeg.encode_tile, tiles))
     yield "linear, before", before
     dng.write(colours.spool, colours.header, levels[:3], folder / "after.dng")
     yield "linear, now", folder / "after.dng"

@@ -28,6 +28,8 @@ from PIL import Image
 from tests.audit.conftest import network, write_corpus
 from tests.audit.shortcut import FACTS
 from tests.burst.conftest import write_dng
+from tests.burst.files.test_linear_dng import codes_of
+from tests.burst.files.test_linear_dng import write as write_linear_dng
 from tests.burst.opcodes import gain_map, packed, tag, vignette, warp
 from tests.fuzzing.mutators import Rng, mutate
 from tests.vouched_files import vouched
@@ -236,6 +238,13 @@ def raw_frames(folder: Path) -> Iterator[Files]:
     ]
     three = (1e-4, 1e-6, 2e-4, 2e-6, 3e-4, 3e-6)
     sound.append(write_dng(folder / "c.dng", counts, profile=three, extra=extra, orientation=6))
+    for compression in (None, 7):
+        options = (
+            {}
+            if compression is None
+            else {"compression": 7, "compressionargs": {"lossless": True, "bitspersample": 16}}
+        )
+        sound.append(write_linear_dng(folder / f"linear-{compression}.dng", codes_of(), **options))
     for ending in ("nef", "cr2", "arw", "orf", "raf"):
         sound.append(Path(shutil.copy(sound[0], folder / f"d.{ending}")))
     real = os.environ.get("KLARSICHT_RAW_FRAMES")  # little-endian 16-bit counts, 512 x 768, RGGB

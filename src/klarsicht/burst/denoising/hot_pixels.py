@@ -133,7 +133,7 @@ def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
         least = 2 * MOVED if cell else MOVED
         is_moving = np.abs(shifts).max() >= least
         fixed = find_sensor_fixed(burst.spool, places, light, height, order, shifts, least)
-        if sensor := burst.header.sensor:
+        if (sensor := burst.header.sensor) and sensor.pattern:
             white = min(burst.frames[i].gain for i in order)
             beside = EdgeNeighbours.measure(spool, order, sensor.pattern, places, means, white)
             fixed = fixed & ~beside.show_points(height) if is_moving else beside.exclude_points(height)

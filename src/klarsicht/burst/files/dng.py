@@ -10,6 +10,7 @@ WhiteLevel.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,15 @@ import numpy.typing as npt
 
 from klarsicht import __version__
 from klarsicht.burst.data.bayer import PATTERNS, to_mosaic
-from klarsicht.burst.data.frame_store import FrameStore, Window, strip_rows
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.lens_corrections import LISTS
 from klarsicht.burst.data.photograph import ORIENTATION, RGB_TO_XYZ, Header, Sensor
+from klarsicht.burst.files import lossless_jpeg
 from klarsicht.burst.files.corrected_light import correct_colours
-from klarsicht.burst.files.raw import CFA_PLANE_COLOURS, NOISE_PROFILE
+from klarsicht.burst.files.linear_dng import BLACK, D65, NEUTRAL, NOISE_PROFILE, WHITE
+from klarsicht.burst.files.raw import CFA_PLANE_COLOURS
 from klarsicht.burst.files.rendering import Renderer
-from klarsicht.burst.files.write_pictures import ICC, SOFTWARE
+from klarsicht.burst.files.write_pictures import ICC, SOFTWARE, jpeg_bytes
 from klarsicht.ground.machine.disk import replace_atomically
 from klarsicht.ground.pictures import tiff_tags
 from klarsicht.ground.pictures.tiff_tags import Ifd, Tags, numbers, rationals, text
@@ -34,10 +37,12 @@ MOST_HEADROOM = 16.0  # times white that codes reach: beyond it white would have
 GAIN_WINDOWS = 9  # places a side at which gains are averaged
 PROBE_LIGHT = 1e-3  # light that no gain makes white
 CFA_DIM, CFA_PATTERN, VERSION, BACKWARD, UNIQUE_MODEL = 33421, 33422, 50706, 50707, 50708
-BLACK_DIM, BLACK, WHITE, MATRIX, NEUTRAL, ILLUMINANT = 50713, 50714, 50717, 50721, 50728, 50778
-D65 = 21
+BLACK_DIM, MATRIX, ILLUMINANT = 50713, 50721, 50778
+PREVIEW_SIDE = 1024  # pixels: what a screen shows of a photograph among others
+REDUCED, JPEG, GREY = 1, 7, 1  # a preview's kind of picture, compression and photometric interpretation of grey
+PREVIEW_COLOURS, GREY_GAMMA, SRGB, SUBSAMPLING = 50970, 1, 2, 530
 DROPPED_TAGS = {
-    *(tiff_tags.STRIP_OFFSETS, tiff_tags.STRIP_BYTES, tiff_tags.TILE_OFFSETS, tiff_tags.TILE_BYTES, 322, 323),
+    *(tiff_tags.STRIP_OFFSETS, tiff_tags.STRIP_BYTES, tiff_tags.TILE_OFFSETS, tiff_tags.TILE_BYTES, 278, 322, 323),
     *(tiff_tags.SUB_IFDS, tiff_tags.EXIF, tiff_tags.GPS, 317, 339),
     *(512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 347),  # JPEG
     *(50712, 50715, 50716),  # linearisation and black level by row and column, which are already applied
@@ -57,8 +62,31 @@ def write(spool: FrameStore, header: Header, noise: Sequence[NoiseLevel], path: 
         renderer = Renderer(spool, header)
         white = round(FULL / headroom(renderer))
         tags, strips = linear_tags(header, corrected_noise(renderer, noise), white), linear_strips(renderer, white)
+    rows, columns = map(lossless_jpeg.tile_side, header.size)
+    width = columns // 2 if header.colour == "mosaic" else columns
     with replace_atomically(path) as file:
-        tiff_tags.write(file, tags, (strip.astype("<u2").tobytes() for strip in strips))
+        tiles = map(lossless_jpeg.encode_tile, lossless_jpeg.cut_tiles(strips, rows, width))
+        tiff_tags.write(file, tags, tiles, [preview(spool, header)])
+
+
+def preview(spool: FrameStore, header: Header) -> tuple[Ifd, bytes]:
+    """Return the tags and the JPEG of a developed preview, of at most PREVIEW_SIDE pixels a side, as it is stored."""
+    renderer = Renderer.from_header(spool, replace(header, orientation=1)).for_display
+    picture = renderer.thumbnail(PREVIEW_SIDE)
+    height, width, samples = picture.shape
+    of_size = {tiff_tags.WIDTH: width, tiff_tags.LENGTH: height, tiff_tags.STRIP_ROWS: height}
+    tags = {tag: numbers(tiff_tags.LONG, n) for tag, n in of_size.items()} | {
+        tiff_tags.SUBFILES: numbers(tiff_tags.LONG, REDUCED),
+        tiff_tags.BITS: numbers(tiff_tags.SHORT, *[8] * samples),
+        tiff_tags.COMPRESSION: numbers(tiff_tags.SHORT, JPEG),
+        tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, tiff_tags.YCBCR if samples == 3 else GREY),
+        tiff_tags.SAMPLES: numbers(tiff_tags.SHORT, samples),
+        tiff_tags.PLANAR: numbers(tiff_tags.SHORT, 1),
+        PREVIEW_COLOURS: numbers(tiff_tags.LONG, SRGB if samples == 3 else GREY_GAMMA),
+    }
+    if samples == 3:
+        tags[SUBSAMPLING] = numbers(tiff_tags.SHORT, 1, 1)
+    return tags, jpeg_bytes(picture)
 
 
 def headroom(renderer: Renderer) -> float:
@@ -97,12 +125,13 @@ def count_scale(sensor: Sensor) -> int:
 
 
 def mosaic_strips(spool: FrameStore, sensor: Sensor) -> Iterator[npt.NDArray[np.uint16]]:
-    """Yield strips (rows, W) of counts of the mosaic."""
+    """Yield strips (rows, W/2, 2) of counts of the mosaic, of each two neighbours in a row."""
     black = np.array(sensor.black, np.float32)[:, None, None]
     span, s = np.float32(sensor.white) - black, np.float32(count_scale(sensor))
     for _, light in spool.read_strips(0):
         counts = np.clip(np.rint((light[:4] * span + black) * s), 0, FULL)
-        yield to_mosaic(counts, sensor.pattern).astype(np.uint16)
+        mosaic = to_mosaic(counts, sensor.pattern).astype(np.uint16)
+        yield mosaic.reshape(len(mosaic), -1, 2)
 
 
 def linear_strips(renderer: Renderer, white: int) -> Iterator[npt.NDArray[np.uint16]]:
@@ -113,13 +142,14 @@ def linear_strips(renderer: Renderer, white: int) -> Iterator[npt.NDArray[np.uin
         yield np.moveaxis(np.rint(np.clip(light * np.float32(white), 0, FULL)), 0, -1).astype(np.uint16)
 
 
-def _common(header: Header, height: int, width: int, samples: int, rows: int) -> Ifd:
+def _common(header: Header, samples: int) -> Ifd:
     """Return the tags that mosaics and linear pictures share: the reference's own, layout, opcode lists kept."""
-    mosaic = header.colour == "mosaic"
+    mosaic, (height, width) = header.colour == "mosaic", header.size
+    side = (lossless_jpeg.tile_side(height), lossless_jpeg.tile_side(width))
     oldest = header.lens.backward_version(mosaic)
     kept = {tag: entry for tag, entry in header.tags.image.items() if tag not in DROPPED_TAGS}
     return kept | {
-        **tiff_tags.strip_layout(height, width, samples, rows),
+        **tiff_tags.tile_layout(height, width, samples, side, lossless_jpeg.compression()),
         tiff_tags.SUBFILES: numbers(tiff_tags.LONG, 0),
         ORIENTATION: numbers(tiff_tags.SHORT, header.orientation),
         SOFTWARE: text(f"klarsicht {__version__}"),
@@ -134,8 +164,6 @@ def mosaic_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
     """Return the tags of a mosaic; noise: one level for each of R, G, G, B."""
     sensor = header.sensor
     assert sensor is not None
-    height, width = header.size
-    rows = 2 * strip_rows(len(noise) + 1, width // 2)
     s = count_scale(sensor)
     colours = {place: c for c, place in zip((0, 1, 1, 2), PATTERNS[sensor.pattern], strict=True)}
     cell = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -149,7 +177,7 @@ def mosaic_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
         WHITE: numbers(tiff_tags.LONG, int(sensor.white) * s),
         NOISE_PROFILE: noise_entry([noise[0], noise[1], noise[3]]),
     }
-    image = _common(header, height, width, 1, rows) | own
+    image = _common(header, 1) | own
     if MATRIX not in image:
         image |= colour_tags(header)
     return Tags(image, header.tags.exif, header.tags.gps)
@@ -169,9 +197,8 @@ def colour_tags(header: Header) -> Ifd:
 
 def linear_tags(header: Header, noise: Sequence[NoiseLevel], white: int) -> Tags:
     """Return the tags of RGB or grey light in sRGB's primaries, or in a camera's colours, with its own tags."""
-    height, width = header.size
     samples = len(noise)
-    image = _common(header, height, width, samples, strip_rows(samples + 1, width))
+    image = _common(header, samples)
     image |= {tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, tiff_tags.LINEAR_RAW), NOISE_PROFILE: noise_entry(noise)}
     image |= {BLACK: numbers(tiff_tags.SHORT, *[0] * samples), WHITE: numbers(tiff_tags.LONG, *[white] * samples)}
     if header.sensor is not None:

@@ -14,7 +14,9 @@ from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.cokriging import CELL, colour_numbers, interpolate_mosaic, is_x_trans
 from klarsicht.burst.data.lens_corrections import read_corrections
 from klarsicht.burst.data.photograph import AS_WRITTEN, RGB_TO_XYZ, Header, Photograph, ReadSettings
+from klarsicht.burst.files import linear_dng
 from klarsicht.burst.files.developed import parse_exif
+from klarsicht.burst.files.linear_dng import NOISE_PROFILE
 from klarsicht.ground.errors import InputError, KlarsichtError
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import tiff_tags
@@ -25,7 +27,7 @@ RAW_ENDINGS = (
     *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw"),
     *(".sr2", ".raf", ".rw2", ".orf", ".pef", ".srw", ".raw"),
 )
-NOISE_PROFILE, CFA_PLANE_COLOURS = 51041, 50710
+CFA_PLANE_COLOURS = 50710
 FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's flip to TIFF's orientation
 MIN_SIDE = 32  # pixels
 RAF_MAGIC, RAF_HEAD, RAF_PREVIEW = b"FUJIFILMCCD-RAW ", 92, 84
@@ -36,7 +38,8 @@ BYTES_A_PIXEL_RGB = 24  # the same of light that is interpolated
 
 
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
-    """Read a raw file: a Bayer mosaic as its planes, an X-Trans mosaic interpolated to RGB in the camera's colours.
+    """Read a raw file: a Bayer mosaic as its planes, an X-Trans mosaic interpolated to RGB in the camera's colours, and
+    a linear DNG as it is.
     Raises InputError for damaged files, sensors with another pattern, implausible levels and more pixels than the
     settings allow; MissingExtra."""
     rawpy = load("rawpy", "raw")
@@ -44,11 +47,13 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     try:
         if path.suffix.lower() == ".dng" and tags.pages:
             tiff_tags.require_strips(tags.image, tags.length)
+        if linear_dng.is_linear(tags):
+            return linear_dng.read(path, tags, settings)
         with rawpy.imread(str(path)) as raw:
             width, height = raw.sizes.raw_width, raw.sizes.raw_height
             settings.require_room(width, height, BYTES_A_PIXEL)
             if raw.raw_type != rawpy.RawType.Flat:
-                raise _no_mosaic(path, "colours in layers, as in a linear DNG")
+                raise _no_mosaic(path, "colours in layers")
             pattern = mosaic_pattern(raw, path)
             if pattern not in PATTERNS:
                 settings.require_room(width, height, BYTES_A_PIXEL_RGB)

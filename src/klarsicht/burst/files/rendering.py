@@ -101,7 +101,7 @@ class Renderer:
     def _camera_window(self, window: Window) -> Planes:
         """Read a window (C, h, w) of colours before the corrections for colours. A mosaic is balanced for the filters,
         which take a grey surface to have equal samples, and the result is not."""
-        if self.header.sensor is None or self.header.cell:
+        if self.header.sensor is None or self.header.colour != "mosaic":
             return self._stored_window(window)
         cells = Window(window.y0 // 2, -(-window.y1 // 2), window.x0 // 2, -(-window.x1 // 2)).grow(
             demosaic.MARGIN // 2
@@ -121,6 +121,8 @@ class Renderer:
 
     def sample_gains(self, window: Window) -> Planes:
         """Compute the gains of the mosaic's samples in a window of the store, as `_stored_window` applies them."""
+        if not self.header.lens.on_samples:
+            return np.ones((self.channels, *window.size), np.float32)
         assert self.header.sensor is not None
         gains_of = plane_gains if self.header.colour == "mosaic" else colour_gains
         return gains_of(self.header.lens, window, self.spool.size, self.header.sensor.pattern)

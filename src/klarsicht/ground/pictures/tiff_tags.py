@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -314,20 +314,41 @@ def strip_layout(height: int, width: int, samples: int, rows: int) -> Ifd:
     }
 
 
-def write(file: BinaryIO, tags: Tags, strips: Iterable[bytes]) -> None:
-    """Write a TIFF file of one picture: its uncompressed strips, then the tags, which lack only the strips' places."""
+def tile_layout(height: int, width: int, samples: int, side: tuple[int, int], compression: int) -> Ifd:
+    """Build the tags of a picture in tiles of that height and width, 16 bits a sample, without their places."""
+    strips = strip_layout(height, width, samples, height)
+    layout = {tag: entry for tag, entry in strips.items() if tag != STRIP_ROWS}
+    return layout | {
+        TILE_LENGTH: numbers(LONG, side[0]),
+        TILE_WIDTH: numbers(LONG, side[1]),
+        COMPRESSION: numbers(SHORT, compression),
+    }
+
+
+def write(file: BinaryIO, tags: Tags, parts: Iterable[bytes], previews: Sequence[tuple[Ifd, bytes]] = ()) -> None:
+    """Write a TIFF file of one picture: its strips or tiles, then the tags, which lack only their places. previews:
+    tags of further pictures, in directories below the first, and their only strip."""
     file.write(b"II*\0\0\0\0\0")
-    places, sizes = [], []
-    for strip in strips:
-        places.append(file.tell())
-        sizes.append(len(strip))
-        file.write(strip)
-    ifd = {**tags.image, STRIP_OFFSETS: numbers(LONG, *places), STRIP_BYTES: numbers(LONG, *sizes)}
+    ifd = _write_parts(file, tags.image, parts)
+    smaller = [_write_directory(file, _write_parts(file, own, [data])) for own, data in previews]
+    if smaller:
+        ifd[SUB_IFDS] = numbers(LONG, *smaller)
     below = {EXIF: tags.exif, GPS: tags.gps}
     ifd |= {tag: numbers(LONG, _write_directory(file, inner)) for tag, inner in below.items() if inner}
     where = _write_directory(file, ifd)
     file.seek(4)
     file.write(struct.pack("<I", where))
+
+
+def _write_parts(file: BinaryIO, ifd: Ifd, parts: Iterable[bytes]) -> Ifd:
+    """Write the strips or tiles of a picture; return its tags with their places."""
+    places, sizes = [], []
+    for part in parts:
+        places.append(_align_to_word(file))
+        sizes.append(len(part))
+        file.write(part)
+    offsets, counts = (TILE_OFFSETS, TILE_BYTES) if TILE_WIDTH in ifd else _STRIPS
+    return {**ifd, offsets: numbers(LONG, *places), counts: numbers(LONG, *sizes)}
 
 
 def _write_directory(file: BinaryIO, ifd: Mapping[int, Entry]) -> int:
