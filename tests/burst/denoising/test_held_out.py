@@ -128,6 +128,48 @@ def test_what_moved_is_not_held_against_the_filter(scene, tmp_path):
     assert verdict.passes and 0.3 < verdict.coverage < 0.9
 
 
+def test_noise_cut_off_at_black_has_the_variance_of_simulated_pixels():
+    light = np.array([0.0, 0.01, 0.03, 0.1], np.float32)
+    rng = np.random.default_rng(8)
+    pixels = np.maximum(light + LEVEL.deviation(light) * rng.standard_normal((400_000, 4)), 0)
+    found = held_out.cut_off_noise(pixels.mean(0).astype(np.float32)[None], LEVEL, 0.0)
+    np.testing.assert_allclose(found.light[0], light, atol=4e-4)
+    np.testing.assert_allclose(found.variance[0], pixels.var(0), rtol=0.02)
+    assert held_out.cut_off_noise(light[None], LEVEL, -np.inf).variance[0] == pytest.approx(LEVEL.variance(light))
+
+
+def made_residuals(of):
+    """Residuals of a smooth random picture, whose left third is flat: noise of variance 1, and beside it a function of
+    slopes and curvature."""
+    rng = np.random.default_rng(9)
+    picture = 20 * gaussian_filter(rng.standard_normal((1, 256, 256)), (0, 2, 2))
+    picture *= np.clip(np.linspace(-0.5, 1, 256), 0, 1)
+    slopes = np.stack(np.gradient(picture, axis=(1, 2)))
+    curvature = gaussian_filter(picture, (0, 1, 1)) - picture
+    r = rng.standard_normal(picture.shape) + of(slopes, curvature)
+    nowhere = np.zeros((256, 256), bool)
+    return held_out.Residuals(r.astype(np.float32), picture.astype(np.float32), nowhere, slopes.astype(np.float32))
+
+
+def drawn(like):
+    return np.random.default_rng(1).standard_normal(like.shape)
+
+
+CAUSES = {
+    "do not lie on one another": lambda slopes, curvature: 1.5 * slopes[0] - 1.5 * slopes[1],
+    "detail was lost": lambda slopes, curvature: 6 * curvature,
+    "level is too low": lambda slopes, curvature: drawn(curvature),
+    "is coloured": lambda slopes, curvature: gaussian_filter(2 * drawn(curvature), (0, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_difference_that_is_not_noise_is_put_down_to_one_cause(cause):
+    found = held_out.summarise_residuals("a", [made_residuals(CAUSES[cause])])
+    assert not found.passes
+    assert [other for other in CAUSES if other in found.conclusion] == [cause]
+
+
 def test_correlation_is_that_of_an_autoregressive_noise():
     """x_t = a x_{t-1} + e: a at lag 1, a^2 at lag 2 along rows, none across them; gaps do not count."""
     rng, a = np.random.default_rng(1), 0.6

@@ -3,7 +3,11 @@
 Y is filtered from the other frames, X_j is held out. If Y is right and the noise model holds, X_j - Y is white, of the
 variance of X_j's noise plus that left in Y. Y is shifted to X_j, since interpolation would colour X_j's noise. Only
 pixels count where X_j agrees with the reference and Y would be trusted; of interpolated colours, each in that of X_j's
-sample, which is as measured.
+sample, which is as measured. Files that are cut off at black have a mean that is too bright and too little variance
+there; both are modelled (`clipped_noise`), and what is cut off by half does not count.
+
+Where the picture is flat, the difference is noise alone, whatever the filter does to detail: so a difference that is
+not as modelled there is put down to the noise, another one to the filter or to the alignment.
 """
 
 from __future__ import annotations
@@ -11,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import shift
+from scipy.ndimage import shift, uniform_filter
 
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.warp_tiles import STEP
@@ -31,7 +36,7 @@ from klarsicht.burst.merging import motion_check
 from klarsicht.burst.merging.filter_choice import check_names, select_filter
 from klarsicht.burst.merging.filters import Filter
 from klarsicht.burst.merging.residual_noise import accumulate_moments, fit_noise_levels
-from klarsicht.burst.noise import sources
+from klarsicht.burst.noise import clipped_noise, sources
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine import devices
 from klarsicht.ground.machine.disk import translate_write_errors
@@ -48,24 +53,52 @@ SURE = 0.999  # least agreement of a pixel that is used
 FEW = 0.01  # share of the picture that is not reported
 BLOCK = 8  # pixels: side of a block in which noise is measured
 CLEAR_OF_CLIPPING = 4  # deviations from the clipping limit
+LEAST_SHARE_LEFT = 0.5  # of its variance that a pixel beside black must keep: below, the noise of Y tells in its model
+FLAT_SHARE, SMOOTH_SIDE = 0.15, 5  # of the pixels used: those that count as flat; window of means around a pixel
+SHIFTED_SIDE = 16  # pixels: side of the tiles of which a shift is fitted
+MOST_SHIFTED = 0.5  # share of what goes beyond noise: more is a matter of alignment
 LEAST_COVERAGE = 0.05  # of the picture: about half of one window of nine, which stands for one place and not for all
 
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
     """Residuals of one window: normalised (C, H, W), nan where a pixel is not used, and the light; of interpolated
-    colours (1, H, W). untrusted: (H, W), where the frames agree, but the burst is not trusted."""
+    colours (1, H, W). untrusted: (H, W), where the frames agree, but the burst is not trusted. slopes: (2, C, H, W), of
+    the filtered picture down and across, in deviations a pixel."""
 
     normalised: Planes
     light: Planes
     untrusted: npt.NDArray[np.bool_]
+    slopes: npt.NDArray[np.float32]
+
+    @property
+    def steepness(self) -> Planes:
+        """Mean square of the slopes around each pixel (C, H, W)."""
+        around = (0, SMOOTH_SIDE, SMOOTH_SIDE)
+        steepness: Planes = uniform_filter(np.square(self.slopes).sum(0), around, mode="nearest")
+        return steepness
+
+    @property
+    def explained_by_shifts(self) -> float:
+        """Sum of squared residuals that shifts of tiles explain, each fitted by least squares, beyond what they explain
+        of noise."""
+        finite = np.isfinite(self.normalised)
+        r, (down, across) = np.where(finite, self.normalised, 0), np.where(finite, self.slopes, 0)
+        yy, yx, xx, yr, xr = (_tile_sums(a * b) for a, b in (
+            (down, down), (down, across), (across, across), (down, r), (across, r),
+        ))  # fmt: skip
+        determinant = yy * xx - yx**2
+        is_definite = determinant > 1e-6 * (yy + xx) ** 2
+        gain = (xx * yr**2 - 2 * yx * yr * xr + yy * xr**2)[is_definite] / determinant[is_definite]
+        return float((gain - 2).sum())
 
 
 @dataclass(frozen=True)
 class HeldOutResult:
     """Result of the test. variance: mean of (X_j - Y)^2 over the modelled, 1 if all is right; by_light: (brightness,
     variance). correlation: by lag (y, x), 0 if white. coverage: share of the windows that is used. untrusted: share
-    where the frames agree, but the burst is not trusted."""
+    where the frames agree, but the burst is not trusted. flat_variance, flat_correlation: where the picture is
+    flattest, the largest correlation. shifted: share of what goes beyond noise that shifts of tiles explain."""
 
     held_out: str
     variance: float
@@ -73,6 +106,9 @@ class HeldOutResult:
     correlation: dict[tuple[int, int], float]
     coverage: float
     untrusted: float
+    flat_variance: float = 1.0
+    flat_correlation: float = 0.0
+    shifted: float = 0.0
 
     @property
     def passes(self) -> bool:
@@ -101,14 +137,16 @@ class HeldOutResult:
             return f"too little of the picture can be judged (at least {LEAST_COVERAGE:.0%}): try another --hold-out"
         if self.variance < 1 - VARIANCE_TOLERANCE:  # lost detail, and frames that lie apart, only add to it
             return f"the noise level is too high: its variance is {1 / max(self.variance, 1e-3):.2g} times the real one"
-        loudest, quietest = max(self.correlation.values(), key=abs), min(variance for _, variance in self.by_light)
-        if abs(loudest) <= CORRELATION_TOLERANCE and self.variance > 1 and quietest <= 1 + VARIANCE_TOLERANCE:
-            return "white, and as modelled in some light only: elsewhere detail was lost, or the noise grows faster"
-        if abs(loudest) <= CORRELATION_TOLERANCE:
-            return "white, but the noise level is too low"
-        return (
-            "the difference is not white: detail was lost, frames do not lie on one another, or the noise is coloured"
-        )
+        if abs(self.flat_correlation) > CORRELATION_TOLERANCE:
+            told = (
+                f"the noise is coloured: neighbours correlate by {self.flat_correlation:+.2f} where the picture is flat"
+            )
+            return f"{told}, as in files that were smoothed"
+        if self.flat_variance > 1 + VARIANCE_TOLERANCE:
+            return f"the noise level is too low: its variance is {1 / self.flat_variance:.2g} times the real one"
+        if self.shifted > MOST_SHIFTED:
+            return "the frames do not lie on one another: shifts explain most of what goes beyond noise"
+        return "detail was lost: the difference is noise where the picture is flat, and more than that elsewhere"
 
 
 def check_held_out(
@@ -199,28 +237,57 @@ def compute_residuals(
     mosaic = InterpolatedNoise.of(burst.header)
     of_sample = 1.0 if mosaic is None else 1 / white_variance(mosaic.cell)
     sample_levels, draw_levels = (scale_noise(levels, of_sample) for levels in (theirs, own_levels))
-    noise_draws = simulate_noise(filtered, len(frames), draw_levels)
+    low = clipping_limits(burst).low
+    noise_draws = simulate_noise(filtered, len(frames), draw_levels, low)
     if mosaic is not None:
         noise_draws = np.stack([mosaic.interpolate_samples(one) for one in noise_draws])
     noise_there = [selection.interpolate_noise(alone, k, window) for k, alone in enumerate(noise_draws)]
     residual_levels = fit_noise_levels([accumulate_moments(weighing(np.stack(noise_there)), filtered)], own_levels)
     merged = shift(filtered, (0, *selection.rest[-1]), order=3, mode="nearest")
     there = (agreement[-1] >= SURE) & find_uniform_shift(selection.shifts[-1], window)
-    variance = np.stack(
-        [a.variance(Y) + b.variance(Y) for a, b, Y in zip(sample_levels, residual_levels, merged, strict=True)]
-    )
+    # a pixel's own noise must neither choose it nor say how much of its variance is left
+    light = merged if np.isneginf(low) else uniform_filter(merged, (0, SMOOTH_SIDE, SMOOTH_SIDE), mode="nearest")
+    cut = [cut_off_noise(Y, level, low) for level, Y in zip(sample_levels, light, strict=True)]
+    variance = np.stack([one.variance + b.variance(Y) for one, b, Y in zip(cut, residual_levels, merged, strict=True)])
     clear = merged + CLEAR_OF_CLIPPING * np.sqrt(variance) < clipping_limits(burst).high
+    clear &= np.stack([one.share_left >= LEAST_SHARE_LEFT for one in cut])
     finer = 1.0 if mosaic is None else pixel_variance(mosaic.cell) / white_variance(mosaic.cell)
     same, trusted = find_comparable_pixels(
         frames[0], held, filtered, (own_levels, theirs), clipping_limits(burst), finer
     )
     there &= same
     normalised = np.where(there & trusted & clear, (held - merged) / np.sqrt(variance), np.nan)
+    down, across = (slope / np.sqrt(variance) for slope in np.gradient(merged, axis=(1, 2)))
     if mosaic is not None:
         first = window.translate(*np.median(selection.shifts[-1], (0, 1)).astype(np.int64).tolist())
-        normalised, merged = (take_samples(x, mosaic.cell, first.y0, first.x0)[None] for x in (normalised, merged))
+        normalised, merged, down, across = (
+            take_samples(x, mosaic.cell, first.y0, first.x0)[None] for x in (normalised, merged, down, across)
+        )
     inside = (slice(None), *own.slices_in(window))
-    return Residuals(normalised[inside].astype(np.float32), merged[inside], (there & ~trusted)[inside[1:]])
+    return Residuals(
+        normalised[inside].astype(np.float32),
+        merged[inside],
+        (there & ~trusted)[inside[1:]],
+        np.stack([down[inside], across[inside]]).astype(np.float32),
+    )
+
+
+class CutOffNoise(NamedTuple):
+    """Noise that is cut off at black, (H, W). light: before that. variance: what is left of it, and its share."""
+
+    light: npt.NDArray[Any]
+    variance: npt.NDArray[Any]
+    share_left: npt.NDArray[Any]
+
+
+def cut_off_noise(merged: npt.NDArray[np.float32], level: NoiseLevel, low: float) -> CutOffNoise:
+    """Compute the noise of a frame at light whose mean, cut off at `low`, is that of a plane (H, W); -inf: it is not
+    cut off."""
+    if np.isneginf(low):
+        return CutOffNoise(merged, level.variance(merged), np.ones_like(merged))
+    found = clipped_noise.unclip(merged.ravel().astype(np.float64) - low, level.variance)
+    light, share = (x.reshape(merged.shape) for x in (found.mean + low, found.variance_left))
+    return CutOffNoise(light, level.variance(light) * share, share)
 
 
 def find_comparable_pixels(
@@ -257,11 +324,14 @@ def scale_noise(noise: Sequence[NoiseLevel], variance: float) -> list[NoiseLevel
     return [level.scale_variance(variance) for level in noise]
 
 
-def simulate_noise(light: Planes, count: int, noise: Sequence[NoiseLevel]) -> npt.NDArray[np.float32]:
-    """Draw the noise of frames that show a picture, (count, C, H, W)."""
+def simulate_noise(
+    light: Planes, count: int, noise: Sequence[NoiseLevel], low: float = -np.inf
+) -> npt.NDArray[np.float32]:
+    """Draw the noise of frames that show a picture, (count, C, H, W), cut off at `low`, as the picture's mean is."""
     z = generator(0, "held out").standard_normal((count, *light.shape), np.float32)
-    deviation = np.stack([level.deviation(x) for level, x in zip(noise, light, strict=True)])
-    return (z * deviation).astype(np.float32)
+    before = np.stack([cut_off_noise(x, level, low).light for level, x in zip(noise, light, strict=True)])
+    deviation = np.stack([level.deviation(x) for level, x in zip(noise, before, strict=True)])
+    return np.asarray(np.maximum(before + z * deviation, low) - light, np.float32)
 
 
 def find_uniform_shift(shifts: npt.NDArray[np.int64], window: Window) -> npt.NDArray[np.bool_]:
@@ -284,8 +354,40 @@ def summarise_residuals(name: str, parts: Sequence[Residuals]) -> HeldOutResult:
     order = np.array_split(np.argsort(light, kind="stable"), BINS)
     by_light = tuple((float(light[k].mean()), float(np.square(r[k]).mean())) for k in order if len(k))
     correlation = {lag: autocorrelation([part.normalised for part in parts], lag) for lag in LAGS}
-    untrusted = float(np.concatenate([part.untrusted.ravel() for part in parts]).mean())
-    return HeldOutResult(name, float(np.square(r).mean()), by_light, correlation, float(finite.mean()), untrusted)
+    flat = select_flattest(parts)
+    flat_variance = float(np.mean(np.square(np.concatenate([x[np.isfinite(x)] for x in flat]))))
+    flat_correlation = max((autocorrelation(flat, lag) for lag in LAGS), key=abs)
+    beyond = float((np.square(r) - 1).sum())
+    by_shifts = sum(part.explained_by_shifts for part in parts) / max(beyond, 1e-9)
+    doubt_share = float(np.concatenate([part.untrusted.ravel() for part in parts]).mean())
+    return HeldOutResult(
+        name,
+        float(np.square(r).mean()),
+        by_light,
+        correlation,
+        float(finite.mean()),
+        doubt_share,
+        flat_variance,
+        flat_correlation,
+        by_shifts,
+    )
+
+
+def select_flattest(parts: Sequence[Residuals]) -> list[Planes]:
+    """Return the normalised residuals of each window where the picture is among the flattest, nan elsewhere."""
+    steepness = [np.where(np.isfinite(part.normalised), part.steepness, np.nan) for part in parts]
+    limit = np.nanquantile(np.concatenate([x.ravel() for x in steepness]), FLAT_SHARE)
+    return [
+        np.where(steep <= limit, part.normalised, np.float32(np.nan))
+        for steep, part in zip(steepness, parts, strict=True)
+    ]
+
+
+def _tile_sums(values: Planes) -> npt.NDArray[np.float64]:
+    """Sum values (C, H, W) over channels and whole tiles, (Y, X)."""
+    Y, X = (side // SHIFTED_SIDE for side in values.shape[1:])
+    inside = values[:, : Y * SHIFTED_SIDE, : X * SHIFTED_SIDE]
+    return inside.reshape(-1, Y, SHIFTED_SIDE, X, SHIFTED_SIDE).sum((0, 2, 4), np.float64)
 
 
 def autocorrelation(parts: Sequence[Planes], lag: tuple[int, int]) -> float:
