@@ -18,7 +18,7 @@ from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import ReadSettings
-from klarsicht.burst.denoising import hot_pixels, work_folder
+from klarsicht.burst.denoising import bracket, hot_pixels, work_folder
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
 from klarsicht.burst.files.loading import LoadedBurst, load_frames
 from klarsicht.burst.merging import kernel_maps, merge_tile, motion_check, residual_noise, tiles
@@ -186,6 +186,9 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         (burst, 0) if settings.keep_hot_pixels else hot_pixels.replace_hot_pixels(burst, noise.levels, folder)
     )
     placement, order = _place_frames(corrected_burst, noise, folder)
+    if burst.is_bracket:
+        factors = bracket.measure_exposures(corrected_burst, placement, order)
+        burst, corrected_burst = (bracket.scale_frames(one, factors) for one in (burst, corrected_burst))
     if is_filtered_as_rgb(burst, noise, settings):
         burst = corrected_burst = interpolate_burst(corrected_burst, folder)
         noise = sources.for_interpolated(noise, burst.header)
@@ -207,6 +210,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         (H, W), denoiser.halo + motion_check.CHECK_MARGIN, margin, need, settings.memory * 1e9, SAFETY
     )
     grid = tiles.restore_grid(fits, folder, settings.memory)
+    clip_masks = bracket.find_clipped(corrected_burst) if burst.is_bracket else None
     map_store = allocate_maps(folder, denoiser, len(used), (H, W)) if maps else None
     merge = merge_tile.TileMerger(
         spool=corrected_burst.spool,
@@ -220,7 +224,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         strength=settings.strength,
         sample_tiles=tiles.evenly_spaced(len(grid), SAMPLED),
         observe=make_observer((H, W), map_store),
-        bracket=burst.is_bracket,
+        clipped=clip_masks,
         interpolated=InterpolatedNoise.of(burst.header),
         only_measured=bool(burst.header.cell) and noise_over_light(burst, noise) <= MOST_NOISE_MEASURED,
     )
@@ -329,21 +333,23 @@ def _place_frames(burst: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[
     if cache_file.exists():
         with translate_read_errors(cache_file), np.load(cache_file) as arrays:
             return Placement(**arrays), order
-    gains = [frame.gain for frame in burst.frames]
-    if burst.is_bracket:  # one scale for all, so that the same light is the same: that of the noisiest frame
-        gains = [max(gains)] * len(gains)
-    placement = align_loaded_frames(burst, noise.mean, gains, order)
+    if burst.is_bracket:
+        placement = bracket.align_by_pairs(burst, noise.mean)
+    else:
+        placement = align_loaded_frames(burst, noise.mean, [frame.gain for frame in burst.frames], order)
     with replace_atomically(cache_file) as file:
         np.savez(file, **vars(placement))
     return placement, order
 
 
 def clipping_limits(burst: LoadedBurst) -> motion_check.ClippingLimits:
-    """Compute the values at which the reference is clipped; floating-point files are not clipped."""
+    """Compute the values at which the reference is clipped; floating-point files are not clipped. Codes of colours
+    whose black is 0 are cut off there."""
     header, gain = burst.header, burst.frames[burst.reference].gain
     if not header.levels:
         return motion_check.ClippingLimits()
-    return motion_check.ClippingLimits(0.0 if header.sensor is None else -np.inf, gain * (1 - 1e-6))
+    cut_at_black = header.sensor is None or (not header.sensor.pattern and not max(header.sensor.black))
+    return motion_check.ClippingLimits(0.0 if cut_at_black else -np.inf, gain * (1 - 1e-6))
 
 
 def _digest(checkpoint: str | None) -> str | None:

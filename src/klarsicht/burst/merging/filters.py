@@ -45,17 +45,23 @@ class PixelWeights(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MeanWeights:
-    """Weights of a mean. share: (N, h, w), of each frame; the shares sum to 1. frames: those they were computed for."""
+    """Weights of a mean. share: (N, h, w), of each frame, or (N, C, h, w), of each of its channels; they sum to 1.
+    frames: those they were computed for."""
 
     share: Agreement
     frames: Frames
+
+    @property
+    def share_of_frames(self) -> Agreement:
+        """Shares (N, h, w), in the mean over the channels."""
+        return self.share if self.share.ndim == 3 else self.share.mean(1)
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
         return self.share[list(frames)]
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         frames = self.frames if frames is None else frames
-        return np.einsum("nhw,nchw->chw", self.share, frames)
+        return np.einsum("nhw,nchw->chw" if self.share.ndim == 3 else "nchw,nchw->chw", self.share, frames)
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,9 @@ class MeanFilter:
     def compute_weights(
         self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
     ) -> MeanWeights:
-        """Compute the weights of aligned frames. part: rows and columns wanted, which begin at even numbers."""
-        agreed = agreement[:, *part]
+        """Compute the weights of aligned frames. agreement: (N, H, W), or of each channel (N, C, H, W). part: rows and
+        columns wanted, which begin at even numbers."""
+        agreed = agreement[..., *part]
         return MeanWeights(agreed / agreed.sum(0), frames[:, :, *part])
 
 

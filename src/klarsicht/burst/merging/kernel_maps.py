@@ -65,7 +65,7 @@ class KernelSamples:
 def sample_kernels(weights: PixelWeights, y: Sequence[int], x: Sequence[int]) -> KernelSamples:
     """Sample the weights at the points (y[g], x[g]) of their part."""
     if isinstance(weights, MeanWeights):
-        share = weights.share[:, list(y), list(x)].T
+        share = weights.share_of_frames[:, list(y), list(x)].T
         return KernelSamples(
             share[:, :, None, None], np.ones((len(share), 1), np.float32), np.zeros((0, 0), np.float32)
         )
