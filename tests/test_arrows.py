@@ -108,6 +108,10 @@ ARROWS = {
         "numerics.clustering", "audit.results", "audit.explanation", "audit.verdicts.detectors",
         "audit.verdicts.own_places", "audit.verdicts.pixel_changes", "audit.verdicts.interventions",
     ),
+    "audit.verdicts.content": (
+        "ground.pictures", "ground.run_folder", "numerics.statistics", "numerics.imaging", "numerics.clustering",
+        "audit.results", "audit.explanation", "audit.verdicts.interventions", "audit.verdicts.quantification",
+    ),
     "audit.verdicts.forecast": (
         "ground.run_folder", "audit.results", "audit.explanation", "audit.verdicts.detectors",
         "audit.verdicts.quantification",

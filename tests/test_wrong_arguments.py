@@ -66,6 +66,7 @@ WRONG = {
 """Values of another kind than an argument's, by its name."""
 OWN = {  # where a name means another kind
     ("clean_data", "name"): (5, math.nan, b"x", {"a"}, [None], [math.nan], Odd()), ("clean", "name"): TEXTS,
+    ("find_content", "classes"): TEXT_LISTS,
     ("power", "classes"): INTEGERS, ("load_model", "classes"): TEXT_LISTS, ("open_corpus", "classes"): TEXT_LISTS,
     ("export_run", "classes"): TEXT_LISTS, ("export_run", "data"): TEXTS, ("open_explored_run", "data"): TEXTS,
     ("serve_run", "data"): TEXTS,

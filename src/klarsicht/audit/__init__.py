@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.results.ranking import read_ranking as rank  # noqa: F401 - by another name
     from klarsicht.audit.results.sufficiency import read_sufficiency as read_sufficiency
     from klarsicht.audit.results.verdicts import read_verdicts as read_verdicts
+    from klarsicht.audit.verdicts.content.find_content import find_content as find_content
     from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures as check_pictures
     from klarsicht.audit.verdicts.quantification.quantification import quantify as quantify
     from klarsicht.audit.verdicts.quantification.screening import screen as screen
@@ -65,6 +66,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "explain": "explanation.relevance.explainer",
     "find_copies_in": "explanation.duplicates",
     "find_duplicates": "explanation.duplicates",
+    "find_content": "verdicts.content.find_content",
     "load_correction": "cleaning.corrections.packages",
     "load_model": "explanation.models.classifier",
     "measure_sufficiency": "verdicts.quantification.sufficiency",

@@ -279,6 +279,36 @@ def shortcuts(
 
 
 @app.command()
+def content(
+    run: RunFolder,
+    name: Annotated[
+        list[str] | None, typer.Option("--class", help="Only this class; may be repeated. [those of the run]")
+    ] = None,
+    images: Annotated[int, number(ranges.SHOWN_IMAGES, "Most pictures that get the content of a group.")] = 100,
+    level: Annotated[
+        float, number(ranges.P_LEVEL, "Significance level: groups more alike than random ones have p below it.")
+    ] = 0.05,
+    data: Data = None,
+    device: Device = ANY_DEVICE,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    top: Top = 20,
+) -> None:
+    """Find the content of other things that a class leans on.
+
+    Looks among pictures that are not of the class for a group that it likes and that is alike, and puts its content on
+    other pictures.
+    """
+    require_run(run, data)
+    from klarsicht.audit.verdicts.content.find_content import find_content
+
+    found = find_content(run, classes=name, images=images, level=level, data=data, device=device)
+    echo_result(found, as_json, tables.content, top)
+    if not as_json:
+        echo(f"pictures: {run / 'content.html'}")
+
+
+@app.command()
 def power(
     run: RunFolder,
     kind: Annotated[list[str] | None, typer.Option(help=POWER_HELP)] = None,

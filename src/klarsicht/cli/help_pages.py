@@ -33,6 +33,7 @@ EXAMPLES = {
     "audit quantify": "klarsicht audit quantify run",
     "audit duplicates": "klarsicht audit duplicates photos --out copies",
     "audit shortcuts": "klarsicht audit shortcuts run",
+    "audit content": "klarsicht audit content run --class carton",
     "audit power": "klarsicht audit power run --kind watermark --prevalence 0.1",
     "audit check": "klarsicht audit check picture.jpg --run run",
     "audit report": "klarsicht audit report run",

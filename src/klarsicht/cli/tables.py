@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.explanation.duplicates import Duplicates
     from klarsicht.audit.explanation.status import Step
     from klarsicht.audit.results.checked_picture import CheckedPictures
+    from klarsicht.audit.results.content_groups import ContentGroups
     from klarsicht.audit.results.ranking import Ranking
     from klarsicht.audit.results.seen_groups import SeenGroup
     from klarsicht.audit.results.sufficiency import Sufficiency
@@ -161,6 +162,24 @@ def surroundings(found: Surroundings, top: int, file: str) -> None:
     if found.relied_on:
         run = file.rpartition("/")[0]
         echo(f"next: train the model on other surroundings: klarsicht audit clean {run} --part surroundings")
+
+
+def content(found: ContentGroups, top: int) -> None:
+    """Print the first content groups, and those that stand out in sentences with their pictures."""
+    shown = found.groups[:top]
+    lines = [
+        (one.name, one.kind.label, f"{len(one.pictures)} of {one.examined}" if one.pictures else "", format_p(one.p),
+         *one.effect_texts)
+        for one in shown
+    ]  # fmt: skip
+    header = ("class", "verdict", "pictures", "p (group)", "probability (95 %)", "become it (other content)")
+    echo_block(table(header, lines, left_aligned=("class", "verdict")))
+    for one in shown:
+        if one.stands_out:
+            echo()
+            echo(one.describe())
+            for picture in one.pictures:
+                echo(f"- {picture.path}")
 
 
 def pictures(results: CheckedPictures) -> None:

@@ -372,6 +372,35 @@ CLEANINGS: Final = {
 }
 """For each kind of verdict on a correction its label, its claim and the next step."""
 
+
+class ContentKind(StrEnum):
+    """Kinds of verdicts on content that a class leans on, the most urgent first; CONTENT_VERDICTS has their texts."""
+
+    RELIES = "relies-on-context"
+    NO_RISE = "content-without-use"
+    NO_GROUP = "no-content"
+
+    @property
+    def label(self) -> str:
+        """The verdict in two to four words."""
+        return CONTENT_VERDICTS[self][0]
+
+    @property
+    def words(self) -> str:
+        """The verdict in a sentence."""
+        return CONTENT_VERDICTS[self][1]
+
+
+CONTENT_VERDICTS: Final = {
+    ContentKind.RELIES: (
+        "relies on context",
+        "The class relies on context. Look at the pictures: only you can say whether this content belongs to it.",
+    ),
+    ContentKind.NO_RISE: ("content, no use shown", "That this content alone raises the class is not shown."),
+    ContentKind.NO_GROUP: ("no group of content", "No group of pictures stands out."),
+}
+"""For each kind of verdict on content its label and its sentence."""
+
 TREATED: Final = {
     "drop": "left out",
     "weigh": "weighted",
