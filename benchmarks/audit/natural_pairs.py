@@ -3,11 +3,15 @@
     python benchmarks/audit/natural_pairs.py IMAGENET32 --kind pairs --seeds 0 30 --out pairs.jsonl
     python benchmarks/audit/natural_pairs.py IMAGENET32 --kind halves --seeds 100 130 --out halves.jsonl
     python benchmarks/audit/natural_pairs.py IMAGENET32 --kind frames --seeds 200 210 --out frames.jsonl
+    python benchmarks/audit/natural_pairs.py IMAGENET32 --kind left --seeds 0 30 --out left.jsonl
 
 *pairs*: two ImageNet classes at 32 px, a small network trained on 400 images of each, the audit on the other 100.
 *halves*: one class, cut in two at random, trained on 150 images of each half. *frames*: pairs, one class with a frame
-on all of its images, which the audit should find. A line of the file is a pair: all parts of both classes, headlines.
-Seeds from FIRST to LAST - 1; lines that are there are not made again. IMAGENET32 holds train.tar.
+on all of its images, which the audit should find. *left*: pairs of the 22 classes that made no pair of
+`natural_surroundings.py`, numbered by the seed, so that both kinds of calls are counted on classes that calibrated none
+of surroundings. A line of the file is a pair: all parts of both classes, headlines; and of the images that trained the
+network the product of own places and surroundings, with its p. Seeds from FIRST to LAST - 1; lines that are there are
+not made again. IMAGENET32 holds train.tar.
 """
 
 from __future__ import annotations
@@ -22,9 +26,13 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+import natural_surroundings
 import planted_classes as planted
 import whole_class_shortcuts as marks
 from klarsicht.audit.results.sufficiency import PartEvidence
+from klarsicht.audit.results.surroundings import SURROUNDINGS_LEVEL
+from klarsicht.audit.verdicts.own_places.own_places import find_own_places
+from klarsicht.audit.verdicts.quantification.surroundings import rank_among_natural
 
 EPOCHS, HALF_TRAINED = 20, 150
 REGIONS = ("inside", "outside")  # which pictures that are not aligned have not
@@ -36,6 +44,8 @@ def images_of(folder: Path, kind: str, seed: int) -> np.ndarray:
     if kind == "halves":
         _, images = planted.classes(folder, 1, seed)
         return images[0][rng.permutation(500)].reshape(2, 250, *images.shape[2:])
+    if kind == "left":
+        return np.stack(natural_surroundings.read_left_pair(folder / "train.tar", seed, 500))
     _, images = planted.classes(folder, 2, seed)
     if kind == "frames":
         images = images.copy()
@@ -48,16 +58,21 @@ def measure(folder: Path, kind: str, seed: int, shown: int) -> dict[str, object]
     marks.TRAINED = HALF_TRAINED if kind == "halves" else 400
     images = images_of(folder, kind, seed)
     known = images[:, : marks.TRAINED]
-    net = planted.fitted(known.reshape(-1, *known.shape[2:]), np.repeat([0, 1], marks.TRAINED), seed, EPOCHS)
+    labels = np.repeat([0, 1], marks.TRAINED)
+    net = planted.fitted(known.reshape(-1, *known.shape[2:]), labels, seed, EPOCHS)
     unseen = images[:, marks.TRAINED :]
     right = planted.logits(net, unseen.reshape(-1, *unseen.shape[2:])).argmax(1) == np.repeat([0, 1], unseen.shape[1])
     found, seconds = marks.audited(images, net, seed, shown)
+    places = find_own_places(known.reshape(-1, *known.shape[2:]), labels, seed)
     return {
         "kind": kind,
         "seed": seed,
         "accuracy": float(right.mean()),
         "seconds": seconds,
         "headlines": [line.headline for line in found.headlines],
+        "separate": places.separate,
+        "surroundings p": rank_among_natural(places.separate),
+        "exceptions": float(places.exceptional.mean()),
         "files": [rule.describe() for rule in found.files or () if rule.identifies],
         "classes": [
             {"target": one.target, "whole": one.whole, "parts": [asdict(part) for part in one.parts]} for one in found
@@ -83,7 +98,7 @@ def to_reference(lines: list[dict]) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--kind", choices=("pairs", "halves", "frames"), default="pairs")
+    parser.add_argument("--kind", choices=("pairs", "halves", "frames", "left"), default="pairs")
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, 30))
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("natural_pairs.jsonl"))
@@ -101,9 +116,12 @@ def main() -> None:
     mine = [line for line in lines if line["kind"] == given.kind]
     if given.reference:
         given.reference.write_text(json.dumps(to_reference(mine)))
+    called = sum(line["surroundings p"] <= SURROUNDINGS_LEVEL for line in mine)
     print(f"{sum(bool(line['headlines']) for line in mine)} of {len(mine)} pairs have a headline")
+    print(f"surroundings of {called} of {len(mine)} pairs are called")
     for line in mine:
-        print(f"{line['seed']}: accuracy {line['accuracy']:.2f}; {' '.join(line['headlines']) or 'none'}")
+        said = " ".join(line["headlines"]) or "none"
+        print(f"{line['seed']}: accuracy {line['accuracy']:.2f}, own places {line['separate']:.2f}; {said}")
 
 
 if __name__ == "__main__":

@@ -104,6 +104,11 @@ def write_folder(folder: Path, drawn: Drawn) -> None:
         Image.fromarray(image).save(folder / path)
 
 
+def path_in_folder(path: str) -> str:
+    """Return class and name of a file, as `Drawn.paths` has them."""
+    return "/".join(Path(path).parts[-2:])
+
+
 @dataclass(frozen=True)
 class Case:
     """A drawn set, a folder, and the network that learned the set."""
@@ -142,7 +147,7 @@ class Case:
         net, (drawn, test), begun = self.train(), self.draw(), time.process_time()
         classifier = load_model((net, TRANSFORM), classes=drawn.names)
         (found, noted), asked = self.audit(classifier, drawn), time.process_time()
-        named = {"/".join(Path(one.path).parts[-2:]) for one in found.exceptions}
+        named = {path_in_folder(one.path) for one in found.exceptions}
         right = drawn.of_groups(np.array([path in named for path in drawn.paths]) == drawn.exceptional)
         row: dict[str, object] = {
             "set": self.kind, "way": self.way, "seed": self.seed, "says": found.describe(), "p": found.p,
@@ -168,7 +173,7 @@ class Case:
         found, number = OwnImages.of(run, self.seed), {path: i for i, path in enumerate(drawn.paths)}
         rows = run.store.table("places", "surroundings")["row"].to_pylist()
         paths = run.store.texts("corpus", "path")
-        order = np.array([number[paths[row]] for row in rows])
+        order = np.array([number[path_in_folder(paths[row])] for row in rows])
         true = replace(found, own=drawn.own[order], sides=drawn.sides[order])
         correction = train_on_composites(run.audit.classifier, true, CLEANING)
         return {"true places": test_corrected(net, correction, test), "balanced": self.train_balanced()}

@@ -9,6 +9,9 @@ import torch
 from tests.audit import honest
 from tests.audit.conftest import write_corpus
 
+from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
+from klarsicht.audit.cleaning.corrections.packages import save_correction
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.cli.app import run
 
 ROOT = Path(__file__).parents[2]
@@ -228,6 +231,8 @@ def test_a_part_is_named_or_taken_from_what_was_noted(finished, tmp_path, capsys
         (["clean", "--class", "b", "--groups", "sky"], 2, "--groups without --part surroundings"),
         (["clean", "--part", "surroundings"], 5, "surroundings"),  # `audit shortcuts` was not run
         (["clean", "--part", "surroundings", "--groups", "nowhere.csv"], 3, "no such table of groups"),
+        (["clean", "--part", "surroundings", "--mask", "m.png"], 2, "--mask"),
+        (["clean", "--part", "surroundings", "--images", "50", "--method", "dfr"], 2, "got --method, --images"),
         (["evaluate", "--correction", "nowhere", "--groups", "nowhere.csv"], 3, "no such table of groups"),
     ],
 )
@@ -235,3 +240,12 @@ def test_wrong_surroundings_and_groups_are_one_line(finished, capsys, more, code
     assert run(["audit", more[0], finished, *more[1:]]) == code
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize(("option", "value"), [("--affected", "0.1"), ("--also", "elsewhere")])
+def test_what_a_correction_of_surroundings_has_not_is_refused_by_name(finished, tmp_path, capsys, option, value):
+    facts = {"model": "", "code": {}, "identity": {}, "settings": CleanSettings().model_dump(mode="json")}
+    save_correction(tmp_path / "c", JointCorrection(), facts | {"surroundings": {}})
+    assert run(["audit", "evaluate", finished, "--correction", str(tmp_path / "c"), option, value]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"got {option};" in line and "Leave it out" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ FoundBy = Annotated[
 ]
 Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
 SHOWN_HELP = "Most images of each kind to evaluate on. [as `audit clean`: ten times as many as it was chosen on]"
+OUT_HELP = "Folder of the certificate; of surroundings, of evaluation.json. [RUN/certificate, or the correction's]"
 KIND_HELP = "A known artifact instead of a found one: a kind or family of `audit plant`, drawn on the images."
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
 PART_HELP = (
@@ -39,6 +41,14 @@ GROUPS_HELP = (
 Groups = Annotated[str | None, typer.Option(help=GROUPS_HELP)]
 Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
+
+
+def refuse_with_surroundings(options: Mapping[str, object], rule: str, remedy: str) -> None:
+    """Refuse options of other corrections where surroundings are cleaned or evaluated. Raises UsageError."""
+    if given := [name for name, value in options.items() if value not in (None, [])]:
+        raise UsageError(
+            "options of other corrections with one of surroundings", got=", ".join(given), rule=rule, remedy=remedy
+        )
 
 
 @add_settings(
@@ -90,6 +100,8 @@ def clean(
             what, got=", ".join([*(name or ()), *part]), rule=rule, remedy="Give --part surroundings alone."
         )
     if part == [SURROUNDINGS]:
+        described = {"--found-by": found_by, "--members": members, "--mask": mask, "--kind": kind}
+        refuse_with_surroundings(described, "surroundings are no artifact of one class", "Leave it out.")
         from klarsicht.audit.cleaning.models.surroundings_correction import clean_surroundings
 
         surroundings = clean_surroundings(run, settings, out=out, groups=groups, data=data, device=device)
@@ -130,7 +142,7 @@ def evaluate(
     also: Annotated[
         list[Path] | None, typer.Option(help="A correction of another model, evaluated already: a further seed.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The certificate's folder. [RUN/certificate]")] = None,
+    out: Annotated[Path | None, typer.Option(help=OUT_HELP)] = None,
     test: Annotated[str | None, typer.Option(help="Another corpus without the artifact, to evaluate on.")] = None,
     images: Annotated[int | None, number(ranges.SHOWN_IMAGES, SHOWN_HELP)] = None,
     overall: Overall = None,
@@ -150,17 +162,22 @@ def evaluate(
     require_table(groups)
     from klarsicht.audit.cleaning.corrections.packages import is_package, load_correction
     from klarsicht.audit.cleaning.models import evaluation
-    from klarsicht.audit.cleaning.models.surroundings_correction import evaluate_surroundings
+    from klarsicht.audit.cleaning.models.surroundings_correction import EVALUATION, evaluate_surroundings
 
     if len(correction) == 1 and is_package(correction[0]) and "surroundings" in load_correction(correction[0])[1]:
+        refused = {"--affected": affected, "--also": also}
+        rule = "it is judged by all groups together, on one model"
+        refuse_with_surroundings(refused, rule, "Leave it out, or bound what may be lost by --overall.")
         evaluation_of_groups = evaluate_surroundings(
-            run, correction[0], test=test, groups=groups, overall=overall, data=data, device=device
-        )
+            run, correction[0], test=test, groups=groups, overall=overall, images=images, seed=seed, out=out,
+            data=data, device=device,
+        )  # fmt: skip
         if as_json:
             echo_json(evaluation_of_groups.judgement.to_json())
         else:
             cleaning_tables.groups(evaluation_of_groups.judgement.comparisons)
             cleaning_tables.verdict(evaluation_of_groups.judgement)
+            echo(f"evaluation: {evaluation_of_groups.folder / EVALUATION}")
         return evaluation_of_groups.check()
     result = evaluation.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,

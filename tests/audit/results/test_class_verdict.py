@@ -41,12 +41,12 @@ def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, ex
 @pytest.mark.parametrize(
     ("covered", "explained", "told"),
     [
-        (0.79, 0.0, "covers 79% of the difference in pixels, but brings 0% of their evidence for carton."),
-        (0.2, 0.9, "is only 20% of what sets these apart."),
-        (None, 0.3, "is only 30% of what sets these apart."),
+        (0.79, 0.0, "covers 79 % of the difference in appearance and 0 % of the difference in score."),
+        (0.2, 0.9, "covers 20 % of the difference in appearance and 90 % of the difference in score."),
+        (None, 0.3, "covers 30 % of the difference in score."),
     ],
 )
-def test_a_headline_says_of_which_share_too_little_was_inserted(covered, explained, told):
+def test_a_headline_says_how_much_of_both_differences_was_inserted(covered, explained, told):
     found = replace(FOUND, use=replace(USE, covered=covered, explained=explained))
     assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline().endswith(f"applied to other images {told}")
 

@@ -112,6 +112,31 @@ def test_a_framing_is_said_in_words_of_its_own_and_has_a_headline_beside_that_of
     assert cells["area"] == cells["rest"] == cells["whole"] == "" and cells["taken"] == "75 % (0.5 %)"
 
 
+@pytest.mark.parametrize(
+    ("corner", "headline"),
+    [
+        ({"taken": 1.0, "shift_high": 11.9}, "top left"),
+        ({"taken": 1.0, "shift_high": 11.4}, "inside"),  # its rise is shown to be smaller
+        ({"taken": 0.7, "shift_high": 11.9}, "inside"),  # fewer images change sides
+        ({"taken": 1.0, "shift_high": 11.9, "noted": False}, "inside"),
+    ],
+)
+def test_a_headline_names_of_parts_that_do_the_same_the_one_that_says_most(corner, headline):
+    fields = {"noted": True, "shift": 11.7, "shift_low": 11.0, "taken_control": 0.0} | corner
+    inside = {"shift": 12.0, "shift_low": 11.5, "shift_high": 12.3, "taken": 1.0, "taken_control": 0.0, "noted": True}
+    parts = evidence_of("inside", **inside), evidence_of("spectrum", **inside), evidence_of("top left", **fields)
+    found = Sufficiency((profile_of("a", 0, *parts),), 0.05, 40)
+    assert [line.evidence.part for line in found.headlines] == [headline]
+    assert [line.evidence.part for line in found.lines[:2]] == ["inside", "spectrum"]  # the table keeps its order
+
+
+def test_a_framing_that_changes_hardly_a_prediction_is_said_with_its_rise():
+    fields = {"area": None, "low": None, "high": None, "rest": None, "shift": 3.04, "shift_low": 1.98}
+    one = evidence_of("enlarged", **fields, shift_high=4.1)
+    assert one.describe("Coat", 1.0).endswith(" The score of Coat changes by +3.04 logits (+1.98 to +4.10).")
+    assert "score" not in replace(one, taken=0.3).describe("Coat", 1.0)
+
+
 @pytest.mark.parametrize("name", [*IMAGE_PARTS, *REGION_PARTS])
 def test_every_part_has_a_name_in_sentences(name):
     assert PART_NAMES[name] in evidence_of(name).describe("a", 1.0)

@@ -28,6 +28,13 @@ def test_a_class_that_is_followed_is_said_in_one_sentence_with_its_figures():
     )
 
 
+@pytest.mark.parametrize(("exceptions", "shares"), [(133, True), (134, False), (210, False)])
+def test_a_class_of_which_many_are_exceptions_is_not_said_to_share_anything(exceptions, shares):
+    said = replace(LIGHT, exceptions=exceptions).describe()
+    assert ("of 100 images share their surroundings" in said) is shares
+    assert said.startswith("light: ") and f"{exceptions} " in said and said.endswith("relies on the surroundings.")
+
+
 @pytest.mark.parametrize(
     ("taken", "control", "relies"),
     [
@@ -55,6 +62,12 @@ def test_where_hardly_an_exception_exists_a_shortcut_is_not_denied(exceptions, d
     (line,) = Surroundings((one,), (ODD,) * exceptions, 0.0, 1.0).describe()
     assert ("no shortcut was shown" in line) is denies
     assert ("nothing can be told" in line and f"{exceptions} exception" in line) is not denies
+
+
+@pytest.mark.parametrize(("classes", "warns"), [(2, False), (3, True), (10, True)])
+def test_among_more_classes_than_the_pairs_of_p_a_miss_is_said_to_be_likely(classes, warns):
+    (line,) = Surroundings((LIGHT,) * classes, (ODD,) * 8 * classes, 0.04, 0.8).describe()
+    assert "no shortcut was shown" in line and ("easily missed" in line) is warns
 
 
 @pytest.mark.parametrize(("p", "found"), [(0.025, True), (0.5, False)])

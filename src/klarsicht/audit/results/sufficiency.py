@@ -41,6 +41,11 @@ PAIR = 2  # classes that mirror each other: the one has a part where the other l
 NOTEBOOK_PARTS = 20  # lines in a notebook
 WHOLES = ("target", "n", "whole", "whole_low", "whole_high")  # numbers of a profile
 SHARE_UNIT = 0.1  # of the images that change sides, as half a logit is of a rise
+EXTENTS = {
+    "top left": 0, "top right": 0, "bottom left": 0, "bottom right": 0, "corners": 1, "border": 2, "colours": 3,
+}  # fmt: skip
+"""Order of parts from the one that says most about where or what; all others are half of the picture, or everywhere."""
+SAME_SIDES = 0.2  # share of the images that change sides by which two parts may differ and do the same
 STAND_INS = {"inside": "background", "outside": "background"}
 """For parts of a region, the part of natural pairs that they are compared with: half of the picture, as they are."""
 
@@ -129,9 +134,11 @@ class PartEvidence:
             name: of the class.
             whole: area of whole images.
         """
+        size = f"{self.shift:+z.2f} logits ({self.shift_low:+z.2f} to {self.shift_high:+z.2f})"
         if self.area is None:
             taken, stays = (self.taken, self.taken_control), (self.stays, self.stays_control)
-            return describe_framing(name, self.part, taken, stays)
+            few = "" if self.weight[0] > FLIPPED else f" The score of {name} changes by {size}."
+            return describe_framing(name, self.part, taken, stays) + few
         part = PART_NAMES[self.part]
         without = "" if self.rest is None else f", without it {self.rest:.2f}"
         offer = (
@@ -139,7 +146,6 @@ class PartEvidence:
             f"by whole images with {whole:.2f}{without}."
         )
         if not self.is_followed:
-            size = f"{self.shift:+z.2f} logits ({self.shift_low:+z.2f} to {self.shift_high:+z.2f})"
             return f"{offer} The network is not shown to follow it: exchanged, it changes the score by {size}."
         shares = [
             text
@@ -317,13 +323,14 @@ class Sufficiency:
 
     @property
     def headlines(self) -> tuple[PartLine, ...]:
-        """The heaviest noted part of each class, and the heaviest framing; of two classes, which mirror each other, of
-        both together."""
-        heads: dict[tuple[str, bool], PartLine] = {}
+        """The heaviest noted part of each class, or one that does the same and says more (EXTENTS), and the heaviest
+        framing; of two classes, which mirror each other, of both together."""
+        heads: dict[tuple[str, bool], list[PartLine]] = {}
         for line in self.lines:
             name = "" if len(self) == PAIR else line.profile.name
-            heads.setdefault((name, line.evidence.area is None), line)
-        return tuple(line for line in heads.values() if line.evidence.noted)
+            heads.setdefault((name, line.evidence.area is None), []).append(line)
+        noted = ([line for line in lines if line.evidence.noted] for lines in heads.values())
+        return tuple(_most_telling(lines) for lines in noted if lines)
 
     def _repr_html_(self) -> str:
         headings = [column.heading for column in PART_COLUMNS.values()]
@@ -402,6 +409,17 @@ def read_sufficiency(run: str | Path | RunStore) -> Sufficiency:
         lines = content["files"]
         files = None if lines is None else tuple(FileRule.from_json(line) for line in lines)
         return Sufficiency(profiles, content["level"], content["images"], files, content["region"])
+
+
+def _most_telling(lines: Sequence[PartLine]) -> PartLine:
+    """Return the first line, or one that does the same and says more about where or what."""
+    first = lines[0].evidence
+    alike = (
+        line
+        for line in lines
+        if line.evidence.weight[0] >= first.weight[0] - SAME_SIDES and line.evidence.shift_high >= first.shift_low
+    )
+    return min(alike, key=lambda line: EXTENTS.get(line.evidence.part, len(EXTENTS)))
 
 
 def _order_of_line(line: PartLine) -> tuple[bool, float, float]:

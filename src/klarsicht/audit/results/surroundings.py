@@ -23,6 +23,9 @@ SURROUNDINGS_STEP, PLACES_TABLE = "surroundings", "places"
 SURROUNDINGS_LEVEL = 0.05  # of p, up to which classes are said to have a shortcut in their surroundings
 LEAST_EXCEPTIONAL = 0.005  # share of images that must be exceptions before a shortcut that others carry can be denied
 LEAST_RISE = 0.1  # share of composites that the model must take for their donor's class beyond the control
+LEAST_MAJORITY = 2 / 3  # of a class, below which its images are not said to share their surroundings
+PAIR_OF_CLASSES = 2  # that natural pairs are
+MISSED_AMONG_MANY = " p compares with pairs of classes: among more classes such a shortcut is easily missed."
 MOST_NAMED = 3  # classes that an error line names
 
 
@@ -108,10 +111,11 @@ class ClassSurroundings:
         """Say in a sentence that can be mailed who follows the shortcut, and whether the model does."""
         if not self.exceptions:
             return f"{self.name}: all {self.n} images share their surroundings; without exceptions nothing can be told."
-        exceptions = (
-            f"{self.name}: {100 * self.majority:.0f} of 100 images share their surroundings; "
-            f"{format_count(self.exceptions, 'exception')}."
-        )
+        if self.majority < LEAST_MAJORITY:
+            exceptions = f"{self.name}: {self.exceptions} of {self.n} images show the surroundings of another class."
+        else:
+            count = format_count(self.exceptions, "exception")
+            exceptions = f"{self.name}: {100 * self.majority:.0f} of 100 images share their surroundings; {count}."
         if not self.taken.n:
             return f"{exceptions} Whether the model uses them was not tested."
         verdict = "it relies on the surroundings" if self.relies else "no use of the surroundings was shown"
@@ -180,7 +184,7 @@ class Surroundings:
             return (
                 "surroundings: no shortcut was shown that nearly a whole class carries in its surroundings "
                 f"(p {format_p(self.p)} among natural classes). Shortcuts on the object itself, such as its colour, "
-                "are asked for above.",
+                f"are asked for above.{'' if len(self.classes) <= PAIR_OF_CLASSES else MISSED_AMONG_MANY}",
             )
         return (*(one.describe() for one in self), f"p {format_p(self.p)} among natural classes.")
 

@@ -9,7 +9,7 @@ from typing import Final
 from klarsicht.audit.results import words
 from klarsicht.audit.results.class_verdict import UseResult, Verdict
 from klarsicht.audit.results.logit_effect import describe_floor
-from klarsicht.audit.results.words import PASTED, format_count, format_p
+from klarsicht.audit.results.words import PASTED, format_count, format_p, format_share
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class VerdictLine:
         return f"The model is not shown to use it: {effect}, but {reason}."
 
     def _missing_share(self, way: str) -> str:
-        """Say how little of the artifact could be inserted: of its pixels, or of its evidence for the class."""
-        use, inserted = self.verdict.use, f"what could be {way} other images"
-        if use.covered is not None and use.explained is not None and use.explained < use.covered:
-            evidence = f"brings {use.explained:.0%} of their evidence for {self.verdict.name}"
-            return f"{inserted} covers {use.covered:.0%} of the difference in pixels, but {evidence}"
-        return f"{inserted} is only {use.inserted_share:.0%} of what sets these apart"
+        """Say how little of the difference between the images with the artifact and others of the class was inserted:
+        of the appearance, as the table has it, and of the score."""
+        use = self.verdict.use
+        shares = (use.covered, "of the difference in appearance"), (use.explained, "of the difference in score")
+        listed = " and ".join(f"{format_share(share)} {what}" for share, what in shares if share is not None)
+        return f"what could be {way} other images covers {listed}"
 
     def next_step(self, run: str = "RUN") -> tuple[str, str]:
         """Return advice, and the command for a run folder; both empty where nothing was found."""

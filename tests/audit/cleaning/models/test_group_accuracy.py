@@ -10,6 +10,7 @@ from klarsicht.audit.cleaning.models.group_accuracy import (
     Sides,
     compare,
     draw_groups,
+    limit_groups,
     tabulate,
 )
 
@@ -65,11 +66,26 @@ def drawn(labels, sides, held_out):
     return OwnImages(np.zeros((n, 8, 8, 3), np.uint8), own, labels, sides, held_out, None)
 
 
+@pytest.mark.parametrize("most", [1, 4, 100, None])
+def test_of_every_group_so_many_images_are_drawn_or_all(most):
+    rng = np.random.default_rng(0)
+    labels, sides = rng.integers(0, 3, 60), rng.integers(-1, 2, 60)
+    chosen = limit_groups(labels, sides, most, 0)
+    for label in range(3):
+        for side in (-1, 0, 1):
+            count = int(((labels == label) & (sides == side)).sum())
+            drawn_of_it = int(((labels[chosen] == label) & (sides[chosen] == side)).sum())
+            assert drawn_of_it == (count if most is None else min(count, most))
+    assert len({*chosen}) == len(chosen) and (np.diff(chosen) > 0).all()
+    others = [limit_groups(labels, sides, most, seed) for seed in range(1, 6)]
+    assert any(list(one) != list(chosen) for one in others) == (most in (1, 4))
+
+
 def test_no_source_is_shown_twice_in_a_group_and_only_held_out_images_are():
     labels, sides = np.repeat([0, 1], 30), np.repeat([0, 1], 30)
     sides[[0, 30]] = 1, 0
     held_out = np.arange(60) % 2 == 0
-    pairs = draw_groups(drawn(labels, sides, held_out), np.random.default_rng(0))
+    pairs = draw_groups(drawn(labels, sides, held_out), np.random.default_rng(0), 100)
     assert held_out[pairs.sources].all() and held_out[pairs.donors].all()
     groups = set(zip(labels[pairs.sources], sides[pairs.donors], strict=True))
     assert len(groups) == 4

@@ -87,6 +87,13 @@ def test_the_worst_group_of_fresh_images_gains_and_the_exported_model_says_the_s
     assert "which prove little" in pictures.few and composites.few == ""  # a handful of exceptions
     evaluated = evaluate_surroundings(run, result.folder, classifier=classifier)
     assert evaluated.judgement == result.judgement  # the same images, dealt again
+    kept = (result.folder / "evaluation.json").read_bytes()
+    options = {"images": 20, "out": tmp_path / "few"}
+    few, other = (evaluate_surroundings(run, result.folder, classifier=classifier, seed=i, **options) for i in (0, 1))
+    for one in (few, other):
+        assert max(group.right.n for table in one.judgement.comparisons for group in table.before.groups) == 20
+        assert one.folder == tmp_path / "few" and (one.folder / "evaluation.json").is_file()
+    assert few.judgement != other.judgement and (result.folder / "evaluation.json").read_bytes() == kept
     fresh = draw_squares(400, 200, np.random.default_rng(6))
     before = right_of(net, *fresh[:3])
     correction, _ = load_correction(result.folder)

@@ -33,7 +33,7 @@ from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import Interval, average_shares, share_interval
 from klarsicht.numerics.statistics.paired_loss import PairedLoss, paired_loss
 
-SHOWN_COMPOSITES: Final = 100  # of each group, at most
+SHOWN_COMPOSITES: Final = 100  # of each group, at most, by default
 FEW_IN_GROUP: Final = 20  # of a group, below which it proves little
 HELD_OUT_PICTURES, HELD_OUT_COMPOSITES = "held-out images", "composites of held-out images"
 
@@ -209,19 +209,22 @@ def deal_places(run: AuditedRun, rows: Rows, exceptional: Bools, seed: int) -> I
 
 def compare_groups(
     classifier: Classifier, correction: Correction, own_images: OwnImages, sides: Mapping[int, str],
-    names: Mapping[int, str], seed: int, about: int | None = None,
+    names: Mapping[int, str], seed: int, about: int | None = None, most: int | None = None,
 ) -> tuple[GroupComparison, ...]:  # fmt: skip
     """Compare groups of held-out pictures as they are, and of composites of them, where their own places can be laid.
 
     Args:
         sides, names: names of sides and of outputs.
         about: output of a class; only its groups and those on its side are compared.
+        most: images of a group, at most; by default all pictures, and SHOWN_COMPOSITES.
 
     Raises:
         UsageError: there are none.
     """
-    one, rows = own_images, np.flatnonzero(own_images.held_out)
-    pairs, classes = draw_groups(one, generator(seed, "shown composites")), np.unique(one.labels)
+    one, held_out = own_images, np.flatnonzero(own_images.held_out)
+    rows = held_out[limit_groups(one.labels[held_out], one.sides[held_out], most, seed)]
+    pairs = draw_groups(one, generator(seed, "shown composites"), SHOWN_COMPOSITES if most is None else most)
+    classes = np.unique(one.labels)
     comparisons = []
     for kind, labels, on, of_pairs in (
         (HELD_OUT_PICTURES, one.labels[rows], one.sides[rows], False),
@@ -271,9 +274,21 @@ def predict_classes(
             return predict()
 
 
-def draw_groups(own_images: OwnImages, rng: np.random.Generator) -> Pairs:
-    """Draw SHOWN_COMPOSITES pairs at most of held-out usable images for each class and side; no source twice in a
-    group, so that shares of it are of independent images."""
+def limit_groups(labels: Ints, sides: Ints, most: int | None, seed: int) -> Rows:
+    """Draw at most so many images (n,) of each label and side, or all, in their order: numbers of images."""
+    if most is None:
+        return np.arange(len(labels))
+    order = generator(seed, "images of groups").permutation(len(labels))
+    groups = [
+        order[(labels[order] == label) & (sides[order] == side)][:most]
+        for label, side in {*zip(labels.tolist(), sides.tolist(), strict=True)}
+    ]
+    return np.sort(np.concatenate([np.zeros(0, int), *groups]))
+
+
+def draw_groups(own_images: OwnImages, rng: np.random.Generator, most: int) -> Pairs:
+    """Draw at most so many pairs of held-out usable images for each class and side; no source twice in a group, so
+    that shares of it are of independent images."""
     able, sources, donors = own_images.usable & own_images.held_out, [np.zeros(0, int)], [np.zeros(0, int)]
     for label in np.unique(own_images.labels):
         for side in np.unique(own_images.sides):
@@ -282,7 +297,7 @@ def draw_groups(own_images: OwnImages, rng: np.random.Generator) -> Pairs:
                 for which in (own_images.labels == label, own_images.sides == side)
             )
             if len(own) and len(other):
-                sources.append(own[:SHOWN_COMPOSITES])
+                sources.append(own[:most])
                 donors.append(np.resize(other, len(sources[-1])))
     return Pairs(np.concatenate(sources), np.concatenate(donors))
 

@@ -18,6 +18,7 @@ from klarsicht.audit.cleaning.models.group_accuracy import (
     Sides,
     compare,
     compare_groups,
+    limit_groups,
     predict_classes,
 )
 from klarsicht.audit.explanation.data import locations, manifest
@@ -116,15 +117,18 @@ def compare_class_groups(
     return tuple(comparisons)
 
 
-def compare_true_groups(run: AuditedRun, correction: Correction, data: str, groups: str) -> GroupComparison:
-    """Compare the groups of another corpus that a person names. Raises as `read_groups`, and CorpusError for labels
-    that the run does not know."""
+def compare_true_groups(
+    run: AuditedRun, correction: Correction, data: str, groups: str, most: int | None = None, seed: int = 0
+) -> GroupComparison:
+    """Compare the groups of another corpus that a person names, with at most so many images of each, drawn by a seed.
+    Raises as `read_groups`, and CorpusError for labels that the run does not know."""
     settings = run.audit.settings
     other = replace(
         run, audit=replace(run.audit, corpus=open_data(settings, data).as_arrays(run.audit.classifier.form))
     )
     sides = read_groups(groups, other.audit.corpus, data, settings.path_column or "")
-    return compare_pictures(other, correction, sides, np.arange(len(other.audit.corpus)), OTHER_PICTURES)
+    rows = limit_groups(other.labels, sides.numbers, most, seed)
+    return compare_pictures(other, correction, sides, rows, OTHER_PICTURES)
 
 
 def compare_pictures(

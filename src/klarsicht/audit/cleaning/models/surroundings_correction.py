@@ -27,7 +27,7 @@ from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.retraining import Batch, FrozenNorms, RetrainedWeights
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.models.group_accuracy import (
     GroupTable,
     OwnImages,
@@ -45,12 +45,15 @@ from klarsicht.ground.fit import Learner, Plan
 from klarsicht.ground.machine.devices import world
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
+from klarsicht.ground.ranges import SHOWN_IMAGES
 from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.ground.user_arguments import check_arguments
 
 COMPOSITE_EPOCHS: Final = 8  # of composites, as many as images that teach
+SETTINGS_USED: Final = ("overall", "steps", "batch", "rate", "seed")
+METHODS_MEANT: Final = (AUTOMATIC, "augment")  # that such a correction may be called
 EVALUATION: Final = "evaluation.json"
 
 
@@ -124,11 +127,13 @@ def clean_surroundings(
 
     Raises:
         StoreError: `audit shortcuts` was not run.
-        UsageError: it found no shortcut in the surroundings, or groups are of no table.
+        UsageError: it found no shortcut in the surroundings, groups are of no table, or a setting of other corrections
+            is given.
         InputError: groups cannot be read, or images have none.
         RunMismatch: model or data differ from those of the run.
     """
     settings = settings or CleanSettings()
+    require_used_settings(settings)
     case = AuditedRun.of(run, data, classifier, device)
     require_shortcut(case)
     sides = None if groups is None else read_run_groups(case, groups)
@@ -136,7 +141,8 @@ def clean_surroundings(
         own_images = OwnImages.of(case, settings.seed, sides)
         folder = Path(out) if out else case.store.path / "corrections" / "surroundings"
         correction = train_on_composites(case.audit.classifier, own_images, settings)
-        judgement = judge_groups(case, correction, own_images, sides, settings)
+        bounds = Bounds(settings.overall, settings.affected)
+        judgement = judge_groups(case, correction, own_images, sides, bounds, settings.seed)
         facts = {
             "klarsicht": __version__, "model": case.audit.settings.model,
             "targets": sorted({int(k) for k in own_images.labels}), "code": case.store.manifest.get("code", {}),
@@ -146,6 +152,22 @@ def clean_surroundings(
         example = own_images.images.pixel_scale.inputs(own_images.levels[:1])[0]
         record = packages.save_correction(folder, correction, facts, case.audit.classifier, example)
     return CleanedSurroundings(folder, correction, judgement, record)
+
+
+def require_used_settings(settings: CleanSettings) -> None:
+    """Check that no setting differs from its default which a correction of surroundings has not. Raises UsageError."""
+    unused = [
+        f"--{name.replace('_', '-')}"
+        for name, field in CleanSettings.model_fields.items()
+        if name not in SETTINGS_USED
+        and getattr(settings, name) not in (METHODS_MEANT if name == "method" else (field.default,))
+    ]
+    if unused:
+        used = ", ".join(f"--{name}" for name in SETTINGS_USED)
+        raise UsageError(
+            "settings of other corrections with --part surroundings", got=", ".join(unused),
+            rule=f"the model is trained on composites, by {used}", remedy="Leave them out.",
+        )  # fmt: skip
 
 
 def require_shortcut(run: AuditedRun) -> None:
@@ -160,28 +182,32 @@ def require_shortcut(run: AuditedRun) -> None:
 
 
 def judge_groups(
-    run: AuditedRun, correction: Correction, own_images: OwnImages, sides: Sides | None, settings: CleanSettings
-) -> GroupJudgement:
-    """Judge a correction by the groups of held-out images."""
+    run: AuditedRun, correction: Correction, own_images: OwnImages, sides: Sides | None, bounds: Bounds, seed: int,
+    most: int | None = None,
+) -> GroupJudgement:  # fmt: skip
+    """Judge a correction by the groups of held-out images; `seed` and `most` as in `compare_groups`."""
     names = dict(enumerate(run.audit.names))
     on = names if sides is None else sides.names
-    shown = compare_groups(run.audit.classifier, correction, own_images, on, names, settings.seed)
-    return GroupJudgement(shown, Bounds(settings.overall, settings.affected))
+    shown = compare_groups(run.audit.classifier, correction, own_images, on, names, seed, most=most)
+    return GroupJudgement(shown, bounds)
 
 
 @check_arguments
 def evaluate_surroundings(
     run: str | Path | RunStore, folder: str | Path, *, test: str | None = None, groups: str | None = None,
-    overall: float | None = None, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
+    overall: float | None = None, images: int | None = None, seed: int = 0, out: str | Path | None = None,
+    data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CleanedSurroundings:  # fmt: skip
-    """Evaluate a saved correction of the use of surroundings; write FOLDER/evaluation.json.
+    """Evaluate a saved correction of the use of surroundings; write evaluation.json.
 
     Args:
         folder: the folder of the correction.
-        test: another corpus with true groups, all of which is shown as it is; by default the images of the run that
-            taught nothing.
+        test: another corpus with true groups, shown as it is; by default the images of the run that taught nothing.
         groups: true groups of the images that are shown; see `clean_surroundings`.
         overall: the loss that may be; by default the one that the correction was made under.
+        images: images of each group, at most; by default all, and SHOWN_COMPOSITES composites.
+        seed: of the draw of composites and images; that of the correction gives those on which it was measured.
+        out: the folder of evaluation.json; by default that of the correction.
         data, classifier, device: see `clean_model.clean`.
 
     Raises:
@@ -193,22 +219,26 @@ def evaluate_surroundings(
     correction, record = packages.load_correction(folder)
     require_surroundings(record, folder)
     packages.require_same_run(record, case.store.manifest["identity"], folder)
+    if images is not None:
+        SHOWN_IMAGES.require("images", images)
     settings = CleanSettings(**record["settings"])
-    settings = settings if overall is None else settings.model_copy(update={"overall": overall})
+    bounds = Bounds(settings.overall if overall is None else overall, settings.affected)
     if test is None:
         sides = None if groups is None else read_run_groups(case, groups)
-        own_images = OwnImages.of(case, settings.seed, sides, shown=True)
-        judgement = judge_groups(case, correction, own_images, sides, settings)
+        own_images = OwnImages.of(case, settings.seed, sides, shown=True)  # of sources that did not teach
+        judgement = judge_groups(case, correction, own_images, sides, bounds, seed, images)
     elif groups is None:
         raise UsageError(
             "no groups of another corpus", got=test, rule="sides were found of the run's own images",
             remedy="Name a column of its table, or a table with the columns path,group: --groups.",
         )  # fmt: skip
     else:
-        shown = compare_true_groups(case, correction, test, groups)
-        judgement = GroupJudgement((shown,), Bounds(settings.overall, settings.affected))
-    write_atomically(Path(folder) / EVALUATION, to_json(judgement.to_json()))
-    return CleanedSurroundings(Path(folder), correction, judgement, record)
+        shown = compare_true_groups(case, correction, test, groups, images, seed)
+        judgement = GroupJudgement((shown,), bounds)
+    place = Path(folder if out is None else out)
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomically(place / EVALUATION, to_json(judgement.to_json()))
+    return CleanedSurroundings(place, correction, judgement, record)
 
 
 def require_surroundings(record: dict[str, Any], folder: str | Path) -> None:

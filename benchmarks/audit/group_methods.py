@@ -1,0 +1,155 @@
+"""Methods of others that ask for groups, on Squares, beside `squares.py`: DFR, GroupDRO and JTT.
+
+    python benchmarks/audit/squares.py --set symmetric asymmetric --seeds 102 --folder squares
+    python benchmarks/audit/group_methods.py --set symmetric asymmetric --seed 102 --folder squares
+
+Each is written literally after its paper, with the network, optimizer and length of `squares.py`, and none is tuned: a
+balanced set to tune on is what nobody has here. A group is a class and a side. Sides are *named*, by `audit shortcuts`
+in the run that `squares.py` made, or *true*, or for JTT its *own* errors. A row is a method: average and worst group.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchvision import models
+
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.seeding import generator, integer
+from majority_sets import SETS, Drawn
+from squares import BATCH, EPOCHS, Case, adamw, as_inputs, group_accuracies, path_in_folder
+
+REFITS, L1 = 10, 1.0  # DFR: balanced draws whose heads are averaged, and the inverse strength of the penalty
+STEP = 0.01  # GroupDRO: step of the weights of groups
+REPEATS, FIRST_EPOCHS = 50, 1  # JTT: copies of an error, and epochs of the network that makes the errors (CelebA)
+
+Loss = Callable[[Tensor, Tensor, np.ndarray], Tensor]  # of logits, labels and rows
+
+
+def fit(drawn: Drawn, seed: int, weights: np.ndarray, loss: Loss, epochs: int = EPOCHS) -> nn.Module:
+    """Train a ResNet-18 from nothing on images drawn in proportion to weights (n,)."""
+    torch.manual_seed(integer(seed, "squares network"))
+    net = models.resnet18(num_classes=len(drawn.names)).to(memory_format=torch.channels_last)
+    optimizer, rng = adamw(net), generator(seed, "weighted batches")
+    x, y = as_inputs(drawn.images), torch.from_numpy(drawn.labels)
+    for _ in range(epochs * (len(x) // BATCH)):
+        rows = rng.choice(len(x), BATCH, p=weights / weights.sum())
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(x[rows])
+        loss(logits.float(), y[rows], rows).backward()
+        optimizer.step()
+    return net.eval()
+
+
+def mean_loss(logits: Tensor, labels: Tensor, rows: np.ndarray) -> Tensor:
+    """Compute the mean cross entropy."""
+    del rows
+    return cross_entropy(logits, labels)
+
+
+def balance(groups: np.ndarray) -> np.ndarray:
+    """Weigh images (n,) so that every group is drawn as often."""
+    return 1 / np.bincount(groups)[groups]
+
+
+def group_dro(drawn: Drawn, groups: np.ndarray, seed: int) -> nn.Module:
+    """Minimise the loss of the worst group online, group-balanced (Sagawa et al. 2020, algorithm 1)."""
+    q = torch.ones(int(groups.max()) + 1) / (groups.max() + 1)
+
+    def loss(logits: Tensor, labels: Tensor, rows: np.ndarray) -> Tensor:
+        each, of = cross_entropy(logits, labels, reduction="none"), torch.from_numpy(groups[rows])
+        means = torch.stack([each[of == g].mean() if (of == g).any() else each.sum() * 0 for g in range(len(q))])
+        q.mul_(torch.exp(STEP * means.detach()))
+        q.div_(q.sum())
+        return (q.clone() * means).sum()
+
+    return fit(drawn, seed, balance(groups), loss)
+
+
+def just_train_twice(drawn: Drawn, errors: np.ndarray, seed: int) -> nn.Module:
+    """Train on errors, bool (n,), as often as REPEATS copies of them (Liu et al. 2021, algorithm 1)."""
+    return fit(drawn, seed, np.where(errors, REPEATS, 1.0), mean_loss)
+
+
+@torch.no_grad()
+def own_errors(drawn: Drawn, seed: int) -> np.ndarray:
+    """Mark images, bool (n,), on which a network that was trained shortly is wrong."""
+    net = fit(drawn, seed, np.ones(len(drawn.labels)), mean_loss, FIRST_EPOCHS)
+    says = np.concatenate([net(part).argmax(1).numpy() for part in as_inputs(drawn.images).split(64)])
+    return np.asarray(says != drawn.labels)
+
+
+@torch.no_grad()
+def refit_head(net: nn.Module, drawn: Drawn, groups: np.ndarray, seed: int) -> nn.Module:
+    """Fit the last layer again on balanced draws of groups, by sparse logistic regression, and average it (DFR,
+    Kirichenko et al. 2023; on the images that trained the network, since no others have groups)."""
+    head, net.fc = net.fc, nn.Identity()
+    features = np.concatenate([net(part).numpy() for part in as_inputs(drawn.images).split(64)])
+    middle, spread = features.mean(0), features.std(0) + 1e-6
+    rng, fewest = generator(seed, "balanced draws"), np.bincount(groups)[np.unique(groups)].min()
+    weights, offsets = [], []
+    for _ in range(REFITS):
+        rows = np.concatenate([rng.choice(np.flatnonzero(groups == g), fewest, False) for g in np.unique(groups)])
+        model = LogisticRegression(C=L1, l1_ratio=1, solver="liblinear", random_state=0)
+        model.fit((features[rows] - middle) / spread, drawn.labels[rows])
+        weights.append(model.coef_[0])
+        offsets.append(model.intercept_[0])
+    direction = np.mean(weights, 0) / spread
+    head.weight[:] = torch.tensor(np.stack([0 * direction, direction]))
+    head.bias[:] = torch.tensor(np.array([0, np.mean(offsets) - direction @ middle]))
+    net.fc = head
+    return net
+
+
+def read_named_sides(case: Case, drawn: Drawn) -> np.ndarray:
+    """Read the sides that `audit shortcuts` told, int (n,)."""
+    store, number = RunStore.open(case.place / "run"), {path: i for i, path in enumerate(drawn.paths)}
+    paths, sides = store.texts("corpus", "path"), drawn.labels.copy()
+    for row in store.table("places", "surroundings").to_pylist():
+        sides[number[path_in_folder(paths[row["row"]])]] = row["side"]
+    return sides
+
+
+def measure(case: Case) -> Iterator[tuple[str, list[float]]]:
+    """Yield the accuracy of each group of test images under each method."""
+    drawn, test = case.draw()
+    sides = {"named": read_named_sides(case, drawn), "true": drawn.sides}
+    groups = {kind: drawn.labels * len(drawn.names) + one for kind, one in sides.items()}
+    for kind, one in groups.items():
+        yield f"DFR, {kind} groups", group_accuracies(refit_head(case.train(), drawn, one, case.seed), test)
+    for kind, one in groups.items():
+        yield f"GroupDRO, {kind} groups", group_accuracies(group_dro(drawn, one, case.seed), test)
+        odd = sides[kind] != drawn.labels
+        yield f"JTT, {kind} exceptions", group_accuracies(just_train_twice(drawn, odd, case.seed), test)
+    errors = own_errors(drawn, case.seed)
+    found = f"JTT, its own {int(errors.sum())} errors, {int((errors & drawn.exceptional).sum())} exceptions among them"
+    yield found, group_accuracies(just_train_twice(drawn, errors, case.seed), test)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", choices=tuple(SETS)[:2], nargs="+", default=["symmetric"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path("squares"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    for kind in given.set:
+        case, rows = Case(kind, "adamw", given.seed, given.folder), {}
+        for method, groups in measure(case):
+            rows[method] = groups
+            (case.place / "methods.json").write_text(json.dumps(rows) + "\n")
+            average, worst = 100 * np.mean(groups), 100 * min(groups)
+            print(f"{kind}, {method}: average {average:.1f}, worst group {worst:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
