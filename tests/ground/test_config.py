@@ -1,5 +1,6 @@
 """Settings. Oracles: tomllib reads back what was written; the messages name what a person typed."""
 
+import inspect
 import os
 import tomllib
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, field_validator
 
-from klarsicht.ground.config import Settings
+from klarsicht.ground.config import PublicSettings, Settings
 from klarsicht.ground.errors import InputError, UsageError
 
 
@@ -108,6 +109,19 @@ def test_a_wrong_setting_is_one_line_that_names_it(given, message):
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.remedy
+
+
+def test_help_shows_the_description_of_each_setting_and_a_plain_signature():
+    class Asked(PublicSettings):
+        """Settings of a test."""
+
+        model: Annotated[str, Field(description="The model.")]
+        seed: Annotated[int, Field(ge=0, description="Seed of all randomness.")] = 3
+
+    assert str(inspect.signature(Asked)) == "(*, model, seed=3)"
+    told = inspect.getdoc(Asked)
+    assert told.startswith("Settings of a test.") and "    model: The model." in told and "seed: Seed of all" in told
+    assert Asked(model="a").seed == 3
 
 
 def test_a_missing_setting_is_named():

@@ -45,12 +45,21 @@ def test_survives_the_journey_between_processes(kind):
     assert str(copy) == str(error)
 
 
+def test_an_error_that_is_quoted_brings_no_second_full_stop():
+    told = errors.InputError("none can be used", got="no array. Scale it.", remedy="Check the data.")
+    assert str(told) == "none can be used; got no array. Scale it. Check the data."
+
+
 def test_unknown_name_lists_near_matches_else_all():
-    assert str(errors.unknown_name("metric", "sinkorn", ["sinkhorn", "sliced"])).endswith("Did you mean sinkhorn?")
+    assert str(errors.unknown_name("metric", "sinkorn", ["sinkhorn", "sliced"])).endswith(
+        "Did you mean sinkhorn? Known: sinkhorn, sliced."
+    )
+    many = [f"metric{i}" for i in range(9)]
+    assert str(errors.unknown_name("metric", "metric", many)).endswith("?")
     assert str(errors.unknown_name("metric", "xyz", ["b", "a"])).endswith("Known: a, b.")
 
 
 def test_a_name_that_is_known_twice_is_proposed_once():
     assert str(errors.unknown_name("class", "redfox", ["red fox", "dam", "red fox"])) == (
-        "unknown class; got 'redfox'. Did you mean red fox?"
+        "unknown class; got 'redfox'. Did you mean red fox? Known: dam, red fox."
     )

@@ -3,6 +3,7 @@ setting."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import tomllib
@@ -67,7 +68,18 @@ def require_shape(record: Any, shape: type[BaseModel]) -> None:
 
 
 class PublicSettings(Settings):
-    """Base class of settings that a person makes in Python: the constructor, too, raises a UsageError."""
+    """Base class of settings that a person makes in Python: the constructor, too, raises a UsageError, and help() shows
+    the descriptions of the fields."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **more: Any) -> None:
+        told = (f"    {name}: {field.description or ''}" for name, field in cls.model_fields.items())
+        cls.__doc__ = "\n".join([f"{(cls.__doc__ or '').rstrip()}\n\nSettings:", *told])
+        kind, nothing = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+        cls.__signature__ = inspect.Signature([
+            inspect.Parameter(name, kind, default=nothing if field.is_required() else field.get_default())
+            for name, field in cls.model_fields.items()
+        ])  # fmt: skip
 
     def __init__(self, *positional: Any, **values: Any) -> None:
         if positional:

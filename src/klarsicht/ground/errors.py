@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 
 class KlarsichtError(Exception):
@@ -22,7 +23,9 @@ class KlarsichtError(Exception):
             parts.append(f"got {self.got}")
         if self.rule:
             parts.append(self.rule)
-        return "; ".join(parts) + (f". {self.remedy}" if self.remedy else "")
+        text = "; ".join(parts)
+        end = "" if text.endswith(".") and not text.endswith("...") else "."  # a quoted error may end in a full stop
+        return f"{text}{end} {self.remedy}" if self.remedy else text
 
     def __reduce__(self) -> tuple[object, ...]:
         """Make the error picklable: the keyword-only parts are kept when it passes between worker processes."""
@@ -167,11 +170,15 @@ class OutputClosed(KlarsichtError):
     exit_code = 141
 
 
+FEW_NAMES: Final = 8  # known names that are all listed
+
+
 def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UsageError:
-    """Make the error of a failed look-up; it lists names that are part of this one and near matches, or else all known
-    names."""
+    """Make the error of a failed look-up; it lists names that are part of this one and near matches, and all known
+    names where these are few or none is near."""
     names = sorted(set(candidates))
     parts = [known for known in names if len(known) > 3 and known in name]
     near = list(dict.fromkeys((*parts, *difflib.get_close_matches(name, names, n=3, cutoff=0.5))))[:3]
-    remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
+    questions = [f"Did you mean {' or '.join(near)}?"] if near else []
+    remedy = " ".join([*questions, f"Known: {', '.join(names)}."] if len(names) <= FEW_NAMES or not near else questions)
     return UsageError(f"unknown {kind}", got=repr(name), remedy=remedy)

@@ -38,12 +38,18 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a public function, or a constructor, so that it checks its arguments against its annotations: texts,
     paths, numbers, flags, functions, sequences of these, and instances of classes, whose attribute MADE_BY says which
     call returns one. Raises UsageError: in the call, for a value of another kind, a number that is not finite, or a
-    path that no file can have."""
+    path that no file can have, an argument that is missing, or one that it does not know."""
     signature = inspect.signature(function)
 
     @wraps(function)
     def checked(*positional: P.args, **named: P.kwargs) -> R:
-        given, kinds = signature.bind(*positional, **named), _annotations(function)
+        try:
+            given, kinds = signature.bind(*positional, **named), _annotations(function)
+        except TypeError as error:
+            needed = (of for of, one in signature.parameters.items() if one.default is one.empty and of != "self")
+            raise UsageError(
+                f"wrong arguments of {function.__qualname__}", got=error, rule=f"needed: {', '.join(needed) or 'none'}"
+            ) from error
         for name, value in given.arguments.items():
             given.arguments[name] = as_kind(name, value, kinds[name]) if name in kinds else value
         return function(*given.args, **given.kwargs)
