@@ -24,7 +24,7 @@ from klarsicht.audit.explanation.networks.outputs import as_logits
 from klarsicht.audit.explanation.relevance.explainer import explain
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import ranking
-from klarsicht.ground.errors import ModelError, UsageError
+from klarsicht.ground.errors import ModelError, RunMismatch, UsageError
 from klarsicht.numerics.erasure import orthogonal_eraser
 
 
@@ -252,7 +252,26 @@ def test_the_loop_closes_the_cleaned_model_is_audited_by_its_folder(tmp_path, mo
     assert before.shift > 1 > 0.1 > abs(after.shift)
 
 
-def test_a_model_built_in_python_is_asked_for(tmp_path):
-    packages.save_correction(tmp_path, correction(), FACTS)
-    with pytest.raises(ModelError, match="corrected_classifier"):
-        load_model(str(tmp_path))
+@pytest.mark.parametrize("name", ["object", "mine", "here"])
+def test_a_model_built_in_python_is_asked_for(tmp_path, monkeypatch, name):
+    """Whatever text its settings had, a folder of that name or not."""
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    packages.save_correction(tmp_path / "c", correction(), FACTS | {"model": name})
+    with pytest.raises(ModelError, match=r"audit\.load_model\('c', classifier=model\)"):
+        load_model("c")
+
+
+def test_a_model_built_in_python_is_loaded_with_the_model_that_was_audited(tmp_path):
+    before = classifier()
+    identity = {"corpus": "any", "model": before.identity}
+    packages.save_correction(tmp_path, correction(), FACTS | {"model": "mine", "identity": identity})
+    after, images = load_model(tmp_path, classifier=before), sample(20, seed=1).images
+    np.testing.assert_allclose(compute_logits(after, images), compute_logits(before, images, correction()), atol=1e-5)
+    other = load_model((Shortcut().requires_grad_(False), before.transform))
+    with torch.no_grad():
+        other.module.head.bias += 1
+    with pytest.raises(RunMismatch, match="another model"):
+        load_model(tmp_path, classifier=other)
+    with pytest.raises(UsageError, match="goes with a folder"):
+        load_model(Shortcut(), classifier=before)

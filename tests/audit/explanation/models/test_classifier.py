@@ -1,10 +1,14 @@
 """Sources of a classifier, and the logit that belongs to a label."""
 
+from functools import partial
+
 import pytest
 import torch
 import torchvision
 from PIL import Image
 from torch import nn
+from torch.nn.utils import prune
+from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_to_tensor
 
 from klarsicht.audit.explanation.models import weights
@@ -193,6 +197,37 @@ def test_identity_follows_the_weights():
     with torch.no_grad():
         net[0].bias[0] += 1e-6
     assert load_model(net).identity != before
+
+
+def test_identity_follows_hooks_and_a_forward_that_was_set(monkeypatch):
+    """A hook changes what the network computes, and no weight; without hooks the identity is as before."""
+    net = network()
+    plain = load_model(net).identity
+    handle = net[0].register_forward_hook(lambda module, inputs, output: output * 0)
+    silenced = load_model(net).identity
+    handle.remove()
+    assert load_model(net).identity == plain != silenced
+    handle = net[0].register_forward_hook(lambda module, inputs, output: output * 2)
+    assert load_model(net).identity not in (plain, silenced)
+    handle.remove()
+    monkeypatch.setattr(net[0], "forward", partial(torch.mul, other=0))
+    assert load_model(net).identity != plain
+
+
+def test_a_hook_of_torch_that_computes_a_weight_of_the_state_dict_changes_no_identity():
+    net = network()
+    prune.identity(net[0], "weight")
+    hooked = load_model(net).identity
+    for hook in list(net[0]._forward_pre_hooks):
+        del net[0]._forward_pre_hooks[hook]
+    assert load_model(net).identity == hooked
+
+
+def test_a_model_without_a_transform_says_so_and_a_swapped_pair_is_refused():
+    assert "no transform" in load_model(network()).notes[0]
+    assert load_model((network(), PixelTransform("RGB"))).notes == ()
+    with pytest.raises(ModelError, match="Swap the two"):
+        load_model((v2.Identity(), network()))
 
 
 def test_the_box_is_black_and_white_after_normalisation():

@@ -8,6 +8,7 @@ branches the map is computed in hooks, so that the network's layers stay the sam
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +24,11 @@ from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection, La
 from klarsicht.audit.cleaning.corrections.feature_inpainting import FeatureInpainting, InpaintingModule
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.explanation.models.classifier import Classifier, load_model
-from klarsicht.audit.explanation.models.specifications import code_of
+from klarsicht.audit.explanation.models.sources import find_opener
+from klarsicht.audit.explanation.models.specifications import check_specification, code_of
 from klarsicht.audit.explanation.networks.hooks import replace_first_tensor, takes_channels_last
 from klarsicht.audit.explanation.networks.residual_sums import ResidualSum, SumHooks
-from klarsicht.ground.errors import ModelError, UsageError
+from klarsicht.ground.errors import ModelError, RunMismatch, UsageError
 from klarsicht.ground.trust import RecordedCode
 from klarsicht.numerics.erasure import Eraser
 
@@ -34,18 +36,44 @@ PYTHON_MODEL: Final = "object"  # placeholder for a model that was built in Pyth
 CHILD_NAME: Final = "erased_sum"
 
 
-def load_corrected(folder: str, device: torch.device | None = None) -> Classifier:
-    """Load the corrected model of a folder of `audit clean`. Raises ModelError: the model was built in Python: use
-    `corrected_classifier`; UntrustedCode: the correction names code that lies inside it, or that is not as it was when
-    it was made; UsageError, InputError: see `corrected_classifier`."""
+def load_corrected(
+    folder: str, device: torch.device | None = None, classifier: Classifier | None = None
+) -> Classifier:  # fmt: skip
+    """Load the corrected model of a folder of `audit clean`; a model that was built in Python is given as `classifier`.
+    Raises ModelError: it is not given; RunMismatch: it is not the one that was corrected; UntrustedCode: the correction
+    names code that lies inside it, or that is not as it was when it was made; UsageError, InputError: see
+    `corrected_classifier`."""
     _, record = packages.load_correction(folder)
-    if record["model"].split(":")[0] == PYTHON_MODEL:
+    if classifier is not None:
+        if classifier.identity != record["identity"].get("model"):
+            raise RunMismatch(
+                "the correction belongs to another model", got=f"{folder}, {classifier}", rule="the model of its run",
+                remedy="Give the model that was audited, as it was then.",
+            )  # fmt: skip
+        corrected = corrected_classifier(classifier, folder)
+        corrected.module.to(device or classifier.device)
+        return corrected
+    if not _is_specified(record["model"]):
         raise ModelError(
-            "a correction of a model that was built in Python", got=folder, rule="only its weights are known",
-            remedy="In Python: audit.corrections.corrected_model.corrected_classifier(classifier, folder).",
+            "a correction of a model that was built in Python", got=f"{folder}: {record['model']}",
+            rule="the folder does not hold the model itself",
+            remedy=f"In Python: audit.load_model({folder!r}, classifier=model), with the model that was audited.",
         )  # fmt: skip
     RecordedCode.of(folder, record).require(code_of(record["model"]))
     return corrected_classifier(load_model(record["model"], device=device), folder)
+
+
+def _is_specified(model: str) -> bool:
+    """Say whether a text specifies a model, rather than naming one that was built in Python."""
+    if model.split(":")[0] == PYTHON_MODEL:
+        return False
+    if find_opener(model) is None:
+        with suppress(ModelError):  # what it names is gone, which loading says
+            try:
+                check_specification(model)
+            except UsageError:
+                return False
+    return True
 
 
 def corrected_classifier(classifier: Classifier, folder: str | Path) -> Classifier:

@@ -24,7 +24,7 @@ from klarsicht.audit.explanation.models.sources import find_opener, open_source
 from klarsicht.audit.explanation.models.transforms import MODES, has_own_weights, input_channels, plain_transform
 from klarsicht.audit.explanation.networks import outputs
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
-from klarsicht.audit.explanation.networks.hooks import temporary_hooks
+from klarsicht.audit.explanation.networks.hooks import describe_changed_forward, temporary_hooks
 from klarsicht.audit.explanation.networks.outputs import as_logits, describe_answer
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import (
@@ -37,6 +37,7 @@ from klarsicht.ground.errors import (
     UsageError,
 )
 from klarsicht.ground.foreign import foreign_errors, foreign_errors_on_image
+from klarsicht.ground.names import describe_value
 from klarsicht.ground.pictures.array_images import ArrayForm, show_channels
 from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.pictures.stored_images import DecodedImage
@@ -167,12 +168,15 @@ class Classifier:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the layers, the names, types and bytes of the state dict, one transformed test image, and the
-        form of arrays where the transform takes these. A changed `forward` with unchanged layers is not detected."""
+        """SHA-256 over the layers, the names, types and bytes of the state dict, one transformed test image, the form
+        of arrays where the transform takes these, and the code of forward hooks, if any. Not detected are another
+        `forward` in a class of the same name, and other contents of the same hooks."""
         digest = hashlib.sha256(repr(self.module).encode())
         digest.update(self.image(_RAMP).float().numpy().tobytes())
         if self.form is not None:
             digest.update(repr(self.form).encode())
+        for hook in describe_changed_forward(self.module):
+            digest.update(hook.encode())
         for name, value in sorted(self.module.state_dict().items()):
             if isinstance(value, Tensor):
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -278,6 +282,7 @@ def load_model(
     checkpoint: str | Path | None = None,
     classes: Sequence[str] | None = None,
     device: str | torch.device | None = None,
+    classifier: Classifier | None = None,
 ) -> Classifier:
     """Load a classifier from a specification; nothing is ever downloaded.
 
@@ -285,7 +290,7 @@ def load_model(
     - `torchvision:NAME@FILE`, `timm:NAME@FILE`: an architecture and a local state dict (or `checkpoint=FILE`)
     - `hf:FOLDER`: an image classifier of transformers, as `save_pretrained` writes it
     - `FILE.pt2`: a program of torch.export, for gradient methods and head relevance
-    - a folder of `audit clean`: the corrected model
+    - a folder of `audit clean`, or the object that it returned: the corrected model
     - `package.module:callable`, `file.py:callable`: a function or class that returns a module, or a pair (module,
       transform)
     - a module, or such a pair, itself: its training mode is kept, and restored after each use
@@ -299,11 +304,13 @@ def load_model(
         classes: names of the outputs; by default those that the specification brings along, of which equal ones are
             numbered: cat, cat (2).
         device: where the module goes; by default it stays where it is.
+        classifier: with a folder of `audit clean`, the model that was audited, where it was built in Python.
 
     Raises:
-        UsageError: a specification of none of these forms, a class name that is no text, or a device that this machine
-            does not have.
+        UsageError: a specification of none of these forms, a class name that is no text, a device that this machine
+            does not have, or a classifier without a folder of `audit clean`.
         InputError: one of `classes` stands twice.
+        RunMismatch: the correction in the folder belongs to another model than `classifier`.
         UntrustedCode: the file brings code along that would be run, see ground.trust.trusted_code.
         MissingExtra: the extra `demo`, `timm` or `hf` is not installed.
         ModelError: the model cannot be loaded, has weights that are not finite, or another number of logits than class
@@ -312,8 +319,13 @@ def load_model(
     if classes is not None:
         require_distinct(classes, "the list of class names")
     if isinstance(spec, str | Path) and (open_folder := find_opener(str(spec))) is not None:
-        found: Classifier = open_folder(str(spec), None if device is None else torch.device(device))
+        found: Classifier = open_folder(str(spec), None if device is None else torch.device(device), classifier)
         return _require_fitting_names(found if classes is None else replace(found, classes=tuple(classes)))
+    if classifier is not None:
+        raise UsageError(
+            "a classifier goes with a folder of `audit clean`", got=describe_value(spec),
+            remedy="Leave classifier= out, or name the folder.",
+        )  # fmt: skip
     source = open_source(str(spec) if isinstance(spec, Path) else spec, checkpoint)
     brought = source.classes or ()
     distinct = make_distinct(brought)
@@ -323,6 +335,7 @@ def load_model(
     if device is not None:
         with foreign_errors(UsageError, "the model cannot be moved to the device", of=str(device)):
             module = module.to(torch.device(device))
+    plain_note = "no transform is given: pictures keep their size, their values are 0 to 1 and not normalised"
     renaming_note = describe_renamed(brought, distinct) if classes is None else ""
     classifier = _with_logits(
         Classifier(
@@ -330,7 +343,7 @@ def load_model(
             source.transform if source.transform is not None else plain_transform(module),
             tuple(classes) if classes is not None else distinct or None,
             source.spec,
-            tuple(filter(None, (precision_note, renaming_note))),
+            tuple(filter(None, (precision_note, renaming_note, plain_note if source.transform is None else ""))),
         )
     )
     return _require_fitting_names(classifier)

@@ -40,10 +40,19 @@ def as_pair(result: Any, spec: str) -> tuple[nn.Module, Transform | None]:
     """Convert a module or a pair (module, transform) to a pair of an unwrapped module and a transform, or None; raises
     ModelError for anything else."""
     module, transform = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+    if _has_weights(transform) and not _has_weights(module):
+        raise ModelError(
+            f"{spec}: the transform stands before the model", got=", ".join(type(part).__name__ for part in result),
+            rule="a pair (module, transform)", remedy="Swap the two.",
+        )  # fmt: skip
     if isinstance(module, nn.Module) and (transform is None or callable(transform)):
         return unwrap(module, spec), transform
     got = ", ".join(type(part).__name__ for part in (result if isinstance(result, tuple) else (result,)))
     raise ModelError(f"{spec} is not a model", got=got, rule="expected a torch module, or a pair (module, transform)")
+
+
+def _has_weights(part: Any) -> bool:
+    return isinstance(part, nn.Module) and next(part.parameters(), None) is not None
 
 
 _WRAPPERS: Final = {

@@ -31,8 +31,8 @@ MODEL_SOURCES: Final[dict[str, Callable[[str, str | Path | None], Source]]] = {
 """Functions that load the sources with a name, or a prefix, of their own."""
 
 MODEL_FOLDERS: Final = {"correction.json": "klarsicht.audit.cleaning.corrections.corrected_model:load_corrected"}
-"""Functions (folder, device) -> Classifier that open a folder which holds a file of this name. They are imported when
-they are needed: a network from elsewhere loads no room above this one."""
+"""Functions (folder, device, classifier) -> Classifier that open a folder which holds a file of this name. They are
+imported when they are needed: a network from elsewhere loads no room above this one."""
 
 
 def open_source(spec: str | nn.Module | tuple[nn.Module, Transform | None], checkpoint: str | Path | None) -> Source:

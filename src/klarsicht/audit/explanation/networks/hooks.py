@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Self
 
 from torch import Tensor, nn
@@ -24,6 +25,35 @@ def temporary_hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def describe_changed_forward(network: nn.Module) -> tuple[str, ...]:
+    """Describe the forward hooks of all layers, and each `forward` that was set on a layer itself: the layer, and the
+    name and compiled code of the function. Empty for most networks. Hooks of torch itself, such as those of pruning,
+    compute what the state dict holds, and are left out. What a function refers to is not read: a hook that only records
+    would then differ after every image."""
+    return tuple(
+        f"{layer} {_describe_code(function)}"
+        for layer, module in network.named_modules()
+        for function in (
+            *module._forward_pre_hooks.values(), *module._forward_hooks.values(),
+            *([vars(module)["forward"]] if "forward" in vars(module) else ()),
+        )
+        if not (getattr(function, "__module__", None) or type(function).__module__).startswith("torch.")
+    )  # fmt: skip
+
+
+def _describe_code(function: Any) -> str:
+    """Return the name of a function, or of the class of a callable object, and its byte code and constants in hex."""
+    while isinstance(function, partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    if code is None:
+        return name
+    constants = [one for one in code.co_consts if isinstance(one, str | int | float | bytes | None)]
+    return f"{name} {code.co_code.hex()} {constants} {code.co_names}"
 
 
 def called_layers(network: nn.Module, look: Callable[[], object]) -> tuple[str, ...]:
