@@ -105,7 +105,7 @@ def test_a_framing_is_said_in_words_of_its_own_and_has_a_headline_beside_that_of
     first, second = (line.headline for line in pair.headlines)
     assert first == (
         "Enlarged by 4/3, 75 % of other images are predicted as Covid (0.5 % before), and 98 % of the images of Covid "
-        "(98 %)."
+        "(98 %). Shown were 40 images of Covid."
     )
     assert second.startswith("By the border alone")
     cells = dict(zip(PART_COLUMNS, pair.lines[0].texts, strict=True))
@@ -135,6 +135,18 @@ def test_a_framing_that_changes_hardly_a_prediction_is_said_with_its_rise():
     one = evidence_of("enlarged", **fields, shift_high=4.1)
     assert one.describe("Coat", 1.0).endswith(" The score of Coat changes by +3.04 logits (+1.98 to +4.10).")
     assert "score" not in replace(one, taken=0.3).describe("Coat", 1.0)
+
+
+def test_a_headline_needs_images_and_a_framing_that_makes_others_the_class():
+    """A network that does not recognise an enlarged tractor is weak; that nothing becomes a tractor is no shortcut."""
+    lost = {"taken": 0.0, "taken_control": 0.0, "taken_low": 0.0, "stays": 0.0, "stays_control": 1.0, "lost_low": 1.0}
+    weak = evidence_of("enlarged", noted=True, area=None, low=None, high=None, rest=None, **lost)
+    quiet = [profile_of(name, i, evidence_of("border")) for i, name in enumerate("bcd", 1)]
+    found = Sufficiency((profile_of("a", 0, weak, COVID), *quiet), 0.05, 40)
+    assert [line.evidence.part for line in found.headlines] == ["border"] and "headline" not in found.limits
+    few = replace(found, profiles=(replace(found.profiles[0], n=29), *quiet))
+    assert few.headlines == () and "Of a fewer than 30 images were shown" in few.limits
+    assert few.profiles[0].noted  # the table still flags it
 
 
 @pytest.mark.parametrize("name", [*IMAGE_PARTS, *REGION_PARTS])

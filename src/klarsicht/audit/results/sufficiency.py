@@ -21,6 +21,7 @@ from klarsicht.audit.results.words import (
     describe_framing,
     describe_stay,
     describe_taken,
+    format_count,
     format_p,
     format_share,
 )
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 SUFFICIENCY_FILE = "shortcuts.json"
 CHANCE = 0.5  # area under the ROC curve without any information
+FEWEST_SHOWN = 30  # images of a class, below which a part is no headline: an interval of so few says little
 PAIR = 2  # classes that mirror each other: the one has a part where the other lacks it
 NOTEBOOK_PARTS = 20  # lines in a notebook
 WHOLES = ("target", "n", "whole", "whole_low", "whole_high")  # numbers of a profile
@@ -225,8 +227,17 @@ class PartLine:
 
     @property
     def headline(self) -> str:
-        """The evidence in sentences."""
-        return self.evidence.describe(self.profile.name, self.profile.whole)
+        """The evidence in sentences, with the number of images that were shown."""
+        shown = f"Shown were {format_count(self.profile.n, 'image')} of {self.profile.name}."
+        return f"{self.evidence.describe(self.profile.name, self.profile.whole)} {shown}"
+
+    @property
+    def is_headline(self) -> bool:
+        """Whether the part stands above the table: it is noted, and FEWEST_SHOWN images were shown. A framing must
+        also turn other images into the class, beyond its control by the 95 % interval: that only images of the class
+        are no longer recognised is a weakness, and no shortcut."""
+        one = self.evidence
+        return one.noted and self.profile.n >= FEWEST_SHOWN and (one.area is not None or one.taken_low > 0)
 
 
 @dataclass(frozen=True)
@@ -323,14 +334,13 @@ class Sufficiency:
 
     @property
     def headlines(self) -> tuple[PartLine, ...]:
-        """The heaviest noted part of each class, or one that does the same and says more (EXTENTS), and the heaviest
-        framing; of two classes, which mirror each other, of both together."""
+        """The heaviest part of each class that may be a headline, or one that does the same and says more (EXTENTS), and
+        the heaviest framing; of two classes, which mirror each other, of both together."""
         heads: dict[tuple[str, bool], list[PartLine]] = {}
-        for line in self.lines:
+        for line in filter(lambda line: line.is_headline, self.lines):
             name = "" if len(self) == PAIR else line.profile.name
             heads.setdefault((name, line.evidence.area is None), []).append(line)
-        noted = ([line for line in lines if line.evidence.noted] for lines in heads.values())
-        return tuple(_most_telling(lines) for lines in noted if lines)
+        return tuple(map(_most_telling, heads.values()))
 
     def _repr_html_(self) -> str:
         headings = [column.heading for column in PART_COLUMNS.values()]
@@ -349,7 +359,9 @@ class Sufficiency:
     @property
     def limits(self) -> str:
         """Noted parts in words, whether so many classes can have anything noted, and what the region is."""
-        return f"{self._limits_of_p} {self.describe_region()}".strip()
+        few = [one.name for one in self if one.noted and one.n < FEWEST_SHOWN]
+        lacking = f"Of {', '.join(few)} fewer than {FEWEST_SHOWN} images were shown: too few for a headline."
+        return " ".join(filter(None, (self._limits_of_p, self.describe_region(), lacking if few else "")))
 
     def describe_region(self) -> str:
         """Say what the region is whose inside and outside are parts; "" where there is none."""
