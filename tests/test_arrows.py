@@ -77,9 +77,10 @@ ARROWS = {
         "audit.explanation.relevance", "audit.explanation.spectral",
     ),
     "audit.explanation.doctor": (
-        "numerics.statistics", "audit.results", "audit.explanation.data", "audit.explanation.file_rules",
-        "audit.explanation.networks", "audit.explanation.settings", "audit.explanation.models",
-        "audit.explanation.relevance", "audit.explanation.spectral", "audit.explanation.steps",
+        "ground.pictures", "numerics.statistics", "audit.results", "audit.explanation.data",
+        "audit.explanation.file_rules", "audit.explanation.networks", "audit.explanation.settings",
+        "audit.explanation.models", "audit.explanation.relevance", "audit.explanation.spectral",
+        "audit.explanation.steps",
     ),
     "audit.explanation.pipeline": (
         "ground.run_folder", "audit.results", "audit.explanation.settings", "audit.explanation.executor",
@@ -128,8 +129,8 @@ ARROWS = {
         "audit.results", "audit.explanation", "audit.verdicts",
     ),
     "audit.cleaning.artifacts": (
-        "ground.pictures", "ground.run_folder", "numerics.statistics", "audit.results", "audit.explanation",
-        "audit.verdicts", "audit.cleaning.corrections",
+        "ground.pictures", "ground.run_folder", "numerics.statistics", "numerics.imaging", "audit.results",
+        "audit.explanation", "audit.verdicts", "audit.cleaning.corrections",
     ),
     "audit.cleaning.models": (
         "", "ground.run_folder", "numerics.statistics", "numerics.erasure", "numerics.clustering",
@@ -137,7 +138,8 @@ ARROWS = {
         "audit.cleaning.artifacts",
     ),
     "audit.cleaning.data": (
-        "ground.pictures", "ground.run_folder", "audit.explanation", "audit.verdicts",
+        "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.results", "audit.explanation",
+        "audit.verdicts",
         "audit.cleaning.corrections", "audit.cleaning.artifacts", "audit.cleaning.models",
     ),
     # the demonstration, and the public names, imported when they are asked for

@@ -33,6 +33,7 @@ NOTHING_OF_IT = (5, math.nan, b"x", {"a": 1}, Odd())
 TOO_LONG, NO_NAME = "a" * 5000, "\ud800"
 PATHS = (*NOTHING_OF_IT, ("a",), "a\0b", Path("a\0b"), TOO_LONG, NO_NAME)
 TEXTS = (*NOTHING_OF_IT, ("a",), Path("a"))
+MEMBERS = (*NOTHING_OF_IT, "a\0b", Path("a\0b"), TOO_LONG, [None], [math.nan])
 NUMBERS = (math.nan, math.inf, "5", (5,), Odd(), True, np.zeros(2))
 INTEGERS = (*NUMBERS, 2.5)
 FLAGS = (None, 0, "yes", math.nan, Odd())
@@ -49,12 +50,13 @@ WRONG = {
     "decode": TEXTS, "path_column": TEXTS, "label_column": TEXTS, "source_column": TEXTS, "max_skipped": NUMBERS,
     "black_level": ("a", None, Odd(), ["a"]), "burst": NO_CLASS, "cells": NO_CLASS,
     "channels": INTEGERS, "checkpoint": PATHS, "classifier": (*NO_CLASS, network()), "cleaned": PATHS,
-    "colour_filter": TEXTS, "correction": PATHS, "decoder": TEXTS, "device": TEXTS, "draws": INTEGERS,
+    "artifact": TEXTS, "colour_filter": TEXTS, "correction": PATHS, "decision": TEXTS,
+    "decoder": TEXTS, "device": TEXTS, "draws": INTEGERS,
     "dry_run": FLAGS, "dtype": TEXTS, "exact": FLAGS, "files": PATH_LISTS, "folder": PATHS, "found_by": TEXTS,
     "frames": PATH_LISTS, "function": NO_FUNCTION, "ghost_map": PATHS, "groups": TEXTS, "images": INTEGERS,
     "kind": TEXTS, "kinds": TEXT_LISTS, "label": TEXTS, "layer": TEXTS, "level": NUMBERS, "map_side": INTEGERS,
-    "mask": PATHS, "members": PATHS, "method": TEXTS, "metric": TEXTS, "middle": TEXTS, "n_dimensions": INTEGERS,
-    "n_neighbors": INTEGERS, "names": TEXT_LISTS, "network": (*NO_CLASS, network()), "noise": NO_CLASS,
+    "mask": PATHS, "members": MEMBERS, "method": TEXTS, "metric": TEXTS, "middle": TEXTS, "n_dimensions": INTEGERS,
+    "n_neighbors": INTEGERS, "names": TEXT_LISTS, "network": (*NO_CLASS, network()), "noise": NO_CLASS, "note": TEXTS,
     "observed": FLAGS, "out": PATHS, "overall": NUMBERS, "page": PATHS, "part": TEXT_LISTS, "parts": TEXT_LISTS,
     "path": PATHS, "photographs": PATHS, "pictures": PATH_LISTS, "preset": TEXTS, "prevalences": NUMBER_LISTS,
     "preview": PATHS, "random_state": INTEGERS, "rate": NUMBERS, "reference": PATHS, "region": PATHS,
@@ -67,6 +69,7 @@ WRONG = {
 OWN = {  # where a name means another kind
     ("clean_data", "name"): (5, math.nan, b"x", {"a"}, [None], [math.nan], Odd()), ("clean", "name"): TEXTS,
     ("find_content", "classes"): TEXT_LISTS,
+    ("decide", "name"): TEXTS,
     ("power", "classes"): INTEGERS, ("load_model", "classes"): TEXT_LISTS, ("open_corpus", "classes"): TEXT_LISTS,
     ("export_run", "classes"): TEXT_LISTS, ("export_run", "data"): TEXTS, ("open_explored_run", "data"): TEXTS,
     ("serve_run", "data"): TEXTS,
@@ -129,6 +132,8 @@ def usable():
     return {
         "ArrayTransform": {"function": len, "channels": 3, "dtype": "uint8"},
         "ExchangedParts": pictures | {"parts": ["border"]}, "Explainer": {"classifier": model},
+        "decide": run | {"name": "c", "decision": "artifact"},
+        "diagnose": {"settings": audit.AuditSettings(model="x", data="y")},
         "check_pictures": run | {"pictures": [here]}, "clean": run | {"name": "c"}, "clean_classes": run,
         "clean_data": run | {"out": here}, "evaluate": run | {"folder": here}, "exchange_parts": run | pictures,
         "explain": {"classifier": model, "images": BATCH}, "find_copies_in": {"data": "nowhere"},

@@ -126,7 +126,7 @@ def of_arrays(place):
 def test_sixteen_bits_are_audited_as_eight_bits_are(of_files, of_arrays):
     for name in ("maps", "logits", "features", "channels"):
         np.testing.assert_array_equal(of_arrays[0].array(name)[:], of_files[0].array(name)[:])
-    told = [[repr(replace(verdict, members=())) for verdict in found] for _, found in (of_files, of_arrays)]
+    told = [[repr(replace(verdict, members=()).to_json()) for verdict in found] for _, found in (of_files, of_arrays)]
     assert told[0] == told[1]
     assert of_arrays[1].of("b").used
     assert of_arrays[0].manifest["array_form"]["white"] == 65535

@@ -1,5 +1,8 @@
 """Objects that one holds print as one short line, whatever they contain."""
 
+import re
+from html.parser import HTMLParser
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,12 @@ from PIL import Image
 from tests.audit.conftest import network
 
 from klarsicht import audit
+from klarsicht.audit.cleaning.corrections.harm import Bounds
+from klarsicht.audit.cleaning.corrections.outcomes import Outcome
+from klarsicht.audit.cleaning.models.judgement import Judgement
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.numerics.statistics.intervals import Interval
+from klarsicht.numerics.statistics.paired_loss import PairedLoss
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +23,8 @@ def held(quantified, tmp_path_factory):
     run, classifier, verdicts = quantified
     model = audit.load_model(network(), classes=["a", "b", "c"])
     rng = np.random.default_rng(0)
+    nothing, loss = Interval(np.float64(0.0), 0.0, 0.0, 100), PairedLoss(0.0, -0.001, 0.001, 100)
+    unchanged = Outcome(*[nothing] * 6, loss, loss, nothing)
     picture = tmp_path_factory.mktemp("one") / "a.png"
     Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(picture)
     return {
@@ -26,13 +36,56 @@ def held(quantified, tmp_path_factory):
         "Quantification": verdicts,
         "CheckedPictures": audit.check_pictures(run, [picture], classifier=classifier),
         "RunStore": RunStore.open(run),
+        "Entry": audit.rank(run)[0],
+        "Verdict": verdicts[0],
+        "VerdictLine": verdicts.lines[0],
+        "Judgement": Judgement(unchanged, unchanged, Bounds()),
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["Relevance", "Classifier", "Corpus", "Spray", "Ranking", "Quantification", "CheckedPictures", "RunStore"]
-)
+IN_NOTEBOOKS = (
+    "Relevance", "Spray", "Ranking", "Entry", "Quantification", "Verdict", "VerdictLine", "CheckedPictures",
+    "Judgement", "RunStore",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["Classifier", "Corpus", *IN_NOTEBOOKS])
 def test_an_object_prints_as_one_short_line_with_its_name(held, name):
     printed = repr(held[name])
     assert printed.startswith(f"{name}(") and printed.endswith(")") and "\n" not in printed
-    assert len(printed) <= 200
+    assert len(printed) <= 200 and "np." not in printed
+
+
+@pytest.mark.parametrize("name", IN_NOTEBOOKS)
+def test_an_object_is_html_of_whole_elements_in_a_notebook(held, name):
+    """By the parser of the standard library: each element is closed in the order in which it was opened."""
+    page, parser = held[name]._repr_html_(), Elements()
+    parser.feed(page)
+    assert parser.opened == [] and parser.seen and not re.search(r"np\.float|object at", page)
+
+
+def test_relevance_shows_the_picture_beside_the_overlay_and_names_the_class(held):
+    page = held["Relevance"]._repr_html_()
+    assert page.count("<img") == 2 * len(held["Relevance"].maps) and "<td>b</td>" in page
+
+
+def test_a_run_proposes_what_a_person_reads(held):
+    run = held["RunStore"]
+    assert {"path", "report", "table"} <= set(dir(run)) and "write_json" not in dir(run)
+    assert all(hasattr(run, name) for name in dir(run))
+
+
+class Elements(HTMLParser):
+    """The elements that are open, and all that were."""
+
+    def __init__(self):
+        super().__init__()
+        self.opened, self.seen = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        if tag not in ("img", "br"):
+            self.opened.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.opened.pop() == tag

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.models.exchanged_parts import ExchangedParts as ExchangedParts
     from klarsicht.audit.cleaning.models.exchanged_parts import exchange_parts as exchange_parts
     from klarsicht.audit.explanation.data.corpus_formats import open_corpus as open_corpus
+    from klarsicht.audit.explanation.doctor import diagnose as diagnose
     from klarsicht.audit.explanation.duplicates import find_copies_in as find_copies_in
     from klarsicht.audit.explanation.duplicates import find_duplicates as find_duplicates
     from klarsicht.audit.explanation.models.array_transforms import ArrayTransform as ArrayTransform
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.explanation.relevance.explainer import explain as explain
     from klarsicht.audit.explanation.settings import AuditSettings as AuditSettings
     from klarsicht.audit.explanation.spectral.spray import spray as spray
+    from klarsicht.audit.results.decide import decide as decide
     from klarsicht.audit.results.ranking import read_ranking as rank  # noqa: F401 - by another name
     from klarsicht.audit.results.sufficiency import read_sufficiency as read_sufficiency
     from klarsicht.audit.results.verdicts import read_verdicts as read_verdicts
@@ -61,6 +63,8 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "clean": "cleaning.models.clean_model",
     "clean_classes": "cleaning.models.clean_model",
     "clean_data": "cleaning.data.clean_data",
+    "decide": "results.decide",
+    "diagnose": "explanation.doctor",
     "evaluate": "cleaning.models.evaluation",
     "exchange_parts": "cleaning.models.exchanged_parts",
     "explain": "explanation.relevance.explainer",

@@ -180,6 +180,8 @@ def corpus(result: CleanedCorpus, dry_run: bool) -> None:
     for name, why in result.left_out:
         echo(f"{name}: no artifact found: {why}")
     echo(f"{', '.join(result.classes)}: {describe_counts(result.counts)}")
+    for words in result.describe_left():
+        echo(words)
     if probable := sum(line.why.startswith(PROBABLE) for line in changed):
         echo(
             f"{len(changed) - probable:,} of these are images of the finding; {probable:,} others count by a "

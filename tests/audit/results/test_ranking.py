@@ -53,7 +53,7 @@ def test_json_has_the_promised_fields_and_the_table_the_same():
 
 def test_a_class_is_found_by_name_and_by_number_and_a_wrong_one_is_told():
     order = ranking(line("carton", 478, 1.0))
-    assert order.of("carton") is order.of("478")
+    assert order.of("carton") is order.of("478") is order.of(478) is order["carton"]
     numbers = ranking(line("1", 0, 3.0), line("0", 1, 1.0))  # labels that look like numbers of other classes
     assert numbers.of("0").target == 1
     with pytest.raises(UsageError, match="carton"):

@@ -35,6 +35,7 @@ def test_a_class_is_found_by_its_name_before_the_output_of_another():
     for order in (some, some[::-1]):
         found = Quantification(tuple(order), 0.01, 0.05)
         assert [found.of(name).target for name in ("1", "2", "0")] == [0, 1, 0]
+        assert found["1"] is found.of(1) is found.of("1")
         assert [found.of(f"{name} (artifact 2)").target for name in ("1", "2", "0")] == [0, 1, 0]
         assert [found.of_target(k).target for k in (0, 1)] == [0, 1] and found.of_target(7) is None
 

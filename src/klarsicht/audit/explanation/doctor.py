@@ -34,6 +34,8 @@ from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
 from klarsicht.audit.results.words import format_count
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
 from klarsicht.ground.machine.memory import resident_bytes
+from klarsicht.ground.pictures import notebook
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.intervals import share_interval
 from klarsicht.numerics.statistics.logits import logit_scale
 
@@ -68,6 +70,14 @@ class Diagnosis:
     missing: tuple[str, ...]
     refused: KlarsichtError | None = None
 
+    def __repr__(self) -> str:
+        state = "refused" if self.refused else f"{format_count(len(self.missing), 'thing')} missing"
+        return f"Diagnosis({len(self.methods)} methods tried, {state})"
+
+    def _repr_html_(self) -> str:
+        missing = (("missing", one) for one in self.missing)
+        return notebook.facts([*self.facts, *((one.name, one.told) for one in self.methods), *missing])
+
     def to_json(self) -> dict[str, Any]:
         trials = [asdict(trial) for trial in self.methods]
         for trial in trials:
@@ -77,12 +87,20 @@ class Diagnosis:
         return {"facts": dict(self.facts), "methods": trials, "missing": list(self.missing), "refused": refused}
 
 
-def diagnose(settings: AuditSettings) -> Diagnosis:
+@check_arguments
+def diagnose(settings: AuditSettings, *, classifier: Classifier | None = None, corpus: Any = None) -> Diagnosis:
     """Load model and corpus, try every method on a few images, and say what an audit would give; nothing is written.
-    Raises UsageError, CorpusError, ModelError or MissingExtra where model or corpus cannot be opened, and InputError
-    where none of the images that were tried can be used."""
+
+    Args:
+        settings: of the audit, as for `run`.
+        classifier, corpus: a model and a corpus built in Python, in place of those that the settings name.
+
+    Raises:
+        UsageError, CorpusError, ModelError, MissingExtra: model or corpus cannot be opened.
+        InputError: none of the images that were tried can be used.
+    """
     began = time.perf_counter()
-    audit = Audit.of(settings)
+    audit = Audit.of(settings, classifier, corpus)
     load_seconds = time.perf_counter() - began
     rows, batch, reasons = _sample(audit)
     with open_observer(audit.classifier) as observe:

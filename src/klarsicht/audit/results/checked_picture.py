@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from markupsafe import escape
 
 from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.results.resolution import describe_least_p
@@ -17,7 +20,9 @@ from klarsicht.audit.results.words import (
     format_p,
     name_artifact,
 )
+from klarsicht.ground.pictures import notebook
 
+NOTEBOOK_PICTURES = 20  # pictures in a notebook
 NO_WAY_OUT = "which cannot be removed from a single picture"
 LITTLE = 0.25  # share of a picture shown, or of the input filled, below which it is said
 ELSEWHERE = 39  # places, or clean images, where as much is taken out
@@ -196,6 +201,14 @@ class CheckedPicture:
         own = [one for one in self.artifacts if one.rests and one.target == self.target]
         return any(one.without != self.predicted for one in own)
 
+    def __repr__(self) -> str:
+        return (
+            f"CheckedPicture({Path(self.path).name!r}, {self.predicted!r}, rests on: {self.reliance or 'not checked'})"
+        )
+
+    def _repr_html_(self) -> str:
+        return _table([self])
+
     def describe(self) -> str:
         """Say in words what was found."""
         if self.why:
@@ -248,6 +261,7 @@ class CheckedPictures:
         unknown: artifacts, likewise, that are what a group shares; one picture cannot be compared with it.
         level: of p.
         clean: images of the run that a picture is compared with.
+        measured: sentences on what `audit clean` measured of artifacts that pictures were not compared with.
     """
 
     pictures: tuple[CheckedPicture, ...]
@@ -255,10 +269,14 @@ class CheckedPictures:
     unknown: tuple[str, ...]
     level: float
     clean: int
+    measured: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shown = sum(bool(one.relies_on) for one in self)
         return f"CheckedPictures({len(self)} pictures, {shown} shown to rely on something)"
+
+    def _repr_html_(self) -> str:
+        return f"{_table(self.pictures[:NOTEBOOK_PICTURES])}<p>{escape(self.limits)}</p>"
 
     def __iter__(self) -> Iterator[CheckedPicture]:
         return iter(self.pictures)
@@ -269,11 +287,13 @@ class CheckedPictures:
     @property
     def limits(self) -> str:
         """Artifacts that the pictures were compared with, in words."""
-        words = f"Compared with the artifacts of {', '.join(self.known)}" if self.known else "The run knows no artifact"
-        more = (
-            f"; not with those of {', '.join(self.unknown)}, which only a group of images shows" if self.unknown else ""
-        )
-        first = f"{words}{more}. {describe_level(self.level)}"
+        words = [f"Compared with the artifacts of {', '.join(self.known)}."] if self.known else []
+        if self.unknown:
+            whose = "that" if len(self.unknown) == 1 else "those"
+            names = ", ".join(self.unknown)
+            words.append(f"No picture could be compared with {whose} of {names}: only a group of images shows it.")
+        words += [f"{one}." for one in self.measured]
+        first = " ".join([*(words or ["The run knows no artifact."]), describe_level(self.level)])
         return " ".join([first, self._asked, *filter(None, self._unreachable)])
 
     @property
@@ -320,6 +340,23 @@ class CheckedPictures:
             "unknown": list(self.unknown),
             "pictures": [picture.to_json() for picture in self.pictures],
         }
+
+
+def _table(pictures: Iterable[CheckedPicture]) -> str:
+    """Write checked pictures as a table for a notebook."""
+    header = ("picture", "", "predicted", "probability", "rests on", "found")
+    rows = (
+        (
+            one.path,
+            notebook.thumbnails([Path(one.path)]),
+            one.predicted,
+            f"{one.probability:.3f}",
+            one.reliance,
+            one.describe(),
+        )
+        for one in pictures
+    )
+    return notebook.table(header, rows)  # fmt: skip
 
 
 def _describe(one: CarriedArtifact) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import numpy as np
 from klarsicht.audit.results import words
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import EffectRow
-from klarsicht.audit.results.words import VerdictKind, name_artifact
+from klarsicht.audit.results.words import VerdictKind, format_count, name_artifact
+from klarsicht.ground.pictures import notebook
 from klarsicht.numerics.statistics.intervals import Interval
 
+NOTEBOOK_MEMBERS = 4  # members of each class in a notebook
 WHOLE_SHARE = 0.5  # of the carriers' difference, and of their evidence, from which use counts as tested
 
 
@@ -205,6 +208,20 @@ class Verdict:
     def verdict(self) -> str:
         """The verdict on this artifact in words."""
         return self.kind.words
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.name!r}, {self.kind.label!r}, {format_count(self.size, 'image')} of {self.n})"
+
+    def _repr_html_(self) -> str:
+        use, tried = self.use, bool(self.use.tried)
+        return notebook.facts([
+            ("class", self.name), ("verdict", self.verdict), ("images with it", f"{self.size} of {self.n}"),
+            ("p (artifact)", words.format_p(self.detection.p_decisive)),
+            ("detector", self.describe_detection() if self.artifactual or self.shared else ""),
+            ("score change (logits, 95 %)", f"{use.shift:+z.2f} ({use.low:+z.2f} to {use.high:+z.2f})" * tried),
+            ("predicted as it (without)", f"{100 * use.flips:.1f} % ({100 * use.flips_control:.1f} %)" * tried),
+            ("first images", notebook.thumbnails(Path(member) for member in self.members[:NOTEBOOK_MEMBERS])),
+        ])  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures under one flat set of keys."""

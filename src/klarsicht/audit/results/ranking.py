@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klarsicht.audit.results import verdicts
-from klarsicht.audit.results.class_verdict import Verdict
+from klarsicht.audit.results.class_verdict import NOTEBOOK_MEMBERS, Verdict
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.suspect_rows import SuspectRow
 from klarsicht.audit.results.verdicts import Quantification
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 FILE = "ranking.json"
 FOLLOWED = "followed"  # the table of clusters that the model follows
 SCREENING_FILE = "screening.json"  # written by `audit quantify` of a run with one class as its target
-NOTEBOOK_MEMBERS = 4  # members of each class in a notebook
 MATERIAL = 0.1  # of the usual spread of a class's evidence, by which a rise counts
 PLAIN_METRIC = "features"  # the metric without relevance, whose cluster stands beside the one named
 
@@ -142,6 +141,12 @@ class Entry:
         numbers["floor"] = record.get("floor", 0.0)  # tables have none
         return cls(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
 
+    def __repr__(self) -> str:
+        return f"Entry({self.name!r}, {self.kind.label!r}, z {self.z:.2f}, {self.size} of {self.n} images)"
+
+    def _repr_html_(self) -> str:
+        return Ranking((self,))._repr_html_()
+
     @property
     def artifactual(self) -> bool | None:
         return None if self.judged is None else self.judged.artifactual
@@ -174,7 +179,7 @@ class Entry:
 
     def measured_against(self, floor: float) -> Entry:
         """Return the entry with a floor of its rise, in units of which z is where it exceeds the deviation."""
-        z = self.shift / floor if floor > self.deviation > 0 else self.z
+        z = float(self.shift / floor) if floor > self.deviation > 0 else self.z
         return replace(self, floor=floor, z=z)
 
     @property
@@ -260,8 +265,8 @@ class Ranking:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, position: int) -> Entry:
-        return self.entries[position]
+    def __getitem__(self, position: int | str) -> Entry:
+        return self.of(position) if isinstance(position, str) else self.entries[position]
 
     @property
     def decided(self) -> bool:
@@ -278,16 +283,16 @@ class Ranking:
         """Whether any class has a cluster that plain features name."""
         return any(entry.baseline is not None for entry in self.entries)
 
-    def of(self, name: str) -> Entry:
+    def of(self, name: str | int) -> Entry:
         """Return the entry of a class, by name or by number.
 
         Raises:
             UsageError: the class was not audited; the message lists near matches.
         """
         for called in (lambda entry: entry.name, lambda entry: str(entry.target)):
-            if found := [entry for entry in self.entries if called(entry) == name]:
+            if found := [entry for entry in self.entries if called(entry) == str(name)]:
                 return found[0]
-        raise unknown_name("class in this ranking", name, [entry.name for entry in self.entries])
+        raise unknown_name("class in this ranking", str(name), [entry.name for entry in self.entries])
 
     @property
     def order(self) -> str:

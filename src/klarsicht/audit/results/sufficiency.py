@@ -334,8 +334,8 @@ class Sufficiency:
 
     @property
     def headlines(self) -> tuple[PartLine, ...]:
-        """The heaviest part of each class that may be a headline, or one that does the same and says more (EXTENTS), and
-        the heaviest framing; of two classes, which mirror each other, of both together."""
+        """The heaviest part of each class that may be a headline, or one that does the same and says more (EXTENTS),
+        and the heaviest framing; of two classes, which mirror each other, of both together."""
         heads: dict[tuple[str, bool], list[PartLine]] = {}
         for line in filter(lambda line: line.is_headline, self.lines):
             name = "" if len(self) == PAIR else line.profile.name

@@ -10,6 +10,7 @@ from klarsicht.audit.results import words
 from klarsicht.audit.results.class_verdict import UseResult, Verdict
 from klarsicht.audit.results.logit_effect import describe_floor
 from klarsicht.audit.results.words import PASTED, format_count, format_p, format_share
+from klarsicht.ground.pictures import notebook
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class VerdictLine:
     verdict: Verdict
     classes: int
     level: float
+
+    def __repr__(self) -> str:
+        return f"VerdictLine({self.name!r}, {self.verdict.kind.label!r}, {self.describe_images()})"
+
+    def _repr_html_(self) -> str:
+        return notebook.table([column.heading for column in VERDICT_COLUMNS.values()], [self.texts])
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -59,10 +59,10 @@ class Quantification:
     def __len__(self) -> int:
         return len(self.verdicts)
 
-    def __getitem__(self, position: int) -> Verdict:
-        return self.verdicts[position]
+    def __getitem__(self, position: int | str) -> Verdict:
+        return self.of(position) if isinstance(position, str) else self.verdicts[position]
 
-    def of(self, name: str) -> Verdict:
+    def of(self, name: str | int) -> Verdict:
         """Return the verdict on a class, by name or output, or on a further artifact of one: "carton (artifact 2)".
 
         Raises:
@@ -71,9 +71,9 @@ class Quantification:
         # a class may be called as another's output, or as another's further artifact
         known = {name_artifact(str(v.target), i): one for v in self for i, one in enumerate(v.artifacts, 1)}
         known |= {name: one for v in self for name, one in v.named_artifacts} | {v.name: v for v in self}
-        if name not in known:
-            raise unknown_name("class in this quantification", name, [v.name for v in self])
-        return known[name]
+        if str(name) not in known:
+            raise unknown_name("class in this quantification", str(name), [v.name for v in self])
+        return known[str(name)]
 
     def of_target(self, target: int) -> Verdict | None:
         """Return the verdict on the class of an output; None where it was not examined."""

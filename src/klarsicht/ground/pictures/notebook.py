@@ -20,6 +20,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def facts(pairs: Iterable[tuple[str, object]]) -> str:
+    """Write a table of two columns, a name and its value on each line; empty values are left out."""
+    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in pairs if value != "")
+    return f"<table><tbody>{body}</tbody></table>"
+
+
 def pictures(images: Iterable[bytes], side: int = 64) -> Markup:
     """Show PNG or JPEG files of at most `side` pixels on the page."""
     tags = (f'<img src="{data_uri(image)}" style="max-width:{side}px;max-height:{side}px">' for image in images)

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from markupsafe import Markup
+
 from klarsicht.ground.errors import InputError, StoreError, UsageError
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, share_lock, translate_write_errors
 from klarsicht.ground.run_folder.claims import Claims
@@ -45,6 +47,22 @@ class RunStore(RunArrays, RunTables):
     reading methods StoreError for what does not exist, and RunDamaged for what is missing or altered."""
 
     MADE_BY: ClassVar = "Give the folder of a run, or what audit.run returned."
+
+    def __repr__(self) -> str:
+        return f"RunStore({str(self.path)!r})"
+
+    def __dir__(self) -> list[str]:
+        """List what a person reads; the names that write are for the commands."""
+        return ["array", "has_array", "has_table", "manifest", "path", "read_json", "report", "table", "texts"]
+
+    def _repr_html_(self) -> str:
+        link = Markup(', <a href="{}">report</a>').format(self.report) if self.report.is_file() else ""
+        return Markup("<p>run {}{}</p>").format(self.path, link)
+
+    @property
+    def report(self) -> Path:
+        """File of the report, once `audit.run` wrote it."""
+        return self.path / "report.html"
 
     @classmethod
     def create(

@@ -35,7 +35,7 @@ def enlarge_masks(masks: Floats | Bools, shape: tuple[int, ...]) -> Any:
     return masks[:, rows[:, None], columns]
 
 
-def threshold_map(excess: Floats, shape: tuple[int, ...]) -> Bools:
-    """Threshold a map (G, G) at half of its peak: mask (H, W), empty where the map has no peak."""
+def threshold_map(excess: Floats, shape: tuple[int, ...], share: float = PEAK_SHARE) -> Bools:
+    """Threshold a map (G, G) at a share of its peak: mask (H, W), empty where the map has no peak."""
     wide = resize_bilinear(excess, shape)
-    return np.asarray(wide > PEAK_SHARE * max(float(wide.max()), 1e-12))
+    return np.asarray(wide > share * max(float(wide.max()), 1e-12))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results.measured_use import read_measured_uses
 from klarsicht.cli import cleaning_tables
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, InputError, RunMismatch, UsageError
 
@@ -47,6 +49,10 @@ def test_cleaning_takes_the_shortcut_away_and_leaves_the_model_alone(audited, tm
     classifier = of(network())
     found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=classifier)
     told = (str(found.folder), "'b'", found.judgement.verdict)
+    (known,) = read_measured_uses(store)
+    turned = found.judgement.before.turned
+    assert (known.name, known.images, known.turned, known.low) == ("b", turned.n, turned.value, turned.low)
+    assert Path(found) == found.folder and found._repr_html_().count("<table>") == 3
     assert len(repr(found)) < 100 + sum(map(len, told)) and all(word in repr(found) for word in told)
     for name, value in network().state_dict().items():
         assert torch.equal(classifier.module.state_dict()[name], value)

@@ -91,7 +91,7 @@ def test_a_result_prints_as_one_line_and_has_no_overlay_without_its_images(class
     batch = torch.stack([to_input(draw(seed)) for seed in range(3)])
     assert (
         repr(explain(classifier, batch, [0, 2, 2]))
-        == "Relevance(3 images, class 0, 2, maps (16, 16), by EpsilonPlusFlat)"
+        == "Relevance(3 images, class cat, fox, maps (16, 16), by EpsilonPlusFlat)"
     )
     with Explainer(classifier) as explainer, pytest.raises(UsageError, match=r"audit\.explain"):
         explainer(batch, 0).overlay()

@@ -3,6 +3,7 @@ list and the mask of a person."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from klarsicht.ground.machine.disk import require_regular_file
 from klarsicht.ground.pictures.images import decode
 from klarsicht.ground.run_folder.store import RunStore
 
+MemberList = Path | Sequence[str | int]  # a text file of names, or names: paths, keys, or rows of the run
 NO_CHANGE = ""  # the change of an image is unknown
 
 
@@ -72,8 +74,8 @@ def name_folder(target: int, number: int) -> str:
     return str(target) if number == 1 else f"{target}-artifact-{number}"
 
 
-def read_member_list(file: Path, audited_class: AuditedClass) -> Ints:
-    """Read the rows of the images that a text file lists, by path, by key or by file name."""
+def read_member_list(file: Path) -> list[str]:
+    """Read the names of images, one a line, from a text file. Raises InputError: it is none, or cannot be read."""
     require_regular_file(file)
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
@@ -84,16 +86,25 @@ def read_member_list(file: Path, audited_class: AuditedClass) -> Ints:
         ) from error  # fmt: skip
     except OSError as error:
         raise InputError("the list of images cannot be read", got=f"{file}: {error}") from error
+    return [line for line in lines if line]
+
+
+def find_members(names: Sequence[str | int], audited_class: AuditedClass) -> Ints:
+    """Return the rows of images that are named by path, by key, by file name, or by row of the run. Raises InputError:
+    no name, or one that is not of the class."""
     rows, corpus = [int(row) for row in audited_class.group.rows], audited_class.corpus
-    row_of = {Path(corpus.keys[row]).name: row for row in rows}
-    row_of |= {corpus.keys[row]: row for row in rows} | {corpus.paths[row]: row for row in rows}
-    names = [line for line in lines if line]
+    names_of_row = (
+        lambda row: Path(corpus.keys[row]).name,
+        lambda row: corpus.keys[row],
+        lambda row: corpus.paths[row],
+    )
+    row_of: dict[str | int, int] = {name(row): row for name in (*names_of_row, int) for row in rows}
     unknown = [name for name in names if name not in row_of]
     if unknown or not names:
         raise InputError(
             "the list names images that were not audited for this class",
-            got=f"{len(unknown)} of {len(names)}: {', '.join(unknown[:3])}",
-            rule="one path on each line, as in the run's corpus",
+            got=f"{len(unknown)} of {len(names)}: {', '.join(map(str, unknown[:3]))}",
+            rule="paths as in the run's corpus, one on each line of a file, or a list in Python",
         )
     return np.unique([row_of[name] for name in names])
 

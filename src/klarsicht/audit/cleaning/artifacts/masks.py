@@ -18,6 +18,7 @@ from klarsicht.audit.verdicts.interventions.overlay import Overlay
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.numerics.imaging.relevance_masks import PEAK_SHARE
 
 Maps = Callable[[int], Floats]
 
@@ -30,13 +31,17 @@ class Masks:
     description: str
 
     @classmethod
-    def of(cls, place: Overlay | None, maps: Maps | None = None) -> Masks:
-        """Make the masks of an artifact from its overlay, and from relevance (G, G) of a row where its place varies.
+    def of(cls, place: Overlay | None, maps: Maps | None = None, share: float = PEAK_SHARE) -> Masks:
+        """Make the masks of an artifact from its overlay, and from relevance (G, G) of a row where its place varies:
+        where it exceeds the background by a share of the largest excess.
         Raises InputError: no place, one that covers everything, or one that varies without relevance that determines
         it."""
         if place is not None and maps is not None and place.background is not None:
             beyond = f"its relevance beyond background {_short(place.background)}"
-            return cls(lambda row: place.mask_from_relevance(maps(row)), f"a mask for each image, by {beyond}")
+            above = "" if share == PEAK_SHARE else f", above {share:.0%} of its peak"
+            return cls(
+                lambda row: place.mask_from_relevance(maps(row), share), f"a mask for each image, by {beyond}{above}"
+            )
         masks = np.zeros((1, 1, 1), bool) if place is None else place.masks
         if (masks != masks[0]).any() or not 0 < masks[0].mean() < 1:
             lacks = "without a place" if place is None else "whose place varies, or covers everything"

@@ -20,27 +20,31 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
 from klarsicht.audit.cleaning.artifacts import masks
-from klarsicht.audit.cleaning.artifacts.artifact import CARRIES
+from klarsicht.audit.cleaning.artifacts.artifact import CARRIES, Artifact
+from klarsicht.audit.cleaning.artifacts.found_artifact import MemberList
 from klarsicht.audit.cleaning.corrections import samples
 from klarsicht.audit.cleaning.data import data_record, image_actions
-from klarsicht.audit.cleaning.data.data_artifacts import DataArtifacts, build_artifacts, leave_removed, read_artifacts
+from klarsicht.audit.cleaning.data.data_artifacts import build_artifacts, leave_removed, read_artifacts
 from klarsicht.audit.cleaning.data.data_record import TABLES, ImageRecord
-from klarsicht.audit.cleaning.data.image_actions import Action
+from klarsicht.audit.cleaning.data.evidence_left import measure_evidence_left
+from klarsicht.audit.cleaning.data.image_actions import INPAINT, Action
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun, find_classes_to_clean
 from klarsicht.audit.explanation.data.corpus import Corpus, out_of_reach
 from klarsicht.audit.explanation.data.locations import is_url
 from klarsicht.audit.explanation.data.pictures import FileReader, file_of
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.results.words import describe_counts, format_share, name_artifact
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import EffectRemains, ImageError, InputError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
+from klarsicht.ground.pictures import notebook
 from klarsicht.ground.pictures.encoded_pictures import png_bytes
 from klarsicht.ground.pictures.npy_files import NPY, npy_bytes
 from klarsicht.ground.pictures.stored_images import DecodedImage
@@ -48,8 +52,12 @@ from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import SEED, SHARE
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.user_arguments import check_arguments
+from klarsicht.numerics.imaging.relevance_masks import PEAK_SHARE
 
 KEEP, SKIP = "keep", "skip"
+SHARES: Final = (PEAK_SHARE, 0.25, 0.1)  # of the largest relevance, above which a pixel is filled
+ENOUGH_LEFT: Final = 0.05  # share of the evidence that filled images may keep before a larger mask is tried
+MOST_LEFT: Final = 0.2  # share above which a network trained on filled images learns the artifact again
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,23 @@ class CleanedCorpus:
     lines: tuple[ImageRecord, ...]
 
     def __repr__(self) -> str:
-        return f"CleanedCorpus({str(self.folder)!r}, {len(self.lines)} images)"
+        left = "".join(f", {words}" for words in self.describe_left())
+        return f"CleanedCorpus({str(self.folder)!r}, {describe_counts(self.counts)}{left})"
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def _repr_html_(self) -> str:
+        counts = [(name, f"{number:,} images") for name, number in self.counts.items()]
+        left = [("evidence left", words) for words in self.describe_left()]
+        return notebook.facts([("class", ", ".join(self.classes)), *counts, *left, ("folder", self.folder)])
+
+    def describe_left(self) -> tuple[str, ...]:
+        """Say what inpainted images keep of each artifact."""
+        left = self.facts.get("evidence left", {})
+        return tuple(
+            f"filled images keep {format_share(share)} of the evidence for {name}" for name, share in left.items()
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,9 +133,9 @@ class CleanedCorpus:
 def clean_data(
     run: str | Path | RunStore, out: str | Path, action: str | Action = "drop", *,
     name: str | Sequence[str] | None = None, correction: str | Path | None = None, above: float = CARRIES,
-    weight: float | None = None, label: str | None = None, found_by: str | None = None, members: Path | None = None,
-    mask: Path | None = None, seed: int = 0, tables: str = "csv", dry_run: bool = False, data: Any = None,
-    classifier: Classifier | None = None, device: str = ANY_DEVICE,
+    weight: float | None = None, label: str | None = None, found_by: str | None = None,
+    members: MemberList | None = None, mask: Path | None = None, seed: int = 0, tables: str = "csv",
+    dry_run: bool = False, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CleanedCorpus:  # fmt: skip
     """Clean the corpus of a run of the artifact of a class, or of several classes at once.
 
@@ -131,6 +155,7 @@ def clean_data(
         UsageError: both a class and a correction, members or a mask without one class, no class relies on an artifact;
             or as image_actions.make_action.
         InputError, RunMismatch: as clean_model.clean and clean_corpus.
+        EffectRemains: inpainted images would still show the artifact.
     """
     names = (name,) if isinstance(name, str) else tuple(name or ())
     if names and correction is not None:
@@ -158,26 +183,52 @@ def clean_data(
         )  # fmt: skip
     if not (members or found_by):
         artifacts = leave_removed(audited_run, artifacts)
+    facts = artifacts.to_json()
     if isinstance(action, str):
-        action = _make_action(action, audited_run, artifacts, weight, label)
+        made = [_make_action(action, audited_run, one, weight, label) for one in artifacts.artifacts]
+        called = (name_artifact(one.name, one.number) for one in artifacts.artifacts)
+        left = {name: share for name, (_, share) in zip(called, made, strict=True) if share is not None}
+        _require_taken_out(left)
+        facts |= {"evidence left": left} if left else {}
+        # each image under the masks of all artifacts that it carries
+        action = image_actions.combine_actions([one for one, _ in made], artifacts.carries)
     return clean_corpus(
-        audited_run.audit.corpus, np.any(artifacts.carries, axis=0), action, Path(out), facts=artifacts.to_json(),
+        audited_run.audit.corpus, np.any(artifacts.carries, axis=0), action, Path(out), facts=facts,
         tables=tables, dry_run=dry_run, owners=artifacts.owners, reasons=artifacts.reasons,
     )  # fmt: skip
 
 
 def _make_action(
-    name: str, run: AuditedRun, artifacts: DataArtifacts, weight: float | None, label: str | None
-) -> Action:  # fmt: skip
-    """Make an action; where places are inpainted, each image under the masks of all artifacts that it carries."""
-    actions = [
-        image_actions.make_action(
-            name, weight=weight, label=label, place=one.place, maps=partial(_map, run, one.target),
-            classifier=run.audit.classifier,
-        )
-        for one in artifacts.artifacts
-    ]  # fmt: skip
-    return image_actions.combine_actions(actions, artifacts.carries)
+    name: str, run: AuditedRun, artifact: Artifact, weight: float | None, label: str | None
+) -> tuple[Action, float | None]:  # fmt: skip
+    """Make an action for an artifact, with the share of its evidence that repaired images keep; None where nothing is
+    repaired. Where masks follow from relevance, the smallest is taken that leaves ENOUGH_LEFT, else the one that leaves
+    least: the highest relevance may lie on a part of the artifact alone."""
+    place, tried = artifact.place, []
+    varies = name == INPAINT and place is not None and place.background is not None
+    for share in SHARES if varies else SHARES[:1]:
+        action = image_actions.make_action(
+            name, weight=weight, label=label, place=place, maps=partial(_map, run, artifact.target),
+            classifier=run.audit.classifier, share=share,
+        )  # fmt: skip
+        left = measure_evidence_left(run, artifact, action)
+        tried.append((action, None if left is None else round(max(left, 0.0), 2)))
+        if left is None or left <= ENOUGH_LEFT:
+            break
+    return min(tried, key=lambda one: -1.0 if one[1] is None else one[1])
+
+
+def _require_taken_out(left: dict[str, float]) -> None:
+    """Check that repaired images keep little of each artifact. Raises EffectRemains: they keep more than MOST_LEFT, so
+    that a network trained on them would learn it again."""
+    much = {name: share for name, share in left.items() if share > MOST_LEFT}
+    if much:
+        raise EffectRemains(
+            "the inpainted images would still show the artifact",
+            got=", ".join(f"{format_share(share)} of its evidence left in {name}" for name, share in much.items()),
+            rule=f"at most {format_share(MOST_LEFT)}, by the last features of the audited model",
+            remedy="Leave these images out (--action drop), or draw all places at which the artifact lies: --mask.",
+        )  # fmt: skip
 
 
 def _map(run: AuditedRun, target: int, row: int) -> Floats:

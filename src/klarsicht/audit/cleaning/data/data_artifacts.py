@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, load_artifact
+from klarsicht.audit.cleaning.artifacts.found_artifact import MemberList
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.data.data_record import FOUND, PROBABLE
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun, make_each
@@ -68,8 +69,8 @@ class DataArtifacts:
 
 
 def build_artifacts(
-    run: AuditedRun, names: Sequence[str], above: float, *, found_by: str | None = None, members: Path | None = None,
-    mask: Path | None = None, seed: int = 0,
+    run: AuditedRun, names: Sequence[str], above: float, *, found_by: str | None = None,
+    members: MemberList | None = None, mask: Path | None = None, seed: int = 0,
 ) -> DataArtifacts:  # fmt: skip
     """Build the artifact of each class, each class once; a class in which none is found is left out. Raises UsageError
     or InputError for an unknown class, and if no artifact is found in any class."""

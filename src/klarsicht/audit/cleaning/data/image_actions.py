@@ -18,10 +18,12 @@ from klarsicht.audit.verdicts.interventions.overlay import Overlay
 from klarsicht.ground.arrays import Bools, Doubles
 from klarsicht.ground.errors import InputError, MissingExtra, UsageError, unknown_name
 from klarsicht.ground.ranges import IMAGE_WEIGHT
+from klarsicht.numerics.imaging.relevance_masks import PEAK_SHARE
 
 Repair = Callable[[Any, int], Any]  # from a picture or an array (H, W, C), and its row, to one of the same kind
 
-ACTIONS: Final = ("drop", "weigh", "move", "quarantine", "inpaint")
+INPAINT: Final = "inpaint"
+ACTIONS: Final = ("drop", "weigh", "move", "quarantine", INPAINT)
 WEIGHT: Final = 0.1
 
 
@@ -60,14 +62,15 @@ def check_action(name: str, *, weight: float | None = None, label: str | None = 
 
 def make_action(
     name: str, *, weight: float | None = None, label: str | None = None, place: Overlay | None = None,
-    maps: Maps | None = None, classifier: Classifier | None = None,
+    maps: Maps | None = None, classifier: Classifier | None = None, share: float = PEAK_SHARE,
 ) -> Action:  # fmt: skip
     """Make the action of a name among `ACTIONS`: `weigh` with a weight above 0, `move` with a label, `inpaint` with
-    place, maps and classifier. Raises UsageError: an unknown name, a weight out of range, no label, or an argument of
-    another action; InputError: no mask to inpaint under; MissingExtra: scikit-image is not installed."""
+    place, maps, classifier and share, see Masks.of. Raises UsageError: an unknown name, a weight out of range, no
+    label, or an argument of another action; InputError: no mask to inpaint under; MissingExtra: scikit-image is not
+    installed."""
     check_action(name, weight=weight, label=label)
-    if name == "inpaint":
-        return make_inpaint_action(Masks.of(place, maps), classifier)
+    if name == INPAINT:
+        return make_inpaint_action(Masks.of(place, maps, share), classifier)
     return {
         "drop": Action("drop", weight=0),
         "weigh": Action("weigh", weight=WEIGHT if weight is None else weight),

@@ -13,6 +13,8 @@ from klarsicht.audit.cleaning.artifacts.artifact import Artifact, build_artifact
 from klarsicht.audit.cleaning.artifacts.found_artifact import (
     AuditedClass,
     FoundArtifact,
+    MemberList,
+    find_members,
     read_mask,
     read_member_list,
 )
@@ -228,12 +230,14 @@ class AuditedRun:
                 return replace(members, places=places, extent=(row["height"], row["width"]))
         return members
 
-    def read_members(self, name: str, members: Path) -> FoundArtifact:
+    def read_members(self, name: str, members: MemberList) -> FoundArtifact:
         """Read the members that a person lists. Raises UsageError or InputError if the class was not audited, or the
         list cannot be used."""
         target = groups.find_output(name, self.audit.names, self.audit.index)
         audited = self.audited_class(target)
-        return FoundArtifact(audited, read_member_list(members, audited), f"list: {members.name}")
+        names = read_member_list(members) if isinstance(members, Path) else members
+        called = members.name if isinstance(members, Path) else f"{len(names)} images"
+        return FoundArtifact(audited, find_members(names, audited), f"list: {called}")
 
     def known_artifact(self, name: str, kind: str, *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
         """Make the record of a known artifact, a kind or family of `audit plant`, that raises any class of the model.
@@ -278,8 +282,8 @@ class AuditedRun:
         return artifact, self.unseen_class(name, target)
 
     def build_artifact(
-        self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,
-        seed: int = 0,
+        self, name: str, *, found_by: str | None = None,
+        members: MemberList | None = None, mask: Path | None = None, seed: int = 0,
     ) -> tuple[Artifact, AuditedClass]:  # fmt: skip
         """Build the artifact of a class from members that the audit found or a person lists, and from a mask of its
         place, if any.

@@ -27,7 +27,7 @@ import numpy as np
 
 from klarsicht import __version__
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, build_artifact, load_artifact
-from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact, MemberList
 from klarsicht.audit.cleaning.corrections import packages, selection
 from klarsicht.audit.cleaning.corrections.closed_form import COMPOSED, JointCorrection, LayerCorrection
 from klarsicht.audit.cleaning.corrections.selection import Choice
@@ -53,9 +53,11 @@ from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_layers
 from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.results.measured_use import MeasuredUse, record_measured_use
 from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
+from klarsicht.ground.pictures import notebook
 from klarsicht.ground.progress import note, progress
 from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.ground.run_folder.store import RunStore
@@ -86,6 +88,13 @@ class CleanedModel:
     def __repr__(self) -> str:
         return f"CleanedModel({str(self.folder)!r}, class {self.artifact.name!r}, verdict {self.judgement.verdict!r})"
 
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def _repr_html_(self) -> str:
+        facts = notebook.facts([("class", self.artifact.name), ("folder", self.folder), ("chosen", self.choice.chosen)])
+        return facts + self.judgement._repr_html_()
+
     def check(self) -> None:
         """Check that the corrected model may be called clean; it is saved in any case. Raises as Judgement.check."""
         self.judgement.check()
@@ -100,6 +109,17 @@ class CleanedClasses:
     judgement: JointJudgement
     record: dict[str, Any]
 
+    def __repr__(self) -> str:
+        names = ", ".join(one.name for one in self.judgement.classes)
+        return f"CleanedClasses({str(self.folder)!r}, {names}, verdict {self.judgement.kind.label!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def _repr_html_(self) -> str:
+        rows = ((one.name, one.setting, one.together.verdict) for one in self.judgement.classes)
+        return notebook.table(("class", "correction", "together with the others"), rows)
+
     def check(self) -> None:
         """Check that the corrected model may be called clean; it is saved anyway. Raises as JointJudgement.check."""
         self.judgement.check()
@@ -108,7 +128,7 @@ class CleanedClasses:
 @check_arguments
 def clean(
     run: str | Path | RunStore, name: str, settings: CleanSettings | None = None, *, out: str | Path | None = None,
-    found_by: str | None = None, members: Path | None = None, mask: Path | None = None, kind: str | None = None,
+    found_by: str | None = None, members: MemberList | None = None, mask: Path | None = None, kind: str | None = None,
     part: Sequence[str] | None = None, data: Any = None, classifier: Classifier | None = None,
     device: str = ANY_DEVICE,
 ) -> CleanedModel:  # fmt: skip
@@ -118,7 +138,8 @@ def clean(
         name: the class, or a further artifact of it: "carton (artifact 2)".
         out: the folder of the correction; by default RUN/corrections/TARGET-METHOD, or TARGET-artifact-2-METHOD.
         found_by: "cluster" or "detector"; by default detectors where they called the class artifactual.
-        members: a text file of images that carry the artifact, one path or key a line, in place of those found.
+        members: images that carry the artifact, in place of those found: a list of paths, keys or rows of the run, or a
+            text file with one path or key a line.
         mask: a picture, white where the artifact lies, in place of relevance.
         kind: a kind or family of `audit plant`: a known artifact, put on the images, in place of a found one.
         part: names of image_parts.IMAGE_PARTS that every image of the class has and that tell it, in place of an
@@ -162,10 +183,14 @@ def clean(
         record = make_record(audited_run, artifact, settings, chosen, (*skipped, *trial.sample.skipped))
         record |= {"shown": judgement_json(judgement), "use": use}
         told = packages.save_correction(folder, chosen.correction, record, case.classifier, *case.example)
+        if (turned := judgement.before.turned).n and not artifact.planted:
+            ends = turned.n, float(turned.value), float(turned.low), float(turned.high)
+            use_of = MeasuredUse(artifact.name, artifact.target, artifact.number, *ends, judgement.verdict)
+            record_measured_use(audited_run.store, use_of)
     return CleanedModel(folder, artifact, chosen, judgement, use, told)
 
 
-def require_one_artifact(kind: str | None, part: Sequence[str] | None, found: str | Path | None) -> None:
+def require_one_artifact(kind: str | None, part: Sequence[str] | None, found: object) -> None:
     """Check that a known artifact, a part of every image, and options of a found artifact are not named together.
     Raises UsageError if two are."""
     if kind is not None and found:

@@ -97,6 +97,9 @@ class Evaluation:
     def __repr__(self) -> str:
         return f"Evaluation(verdict {self.verdict!r})"
 
+    def _repr_html_(self) -> str:
+        return self.judgement._repr_html_()
+
     @property
     def before(self) -> ModelEvaluation:
         return self.evaluations[AS_IT_IS]

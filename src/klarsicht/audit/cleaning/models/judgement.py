@@ -24,6 +24,8 @@ from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.results.logit_effect import describe_floor, is_raised, matters
 from klarsicht.audit.results.words import CleaningKind
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
+from klarsicht.ground.pictures import notebook
+from klarsicht.numerics.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
@@ -149,6 +151,17 @@ class Judgement(CorrectionVerdict):
     shown: int = 0
     shown_classes: ShownClasses = UNCOUNTED
     groups: GroupComparison | None = None
+
+    def __repr__(self) -> str:
+        return f"Judgement({self.verdict!r})"
+
+    def _repr_html_(self) -> str:
+        looks = (("before", self.before), ("after", self.after))
+        told = (
+            (name, *map(_percent, (look.flips, look.accuracy, look.affected)), str(look.rise)) for name, look in looks
+        )
+        header = ("", "turned into the class", "accuracy", "of the class", "score change (logits, 95 %)")
+        return notebook.table(header, told) + notebook.facts([("verdict", self.verdict), ("next", self.advice)])
 
     @property
     def remaining(self) -> float:
@@ -321,6 +334,10 @@ class JointJudgement(CorrectionVerdict):
             "classes": [one.to_json() for one in self.classes],
             "orders": [one.to_json() for one in self.orders],
         }
+
+
+def _percent(share: Interval) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})" if share.n else ""
 
 
 def describe_change(before: Outcome) -> str:

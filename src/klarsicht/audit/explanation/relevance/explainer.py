@@ -252,7 +252,8 @@ class Explainer:
             "channels": channels,
         }
         held: dict[str, Any] = {name: None if a is None else a.detach().cpu().numpy() for name, a in arrays.items()}
-        return Relevance(self.method, **held, balance=balance, independent=self.classifier.independent)
+        classes = self.classifier.classes or ()
+        return Relevance(self.method, **held, balance=balance, independent=self.classifier.independent, classes=classes)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from klarsicht.ground.pictures.encoded_pictures import png_bytes
 INCOMPLETENESS_BOUND: Final = 0.1
 """Largest share of the logit difference f(x) - f(0) that integrated gradients may leave unexplained."""
 
+PLAIN_SIDE: Final = 192  # px of a plain picture beside its relevance in a notebook
 NOTEBOOK_IMAGES: Final = 8  # images in a notebook
 CLASSES_NAMED: Final = 5  # classes in a line
 
@@ -67,6 +68,8 @@ class Relevance:
     """Whether the outputs are independent of each other, as sigmoids are."""
     inputs: Pixels | None = None
     """uint8 (B, H, W, 3): the images as the network saw them; None of an `Explainer`."""
+    classes: tuple[str, ...] = ()
+    """Names of the K outputs; empty where the classifier has none."""
 
     @property
     def score(self) -> Array:
@@ -91,6 +94,10 @@ class Relevance:
         top = self.logits.max(1)
         return np.asarray(np.log(np.exp(self.logits - top[:, None]).sum(1)) + top - self.score)
 
+    def name(self, output: int) -> str:
+        """Return the name of an output, or its number where the classifier has no names."""
+        return self.classes[output] if self.classes else str(output)
+
     def overlay(self, i: int = 0) -> Image.Image:
         """Draw relevance over image i, red for the class and blue against it, with a bar of these colours; raises
         UsageError where there is no such image, or an `Explainer` kept none."""
@@ -103,17 +110,28 @@ class Relevance:
 
     def __repr__(self) -> str:
         n, classes = len(self.maps), np.unique(self.targets).tolist()
-        named = ", ".join(map(str, classes[:CLASSES_NAMED])) + (", ..." if len(classes) > CLASSES_NAMED else "")
+        named = ", ".join(map(self.name, classes[:CLASSES_NAMED])) + (", ..." if len(classes) > CLASSES_NAMED else "")
         return f"Relevance({n} image{'s' * (n != 1)}, class {named}, maps {self.maps.shape[1:]}, by {self.method})"
 
     def _repr_html_(self) -> str:
-        header, rows = ("image", "class", "logit", "relevance"), range(min(len(self.maps), NOTEBOOK_IMAGES))
+        rows = range(min(len(self.maps), NOTEBOOK_IMAGES))
         if self.inputs is None:
             drawn = [diverging_colours(resize_bilinear(one, (96, 96))) for one in self.maps[: len(rows)]]
         else:
             drawn = [np.asarray(self.overlay(i)) for i in rows]
-        shown = [notebook.pictures([png_bytes(one)], 96 if self.inputs is None else 224) for one in drawn]
-        return notebook.table(header, ((i, int(self.targets[i]), f"{self.score[i]:.2f}", shown[i]) for i in rows))
+        side = 96 if self.inputs is None else 224
+        shown = [notebook.pictures([png_bytes(one)], side) for one in drawn]
+        header = ["image", "class", "logit", "predicted", "relevance"]
+        lines = [
+            [i, self.name(int(self.targets[i])), f"{self.score[i]:.2f}", self.name(int(self.prediction[i])), shown[i]]
+            for i in rows
+        ]
+        if self.inputs is not None:
+            header.insert(4, "as the network sees it")
+            for line, one in zip(lines, self.inputs, strict=False):
+                large = np.kron(one, np.ones((-(-PLAIN_SIDE // min(one.shape[:2])),) * 2 + (1,), np.uint8))
+                line.insert(4, notebook.pictures([png_bytes(large)], PLAIN_SIDE))
+        return notebook.table(header, lines)
 
     @property
     def conserving(self) -> bool | None:

@@ -50,10 +50,11 @@ class Overlay:
         """Masks (m, H, W) of the examples."""
         return self.opacity > 0
 
-    def mask_from_relevance(self, relevance: Floats) -> Bools:
-        """Compute the mask (H, W) of an image from its relevance (G, G), where it exceeds the background."""
+    def mask_from_relevance(self, relevance: Floats, share: float = PEAK_SHARE) -> Bools:
+        """Compute the mask (H, W) of an image from its relevance (G, G), where it exceeds the background by a share of
+        the largest excess."""
         assert self.background is not None
-        return threshold_map(smooth_shares(relevance[None])[0] - self.background, self.opacity.shape[1:])
+        return threshold_map(smooth_shares(relevance[None])[0] - self.background, self.opacity.shape[1:], share)
 
     def fits(self, image: Tensor) -> bool:
         return tuple(image.shape) == self.colour.shape[1:]

@@ -27,6 +27,7 @@ from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, 
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
+from klarsicht.audit.results.measured_use import read_measured_uses
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.results.words import name_artifact
@@ -427,4 +428,6 @@ def check_pictures(
             opened = open_pictures(files, work.settings, work.input_images.classifier.form)
             told = tuple(check_one(check, named, predict) for named in track(opened, len(opened), "pictures"))
         known = tuple(name_artifact(one.verdict.name, one.number) for one in check.known)
-        return CheckedPictures(told, known, check.unknown, level, len(check.clean_rows))
+        uses = {name_artifact(one.name, one.number): one for one in read_measured_uses(work.store)}
+        measured = tuple(uses[name].describe() for name in check.unknown if name in uses)
+        return CheckedPictures(told, known, check.unknown, level, len(check.clean_rows), measured)
