@@ -7,6 +7,7 @@ from klarsicht.audit.results.significance import (
     ALIGNED,
     MIN_CLASSES,
     MIN_OUTPUTS,
+    STEP_SHARE,
     are_distinct,
     class_strategy,
     output_strategy,
@@ -15,6 +16,8 @@ from klarsicht.audit.results.significance import (
     rank_among_outputs,
 )
 from klarsicht.audit.verdicts.detectors.bank import change_of
+from klarsicht.numerics.statistics import conformal
+from klarsicht.numerics.statistics.split_half import combined_p
 
 MEASURED = {
     "natural": False, "correlation": 0.0, "left": 0.0, "apart": "", "apart_p": float("nan"), "apart_left": float("nan"),
@@ -54,6 +57,56 @@ def test_a_class_of_many_must_exceed_the_others_and_chance_within_itself():
         assert found.significant(0.05).sum() == (score == 20) and found.decisive[7] == 1
 
 
+def step_down(scores):
+    """Rewrite the rule class by class: what is called leaves the reference, the others are tested again, and with fewer
+    in the reference the p of a class by itself counts twice."""
+    n, m = scores.shape
+    own = np.minimum(m * np.exp(-2 * scores) * (1 + 2 * scores), 1)
+    p, left, times = np.ones(n), set(), 1
+    while True:
+        mask = np.array([k in left for k in range(n)])
+        test = conformal.maximum_over_detectors(np.where(mask[:, None], np.inf, scores)[~mask])
+        for k in range(n):
+            if k in left:
+                continue
+            place = k - sum(i < k for i in left)
+            p[k] = min(p[k], max(test.extended[place], min(times * own[k, test.best[place]], 1)))
+        new = {k for k in range(n) if p[k] <= 0.05} - left
+        if not new:
+            return p
+        left, times = left | new, 2
+
+
+def test_what_is_called_leaves_the_reference_until_nothing_changes():
+    """Oracle: the literal rewrite, in which a class that left is not there any more."""
+    shown = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        scores = rng.chisquare(4, (50, 4)) / 4
+        scores[:18, 0] += rng.uniform(3, 9, 18)  # many artifacts, of which most hide in the reference of the others
+        found = class_strategy(50).test_detections(scores, NAMES, change_of)
+        expected = step_down(scores)
+        np.testing.assert_allclose(found.p_decisive, expected)
+        np.testing.assert_allclose(found.p_decisive, np.maximum(found.largest.extended, found.p_own))
+        once = conformal.maximum_over_detectors(scores)
+        own = combined_p(scores, 4)[np.arange(50), once.best]
+        before = np.maximum(once.extended, own)
+        assert (found.p_decisive <= before).all()  # nothing that was called is lost
+        later = found.artifactual(0.05) & (before > 0.05)
+        assert (combined_p(scores.max(1), 4)[later] <= 0.05 * STEP_SHARE).all()
+        shown += later.sum()
+    assert shown > 60  # two a run at least are called in a smaller reference alone
+
+
+def test_classes_that_surprise_by_nature_are_compared_once():
+    """Of aligned images nearly every class is beyond chance by itself: stepping down would call one after another."""
+    scores = 8 * np.random.default_rng(0).exponential(size=(60, 4))
+    found = class_strategy(60).test_detections(scores, NAMES, change_of)
+    once = conformal.maximum_over_detectors(scores)
+    np.testing.assert_array_equal(found.largest.extended, once.extended)
+    assert found.artifactual(0.05).mean() <= 0.06 < (found.p_own <= 0.05).mean()
+
+
 def test_p_of_each_detection_is_that_of_a_class_more():
     """Oracle: the class appended to the run, as the only one outside the reference."""
     scores = np.random.default_rng(1).exponential(size=(20, 3))
@@ -73,6 +126,17 @@ def test_too_few_classes_count_by_their_windows_alone():
         alone.p, np.minimum(2 / 0.2 * np.exp(-2 * s) * (1 + 2 * s), 1)
     )  # Fisher's method, a fifth
     assert list(alone.best) == [0, 2]
+
+
+def test_differences_of_means_do_not_change_what_is_said_of_few_classes():
+    scores = np.array([[9.0, 50, 2], [2, 9, 5]])
+    before = class_strategy(2).test_detections(scores, NAMES, change_of, [MEASURED] * 2)
+    after = class_strategy(2).test_detections(
+        np.c_[scores, [[99.0], [99]]], (*NAMES, "embedding-means 0.002"), change_of, [MEASURED] * 2
+    )
+    for name in ("p_decisive", "p_own", "decisive"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    np.testing.assert_array_equal(after.p_each, np.c_[before.p_each, [[1.0], [1]]])
 
 
 def test_what_stands_apart_from_reference_classes_has_its_p_from_there():

@@ -89,6 +89,22 @@ def test_artifactual_classes_do_not_hide_each_other():
     assert (np.concatenate(clean_p) <= 0.05).mean() < 0.08
 
 
+def test_rows_outside_are_in_no_null_and_the_others_are_tested_as_if_they_were_not_there():
+    rng = np.random.default_rng(4)
+    scores, outside = rng.exponential(size=(40, 3)), np.arange(40) % 7 == 0
+    found, without = (
+        conformal.maximum_over_detectors(scores, outside=outside), conformal.maximum_over_detectors(scores[~outside]),
+    )  # fmt: skip
+    assert not found.null[outside].any() and (found.null[~outside] == without.null).all()
+    for name in ("levels", "best", "score", "p", "extended"):
+        np.testing.assert_array_equal(getattr(found, name)[~outside], getattr(without, name))
+    above = (without.score[without.null] >= found.score[outside][:, None]).sum(1)
+    np.testing.assert_allclose(found.p[outside], (1 + above) / (without.null.sum() + 1))
+    taken = without.with_rows_of(conformal.maximum_over_detectors(9 - scores[~outside]), np.arange(34) < 5)
+    assert (taken.extended[5:] == without.extended[5:]).all() and (taken.extended[:5] != without.extended[:5]).any()
+    np.testing.assert_array_equal(taken.q, conformal.false_discovery_rates(taken.extended))
+
+
 def test_the_floor_is_reached_by_the_largest_class_inside_the_reference_and_outside():
     """A class inside the reference has one class fewer to be compared with; counted by hand."""
     scores = np.linspace(0, 1, 19)[:, None]

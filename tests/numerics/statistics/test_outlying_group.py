@@ -46,6 +46,33 @@ def test_a_shifted_group_is_found_with_its_members(shifted):
     assert group.member[shifted:].sum() <= 2
 
 
+def test_few_carriers_are_set_apart_by_the_difference_of_means_in_the_midst_of_noise():
+    """Fourteen of 280 lie apart in components of large variance. Whitened, these are four of 46, and a discriminant of
+    seven carriers is fitted to the noise of the others; the difference of means is not."""
+    scores = {True: [], False: []}
+    for seed in (3, 4, 5):
+        rng = np.random.default_rng(seed)
+        deviation = np.r_[np.full(4, 1.0), np.full(42, 0.05)]
+        own, reference = rng.normal(0, deviation, (280, 46)), rng.normal(0, deviation, (M, 46))
+        own[:14, :4] += 5.5 * np.array([1, -1, 1, 1])
+        half, white = draw_halves(280, rng), Whitening.of(reference)
+        group = find_outlying_group(own, reference, half, np.ones(280, bool), 0, whiten=False)
+        scores[False].append(group.score)
+        assert group.member[:14].mean() > 0.9 and group.member[14:].sum() <= 2
+        scores[True].append(find_outlying_group(white(own), white(reference), half, np.ones(280, bool), 0).score)
+    assert np.mean(scores[False]) > 3 * np.mean(scores[True])
+
+
+def test_differences_of_means_do_not_change_under_rotation_and_one_scale():
+    own, reference, half = classes(2, 20, 9.0)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(R, R)))[0]
+    plain, turned = (
+        find_outlying_group(own @ by, reference @ by, half, np.ones(N, bool), 0, whiten=False)
+        for by in (np.eye(R), 3 * turn)
+    )
+    assert plain.score == pytest.approx(turned.score) and (plain.member == turned.member).all() and plain.score > 5
+
+
 @pytest.mark.slow
 def test_clean_classes_do_not_surprise():
     """The surprisal of chance is exponential at most: its mean over classes is below one nat."""

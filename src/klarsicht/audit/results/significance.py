@@ -32,6 +32,7 @@ WITH_OWN_NULL = "aligned"  # detector of windows of aligned images, which has a 
 CONTENT_FREE = ("border", "noise", "blur", "light", "blocks", SHARED_CONTENT)  # no content that the whole class shows
 SAME = 0.5  # Jaccard index from which on two detections have the same members
 WITHIN_SHARE = 0.2  # of the level, for windows and the learned embedding of few classes
+STEP_SHARE = 0.5  # of the level, for a class by itself, once others have left the reference
 REFERENCE_SHARE = 1 - WITHIN_SHARE  # of the level, for the comparison with reference classes: the two share it
 QUIET_EXCESS = 0.5  # nats, least mean excess of a detector: those that are quiet in reference classes count by little
 APART_P = 0.05  # p of a class that stands apart, and of what is left without the members, above which nothing is left
@@ -72,6 +73,15 @@ class Significance:
         """Select the detections (n, m) that are significant by themselves, and count."""
         return np.asarray(self.counts & (np.maximum(self.p_each, self.p_alone) <= level))
 
+    def with_rows_of(self, other: Significance, rows: Bools) -> Significance:
+        """Take some classes, bool (n,), from another test of the same classes, and its reference."""
+        names = ("p_each", "p_alone", "p_own", "decisive", "p_decisive")
+        pairs = {name: (getattr(other, name), getattr(self, name)) for name in names}
+        merge = {
+            name: np.where(rows if own.ndim == 1 else rows[:, None], new, own) for name, (new, own) in pairs.items()
+        }
+        return replace(self, largest=self.largest.with_rows_of(other.largest, rows), **merge)
+
     def name_called(self, members: Sequence[Sequence[Sequence[int]]], level: float) -> Significance:
         """Name each class that is called by the strongest detection that counts, or a stronger one of the same members:
         others may be the nature of the class. `members` are those of each class and detection."""
@@ -88,7 +98,13 @@ class Significance:
 
 @dataclass(frozen=True)
 class ManyClasses:
-    """Strategy that compares classes with each other, which tell what is natural."""
+    """Strategy that compares classes with each other, which tell what is natural.
+
+    Artifacts among the reference hide each other. So what was called leaves the reference, and the others are tested
+    again, until nothing changes (step-down). The strongest of equal classes would be called one after another, so with
+    a smaller reference the p of a class by itself is divided by STEP_SHARE; and where chance does not explain most
+    classes by themselves, as of aligned images, none leaves.
+    """
 
     compares_classes = True
 
@@ -103,9 +119,22 @@ class ManyClasses:
             change_of: function from the name of a detection to the kind of its artifact.
             measures: of each class; only asked where classes are not compared.
         """
-        test = conformal.maximum_over_detectors(scores)
+        p_alone, outside = combined_p(scores, scores.shape[1]), np.zeros(len(scores), bool)
+        result = self._compare(scores, p_alone, outside)
+        if np.quantile(result.p_own, conformal.CLEAN) <= LEVEL:
+            return result
+        stricter = np.minimum(p_alone / STEP_SHARE, 1)
+        while (result.artifactual(LEVEL) & ~outside).any():
+            outside = result.artifactual(LEVEL)
+            again = self._compare(scores, stricter, outside)
+            result = result.with_rows_of(again, ~outside & (again.p_decisive < result.p_decisive))
+        return result
+
+    def _compare(self, scores: Doubles, p_alone: Doubles, outside: Bools) -> Significance:
+        """Test the largest score of each class among those of the reference, which some classes (n,) are outside of,
+        and by itself."""
+        test = conformal.maximum_over_detectors(scores, outside=outside)
         p_each = test.p_of(test.levels.ravel()).reshape(scores.shape)
-        p_alone = combined_p(scores, test.tests)
         p_own = p_alone[np.arange(len(scores)), test.best]
         every = np.ones(scores.shape, bool)
         return Significance(test, every, p_each, p_alone, p_own, test.best, np.maximum(test.extended, p_own))

@@ -90,6 +90,7 @@ SEEN: Final = {
     "borders": "unusual lines along one side",
     "binary-patterns": "unusual patterns of neighbouring pixels",
     "embedding": "a trait that the learned embedding separates",
+    "embedding-means": "a trait that the learned embedding separates",
     "shipped-embedding": "a trait that the supplied embedding separates",
     "flat-colour": "flat spots of exactly one colour",
     "one-sided-colour": "a colour on one side only",

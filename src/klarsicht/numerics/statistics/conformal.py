@@ -35,6 +35,11 @@ def select_reference(scores: Floats) -> Bools:
         selection = selection | inside
 
 
+def leave_out(scores: Floats, outside: Bools | None) -> Floats:
+    """Set scores (n,) that may be in no null to infinity."""
+    return scores if outside is None else np.where(outside, np.inf, scores)
+
+
 def conformal_p_values(scores: Floats, null: Bools) -> NDArray[np.float64]:
     """Compute leave-one-out p-values (n,) of each score among the scores of the null mask (n,)."""
     among = np.sort(scores[null])
@@ -64,13 +69,14 @@ def false_discovery_rates(p: Floats) -> NDArray[np.float64]:
     return np.asarray(false_discovery_control(p), np.float64)
 
 
-def standardise(scores: Floats, least: float = 1.0) -> Floats:
+def standardise(scores: Floats, least: float = 1.0, outside: Bools | None = None) -> Floats:
     """Standardise columns (n, m) by their own upper tail: (s - u) / (mean excess over u), u the upper quartile of the
     null, which makes exponential tails of detectors comparable. A mean excess below `least` is replaced by it: a
-    detector that is constant on clean classes must not give a large value for a small deviation."""
+    detector that is constant on clean classes must not give a large value for a small deviation. outside: bool (n,),
+    rows that are in no null."""
     out = np.empty(scores.shape)
     for j, column in enumerate(scores.T):
-        null = np.sort(column[select_reference(column)])
+        null = np.sort(column[select_reference(leave_out(column, outside))])
         k = max(1, round(UPPER * len(null)))
         u = null[-k - 1] if len(null) > k else 0.0
         out[:, j] = (column - u) / max(float((null[-k:] - u).mean()) if len(null) else 0.0, least)
@@ -107,17 +113,25 @@ class Verdicts:
         where a class is outside the reference, else 1 / reference classes."""
         return 1 / (int(self.null.sum()) + int(not self.null.all()))
 
+    def with_rows_of(self, other: Verdicts, rows: Bools) -> Verdicts:
+        """Take the tests of some classes, bool (n,), and the reference, from another test of the same classes."""
+        levels = np.where(rows[:, None], other.levels, self.levels)
+        pairs = [(getattr(other, name), getattr(self, name)) for name in ("best", "score", "p", "extended")]
+        best, score, p, extended = (np.where(rows, theirs, own) for theirs, own in pairs)
+        return Verdicts(levels, best, score, other.null, p, extended, false_discovery_rates(extended))
+
     def p_of(self, level: Floats) -> NDArray[np.float64]:
         """Compute extended p-values of further scores (k,), each as the maximum of an additional class."""
         together = np.concatenate([self.score, level])
         return tail_p_values(together, np.concatenate([self.null, np.zeros(len(level), bool)]))[len(self.score) :]
 
 
-def maximum_over_detectors(scores: Floats, least: float = 1.0) -> Verdicts:
-    """Test scores (n, m) of n classes under m detectors, larger is more anomalous, by the maximum of each class."""
-    level = standardise(scores, least)
+def maximum_over_detectors(scores: Floats, least: float = 1.0, outside: Bools | None = None) -> Verdicts:
+    """Test scores (n, m) of n classes under m detectors, larger is more anomalous, by the maximum of each class.
+    outside: bool (n,), classes that are known to be no reference, since they were called; by default none."""
+    level = standardise(scores, least, outside)
     best = level.argmax(1)
     top = level.max(1)
-    null = select_reference(top)
+    null = select_reference(leave_out(top, outside))
     extended = tail_p_values(top, null)
     return Verdicts(level, best, top, null, conformal_p_values(top, null), extended, false_discovery_rates(extended))

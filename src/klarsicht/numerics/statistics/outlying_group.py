@@ -81,19 +81,24 @@ class OutlyingGroup:
 
 
 def find_outlying_group(
-    own: Doubles, reference: Doubles, half: Bools, distinct: Bools, seed: int, share: float = REFERENCE_SHARE
-) -> OutlyingGroup:
-    """Find the group of a class that stands apart most. own, reference: whitened rows (n, r) of the class, and (m, r)
-    of other classes. half, distinct: bool (n,), rows of the first half, and rows that count; of repeats of one source,
-    one. seed: seed of the clustering. share: share of the reference beyond the edge; other classes may hold the same
-    artifact."""
+    own: Doubles, reference: Doubles, half: Bools, distinct: Bools, seed: int, share: float = REFERENCE_SHARE,
+    whiten: bool = True,
+) -> OutlyingGroup:  # fmt: skip
+    """Find the group of a class that stands apart most. own, reference: rows (n, r) of the class, and (m, r) of other
+    classes. half, distinct: bool (n,), rows of the first half, and rows that count; of repeats of one source, one.
+    seed: seed of the clustering. share: share of the reference beyond the edge; other classes may hold the same
+    artifact. whiten: whether rows are whitened; then directions are Fisher's discriminants in the first components,
+    else differences of means, which fit no covariance to few carriers of what an embedding was taught to separate."""
     halves = [own[part & distinct] for part in (half, ~half)]
     smaller = min(map(len, halves))
     if smaller < 2 * LEAST or not own.shape[1] or len(reference) < 2:
         return OutlyingGroup(0.0, np.zeros(len(own), bool))
-    own, reference = own[:, : smaller // ROWS_EACH], reference[:, : smaller // ROWS_EACH]
-    halves = [own[part & distinct] for part in (half, ~half)]
-    directions = [find_direction(rows, reference, seed, share) for rows in halves]
+    if whiten:
+        own, reference = own[:, : smaller // ROWS_EACH], reference[:, : smaller // ROWS_EACH]
+        halves = [own[part & distinct] for part in (half, ~half)]
+    directions = [
+        find_direction(rows, reference, _within_precision(rows) if whiten else None, seed, share) for rows in halves
+    ]
     tests = [
         float(Exceedance.of((rows @ w)[None], (reference @ w)[None], share).surprisal[0])
         for rows, w in zip(halves[::-1], directions, strict=True)
@@ -103,9 +108,11 @@ def find_outlying_group(
     return OutlyingGroup(float(np.mean(tests)), select_above_gap(own @ w, edge))
 
 
-def find_direction(rows: Doubles, reference: Doubles, seed: int, share: float = REFERENCE_SHARE) -> Doubles:
-    """Find the direction (r,) of the largest surprisal, of those that groups of the rows (n, r) suggest."""
-    inverse = _within_precision(rows)
+def find_direction(
+    rows: Doubles, reference: Doubles, precision: Doubles | None, seed: int, share: float = REFERENCE_SHARE
+) -> Doubles:
+    """Find the direction (r,) of the largest surprisal, of those that groups of the rows (n, r) suggest: the difference
+    of means, times a precision (r, r) where one is given."""
     groups, best = _initial_groups(rows, seed), (-1.0, np.zeros(rows.shape[1]))
     for _ in range(ROUNDS + 1):
         if not len(groups):
@@ -113,7 +120,7 @@ def find_direction(rows: Doubles, reference: Doubles, seed: int, share: float = 
         size = groups.sum(1, keepdims=True)
         inside = groups @ rows / size
         outside = (len(rows) * rows.mean(0) - size * inside) / (len(rows) - size)
-        directions = (inside - outside) @ inverse
+        directions = inside - outside if precision is None else (inside - outside) @ precision
         projected = directions @ rows.T
         exceedance = Exceedance.of(projected, directions @ reference.T, share)
         top = int(exceedance.surprisal.argmax())

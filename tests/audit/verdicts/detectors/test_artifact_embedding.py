@@ -159,8 +159,10 @@ def test_carriers_that_the_embedding_sets_apart_are_named():
     images = ClassImages(*stacks, np.ones(600, bool), draw_halves(100, rng), np.arange(100), embedding=Marks())
     strict, lenient = DETECTORS["embedding"](images, "embedding")
     assert [strict.name, lenient.name] == ["embedding 0.002", "embedding 0.01"]
+    (means,) = DETECTORS["embedding-means"](images, "embedding-means")
     for found in (strict, lenient):
         assert found.members.tolist() == list(range(12)) and found.score > 5
+    assert (means.name, means.members.tolist()) == ("embedding-means 0.002", list(range(12))) and means.score > 0
 
 
 def test_an_artifact_that_other_classes_hold_is_seen_by_the_lenient_edge_only():

@@ -88,6 +88,7 @@ DETECTORS: dict[str, Detector] = {
     "borders": OutlyingGroups(image_descriptions.borders),
     "binary-patterns": OutlyingGroups(image_descriptions.binary_patterns),
     "embedding": EmbeddedGroups(),
+    "embedding-means": EmbeddedGroups((0.002,), whiten=False),
 }
 """Colour casts are not among them: whole classes are green or blue by nature."""
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from klarsicht.audit.verdicts.detectors.artifact_embedding import EMBEDDED_SIDE
+from klarsicht.audit.verdicts.detectors.artifact_embedding import EMBEDDED_SIDE, ArtifactEmbedding
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack, Measure, measure_in_blocks
 from klarsicht.audit.verdicts.detectors.patch_matches import comparison_rows
 from klarsicht.audit.verdicts.detectors.templates import one_per_source
 from klarsicht.audit.verdicts.synthetic.planted_image import round_to_levels
-from klarsicht.ground.arrays import Floats, Pixels
+from klarsicht.ground.arrays import Doubles, Floats, Pixels
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.outlying_group import REFERENCE_SHARE, Whitening, find_outlying_group
 
@@ -42,9 +42,10 @@ class OutlyingGroups:
 class EmbeddedGroups:
     """Detector of a group that stands apart in the learned embedding; scores are 0 without one. Of an artifact that
     other classes hold as well, the smallest of the `shares` of their images beyond the edge leaves only the clearest
-    carriers."""
+    carriers. Without `whiten` directions are differences of means."""
 
     shares: tuple[float, ...] = (0.002, 0.01)
+    whiten: bool = True
     change: str = "shared"
 
     def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
@@ -53,8 +54,13 @@ class EmbeddedGroups:
             if network is None:
                 yield Detection(f"{name} {share:g}", 0.0, np.zeros(0, np.intp))
             else:
-                found = detect_group(images, name, lambda shown: network.embed(shrink_to_embed(shown)), share)
+                found = detect_group(images, name, lambda shown: embed_once(network, shown), share, self.whiten)
                 yield replace(found, name=f"{name} {share:g}")
+
+
+def embed_once(network: ArtifactEmbedding, stack: ImageStack) -> Doubles:
+    """Embed the images of a stack (n, DIMENSION); a network embeds a stack once."""
+    return stack.compute_once(f"embedded {id(network)}", lambda: network.embed(shrink_to_embed(stack)))
 
 
 def shrink_to_embed(stack: ImageStack) -> Pixels:
@@ -65,17 +71,25 @@ def shrink_to_embed(stack: ImageStack) -> Pixels:
 
 
 def detect_group(
-    images: ClassImages, name: str, describe: Callable[[ImageStack], Floats], share: float = REFERENCE_SHARE
-) -> Detection:
-    """Detect the group that stands apart most under a description (n, d), with a share of other images beyond its
-    edge."""
+    images: ClassImages, name: str, describe: Callable[[ImageStack], Floats], share: float = REFERENCE_SHARE,
+    whiten: bool = True,
+) -> Detection:  # fmt: skip
+    """Detect the group that stands apart most under a description (n, d), whitened or as it is, with a share of other
+    images beyond its edge."""
     distinct = one_per_source(images)
     if distinct.sum() > LARGEST_CLASS:
         kept = generator(images.seed, "outlying").permutation(np.flatnonzero(distinct))[:LARGEST_CLASS]
         distinct = np.isin(np.arange(len(distinct)), kept)
+    pair = whiten_class(images, name, describe) if whiten else map(describe, (images.own, images.pool))
+    own, pool = (np.asarray(vectors, np.float64) for vectors in pair)
+    reference = pool[comparison_rows(images)]
+    found = find_outlying_group(own, reference, images.half, distinct, images.seed, share, whiten)
+    return Detection(name, found.score, np.flatnonzero(found.member))
+
+
+def whiten_class(images: ClassImages, name: str, describe: Callable[[ImageStack], Floats]) -> tuple[Doubles, Doubles]:
+    """Whiten a description of the images of a class and of the pool by the pool: (n, r) and (m, r)."""
     pool = images.pool.compute_once(f"vectors {name}", lambda: describe(images.pool))
     whitening = images.pool.compute_once(f"whitening {name}", lambda: Whitening.of(pool))
-    whitened = images.pool.compute_once(f"whitened {name}", lambda: whitening(pool))
-    own = images.own.compute_once(f"whitened {name}", lambda: whitening(describe(images.own)))
-    found = find_outlying_group(own, whitened[comparison_rows(images)], images.half, distinct, images.seed, share)
-    return Detection(name, found.score, np.flatnonzero(found.member))
+    reference = images.pool.compute_once(f"whitened {name}", lambda: whitening(pool))
+    return images.own.compute_once(f"whitened {name}", lambda: whitening(describe(images.own))), reference
