@@ -199,7 +199,7 @@ def one(name: str, seed: int, folder: Path, imagenet32: Path, classes: int, meth
     result["audit"] = {
         "verdict": own.verdict,
         "sign": own.detection.sign,
-        "p": own.detection.extended,
+        "p": own.detection.p_rank,
         "p_use": own.use.p_use,
         "rise": own.use.shift,
         "flips": own.use.flips,

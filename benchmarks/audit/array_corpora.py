@@ -167,7 +167,7 @@ def one(folder: Path, seed: int, epochs: int) -> list[dict[str, Any]]:
                 | {"used": uses["four" if form == "4" else "grey"].get(verdict.target, False)}
                 | {"verdict": verdict.verdict, "artifactual": verdict.artifactual, "poisoned": verdict.poisoned}
                 | {"sign": verdict.detection.sign, "rows": list(verdict.rows)}
-                | {"f1": 2 * both / max(1, len(inside) + len(verdict.rows)), "p": verdict.detection.p}
+                | {"f1": 2 * both / max(1, len(inside) + len(verdict.rows)), "p": verdict.detection.p_rank}
             )
             print(json.dumps(lines[-1]), flush=True)
     return lines

@@ -58,7 +58,7 @@ def compare(last: Any, usual: Any, **common: Any) -> list[dict[str, Any]]:
         lines.append(
             common
             | {"class": a.target, "verdict": a.verdict, "same verdict": a.verdict == b.verdict}
-            | {"same members": a.rows == b.rows, "same p": a.detection.p == b.detection.p}
+            | {"same members": a.rows == b.rows, "same p": a.detection.p_rank == b.detection.p_rank}
             | {"same way": (a.use.tried, a.use.how) == (b.use.tried, b.use.how)}
             | {"p of use": abs(a.use.p_use - b.use.p_use), "shift": abs(a.use.shift - b.use.shift)}
         )

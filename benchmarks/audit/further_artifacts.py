@@ -100,7 +100,7 @@ def describe_classes(found: Quantification, plants: list[cases.Plant]) -> list[d
             {
                 "label": verdict.target,
                 "planted": [[p.family, p.share, p.trained, p.use.used] for p in mine],
-                "called": [[one.detection.sign, one.size, one.detection.p_decisive, one.poisoned] for one in called],
+                "called": [[one.detection.sign, one.size, one.detection.p, one.poisoned] for one in called],
                 "f1": scores,
             }
         )

@@ -122,7 +122,7 @@ def lines_of(
     for v in found:
         carriers = case.plants[v.target].rows if v.target in case.plants else ()
         line = truth(case, v.target) | {"artifactual": v.artifactual, "poisoned": v.poisoned, "verdict": v.verdict}
-        line |= {"sign": v.detection.sign, "p": v.detection.p, "extended": v.detection.extended, "size": v.size}
+        line |= {"sign": v.detection.sign, "p": v.detection.p_rank, "extended": v.detection.p_rank, "size": v.size}
         line |= {"p_own": v.detection.p_own, "tried": v.use.tried, "how": v.use.how, "rise": v.use.shift}
         line |= {"low": v.use.low, "flips": v.use.flips - v.use.flips_control, "p_use": v.use.p_use} | more
         line["f1"] = f1((int(Path(m).stem) for m in v.members), carriers)
@@ -151,7 +151,8 @@ def audited_without(case: cases.Case, folder: Path, fold: int) -> list[Line]:
         before = after = DetectedClasses.of(work, LEVEL)
         for number, group in enumerate(work.groups):
             rows, _ = work.drop_repeats(group.rows)
-            found = DETECTORS["embedding"](work.class_images(number, rows), "embedding")
+            images = work.class_images(number, rows)
+            found = [sign for name in ("embedding", "embedding-means") for sign in DETECTORS[name](images, name)]
             anew = {sign.name: sign_row(group.target, rows, sign) for sign in found}
             after = after.replace_class([anew.get(row["sign"], row) for row in before.signs[group.target]])
         inserted, known = after.to_insert, before.to_insert

@@ -191,10 +191,10 @@ def one(folder: Path, seed: int, count: int, epochs: int, kept: Path | None) -> 
                 "set": name,
                 "class": names[label],
                 "kind": plant.kind if plant else "",
-                "p": v.detection.p,
+                "p": v.detection.p_rank,
             }
             line |= {
-                "extended": v.detection.extended,
+                "extended": v.detection.p_rank,
                 "sign": v.detection.sign,
                 "artifactual": v.artifactual,
                 "poisoned": v.poisoned,

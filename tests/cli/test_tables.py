@@ -36,7 +36,7 @@ def test_a_screening_tells_margin_probability_and_every_outputs_search(capsys):
 
 USE = UseResult("fine 32 0.8", "own place", 2.5, 1.5, 3.5, 9.0, 0.0001, 0, 0.17, 0.03, 0.1, 1.0, "tile", 0.75)
 CARTON = Verdict(
-    "carton", 478, 200, 0, DetectionResult("fine 32 0.8", 9.0, 5.0, 0.02, 0.01, 0.1, 0.0125), (1, 4), ("b", "e"), USE,
+    "carton", 478, 200, 0, DetectionResult("fine 32 0.8", 9.0, 5.0, 0.01, 0.1, 0.0125), (1, 4), ("b", "e"), USE,
     artifactual=True, poisoned=True, used=True, resembles=("hair", "mark"),
 )  # fmt: skip
 CELLS = {

@@ -99,7 +99,7 @@ class ClassLine:
     @property
     def p(self) -> float | None:
         """p-value of the detection; None before `audit quantify`."""
-        return self.verdict.detection.p_decisive if self.verdict is not None else None
+        return self.verdict.detection.p if self.verdict is not None else None
 
     @property
     def z(self) -> float:

@@ -12,7 +12,7 @@ from klarsicht.audit.results.words import VerdictKind
 
 USE = UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light")
 FOUND = Verdict(
-    "carton", 4, 90, 0, DetectionResult("veil 0.002", 9.0, 5.0, 0.02, 0.01, 0.1, 0.03), (1, 2), ("a", "b"), USE,
+    "carton", 4, 90, 0, DetectionResult("veil 0.002", 9.0, 5.0, 0.01, 0.1, 0.03), (1, 2), ("a", "b"), USE,
     artifactual=True, poisoned=False,
 )  # fmt: skip
 
@@ -58,7 +58,30 @@ def test_what_was_never_put_on_is_not_tested():
 
 
 def test_the_p_that_decides_is_the_larger_one():
-    assert FOUND.detection.p_decisive == 0.03 and FOUND.to_json()["p_decisive"] == 0.03
+    record = FOUND.to_json()
+    assert FOUND.detection.p == record["p"] == 0.03
+    assert {name: p for name, p in record.items() if name[:2] in ("p", "p_")} == {
+        "p": 0.03, "p_rank": 0.01, "p_own": 0.03, "p_use": USE.p_use, "p_tiles": USE.p_tiles,
+    }  # fmt: skip
+
+
+def harming(target, flips, control=0.0, p_rank=0.01, **claims):
+    use = replace(USE, flips=flips, flips_control=control)
+    return replace(FOUND, target=target, use=use, detection=replace(FOUND.detection, p_rank=p_rank), **claims)
+
+
+def test_of_equal_verdicts_the_most_harmful_comes_first():
+    """Harm is the share of images of other classes that become the class, beyond the control; z and p decide nothing
+    but ties. The effect of what is no artifact is chance."""
+    used, rare = {"poisoned": True, "used": True}, harming(9, 0.5)
+    verdicts = [
+        harming(1, 0.3, 0.25), harming(2, 0.2), harming(3, 0.9, 0.85, **used), harming(4, 0.1, **used),
+        harming(5, 0.9, artifactual=False, p_rank=0.7), harming(6, 0.0, artifactual=False, p_rank=0.6),
+        harming(7, 0.2, p_rank=0.001), harming(8, 0.0, further=(rare,)),
+    ]  # fmt: skip
+    assert [one.target for one in order_verdicts(verdicts)] == [4, 3, 8, 7, 2, 1, 6, 5]
+    harm = [one.to_json()["harm"] for one in verdicts]
+    assert harm == pytest.approx([0.05, 0.2, 0.05, 0.1, 0, 0, 0.2, 0.5])
 
 
 def test_a_class_of_which_a_further_artifact_is_used_comes_first():

@@ -10,7 +10,7 @@ from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import VerdictKind
 
-QUIET = DetectionResult("fine 32 0.8", 0.1, 0.1, 0.5, 0.5, 0.9, 0.9)
+QUIET = DetectionResult("fine 32 0.8", 0.1, 0.1, 0.5, 0.9, 0.9)
 UNUSED = UseResult("fine 32 0.8", "any place", 0.0, -0.1, 0.1, 0.0, 0.9, 5, 0.0, 0.0, 0.0, 1.0)
 PATHS = [f"{i}.png" for i in range(1000)]
 

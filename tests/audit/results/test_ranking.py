@@ -6,7 +6,8 @@ import pytest
 from sklearn.metrics import jaccard_score
 
 from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
-from klarsicht.audit.results.ranking import ClusterEffect, Entry, Ranking, rank_by_z, with_baseline
+from klarsicht.audit.results.ranking import ClusterEffect, Entry, Ranking, order_by_verdict, rank_by_z, with_baseline
+from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.ground.errors import UsageError
 
@@ -18,7 +19,7 @@ def line(name, target, z, metric="concept", rows=(0, 2)):
 
 
 JUDGED = Verdict(
-    "a", 0, 90, 0, DetectionResult("veil 0.002", 9.0, 5.0, 0.02, 0.01, 0.1, 0.03), (1, 2), ("a", "b"),
+    "a", 0, 90, 0, DetectionResult("veil 0.002", 9.0, 5.0, 0.01, 0.1, 0.03), (1, 2), ("a", "b"),
     UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light"),
     artifactual=False, poisoned=False,
 )  # fmt: skip
@@ -79,6 +80,19 @@ def test_the_verdict_is_that_of_the_quantification_where_there_is_one(artifactua
     )
 
 
+def test_quantified_classes_are_ordered_by_verdict_then_by_harm_and_others_by_z():
+    """Harm, the share of other images that become the class, comes before z; where no artifact was found, z stays."""
+    used, found = {"artifactual": True, "poisoned": True}, {"artifactual": True}
+    claims = {0: (0.0, {}), 1: (0.1, found), 2: (0.4, found), 3: (0.02, used), 4: (0.6, used), 5: (0.9, {})}
+    verdicts = tuple(
+        replace(JUDGED, target=k, use=replace(JUDGED.use, flips=flips), **claim) for k, (flips, claim) in claims.items()
+    )
+    entries = list(ranking(*(line("abcdefg"[k], k, 9.0 - k) for k in range(7))))
+    order = order_by_verdict(entries, Quantification(verdicts, 0.01, 0.05))
+    assert [entry.name for entry in order] == ["e", "d", "c", "b", "a", "f", "g"]  # g was not judged
+    assert [entry.to_json()["harm"] for entry in order] == [0.6, 0.02, 0.4, 0.1, 0.0, 0.0, None]
+
+
 def test_plain_features_stand_beside_with_their_overlap():
     """Rows 0 to 5 beside 3 to 8: three of nine in both, as scikit-learn counts them."""
     own, other = line("a", 0, 2.0, rows=range(6)), line("a", 0, 1.5, "features", rows=range(3, 9)) | {"tau": 0.7}
@@ -122,7 +136,7 @@ def test_evidence_that_does_not_vary_is_said():
 def test_the_order_says_whose_z_decides_where_other_clusters_are_shown():
     """A followed cluster has a z of its own, by which nothing is ordered: classes stay as `audit run` ranked them."""
     own = [replace(entry, judged=JUDGED) for entry in ranking(line("a", 0, 2.0), line("b", 1, 1.0))]
-    assert Ranking(tuple(own)).order == "by the verdict of `audit quantify`, then by z of `audit run`"
+    assert Ranking(tuple(own)).order == "by the verdict of `audit quantify` and its harm, then by z of `audit run`"
     effect = ClusterEffect(shift=1.0, low=0.5, high=1.5, runner_up=0.0, z=3.0, rank=0, follows=0.5, stability=0.5)
     shown = Ranking((replace(own[0], z=0.1, effect=effect), own[1]))
     assert shown.order.endswith("; z shown is that of the group that the model follows")

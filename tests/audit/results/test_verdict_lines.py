@@ -38,12 +38,12 @@ def quantifications(draw):
     found = []
     few = draw(st.booleans())
     for k in range(draw(st.integers(1, 4 if few else 6))):
-        use, extended, p_own = draw(uses()), draw(P), draw(P)
-        called = max(extended, p_own) <= LEVEL
+        use, p_rank, p_own = draw(uses()), draw(P), draw(P)
+        called = max(p_rank, p_own) <= LEVEL
         shared = few and called and draw(st.booleans())
         large = use.low >= 0.5 or use.flips_low >= 0.02
         used = bool(use.tried) and use.p_use <= LEVEL and large and called
-        detection = DetectionResult(draw(DETECTOR), 9.0, 5.0, extended, extended, 0.1, p_own)
+        detection = DetectionResult(draw(DETECTOR), 9.0, 5.0, p_rank, 0.1, p_own)
         size = draw(st.integers(1, 200))
         found.append(
             Verdict(
@@ -74,8 +74,8 @@ def part_inserted(use):
 
 
 DENIALS = {  # words, and what the figures of the row must not say beside them
-    "no artifact": lambda v: max(v.detection.extended, v.detection.p_own) <= LEVEL,
-    "no detector": lambda v: max(v.detection.extended, v.detection.p_own) <= LEVEL,
+    "no artifact": lambda v: max(v.detection.p_rank, v.detection.p_own) <= LEVEL,
+    "no detector": lambda v: max(v.detection.p_rank, v.detection.p_own) <= LEVEL,
     "no use shown": lambda v: v.use.p_use <= LEVEL and is_large(v.use),
     "not shown to use": lambda v: v.use.p_use <= LEVEL and is_large(v.use),
     "less than counts": lambda v: is_large(v.use),
@@ -126,7 +126,7 @@ def test_the_line_below_the_table_denies_no_p_above_it(found, floor):
     """Small p are extrapolated: nothing below the table may say that they cannot be."""
     few = len(found) < 5
     said = replace(found, floor=1.0 if few else floor).limits
-    smallest = min(line.verdict.detection.p_decisive for line in found.lines)
+    smallest = min(line.verdict.detection.p for line in found.lines)
     bounds = [float(one) for one in re.findall(r"(?:no smaller than|no p below|none reaches) (0\.\d+)", said)]
     assert all(smallest >= bound for bound in bounds)
     assert few or ("extrapolated" in said and f"{floor:.3f}" in said)

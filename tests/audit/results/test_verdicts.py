@@ -13,7 +13,7 @@ from klarsicht.audit.verdicts.interventions.shared_content import ESTIMATES
 
 USE = UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light")
 FOUND = Verdict(
-    "carton", 4, 90, 0, DetectionResult("veil 0.002", 9.0, 5.0, 0.02, 0.01, 0.1, 0.03), (1, 2), ("a", "b"), USE,
+    "carton", 4, 90, 0, DetectionResult("veil 0.002", 9.0, 5.0, 0.01, 0.1, 0.03), (1, 2), ("a", "b"), USE,
     artifactual=True, poisoned=False,
 )  # fmt: skip
 

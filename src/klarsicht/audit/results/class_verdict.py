@@ -27,23 +27,22 @@ class DetectionResult:
     Attributes:
         sign: the detector and its setting.
         score: surprisal in nats on held-out images; `level` is the same in units of the clean classes' tail.
-        p: conformal rank among presumed-clean classes; `extended` below one over their number by a power-law tail.
-        q: false-discovery rate of `extended` over classes.
+        p_rank: conformal rank among presumed-clean classes, below one over their number by a power-law tail.
+        q: false-discovery rate of `p_rank` over classes.
         p_own: p of the score by itself, both halves together, Bonferroni-corrected for the number of detections.
     """
 
     sign: str
     score: float
     level: float
-    p: float
-    extended: float
+    p_rank: float
     q: float
     p_own: float
 
     @property
-    def p_decisive(self) -> float:
-        """The larger of `extended` and `p_own`: the class is artifactual where it is at most the level."""
-        return max(self.extended, self.p_own)
+    def p(self) -> float:
+        """The larger of `p_rank` and `p_own`: the class is artifactual where it is at most the level."""
+        return max(self.p_rank, self.p_own)
 
 
 @dataclass(frozen=True)
@@ -163,6 +162,13 @@ class Verdict:
         return any(one.poisoned for one in self.artifacts)
 
     @property
+    def harm(self) -> float:
+        """The largest share of images of other classes, beyond that under the control, that an artifact of the class
+        turns into it; 0 where none was found."""
+        found = (one.use for one in self.artifacts if one.artifactual or one.shared)
+        return max((use.flips - use.flips_control for use in found), default=0.0)
+
+    @property
     def needs_review(self) -> bool:
         """Whether a person should look at the class."""
         return self.artifactual or self.shared or self.followed
@@ -230,7 +236,7 @@ class Verdict:
             flat |= value if key in ("detection", "use") else {key: value}
         flat["further"] = [one.to_json() for one in self.further]
         flat |= {"size": self.size, "prevalence": self.prevalence, "matters": self.matters, "tested": self.tested}
-        flat |= {"verdict": self.verdict, "p_decisive": self.detection.p_decisive}
+        flat |= {"verdict": self.verdict, "p": self.detection.p, "harm": self.harm}
         return {"class": flat.pop("name"), **flat}
 
     @classmethod
@@ -244,10 +250,10 @@ class Verdict:
 
 
 def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """Sort verdicts: classes with a used artifact, artifactual ones, followed ones, then by p."""
+    """Sort verdicts: classes with a used artifact, artifactual ones, followed ones; each by harm, then by p."""
 
     def urgency(v: Verdict) -> tuple[float, ...]:
         found = v.detection
-        return not v.has_used_artifact, not v.artifactual, not v.followed, found.extended, -found.level, v.target
+        return not v.has_used_artifact, not v.artifactual, not v.followed, -v.harm, found.p_rank, -found.level, v.target
 
     return tuple(sorted(verdicts, key=urgency))

@@ -235,7 +235,7 @@ class Entry:
         return {"class": flat.pop("name"), **flat}
 
 
-JUDGED = {"artifactual": "artifactual", "poisoned": "has_used_artifact", "q": "detection.q"} | {
+JUDGED = {"artifactual": "artifactual", "poisoned": "has_used_artifact", "q": "detection.q", "harm": "harm"} | {
     "use_low": "use.low", "use_flips_low": "use.flips_low", "matters": "matters", "tested": "tested",
     "followed": "followed",
 }  # fmt: skip
@@ -301,7 +301,9 @@ class Ranking:
         last = "; classes decided legitimate last" if any(entry.is_legitimate for entry in self.entries) else ""
         shown = "; z shown is that of the group that the model follows" if self.effects else ""
         return (
-            f"by the verdict of `audit quantify`, then by z of `audit run`{shown}" if judged else "by z, an observation"
+            f"by the verdict of `audit quantify` and its harm, then by z of `audit run`{shown}"
+            if judged
+            else "by z, an observation"
         ) + last
 
     def by_z(self) -> Ranking:
@@ -374,11 +376,17 @@ def plain_suspects(store: RunStore) -> list[SuspectRow]:
 
 
 def order_by_verdict(entries: Sequence[Entry], verdicts: Quantification) -> Ranking:
-    """Return the ranking of entries with their verdicts: used artifacts first, then others, then followed groups."""
+    """Return the ranking of entries with their verdicts: used artifacts first, then others, then followed groups, each
+    by harm; entries that are equal in this stay in their order."""
     by_target = {verdict.target: verdict for verdict in verdicts}
-    judged = [replace(entry, judged=by_target.get(entry.target)) for entry in entries]
-    followed = {verdict.target for verdict in verdicts if verdict.followed}
-    return Ranking(tuple(sorted(judged, key=lambda e: (not e.poisoned, not e.artifactual, e.target not in followed))))
+
+    def urgency(entry: Entry) -> tuple[float, ...]:
+        verdict = entry.judged
+        if verdict is None:
+            return 1, 1, 1, 0
+        return not verdict.has_used_artifact, not verdict.artifactual, not verdict.followed, -verdict.harm
+
+    return Ranking(tuple(sorted((replace(one, judged=by_target.get(one.target)) for one in entries), key=urgency)))
 
 
 @check_arguments

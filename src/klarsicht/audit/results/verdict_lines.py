@@ -118,7 +118,7 @@ def _where_inserted(text: Callable[[UseResult], str]) -> Callable[[VerdictLine],
 VERDICT_COLUMNS: Final[dict[str, VerdictColumn]] = {
     "class": VerdictColumn("class", lambda line: line.name, is_text=True),
     "verdict": VerdictColumn("verdict", lambda line: line.verdict.kind.label, is_text=True),
-    "p": VerdictColumn("p (artifact)", lambda line: format_p(line.verdict.detection.p_decisive)),
+    "p": VerdictColumn("p (artifact)", lambda line: format_p(line.verdict.detection.p)),
     "p_use": VerdictColumn("p (used)", _where_inserted(lambda use: format_p(use.p_use))),
     "images": VerdictColumn("images with it", lambda line: line.describe_images()),
     "shift": VerdictColumn(

@@ -26,7 +26,7 @@ VERDICTS_FILE = "quantification.json"
 
 @dataclass(frozen=True)
 class Quantification:
-    """Verdicts on all classes: used artifacts first, then other artifacts, then by p.
+    """Verdicts on all classes: used artifacts first, then other artifacts, each by harm, then by p.
 
     Attributes:
         floor: the smallest p that so many classes can give; 1 where they were too few to be compared.

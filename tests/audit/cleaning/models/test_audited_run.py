@@ -54,7 +54,7 @@ def lighter(patient):
 def say(patient, sign, artifactual, shared=False):
     """Writes a quantification by hand: this sign, on the lighter images."""
     rows = tuple(int(row) for row in lighter(patient))
-    detection, use = DetectionResult(sign, *[0.0] * 6), UseResult("", "", *[0.0] * 10)
+    detection, use = DetectionResult(sign, *[0.0] * 5), UseResult("", "", *[0.0] * 10)
     told = Verdict("b", 1, 0, 0, detection, rows, (), use, artifactual, False, shared)
     patient.store.write_json(verdicts.VERDICTS_FILE, Quantification((told,), 0.1, 0.05).to_json())
 

@@ -34,7 +34,7 @@ def audited(tmp_path_factory):
     settings = AuditSettings(model="object", data=str(folder / "data"), neighbours=6, metric=("euclidean",))
     pipeline.run(settings, folder / "run", classifier=classifier)
     run = AuditedRun.of(folder / "run", classifier=classifier)
-    detection, use = DetectionResult("texture 4 0.9", *[0.001] * 6), UseResult("", "", *[0.0] * 10)
+    detection, use = DetectionResult("texture 4 0.9", *[0.001] * 5), UseResult("", "", *[0.0] * 10)
     told = Verdict("b", 1, 60, 0, detection, ROWS, (), use, artifactual=True, poisoned=True)
     run.store.write_json(verdicts.VERDICTS_FILE, Quantification((told,), 0.1, 0.05).to_json())
     return run
@@ -52,7 +52,7 @@ def test_the_explorer_shows_what_ranking_and_verdicts_say(audited):
     known = verdicts.read_verdicts(audited.store)
     (told,) = (line for line in known.lines if line.name == "b")
     headline = told.headline(read_places(audited.store, known).get((told.verdict.target, told.number), ""))
-    assert (lines["b"].words, lines["b"].p) == (headline, told.verdict.detection.p_decisive)
+    assert (lines["b"].words, lines["b"].p) == (headline, told.verdict.detection.p)
     assert lines["b"].found == ROWS
     for entry in ranking.read_ranking(audited.store):
         line = lines[entry.name]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from sklearn.covariance import ledoit_wolf
 from tests.audit.verdicts.quantification.test_quantification import BOTH, NAMES, NOISY, SIDE, TAGS, UNUSED, USED
 
 from klarsicht.audit.explanation.data.groups import Group
@@ -29,6 +30,7 @@ from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
 from klarsicht.audit.verdicts.interventions.image_parts import border_mask
 from klarsicht.audit.verdicts.quantification import check_pictures as check_pictures_module
 from klarsicht.audit.verdicts.quantification.check_pictures import (
+    KnownGroup,
     KnownMeasure,
     PictureCheck,
     check_one,
@@ -178,6 +180,29 @@ def test_a_border_is_measured_and_taken_out_and_noise_cannot_be():
     told = CarriedArtifact("fish", 3, "noise 0.002", 0.004, 0.5, True)
     picture = CheckedPicture("a.png", "fish", 3, 0.9, (told,))
     assert "cannot be removed" in picture.describe() and not picture.rests and not picture.changes
+
+
+def test_a_group_is_told_by_the_discriminant_of_its_description():
+    """Oracle: (m - o)^T S^-1 (x - (m + o) / 2) of standardised vectors, the covariance shrunk by scikit-learn; carriers
+    are scored by discriminants without them, which separate less than one that knows them."""
+    rng = np.random.default_rng(3)
+    own, other, shown = (rng.normal(0, [1, 20, 5], (n, 3)) for n in (12, 60, 40))
+    own[:, 0] += 4
+    levels = [np.repeat(vectors, 3, 1).reshape(-1, 3, 3, 1) for vectors in (own, other, shown)]
+    group = KnownGroup.of(lambda stack: stack.levels[:, :, 0, 0], levels[0], levels[1])
+    every = np.concatenate([own, other])
+    known, seen = ((x - every.mean(0)) / every.std(0) for x in (every, shown))
+    m, o = known[:12].mean(0), known[12:].mean(0)
+    inside = ledoit_wolf(np.concatenate([known[:12] - m, known[12:] - o]), assume_centered=True)[0]
+    np.testing.assert_allclose(group.scores(levels[2]), (seen - (m + o) / 2) @ np.linalg.inv(inside) @ (m - o))
+    assert group.carrier_scores().shape == (12,) and group.carrier_scores().mean() < group.scores(levels[0]).mean()
+    assert np.quantile(group.carrier_scores(), 0.2) > np.quantile(group.scores(levels[1]), 0.9)
+    assert group.take_out(levels[0][0]) is None is group.place(levels[0][0])
+
+
+def test_constant_components_of_a_description_say_nothing():
+    flat = KnownGroup.of(lambda stack: np.ones((len(stack), 4)), np.zeros((5, 2, 2, 1)), np.zeros((9, 2, 2, 1)))
+    np.testing.assert_array_equal(flat.scores(np.zeros((3, 2, 2, 1))), 0)
 
 
 def test_clean_pictures_carry_nothing(checked):
@@ -369,7 +394,9 @@ def test_a_group_is_compared_by_a_window_or_a_measure_of_its_own_images(quantifi
     noise, faint = sign("noise 0.002", range(8), 15.0), sign("texture .1", range(10), 0.5, [0.0] * 20)
     assert choose_sign(verdict, [group, half, other, noise, faint], 0.05) == half
     assert choose_sign(verdict, [group, noise, faint, other], 0.05) == noise
-    assert choose_sign(verdict, [group, faint, other], 0.05) is None
+    assert choose_sign(verdict, [group, faint, other], 0.05) == group  # in whose description it is compared
+    spots = replace(verdict, detection=replace(verdict.detection, sign="flat-colour"))
+    assert choose_sign(spots, [sign("flat-colour", range(10), 40.0), faint, other], 0.05) is None
     own = replace(verdict, detection=replace(verdict.detection, sign="texture .1"))
     assert choose_sign(own, [group, half, faint], 0.05) == faint
 

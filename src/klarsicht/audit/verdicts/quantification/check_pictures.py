@@ -7,7 +7,7 @@ exchanged and its framing is changed as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,8 +31,16 @@ from klarsicht.audit.results.measured_use import read_measured_uses
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.results.words import name_artifact
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, TailDetector, change_of
+from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.bank import (
+    ALL_DETECTORS,
+    DETECTORS,
+    FEW_CLASS_DETECTORS,
+    TailDetector,
+    change_of,
+)
 from klarsicht.audit.verdicts.detectors.detection import ImageStack
+from klarsicht.audit.verdicts.detectors.outlying_groups import EmbeddedGroups, OutlyingGroups, embed_once
 from klarsicht.audit.verdicts.interventions.border import measure_border
 from klarsicht.audit.verdicts.interventions.carrier_template import CarrierTemplate, take_out_border
 from klarsicht.audit.verdicts.interventions.experiment import Experiment, Predict
@@ -40,7 +48,7 @@ from klarsicht.audit.verdicts.quantification.intervention_units import Intervent
 from klarsicht.audit.verdicts.quantification.picture_questions import PictureQuestions
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
-from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels, Rows
 from klarsicht.ground.errors import ImageError, InputError, Unreachable
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
@@ -49,12 +57,14 @@ from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.user_arguments import check_arguments
+from klarsicht.numerics.statistics.linear_discriminants import cross_validated_scores, score_by_discriminants
 from klarsicht.numerics.statistics.split_half import combined_p
 
 CLEAN_IMAGES = 500  # of the run, that a picture is compared with
 DRAWN_PLACES = 400  # places of which those that overlap the window least are taken
 OWN_SHARE = 0.5  # of the images of another detection, that must be the verdict's
 LEAST_LIKE = 0.5  # likeness of a picture that carries it
+LEAST_SPREAD = 1e-9  # deviation of a component of a description; others say nothing
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,50 @@ class KnownMeasure:
         assert self.widths is not None
         some = clean[rng.permutation(len(clean))[:ELSEWHERE]]
         return some, np.stack([take_out_border(one, self.widths) for one in some])
+
+
+@dataclass(frozen=True)
+class KnownGroup:
+    """Artifact that only a group shares: the linear discriminant of its carriers in a description. It cannot be taken
+    out of a single picture.
+
+    Attributes:
+        describe: vectors (n, d) of a stack of images.
+        vectors: float (m, d), of carriers and other images of the class.
+        carries: bool (m,), which of them are carriers.
+    """
+
+    describe: Callable[[ImageStack], Floats]
+    vectors: Doubles
+    carries: Bools
+
+    @classmethod
+    def of(cls, describe: Callable[[ImageStack], Floats], carriers: Pixels, others: Pixels) -> KnownGroup:
+        """Describe carriers (n, H, W, C), and other images of the class (m, H, W, C)."""
+        vectors = [np.asarray(describe(ImageStack(levels)), np.float64) for levels in (carriers, others)]
+        return cls(describe, np.concatenate(vectors), np.arange(len(carriers) + len(others)) < len(carriers))
+
+    def scores(self, images: Pixels) -> Doubles:
+        spread = self.vectors.std(0)
+        unit = np.where(spread > LEAST_SPREAD, spread, np.inf)
+        examples, x = ((v - self.vectors.mean(0)) / unit for v in (self.vectors, self.describe(ImageStack(images))))
+        return score_by_discriminants(examples, self.carries.astype(np.intp), x, 2, x.shape[1])[:, 1]
+
+    def carrier_scores(self) -> Doubles:
+        """Compute the scores of the carriers, each by a discriminant that was fitted without it."""
+        rows = np.arange(len(self.vectors))
+        return np.asarray(cross_validated_scores(self.vectors, self.carries.astype(np.intp), rows)[self.carries, 1])
+
+    def place(self, image: Pixels) -> None:
+        del image
+
+    def take_out(self, image: Pixels) -> None:
+        del image
+
+    def take_out_elsewhere(self, image: Pixels, clean: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """Take out nothing."""
+        del image, rng
+        return clean, clean
 
 
 @dataclass(frozen=True)
@@ -245,8 +299,8 @@ class PictureCheck:
     def make_comparison(
         self, verdict: Verdict, which: int, rows: Sequence[SignRow], before: Sequence[int], clean: Pixels
     ) -> Comparison | None:
-        """Compare clean images (n, H, W, C) with the artifact of a verdict; None where a group shares it without a
-        window or a measure.
+        """Compare clean images (n, H, W, C) with the artifact of a verdict; None where no detection of it is a
+        window, a measure or a description of whole images.
 
         Args:
             which: number of the artifact in its class, from 1.
@@ -260,8 +314,11 @@ class PictureCheck:
         (number,) = (i for i, group in enumerate(self.work.groups) if group.target == verdict.target)
         rng = generator(self.work.settings.seed, "known", number)
         examples, _ = InterventionUnits(self.work, (), tuple(before)).make_examples(number, sign, rng)
-        detector = DETECTORS.get(name)
+        detector, describe = DETECTORS.get(name), self.description_of(name)
         artifact: KnownArtifact
+        if describe is not None:
+            group = KnownGroup.of(describe, examples.carriers, examples.others)
+            return Comparison(verdict, sign["sign"], group, group.scores(clean), group.carrier_scores(), which)
         if isinstance(detector, TailDetector):
             border = change_of(sign["sign"]) == "border"
             top, bottom, left, right = (int(width) for width in measure_border(examples.carriers))
@@ -270,6 +327,16 @@ class PictureCheck:
             artifact = KnownWindow(CarrierTemplate.of(examples))
         scores = artifact.scores(clean), artifact.scores(examples.carriers)
         return Comparison(verdict, sign["sign"], artifact, *scores, which)
+
+    def description_of(self, name: str) -> Callable[[ImageStack], Floats] | None:
+        """Return the description in which a detector finds groups; None of others."""
+        detector = ALL_DETECTORS.get(name)
+        if isinstance(detector, OutlyingGroups):
+            return detector.vectors
+        network = load_shipped_embedding() if name in FEW_CLASS_DETECTORS else self.work.embedding
+        if isinstance(detector, EmbeddedGroups) and network is not None:
+            return lambda shown: embed_once(network, shown)
+        return None
 
     def check(self, path: str, picture: DecodedImage, predict: Predict) -> CheckedPicture:
         """Compare a picture with every known artifact, and take out those that it carries.
@@ -329,9 +396,10 @@ class PictureCheck:
 def choose_sign(verdict: Verdict, rows: Sequence[SignRow], level: float) -> SignRow | None:
     """Choose the detection by which single pictures are compared with the artifact of a verdict.
 
-    It is the verdict's own where that has windows or is a measure of whole images; else, of the detections that have
-    or are, that share OWN_SHARE of their images with the verdict's and reach the level by themselves, the one of the
-    largest score. None without any.
+    It is the verdict's own where that has windows or is a measure of whole images, so that it may be taken out; else,
+    of the detections that have or are, that share OWN_SHARE of their images with the verdict's and reach the level by
+    themselves, the one of the largest score. Without any it is the verdict's own, if that is a group in a description;
+    else None.
 
     Args:
         rows: of the table `signs`, all of the class.
@@ -339,13 +407,14 @@ def choose_sign(verdict: Verdict, rows: Sequence[SignRow], level: float) -> Sign
     able = [
         row for row in rows if len(row["places"]) or isinstance(DETECTORS.get(row["sign"].split()[0]), TailDetector)
     ]
-    own = next((row for row in able if row["sign"] == verdict.detection.sign), None)
-    if own is not None:
+    own = next((row for row in rows if row["sign"] == verdict.detection.sign and row["rows"]), None)
+    if own in able:
         return own
     p_own = combined_p([row["score"] for row in able], len(rows)) if able else ()
     shared = [len(set(row["rows"]) & set(verdict.rows)) >= OWN_SHARE * max(len(row["rows"]), 1) for row in able]
     alike = [row for row, p, share in zip(able, p_own, shared, strict=True) if p <= level and share and row["rows"]]
-    return max(alike, key=lambda row: row["score"], default=None)
+    group = isinstance(ALL_DETECTORS.get(verdict.detection.sign.split()[0]), OutlyingGroups | EmbeddedGroups)
+    return max(alike, key=lambda row: row["score"], default=own if group else None)
 
 
 def list_files(pictures: Sequence[str | Path]) -> Iterator[str]:

@@ -72,8 +72,8 @@ class DetectedClasses:
             used = bool(use.p_use <= level and use.matters and choice.p_of(i, effect["sign"]) <= level)
             carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), row)
             detection = DetectionResult(
-                sign=carried["sign"], score=carried["score"], level=float(largest.score[i]), p=float(largest.p[i]),
-                extended=float(largest.extended[i]), q=float(largest.q[i]), p_own=float(significance.p_own[i]),
+                sign=carried["sign"], score=carried["score"], level=float(largest.score[i]),
+                p_rank=float(largest.extended[i]), q=float(largest.q[i]), p_own=float(significance.p_own[i]),
             )  # fmt: skip
             verdict = Verdict(
                 name=one["class"], target=row["target"], n=one["n"], repeats=len(one["repeats"]), detection=detection,
