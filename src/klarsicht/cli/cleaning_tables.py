@@ -147,6 +147,8 @@ def judgement(result: Judgement) -> None:
         sentences.append(f"that of the class {_describe_lost(after.harm_affected)}")
     clean = f", {after.harm.n} of them drawn from all clean ones," if after.harm.n < result.shown else ""
     echo(f"on {result.shown} images{clean} that were not used to make it: {'; '.join(sentences)}")
+    for sentence in filter(None, (result.disagreement, result.on_new_draws)):
+        echo(sentence)
     if result.origin.trained_on:
         echo(
             f"the model was trained on these images ({result.origin.why}): evaluate it on others with "

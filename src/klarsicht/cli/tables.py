@@ -63,7 +63,7 @@ def ranking(entries: Ranking, top: int) -> None:
         (str(i), e.name, e.kind.label, e.metric, f"{e.z:.2f}", f"{e.shift:+z.2f}", f"{e.tau:.2f}", f"{e.size} of {e.n}")
         + ((e.beside,) if entries.beside else ())
         + ((e.decision,) if entries.decided else ())
-        for i, e in enumerate(entries.entries[:top], 1)
+        for i, e in enumerate((entry.as_named for entry in entries.entries[:top]), 1)
     ]
     further = (BESIDE if entries.beside else ()) + (DECIDED if entries.decided else ())
     header = ("#", "class", "verdict", "metric", "z", "score difference", "separation", "images", *further)

@@ -18,43 +18,53 @@ FOUND = Verdict(
 
 
 @pytest.mark.parametrize(
-    ("covered", "explained", "verdict"),
+    ("covered", "explained", "recognition", "verdict"),
     [
-        (0.9, None, VerdictKind.PRESENT),
-        (None, None, VerdictKind.PRESENT),
-        (0.5, 0.5, VerdictKind.PRESENT),
-        (0.49, None, VerdictKind.UNTESTED),
-        (0.9, 0.1, VerdictKind.UNTESTED),
-        (None, 0.1, VerdictKind.UNTESTED),
+        (0.9, None, None, VerdictKind.PRESENT),
+        (None, None, None, VerdictKind.PRESENT),
+        (0.5, 0.5, 0.5, VerdictKind.PRESENT),
+        (0.49, None, 1.0, VerdictKind.UNTESTED),
+        (0.9, 0.1, None, VerdictKind.UNTESTED),
+        (None, 0.1, None, VerdictKind.UNTESTED),
+        (0.94, None, 0.49, VerdictKind.UNTESTED),  # statistics match, and the artifact is not there
     ],
 )
-def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, explained, verdict):
-    found = replace(FOUND, use=replace(USE, covered=covered, explained=explained))
+def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, explained, recognition, verdict):
+    found = replace(FOUND, use=replace(USE, covered=covered, explained=explained, recognition=recognition))
     assert found.kind is verdict is found.kind_of_class
     assert found.to_json()["tested"] == (verdict is VerdictKind.PRESENT)
+    assert found.use.recognisable == (recognition != 0.49)
     used = replace(found, poisoned=True, used=True)
     assert used.kind is VerdictKind.POISONED is used.kind_of_class and used.tested
     assert replace(found, artifactual=False).kind is VerdictKind.NOTHING
-    assert Verdict.from_json(found.to_json()) == found
+    record = found.to_json()
+    assert Verdict.from_json(record) == found
+    del record["recognition"]  # a run that an earlier version quantified
+    assert Verdict.from_json(record) == replace(found, use=replace(found.use, recognition=None))
 
 
 @pytest.mark.parametrize(
-    ("covered", "explained", "told"),
+    ("covered", "explained", "recognition", "told"),
     [
-        (0.79, 0.0, "covers 79 % of the difference in appearance and 0 % of the difference in score."),
-        (0.2, 0.9, "covers 20 % of the difference in appearance and 90 % of the difference in score."),
-        (None, 0.3, "covers 30 % of the difference in score."),
+        (
+            0.79, 0.0, 0.4,
+            "covers 79 % of the difference in appearance and 0 % of the difference in score and is recognised in "
+            "40 % of these.",
+        ),
+        (0.2, 0.9, None, "covers 20 % of the difference in appearance and 90 % of the difference in score."),
+        (None, 0.3, None, "covers 30 % of the difference in score."),
+        (None, None, 0.1, "is recognised in 10 % of these."),
     ],
-)
-def test_a_headline_says_how_much_of_both_differences_was_inserted(covered, explained, told):
-    found = replace(FOUND, use=replace(USE, covered=covered, explained=explained))
+)  # fmt: skip
+def test_a_headline_says_how_much_was_inserted(covered, explained, recognition, told):
+    found = replace(FOUND, use=replace(USE, covered=covered, explained=explained, recognition=recognition))
     assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline().endswith(f"applied to other images {told}")
 
 
 def test_what_was_never_put_on_is_not_tested():
     nothing = UseResult.of(NO_EFFECT, 1.0)
     assert replace(FOUND, use=nothing).kind is VerdictKind.UNTESTED and not nothing.tried
-    assert (nothing.covered, nothing.explained) == (None, None)  # JSON has no NaN
+    assert (nothing.covered, nothing.explained, nothing.recognition) == (None,) * 3  # JSON has no NaN
 
 
 def test_the_p_that_decides_is_the_larger_one():

@@ -9,6 +9,7 @@ from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Ve
 from klarsicht.audit.results.ranking import ClusterEffect, Entry, Ranking, order_by_verdict, rank_by_z, with_baseline
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import VerdictKind
+from klarsicht.cli import tables
 from klarsicht.ground.errors import UsageError
 
 
@@ -140,3 +141,16 @@ def test_the_order_says_whose_z_decides_where_other_clusters_are_shown():
     effect = ClusterEffect(shift=1.0, low=0.5, high=1.5, runner_up=0.0, z=3.0, rank=0, follows=0.5, stability=0.5)
     shown = Ranking((replace(own[0], z=0.1, effect=effect), own[1]))
     assert shown.order.endswith("; z shown is that of the group that the model follows")
+
+
+def test_the_members_that_are_shown_are_those_that_the_verdict_rests_on(capsys):
+    """A cluster of three beside a detection of two: the figures of the cluster stay."""
+    (entry,) = ranking(line("a", 0, 1.0, rows=(1, 3, 4)))
+    found = replace(entry, judged=replace(JUDGED, artifactual=True))
+    record = found.to_json()
+    assert (found.as_named.rows, record["rows"], record["members"]) == (JUDGED.rows, JUDGED.rows, ["a", "b"])
+    assert (record["size"], record["n"], record["prevalence"], record["z"]) == (2, 90, 2 / 90, 1.0)
+    tables.ranking(Ranking((found,)), 5)
+    assert "2 of 90" in capsys.readouterr().out and "2 of 90" in Ranking((found,))._repr_html_()
+    for other in (replace(entry, judged=JUDGED), entry, replace(found, by_z=True)):  # no detector, or not asked for
+        assert other.as_named is other and other.to_json()["members"] == ["1.png", "3.png", "4.png"]

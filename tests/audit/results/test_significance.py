@@ -5,6 +5,7 @@ import pytest
 
 from klarsicht.audit.results.significance import (
     ALIGNED,
+    LEVEL,
     MIN_CLASSES,
     MIN_OUTPUTS,
     STEP_SHARE,
@@ -26,10 +27,10 @@ APART = MEASURED | {"apart": "noise 0.02", "apart_p": 0.03, "apart_left": 0.8}
 NAMES = ("fine 50", "noise 0.02", "embedding 0.002")
 
 
-def test_classes_are_compared_from_five_on_and_outputs_likewise():
-    for n in range(2, 9):
-        assert class_strategy(n).compares_classes == (n >= MIN_CLASSES == 5)
-        assert (output_strategy(n).other_windows == 0) == (n >= MIN_OUTPUTS == 5)
+def test_classes_are_compared_from_five_on_and_outputs_from_where_their_ranks_reach_the_level():
+    for n in range(2, 25):
+        assert class_strategy(n).compares_classes == output_strategy(n).shares == (n >= MIN_CLASSES == 5)
+        assert (output_strategy(n).other_windows == 0) == (n >= MIN_OUTPUTS) == (1 / n <= LEVEL)
 
 
 def test_clean_classes_are_called_no_more_often_than_the_level():
@@ -188,18 +189,27 @@ def test_what_brings_no_content_along_counts_by_its_rank_among_outputs(change):
     assert p[39] == pytest.approx(1 / 40)  # the largest of forty clean ones
 
 
-def test_of_ten_outputs_the_first_counts_by_its_margin():
-    """Student's t of the deviation, as a table has it: 2.306 of 8 degrees of freedom is exceeded 25 times in 1,000."""
-    effects = [{"z": z, "rank": rank} for z, rank in ((2.306, 0), (2.306, 1), (0.1, 0))]
-    p = output_strategy(10).p_beside(effects)
-    np.testing.assert_allclose(p, [0.025, 0.2, 0.1], atol=1e-4)
+def test_of_twenty_outputs_the_first_counts_by_its_margin():
+    """Student's t of the deviation, as a table has it: 2.101 of 18 degrees of freedom is exceeded 25 times in 1,000."""
+    effects = [{"z": z, "rank": rank} for z, rank in ((2.101, 0), (2.101, 1), (0.1, 0))]
+    p = output_strategy(20).p_beside(effects)
+    np.testing.assert_allclose(p, [0.025, 0.1, 0.05], atol=1e-4)
+
+
+@pytest.mark.parametrize("outputs", [2, 5, 10, 19])
+def test_a_large_effect_is_said_at_any_number_of_outputs(outputs):
+    """No rank among nineteen is below the level; that among 39 random artifacts on the same images is."""
+    clean = [{"z": 0.2 * i, "rank": 3, "p_tiles": 1.0, "change": "shared"} for i in range(outputs - 1)]
+    large = {"z": 1.5, "rank": 0, "p_tiles": 0.025, "change": "shared"}
+    p = p_values_of_use([*clean, large], [False] * (outputs - 1) + [True], outputs, 0.05)
+    assert p[-1] == 0.025 and min(p[:-1], default=1) > 0.05
 
 
 @pytest.mark.parametrize(("clean", "beside"), [(8, True), (40, False)])
 def test_a_tile_is_judged_among_outputs_where_clean_classes_are_few(clean, beside):
     effects = [{"z": z, "rank": 5} for z in np.linspace(-2, 3.5, clean)] + [{"z": 3.4, "rank": 0}]
     effects = [effect | {"change": "tile"} for effect in effects]
-    p = p_values_of_use(effects, [False] * clean + [True], 10, 0.05)
+    p = p_values_of_use(effects, [False] * clean + [True], 20, 0.05)
     assert (p[-1] < 0.005) == beside
     assert not any(one <= 0.05 for one in p[:8])  # nor is a clean class whose tile does not raise it first of all
 

@@ -11,13 +11,14 @@ import numpy as np
 
 from klarsicht.audit.results import words
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
-from klarsicht.audit.results.rows import EffectRow
+from klarsicht.audit.results.rows import NO_EFFECT, EffectRow
 from klarsicht.audit.results.words import VerdictKind, format_count, name_artifact
 from klarsicht.ground.pictures import notebook
 from klarsicht.numerics.statistics.intervals import Interval
 
 NOTEBOOK_MEMBERS = 4  # members of each class in a notebook
-WHOLE_SHARE = 0.5  # of the carriers' difference, and of their evidence, from which use counts as tested
+WHOLE_SHARE = 0.5  # of each of SHARES, from which use counts as tested
+SHARES = ("covered", "explained", "recognition")  # by which it is measured how much of an artifact was inserted
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class UseResult:
         change: kind of the insertion, a name of insertion.CHANGES or rows.SHARED_CONTENT; empty where none was made.
         covered: share of the difference between carriers and others of their class that was inserted.
         explained: share of the carriers' evidence that it brings to others; either is None where they hardly differ.
+        recognition: share of other images of the class that the embedding takes for carriers once it is put on them;
+            None where the embedding does not set carriers apart.
     """
 
     tried: str
@@ -79,13 +82,14 @@ class UseResult:
     change: str = ""
     covered: float | None = None
     explained: float | None = None
+    recognition: float | None = None
 
     @classmethod
     def of(cls, effect: EffectRow, p_use: float) -> UseResult:
         """Read a row of the table `effects`; NaN, the z of classes without insertion, is 0: JSON has no NaN."""
-        known: dict[str, Any] = {**effect, "tried": effect["sign"], "p_use": p_use}
+        known: dict[str, Any] = {**NO_EFFECT, **effect, "tried": effect["sign"], "p_use": p_use}
         known["z"] = effect["z"] if np.isfinite(effect["z"]) else 0.0
-        known |= {name: None if np.isnan(known[name]) else known[name] for name in ("covered", "explained")}
+        known |= {name: None if np.isnan(known[name]) else known[name] for name in SHARES}
         return cls(**{name: known[name] for name in cls.__dataclass_fields__})
 
     @property
@@ -100,9 +104,15 @@ class UseResult:
         return matters(self.effect)
 
     @property
+    def recognisable(self) -> bool:
+        """Whether the embedding recognises what was inserted, as far as it knows: else the effect is that of something
+        else."""
+        return self.recognition is None or self.recognition >= WHOLE_SHARE
+
+    @property
     def inserted_share(self) -> float:
         """The smaller of the shares that are known of what was inserted, 1 where none is."""
-        return min((share for share in (self.covered, self.explained) if share is not None), default=1.0)
+        return min((share for name in SHARES if (share := getattr(self, name)) is not None), default=1.0)
 
     @property
     def tested(self) -> bool:
@@ -222,7 +232,7 @@ class Verdict:
         use, tried = self.use, bool(self.use.tried)
         return notebook.facts([
             ("class", self.name), ("verdict", self.verdict), ("images with it", f"{self.size} of {self.n}"),
-            ("p (artifact)", words.format_p(self.detection.p_decisive)),
+            ("p (artifact)", words.format_p(self.detection.p)),
             ("detector", self.describe_detection() if self.artifactual or self.shared else ""),
             ("score change (logits, 95 %)", f"{use.shift:+z.2f} ({use.low:+z.2f} to {use.high:+z.2f})" * tried),
             ("predicted as it (without)", f"{100 * use.flips:.1f} % ({100 * use.flips_control:.1f} %)" * tried),
@@ -241,11 +251,13 @@ class Verdict:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Verdict:
-        """Read a record of `to_json`."""
-        known = record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
+        """Read a record of `to_json`; one of an earlier version knows no recognition."""
+        known = (
+            {"recognition": None} | record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
+        )
         known |= {"name": record["class"], "further": tuple(map(cls.from_json, record["further"]))}
         for name, kind in (("detection", DetectionResult), ("use", UseResult)):
-            known[name] = kind(**{field: record[field] for field in kind.__dataclass_fields__})
+            known[name] = kind(**{field: known[field] for field in kind.__dataclass_fields__})
         return cls(**{field: known[field] for field in cls.__dataclass_fields__})
 
 

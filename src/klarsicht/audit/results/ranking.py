@@ -107,6 +107,7 @@ class Entry:
         judged, effect, baseline, decided: the verdict, the effect of the cluster on images of other classes, the
             cluster by plain features, and the decision of a person; None where there is none.
         screened: the verdict of `audit quantify` on the one class that a run screens, in words; else empty.
+        by_z: whether the cluster is asked for, whatever a verdict rests on.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Entry:
     baseline: PlainCluster | None = None
     decided: ClassDecision | None = None
     screened: str = field(default="", compare=False)  # written after the entry is read
+    by_z: bool = field(default=False, compare=False)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], paths: Sequence[str]) -> Entry:
@@ -187,6 +189,15 @@ class Entry:
         return self.size / self.n
 
     @property
+    def as_named(self) -> Entry:
+        """The entry with the members that a detector found, where the verdict rests on them; else as it is, with those
+        of the cluster. Figures of the cluster stay."""
+        one = self.judged
+        if self.by_z or one is None or not (one.artifactual or one.shared) or not one.rows or one.rows == self.rows:
+            return self
+        return replace(self, rows=one.rows, members=one.members, size=one.size, n=one.n, parts=())
+
+    @property
     def beside(self) -> str:
         """The baseline in a few words; empty without one."""
         return "" if self.baseline is None else str(self.baseline)
@@ -223,8 +234,11 @@ class Entry:
         return self.screened or self.kind.words
 
     def to_json(self) -> dict[str, Any]:
-        """Return all figures under one flat set of keys; those of a record that is not there are None."""
-        nested = ("judged", "effect", "baseline", "decided", "screened")
+        """Return all figures under one flat set of keys; those of a record that is not there are None. Members are
+        those that the verdict rests on, see `as_named`."""
+        if self.as_named is not self:
+            return self.as_named.to_json()
+        nested = ("judged", "effect", "baseline", "decided", "screened", "by_z")
         names = (field.name for field in fields(self) if field.name not in (*nested, *LATER))
         flat = {name: getattr(self, name) for name in names} | {"members": list(self.members)}
         for record, keys in zip((self.judged, self.effect, self.baseline), (JUDGED, EFFECT, BASELINE), strict=True):
@@ -335,7 +349,7 @@ class Ranking:
         header = ("class", "verdict", "metric", "z", "score difference", "images", "first images")
         rows = (
             (e.name, e.kind.label, e.metric, f"{e.z:.2f}", f"{e.shift:+z.2f}", f"{e.size} of {e.n}", self._pictures(e))
-            for e in self.entries[: verdicts.NOTEBOOK_CLASSES]
+            for e in (entry.as_named for entry in self.entries[: verdicts.NOTEBOOK_CLASSES])
         )
         return notebook.table(header, rows)
 
@@ -405,7 +419,7 @@ def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranki
     store = RunStore.open(run)
     entries = with_baseline(read_entries(store, by_z=observed), plain_suspects(store))
     decisions = {} if observed else DecisionLog(store.path).decisions()
-    entries = [replace(entry, decided=decisions.get(entry.target)) for entry in entries]
+    entries = [replace(entry, decided=decisions.get(entry.target), by_z=observed) for entry in entries]
     quantified = verdicts.is_quantified(store)
     found = order_by_verdict(entries, verdicts.read_verdicts(store)) if quantified else Ranking(tuple(entries))
     return found.by_z() if observed else found.legitimate_last()

@@ -65,6 +65,7 @@ class EffectRow(TypedDict):
     change: str
     covered: float
     explained: float
+    recognition: float
 
 
 class FurtherSignRow(SignRow):
@@ -85,6 +86,7 @@ SHARED_CONTENT = "shared"
 NO_EFFECT = EffectRow(
     target=-1, sign="", how="", rank=-1, images=0, shift=0.0, low=0.0, high=0.0, z=float("nan"), flips=0.0,
     flips_control=0.0, flips_low=0.0, p_tiles=1.0, change="", covered=float("nan"), explained=float("nan"),
+    recognition=float("nan"),
 )  # fmt: skip
 """Of a class in which nothing was inserted."""
 

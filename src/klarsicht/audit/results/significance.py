@@ -24,7 +24,8 @@ from klarsicht.numerics.statistics.split_half import combined_p, score_of_p
 LEVEL = 0.05  # of p, for either claim of a verdict
 MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a class is tested by itself
 FEW_CLASSES = f"fewer than {MIN_CLASSES} classes"
-MIN_OUTPUTS = 5  # outputs: with fewer, a rank among them says too little
+MIN_OUTPUTS = 20  # outputs: with fewer, no rank among them reaches LEVEL
+SHARING_OUTPUTS = 5  # outputs from which what carriers share is put on, whatever detector found them
 OTHER_WINDOWS = 39  # other windows or random artifacts that one is compared with, where outputs are too few
 EQUAL_WINDOWS = 2  # of these with the artifact's rise, from which no more are drawn: of 39 a p of 0.05 allows one
 PLACED, LEARNED = "tile", "embedding"  # change of an artifact with a place, detector by the learned embedding
@@ -264,11 +265,11 @@ class ManyOutputs:
     count: int
 
     other_windows = 0  # or random artifacts, that an artifact is compared with
+    shares = True  # whether what carriers share is put on, beside what a detector saw
 
     def p_beside(self, effects: Sequence[EffectRow]) -> Doubles:
         """Compute the p-value (n,) of each effect, whose output `rank` others exceed: (rank + 1) / outputs. For the
-        first output, the p-value of its z among the others by Student's t is used if smaller: ten outputs have no rank
-        below a tenth."""
+        first output, the p-value of its z among the others by Student's t is used if smaller."""
         rank, z = (np.array([effect[name] for effect in effects]) for name in ("rank", "z"))
         ranked = rank_among_outputs(rank, self.count)
         tail = stdtr(max(self.count - 2, 1), -np.nan_to_num(z))
@@ -277,17 +278,27 @@ class ManyOutputs:
 
 @dataclass(frozen=True)
 class FewOutputs:
-    """Strategy that compares the rise of the class that rises most with those by other windows or random artifacts."""
+    """Strategy that compares the rise of the class that rises most with those by other windows, or by random artifacts
+    of the same strength, on the same images: so a large rise counts, however few outputs there are. From five outputs
+    on its z among them counts, too."""
+
+    count: int
 
     other_windows = OTHER_WINDOWS
 
+    @property
+    def shares(self) -> bool:
+        """Whether what carriers share is put on, beside what a detector saw."""
+        return self.count >= SHARING_OUTPUTS
+
     def p_beside(self, effects: Sequence[EffectRow]) -> Doubles:
-        return np.array([effect["p_tiles"] if effect["rank"] == 0 else 1.0 for effect in effects])
+        p = np.array([effect["p_tiles"] if effect["rank"] == 0 else 1.0 for effect in effects])
+        return np.minimum(p, ManyOutputs(self.count).p_beside(effects)) if self.shares else p
 
 
 def output_strategy(outputs: int) -> ManyOutputs | FewOutputs:
     """Choose the strategy for a model of so many outputs."""
-    return ManyOutputs(outputs) if outputs >= MIN_OUTPUTS else FewOutputs()
+    return ManyOutputs(outputs) if outputs >= MIN_OUTPUTS else FewOutputs(outputs)
 
 
 def p_values_of_use(

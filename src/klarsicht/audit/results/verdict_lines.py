@@ -90,11 +90,13 @@ class VerdictLine:
 
     def _missing_share(self, way: str) -> str:
         """Say how little of the difference between the images with the artifact and others of the class was inserted:
-        of the appearance, as the table has it, and of the score."""
+        of the appearance, as the table has it, and of the score; and in how many images the embedding recognises it."""
         use = self.verdict.use
         shares = (use.covered, "of the difference in appearance"), (use.explained, "of the difference in score")
         listed = " and ".join(f"{format_share(share)} {what}" for share, what in shares if share is not None)
-        return f"what could be {way} other images covers {listed}"
+        recognition = "" if use.recognition is None else f"is recognised in {format_share(use.recognition)} of these"
+        phrases = filter(None, (listed and f"covers {listed}", recognition))
+        return f"what could be {way} other images {' and '.join(phrases)}"
 
     def next_step(self, run: str = "RUN") -> tuple[str, str]:
         """Return advice, and the command for a run folder; both empty where nothing was found."""

@@ -106,7 +106,7 @@ PUT_ON: Final = {
     "shared rows": "the shared change of each row",
     "shared columns": "the shared change of each column",
     "shared frequencies": "the shared change of the spectrum",
-    "shared rings of frequencies": "the shared noise or blur",
+    "shared rings of frequencies": "the shared change of detail at each scale",
     "shared tones": "the shared tone curve",
     "shared colours": "the shared change of colours",
     "shared aligned": "the shared content, at its varying place",

@@ -13,6 +13,8 @@ from klarsicht.audit.cleaning.corrections.harm import HARMFUL, NOT_PROVEN, Bound
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcome
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.models.correction_choice import find_reason_to_leave
 from klarsicht.audit.cleaning.models.judgement import (
     ClassJudgement,
     JointJudgement,
@@ -20,6 +22,7 @@ from klarsicht.audit.cleaning.models.judgement import (
 )
 from klarsicht.audit.cleaning.models.training_images import LabelledAnswers, recognise_training_images
 from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.cli import cleaning_tables
 from klarsicht.ground.errors import EffectRemains
 from klarsicht.numerics.erasure import Eraser
@@ -149,6 +152,37 @@ def test_an_effect_is_less_than_matters_where_both_upper_ends_are_below_the_floo
     assert found.verdict.startswith("effect too small") == below
     on_members = Outcome(*[nothing] * 5, Interval(*rise, 100), loss, loss)
     assert not Judgement(on_members, on_members, Bounds(), least=factor).is_below_least  # what it turns is not known
+
+
+@pytest.mark.parametrize(("low", "small"), [(3.8, False), (0.4, True)])
+def test_an_effect_that_quantify_measured_to_matter_is_never_less_than_matters(low, small, capsys):
+    """Both figures are said."""
+    nothing, loss = Interval(0.0, 0.0, 0.0, 100), PairedLoss(0.0, -0.001, 0.001, 100)
+    rise, turned = Interval(0.406, 0.39, 0.42, 100), Interval(0.004, 0.0, 0.008, 100)
+    before = Outcome(*[nothing] * 5, rise, loss, loss, turned)
+    use = UseResult("spectrum", "shared tones", 4.12, low, 4.4, 9.0, 0.01, 0, 0.35, 0.01, 0.0, 1.0, "shared")
+    found = Judgement(before, before, Bounds(), measured_use=use)
+    assert found.is_below_least == found.verdict.startswith("effect too small") == small
+    assert bool(find_reason_to_leave(before, CleanSettings(), use)) == small
+    assert find_reason_to_leave(before, CleanSettings())
+    cleaning_tables.judgement(found)
+    told = "measured +4.12 logits and 34.0 % of other images turned into the class by the shared tone curve; on these"
+    assert (told in capsys.readouterr().out) == (not small)
+    unused = replace(before, rise=Interval(0.1, -0.1, 0.3, 100))
+    assert ("4.12 logits" in Judgement(unused, unused, Bounds(), measured_use=use).verdict) == (not small)
+
+
+def test_flips_by_new_draws_stand_beside_those_by_the_draws_that_were_fitted_on(capsys):
+    nothing, rise = Interval(0.0, 0.0, 0.0, 100), Interval(3.0, 2.5, 3.5, 100)
+    none, after = PairedLoss(0.0, -0.001, 0.001, 100), Interval(0.1, 0.0, 0.2, 100)
+    own, own_after, new, new_after = (
+        Outcome(*[nothing] * 4, Interval(flips, 0, 1, 500), logits, none, none, Interval(flips, 0, 1, 500))
+        for flips, logits in ((0.31, rise), (0.004, after), (0.358, rise), (0.018, after))
+    )
+    cleaning_tables.judgement(Judgement(own, own_after, Bounds(), new_draws=(new, new_after)))
+    told = capsys.readouterr().out
+    assert "nothing was fitted on, it turns 35.8 % before and 1.8 % after of other images into the class" in told
+    assert "that the correction was fitted on, 31.0 % before and 0.4 % after" in told
 
 
 REACHED = [(2.9, 2.7, 3.1), (1.7, 1.2, 2.2)]

@@ -8,6 +8,7 @@ from tests.audit.verdicts.pixel_changes.test_fixed_patterns import multiplied, s
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.verdicts.interventions.corruption import Corruption
+from klarsicht.audit.verdicts.interventions.estimated_insertion import read_imitation
 from klarsicht.audit.verdicts.interventions.frame_changes import (
     FORMS,
     FrameChange,
@@ -15,7 +16,6 @@ from klarsicht.audit.verdicts.interventions.frame_changes import (
     excess_left,
     fit_frame_change,
     permutation_p,
-    read_imitation,
     whitening_of,
 )
 from klarsicht.audit.verdicts.pixel_changes.colour_maps import HueTurn, grey_rotation

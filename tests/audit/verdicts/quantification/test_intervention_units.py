@@ -1,5 +1,8 @@
 """A model that reads a whole stripe, of which a detector saw a window."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from tests.audit.verdicts.interventions.test_shared_content import scenes, stripe
@@ -7,9 +10,14 @@ from tests.audit.verdicts.interventions.test_shared_content import scenes, strip
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.results.rows import SHARED_CONTENT, SignRow
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
+from klarsicht.audit.verdicts.interventions.corruption import Corruption
 from klarsicht.audit.verdicts.interventions.experiment import Experiment
 from klarsicht.audit.verdicts.interventions.patch import Patch
-from klarsicht.audit.verdicts.quantification.intervention_units import ArtifactTrial, share_of_evidence
+from klarsicht.audit.verdicts.quantification.intervention_units import (
+    ArtifactTrial,
+    InterventionUnits,
+    share_of_evidence,
+)
 
 SCALE = PixelScale(np.zeros(3, np.float32), np.ones(3, np.float32))
 SIGN = SignRow(target=2, sign="texture", score=50.0, rows=[], places=[], height=0.2, width=0.1)
@@ -51,6 +59,16 @@ def test_coverage_tells_the_window_from_the_whole(trial):
     assert covered["shared pixels"] > 0.9 and trial.covered_share(window, SCALE) < 0.5
     assert trial.change("shared pixels") == SHARED_CONTENT and trial.change("any place") == "tile"
     assert "shared tones" not in trial.ways  # it covers less than three quarters of the best way
+
+
+def test_what_is_put_on_is_recognised_where_it_looks_like_the_carriers(trial):
+    """By the embedding that comes along: the estimate of the whole stripe is, and what changes nothing is not."""
+    work = SimpleNamespace(embedding=None, input_images=SimpleNamespace(pixel_scale=SCALE))
+    units = InterventionUnits(work, ())
+    assert units.recognised_share(trial, trial.ways["shared pixels"]) > 0.7
+    assert units.recognised_share(trial, Corruption("light", 0.0, SCALE)) < 0.1
+    few = replace(trial, found=replace(trial.found, carriers=trial.found.carriers[:7]))
+    assert np.isnan(units.recognised_share(few, trial.ways["shared pixels"]))
 
 
 def test_few_carriers_get_no_shared_content():

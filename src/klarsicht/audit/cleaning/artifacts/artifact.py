@@ -25,10 +25,12 @@ from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.samples import Case, draw_rows
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
-from klarsicht.audit.explanation.data.splits import TRAIN
+from klarsicht.audit.explanation.data.splits import TEST, TRAIN
+from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.audit.verdicts.interventions import overlay
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
-from klarsicht.audit.verdicts.interventions.frame_changes import FrameChange, Imitation, read_imitation
+from klarsicht.audit.verdicts.interventions.corruption import Corruption
+from klarsicht.audit.verdicts.interventions.estimated_insertion import EstimatedInsertion, Imitation, read_imitation
 from klarsicht.audit.verdicts.interventions.insertion import Insertion
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
 from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
@@ -41,8 +43,10 @@ from klarsicht.numerics.statistics.intervals import roc_area
 DETECTOR_ARRAYS: Final = ("features", "concepts", "head")  # arrays of a run that a detector may use
 MAX_OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
 PLACE_IMAGES: Final = 300  # images of each kind from which the place is estimated, at most
+FEWEST_SHOWN: Final = 8  # members of the part `show`, from which on a new draw is estimated
 SIGMAS: Final = 3.0  # median deviations by which an image may be further from the artifact than members are
 SHARED: Final = 0.7  # area under the curve below which members share no feature
+NEW: Final = "new_"  # before the names of arrays of new draws
 CARRIES: Final = 0.5  # probability from which an image counts as carrying
 
 
@@ -52,7 +56,10 @@ class Artifact:
     audit.explanation.data.splits. place: its overlay, or None: it has no place, or images differ in size. imitation:
     change of the whole image of an artifact without a place, or None. planted: a known artifact of `audit plant`, or
     parts that all images of the class carry: it has no members. number: of the artifact in its class, from 1.
-    of_others: int (k,), rows of images that carry other artifacts of the class and not this one: they are not clean."""
+    of_others: int (k,), rows of images that carry other artifacts of the class and not this one: they are not clean.
+    measured_use: what `audit quantify` measured of its effect, or None. new_draws: the imitation, estimated from
+    members of the part `show` in place of those of `fit`; None where it is no way of `audit quantify`, or these are
+    few."""
 
     name: str
     target: int
@@ -65,6 +72,8 @@ class Artifact:
     planted: PlantedArtifact | ClassParts | None = None
     number: int = 1
     of_others: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+    measured_use: UseResult | None = None
+    new_draws: EstimatedInsertion | None = None
 
     @property
     def folder_name(self) -> str:
@@ -74,7 +83,7 @@ class Artifact:
     @property
     def insertion(self) -> Insertion | None:
         """Insertion that puts the artifact on other images, or None."""
-        return self.planted or self.place or self.imitation
+        return self.planted or self.imitation or self.place
 
     @property
     def insertion_text(self) -> str:
@@ -117,6 +126,8 @@ class Artifact:
             "detector": detector, "place": place, "share of pixels": pixels, "how": self.insertion_text,
             "imitation": None if self.imitation is None else self.imitation.to_json(),
             "planted": None if self.planted is None else self.planted.to_json(), "artifact": self.number,
+            "measured use": None if self.measured_use is None else asdict(self.measured_use),
+            "new draws": None if self.new_draws is None else self.new_draws.to_json(),
         }  # fmt: skip
 
     def save(self, folder: Path, corpus: Corpus) -> None:
@@ -130,8 +141,10 @@ class Artifact:
             arrays |= {k: v for k, v in vars(self.place).items() if v is not None}
         if isinstance(self.planted, ClassParts):
             arrays |= self.planted.arrays()
-        if isinstance(self.imitation, FrameChange):
+        if self.imitation is not None and not isinstance(self.imitation, Corruption):
             arrays |= self.imitation.arrays()
+        if self.new_draws is not None:
+            arrays |= {f"{NEW}{name}": value for name, value in self.new_draws.arrays().items()}
         if len(self.of_others):
             arrays["of_others"] = self.of_others
         content, lines = BytesIO(), BytesIO()
@@ -160,7 +173,10 @@ def load_artifact(folder: Path) -> Artifact:
             planted = ClassParts.from_json(drawn, kept) if "parts" in drawn else PlantedArtifact.from_json(drawn)
         who = facts["class"], facts["target"], facts["origin"]
         number, others = facts["artifact"], kept.get("of_others", np.empty(0, np.intp))
-        return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others)
+        use = UseResult(**measured) if (measured := facts.get("measured use")) else None
+        drawn_anew = {name.removeprefix(NEW): value for name, value in kept.items() if name.startswith(NEW)}
+        new = EstimatedInsertion.from_json(again, drawn_anew) if (again := facts.get("new draws")) else None
+        return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others, use, new)
     except InputError:
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
@@ -194,9 +210,16 @@ def build_artifact(
     place, imitation = (None, None) if seen is None else seen.find_insertion(region)
     if place is not None and place.opaque.any():
         carriers = carriers.with_certain(find_showing_rows(audited, place, draw_rows(inside, PLACE_IMAGES, rng)))
+    new_draws = None
+    if isinstance(imitation, EstimatedInsertion):
+        held = (group.rows[(member[group.rows] == is_in) & (part == TEST)[group.rows]] for is_in in (True, False))
+        shown, plain = (draw_rows(rows, PLACE_IMAGES, rng) for rows in held)
+        again = Localisation.of(found, shown, plain, others[:0]) if len(shown) >= FEWEST_SHOWN else None
+        new_draws = None if again is None else again.measured_way
     return Artifact(
         found.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation,
-        number=found.number, of_others=np.array(found.of_others, np.intp),
+        number=found.number, of_others=np.array(found.of_others, np.intp), measured_use=found.measured_use,
+        new_draws=new_draws,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.ground.arrays import Bools, Doubles, Ints
 from klarsicht.ground.errors import InputError
@@ -42,7 +43,8 @@ class FoundArtifact:
     artifact, a name of audit.verdicts.interventions.insertion.CHANGES, or NO_CHANGE. places: float (n, 2), upper left
     corner of the detected window in each member, in shares of height and width, or empty. extent: (height, width) of
     that window in such shares. number: of the artifact in its class, from 1. of_others: rows of images that carry other
-    artifacts of the class and not this one: they are not clean."""
+    artifacts of the class and not this one: they are not clean. measured_use: what `audit quantify` measured of these
+    members' artifact, or None."""
 
     audited: AuditedClass
     members: Ints
@@ -52,6 +54,7 @@ class FoundArtifact:
     extent: tuple[float, float] = (0.0, 0.0)
     number: int = 1
     of_others: tuple[int, ...] = ()
+    measured_use: UseResult | None = None
 
     @property
     def name(self) -> str:

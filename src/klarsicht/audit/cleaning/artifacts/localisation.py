@@ -18,14 +18,16 @@ from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.samples import Images
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.results.logit_effect import LogitEffect, is_raised
+from klarsicht.audit.results.significance import PLACED
 from klarsicht.audit.verdicts.detectors.detection import Detection
 from klarsicht.audit.verdicts.detectors.shared_colours import find_shared_colours
 from klarsicht.audit.verdicts.detectors.shared_windows import find_shared_windows
 from klarsicht.audit.verdicts.interventions import overlay
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples, grow_window
 from klarsicht.audit.verdicts.interventions.corruption import KINDS, Corruption
+from klarsicht.audit.verdicts.interventions.estimated_insertion import EstimatedInsertion, Imitation
 from klarsicht.audit.verdicts.interventions.experiment import Experiment, logit_excess
-from klarsicht.audit.verdicts.interventions.frame_changes import FrameChange, Imitation, excess_left, fit_frame_change
+from klarsicht.audit.verdicts.interventions.frame_changes import FrameChange, excess_left, fit_frame_change
 from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
 from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
@@ -80,16 +82,39 @@ class Localisation:
         return masks.relevance_maps(a.store, a.classifier, a.group.target, self.rows, self.images)
 
     def find_insertion(self, region: Bools | None = None) -> tuple[Overlay | None, Imitation | None]:
-        """Find the overlay or the imitation that inserts the artifact into images, at most one of the two. In this
-        order: the region that a person marks, unless it covers most of the image; the windows of the detector, a fixed
-        place by relevance or the window that members share, a change of the whole image, regions of colours that
-        members share, a varying place by relevance. Of a fixed place and a shared window the one is taken that raises
-        the class more on images of other classes; a window only if it raises it materially. A map of colours or a fixed
-        pattern goes before them where its interval lies above theirs. Raises InputError: the region misses most of the
-        artifact, see check_region."""
+        """Find the overlay and the imitation of the artifact; of both, the imitation is what is put on images. It is
+        the overlay in the region that a person marks, unless that covers most of the image, or what `locate` finds; and
+        the way of `audit quantify` where what is located is shown to raise the class by less than BLEND_SHARE of that.
+        Raises InputError: the region misses most of the artifact, see check_region."""
         if region is not None and (drawn := self.overlay_in_region(region)) is not None:
             self.check_region(drawn)
             return drawn, None
+        overlaid, imitation = self.locate()
+        way, other = self.measured_way, imitation or overlaid
+        if way is None or not (self.raises_class(way) if other is None else self.is_weaker(other, way, BLEND_SHARE)):
+            return overlaid, imitation
+        return overlaid, way
+
+    @cached_property
+    def measured_way(self) -> EstimatedInsertion | None:
+        """The way by which `audit quantify` measured the artifact, estimated from the members; None without one."""
+        use, scale = self.artifact.measured_use, self.pixel_scale
+        if use is None or not use.change or scale is None:
+            return None
+        no_places = ArtifactExamples(self.levels[self.member], self.levels[~self.member], np.zeros((0, 2), int), (0, 0))
+        examples = self.window_examples() or no_places
+        if use.change == PLACED and not len(examples.places):
+            return None
+        return EstimatedInsertion.of(use.how, use.change, examples, scale)
+
+    def locate(self) -> tuple[Overlay | None, Imitation | None]:
+        """Locate the artifact and estimate its overlay, or imitate it, one of the two.
+
+        In this order: the windows of the detector, a fixed place by relevance or the window that members share, a
+        change of the whole image, regions of colours that members share, a varying place by relevance. Of a fixed place
+        and a shared window the one is taken that raises the class more on images of other classes; a window only if it
+        raises it materially. A map of colours or a fixed pattern goes before them where its interval lies above theirs.
+        """
         change = self.artifact.change
         if change not in KINDS and (seen := self.overlay_from_windows()) is not None:
             return seen, None
@@ -205,7 +230,7 @@ class Localisation:
         """Check that the overlay in a region has at least RISE_SHARE of the effect of the insertion that is found
         without the region. Raises InputError: it has less; a correction of it would be called clean too early."""
         overlaid, imitation = self.find_insertion()
-        other = overlaid or imitation
+        other = imitation or overlaid
         if other is not None and self.is_weaker(place, other, RISE_SHARE):
             images = self.select_images(place, other)
             less, more = (float(self.rises_beyond_class(one, images).mean()) for one in (place, other))
@@ -276,19 +301,17 @@ class Localisation:
         return [image for image in images if all(insertion.fits(image) for insertion in insertions)]
 
     def rises_beyond_class(self, insertion: Insertion, images: Images) -> Floats:
-        """Compute the rise of the class on each image (n,), beyond what the class alone brings.
-
-        Where members lend their own pixels, these show the class too. The rise is then that above the pixels of its
-        other images under the same masks.
-        """
-        control = insertion
-        if lent := isinstance(insertion, Overlay) and not insertion.fixed:
-            control = replace(insertion, colour=np.resize(self.image_array[~self.member], insertion.colour.shape))
+        """Compute the rise of the class on each image (n,) above the control of the insertion, which is what the class
+        alone brings. Where members lend their own pixels, it is the pixels of its other images under the same masks."""
         target = self.audited.group.target
         rng, same = (generator(0, "beyond the class", target) for _ in range(2))
-        with_artifact = [put_on(image, insertion, rng) for image in images]
-        without = [put_on(image, control, same) for image in images] if lent else images
-        pasted, plain = (compute_logits(self.audited.classifier, some) for some in (with_artifact, without))
+        with_artifact, without = zip(*(insertion.put(image[None], rng) for image in images), strict=True)
+        if isinstance(insertion, Overlay) and not insertion.fixed:
+            lent = replace(insertion, colour=np.resize(self.image_array[~self.member], insertion.colour.shape))
+            without = tuple(lent.put(image[None], same)[0] for image in images)
+        pasted, plain = (
+            compute_logits(self.audited.classifier, [x[0] for x in some]) for some in (with_artifact, without)
+        )
         return Experiment(pasted, plain, target).rises()
 
     def effect_elsewhere(self, insertion: Insertion) -> LogitEffect:

@@ -30,6 +30,7 @@ from klarsicht.audit.explanation.steps.audit_inputs import Audit, settings_of_ru
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_detections
+from klarsicht.audit.results.significance import SAME
 from klarsicht.audit.results.surroundings import is_examined, read_surroundings
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import name_artifact
@@ -162,7 +163,14 @@ class AuditedRun:
         """Find the members of several artifacts: those that were found, and (class, reason) of the others. Raises
         UsageError for an unknown class, or if nothing was found in any class."""
         named = [(name, name) for name in self.name_once(names)]
-        return make_each(named, lambda name: self.find_members(name, by), refusals=(UsageError,))
+        return make_each(named, lambda name: self.with_use(self.find_members(name, by)), refusals=(UsageError,))
+
+    def with_use(self, finding: FoundArtifact) -> FoundArtifact:
+        """Return the members with what `audit quantify` measured of the artifact of mostly the same ones, if it did."""
+        known, members = self.quantification, {*map(int, finding.members)}
+        of_class = known.of_target(finding.audited.group.target) if known else None
+        alike = (one for one in (of_class.artifacts if of_class else ()) if is_alike(members, {*one.rows}))
+        return next((replace(finding, measured_use=one.use) for one in alike if one.use.tried), finding)
 
     def name_once(self, names: Sequence[str]) -> list[str]:
         """Return the names of artifacts, each artifact once. Raises UsageError for an unknown class."""
@@ -298,9 +306,15 @@ class AuditedRun:
                 rule="--found-by or --members",
             )  # fmt: skip
         finding = self.find_members(name, found_by) if members is None else self.read_members(name, members)
+        finding = self.with_use(finding)
         region = None if mask is None else read_mask(mask, finding.audited)
         origin = finding.origin + (", mask" if mask else "")
         return build_artifact(replace(finding, origin=origin), seed=seed, region=region), finding.audited
+
+
+def is_alike(members: set[int], others: set[int]) -> bool:
+    """Test whether two groups of rows are mostly the same, by their Jaccard index."""
+    return len(members & others) >= SAME * len(members | others)
 
 
 T = TypeVar("T")

@@ -200,7 +200,7 @@ def combine_seeds(seeds: Sequence[Facts | None], within: tuple[float, float] = (
 def _evaluation(folder: Path) -> Facts:
     try:
         found: Facts = json.loads(read_regular_file(folder / "evaluation.json"))
-        return {name: found[name] for name in KNOWN}
+        return {name: found[name] for name in KNOWN} | {name: found.get(name, "") for name in SENTENCES}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "no evaluation in this folder", got=f"{folder}: {type(error).__name__}: {error}",
@@ -210,6 +210,7 @@ def _evaluation(folder: Path) -> Facts:
 
 KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "kind", "clean", "remaining",
                 "shown on", "images", "looks")  # fmt: skip
+SENTENCES: Final = ("disagreement", "on new draws")  # beside the verdict, where there is anything to say
 
 
 def _method(seeds: Sequence[Facts]) -> str:

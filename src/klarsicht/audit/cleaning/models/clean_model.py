@@ -171,7 +171,7 @@ def clean(
         check_clean_images(case)
         trial = make_test(case, artifact, draw_shown(case, settings.images, settings.seed), settings)
         chosen, skipped = fit_and_choose(case, artifact, trial, settings)
-        judgement = judge(trial, case, chosen.correction, settings)
+        judgement = judge(trial, case, artifact, chosen.correction, settings)
         if part is not None and relies_on_sides(audited_run):
             compared = compare_class_groups(audited_run, artifact, chosen.correction, settings.seed)
             judgement = replace(judgement, groups=compared[-1])

@@ -29,7 +29,7 @@ from klarsicht.audit.cleaning.corrections.outcomes import GROUP, CorrectionTest,
 from klarsicht.audit.cleaning.corrections.retraining import RETRAINED
 from klarsicht.audit.cleaning.corrections.samples import Case, Sample
 from klarsicht.audit.cleaning.corrections.selection import Choice, SettingOutcome, evaluate_setting
-from klarsicht.audit.cleaning.corrections.setting_search import Grid
+from klarsicht.audit.cleaning.corrections.setting_search import MOST_SEARCHED, Grid
 from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.models.judgement import (
     ClassJudgement,
@@ -37,12 +37,14 @@ from klarsicht.audit.cleaning.models.judgement import (
     Judgement,
     OrderOutcome,
     ShownClasses,
+    is_worth,
 )
 from klarsicht.audit.cleaning.models.training_images import ImageOrigin, LabelledAnswers, recognise_training_images
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_layers
 from klarsicht.audit.explanation.networks.residual_sums import ResidualSum
+from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.audit.results.logit_effect import is_raised, matters
 from klarsicht.audit.results.words import CleaningKind
 from klarsicht.ground.errors import InputError, UsageError
@@ -74,7 +76,7 @@ def fit_and_choose(
     """
     check_layer(case.classifier, settings)
     before = trial.evaluate(None)
-    why = find_reason_to_leave(before, settings) if settings.method == AUTOMATIC else ""
+    why = find_reason_to_leave(before, settings, artifact.measured_use) if settings.method == AUTOMATIC else ""
     if why and not is_raised(before.effect):
         return selection.leave_unchanged(trial, make_bounds(settings), why), ()
     if not why:
@@ -98,11 +100,13 @@ def fit_correction(
     return choose_correction(data, test, settings, candidates, further, draw), (*data.fit.skipped, *test.sample.skipped)
 
 
-def find_reason_to_leave(before: Outcome, settings: CleanSettings) -> str:
-    """Say in words why an artifact with that effect on an unchanged model is worth no correction; empty where it is."""
+def find_reason_to_leave(before: Outcome, settings: CleanSettings, use: UseResult | None = None) -> str:
+    """Say in words why an artifact with that effect on an unchanged model is worth no correction; empty where it is, or
+    where the effect that `audit quantify` measured is."""
     if not is_raised(before.effect):
         return CleaningKind.UNUSED.claim
-    return "" if matters(before.effect, "high", settings.least_effect) else CleaningKind.SMALL.claim
+    least = settings.least_effect
+    return "" if matters(before.effect, "high", least) or is_worth(use, least) else CleaningKind.SMALL.claim
 
 
 def find_reason_to_refuse(judgement: Judgement, chosen: Choice) -> str:
@@ -172,10 +176,12 @@ def make_bounds(settings: CleanSettings) -> Bounds:
 
 
 def make_grid(settings: CleanSettings) -> Grid:
-    """Return the grid to try: given values, and the whole sweep of the others."""
+    """Return the grid to try: given values, and the whole sweep of the others, but for layers by the automatic
+    method."""
     free, layers = Grid(), () if settings.layer is None else (settings.layer,)
     directions = free.directions if settings.directions is None else (settings.directions,)
-    return Grid(layers, directions, free.strengths if settings.strength is None else (settings.strength,))
+    strengths = free.strengths if settings.strength is None else (settings.strength,)
+    return Grid(layers, directions, strengths, MOST_SEARCHED if settings.method == AUTOMATIC else 0)
 
 
 def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tuple[FittingData, CorrectionTest]:
@@ -268,13 +274,27 @@ def require_members(artifact: Artifact) -> None:
         raise UsageError("no image with the artifact to evaluate on", got=f"{len(artifact.members)} in the other parts")
 
 
-def judge(test: CorrectionTest, case: Case, correction: Correction, settings: CleanSettings) -> Judgement:
-    """Judge a correction on the images of a test."""
+def judge(
+    test: CorrectionTest, case: Case, artifact: Artifact, correction: Correction, settings: CleanSettings
+) -> Judgement:
+    """Judge a correction of an artifact on the images of a test."""
     before, after, origin = test.evaluate(None), test.evaluate(correction), find_origin(test, case)
     return Judgement(
         before, after, make_bounds(settings), origin, settings.least_effect, shown=len(test.sample),
-        shown_classes=ShownClasses.of(test, case),
+        shown_classes=ShownClasses.of(test, case), measured_use=artifact.measured_use,
+        new_draws=compare_new_draws(test, artifact, correction),
     )  # fmt: skip
+
+
+def compare_new_draws(
+    test: CorrectionTest, artifact: Artifact, correction: Correction
+) -> tuple[Outcome, Outcome] | None:
+    """Evaluate the model before and after a correction on the images of a test with new draws of the artifact, see
+    `Artifact.new_draws`; None without any."""
+    if artifact.new_draws is None:
+        return None
+    shown = replace(test, insertion=artifact.new_draws)
+    return shown.evaluate(None), shown.evaluate(correction)
 
 
 def find_origin(test: CorrectionTest, case: Case, other: LabelledAnswers | None = None) -> ImageOrigin:
@@ -352,8 +372,10 @@ def judge_together(
             shown = draw_shown(one.case, settings.images, settings.seed)
             test = make_test(one.case, one.artifact, shown, settings)
             found = test.compute_logits(joint)
-            alone = judge(test, one.case, one.correction, settings)
-            together = replace(alone, after=test.evaluate_logits(found))
+            alone = judge(test, one.case, one.artifact, one.correction, settings)
+            together = replace(
+                alone, after=test.evaluate_logits(found), new_draws=compare_new_draws(test, one.artifact, joint)
+            )
             judged.append(ClassJudgement(one.artifact.name, one.artifact.target, one.setting, alone, together))
             right = (y.argmax(1) == test.truth for y in (test.plain, found.plain))
             answers.append(np.stack([shown.rows, *right, test.truth])[:, shown.fair_draw])

@@ -31,7 +31,13 @@ from klarsicht.audit.cleaning.models.certificate import (
     write_certificate,
 )
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
-from klarsicht.audit.cleaning.models.correction_choice import draw_shown, find_origin, make_test, require_members
+from klarsicht.audit.cleaning.models.correction_choice import (
+    compare_new_draws,
+    draw_shown,
+    find_origin,
+    make_test,
+    require_members,
+)
 from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
 from klarsicht.audit.cleaning.models.judgement import Judgement, ShownClasses
 from klarsicht.audit.cleaning.models.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
@@ -212,6 +218,7 @@ def evaluate(
         looks[AS_IT_IS].outcome, looks[CORRECTED].outcome, bounds, origin, chosen_under["least_effect"],
         shown=len(shown), shown_classes=ShownClasses.of(trial, shown_case),
         groups=comparisons[-1] if comparisons and judges_groups(audited_run, artifact) else None,
+        measured_use=artifact.measured_use, new_draws=compare_new_draws(trial, artifact, correction),
     )  # fmt: skip
     found = Evaluation(record, looks, judgement, shown.skipped, comparisons)
     write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))

@@ -21,8 +21,9 @@ from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcom
 from klarsicht.audit.cleaning.corrections.samples import Case
 from klarsicht.audit.cleaning.corrections.selection import SettingOutcome
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
+from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.audit.results.logit_effect import describe_floor, is_raised, matters
-from klarsicht.audit.results.words import CleaningKind
+from klarsicht.audit.results.words import CleaningKind, describe_insertion
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
 from klarsicht.ground.pictures import notebook
 from klarsicht.numerics.statistics.intervals import Interval
@@ -140,6 +141,8 @@ class Judgement(CorrectionVerdict):
         shown: number of images.
         groups: of the class and its surroundings, where the artifact is a part of every image: the worst group must
             gain, too; None of other artifacts, and where the model is not shown to follow surroundings.
+        measured_use: what `audit quantify` measured of the artifact, or None.
+        new_draws: `before` and `after` with the artifact as images have it that nothing was fitted on, or None.
     """
 
     before: Outcome
@@ -151,6 +154,8 @@ class Judgement(CorrectionVerdict):
     shown: int = 0
     shown_classes: ShownClasses = UNCOUNTED
     groups: GroupComparison | None = None
+    measured_use: UseResult | None = None
+    new_draws: tuple[Outcome, Outcome] | None = None
 
     def __repr__(self) -> str:
         return f"Judgement({self.verdict!r})"
@@ -175,9 +180,42 @@ class Judgement(CorrectionVerdict):
 
     @property
     def is_below_least(self) -> bool:
-        """Whether the artifact is used, but shown to do less than is worth a correction; never where it was inserted
-        into no other images."""
-        return self.is_used and not matters(self.before.effect, "high", self.least)
+        """Whether the artifact is used, but shown to do less than is worth a correction, and not measured to do more by
+        `audit quantify`; never where it was inserted into no other images."""
+        return self.is_used and not self.does_enough and not is_worth(self.measured_use, self.least)
+
+    @property
+    def does_enough(self) -> bool:
+        """Whether the artifact may do what is worth a correction, on these images."""
+        return matters(self.before.effect, "high", self.least)
+
+    @property
+    def disagreement(self) -> str:
+        """The effects on these images and by `audit quantify`, in words, where only the latter is worth a correction;
+        else empty."""
+        use = self.measured_use
+        if use is None or not is_worth(use, self.least) or (self.is_used and self.does_enough):
+            return ""
+        return (
+            f"`audit quantify` measured {use.shift:+z.2f} logits and {100 * (use.flips - use.flips_control):z.1f} % of "
+            f"other images turned into the class by {describe_insertion(use.how, None)}; on these images it "
+            f"{describe_change(self.before)}"
+        )
+
+    @property
+    def on_new_draws(self) -> str:
+        """The effect left of new draws of the artifact beside that of the draws that it was fitted on, in words; empty
+        where either is not known."""
+        if self.new_draws is None or not self.new_draws[0].flips.n or not self.before.flips.n:
+            return ""
+        own, new = (
+            f"{100 * before.flips.value:.1f} % before and {100 * after.flips.value:.1f} % after"
+            for before, after in ((self.before, self.after), self.new_draws)
+        )
+        return (
+            f"as images have the artifact that nothing was fitted on, it turns {new} of other images into the class; "
+            f"as the images have it that the correction was fitted on, {own}"
+        )
 
     @cached_property
     def harm(self) -> Harm:
@@ -202,7 +240,8 @@ class Judgement(CorrectionVerdict):
     def no_help(self) -> tuple[CleaningKind, str] | None:
         if not self.is_used:
             none = "there are no images to measure its effect on"
-            return CleaningKind.UNUSED, f"it {describe_change(self.before)}" if self.before.rise.n else none
+            change = self.disagreement or f"it {describe_change(self.before)}"
+            return CleaningKind.UNUSED, change if self.before.rise.n else none
         if self.helps:
             lacking = "" if self.groups is None else self.groups.no_help
             return (CleaningKind.REMAINS, f"it {self.describe_effect_left()}; {lacking}") if lacking else None
@@ -235,6 +274,8 @@ class Judgement(CorrectionVerdict):
             **self.words_json(), "remaining": self.remaining, "reaches members": self.reaches_members,
             "artifact used": self.is_used, "below the least effect": self.is_below_least,
             "members alone": self.on_members_alone, "images": self.origin.to_json(),
+            "disagreement": self.disagreement, "on new draws": self.on_new_draws,
+            "new draws": self.new_draws and [one.to_json() for one in self.new_draws],
             "refused": self.refused.to_json() | {"after": self.refused.after.to_json()} if self.refused else None,
         }  # fmt: skip
 
@@ -338,6 +379,11 @@ class JointJudgement(CorrectionVerdict):
 
 def _percent(share: Interval) -> str:
     return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})" if share.n else ""
+
+
+def is_worth(use: UseResult | None, least: float) -> bool:
+    """Test whether the effect that `audit quantify` measured, if it did, is shown to be worth a correction."""
+    return use is not None and matters(use.effect, "low", least)
 
 
 def describe_change(before: Outcome) -> str:

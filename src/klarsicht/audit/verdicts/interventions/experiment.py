@@ -114,13 +114,17 @@ class Experiment:
 
 
 def p_among_rivals(
-    predict: Predict, own: Tensor, rivals: Iterable[Tensor], target: int, count: int, scale: LogitScale = EXCLUSIVE
-) -> float:
+    predict: Predict, plain: Tensor, own: Tensor, rivals: Iterable[Tensor], target: int, count: int,
+    scale: LogitScale = EXCLUSIVE,
+) -> float:  # fmt: skip
     """Compute the p-value of the class's mean score on images with its artifact among those on the same images with
     other windows in its place, or with random artifacts: images that are changed by anything often fall to one class.
-    At most `count` rivals are drawn, see `significance.p_among_draws`."""
+    At most `count` rivals are drawn, see `significance.p_among_draws`; none, and p is 1, where the images as they are
+    score as high."""
     answer = predict(own)
     least = float(scale.scores(answer)[:, target].mean()) - rounding_bound(answer)
+    if float(scale.scores(predict(plain))[:, target].mean()) >= least:
+        return 1.0
     scores = (scale.scores(predict(shown))[:, target].mean() for shown in rivals)
     return p_among_draws((bool(score >= least) for score in scores), count)
 

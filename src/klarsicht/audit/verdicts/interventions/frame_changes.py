@@ -15,7 +15,6 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
-from klarsicht.audit.verdicts.interventions.corruption import KINDS, Corruption
 from klarsicht.audit.verdicts.pixel_changes.colour_maps import (
     HueTurn,
     colour_moments,
@@ -123,15 +122,6 @@ class FrameChange:
         values = {name: known[name] for name in kind.__dataclass_fields__}
         change = kind(**{name: np.array(one) if isinstance(one, list) else one for name, one in values.items()})
         return cls(record["kind"], change, PixelScale.from_json(record), record["met"])
-
-
-Imitation = Corruption | FrameChange  # of an artifact of the whole image
-
-
-def read_imitation(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Imitation:
-    """Read the record of an imitation, and its arrays among others; raises KeyError for an unknown kind or missing
-    key."""
-    return Corruption.from_json(dict(record)) if record["kind"] in KINDS else FrameChange.from_json(record, arrays)
 
 
 def alter_levels(change: FrameFit, levels: Pixels) -> Pixels:

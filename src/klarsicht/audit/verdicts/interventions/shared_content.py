@@ -4,7 +4,7 @@ control is the change estimated alike from as many other images of the class, dr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -12,14 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
-from klarsicht.audit.verdicts.detectors.artifact_embedding import taught_families
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.verdicts.pixel_changes.alignment import match_aligned_moments
 from klarsicht.audit.verdicts.pixel_changes.colours import match_colours, match_tones
 from klarsicht.audit.verdicts.pixel_changes.moments import MOMENTS
 from klarsicht.audit.verdicts.pixel_changes.spectra import SPECTRA
-from klarsicht.audit.verdicts.synthetic.families import FAMILIES
-from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.progress import track
 
@@ -38,11 +35,10 @@ class PixelChange(Protocol):
 Estimate = Callable[[Pixels, Pixels], PixelChange]  # from carriers (m, H, W, C) and others (k, H, W, C)
 
 ESTIMATES: Final[dict[str, Estimate]] = {
-    **MOMENTS,
-    **SPECTRA,
-    "tones": match_tones,
-    "colours": match_colours,
-    "aligned": match_aligned_moments,
+    **{f"shared {name}": estimate for name, estimate in (MOMENTS | SPECTRA).items()},
+    "shared tones": match_tones,
+    "shared colours": match_colours,
+    "shared aligned": match_aligned_moments,
 }
 """For each way, the function that estimates the change."""
 
@@ -58,18 +54,21 @@ class SharedContent:
 
     @classmethod
     def ways(
-        cls, examples: ArtifactExamples, pixel_scale: PixelScale, rng: np.random.Generator
-    ) -> dict[str, SharedContent]:
-        """Make the insertions by the name of the way; those that change nothing are left out. The control is estimated
-        from random other images: as many as there are carriers, at most half of them; the rest are compared with."""
+        cls, examples: ArtifactExamples, pixel_scale: PixelScale, rng: np.random.Generator,
+        names: Collection[str] = ESTIMATES,
+    ) -> dict[str, SharedContent]:  # fmt: skip
+        """Make the insertions of these names; those that change nothing are left out. The control is estimated from
+        random other images: as many as there are carriers, at most half of them; the rest are compared with."""
         order = rng.permutation(len(examples.others))
         count = min(len(examples.carriers), len(order) // 2)
         blanks, others = examples.others[order[:count]], examples.others[order[count:]]
         ways = {}
-        for name, estimate in track(ESTIMATES.items(), len(ESTIMATES), "what carriers share"):
-            change = estimate(examples.carriers, others)
+        some = [name for name in ESTIMATES if name in names]
+        for name in track(some, len(some), "what carriers share"):
+            change = ESTIMATES[name](examples.carriers, others)
             if not change.is_identity:
-                ways[f"shared {name}"] = cls(change, estimate(blanks, others), pixel_scale, examples.carriers.shape[1:])
+                control = ESTIMATES[name](blanks, others)
+                ways[name] = cls(change, control, pixel_scale, examples.carriers.shape[1:])
         return ways
 
     def fits(self, image: Tensor) -> bool:
@@ -84,11 +83,3 @@ class SharedContent:
             for change in (self.change, self.control)
         )
         return with_artifact, control
-
-    def rivals(self, images: Tensor, rng: np.random.Generator, count: int) -> Iterator[Tensor]:
-        """Yield images (n, C, H, W) under `count` artifacts of no class, each a draw of a random family."""
-        levels = [self.pixel_scale.levels(image) for image in images]
-        families = taught_families(images.shape[1])
-        for _ in range(count):
-            artifact = FAMILIES[rng.choice(families)](rng)
-            yield self.pixel_scale.inputs(np.stack([plant_on_levels(image, artifact, rng) for image in levels]))

@@ -69,7 +69,8 @@ class DetectedClasses:
         found = []
         for i, (row, effect) in enumerate(zip(choice.rows, tried, strict=True)):
             one, use = self.described[row["target"]], UseResult.of(effect, p_use[i])
-            used = bool(use.p_use <= level and use.matters and choice.p_of(i, effect["sign"]) <= level)
+            shown = use.p_use <= level and use.matters and use.recognisable
+            used = bool(shown and choice.p_of(i, effect["sign"]) <= level)
             carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), row)
             detection = DetectionResult(
                 sign=carried["sign"], score=carried["score"], level=float(largest.score[i]),

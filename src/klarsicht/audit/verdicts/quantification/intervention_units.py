@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect, is_raised
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
 from klarsicht.audit.results.significance import output_strategy
+from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
 from klarsicht.audit.verdicts.detectors.bank import change_of
-from klarsicht.audit.verdicts.detectors.detection import Detection
+from klarsicht.audit.verdicts.detectors.detection import Detection, ImageStack
+from klarsicht.audit.verdicts.detectors.outlying_groups import shrink_to_embed
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.verdicts.interventions.early_stopping import choose_way, measure_in_looks, most_images_compared
 from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Predict, p_among_rivals
 from klarsicht.audit.verdicts.interventions.insertion import CHANGES, Insertion
 from klarsicht.audit.verdicts.interventions.patch import Patch
+from klarsicht.audit.verdicts.interventions.planted_artifact import RGB_CHANNELS
+from klarsicht.audit.verdicts.interventions.random_artifacts import put_random_artifacts, strength_of
+from klarsicht.audit.verdicts.interventions.recognition import recognised_share
 from klarsicht.audit.verdicts.interventions.shared_content import SharedContent
 from klarsicht.audit.verdicts.pixel_changes.coverage import CarrierDifference
 from klarsicht.audit.verdicts.quantification.selected_detections import TRIED
@@ -134,13 +141,13 @@ class InterventionUnits:
             chosen, trial = ways[best, how], trials[best]
             effect, p_rivals = measure_in_looks(predict, chosen, then, plain[few:], target, rng, work.scale), 1.0
             count = output_strategy(work.outputs).other_windows
-            if count and effect.rank == 0 and isinstance(chosen, Patch | SharedContent):
+            if count and effect.rank == 0:
                 x = then[:RIVAL_IMAGES]
-                own, rivals = chosen.put(x, rng)[0], chosen.rivals(x, rng, count)
-                p_rivals = p_among_rivals(predict, own, rivals, target, count, work.scale)
+                own, rivals = put_beside_rivals(chosen, x, scale, rng, count)
+                p_rivals = p_among_rivals(predict, x, own, rivals, target, count, work.scale)
             explained = self.explained_share(predict, trial, chosen, target)
-        covered = trial.covered_share(chosen, scale)
-        return [effect_row(target, trial, how, effect, p_rivals, covered, explained)]
+        covered, recognition = trial.covered_share(chosen, scale), self.recognised_share(trial, chosen)
+        return [effect_row(target, trial, how, effect, p_rivals, covered, explained, recognition)]
 
     def make_trials(self, number: int, rng: np.random.Generator) -> list[ArtifactTrial]:
         """Make the trials of a class; shared content is estimated once where detections have the same members."""
@@ -149,7 +156,7 @@ class InterventionUnits:
         for sign in self.signs[number]:
             rows = set(sign["rows"])
             alike = any(len(rows & other) >= SAME_MEMBERS * len(rows | other) for other in seen)
-            sharing = not output_strategy(work.outputs).other_windows or change_of(sign["sign"]) == SHARED_CONTENT
+            sharing = output_strategy(work.outputs).shares or change_of(sign["sign"]) == SHARED_CONTENT
             shared = sharing and not alike
             seen += [rows] * sharing
             found, used = self.make_examples(number, sign, rng)
@@ -187,11 +194,34 @@ class InterventionUnits:
         marked = work.scale.scores(predict(scale.inputs(trial.mark_others(way, scale))))[:, target]
         return share_of_evidence(own, other, marked)
 
+    def recognised_share(self, trial: ArtifactTrial, way: Insertion) -> float:
+        """Compute the share of other images of the class that the embedding takes for carriers once the artifact is put
+        on them, see `recognition`; NaN where there is no embedding, or few images, or it does not part carriers."""
+        own, other = (group[:COMPARED] for group in (trial.found.carriers, trial.found.others))
+        network = self.detection_units.embedding
+        if network is None and own.shape[-1] == RGB_CHANNELS:
+            network = load_shipped_embedding()
+        if network is None or min(len(own), len(other)) < FEW_CARRIERS:
+            return float("nan")
+        marked = trial.mark_others(way, self.detection_units.input_images.pixel_scale)
+        return recognised_share(*(network.embed(shrink_to_embed(ImageStack(x))) for x in (own, other, marked)))
+
+
+def put_beside_rivals(
+    way: Insertion, images: Tensor, scale: PixelScale, rng: np.random.Generator, count: int
+) -> tuple[Tensor, Iterator[Tensor]]:
+    """Put an artifact on images (n, C, H, W), and yield them with `count` rivals: other windows in the place of a
+    patch, for these show natural content as well; else random artifacts of the same strength."""
+    own = way.put(images, rng)[0]
+    if isinstance(way, Patch):
+        return own, way.rivals(images, rng, count)
+    return own, put_random_artifacts(images, strength_of(own, images, scale), scale, rng, count)
+
 
 def most_images_inserted(outputs: int) -> int:
     """Bound the number of images that the artifacts of a class are put on, for a network of so many outputs."""
     rivals = output_strategy(outputs).other_windows
-    windows = RIVAL_IMAGES * (1 + rivals) if rivals else 0
+    windows = RIVAL_IMAGES * (2 + rivals) if rivals else 0
     return most_images_compared(MOST_OWN + TRIED * MOST_SHARED) + 2 * EFFECT_BACKGROUNDS + windows + COMPARED
 
 
@@ -207,7 +237,7 @@ def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:
 
 def effect_row(
     target: int, trial: ArtifactTrial, how: str, effect: ComparedEffect, p_rivals: float, covered: float,
-    explained: float,
+    explained: float, recognition: float,
 ) -> EffectRow:  # fmt: skip
     """Make a row of the table `effects` from the effect of a detection's artifact."""
     return {
@@ -215,4 +245,5 @@ def effect_row(
         "shift": effect.rise.value, "low": effect.rise.low, "high": effect.rise.high, "z": effect.z,
         "flips": effect.flips, "flips_control": effect.flips_control, "flips_low": effect.turned.low,
         "p_tiles": p_rivals, "change": trial.change(how), "covered": covered, "explained": explained,
+        "recognition": recognition,
     }  # fmt: skip
