@@ -115,7 +115,7 @@ class FrozenBody:
         with torch.autocast("cpu", torch.bfloat16, enabled=devices.bf16_is_faster(torch.device("cpu"))):
             originals = network._pad_frames(frames, None, agreement)
             burst = originals.append_mean()
-            x, *skips = reversed(body.encode(network._build_input(originals, burst, read, shot)))
+            x, *skips = reversed(body.encode(network._build_input(originals, read, shot)))
             for level, skip in zip(body.up, skips, strict=True):
                 given = torch.cat([upsample_twice(x), skip], 1)
                 x = level(given)

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=3)
     parser.add_argument("--checkpoint")
     asked = parser.parse_args()
-    regions, pipeline.SAMPLED = tiled.regions, 100_000  # noise is sent through every tile: the first are to show it
+    regions = tiled.regions
     tiled.regions = lambda size, frames: regions(size, frames)[: asked.parts]
     loading.load_frames = told("reading", loading.load_frames)
     hot_pixels.replace_hot_pixels = told("hot pixels", hot_pixels.replace_hot_pixels)

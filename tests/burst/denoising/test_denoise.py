@@ -125,7 +125,7 @@ def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tm
 @pytest.mark.slow
 def test_tiles_are_the_whole(tiled, tmp_path, monkeypatch):
     """With false alarms here and there, so that the burst is doubted, and other estimates are made."""
-    monkeypatch.setattr(pipeline, "SAMPLED", 0)
+    monkeypatch.setattr(pipeline, "NOISE_AREA", 0)
     monkeypatch.setattr(motion_check, "FALSE_ALARMS", 3e-2)
     monkeypatch.setattr(motion_check, "LEAVE", 1.0)
     whole, found = made(tiled, tmp_path / "a.dng", reference="1", bayer="planes")

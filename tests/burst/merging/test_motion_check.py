@@ -6,6 +6,7 @@ import torch
 from scipy.stats import binom, chi2
 
 from klarsicht.burst.data.cokriging import MOSAICS, interpolate_mosaic, measured_mask, take_samples
+from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.merging import motion_check
 from klarsicht.burst.merging.motion_check import ClippingLimits, Reference
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -24,6 +25,23 @@ def noisy(truth, seed):
     return LEVEL.sample(truth, np.random.default_rng(seed))
 
 
+def failing_windows(residual, side):
+    (sums,) = motion_check.window_sums([motion_check.split_residual(*residual)], [side])
+    return motion_check.find_failing_windows(sums)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (70, 101)])
+def test_sums_over_windows_are_those_over_their_pixels(size):
+    values = torch.from_numpy(np.random.default_rng(0).random((2, 3, *size)))
+    wide = np.pad(values.numpy(), ((0, 0), (0, 0), (0, 64), (0, 64)))
+    for side, sums in zip((8, 16, 32), motion_check.window_sums([values[:1], values[1:]], (8, 16, 32)), strict=True):
+        step = side // 2
+        assert sums.shape[2:] == (-(-size[0] // step), -(-size[1] // step))
+        for y, x in [(0, 0), (1, 2), (sums.shape[2] - 1, sums.shape[3] - 1)]:
+            wanted = wide[:, :, y * step : y * step + side, x * step : x * step + side].sum((2, 3))
+            np.testing.assert_allclose(sums[:, :, y, x], wanted)
+
+
 def test_the_bound_is_that_of_chi_squared():
     n = torch.tensor([64.0, 256.0, 4096.0])
     np.testing.assert_allclose(
@@ -39,7 +57,7 @@ def test_the_truth_is_doubted_as_seldom_as_said(truth, rate, monkeypatch):
     failed = windows = 0
     for seed in range(20):
         r = motion_check.compute_residual(Reference(noisy(truth, seed), [LEVEL] * 3, ClippingLimits()), truth)
-        fails = motion_check.find_failing_windows(*r, 16)
+        fails = failing_windows(r, 16)
         failed, windows = failed + int(fails.sum()), windows + fails.numel()
     assert 0.3 * rate < failed / windows < 3.5 * rate
 
@@ -54,7 +72,7 @@ def test_what_was_measured_behind_a_mosaic_is_doubted_as_seldom_as_said(truth, c
     for seed in range(20):
         X = interpolate_mosaic(take_samples(noisy(truth, seed), cell), cell)
         r = motion_check.compute_residual(Reference(X, [LEVEL] * 3, ClippingLimits(), measured), truth)
-        fails = motion_check.find_failing_windows(*r, 16)
+        fails = failing_windows(r, 16)
         failed, windows = failed + int(fails.sum()), windows + fails.numel()
     assert 0.3 * rate < failed / windows < 3.5 * rate
 
@@ -146,6 +164,18 @@ def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
     np.testing.assert_allclose(verdict.mix([wrong, truth], reference), truth, atol=1e-6)
     untouched = motion_check.check_estimates(Reference(reference, [LEVEL] * 3), [lambda doubt: truth, second])
     assert len(made) == 1 and untouched.estimate_numbers == (0,)
+
+
+def test_later_estimates_are_tested_only_where_they_are_wanted_and_alike(truth, monkeypatch):
+    reference, wrong, second = noisy(truth, 6), truth.copy(), truth.copy()
+    wrong[:, 10:30, 200:230] += np.float32(0.3)
+    second[:, 20:40, 210:240] += np.float32(0.3)
+    makers = [lambda doubt: wrong, lambda doubt: second]
+    found = motion_check.check_estimates(Reference(reference, [LEVEL] * 3), makers)
+    monkeypatch.setattr(motion_check, "cover_marked", lambda marked, margin: [Window(0, *SIZE[:1], 0, SIZE[1])])
+    everywhere = motion_check.check_estimates(Reference(reference, [LEVEL] * 3), makers)
+    np.testing.assert_array_equal(found.shares, everywhere.shares)
+    assert found.shares[1].max() > 0 and found.shares.sum(0).min() == 0
 
 
 def test_a_part_with_its_margin_is_as_the_whole(truth):

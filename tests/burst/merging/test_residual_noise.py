@@ -62,7 +62,7 @@ def test_noise_of_a_tile_is_that_of_samples_where_the_sensor_measured(cell):
     """The colour of each pixel is read from the cell by its place in the picture; a sample keeps its noise."""
     context = Window(32, 80, 64, 112)
     tile = Tile(3, context, context, context)
-    white = TileMerger(Mock(), Mock(), Mock(), [0], [1.0], [NoiseLevel(0.1, 0.0)] * 3, Mock(), NO_LIMITS, 1.0, [3])
+    white = TileMerger(Mock(), Mock(), Mock(), [0], [1.0], [NoiseLevel(0.1, 0.0)] * 3, Mock(), NO_LIMITS, 1.0, 96)
     merger = replace(white, interpolated=InterpolatedNoise(cell, (2.0, 1.0, 1.5)))
     light = np.full((3, 48, 48), 0.3, np.float32)
     found, drawn_white = (one.simulate_noise(tile, 0, light) for one in (merger, white))

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
 from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import Window
@@ -72,9 +73,25 @@ def test_a_stopped_run_goes_on(tmp_path):
     assert tiles.process_tiles(grid, tmp_path, work, "work") == [{"number": n} for n in range(16)]
 
 
-def test_evenly():
-    assert tiles.evenly_spaced(100, 4) == [12, 37, 62, 87]
-    assert list(tiles.evenly_spaced(2, 6)) == [0, 1]
+@pytest.mark.parametrize("seed", range(3))
+def test_marked_pixels_are_covered_with_their_margin(seed):
+    rng, marked = np.random.default_rng(seed), np.zeros((500, 700), bool)
+    for y, x in zip(rng.integers(0, 500, 5), rng.integers(0, 700, 5), strict=True):
+        marked[y : y + 40, x : x + 40] = True
+    covered = np.zeros((500 + 400, 700 + 400), bool)
+    for window in tiles.cover_marked(marked, 50, 96):
+        assert window.y0 % STEP == window.x0 % STEP == 0
+        covered[200 + window.y0 : 200 + window.y1, 200 + window.x0 : 200 + window.x1] = True
+    wanted = maximum_filter(np.pad(marked, 200), 101, mode="constant")
+    assert covered[wanted].all()
+
+
+def test_windows_are_divided_where_that_is_less_to_do():
+    """Of two marks far apart, one window has (640 + 2 h) x (32 + 2 h) pixels with a halo h, two have 2 (32 + 2 h)^2."""
+    marked = np.zeros((32, 640), bool)
+    marked[0, 0] = marked[0, -1] = True
+    assert [len(tiles.cover_marked(marked, 0, halo)) for halo in (0, 128, 320)] == [2, 2, 1]
+    assert tiles.cover_marked(np.zeros((64, 64), bool), 0, 0) == []
 
 
 def test_a_damaged_log_of_tiles_is_named(tmp_path):

@@ -2,7 +2,7 @@
 
 Tile (r, q) of a window's mesh (`tile_grid`) shows at pixel p what the frame shows at p + shift + turn (p - c), c the
 tile's centre. Keys' cubic convolution (1981) reads between pixels. Where no tile turns, its row of pixels shares its
-taps; where the four tiles of a pixel agree to a thousandth of a pixel, it is read once.
+taps; where the four places of a pixel lie within ALIKE, it is read once, at their mean.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from klarsicht.burst.data.photograph import Planes
 
 TILE_SIDE = 64  # of a tile
 STEP = TILE_SIDE // 2
-SAME = 1e-3  # pixels
+ALIKE = 0.1  # pixels
 
 
 def warp_frame(
@@ -36,6 +36,18 @@ def warp_frame(
     return out
 
 
+@njit(nogil=True, fastmath=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
+def _keys_taps(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Compute tile_grid.cubic_taps of one place."""
+    one, two, three, half = np.float32(1), np.float32(2), np.float32(3), np.float32(0.5)
+    return (
+        ((two - t) * t - one) * t * half,
+        ((three * t - np.float32(5)) * t * t + two) * half,
+        ((np.float32(4) - three * t) * t + one) * t * half,
+        (t - one) * t * t * half,
+    )
+
+
 @njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
 def accumulate_turned_tiles(
     seen: npt.NDArray[np.float32],
@@ -47,44 +59,39 @@ def accumulate_turned_tiles(
 ) -> None:
     """Warp pixel by pixel."""
     C, H, W = out.shape
-    at = np.empty((4, 2), np.float32)
-    weights = np.empty(4, np.float32)
-    taps = np.empty((2, 4), np.float32)
+    at_y, at_x = np.empty(4, np.float32), np.empty(4, np.float32)
     for y in range(H):
-        r = y // STEP
+        r, a = y // STEP, below[y]
         for x in range(W):
-            q = x // STEP
+            q, b = x // STEP, right[x]
+            distance = np.float32(0)
             for k in range(4):
-                i, j = k // 2, k % 2
-                v, u = np.float32(y - (r + i) * STEP + 0.5), np.float32(x - (q + j) * STEP + 0.5)
-                turn, shift = turns[r + i, q + j], shifts[r + i, q + j]
-                at[k, 0] = shift[0] + turn[0, 0] * v + turn[0, 1] * u
-                at[k, 1] = shift[1] + turn[1, 0] * v + turn[1, 1] * u
-                weights[k] = (below[y] if i else 1 - below[y]) * (right[x] if j else 1 - right[x])
-            parts = 4
-            if np.abs(at[1:] - at[0]).max() < SAME:
-                parts, weights[0] = 1, np.float32(1)
-            out[:, y, x] = 0
-            for k in range(parts):
-                a, b = np.int64(np.floor(at[k, 0])), np.int64(np.floor(at[k, 1]))
-                for axis in range(2):
-                    t = at[k, axis] - (a if axis == 0 else b)
-                    taps[axis, 0] = ((-t + 2) * t - 1) * t / 2
-                    taps[axis, 1] = ((3 * t - 5) * t * t + 2) / 2
-                    taps[axis, 2] = ((-3 * t + 4) * t + 1) * t / 2
-                    taps[axis, 3] = (t - 1) * t * t / 2
+                i, j = r + k // 2, q + k % 2
+                v, u = np.float32(y - i * STEP) + np.float32(0.5), np.float32(x - j * STEP) + np.float32(0.5)
+                at_y[k] = shifts[i, j, 0] + turns[i, j, 0, 0] * v + turns[i, j, 0, 1] * u
+                at_x[k] = shifts[i, j, 1] + turns[i, j, 1, 0] * v + turns[i, j, 1, 1] * u
+                distance = max(distance, abs(at_y[k] - at_y[0]), abs(at_x[k] - at_x[0]))
+            alike = distance < ALIKE
+            if alike:
+                at_y[0] = (1 - a) * ((1 - b) * at_y[0] + b * at_y[1]) + a * ((1 - b) * at_y[2] + b * at_y[3])
+                at_x[0] = (1 - a) * ((1 - b) * at_x[0] + b * at_x[1]) + a * ((1 - b) * at_x[2] + b * at_x[3])
+            for c in range(C):
+                out[c, y, x] = 0
+            for k in range(1 if alike else 4):
+                weight = np.float32(1) if alike else (a if k // 2 else 1 - a) * (b if k % 2 else 1 - b)
+                floor_y, floor_x = np.floor(at_y[k]), np.floor(at_x[k])
+                down, across = _keys_taps(at_y[k] - floor_y), _keys_taps(at_x[k] - floor_x)
+                top, left = y + np.int64(floor_y) - 1, x + np.int64(floor_x) - 1
                 for c in range(C):
                     total = np.float32(0)
                     for m in range(4):
-                        line = seen[c, y + a - 1 + m]
-                        first = x + b - 1
-                        total += taps[0, m] * (
-                            taps[1, 0] * line[first]
-                            + taps[1, 1] * line[first + 1]
-                            + taps[1, 2] * line[first + 2]
-                            + taps[1, 3] * line[first + 3]
+                        total += down[m] * (
+                            across[0] * seen[c, top + m, left]
+                            + across[1] * seen[c, top + m, left + 1]
+                            + across[2] * seen[c, top + m, left + 2]
+                            + across[3] * seen[c, top + m, left + 3]
                         )
-                    out[c, y, x] += weights[k] * total
+                    out[c, y, x] += weight * total
 
 
 @njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]

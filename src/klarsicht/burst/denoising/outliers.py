@@ -25,6 +25,12 @@ AROUND = 3  # pixels to each side that are compared
 ALIKE = 0.5  # of the excess of a pixel: neighbours with as much are similar
 COMPANY = 1  # similar neighbours at most
 
+# comparisons that sort eight numbers (Batcher 1968), of many places at once
+SORTING = (
+    *((0, 1), (2, 3), (4, 5), (6, 7), (0, 2), (1, 3), (4, 6), (5, 7), (1, 2), (5, 6)),
+    *((0, 4), (1, 5), (2, 6), (3, 7), (2, 4), (3, 5), (1, 2), (3, 4), (5, 6)),
+)
+
 Places = npt.NDArray[np.int64]  # n 3
 Values = npt.NDArray[np.float32]
 Offsets = npt.NDArray[np.int64]  # C side side p 3: of channel, row and column
@@ -111,18 +117,22 @@ def _isolated_outliers(
     C, H, W = light.shape
     side = near.shape[1]
     height, out = np.zeros_like(light), np.zeros((C, H, W), np.bool_)
-    around, sizes = np.empty(8, np.float32), np.empty(far.shape[3], np.float32)
+    around, sizes = np.empty((8, W), np.float32), np.empty(far.shape[3], np.float32)
     for c in range(C):
         for y in range(inner, H - inner):
-            for x in range(inner, W - inner):
-                offsets = near[c, (y + corner) % side, (x + corner) % side]
+            for first in range(inner, min(inner + side, W - inner)):
+                offsets = near[c, (y + corner) % side, (first + corner) % side]
                 for n in range(8):
-                    v, k = light[c, y + offsets[n + 1, 1], x + offsets[n + 1, 2]], n
-                    while k > 0 and around[k - 1] > v:
-                        around[k] = around[k - 1]
-                        k -= 1
-                    around[k] = v
-                height[c, y, x] = light[c, y, x] - (around[3] + around[4]) / 2
+                    v, u = y + offsets[n + 1, 1], offsets[n + 1, 2]
+                    for x in range(first, W - inner, side):
+                        around[n, x] = light[c, v, x + u]
+            for m in range(len(SORTING)):
+                i, j = SORTING[m]
+                for x in range(inner, W - inner):
+                    a, b = around[i, x], around[j, x]
+                    around[i, x], around[j, x] = (a if a < b else b), (b if a < b else a)
+            for x in range(inner, W - inner):
+                height[c, y, x] = light[c, y, x] - (around[3, x] + around[4, x]) / 2
     for c in range(C):
         for y in range(margin, H - margin):
             for x in range(margin, W - margin):

@@ -4,6 +4,7 @@ bounded; intermediate results are kept in a work folder, from which a stopped ru
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,7 +43,8 @@ TOO_LOUD = 1.3  # residual over the noise from which the user is warned
 # residual over that of noise alone, below which the user is warned: lost detail and what moved only add to it
 TOO_QUIET = 0.5
 MOST_SAID = 10  # times the noise: beyond it the number means nothing
-SAMPLED = 6  # tiles in which residual noise is measured
+NOISE_AREA = 1 << 19  # pixels, over all tiles, in which residual noise is measured
+LEAST_NOISE_SIDE = 128  # pixels, of the middle of a tile in which it is
 DARKEST_MEAN = 1e-6  # light, that noise may have moved below 0
 # deviation of the noise over the mean light, up to which interpolated frames are tested where a colour was measured
 MOST_NOISE_MEASURED = 0.3
@@ -222,7 +224,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         filter=denoiser,
         limits=clipping_limits(burst),
         strength=settings.strength,
-        sample_tiles=tiles.evenly_spaced(len(grid), SAMPLED),
+        noise_side=choose_noise_side(len(grid)),
         observe=make_observer((H, W), map_store),
         clipped=clip_masks,
         interpolated=InterpolatedNoise.of(burst.header),
@@ -285,6 +287,11 @@ def noise_over_light(burst: LoadedBurst, noise: KnownNoise) -> float:
     return float(level.deviation(light)) / light
 
 
+def choose_noise_side(count: int) -> int:
+    """Choose the side of the middle of each of some tiles in which residual noise is measured, a multiple of STEP."""
+    return max(LEAST_NOISE_SIDE, tiles.round_up_to_step(math.isqrt(NOISE_AREA // count))) if NOISE_AREA else 0
+
+
 def allocate_maps(folder: Path, denoiser: Filter, count: int, size: tuple[int, int]) -> FrameStore:
     """Allocate the file of the maps of kernel_maps.MapWriter."""
     sizes = len(denoiser.network.preset.spec.sizes) if isinstance(denoiser, NetworkFilter) else 1
@@ -313,18 +320,14 @@ def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: fl
     plane, count = 4 * channels, min(frames, denoiser.frames)
     if not isinstance(denoiser, NetworkFilter):
         return lambda context, window: fixed + plane * (4 * count + 12) * context
-    network = denoiser.network
-    input_frames = network.settings.frames + network.preset.mean_frame
-    taps = input_frames * network.preset.spec.taps
-    body = 4 * network.body.peak_values_per_pixel / network.preset.unshuffle**2
+    network, value = denoiser.network, denoiser.value_bytes
+    preset, body, N = network.preset, network.body, network.settings.frames + network.preset.mean_frame
+    held = plane * count + 8 * N  # frames, their agreement and their trust
+    largest = max(2 * body.inputs, body.peak_values_per_pixel) / preset.unshuffle**2  # parts of the input, and all
     input_plane = 4 * max(channels, COLOURS[network.settings.colour])
-    input_bytes, filter_bytes = (
-        input_plane * (count + 3.2 * input_frames) + body,
-        taps + plane * (count + 3 * input_frames),
-    )
-    return lambda context, window: (
-        fixed + max(input_bytes * window, plane * input_frames * window + filter_bytes * context)
-    )
+    input_bytes = held + 3 * input_plane + value * largest
+    filter_bytes = value * N * preset.spec.taps / preset.spec.upscale**2 + plane * (2 * N + 6)
+    return lambda context, window: fixed + max(input_bytes * window, held * window + filter_bytes * context)
 
 
 def _place_frames(burst: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:

@@ -25,6 +25,7 @@ from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.merging.filters import Agreement, MeanWeights, PixelWeights
 from klarsicht.burst.merging.motion_check import ClippingLimits, Map, Reference, fade_mask, find_failing_pixels
 from klarsicht.burst.merging.sure import BOX, SLACK, divide_or, window_sums
+from klarsicht.burst.network.unet import Part
 from klarsicht.burst.noise import clipped_noise
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -40,6 +41,9 @@ class MixedWeights:
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> npt.NDArray[np.float32]:
         own, others = (weights.centre_weights(frames, pattern) for weights in (self.filter_weights, self.mean))
         return others + self.share * (own - others)
+
+    def crop(self, part: Part) -> MixedWeights:
+        return MixedWeights(self.filter_weights.crop(part), self.mean.crop(part), self.share[part])
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         M = self.mean(frames)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import reduce
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from klarsicht.burst.data.cokriging import Pattern
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.network.borders import border_factors
 from klarsicht.burst.network.heads import InputFrames, Kernels
-from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part
+from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part, part_of_taps
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine.devices import bf16_is_faster
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -36,6 +36,10 @@ class PixelWeights(Protocol):
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> npt.NDArray[np.float32]:
         """Compute the factor on each pixel itself of some of the frames, (n, h, w); frame 0 is the reference. pattern:
         (L, L); factors on the pixels around are then added, each times the pattern there."""
+        ...
+
+    def crop(self, part: Part) -> PixelWeights:
+        """Return the weights of rows and columns, the first ones even."""
         ...
 
     def __call__(self, frames: Frames | None = None) -> Planes:
@@ -58,6 +62,9 @@ class MeanWeights:
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
         return self.share[list(frames)]
+
+    def crop(self, part: Part) -> MeanWeights:
+        return MeanWeights(self.share[..., *part], self.frames[..., *part])
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         frames = self.frames if frames is None else frames
@@ -84,16 +91,13 @@ class MeanFilter:
 
 @dataclass(frozen=True, eq=False)
 class NetworkWeights:
-    """Kernels of a network, and the agreement (N, h, w) of their frames with the reference."""
+    """Kernels of a network, the agreement (N, h, w) of their frames with the reference, and the factors (h, w) on the
+    pixels, see `border_factors`."""
 
     network: Network
     kernels: Kernels
     agreement: Agreement
-
-    @cached_property
-    def border(self) -> Centre:
-        """Factors (h, w) on the pixels, see `border_factors`."""
-        return border_factors(self.kernels)[0].cpu().numpy()
+    border: Centre
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
         """Centres of the frames' kernels, plus that of the mean frame's kernel times each frame's share in it."""
@@ -102,6 +106,11 @@ class NetworkWeights:
         *own, mean = kernel_centres(self.kernels, [*frames, -1], pattern)
         shares = self.agreement[list(frames)] / np.maximum(self.agreement.sum(0), np.float32(1e-6))
         return self.border * (np.stack(own) + mean * shares)
+
+    def crop(self, part: Part) -> NetworkWeights:
+        taps, frames = self.kernels.taps[..., *part_of_taps(part)], self.kernels.frames[..., *part]
+        kernels = self.kernels._replace(taps=taps.contiguous(memory_format=torch.channels_last), frames=frames)
+        return NetworkWeights(self.network, kernels, self.agreement[:, *part], self.border[part])
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         kernels = self.kernels
@@ -131,6 +140,12 @@ class NetworkFilter:
     def reach(self) -> int:
         return self.network.preset.spec.radius
 
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of a number that the network computes: 2 in bfloat16, where that is faster, else 4."""
+        device = next(self.network.parameters()).device
+        return 2 if not self.exact and bf16_is_faster(device) else 4
+
     @torch.no_grad()
     def compute_weights(
         self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
@@ -141,14 +156,13 @@ class NetworkFilter:
             light, level = frames.mean(1, keepdims=True), (mean_noise(noise),)
         X, trust = (to_tensor(self.network, x)[None] for x in (light, agreement))
         read, shot = (torch.tensor([[getattr(n, k) for n in level]], device=X.device) for k in ("read", "shot"))
-        halved = not self.exact and bf16_is_faster(X.device)
-        with torch.autocast(X.device.type, torch.bfloat16, enabled=halved):
+        with torch.autocast(X.device.type, torch.bfloat16, enabled=self.value_bytes == 2):
             kernels = self.network.kernels(X, read, shot, None, trust, part)
-        kernels = kernels._replace(taps=kernels.taps.float(), frames=kernels.frames.float())
+        kernels = kernels._replace(frames=kernels.frames.float())
         agreed = agreement[:, *part]
         if guided:
             kernels = kernels._replace(frames=prepare_frames(self.network, frames[:, :, *part], agreed))
-        return NetworkWeights(self.network, kernels, agreed)
+        return NetworkWeights(self.network, kernels, agreed, border_factors(kernels)[0].cpu().numpy())
 
 
 Filter = MeanFilter | NetworkFilter
@@ -189,16 +203,15 @@ def kernel_centres(kernels: Kernels, frames: Sequence[int], pattern: Pattern | N
     """Compute the centre of the kernels of some frames in the mean over all, (H, W) each. pattern: (L, L), with which
     all entries around the centre are multiplied before they are added; None: 1 at the centre, 0 elsewhere."""
     spec, (_, N, _, H, W) = kernels.spec, kernels.frames.shape
-    patterns = entry_patterns(spec, pattern)
     taps = kernels.taps[0].reshape(N, spec.taps, *kernels.taps.shape[-2:])
-    weights = torch.from_numpy(patterns).to(taps)
-    centres = torch.cat([torch.tensordot(weights, taps[i % N], 1) for i in frames])[None].contiguous()
-    count = len(patterns) // (2 if spec.separable else 1)
-    one = kernels.frames.new_ones(1, len(frames) * count, 1, H, W)
-    middle = KernelSpec((1,), spec.separable, spec.upscale)
-    each = apply_kernels(centres, one, middle).per_frame
-    by_frame = each.reshape(len(frames), count, H, W).sum(1) * spec.gain / kernels.valid.sum()
-    return list(by_frame.float().cpu().numpy())
+    patterns = torch.from_numpy(entry_patterns(spec, pattern)).to(taps.device)
+    one, middle = kernels.frames.new_ones(1, 1, 1, H, W), KernelSpec((1,), spec.separable, spec.upscale)
+    centres = []
+    for i in frames:
+        parts = torch.tensordot(patterns, taps[i % N].float(), 1)[None].split(middle.taps, 1)
+        total = reduce(torch.add, (apply_kernels(part, one, middle).merged[0, 0] for part in parts))
+        centres.append((total * (spec.gain / kernels.valid.sum())).float().cpu().numpy())
+    return centres
 
 
 def entry_patterns(spec: KernelSpec, pattern: Pattern | None) -> npt.NDArray[np.float32]:

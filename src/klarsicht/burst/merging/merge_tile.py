@@ -21,7 +21,7 @@ from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.merging import motion_check, sure, tiles
 from klarsicht.burst.merging.coinciding_frames import mix_with_mean
 from klarsicht.burst.merging.exposure_weights import weigh_by_exposure
-from klarsicht.burst.merging.filters import Filter, MeanFilter, PixelWeights, split_groups
+from klarsicht.burst.merging.filters import Agreement, Filter, MeanFilter, PixelWeights, split_groups
 from klarsicht.burst.merging.motion_check import Map
 from klarsicht.burst.merging.residual_noise import accumulate_moments
 from klarsicht.burst.merging.sure import LightEstimate
@@ -46,11 +46,11 @@ class TileMerger:
     """Merges the frames of a burst, tile by tile.
 
     frames: numbers in the spool, the reference first. gains: the factor on each frame. noise: of a frame of gain 1, one
-    level a channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. sample_tiles: those in
-    which residual noise is measured. observe: receives the weights of each tile (of the first group of frames).
-    clipped: masks of the clipped pixels of a bracket, whose frames are weighed by their exposures; None for other
-    bursts. interpolated: the noise of interpolated colours; None: it is
-    white. only_measured: whether they are tested, and mixed by Stein's estimate, where a colour was measured.
+    level a channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. noise_side: of the middle
+    of a tile in which residual noise is measured, in pixels. observe: receives the weights of each tile (of the first
+    group of frames). clipped: masks of the clipped pixels of a bracket, whose frames are weighed by their exposures;
+    None for other bursts. interpolated: the noise of interpolated colours; None: it is white. only_measured: whether
+    they are tested, and mixed by Stein's estimate, where a colour was measured.
     """
 
     spool: FrameStore
@@ -62,7 +62,7 @@ class TileMerger:
     filter: Filter
     limits: motion_check.ClippingLimits
     strength: float
-    sample_tiles: Sequence[int]
+    noise_side: int
     observe: Observer | None = None
     clipped: FrameStore | None = None
     interpolated: InterpolatedNoise | None = None
@@ -86,18 +86,43 @@ class TileMerger:
         assert burst is not None
         residual = motion_check.compute_residual(risk, burst)
         record = self._statistics(verdict, residual, inside) | estimates.observations
-        if tile.number not in self.sample_tiles:
+        if not self.noise_side:
             return record
-        noise_before = self.simulate_noise(tile, 0, picture)
-        removed = estimates.noise[0]
-        assert removed is not None
-        expected = _mean_ratio(torch.from_numpy(noise_before - removed), *residual[1:])
-        noise_after = self._apply_strength(mix(estimates.noise, noise_before), noise_before)
-        here = picture[inside] / np.float32(self.gains[0])
-        return record | {
-            "expected": expected,
-            "noise": accumulate_moments(noise_after[inside] / np.float32(self.gains[0]), here).tolist(),
-        }
+        part = self.noise_window(tile).slices_in(tile.context)
+        cropped = verdict.crop(part)
+        mix = cropped.mix if unmeasured is None else partial(unmeasured.crop(part).mix, cropped)
+        variance, counts = (x[:, *part] for x in residual[1:])
+        return record | self._measure_noise(tile, picture[:, *part], mix, estimates.noise, (variance, counts))
+
+    def _measure_noise(
+        self,
+        tile: Tile,
+        picture: Planes,
+        mix: Callable[[Sequence[Planes | None], Planes], Planes],
+        noise: Sequence[Planes | None],
+        residual: tuple[Tensor, Tensor],
+    ) -> dict[str, Any]:
+        """Measure the noise that is left in the middle of a tile, and the residual that noise alone leaves. The arrays
+        are of the tile's noise_window; noise: what each estimate leaves. residual: its variance, and what counts."""
+        middle = (slice(None), *self.middle(tile).slices_in(self.noise_window(tile)))
+        before, gain = self.simulate_noise(tile, 0, picture), np.float32(self.gains[0])
+        assert noise[0] is not None
+        expected = _mean_ratio(torch.from_numpy((before - noise[0])[middle]), *(x[middle] for x in residual))
+        after = self._apply_strength(mix(noise, before), before)[middle]
+        moments = accumulate_moments(after / gain, picture[middle] / gain)
+        return {"expected": expected, "noise": moments.tolist()}
+
+    def middle(self, tile: Tile) -> Window:
+        """Return the middle of a tile's core in which residual noise is measured."""
+        ends = []
+        for first, last in ((tile.core.y0, tile.core.y1), (tile.core.x0, tile.core.x1)):
+            begin = first + max(0, last - first - self.noise_side) // 2 // STEP * STEP
+            ends += [begin, min(last, begin + self.noise_side)]
+        return Window(*ends)
+
+    def noise_window(self, tile: Tile) -> Window:
+        """Return that middle with a margin, which covers what weights, interpolation and mixture read."""
+        return self.middle(tile).grow(STEP).intersect(tile.context)
 
     def frame_noise(self, frame: int) -> list[NoiseLevel]:
         """Compute the noise of a frame, one level for each channel."""
@@ -133,14 +158,16 @@ class TileMerger:
         return self.limits.high * self.gains[frame] / self.gains[0]
 
     def simulate_noise(self, tile: Tile, frame: int, light: Planes) -> Planes:
-        """Draw the noise of one frame at a given brightness in a tile's context; the same at each call. Of interpolated
-        frames it is that of samples where a colour was measured: tiles do not begin where a cell of X-Trans does."""
+        """Draw the noise of one frame at a given brightness in a tile's noise_window; the same at each call. Of
+        interpolated frames it is that of samples where a colour was measured: tiles do not begin where a cell of
+        X-Trans does."""
         z = generator(0, "remaining noise", tile.number, frame).standard_normal(light.shape, np.float32)
         planes = zip(self.frame_noise(frame), light, z, strict=True)
         white = np.stack([level.deviation(x) * n for level, x, n in planes]).astype(np.float32)
         if self.interpolated is None:
             return white
-        return self.interpolated(white, tile.context.y0, tile.context.x0)
+        there = self.noise_window(tile)
+        return self.interpolated(white, there.y0, there.x0)
 
     def _apply_strength(self, picture: Planes, reference: Planes) -> Planes:
         return reference + np.float32(self.strength) * (picture - reference)
@@ -158,6 +185,10 @@ class TileMerger:
         }
 
 
+GroupEstimate = tuple[Planes, Map, Planes | None]
+"""Estimate of one group of frames: picture, weight of the reference's own pixel, and residual noise."""
+
+
 class Estimates:
     """Estimates of one tile, in the order of ESTIMATES, each computed when it is requested, and kept."""
 
@@ -165,6 +196,7 @@ class Estimates:
         self.merge, self.tile, self.reference = merge, tile, reference
         self.groups = split_groups(merge.filter, len(merge.frames))
         self.estimates: list[LightEstimate | None] = [None] * len(ESTIMATES)
+        self.mean: LightEstimate | None = None
         self.observations: dict[str, Any] = {}
 
     @property
@@ -188,38 +220,43 @@ class Estimates:
         return estimate.light
 
     def merge_burst(self, everywhere: Map) -> LightEstimate:
-        """Filter the frames of the burst."""
-        return self._merge_groups(self.merge.filter, self.merge.observe)
+        """Filter the frames of the burst, and average them while they are there."""
+        groups = [self._merge_group(group) for group in self.groups]
+        sizes = np.array([max(1, len(group) - 1) for group in self.groups], np.float32)
+        burst, self.mean = (self._average(parts, sizes / sizes.sum()) for parts in zip(*groups, strict=True))
+        return burst
 
     def merge_mean(self, doubt: Map) -> LightEstimate:
-        """Average the frames where they agree."""
-        return self._merge_groups(MeanFilter())
+        """Return the mean of the frames where they agree, which `merge_burst` computed."""
+        assert self.mean is not None
+        return self.mean
 
     def filter_reference(self, doubt: Map) -> LightEstimate:
         """Filter the reference alone around pixels in doubt; elsewhere it is unchanged."""
         merge, near = self.merge, self.tile.context
-        here = bounding_window(doubt > 0, near, motion_check.CHECK_MARGIN + merge.filter.reach)
-        window = here.grow(tiles.round_up_to_step(merge.filter.halo)).intersect(self.tile.window)
-        frames = merge.spool.read_window(merge.frames[0], window)[None]
-        everywhere, inside = np.ones((1, *window.size), np.float32), here.slices_in(near)
-        weighing = merge.filter.compute_weights(frames, merge.frame_noise(0), everywhere, here.slices_in(window))
+        halo = tiles.round_up_to_step(merge.filter.halo)
         light, centre = self.reference.copy(), np.ones_like(self.reference[0])
-        light[:, *inside], centre[inside] = self._before_clipping(
-            weighing(), weighing.centre_weights([0], merge.sample_weights)[0]
-        )
-        left = None
-        if self.tile.number in merge.sample_tiles:
-            left = merge.simulate_noise(self.tile, 0, light)
-            left[:, *inside] = weighing(left[None, :, *inside])
+        there = merge.noise_window(self.tile)
+        left = merge.simulate_noise(self.tile, 0, light[:, *there.slices_in(near)]) if merge.noise_side else None
+        draw = None if left is None else left.copy()
+        for inner in tiles.cover_marked(doubt > 0, motion_check.CHECK_MARGIN + merge.filter.reach, halo):
+            here = inner.translate(near.y0, near.x0).intersect(near)
+            window, inside = here.grow(halo).intersect(self.tile.window), here.slices_in(near)
+            frames = merge.spool.read_window(merge.frames[0], window)[None]
+            everywhere, part = np.ones((1, *window.size), np.float32), here.slices_in(window)
+            weighing = merge.filter.compute_weights(frames, merge.frame_noise(0), everywhere, part)
+            light[:, *inside], centre[inside] = self._before_clipping(
+                weighing(), weighing.centre_weights([0], merge.sample_weights)[0]
+            )
+            shared = here.intersect(there)
+            if left is not None and draw is not None and min(shared.size) > 0:
+                at = shared.slices_in(there)
+                left[:, *at] = weighing.crop(shared.slices_in(here))(draw[None, :, *at])
         return LightEstimate(light, centre, False, left)
 
-    def _merge_groups(self, denoiser: Filter, observe: Observer | None = None) -> LightEstimate:
-        """Average the results of all groups of frames."""
-        parts = [
-            self._merge_group(group, denoiser, observe if group is self.groups[0] else None) for group in self.groups
-        ]
-        sizes = np.array([max(1, len(group) - 1) for group in self.groups], np.float32)
-        light, centre, left = (weighted_mean(each, sizes / sizes.sum()) for each in zip(*parts, strict=True))
+    def _average(self, parts: Sequence[GroupEstimate], shares: Agreement) -> LightEstimate:
+        """Average one estimate over the groups of frames."""
+        light, centre, left = (weighted_mean(each, shares) for each in zip(*parts, strict=True))
         assert light is not None and centre is not None
         light, centre = self._before_clipping(light, centre)
         return LightEstimate(light, centre, len(self.merge.frames) > 1, left)
@@ -237,11 +274,10 @@ class Estimates:
         slope = np.mean([np.where(one.mean > 0, one.slope, 0) for one in unclipped], 0).reshape(centre.shape)
         return whole.astype(np.float32), (centre * slope).astype(np.float32)
 
-    def _merge_group(
-        self, group: list[int], denoiser: Filter, observe: Observer | None
-    ) -> tuple[Planes, Map, Planes | None]:
-        """Filter one group of frames: picture, weight of the reference's own pixel, and residual noise."""
-        merge, window = self.merge, self.tile.window if denoiser.halo else self.tile.context
+    def _merge_group(self, group: list[int]) -> tuple[GroupEstimate, GroupEstimate]:
+        """Filter one group of frames, and average it."""
+        merge, denoiser = self.merge, self.merge.filter
+        window = self.tile.window if denoiser.halo else self.tile.context
         part = self.tile.context.slices_in(window)
         selection = merge.placement.select(group)
         frames = selection.read_aligned(merge.spool, [merge.frames[k] for k in group], window)
@@ -250,35 +286,33 @@ class Estimates:
             levels, whites = [merge.frame_noise(k) for k in group], [merge.white(k) for k in group]
             clipped = selection.read_aligned(merge.clipped, [merge.frames[k] for k in group], window)
             agreement = weigh_by_exposure(frames, agreement, levels, whites, clipped)
+        mean = self._estimate(MeanFilter().compute_weights(frames, merge.noise, agreement, part), selection, group)
         weighing: PixelWeights = denoiser.compute_weights(frames, merge.frame_noise(0), agreement, part)
-        if observe is not None:
-            self.observations |= observe(self.tile, weighing)
+        if merge.observe is not None and group is self.groups[0]:
+            self.observations |= merge.observe(self.tile, weighing)
         if len(group) > 1 and selection.coincides and not isinstance(denoiser, MeanFilter):
             whole = selection.coincidence(window, merge.spool.size)[:, *part]
             weighing = mix_with_mean(weighing, frames[:, :, *part], whole, merge.frame_noise(0), merge.limits)
         del frames
-        light = weighing()
-        centre = weighing.centre_weights([0], merge.sample_weights)[0]
-        return light, centre, self._residual_noise(weighing, selection, group, light)
+        return self._estimate(weighing, selection, group), mean
+
+    def _estimate(self, weights: PixelWeights, placement: Placement, group: Sequence[int]) -> GroupEstimate:
+        """Apply weights to one group of frames, and to their noise."""
+        light = weights()
+        centre = weights.centre_weights([0], self.merge.sample_weights)[0]
+        return light, centre, self._residual_noise(weights, placement, group, light)
 
     def _residual_noise(
-        self, weighing: PixelWeights, placed: Placement, group: Sequence[int], light: Planes
+        self, weights: PixelWeights, placement: Placement, group: Sequence[int], light: Planes
     ) -> Planes | None:
         """Filter simulated noise at that brightness, interpolated as frames are when they are read."""
-        if self.tile.number not in self.merge.sample_tiles:
+        if not self.merge.noise_side:
             return None
-        noise = (self.merge.simulate_noise(self.tile, k, light) for k in group)
-        there = [placed.interpolate_noise(alone, n, self.tile.context) for n, alone in enumerate(noise)]
-        return weighing(np.stack(there))
-
-
-def bounding_window(where: npt.NDArray[np.bool_], near: Window, margin: int) -> Window:
-    """Compute the bounding window of the marked pixels (h, w) of a tile's context, with a margin."""
-    rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
-    y0, x0 = (int(marked[0]) - margin for marked in (rows, columns))
-    y1, x1 = (int(marked[-1]) + 1 + margin for marked in (rows, columns))
-    begun = Window(y0 // STEP * STEP, y1, x0 // STEP * STEP, x1)
-    return begun.translate(near.y0, near.x0).intersect(near)
+        there = self.merge.noise_window(self.tile)
+        part = there.slices_in(self.tile.context)
+        noise = (self.merge.simulate_noise(self.tile, k, light[:, *part]) for k in group)
+        draws = [placement.interpolate_noise(alone, n, there) for n, alone in enumerate(noise)]
+        return weights.crop(part)(np.stack(draws))
 
 
 def _mean_ratio(r: Tensor, variance: Tensor, counted: Tensor) -> float:

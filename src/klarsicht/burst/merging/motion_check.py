@@ -11,8 +11,8 @@ multiples of their step, so that a tile with its margin gives the same result as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from klarsicht.burst.data.cokriging import Mask
+from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Planes
+from klarsicht.burst.merging.tiles import cover_marked
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 Map = npt.NDArray[np.float32]  # H W
@@ -62,18 +64,21 @@ class Reference:
     limits: ClippingLimits = NO_LIMITS
     measured: Mask | None = None
 
+    def crop(self, part: tuple[slice, slice]) -> Reference:
+        """Return the reference for some of the rows and columns."""
+        measured = None if self.measured is None else np.ascontiguousarray(self.measured[:, *part])
+        return Reference(np.ascontiguousarray(self.light[:, *part]), self.noise, self.limits, measured)
+
 
 def find_failing_pixels(reference: Reference, estimate: Planes) -> npt.NDArray[np.bool_]:
     """Find the pixels (H, W) for which any window around them fails."""
-    r, variance, counted = compute_residual(reference, estimate)
-    limits, (H, W) = reference.limits, reference.light.shape[1:]
-    fails = torch.zeros(H, W, dtype=torch.bool)
-    for side in WINDOW_SIDES:
-        windows = find_failing_windows(r, variance, counted, side)
-        if np.isfinite(limits.high):
-            seen, said = torch.from_numpy(reference.light), torch.from_numpy(estimate)
-            windows |= find_clipping_mismatch(seen, said, variance, limits.high, side, reference.measured)
-        fails |= expand_windows(windows, side, (H, W))
+    residual = compute_residual(reference, estimate)
+    values = [split_residual(*residual)]
+    if np.isfinite(reference.limits.high):
+        values.append(count_clipped(reference, estimate, residual[1]))
+    fails = torch.zeros(reference.light.shape[1:], dtype=torch.bool)
+    for side, sums in zip(WINDOW_SIDES, window_sums(values, WINDOW_SIDES), strict=True):
+        fails |= expand_windows(find_failing_windows(sums), side, (fails.shape[0], fails.shape[1]))
     return fails.numpy()
 
 
@@ -81,7 +86,9 @@ def compute_residual(reference: Reference, estimate: Planes) -> tuple[Tensor, Te
     """Compute the residual, the modelled variance of its noise, and a mask of the pixels that are used, each (C, H, W):
     where both pictures are near a clipping limit, the noise is truncated."""
     limits, counts = reference.limits, reference.measured
-    read, shot = (torch.tensor([getattr(n, k) for n in reference.noise])[:, None, None] for k in ("read", "shot"))
+    read, shot = (
+        torch.tensor([float(getattr(n, k)) for n in reference.noise])[:, None, None] for k in ("read", "shot")
+    )
     X, E = torch.from_numpy(reference.light), torch.from_numpy(estimate)
     variance = (read**2 + shot * E.clamp(min=0)).clamp(min=1e-12)
     near, far = NEAR * variance.sqrt(), 2 * NEAR * variance.sqrt()
@@ -89,38 +96,44 @@ def compute_residual(reference: Reference, estimate: Planes) -> tuple[Tensor, Te
     return X - E, variance, ~beyond if counts is None else ~beyond & torch.from_numpy(counts)
 
 
-def find_failing_windows(r: Tensor, variance: Tensor, counted: Tensor, side: int) -> Tensor:
-    """Find the windows (Y, X), a half side apart, whose residual is not noise."""
-    n = _window_sums(counted.float(), side)
-    energy = _window_sums(torch.where(counted, r.square() / variance, 0.0), side).sum(0)
-    total = n.sum(0)
-    loud = energy > LEAVE * total * chi_squared_bound(total)
-    z = (
-        _window_sums(torch.where(counted, r, 0.0), side)
-        / _window_sums(torch.where(counted, variance, 0.0), side).clamp(min=1e-20).sqrt()
-    )
-    shifted = (z.abs() > norm.isf(FALSE_ALARMS / 2 / len(r))).any(0)
-    return loud | shifted
+def split_residual(r: Tensor, variance: Tensor, counted: Tensor) -> Tensor:
+    """Compute the values (4, C, H, W) whose sums over windows are tested: ones, squares over their variance, the
+    residual and its variance, each where it counts."""
+    values = torch.stack([torch.ones_like(r), r.square() / variance, r, variance.expand_as(r)])
+    return torch.where(counted, values, 0.0)
 
 
-def find_clipping_mismatch(
-    X: Tensor, E: Tensor, variance: Tensor, high: float, side: int, measured: Mask | None = None
-) -> Tensor:
-    """Find the windows (Y, X), a half side apart, in which the number of clipped pixels differs from the expected
-    number given the estimate, with a tolerance of CLIPPED_MEAN_TOLERANCE deviations."""
-    below = (high - E) / variance.sqrt()
-    countable, clipped = below > AT_LIMIT, (high <= X).float()
-    countable = countable if measured is None else countable & torch.from_numpy(measured)
-    if float(below.min()) > FAR_FROM_WHITE and not clipped.any():
-        return torch.zeros(1, dtype=torch.bool)
-    fails = torch.zeros(1, dtype=torch.bool)
-    for sign in (1, -1):
-        p = torch.special.ndtr(sign * CLIPPED_MEAN_TOLERANCE - below)
-        more, spread_of = (
-            _window_sums(torch.where(countable, x, 0.0), side) for x in (sign * (clipped - p), p * (1 - p))
-        )
-        fails = fails | (more > bernstein_bound(spread_of, FALSE_ALARMS / (2 * len(X)))).any(0)
+def find_failing_windows(sums: Tensor) -> Tensor:
+    """Find the windows (Y, X) whose residual is not noise, or that have another number of clipped pixels than is
+    expected. sums: (K, C, Y, X), of split_residual and, where K > 4, of count_clipped."""
+    n, energy, total, variance = sums[:4]
+    count = n.sum(0)
+    loud = energy.sum(0) > LEAVE * count * chi_squared_bound(count)
+    z = total / variance.clamp(min=1e-20).sqrt()
+    fails = loud | (z.abs() > norm.isf(FALSE_ALARMS / 2 / len(total))).any(0)
+    for more, spread in zip(sums[4::2], sums[5::2], strict=True):
+        fails = fails | (more > bernstein_bound(spread, FALSE_ALARMS / (2 * len(more)))).any(0)
     return fails
+
+
+def count_clipped(reference: Reference, estimate: Planes, variance: Tensor) -> Tensor:
+    """Compute by how much the number of clipped pixels exceeds that which is expected given the estimate, its variance,
+    and the same for what it lacks, (4, C, H, W), with a tolerance of CLIPPED_MEAN_TOLERANCE deviations; where all is
+    far below white, nothing, (0, C, H, W)."""
+    X, high = torch.from_numpy(reference.light), reference.limits.high
+    below = (high - torch.from_numpy(estimate)) / variance.sqrt()
+    clipped, near = (high <= X).float(), below <= FAR_FROM_WHITE
+    if not near.any() and not clipped.any():
+        return X.new_zeros(0, *X.shape)
+    countable = below > AT_LIMIT
+    if reference.measured is not None:
+        countable &= torch.from_numpy(reference.measured)
+    values = []
+    for sign in (1, -1):
+        p = torch.zeros_like(below)  # of what is far from white hardly anything is clipped
+        p[near] = torch.special.ndtr(sign * CLIPPED_MEAN_TOLERANCE - below[near])
+        values += [sign * (clipped - p), p * (1 - p)]
+    return torch.where(countable, torch.stack(values), 0.0)
 
 
 def bernstein_bound(variance: Tensor, rate: float) -> Tensor:
@@ -135,12 +148,22 @@ def chi_squared_bound(n: Tensor) -> Tensor:
     return (1 - c + float(norm.isf(FALSE_ALARMS)) * c.sqrt()) ** 3
 
 
-def _window_sums(x: Tensor, side: int) -> Tensor:
-    """Sum over windows, (C, Y, X), of which the last may extend beyond the picture."""
-    step = side // 2
-    below, right = (-(-length // step) * step - length + step for length in x.shape[1:])
-    quarters = avg_pool2d(pad(x, (0, right, 0, below)), step)
-    return avg_pool2d(quarters, 2, 1) * side**2
+def window_sums(values: Sequence[Tensor], sides: Sequence[int]) -> Iterator[Tensor]:
+    """Sum values (k, C, H, W), together (K, C, H, W), over windows of sides that are each twice the one before, a half
+    side apart, (K, C, Y, X). The last windows may extend beyond the picture."""
+    step = sides[0] // 2
+    blocks = torch.cat([_sum_blocks(x, step) for x in values if len(x)])
+    for side in sides:
+        blocks, step = (blocks, step) if 2 * step == side else (_sum_blocks(blocks, 2), 2 * step)
+        assert 2 * step == side
+        wide = pad(blocks, (0, 1, 0, 1))
+        yield wide[..., :-1, :-1] + wide[..., 1:, :-1] + wide[..., :-1, 1:] + wide[..., 1:, 1:]
+
+
+def _sum_blocks(x: Tensor, side: int) -> Tensor:
+    """Sum (..., H, W) over blocks, the last of which may extend beyond it."""
+    below, right = (-length % side for length in x.shape[-2:])
+    return avg_pool2d(pad(x, (0, right, 0, below)), side) * side**2
 
 
 def expand_windows(fails: Tensor, side: int, size: tuple[int, int]) -> Tensor:
@@ -181,6 +204,10 @@ class MotionCheck:
         """Share of each estimate in the picture, (n, H, W), in the mean over the channels."""
         return self.shares * (1 - self.kept.mean(0))
 
+    def crop(self, part: tuple[slice, slice]) -> MotionCheck:
+        """Return the result for some of the rows and columns."""
+        return replace(self, shares=self.shares[:, *part], kept=self.kept[:, *part])
+
     def mix(self, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
         """Mix the estimates by their shares, without those not computed (their share is 0)."""
         trusted = (1 - self.shares.sum(0)) * reference
@@ -200,6 +227,16 @@ def check_estimates(reference: Reference, estimates: Sequence[Callable[[Map], Pl
         if doubt.max() <= 0:
             break
         computed.append(k)
-        shares[k] = remaining * fade_mask(find_failing_pixels(reference, estimate(doubt)))
+        shares[k] = remaining * fade_mask(_find_failing_around(reference, estimate(doubt), remaining > 0))
         remaining, doubt = remaining - shares[k], 1 - shares[0]
     return MotionCheck(shares, saturation_mask(reference.light, reference.limits), tuple(computed))
+
+
+def _find_failing_around(reference: Reference, estimate: Planes, marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Find the failing pixels (H, W) on which `fade_mask` depends at marks."""
+    H, W = marks.shape
+    fails = np.zeros((H, W), bool)
+    for window in cover_marked(marks, CHECK_MARGIN):
+        part = window.clip_to((H, W)).slices_in(Window(0, H, 0, W))
+        fails[part] |= find_failing_pixels(reference.crop(part), np.ascontiguousarray(estimate[:, *part]))
+    return fails

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import Window
@@ -22,6 +25,7 @@ from klarsicht.ground.machine.memory import short_budget
 from klarsicht.ground.progress import progress
 
 LEAST, MOST = 2 * STEP, 64 * STEP  # side of a tile's core
+Box = tuple[int, int, int, int]  # rows y0 to y1 and columns x0 to x1 of cells, ends exclusive
 LOG, GRID = "tiles.jsonl", "sides.json"
 
 
@@ -150,6 +154,40 @@ def _append_to_log(path: Path, entry: TileRecord) -> None:
         os.fsync(file.fileno())
 
 
-def evenly_spaced(count: int, most: int) -> Sequence[int]:
-    """List about `most` evenly spaced numbers below `count`."""
-    return sorted({(2 * k + 1) * count // (2 * most) for k in range(most)} & set(range(count)))
+def cover_marked(marks: npt.NDArray[np.bool_], margin: int, halo: int = 0) -> list[Window]:
+    """Cover the marked pixels of a picture (H, W), each with a margin around it, by windows that begin at multiples of
+    STEP; they may extend beyond the picture. A window is divided in two where that lessens the area with a halo."""
+    Y, X = (round_up_to_step(side) // STEP for side in marks.shape)
+    wide = np.zeros((Y * STEP, X * STEP), bool)
+    wide[: marks.shape[0], : marks.shape[1]] = marks
+    around = round_up_to_step(margin)
+    cells: npt.NDArray[np.bool_] = np.logical_or.reduce(wide.reshape(Y, STEP, X, STEP), axis=(1, 3))
+    return [
+        Window(STEP * y0, STEP * y1, STEP * x0, STEP * x1).grow(around)
+        for y0, y1, x0, x1 in _divide(cells, (0, Y, 0, X), 2 * (around + halo) // STEP)
+    ]
+
+
+def _divide(cells: npt.NDArray[np.bool_], box: Box, extra: int) -> list[Box]:
+    """Divide the bounding box of the marked cells in a box in two, and these again, where it lessens the sum of areas,
+    each side with so many cells more."""
+
+    def shrink(y0: int, y1: int, x0: int, x1: int) -> Box | None:
+        rows, columns = (np.flatnonzero(cells[y0:y1, x0:x1].any(axis)) for axis in (1, 0))
+        if not len(rows):
+            return None
+        return y0 + int(rows[0]), y0 + int(rows[-1]) + 1, x0 + int(columns[0]), x0 + int(columns[-1]) + 1
+
+    def cost(part: Box | None) -> int:
+        return 0 if part is None else (part[1] - part[0] + extra) * (part[3] - part[2] + extra)
+
+    whole = shrink(*box)
+    if whole is None:
+        return []
+    y0, y1, x0, x1 = whole
+    pairs = [(shrink(y0, y, x0, x1), shrink(y, y1, x0, x1)) for y in range(y0 + 1, y1)]
+    pairs += [(shrink(y0, y1, x0, x), shrink(y0, y1, x, x1)) for x in range(x0 + 1, x1)]
+    best = min(pairs, key=lambda pair: cost(pair[0]) + cost(pair[1]), default=(None, None))
+    if best == (None, None) or cost(best[0]) + cost(best[1]) >= cost(whole):
+        return [whole]
+    return [box for part in best if part is not None for box in _divide(cells, part, extra)]

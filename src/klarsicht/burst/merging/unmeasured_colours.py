@@ -67,6 +67,13 @@ class UnmeasuredColours:
         white = reference >= risk.limits.high
         return cls(noise, there, measured_mask(cell, there.size), correction, replaced, white)
 
+    def crop(self, part: tuple[slice, slice]) -> UnmeasuredColours:
+        """Return the mixture for some of the rows and columns."""
+        rows, columns = part
+        there = Window(rows.start, rows.stop, columns.start, columns.stop).translate(self.there.y0, self.there.x0)
+        measured, white = self.measured[:, *part], self.white[:, *part]
+        return UnmeasuredColours(self.noise, there, measured, self.correction[part], self.alone[part], white)
+
     def mix(self, verdict: MotionCheck, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
         """Mix estimates, in the order of fit, with the reference; linear in both."""
         burst = estimates[0]

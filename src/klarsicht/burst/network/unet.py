@@ -100,6 +100,11 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(block(a + s, o) for a, s, o in zip(above, skips, decoder, strict=False))
 
     @property
+    def inputs(self) -> int:
+        """Channels of the input."""
+        return next(m for m in self.down[0].modules() if isinstance(m, nn.Conv2d)).in_channels
+
+    @property
     def peak_values_per_pixel(self) -> float:
         """Approximate peak of activations per input pixel: the input of a level and three activations of its own."""
         scales = [*range(len(self.down)), *range(len(self.down) - 2, -1, -1)]
@@ -251,7 +256,8 @@ class Network(nn.Module):
     def forward(
         self, frames: Tensor, read: Tensor, shot: Tensor, valid: OptionalTensor = None, agreement: OptionalTensor = None
     ) -> Filtered:
-        out: Filtered = self.head(*self._compute_features(self._pad_frames(frames, valid, agreement), read, shot))
+        burst = self._pad_frames(frames, valid, agreement)
+        out: Filtered = self.head(self._compute_features(burst, read, shot), self._append_mean(burst))
         return Filtered(out.per_frame[:, : frames.shape[1]], out.merged)
 
     def kernels(
@@ -265,30 +271,41 @@ class Network(nn.Module):
     ) -> Kernels:
         """Predict the kernels, with the frames that they multiply, including the mean frame and missing ones. part:
         rows and columns, the first ones even, of which kernels are wanted; the surroundings are only input."""
-        features, burst = self._compute_features(self._pad_frames(frames, valid, agreement), read, shot)
-        taps = tuple(slice(p.start and p.start // 2, p.stop and -(-p.stop // 2)) for p in part)
-        fine = features.fine[:, :, *taps]
-        part_inputs = InputFrames(burst.frames[..., *part], burst.valid, burst.trust)
-        return self.head.kernels(Features(fine, features.deep), part_inputs)
+        burst = self._pad_frames(frames, valid, agreement)
+        features = self._compute_features(burst, read, shot)
+        fine, trust = features.fine[:, :, *part_of_taps(part)], burst.trust.expand(-1, -1, -1, *frames.shape[-2:])
+        wanted = InputFrames(burst.frames[..., *part], burst.valid, trust[..., *part])
+        return self.head.kernels(Features(fine, features.deep), self._append_mean(wanted))
 
-    def _compute_features(self, originals: InputFrames, read: Tensor, shot: Tensor) -> tuple[Features, InputFrames]:
-        H, W = originals.frames.shape[-2:]
-        burst = originals.append_mean() if self.preset.mean_frame else originals
-        levels = self.body.encode(self._build_input(originals, burst, read, shot))  # the input is freed here
+    def _append_mean(self, burst: InputFrames) -> InputFrames:
+        return burst.append_mean() if self.preset.mean_frame else burst
+
+    def _compute_features(self, burst: InputFrames, read: Tensor, shot: Tensor) -> Features:
+        H, W = burst.frames.shape[-2:]
+        levels = self.body.encode(self._build_input(burst, read, shot))  # the input is freed here
         fine, deep = self.body.decode(levels)
-        return Features(fine[..., : -(-H // 2), : -(-W // 2)], deep), burst
+        return Features(fine[..., : -(-H // 2), : -(-W // 2)], deep)
 
-    def _build_input(self, originals: InputFrames, burst: InputFrames, read: Tensor, shot: Tensor) -> Tensor:
-        """Build the first level's input (B, c, h, w), channels last; with pixel unshuffling, four pixels become one."""
-        B, _, _, H, W = originals.frames.shape
-        planes, noise = self.preset.input_transform(
-            burst, *(level.float().reshape(B, -1, 1, 1) for level in (read, shot))
-        )
-        planes, noise = (x.expand(*x.shape[:-3], COLOURS[self.settings.colour], H, W) for x in (planes, noise))
-        known = torch.cat([noise, originals.trust[:, :, 0].expand(-1, -1, H, W)], 1)
-        planes, known = (pad_to_stride(x, self.preset.stride) for x in (planes.flatten(1, 2), known))
-        planes, known = unshuffle_pixels(planes, self.preset.unshuffle), avg_pool2d(known, self.preset.unshuffle)
-        return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in (planes, known)], 1)
+    def _build_input(self, burst: InputFrames, read: Tensor, shot: Tensor) -> Tensor:
+        """Build the first level's input (B, c, h, w), channels last, frame by frame, in the type in which the network
+        computes; with pixel unshuffling, four pixels become one."""
+        B, N, _, H, W = burst.frames.shape
+        levels = [level.float().reshape(B, -1, 1, 1) for level in (read, shot)]
+        frames = [InputFrames(burst.frames[:, i : i + 1], burst.valid[:, i : i + 1], burst.trust) for i in range(N)]
+        if self.preset.mean_frame:
+            frames.append(InputFrames(burst.mean[:, None], torch.ones_like(burst.valid[:, :1]), burst.trust))
+        device = burst.frames.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else burst.frames.dtype
+        channels, side, parts = COLOURS[self.settings.colour], self.preset.unshuffle, []
+        noise = burst.frames
+        for i, frame in enumerate(frames):
+            planes, level = self.preset.input_transform(frame, *levels)
+            planes = planes.flatten(1, 2).expand(-1, channels, H, W)
+            parts.append(_as_input(unshuffle_pixels(pad_to_stride(planes, self.preset.stride), side), dtype))
+            noise = level if i == 0 else noise
+        known = torch.cat([noise.expand(-1, channels, H, W), burst.trust[:, :, 0].expand(-1, -1, H, W)], 1)
+        parts.append(_as_input(avg_pool2d(pad_to_stride(known, self.preset.stride), side), dtype))
+        return torch.cat(parts, 1)
 
     def _pad_frames(self, frames: Tensor, valid: OptionalTensor, agreement: OptionalTensor) -> InputFrames:
         """Append zero frames that are not valid until there are N."""
@@ -303,6 +320,18 @@ class Network(nn.Module):
             return InputFrames(frames, weight, trust)
         missing = (0, 0) * 3 + (0, most - frames.shape[1])
         return InputFrames(pad(frames, missing), pad(weight, missing[-2:]), pad(trust, missing))
+
+
+def _as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert to a type, channels last."""
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def part_of_taps(part: Part) -> Part:
+    """Return the rows and columns of taps, at half the resolution, of a part of the pixels, whose first ones are
+    even."""
+    rows, columns = (slice(p.start and p.start // 2, p.stop and -(-p.stop // 2)) for p in part)
+    return rows, columns
 
 
 def unshuffle_pixels(x: Tensor, side: int) -> Tensor:
