@@ -136,7 +136,7 @@ def usable():
         "diagnose": {"settings": audit.AuditSettings(model="x", data="y")},
         "check_pictures": run | {"pictures": [here]}, "clean": run | {"name": "c"}, "clean_classes": run,
         "clean_data": run | {"out": here}, "evaluate": run | {"folder": here}, "exchange_parts": run | pictures,
-        "explain": {"classifier": model, "images": BATCH}, "find_copies_in": {"data": "nowhere"},
+        "explain": {"classifier": model, "images": BATCH}, "find_content": run, "find_copies_in": {"data": "nowhere"},
         "find_duplicates": run, "load_correction": {"folder": here},
         "load_model": {"spec": network()}, "measure_sufficiency": run, "open_corpus": {"data": "nowhere"}, "power": run,
         "clean_surroundings": run, "evaluate_surroundings": run | {"folder": here}, "read_surroundings": run,

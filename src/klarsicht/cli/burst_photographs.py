@@ -13,17 +13,14 @@ from klarsicht.cli.options import add_options, number
 from klarsicht.ground import ranges
 
 
-def require_frames(paths: list[Path]) -> list[Path]:
+def require_frames(paths: list[Path]) -> None:
     """Check that the paths lead to photographs, before what denoises them is imported, which takes seconds."""
     from klarsicht.burst.files import reading
 
     reading.list_frames(paths)
-    return paths
 
 
-Frames = Annotated[
-    list[Path], typer.Argument(help="Photographs of one scene, or a folder of them.", callback=require_frames)
-]
+Frames = Annotated[list[Path], typer.Argument(help="Photographs of one scene, or a folder of them.")]
 READING = {
     "linear": Annotated[
         bool | None, typer.Option("--linear", help="Codes of TIFF, PNG, JPEG and HEIC files are light.")
@@ -77,6 +74,7 @@ def denoise(
 
     If it was stopped, the same command resumes.
     """
+    require_frames(frames)
     from klarsicht.burst.denoising.denoise import denoise as denoise_files
 
     for line in denoise_files(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
@@ -96,6 +94,7 @@ def calibrate(
 
     It is saved by camera and ISO, and found again by the other commands.
     """
+    require_frames(frames)
     from klarsicht.burst.noise import calibration
 
     for line in calibration.calibrate(frames, out, camera=camera, iso=iso, settings=settings.read_settings):
@@ -113,6 +112,7 @@ def explain(
 
     Also shows where one frame alone was trusted.
     """
+    require_frames(frames)
     from klarsicht.burst.denoising.explain import explain as explain_burst
 
     for line in explain_burst(frames, out, settings):
@@ -130,6 +130,7 @@ def check(
 
     It should differ from the result of the other frames by noise alone.
     """
+    require_frames(frames)
     from klarsicht.burst.denoising import held_out
     from klarsicht.ground.machine.disk import temporary_folder
 

@@ -81,15 +81,15 @@ def accumulate_turned_tiles(
                 weight = np.float32(1) if alike else (a if k // 2 else 1 - a) * (b if k % 2 else 1 - b)
                 floor_y, floor_x = np.floor(at_y[k]), np.floor(at_x[k])
                 down, across = _keys_taps(at_y[k] - floor_y), _keys_taps(at_x[k] - floor_x)
-                top, left = y + np.int64(floor_y) - 1, x + np.int64(floor_x) - 1
+                row, column = y + np.int64(floor_y) - 1, x + np.int64(floor_x) - 1
                 for c in range(C):
                     total = np.float32(0)
                     for m in range(4):
                         total += down[m] * (
-                            across[0] * seen[c, top + m, left]
-                            + across[1] * seen[c, top + m, left + 1]
-                            + across[2] * seen[c, top + m, left + 2]
-                            + across[3] * seen[c, top + m, left + 3]
+                            across[0] * seen[c, row + m, column]
+                            + across[1] * seen[c, row + m, column + 1]
+                            + across[2] * seen[c, row + m, column + 2]
+                            + across[3] * seen[c, row + m, column + 3]
                         )
                     out[c, y, x] += weight * total
 

@@ -322,12 +322,12 @@ def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: fl
         return lambda context, window: fixed + plane * (4 * count + 12) * context
     network, value = denoiser.network, denoiser.value_bytes
     preset, body, N = network.preset, network.body, network.settings.frames + network.preset.mean_frame
-    held = plane * count + 8 * N  # frames, their agreement and their trust
+    window_bytes = plane * count + 8 * N  # frames, their agreement and their trust
     largest = max(2 * body.inputs, body.peak_values_per_pixel) / preset.unshuffle**2  # parts of the input, and all
     input_plane = 4 * max(channels, COLOURS[network.settings.colour])
-    input_bytes = held + 3 * input_plane + value * largest
+    input_bytes = window_bytes + 3 * input_plane + value * largest
     filter_bytes = value * N * preset.spec.taps / preset.spec.upscale**2 + plane * (2 * N + 6)
-    return lambda context, window: fixed + max(input_bytes * window, held * window + filter_bytes * context)
+    return lambda context, window: fixed + max(input_bytes * window, window_bytes * window + filter_bytes * context)
 
 
 def _place_frames(burst: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:

@@ -122,7 +122,7 @@ def test_doctor_and_run_refuse_permuted_labels_and_a_run_resumes_where_they_are_
     model, out = classifier.load_model(reader, classes=names), tmp_path / "run"
     opened = Audit.of(settings, model)
     with monkeypatch.context() as patched:
-        patched.setattr(doctor.Audit, "of", lambda _: opened)
+        patched.setattr(doctor.Audit, "of", lambda *_: opened)
         refused = doctor.diagnose(settings).refused
     if not permuted:
         assert refused is None
