@@ -63,6 +63,7 @@ def test_shortcuts_stand_on_the_page_of_their_class_in_the_order_of_what_matters
     explored.reader.store.write_json(SUFFICIENCY_FILE, Sufficiency(profiles, 0.05, 40).to_json())
     app = make_app(explored)
     first, second = (ask(app, f"/api/classes/{target}").json["shortcuts"] for target in (0, 1))
-    assert first["headlines"] == [COVID.describe("tagged", 0.99)] and second["headlines"] == []
+    told = f"{COVID.describe('tagged', 0.99)} Shown were 40 images of tagged."
+    assert first["headlines"] == [told] and second["headlines"] == []
     assert [row[first["headings"].index("part")] for row in first["rows"]] == [COVID.part, "corners"]
     assert "class" not in first["headings"] and len(first["headings"]) == len(first["rows"][0])

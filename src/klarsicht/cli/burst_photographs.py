@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from klarsicht.cli.echo import echo
-from klarsicht.cli.options import add_options, number
+from klarsicht.cli.options import Command, add_options, number
 from klarsicht.ground import ranges
 
 
-def require_frames(paths: list[Path]) -> None:
-    """Check that the paths lead to photographs, before what denoises them is imported, which takes seconds."""
-    from klarsicht.burst.files import reading
+def check_frames_first(command: Command) -> Command:
+    """Make a command check that `frames` lead to photographs before what denoises them is imported, which takes
+    seconds."""
 
-    reading.list_frames(paths)
+    @wraps(command)
+    def checked_command(*arguments: Any, frames: list[Path], **values: Any) -> Any:
+        from klarsicht.burst.files import reading
+
+        reading.list_frames(frames)
+        return command(*arguments, frames=frames, **values)
+
+    return checked_command
 
 
 Frames = Annotated[list[Path], typer.Argument(help="Photographs of one scene, or a folder of them.")]
@@ -58,6 +66,7 @@ def make_settings(given: Mapping[str, Any]) -> Any:
     return DenoiseSettings.read(None, texts)
 
 
+@check_frames_first
 @add_options(
     MERGING | MEMORY | {"strength": Annotated[float | None, number(ranges.STRENGTH, STRENGTH_HELP)]}, make_settings
 )
@@ -74,13 +83,13 @@ def denoise(
 
     If it was stopped, the same command resumes.
     """
-    require_frames(frames)
     from klarsicht.burst.denoising.denoise import denoise as denoise_files
 
     for line in denoise_files(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
         echo(line)
 
 
+@check_frames_first
 @add_options(READING, make_settings)
 def calibrate(
     frames: Frames,
@@ -94,13 +103,13 @@ def calibrate(
 
     It is saved by camera and ISO, and found again by the other commands.
     """
-    require_frames(frames)
     from klarsicht.burst.noise import calibration
 
     for line in calibration.calibrate(frames, out, camera=camera, iso=iso, settings=settings.read_settings):
         echo(line)
 
 
+@check_frames_first
 @add_options(MERGING | MEMORY, make_settings)
 def explain(
     frames: Frames,
@@ -112,13 +121,13 @@ def explain(
 
     Also shows where one frame alone was trusted.
     """
-    require_frames(frames)
     from klarsicht.burst.denoising.explain import explain as explain_burst
 
     for line in explain_burst(frames, out, settings):
         echo(line)
 
 
+@check_frames_first
 @add_options(MERGING, make_settings)
 def check(
     frames: Frames,
@@ -130,7 +139,6 @@ def check(
 
     It should differ from the result of the other frames by noise alone.
     """
-    require_frames(frames)
     from klarsicht.burst.denoising import held_out
     from klarsicht.ground.machine.disk import temporary_folder
 

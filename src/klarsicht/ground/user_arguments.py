@@ -44,15 +44,15 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def checked(*positional: P.args, **named: P.kwargs) -> R:
         try:
-            given, kinds = signature.bind(*positional, **named), _annotations(function)
+            call, kinds = signature.bind(*positional, **named), _annotations(function)
         except TypeError as error:
             needed = (of for of, one in signature.parameters.items() if one.default is one.empty and of != "self")
             raise UsageError(
                 f"wrong arguments of {function.__qualname__}", got=error, rule=f"needed: {', '.join(needed) or 'none'}"
             ) from error
-        for name, value in given.arguments.items():
-            given.arguments[name] = as_kind(name, value, kinds[name]) if name in kinds else value
-        return function(*given.args, **given.kwargs)
+        for name, value in call.arguments.items():
+            call.arguments[name] = as_kind(name, value, kinds[name]) if name in kinds else value
+        return function(*call.args, **call.kwargs)
 
     return checked
 

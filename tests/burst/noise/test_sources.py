@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from tests.burst.conftest import X_TRANS
 
-from klarsicht.burst.files.loading import brightness_ratio, cell_means, load_frames, sharpness
+from klarsicht.burst.files.loading import load_frames
 from klarsicht.burst.noise import sources
 from klarsicht.burst.noise.calibration import calibrate
 from klarsicht.cli.app import run
@@ -136,19 +136,3 @@ def test_a_file_that_is_no_calibration_is_named(tmp_path, content):
     (tmp_path / "noise.json").write_text(content)
     with pytest.raises(InputError, match=r"noise\.json is no calibration"):
         sources.read_calibration(tmp_path / "noise.json", "a", 100)
-
-
-def test_brightness_is_compared_where_nothing_is_saturated():
-    first = np.random.default_rng(0).uniform(0.05, 0.4, (3, 48, 64)).astype(np.float32)
-    other = first * np.float32(0.8)
-    first[:, :10], other[:, :10] = 1, 1
-    assert brightness_ratio(cell_means(first), cell_means(other)) == pytest.approx(1.25, rel=1e-3)
-
-
-def test_the_sharper_frame_is_sharper_at_any_brightness():
-    from scipy.ndimage import gaussian_filter
-
-    sharp = np.random.default_rng(0).uniform(0.1, 0.9, (1, 64, 64)).astype(np.float32)
-    blurred = gaussian_filter(sharp, (0, 1, 1))
-    assert sharpness(sharp) > sharpness(blurred)
-    assert sharpness(0.5 * sharp) == pytest.approx(sharpness(sharp), rel=1e-3)

@@ -229,13 +229,13 @@ class Verdict:
         return f"Verdict({self.name!r}, {self.kind.label!r}, {format_count(self.size, 'image')} of {self.n})"
 
     def _repr_html_(self) -> str:
-        use, tried = self.use, bool(self.use.tried)
+        use, has_effect = self.use, bool(self.use.tried)
         return notebook.facts([
             ("class", self.name), ("verdict", self.verdict), ("images with it", f"{self.size} of {self.n}"),
             ("p (artifact)", words.format_p(self.detection.p)),
             ("detector", self.describe_detection() if self.artifactual or self.shared else ""),
-            ("score change (logits, 95 %)", f"{use.shift:+z.2f} ({use.low:+z.2f} to {use.high:+z.2f})" * tried),
-            ("predicted as it (without)", f"{100 * use.flips:.1f} % ({100 * use.flips_control:.1f} %)" * tried),
+            ("score change (logits, 95 %)", f"{use.shift:+z.2f} ({use.low:+z.2f} to {use.high:+z.2f})" * has_effect),
+            ("predicted as it (without)", f"{100 * use.flips:.1f} % ({100 * use.flips_control:.1f} %)" * has_effect),
             ("first images", notebook.thumbnails(Path(member) for member in self.members[:NOTEBOOK_MEMBERS])),
         ])  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 Tile (r, q) of a window's mesh (`tile_grid`) shows at pixel p what the frame shows at p + shift + turn (p - c), c the
 tile's centre. Keys' cubic convolution (1981) reads between pixels. Where no tile turns, its row of pixels shares its
-taps; where the four places of a pixel lie within ALIKE, it is read once, at their mean.
+taps; where the four places of a pixel lie within ONE_PLACE, it is read once, at their mean.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from klarsicht.burst.data.photograph import Planes
 
 TILE_SIDE = 64  # of a tile
 STEP = TILE_SIDE // 2
-ALIKE = 0.1  # pixels
+ONE_PLACE = 0.1  # pixels
 
 
 def warp_frame(
@@ -71,7 +71,7 @@ def accumulate_turned_tiles(
                 at_y[k] = shifts[i, j, 0] + turns[i, j, 0, 0] * v + turns[i, j, 0, 1] * u
                 at_x[k] = shifts[i, j, 1] + turns[i, j, 1, 0] * v + turns[i, j, 1, 1] * u
                 distance = max(distance, abs(at_y[k] - at_y[0]), abs(at_x[k] - at_x[0]))
-            alike = distance < ALIKE
+            alike = distance < ONE_PLACE
             if alike:
                 at_y[0] = (1 - a) * ((1 - b) * at_y[0] + b * at_y[1]) + a * ((1 - b) * at_y[2] + b * at_y[3])
                 at_x[0] = (1 - a) * ((1 - b) * at_x[0] + b * at_x[1]) + a * ((1 - b) * at_x[2] + b * at_x[3])

@@ -57,11 +57,11 @@ def test_larger_masks_are_tried_until_little_is_left_and_much_is_refused(moving,
     """Masks of the peak alone miss most of each mark; whatever leaves much is refused before anything is written."""
     store, classifier, truth, _ = moving
     asked = {"name": "b", "members": sorted(truth), "classifier": classifier}
-    monkeypatch.setattr(cleaning, "SHARES", (0.999,))
+    monkeypatch.setattr(cleaning, "PEAK_SHARES", (0.999,))
     with pytest.raises(EffectRemains, match=r"evidence left in b.*--action drop"):
         clean_data(store.path, tmp_path / "refused", "inpaint", **asked)
     assert not (tmp_path / "refused").exists()
-    monkeypatch.setattr(cleaning, "SHARES", (0.999, 0.5, 0.25))
+    monkeypatch.setattr(cleaning, "PEAK_SHARES", (0.999, 0.5, 0.25))
     found = clean_data(store.path, tmp_path / "out", "inpaint", **asked, dry_run=True)
     assert found.facts["evidence left"]["b"] <= cleaning.MOST_LEFT
     assert "of the evidence for b" in repr(found) and "evidence" in found._repr_html_()

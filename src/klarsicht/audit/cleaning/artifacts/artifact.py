@@ -43,7 +43,7 @@ from klarsicht.numerics.statistics.intervals import roc_area
 DETECTOR_ARRAYS: Final = ("features", "concepts", "head")  # arrays of a run that a detector may use
 MAX_OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
 PLACE_IMAGES: Final = 300  # images of each kind from which the place is estimated, at most
-FEWEST_SHOWN: Final = 8  # members of the part `show`, from which on a new draw is estimated
+FEWEST_REDRAWN: Final = 8  # members of the part `show`, from which on a new draw is estimated
 SIGMAS: Final = 3.0  # median deviations by which an image may be further from the artifact than members are
 SHARED: Final = 0.7  # area under the curve below which members share no feature
 NEW: Final = "new_"  # before the names of arrays of new draws
@@ -214,7 +214,7 @@ def build_artifact(
     if isinstance(imitation, EstimatedInsertion):
         held = (group.rows[(member[group.rows] == is_in) & (part == TEST)[group.rows]] for is_in in (True, False))
         shown, plain = (draw_rows(rows, PLACE_IMAGES, rng) for rows in held)
-        again = Localisation.of(found, shown, plain, others[:0]) if len(shown) >= FEWEST_SHOWN else None
+        again = Localisation.of(found, shown, plain, others[:0]) if len(shown) >= FEWEST_REDRAWN else None
         new_draws = None if again is None else again.measured_way
     return Artifact(
         found.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation,

@@ -55,7 +55,7 @@ from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.imaging.relevance_masks import PEAK_SHARE
 
 KEEP, SKIP = "keep", "skip"
-SHARES: Final = (PEAK_SHARE, 0.25, 0.1)  # of the largest relevance, above which a pixel is filled
+PEAK_SHARES: Final = (PEAK_SHARE, 0.25, 0.1)  # of the largest relevance, above which a pixel is filled
 ENOUGH_LEFT: Final = 0.05  # share of the evidence that filled images may keep before a larger mask is tried
 MOST_LEFT: Final = 0.2  # share above which a network trained on filled images learns the artifact again
 
@@ -185,13 +185,13 @@ def clean_data(
         artifacts = leave_removed(audited_run, artifacts)
     facts = artifacts.to_json()
     if isinstance(action, str):
-        made = [_make_action(action, audited_run, one, weight, label) for one in artifacts.artifacts]
+        actions = [_make_action(action, audited_run, one, weight, label) for one in artifacts.artifacts]
         called = (name_artifact(one.name, one.number) for one in artifacts.artifacts)
-        left = {name: share for name, (_, share) in zip(called, made, strict=True) if share is not None}
+        left = {name: share for name, (_, share) in zip(called, actions, strict=True) if share is not None}
         _require_taken_out(left)
         facts |= {"evidence left": left} if left else {}
         # each image under the masks of all artifacts that it carries
-        action = image_actions.combine_actions([one for one, _ in made], artifacts.carries)
+        action = image_actions.combine_actions([one for one, _ in actions], artifacts.carries)
     return clean_corpus(
         audited_run.audit.corpus, np.any(artifacts.carries, axis=0), action, Path(out), facts=facts,
         tables=tables, dry_run=dry_run, owners=artifacts.owners, reasons=artifacts.reasons,
@@ -204,18 +204,18 @@ def _make_action(
     """Make an action for an artifact, with the share of its evidence that repaired images keep; None where nothing is
     repaired. Where masks follow from relevance, the smallest is taken that leaves ENOUGH_LEFT, else the one that leaves
     least: the highest relevance may lie on a part of the artifact alone."""
-    place, tried = artifact.place, []
+    place, attempts = artifact.place, []
     varies = name == INPAINT and place is not None and place.background is not None
-    for share in SHARES if varies else SHARES[:1]:
+    for share in PEAK_SHARES if varies else PEAK_SHARES[:1]:
         action = image_actions.make_action(
             name, weight=weight, label=label, place=place, maps=partial(_map, run, artifact.target),
             classifier=run.audit.classifier, share=share,
         )  # fmt: skip
         left = measure_evidence_left(run, artifact, action)
-        tried.append((action, None if left is None else round(max(left, 0.0), 2)))
+        attempts.append((action, None if left is None else round(max(left, 0.0), 2)))
         if left is None or left <= ENOUGH_LEFT:
             break
-    return min(tried, key=lambda one: -1.0 if one[1] is None else one[1])
+    return min(attempts, key=lambda one: -1.0 if one[1] is None else one[1])
 
 
 def _require_taken_out(left: dict[str, float]) -> None:

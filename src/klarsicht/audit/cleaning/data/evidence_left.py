@@ -34,7 +34,7 @@ def measure_evidence_left(run: AuditedRun, artifact: Artifact, action: Action) -
     corpus, classifier, rng = run.audit.corpus, run.audit.classifier, generator(0, "repaired", artifact.target)
     clean_rows = np.setdiff1d(np.flatnonzero((run.labels == artifact.target) & ~artifact.carries), artifact.of_others)
     clean_rows, rows = draw_rows(clean_rows, CLEAN, rng), draw_rows(artifact.members, REPAIRED, rng)
-    stored, kept, repaired = run.store.array("features"), [], []
+    features, rows_read, after = run.store.array("features"), [], []
     with open_observer(classifier) as observe:
         for row, picture in decode_rows(corpus, [int(row) for row in rows]):
             if isinstance(picture, ImageError):
@@ -42,22 +42,22 @@ def measure_evidence_left(run: AuditedRun, artifact: Artifact, action: Action) -
             new = action.repair(picture, row)
             if corpus.form is not None:
                 new = corpus.form.of_array(np.asarray(new), action.name, channels_last=True)
-            repaired.append(observe(classifier.image(new)[None]).features[0])
-            kept.append(row)
-    if min(len(kept), len(clean_rows)) < FEWEST_COMPARED:
+            after.append(observe(classifier.image(new)[None]).features[0])
+            rows_read.append(row)
+    if min(len(rows_read), len(clean_rows)) < FEWEST_COMPARED:
         return None
-    before, clean = (np.asarray(stored[some], np.float64) for some in (np.array(kept), clean_rows))
-    return share_left(before, np.array(repaired, np.float64), clean)
+    before, clean = (np.asarray(features[some], np.float64) for some in (np.array(rows_read), clean_rows))
+    return share_left(before, np.array(after, np.float64), clean)
 
 
 def share_left(before: Floats, after: Floats, clean: Floats) -> float | None:
     """Compute the share of the difference between features `before` (n, F) and `clean` (m, F) that `after` (n, F)
     keeps, see `measure_evidence_left`. None where the difference of one half is not seen in the other."""
     spread = clean.var(0) + 1e-3 * clean.var(0).mean() + 1e-12
-    kept = whole = 0.0
+    rest = whole = 0.0
     for fit in (0, 1):
         direction = (before[fit::2].mean(0) - clean[fit::2].mean(0)) / spread
         middle = clean[1 - fit :: 2].mean(0)
-        kept += float((after[1 - fit :: 2].mean(0) - middle) @ direction)
+        rest += float((after[1 - fit :: 2].mean(0) - middle) @ direction)
         whole += float((before[1 - fit :: 2].mean(0) - middle) @ direction)
-    return kept / whole if whole > 0 else None
+    return rest / whole if whole > 0 else None

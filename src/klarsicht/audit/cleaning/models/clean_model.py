@@ -182,12 +182,12 @@ def clean(
         artifact.save(folder, audited.corpus)
         record = make_record(audited_run, artifact, settings, chosen, (*skipped, *trial.sample.skipped))
         record |= {"shown": judgement_json(judgement), "use": use}
-        told = packages.save_correction(folder, chosen.correction, record, case.classifier, *case.example)
+        content = packages.save_correction(folder, chosen.correction, record, case.classifier, *case.example)
         if (turned := judgement.before.turned).n and not artifact.planted:
             ends = turned.n, float(turned.value), float(turned.low), float(turned.high)
             use_of = MeasuredUse(artifact.name, artifact.target, artifact.number, *ends, judgement.verdict)
             record_measured_use(audited_run.store, use_of)
-    return CleanedModel(folder, artifact, chosen, judgement, use, told)
+    return CleanedModel(folder, artifact, chosen, judgement, use, content)
 
 
 def require_one_artifact(kind: str | None, part: Sequence[str] | None, found: object) -> None:

@@ -162,11 +162,11 @@ class Judgement(CorrectionVerdict):
 
     def _repr_html_(self) -> str:
         looks = (("before", self.before), ("after", self.after))
-        told = (
+        rows = (
             (name, *map(_percent, (look.flips, look.accuracy, look.affected)), str(look.rise)) for name, look in looks
         )
         header = ("", "turned into the class", "accuracy", "of the class", "score change (logits, 95 %)")
-        return notebook.table(header, told) + notebook.facts([("verdict", self.verdict), ("next", self.advice)])
+        return notebook.table(header, rows) + notebook.facts([("verdict", self.verdict), ("next", self.advice)])
 
     @property
     def remaining(self) -> float:

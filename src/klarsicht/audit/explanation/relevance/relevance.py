@@ -116,11 +116,11 @@ class Relevance:
     def _repr_html_(self) -> str:
         rows = range(min(len(self.maps), NOTEBOOK_IMAGES))
         if self.inputs is None:
-            drawn = [diverging_colours(resize_bilinear(one, (96, 96))) for one in self.maps[: len(rows)]]
+            overlays = [diverging_colours(resize_bilinear(one, (96, 96))) for one in self.maps[: len(rows)]]
         else:
-            drawn = [np.asarray(self.overlay(i)) for i in rows]
+            overlays = [np.asarray(self.overlay(i)) for i in rows]
         side = 96 if self.inputs is None else 224
-        shown = [notebook.pictures([png_bytes(one)], side) for one in drawn]
+        shown = [notebook.pictures([png_bytes(one)], side) for one in overlays]
         header = ["image", "class", "logit", "predicted", "relevance"]
         lines = [
             [i, self.name(int(self.targets[i])), f"{self.score[i]:.2f}", self.name(int(self.prediction[i])), shown[i]]

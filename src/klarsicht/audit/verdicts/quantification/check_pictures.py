@@ -495,8 +495,8 @@ def check_pictures(
         check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
         with predictor(work) as predict:
             opened = open_pictures(files, work.settings, work.input_images.classifier.form)
-            told = tuple(check_one(check, named, predict) for named in track(opened, len(opened), "pictures"))
+            results = tuple(check_one(check, named, predict) for named in track(opened, len(opened), "pictures"))
         known = tuple(name_artifact(one.verdict.name, one.number) for one in check.known)
         uses = {name_artifact(one.name, one.number): one for one in read_measured_uses(work.store)}
         measured = tuple(uses[name].describe() for name in check.unknown if name in uses)
-        return CheckedPictures(told, known, check.unknown, level, len(check.clean_rows), measured)
+        return CheckedPictures(results, known, check.unknown, level, len(check.clean_rows), measured)
