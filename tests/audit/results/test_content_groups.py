@@ -13,6 +13,7 @@ from klarsicht.audit.results.content_groups import (
     ContentGroups,
     ContentPicture,
     describe_place,
+    format_times,
 )
 from klarsicht.audit.results.words import ContentKind
 from klarsicht.numerics.statistics.intervals import Interval
@@ -90,3 +91,12 @@ def test_what_a_class_relies_on_comes_first_and_is_read_again():
     record = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert tuple(map(ContentGroup.from_json, record)) == found.groups
     assert record[0]["verdict"] == "relies-on-context" and record[0]["class"] == "freight car"
+
+
+@pytest.mark.parametrize(
+    ("nats", "told"),
+    [((3.0, 2.0, 4.0), "20 times (7.4 to 55)"), ((4.61, 4.04, 5.2), "100 times (57 to 180)"),
+     ((0.0, -0.56, 9.3), "1 times (0.57 to 11,000)")],
+)  # fmt: skip
+def test_factors_are_told_by_two_digits(nats, told):
+    assert format_times(Interval(*nats, 30)) == told

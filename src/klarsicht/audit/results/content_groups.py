@@ -31,7 +31,7 @@ class ContentPicture:
     """Picture of a group.
 
     Attributes:
-        path, label: of the corpus.
+        path: name in the corpus, relative to it. label: its label.
         row: of the run.
         probability: of the class.
         place: top, left, height and width of the region that acts, as shares of the model's input.
@@ -161,8 +161,14 @@ class ContentGroup:
 
 def format_times(rise: Interval) -> str:
     """Format a rise of log-probabilities, in nats, as a factor with its interval: "12 times (8.1 to 18)"."""
-    value, low, high = (f"{math.exp(end):.2g}" for end in (rise.value, rise.low, rise.high))
-    return f"{value} times ({low} to {high})"
+    value, low, high = (math.exp(end) for end in (rise.value, rise.low, rise.high))
+    return f"{_two_digits(value)} times ({_two_digits(low)} to {_two_digits(high)})"
+
+
+def _two_digits(value: float) -> str:
+    """Format a number above 0 by two digits, without an exponent: "0.57", "8.1", "180"."""
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
 
 
 def describe_place(pictures: Sequence[ContentPicture]) -> str:

@@ -152,7 +152,7 @@ class ContentSearch:
         """Describe the pictures at positions of the pile, and where they act."""
         corpus, probability = self.work.corpus, np.exp(self.pile.scale.log_probability(self.pile.logits, target))
         return tuple(
-            ContentPicture(corpus.paths[row], corpus.labels[row], int(row), float(probability[i]), place)
+            ContentPicture(corpus.keys[row], corpus.labels[row], int(row), float(probability[i]), place)
             for i, row, place in zip(positions, self.rows[positions], places, strict=True)
         )
 
