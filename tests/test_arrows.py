@@ -47,7 +47,7 @@ ARROWS = {
     "numerics.clustering": ("numerics.neighbours",),
     # the audit, in four storeys, each of which imports only those above it in this table
     # what was found: records, tables, words; knows no torch, no model, no image
-    "audit.results": ("ground.pictures", "ground.run_folder", "numerics.statistics"),
+    "audit.results": ("", "ground.pictures", "ground.run_folder", "numerics.statistics"),
     # from images to maps, clusters and a ranking
     "audit.explanation": (),
     "audit.explanation.data": ("ground.pictures",),
@@ -133,7 +133,7 @@ ARROWS = {
         "audit.explanation", "audit.verdicts", "audit.cleaning.corrections",
     ),
     "audit.cleaning.models": (
-        "", "ground.run_folder", "numerics.statistics", "numerics.erasure", "numerics.clustering",
+        "", "ground.pictures", "ground.run_folder", "numerics.statistics", "numerics.erasure", "numerics.clustering",
         "audit.results", "audit.explanation", "audit.verdicts", "audit.cleaning.corrections",
         "audit.cleaning.artifacts",
     ),

@@ -71,13 +71,13 @@ def compare(
     """
     from klarsicht.audit.results.alarms import compare_runs
 
-    found = compare_runs(RunStore.open(before), RunStore.open(after), split_causes(causes))
+    comparison = compare_runs(RunStore.open(before), RunStore.open(after), split_causes(causes))
     if as_json:
-        echo_json(found.to_json())
+        echo_json(comparison.to_json())
         return
-    states = (("new", found.new), ("gone", found.gone), ("same", found.same))
+    states = (("new", comparison.new), ("gone", comparison.gone), ("same", comparison.same))
     print_alarms([(state, alarm) for state, alarms in states for alarm in alarms][:top])
-    echo(found.describe())
+    echo(comparison.describe())
 
 
 def split_causes(text: str) -> tuple[str, ...]:

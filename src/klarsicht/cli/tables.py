@@ -168,7 +168,7 @@ def content(found: ContentGroups, top: int) -> None:
     """Print the first content groups, and those that stand out in sentences with their pictures."""
     shown = found.groups[:top]
     lines = [
-        (one.name, one.kind.label, f"{len(one.pictures)} of {one.examined}" if one.pictures else "", format_p(one.p),
+        (one.name, one.kind.label, f"{len(one.pictures)} of {one.n}" if one.pictures else "", format_p(one.p),
          *one.effect_texts)
         for one in shown
     ]  # fmt: skip

@@ -17,6 +17,14 @@ FOUND = Verdict(
 )  # fmt: skip
 
 
+def test_pixels_of_the_images_themselves_need_not_be_recognised_if_their_effect_matters():
+    strong = replace(USE, how="any place", shift=2.0, low=1.9, high=2.1, covered=0.97, explained=1.0, recognition=0.04)
+    assert strong.matters and strong.recognisable and strong.tested
+    weak = replace(strong, shift=0.0, low=-0.1, high=0.1)
+    assert not weak.matters and not weak.tested  # that it does nothing says little if it is not recognised
+    assert not replace(strong, how="12 levels of light").recognisable
+
+
 @pytest.mark.parametrize(
     ("covered", "explained", "recognition", "verdict"),
     [

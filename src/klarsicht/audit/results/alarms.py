@@ -142,7 +142,7 @@ def read_alarms(store: RunStore, causes: Sequence[str]) -> tuple[Alarm, ...]:
     for name in causes:
         if name not in CAUSES:
             raise unknown_name("cause", name, CAUSES)
-    found: list[Alarm] = []
+    alarms: list[Alarm] = []
     for name, cause in CAUSES.items():
         if name in causes:
             if not cause.was_asked(store):
@@ -150,8 +150,8 @@ def read_alarms(store: RunStore, causes: Sequence[str]) -> tuple[Alarm, ...]:
                     f"the run was not asked for the cause {name}", got=store.path, rule="not tested is not passed",
                     remedy=f"Run `klarsicht {cause.command} {store.path}` first, or leave {name} out of --fail-on.",
                 )  # fmt: skip
-            found.extend(cause.read(store))
-    return tuple(found)
+            alarms.extend(cause.read(store))
+    return tuple(alarms)
 
 
 def asked_causes(store: RunStore) -> tuple[str, ...]:

@@ -261,7 +261,7 @@ class CheckedPictures:
         unknown: artifacts, likewise, that are what a group shares; one picture cannot be compared with it.
         level: of p.
         clean: images of the run that a picture is compared with.
-        measured: sentences on what `audit clean` measured of artifacts that pictures were not compared with.
+        measurements: sentences on what `audit clean` measured of artifacts that pictures were not compared with.
     """
 
     pictures: tuple[CheckedPicture, ...]
@@ -269,7 +269,7 @@ class CheckedPictures:
     unknown: tuple[str, ...]
     level: float
     clean: int
-    measured: tuple[str, ...] = ()
+    measurements: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shown = sum(bool(one.relies_on) for one in self)
@@ -292,7 +292,7 @@ class CheckedPictures:
             whose = "that" if len(self.unknown) == 1 else "those"
             names = ", ".join(self.unknown)
             words.append(f"No picture could be compared with {whose} of {names}: only a group of images shows it.")
-        words += [f"{one}." for one in self.measured]
+        words += [f"{one}." for one in self.measurements]
         first = " ".join([*(words or ["The run knows no artifact."]), describe_level(self.level)])
         return " ".join([first, self._asked, *filter(None, self._unreachable)])
 

@@ -75,7 +75,7 @@ class ContentGroup:
 
     Attributes:
         name, target: the class and its output.
-        examined: pictures of other things among which the group was looked for.
+        n: pictures of other things among which the group was looked for.
         pictures: of the group, those most like each other first; none where nothing could be compared.
         p: share of random groups of the pile, found in the same way, that are as much alike.
         likings: pictures of the group in which the class is among the first outputs.
@@ -85,7 +85,7 @@ class ContentGroup:
 
     name: str
     target: int
-    examined: int
+    n: int
     pictures: tuple[ContentPicture, ...] = ()
     p: float = 1.0
     likings: int = 0
@@ -95,7 +95,7 @@ class ContentGroup:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ContentGroup:
         """Read a record of `to_json`."""
-        known = {name: record[name] for name in ("target", "examined", "p", "likings", "level")}
+        known = {name: record[name] for name in ("target", "n", "p", "likings", "level")}
         pictures = tuple(ContentPicture(**one | {"place": tuple(one["place"])}) for one in record["pictures"])
         effect = ContentEffect(**{name: Interval(**share) for name, share in (record["effect"] or {}).items()})
         return cls(record["class"], pictures=pictures, effect=effect, **known)
@@ -138,7 +138,7 @@ class ContentGroup:
     def describe(self) -> str:
         """Say in sentences what the group is, where it acts, and what its content does to other pictures."""
         if not self.pictures:
-            return f"{self.name}: too few pictures of other things to compare ({self.examined})."
+            return f"{self.name}: too few pictures of other things to compare ({self.n})."
         among = f"p {format_p(self.p)} among random groups of the pile"
         if not self.stands_out:
             liked = f"it is among the first outputs of {self.likings} of {len(self.pictures)}"

@@ -226,7 +226,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         strength=settings.strength,
         noise_side=choose_noise_side(len(grid)),
         observe=make_observer((H, W), map_store),
-        clipped=clip_masks,
+        clipping=clip_masks,
         interpolated=InterpolatedNoise.of(burst.header),
         only_measured=bool(burst.header.cell) and noise_over_light(burst, noise) <= MOST_NOISE_MEASURED,
     )

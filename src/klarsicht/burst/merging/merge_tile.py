@@ -48,7 +48,7 @@ class TileMerger:
     frames: numbers in the spool, the reference first. gains: the factor on each frame. noise: of a frame of gain 1, one
     level a channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. noise_side: of the middle
     of a tile in which residual noise is measured, in pixels. observe: receives the weights of each tile (of the first
-    group of frames). clipped: masks of the clipped pixels of a bracket, whose frames are weighed by their exposures;
+    group of frames). clipping: masks of the clipped pixels of a bracket, whose frames are weighed by their exposures;
     None for other bursts. interpolated: the noise of interpolated colours; None: it is white. only_measured: whether
     they are tested, and mixed by Stein's estimate, where a colour was measured.
     """
@@ -64,7 +64,7 @@ class TileMerger:
     strength: float
     noise_side: int
     observe: Observer | None = None
-    clipped: FrameStore | None = None
+    clipping: FrameStore | None = None
     interpolated: InterpolatedNoise | None = None
     only_measured: bool = False
 
@@ -266,7 +266,7 @@ class Estimates:
         reference's own pixel, by the correction's derivative. The mean of a bracket is not corrected: its frames are
         cut off at different numbers of deviations."""
         low = self.merge.limits.low
-        if np.isneginf(low) or self.merge.clipped is not None:
+        if np.isneginf(low) or self.merge.clipping is not None:
             return light, centre
         planes = zip(self.merge.frame_noise(0), light, strict=True)
         unclipped = [clipped_noise.unclip(plane.ravel() - low, level.variance) for level, plane in planes]
@@ -282,9 +282,9 @@ class Estimates:
         selection = merge.placement.select(group)
         frames = selection.read_aligned(merge.spool, [merge.frames[k] for k in group], window)
         agreement = selection.agreement(window, merge.spool.size)
-        if merge.clipped is not None:
+        if merge.clipping is not None:
             levels, whites = [merge.frame_noise(k) for k in group], [merge.white(k) for k in group]
-            clipped = selection.read_aligned(merge.clipped, [merge.frames[k] for k in group], window)
+            clipped = selection.read_aligned(merge.clipping, [merge.frames[k] for k in group], window)
             agreement = weigh_by_exposure(frames, agreement, levels, whites, clipped)
         mean = self._estimate(MeanFilter().compute_weights(frames, merge.noise, agreement, part), selection, group)
         weighing: PixelWeights = denoiser.compute_weights(frames, merge.frame_noise(0), agreement, part)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from tests.audit import honest
 from tests.audit.conftest import SIDE, Marked, network, picture, write_corpus
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from klarsicht.audit.cleaning.artifacts import artifact
 from klarsicht.audit.cleaning.corrections import packages
@@ -265,7 +266,10 @@ def test_without_a_method_nothing_is_tried_for_an_artifact_that_is_not_used_and_
 
     def cleaned(name, **more):
         model, images = of(unused_network()), []
-        handle = model.module.register_forward_pre_hook(lambda _, given: images.append(len(given[0])))
+        # of all modules: a hook of the network would make it another model
+        handle = register_module_forward_pre_hook(
+            lambda module, given: images.append(len(given[0])) if module is model.module else None
+        )
         found = clean_model.clean(
             run.path, "b", CleanSettings(images=60, **more), members=members, classifier=model, out=tmp_path / name
         )

@@ -69,7 +69,7 @@ def write_verdict(store, how="shared frequencies"):
     rows = tuple(range(IMAGES, IMAGES + CARRIERS))
     paths = store.texts("corpus", "path")
     use = UseResult("spectrum 0.002", how, 4.12, 3.9, 4.4, 9.0, 0.01, 0, 0.35, 0.01, 0.25, 1.0, "shared", 0.9, 0.9)
-    detection = DetectionResult("spectrum 0.002", 60.0, 9.0, 0.01, 0.001, 0.01, 1e-9)
+    detection = DetectionResult("spectrum 0.002", 60.0, 9.0, 0.001, 0.01, 1e-9)
     verdict = Verdict(
         "b", 1, IMAGES, 0, detection, rows, tuple(paths[row] for row in rows), use, artifactual=True, poisoned=True,
         used=True,

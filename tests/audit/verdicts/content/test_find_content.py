@@ -71,4 +71,4 @@ def test_an_unknown_class_is_an_error_with_the_names(done):
 def test_pictures_of_the_class_itself_are_no_other_things(done):
     """Asked for "stone", none of the pictures of stones, half of the pile, may be in the group."""
     (group,) = find_content(done[0], classes=["stone"], images=8, level=0.001, classifier=made.leaning())
-    assert {picture.label for picture in group.pictures} == {"cloud"} and group.examined == made.PICTURES // 2
+    assert {picture.label for picture in group.pictures} == {"cloud"} and group.n == made.PICTURES // 2

@@ -61,6 +61,6 @@ def test_pictures_get_the_regions_of_members_in_turn_and_the_control_those_of_le
 def test_lenders_are_other_pictures_where_there_are_enough():
     rng = np.random.default_rng(0)
     trial = Trial.draw(np.arange(20), np.arange(50), 20, rng)
-    assert len(set(trial.shown) | set(trial.lent)) == 40 and set(trial.shown) == set(range(20))
+    assert len(set(trial.receivers) | set(trial.lent)) == 40 and set(trial.receivers) == set(range(20))
     few = Trial.draw(np.arange(20), np.arange(20), 15, rng)
-    assert sorted(few.shown) == sorted(few.lent) and (few.shown != few.lent).all()
+    assert sorted(few.receivers) == sorted(few.lent) and (few.receivers != few.lent).all()

@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import jaccard_score
 from tests.audit.conftest import network, write_corpus
 from tests.audit.verdicts.interventions.test_experiment import SCALE, blind, on_inputs, reads_tag, scenes, tagged
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from klarsicht import audit
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
@@ -234,8 +235,12 @@ def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path, cap
     before = audit.rank(tmp_path / "run")
     assert before[0].effect is None
     capsys.readouterr()
-    net.register_forward_pre_hook(lambda _, given: shown.__setitem__(0, shown[0] + len(given[0])))
+    # of all modules: a hook of the network would make it another model
+    handle = register_module_forward_pre_hook(
+        lambda module, given: shown.__setitem__(0, shown[0] + len(given[0])) if module is net else None
+    )
     quantification.quantify(tmp_path / "run", classifier=classifier)
+    handle.remove()
     (most,) = re.findall(r"at most ([\d,]+) images will be shown", capsys.readouterr().err)
     assert 0 < shown[0] <= int(most.replace(",", ""))
     quantification.quantify(tmp_path / "run", classifier=classifier)

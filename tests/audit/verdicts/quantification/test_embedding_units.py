@@ -105,6 +105,7 @@ def test_quantification_looks_through_the_embedding(run):
     assert {row["sign"] for row in signs if row["sign"].startswith("embedding")} == {
         "embedding 0.002",
         "embedding 0.01",
+        "embedding-means 0.002",
     }
     assert RunStore.open(run).is_finished("embedding")
 

@@ -103,8 +103,9 @@ def test_the_border_that_all_images_of_a_class_have_is_noted_and_nothing_else_is
     border = found.of(NAMES[FRAMED]).parts[0]
     assert border.area > 0.99 and border.others < 0.75 and border.p <= 0.01
     assert border.is_followed and border.shift_low > FLOOR
-    assert {line.profile.name for line in found.headlines} == {NAMES[FRAMED]}
-    assert f"alone, {NAMES[FRAMED]} can be recognised with AUC 1.00" in found.headlines[0].headline
+    assert found.headlines == ()  # of so few images
+    (line,) = [line for line in found.lines if line.evidence.part == "border" and line.profile.name == NAMES[FRAMED]]
+    assert f"alone, {NAMES[FRAMED]} can be recognised with AUC 1.00" in line.headline
 
 
 def test_the_rise_of_an_exchanged_border_is_that_of_the_weights(measured, folder):

@@ -58,10 +58,10 @@ def transfer_regions(
     """
     opacities = np.stack([soften_border(region) for region in regions])
     donors, own, control = read(members), list[Floats](), list[Floats]()
-    for start in range(0, len(trial.shown), SHOWN_AT_ONCE):
+    for start in range(0, len(trial.receivers), SHOWN_AT_ONCE):
         some = slice(start, start + SHOWN_AT_ONCE)
-        number = np.arange(len(trial.shown))[some] % len(donors)
-        levels = read(trial.shown[some])
+        number = np.arange(len(trial.receivers))[some] % len(donors)
+        levels = read(trial.receivers[some])
         for logits, content in ((own, donors[number]), (control, read(trial.lent[some]))):
             logits.append(predict(lay_regions(levels, content, opacities[number])))
     return np.concatenate(own), np.concatenate(control)
@@ -71,7 +71,7 @@ def transfer_regions(
 class Trial:
     """Rows of pictures on which content is laid, and of as many that lend other content."""
 
-    shown: Rows
+    receivers: Rows
     lent: Rows
 
     @classmethod
