@@ -312,7 +312,7 @@ def make_observer(size: tuple[int, int], maps: FrameStore | None) -> merge_tile.
 
 
 # share of the allowed memory: allocators keep some, and compilers and libraries take theirs on the first tile
-SAFETY = 0.85
+SAFETY = 0.7
 
 
 def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: float) -> tiles.MemoryNeed:
