@@ -55,6 +55,13 @@ def test_each_cause_is_read_from_what_its_command_wrote(tmp_path):
         read_alarms(store, ("leaks",))
 
 
+def test_a_run_that_was_asked_for_nothing_does_not_pass(tmp_path, capsys):
+    make_run(tmp_path / "run")
+    assert klarsicht(["audit", "gate", str(tmp_path / "run")]) == 3
+    printed = capsys.readouterr()
+    assert "asked for nothing" in printed.err and "open" not in printed.out
+
+
 def test_a_correction_alarms_if_its_loss_is_shown_to_be_beyond_the_bound(tmp_path):
     store = make_run(tmp_path / "run")
     figures = {"harm": {"value": 0.02, "low": 0.006}, "harm_affected": {"value": 0.05, "low": 0.019}}

@@ -32,7 +32,7 @@ def burst_of(tmp_path, moves, off=OFF):
 
 
 def test_exposures_are_right_to_a_few_thousandths_once_frames_lie_on_one_another(tmp_path):
-    """What is white in one frame, a fifth of the longest one, does not count."""
+    """Pixels that are white in one frame, a fifth of the longest one, do not count."""
     burst = burst_of(tmp_path, [(0, 0)] * 3)
     refined = scale_frames(burst, measure_exposures(burst, _unmoved_placement(3, SIZE), [0, 1, 2]))
     assert [frame.gain * t for frame, t in zip(refined.frames, TIMES, strict=True)] == pytest.approx([1] * 3, rel=4e-3)

@@ -137,8 +137,13 @@ def read_alarms(store: RunStore, causes: Sequence[str]) -> tuple[Alarm, ...]:
 
     Raises:
         UsageError: an unknown cause.
-        InputError: the run was not asked for one: what was not tested must not pass.
+        InputError: the run was not asked for one, or there is none: what was not tested must not pass.
     """
+    if not causes:
+        remedy = f"Run `klarsicht audit quantify {store.path}` first, or another command that finds alarms."
+        raise InputError(
+            "the run was asked for nothing", got=store.path, rule="not tested is not passed", remedy=remedy
+        )
     for name in causes:
         if name not in CAUSES:
             raise unknown_name("cause", name, CAUSES)
