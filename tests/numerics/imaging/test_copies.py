@@ -13,11 +13,15 @@ from klarsicht.numerics.imaging.copies import (
     BINS,
     COPY_CORRELATION,
     FEWEST_PAIRS,
+    GRADIENT,
+    HIGH,
+    LIKELY,
     LOW,
     SIDE,
     SIMILAR,
     Copies,
     chance_correlation,
+    correlate_coarsely,
     correlate_details,
     find_candidates,
     find_copies,
@@ -113,6 +117,55 @@ def test_candidates_are_the_pairs_of_a_plain_loop(tiles):
     found = set(map(tuple, np.stack(find_candidates(thumbnails, range(25)), 1).tolist()))
     assert found - near == wanted - near
     assert wanted - near
+
+
+def test_coarse_correlations_are_those_of_a_plain_loop_over_windows(tiles):
+    """Details from scipy's transform of means of areas at every coarse window, one pair after the other."""
+    rng = np.random.default_rng(4)
+    thumbnails = np.stack([thumbnail(one) for one in [*tiles[:3], cropped(tiles[0], rng)]])
+    detail = np.add.outer(range(HIGH), range(HIGH)) >= 0
+    detail[:LOW, :LOW] = detail[:GRADIENT] = detail[:, :GRADIENT] = False
+
+    def mean_areas(lines, start, size):
+        edges = start + size * np.arange(SIDE + 1) / SIDE
+        integral = np.pad(lines, ((0, 0), (1, 0))).cumsum(1)
+        return np.diff([np.interp(edges, range(SIDE + 1), line) for line in integral]) * SIDE / size
+
+    def details(picture, across=(0, SIDE), down=(0, SIDE)):
+        z = dctn(mean_areas(mean_areas(picture.astype(float), *across).T, *down).T, norm="ortho")
+        return z[:HIGH, :HIGH][detail] / np.linalg.norm(z[:HIGH, :HIGH][detail])
+
+    spans = [(SIDE * (1 - size) * place, SIDE * size) for size in (1, 0.97, 0.94, 0.91) for place in (0, 0.5, 1)]
+    first, second = np.array([0, 0, 1, 2, 3]), np.array([1, 3, 2, 3, 0])
+    wanted = [
+        max(details(thumbnails[i], across, down) @ details(thumbnails[j]) for across in spans for down in spans)
+        for i, j in zip(first, second, strict=True)
+    ]
+    np.testing.assert_allclose(correlate_coarsely(thumbnails, first, second), wanted, atol=1e-4)
+    assert wanted[1] > LIKELY + 0.1
+
+
+def test_copies_among_aligned_pictures_are_found_though_most_pairs_are_unlikely(tiles, monkeypatch):
+    """Pictures that share their low frequencies, as radiographs do: all pairs are candidates, and all are counted."""
+    monkeypatch.setattr("klarsicht.numerics.imaging.copies.COUNTED", 300)
+    rng, tiles = np.random.default_rng(5), tiles[:16]
+    common = 60 * np.cos(np.pi * np.arange(SIDE) / SIDE)[:, None] + 128
+    pictures = [np.asarray(tile.convert("L").resize((TILE, TILE)), float) - 128 for tile in tiles]
+    smooth = np.repeat(np.repeat(common, 3, 0), TILE, 1)
+    aligned = [Image.fromarray(np.clip(smooth + 0.15 * one, 0, 255).astype(np.uint8)) for one in pictures]
+    copies = [reencoded(one, rng) if i % 2 else cropped(one, rng) for i, one in enumerate(aligned)]
+    thumbnails = np.stack([thumbnail(one) for one in [*aligned, *copies]])
+    n, found = len(tiles), find_copies(thumbnails)
+    first, second = find_candidates(thumbnails, range(2 * n))
+    each = correlate_details(thumbnails[first], thumbnails[second])
+    assert len(first) > 2 * n**2
+    assert (correlate_coarsely(thumbnails, first, second) < LIKELY).mean() > 0.7
+    assert set(map(tuple, found.pairs.tolist())) == set(
+        map(tuple, np.sort(np.stack([first, second], 1)[each >= COPY_CORRELATION], 1).tolist())
+    )
+    assert found.others.sum() == pytest.approx((each < COPY_CORRELATION).sum(), abs=BINS)
+    truth = np.histogram(np.maximum(each[each < COPY_CORRELATION], 0), BINS, (0, COPY_CORRELATION))[0]
+    assert np.abs(np.cumsum(found.others) - np.cumsum(truth)).max() < 0.06 * len(first)
 
 
 def test_details_of_a_copy_correlate_and_those_of_another_image_do_not(tiles):

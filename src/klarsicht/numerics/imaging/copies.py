@@ -2,7 +2,8 @@
 
 A copy is like a window of its original. All pairs are compared by the lowest frequencies of a discrete cosine
 transform, at few windows; the pairs that are left by their details, the frequencies above, at the window that fits
-best. Aligned pictures, such as radiographs, share details without being copies: `chance_correlation` says how much."""
+best. Aligned pictures, such as radiographs, share low frequencies: their pairs are first compared by details at coarse
+windows, a hundred times cheaper. They share details, too, without being copies: `chance_correlation` says how much."""
 
 from __future__ import annotations
 
@@ -23,11 +24,14 @@ COPY_CORRELATION = 0.85  # least correlation of details of copies
 BINS = 85  # of the counted correlations of other pairs
 FEWEST_PAIRS = 100  # by whose correlations chance is judged
 MIN_DETAIL = 16.0  # norm of the details in grey levels, three times that of rounding: with less, nothing is proved
+LIKELY = 0.6  # least correlation of details at coarse windows of a pair whose best window is looked for
 COARSE_SIZES = (1.0, 0.94)  # sides of the windows of the first comparison, as shares
+DETAIL_SIZES = (1.0, 0.97, 0.94, 0.91)  # and of the comparison of details at coarse windows
 FINE_SIZES = (1.0, 0.98, 0.96, 0.94, 0.92, 0.9, 0.88)
 COARSE_PLACES, FINE_PLACES = (0.0, 0.5, 1.0), (0.0, 0.25, 0.5, 0.75, 1.0)  # of windows, as shares of what is cut off
 ROUNDS = 3  # of fitting the window along either axis
 QUERIES, REFERENCES, REGISTERED = 512, 8192, 128  # rows of a block
+COUNTED = 4096  # pairs that are not likely, at most, whose best window is looked for: they say what chance is
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,24 @@ class Copies:
 
 def find_copies(thumbnails: NDArray[np.uint8], rows: range | None = None) -> Copies:
     """Find the copies of the images `rows`, by default all, among all thumbnails uint8 (n, SIDE, SIDE). A pair is found
-    by the image of which the other one is a window, so all rows together find all pairs."""
+    by the image of which the other one is a window, so all rows together find all pairs. Of pairs that are not likely
+    ones, COUNTED that are spread evenly are looked at, and stand for the others in the counts."""
     first, second = find_candidates(thumbnails, range(len(thumbnails)) if rows is None else rows)
+    few = len(first) <= COUNTED  # all of which are looked at
+    likely = np.ones(len(first), bool) if few else correlate_coarsely(thumbnails, first, second) >= LIKELY
+    (unlikely,) = np.nonzero(~likely)
+    counted = unlikely[np.linspace(0, len(unlikely), min(len(unlikely), COUNTED), endpoint=False).astype(np.intp)]
+    weights = likely.astype(np.float64)
+    weights[counted] = len(unlikely) / max(len(counted), 1)
+    (looked_at,) = np.nonzero(weights)
+    first, second, weights = first[looked_at], second[looked_at], weights[looked_at]
     correlations = np.zeros(len(first), np.float64)
     for a in range(0, len(first), REGISTERED):
         some = slice(a, a + REGISTERED)
         correlations[some] = correlate_details(thumbnails[first[some]], thumbnails[second[some]])
     kept = correlations >= COPY_CORRELATION
-    others = np.histogram(np.maximum(correlations[~kept], 0), BINS, (0, COPY_CORRELATION))[0]
+    no_copies = np.maximum(correlations[~kept], 0)
+    others = np.histogram(no_copies, BINS, (0, COPY_CORRELATION), weights=weights[~kept])[0].round().astype(np.int64)
     return replace(Copies.of(np.stack([first[kept], second[kept]], 1), correlations[kept]), others=others)
 
 
@@ -99,6 +113,20 @@ def find_candidates(thumbnails: NDArray[np.uint8], rows: range) -> tuple[NDArray
     return i[i != j], j[i != j]
 
 
+def correlate_coarsely(thumbnails: NDArray[np.uint8], first: NDArray[np.int64], second: NDArray[np.int64]) -> Floats:
+    """Correlate the details of each second image with those of the first one's coarse window that fits best: (p,).
+    `first` and `second` are numbers of images, int (p,), in the order of the former."""
+    images, counts = np.unique(first, return_counts=True)
+    windows = np.stack([_cosines(HIGH) @ window for window in _windows(DETAIL_SIZES, COARSE_PLACES)])
+    best, end = np.zeros(len(first), np.float32), 0
+    for image, count in zip(images, counts, strict=True):
+        begin, end = end, end + int(count)
+        z = np.einsum("kay,yx,lbx->klab", windows, thumbnails[image].astype(np.float32), windows, optimize=True)
+        others = _frequencies(thumbnails[second[begin:end]].astype(np.float32), _cosines(HIGH), _cosines(HIGH))
+        best[begin:end] = (_unit(_details(others)) @ _unit(_details(z.reshape(-1, HIGH, HIGH))).T).max(1)
+    return best
+
+
 def correlate_details(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Correlate the details (frequencies from LOW to HIGH) of images uint8 (p, SIDE, SIDE) with those of the best
     window of others: (p,), 0 where either has hardly any. The window maximises the correlation of all frequencies below
@@ -126,8 +154,7 @@ def _low_frequencies(thumbnails: NDArray[np.uint8], vertical: Floats, across: Fl
     D, parts = _cosines(LOW), []
     for a in range(0, len(thumbnails), REFERENCES):
         z = _frequencies(thumbnails[a : a + REFERENCES].astype(np.float32), D @ vertical, D @ across)
-        flat = z.reshape(len(z), -1)[:, 1:]
-        parts.append(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6))
+        parts.append(_unit(z.reshape(len(z), -1)[:, 1:]))
     return np.concatenate([np.zeros((0, LOW * LOW - 1), np.float32), *parts]).astype(np.float32)
 
 
@@ -143,6 +170,11 @@ def _correlation(spectrum: Floats, z: Floats) -> Floats:
     spectrum[..., 0, 0] = 0
     norm = np.sqrt(np.einsum("nkab,nkab->nk", spectrum, spectrum))
     return np.asarray(np.einsum("nkab,nkab->nk", spectrum, np.broadcast_to(z, spectrum.shape)) / np.maximum(norm, 1e-6))
+
+
+def _unit(x: Floats) -> Floats:
+    """Divide rows (n, d) by their norms."""
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6))
 
 
 def _details(z: Floats) -> Floats:
