@@ -38,6 +38,15 @@ def test_exceptions_of_a_shortcut_and_their_own_places_are_found():
     assert np.median(overlap) > 0.5
 
 
+def test_classes_of_the_same_image_have_no_own_places():
+    """All images are on one side then, so half of them are exceptions, and nothing tells which."""
+    image = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    found = find_own_places(np.stack([image] * 8), np.arange(8) % 2)
+    assert found.exceptional.mean() == 0.5
+    assert not found.own.any()
+    assert found.separate == 0
+
+
 def test_log_odds_are_those_of_the_class_against_all_others():
     logits = np.random.default_rng(0).normal(size=(5, 4, 3, 2))
     chosen = np.array([0, 3, 1, 2, 2])

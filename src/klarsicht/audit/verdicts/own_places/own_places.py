@@ -202,11 +202,12 @@ def places_by_agreement(answers: PlaceAnswers, seed: int) -> Bools:
 
 
 def places_by_side(answers: PlaceAnswers, seed: int) -> Bools:
-    """Mark places (n, h, w) that do not tell exceptions from other images of their class; none without exceptions."""
+    """Mark places (n, h, w) that do not tell exceptions from other images of their class; none where no image is an
+    exception, or all images are on one side."""
     rng = generator(seed, "side")
     rows: list[Floats] = []
     sides: list[Ints] = []
-    if not answers.exceptional.any():
+    if not answers.exceptional.any() or len(np.unique(answers.side)) < 2:
         return np.zeros(answers.margins.shape, bool)
     for label in np.unique(answers.labels):
         for side in np.unique(answers.side[answers.labels == label]):
