@@ -60,7 +60,7 @@ WRONG = {
     "observed": FLAGS, "out": PATHS, "overall": NUMBERS, "page": PATHS, "part": TEXT_LISTS, "parts": TEXT_LISTS,
     "path": PATHS, "photographs": PATHS, "pictures": PATH_LISTS, "preset": TEXTS, "prevalences": NUMBER_LISTS,
     "preview": PATHS, "random_state": INTEGERS, "rate": NUMBERS, "reference": PATHS, "region": PATHS,
-    "run": PATHS, "seed": INTEGERS, "settings": NO_CLASS,
+    "keep": FLAGS, "rules": NO_CLASS[:3], "run": PATHS, "seed": INTEGERS, "settings": NO_CLASS,
     "shard": TEXTS, "share": NUMBERS, "shown": (5, "abc", [None], [0.5]), "spec": (None, 5, math.nan, Odd()),
     "tables": TEXTS, "test": TEXTS, "threads": INTEGERS, "to": TEXTS, "train": INTEGERS, "transform": NO_FUNCTION,
     "weight": NUMBERS, "white": NUMBERS, "white_level": NUMBERS, "workers": INTEGERS,
@@ -77,6 +77,7 @@ OWN = {  # where a name means another kind
     ("load_model", "device"): NO_CLASS[:1],
 }  # fmt: skip
 ARRAYS = {
+    "against",
     "batch",
     "corpus",
     "data",
@@ -89,9 +90,11 @@ ARRAYS = {
     "targets",
     "valid",
 }  # arrays, or anything: their own cases stand below
-ELSEWHERE = {"AuditSettings", "NoiseLevel", "trusted_code"}  # by pydantic, a class of its own; no arguments
+ELSEWHERE = {"AuditSettings", "NoiseLevel", "rules", "trusted_code"}  # by pydantic, a class of its own, no arguments
 ARRAYS_HERE = {
     ("explain", "images"),
+    ("attribute", "model"),
+    ("attribute", "inputs"),
     ("ExchangedParts", "pictures"),
     ("exchange_parts", "pictures"),
     ("Burst", "frames"),
@@ -131,6 +134,7 @@ def usable():
     pictures = {"pictures": PAIR, "labels": [0, 1]}
     return {
         "ArrayTransform": {"function": len, "channels": 3, "dtype": "uint8"},
+        "attribute": {"model": network(), "inputs": BATCH, "targets": [0, 1]},
         "ExchangedParts": pictures | {"parts": ["border"]}, "Explainer": {"classifier": model},
         "decide": run | {"name": "c", "decision": "artifact"},
         "diagnose": {"settings": audit.AuditSettings(model="x", data="y")},

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from klarsicht.audit.explanation.models.classifier import load_model as load_model
     from klarsicht.audit.explanation.models.specifications import trusted_code as trusted_code
     from klarsicht.audit.explanation.pipeline import run as run
+    from klarsicht.audit.explanation.relevance import rules as rules
     from klarsicht.audit.explanation.relevance.explainer import Explainer as Explainer
+    from klarsicht.audit.explanation.relevance.explainer import attribute as attribute
     from klarsicht.audit.explanation.relevance.explainer import explain as explain
     from klarsicht.audit.explanation.settings import AuditSettings as AuditSettings
     from klarsicht.audit.explanation.spectral.spray import spray as spray
@@ -59,6 +61,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "AuditSettings": "explanation.settings",
     "ExchangedParts": "cleaning.models.exchanged_parts",
     "Explainer": "explanation.relevance.explainer",
+    "attribute": "explanation.relevance.explainer",
     "check_pictures": "verdicts.quantification.check_pictures",
     "clean": "cleaning.models.clean_model",
     "clean_classes": "cleaning.models.clean_model",
@@ -83,6 +86,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "power": "verdicts.sensitivity.power",
     "quantify": "verdicts.quantification.quantification",
     "rank": "results.ranking:read_ranking",
+    "rules": "explanation.relevance.composites:rules",
     "run": "explanation.pipeline",
     "screen": "verdicts.quantification.screening",
     "spray": "explanation.spectral.spray",

@@ -18,7 +18,7 @@ OF_THE_PLACE = ("data", "device", "readers", "batch_memory", "max_skipped")
 HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
 METHOD_NAMES = (
     "auto", "EpsilonPlusFlat", "EpsilonPlusFlatIgnoreBias", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GammaAttention",
-    "GradientTimesInput", "IntegratedGradients", "SmoothGrad", HEAD_RELEVANCE,
+    "AttnLRP", "CP-LRP", "GradientTimesInput", "IntegratedGradients", "SmoothGrad", HEAD_RELEVANCE,
 )  # fmt: skip
 METRIC_NAMES = (
     "euclidean", "channels", "concept", "features", "wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr",

@@ -1,16 +1,20 @@
 """Composites against zennit's own, and what has no rule."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.resnet import Bottleneck, ResNet
 from zennit import composites as zennit
+from zennit import rules as zennit_rules
 from zennit.attribution import Gradient
 from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer
 
 from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.relevance import rules
 from klarsicht.audit.explanation.relevance.composites import composite
 from klarsicht.audit.explanation.relevance.explainer import explain
 from klarsicht.ground.errors import UnsupportedLayer, UsageError
@@ -59,6 +63,56 @@ def test_maps_agree_with_zennit(build, method):
         _, want = attribute(x, torch.eye(5)[target])
     got = explain(load_model(network), x, target, method=method, map_side=32).maps
     assert abs(got - want.sum(1).numpy()).max() < 1e-5 * want.sum(1).abs().max()
+
+
+def blocks():
+    return nn.Sequential(
+        OrderedDict(
+            stem=nn.Conv2d(3, 8, 3, padding=1),
+            act=nn.ReLU(),
+            stage=nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()),
+            pool=nn.AvgPool2d(8),
+            flat=nn.Flatten(),
+            hidden=nn.Linear(8, 16),
+            act2=nn.ReLU(),
+            head=nn.Linear(16, 5),
+        )
+    )
+
+
+def test_rules_by_name_and_type_agree_with_zennit():
+    """The name of a layer goes before that of the module that holds it, and both before a type."""
+    network, x, target = blocks(), torch.randn(2, 3, 8, 8), torch.tensor([1, 4])
+    own = {
+        "stage": rules.alpha_beta(2, 1),
+        "stage.2": rules.gamma(0.5),
+        nn.Linear: rules.epsilon_of(0.01),
+        "head": rules.zplus,
+    }
+    theirs = zennit.NameMapComposite(
+        [
+            (["stem"], zennit_rules.Flat()),
+            (["stage.0"], zennit_rules.AlphaBeta(2, 1)),
+            (["stage.2"], zennit_rules.Gamma(0.5)),
+            (["hidden"], zennit_rules.Epsilon(0.01)),
+            (["head"], zennit_rules.ZPlus()),
+            (["act", "act2", "stage.1", "stage.3"], zennit_rules.Pass()),
+            (["pool"], zennit_rules.Norm()),
+        ]
+    )
+    with Gradient(network, theirs) as attribute:
+        _, want = attribute(x, torch.eye(5)[target])
+    got = explain(load_model(network), x, target, method="EpsilonPlusFlat", rules=own).pixels
+    assert abs(got - want.numpy()).max() < 1e-5 * want.abs().max()
+
+
+def test_a_rule_of_the_first_layer_replaces_the_methods_and_no_other_layer_gets_that():
+    network, x, target = blocks(), torch.randn(2, 3, 8, 8), torch.tensor([1, 4])
+    plain = explain(load_model(network), x, target, method="EpsilonAlpha2Beta1", rules={"stem": rules.flat}).pixels
+    flat_first = explain(
+        load_model(network), x, target, method="EpsilonPlusFlat", rules={"stage": rules.alpha_beta(2, 1)}
+    ).pixels
+    assert (plain == flat_first).all()
 
 
 class PaddedConv(nn.Conv2d):

@@ -14,6 +14,7 @@ from klarsicht.audit.explanation.relevance.explainer import (
     METHODS,
     Explainer,
     activation_gradient,
+    attribute,
     explain,
     head_relevance,
 )
@@ -340,3 +341,72 @@ def test_one_image_without_its_batch_and_another_number_of_targets_are_refused_w
     for none in (x[:0].detach(), (255 * x.detach()).to(torch.uint8)):
         with pytest.raises(UsageError, match=r"at least one image, of floats\. Give images as"):
             explain(classifier, none, [0] * len(none))
+
+
+def test_a_class_against_another_is_the_relevance_of_the_difference_of_their_logits():
+    """Of a linear map: x (w_t - w_o), as a share of the difference where relevance is propagated."""
+    network, x, against = linear_network(), torch.randn(2, 3, 4, 4), torch.tensor([1, 4])
+    W = network[1].weight.detach()
+    want = x.flatten(1) * (W[TARGET] - W[against])
+    by_gradient = explain(load_model(network), x, TARGET, against=against, method="GradientTimesInput")
+    np.testing.assert_allclose(by_gradient.pixels.reshape(2, -1), want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_gradient.head, want, rtol=1e-5, atol=1e-6)
+    propagated = explain(load_model(network), x, TARGET, against=against, method="CP-LRP").pixels
+    np.testing.assert_allclose(propagated.reshape(2, -1), want / want.sum(1, keepdim=True), rtol=1e-3, atol=1e-5)
+
+
+def test_a_difference_of_logits_is_that_of_a_network_with_one_layer_more(x):
+    plain = nn.Sequential(*network_layers())
+    difference = nn.Linear(4, 2, bias=False)
+    difference.weight.data = torch.tensor([[0.0, -1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    whole = nn.Sequential(*plain, difference)
+    for method in ("EpsilonPlusFlat", "IntegratedGradients"):
+        got = explain(load_model(plain), x, 2, against=1, method=method)
+        want = explain(load_model(whole), x, 0, method=method)
+        np.testing.assert_allclose(got.pixels, want.pixels, rtol=1e-3, atol=1e-5)
+        assert got.against.tolist() == [1, 1]
+
+
+def network_layers():
+    return [*network().eval().children()]
+
+
+@pytest.mark.parametrize("method", ["EpsilonAlpha2Beta1", "GradientTimesInput"])
+def test_inner_relevance_is_the_pixels_relevance_of_the_network_from_there_on(x, method):
+    """Of the layers after a cut, as a network of its own, whose input are the cut's values."""
+    layers = network_layers()
+    head, rest = nn.Sequential(*layers[:4]), nn.Sequential(*layers[4:])
+    got = explain(load_model(nn.Sequential(*layers)), x, TARGET, method=method, middle="4")
+    want = explain(load_model((rest, lambda _: head(x)[0])), head(x).detach(), TARGET, method=method)
+    np.testing.assert_allclose(got.inner, want.pixels, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(got.channels, want.pixels.sum((2, 3)), rtol=1e-3, atol=1e-5)
+
+
+def test_pixels_are_the_maps_before_pooling(x):
+    found = explain(load_model(network()), x, TARGET, map_side=5)
+    assert found.pixels.shape == x.shape
+    np.testing.assert_allclose(pool_relevance(torch.tensor(found.pixels), 5), found.maps, atol=1e-6)
+
+
+def test_attribution_for_other_libraries_is_the_relevance_of_every_value(x):
+    net = network().eval()
+    found = attribute(net, x.numpy(), TARGET.numpy(), device="cpu", method="EpsilonGammaBox")
+    assert (found == explain(load_model(net), x, TARGET, method="EpsilonGammaBox").pixels).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"rules": {"4.nowhere": len}}, "4.nowhere"),
+        ({"rules": {nn.LSTM: len}}, "LSTM"),
+        ({"rules": {nn.Linear: "epsilon"}}, "a relevance rule; got 'epsilon'"),
+        ({"rules": {3: len}}, "belongs to no layer; got 3"),
+        ({"rules": {"2": len}}, "a rule that no layer takes; got 2"),
+        ({"rules": {"4": len}, "method": "SmoothGrad"}, "belong to relevance propagation; got SmoothGrad"),
+        ({"against": TARGET}, "against itself"),
+        ({"against": 9}, "out of range"),
+    ],
+)
+def test_rules_and_contrasts_that_make_no_sense_are_refused(x, given, words):
+    with pytest.raises(UsageError, match=words):
+        explain(load_model(network()), x, TARGET, **given)

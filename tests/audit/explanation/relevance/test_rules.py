@@ -97,7 +97,7 @@ def by_loops(rule, x, W, b, R):
 RULES = {
     "epsilon": rules.epsilon,
     "zplus": rules.zplus,
-    "alpha2_beta1": rules.alpha2_beta1,
+    "alpha2_beta1": rules.alpha_beta(2, 1),
     "gamma": rules.gamma(0.25),
     "zbox": rules.zbox(LOW, HIGH),
     "flat": rules.flat,
@@ -145,6 +145,34 @@ def test_convolutions_agree_with_zennit_and_their_books_balance(name, sign):
     got, entry = layer.propagate(x.detach(), R)
     assert (got - want).abs().max() < 1e-5 * want.abs().max()
     assert (entry.residual.abs() < 1e-5 * entry.outgoing.abs().clamp(min=1) + 1e-6 * entry.gross).all()
+
+
+@pytest.mark.parametrize("sign", ["both", "nonnegative"])
+def test_a_larger_epsilon_agrees_with_zennit_and_is_said_to_absorb_the_rest(sign):
+    torch.manual_seed(4)
+    conv = nn.Conv2d(3, 6, 3, bias=False)
+    x, R = torch.randn(2, 3, 9, 8), torch.randn(2, 6, 7, 6)
+    x = (x if sign == "both" else x.relu()).requires_grad_()
+    with Composite(lambda ctx, path, module: zennit.Epsilon(0.3)).context(conv):
+        (want,) = torch.autograd.grad(conv(x), x, R)
+    layer = Layer("conv", conv._conv_forward, rules.epsilon_of(0.3), conv.weight.detach())
+    got, entry = layer.propagate(x.detach(), R)
+    assert (got - want).abs().max() < 1e-5 * want.abs().max()
+    assert entry.stabiliser.tolist() == pytest.approx((R.sum((1, 2, 3)) - want.sum((1, 2, 3))).tolist(), abs=1e-3)
+
+
+def test_a_rule_of_ones_own_is_a_function_of_weight_and_bias():
+    """The w-square rule of Montavon et al. (2017): R_i = sum_j w_ij^2 / sum_k w_kj^2 R_j."""
+
+    def w_square(W, b):
+        return (rules.Share((rules.Term(torch.ones_like, W**2),)),)
+
+    W = torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)
+    layer = Layer("fc", linear, w_square, W, None, channel=-1)
+    relevance, _ = layer.propagate(
+        torch.randn(1, 2, dtype=torch.float64), torch.tensor([[5.0, 20.0]], dtype=torch.float64)
+    )
+    assert relevance[0].tolist() == pytest.approx([5 / 5 + 9 / 10 * 20, 4 / 5 * 5 + 1 / 10 * 20], rel=1e-5)
 
 
 def test_outputs_of_value_zero_are_dead_under_a_signed_rule():

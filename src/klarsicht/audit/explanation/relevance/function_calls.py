@@ -29,10 +29,12 @@ Function = Callable[..., Any]
 
 @dataclass
 class ModulePath:
-    """Names of the modules that run at the moment, innermost last, kept by hooks; `layers` are those of torch.nn."""
+    """Names of the modules that run at the moment, innermost last, kept by hooks; `layers` are those of torch.nn, and
+    `types` the classes of all."""
 
     names: list[str] = field(default_factory=list)
     layers: set[str] = field(default_factory=set)
+    types: dict[str, type[nn.Module]] = field(default_factory=dict)
 
     @property
     def innermost(self) -> str:
@@ -42,8 +44,8 @@ class ModulePath:
 @contextmanager
 def follow_modules(network: nn.Module) -> Iterator[ModulePath]:
     """Follow which module of a network runs, until the context ends."""
-    layers = {name for name, m in network.named_modules() if type(m).__module__.startswith("torch.nn.")}
-    path = ModulePath(layers=layers)
+    types = {name: type(module) for name, module in network.named_modules()}
+    path = ModulePath(layers={name for name, t in types.items() if t.__module__.startswith("torch.nn.")}, types=types)
 
     def enter(name: str) -> Callable[..., None]:
         return lambda module, inputs: path.names.append(name)
@@ -62,13 +64,14 @@ def follow_modules(network: nn.Module) -> Iterator[ModulePath]:
 @dataclass
 class RulePlan:
     """Rules of a network's functions, for the forward passes of many batches: of layers with weights by the composite,
-    with the batch norm of each layer call (see `find_norms_to_merge`), kept with its layer by number of call; and by
-    count the functions without a rule that relevance came through."""
+    with the batch norm of each layer call (see `find_norms_to_merge`), kept with its layer by number of call; which of
+    the composite's exceptions were used; and by count the functions without a rule that relevance came through."""
 
     composite: Composite
     path: ModulePath
     norms: dict[int, BatchNorm] = field(default_factory=dict)
     layers: dict[int, tuple[Tensor, Layer]] = field(default_factory=dict)
+    used: set[str | type[nn.Module]] = field(default_factory=set)
     without_rule: Counter[str] = field(default_factory=Counter)
 
 
@@ -103,6 +106,21 @@ class FunctionCall:
         module = path.innermost
         function: str = getattr(self.function, "__name__", "function").strip("_")
         return ".".join(filter(None, (module, "" if module in path.layers else function, part)))
+
+    def exception(self) -> Rule | None:
+        """Find the rule that the composite gives to this layer by itself: that of the innermost module that runs and
+        has one, by its name before its type; None where it has none."""
+        plan = self.state.plan
+        for module in reversed(plan.path.names):
+            for key, rule in plan.composite.layers:
+                if key == module:
+                    plan.used.add(key)
+                    return rule
+            for key, rule in plan.composite.layers:
+                if isinstance(key, type) and issubclass(plan.path.types[module], key):
+                    plan.used.add(key)
+                    return rule
+        return None
 
     def linear(self, f: Callable[..., Tensor], *xs: Tensor, bias: Tensor | None = None, part: str = "") -> Tensor:
         """Compute f(*xs) + bias, linear in each x, by the epsilon rule, with an equal share for each."""

@@ -48,25 +48,25 @@ FunctionRule = Callable[..., Any]
 """Function (call, *args, **kwargs) that computes a torch function with a relevance rule."""
 
 
-def _first_or(call: FunctionCall, rule: Rule, convolution: bool) -> Rule:
-    """Take the rule of the first layer where this is the first."""
+def _rule_of(call: FunctionCall, rule: Rule, convolution: bool) -> Rule:
+    """Take the rule that the composite gives to this layer by itself, else that of the first layer where this is the
+    first, else the rule of its kind."""
     state = call.state
     first = state.first
-    if first is None or (state.plan.composite.first_is_convolution and not convolution):
-        return rule
-    state.first = None
-    return first
+    if first is not None and (convolution or not state.plan.composite.first_is_convolution):
+        state.first, rule = None, first
+    return call.exception() or rule
 
 
 def _linear(call: FunctionCall, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    rule = _first_or(call, call.state.plan.composite.linear, convolution=False)
+    rule = _rule_of(call, call.state.plan.composite.linear, convolution=False)
     return call.layer(LINEAR, input, weight, bias, -1, rule)
 
 
 def _convolution(
     call: FunctionCall, input: Tensor, weight: Tensor, bias: Tensor | None = None, *geometry: Any, **keywords: Any
 ) -> Tensor:
-    rule = _first_or(call, call.state.plan.composite.convolution, convolution=True)
+    rule = _rule_of(call, call.state.plan.composite.convolution, convolution=True)
     return call.layer(lambda x, W, b: call.function(x, W, b, *geometry, **keywords), input, weight, bias, 1, rule)
 
 

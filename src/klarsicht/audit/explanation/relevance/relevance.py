@@ -64,6 +64,12 @@ class Relevance:
     """(B, C, h, w): input of the middle layer, if one was named."""
     channels: Array | None = None
     """(B, C): relevance of each channel at the input of the middle layer, summed over positions."""
+    against: Array | None = None
+    """(B,) int64: the class against which the target is explained; None where it is explained by itself."""
+    pixels: Array | None = None
+    """(B, C, H, W): relevance of every value of the input; None of an `Explainer` that does not keep it."""
+    inner: Array | None = None
+    """Relevance at the input of the middle layer, of its shape; None where none was named, or it is not kept."""
     independent: bool = False
     """Whether the outputs are independent of each other, as sigmoids are."""
     inputs: Pixels | None = None

@@ -3,11 +3,11 @@
 Every rule is one formula with different terms. The outputs j of a layer are sums of affine terms t over parts x^t of
 its input (its positive part, its negative part, the whole input). A share p distributes relevance R_j in proportion to
 its terms, with a coefficient c_p and a factor f_tj = f_t, or f_t times the sign of output j. D is kept from zero by
-adding EPSILON with its own sign; what is *absorbed* by biases and EPSILON, or where D is zero (dead), follows:
+adding a small epsilon with its own sign; what is *absorbed* by biases and epsilon, or where D is zero (dead), follows:
 
     R_i        = sum_p c_p sum_t x^t_i sum_j W^t_ji R_j f_tj / D_pj,  D_pj = sum_t f_tj (W^t x^t + b^t)_j
     bias       = sum_p c_p sum_j R_j (sum_t f_tj b^t_j) / D_pj
-    stabiliser = sum_p c_p sum_j R_j EPSILON / |D_pj|
+    stabiliser = sum_p c_p sum_j R_j epsilon_p / |D_pj|
 
 Epsilon and alpha-beta: Bach et al., PLoS ONE 2015; z-plus and z-box: Montavon et al., Pattern Recognition 2017; gamma:
 Montavon et al. 2019, for inputs of both signs Andeol et al. 2021; flat: Lapuschkin et al., Nature Communications 2019;
@@ -80,10 +80,12 @@ class Term:
 
 @dataclass(frozen=True)
 class Share:
-    """Share of relevance, distributed in proportion to its terms and multiplied by a coefficient."""
+    """Share of relevance, distributed in proportion to its terms and multiplied by a coefficient; `epsilon`, by default
+    EPSILON, keeps the denominators from zero."""
 
     terms: tuple[Term, ...]
     coefficient: float = 1.0
+    epsilon: float | None = None
 
     @property
     def signed(self) -> bool:
@@ -108,6 +110,11 @@ def epsilon(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
     return (Share((Term(whole_input, W, b),)),)
 
 
+def epsilon_of(size: float) -> Rule:
+    """Epsilon rule with a larger epsilon, which absorbs the relevance of outputs near zero."""
+    return lambda W, b: tuple(replace(share, epsilon=size) for share in epsilon(W, b))
+
+
 def flat(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
     """Flat rule: all inputs in the receptive field of an output get equal relevance."""
     return (Share((Term(torch.ones_like, None if W is None else torch.ones_like(W)),)),)
@@ -128,12 +135,17 @@ def zplus_ignore_bias(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
     return (replace(share, terms=(*share.terms, flat_term)),)
 
 
-def alpha2_beta1(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
-    """Alpha-beta rule with alpha = 2, beta = 1: twice the positive contributions minus once the negative ones."""
-    return (
-        Share((Term(positive_part, _plus(W), _plus(b)), Term(negative_part, _minus(W))), 2.0),
-        Share((Term(positive_part, _minus(W), _minus(b)), Term(negative_part, _plus(W))), -1.0),
-    )
+def alpha_beta(alpha: float, beta: float) -> Rule:
+    """Alpha-beta rule: alpha times the positive contributions minus beta times the negative ones; relevance is
+    conserved where alpha - beta is 1."""
+
+    def rule(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
+        return (
+            Share((Term(positive_part, _plus(W), _plus(b)), Term(negative_part, _minus(W))), alpha),
+            Share((Term(positive_part, _minus(W), _minus(b)), Term(negative_part, _plus(W))), -beta),
+        )
+
+    return rule
 
 
 def gamma(g: float) -> Rule:
@@ -211,7 +223,9 @@ class Layer:
             z = [self._graph(t, x, graphs, graph)[1].detach() for t in share.terms]
             sign = z[0].sign() if share.signed else None
             D = _denominator(share.terms, z, sign)
-            s, signed, absorbed, nothing = _over(R, D, sign, images)
+            s, signed, absorbed, nothing = _over(
+                R, D, sign, images, EPSILON if share.epsilon is None else share.epsilon
+            )
             if share.coefficient != 1:
                 s *= share.coefficient
             stabiliser += share.coefficient * absorbed
@@ -269,19 +283,21 @@ def _denominator(terms: tuple[Term, ...], z: list[Tensor], sign: Tensor | None) 
     return D
 
 
-def _over(R: Tensor, D: Tensor, sign: Tensor | None, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute s = R / (D + EPSILON sign(D)), s times a given sign, what EPSILON absorbs, and the relevance of outputs
+def _over(
+    R: Tensor, D: Tensor, sign: Tensor | None, images: int, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute s = R / (D + epsilon sign(D)), s times a given sign, what epsilon absorbs, and the relevance of outputs
     with D = 0, (B,) each. `sign` is that of D, with 0 where D is, and s is 0 there; None where it is not known."""
     if sign is None:
-        added = torch.copysign(torch.full((), EPSILON, dtype=D.dtype, device=D.device), D)
+        added = torch.copysign(torch.full((), epsilon, dtype=D.dtype, device=D.device), D)
         s = R / (D + added)
         dead = relevance_of_zeros(R, D, images)
         return s, s, inner_product(s, added, images) - dead, dead
     size = D.abs()
     dead = relevance_of_zeros(R, size, images, nonnegative=True)
-    s = (R * sign).div_(size.add_(EPSILON))
+    s = (R * sign).div_(size.add_(epsilon))
     signed = s * sign
-    return s, signed, EPSILON * sum_per_image(signed, images), dead
+    return s, signed, epsilon * sum_per_image(signed, images), dead
 
 
 def relevance_of_zeros(R: Tensor, D: Tensor, images: int, nonnegative: bool = False) -> Tensor:
