@@ -112,6 +112,9 @@ def doctor(
     cost: Annotated[bool, typer.Option("--cost", help=COST_HELP)] = False,
     seconds: Annotated[float, number(ranges.SAMPLE_SECONDS, "Seconds for each sample of --cost, about.")] = 60,
     workers: Annotated[int, number(ranges.WORKERS, "Processes over which --cost divides the hours.")] = 1,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", help="Also compare the maps with those of the network with redrawn weights.")
+    ] = False,
     trust: Trust = False,
     as_json: AsJson = False,
     *,
@@ -128,7 +131,7 @@ def doctor(
 
     # first, since it also measures what is paid once in a process
     foretold = forecast(settings, seconds=seconds, workers=workers) if cost else None
-    result = diagnose(settings)
+    result = diagnose(settings, sanity=sanity)
     if as_json:
         echo_json(result.to_json() | ({"cost": foretold.to_json()} if foretold else {}))
     else:

@@ -1,6 +1,7 @@
 """Diagnoses agree with the audit that follows them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -28,8 +29,9 @@ def diagnosed(corpus, model=MODEL, **more):
     return diagnose(AuditSettings(model=model, data=str(corpus), **more))
 
 
-def test_a_model_that_conserves_gets_every_method(corpus):
+def test_a_model_that_conserves_gets_every_method(corpus, monkeypatch):
     """Oracle: the explainer on the same images; layers and counts as they are written down in conftest."""
+    monkeypatch.setattr("klarsicht.audit.explanation.doctor.BUDGET", np.inf)
     found = diagnosed(corpus)
     facts = dict(found.facts)
     assert [trial.name for trial in found.methods] == ["HeadRelevance", *METHODS]
@@ -98,6 +100,16 @@ def test_methods_that_would_begin_too_late_are_not_tried(corpus, monkeypatch):
     monkeypatch.setattr("klarsicht.audit.explanation.doctor.BUDGET", 0.0)
     found = diagnosed(corpus)
     assert {trial.works for trial in found.methods[1:]} == {None}
+
+
+def test_redrawn_weights_are_compared_when_it_is_asked_for(corpus):
+    settings = AuditSettings(model=MODEL, data=str(corpus))
+    assert "redrawn weights" not in dict(diagnose(settings).facts)
+    facts = dict(diagnose(settings, sanity=True).facts)
+    value = float(re.search(r"correlation of (-?[\d.]+)", facts["redrawn weights"])[1])
+    assert -1 <= value < 0.9
+    settings = settings.model_copy(update={"method": "HeadRelevance"})
+    assert dict(diagnose(settings, sanity=True).facts)["redrawn weights"].startswith("not compared")
 
 
 def test_the_command_prints_it(corpus, capsys):

@@ -24,6 +24,7 @@ from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.hooks import late_layer, middle_layer
 from klarsicht.audit.explanation.relevance.explainer import METHODS, explain
 from klarsicht.audit.explanation.relevance.image_batches import prepare
+from klarsicht.audit.explanation.relevance.randomisation import correlate_with_redrawn
 from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import head_weight
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
@@ -88,11 +89,14 @@ class Diagnosis:
 
 
 @check_arguments
-def diagnose(settings: AuditSettings, *, classifier: Classifier | None = None, corpus: Any = None) -> Diagnosis:
+def diagnose(
+    settings: AuditSettings, *, sanity: bool = False, classifier: Classifier | None = None, corpus: Any = None
+) -> Diagnosis:
     """Load model and corpus, try every method on a few images, and say what an audit would give; nothing is written.
 
     Args:
         settings: of the audit, as for `run`.
+        sanity: whether maps are compared with those of the network with its weights redrawn, too.
         classifier, corpus: a model and a corpus built in Python, in place of those that the settings name.
 
     Raises:
@@ -115,6 +119,7 @@ def diagnose(settings: AuditSettings, *, classifier: Classifier | None = None, c
         *_corpus_facts(audit, rows, observation),
         *_file_facts(audit),
         ("speed", f"{speed:.1f} images a second without relevance, on {audit.classifier.device.type}, one batch"),
+        *(_redrawn(audit, batch, targets) if sanity else ()),
         *_duration(audit, methods),
         ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
     )
@@ -262,6 +267,15 @@ def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> Me
     left = float(np.median(np.abs(relevance.residual)))
     description = "promises no conservation" if np.isnan(left) else f"leaves {left:.1%} of the logit unexplained"
     return MethodTrial(method, True, description, speed)
+
+
+def _redrawn(audit: Audit, batch: Tensor, targets: Tensor) -> list[tuple[str, str]]:
+    """Say how much the maps depend on what the network has learned; raises as `explain`."""
+    settings = audit.settings
+    if settings.method == HEAD_RELEVANCE:
+        return [("redrawn weights", "not compared: head relevance makes no maps")]
+    found = correlate_with_redrawn(audit.classifier, batch, targets, settings.method, settings.map_side, settings.seed)
+    return [("redrawn weights", f"maps change to a rank correlation of {found:.2f} (1: they show no learning)")]
 
 
 def describe_absorption(share: float, is_conserving: bool) -> str:
