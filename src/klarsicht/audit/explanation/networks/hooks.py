@@ -156,9 +156,8 @@ def takes_channels_last(layer: nn.Module) -> bool:
 
 
 def first_tensor(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
-    """Return the first tensor among the arguments of a module's call, and in lists among them."""
-    flat = (part for a in (*inputs, *keywords.values()) for part in (a if isinstance(a, (tuple, list)) else (a,)))
-    return next((a for a in flat if isinstance(a, Tensor)), None)
+    """Return the first tensor among the arguments of a module's call, and in lists and dictionaries among them."""
+    return next(tensors_in((*inputs, *keywords.values())), None)
 
 
 def tensors_in(a: Any) -> Iterator[Tensor]:

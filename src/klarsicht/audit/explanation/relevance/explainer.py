@@ -65,8 +65,9 @@ def activation_gradient(
 ) -> Tensor:
     """Compute activation times gradient of the centred logit, of independent outputs of the logit, against other
     classes (B,) of the difference of logits, at the input of `layer`, summed over positions: (B, C). At a linear head
-    this equals `head_relevance`. Raises UsageError for an unknown layer, and ModelError for one that takes no part in
-    the computation."""
+    this equals `head_relevance`. A layer that runs several times, as on the levels of a detector, counts by its last
+    call: 0 where the logit does not depend on that. Raises UsageError for an unknown layer, and ModelError for one that
+    takes no part in the computation."""
     with evaluation_mode(classifier.module), Tap(classifier.module, layer) as tap:
         x = batch.to(classifier.device).detach().requires_grad_()
         logits, targets = classifier.logits(x), targets.to(x.device)
@@ -74,8 +75,8 @@ def activation_gradient(
             explained = target_logits(logits, targets) - target_logits(logits, against.to(x.device))
         else:
             explained = (target_logits if classifier.independent else centre_targets)(logits, targets)
-        (gradient,) = torch.autograd.grad(explained.sum(), tap.input)
-        return tap.sum_over_positions(tap.input.detach() * gradient)
+        (gradient,) = torch.autograd.grad(explained.sum(), tap.input, allow_unused=True)
+        return tap.sum_over_positions(tap.input.detach() * (0 if gradient is None else gradient))
 
 
 class Explainer:
