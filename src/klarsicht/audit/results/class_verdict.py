@@ -140,6 +140,8 @@ class Verdict:
             clusters of other classes do; `rows` and `members` are then its images.
         resembles: families of artifacts that shift the learned embedding as the carriers do, most alike first.
         further: verdicts on further artifacts of the class, each on its images without the members of those before.
+        searches: (number, detection) of the searches that found its images, from 1, where these are not the one of its
+            number: one mark may be found in parts, see `same_marks`.
     """
 
     name: str
@@ -157,6 +159,7 @@ class Verdict:
     followed: bool = False
     resembles: tuple[str, ...] = ()
     further: tuple[Verdict, ...] = ()
+    searches: tuple[tuple[int, str], ...] = ()
 
     @property
     def artifacts(self) -> tuple[Verdict, ...]:
@@ -253,11 +256,12 @@ class Verdict:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Verdict:
-        """Read a record of `to_json`; one of an earlier version knows no recognition."""
+        """Read a record of `to_json`; one of an earlier version knows no recognition and no searches."""
         known = (
             {"recognition": None} | record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
         )
         known |= {"name": record["class"], "further": tuple(map(cls.from_json, record["further"]))}
+        known["searches"] = tuple((number, sign) for number, sign in record.get("searches", ()))
         for name, kind in (("detection", DetectionResult), ("use", UseResult)):
             known[name] = kind(**{field: known[field] for field in kind.__dataclass_fields__})
         return cls(**{field: known[field] for field in cls.__dataclass_fields__})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,16 +33,51 @@ def name_further_step(called: Iterable[Verdict], level: float) -> str:
 
 
 def read_detections(store: RunStore, found: Quantification) -> DetectionRows:
-    """Read the rows of detections of each class, and of each of its further artifacts; empty in a run without them."""
-    detections: DetectionRows = {}
+    """Read the rows of detections of each class, and of each of its further artifacts; empty in a run without them. The
+    detection of a mark that several searches found has the windows of all."""
+    searches: DetectionRows = {}
     rows: list[SignRow] = store.table("signs", "signs").to_pylist() if store.has_table("signs", "signs") else []
     for row in rows:
-        detections.setdefault((row["target"], 1), []).append(row)
-    step = name_further_step(list_called(found), found.level)
+        searches.setdefault((row["target"], 1), []).append(row)
+    step = name_further_step([_as_first_found(one, searches) for one in list_called(found)], found.level)
     if store.has_table(step, step):
         for row in store.table(step, step).to_pylist():
-            detections.setdefault((row["target"], row.pop("artifact")), []).append(row)
-    return detections
+            searches.setdefault((row["target"], row.pop("artifact")), []).append(row)
+    artifacts = ((one.target, number, one) for of in found for number, one in enumerate(of.artifacts, 1))
+    return searches | {
+        (target, number): _join_searches(target, one, searches) for target, number, one in artifacts if one.searches
+    }
+
+
+def _as_first_found(verdict: Verdict, searches: DetectionRows) -> Verdict:
+    """Return a verdict with the images that the search of the whole class found."""
+    if not verdict.searches:
+        return verdict
+    number, sign = verdict.searches[0]
+    return replace(verdict, rows=tuple(_row_of(sign, searches[verdict.target, number])["rows"]))
+
+
+def _join_searches(target: int, verdict: Verdict, searches: DetectionRows) -> list[SignRow]:
+    """List the detections of the search that measured an artifact, its own with the windows of all searches."""
+    of_search = [(sign, searches[target, number]) for number, sign in verdict.searches]
+    parts = [_row_of(sign, rows) for sign, rows in of_search]
+    sign, signs = next(one for one in of_search if one[0] == verdict.detection.sign)
+    order = np.argsort(np.concatenate([row["rows"] for row in parts]))
+    extent = np.max([(row["height"], row["width"]) for row in parts], axis=0)
+    places = np.concatenate([np.reshape(row["places"], (-1, 2)) for row in parts])
+    if len(places) == len(order):
+        places = np.clip(places[order], 0, 1 - extent)
+    whole: SignRow = {
+        **_row_of(sign, signs), "rows": list(verdict.rows),
+        "places": places.ravel().tolist() if len(places) == len(order) else [],
+        "height": float(extent[0]), "width": float(extent[1]),
+    }  # fmt: skip
+    return [whole, *(row for row in signs if row["sign"] != sign)]
+
+
+def _row_of(sign: str, rows: Iterable[SignRow]) -> SignRow:
+    """Return the row of a detection."""
+    return next(row for row in rows if row["sign"] == sign)
 
 
 def read_places(store: RunStore, found: Quantification) -> dict[tuple[int, int], str]:

@@ -80,10 +80,11 @@ class Quantification:
         return next((verdict for verdict in self.verdicts if verdict.target == target), None)
 
     def to_table(self) -> pa.Table:
-        """Return one row for each class; `further` is the number of its further artifacts."""
+        """Return one row for each class; `further` and `searches` are the numbers of these."""
         import pyarrow as pa
 
-        return pa.Table.from_pylist([one.to_json() | {"further": len(one.further)} for one in self.verdicts])
+        counts = ({"further": len(one.further), "searches": len(one.searches)} for one in self.verdicts)
+        return pa.Table.from_pylist([one.to_json() | n for one, n in zip(self.verdicts, counts, strict=True)])
 
     def to_pandas(self) -> Any:
         """Make a pandas DataFrame, a line a class. Raises MissingExtra where pandas is not installed."""

@@ -351,7 +351,7 @@ CLEANINGS: Final = {
         "Choose another --method or --layer, or a smaller --strength.",
     ),
     CleaningKind.UNUSED: (
-        "artifact not used",
+        "no use shown",
         "the model is not shown to use the artifact",
         "Keep the model. If you doubt it, run `klarsicht audit quantify`, or list the images: --members.",
     ),

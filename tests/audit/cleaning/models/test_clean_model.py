@@ -252,7 +252,9 @@ def test_an_artifact_that_is_not_used_is_said_to_be_so(unused, tmp_path):
         run.path, "b", ASKED, members=members, classifier=of(unused_network()), out=tmp_path / "c"
     )
     assert not found.judgement.is_used
-    assert found.judgement.verdict.startswith("artifact not used: it changes the class score by ")
+    assert found.judgement.verdict.startswith(
+        "no use shown: inserted into other images, it changes the class score by "
+    )
     with pytest.raises(EffectRemains, match="the model is not shown to use the artifact"):
         found.check()
 
@@ -298,7 +300,7 @@ def test_without_a_method_nothing_is_tried_for_an_artifact_that_is_not_used_and_
     x = list(torch.rand(5, 3, SIDE, SIDE))
     model = of(unused_network())
     np.testing.assert_array_equal(compute_logits(model, x, correction), compute_logits(model, x))
-    assert evaluation.evaluate(run.path, found.folder, classifier=model).verdict.startswith("artifact not used")
+    assert evaluation.evaluate(run.path, found.folder, classifier=model).verdict.startswith("no use shown")
     with pytest.raises(UsageError, match="last"):
         cleaned("unknown", layer="lasd")
 
@@ -334,7 +336,9 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
     assert found.choice.reason == (
         f"the effect of the artifact is too small to correct, {tried}, so the model is left as it is"
     )
-    assert found.judgement.verdict.startswith("effect too small: it changes the class score by ")
+    assert found.judgement.verdict.startswith(
+        "effect too small: inserted into other images, it changes the class score by "
+    )
     assert found.judgement.verdict.endswith("corrections begin at 2.5 logits, or 10 % of other images")
     with pytest.raises(EffectRemains, match=r"too small to correct.*--least-effect"):
         found.check()

@@ -51,7 +51,7 @@ def judged(rise, harm=SURE, affected=SURE, before=EFFECT.rise, origin=UNKNOWN):
         (judged(0.6), "correction does not help: it leaves 60 % of the artifact's effect"),
         (judged(-0.7), "correction does not help: it leaves 70 % of the artifact's effect"),
         (judged(0.0, before=Interval(0.1, -0.1, 0.3, 99)),
-         "artifact not used: it changes the class score by 0.10 logits (-0.10 to 0.30)"),
+         "no use shown: inserted into other images, it changes the class score by 0.10 logits (-0.10 to 0.30)"),
         (judged(0.0, harm=lost(0.02, 0.01)),
          "harmful: the model loses 2.00 points (1.00 to 3.00) on clean images, more than the 0.50 allowed"),
         (judged(0.0, harm=lost(0.0175, 0.013)),

@@ -26,8 +26,8 @@ from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.cli import cleaning_tables
 from klarsicht.ground.errors import EffectRemains
 from klarsicht.numerics.erasure import Eraser
-from klarsicht.numerics.statistics.intervals import Interval
-from klarsicht.numerics.statistics.paired_loss import PairedLoss
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss
 
 TRAINED = 400
 OWN, OTHER = np.arange(TRAINED), np.arange(TRAINED, 1797)
@@ -125,8 +125,22 @@ def test_a_correction_that_no_other_image_was_tried_on_is_called_clean_of_its_ca
     assert found.remaining < 0.1
     assert found.clean
     assert found.on_members_alone == (insertion is None)
-    assert ("it could be inserted into no others" in found.verdict) == (insertion is None)
+    assert ("the artifact could be inserted into no others" in found.verdict) == (insertion is None)
     assert found.to_json()["members alone"] == (insertion is None)
+
+
+@pytest.mark.parametrize(
+    ("rise", "said"),
+    [
+        (Interval(1.27, -0.02, 2.56, 30), "images with it score 1.27 logits more than clean images (-0.02 to 2.56)"),
+        (Interval(-0.28, -0.9, 0.34, 30), "images with it score 0.28 logits less than clean images (-0.90 to 0.34)"),
+    ],
+)
+def test_of_an_artifact_that_was_inserted_into_no_image_only_a_difference_between_images_is_told(rise, said):
+    """What was measured: the mean logit of some images, less that of others. Nothing was changed in any of them."""
+    before = Outcome(*[NO_INTERVAL] * 5, rise, NO_LOSS, NO_LOSS)
+    change = Judgement(before, before, Bounds(1, 1)).no_help[1]
+    assert said in change and "changes" not in change and "could be inserted into no other images" in change
 
 
 @pytest.mark.parametrize(
@@ -166,7 +180,7 @@ def test_an_effect_that_quantify_measured_to_matter_is_never_less_than_matters(l
     assert bool(find_reason_to_leave(before, CleanSettings(), use)) == small
     assert find_reason_to_leave(before, CleanSettings())
     cleaning_tables.judgement(found)
-    told = "measured +4.12 logits and 34.0 % of other images turned into the class by the shared tone curve; on these"
+    told = "measured +4.12 logits and 34.0 % of other images turned into the class by the shared tone curve; here,"
     assert (told in capsys.readouterr().out) == (not small)
     unused = replace(before, rise=Interval(0.1, -0.1, 0.3, 100))
     assert ("4.12 logits" in Judgement(unused, unused, Bounds(), measured_use=use).verdict) == (not small)

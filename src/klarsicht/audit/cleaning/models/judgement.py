@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
 
 
+BETWEEN_IMAGES: Final = "the score difference between images with the artifact and clean ones"  # without insertion
+
+
 class CorrectionVerdict(ABC):
     """Verdict on a correction, from the answer to harm and the reason why it does not help, if it does not."""
 
@@ -198,7 +201,7 @@ class Judgement(CorrectionVerdict):
             return ""
         return (
             f"`audit quantify` measured {use.shift:+z.2f} logits and {100 * (use.flips - use.flips_control):z.1f} % of "
-            f"other images turned into the class by {describe_insertion(use.how, None)}; on these images it "
+            f"other images turned into the class by {describe_insertion(use.how, None)}; here, "
             f"{describe_change(self.before)}"
         )
 
@@ -240,28 +243,30 @@ class Judgement(CorrectionVerdict):
     def no_help(self) -> tuple[CleaningKind, str] | None:
         if not self.is_used:
             none = "there are no images to measure its effect on"
-            change = self.disagreement or f"it {describe_change(self.before)}"
+            change = self.disagreement or describe_change(self.before)
             return CleaningKind.UNUSED, change if self.before.rise.n else none
         if self.helps:
             lacking = "" if self.groups is None else self.groups.no_help
             return (CleaningKind.REMAINS, f"it {self.describe_effect_left()}; {lacking}") if lacking else None
         if self.is_below_least:
             floor = f"corrections begin at {describe_floor(self.least)}"
-            return CleaningKind.SMALL, f"it {describe_change(self.before)}; {floor}"
+            return CleaningKind.SMALL, f"{describe_change(self.before)}; {floor}"
         if self.refused:
             return CleaningKind.REFUSED, f"the best one {self.refused.describe_effect_left()}"
         return CleaningKind.REMAINS, f"it {self.describe_effect_left()}"
 
     @property
     def effect_left(self) -> str:
-        left = f"{100 * self.remaining:.0f} % of the artifact's effect is left"
-        alone = " on the images with the artifact; it could be inserted into no others"
-        return left + alone if self.on_members_alone else left
+        share = f"{100 * self.remaining:.0f} %"
+        if not self.on_members_alone:
+            return f"{share} of the artifact's effect is left"
+        return f"{share} of {BETWEEN_IMAGES} is left; the artifact could be inserted into no others"
 
     def describe_effect_left(self) -> str:
         """Say in words how much of the artifact's effect a correction leaves."""
         if self.remaining > LEAVES or self.reaches_members:
-            return f"leaves {100 * self.remaining:.0f} % of the artifact's effect"
+            effect = BETWEEN_IMAGES if self.on_members_alone else "the artifact's effect"
+            return f"leaves {100 * self.remaining:.0f} % of {effect}"
         taken, fall = self.before.rise.value - self.after.rise.value, self.after.member_fall
         return (
             f"takes {taken:.2f} logits from images with the artifact inserted, but {fall.value:z.2f} "
@@ -387,10 +392,19 @@ def is_worth(use: UseResult | None, least: float) -> bool:
 
 
 def describe_change(before: Outcome) -> str:
-    """Say in words what an inserted artifact does to an unchanged model, with 95 % intervals."""
+    """Say in words what was measured of an artifact on the unchanged model, with 95 % intervals: its effect on images
+    into which it was inserted, or else the difference between images with it and without, which may have other reasons.
+    """
     rise, turned = before.rise, before.turned
-    change = f"changes the class score by {rise.value:z.2f} logits ({rise.low:z.2f} to {rise.high:z.2f})"
+    ends = f"({rise.low:z.2f} to {rise.high:z.2f})"
+    if not before.flips.n:
+        size = f"{abs(rise.value):.2f} logits {'less' if rise.value < 0 else 'more'}"
+        return (
+            f"it could be inserted into no other images, and images with it score {size} than clean images {ends}, "
+            "which may have other reasons"
+        )
+    change = f"inserted into other images, it changes the class score by {rise.value:z.2f} logits {ends}"
     if not turned.n:
         return change
     ends = f"{100 * turned.value:z.1f} % ({100 * turned.low:z.1f} to {100 * turned.high:z.1f})"
-    return f"{change} and turns {ends} of other images into it"
+    return f"{change} and turns {ends} of them into the class"

@@ -3,7 +3,7 @@ members of the first are compared with the same clean classes as the whole class
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.class_verdict import Verdict, order_verdicts
 from klarsicht.audit.results.detection_rows import FURTHER_STEPS, list_called, name_further_step
 from klarsicht.audit.results.rows import NO_EFFECT, EffectRow, FurtherEffectRow, FurtherSignRow, SignRow
+from klarsicht.audit.results.same_marks import merge_same_marks
 from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.detectors.bank import run_detectors
@@ -101,19 +102,34 @@ class FurtherUnits:
         rows = self.detection_units.store.table("effects", InterventionUnits.step).to_pylist()
         return {row["target"]: row for row in rows}
 
+    @cached_property
+    def signs(self) -> dict[tuple[int, int], list[SignRow]]:
+        """The detections in what was left of classes, by output and number of the search, from the table of the
+        step."""
+        signs: dict[tuple[int, int], list[SignRow]] = {}
+        for row in self.detection_units.store.table(self.step, self.step).to_pylist():
+            signs.setdefault((row["target"], row.pop("artifact")), []).append(row)
+        return signs
+
     def verdicts(self) -> dict[int, tuple[Verdict, ...]]:
         """Return the verdicts on the further artifacts of each class that has any, from the tables of the step."""
         store = self.detection_units.store
-        signs: dict[tuple[int, int], list[SignRow]] = {}
-        for row in store.table(self.step, self.step).to_pylist():
-            signs.setdefault((row["target"], row.pop("artifact")), []).append(row)
         effects = {
             (row["target"], row["artifact"]): row for row in store.table(self.effects_table, self.step).to_pylist()
         }
         found: dict[int, tuple[Verdict, ...]] = {}
-        for key, rows in sorted(signs.items()):
+        for key, rows in sorted(self.signs.items()):
             found[key[0]] = (*found.get(key[0], ()), self.judge(rows, effects[key]))
         return found
+
+    def add_further(self, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
+        """Yield the verdicts on classes with those on their further artifacts; what is one mark becomes one."""
+        signs, further = self.signs, self.verdicts()
+        for first in verdicts:
+            searches = {1: self.classes.signs.get(first.target, [])}
+            searches |= {number: rows for (target, number), rows in signs.items() if target == first.target}
+            one, *others = merge_same_marks([first, *further.get(first.target, ())], searches, self.level)
+            yield replace(one, further=tuple(others))
 
 
 def find_further_artifacts(audit: Audit, work: DetectionUnits, first: Quantification, workers: int) -> Quantification:
@@ -128,5 +144,4 @@ def find_further_artifacts(audit: Audit, work: DetectionUnits, first: Quantifica
         note(f"what is left of {len(called)} called classes is examined: at most {most:,} more images")
     run_step(audit, work.store, units, units.step, partition(len(called), 1), workers, "further artifacts")
     audit.sharing.once(f"{units.step}.kept", lambda: work.store.forget_unfinished((FURTHER_STEPS,)))
-    further = units.verdicts()
-    return replace(first, verdicts=order_verdicts([replace(one, further=further.get(one.target, ())) for one in first]))
+    return replace(first, verdicts=order_verdicts(units.add_further(first)))
