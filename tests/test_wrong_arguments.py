@@ -127,6 +127,14 @@ def test_a_value_of_another_kind_is_named_with_its_argument(name, function, argu
         assert "\n" not in str(caught.value)
 
 
+def test_an_error_of_a_public_function_names_the_argument_and_not_the_option(tmp_path):
+    with pytest.raises(KlarsichtError, match=r"Check the path of `data`\.$") as caught:
+        audit.run(audit.AuditSettings(model="object", data=str(tmp_path / "no")), tmp_path / "run", classifier=model())
+    assert caught.value.with_options.endswith("Check the path of --data.")
+    with pytest.raises(UsageError, match=r"^setting data is missing\. Give `data`"):
+        audit.AuditSettings(model="resnet18")
+
+
 def usable():
     """Values of their kind for the arguments that have no default; of a run and files that do not exist."""
     run, here = {"run": "nowhere"}, Path("nowhere")

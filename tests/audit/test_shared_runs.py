@@ -156,5 +156,5 @@ def test_a_shard_alone_does_everything_and_the_array_it_names_may_come_later(pla
     same(place / "whole", store.path)
     found = [quantify(store, classifier=load_model(network()), shard=shard) for shard in ("1/3", None)]
     assert found[0].to_json() == found[1].to_json()
-    with pytest.raises(UsageError, match="--shard is not a shard"):
+    with pytest.raises(UsageError, match="`shard` is not a shard"):
         pipeline.run(settings, tmp_path / "run", classifier=load_model(network()), shard="8/7")

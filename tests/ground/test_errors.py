@@ -1,12 +1,17 @@
 """The exception tree keeps its promises: exit codes as documented, four-part messages, safe between processes."""
 
+import ast
+import inspect
 import pickle
 import re
 from pathlib import Path
 
 import pytest
 
+from klarsicht import audit, burst
 from klarsicht.ground import errors
+from klarsicht.ground.config import Settings
+from klarsicht.ground.user_arguments import check_arguments
 
 
 def subclasses(kind):
@@ -63,3 +68,68 @@ def test_a_name_that_is_known_twice_is_proposed_once():
     assert str(errors.unknown_name("class", "redfox", ["red fox", "dam", "red fox"])) == (
         "unknown class; got 'redfox'. Did you mean red fox? Known: dam, red fox."
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "in_python"),
+    [
+        ("Allow more by --max-skipped.", "Allow more by `max_skipped`."),
+        ("Leave --label-separator and --label-columns out.", "Leave `label_separator` and `label_columns` out."),
+        ("Use --workers 1, or --memory 2.5.", "Use `workers=1`, or `memory=2.5`."),
+        ("Give --noise READ,SHOT.", "Give `noise=READ,SHOT`."),
+        ("Give --device auto: the GPU.", 'Give `device="auto"`: the GPU.'),
+        ("Name the class: --class.", "Name the class: `name`."),
+        ("Run `klarsicht audit clean RUN --class NAME` first.", "Run `klarsicht audit clean RUN --class NAME` first."),
+        ("a - b -- c", "a - b -- c"),
+    ],
+)
+def test_to_a_caller_in_python_an_error_names_arguments_and_to_a_shell_options(text, in_python):
+    @check_arguments
+    def refuse(workers: int = 1) -> None:
+        raise errors.UsageError("no", got=workers, remedy=text)
+
+    with pytest.raises(errors.UsageError) as caught:
+        refuse()
+    assert str(caught.value) == f"no; got 1. {in_python}"
+    assert caught.value.with_options == f"no; got 1. {text}"
+
+
+def test_an_error_in_the_middle_of_a_generator_names_arguments_too():
+    @check_arguments
+    def refuse_later(workers: int = 1):
+        yield workers
+        raise errors.UsageError("no", remedy="Leave --workers out.")
+
+    steps = refuse_later()
+    assert next(steps) == 1
+    with pytest.raises(errors.UsageError, match="Leave `workers` out"):
+        next(steps)
+
+
+NO_ARGUMENTS = {"fail-on", "port", "set", "exclusive", "camera", "iso", "hold-out"}
+"""Options of commands that no public function has."""
+
+
+def options_in_errors():
+    """Yield the options that stand in texts of the sources outside of backticks, but for those of the command line, of
+    a browser that prints, and of whole commands that are made of parts."""
+    left_out = ("cli", "pdf.py", "words.py")
+    for file in sorted(Path(errors.__file__).parents[1].rglob("*.py")):
+        if not set(file.parts[-4:]) & set(left_out):
+            tree = ast.parse(file.read_text("utf-8"))
+            texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+            for text in (text for text in texts if isinstance(text, str)):
+                bare = re.sub(r"`[^`]*`|\n.*", "", text, flags=re.DOTALL)
+                yield from re.findall(r"(?<![\w-])--([a-z][a-z-]*)", bare)
+
+
+def test_every_option_of_an_error_is_an_argument_or_a_setting_of_that_name():
+    """The arguments are read from the public functions and the fields of all settings."""
+    public = [getattr(wing, name) for wing in (audit, burst) for name in wing.PUBLIC]
+    settings = {field for kind in subclasses(Settings) for field in kind.model_fields}
+    known = settings.union(*(inspect.signature(one).parameters for one in public if callable(one)))
+    options = {*options_in_errors()}
+    assert len(options) > 40
+    unknown = {one for one in options - errors.ARGUMENTS.keys() if one.replace("-", "_") not in known}
+    assert unknown <= NO_ARGUMENTS
+    assert {"name", "parts"} <= known

@@ -83,7 +83,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), prog_name="klarsicht", standalone_mode=False) or 0
     except KlarsichtError as error:
-        return _print_error(str(error), error.exit_code)
+        return _print_error(error.with_options, error.exit_code)
     except ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its message is the help, line by line
             return _print_help(error.format_message())
@@ -95,11 +95,11 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except Exception as error:
         if is_device_error(error) and not is_out_of_memory(error):
             failed = _program_failed("the device failed", error)
-            return _print_error(str(failed), failed.exit_code)
+            return _print_error(failed.with_options, failed.exit_code)
         if not is_out_of_memory(error):
             raise
         short = describe_shortage(error)
-        return _print_error(str(short), short.exit_code)
+        return _print_error(short.with_options, short.exit_code)
     if code == INTERRUPTED:
         return _print_error("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
     return int(code)
@@ -121,7 +121,7 @@ def _print_help(text: str) -> int:
     try:
         typer.echo(text)
     except KlarsichtError as error:
-        return _print_error(str(error), error.exit_code)
+        return _print_error(error.with_options, error.exit_code)
     return 0
 
 

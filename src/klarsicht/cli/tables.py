@@ -237,8 +237,9 @@ def diagnosis(result: Diagnosis) -> None:
     ]
     header = ("method", "works", "images/s", "why, or how far it conserves")
     echo_block(table(header, lines, left_aligned=(header[0], header[1], header[3])))
+    ending = result.refused and result.refused.with_options  # the error that the command ends with
     for one in result.missing:
-        if one != str(result.refused):  # an error, which the command ends with
+        if one != ending:
             echo(f"missing: {one}")
 
 

@@ -73,7 +73,7 @@ def status_of(error: errors.KlarsichtError) -> int:
 
 async def _answer_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, errors.KlarsichtError)
-    return answer_json({"error": str(error)}, status_of(error))
+    return answer_json({"error": error.with_options}, status_of(error))
 
 
 async def _answer_refusal(_: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.errors import InputError, UsageError, naming_arguments, unknown_name
 from klarsicht.ground.machine.disk import require_regular_file
 from klarsicht.ground.names import describe_value
 
@@ -89,7 +89,8 @@ class PublicSettings(Settings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise _usage_error(type(self), error) from error
+            with naming_arguments():
+                raise _usage_error(type(self), error) from error
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -1,23 +1,36 @@
 """The exception tree: every error that a user can cause, with its exit code (docs/exit-codes.md). A message has four
-parts: *what* is wrong, what was *got*, the *rule*, the *remedy*."""
+parts: *what* is wrong, what was *got*, the *rule*, the *remedy*. It names settings as options, as `--max-skipped`; to a
+caller in Python it names the arguments, as `max_skipped`."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 
 class KlarsichtError(Exception):
-    """Base error with the parts what, got, rule and remedy; the command line prints it as one line."""
+    """Base error with the parts what, got, rule and remedy.
+
+    Attributes:
+        in_python: whether it names settings as arguments: it has left a public function, see `check_arguments`.
+    """
 
     exit_code = 1
+    in_python = False
 
     def __init__(self, what: str, *, got: object = None, rule: str = "", remedy: str = "") -> None:
         self.what, self.got, self.rule, self.remedy = what, got, rule, remedy
         super().__init__(str(self))
 
     def __str__(self) -> str:
+        return as_arguments(self.with_options) if self.in_python else self.with_options
+
+    @property
+    def with_options(self) -> str:
+        """The message in one line, as the command line prints it."""
         parts = [self.what]
         if self.got is not None:
             parts.append(f"got {self.got}")
@@ -168,6 +181,39 @@ class OutputClosed(KlarsichtError):
     """Standard output whose reader has ended; the exit code is the one that a shell tells of SIGPIPE, 128 + 13."""
 
     exit_code = 141
+
+
+VALUE: Final = r"\d+(?:\.\d+)?|[A-Z]+(?:[,/][A-Z]+)*\b|auto|drop|label|predicted|concept|euclidean"
+OPTION: Final = re.compile(rf"(`[^`]*`)|(?<![\w-])--([a-z][a-z-]*)(?: ({VALUE}))?")
+"""A command in backticks, or an option, with its value where one follows."""
+ARGUMENTS: Final = {"class": "name", "no-parts": "parts=False", "trust": "with audit.trusted_code():"}
+"""Options whose argument in Python has another name."""
+
+
+def as_arguments(text: str) -> str:
+    """Name the options in a text as arguments in Python: "lower --max-skipped" becomes "lower `max_skipped`". What
+    stands in backticks is a whole command, and stays."""
+
+    def replace(found: re.Match[str]) -> str:
+        command, option, value = found.groups()
+        if command is not None:
+            return str(command)
+        name = ARGUMENTS.get(option, option.replace("-", "_"))
+        if value is None:
+            return f"`{name}`"
+        return f'`{name}="{value}"`' if value.islower() else f"`{name}={value}`"
+
+    return OPTION.sub(replace, text)
+
+
+@contextmanager
+def naming_arguments() -> Iterator[None]:
+    """Let errors that leave the context name arguments, for a caller in Python."""
+    try:
+        yield
+    except KlarsichtError as error:
+        error.in_python = True
+        raise
 
 
 FEW_NAMES: Final = 8  # known names that are all listed

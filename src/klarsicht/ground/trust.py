@@ -13,7 +13,7 @@ from typing import Any, Final
 from klarsicht.ground.entry_points import find_files
 from klarsicht.ground.errors import InputError, UntrustedCode
 
-TRUST_REMEDY: Final = "Give --trust (in Python: `with audit.trusted_code():`) if you know who wrote it."
+TRUST_REMEDY: Final = "Use --trust if you know who wrote it."
 RECORD_REMEDY: Final = "Or repeat its `audit run`, which records the code that --model and --decode name."
 _TRUST: Final = ContextVar("trust", default=False)
 

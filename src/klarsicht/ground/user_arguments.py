@@ -6,18 +6,18 @@ import inspect
 import math
 import operator
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache, wraps
 from numbers import Real
 from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, ParamSpec, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
 
-from klarsicht.ground.errors import UsageError
+from klarsicht.ground.errors import UsageError, naming_arguments
 from klarsicht.ground.names import describe_value
 from klarsicht.ground.user_paths import as_path
 
@@ -38,11 +38,11 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a public function, or a constructor, so that it checks its arguments against its annotations: texts,
     paths, numbers, flags, functions, sequences of these, and instances of classes, whose attribute MADE_BY says which
     call returns one. Raises UsageError: in the call, for a value of another kind, a number that is not finite, or a
-    path that no file can have, an argument that is missing, or one that it does not know."""
+    path that no file can have, an argument that is missing, or one that it does not know. Errors that leave it name
+    arguments in place of options."""
     signature = inspect.signature(function)
 
-    @wraps(function)
-    def checked(*positional: P.args, **named: P.kwargs) -> R:
+    def call_with(positional: tuple[Any, ...], named: dict[str, Any]) -> R:
         try:
             call, kinds = signature.bind(*positional, **named), _annotations(function)
         except TypeError as error:
@@ -54,7 +54,18 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
             call.arguments[name] = as_kind(name, value, kinds[name]) if name in kinds else value
         return function(*call.args, **call.kwargs)
 
+    @wraps(function)
+    def checked(*positional: P.args, **named: P.kwargs) -> R:
+        with naming_arguments():
+            returned = call_with(positional, named)
+        return cast(R, _iterate(returned)) if isinstance(returned, Generator) else returned
+
     return checked
+
+
+def _iterate(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    with naming_arguments():
+        return (yield from steps)
 
 
 def check_fields(record: Any) -> None:

@@ -216,5 +216,5 @@ def test_brackets_are_merged_as_planes(dng, colours, tmp_path):
     for i, (seconds, factor) in enumerate([((1, 100), 1.0), ((1, 50), 2.0), ((1, 25), 4.0)]):
         exposure = (33434, 5, 1, seconds, True)
         dng(folder / f"{i}.dng", np.rint(mosaic * factor * 15783 + 600), extra=(exposure,))
-    with pytest.raises(UsageError, match=r"Bayer frames; got rgb.*merged as planes.*--bayer"):
+    with pytest.raises(UsageError, match=r"Bayer frames; got rgb.*merged as planes.*`bayer`"):
         list(denoise([folder], tmp_path / "out.dng", DenoiseSettings(bayer="rgb", threads=1)))

@@ -144,7 +144,7 @@ def test_a_bracket_is_merged_by_exposure(files, tmp_path):
 
 def test_a_bracket_takes_no_network_and_no_check(files, tmp_path):
     folder, _ = files
-    with pytest.raises(UsageError, match=r"network.*swift-raw.*--checkpoint"):
+    with pytest.raises(UsageError, match=r"network.*swift-raw.*`checkpoint`"):
         list(denoise([folder], tmp_path / "o.dng", DenoiseSettings(checkpoint="swift-raw", threads=1)))
     with pytest.raises(InputError, match="bracket cannot be checked"):
         check_held_out([folder], DenoiseSettings(threads=1), tmp_path / "work")

@@ -127,7 +127,7 @@ def diagnose(
     errors = [error for check in checks if (error := _error_of(check))]
     refused = errors[0] if errors else _error_of(lambda: _require_label_order(audit))
     errors += [error] if (error := _error_of(lambda: PixelScale.of(audit.classifier))) else []
-    missing = (*map(str, errors), *_missing(audit, methods), *reasons)
+    missing = (*(error.with_options for error in errors), *_missing(audit, methods), *reasons)
     return Diagnosis(facts, methods, missing, refused)
 
 
@@ -258,7 +258,7 @@ def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> Me
     try:
         relevance = explain(audit.classifier, batch, targets, method=method, map_side=audit.settings.map_side)
     except KlarsichtError as error:
-        return MethodTrial(method, False, str(error))
+        return MethodTrial(method, False, error.with_options)
     speed = len(batch) / (time.perf_counter() - began)
     if relevance.balance is not None:
         described = describe_absorption(float(np.median(relevance.absorbed)), bool(relevance.conserving))

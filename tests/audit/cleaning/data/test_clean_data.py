@@ -345,9 +345,9 @@ def test_a_run_is_cleaned_of_the_artifact_it_found(tmp_path):
     ("action", "given", "message"),
     [
         ("inpiant", {}, "Did you mean inpaint"),
-        ("move", {}, "Give --label NAME"),
-        ("drop", {"label": "fig"}, "Leave --label out"),
-        ("drop", {"weight": 0.5}, "Leave --weight out"),
+        ("move", {}, "Give `label=NAME`"),
+        ("drop", {"label": "fig"}, "Leave `label` out"),
+        ("drop", {"weight": 0.5}, "Leave `weight` out"),
     ],
 )
 def test_an_action_that_cannot_be_is_refused_before_the_run_is_opened(tmp_path, action, given, message):

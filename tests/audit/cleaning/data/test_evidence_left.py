@@ -58,7 +58,7 @@ def test_larger_masks_are_tried_until_little_is_left_and_much_is_refused(moving,
     store, classifier, truth, _ = moving
     asked = {"name": "b", "members": sorted(truth), "classifier": classifier}
     monkeypatch.setattr(cleaning, "PEAK_SHARES", (0.999,))
-    with pytest.raises(EffectRemains, match=r"evidence left in b.*--action drop"):
+    with pytest.raises(EffectRemains, match=r'evidence left in b.*action="drop"'):
         clean_data(store.path, tmp_path / "refused", "inpaint", **asked)
     assert not (tmp_path / "refused").exists()
     monkeypatch.setattr(cleaning, "PEAK_SHARES", (0.999, 0.5, 0.25))

@@ -298,7 +298,7 @@ def test_where_no_class_is_poisoned_there_is_nothing_to_clean(marked, tmp_path):
     run = shutil.copytree(marked, tmp_path / "run")
     store = RunStore.open(run)
     store.write_json(verdicts.VERDICTS_FILE, verdicts.Quantification((), 1.0, 0.05).to_json())
-    with pytest.raises(UsageError, match=r"no class relies on an artifact.*Name a --class"):
+    with pytest.raises(UsageError, match=r"no class relies on an artifact.*Name one by `name`"):
         clean_model.clean_classes(run, classifier=of_two_marks())
 
 

@@ -224,7 +224,7 @@ def test_methods_that_train_join_when_asked_for(audited, tmp_path):
     asked = CleanSettings(train=True, images=60, layer="last", directions=1, strength=1.0, steps=3, lessons=60)
     found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
     assert {one.method for one in found.choice.tried} > {"augment", "augment-latent", "penalise"}
-    with pytest.raises(UsageError, match="--train with a method"):
+    with pytest.raises(UsageError, match="`train` with a method"):
         clean_model.clean(store.path, "b", asked.with_values(method="oblique"), classifier=of(network()))
 
 
@@ -340,7 +340,7 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
         "effect too small: inserted into other images, it changes the class score by "
     )
     assert found.judgement.verdict.endswith("corrections begin at 2.5 logits, or 10 % of other images")
-    with pytest.raises(EffectRemains, match=r"too small to correct.*--least-effect"):
+    with pytest.raises(EffectRemains, match=r"too small to correct.*least_effect"):
         found.check()
     named = cleaned("named", least_effect=5.0, method="oblique", layer="last", directions=1, strength=1.0)
     assert not named.choice.untried and named.judgement.helps
@@ -379,7 +379,7 @@ def test_a_correction_that_is_no_help_is_not_made_unless_it_is_named(audited, tm
     left = f"{100 * named.judgement.remaining:.0f} % of the artifact's effect"
     assert found.judgement.verdict == f"no correction helps: the best one leaves {left}"
     assert left in found.choice.reason and found.choice.reason.endswith("so the model is left as it is")
-    with pytest.raises(EffectRemains, match=r"no correction helps, so the model stays as it is.*--method"):
+    with pytest.raises(EffectRemains, match=r"no correction helps, so the model stays as it is.*`method`"):
         found.check()
     with pytest.raises(EffectRemains, match="the correction does not help"):
         named.check()
@@ -421,7 +421,7 @@ def test_one_clean_image_of_the_class_is_too_few_to_compare_members_with(tmp_pat
             run.path, "b", ASKED.with_values(**more), members=tmp_path / "list.txt", classifier=of(network())
         )
 
-    with pytest.raises(InputError, match=r"too few clean images .* at least 5.* --fewest-clean"):
+    with pytest.raises(InputError, match=r"too few clean images .* at least 5.* `fewest_clean`"):
         cleaned()
     assert cleaned(fewest_clean=1).choice.chosen.method == "oblique"
 

@@ -111,7 +111,7 @@ def test_what_cannot_be_exchanged_is_refused(marked, tmp_path):
         clean("b", ["rim"])
     with pytest.raises(UsageError, match="no background to exchange"):
         clean("b", ["background"])
-    with pytest.raises(UsageError, match="--part"):
+    with pytest.raises(UsageError, match="`part"):
         clean("b", [CORNER], kind="tag")
 
 

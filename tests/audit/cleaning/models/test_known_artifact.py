@@ -71,7 +71,7 @@ def test_a_known_artifact_that_does_nothing_is_not_called_clean(unmarked, tmp_pa
 
 
 def test_a_known_artifact_beside_members_or_of_an_unknown_kind_is_refused(unmarked, tmp_path):
-    with pytest.raises(UsageError, match="--kind"):
+    with pytest.raises(UsageError, match="`kind`"):
         clean_model.clean(unmarked.path, "b", ASKED, kind="tag", found_by="cluster", classifier=of(network()))
     with pytest.raises(UsageError, match="glyphs"):
         clean_model.clean(unmarked.path, "b", ASKED, kind="glyph", classifier=of(network()))

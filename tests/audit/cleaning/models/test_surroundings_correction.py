@@ -109,7 +109,7 @@ def test_the_worst_group_of_fresh_images_gains_and_the_exported_model_says_the_s
         lines.append(f"{i}.png,{NAMES[labels[i]]},{'odd' if odd[i] else 'usual'}")
     (other / "table.csv").write_text("\n".join(lines))
     asked = {"test": str(other / "table.csv"), "classifier": classifier}
-    with pytest.raises(UsageError, match="--groups"):
+    with pytest.raises(UsageError, match="`groups`"):
         evaluate_surroundings(run, result.folder, **asked)
     (shown,) = evaluate_surroundings(run, result.folder, groups="group", **asked).judgement.comparisons
     for table, right in ((shown.before, before), (shown.after, after)):

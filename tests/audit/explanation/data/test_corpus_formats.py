@@ -110,7 +110,7 @@ def test_columns_by_other_names(tmp_path, folder):
     corpus = open_corpus(tmp_path / "a.parquet", names=names)
     check(corpus)
     assert set(corpus.sources) == {"7"}
-    with pytest.raises(CorpusError, match=r"without the column label.*--label-column"):
+    with pytest.raises(CorpusError, match=r"without the column label.*`label_column`"):
         open_corpus(tmp_path / "a.parquet")
     files = sorted(folder.rglob("*.png"))
     lines = [f"{file},{CLASSES[label]},p{i}" for i, (file, label) in enumerate(zip(files, LABELS, strict=True))]
@@ -118,7 +118,7 @@ def test_columns_by_other_names(tmp_path, folder):
     corpus = open_corpus(tmp_path / "a.csv", names=names)
     check(corpus)
     assert corpus.sources[3] == "p3"
-    with pytest.raises(CorpusError, match=r"lacks the column path.*--path-column"):
+    with pytest.raises(CorpusError, match=r"lacks the column path.*`path_column`"):
         open_corpus(tmp_path / "a.csv")
     with pytest.raises(CorpusError, match="lacks the column nobody"):
         open_corpus(tmp_path / "a.csv", names=ColumnNames("scan", "finding", "nobody"))
@@ -174,7 +174,7 @@ def test_webdataset_archives(tmp_path, folder):
     named = open_corpus(tmp_path, names=ColumnNames("png", "name", "patient"))
     check(named)
     assert named.sources[8] == "2"
-    with pytest.raises(CorpusError, match=r"a sample has no label.*--label-column"):
+    with pytest.raises(CorpusError, match=r"a sample has no label.*`label_column`"):
         open_corpus(tmp_path / "a.tar", names=ColumnNames(label="kind"))
     (tmp_path / "c.tar").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
     with pytest.raises(CorpusError, match=r"a tar archive cannot be read.*Unpack"):
@@ -229,7 +229,7 @@ def test_arrays_by_their_names_and_what_is_wrong_with_them(tmp_path):
     for names, told in (
         (ColumnNames("scans", "short"), "arrays of different lengths"),
         (ColumnNames("scans", "wide"), "labels are not a list"),
-        (ColumnNames(), r"no arrays of pictures and labels.*--path-column"),
+        (ColumnNames(), r"no arrays of pictures and labels.*`path_column`"),
     ):
         with pytest.raises(CorpusError, match=told):
             open_corpus(file, names=names)

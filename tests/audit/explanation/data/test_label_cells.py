@@ -91,8 +91,8 @@ def test_without_a_separator_a_cell_is_the_label(folder):
     ("text", "cells", "match"),
     [
         ("path,hen\n0.png,-1\n", LabelCells(columns=("hen",)), "hen holds neither 0 nor 1; got '-1' in line 2"),
-        ("path,hen\n0.png,1\n", LabelCells(columns=("gans",)), "lacks a column of --label-columns; got gans.*be hen"),
-        ("path,label\n0.png,x\n", LabelCells(columns=("all",)), "lacks a column of --label-columns; got all.*be none"),
+        ("path,hen\n0.png,1\n", LabelCells(columns=("gans",)), "lacks a column of `label_columns`; got gans.*be hen"),
+        ("path,label\n0.png,x\n", LabelCells(columns=("all",)), "lacks a column of `label_columns`; got all.*be none"),
         ("path,a;b\n0.png,1\n", LabelCells(columns=("a;b",)), "could be mistaken for two; got a;b"),
         ("path,label\n0.png,a;b\n0.png,c\n", LabelCells(";"), "listed twice; got 2 x 0.png"),
         ("path,split\n0.png,a\n", LabelCells(";"), "lacks the column label"),

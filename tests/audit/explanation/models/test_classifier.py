@@ -261,7 +261,7 @@ def test_a_class_called_by_a_number_is_meant_by_its_name():
 
 def test_labels_the_model_does_not_know():
     classifier = named("carton", "crate", "chest")
-    with pytest.raises(CorpusError, match=r"'cartoon' \(near 'carton'.*class_map"):
+    with pytest.raises(CorpusError, match=r"'cartoon' \(near 'carton'.*class-map"):
         label_indices(["cartoon", "chest"], classifier)
     with pytest.raises(CorpusError, match="'3'"):
         label_indices(["3"], classifier)

@@ -166,7 +166,7 @@ def test_what_torch_would_run_of_a_file_is_named_and_not_run(plain, tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     mark = tmp_path / "ran"
     path = write(tmp_path / "net.pt2", plain[1] | attack(plain[1], mark))
-    with pytest.raises(UntrustedCode, match=r"net\.pt2, .*--trust"):
+    with pytest.raises(UntrustedCode, match=r"net\.pt2, .*trusted_code"):
         load_model(path)
     assert not mark.exists()
     run_by_torch(path)

@@ -117,7 +117,7 @@ def test_weights_of_transformers_in_a_pickle_are_read_only_with_trust(vit, tmp_p
     net, folder = vit
     shutil.copytree(folder, tmp_path / "vit", ignore=shutil.ignore_patterns("*.safetensors"))
     torch.save(net.state_dict(), tmp_path / "vit" / "pytorch_model.bin")
-    with pytest.raises(UntrustedCode, match=r"in a pickle.*pytorch_model\.bin.*save_pretrained.*--trust"):
+    with pytest.raises(UntrustedCode, match=r"in a pickle.*pytorch_model\.bin.*save_pretrained.*trusted_code"):
         load_model(f"hf:{tmp_path / 'vit'}")
     with trusted_code():
         classifier = load_model(f"hf:{tmp_path / 'vit'}")

@@ -252,7 +252,7 @@ def test_shards_measure_what_one_process_does(measured, folder, tmp_path):
         assert measure_sufficiency(tmp_path / "run", images=IMAGES, classifier=classifier, shard=shard) == found
     for name in ("shortcuts.json", "tables/shortcuts.parquet", "tables/profiles.parquet"):
         assert (tmp_path / "run" / name).read_bytes() == (measured[0] / name).read_bytes()
-    with pytest.raises(UsageError, match="--shard is not a shard"):
+    with pytest.raises(UsageError, match="`shard` is not a shard"):
         measure_sufficiency(tmp_path / "run", images=IMAGES, classifier=classifier, shard="4/3")
 
 

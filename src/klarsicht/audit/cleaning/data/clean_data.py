@@ -42,7 +42,15 @@ from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.results.words import describe_counts, format_share, name_artifact
 from klarsicht.ground.arrays import Bools, Floats
-from klarsicht.ground.errors import EffectRemains, ImageError, InputError, RunMismatch, UsageError, unknown_name
+from klarsicht.ground.errors import (
+    EffectRemains,
+    ImageError,
+    InputError,
+    RunMismatch,
+    UsageError,
+    naming_arguments,
+    unknown_name,
+)
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.pictures.encoded_pictures import png_bytes
@@ -98,6 +106,7 @@ class CleanedCorpus:
         """(class, reason) of classes in which no artifact was found."""
         return tuple((name, why) for name, why in self.facts.get("left out", ()))
 
+    @naming_arguments()
     def check(self) -> None:
         """Check that the corpus was cleaned of everything that was asked for. Raises EffectRemains if no artifact was
         found in one of the classes."""

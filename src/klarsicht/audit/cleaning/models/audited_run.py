@@ -374,17 +374,17 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
     if known is None:
         raise UsageError(
             "no class is named", got="a run that is not quantified", rule=ALL_CLASSES,
-            remedy="Run `klarsicht audit quantify` first, or name a --class.",
+            remedy="Run `klarsicht audit quantify` first, or name one by --class.",
         )  # fmt: skip
     if poisoned:
         raise UsageError(
             "every class that relies on an artifact was decided to be legitimate", got=", ".join(poisoned),
-            remedy="Decide again in `klarsicht audit explore`, or name a --class and --found-by.",
+            remedy="Decide again in `klarsicht audit explore`, or name one by --class, and --found-by.",
         )  # fmt: skip
     reviewed = [one.name for one in known if one.needs_review]
     raise UsageError(
         "no class relies on an artifact: there is nothing to clean",
         got=f"{len(known)} classes quantified" + (f", to be looked at: {', '.join(reviewed)}" if reviewed else ""),
         rule=ALL_CLASSES,
-        remedy="Name a --class to clean it all the same.",
+        remedy="Name one by --class to clean it all the same.",
     )  # fmt: skip

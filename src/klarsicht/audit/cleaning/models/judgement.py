@@ -24,7 +24,7 @@ from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.audit.results.logit_effect import describe_floor, is_raised, matters
 from klarsicht.audit.results.words import CleaningKind, describe_insertion
-from klarsicht.ground.errors import EffectRemains, HarmExceeded
+from klarsicht.ground.errors import EffectRemains, HarmExceeded, naming_arguments
 from klarsicht.ground.pictures import notebook
 from klarsicht.numerics.statistics.intervals import Interval
 
@@ -90,6 +90,7 @@ class CorrectionVerdict(ABC):
         words = {"verdict": self.verdict, "kind": self.kind, "next": self.advice}
         return words | {"clean": self.clean, "harm answer": self.harm.to_json()}
 
+    @naming_arguments()
     def check(self) -> None:
         """Check that the corrected model may be called clean.
 

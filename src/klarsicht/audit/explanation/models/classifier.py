@@ -397,7 +397,7 @@ def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, 
     raise CorpusError(
         "labels the model does not know", got=", ".join(near) + (", ..." if len(unknown) > 5 else ""),
         rule=f"a label is a class name, or a number below {classifier.n_classes}",
-        remedy="Give --class-map (class_map in Python), a CSV file with the columns label,index.",
+        remedy="Give --class-map, a CSV file with the columns label,index.",
     )  # fmt: skip
 
 

@@ -144,4 +144,4 @@ def find_further_artifacts(audit: Audit, work: DetectionUnits, first: Quantifica
         note(f"what is left of {len(called)} called classes is examined: at most {most:,} more images")
     run_step(audit, work.store, units, units.step, partition(len(called), 1), workers, "further artifacts")
     audit.sharing.once(f"{units.step}.kept", lambda: work.store.forget_unfinished((FURTHER_STEPS,)))
-    return replace(first, verdicts=order_verdicts(units.add_further(first)))
+    return replace(first, verdicts=order_verdicts([*units.add_further(first)]))
