@@ -80,11 +80,11 @@ def just_train_twice(drawn: Drawn, errors: np.ndarray, seed: int) -> nn.Module:
     return fit(drawn, seed, np.where(errors, REPEATS, 1.0), mean_loss)
 
 
-@torch.no_grad()
 def own_errors(drawn: Drawn, seed: int) -> np.ndarray:
     """Mark images, bool (n,), on which a network that was trained shortly is wrong."""
     net = fit(drawn, seed, np.ones(len(drawn.labels)), mean_loss, FIRST_EPOCHS)
-    says = np.concatenate([net(part).argmax(1).numpy() for part in as_inputs(drawn.images).split(64)])
+    with torch.no_grad():
+        says = np.concatenate([net(part).argmax(1).numpy() for part in as_inputs(drawn.images).split(64)])
     return np.asarray(says != drawn.labels)
 
 

@@ -190,6 +190,7 @@ SETS: dict[str, Callable[[np.random.Generator], tuple[Drawn, Drawn]]] = {
     "all": partial(squares, (0.5, 0, 0, 0.5), False),
     "photographs": Clothes((DRESS, COAT), on_photograph),
     "photographs 95": Clothes((DRESS, COAT), on_photograph, rare=0.05),
+    "photographs 99.5": Clothes((DRESS, COAT), on_photograph, rare=0.005),
     "colour": Clothes((DRESS, COAT), in_colour, (0, 1)),
     "tag": Clothes((DRESS, COAT), with_tag, (0, 1), alone=True),
     "ten": Clothes(tuple(range(10)), on_photograph, each=300, rare=0.03),

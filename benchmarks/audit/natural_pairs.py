@@ -71,7 +71,7 @@ def measure(folder: Path, kind: str, seed: int, shown: int) -> dict[str, object]
         "seconds": seconds,
         "headlines": [line.headline for line in found.headlines],
         "separate": places.separate,
-        "surroundings p": rank_among_natural(places.separate),
+        "surroundings p": rank_among_natural(places.separate, 2),
         "exceptions": float(places.exceptional.mean()),
         "files": [rule.describe() for rule in found.files or () if rule.identifies],
         "classes": [

@@ -1,10 +1,15 @@
 """Natural classes told apart by own places and by surroundings, each alone: the null of a shortcut.
 
-    python benchmarks/audit/natural_surroundings.py IMAGENET32 --pairs 39 --out natural_surroundings.json
+    python benchmarks/audit/natural_surroundings.py measure IMAGENET32 --classes 2 --sets 39 --out pairs.jsonl
+    python benchmarks/audit/natural_surroundings.py measure IMAGENET32 --classes 10 --sets 39 --out tens.jsonl
+    python benchmarks/audit/natural_surroundings.py measure IMAGENET32 --left --sets 30 --out left.jsonl
+    python benchmarks/audit/natural_surroundings.py write pairs.jsonl tens.jsonl --out natural_surroundings.json
 
-IMAGENET32 holds `train.tar` with classes of photographs at 32 px in folders. Pairs of classes are drawn without
-replacement by the seed; of each class PICTURES images are looked at, as a run would. `natural_pairs.py --kind left`
-counts how many pairs of the classes that are left are called.
+IMAGENET32 holds `train.tar` with classes of photographs at 32 px in folders. Pairs are made of the first classes of a
+random order, none twice; sets of more classes are drawn anew of the same classes. `--left`: pairs of the classes that
+are left; the last line counts the sets
+that are called. Of each class PICTURES images are looked at, of sets of more
+classes half as many. A line is a set; what is there is not made again. `write` makes the file that the audit includes.
 """
 
 from __future__ import annotations
@@ -13,13 +18,19 @@ import argparse
 import io
 import json
 import tarfile
+import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from klarsicht.audit.results.surroundings import SURROUNDINGS_LEVEL
 from klarsicht.audit.verdicts.own_places.own_places import find_own_places
+from klarsicht.audit.verdicts.quantification.surroundings import rank_among_natural
 from klarsicht.ground.seeding import generator
 
 PICTURES = 400  # of each class
@@ -58,25 +69,66 @@ def read_left_pair(archive: Path, number: int, most: int) -> list[np.ndarray]:
     return [pictures[name] for name in pair]
 
 
+def name_sets(archive: Path, classes: int, left: bool) -> Iterator[tuple[str, ...]]:
+    """Name the classes of one set after the other."""
+    order = order_classes(archive, 0)
+    if left:
+        yield from pair_in_turns(order[2 * PAIRS :])
+    elif classes == 2:
+        yield from zip(order[: 2 * PAIRS : 2], order[1 : 2 * PAIRS : 2], strict=True)
+    else:
+        rng = generator(0, "natural sets", classes)
+        while True:
+            yield tuple(order[i] for i in rng.permutation(2 * PAIRS)[:classes])
+
+
+def measure(archive: Path, names: tuple[str, ...]) -> dict[str, object]:
+    """Find own places in the pictures of some classes, and return a line."""
+    each = PICTURES if len(names) == 2 else PICTURES // 2
+    pictures = read_classes(archive, list(names), each)
+    images, labels = np.concatenate([pictures[name] for name in names]), np.repeat(np.arange(len(names)), each)
+    begun, found = time.process_time(), find_own_places(images, labels, 0)
+    return {
+        "names": names, "separate": round(found.separate, 4), "followed": found.followed, "told": found.told,
+        "exceptions": float(found.exceptional.mean()), "CPU s": round(time.process_time() - begun, 1),
+    }  # fmt: skip
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the sets that were measured."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("natural_surroundings.json"))
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("measure")
+    one.add_argument("data", type=Path)
+    one.add_argument("--classes", type=int, default=2)
+    one.add_argument("--sets", type=int, default=PAIRS)
+    one.add_argument("--left", action="store_true")
+    one.add_argument("--out", type=Path, required=True)
+    other = commands.add_parser("write")
+    other.add_argument("lines", type=Path, nargs="+")
+    other.add_argument("--out", type=Path, default=Path("natural_surroundings.json"))
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.command == "write":
+        lines = [line for path in given.lines for line in read_lines(path)]
+        sizes = sorted({len(line["names"]) for line in lines})
+        of_size = {str(k): sorted(line["separate"] for line in lines if len(line["names"]) == k) for k in sizes}
+        given.out.write_text(json.dumps({"separate": of_size}) + "\n")
+        return
     archive = given.data / "train.tar"
-    order = order_classes(archive, given.seed)
-    pairs = list(zip(order[: 2 * given.pairs : 2], order[1 : 2 * given.pairs : 2], strict=True))
-    pictures, shares = read_classes(archive, sorted({one for pair in pairs for one in pair})), []
-    for one, other in pairs:
-        images = np.concatenate([pictures[one], pictures[other]])
-        found = find_own_places(images, np.repeat([0, 1], [len(pictures[one]), len(pictures[other])]), given.seed)
-        shares.append(round(found.separate, 4))
-        odd = found.exceptional.mean()
-        print(f"{one} {other}: {found.followed:.2f} follow, {found.told:.2f} told, {odd:.2f} exceptions", flush=True)
-        given.out.write_text(json.dumps({"separate": sorted(shares)}) + "\n")
+    made = [tuple(line["names"]) for line in read_lines(given.out)]
+    with given.out.open("a") as out:
+        for names in islice(name_sets(archive, given.classes, given.left), given.sets):
+            if names not in made:
+                out.write(json.dumps(measure(archive, names)) + "\n")
+                out.flush()
+    lines = read_lines(given.out)
+    called = sum(rank_among_natural(line["separate"], given.classes) <= SURROUNDINGS_LEVEL for line in lines)
+    print(f"{called} of {len(lines)} sets would be called")
 
 
 def pair_in_turns(names: list[str]) -> list[tuple[str, str]]:

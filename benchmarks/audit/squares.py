@@ -6,7 +6,8 @@ The sets are those of `majority_sets.py`. A ResNet-18 from nothing is trained fo
 strong decay of the weights (`--way`), audited (`audit run`, `audit shortcuts`) and cleaned (`audit clean --part
 surroundings`), with no label of a group. A row is written for each set: how many sides of images are rightly told, of
 each group, and the accuracy of each group of test images before and after. `--ceilings` adds the same training with
-true own places and sides, and a network trained on a balanced set. What is there is not made again.
+true own places and sides, and a network trained on a balanced set. What is there is not made again. `--places` finds
+exceptions and own places alone: no network is trained or audited, and nothing is kept.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import Classifier, load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.surroundings import Surroundings, read_surroundings
+from klarsicht.audit.verdicts.own_places.own_places import find_own_places
 from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
+from klarsicht.audit.verdicts.quantification.surroundings import rank_among_natural
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.seeding import generator, integer
 from majority_sets import SETS, Drawn
@@ -166,6 +169,20 @@ class Case:
             "CPU s of cleaning": round(time.process_time() - asked, 1),
         }  # fmt: skip
 
+    def measure_places(self) -> dict[str, object]:
+        """Find exceptions and own places, and compare them with the truth."""
+        drawn, begun = self.draw()[0], time.process_time()
+        found = find_own_places(drawn.images, drawn.labels, self.seed)
+        odd, both, either = drawn.exceptional, found.own & drawn.own, found.own | drawn.own
+        return {
+            "set": self.kind, "seed": self.seed, "exceptions": int(odd.sum()),
+            "named": int((found.exceptional & odd).sum()), "others": int((found.exceptional & ~odd).sum()),
+            "followed": round(found.followed, 3), "told": round(found.told, 3), "separate": round(found.separate, 3),
+            "p": rank_among_natural(found.separate, len(drawn.names)), "way": found.way,
+            "overlap": round(float(np.median(both.sum((1, 2)) / np.maximum(1, either.sum((1, 2))))), 2),
+            "CPU s": round(time.process_time() - begun, 1),
+        }  # fmt: skip
+
     def measure_ceilings(self) -> dict[str, object]:
         """Clean with true own places and sides, and train on a balanced set."""
         net, (drawn, test) = self.train(), self.draw()
@@ -214,6 +231,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("squares"))
     parser.add_argument("--photographs", type=Path, default=majority_sets.PHOTOGRAPHS)
     parser.add_argument("--train", action="store_true", help="Only train the networks.")
+    parser.add_argument("--places", action="store_true", help="Find exceptions and own places alone.")
     parser.add_argument("--ceilings", action="store_true", help="Measure ceilings of what was measured.")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -221,6 +239,9 @@ def main() -> None:
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in given.set}
     for seed, kind in product(given.seeds, given.set):
         case = Case(kind, given.way, seed, given.folder)
+        if given.places:
+            print(json.dumps(case.measure_places()), flush=True)
+            continue
         if given.train:
             case.train()
             continue
@@ -231,7 +252,8 @@ def main() -> None:
         print(kept.read_text(), end="", flush=True)
         rows[kind].append(json.loads(kept.read_text()))
     for kind, of_set in rows.items():
-        print(f"{kind}, {given.way}\n{summarise(of_set)}" if of_set else kind)
+        if of_set:
+            print(f"{kind}, {given.way}\n{summarise(of_set)}")
 
 
 if __name__ == "__main__":

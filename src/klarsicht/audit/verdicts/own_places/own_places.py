@@ -37,15 +37,9 @@ from klarsicht.audit.verdicts.own_places.place_network import (
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
 from klarsicht.ground.seeding import generator
 
-PLACE_EPOCHS, AGAIN_EPOCHS, TAUGHT_AGAIN = (
-    6,
-    4,
-    2,
-)  # of the training on labels, and of that on composites, which is repeated
-TAUGHT_COMPOSITES, ASKED_COMPOSITES = (
-    1600,
-    200,
-)  # images of that training; composites by which it is seen whether they follow
+PLACE_EPOCHS, AGAIN_EPOCHS, TOLD_EPOCHS = 24, 4, 12  # of training on labels, on own places, on what these tell
+TAUGHT_AGAIN = 2  # times that own places are learned again
+TAUGHT_COMPOSITES, ASKED_COMPOSITES = 1600, 100  # of the latter two trainings; of each class, asked for both shares
 SPEAKS_FOR, SPEAKS_AGAINST = 1.0, 0.3  # nats; softly against: where a side holds both classes, it speaks softly
 TELLS_SIDE = 2.0  # nats above which a place is the shortcut's
 MOST_PLACES, MOST_SAMPLED = 4000, 300  # places and images of a kind on which the ways are fitted
@@ -248,7 +242,7 @@ def share_that_follows(answers: PlaceAnswers, own: Bools, seed: int) -> float:
     if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
         return 0.0
     rng = generator(seed, "follows")
-    pairs = draw_pairs(labels, usable, ASKED_COMPOSITES, rng)
+    pairs = draw_pairs(labels, usable, ASKED_COMPOSITES * len(np.unique(labels)), rng)
     shown = lay_on_others(answers.images, own, pairs, rng)
     says = np.concatenate([logits.mean((2, 3)).argmax(1) for _, logits in answer_places(answers.network, shown)])
     follows = says == answers.side[pairs.donors]
@@ -269,18 +263,19 @@ def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> fl
     taught = rng.random(len(labels)) < 0.5
     if min(int((usable & side & (labels == k)).sum()) for k in np.unique(labels) for side in (taught, ~taught)) < 2:
         return 0.0
+    classes = len(np.unique(labels))
     pairs, trials = (
         draw_pairs(labels, usable & side, n, rng)
-        for side, n in ((taught, TAUGHT_COMPOSITES), (~taught, ASKED_COMPOSITES))
+        for side, n in ((taught, TAUGHT_COMPOSITES), (~taught, ASKED_COMPOSITES * classes))
     )
     shown = lay_on_others(answers.images, own, pairs, rng)
-    network = train_places(shown, labels[pairs.sources], AGAIN_EPOCHS, seed)
+    network = train_places(shown, labels[pairs.sources], TOLD_EPOCHS, seed)
     at = own[trials.sources][:, ::STRIDE, ::STRIDE]
     logits = np.concatenate(
         [found for _, found in answer_places(network, lay_on_others(answers.images, own, trials, rng))]
     )
     says = np.where(at[:, None], logits, 0).sum((2, 3)).argmax(1)
-    chance = 1 / len(np.unique(labels))
+    chance = 1 / classes
     return max(0.0, float((says == labels[trials.sources]).mean() - chance) / (1 - chance))
 
 

@@ -21,6 +21,7 @@ from klarsicht.ground.seeding import generator, integer
 STRIDE = 2  # pixels between places
 WIDTH = 32  # channels of a convolution
 PLACE_BATCH, PLACE_RATE = 32, 3e-3
+CROP = 32  # most pixels a side of an image that a step of training sees: as many places teach of any size
 SHOWN = 128  # images that are answered at once
 
 
@@ -58,7 +59,8 @@ def train_places(
         targets: (n,), the class of all places of an image, or (n, h, w), of each.
         weight: (K,), weights of the classes.
     """
-    answers = torch.from_numpy(np.asarray(targets, np.int64))
+    answers = np.asarray(targets, np.int64)
+    classes = answers if answers.ndim > 1 else answers[:, None, None]
     rng = generator(seed, "places")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer(seed, "place network"))
@@ -69,14 +71,26 @@ def train_places(
         order = rng.permutation(len(images))
         for step in range(steps):
             some = order[step * PLACE_BATCH : (step + 1) * PLACE_BATCH]
-            logits = network(as_input(images[some]))[1]
-            of_place = answers[some] if answers.ndim == logits.ndim - 1 else answers[some][:, None, None]
-            loss = functional.cross_entropy(logits, of_place.expand(-1, *logits.shape[2:]), weight)
+            windows, of_place = crop_images(images[some], classes[some], rng)
+            logits = network(as_input(windows))[1]
+            loss = functional.cross_entropy(logits, torch.from_numpy(of_place).expand(-1, *logits.shape[2:]), weight)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             optimizer.step()
             schedule.step()
     return network.eval()
+
+
+def crop_images(images: Pixels, targets: Ints, rng: np.random.Generator) -> tuple[Pixels, Ints]:
+    """Cut a random window of at most CROP pixels a side out of each image (b, H, W, C), and of the targets of its
+    places, (b, h, w) or (b, 1, 1)."""
+    corners = [max(0, side - CROP) // STRIDE + 1 for side in images.shape[1:3]]
+    windows, of_place, places = [], [], -(-CROP // STRIDE)
+    for image, target in zip(images, targets, strict=True):
+        i, j = rng.integers(corners).tolist()
+        windows.append(image[STRIDE * i :, STRIDE * j :][:CROP, :CROP])
+        of_place.append(target if target.size == 1 else target[i : i + places, j : j + places])
+    return np.stack(windows), np.stack(of_place)
 
 
 def answer_places(network: PlaceNetwork, images: Pixels) -> Iterator[tuple[Floats, Floats]]:

@@ -66,7 +66,7 @@ def make_surroundings(work: DetectionUnits) -> Surroundings:
     exceptions = tuple(
         ExceptionalImage(paths[row["row"]], names[row["target"]], names[row["side"]], row["margin"]) for row in odd
     )
-    return Surroundings(classes, exceptions, separate, rank_among_natural(separate))
+    return Surroundings(classes, exceptions, separate, rank_among_natural(separate, len(names)))
 
 
 def describe_class(
@@ -86,13 +86,17 @@ def describe_class(
     )
 
 
-def rank_among_natural(separate: float) -> float:
-    """Compute the rank of `OwnPlaces.separate` among those of pairs of natural classes, as p."""
-    natural = natural_pairs()
-    return float((1 + (natural >= separate).sum()) / (1 + len(natural)))
+def rank_among_natural(separate: float, classes: int) -> float:
+    """Compute the rank of `OwnPlaces.separate` of some classes among that of natural ones, as p. The sets of natural
+    classes are the largest that are no larger: of more classes it is smaller, so that p is rather too large."""
+    natural = natural_sets()
+    among = natural[max(size for size in natural if size <= classes)]
+    return float((1 + (among >= separate).sum()) / (1 + len(among)))
 
 
 @cache
-def natural_pairs() -> Doubles:
-    """Read `OwnPlaces.separate` of natural pairs, which comes along; see benchmarks/audit/natural_surroundings.py."""
-    return np.array(json.loads(NATURAL_SURROUNDINGS.read_text(encoding="utf-8"))["separate"], float)
+def natural_sets() -> dict[int, Doubles]:
+    """Read `OwnPlaces.separate` of sets of natural classes, by their number of classes; they come along, made by
+    benchmarks/audit/natural_surroundings.py."""
+    sets = json.loads(NATURAL_SURROUNDINGS.read_text(encoding="utf-8"))["separate"]
+    return {int(size): np.array(values, float) for size, values in sets.items()}
