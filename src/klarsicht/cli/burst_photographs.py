@@ -55,6 +55,8 @@ MERGING = READING | {
     ],
 }
 MEMORY = {"memory": Annotated[float | None, number(ranges.MEMORY_GB, "GB, everything included. [2]")]}
+OUT_HELP = "A .dng, .tif, .png or .jpg file, or a folder. {} becomes the name of each burst, as in 'clean/{}.dng'."
+PAUSE_HELP = "With {} in -o: seconds between two frames of a burst at most. [2]"
 STRENGTH_HELP = "Strength of denoising: 0 leaves the reference, 1 is the full result. [1]"
 
 
@@ -72,20 +74,23 @@ def make_settings(given: Mapping[str, Any]) -> Any:
 )
 def denoise(
     frames: Frames,
-    out: Annotated[Path, typer.Option("-o", "--out", help="A .dng, .tif, .png or .jpg file, or a folder.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help=OUT_HELP)],
     preview: Annotated[Path | None, typer.Option(help="A small developed picture (.jpg).")] = None,
     ghost_map: Annotated[Path | None, typer.Option(help="Where the burst was trusted (.png).")] = None,
     page: Annotated[Path | None, typer.Option(help="Before and after, in one file (.html).")] = None,
+    pause: Annotated[float | None, number(ranges.PAUSE, PAUSE_HELP)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List bursts and outputs; make none.")] = False,
     *,
     settings: Any,
 ) -> None:
     """Make one clean photograph from a burst.
 
-    If it was stopped, the same command resumes.
+    With {} in -o, one from each burst of a folder. If it was stopped, the same command resumes.
     """
     from klarsicht.burst.denoising.denoise import denoise as denoise_files
 
-    for line in denoise_files(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
+    further = {"preview": preview, "ghost_map": ghost_map, "page": page}
+    for line in denoise_files(frames, out, settings, **further, pause=pause, dry_run=dry_run):
         echo(line)
 
 

@@ -82,6 +82,7 @@ SAMPLE_SECONDS = Range(1, 86_400)  # of a forecast
 MEMORY_GB = Range(0, 65_536, above=True)
 GAIN = Range(1, 8)  # of synthetic bursts; of these 1, 2, 4 and 8
 ISO = Range(1, 100_000_000)
+PAUSE = Range(0, 3600)  # seconds between frames of a burst
 WHITE_LEVEL = Range(1, 65_535)  # code of white in 16-bit files
 MEGAPIXELS = Range(0, 10_000, above=True)
 PORT = Range(0, 65_535)  # of a server; 0: any free one

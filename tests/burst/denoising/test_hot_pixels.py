@@ -9,8 +9,8 @@ from scipy.ndimage import gaussian_filter
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.denoising import hot_pixels
-from klarsicht.burst.denoising.denoise import report
 from klarsicht.burst.denoising.hot_pixels import CorrectedFrames
+from klarsicht.burst.denoising.outputs import report
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import loading, reading
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel

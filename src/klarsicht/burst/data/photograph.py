@@ -23,7 +23,8 @@ Planes = npt.NDArray[np.float32]  # C H W
 RGB_TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )  # sRGB primaries, white D65
-MAKE, MODEL, ORIENTATION, ISO, EXPOSURE_TIME, F_NUMBER = 271, 272, 274, 34855, 33434, 33437
+MAKE, MODEL, ORIENTATION, ISO, EXPOSURE_TIME, F_NUMBER, FOCAL_LENGTH = 271, 272, 274, 34855, 33434, 33437, 37386
+TIME_OF_CAPTURE, TIME_FORM = 36867, "%Y:%m:%d %H:%M:%S"
 MOST_BELOW_BLACK = 0.6  # share of pixels; in a frame of pure noise it is half
 MOST_ABOVE_WHITE = 0.02  # share of pixels
 BRIGHTEST_DARK, DARKEST = 0.02, 1e-3  # a plane is suspect if its DARKEST quantile exceeds this share of white

@@ -123,8 +123,12 @@ class DenoiseResult:
             f"filter: {self.filter.name}",
             f"pixels: {parts}",
         ]
-        if self.residual > TOO_LOUD:
-            lines.append(self._excess_warning)
+        return lines + self.warnings
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings that more or less was taken off than noise."""
+        lines = [self._excess_warning] if self.residual > TOO_LOUD else []
         if self.residual < TOO_QUIET * self.expected_residual:
             times = f"{self.residual / self.expected_residual:.2g}"
             lines.append(f"only {times} times the expected noise was found: its level is too high; lower --noise")
@@ -167,11 +171,9 @@ def denoise_frames(
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
     check_names(settings.checkpoint, settings.bayer)
-    fingerprint = {
+    fingerprint = fingerprint_settings(settings) | {
         "version": __version__,
-        "settings": settings.model_dump(mode="json", exclude={"memory", "threads"}),
         "frames": [work_folder.fingerprint(path) for path in frames],
-        "checkpoint": _digest(settings.checkpoint),
         "maps": maps,
     }
     count = settings.threads or available_cores()
@@ -254,6 +256,12 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         kernels=tuple(point for tile in records for point in tile.get("kernels", ())),
         maps=map_store,
     )
+
+
+def fingerprint_settings(settings: DenoiseSettings) -> dict[str, Any]:
+    """Return what a result depends on of its settings, with the hash of the network's file."""
+    told = settings.model_dump(mode="json", exclude={"memory", "threads"})
+    return {"settings": told, "checkpoint": _digest(settings.checkpoint)}
 
 
 def check_network(burst: LoadedBurst, settings: DenoiseSettings) -> None:

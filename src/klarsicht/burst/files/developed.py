@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ MOST_SAMPLES = 4  # red, green, blue and transparency
 MOST_BYTES_A_PIXEL = 16  # of four 32-bit floats
 FLOAT_BYTES = 4  # bytes of one value of light
 WORKING_BYTES = 4  # a pixel beside codes and light: what Pillow decodes to, or a plane that is copied
+PNG_HEAD, MOST_EXIF = 8, 1 << 20  # bytes before the first chunk, and of EXIF that are read
 CURVE_UNDONE = "the sRGB curve was undone, as no file says what its codes mean; if they are linear light, give --linear"
 AS_LINEAR = "floats were taken as linear light, 0 black and 1 white"
 NO_RAW = "not a raw file: cameras smooth and sharpen such pictures, so that noise is not what a sensor's is"
@@ -41,23 +46,13 @@ Decoded = tuple[Any, bytes | None, Tags]  # codes, ICC profile, tags
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     """Read a picture. Raises InputError for a damaged file, or too many pixels, and MissingExtra."""
     kind, highest = path.suffix.lower(), 0
-    try:
+    with _translate_decoder_errors(path):
         if kind in heif.HEIFS:
             codes, highest, icc, exif = heif.decode(path, settings)
             tags = _without_orientation(parse_exif(exif))
         else:
             decoder = _tiff if kind in TIFFS else _png if kind in PNGS else _jpeg
             codes, icc, tags = decoder(path, settings)
-    except (KlarsichtError, MemoryError):
-        raise
-    except Exception as error:  # decoders raise nearly anything on damaged data
-        if is_out_of_memory(error) or is_fault_of_place(error):
-            raise  # of the machine, not of the file
-        remedy = "Save it again, or leave it out."
-        got = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"cannot read {path.name}", got=got, rule="PNG, TIFF, JPEG and HEIC files", remedy=remedy
-        ) from error
     codes = _drop_transparency(codes, path)
     floats, deep = codes.dtype.kind == "f", codes.dtype == np.uint16
     levels = highest or (settings.white_level if deep and settings.white_level else LEVELS[codes.dtype.itemsize])
@@ -74,6 +69,39 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
         notes=(*notes, *_pages(path, tags), *(_narrow_range(path, codes) if deep and levels == FULL else ())),
     )
     return from_codes(codes, header)
+
+
+def read_tags(path: Path, settings: ReadSettings = AS_WRITTEN) -> Tags:
+    """Read the tags of a picture, its width and height among them, without decoding it. Raises as `read`."""
+    kind = path.suffix.lower()
+    if kind in TIFFS:
+        return tiff_tags.read(path)
+    with _translate_decoder_errors(path):
+        if kind in heif.HEIFS:
+            (width, height), exif = heif.read_size_and_exif(path)
+        else:
+            with open_image(path, settings.megapixels, ["PNG", "JPEG", "MPO"]) as image:
+                (width, height) = image.size
+                exif = _png_exif(path) if kind in PNGS else image.info.get("exif") or b""
+    tags, size = parse_exif(exif), {tiff_tags.WIDTH: width, tiff_tags.LENGTH: height}
+    return replace(tags, image=tags.image | {tag: tiff_tags.numbers(tiff_tags.LONG, n) for tag, n in size.items()})
+
+
+@contextmanager
+def _translate_decoder_errors(path: Path) -> Iterator[None]:
+    """Raise InputError for what decoders raise on damaged data, which is nearly anything."""
+    try:
+        yield
+    except (KlarsichtError, MemoryError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error) or is_fault_of_place(error):
+            raise  # of the machine, not of the file
+        remedy = "Save it again, or leave it out."
+        got = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"cannot read {path.name}", got=got, rule="PNG, TIFF, JPEG and HEIC files", remedy=remedy
+        ) from error
 
 
 def orientation(tags: Tags) -> int:
@@ -137,7 +165,7 @@ def _png(path: Path, settings: ReadSettings) -> Decoded:
     with open_image(path, settings.megapixels, ["PNG"]) as image:
         deep = image.mode.startswith("I") or _bit_depth(path) == 16
         settings.require_room(*image.size, (FLOAT_BYTES + 1 + deep) * len(image.getbands()) + WORKING_BYTES)
-        icc, tags = image.info.get("icc_profile"), _exif(image)
+        icc, tags = image.info.get("icc_profile"), parse_exif(_png_exif(path))
         if not deep:
             return _eight_bit(image), icc, tags
     return load("imagecodecs", "raw").png_decode(path.read_bytes()), icc, tags
@@ -148,6 +176,18 @@ def _bit_depth(path: Path) -> int:
         return file.read(25)[-1]
 
 
+def _png_exif(path: Path) -> bytes:
+    """Return the EXIF of a PNG file; Pillow reads it with the pixels, which it may follow."""
+    with path.open("rb") as file:
+        file.seek(PNG_HEAD)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return file.read(min(length, MOST_EXIF))
+            file.seek(length + 4, os.SEEK_CUR)
+    return b""
+
+
 def _jpeg(path: Path, settings: ReadSettings) -> Decoded:
     with path.open("rb") as file:
         check_tags(file)
@@ -155,17 +195,13 @@ def _jpeg(path: Path, settings: ReadSettings) -> Decoded:
             settings.require_room(*image.size, (FLOAT_BYTES + 1) * len(image.getbands()) + WORKING_BYTES)
             if image.mode == "CMYK":
                 raise ValueError("colours of a printer (CMYK)")
-            return _eight_bit(image), image.info.get("icc_profile"), _exif(image)
+            return _eight_bit(image), image.info.get("icc_profile"), parse_exif(image.info.get("exif") or b"")
 
 
 def _eight_bit(image: Image.Image) -> Any:
     grey = image.mode in ("1", "L", "LA")
     mode = "L" if grey else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))  # converting copies in any case
-
-
-def _exif(image: Image.Image) -> Tags:
-    return parse_exif(image.info.get("exif") or b"")
 
 
 def _without_orientation(tags: Tags) -> Tags:

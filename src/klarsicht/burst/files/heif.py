@@ -33,3 +33,9 @@ def decode(path: Path, settings: ReadSettings) -> tuple[Any, int, bytes | None, 
     if codes.dtype == np.uint16:
         codes = codes >> (WIDEST - depth)
     return codes, 2**depth - 1, picture.info.get("icc_profile"), picture.info.get("exif") or b""
+
+
+def read_size_and_exif(path: Path) -> tuple[tuple[int, int], bytes]:
+    """Read width, height and EXIF of a file, whose codes are not decoded. Raises as `decode`."""
+    picture = load("pillow_heif", EXTRA).open_heif(path, convert_hdr_to_8bit=False)
+    return picture.size, picture.info.get("exif") or b""

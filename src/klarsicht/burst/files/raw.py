@@ -13,7 +13,19 @@ from klarsicht.burst.data import photograph
 from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.cokriging import CELL, colour_numbers, interpolate_mosaic, is_x_trans
 from klarsicht.burst.data.lens_corrections import read_corrections
-from klarsicht.burst.data.photograph import AS_WRITTEN, RGB_TO_XYZ, Header, Photograph, ReadSettings
+from klarsicht.burst.data.photograph import (
+    AS_WRITTEN,
+    EXPOSURE_TIME,
+    F_NUMBER,
+    FOCAL_LENGTH,
+    ISO,
+    RGB_TO_XYZ,
+    TIME_FORM,
+    TIME_OF_CAPTURE,
+    Header,
+    Photograph,
+    ReadSettings,
+)
 from klarsicht.burst.files import linear_dng
 from klarsicht.burst.files.developed import parse_exif
 from klarsicht.burst.files.linear_dng import NOISE_PROFILE
@@ -30,6 +42,8 @@ RAW_ENDINGS = (
 CFA_PLANE_COLOURS = 50710
 FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's flip to TIFF's orientation
 MIN_SIDE = 32  # pixels
+MOST_SECONDS = 4000  # of exposure, which a rational of millionths can hold
+UNKNOWN_YEAR = 1970  # of LibRaw's time where the file says none
 RAF_MAGIC, RAF_HEAD, RAF_PREVIEW = b"FUJIFILMCCD-RAW ", 92, 84
 JPEG_WITH_EXIF = b"\xff\xd8\xff\xe1"  # start of image, and the application segment of EXIF
 MOST_PREVIEW_HEAD = 1 << 17  # bytes: more than a segment can hold
@@ -77,11 +91,13 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
 
 def read_tags(path: Path) -> Tags:
     """Read the tags of a raw file; of Fujifilm's RAF, which is no TIFF, those in the EXIF of its JPEG preview, whose
-    place the file's head tells. Raises InputError for damaged tags."""
+    place the file's head tells; of other formats that are none (CR3, ORF, RW2), those that LibRaw knows. Raises
+    InputError for damaged tags; MissingExtra."""
     with path.open("rb") as file:
         head = file.read(RAF_HEAD)
         if not head.startswith(RAF_MAGIC) or len(head) < RAF_HEAD:
-            return tiff_tags.read(path)
+            tags = tiff_tags.read(path)
+            return tags if tags.pages else _tags_by_libraw(path)
         offset, length = struct.unpack_from(">2I", head, RAF_PREVIEW)
         file.seek(offset)
         preview = file.read(min(length, MOST_PREVIEW_HEAD))
@@ -89,6 +105,23 @@ def read_tags(path: Path) -> Tags:
         return NO_TAGS
     (size,) = struct.unpack_from(">H", preview, 4)
     return parse_exif(preview[6 : 4 + size])
+
+
+def _tags_by_libraw(path: Path) -> Tags:
+    """Return time of capture and exposure as LibRaw reads them; empty where it cannot read the file."""
+    rawpy = load("rawpy", "raw")
+    try:
+        with rawpy.imread(str(path)) as raw:
+            other = raw.other
+    except (rawpy.LibRawError, ValueError, OverflowError):
+        return NO_TAGS
+    known = {EXPOSURE_TIME: other.shutter_speed, F_NUMBER: other.aperture, FOCAL_LENGTH: other.focal_length}
+    exif = {tag: tiff_tags.rationals(value) for tag, value in known.items() if 0 < value < MOST_SECONDS}
+    if other.iso_speed > 0:
+        exif[ISO] = tiff_tags.numbers(tiff_tags.LONG, round(other.iso_speed))
+    if other.timestamp.year > UNKNOWN_YEAR:
+        exif[TIME_OF_CAPTURE] = tiff_tags.text(other.timestamp.strftime(TIME_FORM))
+    return Tags({}, exif, {})
 
 
 def mosaic_pattern(raw: Any, path: Path) -> str:
