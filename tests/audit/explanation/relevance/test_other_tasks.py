@@ -17,6 +17,7 @@ PAGE = Path(__file__).parents[4] / "docs" / "your-model.md"
 NONE = {"weights": None, "weights_backbone": None}
 SEGMENTATION = ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn_resnet50", "deeplabv3_resnet50")
 DETECTION = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn")
+HEAVY = pytest.mark.nightly
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def normalised(net):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SEGMENTATION)
+@pytest.mark.parametrize("name", (*SEGMENTATION, pytest.param("fcn_resnet101", marks=HEAVY)))
 def test_relevance_of_a_segmented_class_is_conserved(tasks, name):
     net = tasks["Segmented"](normalised(getattr(segmentation, name)(**NONE)))
     found = explain(load_model(net), torch.rand(1, 3, 96, 96))
@@ -47,7 +48,7 @@ def test_relevance_of_a_segmented_class_is_conserved(tasks, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DETECTION)
+@pytest.mark.parametrize("name", (*DETECTION, pytest.param("retinanet_resnet50_fpn_v2", marks=HEAVY)))
 def test_relevance_of_a_box_is_conserved(tasks, name):
     net = tasks["Box"](normalised(getattr(detection, name)(**NONE)), 100)
     found = explain(load_model(net), torch.rand(1, 3, 96, 96))

@@ -129,9 +129,9 @@ def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
 
 
 def is_convolution(module: nn.Module) -> bool:
-    """Test whether a module has a weight of four axes."""
+    """Test whether a module has a weight of four axes, or of five for volumes."""
     weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim == 4
+    return isinstance(weight, Tensor) and weight.ndim in (4, 5)
 
 
 def is_block(network: nn.Module, name: str) -> bool:

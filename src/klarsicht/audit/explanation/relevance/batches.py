@@ -18,8 +18,9 @@ Array = NDArray[Any]
 
 
 def as_batch(classifier: Classifier, images: Tensor | Array | Image.Image | Sequence[Image.Image]) -> Tensor:
-    """Preprocess pictures to a batch (B, C, H, W), or check that a batch is one, of floats. Raises UsageError where it
-    is none, is empty, or the pictures have several sizes, and ImageRefused where the transform fails on a picture."""
+    """Preprocess pictures to a batch (B, C, H, W), or check that a batch is one, of floats, or one of volumes
+    (B, C, D, H, W). Raises UsageError where it is none, is empty, or the pictures have several sizes, and ImageRefused
+    where the transform fails on a picture."""
     pictures = [images] if isinstance(images, Image.Image) else images
     if isinstance(pictures, list | tuple) and pictures and all(isinstance(one, Image.Image) for one in pictures):
         inputs = [classifier.image(one) for one in pictures]
@@ -32,9 +33,11 @@ def as_batch(classifier: Classifier, images: Tensor | Array | Image.Image | Sequ
     except (TypeError, ValueError, RuntimeError) as error:
         rule = "pictures of Pillow, or images (B, C, H, W)"
         raise UsageError("a batch does not consist of numbers", got=error, rule=rule) from error
-    if batch.ndim != len("BCHW"):
+    if batch.ndim not in (len("BCHW"), len("BCDHW")):
         remedy = "Stack transformed images: torch.stack([transform(image) for image in images])."
-        raise UsageError("a batch of images", got=tuple(batch.shape), rule="(B, C, H, W)", remedy=remedy)
+        raise UsageError(
+            "a batch of images", got=tuple(batch.shape), rule="(B, C, H, W), or volumes (B, C, D, H, W)", remedy=remedy
+        )
     if not (len(batch) and batch.is_floating_point()):
         got, remedy = f"{len(batch)} of {batch.dtype}", "Give images as the model's transform returns them."
         raise UsageError("a batch of images", got=got, rule="at least one image, of floats", remedy=remedy)

@@ -352,20 +352,23 @@ def explain(
     """Compute the relevance of one batch for target classes: pooled maps, and `pixels`, one map for each channel.
 
     Args:
-        images: a picture of Pillow, several, or a float batch (B, C, H, W) as the model takes it: transformed.
+        images: a picture of Pillow, several, or a float batch (B, C, H, W) as the model takes it: transformed. Volumes
+            are a batch (B, C, D, H, W).
         targets: the class explained in each of B images, by number or by name; or one class for all. By default the
             predicted ones.
         against: classes in the same forms: what speaks for the target *rather than* for them, the difference of logits.
         method, rules, map_side, layer, seed, middle: see `Explainer`.
 
     Raises:
-        UsageError: a batch without these four axes, without images or of integers, pictures of several sizes, an
+        UsageError: a batch without these axes, without images or of integers, pictures of several sizes, an
             unknown class, another number of targets, or a class against itself.
         UnsupportedLayer, NotConserving, ModelError: see `Explainer`.
     """
     batch = as_batch(classifier, images)
     with Explainer(classifier, method, map_side, layer, seed, middle, rules, keep=True) as explainer:
         found = explainer(batch, predict(classifier, batch) if targets is None else targets, against)
+    if batch.ndim == len("BCDHW"):
+        return found
     return replace(found, inputs=np.stack([classifier.picture(one) for one in batch]))
 
 

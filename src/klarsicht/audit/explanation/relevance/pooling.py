@@ -17,8 +17,10 @@ def pooling_matrix(n: int, g: int) -> Tensor:
 
 
 def pool_relevance(R: Tensor, side: int) -> Tensor:
-    """Sum R (B, C, H, W) over channels and pool it to float32 (B, G, G) with G = min(side, H, W)."""
+    """Sum R (B, C, H, W) over channels and pool it to float32 (B, G, G) with G = min(side, H, W); that of volumes
+    (B, C, D, H, W) to (B, G, G, G)."""
     flat = R.sum(1, dtype=widest_float(R.device))
     g = min(side, *flat.shape[1:])
-    A, B = (pooling_matrix(n, g).to(flat.dtype).to(flat.device) for n in flat.shape[1:])
-    return (A @ flat @ B.T).float()
+    *depth, A, B = (pooling_matrix(n, g).to(flat.dtype).to(flat.device) for n in flat.shape[1:])
+    pooled = A @ flat @ B.T
+    return (torch.einsum("gd,bdhw->bghw", depth[0], pooled) if depth else pooled).float()

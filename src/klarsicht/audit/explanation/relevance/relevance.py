@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.pictures.colour_maps import diverging_colours, draw_relevance, resize_bilinear
 from klarsicht.ground.pictures.encoded_pictures import png_bytes
+from klarsicht.ground.pictures.nifti_files import write_nifti
 
 INCOMPLETENESS_BOUND: Final = 0.1
 """Largest share of the logit difference f(x) - f(0) that integrated gradients may leave unexplained."""
@@ -39,7 +41,7 @@ class Relevance:
     targets: Array
     """(B,) int64: the explained class."""
     maps: Array
-    """(B, G, G), signed, summed over channels."""
+    """(B, G, G), signed, summed over channels; of volumes (B, G, G, G)."""
     concepts: Array
     """(B, C): relevance of each channel at the input of the late layer, summed over positions."""
     features: Array
@@ -67,7 +69,8 @@ class Relevance:
     against: Array | None = None
     """(B,) int64: the class against which the target is explained; None where it is explained by itself."""
     pixels: Array | None = None
-    """(B, C, H, W): relevance of every value of the input; None of an `Explainer` that does not keep it."""
+    """(B, C, H, W), of volumes (B, C, D, H, W): relevance of every value of the input; None of an `Explainer` that does
+    not keep it."""
     inner: Array | None = None
     """Relevance at the input of the middle layer, of its shape; None where none was named, or it is not kept."""
     independent: bool = False
@@ -108,11 +111,34 @@ class Relevance:
         """Draw relevance over image i, red for the class and blue against it, with a bar of these colours; raises
         UsageError where there is no such image, or an `Explainer` kept none."""
         if self.inputs is None:
-            remedy = "Explain with audit.explain(model, images, targets)."
-            raise UsageError("an Explainer keeps no images to draw on", got="no inputs", remedy=remedy)
+            remedy = (
+                "Explain pictures with audit.explain(model, images, targets); of a volume, `save_nifti` writes the map."
+            )
+            raise UsageError("there are no images to draw on", got="an Explainer, or volumes", remedy=remedy)
         if not -len(self.maps) <= i < len(self.maps):
             raise UsageError("the number of an image", got=i, rule=f"0 to {len(self.maps) - 1}")
         return draw_relevance(self.inputs[i], self.maps[i])
+
+    def save_nifti(self, path: str | Path, like: str | Path, i: int = 0) -> None:
+        """Write the relevance of volume i, summed over channels, as a NIfTI file in the space of the volume it was read
+        from.
+
+        Args:
+            path: the file to write, .nii or .nii.gz.
+            like: the NIfTI file of the volume. Its three axes are those of the network's input (D, H, W), which may
+                have other numbers of voxels where the volume was resampled as a whole; a crop has another space.
+
+        Raises:
+            UsageError: there is no such volume, images are no volumes, or an `Explainer` kept nothing.
+            MissingExtra: nibabel is not installed.
+            UnreadableFile: `like` is no NIfTI file.
+        """
+        if self.pixels is None or self.pixels.ndim != len("BCDHW"):
+            remedy = "Explain volumes (B, C, D, H, W) with audit.explain."
+            raise UsageError("only relevance of volumes is written as NIfTI", got="no volumes", remedy=remedy)
+        if not -len(self.pixels) <= i < len(self.pixels):
+            raise UsageError("the number of a volume", got=i, rule=f"0 to {len(self.pixels) - 1}")
+        write_nifti(self.pixels[i].sum(0), Path(path), Path(like))
 
     def __repr__(self) -> str:
         n, classes = len(self.maps), np.unique(self.targets).tolist()
@@ -122,7 +148,8 @@ class Relevance:
     def _repr_html_(self) -> str:
         rows = range(min(len(self.maps), NOTEBOOK_IMAGES))
         if self.inputs is None:
-            overlays = [diverging_colours(resize_bilinear(one, (96, 96))) for one in self.maps[: len(rows)]]
+            flat = self.maps.sum(1) if self.maps.ndim == len("BDHW") else self.maps
+            overlays = [diverging_colours(resize_bilinear(one, (96, 96))) for one in flat[: len(rows)]]
         else:
             overlays = [np.asarray(self.overlay(i)) for i in rows]
         side = 96 if self.inputs is None else 224
