@@ -80,7 +80,19 @@ def test_apples_gpu_is_there_where_torch_sees_it_and_has_no_float64(monkeypatch)
     assert widest_float(torch.device("cuda")) == widest_float(torch.device("cpu")) == torch.float64
 
 
-@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+@pytest.mark.parametrize(("name", "selected"), [("xpu", "xpu:1"), ("xpu:0", "xpu:0"), ("auto", "cpu")])
+def test_intels_gpus_are_selected_by_their_name_only(name, selected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert str(select_device(name)) == selected
+    assert widest_float(torch.device("xpu")) == torch.float32
+    with pytest.raises(UsageError, match="auto, cpu, xpu:0, xpu:1"):
+        select_device("xpu:2")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "xpu"])
 def test_a_gpu_that_is_not_there_is_an_error(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="does not have that --device"):

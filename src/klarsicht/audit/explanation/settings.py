@@ -69,8 +69,8 @@ INDEPENDENT_HELP = (
 PARTS_HELP = "Compare connected parts of relevance maps, by shape and by their features in a middle layer."
 LAYER_HELP = "Middle layer for parts and channels. [halfway through the network]"
 DEVICE_HELP = (
-    "Where the model runs: auto (the GPU where torch sees one, else the CPU), cpu, mps, cuda or cuda:N. Results differ "
-    "by rounding between kinds of devices."
+    "Where the model runs: auto (the GPU where torch sees one, else the CPU), cpu, mps, cuda, cuda:N, xpu or xpu:N. "
+    "Results differ by rounding between kinds of devices."
 )
 BATCH_HELP = (
     "Images in a forward pass; 0: as many as fit into --batch-memory, chosen when the run begins and kept with it. "

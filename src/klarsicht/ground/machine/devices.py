@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine.operating_system import processor_flags
 
 AUTO = "auto"
-NARROW = ("mps",)  # devices without float64
+NARROW = ("mps", "xpu")  # devices without float64, Intel's smaller ones among them
 
 
 @dataclass(frozen=True)
@@ -57,33 +56,38 @@ def world() -> Iterator[World]:
 
 
 def select_device(name: str = AUTO) -> torch.device:
-    """Return the device of a name: cpu, mps, cuda, cuda:N, or auto for the GPU of this process where there is one.
-    Raises UsageError: another name, or a device that this machine does not have."""
+    """Return the device of a name: cpu, mps, cuda, cuda:N, xpu, xpu:N, or auto for the CUDA device of this process
+    where there is one. Raises UsageError: another name, or a device that this machine does not have."""
     if name == AUTO:
         return device()
-    found = re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", name)
-    here = ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *_cuda_names()]
-    if found is None or (name != "cuda" and name not in here) or (name == "cuda" and len(here) == 1):
+    here = ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *_numbered("cuda"), *_numbered("xpu")]
+    if name not in here and not (name in ("cuda", "xpu") and f"{name}:0" in here):
         raise UsageError(
             "this machine does not have that --device", got=repr(name), rule=f"auto, {', '.join(here)}",
             remedy="Give --device auto: the GPU if torch sees one, else the CPU.",
         )  # fmt: skip
-    return device() if name == "cuda" else torch.device(name)
+    return torch.device(name, _own_number()) if name in ("cuda", "xpu") else torch.device(name)
 
 
-def _cuda_names() -> list[str]:
-    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+def _numbered(kind: str) -> list[str]:
+    there = getattr(torch, kind)
+    return [f"{kind}:{i}" for i in range(there.device_count())] if there.is_available() else []
+
+
+def _own_number() -> int:
+    """Return the number of this process among those of the machine, 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """Return the widest floating type of a device: float64, on Apple's GPUs float32."""
+    """Return the widest floating type of a device: float64, on Apple's and Intel's GPUs float32."""
     return torch.float32 if device.type in NARROW else torch.float64
 
 
 def device() -> torch.device:
     """Return the GPU of this process, or the CPU where there is none."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", _own_number())
     return torch.device("cpu")
 
 
