@@ -133,6 +133,30 @@ def test_fiftyone_reads_images_labels_and_members(run, tmp_path):
     assert told["segmented"][str(data / "tagged" / "00001.png")] == [[TAG, TAG, TAG**2]]
 
 
+OPENED = """
+import json, runpy, sys
+import fiftyone as fo
+dataset = runpy.run_path(sys.argv[1] + "/open_in_fiftyone.py")["dataset"]
+print(json.dumps({
+    "samples": len(dataset), "tags": dataset.count_sample_tags(), "runs": dataset.list_brain_runs(),
+    "maps": [fo.Heatmap.from_dict(s.relevance.to_dict()).map_path is not None for s in dataset if s.relevance],
+    "sizes": [list(s.relevance.get_map().shape) for s in dataset.limit(3)],
+    "embedding": len(dataset.first().embedding),
+}))
+"""
+
+
+def test_fiftyone_opens_heat_maps_embeddings_and_tags(run, tmp_path):
+    folder = export_run(run, "fiftyone", tmp_path / "f")
+    told = run_there(
+        interpreter("FIFTYONE_PYTHON"), OPENED, folder, FIFTYONE_DATABASE_DIR=str(tmp_path / "mongo"),
+        FIFTYONE_DO_NOT_TRACK="true", FIFTYONE_DATABASE_VALIDATION="false", FIFTYONE_PLUGINS_DIR=str(tmp_path / "p"),
+    )  # fmt: skip
+    assert told["samples"] == len(told["maps"]) == 3 * EACH and all(told["maps"])
+    assert sum(told["tags"].values()) == 3 and told["runs"] == ["klarsicht"]
+    assert told["sizes"] == [[SIDE, SIDE]] * 3 and told["embedding"] > 0
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

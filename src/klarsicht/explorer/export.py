@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from klarsicht.explorer import coco, export_page, export_tables, export_virelay
+from klarsicht.explorer import coco, export_fiftyone, export_page, export_tables, export_virelay
 from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.machine.disk import fill_folder, write_atomically
@@ -95,28 +95,12 @@ def write_coco(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     write_atomically(out, json.dumps(content).encode())
 
 
-def write_fiftyone(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
-    """Write a data set of FiftyOne's type FiftyOneImageClassificationDataset: labels.json, and data.json that names the
-    image files where they lie. The label is the class; verdict, decision and membership are attributes."""
-    labels, files = {}, {}
-    names = [run.results.line(target).name for target in targets]
-    for number, target in enumerate(track(targets, len(targets), "export")):
-        table, _ = export_tables.class_table(run, target)
-        for line in table.drop_columns(["class", "target", "label"]).to_pylist():
-            key = f"{target:05d}-{line['row']:08d}"
-            files[key] = str(run.reader.images().file(line["row"]).resolve())
-            labels[key] = {"label": number, "attributes": line}
-    content = {"classes": names, "labels": labels}
-    write_atomically(out / "labels.json", json.dumps(content).encode())
-    write_atomically(out / "data.json", json.dumps(files).encode())
-
-
 EXPORTS: Final[dict[str, ExportFormat]] = {
     "page": ExportFormat("explorer.html", export_page.write_page),
     "csv": ExportFormat("images.csv", export_tables.write_csv),
     "parquet": ExportFormat("images.parquet", export_tables.write_parquet),
     "coco": ExportFormat("artifacts.json", write_coco),
     "virelay": ExportFormat("virelay", export_virelay.write_virelay, folder=True),
-    "fiftyone": ExportFormat("fiftyone", write_fiftyone, folder=True),
+    "fiftyone": ExportFormat("fiftyone", export_fiftyone.write_fiftyone, folder=True),
     "atlas": ExportFormat("atlas.parquet", export_tables.write_atlas),
 }

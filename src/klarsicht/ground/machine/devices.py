@@ -60,7 +60,7 @@ def select_device(name: str = AUTO) -> torch.device:
     where there is one. Raises UsageError: another name, or a device that this machine does not have."""
     if name == AUTO:
         return device()
-    here = ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *_numbered("cuda"), *_numbered("xpu")]
+    here = ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *_names_of("cuda"), *_names_of("xpu")]
     if name not in here and not (name in ("cuda", "xpu") and f"{name}:0" in here):
         raise UsageError(
             "this machine does not have that --device", got=repr(name), rule=f"auto, {', '.join(here)}",
@@ -69,7 +69,7 @@ def select_device(name: str = AUTO) -> torch.device:
     return torch.device(name, _own_number()) if name in ("cuda", "xpu") else torch.device(name)
 
 
-def _numbered(kind: str) -> list[str]:
+def _names_of(kind: str) -> list[str]:
     there = getattr(torch, kind)
     return [f"{kind}:{i}" for i in range(there.device_count())] if there.is_available() else []
 
