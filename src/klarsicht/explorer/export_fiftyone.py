@@ -82,8 +82,8 @@ def write_fiftyone(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
             }  # fmt: skip
             attributes = {name: value for name, value in line.items() if name not in ("class", "label")}
             labels[key] = {"label": number, "attributes": attributes}
-            if (drawn := draw_heatmap(run, line["row"])) is not None:
-                write_atomically(out / HEATMAPS / f"{key}.png", drawn)
+            if (heatmap := draw_heatmap(run, line["row"])) is not None:
+                write_atomically(out / HEATMAPS / f"{key}.png", heatmap)
     names = [run.results.line(target).name for target in targets]
     write_atomically(out / "labels.json", json.dumps({"classes": names, "labels": labels}).encode())
     write_atomically(out / "data.json", json.dumps(files).encode())

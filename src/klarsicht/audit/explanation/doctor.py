@@ -274,8 +274,10 @@ def _redrawn(audit: Audit, batch: Tensor, targets: Tensor) -> list[tuple[str, st
     settings = audit.settings
     if settings.method == HEAD_RELEVANCE:
         return [("redrawn weights", "not compared: head relevance makes no maps")]
-    found = correlate_with_redrawn(audit.classifier, batch, targets, settings.method, settings.map_side, settings.seed)
-    return [("redrawn weights", f"maps change to a rank correlation of {found:.2f} (1: they show no learning)")]
+    correlation = correlate_with_redrawn(
+        audit.classifier, batch, targets, settings.method, settings.map_side, settings.seed
+    )
+    return [("redrawn weights", f"maps change to a rank correlation of {correlation:.2f} (1: they show no learning)")]
 
 
 def describe_absorption(share: float, is_conserving: bool) -> str:

@@ -57,11 +57,11 @@ def composite(name: str, box: Box) -> Composite:
     return PROPAGATIONS[name](box)
 
 
-def check_layer_rules(given: LayerRules, network: nn.Module) -> None:
+def check_layer_rules(layer_rules: LayerRules, network: nn.Module) -> None:
     """Check rules of layers against a network; raises UsageError for a module that it does not have, a key that is
     neither a name nor a type of modules, and a rule that is no function."""
     modules = dict(network.named_modules())
-    for key, rule in given.items():
+    for key, rule in layer_rules.items():
         if not isinstance(key, str | type) or (isinstance(key, type) and not issubclass(key, nn.Module)):
             rule_of_keys = "the name of a module, or a class of torch.nn"
             raise UsageError("a rule belongs to no layer", got=repr(key), rule=rule_of_keys)

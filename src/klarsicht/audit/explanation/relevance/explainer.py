@@ -167,8 +167,8 @@ class Explainer:
                     tap.clear()
 
     def _look_up(self, classes: Targets, x: Tensor) -> Tensor:
-        given = as_targets(self.classifier, classes, len(x))
-        return check_targets(given.to(x.device), self.classifier.n_classes)
+        outputs = as_targets(self.classifier, classes, len(x))
+        return check_targets(outputs.to(x.device), self.classifier.n_classes)
 
     def _explain_by_propagation(self, x: Tensor, target: Tensor, against: Tensor | None) -> Relevance:
         plan = self._rules(x)
@@ -237,12 +237,12 @@ class Explainer:
                     raise ModelError("the network answers differently each time", got=got, remedy=remedy)
             if self.method == AUTO:
                 self.method = "GammaAttention" if computes_attention(norms.functions) else "EpsilonPlusFlat"
-            found = replace(composite(self.method, self.classifier.pixel_bounds), layers=tuple(self.rules.items()))
-            plan = RulePlan(found, self._path, norms.norms)
+            rules = replace(composite(self.method, self.classifier.pixel_bounds), layers=tuple(self.rules.items()))
+            plan = RulePlan(rules, self._path, norms.norms)
             with RuleMode(plan, Recorder(1)):
                 _check_same_logits(plain, self.classifier.logits(x[:1]).detach())
-            if unused := [key for key in self.rules if key not in plan.used]:
-                got = ", ".join(key if isinstance(key, str) else key.__name__ for key in unused)
+            if idle := [key for key in self.rules if key not in plan.used]:
+                got = ", ".join(key if isinstance(key, str) else key.__name__ for key in idle)
                 rule = "a rule belongs to a layer with weights that runs, or to a module that holds one"
                 raise UsageError("a rule that no layer takes", got=got, rule=rule)
             self._plan = plan
@@ -390,6 +390,6 @@ def attribute(
         UsageError, ModelError, UnsupportedLayer, NotConserving: as of `explain`, and of `load_model` for a module.
     """
     classifier = model if isinstance(model, Classifier) else load_model(model, device=device)
-    found = explain(classifier, torch.as_tensor(inputs), targets, method=method, rules=rules)
-    assert found.pixels is not None
-    return found.pixels
+    relevance = explain(classifier, torch.as_tensor(inputs), targets, method=method, rules=rules)
+    assert relevance.pixels is not None
+    return relevance.pixels

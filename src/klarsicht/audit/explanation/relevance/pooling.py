@@ -22,5 +22,5 @@ def pool_relevance(R: Tensor, side: int) -> Tensor:
     flat = R.sum(1, dtype=widest_float(R.device))
     g = min(side, *flat.shape[1:])
     *depth, A, B = (pooling_matrix(n, g).to(flat.dtype).to(flat.device) for n in flat.shape[1:])
-    pooled = A @ flat @ B.T
-    return (torch.einsum("gd,bdhw->bghw", depth[0], pooled) if depth else pooled).float()
+    squares = A @ flat @ B.T
+    return (torch.einsum("gd,bdhw->bghw", depth[0], squares) if depth else squares).float()

@@ -24,12 +24,12 @@ REDRAWS: Final = 3  # networks with weights redrawn
 def redraw_weights(module: nn.Module, rng: np.random.Generator) -> nn.Module:
     """Copy a network, and permute the values inside each of its weights: they keep their distribution and lose what was
     learned. Biases, and norms with one weight a channel, are permuted too; statistics of batch norms stay."""
-    drawn = copy.deepcopy(module)
+    other = copy.deepcopy(module)
     with torch.no_grad():
-        for weight in drawn.parameters():
+        for weight in other.parameters():
             order = torch.from_numpy(rng.permutation(weight.numel())).to(weight.device)
             weight.copy_(weight.flatten()[order].reshape(weight.shape))
-    return drawn
+    return other
 
 
 def correlate_with_redrawn(
@@ -38,9 +38,9 @@ def correlate_with_redrawn(
     """Compute the rank correlation (Spearman) of relevance maps (G, G) with those of networks of redrawn weights: the
     median over images (B, C, H, W) and REDRAWS networks. Takes and raises as `explain`."""
     own = explain(classifier, batch, targets, method=method, map_side=map_side).maps
-    found = []
+    correlations: list[float] = []
     for number in range(REDRAWS):
-        redrawn = replace(classifier, module=redraw_weights(classifier.module, generator(seed, f"redraw {number}")))
-        maps = explain(redrawn, batch, targets, method=method, map_side=map_side).maps
-        found += [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(own, maps, strict=True)]
-    return float(np.nanmedian(found))
+        other = replace(classifier, module=redraw_weights(classifier.module, generator(seed, f"redraw {number}")))
+        maps = explain(other, batch, targets, method=method, map_side=map_side).maps
+        correlations += [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(own, maps, strict=True)]
+    return float(np.nanmedian(correlations))
