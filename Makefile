@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile  # two processes, a thread each
 
-.PHONY: demo test test-slow test-all lint docs clean
+.PHONY: demo test test-slow test-all lint docs speed clean
 .DELETE_ON_ERROR:
 
 demo: .venv/with-demo
@@ -23,6 +23,9 @@ lint: .venv/with-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+speed: .venv/with-test
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py
 
 docs: .venv/with-docs
 	$(BIN)/mkdocs build --strict

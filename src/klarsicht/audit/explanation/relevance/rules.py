@@ -223,12 +223,12 @@ class Layer:
             z = [self._graph(t, x, graphs, graph)[1].detach() for t in share.terms]
             sign = z[0].sign() if share.signed else None
             D = _denominator(share.terms, z, sign)
-            s, signed, absorbed, nothing = _over(
+            s, signed, by_epsilon, nothing = _over(
                 R, D, sign, images, EPSILON if share.epsilon is None else share.epsilon
             )
             if share.coefficient != 1:
                 s *= share.coefficient
-            stabiliser += share.coefficient * absorbed
+            stabiliser += share.coefficient * by_epsilon
             dead += share.coefficient * nothing
             for t in share.terms:
                 flow = _scale(t.factor, signed if t.signed else s)

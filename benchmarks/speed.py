@@ -1,0 +1,206 @@
+"""Ratios of klarsicht's times to those of named peers, held against the ratios that are kept beside this script.
+
+    make speed
+    python benchmarks/speed.py [--only NAME ...] [--keep]
+
+One thread, processor seconds; ours and the peer's runs are interleaved, medians of five. A ratio that is larger than
+the kept one by a fifth has been lost: the script names it and ends with 1. --keep writes the ratios of this run as the
+kept ones. Ratios move by some percent between processors, and more where others compute beside them.
+
+- relevance: `explain` of ResNet-50 over one forward and backward pass; zennit's is printed beside it.
+- transport: the graph of 10 neighbours by the Wasserstein metric of 300 maps, over POT's `emd2` for all their pairs.
+- clusters: the spectral chain of 1,200 images, over scikit-learn's spectral clustering of them for k = 2 to 8.
+- kernels: filtering of four frames by fused kernels of four sizes, over copying what is read and written.
+- burst: `denoise_burst` of eight frames, over non-local means of scikit-image on their mean.
+- quantify: `audit.quantify` of five classes of 60 pictures, over `audit.run` of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+KEPT = Path(__file__).with_suffix(".json")
+LOST = 1.2  # times the kept ratio
+REPEATS = 5
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two ways that are timed: ours and the peer's, the factor by which the peer's time counts, and how often."""
+
+    ours: Work
+    peer: Work
+    factor: float = 1.0
+    repeats: int = REPEATS
+
+    def ratio(self) -> float:
+        """Return the median of our time over that of the peer, who goes first; what repeats runs once before."""
+        if self.repeats > 1:
+            self.peer(), self.ours()
+        pairs = [(_seconds(self.peer), _seconds(self.ours)) for _ in range(self.repeats)]
+        return statistics.median(ours / (peer * self.factor) for peer, ours in pairs)
+
+
+def _seconds(work: Work) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def compare_relevance() -> Comparison:
+    from torchvision.models import resnet50
+
+    from klarsicht.audit.explanation.models.classifier import load_model
+    from klarsicht.audit.explanation.relevance.explainer import Explainer
+
+    net, x = resnet50().eval(), torch.rand(2, 3, 224, 224)
+    targets = torch.tensor([1, 7])
+    explainer = Explainer(load_model(net), "EpsilonPlusFlat").__enter__()
+
+    def gradient() -> None:
+        y = x.clone().requires_grad_()
+        torch.autograd.grad(net(y)[:, 1].sum(), y)
+
+    return Comparison(lambda: explainer(x, targets), gradient)
+
+
+def compare_transport() -> Comparison:
+    import ot
+
+    from klarsicht.numerics.neighbours import neighbour_graph
+    from klarsicht.numerics.transport.measures import measures_from_maps
+
+    rng, n, pairs = np.random.default_rng(0), 300, 60
+    measures = measures_from_maps(np.abs(rng.normal(size=(n, 32, 32))).astype(np.float32) ** 3)
+    points = measures.points.astype(np.float64)
+    i, j = rng.integers(n, size=(2, pairs))
+
+    def peer() -> None:
+        for a, b in zip(i, j, strict=True):
+            ot.emd2([], [], ot.dist(points[a], points[b]))
+
+    return Comparison(lambda: neighbour_graph(measures, "wasserstein", 10), peer, n * (n - 1) / 2 / pairs)
+
+
+def compare_clusters() -> Comparison:
+    from sklearn.cluster import SpectralClustering
+
+    from klarsicht import audit
+
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(1200, 64)) + 4 * np.eye(64)[rng.integers(6, size=1200)]
+
+    def peer() -> None:
+        for k in range(2, 9):
+            SpectralClustering(k, affinity="nearest_neighbors", n_neighbors=10, random_state=0).fit(items)
+
+    return Comparison(lambda: audit.spray(items, metric="euclidean", n_neighbors=10, random_state=0), peer)
+
+
+def compare_kernels() -> Comparison:
+    from klarsicht.numerics.pixel_kernels.apply import apply_kernels
+    from klarsicht.numerics.pixel_kernels.spec import KernelSpec
+
+    spec, side = KernelSpec((1, 3, 5, 7)), 512
+    frames = torch.rand(1, 4, 3, side, side)
+    taps = torch.rand(1, 4 * spec.taps, *[spec.coarse(side)] * 2)
+    return Comparison(lambda: apply_kernels(taps, frames, spec), lambda: [frames.clone(), taps.clone()], repeats=15)
+
+
+def compare_burst() -> Comparison:
+    from skimage.restoration import denoise_nl_means
+
+    from klarsicht import burst
+
+    rng = np.random.default_rng(0)
+    scene = np.kron(rng.random((3, 16, 16)), np.ones((16, 16))).astype(np.float32)
+    frames = (scene + rng.normal(0, 0.03, (8, 3, 256, 256))).clip(0, 1).astype(np.float32)
+    network, level = burst.load_network("swift"), burst.NoiseLevel(0.03, 0.0)
+    mean = frames.mean(0).transpose(1, 2, 0)
+    return Comparison(
+        lambda: burst.denoise_burst(network, burst.Burst(frames, level)),
+        lambda: denoise_nl_means(mean, patch_size=5, patch_distance=10, h=0.02, sigma=0.01, channel_axis=2),
+        repeats=3,
+    )
+
+
+def compare_quantify() -> Comparison:
+    from klarsicht import audit
+
+    place = Path(tempfile.mkdtemp(prefix="klarsicht-speed-"))
+    rng = np.random.default_rng(0)
+    for label in "abcde":
+        (place / "photographs" / label).mkdir(parents=True)
+        hue = rng.random(3)
+        for i in range(60):
+            pixels = (255 * np.clip(hue + 0.2 * rng.normal(size=(32, 32, 3)), 0, 1)).astype(np.uint8)
+            if label == "a" and i < 20:
+                pixels[2:8, 2:8] = (255, 0, 255)
+            Image.fromarray(pixels).save(place / "photographs" / label / f"{i:03d}.png")
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 5)),
+    ).eval()
+    model = audit.load_model(net, classes=list("abcde"))
+    settings = audit.AuditSettings(model="net", data=str(place / "photographs"))
+    return Comparison(
+        lambda: audit.quantify(place / "run", classifier=model),
+        lambda: audit.run(settings, place / "run", classifier=model),
+        repeats=1,
+    )
+
+
+COMPARISONS: dict[str, Callable[[], Comparison]] = {
+    "relevance": compare_relevance,
+    "transport": compare_transport,
+    "clusters": compare_clusters,
+    "kernels": compare_kernels,
+    "burst": compare_burst,
+    "quantify": compare_quantify,
+}
+
+
+def losses(ratios: dict[str, float], kept: dict[str, float]) -> Iterator[str]:
+    """Name the ratios that are lost, each in a line."""
+    for name, ratio in ratios.items():
+        if name in kept and ratio > LOST * kept[name]:
+            yield f"{name}: {ratio:.3g} times the peer's time, {kept[name]:.3g} was kept"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=[*COMPARISONS])
+    parser.add_argument("--keep", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    ratios: dict[str, float] = {}
+    print("| ours over the peer's | now | kept |\n|---|---|---|")
+    for name in given.only:
+        ratios[name] = COMPARISONS[name]().ratio()
+        print(f"| {name} | {ratios[name]:.3g} | {kept.get(name, float('nan')):.3g} |", flush=True)
+    if given.keep:
+        KEPT.write_text(json.dumps(kept | {name: float(f"{one:.3g}") for name, one in ratios.items()}, indent=1) + "\n")
+        return 0
+    lost = [*losses(ratios, kept)]
+    print("\n".join(lost), file=sys.stderr)
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
