@@ -241,7 +241,7 @@ class Explainer:
             plan = RulePlan(rules, self._path, norms.norms)
             with RuleMode(plan, Recorder(1)):
                 _check_same_logits(plain, self.classifier.logits(x[:1]).detach())
-            if idle := [key for key in self.rules if key not in plan.used]:
+            if idle := [key for key in self.rules if key not in plan.active]:
                 got = ", ".join(key if isinstance(key, str) else key.__name__ for key in idle)
                 rule = "a rule belongs to a layer with weights that runs, or to a module that holds one"
                 raise UsageError("a rule that no layer takes", got=got, rule=rule)

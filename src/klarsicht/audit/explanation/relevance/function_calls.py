@@ -71,7 +71,7 @@ class RulePlan:
     path: ModulePath
     norms: dict[int, BatchNorm] = field(default_factory=dict)
     layers: dict[int, tuple[Tensor, Layer]] = field(default_factory=dict)
-    used: set[str | type[nn.Module]] = field(default_factory=set)
+    active: set[str | type[nn.Module]] = field(default_factory=set)
     without_rule: Counter[str] = field(default_factory=Counter)
 
 
@@ -114,11 +114,11 @@ class FunctionCall:
         for module in reversed(plan.path.names):
             for key, rule in plan.composite.layers:
                 if key == module:
-                    plan.used.add(key)
+                    plan.active.add(key)
                     return rule
             for key, rule in plan.composite.layers:
                 if isinstance(key, type) and issubclass(plan.path.types[module], key):
-                    plan.used.add(key)
+                    plan.active.add(key)
                     return rule
         return None
 
