@@ -23,6 +23,22 @@ QUESTIONS = {  # question: first click in the navigation, second click on a head
     ),
     "It found nothing. Can I trust that?": ("Which classes hold an artifact", "power", "klarsicht audit power"),
     "It ended with exit code 3": ("Exit codes", "exit-codes", "| 3 |"),
+    "What do the colours of a map mean?": ("Read your result", "the-colours-of-a-relevance-map", "| red |"),
+    "It was stopped halfway. How do I go on?": (
+        "Step by step", "skipped-images-and-resuming", "After a kill, give the same command again",
+    ),
+    "What will it cost?": ("Step by step", "klarsicht-audit-doctor", "`--cost` forecasts"),
+    "Which file do I send to a colleague?": ("Step by step", "klarsicht-audit-report", "The page needs no other file"),
+    "The mark belongs to the class. Where do I say so?": ("Look at it, and decide", "decisions", "*legitimate*"),
+    "Which of my files carry the mark?": ("Look at it, and decide", "klarsicht-audit-export", "one row for each image"),
+    "Can my build stop on a finding?": ("Stop a pipeline on a finding", "stop-a-pipeline-on-a-finding", "exit code 0"),
+    "Can I clean the data and train again?": (
+        "Clean the model or the data", "klarsicht-audit-clean-data", "a new corpus without the artifact",
+    ),
+    "My images have 16 bits": ("Your images and labels", "arrays", "white at `--white-level`"),
+    "Is somebody else's model file safe to open?": ("What runs code", "code-in-files-from-others", "`--trust`"),
+    "How noisy is my camera?": ("Your own photographs", "klarsicht-burst-calibrate", "Measures a camera's noise"),
+    "How do I get the verdicts as a table in Python?": ("Functions", "from-python", "`to_pandas()`"),
     "How do I get a DNG of my burst?": ("Your own photographs", "klarsicht-burst-denoise", ".dng"),
 }  # fmt: skip
 

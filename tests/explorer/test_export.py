@@ -47,6 +47,7 @@ def test_csv_and_parquet_have_a_line_for_each_image_of_each_class(run, tmp_path)
             assert line[name] == ("" if other[name] is None else str(other[name])), name
     stored = parquet.read_table(run / "tables" / "embedding-concept" / "00000.parquet")
     np.testing.assert_allclose([line["vector"] for line in read[:EACH]], stored["vector"].to_pylist())
+    assert {(line["embedding"], line["metric"]) for line in lines[:EACH]} == {("spectral", "concept")}
 
 
 def test_what_a_spreadsheet_would_compute_is_written_as_a_text(run, tmp_path):
@@ -190,6 +191,7 @@ def test_a_virelay_project_has_the_stored_maps_and_embeddings(run, tmp_path):
         assert file["00002/index"][:].tolist() == list(range(EACH, 2 * EACH))
         assert file["00000/embedding/spectral"].shape == (EACH, D)
         np.testing.assert_allclose(file["00000/embedding/spectral"].attrs["eigenvalue"], EIGENVALUES, rtol=1e-6)
+        assert {file[f"00000/embedding/{name}"].attrs["metric"] for name in ("spectral", "plane")} == {"concept"}
         assert np.flatnonzero(file["00000/cluster/carries"][:] == 1).tolist() == [1, 2, 9]
         assert np.flatnonzero(file["00002/cluster/carries"][:] == 2).tolist() == list(range(CARRIERS))
     with h5py.File(out / "attribution.h5") as file:

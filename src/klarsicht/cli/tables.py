@@ -86,7 +86,7 @@ def verdicts(
     to_review = [line for line in lines if line.verdict.needs_review]
     for line in to_review:
         echo()
-        echo(line.headline(places.get((line.verdict.target, line.number), "")))
+        echo(line.headline_at(places.get((line.verdict.target, line.number), "")))
         echo("next: {}: {}".format(*line.next_step(run)))
     if groups:
         from klarsicht.audit.results.seen_groups import NOT_TESTED

@@ -70,7 +70,7 @@ class ClassLine:
             run: the run folder, for the commands.
         """
         verdict, steps = artifacts[0][0].verdict, (line.next_step(run) for line, _ in artifacts)
-        words = " ".join(line.headline(place) for line, place in artifacts)
+        words = " ".join(line.headline_at(place) for line, place in artifacts)
         next_steps = tuple((advice, command) for advice, command in steps if command)
         return replace(self, kind=verdict.kind_of_class, words=words, verdict=verdict, next_steps=next_steps)
 

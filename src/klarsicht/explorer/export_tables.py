@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from klarsicht.ground.progress import track
 if TYPE_CHECKING:
     import pyarrow as pa
 
+EMBEDDING: Final = "spectral"  # method of every stored embedding
 ATLAS_NEIGHBOURS, ATLAS_SIDE = 10, 96  # nearest neighbours of each image, and pixels of its thumbnail
 
 
@@ -32,7 +34,7 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, point_clouds.P
 
     `carries` is "yes" or "no" where a person decided or a detector found an artifact, and "undecided" for members of a
     suspect cluster that nobody decided; `seen` names the groups of an image that no verdict names; x and y are the
-    principal axes of the embedding, empty where none is stored.
+    principal axes of the `embedding`, made of distances by `metric`; all are empty where none is stored.
     """
     import pyarrow as pa
 
@@ -40,9 +42,7 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, point_clouds.P
     decision = run.decisions.by_target().get(target)
     if images.by == "all" and not cloud.vectors.shape[1]:  # else each class would have all images
         kept = np.isin(cloud.rows, np.array(run.decisions.members(target), np.int64))
-        cloud = point_clouds.PointCloud(
-            cloud.rows[kept], cloud.vectors[kept], cloud.components[kept], cloud.eigenvalues
-        )
+        cloud = replace(cloud, rows=cloud.rows[kept], vectors=cloud.vectors[kept], components=cloud.components[kept])
     sides = sides_of(run.reader, cloud.rows.tolist())
     n, flags = len(cloud.rows), point_clouds.membership_flags(cloud.rows, line, decision)
     names = np.array([*run.reader.names, ""], object)
@@ -65,6 +65,8 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, point_clouds.P
         "removed": (flags & point_clouds.REMOVED_BIT) > 0,
         "decision": [decision.decision if decision else ""] * n,
         "artifact": [decision.artifact if decision else ""] * n,
+        "embedding": [EMBEDDING if cloud.metric else ""] * n,
+        "metric": [cloud.metric] * n,
         "x": pa.array([None] * n, pa.float32()) if plane is None else plane[:, 0],
         "y": pa.array([None] * n, pa.float32()) if plane is None else plane[:, 1],
     }

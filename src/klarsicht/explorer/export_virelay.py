@@ -4,8 +4,9 @@
     OUT/label-map.json     index, word_net_id and name of each output of the model
     OUT/dataset.h5         data uint8 (n, 3, S, S), label uint32 (n,)
     OUT/attribution.h5     attribution float32 (n, 3, S, S), label uint32 (n,), prediction float32 (n, K)
-    OUT/analysis.h5        CLASS/index uint32 (m,); CLASS/embedding/spectral float32 (m, d) with the attribute
-                           `eigenvalue`; CLASS/embedding/plane float32 (m, 2); CLASS/cluster/suspect and
+    OUT/analysis.h5        CLASS/index uint32 (m,); CLASS/embedding/spectral float32 (m, d) with the attributes
+                           `eigenvalue` and `metric`; CLASS/embedding/plane float32 (m, 2), its first two principal
+                           axes; CLASS/cluster/suspect and
                            CLASS/cluster/carries uint32 (m,): 0 no, 1 yes, 2 undecided; CLASS/cluster/seen uint32 (m,):
                            number of the first group that no verdict names, from 1, and 0 of none
 
@@ -113,6 +114,8 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
             group["embedding/spectral"] = cloud.vectors.astype(np.float32)
             group["embedding/spectral"].attrs["eigenvalue"] = np.array(cloud.eigenvalues, np.float32)
             group["embedding/plane"] = cloud.plane
+            for name in ("embedding/spectral", "embedding/plane"):
+                group[name].attrs["metric"] = cloud.metric
             flags = membership_flags(cloud.rows, run.results.line(target), None)
             group["cluster/suspect"] = ((flags & CLUSTER_BIT) > 0).astype(np.uint32)
             scores = carrier_statuses(run, target, cloud.rows)

@@ -35,12 +35,14 @@ PLAIN_METRIC = "features"  # the baseline, whose embedding is stored in every ru
 @dataclass(frozen=True)
 class PointCloud:
     """Images of a class: rows of the run (n,), spectral embedding (n, d), d being 0 where the run stores none,
-    connected component of the neighbour graph (n,), 0 where it is not stored, and the d eigenvalues, ascending."""
+    connected component of the neighbour graph (n,), 0 where it is not stored, the d eigenvalues, ascending, and the
+    metric that the images are compared by, empty where no embedding is stored."""
 
     rows: Ints
     vectors: Floats
     components: Ints
     eigenvalues: tuple[float, ...]
+    metric: str = ""
 
     @property
     def plane(self) -> Floats:
@@ -94,7 +96,7 @@ def read_point_cloud(store: RunStore, images: RunImages, target: int, metric: st
         values = tuple(map(float, json.loads((part.schema.metadata or {})[b"eigenvalues"])))
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(images):
             raise ValueError("rows beyond the corpus")
-        return PointCloud(rows, vectors, components, values)
+        return PointCloud(rows, vectors, components, values, metric)
 
 
 def membership_flags(rows: Ints, line: ClassLine, decision: ClassDecision | None) -> NDArray[np.uint32]:

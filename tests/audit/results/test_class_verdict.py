@@ -66,7 +66,7 @@ def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, ex
 )  # fmt: skip
 def test_a_headline_says_how_much_was_inserted(covered, explained, recognition, told):
     found = replace(FOUND, use=replace(USE, covered=covered, explained=explained, recognition=recognition))
-    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline().endswith(f"applied to other images {told}")
+    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline.endswith(f"applied to other images {told}")
 
 
 def test_what_was_never_put_on_is_not_tested():

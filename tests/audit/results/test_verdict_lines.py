@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
+from klarsicht.audit.results.class_verdict import SHARES, DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.audit.results.verdicts import Quantification
@@ -91,7 +91,7 @@ DENIALS = {  # words, and what the figures of the row must not say beside them
 @given(quantifications())
 def test_no_row_has_words_that_deny_what_its_figures_say(found):
     for line in found.lines:
-        said = [*line.texts, line.headline()]
+        said = [*line.texts, line.headline]
         denied = [words for words, denies in DENIALS.items() if any(words in text for text in said)
                   and denies(line.verdict)]  # fmt: skip
         assert denied == [], said
@@ -112,9 +112,9 @@ def test_a_row_without_an_artifact_shows_no_effect_and_no_detector(found):
 @given(quantifications())
 def test_every_figure_of_a_headline_is_one_of_the_row_and_its_sentences_are_short(found):
     for line in found.lines:
-        verdict, use, said = line.verdict, line.verdict.use, line.headline("top right")
+        verdict, use, said = line.verdict, line.verdict.use, line.headline_at("top right")
         known = {len(verdict.rows), 200, 95, 100, 0.5, 2, round(100 * use.flips), round(100 * use.flips_control)}
-        known |= {round(100 * part_inserted(use))}
+        known |= {round(100 * share) for name in SHARES if (share := getattr(use, name)) is not None}
         figures = {float(one) for one in re.findall(r"(?<![\w.])\d+(?:\.\d+)?", said.replace(verdict.name, "it"))}
         scores = {use.shift, use.low, use.high, use.p_use, 0.001}
         assert all(any(abs(one - abs(other)) <= 0.051 for other in known | scores) for one in figures), said

@@ -78,7 +78,7 @@ def _read_artifacts(store: RunStore, cause: str, kinds: Sequence[VerdictKind]) -
         if line.verdict.kind in kinds:
             decision = decisions.get(line.verdict.target)
             author = decision.author if decision is not None and decision.is_legitimate else ""
-            yield Alarm(cause, line.name, line.headline(), tuple(keys[row] for row in line.verdict.rows), author)
+            yield Alarm(cause, line.name, line.headline, tuple(keys[row] for row in line.verdict.rows), author)
 
 
 def read_shortcuts(store: RunStore) -> Iterator[Alarm]:

@@ -46,9 +46,13 @@ class VerdictLine:
         one = self.verdict
         return f"{one.size} of {one.n}" if one.needs_review else f"0 of {one.n}"
 
-    def headline(self, place: str = "") -> str:
-        """Say in one to three sentences what was found, whether the model uses it, and what only a person can say.
-        place: of the artifact in its images, see `detection_rows.read_places`."""
+    @property
+    def headline(self) -> str:
+        """One to three sentences: the artifact, its use by the model, and the judgement that only a person can make."""
+        return self.headline_at("")
+
+    def headline_at(self, place: str) -> str:
+        """Return the headline with the place of the artifact in its images, see `detection_rows.read_places`."""
         verdict = self.verdict
         if verdict.followed:
             return (

@@ -55,6 +55,18 @@ def test_two_of_ninety_images_are_beyond_the_bound_and_decide_nothing():
     assert found.settled_by > measured.n
 
 
+@pytest.mark.parametrize(("trained_on", "who"), [(False, "ten times these 21 images"), (True, "as many others")])
+def test_where_nobody_has_so_many_images_a_person_is_asked_and_given_no_number(trained_on, who):
+    """None of 21 right answers changes. By the rule of three, 95 % of such samples lose less than 3 / n, so some 150
+    images would exclude two points at best, and half a point some 600: more than ten times 21."""
+    few = Loss("clean images of the class", paired_loss(*[np.ones(21, bool)] * 2), 0.005, trained_on)
+    assert few.settled_by > 600 > 10 * few.measured.n
+    end = f"decide whether a loss of {100 * few.measured.high:.2f} points is acceptable"
+    assert str(few).endswith(f"{who} would hardly exclude more than the 0.50 allowed: {end}")
+    many = Loss("clean images of the class", paired_loss(*[np.ones(400, bool)] * 2), 0.005, trained_on)
+    assert many.settled_by <= 4000 and f"about {many.settled_by:,} " in str(many)
+
+
 def test_one_harmful_loss_is_harm_and_all_must_be_harmless():
     within, beyond, between = loss(-0.01, 0.01), loss(0.03, 0.05), loss(-0.01, 0.03)
     assert Harm((within, within)).answer == HARMLESS

@@ -51,7 +51,7 @@ def test_the_explorer_shows_what_ranking_and_verdicts_say(audited):
     lines = {line.name: line for line in ExploredRun.of(audited.store).results.lines().values()}
     known = verdicts.read_verdicts(audited.store)
     (told,) = (line for line in known.lines if line.name == "b")
-    headline = told.headline(read_places(audited.store, known).get((told.verdict.target, told.number), ""))
+    headline = told.headline_at(read_places(audited.store, known).get((told.verdict.target, told.number), ""))
     assert (lines["b"].words, lines["b"].p) == (headline, told.verdict.detection.p)
     assert lines["b"].found == ROWS
     for entry in ranking.read_ranking(audited.store):

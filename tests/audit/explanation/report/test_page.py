@@ -27,7 +27,7 @@ def test_findings_come_first_and_no_folder_of_the_machine_is_named(quantified, t
     body = page[page.index("<body>") :]
     summary = body[body.index("In short") : body.index("<h2>Verdicts</h2>")]
     reviewed = [line for line in verdicts.lines if line.verdict.needs_review]
-    counted = [line.headline().split(" share ")[0] for line in reviewed]  # how many images of which class
+    counted = [line.headline.split(" share ")[0] for line in reviewed]  # how many images of which class
     assert counted and [text for text in counted if text in without_tags(summary)] == counted
     assert f"In {len(verdicts) - len({line.verdict.target for line in reviewed})} of {len(verdicts)} classes" in summary
     artifacts = len(reviewed)

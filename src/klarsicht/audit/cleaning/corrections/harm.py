@@ -19,6 +19,7 @@ HARMLESS: Final = "proven harmless"
 HARMFUL: Final = "harmful"
 NOT_PROVEN: Final = "not proven harmless"
 LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
+REACHED: Final = 10  # times the images at hand: more of them, nobody has
 MEMORISED: Final = 8.0  # times the bound: losses on images trained on, above which other images lost too
 
 
@@ -85,10 +86,15 @@ class Loss:
             return f"{lost}, but only {without}: do its images carry an artifact of their own?"
         if self.settled_by >= MOST:
             return f"{lost}, as much as the {100 * self.bound:.2f} allowed: more images do not settle it"
-        if self.trained_on:
-            return f"{lost}, but the model was trained on these images; about {self.settled_by:,} others settle it"
-        least = f"{one.n:,} images cannot exclude more than the {100 * self.bound:.2f} allowed"
-        return f"{lost}; {least} (about {self.settled_by:,} can)"
+        trained = "the model was trained on these images" if self.trained_on else ""
+        allowed = f"exclude more than the {100 * self.bound:.2f} allowed"
+        if self.settled_by > REACHED * one.n:
+            reason = f"{trained}, and ten times as many others" if trained else f"even ten times these {one.n:,} images"
+            question = f"decide whether a loss of {100 * one.high:.2f} points is acceptable"
+            return f"{lost}, but {reason} would hardly {allowed}: {question}"
+        if trained:
+            return f"{lost}, but {trained}; about {self.settled_by:,} others settle it"
+        return f"{lost}; {one.n:,} images cannot {allowed} (about {self.settled_by:,} can)"
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def summarise(
     drawn = {(view.verdict.target, view.number): view for view in findings}
     reviewed = [line for line in quantification.lines if line.verdict.needs_review] if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
-    found = [(view.anchor, view.headline) if view else ("", line.headline()) for line, view in views]
+    found = [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
     found += [(PARTS_ANCHOR, line.headline) for line in (parts.headlines if parts else ())]
     return found + [("", one.describe()) for one in (around.relied_on if around else ())]
 
@@ -234,7 +234,7 @@ class ArtifactView:
 
     @property
     def headline(self) -> str:
-        return self.line.headline(self.place)
+        return self.line.headline_at(self.place)
 
     @property
     def next_step(self) -> tuple[str, str]:
