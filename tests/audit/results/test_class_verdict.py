@@ -108,3 +108,13 @@ def test_a_class_of_which_a_further_artifact_is_used_comes_first():
     assert rare.kind is VerdictKind.PRESENT  # that of its frequent artifact
     assert rare.kind_of_class is VerdictKind.POISONED is not FOUND.kind_of_class
     assert "1 of them used" in repr(Quantification((rare, FOUND), 0.01, 0.05))
+
+
+@pytest.mark.parametrize(("covered", "explained", "partial"), [(0.21, 0.7, True), (0.9, 0.2, True), (0.9, None, False)])
+def test_a_used_artifact_that_was_inserted_in_part_may_do_more(covered, explained, partial):
+    """A mark of which a fifth was pasted turned 11 of 100 pictures, and the whole mark 61: both figures are needed."""
+    use = replace(USE, tried="fine 90 0.8", how="own place", covered=covered, explained=explained)
+    found = replace(FOUND, use=use, artifactual=True, used=True, poisoned=True)
+    said = VerdictLine(1, 1, "carton", found, 10, 0.05).headline
+    assert "The model uses it" in said and ("It may do more" in said) == partial
+    assert (f"covers {100 * covered:.0f} % of the difference in appearance" in said) == partial

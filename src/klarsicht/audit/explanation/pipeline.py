@@ -22,7 +22,7 @@ from klarsicht.audit.explanation.steps.relevance_step import attribute, record_l
 from klarsicht.audit.explanation.steps.skipped_images import require_readable
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
-from klarsicht.ground.errors import RunLocked, RunMismatch, UsageError
+from klarsicht.ground.errors import RunLocked, RunMismatch, StoreError, UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.shards import LOOK, Shard
 from klarsicht.ground.run_folder.store import RunStore
@@ -182,6 +182,17 @@ def illustrate(audit: Audit, store: RunStore, order: Ranking) -> None:
 def check_unchanged(audit: Audit, store: RunStore) -> None:
     """Check that data and model are those of the run; raises RunMismatch."""
     require_identity(store, {"corpus": audit.corpus.hash, "model": audit.classifier.identity})
+
+
+def require_ranked(store: RunStore) -> None:
+    """Check that the run came to its end; raises CorpusError where it stopped at permuted labels, else StoreError."""
+    if store.has_file(ranking.FILE):
+        return
+    require_label_order(store)
+    raise StoreError(
+        "the run is not finished", got=store.path, rule="it has no ranking",
+        remedy="Repeat its `klarsicht audit run`: it resumes.",
+    )  # fmt: skip
 
 
 def require_identity(store: RunStore, now: Mapping[str, str]) -> None:

@@ -117,6 +117,12 @@ class UseResult:
         return min((share for name in names if (share := getattr(self, name)) is not None), default=1.0)
 
     @property
+    def is_partial(self) -> bool:
+        """Whether less than WHOLE_SHARE of what separates the images with the artifact was inserted, by appearance or
+        by score."""
+        return any(share is not None and share < WHOLE_SHARE for share in (self.covered, self.explained))
+
+    @property
     def tested(self) -> bool:
         """Whether something was inserted, and at least WHOLE_SHARE of what separates the images with the artifact."""
         return bool(self.tried) and self.inserted_share >= WHOLE_SHARE

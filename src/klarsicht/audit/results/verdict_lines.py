@@ -79,7 +79,8 @@ class VerdictLine:
         effect = words.describe_effect(use.shift, use.flips, use.flips_control, verdict.name)
         effect = f"{way} images of other classes, {effect}"
         if verdict.used:
-            return f"The model uses it: {effect}."
+            more = f" It may do more: {self._missing_share(way)}." if use.is_partial else ""
+            return f"The model uses it: {effect}.{more}"
         if not verdict.tested:
             return f"Whether the model uses it is not known: {self._missing_share(way)}."
         if not use.matters:

@@ -14,6 +14,8 @@ from klarsicht.audit.explanation.data.label_order import Order
 from klarsicht.audit.explanation.models import classifier
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.audit.verdicts.quantification.quantification import quantify
+from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
 from klarsicht.ground.errors import CorpusError
 
 REQUIRE_GIVEN = Order.require_given  # as it is before any test begins
@@ -132,6 +134,10 @@ def test_doctor_and_run_refuse_permuted_labels_and_a_run_resumes_where_they_are_
     assert isinstance(refused, CorpusError) and permuted in str(refused)
     with pytest.raises(CorpusError, match=permuted):
         pipeline.run(settings, out, classifier=model)
+    for judge in (quantify, measure_sufficiency):  # at once, and not at their end
+        with pytest.raises(CorpusError, match=rf"{permuted}.*`audit run` as `class_map`; .*`accept_labels`"):
+            judge(out, classifier=model)
+        assert not any(out.glob("tables/[st]*")) and not (out / "report.html").exists()
     attributed = {file: file.stat().st_mtime_ns for file in out.rglob("*") if "attribution" in file.name}
     pipeline.run(settings, out, classifier=model, accept_labels=True)
     assert permuted in (out / "report.html").read_text()

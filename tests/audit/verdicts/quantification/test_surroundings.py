@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +16,22 @@ from torch.nn.functional import avg_pool2d
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
-from klarsicht.audit.results.surroundings import read_surroundings
+from klarsicht.audit.results.surroundings import (
+    EXCEPTIONS_FILE,
+    ExceptionalImage,
+    Surroundings,
+    read_surroundings,
+)
 from klarsicht.audit.verdicts.quantification import surroundings
 from klarsicht.audit.verdicts.quantification.picture_questions import ASKED_DONORS, PictureQuestions
 from klarsicht.audit.verdicts.quantification.quantification import open_run
-from klarsicht.audit.verdicts.quantification.surroundings import examine_surroundings, rank_among_natural
+from klarsicht.audit.verdicts.quantification.surroundings import (
+    examine_surroundings,
+    rank_among_natural,
+    write_surroundings,
+)
 from klarsicht.audit.verdicts.quantification.units import predictor
+from klarsicht.ground.run_folder.store import RunStore
 
 NAMES, N, ODD = ("dark", "light"), 400, 10
 
@@ -110,3 +121,12 @@ def test_p_is_the_share_of_the_largest_natural_sets_that_are_no_larger_of_those_
         for value in (-1.0, *sets[size], 2.0):
             beyond = sum(one >= value for one in sets[size])
             assert rank_among_natural(value, classes) == (1 + beyond) / (1 + len(sets[size]))
+
+
+@pytest.mark.parametrize(("p", "odd", "written"), [(0.02, 1, True), (0.9, 1, False), (0.02, 0, False)])
+def test_exceptions_are_listed_in_a_file_only_of_a_shortcut_that_was_found(p, odd, written, tmp_path):
+    store = RunStore.create(tmp_path / "run", settings={}, identity={}, index={}, independent=False)
+    exceptions = (ExceptionalImage("a.png", "a", "b", -1.0),) * odd
+    write_surroundings(SimpleNamespace(store=store), Surroundings((), exceptions, 0.5, p))
+    assert (store.path / EXCEPTIONS_FILE).exists() == written
+    assert read_surroundings(store).exceptions == exceptions

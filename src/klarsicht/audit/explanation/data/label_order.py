@@ -88,8 +88,8 @@ class Order:
             raise CorpusError(
                 "predictions match the labels in another order", got=self.describe(names),
                 rule="an audit would explain the wrong output of every such image",
-                remedy="Name the output of each label in a CSV file with the columns label,index, and give it as "
-                "--class-map; or, if the labels are right, --accept-labels.",
+                remedy="Name the output of each label in a CSV file with the columns label,index, and give it to "
+                "`audit run` as --class-map; or, if the labels are right, --accept-labels.",
             )  # fmt: skip
 
     def describe(self, names: Sequence[str]) -> str:

@@ -139,12 +139,14 @@ def open_run(
     Raises:
         UsageError: the level is out of range, or the run cannot be grouped.
         RunMismatch: model or data differ from those of the run.
+        CorpusError, StoreError: the run is not finished, see `pipeline.require_ranked`.
     """
     P_LEVEL.require("level", level)
     WORKERS.require("workers", workers)
     store = RunStore.open(run)
     audit = Audit.of_run(store, data, classifier, device)
     pipeline.check_unchanged(audit, store)
+    pipeline.require_ranked(store)
     with store.share(None if shard is None else Shard.parse(shard)) as sharing:
         here = audit.classifier if classifier is not None or workers == 1 else None
         yield (

@@ -40,9 +40,10 @@ def examine_surroundings(audit: Audit, work: DetectionUnits, workers: int) -> Su
 
 
 def write_surroundings(work: DetectionUnits, found: Surroundings) -> None:
-    """Write what was found as JSON, and the exceptions as CSV."""
+    """Write what was found as JSON, and the exceptions as CSV where there is a shortcut to be an exception of."""
     work.store.write_json(SURROUNDINGS_FILE, found.to_json())
-    work.store.write_bytes(EXCEPTIONS_FILE, found.to_csv().encode())
+    if found.found and found.exceptions:
+        work.store.write_bytes(EXCEPTIONS_FILE, found.to_csv().encode())
 
 
 def make_surroundings(work: DetectionUnits) -> Surroundings:
