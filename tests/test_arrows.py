@@ -54,7 +54,9 @@ ARROWS = {
     "audit.explanation.file_rules": ("numerics.statistics", "audit.results", "audit.explanation.data"),
     "audit.explanation.networks": (),
     "audit.explanation.settings": (),
+    "audit.explanation.engines": (),
     "audit.explanation.executor": (),
+    "audit.explanation.remote_units": ("ground.run_folder", "audit.explanation.engines", "audit.explanation.executor"),
     "audit.explanation.status": ("ground.run_folder",),
     "audit.explanation.models": ("ground.pictures", "audit.explanation.data", "audit.explanation.networks"),
     "audit.explanation.relevance": (
@@ -73,8 +75,9 @@ ARROWS = {
     ),
     "audit.explanation.steps": (
         "ground.run_folder", "audit.explanation.data", "audit.explanation.networks",
-        "audit.explanation.settings", "audit.explanation.executor", "audit.explanation.models",
-        "audit.explanation.relevance", "audit.explanation.spectral",
+        "audit.explanation.settings", "audit.explanation.engines", "audit.explanation.executor",
+        "audit.explanation.remote_units", "audit.explanation.models", "audit.explanation.relevance",
+        "audit.explanation.spectral",
     ),
     "audit.explanation.doctor": (
         "ground.pictures", "numerics.statistics", "audit.results", "audit.explanation.data",
@@ -83,14 +86,14 @@ ARROWS = {
         "audit.explanation.steps",
     ),
     "audit.explanation.pipeline": (
-        "ground.run_folder", "audit.results", "audit.explanation.settings", "audit.explanation.executor",
-        "audit.explanation.models", "audit.explanation.relevance", "audit.explanation.spectral",
-        "audit.explanation.report", "audit.explanation.steps",
+        "ground.run_folder", "audit.results", "audit.explanation.settings", "audit.explanation.engines",
+        "audit.explanation.executor", "audit.explanation.models", "audit.explanation.relevance",
+        "audit.explanation.spectral", "audit.explanation.report", "audit.explanation.steps",
     ),
     "audit.explanation.duplicates": (
         "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.results", "audit.explanation.data",
-        "audit.explanation.settings", "audit.explanation.executor", "audit.explanation.report",
-        "audit.explanation.steps", "audit.explanation.pipeline",
+        "audit.explanation.settings", "audit.explanation.engines", "audit.explanation.executor",
+        "audit.explanation.report", "audit.explanation.steps", "audit.explanation.pipeline",
     ),
     # is there an artifact, and does the model use it
     "audit.verdicts": (),

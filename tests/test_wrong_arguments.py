@@ -51,7 +51,7 @@ WRONG = {
     "black_level": ("a", None, Odd(), ["a"]), "burst": NO_CLASS, "cells": NO_CLASS,
     "channels": INTEGERS, "checkpoint": PATHS, "classifier": (*NO_CLASS, network()), "cleaned": PATHS,
     "artifact": TEXTS, "colour_filter": TEXTS, "correction": PATHS, "decision": TEXTS,
-    "decoder": TEXTS, "device": TEXTS, "draws": INTEGERS,
+    "decoder": TEXTS, "device": TEXTS, "draws": INTEGERS, "engine": TEXTS,
     "dry_run": FLAGS, "dtype": TEXTS, "exact": FLAGS, "files": PATH_LISTS, "folder": PATHS, "found_by": TEXTS,
     "frames": PATH_LISTS, "function": NO_FUNCTION, "ghost_map": PATHS, "groups": TEXTS, "images": INTEGERS,
     "kind": TEXTS, "kinds": TEXT_LISTS, "label": TEXTS, "layer": TEXTS, "level": NUMBERS, "map_side": INTEGERS,

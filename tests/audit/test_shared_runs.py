@@ -1,21 +1,22 @@
-"""Runs that several processes share. Oracle: the same run of one process, bit by bit."""
+"""Runs of which several processes each make a share. Oracle: the same run of one process, bit by bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.status import read_progress
 from klarsicht.audit.verdicts.quantification.quantification import quantify
-from klarsicht.ground.errors import RunLocked, UsageError
+from klarsicht.ground.errors import RunLocked, ShareMade, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.verification import verify
 
@@ -68,7 +69,7 @@ def started(place, command, **environment):
 def ended(process):
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
-    return out
+    return out, err
 
 
 def files(run):
@@ -91,70 +92,53 @@ def same(one, two):
     assert manifest(one) == manifest(two)
 
 
-def wait_until(true, *running, seconds=300):
-    """Wait for a condition as long as processes run that bring it about."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        assert [process.args for process in running if process.poll() is not None] == []
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
-def test_a_shard_that_is_killed_halfway_loses_its_units_to_the_other_and_the_result_is_that_of_one_process(place):
-    done = place / "shared" / "done" / "attribution"
+def test_shares_in_any_order_and_one_killed_halfway_give_the_run_of_one_process_and_status_names_what_is_missing(place):
+    """15 units: the share that is killed has made some of its five, and the last command makes the rest."""
     common = f"run --model net.py:build {OPTIONS} --out shared"
-    claims = place / "shared" / "claims"
-    running = [victim := started(place, f"{common} --shard 1/2", STUCK_AFTER="3")]
-    try:  # 15 units; the victim does three and hangs in one, the other process does the rest and waits for that one
-        wait_until(lambda: len([*done.glob("*.json")]) == 3 and [*claims.glob("attribution.*[0-9]")], victim)
-        running.append(other := started(place, f"{common} --shard 2/2"))
-        wait_until(lambda: len([*done.glob("*.json")]) == 14, victim, other)
-        wait_until(lambda: len([*claims.glob("attribution.*[0-9]")]) == 1, victim, other)
-        with pytest.raises(RunLocked), RunStore.open(place / "shared").lock():
-            pass
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-        printed = ended(other)
-    finally:
-        for process in running:
-            process.kill()
-            process.communicate()
-    assert printed.splitlines()[-1] == "report: shared/report.html"
+    assert "share 3/3" in ended(started(place, f"{common} --shard 3/3"))[1]
+    victim = started(place, f"{common} --shard 1/3", STUCK_AFTER="7")
+    while len([*(place / "shared" / "done" / "attribution").glob("*.json")]) < 7:
+        assert victim.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(RunLocked), RunStore.open(place / "shared").lock():
+        pass
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    (step,) = [step for step in read_progress(place / "shared") if step.name == "attribution"]
+    command = f"klarsicht audit {common.format(data=place / 'data')}"
+    assert (step.done, step.shares, step.commands) == (
+        7, 3, tuple(f"{command} --shard {one}/3" for one in (1, 2)),
+    )  # fmt: skip
+    assert ended(started(place, common))[0].splitlines()[-1] == "report: shared/report.html"
     same(place / "whole", place / "shared")
     assert verify(RunStore.open(place / "shared")).unverified == ()
-    assert not (place / "shared" / "claims").exists()
-    with RunStore.open(place / "shared").lock():
-        pass
+    assert all(step.commands == () for step in read_progress(place / "shared"))
 
 
-@pytest.mark.nightly  # eighteen processes
-@pytest.mark.parametrize("seed", range(3))
-def test_shards_killed_at_random_and_started_again_give_the_same_run_and_the_same_verdicts(place, seed):
-    rng, out = np.random.default_rng(seed), f"random{seed}"
-    for step, most in ((f"run --model net.py:build {OPTIONS} --out {out}", 12), (f"quantify {out}", 15)):
-        running = {i: started(place, f"{step} --shard {i + 1}/3") for i in range(3)}
-        for i in rng.permutation(3)[:2]:
-            time.sleep(rng.uniform(2, most))
-            running[i].send_signal(signal.SIGKILL)
-            running[i].communicate()
-            running[i] = started(place, f"{step} --shard {i + 1}/3")
-        for process in running.values():
-            ended(process)
-    whole = place / f"whole{seed}"
-    settings = AuditSettings.of_run(RunStore.open(place / "whole").manifest)
-    pipeline.run(settings, whole, classifier=load_model(network()))
-    quantify(whole, classifier=load_model(network()))
-    same(whole, place / out)
+def shared_alone(action, count):
+    """Do a call for each of so many shares until one comes to its end; the shares that ended before."""
+    made = []
+    while True:
+        for number in range(count):
+            try:
+                return action(f"{number + 1}/{count}"), made
+            except ShareMade as share:
+                assert share.exit_code == 0
+                made.append(str(share).split(";")[0])
 
 
 @pytest.mark.slow
-def test_a_shard_alone_does_everything_and_the_array_it_names_may_come_later(place, tmp_path):
-    settings = AuditSettings.of_run(RunStore.open(place / "whole").manifest)
-    for shard in ("2/7", "7/7"):
-        store = pipeline.run(settings, tmp_path / "run", classifier=load_model(network()), shard=shard)
+def test_shares_of_every_step_make_the_run_and_the_verdicts(place, tmp_path):
+    settings, model = AuditSettings.of_run(RunStore.open(place / "whole").manifest), load_model(network())
+    store, made = shared_alone(lambda shard: pipeline.run(settings, tmp_path / "run", classifier=model, shard=shard), 2)
+    assert made[0] == "share 1/2 of attribution is made"
     same(place / "whole", store.path)
-    found = [quantify(store, classifier=load_model(network()), shard=shard) for shard in ("1/3", None)]
-    assert found[0].to_json() == found[1].to_json()
-    with pytest.raises(UsageError, match="`shard` is not a shard"):
-        pipeline.run(settings, tmp_path / "run", classifier=load_model(network()), shard="8/7")
+    found, made = shared_alone(lambda shard: quantify(store, classifier=model, shard=shard), 3)
+    assert made[:2] == ["share 1/3 of signs is made", "share 2/3 of signs is made"]
+    whole = tmp_path / "whole"
+    shutil.copytree(place / "whole", whole)
+    assert found.to_json() == quantify(whole, classifier=model).to_json()
+    same(whole, store.path)
+    with pytest.raises(UsageError, match="--shard is not a shard"):
+        pipeline.run(settings, tmp_path / "run", classifier=model, shard="8/7")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from klarsicht.audit.explanation.data.locations import require_place
-from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
+from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE, AuditSettings
 from klarsicht.cli import audit_cleaning, audit_gates, tables
 from klarsicht.cli.echo import echo, echo_json, echo_result
 from klarsicht.cli.help_pages import CommandGroup
@@ -18,6 +18,7 @@ from klarsicht.cli.options import (
     AsJson,
     Data,
     Device,
+    EngineText,
     RunFolder,
     ShardText,
     Top,
@@ -172,6 +173,7 @@ def quantify(
     data: Data = None,
     workers: Workers = 1,
     shard: ShardText = None,
+    engine: EngineText = LOCAL_ENGINE,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -188,7 +190,7 @@ def quantify(
     from klarsicht.audit.verdicts.quantification import quantification, screening
 
     result = (screening.screen if screening.is_screening(run) else quantification.quantify)(
-        run, level=level, workers=workers, data=data, shard=shard, device=device
+        run, level=level, workers=workers, data=data, shard=shard, device=device, engine=engine
     )
     if as_json:
         echo_json(result.to_json())
@@ -211,6 +213,7 @@ def duplicates(
     source_column: Annotated[str | None, option(AuditSettings, "source_column")] = None,
     workers: Workers = 1,
     shard: ShardText = None,
+    engine: EngineText = LOCAL_ENGINE,
     trust: Trust = False,
     max_skipped: Annotated[float | None, option(AuditSettings, "max_skipped")] = None,
     as_json: AsJson = False,
@@ -236,9 +239,11 @@ def duplicates(
     from klarsicht.audit.explanation.duplicates import find_copies_in, find_duplicates
 
     if is_run:
-        copies = find_duplicates(run, data=data, workers=workers, shard=shard, max_skipped=max_skipped)
+        copies = find_duplicates(run, data=data, workers=workers, shard=shard, max_skipped=max_skipped, engine=engine)
     else:
-        copies = find_copies_in(run, out, workers=workers, shard=shard, max_skipped=max_skipped, **columns)
+        copies = find_copies_in(
+            run, out, workers=workers, shard=shard, max_skipped=max_skipped, engine=engine, **columns
+        )
     echo_result(copies, as_json, tables.duplicates, top)
 
 
@@ -252,6 +257,7 @@ def shortcuts(
     data: Data = None,
     workers: Workers = 1,
     shard: ShardText = None,
+    engine: EngineText = LOCAL_ENGINE,
     region: Annotated[str | None, typer.Option(help=REGION_HELP)] = None,
     reference: Annotated[str | None, typer.Option(help=REFERENCE_HELP)] = None,
     device: Device = ANY_DEVICE,
@@ -269,7 +275,7 @@ def shortcuts(
 
     profiles = measure_sufficiency(
         run, images=images, level=level, workers=workers, data=data, shard=shard, device=device, region=region,
-        reference=reference,
+        reference=reference, engine=engine,
     )  # fmt: skip
     store = RunStore.open(run)
     found = read_surroundings(store) if is_examined(store) else None
@@ -330,6 +336,7 @@ def power(
     rate: Annotated[float, number(ranges.LEARNING_RATE, "Learning rate of that training (Adam).")] = 3e-4,
     data: Data = None,
     workers: Workers = 1,
+    engine: EngineText = LOCAL_ENGINE,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -343,7 +350,7 @@ def power(
 
     result = measure_power(
         run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data,
-        train=train, rate=rate, device=device,
+        train=train, rate=rate, device=device, engine=engine,
     )  # fmt: skip
     echo_result(result, as_json, tables.power)
 

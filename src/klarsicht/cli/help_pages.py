@@ -19,8 +19,8 @@ OPTION_GROUPS = {
     ),
     OWN: (),  # all that stand in no other group
     "Speed and memory": (
-        "--batch", "--batch-memory", "--unit", "--threads", "--workers", "--device", "--readers", "--shard", "--memory",
-        "--exact",
+        "--batch", "--batch-memory", "--unit", "--threads", "--workers", "--device", "--readers", "--engine", "--shard",
+        "--memory", "--exact",
     ),
     "Output": ("--out", "--json", "--pdf", "--top", "--preview", "--ghost-map", "--page", "--tables", "--dry-run"),
     "General": ("--settings", "--seed", "--trust", "--version", "--install-completion", "--show-completion", "--help"),

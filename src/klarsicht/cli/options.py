@@ -120,6 +120,7 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit 
 Data = Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")]
 Workers = Annotated[int, number(WORKERS, "Processes; results do not depend on it.")]
 ShardText = Annotated[str | None, typer.Option(help=SHARD_HELP)]
+EngineText = Annotated[str, option(AuditSettings, "engine")]
 Device = Annotated[str, option(AuditSettings, "device")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Top = Annotated[int, number(LINES, "Rows to print.")]

@@ -283,6 +283,11 @@ def steps(progress: Sequence[Step]) -> None:
         (step.name, describe_step(step.name), str(step.done), str(step.units), _state_of(step)) for step in progress
     ]
     echo_block(table(("step", "what", "done", "of", "state"), lines, left_aligned=("step", "what", "state")))
+    for step in progress:
+        if step.commands:
+            echo(f"{step.name}: {len(step.commands)} of {step.shares} shares are missing; to make them:")
+            for command in step.commands:
+                echo(f"  {command}")
 
 
 def _state_of(step: Step) -> str:

@@ -177,6 +177,18 @@ class AlarmRaised(KlarsichtError):
         self.exit_code = exit_code
 
 
+class EngineFailed(KlarsichtError):
+    """Cluster whose scheduler does not answer, or no longer."""
+
+    exit_code = 14
+
+
+class ShareMade(KlarsichtError):
+    """Share of a step that is made, while those of other shards are not; no fault."""
+
+    exit_code = 0
+
+
 class OutputClosed(KlarsichtError):
     """Standard output whose reader has ended; the exit code is the one that a shell tells of SIGPIPE, 128 + 13."""
 

@@ -173,34 +173,6 @@ def test_wrong_arguments(how, match):
         collected(draws, **how)
 
 
-@pytest.mark.parametrize("workers", [1, slow(2)])
-def test_units_that_are_not_admitted_are_left_out_and_asked_for_when_they_are_reached(workers):
-    asked = []
-
-    def admit(unit):
-        asked.append(unit)
-        return unit.start % 8 == 0
-
-    done = collected(draws, workers=workers, admit=admit)
-    assert sorted(done, key=lambda unit: unit.start) == [unit for unit in UNITS if unit.start % 8 == 0]
-    assert asked == UNITS
-
-
-@pytest.mark.parametrize("workers", [1, slow(2)])
-def test_an_error_on_the_way_to_a_unit_ends_the_work_and_is_raised(workers):
-    """joblib asks in a thread of its own, which would lose it, and the work would not end."""
-
-    def admit(unit):
-        if unit.start >= 12:
-            raise DiskFull("no space left", got="a claim")
-        return True
-
-    done = {}
-    with pytest.raises(DiskFull, match="a claim"):
-        run_units(draws, UNITS, workers=workers, on_done=lambda unit, result: done.update({unit: result}), admit=admit)
-    assert sorted(done, key=lambda unit: unit.start) == UNITS[:3]
-
-
 # Threads
 
 

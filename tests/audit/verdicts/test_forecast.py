@@ -106,9 +106,9 @@ def test_steps_are_measured_where_they_begin_and_end(tmp_path):
         (tmp_path / name).write_bytes(bytes(size))
 
     write("between", 8192)
-    assert sharing.take("signs.0")
+    sharing.measure("")
     write("unit", 1_000_000)
-    sharing.release("signs.0")
+    sharing.end_unit("signs")
     sharing.once("report", lambda: write("page", 65536))
     assert [[row[2] for row in sharing.costs[step]] for step in ("signs", "report")] == [
         [pytest.approx(1_000_000, abs=4096)], [pytest.approx(65536, abs=4096)],

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.ground.run_folder.claims import Claims
-from klarsicht.ground.run_folder.shards import Shard, Sharing
+from klarsicht.ground.run_folder.shards import Shard, Shares, Sharing, own_command
 
 
 def array(ids, step=1, ranks=0):
@@ -65,64 +64,55 @@ def test_another_text_is_refused(text):
 
 
 @given(st.integers(1, 20), st.sets(st.integers(0, 200)))
-def test_every_shard_has_all_units_and_the_first_ones_are_its_own(count, units):
-    own = []
-    for index in range(count):
-        order = Shard(index, count).order(sorted(units))
-        assert sorted(order) == sorted(units)
-        mine = [unit for unit in order if unit % count == index]
-        assert order[: len(mine)] == mine
-        own += mine
-    assert sorted(own) == sorted(units)
+def test_every_unit_is_in_one_share(count, units):
+    shares = [Sharing(Shard(index, count)).own(sorted(units)) for index in range(count)]
+    assert sorted(unit for share in shares for unit in share) == sorted(units)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1 or units != set(range(len(units)))
+    assert Sharing().own(sorted(units)) == sorted(units)
 
 
-def in_threads(count, action):
-    threads = [threading.Thread(target=action, args=(i,)) for i in range(count)]
+@given(st.integers(1, 20), st.sets(st.integers(0, 200)))
+def test_the_missing_shares_are_those_that_own_what_is_not_done(count, undone):
+    missing = Shares(count, "do --shard {}").list_missing(undone)
+    owners = [index for index in range(count) if Sharing(Shard(index, count)).own(undone)]
+    assert [shard.index for shard in missing] == owners
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["/bin/klarsicht", "audit", "rank", "a run", "--shard", "1/3"], "klarsicht audit rank 'a run' --shard 2/3"),
+        (["/x/klarsicht/__main__.py", "audit", "run", "--shard=auto"], "klarsicht audit run --shard 2/3"),
+        (["notebook.py", "run"], 'the same call with shard="2/3"'),
+    ],
+)  # fmt: skip
+def test_the_command_of_another_share(words, command):
+    assert Shares(3, own_command(words)).command_of(Shard(1, 3)) == command
+
+
+def test_what_is_no_unit_is_done_in_turns(tmp_path):
+    log = []
+
+    def action():
+        log.append("begin")
+        threading.Event().wait(0.01)
+        log.append("end")
+
+    threads = [
+        threading.Thread(target=Sharing(Shard(number, 4), tmp_path / "turn").once, args=("a", action))
+        for number in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert log == ["begin", "end"] * 4
 
 
-def test_what_is_done_once_is_done_once_and_all_wait_for_its_end(tmp_path):
-    (tmp_path / "pulses").mkdir()
-    log = []
-
-    def share(number):
-        sharing = Sharing(Shard(number, 4), Claims(tmp_path))
-        for name in "abc":
-            sharing.once(name, lambda name=name: log.append(f"begin {name}"))
-            log.append(f"past {name}")
-
-    in_threads(4, share)
-    assert [line for line in log if line.startswith("begin")] == ["begin a", "begin b", "begin c"]
-    for name in "abc":
-        assert log.index(f"begin {name}") < log.index(f"past {name}")
-
-
-def test_where_an_action_fails_another_process_does_it(tmp_path):
-    (tmp_path / "pulses").mkdir()
-    tried, failed = [], []
-
-    def action():
-        tried.append(1)
-        if len(tried) == 1:
-            raise ValueError("as it happens")
-
-    def share(number):
-        try:
-            Sharing(Shard(number, 3), Claims(tmp_path)).once("a", action)
-        except ValueError:
-            failed.append(number)
-
-    in_threads(3, share)
-    assert (len(tried), len(failed)) == (2, 1)
-
-
-def test_alone_everything_is_ones_own():
+def test_where_an_action_fails_the_turn_ends(tmp_path):
+    sharing = Sharing(Shard(0, 2), tmp_path / "turn")
+    with pytest.raises(ZeroDivisionError):
+        sharing.once("a", lambda: 1 / 0)
     done = []
-    alone = Sharing()
-    alone.once("a", lambda: done.append(1))
-    alone.once("a", lambda: done.append(1))
-    assert (done, alone.order([3, 1]), alone.take("x"), alone.holds("x")) == ([1, 1], [3, 1], True, True)
-    alone.release("x")
+    sharing.once("a", lambda: done.append(1))
+    assert done == [1]

@@ -197,17 +197,14 @@ def test_a_run_that_is_shared_is_refused_to_one_alone_and_the_last_one_tidies_up
     store = RunStore.create(tmp_path / "run", settings={}, identity={})
     first, second = Shard(0, 2), Shard(1, 2)
     (store.path / ".left.json.1.tmp").touch()
-    with store.share(first) as one:
+    with store.share(first):
         assert not (store.path / ".left.json.1.tmp").exists()
         with store.share(second) as other:
-            assert (one.take("unit"), other.take("unit")) == (True, False)
-            one.release("unit")
-            assert other.take("unit")
+            other.once("a", lambda: None)
             with pytest.raises(RunLocked, match=f"process {os.getpid()}"), store.lock():
                 pass
-        assert one.take("unit")
-        assert (store.path / "claims" / "unit").exists()
-    assert not (store.path / "claims").exists()
+        assert (store.path / "turn").exists()
+    assert not (store.path / "turn").exists()
     with store.lock(), monkeypatched_join(0.3), pytest.raises(RunLocked), store.share(first):
         pass
 

@@ -21,10 +21,11 @@ from scipy.sparse.csgraph import connected_components
 
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.data.skipped_images import SkippedImages
+from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.pipeline import require_identity
 from klarsicht.audit.explanation.report import page
-from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.settings import LOCAL_ENGINE, AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import open_data, select_data, settings_of_run
 from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.questions import COPIES_FILE, UNSURE_COPY
@@ -244,14 +245,14 @@ class CopyUnits:
 @check_arguments
 def find_duplicates(
     run: str | Path | RunStore, *, data: Any = None, workers: int = 1, shard: str | None = None,
-    max_skipped: float | None = None,
+    max_skipped: float | None = None, engine: str = LOCAL_ENGINE,
 ) -> Duplicates:  # fmt: skip
     """Find the exact and near copies among the images of a finished run; write them as JSON, as a table and into its
     report. The same call resumes an interrupted one, and tries images again that could not be read. data: where the
-    corpus is now, if it moved, or the corpus or sequence of a run of one in Python. workers, shard: see `pipeline.run`;
-    results do not depend on them. max_skipped: share of images that may be skipped, see `AuditSettings`; by default its
-    own. Raises InputError, RunMismatch: no run in the folder, or data that differ from those of the run;
-    TooManySkipped, Unreachable, ProgramFailed: images cannot be decoded, see `Corpus.decode`."""
+    corpus is now, if it moved, or the corpus or sequence of a run of one in Python. workers, shard, engine: see
+    `pipeline.run`; results do not depend on them. max_skipped: share of images that may be skipped, see
+    `AuditSettings`; by default its own. Raises InputError, RunMismatch: no run in the folder, or data that differ from
+    those of the run; TooManySkipped, Unreachable, ProgramFailed: images cannot be decoded, see `Corpus.decode`."""
     store = RunStore.open(run)
     settings = settings_of_run(store, data)
     settings = settings if max_skipped is None else settings.with_values(max_skipped=max_skipped)
@@ -259,7 +260,7 @@ def find_duplicates(
     require_identity(store, {"corpus": corpus.hash})
     if known := store.manifest.get("array_form"):
         corpus = corpus.as_arrays(ArrayForm.from_json(known))
-    duplicates = compare_images(store, settings, corpus, workers, shard)
+    duplicates = compare_images(store, settings.with_values(engine=engine), corpus, workers, shard)
     page.write_report(store)
     return duplicates
 
@@ -268,7 +269,7 @@ def find_duplicates(
 def find_copies_in(
     data: Any, out: str | Path | None = None, *, decode: str | None = None, path_column: str | None = None,
     label_column: str | None = None, source_column: str | None = None, workers: int = 1, shard: str | None = None,
-    max_skipped: float | None = None,
+    max_skipped: float | None = None, engine: str = LOCAL_ENGINE,
 ) -> Duplicates:  # fmt: skip
     """Find the exact and near copies among the images of a corpus, without a model or a run.
 
@@ -276,7 +277,7 @@ def find_copies_in(
         data: path or URL of a corpus, or what it is in Python, see `open_corpus`.
         out: folder for the JSON and the table of copies, where the same call resumes; None: nothing is kept.
         decode, path_column, label_column, source_column: how the corpus is read, see `AuditSettings`.
-        workers, shard, max_skipped: see `find_duplicates`; a shard needs `out`.
+        workers, shard, max_skipped, engine: see `find_duplicates`; a shard needs `out`.
 
     Raises:
         UsageError: a shard without `out`; CorpusError: there is no corpus; RunMismatch: `out` holds copies of another
@@ -289,7 +290,7 @@ def find_copies_in(
     }  # fmt: skip
     bounds = {} if max_skipped is None else {"max_skipped": max_skipped}
     place = str(data) if isinstance(data, str | Path) else "in Python"
-    settings = AuditSettings.from_mapping({"model": "none", "data": place, **columns, **bounds})
+    settings = AuditSettings.from_mapping({"model": "none", "data": place, "engine": engine, **columns, **bounds})
     corpus = open_data(settings, data)
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="klarsicht-")) if out is None else out
@@ -301,6 +302,8 @@ def compare_images(
     store: RunStore, settings: AuditSettings, corpus: Corpus, workers: int, shard: str | None
 ) -> Duplicates:
     """Compare the images of a corpus in two steps of a store, which resume, and write the copies there."""
+    settings = settings.with_values(device="cpu")  # no model runs
+    parse_engine(settings.engine)
     with store.share(None if shard is None else Shard.parse(shard)) as share:
         audit = OpenedCorpus(settings, corpus, share)
         size, n = settings.unit, len(corpus)

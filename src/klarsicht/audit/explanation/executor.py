@@ -1,5 +1,5 @@
 """Execution of work units by joblib: in this process, or in local processes. Results do not depend on the place. Other
-machines take part by shards of a run, see `ground.run_folder.shards`."""
+machines take part by an engine, see `remote_units`, or by shards of a run, see `ground.run_folder.shards`."""
 
 from __future__ import annotations
 
@@ -39,44 +39,28 @@ def partition(n: int, unit: int) -> list[range]:
     return [range(start, min(start + unit, n)) for start in range(0, n, unit)]
 
 
+def run_here(work: Work[R], units: Sequence[range], workers: int, threads: int) -> Results[R]:
+    """Run units in this process, or where there are several workers in processes of this machine; yield each with its
+    result. Raises as `run_units`."""
+    alone = workers == 1 or len(units) < 2
+    return _run_in_process(work, units, threads) if alone else _run_in_workers(work, units, workers, threads)
+
+
 def run_units(
     work: Work[R], units: Sequence[range], *, workers: int = 1, threads: int = 1, label: str = "units",
-    on_done: Callable[[range, R], None], admit: Callable[[range], bool] | None = None,
+    on_done: Callable[[range, R], None], run: Callable[..., Results[Any]] = run_here,
 ) -> None:  # fmt: skip
     """Run every unit and call `on_done` in this process as each one finishes, so that an interrupted run keeps it.
-    work: work function, called once per unit; picklable if workers > 1, which are processes. threads: threads of
-    numerical libraries in each worker. admit: asked right before a unit begins; one that is not admitted is left out.
-    Raises KlarsichtError: the first error of a unit, as it was raised, or UsageError for workers out of range;
-    OutOfMemory: a worker process died, often because the system ran short of memory."""
+    work: work function, called once per unit; picklable if it does not stay in this process. threads: threads of
+    numerical libraries in each worker. run: where units run, as `run_here`. Raises KlarsichtError: the first error of a
+    unit, as it was raised, or UsageError for workers out of range; OutOfMemory: a worker process died, often because
+    the system ran short of memory."""
     WORKERS.require("workers", workers)
-    alone = workers == 1 or len(units) < 2
-    queue = AdmittedUnits(units, admit)
-    results = _run_in_process(work, queue, threads) if alone else _run_in_workers(work, queue, workers, threads)
+    results = run(work, units, workers=workers, threads=threads)
     with closing(results), progress(label, sum(map(len, units))) as advance:
         for unit, result in results:
             on_done(unit, result)
             advance(len(unit))
-    if queue.error is not None:
-        raise queue.error
-
-
-class AdmittedUnits:
-    """Iterable of the units that are admitted, each asked for when it is reached. joblib reaches them in threads of its
-    own, where an error would be lost: it ends the iteration and is kept."""
-
-    def __init__(self, units: Sequence[range], admit: Callable[[range], bool] | None) -> None:
-        self.units, self.admit = units, admit
-        self.error: Exception | None = None
-
-    def __iter__(self) -> Iterator[range]:
-        for unit in self.units:
-            try:
-                is_admitted = self.admit is None or self.admit(unit)
-            except Exception as error:
-                self.error = error
-                return
-            if is_admitted:
-                yield unit
 
 
 def _run_in_process(work: Work[R], units: Iterable[range], threads: int) -> Results[R]:

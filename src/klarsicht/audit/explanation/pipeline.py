@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.specifications import TIMM_PREFIX, TIMM_SIZE
@@ -24,12 +25,13 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.ground.errors import RunLocked, RunMismatch, StoreError, UsageError
 from klarsicht.ground.progress import note
-from klarsicht.ground.run_folder.shards import LOOK, Shard
+from klarsicht.ground.run_folder.shards import Shard
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.verification import forget_damaged
 from klarsicht.ground.user_arguments import check_arguments
 
 CREATION_SECONDS = 60.0  # that a shard waits for another one to create the run
+LOOK = 0.5  # seconds between two attempts
 SCREENING_UNIT = 25  # targets in a work unit of a screening
 
 
@@ -43,12 +45,12 @@ def run(
     Args:
         settings: see audit.explanation.settings.
         out: the run folder; a new one, or one begun with the same settings, data and model.
-        classifier: a model built in Python, in place of the one that the settings name; needs workers=1.
+        classifier: a model built in Python, in place of the one that the settings name; needs workers=1, or an engine.
         corpus: a corpus opened in Python, or a sequence of (picture, label[, source[, weight]]) such as a dataset of
             torchvision, in place of the one that the settings name; workers get a copy.
         workers: processes; results do not depend on it.
-        shard: "K/N" for the K-th of N calls that share the run's folder, each on any machine, or "auto"; results do not
-            depend on it. See ground.run_folder.shards.
+        shard: "K/N" for the K-th of N calls that each make a share of the units in one folder, or "auto"; a call
+            without it makes what is left.
         accept_labels: audit labels, too, that predictions match better in another order.
 
     Returns:
@@ -58,10 +60,13 @@ def run(
 
     Raises:
         CorpusError: predictions match the labels in another order; what was computed stays.
+        ShareMade: the share of a shard is made, and others are missing.
+        EngineFailed: a cluster does not answer, or no longer.
         UsageError, InputError, ModelError, StoreError: see ground.errors.
     """
+    engine = parse_engine(settings.engine)
     audit = Audit.of(with_batch_of_run(settings, out), classifier, corpus).with_batch()
-    if classifier is not None and workers > 1:
+    if classifier is not None and workers > 1 and engine is None:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
     own_shard = None if shard is None else Shard.parse(shard)
     store = open_run(audit, out, wait=CREATION_SECONDS if own_shard else 0)

@@ -13,8 +13,13 @@ from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import StoreError, UsageError, unknown_name
 
 ANY_DEVICE = "auto"  # the device that select_device of ground.machine.devices takes by default
+LOCAL_ENGINE = "local"
+ENGINE_HELP = (
+    "Where work units run: local; dask or ray, which start a cluster here; dask:ADDRESS, dask:FILE or ray:ADDRESS for "
+    "one that runs; spark."
+)
 # settings of one machine or one call, on which the result does not depend
-OF_THE_PLACE = ("data", "device", "readers", "batch_memory", "max_skipped")
+OF_THE_PLACE = ("data", "device", "readers", "batch_memory", "max_skipped", "engine")
 HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
 METHOD_NAMES = (
     "auto", "EpsilonPlusFlat", "EpsilonPlusFlatIgnoreBias", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GammaAttention",
@@ -133,6 +138,7 @@ class AuditSettings(PublicSettings):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of all randomness.")] = 0
     device: Annotated[str, Field(description=DEVICE_HELP)] = ANY_DEVICE
     readers: Annotated[int, Field(ge=0, le=64, description=READERS_HELP)] = 1
+    engine: Annotated[str, Field(description=ENGINE_HELP)] = LOCAL_ENGINE
 
     @classmethod
     def of_run(cls, manifest: Mapping[str, Any], data: str | None = None, device: str = ANY_DEVICE) -> AuditSettings:
@@ -156,6 +162,11 @@ class AuditSettings(PublicSettings):
     def to_record(self) -> dict[str, Any]:
         """Return the settings that the manifest keeps, as plain values: all but OF_THE_PLACE."""
         return self.model_dump(mode="json", exclude=set(OF_THE_PLACE))
+
+    @property
+    def may_take_gpu(self) -> bool:
+        """Whether each worker of a cluster is to have a GPU of its own, where there are any."""
+        return self.device in (ANY_DEVICE, "cuda")
 
     @property
     def several_labels(self) -> bool:

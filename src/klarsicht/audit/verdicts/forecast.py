@@ -181,12 +181,8 @@ class TimedSharing(Sharing):
         action()
         self.measure(name)
 
-    def take(self, name: str) -> bool:
-        self.measure("")
-        return True
-
-    def release(self, name: str) -> None:
-        self.measure(name.rpartition(".")[0])
+    def end_unit(self, step: str) -> None:
+        self.measure(step)
 
     def add_up(self, steps: Iterable[str]) -> Doubles:
         """Add up the costs of steps but for memory, (3,)."""

@@ -47,10 +47,10 @@ class RunArrays(RunMarkers):
         import zarr
 
         folder = self._array_folder(name)
-        metadata = (GROUP, _metadata(name))
+        metadata = (GROUP, metadata_file(name))
         with translate_write_errors(folder):
             for one in metadata:  # what was not written to its end
-                if one == _metadata(name) or not self._is_recorded(GROUP):
+                if one == metadata_file(name) or not self._is_recorded(GROUP):
                     self.inside(one).unlink(missing_ok=True)
             zarr.open_group(folder.parent, mode="a")  # else zarr writes the group's metadata after the array's
             zarr.create_array(
@@ -76,7 +76,7 @@ class RunArrays(RunMarkers):
         import zarr
 
         values = np.asarray(values)
-        with self.translate_parse_errors(_metadata(name)):
+        with self.translate_parse_errors(metadata_file(name)):
             array = zarr.open_array(self._existing_array(name), mode="r+")
         rows, stop, unit = array.shape[0], start + len(values), (array.shards or array.chunks)[0]
         if start % unit or stop > rows or (stop % unit and stop != rows):
@@ -105,8 +105,8 @@ class RunArrays(RunMarkers):
         import zarr
 
         folder = self._existing_array(name)
-        self.read_bytes(_metadata(name))
-        with self.translate_parse_errors(_metadata(name)):
+        self.read_bytes(metadata_file(name))
+        with self.translate_parse_errors(metadata_file(name)):
             array = zarr.open_array(folder, mode="r")
             step = str(array.attrs["step"])
         return StoredArray(array, f"arrays.zarr/{name}", partial(self._check_shard, step))
@@ -116,11 +116,11 @@ class RunArrays(RunMarkers):
         self._check_unit_file(self.marker(step, unit), name, find_damage)
 
     def has_array(self, name: str) -> bool:
-        return self.has_file(_metadata(name)) and self.has_file(GROUP)
+        return self.has_file(metadata_file(name)) and self.has_file(GROUP)
 
     def is_created(self, name: str) -> bool:
         """Whether the array was created to the end: it exists, and its metadata and the group's have checksums."""
-        return self.has_array(name) and all(map(self._is_recorded, (GROUP, _metadata(name))))
+        return self.has_array(name) and all(map(self._is_recorded, (GROUP, metadata_file(name))))
 
     def _array_folder(self, name: str) -> Path:
         return self.path / "arrays.zarr" / check_name(name)
@@ -131,7 +131,8 @@ class RunArrays(RunMarkers):
         return self._array_folder(name)
 
 
-def _metadata(array: str) -> str:
+def metadata_file(array: str) -> str:
+    """Return the path inside the run of the metadata of an array."""
     return f"arrays.zarr/{check_name(array)}/zarr.json"
 
 

@@ -1,24 +1,25 @@
-"""Several processes that share the work on one run, each with a number of its own: shards."""
+"""Shards: processes that each do a fixed share of the units of a run, by a number of their own."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.ground.progress import note
+from klarsicht.ground.machine.disk import hold_lock
 from klarsicht.ground.ranges import parse_digits
-from klarsicht.ground.run_folder.claims import Claims
 
-LOOK = 0.5  # seconds between two looks at the work of others
-NOTED_AFTER_S = 20.0  # seconds of waiting after which a line says so
 FROM_ENVIRONMENT = "auto"
+PLACE = "{}"  # of a shard in a command
 SHARD_HELP = (
-    "K/N, as 3/16: the K-th of N processes that share this run's folder, on any machines; auto: from "
-    "SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT, or RANK and WORLD_SIZE. Results do not depend on it."
+    "K/N, as 3/16: the K-th of N equal shares of the work, in a folder that all see; auto: from SLURM_ARRAY_TASK_ID "
+    "and SLURM_ARRAY_TASK_COUNT, or RANK and WORLD_SIZE. Without it, the same command does what is left."
 )
 
 
@@ -60,67 +61,55 @@ class Shard:
         place, ranks = rank or (0, 1)
         return cls(number * ranks + place % ranks, tasks * ranks)
 
-    def order(self, units: Sequence[int]) -> list[int]:
-        """Order units: first those of this shard, every count-th, then those of the shards after it."""
-        return sorted(units, key=lambda unit: ((unit - self.index) % self.count, unit))
-
     def __str__(self) -> str:
         return f"{self.index + 1}/{self.count}"
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """Work on a run that is shared with other processes, or without claims, of one process alone. All do the same steps
-    in the same order: work for one process is passed by `once`; units of a step are taken by claims."""
+    """Work on a run of one process alone, or of a shard: one of several that each do a fixed share of the units, and
+    what is no unit in turns. turn: file that the one whose turn it is has locked."""
 
     shard: Shard | None = None
-    claims: Claims | None = None
+    turn: Path | None = None
 
     def once(self, name: str, action: Callable[[], object]) -> None:
-        """Let one process do an action of this name, or another one where it dies; the others wait for its end."""
-        if self.claims is None:
+        """Do an action of this name. Each shard does it, one at a time, so that after the first there is nothing left
+        to do."""
+        with nullcontext() if self.turn is None else hold_lock(self.turn, patience=math.inf):
             action()
-            return
-        waiting = ShardWait(name)
-        while not self.claims.is_finished(name):
-            if not self.claims.take(name):
-                waiting.sleep()
-                continue
-            try:
-                if not self.claims.is_finished(name):
-                    action()
-                    self.claims.finish(name)
-            finally:
-                self.claims.release(name)
 
-    def order(self, units: Sequence[int]) -> list[int]:
-        return list(units) if self.shard is None else self.shard.order(units)
+    def own(self, units: Iterable[int]) -> list[int]:
+        """Select the units of this share, every count-th; alone, all."""
+        return [unit for unit in units if self.shard is None or unit % self.shard.count == self.shard.index]
 
-    def take(self, name: str) -> bool:
-        """Take the claim of a unit; a process alone has every claim."""
-        return self.claims is None or self.claims.take(name)
-
-    def holds(self, name: str) -> bool:
-        """Tell whether this process still holds a claim."""
-        return self.claims is None or self.claims.holds(name)
-
-    def release(self, name: str) -> None:
-        if self.claims is not None:
-            self.claims.release(name)
+    def end_unit(self, step: str) -> None:
+        """Note the end of a unit of a step."""
 
 
-class ShardWait:
-    """Wait for the work of other processes, of which a line tells where it takes long."""
+@dataclass(frozen=True)
+class Shares:
+    """Number of shares of a step that shards work on, and the command of one of them, with {} for its number."""
 
-    def __init__(self, what: str) -> None:
-        self.what, self.began, self.is_noted = what, time.monotonic(), False
+    count: int
+    command: str
 
-    def sleep(self) -> None:
-        """Sleep for LOOK seconds; print a line once where NOTED_AFTER_S have passed."""
-        time.sleep(LOOK)
-        if not self.is_noted and time.monotonic() - self.began > NOTED_AFTER_S:
-            note(f"waits for other shards: {self.what}")
-            self.is_noted = True
+    def list_missing(self, units: Iterable[int]) -> list[Shard]:
+        """List the shares of units that are not done."""
+        return [Shard(index, self.count) for index in sorted({unit % self.count for unit in units})]
+
+    def command_of(self, shard: Shard) -> str:
+        """Return the command that makes a share."""
+        return self.command.replace(PLACE, str(shard))
+
+
+def own_command(words: Sequence[str]) -> str:
+    """Return the command line of this process, with PLACE for its shard; from Python, the call's argument."""
+    program = Path(words[0])
+    if program.stem != "klarsicht" and program.parts[-2:] != ("klarsicht", "__main__.py"):
+        return f'the same call with shard="{PLACE}"'
+    line = shlex.join(["klarsicht", *words[1:]])
+    return re.sub(r"--shard[ =]\S+", f"--shard {PLACE}", line)
 
 
 def _read_pair(environment: Mapping[str, str], number: str, count: str) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@
     RUN/done/<step>/<unit>.json         the markers, with size and checksum of each file that the unit wrote
     RUN/checksums/<file>.json           size and checksum of each other file
     RUN/pictures/
-    RUN/claims/                         what processes that share the run work on; empty when none does
+    RUN/turn                            held by the one shard that does what is no unit
     RUN/embedding/                      states of the training of the learned embedding
     RUN/decisions.jsonl                 decisions of a person, see `decisions`
 
@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,14 +29,14 @@ from markupsafe import Markup
 
 from klarsicht.ground.errors import InputError, StoreError, UsageError
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, share_lock, translate_write_errors
-from klarsicht.ground.run_folder.claims import Claims
 from klarsicht.ground.run_folder.manifest import Manifest, new_manifest, require_agreement, to_json
 from klarsicht.ground.run_folder.run_arrays import RunArrays
 from klarsicht.ground.run_folder.run_files import MANIFEST, record_path
 from klarsicht.ground.run_folder.run_tables import RunTables
-from klarsicht.ground.run_folder.shards import Shard, Sharing
+from klarsicht.ground.run_folder.shards import Shard, Shares, Sharing
 
-CLAIMS = "claims"  # folder of the claims of processes that share a run
+TURN = "turn"
+SHARES_FILE = "shares.json"
 
 
 @dataclass(frozen=True)
@@ -140,11 +139,23 @@ class RunStore(RunArrays, RunTables):
                 yield Sharing()
             return
         with share_lock(self.path / "lock", self._tidy):
-            claims = Claims(self.path / CLAIMS)
-            with claims.heartbeat():
-                yield Sharing(shard, claims)
+            yield Sharing(shard, self.path / TURN)
 
     def _tidy(self) -> None:
-        """Remove what killed processes left: partial files, and claims. Only a process alone may call it."""
+        """Remove what killed processes left: partial files. Only a process alone may call it."""
         remove_leftovers(self.path)
-        shutil.rmtree(self.path / CLAIMS, ignore_errors=True)
+        (self.path / TURN).unlink(missing_ok=True)
+
+    def shares(self) -> dict[str, Shares]:
+        """Read the shares of the steps that shards work on."""
+        if not self.has_file(SHARES_FILE):
+            return {}
+        with self.translate_parse_errors(SHARES_FILE):
+            return {str(step): Shares(int(one[0]), str(one[1])) for step, one in self.read_json(SHARES_FILE).items()}
+
+    def write_shares(self, shares: Mapping[str, Shares]) -> None:
+        """Write the shares of the steps that shards work on; no file where there are none."""
+        if shares:
+            self.write_json(SHARES_FILE, {step: [one.count, one.command] for step, one in shares.items()})
+        elif self.has_file(SHARES_FILE):
+            self.remove_file(SHARES_FILE)

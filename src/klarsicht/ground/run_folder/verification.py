@@ -14,7 +14,7 @@ from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, DECISIONS_LOCK
 from klarsicht.ground.run_folder.markers import COMPUTE_AGAIN
 from klarsicht.ground.run_folder.store import RunStore
 
-ASIDE = ("lock", "done", "checksums", "claims", "corrections", "certificate", DECISIONS_FILE, DECISIONS_LOCK)
+ASIDE = ("lock", "done", "checksums", "turn", "corrections", "certificate", DECISIONS_FILE, DECISIONS_LOCK)
 """Not written by a step: markers and checksums, folders with checksums of their own, and decisions of a person."""
 
 

@@ -31,6 +31,11 @@ def code_of(spec: str) -> str | None:
     return spec if ":" in spec and not spec.startswith(prefixes) and not spec.endswith(PROGRAM_ENDING) else None
 
 
+def names_files(spec: str) -> bool:
+    """Test whether a model is loaded from files that a specification names, and can be pickled, as a program cannot."""
+    return "@" in spec or spec.startswith(HF_PREFIX) or spec.rpartition(":")[0].endswith(".py")
+
+
 def check_specification(spec: str) -> None:
     """Check that a specification has a known form, else raise UsageError, and that what it names exists, else
     ModelError."""

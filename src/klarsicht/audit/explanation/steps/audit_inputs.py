@@ -17,6 +17,7 @@ from klarsicht.audit.explanation.data.corpus_formats import open_corpus
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.data.label_cells import LabelCells
 from klarsicht.audit.explanation.data.manifest import ColumnNames
+from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.models.classifier import Classifier, label_indices, load_model
 from klarsicht.audit.explanation.models.specifications import code_of
 from klarsicht.audit.explanation.relevance import attribution
@@ -77,6 +78,11 @@ class Audit:
             return replace(self, settings=self.settings.with_values(batch=1))
         size = choose_batch_size(self.classifier, image, self.settings.batch_memory)
         return replace(self, settings=self.settings.with_values(batch=size))
+
+    def on_engine(self, engine: str) -> Audit:
+        """Return the audit whose units run on an engine; raises UsageError, MissingExtra: see `parse_engine`."""
+        parse_engine(engine)
+        return replace(self, settings=self.settings.with_values(engine=engine))
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -13,10 +13,12 @@ from klarsicht.audit.explanation.data.locations import is_url
 from klarsicht.audit.explanation.data.sequences import SequenceReader
 from klarsicht.audit.explanation.data.skipped_images import SkippedImages
 from klarsicht.audit.explanation.data.tables_in_memory import ListedFiles
+from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import Classifier, load_model
 from klarsicht.audit.explanation.models.crop_geometry import measure_seen_area
 from klarsicht.audit.explanation.models.forward import Observation
+from klarsicht.audit.explanation.models.specifications import names_files
 from klarsicht.audit.explanation.networks.outputs import is_distribution
 from klarsicht.audit.explanation.relevance import attribution
 from klarsicht.audit.explanation.relevance.attribution import Attribution, TimedUnit
@@ -40,13 +42,14 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
     """Compute the relevance of every image, unit by unit; those that were skipped before are tried again. Raises
     TooManySkipped where more images, or more of a class, cannot be used than the settings allow; the unit with which
     they become too many is not marked done. Raises as `Attribution`."""
-    here = audit.classifier if own is not None or workers == 1 else None
+    here = model_to_send(audit, own is not None, workers)
     work = Attribution(
         store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, load_worker_model, here
     )
     units = partition(len(audit.corpus), audit.settings.unit)
     audit.sharing.once("corpus", lambda: begin_attribution(audit, store, work))
-    audit.sharing.once("skipped", lambda: try_skipped_again(audit, store, work))
+    if audit.sharing.shard is None:  # other shards may be at what depends on them
+        audit.sharing.once("skipped", lambda: try_skipped_again(audit, store, work))
     tally = SkippedImages(audit.corpus, audit.settings.max_skipped)
     tally.add(read_skipped(store))
     times: list[WaitingTime] = []
@@ -62,6 +65,15 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
     time, device = sum(times, WaitingTime()), audit.classifier.device.type
     if time.seconds >= MIN_SECONDS:
         note(f"relevance: loading images for the {device} took {100 * time.share:.0f} % of {time.seconds:.0f} s")
+
+
+def model_to_send(audit: Audit, is_own: bool, workers: int) -> Classifier | None:
+    """Return the model that units have by value: where they stay in this process, where it was built in Python, and on
+    an engine where its specification names files, which workers need not see. None: workers load it by that."""
+    if is_own or (parse_engine(audit.settings.engine) is None and workers == 1):
+        return audit.classifier
+    travels = parse_engine(audit.settings.engine) is not None and names_files(audit.settings.model)
+    return audit.classifier if travels else None
 
 
 def locate(data: str) -> str:

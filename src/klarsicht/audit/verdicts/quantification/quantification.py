@@ -20,9 +20,10 @@ from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.relevance import attribution
 from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.report.figures import Illustrator
-from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.audit.explanation.steps.relevance_step import model_to_send
 from klarsicht.audit.results import ranking, seen_groups, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.rows import FollowedRow
@@ -54,6 +55,7 @@ from klarsicht.ground.user_arguments import check_arguments
 def quantify(
     run: str | Path | RunStore, *, level: float = LEVEL, workers: int = 1, data: Any = None,
     classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
+    engine: str = LOCAL_ENGINE,
 ) -> Quantification:  # fmt: skip
     """Compute verdicts on all classes of a finished run, and write them as JSON, as a table and into its report.
 
@@ -62,19 +64,19 @@ def quantify(
         level: of p, below which a class is called artifactual, and an artifact used.
         workers: processes; results do not depend on it.
         data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
-        classifier: a model built in Python, in place of the one that the run names; needs workers=1.
-        shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
+        classifier: a model built in Python, in place of the one that the run names; needs workers=1, or an engine.
+        shard: "K/N" for the K-th of N calls that each make a share of the units, or "auto"; see pipeline.run.
         device: where the model runs, see ground.machine.devices.select_device.
+        engine: where units run, see AuditSettings; results do not depend on it.
 
     Raises:
         UsageError: the run does not audit classes on their own images, there is only one class, or the level is out of
             range.
         RunMismatch: model or data differ from those of the run.
     """
-    with open_run(run, level=level, workers=workers, data=data, classifier=classifier, shard=shard, device=device) as (
-        audit,
-        work,
-    ):
+    with open_run(
+        run, level=level, workers=workers, data=data, classifier=classifier, shard=shard, device=device, engine=engine
+    ) as (audit, work):
         announce(work)
         return run_steps(audit, work, level, workers)
 
@@ -132,7 +134,7 @@ def usable_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
 def open_run(
     run: str | Path | RunStore, *, level: float, workers: int, data: Any, classifier: Classifier | None,
     grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = class_groups, shard: str | None = None,
-    device: str = ANY_DEVICE,
+    device: str = ANY_DEVICE, engine: str = LOCAL_ENGINE,
 ) -> Iterator[tuple[Audit, DetectionUnits]]:  # fmt: skip
     """Open a finished run with its model, data and groups, which `grouped` returns, and lock it.
 
@@ -144,11 +146,11 @@ def open_run(
     P_LEVEL.require("level", level)
     WORKERS.require("workers", workers)
     store = RunStore.open(run)
-    audit = Audit.of_run(store, data, classifier, device)
+    audit = Audit.of_run(store, data, classifier, device).on_engine(engine)
     pipeline.check_unchanged(audit, store)
     pipeline.require_ranked(store)
     with store.share(None if shard is None else Shard.parse(shard)) as sharing:
-        here = audit.classifier if classifier is not None or workers == 1 else None
+        here = model_to_send(audit, classifier is not None, workers)
         yield (
             replace(audit, sharing=sharing),
             DetectionUnits(store, audit.corpus, audit.settings, grouped(audit, store), audit.classifier.identity, here),
@@ -189,7 +191,7 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     if not classes.signs:
         return Quantification((), 1.0, level, classes.skipped)
     interventions = InterventionUnits(work, classes.to_insert)
-    if audit.sharing.claims is None:  # else another process may be at it
+    if audit.sharing.shard is None:  # else another process may be at it
         discard_other_insertions(store, interventions)
     step_units.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
     effects = {row["target"]: row for row in store.table("effects", interventions.step).to_pylist()}

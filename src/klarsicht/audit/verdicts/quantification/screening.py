@@ -16,7 +16,7 @@ from typing import Any
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.report import page
-from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
@@ -91,12 +91,13 @@ def is_screening(run: str | Path) -> bool:
 def screen(
     run: str | Path | RunStore, *, level: float = LEVEL, workers: int = 1, data: Any = None,
     classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
+    engine: str = LOCAL_ENGINE,
 ) -> Screening:  # fmt: skip
     """Find the cluster of a screened corpus that the model follows; write it as JSON, and into ranking and report.
 
     Args:
         level: of p, below which the cluster is called followed.
-        run, workers, data, classifier, shard, device: see quantification.quantify.
+        run, workers, data, classifier, shard, device, engine: see quantification.quantify.
 
     Raises:
         UsageError: a run for every class at once, or without maps, or a level out of range.
@@ -105,7 +106,7 @@ def screen(
     """
     with quantification.open_run(
         run, level=level, workers=workers, data=data, classifier=classifier, grouped=whole_corpus_group, shard=shard,
-        device=device,
+        device=device, engine=engine,
     ) as (audit, work):  # fmt: skip
         store = work.store
         quantification.announce(work)

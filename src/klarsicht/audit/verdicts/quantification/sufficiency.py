@@ -16,7 +16,7 @@ from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.file_rules import find_file_rules
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.report import page
-from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results.rows import ExchangeRow
@@ -58,7 +58,7 @@ COMPLEMENTS = {REGION_INSIDE: REGION_OUTSIDE, REGION_OUTSIDE: REGION_INSIDE}
 def measure_sufficiency(
     run: str | Path | RunStore, *, images: int = PROFILE_IMAGES, level: float = LEVEL, workers: int = 1,
     data: Any = None, classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
-    region: str | Path | None = None, reference: str | Path | None = None,
+    region: str | Path | None = None, reference: str | Path | None = None, engine: str = LOCAL_ENGINE,
 ) -> Sufficiency:  # fmt: skip
     """Measure the profile of every class of a finished run, and write it as JSON, as a table and into its report.
 
@@ -69,7 +69,7 @@ def measure_sufficiency(
             `file.py:callable` from a picture to its mask. Without it, where pictures are aligned, `estimate_region`.
         reference: a folder of class folders with other pictures of the same apparatus, beside which the parts of few
             classes are judged: a part is only noted where it tells more than any reference class.
-        run, level, workers, data, classifier, shard, device: see quantification.quantify.
+        run, level, workers, data, classifier, shard, device, engine: see quantification.quantify.
 
     Raises:
         UsageError: the number of images is out of range, fewer than two classes have two images of two sources, and as
@@ -77,10 +77,9 @@ def measure_sufficiency(
         RunMismatch: model or data differ from those of the run.
     """
     SHOWN_IMAGES.require("images", images)
-    with open_run(run, level=level, workers=workers, data=data, classifier=classifier, shard=shard, device=device) as (
-        audit,
-        work,
-    ):
+    with open_run(
+        run, level=level, workers=workers, data=data, classifier=classifier, shard=shard, device=device, engine=engine
+    ) as (audit, work):
         reader = PartReader(work, images, "" if region is None else str(region))
         run_units(audit, reader, workers)
         examine_surroundings(audit, work, workers)

@@ -21,7 +21,7 @@ from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.finetuning import RATE, Training
 from klarsicht.audit.explanation.report import page
-from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.step_units import run_step
 from klarsicht.audit.results.power_rows import PowerRow, TrialRow
@@ -196,7 +196,7 @@ def power(
     run: str | Path | RunStore, *, kinds: Sequence[str] | None = None, prevalences: Sequence[float] | None = None,
     classes: int = 5, level: float = LEVEL, workers: int = 1, data: Any = None,
     classifier: Classifier | None = None, train: int | None = None, rate: float = RATE,
-    device: str = ANY_DEVICE,
+    device: str = ANY_DEVICE, engine: str = LOCAL_ENGINE,
 ) -> Power:  # fmt: skip
     """Plant each kind at each prevalence in some classes of a run and count which are found; quantify the run first.
 
@@ -206,7 +206,7 @@ def power(
         kinds: names of synthetic.artifacts.PLANTS, all of them by default, or of synthetic.families.FAMILIES:
             of a family, every class gets an artifact of random place, size and colour.
         classes: number of classes that each is planted in, one at a time, drawn from those where nothing was found.
-        level, workers, data, classifier, device: see quantification.quantify.
+        level, workers, data, classifier, device, engine: see quantification.quantify.
         train: epochs for which copies of the model are fine-tuned on planted corpora, to measure which artifacts would
             be called poisoned; several kinds are then planted at once. None leaves this unknown.
         rate: learning rate of the fine-tuning.
@@ -220,7 +220,7 @@ def power(
     check_plants(kinds_tried, shares, classes)
     training = None if train is None else Training(train, rate)
     with quantification.open_run(
-        run, level=level, workers=workers, data=data, classifier=classifier, device=device
+        run, level=level, workers=workers, data=data, classifier=classifier, device=device, engine=engine
     ) as (audit, work):
         if training:
             finetuned.require_trainable(audit)
