@@ -54,7 +54,7 @@ ARROWS = {
     "audit.explanation.file_rules": ("numerics.statistics", "audit.results", "audit.explanation.data"),
     "audit.explanation.networks": (),
     "audit.explanation.settings": (),
-    "audit.explanation.engines": (),
+    "audit.explanation.engines": ("audit.explanation.settings",),
     "audit.explanation.executor": (),
     "audit.explanation.remote_units": ("ground.run_folder", "audit.explanation.engines", "audit.explanation.executor"),
     "audit.explanation.status": ("ground.run_folder",),

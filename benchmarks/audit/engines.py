@@ -48,7 +48,7 @@ ARRAYS = {  # of an image of a ResNet-50, by `attribution.arrays_of`
     "logits": ((1000,), np.float32),
     "head": ((2048,), np.float32),
     "maps": ((32, 32), np.float16),
-    "concepts": ((2048,), np.float32),
+    "concepts": ((1024,), np.float32),
     "channels": ((512,), np.float32),
 }
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from klarsicht.audit.explanation.data.locations import require_place
-from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE, AuditSettings
+from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE, AuditSettings, split_engine
 from klarsicht.cli import audit_cleaning, audit_gates, tables
 from klarsicht.cli.echo import echo, echo_json, echo_result
 from klarsicht.cli.help_pages import CommandGroup
@@ -184,7 +184,7 @@ def quantify(
     If the run has one class as its target: which images of any class make the model think of it. If it was stopped,
     the same command resumes.
     """
-    require_run(run, data)
+    require_run(run, data, engine)
     from klarsicht.audit.results.detection_rows import read_places
     from klarsicht.audit.results.seen_groups import read_seen_groups
     from klarsicht.audit.verdicts.quantification import quantification, screening
@@ -229,12 +229,13 @@ def duplicates(
     }  # fmt: skip
     is_run = RunStore(Path(run)).exists
     if is_run or data is not None:
-        require_run(Path(run), data)
+        require_run(Path(run), data, engine)
         for name, value in (columns | {"out": out}).items():
             if value is not None:
                 got, rule = "--" + name.replace("_", "-"), "this option is for a corpus without a run"
                 raise UsageError("a run reads its corpus as it did", got=got, rule=rule)
     else:
+        split_engine(engine)
         require_place(run)
     from klarsicht.audit.explanation.duplicates import find_copies_in, find_duplicates
 
@@ -269,7 +270,7 @@ def shortcuts(
 
     Parts are the border, corners, background, colours, spectrum and a region. Framing and file properties are tried.
     """
-    require_run(run, data)
+    require_run(run, data, engine)
     from klarsicht.audit.results.surroundings import EXCEPTIONS_FILE, is_examined, read_surroundings
     from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
 
@@ -345,7 +346,7 @@ def power(
 
     Plants known artifacts in this corpus, and looks for them.
     """
-    require_run(run, data)
+    require_run(run, data, engine)
     from klarsicht.audit.verdicts.sensitivity.power import power as measure_power
 
     result = measure_power(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from klarsicht.audit.explanation.data.locations import require_place
 from klarsicht.audit.explanation.models.specifications import check_specification
-from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.settings import LOCAL_ENGINE, AuditSettings, split_engine
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -28,8 +28,10 @@ def require_model(spec: str) -> None:
         check_specification(spec)
 
 
-def require_run(run: Path, data: str | None = None) -> None:
-    """Check that there is a run, and a corpus where one is named. Raises InputError, StoreError, CorpusError."""
+def require_run(run: Path, data: str | None = None, engine: str = LOCAL_ENGINE) -> None:
+    """Check that there is a run, and a corpus where one is named, and that an engine is one. Raises InputError,
+    StoreError, CorpusError, UsageError."""
+    split_engine(engine)
     RunStore.open(run)
     if data is not None:
         require_place(data)

@@ -17,8 +17,10 @@ from klarsicht.audit.explanation import pipeline, remote_units
 from klarsicht.audit.explanation.engines import RETRIES, Dask, OpenBackend
 from klarsicht.audit.explanation.executor import partition, run_units
 from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.models.specifications import names_files
 from klarsicht.audit.explanation.remote_units import run_on_engine
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.verdicts.quantification.quantification import quantify
 from klarsicht.ground.errors import ModelError, OutOfMemory, StoreError
 from klarsicht.ground.run_folder.store import RunStore
@@ -193,3 +195,27 @@ def test_units_that_want_a_gpu_run_on_the_workers_of_dask_that_have_one(store, o
         results = run_on_engine(Dask(cluster.scheduler_address), store, on_gpu, name_of_worker, UNITS, 1, 1)
         names = {name for _, name in results}
     assert names == {"gpu"} if on_gpu else len(names) > 1
+
+
+def test_workers_run_the_model_on_the_kind_of_device_that_it_has_here(tmp_path, threads):
+    write_corpus(tmp_path / "data", per_class=2)
+    settings = AuditSettings(model="here", data=str(tmp_path / "data"))
+    audit = Audit.of(settings, load_model(network()))
+    assert audit.on_engine("local").settings.device == "cpu"  # the backend of the caller is an engine
+    with joblib.parallel_config("loky"):
+        assert audit.on_engine("local").settings.device == "auto"
+    named = Audit.of(settings.with_values(device="cpu"), load_model(network()))
+    assert not named.on_engine("ray").settings.may_take_gpu
+    assert named.settings.with_values(device="cuda").may_take_gpu
+    assert not named.settings.with_values(device="cuda:1").may_take_gpu
+
+
+@pytest.mark.parametrize(
+    ("spec", "travels"),
+    [
+        ("torchvision:resnet50@weights.pt", True), ("hf:folder", True), ("net.py:build", True),
+        ("package.module:build", False), ("efficientnet-lite0", False), ("model.pt2", False),
+    ],
+)  # fmt: skip
+def test_a_model_travels_by_value_where_it_is_of_files(spec, travels):
+    assert names_files(spec) == travels

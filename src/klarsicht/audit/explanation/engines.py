@@ -14,11 +14,10 @@ from typing import Any
 import joblib
 from joblib.parallel import get_active_backend
 
+from klarsicht.audit.explanation.settings import LOCAL_ENGINE, split_engine
 from klarsicht.ground.errors import EngineFailed, KlarsichtError, MissingExtra, OutOfMemory, UsageError
 from klarsicht.ground.machine.devices import select_device
 
-LOCAL = "local"
-ENGINE_FORMS = "local, dask, dask:ADDRESS, ray, ray:ADDRESS, spark"
 OF_JOBLIB = ("LokyBackend", "MultiprocessingBackend", "ThreadingBackend", "SequentialBackend")
 RESUMES = "The same command resumes."
 CONNECT_SECONDS = 30  # for the first answer of a scheduler
@@ -55,12 +54,10 @@ def parse_engine(text: str) -> Engine | None:
     """Return the engine of a text as the option `--engine` has it; None for the processes of this machine. A backend of
     joblib that the caller opened is taken in place of these. Raises UsageError: another text; MissingExtra: its package
     is not installed."""
-    name, colon, address = text.strip().partition(":")
-    if name == LOCAL and not colon:
+    name, address = split_engine(text)
+    if name == LOCAL_ENGINE:
         backend = get_active_backend()[0]
         return None if type(backend).__name__ in OF_JOBLIB else OpenBackend()
-    if name not in ENGINES or (colon and not address) or (name == "spark" and colon):
-        raise UsageError("--engine is not an engine", got=repr(text), rule=ENGINE_FORMS)
     return _engine(name, address)
 
 

@@ -65,7 +65,7 @@ def run(
         UsageError, InputError, ModelError, StoreError: see ground.errors.
     """
     engine = parse_engine(settings.engine)
-    audit = Audit.of(with_batch_of_run(settings, out), classifier, corpus).with_batch()
+    audit = Audit.of(with_batch_of_run(settings, out), classifier, corpus).with_batch().on_engine(settings.engine)
     if classifier is not None and workers > 1 and engine is None:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
     own_shard = None if shard is None else Shard.parse(shard)

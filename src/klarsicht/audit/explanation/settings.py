@@ -14,6 +14,7 @@ from klarsicht.ground.errors import StoreError, UsageError, unknown_name
 
 ANY_DEVICE = "auto"  # the device that select_device of ground.machine.devices takes by default
 LOCAL_ENGINE = "local"
+ENGINE_NAMES, WITH_ADDRESS = (LOCAL_ENGINE, "dask", "ray", "spark"), ("dask", "ray")
 ENGINE_HELP = (
     "Where work units run: local; dask or ray, which start a cluster here; dask:ADDRESS, dask:FILE or ray:ADDRESS for "
     "one that runs; spark."
@@ -152,7 +153,9 @@ class AuditSettings(PublicSettings):
             raise StoreError("the settings in manifest.json cannot be used", got=error) from error
 
     def require_known_names(self) -> None:
-        """Check that metrics and method are known, without torch; raises UsageError, which lists near matches."""
+        """Check that metrics, method and engine are known, without torch; raises UsageError, which lists near
+        matches."""
+        split_engine(self.engine)
         for metric in self.metric:
             if metric not in METRIC_NAMES:
                 raise unknown_name("metric", metric, METRIC_NAMES)
@@ -165,8 +168,8 @@ class AuditSettings(PublicSettings):
 
     @property
     def may_take_gpu(self) -> bool:
-        """Whether each worker of a cluster is to have a GPU of its own, where there are any."""
-        return self.device in (ANY_DEVICE, "cuda")
+        """Whether each worker of a cluster is to have a GPU of its own; one that is named by its number is shared."""
+        return self.device == "cuda"
 
     @property
     def several_labels(self) -> bool:
@@ -187,6 +190,16 @@ class AuditSettings(PublicSettings):
     def maps(self) -> bool:
         """Whether each image gets a relevance map."""
         return not self.screens and self.method != HEAD_RELEVANCE
+
+
+def split_engine(text: str) -> tuple[str, str]:
+    """Split the option `--engine` into the name of an engine and its address, empty where it has none. Raises
+    UsageError: neither."""
+    name, colon, address = text.strip().partition(":")
+    if name not in ENGINE_NAMES or bool(colon) != bool(address) or (address and name not in WITH_ADDRESS):
+        rule = ", ".join([*ENGINE_NAMES, *(f"{one}:ADDRESS" for one in WITH_ADDRESS)])
+        raise UsageError("--engine is not an engine", got=repr(text), rule=rule)
+    return name, address
 
 
 def counts_own_logits(manifest: Mapping[str, Any]) -> bool:

@@ -80,9 +80,12 @@ class Audit:
         return replace(self, settings=self.settings.with_values(batch=size))
 
     def on_engine(self, engine: str) -> Audit:
-        """Return the audit whose units run on an engine; raises UsageError, MissingExtra: see `parse_engine`."""
-        parse_engine(engine)
-        return replace(self, settings=self.settings.with_values(engine=engine))
+        """Return the audit whose units run on an engine, there on the kind of device that the model has here, since a
+        run stays on one kind. Raises UsageError: see `parse_engine`."""
+        device = self.settings.device
+        if parse_engine(engine) is not None and device == ANY_DEVICE:
+            device = self.classifier.device.type
+        return replace(self, settings=self.settings.with_values(engine=engine, device=device))
 
     @cached_property
     def index(self) -> dict[str, int]:
