@@ -140,5 +140,5 @@ def test_shares_of_every_step_make_the_run_and_the_verdicts(place, tmp_path):
     shutil.copytree(place / "whole", whole)
     assert found.to_json() == quantify(whole, classifier=model).to_json()
     same(whole, store.path)
-    with pytest.raises(UsageError, match="--shard is not a shard"):
+    with pytest.raises(UsageError, match=r"shard`? is not a shard"):
         pipeline.run(settings, tmp_path / "run", classifier=model, shard="8/7")
