@@ -61,7 +61,7 @@ def judged(images: np.ndarray, net: torch.nn.Module, seed: int) -> list[dict]:
     """What an audit of the network says of them."""
     with tempfile.TemporaryDirectory() as folder:
         found, _, _ = audited(images, net, Path(folder), seed)
-    names = ("p", "extended", "p_own", "sign", "artifactual", "poisoned", "tried", "z", "p_use", "low", "flips")
+    names = ("p", "p_own", "sign", "artifactual", "poisoned", "tried", "z", "p_use", "low", "flips")
     return [
         {name: getattr(found[k], name) for name in names}
         | {"members": np.array([int(Path(m).stem) for m in found[k].members])}
