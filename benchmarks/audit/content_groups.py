@@ -1,6 +1,7 @@
 """Content of other things that ImageNet classes lean on: is the group found that people found, and does it act?
 
     PYTHONPATH=NETWORKS python benchmarks/audit/content_groups.py PHOTOGRAPHS SHORTCUTS --out OUT
+    PYTHONPATH=NETWORKS python benchmarks/audit/content_groups.py PHOTOGRAPHS SHORTCUTS --out OUT --page
 
 PHOTOGRAPHS is a folder of photographs, one of each of 500 classes; SHORTCUTS one of crops with `features.csv` (path,
 class, feature), four pictures of each of fifty shortcuts of classes, which show the feature without the object (Neuhaus
@@ -15,7 +16,9 @@ et al., Spurious Features Everywhere). The pile of a class are all photographs t
     elsewhere   called in the photographs alone, for fifty classes of which no shortcut is among the fifty
 
 Odd rows of features.csv's features chose the settings, even rows did not: both are printed. What was computed stays in
-OUT, and the same command goes on where it was stopped; --seconds stops it.
+OUT, and the same command goes on where it was stopped; --seconds stops it. --page prints the content that any network
+was found to lean on, from what is in OUT: of the four pictures those in the group, how many times as probable the class
+becomes on other pictures, and the share that becomes it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +55,7 @@ NETWORKS = {"SqueezeNet": "squeezenet", "MobileNetV2": "mobilenet", "EfficientNe
 LITE = "efficientnet-lite0"  # whose outputs have names
 F1, SHOWN, OTHER_CLASSES, BATCH = 0.6, 32, 50, 20
 PROBED, PROBE_SHARE = 20, 0.4
+HALF = 0.5  # Jaccard index
 KINDS = ("found", "removed", "elsewhere")
 
 
@@ -254,6 +259,44 @@ def table(network: str, lines: list[dict]) -> Iterator[str]:
         yield f"{network}, {kind}: of {len(own)} classes {tight} have a group that stands out, {called} are called"
 
 
+def page(every: dict[str, list[dict]]) -> Iterator[str]:
+    """The content that any network leans on, a line each, that of most networks first."""
+    known = {
+        network: {(one["class"], one["feature"]): one for one in lines if one["kind"] == "found"}
+        for network, lines in every.items()
+    }
+    leans = {
+        key: [network for network, of in known.items() if of.get(key, {}).get("kind of verdict") == ContentKind.RELIES]
+        for of in known.values()
+        for key in of
+    }
+    right = {key: sum(known[network][key]["f1"] >= F1 for network in networks) for key, networks in leans.items()}
+    yield "| class | content | " + " | ".join(every) + " |"
+    yield "|---" * (2 + len(every)) + "|"
+    for key in sorted(leans, key=lambda key: (-right[key], -len(leans[key]), key)):
+        if leans[key]:
+            cells = [_cell(of.get(key), network in leans[key]) for network, of in known.items()]
+            yield f"| {key[0]} | {key[1]} | " + " | ".join(cells) + " |"
+    for network, of in known.items():
+        called = [one for one in of.values() if one.get("kind of verdict") == ContentKind.RELIES]
+        agree = sum(one["f1"] >= F1 for one in called)
+        yield f"{network}: {len(called)} of {len(of)} classes lean on content, {agree} of them on what others found"
+    for a, b in combinations(known, 2):
+        pairs = [
+            (known[a][key]["rows"], known[b][key]["rows"]) for key, networks in leans.items() if {a, b} <= {*networks}
+        ]
+        half = sum(len({*x} & {*y}) >= HALF * len({*x} | {*y}) for x, y in pairs)
+        yield f"{a} and {b}: both in {len(pairs)} classes, with half or more of the pictures in common in {half}"
+
+
+def _cell(one: dict | None, leans: bool) -> str:
+    if one is None or not leans:
+        return ""
+    # F1 of six pictures with four is 2 k / 10
+    shown = round(one["f1"] * (len(one["rows"]) + 4) / 2)
+    return f"{shown} of 4; {one['times']:,.0f} times; {100 * one['turned']:.0f} %"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path)
@@ -262,9 +305,18 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--groups", action="store_true", help="no effects")
     parser.add_argument("--seconds", type=float, default=np.inf)
+    parser.add_argument("--page", action="store_true", help="print what is in OUT")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    if given.page:
+        files = {network: given.out / f"{network}-effects.jsonl" for network in given.networks}
+        print(
+            "\n".join(
+                page({name: list(map(json.loads, file.read_text().splitlines())) for name, file in files.items()})
+            )
+        )
+        return
     began, pictures = time.monotonic(), Pictures.read(given.photographs, given.shortcuts)
     for network in given.networks:
         seen = Seen.of(network, pictures, given.out)
