@@ -14,6 +14,7 @@ from hypothesis import settings
 from tests.kept import KeptFolders
 
 from klarsicht.audit.explanation.data.label_order import Order
+from klarsicht.audit.verdicts.quantification import embedding_cache
 from klarsicht.burst.data import photograph
 from klarsicht.burst.denoising import pipeline
 from klarsicht.ground.machine.memory import resident_bytes
@@ -48,6 +49,15 @@ def labels_in_any_order():
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Order, "require_given", lambda order, names: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_nobody(tmp_path_factory):
+    """Keep embeddings in a folder of this test run."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding_cache, "cache_folder", lambda: folder)
         yield
 
 

@@ -14,7 +14,7 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.verdicts.detectors import artifact_embedding
-from klarsicht.audit.verdicts.quantification import embedding_units, resemblances
+from klarsicht.audit.verdicts.quantification import embedding_cache, embedding_units, resemblances
 from klarsicht.audit.verdicts.quantification.quantification import open_run, quantify
 from klarsicht.audit.verdicts.quantification.units import embedding_file
 from klarsicht.ground.run_folder.store import RunStore
@@ -40,6 +40,7 @@ def run(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(artifact_embedding, "STEPS", STAGES)
     monkeypatch.setattr(artifact_embedding, "CONTENT_GROUPS", 1)
     monkeypatch.setattr(embedding_units, "MIN_LEARNED", 100)
+    monkeypatch.setattr(embedding_cache, "cache_folder", lambda: tmp_path / "cache")
     return shutil.copytree(finished, tmp_path / "run")
 
 
@@ -52,7 +53,9 @@ def learn(run):
 @pytest.mark.slow
 def test_training_that_was_stopped_ends_with_the_same_bytes(run, tmp_path, monkeypatch):
     whole = shutil.copytree(run, tmp_path / "whole")
-    learn(whole)
+    with monkeypatch.context() as patched:
+        patched.setattr(embedding_units, "keep_cached", lambda key, state: None)
+        learn(whole)
     stage_of = artifact_embedding.EmbeddingTraining.run_stage
 
     def stopped(self, stage, advance):
@@ -64,6 +67,7 @@ def test_training_that_was_stopped_ends_with_the_same_bytes(run, tmp_path, monke
         patched.setattr(artifact_embedding.EmbeddingTraining, "run_stage", stopped)
         learn(run)
     assert [RunStore.open(run).is_done("embedding", stage) for stage in range(STAGES)] == [k < 2 for k in range(STAGES)]
+    assert not (tmp_path / "cache").exists()
     repeated = []
     monkeypatch.setattr(
         artifact_embedding.EmbeddingTraining, "run_stage", lambda *a: (repeated.append(a[1]), stage_of(*a))
@@ -74,6 +78,23 @@ def test_training_that_was_stopped_ends_with_the_same_bytes(run, tmp_path, monke
     assert repeated == list(range(2, STAGES))  # nothing is learned twice
     name = embedding_file(STAGES - 1)
     assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_second_run_on_the_same_images_learns_nothing(run, tmp_path, monkeypatch):
+    again, other = (shutil.copytree(run, tmp_path / name) for name in ("again", "other"))
+    embedding = learn(run)
+    (kept,) = (tmp_path / "cache").iterdir()
+    stages, stage_of = [], artifact_embedding.EmbeddingTraining.run_stage
+    monkeypatch.setattr(
+        artifact_embedding.EmbeddingTraining, "run_stage", lambda *a: (stages.append(a[1]), stage_of(*a))
+    )
+    taken = learn(again)
+    assert not stages and all(map(torch.equal, embedding.state_dict().values(), taken.state_dict().values()))
+    assert (again / embedding_file(STAGES - 1)).read_bytes() == (run / embedding_file(STAGES - 1)).read_bytes()
+    kept.write_bytes(kept.read_bytes()[:-1] + b"!")  # damaged
+    learn(other)
+    assert stages == list(range(STAGES))
 
 
 def test_few_images_teach_nothing(run, monkeypatch):

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.verdicts.synthetic.families import COLOUR_ONLY, FAMILIES
+from klarsicht.audit.verdicts.synthetic.families import __file__ as families_file
 from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.arrays import Doubles, Pixels
 from klarsicht.ground.progress import Advance
@@ -167,6 +168,11 @@ class EmbeddingTraining:
         known = torch.load(io.BytesIO(state), weights_only=True)
         self.network.load_state_dict(known["network"])
         self._optimizer.load_state_dict(known["optimizer"])
+
+
+def training_sources() -> tuple[Path, ...]:
+    """List the source files of the training and of what is planted in it."""
+    return *sorted(Path(families_file).parent.glob("*.py")), Path(__file__)
 
 
 def load_embedding(state: bytes) -> ArtifactEmbedding:

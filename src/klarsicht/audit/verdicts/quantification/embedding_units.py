@@ -8,6 +8,7 @@ from klarsicht.audit.explanation.executor import limited_threads
 from klarsicht.audit.verdicts.detectors.artifact_embedding import STAGES, EmbeddingTraining, taught_families
 from klarsicht.audit.verdicts.detectors.detection import ImageStack
 from klarsicht.audit.verdicts.detectors.outlying_groups import shrink_to_embed
+from klarsicht.audit.verdicts.quantification.embedding_cache import cache_key, keep_cached, read_cached
 from klarsicht.audit.verdicts.quantification.units import EMBEDDING_STEP, DetectionUnits, embedding_file
 from klarsicht.ground.arrays import Pixels, Rows
 from klarsicht.ground.progress import progress
@@ -20,7 +21,8 @@ READ_BLOCK = 256  # images that are read at once
 
 
 def learn_embedding(work: DetectionUnits) -> None:
-    """Learn the embedding of a run, or go on from the stage at which it was stopped.
+    """Learn the embedding of a run, or go on from the stage at which it was stopped; one that was learned on the same
+    images before is taken from the user's cache folder.
 
     Nothing is learned where images are fewer than MIN_LEARNED or smaller than MIN_SIDE, or where detectors have
     examined a class already: all classes are examined in the same way.
@@ -36,6 +38,13 @@ def learn_embedding(work: DetectionUnits) -> None:
     with limited_threads(work.settings.threads):
         images = read_images(work, rows)
         training = EmbeddingTraining(images, taught_families(images.shape[-1]), work.settings.seed)
+        key = cache_key(training)
+        state = None if first else read_cached(key)
+        if state is not None:
+            for stage in range(STAGES):
+                store.mark_done(EMBEDDING_STEP, stage, store.write_unit_file(embedding_file(stage), state))
+            store.finish_step(EMBEDDING_STEP, STAGES)
+            return
         if first:
             training.restore(store.read_unit_file(embedding_file(first - 1), EMBEDDING_STEP, first - 1))
         steps = training.steps
@@ -44,6 +53,7 @@ def learn_embedding(work: DetectionUnits) -> None:
                 training.run_stage(stage, advance)
                 store.mark_done(EMBEDDING_STEP, stage, store.write_unit_file(embedding_file(stage), training.state()))
     store.finish_step(EMBEDDING_STEP, STAGES)
+    keep_cached(key, training.state())
 
 
 def sample_rows(work: DetectionUnits) -> Rows:
