@@ -8,9 +8,10 @@ A run has real classes of 140 images at 32 px. Two thirds of its classes hold an
 ten images, every second one planted after the training, so that the network cannot use it. True carriers are given, so
 that only the claim of use is measured: what they share is estimated, put on 64 images of other classes as `audit
 quantify` does, and called used where p is at most 0.05, the effect matters, and what was put on is recognised by the
-embedding that comes along, or that does not know it. Clean classes give two groups each: a random one, and one of
-images that the network's features put together. The rule before had the rank and the z among outputs alone. Seeds from
-100 on are measured once.
+embedding that comes along, or that does not know it. Clean classes give three groups each: a random one, one of
+images that the network's features put together, and one of images alike in their mean colour. The rule before had the
+rank and the z among outputs alone. The last column says how many of the groups whose effect matters are called content.
+Seeds from 100 on are measured once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
-from klarsicht.audit.results.class_verdict import WHOLE_SHARE
+from klarsicht.audit.results.class_verdict import STILL_APART, WHOLE_SHARE
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.significance import LEVEL, OTHER_WINDOWS, ManyOutputs, output_strategy
@@ -36,10 +37,11 @@ from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_e
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.verdicts.interventions.early_stopping import choose_way, measure_in_looks
 from klarsicht.audit.verdicts.interventions.experiment import p_among_rivals
-from klarsicht.audit.verdicts.interventions.recognition import recognised_share
+from klarsicht.audit.verdicts.interventions.recognition import recognised_share, remaining_separation
 from klarsicht.audit.verdicts.quantification import intervention_units as units
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.logits import centre_logits
 
 sys.path.insert(0, str(Path(__file__).parent))
 import left_out_cases as cases
@@ -47,7 +49,8 @@ import planted_classes
 
 SCALE = PixelScale(np.zeros(3, np.float32), np.ones(3, np.float32))
 DRAWN, IMAGES, HELD_OUT, SHARE, EPOCHS, WIDTH = 60, 140, 80, 0.3, 20, 16
-GROUPS = {"random": 20, "natural": 28}  # images of a group without an artifact
+SHARES = ("covered", "recognition", "remainder")
+GROUPS = {"random": 20, "natural": 28, "colour": 28}  # images of a group without an artifact
 
 
 def make(pictures: np.ndarray, classes: int, seed: int) -> cases.Case:
@@ -79,7 +82,7 @@ def judge(case: cases.Case, label: int, rows: np.ndarray) -> dict[str, Any]:
     sign = SignRow(target=label, sign="embedding", score=0.0, rows=rows.tolist(), places=[], height=0.0, width=0.0)
     trial = units.ArtifactTrial.of(sign, found, SCALE, True, rng, own=False)
     if not trial.ways:
-        return {"how": "", "rise": 0.0, "p": 1.0, "before": 1.0, "matters": False, "covered": None, "recognition": None}
+        return {"how": "", "rise": 0.0, "p": 1.0, "before": 1.0, "matters": False} | dict.fromkeys(SHARES)
     x = rng.permutation(case.others(label))[: units.CHOICE_IMAGES + units.EFFECT_BACKGROUNDS]
     first, then = (SCALE.inputs(part) for part in np.split(x, [units.CHOICE_IMAGES]))
 
@@ -111,6 +114,9 @@ def judge(case: cases.Case, label: int, rows: np.ndarray) -> dict[str, Any]:
         "rank": effect.rank,
     }
     line |= {"matters": matters(LogitEffect(effect.rise, effect.turned))}
+    shown = found.carriers, found.others[: units.COMPARED], marked
+    outputs = [centre_logits(predict(SCALE.inputs(x))) for x in shown]
+    shares["remainder"] = remaining_separation(*outputs)
     return line | {name: None if np.isnan(value) else value for name, value in shares.items()}
 
 
@@ -125,18 +131,25 @@ def measured(case: cases.Case) -> Iterator[dict[str, Any]]:
         rng, net = generator(case.seed, "group", label), case.net
         with torch.no_grad():
             x = net.flatten(net.pool(net.features(planted_classes.prepared(case.images[label])))).numpy()
-        near = np.argsort(np.linalg.norm(x - x[rng.integers(len(x))], axis=1))
-        for group, order in (("random", rng.permutation(len(x))), ("natural", near)):
+        colours = case.images[label].mean((1, 2))
+        near, alike = (np.argsort(np.linalg.norm(y - y[rng.integers(len(y))], axis=1)) for y in (x, colours))
+        for group, order in (("random", rng.permutation(len(x))), ("natural", near), ("colour", alike)):
             yield of_case | {"group": group, "used": False} | judge(case, label, np.sort(order[: GROUPS[group]]))
 
 
 def table(lines: list[dict[str, Any]]) -> str:
     told = [
-        "| outputs | group | | called used, before | called used | of the others, not recognised |",
-        "|---" * 6 + "|",
+        "| outputs | group | | called used, before | called used | of the others, not recognised | matters: content |",
+        "|---" * 7 + "|",
     ]
     for classes in sorted({li["classes"] for li in lines}):
-        for group, used in (("planted", True), ("planted", False), ("random", False), ("natural", False)):
+        for group, used in (
+            ("planted", True),
+            ("planted", False),
+            ("random", False),
+            ("natural", False),
+            ("colour", False),
+        ):
             mine = [
                 li for li in lines if li["classes"] == classes and li["used"] == used
                 and (li["group"] in ("trained", "after")) == (group == "planted") and group in (li["group"], "planted")
@@ -149,7 +162,12 @@ def table(lines: list[dict[str, Any]]) -> str:
                 len(mine),
                 group if group != "planted" else "planted, truly used" if used else "planted, not used",
             )
-            told.append(f"| {classes} | {name} | {of} | {len(before)} | {len(now)} | {missed} of {len(rest)} |")
+            acting = [li for li in mine if li["matters"]]
+            content = sum(li["recognition"] is None and (li["remainder"] or 0) >= STILL_APART for li in acting)
+            told.append(
+                f"| {classes} | {name} | {of} | {len(before)} | {len(now)} | {missed} of {len(rest)} "
+                f"| {content} of {len(acting)} |"
+            )
     return "\n".join(told)
 
 

@@ -48,7 +48,7 @@ CELLS = {
 }  # fmt: skip
 HEADLINE = (
     "The model uses it: pasted on images of other classes, it adds 2.5 logits and turns 17 of 100 into carton (3 "
-    "without)."
+    "without). It is a mark: the same pixels."
 )
 
 

@@ -30,7 +30,7 @@ def test_a_class_has_the_sentences_and_the_next_command_of_the_terminal(tmp_path
     line = ExploredRun.of(store).results.line(0)
     assert line.words == (
         "6 of 24 images of tagged share the same patch, in the centre. The model uses it: pasted on images of other "
-        "classes, it adds 2.0 logits and turns 50 of 100 into tagged (0 without)."
+        "classes, it adds 2.0 logits and turns 50 of 100 into tagged (0 without). It is a mark: the same pixels."
     )
     ((advice, command),) = line.next_steps
     assert advice == "look at the images, then correct the model"

@@ -45,10 +45,38 @@ def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, ex
     used = replace(found, poisoned=True, used=True)
     assert used.kind is VerdictKind.POISONED is used.kind_of_class and used.tested
     assert replace(found, artifactual=False).kind is VerdictKind.NOTHING
-    record = found.to_json()
-    assert Verdict.from_json(record) == found
-    del record["recognition"]  # a run that an earlier version quantified
-    assert Verdict.from_json(record) == replace(found, use=replace(found.use, recognition=None))
+    assert Verdict.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("recognition", "remainder", "is_content"),
+    [(None, 0.65, True), (None, 0.64, False), (None, None, False), (0.9, 0.99, False), (0.1, 0.99, False)],
+)
+def test_content_is_what_the_model_still_sees_and_the_embedding_never_did(recognition, remainder, is_content):
+    use = replace(USE, recognition=recognition, remainder=remainder)
+    assert use.is_content is is_content
+    used = replace(FOUND, use=use, used=True, poisoned=not is_content)
+    assert used.kind is used.kind_of_class is (VerdictKind.CONTEXT if is_content else VerdictKind.POISONED)
+    assert Verdict.from_json(used.to_json()) == used
+
+
+@pytest.mark.parametrize(
+    ("how", "remainder", "told"),
+    [
+        ("own place", 0.5, "It is a mark: the same pixels; the model tells them from others with it inserted in 50 % "
+         "of pairs (50 % by chance)."),
+        ("shared rows", None, "It is a mark: the same change at the same places."),
+        ("shared tones", None, "It is a processing of the files, wherever it falls."),
+        ("12 levels of light", None, "It is a processing of the files, wherever it falls."),
+        ("shared colours", 0.78, "It is content, neither a mark nor a processing of the files: the embedding, which "
+         "sees these alone, does not tell the images apart; the model tells them from others with it inserted in 78 % "
+         "of pairs (50 % by chance)."),
+    ],
+)  # fmt: skip
+def test_a_headline_says_whether_it_is_a_mark_a_processing_or_content(how, remainder, told):
+    use = replace(USE, how=how, remainder=remainder, shift=2.0, low=1.9, high=2.1)
+    found = replace(FOUND, use=use, used=True, poisoned=not use.is_content)
+    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline().endswith(told)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +100,9 @@ def test_a_headline_says_how_much_was_inserted(covered, explained, recognition, 
 def test_what_was_never_put_on_is_not_tested():
     nothing = UseResult.of(NO_EFFECT, 1.0)
     assert replace(FOUND, use=nothing).kind is VerdictKind.UNTESTED and not nothing.tried
-    assert (nothing.covered, nothing.explained, nothing.recognition) == (None,) * 3  # JSON has no NaN
+    assert (nothing.covered, nothing.explained, nothing.recognition, nothing.remainder) == (
+        None,
+    ) * 4  # JSON has no NaN
 
 
 def test_the_p_that_decides_is_the_larger_one():

@@ -3,13 +3,16 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
+from tests.explorer.made_run import write_run
 
 from klarsicht.audit.results import words
 from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.detection_rows import name_further_step
-from klarsicht.audit.results.verdicts import Quantification
+from klarsicht.audit.results.verdicts import Quantification, read_verdicts
 from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS
 from klarsicht.audit.verdicts.interventions.shared_content import ESTIMATES
+from klarsicht.ground.errors import InputError
 
 USE = UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light")
 FOUND = Verdict(
@@ -54,3 +57,18 @@ def test_a_level_is_the_same_number_in_any_type():
     """JSON gives a float back whatever was given: the table of the step is found by it."""
     assert name_further_step([FOUND], np.float64(0.05)) == name_further_step([FOUND], 0.05)
     assert name_further_step([FOUND], 0.1) != name_further_step([FOUND], 0.05)
+
+
+def test_verdicts_of_another_version_are_refused_with_the_command_that_makes_them_again(tmp_path):
+    """And that command reads none of them."""
+    store = write_run(tmp_path)
+    content = store.read_json("quantification.json")
+    assert len(read_verdicts(store)) == len(content["classes"])
+    for line in content["classes"]:
+        del line["remainder"], line["p_rank"]
+    store.write_json("quantification.json", content)
+    with pytest.raises(InputError, match="no p_rank") as refused:
+        read_verdicts(store)
+    assert "\n" not in str(refused.value) and f"Run klarsicht audit quantify {tmp_path / 'run'} again." in str(
+        refused.value
+    )

@@ -19,6 +19,7 @@ from klarsicht.numerics.statistics.intervals import Interval
 NOTEBOOK_MEMBERS = 4  # members of each class in a notebook
 WHOLE_SHARE = 0.5  # of each of SHARES, from which use counts as tested
 SHARES = ("covered", "explained", "recognition")  # by which it is measured how much of an artifact was inserted
+STILL_APART = 0.65  # of pairs of an image with the artifact and another with it inserted: from here on, content
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class UseResult:
         explained: share of the carriers' evidence that it brings to others; either is None where they hardly differ.
         recognition: share of other images of the class that the embedding takes for carriers once it is put on them;
             None where the embedding does not set carriers apart.
+        remainder: share of pairs of an image with the artifact and another one with it inserted that the outputs of the
+            model still tell apart, 0.5 by chance; None where it was not measured.
     """
 
     tried: str
@@ -83,13 +86,14 @@ class UseResult:
     covered: float | None = None
     explained: float | None = None
     recognition: float | None = None
+    remainder: float | None = None
 
     @classmethod
     def of(cls, effect: EffectRow, p_use: float) -> UseResult:
         """Read a row of the table `effects`; NaN, the z of classes without insertion, is 0: JSON has no NaN."""
         known: dict[str, Any] = {**NO_EFFECT, **effect, "tried": effect["sign"], "p_use": p_use}
         known["z"] = effect["z"] if np.isfinite(effect["z"]) else 0.0
-        known |= {name: None if np.isnan(known[name]) else known[name] for name in SHARES}
+        known |= {name: None if np.isnan(known[name]) else known[name] for name in (*SHARES, "remainder")}
         return cls(**{name: known[name] for name in cls.__dataclass_fields__})
 
     @property
@@ -123,6 +127,12 @@ class UseResult:
         return any(share is not None and share < WHOLE_SHARE for share in (self.covered, self.explained))
 
     @property
+    def is_content(self) -> bool:
+        """Whether the images share what they show, and no mark or processing: with the artifact inserted in others, the
+        model still tells them apart, and the embedding, which sees artifacts and no content, never did."""
+        return self.recognition is None and self.remainder is not None and self.remainder >= STILL_APART
+
+    @property
     def tested(self) -> bool:
         """Whether something was inserted, and at least WHOLE_SHARE of what separates the images with the artifact."""
         return bool(self.tried) and self.inserted_share >= WHOLE_SHARE
@@ -139,7 +149,8 @@ class Verdict:
         detection: the strongest detection and its significance.
         rows, members: images with the artifact, the used one where one is used, as rows and paths.
         use: its effect on images of other classes.
-        artifactual, poisoned: the two claims, at the level of the quantification.
+        artifactual, poisoned: the two claims, at the level of the quantification; what the model uses is no artifact
+            where it is content.
         shared: in place of them where classes are too few to be compared: windows that no other class shares.
         used: whether the inserted artifact raises the class beyond the other outputs, and by more than the floor.
         followed: whether a cluster, without any detection, stands apart and raises the class on other images more than
@@ -223,8 +234,9 @@ class Verdict:
             return VerdictKind.SHARED_AND_USED if self.used else VerdictKind.SHARED
         if not self.artifactual:
             return VerdictKind.FOLLOWED if self.followed else VerdictKind.NOTHING
-        unused = VerdictKind.PRESENT if self.tested else VerdictKind.UNTESTED
-        return VerdictKind.POISONED if self.poisoned else unused
+        if self.used:
+            return VerdictKind.POISONED if self.poisoned else VerdictKind.CONTEXT
+        return VerdictKind.PRESENT if self.tested else VerdictKind.UNTESTED
 
     @property
     def kind_of_class(self) -> VerdictKind:
@@ -262,12 +274,10 @@ class Verdict:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Verdict:
-        """Read a record of `to_json`; one of an earlier version knows no recognition and no searches."""
-        known = (
-            {"recognition": None} | record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
-        )
+        """Read a record of `to_json`. Raises KeyError: it lacks a figure, as one of an earlier version may."""
+        known = record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
         known |= {"name": record["class"], "further": tuple(map(cls.from_json, record["further"]))}
-        known["searches"] = tuple((number, sign) for number, sign in record.get("searches", ()))
+        known["searches"] = tuple((number, sign) for number, sign in record["searches"])
         for name, kind in (("detection", DetectionResult), ("use", UseResult)):
             known[name] = kind(**{field: known[field] for field in kind.__dataclass_fields__})
         return cls(**{field: known[field] for field in cls.__dataclass_fields__})

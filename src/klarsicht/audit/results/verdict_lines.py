@@ -80,7 +80,7 @@ class VerdictLine:
         effect = f"{way} images of other classes, {effect}"
         if verdict.used:
             more = f" It may do more: {self._missing_share(way)}." if use.is_partial else ""
-            return f"The model uses it: {effect}.{more}"
+            return f"The model uses it: {effect}.{more} {self._nature()}"
         if not verdict.tested:
             return f"Whether the model uses it is not known: {self._missing_share(way)}."
         if not use.matters:
@@ -92,6 +92,13 @@ class VerdictLine:
         chance = use.p_use > self.level
         reason = f"p (used) is {format_p(use.p_use)}" if chance else "its own detection is not significant"
         return f"The model is not shown to use it: {effect}, but {reason}."
+
+    def _nature(self) -> str:
+        """Say whether what the model uses is a mark, a processing of the files, or content."""
+        use = self.verdict.use
+        if use.is_content and use.remainder is not None:
+            return words.describe_content(use.remainder)
+        return words.describe_nature(use.how, use.remainder)
 
     def _missing_share(self, way: str) -> str:
         """Say how little of the difference between the images with the artifact and others of the class was inserted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS, VerdictLine
 from klarsicht.audit.results.words import name_artifact
-from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.errors import InputError, unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
@@ -117,11 +118,19 @@ def read_verdicts(run: str | Path | RunStore) -> Quantification:
     Raises:
         StoreError: the run has not been quantified; `klarsicht audit quantify` does so.
         RunDamaged: the verdicts are missing or altered.
+        InputError: another version made them, with other figures.
     """
     store = RunStore.open(run)
     content = store.read_json(VERDICTS_FILE)
     with store.translate_parse_errors(VERDICTS_FILE):
-        verdicts = tuple(Verdict.from_json(line) for line in content["classes"])
+        try:
+            verdicts = tuple(Verdict.from_json(line) for line in content["classes"])
+        except KeyError as missing:
+            raise InputError(
+                f"another version of klarsicht made {VERDICTS_FILE}",
+                got=f"no {missing.args[0]}",
+                remedy=f"Run klarsicht audit quantify {shlex.quote(str(store.path))} again.",
+            ) from missing
         skipped = tuple((name, why) for name, why in content["skipped"])
         return Quantification(verdicts, content["floor"], content["level"], skipped)
 

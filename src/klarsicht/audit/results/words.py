@@ -12,6 +12,7 @@ class VerdictKind(StrEnum):
     """Kinds of verdicts on a class, the most urgent first; `words` has their texts."""
 
     POISONED = "poisoned"
+    CONTEXT = "context"
     PRESENT = "present"
     UNTESTED = "untested"
     SHARED_AND_USED = "shared-and-used"
@@ -37,6 +38,11 @@ VERDICTS: Final = {
     VerdictKind.POISONED: (
         "relies on an artifact",
         "relies on an artifact: some images of the class share it, and the model uses it",
+    ),
+    VerdictKind.CONTEXT: (
+        "relies on context",
+        "relies on context: some images of the class show the same content, and the model uses it; only you can say "
+        "whether it belongs to the class",
     ),
     VerdictKind.PRESENT: ("artifact, no use shown", "artifact present; the model is not shown to use it"),
     VerdictKind.UNTESTED: (
@@ -116,6 +122,9 @@ PUT_ON: Final = {
 PASTED: Final = ("own place", "any place", "around")
 """Ways that replace pixels; the others change them."""
 
+AT_PLACES: Final = ("shared pixels", "shared rows", "shared columns", "shared aligned")
+"""Ways that change pixels by the place where they lie."""
+
 
 SETTING: Final = (
     "The numbers of a detector are its setting. Of a patch: the side in pixels to which images are shrunk for the "
@@ -126,6 +135,10 @@ SETTING: Final = (
 
 NEXT: Final = {
     VerdictKind.POISONED: ("look at the images, then correct the model", "clean {run} --class {name}"),
+    VerdictKind.CONTEXT: (
+        "look at the images; if what they show does not belong to the class, correct the model",
+        "clean {run} --class {name}",
+    ),
     VerdictKind.PRESENT: (
         "look at the images; a model that is trained on them again may learn it, so take it out of the data",
         "clean-data {run} --class {name} --out cleaned-data",
@@ -222,6 +235,31 @@ def describe_insertion(how: str, covered_share: float | None) -> str:
     return PUT_ON.get(how, how) + (
         "" if covered_share is None else f" (covers {100 * covered_share:.0f} % of the difference)"
     )
+
+
+def describe_nature(how: str, remainder: float | None) -> str:
+    """Say whether what was inserted is a mark or a processing of the files, by the way, and how well the model still
+    tells the images with it from others with it inserted, where that was measured."""
+    nature = (
+        "a mark: the same pixels" if how in PASTED
+        else "a mark: the same change at the same places" if how in AT_PLACES
+        else "a processing of the files, wherever it falls"
+    )  # fmt: skip
+    return f"It is {nature}{_describe_remainder(remainder)}."
+
+
+def describe_content(remainder: float) -> str:
+    """Say that images share content, with the evidence."""
+    return (
+        "It is content, neither a mark nor a processing of the files: the embedding, which sees these alone, does not "
+        f"tell the images apart{_describe_remainder(remainder)}."
+    )
+
+
+def _describe_remainder(remainder: float | None) -> str:
+    return "" if remainder is None else (
+        f"; the model tells them from others with it inserted in {format_share(remainder)} of pairs (50 % by chance)"
+    )  # fmt: skip
 
 
 def describe_effect(shift: float, flips: float, flips_control: float, name: str) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from klarsicht.audit.verdicts.interventions.recognition import recognised_share
+from klarsicht.audit.verdicts.interventions.recognition import recognised_share, remaining_separation
 
 
 @pytest.mark.parametrize(("moved", "share"), [(1.0, 1.0), (0.5, 0.5), (0.2, 0.0), (0.0, 0.0)])
@@ -27,3 +27,42 @@ def test_half_of_the_images_may_be_missed():
     other, step = rng.normal(0, 0.3, (64, 6)), np.array([3.0, 0, 0, 0, 0, 0])
     marked = other + step * (np.arange(64) % 4 < 1)[:, None]
     assert recognised_share(rng.normal(0, 0.3, (20, 6)) + step, other, marked) == 0.25
+
+
+def groups(members, shift, step, seed=0, outputs=12):
+    """Outputs of carriers, of others, and of others with an artifact that moves them by `step`; carriers differ from
+    these by `shift` as well."""
+    rng = np.random.default_rng(seed)
+    spread = np.linspace(0.5, 2, outputs)
+    other = rng.normal(0, spread, (64, outputs))
+    return rng.normal(0, spread, (members, outputs)) + step + shift, other, other + step
+
+
+def test_where_the_artifact_is_all_that_carriers_share_they_are_told_apart_by_chance():
+    """The standard error of an area by chance is sqrt((m + n + 1) / 12 m n) (Mann and Whitney)."""
+    step = np.eye(12)[3] * 4
+    areas = [remaining_separation(*groups(40, 0, step, seed)) for seed in range(12)]
+    error = np.sqrt(105 / (12 * 40 * 64))
+    assert abs(np.mean(areas) - 0.5) < 2 * error and np.max(areas) < 0.65 + error
+
+
+@pytest.mark.parametrize("strength", [0.7, 1.3])
+def test_an_artifact_that_is_put_on_weaker_or_stronger_is_still_the_same(strength):
+    """Only its direction counts."""
+    step = np.eye(12)[3] * 6
+    own, other, _ = groups(40, 0, step)
+    assert abs(remaining_separation(own, other, other + strength * step) - 0.5) < 0.15
+
+
+def test_content_that_is_not_put_on_is_seen():
+    """Groups a distance d apart, in deviations, have an area of Phi(d / sqrt(2)) along the best direction."""
+    shift = np.eye(12)[5] * 3 * np.linspace(0.5, 2, 12)[5]
+    assert remaining_separation(*groups(40, shift, np.eye(12)[3] * 4)) > 0.9
+
+
+def test_of_few_carriers_nothing_is_said_and_of_one_output_nothing_is_left():
+    assert np.isnan(remaining_separation(*groups(19, 3, np.eye(12)[3])))
+    assert remaining_separation(*groups(40, 3, np.ones(1), outputs=1)) == 0.5
+    own, other, after = groups(40, np.eye(12)[5] * 6, np.eye(12)[3], outputs=12)
+    wide = [np.concatenate([x, np.zeros((len(x), 300))], 1) for x in (own, other, after)]
+    assert remaining_separation(*wide) == pytest.approx(remaining_separation(own, other, after), abs=0.02)

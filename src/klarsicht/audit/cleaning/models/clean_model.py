@@ -347,7 +347,7 @@ def describe_missing_use(run: AuditedRun, artifact: Artifact) -> str:
     if of_class is None:  # not examined
         return ""
     verdict = of_class.artifacts[artifact.number - 1]
-    return "" if verdict.poisoned or verdict.followed or (verdict.shared and verdict.used) else verdict.verdict
+    return "" if verdict.followed or (verdict.used and verdict.needs_review) else verdict.verdict
 
 
 def judgement_json(judgement: Judgement) -> dict[str, Any]:

@@ -76,10 +76,11 @@ class DetectedClasses:
                 sign=carried["sign"], score=carried["score"], level=float(largest.score[i]),
                 p_rank=float(largest.extended[i]), q=float(largest.q[i]), p_own=float(significance.p_own[i]),
             )  # fmt: skip
+            is_artifact = artifactual[i] and used and not use.is_content
             verdict = Verdict(
                 name=one["class"], target=row["target"], n=one["n"], repeats=len(one["repeats"]), detection=detection,
                 rows=tuple(carried["rows"]), members=tuple(paths[row] for row in carried["rows"]), use=use,
-                artifactual=artifactual[i], poisoned=artifactual[i] and used, shared=specific[i], used=used,
+                artifactual=artifactual[i], poisoned=is_artifact, shared=specific[i], used=used,
             )  # fmt: skip
             found.append(verdict)
         return Quantification(order_verdicts(found), largest.floor, level, self.skipped)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
-from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect, is_raised
+from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect, is_raised, matters
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
 from klarsicht.audit.results.significance import output_strategy
 from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
@@ -25,7 +25,7 @@ from klarsicht.audit.verdicts.interventions.insertion import CHANGES, Insertion
 from klarsicht.audit.verdicts.interventions.patch import Patch
 from klarsicht.audit.verdicts.interventions.planted_artifact import RGB_CHANNELS
 from klarsicht.audit.verdicts.interventions.random_artifacts import put_random_artifacts, strength_of
-from klarsicht.audit.verdicts.interventions.recognition import recognised_share
+from klarsicht.audit.verdicts.interventions.recognition import recognised_share, remaining_separation
 from klarsicht.audit.verdicts.interventions.shared_content import SharedContent
 from klarsicht.audit.verdicts.pixel_changes.coverage import CarrierDifference
 from klarsicht.audit.verdicts.quantification.selected_detections import TRIED
@@ -145,9 +145,9 @@ class InterventionUnits:
                 x = then[:RIVAL_IMAGES]
                 own, rivals = put_beside_rivals(chosen, x, scale, rng, count)
                 p_rivals = p_among_rivals(predict, x, own, rivals, target, count, work.scale)
-            explained = self.explained_share(predict, trial, chosen, target)
+            explained, remainder = self.compare_outputs(predict, trial, chosen, effect, target)
         covered, recognition = trial.covered_share(chosen, scale), self.recognised_share(trial, chosen)
-        return [effect_row(target, trial, how, effect, p_rivals, covered, explained, recognition)]
+        return [effect_row(target, trial, how, effect, p_rivals, covered, explained, recognition, remainder)]
 
     def make_trials(self, number: int, rng: np.random.Generator) -> list[ArtifactTrial]:
         """Make the trials of a class; shared content is estimated once where detections have the same members."""
@@ -181,18 +181,22 @@ class InterventionUnits:
             Detection(sign["sign"], sign["score"], members, places[some] if len(places) else places, extent), levels
         ), used
 
-    def explained_share(self, predict: Predict, trial: ArtifactTrial, way: Insertion, target: int) -> float:
-        """Compute the share of the carriers' evidence that an artifact brings to other images of the class: the rise of
-        the class's mean score when it is inserted in others, over the difference of carriers and others; NaN where that
-        is not significant, or less than FLOOR."""
+    def compare_outputs(
+        self, predict: Predict, trial: ArtifactTrial, way: Insertion, effect: ComparedEffect, target: int
+    ) -> tuple[float, float]:
+        """Compare the outputs of carriers, of other images of the class, and of these with the artifact inserted.
+        Return the share of the carriers' evidence that it brings, see `share_of_evidence`; and, where the effect
+        matters, how well outputs still tell carriers from these, see `remaining_separation`."""
         work, count = self.detection_units, len(trial.found.carriers)
         groups = trial.rows[:count][:COMPARED], trial.rows[count:][:COMPARED]
-        own, other = (work.scale.scores(work.logits(group, predict))[:, target] for group in groups)
-        if np.isnan(share_of_evidence(own, other, other)):
-            return float("nan")
+        own, other = (work.scale.scores(work.logits(group, predict)) for group in groups)
+        has_effect = matters(LogitEffect(effect.rise, effect.turned))
+        if not has_effect and np.isnan(share_of_evidence(own[:, target], other[:, target], other[:, target])):
+            return float("nan"), float("nan")
         scale = work.input_images.pixel_scale
-        marked = work.scale.scores(predict(scale.inputs(trial.mark_others(way, scale))))[:, target]
-        return share_of_evidence(own, other, marked)
+        marked = work.scale.scores(predict(scale.inputs(trial.mark_others(way, scale))))
+        explained = share_of_evidence(*(scores[:, target] for scores in (own, other, marked)))
+        return explained, remaining_separation(own, other, marked) if has_effect else float("nan")
 
     def recognised_share(self, trial: ArtifactTrial, way: Insertion) -> float:
         """Compute the share of other images of the class that the embedding takes for carriers once the artifact is put
@@ -237,7 +241,7 @@ def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:
 
 def effect_row(
     target: int, trial: ArtifactTrial, how: str, effect: ComparedEffect, p_rivals: float, covered: float,
-    explained: float, recognition: float,
+    explained: float, recognition: float, remainder: float,
 ) -> EffectRow:  # fmt: skip
     """Make a row of the table `effects` from the effect of a detection's artifact."""
     return {
@@ -245,5 +249,5 @@ def effect_row(
         "shift": effect.rise.value, "low": effect.rise.low, "high": effect.rise.high, "z": effect.z,
         "flips": effect.flips, "flips_control": effect.flips_control, "flips_low": effect.turned.low,
         "p_tiles": p_rivals, "change": trial.change(how), "covered": covered, "explained": explained,
-        "recognition": recognition,
+        "recognition": recognition, "remainder": remainder,
     }  # fmt: skip
