@@ -234,9 +234,8 @@ class Verdict:
             return VerdictKind.SHARED_AND_USED if self.used else VerdictKind.SHARED
         if not self.artifactual:
             return VerdictKind.FOLLOWED if self.followed else VerdictKind.NOTHING
-        if self.used:
-            return VerdictKind.POISONED if self.poisoned else VerdictKind.CONTEXT
-        return VerdictKind.PRESENT if self.tested else VerdictKind.UNTESTED
+        unused = VerdictKind.PRESENT if self.tested else VerdictKind.UNTESTED
+        return VerdictKind.POISONED if self.poisoned else VerdictKind.CONTEXT if self.used else unused
 
     @property
     def kind_of_class(self) -> VerdictKind:

@@ -347,7 +347,8 @@ def describe_missing_use(run: AuditedRun, artifact: Artifact) -> str:
     if of_class is None:  # not examined
         return ""
     verdict = of_class.artifacts[artifact.number - 1]
-    return "" if verdict.followed or (verdict.used and verdict.needs_review) else verdict.verdict
+    is_shown = verdict.poisoned or verdict.followed or (verdict.used and verdict.needs_review)
+    return "" if is_shown else verdict.verdict
 
 
 def judgement_json(judgement: Judgement) -> dict[str, Any]:
