@@ -110,10 +110,11 @@ def _draw_exceptions(run: ExploredRun) -> Iterator[tuple[str, str]]:
 
 
 def leave_out_folders(run: ExploredRun, content: str) -> str:
-    """Name corpus and run by their last parts: a copy may be sent to somebody who has no business with the folders of a
-    machine."""
+    """Name corpus, run and files of the model by their last parts: a copy may be sent to somebody who has no business
+    with the folders of a machine."""
     folder, data = run.reader.store.path, run.reader.data or run.reader.manifest.get("data", "")
-    for place in (folder.resolve(), folder, *([Path(data)] if data else [])):
+    model = re.findall(r"(?:^|(?<=[:@]))/[^@:]+", str(run.reader.manifest["settings"]["model"]))
+    for place in (folder.resolve(), folder, *([Path(data)] if data else []), *map(Path, model)):
         content = content.replace(json.dumps(str(place))[1:-1], place.name)
     return content
 

@@ -121,7 +121,9 @@ def summarise(
     reviewed = [line for line in quantification.lines if line.verdict.needs_review] if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
     found = [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
-    found += [(PARTS_ANCHOR, line.headline) for line in (parts.headlines if parts else ())]
+    for line in parts.headlines if parts else ():
+        region = f" The region is {parts.region}." if parts and "the region" in line.headline else ""
+        found.append((PARTS_ANCHOR, f"{line.headline}{region}"))
     return found + [("", one.describe()) for one in (around.relied_on if around else ())]
 
 
