@@ -53,6 +53,7 @@ MERGING = READING | {
     "keep_hot_pixels": Annotated[
         bool | None, typer.Option("--keep-hot-pixels", help="Hot and dead pixels stay as they are.")
     ],
+    "dark": Annotated[list[Path] | None, typer.Option(help="Dark frames, or a folder of them; may be repeated.")],
 }
 MEMORY = {"memory": Annotated[float | None, number(ranges.MEMORY_GB, "GB, everything included. [2]")]}
 OUT_HELP = "A .dng, .tif, .png or .jpg file, or a folder. {} becomes the name of each burst, as in 'clean/{}.dng'."
@@ -65,7 +66,9 @@ def make_settings(given: Mapping[str, Any]) -> Any:
     from klarsicht.burst.denoising.pipeline import DenoiseSettings
 
     texts = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
-    return DenoiseSettings.read(None, texts)
+    if dark := given.get("dark"):
+        texts["dark"] = tuple(map(str, dark))
+    return DenoiseSettings.read(None, {name: value for name, value in texts.items() if value != []})
 
 
 @check_frames_first

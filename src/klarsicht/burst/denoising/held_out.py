@@ -27,7 +27,7 @@ from klarsicht.burst.data.cokriging import pixel_variance, take_samples, white_v
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoising import hot_pixels
+from klarsicht.burst.denoising import banding, hot_pixels
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, check_network, clipping_limits, is_filtered_as_rgb
 from klarsicht.burst.files import loading, reading
@@ -161,17 +161,21 @@ def check_held_out(
         raise InputError("too few frames", got=len(files), rule=rule, remedy="Give three frames or more.")
     with translate_write_errors(work), devices.torch_threads(settings.threads or available_cores()):
         work.mkdir(parents=True, exist_ok=True)
-        burst = loading.load_frames(files, work, settings.reference, settings.read_settings)
+        burst = loading.load_frames(files, work, settings.reference, settings.read_settings, settings.dark_paths)
         if burst.is_bracket:
             rule = "a frame is held out against others of the same exposure"
             raise InputError("a bracket cannot be checked", rule=rule, remedy="Give frames of one exposure.")
         check_network(burst, settings)
         named = None if hold_out is None else find_frame(burst, hold_out)
-        noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
+        calibration = Path(settings.calibration) if settings.calibration else None
+        noise = sources.find_noise(burst, settings.noise, calibration)
         if not settings.keep_hot_pixels:
             burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
         order = burst.order if named is None or named in burst.order else [*burst.order, named]
         placement = align_loaded_frames(burst, noise.mean, [frame.gain for frame in burst.frames], order)
+        if (offsets := banding.find_offsets(burst, placement, order, noise.levels)) is not None:
+            burst = banding.remove_offsets(burst, offsets)
+            noise = sources.find_noise(burst, settings.noise, calibration)
         if is_filtered_as_rgb(burst, noise, settings):
             burst = interpolate_burst(burst, work)
             noise = sources.for_interpolated(noise, burst.header)

@@ -73,13 +73,16 @@ def neighbour_medians(spool: FrameStore, places: Places) -> Values:
 
 
 def replace_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel], folder: Path) -> tuple[LoadedBurst, int]:
-    """Replace a burst's hot pixels, cached in the folder, and count them. noise: of each plane, at gain 1."""
+    """Replace a burst's hot pixels, and those that dark frames show, cached in the folder, and count them. noise: of
+    each plane, at gain 1."""
     cache_file = folder / FILE
     if cache_file.exists():
         with translate_read_errors(cache_file), np.load(cache_file) as arrays:
             places = arrays["places"]
     else:
         places = find_hot_pixels(burst, noise)
+        if len(burst.hot):
+            places = np.unique(np.concatenate([places, burst.hot]), axis=0)
         with replace_atomically(cache_file) as file:
             np.savez(file, places=places)
     return (replace(burst, spool=correct_frames(burst, places)) if len(places) else burst), len(places)

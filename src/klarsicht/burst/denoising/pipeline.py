@@ -19,8 +19,9 @@ from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import ReadSettings
-from klarsicht.burst.denoising import bracket, hot_pixels, work_folder
+from klarsicht.burst.denoising import banding, bracket, hot_pixels, work_folder
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
+from klarsicht.burst.files import reading
 from klarsicht.burst.files.loading import LoadedBurst, load_frames
 from klarsicht.burst.merging import kernel_maps, merge_tile, motion_check, residual_noise, tiles
 from klarsicht.burst.merging.filter_choice import check_names, choose_bayer_colour, select_bracket_filter, select_filter
@@ -56,7 +57,8 @@ class DenoiseSettings(PublicSettings):
     calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything included.
     linear, white_level, megapixels: of reading (ReadSettings). strength: 0 keeps the reference, 1 takes the full
     result. exact: the network computes in float32. bayer: how Bayer frames are filtered, planes or rgb; None: as the
-    network needs it, or by their noise. keep_hot_pixels: hot or dead pixels stay."""
+    network needs it, or by their noise. keep_hot_pixels: hot or dead pixels stay. dark: dark frames, or folders of
+    them."""
 
     checkpoint: str | None = None
     noise: str | None = None
@@ -71,17 +73,24 @@ class DenoiseSettings(PublicSettings):
     exact: bool = False
     bayer: str | None = None
     keep_hot_pixels: bool = False
+    dark: tuple[str, ...] = ()
 
     @property
     def read_settings(self) -> ReadSettings:
         """Settings of reading the files."""
         return ReadSettings(self.linear, self.white_level, self.megapixels)
 
+    @property
+    def dark_paths(self) -> list[Path]:
+        """Paths of the dark frames."""
+        return [Path(one) for one in self.dark]
+
 
 @dataclass(frozen=True, eq=False)
 class DenoiseResult:
     """A denoised picture in its spool, (1, C + 1, H, W), the last plane being the trust in the burst there.
-    frame_numbers: the reference first. hot: number of the sensor's pixels that were replaced. residual_levels: the
+    frame_numbers: the reference first. hot: number of the sensor's pixels that were replaced. bands: number of rows and
+    columns of planes whose offset was taken off. residual_levels: the
     residual noise, one level a channel. shares: of the picture, by estimate (merge_tile.ESTIMATES). residual: mean
     square of the difference from the reference, over the variance of the noise. expected_residual: that of drawn noise.
     kernels: of a grid of points. maps: of all points, where requested."""
@@ -93,6 +102,7 @@ class DenoiseResult:
     placement: Placement
     rejections: tuple[str, ...]
     hot: int
+    bands: int
     filter: Filter
     residual_levels: tuple[NoiseLevel, ...]
     shares: Mapping[str, float]
@@ -118,6 +128,7 @@ class DenoiseResult:
             self.noise.summary,
             *self._bracket_lines,
             *([f"hot pixels: {self.hot} of the sensor were replaced by their neighbours"] if self.hot else []),
+            *([f"banding: offsets of {self.bands} rows and columns were taken off"] if self.bands else []),
             *self._bayer_lines,
             *self.burst.header.lens.lines(mosaic=self.burst.header.colour == "mosaic"),
             f"filter: {self.filter.name}",
@@ -182,7 +193,8 @@ def denoise_frames(
 
 
 def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps: bool) -> DenoiseResult:
-    burst = load_frames(frames, folder, settings.reference, replace(settings.read_settings, memory=settings.memory))
+    read_settings = replace(settings.read_settings, memory=settings.memory)
+    burst = load_frames(frames, folder, settings.reference, read_settings, settings.dark_paths)
     check_network(burst, settings)
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = sources.find_noise(burst, settings.noise, calibration)
@@ -190,6 +202,10 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         (burst, 0) if settings.keep_hot_pixels else hot_pixels.replace_hot_pixels(burst, noise.levels, folder)
     )
     placement, order = _place_frames(corrected_burst, noise, folder)
+    offsets = banding.find_offsets(corrected_burst, placement, order, noise.levels)
+    if offsets is not None:
+        burst, corrected_burst = (banding.remove_offsets(one, offsets) for one in (burst, corrected_burst))
+        noise = sources.find_noise(burst, settings.noise, calibration)
     if burst.is_bracket:
         factors = bracket.measure_exposures(corrected_burst, placement, order)
         burst, corrected_burst = (bracket.scale_frames(one, factors) for one in (burst, corrected_burst))
@@ -247,6 +263,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         placement=merge.placement,
         rejections=tuple(dropped),
         hot=hot,
+        bands=sum(int(np.count_nonzero(one)) for one in offsets or ()),
         filter=denoiser,
         residual_levels=residual_noise.fit_noise_levels(moments, noise.levels),
         shares={name: mean(name) for name in merge_tile.ESTIMATES},
@@ -261,7 +278,12 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
 def fingerprint_settings(settings: DenoiseSettings) -> dict[str, Any]:
     """Return what a result depends on of its settings, with the hash of the network's file."""
     told = settings.model_dump(mode="json", exclude={"memory", "threads"})
-    return {"settings": told, "checkpoint": _digest(settings.checkpoint)}
+    dark = reading.list_frames(settings.dark_paths) if settings.dark else ()
+    return {
+        "settings": told,
+        "checkpoint": _digest(settings.checkpoint),
+        "dark": [work_folder.fingerprint(path) for path in dark],
+    }
 
 
 def check_network(burst: LoadedBurst, settings: DenoiseSettings) -> None:

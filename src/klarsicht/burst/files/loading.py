@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, Planes, ReadSettings
 from klarsicht.burst.files import reading, scene_majority
+from klarsicht.burst.files.dark_frame import DarkFrame
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
@@ -40,12 +41,14 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class LoadedBurst:
-    """A burst in a frame store. headers, frames: of all files, in its order; reference: the index of the reference."""
+    """A burst in a frame store. headers, frames: of all files, in its order; reference: the index of the reference.
+    hot: places (n, 3) of pixels that dark frames show to be hot: plane, row and column."""
 
     headers: tuple[Header, ...]
     spool: FrameStore
     frames: tuple[Frame, ...]
     reference: int
+    hot: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
 
     @property
     def header(self) -> Header:
@@ -72,22 +75,28 @@ class LoadedBurst:
 
 
 def load_frames(
-    paths: Sequence[Path], folder: Path, reference: str | None = None, settings: ReadSettings = AS_WRITTEN
+    paths: Sequence[Path],
+    folder: Path,
+    reference: str | None = None,
+    settings: ReadSettings = AS_WRITTEN,
+    dark: Sequence[Path] = (),
 ) -> LoadedBurst:
     """Read the files into folder/frames.f32, one at a time; frames stored before an interruption are not written again.
     reference: a name or number; by default the sharpest frame, in a bracket of those of the middle exposure. Without
-    one, frames of another scene than most are rejected. Raises InputError for files that do not fit together,
-    UsageError for a reference that is not among them."""
+    one, frames of another scene than most are rejected. dark: dark frames, which are subtracted. Raises InputError for
+    files that do not fit together, UsageError for a reference that is not among them."""
     names = reading.name_frames(paths)
     index = _reference_index(names, reference)
-    read_frames = _read_frames(paths, folder, settings, base=0)
+    darkness = DarkFrame.read(dark, folder, settings) if dark else None
+    read_frames = _read_frames(paths, folder, settings, 0, darkness)
     if 2 * read_frames.rejected_count >= len(paths) and (base := read_frames.usual_frame) is not None:
-        read_frames = _read_frames(paths, folder, settings, base)
+        read_frames = _read_frames(paths, folder, settings, base, darkness)
     frames = _reject_copies(_check_majority(list(read_frames.frames)), read_frames, index)
     if index is None and not _is_bracket(frames):
         frames = _reject_other_scenes(frames, read_frames.thumbnails)
     best = index if index is not None else _choose_reference(frames)
-    return LoadedBurst(read_frames.headers, read_frames.spool, tuple(frames), best)
+    hot = darkness.hot if darkness else np.zeros((0, 3), np.int64)
+    return LoadedBurst(read_frames.headers, read_frames.spool, tuple(frames), best, hot)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +124,18 @@ class ReadFrames:
         return None
 
 
-def _read_frames(paths: Sequence[Path], folder: Path, settings: ReadSettings, base: int) -> ReadFrames:
-    """Read the files into folder/frames.f32, scaled to the exposure of the frame `base`; those stored before an
-    interruption are not written again."""
+def _read_frames(
+    paths: Sequence[Path], folder: Path, settings: ReadSettings, base: int, darkness: DarkFrame | None
+) -> ReadFrames:
+    """Read the files into folder/frames.f32, without their darkness, scaled to the exposure of the frame `base`; those
+    stored before an interruption are not written again."""
+
+    def read(path: Path) -> Photograph:
+        photograph = reading.read(path, settings)
+        if darkness is not None:
+            darkness.subtract_from(photograph.light, photograph.header)
+        return photograph
+
     names = reading.name_frames(paths)
     known = count_stored(folder / STATS, base)
     headers: list[Header] = []
@@ -127,7 +145,7 @@ def _read_frames(paths: Sequence[Path], folder: Path, settings: ReadSettings, ba
     based_on: tuple[Header, Cells] | None = None
     spool: FrameStore | None = None
     if base:
-        photograph = reading.read(paths[base], settings)
+        photograph = read(paths[base])
         based_on = photograph.header, Cells.measure(photograph.light)
         del photograph
 
@@ -151,7 +169,7 @@ def _read_frames(paths: Sequence[Path], folder: Path, settings: ReadSettings, ba
         frames.append(frame)
 
     for i, path in enumerate(track(paths, len(paths), "reading")):
-        add(i, reading.read(path, settings))  # no name holds a photograph while the next one is read
+        add(i, read(path))  # no name holds a photograph while the next one is read
     assert spool is not None
     return ReadFrames(tuple(headers), spool, tuple(frames), tuple(cells), tuple(thumbnails))
 
