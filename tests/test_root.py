@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOLDERS = {".ci", "benchmarks", "docs", "examples", "lab", "src", "tests"}
+FOLDERS = {".ci", "benchmarks", "docs", "examples", "extras", "lab", "src", "tests"}
 FILES = {
     ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "mkdocs.yml",
     "pyproject.toml",

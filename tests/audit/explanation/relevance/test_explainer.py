@@ -334,7 +334,7 @@ def test_arrays_and_lists_are_explained_as_the_tensors_that_hold_the_same_number
 
 def test_one_image_without_its_batch_and_another_number_of_targets_are_refused_with_a_remedy(x):
     classifier = load_model((network(), None))
-    with pytest.raises(UsageError, match=r"\(B, C, H, W\)\. Stack"):
+    with pytest.raises(UsageError, match=r"\(B, C, D, H, W\)\. Stack"):
         explain(classifier, x[0].detach().numpy(), [0])
     with pytest.raises(UsageError, match=r"one for each of 2 images"):
         explain(classifier, x, [3])
