@@ -113,7 +113,7 @@ def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(frames, tmp_path
 
 def test_mistakes_are_named_before_a_frame_is_denoised(frames, tmp_path, monkeypatch):
     monkeypatch.setattr(burst_folder, "denoise_frames", None)
-    with pytest.raises(UsageError, match=r"--page is one file.*Put \{\} into --page"):
+    with pytest.raises(UsageError, match=r"`page` is one file.*Put \{\} into `page`"):
         list(denoise(frames, tmp_path / "{}.png", page=tmp_path / "a.html"))
     with pytest.raises(UsageError, match="would lie among the frames"):
         list(denoise(frames, frames / "{}.png"))
