@@ -4,6 +4,7 @@
     python benchmarks/audit/natural_pairs.py IMAGENET32 --kind halves --seeds 100 130 --out halves.jsonl
     python benchmarks/audit/natural_pairs.py IMAGENET32 --kind frames --seeds 200 210 --out frames.jsonl
     python benchmarks/audit/natural_pairs.py IMAGENET32 --kind left --seeds 0 30 --out left.jsonl
+    python benchmarks/audit/natural_pairs.py IMAGENET32 --kind left --seeds 0 30 --out cleaned.jsonl --clean
 
 *pairs*: two ImageNet classes at 32 px, a small network trained on 400 images of each, the audit on the other 100.
 *halves*: one class, cut in two at random, trained on 150 images of each half. *frames*: pairs, one class with a frame
@@ -11,7 +12,8 @@ on all of its images, which the audit should find. *left*: pairs of the 22 class
 `natural_surroundings.py`, numbered by the seed, so that both kinds of calls are counted on classes that calibrated none
 of surroundings. A line of the file is a pair: all parts of both classes, headlines; and of the images that trained the
 network the product of own places and surroundings, with its p. Seeds from FIRST to LAST - 1; lines that are there are
-not made again. IMAGENET32 holds train.tar.
+not made again. `--clean`: nothing is audited; the network is cleaned of surroundings all the same, and tested before
+and after. IMAGENET32 holds train.tar.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import natural_surroundings
 import planted_classes as planted
 import whole_class_shortcuts as marks
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
+from klarsicht.audit.cleaning.models.surroundings_correction import train_on_composites
+from klarsicht.audit.explanation.data.corpus import Corpus
+from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
 from klarsicht.audit.results.sufficiency import PartEvidence
 from klarsicht.audit.results.surroundings import SURROUNDINGS_LEVEL
 from klarsicht.audit.verdicts.own_places.own_places import find_own_places
@@ -80,6 +90,25 @@ def measure(folder: Path, kind: str, seed: int, shown: int) -> dict[str, object]
     }
 
 
+def measure_cleaning(folder: Path, kind: str, seed: int) -> dict[str, object]:
+    """Train a network on one pair, clean it of surroundings that nobody called, and return a line."""
+    images, labels = images_of(folder, kind, seed), np.repeat([0, 1], 400)
+    known, unseen = (some.reshape(-1, *some.shape[2:]) for some in (images[:, :400], images[:, 400:]))
+    net, begun = planted.fitted(known, labels, seed, EPOCHS), time.process_time()
+    places, classifier = find_own_places(known, labels, seed), load_model(net, classes=["0", "1"])
+    shown = InputImages(Corpus(("0",), ("0",), ("0",)), classifier, PixelScale.of(classifier), known.shape[1:3])
+    own_images = OwnImages(known, places.own, labels, places.side, np.zeros(len(labels), bool), shown)
+    correction = train_on_composites(classifier, own_images, CleanSettings(batch=32, rate=5e-4, steps=200))
+    right = np.repeat([0, 1], len(unseen) // 2)
+
+    def accuracy() -> float:
+        return float((planted.logits(net, unseen).argmax(1) == right).mean())
+
+    line: dict[str, object] = {"kind": kind, "seed": seed, "separate": places.separate, "before": accuracy()}
+    with correction.applied(net):
+        return line | {"after": accuracy(), "seconds": time.process_time() - begun}
+
+
 def to_reference(lines: list[dict]) -> dict[str, object]:
     """Make the file of natural pairs that the audit includes, of each part for the class that it moves more."""
     names = [part["part"] for part in lines[0]["classes"][0]["parts"] if part["part"] not in REGIONS]
@@ -102,6 +131,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, 30))
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("natural_pairs.jsonl"))
+    parser.add_argument("--clean", action="store_true", help="clean the networks, and audit none")
     parser.add_argument("--reference", type=Path, help="write the file that the audit includes")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -110,10 +140,15 @@ def main() -> None:
     with given.out.open("a") as out:
         for seed in range(*given.seeds):
             if (given.kind, seed) not in made:
-                lines.append(measure(given.data, given.kind, seed, given.images))
+                one = measure_cleaning if given.clean else partial(measure, shown=given.images)
+                lines.append(one(given.data, given.kind, seed))
                 out.write(json.dumps(lines[-1]) + "\n")
                 out.flush()
     mine = [line for line in lines if line["kind"] == given.kind]
+    if given.clean:
+        lost = np.array([line["before"] - line["after"] for line in mine])
+        print(f"{100 * lost.mean():.2f} points lost, at most {100 * lost.max():.1f}, {len(mine)} pairs")
+        return
     if given.reference:
         given.reference.write_text(json.dumps(to_reference(mine)))
     called = sum(line["surroundings p"] <= SURROUNDINGS_LEVEL for line in mine)

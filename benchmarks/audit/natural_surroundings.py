@@ -1,15 +1,14 @@
 """Natural classes told apart by own places and by surroundings, each alone: the null of a shortcut.
 
-    python benchmarks/audit/natural_surroundings.py measure IMAGENET32 --classes 2 --sets 39 --out pairs.jsonl
-    python benchmarks/audit/natural_surroundings.py measure IMAGENET32 --classes 10 --sets 39 --out tens.jsonl
-    python benchmarks/audit/natural_surroundings.py measure IMAGENET32 --left --sets 30 --out left.jsonl
+    python benchmarks/audit/natural_surroundings.py measure DATA --classes 2 --sets 39 --out pairs.jsonl
+    python benchmarks/audit/natural_surroundings.py measure DATA --classes 10 --pictures 200 --sets 19 --out tens.jsonl
+    python benchmarks/audit/natural_surroundings.py measure DATA --left --sets 30 --out left.jsonl
     python benchmarks/audit/natural_surroundings.py write pairs.jsonl tens.jsonl --out natural_surroundings.json
 
-IMAGENET32 holds `train.tar` with classes of photographs at 32 px in folders. Pairs are made of the first classes of a
-random order, none twice; sets of more classes are drawn anew of the same classes. `--left`: pairs of the classes that
-are left; the last line counts the sets
-that are called. Of each class PICTURES images are looked at, of sets of more
-classes half as many. A line is a set; what is there is not made again. `write` makes the file that the audit includes.
+DATA holds `train.tar` with classes of photographs at 32 px in folders. Pairs are made of the first classes of a
+random order, none twice; sets of more classes are drawn anew of the same classes. `--left`: of the classes that are
+left; the last line counts the sets that are called. A line is a set; what is there is not made again. `write` makes the
+file that the audit includes.
 """
 
 from __future__ import annotations
@@ -72,24 +71,22 @@ def read_left_pair(archive: Path, number: int, most: int) -> list[np.ndarray]:
 def name_sets(archive: Path, classes: int, left: bool) -> Iterator[tuple[str, ...]]:
     """Name the classes of one set after the other."""
     order = order_classes(archive, 0)
-    if left:
-        yield from pair_in_turns(order[2 * PAIRS :])
-    elif classes == 2:
-        yield from zip(order[: 2 * PAIRS : 2], order[1 : 2 * PAIRS : 2], strict=True)
-    else:
-        rng = generator(0, "natural sets", classes)
-        while True:
-            yield tuple(order[i] for i in rng.permutation(2 * PAIRS)[:classes])
+    if classes == 2:
+        pairs = zip(order[: 2 * PAIRS : 2], order[1 : 2 * PAIRS : 2], strict=True)
+        yield from pair_in_turns(order[2 * PAIRS :]) if left else pairs
+    rng, among = generator(0, "natural sets", classes), order[2 * PAIRS :] if left else order[: 2 * PAIRS]
+    while classes != 2:
+        yield tuple(among[i] for i in rng.permutation(len(among))[:classes])
 
 
-def measure(archive: Path, names: tuple[str, ...]) -> dict[str, object]:
-    """Find own places in the pictures of some classes, and return a line."""
-    each = PICTURES if len(names) == 2 else PICTURES // 2
+def measure(archive: Path, names: tuple[str, ...], each: int) -> dict[str, object]:
+    """Find own places in so many pictures of each of some classes, and return a line."""
     pictures = read_classes(archive, list(names), each)
     images, labels = np.concatenate([pictures[name] for name in names]), np.repeat(np.arange(len(names)), each)
     begun, found = time.process_time(), find_own_places(images, labels, 0)
     return {
-        "names": names, "separate": round(found.separate, 4), "followed": found.followed, "told": found.told,
+        "names": names, "product": round(found.followed * found.told, 4), "separate": found.separate,
+        "followed": found.followed, "told": found.told,
         "exceptions": float(found.exceptional.mean()), "CPU s": round(time.process_time() - begun, 1),
     }  # fmt: skip
 
@@ -106,6 +103,7 @@ def main() -> None:
     one.add_argument("data", type=Path)
     one.add_argument("--classes", type=int, default=2)
     one.add_argument("--sets", type=int, default=PAIRS)
+    one.add_argument("--pictures", type=int, default=PICTURES, help="of each class")
     one.add_argument("--left", action="store_true")
     one.add_argument("--out", type=Path, required=True)
     other = commands.add_parser("write")
@@ -116,7 +114,7 @@ def main() -> None:
     if given.command == "write":
         lines = [line for path in given.lines for line in read_lines(path)]
         sizes = sorted({len(line["names"]) for line in lines})
-        of_size = {str(k): sorted(line["separate"] for line in lines if len(line["names"]) == k) for k in sizes}
+        of_size = {str(k): sorted(line["product"] for line in lines if len(line["names"]) == k) for k in sizes}
         given.out.write_text(json.dumps({"separate": of_size}) + "\n")
         return
     archive = given.data / "train.tar"
@@ -124,7 +122,7 @@ def main() -> None:
     with given.out.open("a") as out:
         for names in islice(name_sets(archive, given.classes, given.left), given.sets):
             if names not in made:
-                out.write(json.dumps(measure(archive, names)) + "\n")
+                out.write(json.dumps(measure(archive, names, given.pictures)) + "\n")
                 out.flush()
     lines = read_lines(given.out)
     called = sum(rank_among_natural(line["separate"], given.classes) <= SURROUNDINGS_LEVEL for line in lines)

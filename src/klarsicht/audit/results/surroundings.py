@@ -24,7 +24,7 @@ SURROUNDINGS_LEVEL = 0.05  # of p, up to which classes are said to have a shortc
 LEAST_EXCEPTIONAL = 0.005  # share of images that must be exceptions before a shortcut that others carry can be denied
 LEAST_RISE = 0.1  # share of composites that the model must take for their donor's class beyond the control
 LEAST_MAJORITY = 2 / 3  # of a class, below which its images are not said to share their surroundings
-HELD_AGAINST_PAIRS = range(3, 21)  # numbers of classes of which there are no natural sets
+HELD_AGAINST_PAIRS = range(3, 10)  # numbers of classes of which there are no natural sets
 MISSED_AMONG_MANY = " p compares with pairs of classes: among more classes such a shortcut is easily missed."
 MOST_NAMED = 3  # classes that an error line names
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import logsumexp
 from skimage.measure import label as label_parts
 
-from klarsicht.audit.verdicts.own_places.own_places import enlarge, find_own_places, largest_parts
+from klarsicht.audit.verdicts.own_places.own_places import OwnPlaces, enlarge, find_own_places, largest_parts
 from klarsicht.audit.verdicts.own_places.place_network import margin
 
 
@@ -45,6 +45,23 @@ def test_classes_of_the_same_image_have_no_own_places():
     assert found.exceptional.mean() == 0.5
     assert not found.own.any()
     assert found.separate == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "followed", "told", "separate"),
+    [
+        (2, 0.51, 0.96, 0),
+        (2, 1, 0.15, 0.15),
+        (2, 0.8, 0.5, 0.4),
+        (2, 0.4, 1, 0),
+        (10, 0.4, 0.3, 0.12),
+        (10, 0.4, 0.2, 0),
+    ],
+)
+def test_classes_are_separate_only_where_composites_follow_beyond_chance(classes, followed, told, separate):
+    labels, own = np.arange(classes), np.zeros((classes, 4, 4), bool)
+    found = OwnPlaces(labels, labels, np.ones(classes), own, followed, told, "side")
+    assert found.separate == pytest.approx(separate)
 
 
 def test_log_odds_are_those_of_the_class_against_all_others():

@@ -116,8 +116,7 @@ def test_a_model_that_reads_the_square_is_not(corpus, tmp_path):
 
 def test_p_is_the_share_of_the_largest_natural_sets_that_are_no_larger_of_those_that_are_beyond():
     sets = json.loads((Path(surroundings.__file__).parent / "natural_surroundings.json").read_text())["separate"]
-    for classes in (2, 3, 9, 10, 20):
-        size = str(max(int(one) for one in sets if int(one) <= classes))
+    for classes, size in ((2, "2"), (3, "2"), (9, "2"), (10, "10"), (20, "10")):
         for value in (-1.0, *sets[size], 2.0):
             beyond = sum(one >= value for one in sets[size])
             assert rank_among_natural(value, classes) == (1 + beyond) / (1 + len(sets[size]))

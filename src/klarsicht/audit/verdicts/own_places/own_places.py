@@ -40,6 +40,7 @@ from klarsicht.ground.seeding import generator
 PLACE_EPOCHS, AGAIN_EPOCHS, TOLD_EPOCHS = 24, 4, 12  # of training on labels, on own places, on what these tell
 TAUGHT_AGAIN = 2  # times that own places are learned again
 TAUGHT_COMPOSITES, ASKED_COMPOSITES = 1600, 100  # of the latter two trainings; of each class, asked for both shares
+LEAST_BEYOND_CHANCE = 0.1  # of what follows beyond chance, times what is told; of natural pairs at most .09
 SPEAKS_FOR, SPEAKS_AGAINST = 1.0, 0.3  # nats; softly against: where a side holds both classes, it speaks softly
 TELLS_SIDE = 2.0  # nats above which a place is the shortcut's
 MOST_PLACES, MOST_SAMPLED = 4000, 300  # places and images of a kind on which the ways are fitted
@@ -72,8 +73,11 @@ class OwnPlaces:
     @property
     def separate(self) -> float:
         """Product of both shares: own places and surroundings tell classes apart, each alone. It is small where the
-        classes have no shortcut: then own places are any places, and say nothing."""
-        return self.followed * self.told
+        classes have no shortcut: then own places are any places, and say nothing; and 0 where composites follow their
+        donors hardly more than by chance, as they do where a mark is among the own places."""
+        chance = 1 / len(np.unique(self.labels))
+        beyond_chance = max(0.0, self.followed - chance) / (1 - chance)
+        return self.followed * self.told if beyond_chance * self.told >= LEAST_BEYOND_CHANCE else 0.0
 
     @cached_property
     def exceptional(self) -> Bools:

@@ -88,8 +88,8 @@ def describe_class(
 
 
 def rank_among_natural(separate: float, classes: int) -> float:
-    """Compute the rank of `OwnPlaces.separate` of some classes among that of natural ones, as p. The sets of natural
-    classes are the largest that are no larger: of more classes it is smaller, so that p is rather too large."""
+    """Compute the rank of `OwnPlaces.separate` of some classes among the products of natural ones, as p. The sets of
+    natural classes are the largest that are no larger: of more classes it is smaller, so that p is rather too large."""
     natural = natural_sets()
     among = natural[max(size for size in natural if size <= classes)]
     return float((1 + (among >= separate).sum()) / (1 + len(among)))
@@ -97,7 +97,7 @@ def rank_among_natural(separate: float, classes: int) -> float:
 
 @cache
 def natural_sets() -> dict[int, Doubles]:
-    """Read `OwnPlaces.separate` of sets of natural classes, by their number of classes; they come along, made by
-    benchmarks/audit/natural_surroundings.py."""
+    """Read both shares' product of sets of natural classes, by their number of classes, whatever they follow; they come
+    along, made by benchmarks/audit/natural_surroundings.py."""
     sets = json.loads(NATURAL_SURROUNDINGS.read_text(encoding="utf-8"))["separate"]
     return {int(size): np.array(values, float) for size, values in sets.items()}
