@@ -6,6 +6,7 @@ IMAGES_OF_CLUSTERS sets the images of the nightly ones, 5,000 by default, and SE
 import contextlib
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
@@ -116,7 +117,8 @@ def dask_cluster(place):
 
 @contextlib.contextmanager
 def ray_cluster(place):
-    """A head without workers and a node for each worker."""
+    """A head without workers and a node for each worker, which share a token of this test."""
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     port = "6399"
     head = ["--head", "--port", port, "--num-cpus", "0", "--include-dashboard", "false"]
