@@ -76,7 +76,7 @@ def test_content_is_what_the_model_still_sees_and_the_embedding_never_did(recogn
 def test_a_headline_says_whether_it_is_a_mark_a_processing_or_content(how, remainder, told):
     use = replace(USE, how=how, remainder=remainder, shift=2.0, low=1.9, high=2.1)
     found = replace(FOUND, use=use, used=True, poisoned=not use.is_content)
-    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline().endswith(told)
+    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline.endswith(told)
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ class Verdict:
         """Read a record of `to_json`. Raises KeyError: it lacks a figure, as one of an earlier version may."""
         known = record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
         known |= {"name": record["class"], "further": tuple(map(cls.from_json, record["further"]))}
-        known["searches"] = tuple((number, sign) for number, sign in record["searches"])
+        known["searches"] = tuple((number, sign) for number, sign in record.get("searches", ()))
         for name, kind in (("detection", DetectionResult), ("use", UseResult)):
             known[name] = kind(**{field: known[field] for field in kind.__dataclass_fields__})
         return cls(**{field: known[field] for field in cls.__dataclass_fields__})
