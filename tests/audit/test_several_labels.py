@@ -138,7 +138,7 @@ def test_a_screened_corpus_counts_every_image_once(audited, tmp_path):
 
 def test_cleaning_of_several_labels_is_refused_in_one_line(audited):
     _, _, _, classifier, store = audited
-    with pytest.raises(UsageError, match=r"no cleaning of this run yet; got several labels an image.*`exclusive`"):
+    with pytest.raises(UsageError, match=r"no cleaning of this run yet; got several labels an image.*--exclusive"):
         AuditedRun.of(store.path, classifier=classifier)
 
 

@@ -71,7 +71,7 @@ def test_several_corrections_make_one_certificate(finished, tmp_path, capsys):
         folders += ["--correction", str(tmp_path / method)]
         ask = ["audit", "clean", finished, "--class", "b", "--method", method, "--images", "60", "--layer", "last"]
         assert run([*ask, "--out", folders[-1]]) == (8 if method == "nothing" else 0)
-    assert "it leaves 100 % of the artifact's effect" in capsys.readouterr().err
+    assert "it leaves 100 % of the score difference" in capsys.readouterr().err
     assert run(["audit", "evaluate", finished, *folders, "--out", str(tmp_path / "both")]) == 0
     printed = capsys.readouterr().out
     assert "b: cleaned by oblique" in printed
@@ -79,7 +79,7 @@ def test_several_corrections_make_one_certificate(finished, tmp_path, capsys):
     assert [one["name"] for one in found["corrections"]] == ["oblique", "nothing"]
     assert (tmp_path / "both" / "certificate.html").stat().st_size > 2000
     assert run(["audit", "evaluate", finished, *folders[2:]]) == 8  # nothing is no help
-    assert "it leaves 100 % of the artifact's effect" in capsys.readouterr().err
+    assert "it leaves 100 % of the score difference" in capsys.readouterr().err
     assert (Path(finished) / "certificate" / "certificate.html").exists()
 
 
@@ -94,7 +94,7 @@ def test_several_classes_print_a_line_each_and_exit_8_where_an_effect_remains(fi
         assert f"certificate: {out / 'certificate.html'}" in told.out and "together: accuracy " in told.out
         assert [line[:12] for line in told.err.splitlines() if "project at" in line] == ["klarsicht: b", "klarsicht: a"]
         assert json.loads((out / "correction.json").read_text())["shown"]["clean"] == (code == 0)
-    assert "the correction does not help" in told.err and "% of the artifact's effect" in told.err
+    assert "the correction does not help" in told.err and "% of the score difference" in told.err
     assert any(f"verdict: correction does not help: {name}: " in told.out for name in "ab")
     assert run(["audit", "evaluate", finished, "--correction", str(out)]) == 2
     assert "one class is evaluated at a time" in capsys.readouterr().err
@@ -105,7 +105,7 @@ def test_a_trained_correction_that_leaves_the_effect_exits_8_and_is_saved(finish
     ask = ["audit", "clean", finished, "--class", "b", "--method", "penalise", "--layer", "last", "--out", str(out)]
     assert run([*ask, "--images", "60", "--steps", "1", "--lessons", "60"]) == 8
     told = capsys.readouterr()
-    assert "% of the artifact's effect" in told.err
+    assert "% of the score difference" in told.err
     assert "verdict: correction does not help" in told.out
     assert json.loads((out / "correction.json").read_text())["shown"]["clean"] is False
 

@@ -106,8 +106,8 @@ def test_an_error_in_the_middle_of_a_generator_names_arguments_too():
         next(steps)
 
 
-NO_ARGUMENTS = {"fail-on", "port", "set", "exclusive", "camera", "iso", "hold-out"}
-"""Options of commands that no public function has."""
+NO_ARGUMENTS = {"fail-on", "port", "set", "exclusive", "camera", "iso", "hold-out", "launch"}
+"""Options of commands, and of the script in an export, that no public function has."""
 
 
 def options_in_errors():

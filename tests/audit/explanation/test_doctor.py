@@ -84,7 +84,7 @@ def test_what_is_missing_is_named_with_a_remedy(tmp_path, corpus):
     (corpus / "d" / "broken.png").write_text("no image")
     told = " ".join(diagnosed(corpus).missing)
     assert "labels the model does not know" in told
-    assert "class_map" in told
+    assert "--class-map" in told
     assert "1 of 4 classes have fewer than 20 images and are skipped: d" in told
     assert "1 of 8 images cannot be used" in told
 

@@ -403,7 +403,8 @@ def test_eight_lost_shards_do_not_change_a_ranking_in_silence(finished, classifi
 def test_json_of_something_else_is_refused_in_one_line_where_its_checksum_is_right(finished, capsys, file, content):
     _, run = finished
     run.write_bytes(file, content.encode())
-    assert klarsicht(["audit", "rank", str(run.path)]) == 10
+    of_another_version = file == "quantification.json" and content.startswith("{")
+    assert klarsicht(["audit", "rank", str(run.path)]) == (3 if of_another_version else 10)
     assert file in capsys.readouterr().err
 
 

@@ -117,7 +117,7 @@ def test_mistakes_are_named_before_a_frame_is_denoised(frames, tmp_path, monkeyp
         list(denoise(frames, tmp_path / "{}.png", page=tmp_path / "a.html"))
     with pytest.raises(UsageError, match="would lie among the frames"):
         list(denoise(frames, frames / "{}.png"))
-    with pytest.raises(UsageError, match="--pause separates bursts"):
+    with pytest.raises(UsageError, match="`pause` separates bursts"):
         list(denoise(frames, tmp_path / "a.png", pause=1.0))
     with pytest.raises(InputError, match=r"no burst among the frames; got 6 single ones.*0\.5 s apart"):
         list(denoise(frames, tmp_path / "{}.png", pause=0.5))

@@ -285,7 +285,7 @@ def test_a_class_without_a_correction_is_named_and_the_others_are_cleaned(marked
         ("bd", ASKED, "'d'"),
         ("bc", CleanSettings(method="augment"), "cannot be composed"),
         ("bc", CleanSettings(method="reactive-class"), "cannot be composed"),
-        ("bc", CleanSettings(train=True), "--train"),
+        ("bc", CleanSettings(train=True), "`train`"),
     ],
 )
 def test_what_cannot_be_cleaned_together_is_one_error(marked, tmp_path, names, settings, told):

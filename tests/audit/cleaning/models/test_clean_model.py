@@ -224,7 +224,7 @@ def test_methods_that_train_join_when_asked_for(audited, tmp_path):
     asked = CleanSettings(train=True, images=60, layer="last", directions=1, strength=1.0, steps=3, lessons=60)
     found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
     assert {one.method for one in found.choice.tried} > {"augment", "augment-latent", "penalise"}
-    with pytest.raises(UsageError, match="`train` with a method"):
+    with pytest.raises(UsageError, match="--train with a method"):
         clean_model.clean(store.path, "b", asked.with_values(method="oblique"), classifier=of(network()))
 
 
@@ -253,7 +253,7 @@ def test_an_artifact_that_is_not_used_is_said_to_be_so(unused, tmp_path):
     )
     assert not found.judgement.is_used
     assert found.judgement.verdict.startswith(
-        "no use shown: inserted into other images, it changes the class score by "
+        "no use shown: it could be inserted into no other images, and images with it score "
     )
     with pytest.raises(EffectRemains, match="the model is not shown to use the artifact"):
         found.check()
@@ -337,7 +337,7 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
         f"the effect of the artifact is too small to correct, {tried}, so the model is left as it is"
     )
     assert found.judgement.verdict.startswith(
-        "effect too small: inserted into other images, it changes the class score by "
+        "effect too small: it could be inserted into no other images, and images with it score "
     )
     assert found.judgement.verdict.endswith("corrections begin at 2.5 logits, or 10 % of other images")
     with pytest.raises(EffectRemains, match=r"too small to correct.*least_effect"):
@@ -376,7 +376,8 @@ def test_a_correction_that_is_no_help_is_not_made_unless_it_is_named(audited, tm
     assert [one["method"] for one in record["choice"]["tried"]] == ["oblique", "nothing"]
     x = list(torch.rand(5, 3, SIDE, SIDE))
     np.testing.assert_array_equal(*(compute_logits(of(network()), x, one) for one in (None, correction)))
-    left = f"{100 * named.judgement.remaining:.0f} % of the artifact's effect"
+    share = f"{100 * named.judgement.remaining:.0f} %"
+    left = f"{share} of the score difference between images with the artifact and clean ones"
     assert found.judgement.verdict == f"no correction helps: the best one leaves {left}"
     assert left in found.choice.reason and found.choice.reason.endswith("so the model is left as it is")
     with pytest.raises(EffectRemains, match=r"no correction helps, so the model stays as it is.*`method`"):
