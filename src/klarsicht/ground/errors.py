@@ -206,8 +206,8 @@ def as_arguments(text: str) -> str:
     """Name the options in a text as arguments in Python: "lower --max-skipped" becomes "lower `max_skipped`". What
     stands in backticks is a whole command, and stays."""
 
-    def replace(found: re.Match[str]) -> str:
-        command, option, value = found.groups()
+    def replace(match: re.Match[str]) -> str:
+        command, option, value = match.groups()
         if command is not None:
             return str(command)
         name = ARGUMENTS.get(option, option.replace("-", "_"))

@@ -42,9 +42,9 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
     arguments in place of options."""
     signature = inspect.signature(function)
 
-    def call_with(positional: tuple[Any, ...], named: dict[str, Any]) -> R:
+    def call_with(positional: tuple[Any, ...], by_name: dict[str, Any]) -> R:
         try:
-            call, kinds = signature.bind(*positional, **named), _annotations(function)
+            call, kinds = signature.bind(*positional, **by_name), _annotations(function)
         except TypeError as error:
             needed = (of for of, one in signature.parameters.items() if one.default is one.empty and of != "self")
             raise UsageError(

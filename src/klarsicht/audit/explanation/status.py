@@ -48,5 +48,6 @@ def read_step(store: RunStore, name: str, units: int, shares: Shares | None) -> 
     done = store.finished_units(name)
     if shares is None:
         return Step(name, len(done), units)
-    undone = shares.list_missing(set(range(units)) - done.keys())
-    return Step(name, len(done), units, tuple(map(shares.command_of, undone)), shares.count)
+    missing_shares = shares.list_missing(set(range(units)) - done.keys())
+    commands = tuple(map(shares.command_of, missing_shares))
+    return Step(name, len(done), units, commands, shares.count)

@@ -109,7 +109,7 @@ def test_too_many_skipped_images_end_the_run_until_they_are_allowed_or_repaired(
         file.write_bytes(b"no picture")
     for _ in range(2):
         with pytest.raises(
-            TooManySkipped, match=r"3 of 20 of class b; .*cannot decode 000\.png.*at most 2 .*--max-skipped"
+            TooManySkipped, match=r"3 of 20 of class b; .*cannot decode 000\.png.*at most 2 .*`max_skipped`"
         ):
             audit(folder)
     store = RunStore(folder / "run")

@@ -86,15 +86,17 @@ class Loss:
             return f"{lost}, but only {without}: do its images carry an artifact of their own?"
         if self.settled_by >= MOST:
             return f"{lost}, as much as the {100 * self.bound:.2f} allowed: more images do not settle it"
-        trained = "the model was trained on these images" if self.trained_on else ""
-        allowed = f"exclude more than the {100 * self.bound:.2f} allowed"
+        training = "the model was trained on these images" if self.trained_on else ""
+        exclusion = f"exclude more than the {100 * self.bound:.2f} allowed"
         if self.settled_by > REACHED * one.n:
-            reason = f"{trained}, and ten times as many others" if trained else f"even ten times these {one.n:,} images"
+            reason = (
+                f"{training}, and ten times as many others" if training else f"even ten times these {one.n:,} images"
+            )
             question = f"decide whether a loss of {100 * one.high:.2f} points is acceptable"
-            return f"{lost}, but {reason} would hardly {allowed}: {question}"
-        if trained:
-            return f"{lost}, but {trained}; about {self.settled_by:,} others settle it"
-        return f"{lost}; {one.n:,} images cannot {allowed} (about {self.settled_by:,} can)"
+            return f"{lost}, but {reason} would hardly {exclusion}: {question}"
+        if training:
+            return f"{lost}, but {training}; about {self.settled_by:,} others settle it"
+        return f"{lost}; {one.n:,} images cannot {exclusion} (about {self.settled_by:,} can)"
 
 
 @dataclass(frozen=True)

@@ -120,11 +120,11 @@ def summarise(
     drawn = {(view.verdict.target, view.number): view for view in findings}
     reviewed = [line for line in quantification.lines if line.verdict.needs_review] if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
-    found = [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
+    sentences = [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
     for line in parts.headlines if parts else ():
         region = f" The region is {parts.region}." if parts and "the region" in line.headline else ""
-        found.append((PARTS_ANCHOR, f"{line.headline}{region}"))
-    return found + [("", one.describe()) for one in (around.relied_on if around else ())]
+        sentences.append((PARTS_ANCHOR, f"{line.headline}{region}"))
+    return sentences + [("", one.describe()) for one in (around.relied_on if around else ())]
 
 
 def count_findings(artifacts: int | None, shortcuts: int) -> str:
