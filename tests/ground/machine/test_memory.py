@@ -46,6 +46,12 @@ def test_a_library_without_room_is_short_memory_and_not_a_missing_package(monkey
         optional.load("a", "raw")
 
 
+def test_a_compiler_without_memory_sets_no_exception():
+    """As Python 3.11 says it at 200 MB of addresses; another fault of the interpreter is none of memory."""
+    assert memory.is_out_of_memory(SystemError("error return without exception set"))
+    assert not memory.is_out_of_memory(SystemError("bad argument to internal function"))
+
+
 AGAIN = """
 import resource, sys
 from klarsicht.ground.machine import memory as held

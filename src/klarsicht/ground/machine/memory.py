@@ -11,6 +11,7 @@ MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1))  # M_MMAP_MAX: no separate mappings;
 OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc",
                  "can't start new thread", "failed to launch worker thread")  # fmt: skip
 NOT_MAPPED = "failed to map segment"  # a shared library that an import needs
+NOTHING_SET = "error return without exception set"  # of Python's compiler, where it has no memory
 NO_PRIMITIVE = "could not create a primitive"  # and no more: oneDNN, which had accepted the layer before
 TYPICAL_BYTES = 0.6e9  # bytes of a process with torch, assumed where the system does not report them
 VARIATION_BYTES = 0.05e9  # of what libraries take from one run to the next
@@ -37,6 +38,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, ImportError | OSError) and _not_mapped(error):
+        return True
+    if isinstance(error, SystemError) and str(error) == NOTHING_SET:
         return True
     text = str(error).lower()
     said = text == NO_PRIMITIVE or any(sign in text for sign in OUT_OF_MEMORY)
