@@ -63,14 +63,12 @@ def test_content_is_what_the_model_still_sees_and_the_embedding_never_did(recogn
 @pytest.mark.parametrize(
     ("how", "remainder", "told"),
     [
-        ("own place", 0.5, "It is a mark: the same pixels; the model tells them from others with it inserted in 50 % "
-         "of pairs (50 % by chance)."),
+        ("own place", 0.5, "It is a mark: the same pixels."),
         ("shared rows", None, "It is a mark: the same change at the same places."),
         ("shared tones", None, "It is a processing of the files, wherever it falls."),
         ("12 levels of light", None, "It is a processing of the files, wherever it falls."),
-        ("shared colours", 0.78, "It is content, neither a mark nor a processing of the files: the embedding, which "
-         "sees these alone, does not tell the images apart; the model tells them from others with it inserted in 78 % "
-         "of pairs (50 % by chance)."),
+        ("shared colours", 0.78, "It is content, neither a mark nor a processing of the files: with the same change in "
+         "other images, the model still tells the two apart in 78 % of pairs (50 % by chance)."),
     ],
 )  # fmt: skip
 def test_a_headline_says_whether_it_is_a_mark_a_processing_or_content(how, remainder, told):

@@ -98,7 +98,7 @@ class VerdictLine:
         use = self.verdict.use
         if use.is_content and use.remainder is not None:
             return words.describe_content(use.remainder)
-        return words.describe_nature(use.how, use.remainder)
+        return words.describe_nature(use.how)
 
     def _missing_share(self, way: str) -> str:
         """Say how little of the difference between the images with the artifact and others of the class was inserted:

@@ -237,29 +237,23 @@ def describe_insertion(how: str, covered_share: float | None) -> str:
     )
 
 
-def describe_nature(how: str, remainder: float | None) -> str:
-    """Say whether what was inserted is a mark or a processing of the files, by the way, and how well the model still
-    tells the images with it from others with it inserted, where that was measured."""
+def describe_nature(how: str) -> str:
+    """Say whether what was inserted is a mark or a processing of the files, by the way."""
     nature = (
         "a mark: the same pixels" if how in PASTED
         else "a mark: the same change at the same places" if how in AT_PLACES
         else "a processing of the files, wherever it falls"
     )  # fmt: skip
-    return f"It is {nature}{_describe_remainder(remainder)}."
+    return f"It is {nature}."
 
 
 def describe_content(remainder: float) -> str:
-    """Say that images share content, with the evidence."""
+    """Say that images share content, with the evidence: the share of pairs of an image with the artifact and another
+    one with it inserted that the model still tells apart."""
     return (
-        "It is content, neither a mark nor a processing of the files: the embedding, which sees these alone, does not "
-        f"tell the images apart{_describe_remainder(remainder)}."
+        "It is content, neither a mark nor a processing of the files: with the same change in other images, the model "
+        f"still tells the two apart in {format_share(remainder)} of pairs (50 % by chance)."
     )
-
-
-def _describe_remainder(remainder: float | None) -> str:
-    return "" if remainder is None else (
-        f"; the model tells them from others with it inserted in {format_share(remainder)} of pairs (50 % by chance)"
-    )  # fmt: skip
 
 
 def describe_effect(shift: float, flips: float, flips_control: float, name: str) -> str:
