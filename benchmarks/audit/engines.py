@@ -111,7 +111,7 @@ def measure_overhead(engine: str, workers: int, units: int) -> dict[str, Any]:
 
 def measure_client() -> dict[str, Any]:
     """Bytes of an image, and the client's seconds."""
-    from klarsicht.ground.run_folder.remote_store import RemoteStore, keep_files
+    from klarsicht.ground.run_folder.remote_store import RemoteStore, keep_files, list_forms
     from klarsicht.ground.run_folder.store import RunStore
 
     rng = np.random.default_rng(0)
@@ -120,7 +120,8 @@ def measure_client() -> dict[str, Any]:
         written = {}
         for name, (shape, dtype) in ARRAYS.items():
             store.create_array(name, (UNIT, *shape), dtype, UNIT, "attribution")
-            remote.common.update(answers(store, name))
+        remote.common.update({read.key: read.answer(store) for read in list_forms(store)})
+        for name, (shape, dtype) in ARRAYS.items():
             written |= remote.write_rows(name, 0, rng.standard_normal((UNIT, *shape)).astype(dtype))
         sent = pickle.dumps(remote.take_files())
         repeats, began, cpu = 10, time.perf_counter(), time.process_time()
@@ -132,15 +133,6 @@ def measure_client() -> dict[str, Any]:
         "bytes_an_image": len(sent) / UNIT, "gigabytes_of_imagenet": len(sent) / UNIT * IMAGENET / 1e9,
         "client_s_an_image": wall / repeats / UNIT, "client_cpu_s_an_image": cpu / repeats / UNIT,
     }  # fmt: skip
-
-
-def answers(store: Any, name: str) -> dict[str, Any]:
-    """What a worker reads before it writes an array."""
-    from klarsicht.ground.run_folder.remote_store import Read
-
-    files = ("arrays.zarr/zarr.json", f"arrays.zarr/{name}/zarr.json")
-    reads = [Read("has_array", (name,), {}), *(Read("read_bytes", (file,), {}) for file in files)]
-    return {read.key: read.answer(store) for read in reads}
 
 
 def model_of(workers: int, compute: float, client: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Oracle: the same run of one process, byte by byte.
 IMAGES_OF_CLUSTERS sets the images of the nightly ones, 5,000 by default, and SECONDS_BETWEEN_KILLS the pace, 20."""
 
 import contextlib
+import ctypes
 import os
 import random
 import secrets
@@ -25,6 +26,7 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.verdicts.quantification.quantification import quantify
 from klarsicht.ground.errors import KlarsichtError
 
+C_LIBRARY, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 ROOT, WORKERS = Path(__file__).parents[2], 3
 IMAGES, PACE = int(os.environ.get("IMAGES_OF_CLUSTERS", "5000")), float(os.environ.get("SECONDS_BETWEEN_KILLS", "20"))
 
@@ -62,9 +64,14 @@ def test_two_workers_of_dask_give_the_run_of_one_process(tmp_path):
     same(tmp_path / "client" / "here", tmp_path / "client" / "there")
 
 
+def end_with_test():
+    """Ask the kernel to kill this process when the test that started it ends, in whatever way that does."""
+    C_LIBRARY.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def started(place, number, *words):
     """Start a program in a folder of its own, with a mount of its own where the client's folder is empty, if this
-    process may make one."""
+    process may make one. It ends with this process."""
     own = place / f"worker{number}"
     own.mkdir(exist_ok=True)
     hide = f"mount -t tmpfs none '{place / 'client'}'"
@@ -77,7 +84,9 @@ def started(place, number, *words):
         "OMP_NUM_THREADS": "1",
     }
     with (own / "log").open("ab") as log:
-        return subprocess.Popen(command, cwd=own, env=environment, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            command, cwd=own, env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_test
+        )
 
 
 def processes():
@@ -107,6 +116,7 @@ def dask_cluster(place):
     module = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     running = [started(place, 0, *module, "--port", "0", "--scheduler-file", str(file), "--no-dashboard")]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1"]
+    worker += ["--death-timeout", "60"]
     running += [started(place, number, *worker, "--no-dashboard") for number in range(1, WORKERS + 1)]
     try:
         wait_for(file.exists)
@@ -219,7 +229,9 @@ def test_a_client_and_a_scheduler_that_are_killed_lose_nothing(place, package):
 
     with CLUSTERS[package](place) as (engine, _):
         code = CLIENT.format(root=str(ROOT), place=str(place), engine=engine)
-        with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as client:
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.DEVNULL, preexec_fn=end_with_test
+        ) as client:
             wait_for(lambda: done() >= 3 or client.poll() is not None, 900)
             client.kill()
     assert done() >= 3

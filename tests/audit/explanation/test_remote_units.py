@@ -18,11 +18,12 @@ from klarsicht.audit.explanation.engines import RETRIES, Dask, OpenBackend
 from klarsicht.audit.explanation.executor import partition, run_units
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.specifications import names_files
-from klarsicht.audit.explanation.remote_units import run_on_engine
+from klarsicht.audit.explanation.remote_units import RemoteUnits, run_on_engine
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.verdicts.quantification.quantification import quantify
 from klarsicht.ground.errors import ModelError, OutOfMemory, StoreError
+from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.run_folder.store import RunStore
 
 UNITS = partition(22, 4)
@@ -86,6 +87,22 @@ def test_work_and_what_several_units_read_are_sent_once(store, threads, monkeypa
     work, _, *rounds = sent
     assert len(rounds) == 2  # the table, then the rows: each unit is asked what it lacks
     assert sent.count(work) == 1
+
+
+class DeclaredSums(Sums):
+    """Sums whose units say what they read, some of it in vain."""
+
+    def list_reads(self, unit):
+        yield Read("table", ("names",))
+        yield Read.of_rows("values", [0, *unit])
+
+
+def test_a_unit_that_declares_what_it_reads_is_sent_once(store, threads, monkeypatch):
+    sent = []
+    monkeypatch.setattr(OpenBackend, "share", lambda self, content: sent.append(content) or content)
+    there = collected(DeclaredSums(store), store)
+    assert len(sent) == 2  # the work, and what all units read
+    assert there == {unit: Sums(store)(unit) for unit in UNITS}
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,11 @@ def test_fewer_units_are_sent_where_results_wait_to_be_written(store, threads, m
 
 
 @pytest.mark.slow
-def test_a_run_and_its_verdicts_are_those_of_this_process_to_the_byte(tmp_path, threads):
+def test_a_run_and_its_verdicts_are_those_of_this_process_to_the_byte(tmp_path, threads, monkeypatch):
+    """Each unit is sent once: none lacks anything."""
+    again = []
+    note = RemoteUnits.note_read
+    monkeypatch.setattr(RemoteUnits, "note_read", lambda self, *which: again.append(which) or note(self, *which))
     write_corpus(tmp_path / "data", per_class=30)
     settings = AuditSettings(
         model="here", data=str(tmp_path / "data"), unit=12, batch=6, neighbours=6, metric=("concept", "euclidean")
@@ -172,6 +193,7 @@ def test_a_run_and_its_verdicts_are_those_of_this_process_to_the_byte(tmp_path, 
             store = pipeline.run(settings, tmp_path / name, classifier=load_model(network()))
             quantify(store, classifier=load_model(network()))
     same(tmp_path / "here", tmp_path / "there")
+    assert not again
 
 
 def name_of_worker(unit):

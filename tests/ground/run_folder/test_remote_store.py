@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from klarsicht.ground.run_folder.remote_store import Read, ReadMissing, RemoteStore, keep_files
+from klarsicht.ground.run_folder.remote_store import Read, ReadMissing, RemoteStore, keep_files, list_forms
 from klarsicht.ground.run_folder.store import RunStore
 
 ROWS = np.arange(24, dtype=np.float32).reshape(8, 3)
@@ -48,6 +48,28 @@ def test_a_worker_reads_what_the_run_holds(run, tmp_path, name):
     assert (read, files) == (READS[name](run), {})
 
 
+@pytest.mark.parametrize("rows", [np.array([6, 1, 1]), np.array([], np.intp), slice(5, 7), 6, -2])
+def test_any_of_the_rows_that_came_are_read(run, tmp_path, rows):
+    """Oracle: numpy."""
+    reads = [*list_forms(run), Read.of_rows("values", [0]), Read.of_rows("values", [6, 1, 5])]
+    run.mark_done("made", 1, run.write_rows("values", 4, ROWS[4:]))
+    remote = RemoteStore(tmp_path / "worker", {read.key: read.answer(run) for read in reads})
+    np.testing.assert_array_equal(remote.array("values")[rows], ROWS[rows])
+    with pytest.raises(ReadMissing) as missing:
+        remote.array("values")[np.array([6, 3])]
+    np.testing.assert_array_equal(missing.value.read.answer(run).values, ROWS[[3, 6]])
+
+
+def test_forms_tell_which_arrays_are_there_and_not(run, tmp_path):
+    remote = RemoteStore(tmp_path / "worker", {read.key: read.answer(run) for read in list_forms(run)})
+    assert remote.has_array("values")
+    assert remote.is_created("values")
+    assert not remote.has_array("other")
+    assert not remote.is_created("other")
+    assert remote.array("values").shape == ROWS.shape
+    assert remote.write_rows("values", 4, ROWS[4:]) == run.write_rows("values", 4, ROWS[4:])
+
+
 def write(store):
     return (
         store.write_rows("values", 4, ROWS[4:])
@@ -80,11 +102,11 @@ def test_a_shard_of_zeros_is_no_file_here_either(run, tmp_path):
 
 
 def test_answers_for_one_unit_are_gone_after_it(run, tmp_path):
-    remote, read = RemoteStore(tmp_path / "worker"), Read("has_array", ("values",), {})
+    remote, read = RemoteStore(tmp_path / "worker"), Read("has_file", ("report.html",))
     with remote.with_answers({read.key: True}):
-        assert remote.has_array("values")
+        assert remote.has_file("report.html")
     with pytest.raises(ReadMissing):
-        remote.has_array("values")
+        remote.has_file("report.html")
 
 
 def test_no_handler_of_errors_stops_a_missing_answer(tmp_path):

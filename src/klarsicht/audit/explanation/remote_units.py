@@ -1,8 +1,9 @@
 """Work units on workers that see neither the disk of this process nor the run: all that a unit needs is sent to it, and
 what it writes is sent back and written here.
 
-The work travels once to each worker. What a unit reads of the run is not known before: it ends where an answer is
-missing, and is sent again with it. An answer that several units asked for travels once to each worker, too."""
+The work travels once to each worker. What a unit reads of the run travels with it, where its step declares that, see
+`DeclaresReads`; else the unit ends where an answer is missing, and is sent again with it. An answer for several units
+travels once to each worker, too."""
 
 from __future__ import annotations
 
@@ -39,7 +40,15 @@ from klarsicht.audit.explanation.executor import Work, limited_threads
 from klarsicht.ground.errors import StoreError
 from klarsicht.ground.machine import memory
 from klarsicht.ground.machine.disk import temporary_folder
-from klarsicht.ground.run_folder.remote_store import Answers, Files, Read, ReadMissing, RemoteStore, keep_files
+from klarsicht.ground.run_folder.remote_store import (
+    Answers,
+    Files,
+    Read,
+    ReadMissing,
+    RemoteStore,
+    keep_files,
+    list_forms,
+)
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.trust import is_trusted, set_trust
 
@@ -75,7 +84,7 @@ class Parcel:
 
 @dataclass
 class RemoteUnits:
-    """Units of one step on an engine. common: answers for all units; reads: those that one unit alone asked for."""
+    """Units of one step on an engine. common: answers for all units; reads: those for one unit alone, by its start."""
 
     engine: Engine
     store: RunStore
@@ -93,6 +102,7 @@ class RemoteUnits:
         """Run units, and write what they wrote; yield each with its result. Where workers die with a unit, it is sent
         again, at most RETRIES times in which no other comes to something. Raises as `run_on_engine`."""
         rest, stuck = {unit.start: unit for unit in units}, 0
+        self.share_reads()
         while rest:
             before, reads = len(rest), self.count_reads()
             try:
@@ -174,7 +184,10 @@ def run_on_engine(
     """Run units on the workers of an engine, and write what they wrote into the run; yield each with its result as it
     finishes. Raises KlarsichtError: the first error of a unit, as it was raised; OutOfMemory: workers died at the same
     units; EngineFailed: the cluster was lost."""
-    return RemoteUnits(engine, store, pickle_work(work), threads).run(units, workers, on_gpu)
+    packed, declare = pickle_work(work), getattr(work, "list_reads", lambda unit: ())  # packed before it fills caches
+    common = {read.key: read.answer(store) for read in list_forms(store)}
+    reads = {unit.start: {read.key: read for read in declare(unit)} for unit in units}
+    return RemoteUnits(engine, store, packed, threads, common, reads).run(units, workers, on_gpu)
 
 
 # In the worker

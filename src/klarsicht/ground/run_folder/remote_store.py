@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import joblib
 import numpy as np
@@ -28,7 +28,12 @@ class Read:
 
     method: str
     arguments: tuple[Any, ...]
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(cls, name: str, rows: ArrayLike) -> Read:
+        """Make the read of rows of an array, each once."""
+        return cls("rows", (name, np.unique(np.asarray(rows, np.intp))))
 
     @property
     def key(self) -> str:
@@ -39,13 +44,37 @@ class Read:
         """Read from the run itself. Raises as the method does."""
         if self.method == "rows":
             name, rows = self.arguments
-            return store.array(name)[rows]
+            return RowBlock(name, rows, store.array(name)[rows])
         if self.method == "form":
             array = store.array(*self.arguments)
             return array.shape, array.dtype
         value = getattr(store, self.method)
         answered = value(*self.arguments, **self.options) if callable(value) else value
         return list(answered) if isinstance(answered, Iterator) else answered
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Rows of an array of a run, in ascending order, and their values."""
+
+    name: str
+    rows: NDArray[np.intp]
+    values: NDArray[Any]
+
+
+class DeclaresReads(Protocol):
+    """Work function that knows beforehand what a unit reads, so that it is sent along and the unit is sent once."""
+
+    def list_reads(self, unit: range) -> Iterable[Read]: ...
+
+
+def list_forms(store: RunStore) -> list[Read]:
+    """List reads that units of any step may ask for: the manifest, and the forms of all arrays."""
+    reads = [Read("manifest", ()), Read("array_names", ())]
+    for name in store.array_names():
+        files = (Read("read_bytes", (file,)) for file in (GROUP, metadata_file(name)))
+        reads += [Read("form", (name,)), Read("is_created", (name,)), *files]
+    return reads
 
 
 class ReadMissing(BaseException):
@@ -88,9 +117,8 @@ class RemoteStore(RunStore):
         return self.ask("manifest")
 
     has_file = _forward("has_file")
-    has_array = _forward("has_array")
+    array_names = _forward("array_names")
     has_table = _forward("has_table")
-    is_created = _forward("is_created")
     is_done = _forward("is_done")
     is_finished = _forward("is_finished")
     done_units = _forward("done_units")
@@ -100,6 +128,17 @@ class RemoteStore(RunStore):
     read_unit_file = _forward("read_unit_file")
     table = _forward("table")
     texts = _forward("texts")
+
+    def has_array(self, name: str) -> bool:
+        return name in self.array_names()
+
+    def is_created(self, name: str) -> bool:
+        return self.has_array(name) and self.ask("is_created", name)
+
+    def list_blocks(self, name: str) -> list[RowBlock]:
+        """List the rows of an array that came, those for the unit at hand first."""
+        answers = [*self.own.values(), *self.common.values()]
+        return [one for one in answers if isinstance(one, RowBlock) and one.name == name]
 
     def array(self, name: str) -> Any:
         return RemoteArray(self, name)
@@ -160,8 +199,12 @@ class RemoteArray:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        values: NDArray[Any] = self.store.ask("rows", self.name, rows)
-        return values
+        numbers = np.arange(len(self))[rows]
+        for block in self.store.list_blocks(self.name):
+            if np.isin(numbers, block.rows).all():
+                values: NDArray[Any] = block.values[np.searchsorted(block.rows, numbers)]
+                return values
+        raise ReadMissing(Read.of_rows(self.name, numbers))
 
 
 def keep_files(store: RunStore, files: Files) -> None:

@@ -115,6 +115,11 @@ class RunArrays(RunMarkers):
         """Check that a shard is as its unit wrote it. Raises RunDamaged; StoreError: the unit is not done."""
         self._check_unit_file(self.marker(step, unit), name, find_damage)
 
+    def array_names(self) -> list[str]:
+        """Names of all arrays of the run."""
+        names = sorted(file.parent.name for file in self.inside(GROUP).parent.glob("*/zarr.json"))
+        return [*filter(self.has_array, names)]
+
     def has_array(self, name: str) -> bool:
         return self.has_file(metadata_file(name)) and self.has_file(GROUP)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
@@ -91,6 +92,13 @@ class Analysis:
                 written |= self.write_embedding(group, dict(zip(record["rows"], record["parts"], strict=False)))
         part = self.store.write_part(self.table, unit.start // self.size, pa.Table.from_pylist(records, SUSPECTS))
         return written | part
+
+    def list_reads(self, unit: range) -> Iterator[Read]:
+        """List what a unit reads of the run: the sources, and rows of its groups of the arrays that are compared."""
+        yield Read("table", ("corpus",), {"columns": ["key", "source"]})
+        names = {"logits", *(("maps", "parts", "appearance") if self.by_parts else METRICS[self.metric].arrays)}
+        for name in sorted(names.intersection(self.store.array_names())):
+            yield from (Read.of_rows(name, self.groups[i].rows) for i in unit)
 
     def write_embedding(self, group: Group, parts: Mapping[int, Sequence[int]]) -> Written:
         """Store the spectral embedding of a group: one line an image, with its row of the run, its coordinates float32
@@ -275,11 +283,13 @@ class Analysis:
 @dataclass(frozen=True)
 class MetricInput:
     """Input and distance (a name of numerics.neighbours.METRICS) of a metric: `read` loads the items that are compared,
-    `part_input` makes them of the masses (M, G, G) of parts, each on a map of its own, None for a metric that does not
-    compare maps; and whether it needs a method that propagates relevance into the network."""
+    from those of `arrays` that the run has; `part_input` makes them of the masses (M, G, G) of parts, each on a map of
+    its own, None for a metric that does not compare maps; and whether it needs a method that propagates relevance into
+    the network."""
 
     read: Callable[[Analysis, Group], Items]
     distance: str
+    arrays: tuple[str, ...]
     part_input: Callable[[Floats], Any] | None = None
     needs_propagation: bool = True
 
@@ -288,11 +298,14 @@ METRICS: dict[str, MetricInput] = {
     "euclidean": MetricInput(
         lambda run, group: run.load_array("maps", group).reshape(len(group), -1).astype(np.float32),
         "euclidean",
+        ("maps",),
         centre_by_mass,
     ),
-    "channels": MetricInput(lambda run, group: run.load_array("channels", group), "concept"),
-    "concept": MetricInput(Analysis.head_relevance, "concept", needs_propagation=False),
+    "channels": MetricInput(lambda run, group: run.load_array("channels", group), "concept", ("channels",)),
+    "concept": MetricInput(Analysis.head_relevance, "concept", ("head", "features"), needs_propagation=False),
     # the baseline without relevance: penultimate features
-    "features": MetricInput(lambda run, group: run.load_array("features", group), "concept", needs_propagation=False),
-    **{name: MetricInput(Analysis.measures, name, measures_from_maps) for name in TRANSPORT},
+    "features": MetricInput(
+        lambda run, group: run.load_array("features", group), "concept", ("features",), needs_propagation=False
+    ),
+    **{name: MetricInput(Analysis.measures, name, ("maps",), measures_from_maps) for name in TRANSPORT},
 }

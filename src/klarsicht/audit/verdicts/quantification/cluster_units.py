@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predic
 from klarsicht.ground.arrays import Bools, Doubles, Rows
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.clustering.candidates import Candidate
 from klarsicht.numerics.clustering.fisher import fisher_many
@@ -54,6 +55,12 @@ class ClusterInterventionUnits:
             rows = pa.Table.from_pylist([row] if row else [], FOLLOWED_COLUMNS)
             written |= store.write_part(self.step, number, rows)
         return written
+
+    def list_reads(self, unit: range) -> Iterator[Read]:
+        """List what a unit reads of the run: arrays of its classes."""
+        for analysis in self.analyses:
+            yield from analysis.list_reads(unit)
+        yield from self.detection_units.list_class_reads(unit, ("maps", "logits", "features"))
 
     def measure(self, number: int) -> FollowedRow | None:
         """Return the row of the cluster that the model follows; None without candidates, where no region changes the

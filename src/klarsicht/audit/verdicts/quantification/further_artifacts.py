@@ -28,6 +28,7 @@ from klarsicht.ground.arrays import Rows
 from klarsicht.ground.progress import note
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.remote_store import Read
 
 MOST_FURTHER = 2  # artifacts of a class beside the first
 FURTHER_SIGNS, FURTHER_EFFECTS = map(schema_of, (FurtherSignRow, FurtherEffectRow))
@@ -61,6 +62,19 @@ class FurtherUnits:
             written |= store.write_part(self.step, number, pa.Table.from_pylist(signs, FURTHER_SIGNS))
             written |= store.write_part(self.effects_table, number, pa.Table.from_pylist(effects, FURTHER_EFFECTS))
         return written
+
+    def list_reads(self, unit: range) -> Iterator[Read]:
+        """List what a unit reads of the run: the tables of verdicts, and what its classes' detections and insertions
+        read."""
+        work, step = self.detection_units, InterventionUnits.step
+        yield Read("texts", ("corpus", "path"))
+        yield from (
+            Read("table", (name, of)) for name, of in (("signs", work.step), ("classes", work.step), (step, step))
+        )
+        targets = {self.called[i].target for i in unit}
+        numbers = [i for i, group in enumerate(work.groups) if group.target in targets]
+        yield from work.list_reads(numbers)
+        yield from InterventionUnits(work, ()).list_reads(numbers)
 
     def search(self, first: Verdict) -> Iterator[tuple[list[SignRow], EffectRow]]:
         """Examine a class without the members of its artifacts, until nothing more is called; yield of each further

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,6 +32,7 @@ from klarsicht.audit.verdicts.quantification.selected_detections import TRIED
 from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS, EFFECTS, DetectionUnits, predictor
 from klarsicht.ground.arrays import Floats, Pixels, Rows
 from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import Interval
 
@@ -119,6 +120,12 @@ class InterventionUnits:
         for number in unit:
             written |= store.write_part("effects", number, pa.Table.from_pylist(self.effects(number), EFFECTS))
         return written
+
+    def list_reads(self, unit: Sequence[int]) -> Iterator[Read]:
+        """List what a unit reads of the run: what all units read, and logits of the pool and of its classes."""
+        yield from self.detection_units.list_shared_reads()
+        yield Read.of_rows("logits", self.detection_units.pool_rows)
+        yield from self.detection_units.list_class_reads(unit, ("logits",))
 
     def effects(self, number: int) -> list[EffectRow]:
         """Return the chosen artifact as the only row of the table `effects`; none without a detection or other

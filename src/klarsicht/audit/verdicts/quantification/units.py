@@ -44,6 +44,7 @@ from klarsicht.audit.verdicts.interventions.experiment import Predict
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.near_duplicates import first_duplicates
@@ -87,6 +88,25 @@ class DetectionUnits:
             written |= self.store.write_part("classes", number, pa.Table.from_pylist([described], CLASSES))
             written |= self.store.write_part("signs", number, pa.Table.from_pylist(signs, SIGNS))
         return written
+
+    def list_reads(self, unit: Sequence[int]) -> Iterator[Read]:
+        """List what a unit reads of the run: what all units read, and the maps of its classes."""
+        yield from self.list_shared_reads()
+        yield from self.list_class_reads(unit, ("maps",))
+
+    def list_shared_reads(self) -> Iterator[Read]:
+        """List what units of all classes read: the learned embedding, and the maps of the pool."""
+        last = STAGES - 1
+        yield Read("is_done", (EMBEDDING_STEP, last))
+        if self.store.is_done(EMBEDDING_STEP, last):
+            yield Read("read_unit_file", (embedding_file(last), EMBEDDING_STEP, last))
+        if self.store.has_array("maps"):
+            yield Read.of_rows("maps", self.pool_rows)
+
+    def list_class_reads(self, unit: Sequence[int], arrays: Sequence[str]) -> Iterator[Read]:
+        """List the reads of some arrays, where the run has them, for the images of the classes of a unit."""
+        for name in filter(self.store.has_array, arrays):
+            yield from (Read.of_rows(name, self.groups[number].rows) for number in unit)
 
     def examine(self, number: int) -> tuple[ClassRow, list[SignRow]]:
         """Return the table lines of a class: one on the class, and one for each detection."""
