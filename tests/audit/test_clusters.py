@@ -196,6 +196,20 @@ def place(tmp_path_factory):
 
 
 CLUSTERS = {"distributed": dask_cluster, "ray": ray_cluster}
+CLIENT = """
+import sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.audit.test_clusters import audited
+audited(Path({place!r}), {name!r}, {engine!r})
+"""
+
+
+def start_client(place, name, engine):
+    """Audit in a process of its own, since Ray reads its token once, when it is imported."""
+    code = CLIENT.format(root=str(ROOT), place=str(place), name=name, engine=engine)
+    with (place / "log").open("ab") as log:
+        return subprocess.Popen([sys.executable, "-c", code], stderr=log, preexec_fn=end_with_test)
 
 
 @pytest.mark.nightly
@@ -203,19 +217,10 @@ CLUSTERS = {"distributed": dask_cluster, "ray": ray_cluster}
 def test_three_workers_one_of_which_is_killed_every_20_seconds_give_the_run_of_one_process(place, package):
     pytest.importorskip(package)
     with CLUSTERS[package](place) as (engine, find), killing(find, random.Random(0)) as killed:
-        audited(place, package, engine)
+        assert start_client(place, package, engine).wait() == 0, (place / "log").read_text()
     assert killed
     same(place / "client" / "whole", place / "client" / package)
     shutil.rmtree(place / "client" / package)
-
-
-CLIENT = """
-import sys
-sys.path.insert(0, {root!r})
-from pathlib import Path
-from tests.audit.test_clusters import audited
-audited(Path({place!r}), "client", {engine!r})
-"""
 
 
 @pytest.mark.nightly
@@ -227,15 +232,11 @@ def test_a_client_and_a_scheduler_that_are_killed_lose_nothing(place, package):
     def done():
         return len([*(run / "done" / "attribution").glob("*.json")])
 
-    with CLUSTERS[package](place) as (engine, _):
-        code = CLIENT.format(root=str(ROOT), place=str(place), engine=engine)
-        with subprocess.Popen(
-            [sys.executable, "-c", code], stderr=subprocess.DEVNULL, preexec_fn=end_with_test
-        ) as client:
-            wait_for(lambda: done() >= 3 or client.poll() is not None, 900)
-            client.kill()
+    with CLUSTERS[package](place) as (engine, _), start_client(place, "client", engine) as client:
+        wait_for(lambda: done() >= 3 or client.poll() is not None, 900)
+        client.kill()
     assert done() >= 3
     with CLUSTERS[package](place) as (engine, _):  # the scheduler of before is gone
-        audited(place, "client", engine)
+        assert start_client(place, "client", engine).wait() == 0, (place / "log").read_text()
     same(place / "client" / "whole", run)
     shutil.rmtree(run)
