@@ -3,6 +3,7 @@
     python benchmarks/audit/audit_scale.py make DIR/5000 --images 5000 --classes 50
     python benchmarks/audit/engines.py runs DIR/5000 RUNS --engines local dask ray --workers 1 2 --json FILE
     python benchmarks/audit/engines.py overhead --engines dask ray --workers 2 --units 200 --json FILE
+    python benchmarks/audit/engines.py speed --workers 1 2 --units 40 --json FILE
     python benchmarks/audit/engines.py client --json FILE
     python benchmarks/audit/engines.py model --compute 0.1 --client 0.0004 --json FILE
 
@@ -11,6 +12,9 @@ other. Images a second count from its start to its end, whole run and all; proce
 and all that it started. The results are compared file by file.
 
 `overhead`: milliseconds of a unit that does nothing, over those of the same loop in this process; workers are warm.
+
+`speed`: seconds of units that compute for about 0.14 processor seconds and share nothing, with warm workers: what an
+engine leaves of a second processor.
 
 `client`: what the client does for the images of one unit of a ResNet-50 with 1,000 outputs (256 images, the arrays of
 `audit run` with the default settings, random numbers): bytes that a worker sends, and seconds to unpickle, write and
@@ -42,6 +46,7 @@ from audit_scale import CLASSES_FILE, reporter
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 APART = ("lock", "manifest.json", "checksums/manifest.json.json", "checksums/report.html.json", "report.html")
 """Files with a date."""
+PRODUCTS = 500  # of matrices, in a unit that computes
 UNIT, IMAGENET = 256, 1_281_167
 ARRAYS = {  # of an image of a ResNet-50, by `attribution.arrays_of`
     "features": ((2048,), np.float32),
@@ -78,6 +83,39 @@ def contents(run: Path) -> dict[str, bytes]:
 
 def do_nothing(unit: range) -> int:
     return unit.start
+
+
+def compute(unit: range) -> float:
+    """Multiply matrices for about 0.14 processor seconds."""
+    began, matrix = time.process_time(), np.random.default_rng(unit.start).random((200, 200))
+    for _ in range(PRODUCTS):
+        matrix = matrix @ matrix
+        matrix /= matrix.max()
+    return time.process_time() - began
+
+
+def measure_speed(engine: str, workers: int, units: int) -> dict[str, Any]:
+    """Seconds of units that compute, and the processor seconds of each, which grow where workers share a processor."""
+    from klarsicht.audit.explanation.engines import parse_engine
+    from klarsicht.audit.explanation.executor import partition, run_here
+    from klarsicht.audit.explanation.remote_units import run_on_engine
+    from klarsicht.ground.run_folder.store import RunStore
+
+    place = parse_engine(engine)
+    with tempfile.TemporaryDirectory() as folder:
+        store = RunStore.create(Path(folder) / "run", settings={}, identity={})
+
+        def seconds(work: Any, number: int) -> tuple[float, list[Any]]:
+            some, began = partition(number, 1), time.perf_counter()
+            if place is None:
+                results = [result for _, result in run_here(work, some, workers, 1)]
+            else:
+                results = [result for _, result in run_on_engine(place, store, False, work, some, workers, 1)]
+            return time.perf_counter() - began, results
+
+        seconds(compute, 4 * workers)  # workers start and import
+        wall, results = seconds(compute, units)
+    return {"engine": engine, "workers": workers, "units": units, "wall": wall, "cpu_a_unit": sum(results) / units}
 
 
 def measure_overhead(engine: str, workers: int, units: int) -> dict[str, Any]:
@@ -146,7 +184,7 @@ def model_of(workers: int, compute: float, client: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["runs", "overhead", "client", "model"])
+    parser.add_argument("what", choices=["runs", "overhead", "speed", "client", "model"])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--engines", nargs="+", default=["local", "dask", "ray"])
@@ -163,10 +201,11 @@ def main() -> None:
         for workers in (8, 64, 512):
             report(**model_of(workers, asked.compute, asked.client))
     first = None
-    for engine in asked.engines if asked.what in ("runs", "overhead") else ():
+    for engine in asked.engines if asked.what in ("runs", "overhead", "speed") else ():
         for workers in asked.workers:
-            if asked.what == "overhead":
-                report(**measure_overhead(engine, workers, asked.units))
+            if asked.what in ("overhead", "speed"):
+                measure = measure_overhead if asked.what == "overhead" else measure_speed
+                report(**measure(engine, workers, asked.units))
                 continue
             out = asked.out / f"{engine}-{workers}"
             measured = audited(asked.folder, out, engine, workers)

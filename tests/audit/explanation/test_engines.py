@@ -93,3 +93,16 @@ def test_workers_that_would_share_a_gpu_are_refused_unless_it_is_named(monkeypat
         Dask().open(2, on_gpu=True)
     engines.require_own_gpu(2, on_gpu=False)
     engines.require_own_gpu(1, on_gpu=True)
+
+
+@pytest.mark.slow
+def test_dask_starts_as_many_workers_as_asked():
+    """Oracle: the scheduler's own list; by default it takes all processors."""
+    pytest.importorskip("distributed")
+    client = engines.start_dask(3)
+    try:
+        assert [*client.nthreads().values()] == [1, 1, 1]
+    finally:
+        client.close()
+        client.cluster.close()
+        engines.start_dask.cache_clear()

@@ -151,8 +151,9 @@ def start_dask(workers: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cluster = dask.LocalCluster(
-            workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, silence_logs=50
-        )
+            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
+            silence_logs=50,
+        )  # fmt: skip
         return dask.Client(cluster, set_as_default=False)
 
 
