@@ -2,7 +2,7 @@
 what it writes is sent back and written here.
 
 The work travels once to each worker. What a unit reads of the run travels with it, where its step declares that, see
-`DeclaresReads`; else the unit ends where an answer is missing, and is sent again with it. An answer for several units
+`list_reads`; else the unit ends where an answer is missing, and is sent again with it. An answer for several units
 travels once to each worker, too."""
 
 from __future__ import annotations

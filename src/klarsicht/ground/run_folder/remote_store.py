@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import joblib
 import numpy as np
@@ -60,12 +60,6 @@ class RowBlock:
     name: str
     rows: NDArray[np.intp]
     values: NDArray[Any]
-
-
-class DeclaresReads(Protocol):
-    """Work function that knows beforehand what a unit reads, so that it is sent along and the unit is sent once."""
-
-    def list_reads(self, unit: range) -> Iterable[Read]: ...
 
 
 def list_forms(store: RunStore) -> list[Read]:
