@@ -34,7 +34,7 @@ class Engine:
     def open(self, workers: int, on_gpu: bool) -> tuple[joblib.Parallel, int]:
         """Return what calls functions on the workers, with a GPU for each where the cluster has any and `on_gpu`, and
         how many run at once. Raises MissingExtra, EngineFailed."""
-        raise NotImplementedError
+        raise NotImplementedError  # each engine has its own workers
 
     def share(self, content: bytes) -> Any:
         """Send bytes to the workers, once for each where the engine can; returns what a unit carries in their place."""
