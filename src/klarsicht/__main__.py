@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from klarsicht.cli.limited_memory import run_limited
 from klarsicht.cli.short_memory import end
 from klarsicht.ground.machine.operating_system import address_space_limit
-from klarsicht.ground.progress import report_loading
+from klarsicht.ground.progress import end_silences
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    with nullcontext() if address_space_limit() else report_loading():  # a thread takes addresses
+    with nullcontext() if address_space_limit() else end_silences():  # a thread takes addresses
         from klarsicht.cli.app import run
 
         return run(sys.argv[1:])

@@ -1,7 +1,7 @@
 """Progress. Oracles: a clock of our own, and a terminal emulated by a stream that says it is one."""
 
+import gc
 import io
-import math
 import re
 import sys
 from types import SimpleNamespace
@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from klarsicht.cli.echo import echo
-from klarsicht.ground.progress import _open_logs, begin_loading, note, progress, report_loading, time, track
+from klarsicht.ground.progress import (
+    _open_logs,
+    begin_loading,
+    begin_serving,
+    end_silences,
+    note,
+    progress,
+    time,
+    track,
+)
 
 
 @pytest.fixture
@@ -36,13 +45,12 @@ def test_a_step_of_seconds_in_a_log_is_two_lines(capsys, clock):
     ]
 
 
-def test_a_log_hears_of_a_day_of_work_every_minute(capsys, clock):
+def test_a_log_hears_of_a_day_of_work_every_minute_after_the_first_ten(capsys, clock):
     for _ in track(range(8640), 8640, "training"):
         clock[0] += 10
     done = [int(line.split()[1]) for line in capsys.readouterr().err.splitlines()[:-1]]
-    assert done[:4] == [1, 2, 7, 14] and set(np.diff(done[2:])) == {
-        7
-    }  # steps of ten seconds: the first beyond six more
+    assert done[:60] == [*range(1, 61)]  # for ten minutes with each item
+    assert set(np.diff(done[60:])) == {7}  # items of ten seconds: the first beyond six more
 
 
 def test_a_step_whose_first_item_takes_long_is_not_silent(capsys, monkeypatch):
@@ -160,8 +168,8 @@ def test_an_interrupted_step_says_how_far_it_came(capsys, clock):
     assert capsys.readouterr().err == "relevance: 1 of 4 in 0:00:10 (10.0 s each)\n"
 
 
-def test_a_step_whose_second_item_takes_long_writes_few_lines_that_say_since_when(capsys, clock):
-    """Two items of a second and of ten minutes: a line, one after three times as long, at last one each minute."""
+def test_a_step_whose_second_item_takes_long_writes_lines_that_say_since_when(capsys, clock):
+    """Two items of a second and of ten minutes: a line, one after three times as long, then one every ten seconds."""
     with progress("corrections", 2) as advance:
         clock[0] += 1
         advance()
@@ -174,9 +182,9 @@ def test_a_step_whose_second_item_takes_long_writes_few_lines_that_say_since_whe
     assert lines[:3] == [
         "corrections: 1 of 2",
         "corrections: 1 of 2 after 0:00:10",
-        "corrections: 1 of 2 after 0:00:31",
+        "corrections: 1 of 2 after 0:00:20",
     ]
-    assert len(lines) < 15 and len(set(lines)) == len(lines)
+    assert len(lines) == 1 + 60 + 1 and len(set(lines)) == len(lines)
     assert lines[-1] == "corrections: 2 of 2 in 0:10:01 (300.5 s each)"
 
 
@@ -223,31 +231,70 @@ def test_steps_within_steps_share_the_terminal(watched):
     assert re.search(r"next ━+ 1/1", terminal.lines()[-1])
 
 
+def wait_for_lines(capsys, count):
+    """What was printed to standard error, once it has so many lines."""
+    printed = ""
+    while printed.count("\n") < count:
+        time.sleep(0.02)
+        printed += capsys.readouterr().err
+    return printed.splitlines()
+
+
 def test_a_command_that_prints_nothing_says_that_it_is_loading(capsys):
-    """At growing intervals, each three times the time so far: a busy machine may let some pass."""
+    """Lines are never closer than the seconds between two: a busy machine may let some pass."""
     begin_loading()  # of a process that does not say it
     time.sleep(0.1)
-    with report_loading(first=0.05):
+    with end_silences(first=0.05, longest=0.1):
         time.sleep(0.1)
         assert capsys.readouterr().err == ""
         begin_loading()
-        began, printed = time.monotonic(), ""
-        while printed.count("\n") < 2:
-            time.sleep(0.05)
-            printed += capsys.readouterr().err
-    seconds = time.monotonic() - began
-    assert 2 <= len(printed.splitlines()) <= 2 + math.log(max(seconds / 0.05, 1), 3)
-    assert all(re.fullmatch(r"loading: \d:\d\d:\d\d so far", line) for line in printed.splitlines())
+        began = time.monotonic()
+        printed = wait_for_lines(capsys, 3)
+        seconds = time.monotonic() - began
+    assert 3 <= len(printed) <= 1 + seconds / 0.1
+    assert all(re.fullmatch(r"loading: \d:\d\d:\d\d so far", line) for line in printed)
 
 
 @pytest.mark.parametrize("speak", [lambda: note("ready"), lambda: list(track("a", 1, "letters")), lambda: echo("done")])
-def test_whatever_is_printed_ends_the_loading(capsys, speak):
-    with report_loading(first=0.1):
+def test_a_command_that_falls_silent_later_says_that_it_is_at_work(capsys, speak):
+    with end_silences(first=0.3, longest=0.05):
         begin_loading()
         speak()
         capsys.readouterr()
-        time.sleep(0.3)
-    assert "loading" not in capsys.readouterr().err
+        printed = wait_for_lines(capsys, 2)
+    assert all(re.fullmatch(r"at work: \d:\d\d:\d\d so far", line) for line in printed)
+
+
+def test_while_a_step_shows_its_progress_no_other_line_does(capsys):
+    with end_silences(first=0.02, longest=0.02):
+        begin_loading()
+        with progress("letters", 2), progress("lines", 2):
+            capsys.readouterr()
+            time.sleep(0.2)
+            assert capsys.readouterr().err == ""
+        assert wait_for_lines(capsys, 1)
+
+
+def test_garbage_is_looked_for_less_often_only_while_a_command_is_loading(capsys):
+    usual = gc.get_threshold()
+    with end_silences():
+        begin_loading()
+        assert gc.get_threshold()[0] > usual[0]
+        note("loaded")
+        assert gc.get_threshold() == usual
+    with end_silences():
+        begin_loading()
+    assert gc.get_threshold() == usual
+
+
+def test_a_command_that_waits_for_its_user_is_silent(capsys):
+    with end_silences(first=0.02, longest=0.02):
+        begin_loading()
+        begin_serving()
+        time.sleep(0.05)
+        capsys.readouterr()
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from klarsicht.explorer.request_guard import LOOPBACK, RequestGuard, forward_pag
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine.disk import temporary_folder
 from klarsicht.ground.optional import load
-from klarsicht.ground.progress import note
+from klarsicht.ground.progress import begin_serving, note
 from klarsicht.ground.ranges import PORT
 from klarsicht.ground.user_arguments import check_arguments
 
@@ -70,6 +70,7 @@ def serve_run(
     with listening, hidden as opened, suppress(KeyboardInterrupt):
         if browser:
             threading.Timer(0.3, _open_browser, (opened,)).start()
+        begin_serving()
         make_server(guard).run(sockets=[listening])
 
 

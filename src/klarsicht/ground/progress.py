@@ -3,6 +3,7 @@ few log lines on standard error."""
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MIN_SECONDS = 2.0  # seconds: steps that end sooner write no line to a log
-# The next log line of a step follows after three times the time so far, but after a minute at the latest.
-INTERVAL_GROWTH, MAX_INTERVAL = 3, 60
-LOADING_SECONDS = 5.0  # after which a command that has printed nothing says that it is loading
+# The next log line of a step follows after three times the time so far, but within ten seconds (a tick less here),
+# and once it has taken ten minutes, after a minute: logs of a day stay short.
+INTERVAL_GROWTH, MAX_INTERVAL, LONG_STEP, LONG_INTERVAL = 3, 9, 600, 60
+LOADING_SECONDS = 1.2  # after which a command that has printed nothing says that it is loading
+LOADING_OBJECTS = 200_000  # new objects before garbage is looked for: libraries are many objects, and none is garbage
 FORETOLD = 10  # items that one item foretells
 FORETELLING_SECONDS = 10.0  # in which any number of items foretells all others
 REDRAWING_SECONDS = 0.2  # between two states of a notebook's bar
@@ -39,57 +42,85 @@ class Advance(Protocol):
     def __call__(self, amount: int = 1) -> None: ...
 
 
-class _LoadingLines:
-    """Lines on standard error at growing intervals, until something else is printed."""
+class _Silence:
+    """Silence of a command: a thread ends it by a line on standard error where no step shows its progress.
 
-    def __init__(self, first: float) -> None:
-        self.first, self.ended = first, threading.Event()
+    Attributes:
+        latest: when something was printed last; spoken: whether anything was; steps: how many show their progress.
+    """
+
+    def __init__(self, first: float, longest: float) -> None:
+        self.first, self.longest, self.ended = first, longest, threading.Event()
+        self.latest, self.spoken, self.steps = 0.0, False, 0
+        self.thresholds = gc.get_threshold()
 
     def begin(self) -> None:
-        """Begin to count the seconds."""
+        """Begin to count the seconds, with few searches for garbage while libraries are loaded."""
+        self.latest = time.monotonic()
+        gc.set_threshold(LOADING_OBJECTS, *self.thresholds[1:])
         with suppress(RuntimeError):  # no memory for a thread
-            threading.Thread(target=self.tick, daemon=True, name="loading").start()
+            threading.Thread(target=self.tick, daemon=True, name="silence").start()
+
+    def hear(self, steps: int = 0) -> None:
+        """Note that something is printed, and that so many more steps show their progress."""
+        if not self.spoken:
+            gc.set_threshold(*self.thresholds)
+        self.latest, self.spoken, self.steps = time.monotonic(), True, self.steps + steps
 
     def tick(self) -> None:
         """Write lines that are due."""
-        began, due = time.monotonic(), self.first
-        while not self.ended.wait(max(due - (time.monotonic() - began), 0)):
-            seconds = time.monotonic() - began
+        began = self.latest
+        while not self.ended.wait(max(self.due - time.monotonic(), min(self.first, TICK) / 2)):
+            if self.steps or time.monotonic() < self.due:
+                continue
+            elapsed = timedelta(seconds=round(time.monotonic() - began))
             with suppress(OSError, ValueError):  # standard error was closed
-                print(f"loading: {timedelta(seconds=round(seconds))} so far", file=sys.stderr, flush=True)
-            due = min(INTERVAL_GROWTH * seconds, seconds + MAX_INTERVAL)
+                print(f"{'at work' if self.spoken else 'loading'}: {elapsed} so far", file=sys.stderr, flush=True)
+            self.first, self.latest = self.longest, time.monotonic()
+
+    @property
+    def due(self) -> float:
+        """The time at which a line is due if nothing is printed until then."""
+        return self.latest + (self.longest if self.spoken else self.first)
 
 
-_loading: list[_LoadingLines] = []
+_silences: list[_Silence] = []
 
 
 @contextmanager
-def report_loading(first: float = LOADING_SECONDS) -> Iterator[None]:
-    """Let `begin_loading` write lines on standard error at growing intervals, the first after some seconds, until
-    something is printed: libraries, model and corpus are loaded before a command has a step to count."""
-    log = _LoadingLines(first)
-    _loading.append(log)
+def end_silences(first: float = LOADING_SECONDS, longest: float = MAX_INTERVAL) -> Iterator[None]:
+    """Let `begin_loading` end every silence of a command by a line on standard error: the first after `first` seconds,
+    as libraries, model and corpus are loaded before there is a step to count, later ones after `longest`."""
+    silence = _Silence(first, longest)
+    _silences.append(silence)
     try:
         yield
     finally:
-        log.ended.set()
-        _loading.remove(log)
+        silence.ended.set()
+        silence.hear()
+        _silences.remove(silence)
 
 
 def begin_loading() -> None:
     """Say from here on that the command is loading, where the process says it."""
-    for log in _loading:
-        log.begin()
+    for silence in _silences:
+        silence.begin()
 
 
-def end_loading() -> None:
-    """End the lines of `report_loading`: something is printed."""
-    for log in _loading:
-        log.ended.set()
+def begin_serving() -> None:
+    """Keep silent from here on: the command waits for its user."""
+    for silence in _silences:
+        silence.ended.set()
+
+
+def hear(steps: int = 0) -> None:
+    """Let silences know that something is printed, and that so many more steps show their progress."""
+    for silence in _silences:
+        silence.hear(steps)
 
 
 def note(message: str) -> None:
-    end_loading()
+    hear()
     print(f"klarsicht: {message}", file=sys.stderr, flush=True)
 
 
@@ -105,10 +136,13 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 def progress(label: str, total: int, start: int = 0) -> Iterator[Advance]:
     """Show the progress of a step; yields the callback that advances it. total: items of the whole step. start: items
     that were done before, in a run that is resumed."""
-    end_loading()
     show = _notebook_bar if is_notebook() else _bar if sys.stderr.isatty() else _lines
-    with show(label, total, start) as advance:
-        yield advance
+    hear(1)
+    try:
+        with show(label, total, start) as advance:
+            yield advance
+    finally:
+        hear(-1)
 
 
 def is_notebook() -> bool:
@@ -292,7 +326,8 @@ class _Log:
             if seconds <= self.due:
                 return
             line = f"{self.label}: {self.done} of {self.total}"
-            self.due = min(INTERVAL_GROWTH * seconds, seconds + MAX_INTERVAL)
+            longest = MAX_INTERVAL if seconds < LONG_STEP else LONG_INTERVAL
+            self.due = min(INTERVAL_GROWTH * seconds, seconds + longest)
             if self.first is not None and self.foretells:
                 each = (self.latest - self.first[1]) / (self.done - self.first[0])
                 left = max(each * (self.total - self.done) - (seconds - self.latest), 0)
