@@ -8,6 +8,7 @@ the kept one by a fifth has been lost: the script names it and ends with 1. --ke
 kept ones. Ratios move by some percent between processors, and more where others compute beside them.
 
 - relevance: `explain` of ResNet-50 over one forward and backward pass.
+- rules: the same, over zennit's attribution by the same rules.
 - transport: the graph of 10 neighbours by the Wasserstein metric of 300 maps, over POT's `emd2` for all their pairs.
 - clusters: the spectral chain of 1,200 images, over scikit-learn's spectral clustering of them for k = 2 to 8.
 - kernels: filtering of four frames by fused kernels of four sizes, over copying what is read and written.
@@ -33,10 +34,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.models import resnet50
 
 KEPT = Path(__file__).with_suffix(".json")
 LOST = 1.2  # times the kept ratio
 REPEATS = 5
+TARGETS = (1, 7)  # classes that are explained
 Work = Callable[[], object]
 
 
@@ -64,20 +67,33 @@ def _seconds(work: Work) -> float:
 
 
 def compare_relevance() -> Comparison:
-    from torchvision.models import resnet50
-
-    from klarsicht.audit.explanation.models.classifier import load_model
-    from klarsicht.audit.explanation.relevance.explainer import Explainer
-
-    net, x = resnet50().eval(), torch.rand(2, 3, 224, 224)
-    targets = torch.tensor([1, 7])
-    explainer = Explainer(load_model(net), "EpsilonPlusFlat").__enter__()
+    net, x, ours = make_explanation()
 
     def gradient() -> None:
         y = x.clone().requires_grad_()
         torch.autograd.grad(net(y)[:, 1].sum(), y)
 
-    return Comparison(lambda: explainer(x, targets), gradient)
+    return Comparison(ours, gradient)
+
+
+def compare_rules() -> Comparison:
+    from zennit.attribution import Gradient
+    from zennit.composites import EpsilonPlusFlat
+    from zennit.torchvision import ResNetCanonizer
+
+    _, x, ours = make_explanation()
+    attributor = Gradient(resnet50().eval(), EpsilonPlusFlat(canonizers=[ResNetCanonizer()])).__enter__()
+    return Comparison(ours, lambda: attributor(x, torch.eye(1000)[list(TARGETS)]))
+
+
+def make_explanation() -> tuple[nn.Module, torch.Tensor, Work]:
+    """Make a network, images, and the explanation of both."""
+    from klarsicht.audit.explanation.models.classifier import load_model
+    from klarsicht.audit.explanation.relevance.explainer import Explainer
+
+    net, x = resnet50().eval(), torch.rand(2, 3, 224, 224)
+    explainer = Explainer(load_model(net), "EpsilonPlusFlat").__enter__()
+    return net, x, lambda: explainer(x, torch.tensor(TARGETS))
 
 
 def compare_transport() -> Comparison:
@@ -183,6 +199,7 @@ def compare_quantify() -> Comparison:
 
 COMPARISONS: dict[str, Callable[[], Comparison]] = {
     "relevance": compare_relevance,
+    "rules": compare_rules,
     "transport": compare_transport,
     "clusters": compare_clusters,
     "kernels": compare_kernels,

@@ -114,7 +114,7 @@ def meter(corpus: str, command: str, arguments: list[str], environment: dict[str
     )  # fmt: skip
     marks, first = [(time.monotonic(), "start")], 0.0
     assert started.stdout is not None
-    with selectors.DefaultSelector() as selector, log.open("wb") as file:
+    with selectors.DefaultSelector() as selector, log.open("wb", buffering=0) as file:
         selector.register(started.stdout, selectors.EVENT_READ)
         while True:
             selector.select()

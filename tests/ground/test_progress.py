@@ -169,7 +169,7 @@ def test_an_interrupted_step_says_how_far_it_came(capsys, clock):
 
 
 def test_a_step_whose_second_item_takes_long_writes_lines_that_say_since_when(capsys, clock):
-    """Two items of a second and of ten minutes: a line, one after three times as long, then one every ten seconds."""
+    """Two items of a second and of ten minutes: a line, one after three times as long, then one every nine seconds."""
     with progress("corrections", 2) as advance:
         clock[0] += 1
         advance()
@@ -182,9 +182,9 @@ def test_a_step_whose_second_item_takes_long_writes_lines_that_say_since_when(ca
     assert lines[:3] == [
         "corrections: 1 of 2",
         "corrections: 1 of 2 after 0:00:10",
-        "corrections: 1 of 2 after 0:00:20",
+        "corrections: 1 of 2 after 0:00:19",
     ]
-    assert len(lines) == 1 + 60 + 1 and len(set(lines)) == len(lines)
+    assert len(lines) == 1 + (1 + (601 - 10) // 9) + 1 and len(set(lines)) == len(lines)
     assert lines[-1] == "corrections: 2 of 2 in 0:10:01 (300.5 s each)"
 
 
@@ -265,14 +265,26 @@ def test_a_command_that_falls_silent_later_says_that_it_is_at_work(capsys, speak
     assert all(re.fullmatch(r"at work: \d:\d\d:\d\d so far", line) for line in printed)
 
 
-def test_while_a_step_shows_its_progress_no_other_line_does(capsys):
+def test_while_a_bar_is_shown_no_other_line_is(watched):
+    terminal = watched()
     with end_silences(first=0.02, longest=0.02):
         begin_loading()
         with progress("letters", 2), progress("lines", 2):
-            capsys.readouterr()
+            before = terminal.getvalue()
             time.sleep(0.2)
-            assert capsys.readouterr().err == ""
-        assert wait_for_lines(capsys, 1)
+            assert " so far" not in terminal.getvalue().removeprefix(before)
+        while " so far" not in terminal.getvalue().removeprefix(before):
+            time.sleep(0.02)
+
+
+def test_steps_that_are_too_short_for_a_line_do_not_keep_a_command_silent(capsys):
+    with end_silences(first=0.05, longest=0.05):
+        begin_loading()
+        printed = ""
+        while "at work" not in printed:
+            list(track("abc", 3, "letters"))
+            printed += capsys.readouterr().err
+    assert "letters" not in printed
 
 
 def test_garbage_is_looked_for_less_often_only_while_a_command_is_loading(capsys):

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MIN_SECONDS = 2.0  # seconds: steps that end sooner write no line to a log
-# The next log line of a step follows after three times the time so far, but within ten seconds (a tick less here),
-# and once it has taken ten minutes, after a minute: logs of a day stay short.
-INTERVAL_GROWTH, MAX_INTERVAL, LONG_STEP, LONG_INTERVAL = 3, 9, 600, 60
+# The next log line of a step follows after three times the time so far, but within ten seconds (a tick and more
+# less here), and once it has taken ten minutes, after a minute: logs of a day stay short.
+INTERVAL_GROWTH, MAX_INTERVAL, LONG_STEP, LONG_INTERVAL = 3, 8, 600, 60
+SILENT_SECONDS = 9.5  # after which a command that prints nothing between its steps says that it is at work
 LOADING_SECONDS = 1.2  # after which a command that has printed nothing says that it is loading
 LOADING_OBJECTS = 200_000  # new objects before garbage is looked for: libraries are many objects, and none is garbage
 FORETOLD = 10  # items that one item foretells
@@ -43,15 +44,16 @@ class Advance(Protocol):
 
 
 class _Silence:
-    """Silence of a command: a thread ends it by a line on standard error where no step shows its progress.
+    """Silence of a command: a thread ends it by a line on standard error where no bar shows progress.
 
     Attributes:
-        latest: when something was printed last; spoken: whether anything was; steps: how many show their progress.
+        latest: when something was printed last; spoken: whether anything was.
+        bars: how many are shown; loads: whether the command has no step yet.
     """
 
     def __init__(self, first: float, longest: float) -> None:
         self.first, self.longest, self.ended = first, longest, threading.Event()
-        self.latest, self.spoken, self.steps = 0.0, False, 0
+        self.latest, self.spoken, self.bars, self.loads = 0.0, False, 0, True
         self.thresholds = gc.get_threshold()
 
     def begin(self) -> None:
@@ -61,22 +63,24 @@ class _Silence:
         with suppress(RuntimeError):  # no memory for a thread
             threading.Thread(target=self.tick, daemon=True, name="silence").start()
 
-    def hear(self, steps: int = 0) -> None:
-        """Note that something is printed, and that so many more steps show their progress."""
-        if not self.spoken:
+    def end_loading(self) -> None:
+        """Note that the command is at work."""
+        if self.loads:
+            self.loads = False
             gc.set_threshold(*self.thresholds)
-        self.latest, self.spoken, self.steps = time.monotonic(), True, self.steps + steps
 
     def tick(self) -> None:
         """Write lines that are due."""
         began = self.latest
-        while not self.ended.wait(max(self.due - time.monotonic(), min(self.first, TICK) / 2)):
-            if self.steps or time.monotonic() < self.due:
+        while not self.ended.wait(max(self.due - time.monotonic(), min(self.first, TICK) / 4)):
+            if self.bars or time.monotonic() < self.due:
                 continue
             elapsed = timedelta(seconds=round(time.monotonic() - began))
             with suppress(OSError, ValueError):  # standard error was closed
-                print(f"{'at work' if self.spoken else 'loading'}: {elapsed} so far", file=sys.stderr, flush=True)
-            self.first, self.latest = self.longest, time.monotonic()
+                print(f"{'loading' if self.loads else 'at work'}: {elapsed} so far", file=sys.stderr, flush=True)
+            self.latest, self.spoken = time.monotonic(), True
+            if self.latest - began > LONG_STEP:  # as lines of steps come less often by then
+                self.longest = max(self.longest, SILENT_SECONDS + LONG_INTERVAL - MAX_INTERVAL)
 
     @property
     def due(self) -> float:
@@ -88,7 +92,7 @@ _silences: list[_Silence] = []
 
 
 @contextmanager
-def end_silences(first: float = LOADING_SECONDS, longest: float = MAX_INTERVAL) -> Iterator[None]:
+def end_silences(first: float = LOADING_SECONDS, longest: float = SILENT_SECONDS) -> Iterator[None]:
     """Let `begin_loading` end every silence of a command by a line on standard error: the first after `first` seconds,
     as libraries, model and corpus are loaded before there is a step to count, later ones after `longest`."""
     silence = _Silence(first, longest)
@@ -97,7 +101,7 @@ def end_silences(first: float = LOADING_SECONDS, longest: float = MAX_INTERVAL) 
         yield
     finally:
         silence.ended.set()
-        silence.hear()
+        silence.end_loading()
         _silences.remove(silence)
 
 
@@ -113,10 +117,11 @@ def begin_serving() -> None:
         silence.ended.set()
 
 
-def hear(steps: int = 0) -> None:
-    """Let silences know that something is printed, and that so many more steps show their progress."""
+def hear() -> None:
+    """Let silences know that something is printed."""
     for silence in _silences:
-        silence.hear(steps)
+        silence.latest, silence.spoken = time.monotonic(), True
+        silence.end_loading()
 
 
 def note(message: str) -> None:
@@ -137,12 +142,15 @@ def progress(label: str, total: int, start: int = 0) -> Iterator[Advance]:
     """Show the progress of a step; yields the callback that advances it. total: items of the whole step. start: items
     that were done before, in a run that is resumed."""
     show = _notebook_bar if is_notebook() else _bar if sys.stderr.isatty() else _lines
-    hear(1)
+    for silence in _silences:
+        silence.end_loading()
+        silence.bars += show is not _lines
     try:
         with show(label, total, start) as advance:
             yield advance
     finally:
-        hear(-1)
+        for silence in _silences:
+            silence.bars -= show is not _lines
 
 
 def is_notebook() -> bool:
@@ -339,6 +347,7 @@ class _Log:
             if self.inside:
                 line += f" ({self.inside[-1].label}: {self.inside[-1].done} of {self.inside[-1].total})"
             print(line, file=sys.stderr)
+            hear()
 
     @contextmanager
     def hold_inner_step(self, log: _Log) -> Iterator[None]:
@@ -371,6 +380,7 @@ class _Log:
                 slow = f"{seconds / own:.1f} s each" if own else "none done"
                 rate = f"{own / seconds:.1f}/s" if own >= seconds else slow
                 print(f"{self.label}: {self.done} of {self.total} in {elapsed} ({rate})", file=sys.stderr)
+                hear()
 
 
 _open_logs, _open_steps = threading.local(), threading.local()

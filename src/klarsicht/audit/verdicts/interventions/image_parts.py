@@ -190,8 +190,10 @@ def background_masks(maps: Floats, shape: tuple[int, int]) -> Bools:
     smooth = gaussian_filter(maps.astype(np.float64), (0, RELEVANCE_BLUR * side, RELEVANCE_BLUR * side))
     wide = zoom(smooth, (1, shape[0] / side, shape[1] / side), order=1, grid_mode=True, mode="nearest")
     flat = wide.reshape(len(maps), -1)
-    ranks = flat.argsort(1, kind="stable").argsort(1, kind="stable")
-    return np.asarray(ranks < round((1 - OBJECT_SHARE) * flat.shape[1])).reshape(wide.shape)
+    least = flat.argsort(1, kind="stable")[:, : round((1 - OBJECT_SHARE) * flat.shape[1])]
+    mask = np.zeros(flat.shape, bool)
+    np.put_along_axis(mask, least, True, 1)
+    return mask.reshape(wide.shape)
 
 
 def coarse(levels: Pixels) -> Floats:

@@ -25,7 +25,8 @@ def write_part_figures(reader: PartReader, sufficiency: Sufficiency) -> None:
     for profile in sufficiency.profiles[:PROFILES_DRAWN]:
         number = numbers[profile.target]
         row = reader.class_rows(number)[:1]
-        drawn = {WHOLE_IMAGE: reader.read(row).levels} | {part: reader.keep(number, part, row) for part in reader.parts}
+        image, first = reader.read(row), int(row[0])
+        drawn = {WHOLE_IMAGE: image.levels} | {part: reader.keep(number, part, image, first) for part in reader.parts}
         for part, levels in drawn.items():
             name = f"pictures/part-{profile.target}-{part.replace(' ', '-')}.jpg"
             written |= store.write_unit_file(name, encode_jpeg(enlarge_to_rgb(levels[0], channels)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -105,15 +105,14 @@ class PartReader:
             background = background_masks(maps, levels.shape[1:3])
         return PartImages(levels, background, None if self.masks is None else self.masks(rows))
 
-    def keep(self, number: int, part: str, rows: Rows) -> Pixels:
-        """Read images of a class of which only one part is kept, uint8 (n, H, W, C); the same draws for the same first
-        row."""
-        rng = generator(self.work.settings.seed, f"destroyed {part}", number, int(rows[0]))
-        return self.parts[part].keep(self.read(rows), self.fill, rng)
+    def keep(self, number: int, part: str, images: PartImages, first: int) -> Pixels:
+        """Keep only one part of images of a class, uint8 (n, H, W, C); the same draws for the same first row."""
+        rng = generator(self.work.settings.seed, f"destroyed {part}", number, first)
+        return self.parts[part].keep(images, self.fill, rng)
 
-    def without(self, part: str, rows: Rows) -> Pixels:
-        """Read images whose part is that of the common donor, so that it says nothing, uint8 (n, H, W, C)."""
-        return self.parts[part].exchange(self.read(rows), self.common_donor)
+    def without(self, part: str, images: PartImages) -> Pixels:
+        """Give images that part of the common donor, so that it says nothing, uint8 (n, H, W, C)."""
+        return self.parts[part].exchange(images, self.common_donor)
 
     @cached_property
     def common_donor(self) -> PartImages:
@@ -125,12 +124,11 @@ class PartReader:
         """Names of the parts that are exchanged, and of the framings."""
         return *self.parts, *FRAMINGS
 
-    def change(self, name: str, rows: Rows, donors: Rows, controls: Rows) -> tuple[Pixels, Pixels]:
+    def change(self, name: str, images: PartImages, donors: PartImages, controls: PartImages) -> tuple[Pixels, Pixels]:
         """Change images by a part of their donors, and by that of control donors, or by a framing and its control."""
-        images = self.read(rows)
         if name in FRAMINGS:
             return FRAMINGS[name].change(images.levels)
-        given, control = (self.parts[name].exchange(images, self.read(some)) for some in (donors, controls))
+        given, control = (self.parts[name].exchange(images, some) for some in (donors, controls))
         return given, control
 
     def class_rows(self, number: int) -> Rows:
@@ -172,12 +170,16 @@ class KeptPartUnits:
     def observe(self, number: int) -> Iterator[pa.Table]:
         """Yield the rows of the table `kept` of a class, part by part."""
         reader, rows = self.reader, self.reader.feature_rows(number)
+        ways = [(part, rest) for part in reader.parts for rest in rests_of(part)]
+        features: dict[tuple[str, bool], list[Floats]] = {way: [] for way in ways}
         with feature_reader(reader.work) as observe:
-            for part in reader.parts:
-                for rest in rests_of(part):
-                    show = partial(reader.without, part) if rest else partial(reader.keep, number, part)
-                    features = np.concatenate([observe(show(some)) for some in chunks(rows)])
-                    yield self._table(number, part, rest, rows, features)
+            for some in chunks(rows):
+                images = reader.read(some)
+                for part, rest in ways:
+                    shown = reader.without(part, images) if rest else reader.keep(number, part, images, int(some[0]))
+                    features[part, rest].append(observe(shown))
+        for part, rest in ways:
+            yield self._table(number, part, rest, rows, np.concatenate(features[part, rest]))
 
     def _table(self, number: int, part: str, rest: bool, rows: Rows, features: Floats) -> pa.Table:
         n = len(rows)
@@ -227,11 +229,12 @@ class ExchangeUnits:
         image of their class."""
         work, target = self.reader.work, self.reader.work.groups[number].target
         rows, donors, controls, owners = self.draw_pairs(number)
-        records: list[ExchangeRow] = []
+        records: dict[str, list[ExchangeRow]] = {name: [] for name in self.reader.questions}
         with predictor(work) as predict:
-            for name in self.reader.questions:
-                for some in chunks(np.arange(len(rows))):
-                    changed = self.reader.change(name, rows[some], donors[some], controls[some])
+            for some in chunks(np.arange(len(rows))):
+                images = [self.reader.read(those[some]) for those in (rows, donors, controls)]
+                for name in self.reader.questions:
+                    changed = self.reader.change(name, *images)
                     with_part, plain = (predict(work.input_images.pixel_scale.inputs(one)) for one in changed)
                     shown = Experiment(with_part, plain, target, work.scale)
                     rise, (own, other) = shown.rises(), shown.taken
@@ -239,7 +242,7 @@ class ExchangeUnits:
                         [bool(work.scale.predicts(y, int(owners[i]))) for y, i in zip(logits, some, strict=True)]
                         for logits in (with_part, plain)
                     )
-                    records += [
+                    records[name] += [
                         ExchangeRow(
                             target=target,
                             part=name,
@@ -255,7 +258,7 @@ class ExchangeUnits:
                         )
                         for j, i in enumerate(some.tolist())
                     ]
-        return records
+        return [record for those in records.values() for record in those]
 
     def draw_pairs(self, number: int) -> tuple[Rows, Rows, Rows, Rows]:
         """Draw images of other classes, in turn of each, a donor of the class, a control donor and the own class of
