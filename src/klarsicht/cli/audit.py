@@ -496,7 +496,7 @@ def explore(
 @app.command()
 def export(
     run: RunningFolder,
-    to: Annotated[str, typer.Option(help="page, csv, parquet, coco, virelay, fiftyone or atlas.")],
+    to: Annotated[str, typer.Option(help="page, csv, parquet, datasets, cleanlab, coco, virelay, fiftyone or atlas.")],
     out: Annotated[
         Path | None, typer.Option(help="A new file, or folder for virelay and fiftyone. [the format's own name]")
     ] = None,

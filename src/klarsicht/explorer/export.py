@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from klarsicht.explorer import coco, export_fiftyone, export_page, export_tables, export_virelay
+from klarsicht.explorer import coco, export_fiftyone, export_images, export_page, export_tables, export_virelay
 from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.machine.disk import fill_folder, write_atomically
@@ -99,6 +99,8 @@ EXPORTS: Final[dict[str, ExportFormat]] = {
     "page": ExportFormat("explorer.html", export_page.write_page),
     "csv": ExportFormat("images.csv", export_tables.write_csv),
     "parquet": ExportFormat("images.parquet", export_tables.write_parquet),
+    "datasets": ExportFormat("dataset.parquet", export_images.write_datasets),
+    "cleanlab": ExportFormat("issues.csv", export_images.write_cleanlab),
     "coco": ExportFormat("artifacts.json", write_coco),
     "virelay": ExportFormat("virelay", export_virelay.write_virelay, folder=True),
     "fiftyone": ExportFormat("fiftyone", export_fiftyone.write_fiftyone, folder=True),
