@@ -23,6 +23,8 @@ def test_pixels_of_the_images_themselves_need_not_be_recognised_if_their_effect_
     weak = replace(strong, shift=0.0, low=-0.1, high=0.1)
     assert not weak.matters and not weak.tested  # that it does nothing says little if it is not recognised
     assert not replace(strong, how="12 levels of light").recognisable
+    chosen = replace(strong, how="known pixels")  # by the embedding: what it then does not know is something else
+    assert not chosen.recognisable and not chosen.tested and replace(chosen, recognition=0.5).tested
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,7 @@ def test_content_is_what_the_model_still_sees_and_the_embedding_never_did(recogn
     ("how", "remainder", "told"),
     [
         ("own place", 0.5, "It is a mark: the same pixels."),
+        ("known pixels", None, "It is a mark: parts of the images, at places of their own."),
         ("shared rows", None, "It is a mark: the same change at the same places."),
         ("shared tones", None, "It is a processing of the files, wherever it falls."),
         ("12 levels of light", None, "It is a processing of the files, wherever it falls."),

@@ -110,14 +110,14 @@ class UseResult:
     @property
     def recognisable(self) -> bool:
         """Whether the embedding recognises what was inserted, as far as it knows: else the effect is that of something
-        else. Pixels of the images themselves need not be recognised."""
-        return self.recognition is None or self.how in words.PASTED or self.recognition >= WHOLE_SHARE
+        else. Windows of the images themselves need not be recognised."""
+        return self.recognition is None or self.how in words.CUT_OUT or self.recognition >= WHOLE_SHARE
 
     @property
     def inserted_share(self) -> float:
         """The smallest of the shares that are known of what was inserted, 1 where none is; recognition counts where an
         effect is not shown to matter, or what was inserted is an imitation."""
-        names = SHARES[:2] if self.how in words.PASTED and self.matters else SHARES
+        names = SHARES[:2] if self.how in words.CUT_OUT and self.matters else SHARES
         return min((share for name in names if (share := getattr(self, name)) is not None), default=1.0)
 
     @property

@@ -104,6 +104,9 @@ SEEN: Final = {
 }
 """For each detector, what the images that it detects share."""
 
+KNOWN_SHARES: Final = {"known pixels": 0.05, "more known pixels": 0.15}
+"""For each way to insert what an embedding knows an artifact by, the share of each image that is pasted."""
+
 PUT_ON: Final = {
     "own place": "the patch, where images have it",
     "any place": "the patch, at random places",
@@ -116,10 +119,17 @@ PUT_ON: Final = {
     "shared tones": "the shared tone curve",
     "shared colours": "the shared change of colours",
     "shared aligned": "the shared content, at its varying place",
+    **{
+        name: f"the {100 * share:.0f} % of pixels by which the embedding knows the images"
+        for name, share in KNOWN_SHARES.items()
+    },
 }
 """For each way to insert an artifact, what was inserted; other ways name a size, as "16 levels of noise"."""
 
-PASTED: Final = ("own place", "any place", "around")
+CUT_OUT: Final = ("own place", "any place", "around")
+"""Ways that put on all pixels of a window or border, which a detector saw to be the same."""
+
+PASTED: Final = (*CUT_OUT, *KNOWN_SHARES)
 """Ways that replace pixels; the others change them."""
 
 AT_PLACES: Final = ("shared pixels", "shared rows", "shared columns", "shared aligned")
@@ -240,7 +250,8 @@ def describe_insertion(how: str, covered_share: float | None) -> str:
 def describe_nature(how: str) -> str:
     """Say whether what was inserted is a mark or a processing of the files, by the way."""
     nature = (
-        "a mark: the same pixels" if how in PASTED
+        "a mark: the same pixels" if how in CUT_OUT
+        else "a mark: parts of the images, at places of their own" if how in KNOWN_SHARES
         else "a mark: the same change at the same places" if how in AT_PLACES
         else "a processing of the files, wherever it falls"
     )  # fmt: skip

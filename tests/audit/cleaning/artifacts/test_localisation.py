@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from klarsicht.audit.cleaning.artifacts import localisation as localisation_module
 from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.cleaning.artifacts.localisation import Localisation
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -176,3 +177,36 @@ def test_the_way_of_quantify_is_put_on_unless_what_is_located_does_as_much(locat
         return
     assert str(way) == "the shared change of the spectrum"
     assert seen.effect_elsewhere(way).rise.value > 0.8 * truth > 0.5
+
+
+class MarkEmbedding(nn.Module):
+    """Embedding by the largest match of a dark and light mark, in levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stripes = Reader().stripes
+
+    def forward(self, x):
+        match = self.stripes(x / 255).amax((1, 2, 3))
+        return torch.stack([match, 0 * match], 1)
+
+    def embed(self, levels):
+        with torch.no_grad():
+            return self(torch.from_numpy(levels).permute(0, 3, 1, 2).float()).double().numpy()
+
+
+def test_the_pixels_that_the_embedding_knows_are_an_overlay(monkeypatch):
+    """`quantify` measured by them: of what is then put on, the mark is a part, and it raises the class."""
+    monkeypatch.setattr(localisation_module, "read_embedding", lambda store: MarkEmbedding())
+    monkeypatch.setattr(Localisation, "locate", lambda self: (None, None))
+    known, truth = localisation(reach=3)
+    figures = (truth, truth, truth, 9.0, 0.01, 0, 0.3, 0.0, 0.2, 1.0)
+    use = UseResult("embedding 0.002", "more known pixels", *figures, "shared")
+    audited = SimpleNamespace(**vars(known.audited), store=None)
+    seen = replace(known, artifact=replace(known.artifact, audited=audited, measured_use=use))
+    vars(seen).update(maps=known.maps, images_elsewhere=known.images_elsewhere)
+    overlaid, imitation = seen.find_insertion()
+    assert imitation is None and overlaid.masks.mean() == pytest.approx(0.15, abs=0.02)
+    is_mark = np.abs(overlaid.colour[:, 0] - 0.5) > 0.39
+    assert (overlaid.masks & is_mark).sum() > 4 * 0.15 * is_mark.sum()  # four times what random masks would hold
+    assert seen.effect_elsewhere(overlaid).rise.value > 0.4 * truth

@@ -9,6 +9,8 @@ from tests.audit.verdicts.interventions.test_shared_content import scenes, strip
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.results.rows import SHARED_CONTENT, SignRow
+from klarsicht.audit.results.words import KNOWN_SHARES
+from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.verdicts.interventions.corruption import Corruption
 from klarsicht.audit.verdicts.interventions.experiment import Experiment
@@ -16,6 +18,7 @@ from klarsicht.audit.verdicts.interventions.patch import Patch
 from klarsicht.audit.verdicts.quantification.intervention_units import (
     ArtifactTrial,
     InterventionUnits,
+    put_beside_rivals,
     share_of_evidence,
 )
 
@@ -69,6 +72,21 @@ def test_what_is_put_on_is_recognised_where_it_looks_like_the_carriers(trial):
     assert units.recognised_share(trial, Corruption("light", 0.0, SCALE)) < 0.1
     few = replace(trial, found=replace(trial.found, carriers=trial.found.carriers[:7]))
     assert np.isnan(units.recognised_share(few, trial.ways["shared pixels"]))
+
+
+@pytest.mark.slow
+def test_an_artifact_without_a_window_is_put_on_by_the_pixels_that_the_embedding_knows(trial):
+    """A stripe that lies at a random column of each image: by the embedding that comes along, beside what is shared."""
+    rng, x = np.random.default_rng(1), scenes(200)
+    carriers = np.concatenate([stripe(x[i : i + 1], column, 250) for i, column in enumerate(rng.integers(0, 26, 60))])
+    found = ArtifactExamples(carriers, x[60:], np.zeros((0, 2), np.intp), (0, 0))
+    sign, network = SIGN | {"sign": "embedding 0.002"}, load_shipped_embedding()
+    ways = ArtifactTrial.of(sign, found, SCALE, True, rng, network=network).ways
+    assert KNOWN_SHARES.keys() <= ways.keys() and not KNOWN_SHARES.keys() & trial.ways.keys()
+    with_window = ArtifactTrial.of(SIGN, trial.found, SCALE, True, rng, network=network)
+    assert not KNOWN_SHARES.keys() & with_window.ways.keys()
+    own, rivals = put_beside_rivals(ways["known pixels"], SCALE.inputs(x[:8]), SCALE, rng, 2)
+    assert own.shape == (8, 3, *x.shape[1:3]) and sum(1 for _ in rivals) == 2
 
 
 def test_few_carriers_get_no_shared_content():

@@ -19,6 +19,8 @@ from klarsicht.audit.cleaning.corrections.samples import Images
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.results.logit_effect import LogitEffect, is_raised
 from klarsicht.audit.results.significance import PLACED
+from klarsicht.audit.results.words import KNOWN_SHARES
+from klarsicht.audit.verdicts.detectors.artifact_embedding import own_or_shipped
 from klarsicht.audit.verdicts.detectors.detection import Detection
 from klarsicht.audit.verdicts.detectors.shared_colours import find_shared_colours
 from klarsicht.audit.verdicts.detectors.shared_windows import find_shared_windows
@@ -29,7 +31,9 @@ from klarsicht.audit.verdicts.interventions.estimated_insertion import Estimated
 from klarsicht.audit.verdicts.interventions.experiment import Experiment, logit_excess
 from klarsicht.audit.verdicts.interventions.frame_changes import FrameChange, excess_left, fit_frame_change
 from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
+from klarsicht.audit.verdicts.interventions.known_pixels import KnownPixels
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
+from klarsicht.audit.verdicts.quantification.units import read_embedding
 from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
 from klarsicht.ground.errors import InputError, ModelError
 from klarsicht.ground.seeding import generator
@@ -90,22 +94,37 @@ class Localisation:
             self.check_region(drawn)
             return drawn, None
         overlaid, imitation = self.locate()
-        way, other = self.measured_way, imitation or overlaid
+        way, other = self.measured_way or self.overlay_from_embedding(), imitation or overlaid
         if way is None or not (self.raises_class(way) if other is None else self.is_weaker(other, way, BLEND_SHARE)):
             return overlaid, imitation
-        return overlaid, way
+        return (way, None) if isinstance(way, Overlay) else (overlaid, way)
 
     @cached_property
     def measured_way(self) -> EstimatedInsertion | None:
-        """The way by which `audit quantify` measured the artifact, estimated from the members; None without one."""
+        """The way by which `audit quantify` measured the artifact, estimated from the members; None without one, and
+        of pixels that the embedding knows, which are an overlay."""
         use, scale = self.artifact.measured_use, self.pixel_scale
-        if use is None or not use.change or scale is None:
+        if use is None or not use.change or scale is None or use.how in KNOWN_SHARES:
             return None
         no_places = ArtifactExamples(self.levels[self.member], self.levels[~self.member], np.zeros((0, 2), int), (0, 0))
         examples = self.window_examples() or no_places
         if use.change == PLACED and not len(examples.places):
             return None
         return EstimatedInsertion.of(use.how, use.change, examples, scale)
+
+    def overlay_from_embedding(self) -> Overlay | None:
+        """Estimate the overlay to which members contribute the pixels by which the embedding knows them, where `audit
+        quantify` measured by these; None where it did not, or the embedding does not know these members."""
+        use, scale, own = self.artifact.measured_use, self.pixel_scale, self.levels
+        if use is None or use.how not in KNOWN_SHARES or scale is None:
+            return None
+        network = own_or_shipped(read_embedding(self.audited.store), own.shape[-1])
+        examples = ArtifactExamples(own[self.member], own[~self.member], np.zeros((0, 2), int), (0, 0))
+        way = None if network is None else KnownPixels.ways(examples, scale, network).get(use.how)
+        if way is None:
+            return None
+        givers = self.image_array[self.member][: len(way.masks)]
+        return overlay.overlay_of_masks(givers, way.masks, self.maps[~self.member])
 
     def locate(self) -> tuple[Overlay | None, Imitation | None]:
         """Locate the artifact and estimate its overlay, or imitate it, one of the two.

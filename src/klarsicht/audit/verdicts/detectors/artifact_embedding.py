@@ -39,6 +39,7 @@ TEMPERATURE = 0.1  # of the softmax over similarities
 LEARNING_RATE, WARM_UP = 3e-3, 0.3  # of Adam; share of the steps in which the rate rises
 GREY_MIDDLE, GREY_SPREAD = 128.0, 64.0  # grey levels, subtracted from the images and divided by
 SHIPPED_FILE = Path(__file__).parent / "artifact_embedding.safetensors"
+SHIPPED_CHANNELS = 3  # of the images that it embeds
 NOT_TAUGHT = ("mirror",)  # families that no image shows by itself
 
 
@@ -189,6 +190,11 @@ def load_shipped_embedding(file: Path = SHIPPED_FILE) -> ArtifactEmbedding:
     network = ArtifactEmbedding()
     network.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in load_file(file).items()})
     return network.eval()
+
+
+def own_or_shipped(network: ArtifactEmbedding | None, channels: int) -> ArtifactEmbedding | None:
+    """Return the embedding of a run, or the one that comes along where a run has none and images three channels."""
+    return load_shipped_embedding() if network is None and channels == SHIPPED_CHANNELS else network
 
 
 def as_input(levels: Pixels) -> Tensor:

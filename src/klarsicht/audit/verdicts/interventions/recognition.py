@@ -25,6 +25,18 @@ def recognised_share(own: Floats, other: Floats, after: Floats) -> float:
         own, other: embedded carriers (m, d) and others of their class (k, d), at least four of either.
         after: the same others (k, d) with the artifact put on.
     """
+    carriers, others, with_artifact = project_halves(own, other, after)
+    return float((with_artifact > 0).mean()) if area(carriers, others) >= PARTED else float("nan")
+
+
+def sets_apart(own: Floats, other: Floats) -> bool:
+    """Test whether an embedding sets carriers (m, d) apart from others of their class (k, d), by PARTED; never with
+    fewer than four of either."""
+    return min(len(own), len(other)) >= 4 and area(*project_halves(own, other, other)[:2]) >= PARTED
+
+
+def project_halves(own: Floats, other: Floats, after: Floats) -> tuple[Floats, Floats, Floats]:
+    """Project carriers, others, and these with the artifact, each half by the direction and middle of the other."""
     sides: list[tuple[Floats, Floats, Floats]] = []
     for side in (0, 1):
         (fit_own, held_own), (fit_other, held_other) = ((x[side::2], x[1 - side :: 2]) for x in (own, other))
@@ -32,10 +44,12 @@ def recognised_share(own: Floats, other: Floats, after: Floats) -> float:
         middle = (fit_own.mean(0) + fit_other.mean(0)) / 2
         sides.append(tuple((x - middle) @ direction for x in (held_own, held_other, after[1 - side :: 2])))
     carriers, others, with_artifact = (np.concatenate(parts) for parts in zip(*sides, strict=True))
-    carries = np.arange(len(carriers) + len(others)) < len(carriers)
-    if roc_auc_score(carries, np.concatenate([carriers, others])) < PARTED:
-        return float("nan")
-    return float((with_artifact > 0).mean())
+    return carriers, others, with_artifact
+
+
+def area(carriers: Floats, others: Floats) -> float:
+    """Compute the area under the curve by which values tell carriers (m,) from others (k,)."""
+    return float(roc_auc_score(np.arange(len(carriers) + len(others)) < len(carriers), np.r_[carriers, others]))
 
 
 def remaining_separation(own: Floats, other: Floats, after: Floats) -> float:

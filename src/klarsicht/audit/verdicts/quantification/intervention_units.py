@@ -14,7 +14,8 @@ from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect, is_raised, matters
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
 from klarsicht.audit.results.significance import output_strategy
-from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
+from klarsicht.audit.results.words import KNOWN_SHARES
+from klarsicht.audit.verdicts.detectors.artifact_embedding import ArtifactEmbedding, own_or_shipped
 from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.detectors.detection import Detection, ImageStack
 from klarsicht.audit.verdicts.detectors.outlying_groups import shrink_to_embed
@@ -22,8 +23,8 @@ from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExa
 from klarsicht.audit.verdicts.interventions.early_stopping import choose_way, measure_in_looks, most_images_compared
 from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Predict, p_among_rivals
 from klarsicht.audit.verdicts.interventions.insertion import CHANGES, Insertion
+from klarsicht.audit.verdicts.interventions.known_pixels import KnownPixels
 from klarsicht.audit.verdicts.interventions.patch import Patch
-from klarsicht.audit.verdicts.interventions.planted_artifact import RGB_CHANNELS
 from klarsicht.audit.verdicts.interventions.random_artifacts import put_random_artifacts, strength_of
 from klarsicht.audit.verdicts.interventions.recognition import recognised_share, remaining_separation
 from klarsicht.audit.verdicts.interventions.shared_content import SharedContent
@@ -67,13 +68,16 @@ class ArtifactTrial:
     @classmethod
     def of(
         cls, sign: SignRow, found: ArtifactExamples, scale: PixelScale, shared: bool, rng: np.random.Generator,
-        own: bool = True,
+        own: bool = True, network: ArtifactEmbedding | None = None,
     ) -> ArtifactTrial:  # fmt: skip
         """Make the ways of a detection: `own`, of what the detector found, and `shared`, of shared content, at most
-        MOST_SHARED, which cover more than LESS_COVERED of what the best one covers."""
+        MOST_SHARED, which cover more than LESS_COVERED of what the best one covers; and, of an artifact without a
+        window, the pixels by which an embedding knows it."""
         ways: dict[str, Insertion] = dict(CHANGES[change_of(sign["sign"])](found, scale)) if own else {}
         if min(len(found.carriers), len(found.others)) < FEW_CARRIERS:
             return cls(sign, found, ways, CarrierDifference(()))
+        if shared and network is not None and change_of(sign["sign"]) == SHARED_CONTENT:
+            ways |= KnownPixels.ways(found, scale, network)
         trial = cls(sign, found, ways, CarrierDifference.of(found.carriers[:COMPARED], found.others[:COMPARED], rng))
         if not shared or not trial.difference.described:
             return trial
@@ -161,14 +165,14 @@ class InterventionUnits:
         work, trials = self.detection_units, list[ArtifactTrial]()
         seen: list[set[int]] = []
         for sign in self.signs[number]:
-            rows = set(sign["rows"])
+            examples, own_rows = self.make_examples(number, sign, rng)
+            network, rows = own_or_shipped(work.embedding, examples.carriers.shape[-1]), set(sign["rows"])
             alike = any(len(rows & other) >= SAME_MEMBERS * len(rows | other) for other in seen)
             sharing = output_strategy(work.outputs).shares or change_of(sign["sign"]) == SHARED_CONTENT
             shared = sharing and not alike
             seen += [rows] * sharing
-            found, used = self.make_examples(number, sign, rng)
-            trial = ArtifactTrial.of(sign, found, work.input_images.pixel_scale, shared, rng)
-            trials.append(replace(trial, rows=used))
+            trial = ArtifactTrial.of(sign, examples, work.input_images.pixel_scale, shared, rng, network=network)
+            trials.append(replace(trial, rows=own_rows))
         return trials
 
     def make_examples(self, number: int, sign: SignRow, rng: np.random.Generator) -> tuple[ArtifactExamples, Rows]:
@@ -209,9 +213,7 @@ class InterventionUnits:
         """Compute the share of other images of the class that the embedding takes for carriers once the artifact is put
         on them, see `recognition`; NaN where there is no embedding, or few images, or it does not part carriers."""
         own, other = (group[:COMPARED] for group in (trial.found.carriers, trial.found.others))
-        network = self.detection_units.embedding
-        if network is None and own.shape[-1] == RGB_CHANNELS:
-            network = load_shipped_embedding()
+        network = own_or_shipped(self.detection_units.embedding, own.shape[-1])
         if network is None or min(len(own), len(other)) < FEW_CARRIERS:
             return float("nan")
         marked = trial.mark_others(way, self.detection_units.input_images.pixel_scale)
@@ -221,10 +223,10 @@ class InterventionUnits:
 def put_beside_rivals(
     way: Insertion, images: Tensor, scale: PixelScale, rng: np.random.Generator, count: int
 ) -> tuple[Tensor, Iterator[Tensor]]:
-    """Put an artifact on images (n, C, H, W), and yield them with `count` rivals: other windows in the place of a
-    patch, for these show natural content as well; else random artifacts of the same strength."""
+    """Put an artifact on images (n, C, H, W), and yield them with `count` rivals: other pixels in the place of what is
+    pasted, for these show natural content as well; else random artifacts of the same strength."""
     own = way.put(images, rng)[0]
-    if isinstance(way, Patch):
+    if isinstance(way, Patch | KnownPixels):
         return own, way.rivals(images, rng, count)
     return own, put_random_artifacts(images, strength_of(own, images, scale), scale, rng, count)
 
@@ -233,7 +235,8 @@ def most_images_inserted(outputs: int) -> int:
     """Bound the number of images that the artifacts of a class are put on, for a network of so many outputs."""
     rivals = output_strategy(outputs).other_windows
     windows = RIVAL_IMAGES * (2 + rivals) if rivals else 0
-    return most_images_compared(MOST_OWN + TRIED * MOST_SHARED) + 2 * EFFECT_BACKGROUNDS + windows + COMPARED
+    ways = MOST_OWN + TRIED * (MOST_SHARED + len(KNOWN_SHARES))
+    return most_images_compared(ways) + 2 * EFFECT_BACKGROUNDS + windows + COMPARED
 
 
 def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:

@@ -157,9 +157,7 @@ class DetectionUnits:
     @cached_property
     def embedding(self) -> ArtifactEmbedding | None:
         """Embedding that was learned on the images of this run, if one was."""
-        if not self.store.is_done(EMBEDDING_STEP, STAGES - 1):
-            return None
-        return load_embedding(self.store.read_unit_file(embedding_file(STAGES - 1), EMBEDDING_STEP, STAGES - 1))
+        return read_embedding(self.store)
 
     def image_stack(self, rows: NDArray[np.intp]) -> ImageStack:
         """Read images and, where the run has them, relevance maps."""
@@ -230,6 +228,13 @@ class DetectionUnits:
 def embedding_file(stage: int) -> str:
     """Name the file with the state of the embedding's training after a stage."""
     return f"embedding/stage-{stage}.pt"
+
+
+def read_embedding(store: RunStore) -> ArtifactEmbedding | None:
+    """Read the embedding that was learned on the images of a run; None where none was."""
+    if not store.is_done(EMBEDDING_STEP, STAGES - 1):
+        return None
+    return load_embedding(store.read_unit_file(embedding_file(STAGES - 1), EMBEDDING_STEP, STAGES - 1))
 
 
 def sign_row(target: int, rows: NDArray[np.intp], sign: Detection) -> SignRow:
