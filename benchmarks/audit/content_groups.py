@@ -27,6 +27,7 @@ import argparse
 import csv
 import importlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -294,7 +295,8 @@ def _cell(one: dict | None, leans: bool) -> str:
         return ""
     # F1 of six pictures with four is 2 k / 10
     shown = round(one["f1"] * (len(one["rows"]) + 4) / 2)
-    return f"{shown} of 4; {one['times']:,.0f} times; {100 * one['turned']:.0f} %"
+    times = re.search(r"[\d,.]+ times \([^)]+\)", one["said"])
+    return f"{shown} of 4; {times[0] if times else '-'}; {100 * one['turned']:.0f} %"
 
 
 def main() -> None:
