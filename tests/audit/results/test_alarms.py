@@ -55,6 +55,21 @@ def test_each_cause_is_read_from_what_its_command_wrote(tmp_path):
         read_alarms(store, ("leaks",))
 
 
+def test_a_gate_stops_for_content_that_the_model_uses_and_says_so(tmp_path, capsys):
+    """`relies` has the exit code 20, as docs/exit-codes.md says; content whose use is not shown is another cause."""
+    run = tmp_path / "run"
+    content = replace(USED, poisoned=False, use=replace(USED.use, recognition=None, remainder=0.78))
+    make_run(run, content)
+    assert klarsicht(["audit", "gate", str(run), "--fail-on", "relies"]) == 20
+    told = capsys.readouterr().out
+    assert "It is content" in told and "78 % of pairs" in told
+    (alarm,) = read_alarms(RunStore.open(run), ("relies",))
+    assert alarm.images == tuple(KEYS[row] for row in USED.rows)
+    make_run(tmp_path / "unused", replace(content, used=False))
+    assert klarsicht(["audit", "gate", str(tmp_path / "unused"), "--fail-on", "relies"]) == 0
+    assert klarsicht(["audit", "gate", str(tmp_path / "unused"), "--fail-on", "artifact"]) == 21
+
+
 def test_a_run_that_was_asked_for_nothing_does_not_pass(tmp_path, capsys):
     make_run(tmp_path / "run")
     assert klarsicht(["audit", "gate", str(tmp_path / "run")]) == 3

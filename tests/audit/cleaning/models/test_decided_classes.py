@@ -1,6 +1,8 @@
 """Decisions of a person in the explorer are those that cleaning and ranking take."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from tests.audit.conftest import network, write_corpus
 from klarsicht.audit.cleaning.data.clean_data import clean_data
 from klarsicht.audit.cleaning.models import audited_run
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.clean_model import describe_missing_use
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
@@ -16,6 +19,7 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.verdicts import Quantification
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.cli import tables
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.point_clouds import read_points
@@ -96,6 +100,24 @@ def test_legitimate_classes_are_not_cleaned_and_decided_ones_are(audited, explor
     explored.decisions.decide(0, decision="legitimate")
     with pytest.raises(UsageError, match="every class that relies on an artifact was decided to be legitimate"):
         audited_run.find_classes_to_clean(audited)
+
+
+def test_content_is_cleaned_only_where_a_person_names_the_class(audited, explored, monkeypatch):
+    """A model relies on the context of class b: only a person can say whether it belongs to the class."""
+    (told,) = verdicts.read_verdicts(audited.store)
+    content = replace(told, used=True, poisoned=False)
+    assert content.kind is VerdictKind.CONTEXT
+    monkeypatch.setattr(AuditedRun, "quantification", Quantification((content,), 0.1, 0.05))
+    with pytest.raises(UsageError, match=r"no class relies on an artifact.*to be looked at: b") as told_why:
+        audited_run.find_classes_to_clean(audited)
+    assert "--class" in str(told_why.value)
+    assert audited.find_members("b").members.tolist() == list(ROWS)  # named, it is cleaned as it was found
+    artifact = SimpleNamespace(target=1, number=1)
+    assert describe_missing_use(audited, artifact) == ""  # that the model uses it is shown
+    monkeypatch.setattr(AuditedRun, "quantification", Quantification((replace(content, used=False),), 0.1, 0.05))
+    assert "could not be tested" in describe_missing_use(audited, artifact)
+    explored.decisions.decide(1, decision="artifact")
+    assert audited_run.find_classes_to_clean(audited) == ("b",)
 
 
 @pytest.mark.slow
