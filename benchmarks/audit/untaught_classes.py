@@ -3,6 +3,7 @@
     python benchmarks/audit/untaught_classes.py IMAGENET32 --folder kinds --seeds 0 1
     python benchmarks/audit/untaught_classes.py IMAGENET32 --folder kinds --steps 450 --seeds 100
     python benchmarks/audit/untaught_classes.py --table --folder kinds --steps 450 --seeds 100
+    python benchmarks/audit/untaught_classes.py IMAGENET32 --folder forms --forms --steps 450 --seeds 100
 
 A run has real classes of 280 images at 32 px. In two of five a kind of `untaught_kinds.py` is planted, half of them at
 5 %, the others at 10 and 20 %. The embedding is learned on the images of the run as `audit quantify` does, with all
@@ -50,6 +51,7 @@ from klarsicht.numerics.statistics.split_half import combined_p, draw_halves
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_classes
+import untaught_forms
 import untaught_kinds
 from left_out_cases import FRESH, IMAGES
 from left_out_families import NAMED, f1
@@ -70,7 +72,7 @@ def draw_classes(names: Sequence[str], seed: int) -> list[str]:
     )
 
 
-def make(data: Path, place: Path, seed: int) -> tuple[np.ndarray, list[dict]]:
+def make(data: Path, place: Path, seed: int, forms: bool = False) -> tuple[np.ndarray, list[dict]]:
     """Draw images uint8 (classes, 280, 32, 32, 3) and plant the kinds of a run; read them where they are there."""
     if (place / "classes.json").is_file():
         return np.load(place / "images.npy"), json.loads((place / "classes.json").read_text())
@@ -79,14 +81,15 @@ def make(data: Path, place: Path, seed: int) -> tuple[np.ndarray, list[dict]]:
     images = np.stack([pictures[every.index(name)][np.sort(rng.permutation(500)[:IMAGES])] for name in chosen])
     known = draw_classes(every, 0)
     classes = [{"class": name, "developed": name in known, "kind": "", "share": 0.0, "rows": []} for name in chosen]
-    kinds = rng.permutation(untaught_kinds.kinds_of(seed >= FRESH)).tolist()
+    drawn = (untaught_forms.forms_of if forms else untaught_kinds.kinds_of)(seed >= FRESH)
+    kinds, known_kinds = rng.permutation(drawn).tolist(), untaught_forms.FORMS if forms else untaught_kinds.KINDS
     count = round(PLANTED * len(chosen))
     for number, label in enumerate(rng.permutation(len(chosen))[:count].tolist()):
         half = count // 2
-        share = RARE if number < half else FREQUENT[number % 2]
+        share = FREQUENT[1] if forms else RARE if number < half else FREQUENT[number % 2]
         kind = kinds[number % len(kinds)] if number < half else kinds[(number - half) % len(kinds)]
         rows = np.sort(rng.choice(IMAGES, round(share * IMAGES), replace=False))
-        images[label, rows] = untaught_kinds.put(images[label, rows], kind, seed, number)
+        images[label, rows] = untaught_kinds.put(images[label, rows], kind, seed, number, known_kinds)
         classes[label] |= {"kind": kind, "share": share, "rows": rows.tolist()}
     place.mkdir(parents=True, exist_ok=True)
     np.save(place / "images.npy", images)
@@ -173,6 +176,8 @@ def table(runs: list[list[dict]]) -> Iterator[str]:
         yield f"{'with' if means else 'without'} differences of means, {'step-down' if steps else 'compared once'}:"
         for part in (*FREQUENT[::-1], RARE):
             yield f"  {part:.0%}: {share([line for line in lines if line['share'] == part])}"
+        for sort, names in untaught_forms.SORTS.items():
+            yield f"  {sort}, at any share: {share([line for line in lines if line['kind'] in names])}"
         yield f"  clean: {share(clean)}; not developed on: {share([one for one in clean if not one['developed']])}"
 
 
@@ -184,6 +189,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of the training of the embedding")
     parser.add_argument("--only-learn", action="store_true")
     parser.add_argument("--shipped", action="store_true", help="use the embedding that comes along, and learn none")
+    parser.add_argument("--forms", action="store_true", help="forms of untaught_forms.py, on a fifth of a class each")
     parser.add_argument("--table", action="store_true", help="judge what is there, and measure nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -194,7 +200,7 @@ def main() -> None:
         kind = "shipped" if given.shipped else str(given.steps)
         file = place / f"signs-{kind}.jsonl"
         if not given.table:
-            images, classes = make(given.data, place, seed)
+            images, classes = make(given.data, place, seed, given.forms)
             network = load_shipped_embedding() if given.shipped else learn(images, place / kind, seed)
             if given.only_learn:
                 continue

@@ -325,8 +325,8 @@ def kinds_of(fresh: bool) -> tuple[str, ...]:
     return tuple(sorted(drawn[half:] if fresh else drawn[:half]))
 
 
-def put(images: Pixels, kind: str, seed: int, number: int) -> Pixels:
+def put(images: Pixels, kind: str, seed: int, number: int, kinds: dict[str, Kind] = KINDS) -> Pixels:
     """Put artifact `number` of a seed on images uint8 (n, H, W, 3)."""
-    artifact = KINDS[kind](generator(seed, "untaught", number))
+    artifact = kinds[kind](generator(seed, "untaught", number))
     drawn = [artifact(x.astype(float), generator(seed, "untaught images", number, i)) for i, x in enumerate(images)]
     return np.clip(np.rint(np.stack(drawn)), 0, 255).astype(np.uint8)
