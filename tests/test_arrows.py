@@ -38,7 +38,7 @@ ARROWS = {
     "numerics.statistics": (),
     "numerics.compiled": (),
     "numerics.erasure": (),
-    "numerics.imaging": ("ground.pictures",),
+    "numerics.imaging": ("ground.pictures", "numerics.compiled"),
     "numerics.pixel_kernels": ("numerics.compiled",),
     "numerics.search": ("numerics.compiled",),
     "numerics.transport": ("numerics.compiled", "numerics.search"),
@@ -153,9 +153,9 @@ ARROWS = {
     "audit": ("audit.results", "audit.explanation", "audit.verdicts", "audit.cleaning"),
     # the burst: from raw frames to one clean photograph
     "burst.data": ("ground.pictures", "numerics.imaging"),
-    "burst.align": ("numerics.imaging", "burst.data"),
+    "burst.align": ("numerics.compiled", "numerics.imaging", "burst.data"),
     "burst.files": ("", "ground.pictures", "numerics.imaging", "burst.data"),
-    "burst.synthesis": ("ground.pictures", "numerics.imaging", "burst.data"),
+    "burst.synthesis": ("ground.pictures", "numerics.compiled", "numerics.imaging", "burst.data"),
     "burst.quality": ("numerics.imaging", "burst.synthesis"),
     "burst.noise": ("numerics.imaging", "burst.data", "burst.align", "burst.files"),
     "burst.network": ("numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align"),
@@ -163,11 +163,12 @@ ARROWS = {
         "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align", "burst.noise", "burst.network",
     ),
     "burst.denoising": (
-        "", "ground.pictures", "ground.run_folder", "numerics.imaging", "burst.data", "burst.align", "burst.files",
-        "burst.noise", "burst.network", "burst.merging",
+        "", "ground.pictures", "ground.run_folder", "numerics.compiled", "numerics.imaging", "burst.data",
+        "burst.align", "burst.files", "burst.noise", "burst.network", "burst.merging",
     ),
     "burst.evaluation": (
-        "ground.pictures", "numerics.imaging", "burst.data", "burst.synthesis", "burst.quality", "burst.network",
+        "ground.pictures", "numerics.compiled", "numerics.imaging", "burst.data", "burst.synthesis", "burst.quality",
+        "burst.network",
     ),
     "burst.training": (
         "ground.pictures", "numerics.imaging", "burst.data", "burst.align", "burst.synthesis", "burst.quality",

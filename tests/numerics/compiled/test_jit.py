@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import njit
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.compiled.jit import SourceHash, run_parallel
+from klarsicht.numerics.compiled import jit
+from klarsicht.numerics.compiled.jit import SourceHash, compile_with, run_parallel
 
 CALLER = """
 import callee
@@ -44,6 +47,20 @@ def test_a_hash_is_known_by_its_sources(tmp_path):
     assert before == SourceHash.of(tmp_path / "a")
     (tmp_path / "a").write_text("y")
     assert before != SourceHash.of(tmp_path / "a")
+
+
+def test_a_kernel_whose_file_has_no_cache_is_compiled_all_the_same():
+    """Numba refuses to cache it, as where no folder can be written."""
+    function = eval("lambda x: x + 1")
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        njit(cache=True)(function)
+    assert compile_with(set())(function)(2) == 3
+
+
+def test_all_kernels_are_cached_by_it():
+    """Others would fail where no folder can be written."""
+    files = [file for file in Path(jit.__file__).parents[2].rglob("*.py") if "cache=True" in file.read_text()]
+    assert files == [Path(jit.__file__)]
 
 
 @pytest.mark.parametrize("threads", [None, 1, 2, 7])

@@ -14,6 +14,7 @@ from numba import njit
 
 from klarsicht.burst.align.tile_grid import Mesh, cubic_taps
 from klarsicht.burst.data.photograph import Planes
+from klarsicht.numerics.compiled.jit import compile_with
 
 TILE_SIDE = 64  # of a tile
 STEP = TILE_SIDE // 2
@@ -48,7 +49,7 @@ def _keys_taps(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np.fl
     )
 
 
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with({"fast"})
 def accumulate_turned_tiles(
     seen: npt.NDArray[np.float32],
     shifts: npt.NDArray[np.float32],
@@ -94,7 +95,7 @@ def accumulate_turned_tiles(
                     out[c, y, x] += weight * total
 
 
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with({"fast"})
 def accumulate_tiles(
     seen: npt.NDArray[np.float32],
     first: npt.NDArray[np.int64],
@@ -129,7 +130,7 @@ def accumulate_tiles(
                             out[c, y, x0 + x] += b * value
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with(set())
 def accumulate_agreement(
     agrees: npt.NDArray[np.bool_],
     shifts: npt.NDArray[np.int64],

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from klarsicht.burst.data.burst import REFERENCE, Burst
 from klarsicht.burst.evaluation.phase_correlation import stabilised_grey
 from klarsicht.burst.synthesis.scenes import Light, box_mean
+from klarsicht.numerics.compiled.jit import compile_with
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 TILE = 16
@@ -86,7 +86,7 @@ def search_offsets(reference: Light, other: Light, guesses: npt.NDArray[np.int64
     return best
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with(set())
 def _distance(a: Light, b: Light, top: int, left: int, dy: int, dx: int) -> float:
     H, W = a.shape
     total = np.float32(0)
@@ -97,7 +97,7 @@ def _distance(a: Light, b: Light, top: int, left: int, dy: int, dx: int) -> floa
     return float(total)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with(set())
 def _search(a: Light, b: Light, guesses: npt.NDArray[np.int64], radius: int, best: Offsets) -> None:
     R, Q, G, _ = guesses.shape
     for r in range(R):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from klarsicht.burst.synthesis.scenes import Geometry, Light, box_mean
+from klarsicht.numerics.compiled.jit import compile_with
 
 Vectors = npt.NDArray[np.float64]  # N 2
 Flags = npt.NDArray[np.bool_]
@@ -173,7 +173,7 @@ def render_frame(scene: Light, path: CameraPath, frame: int, geometry: Geometry)
     return out
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with(set())
 def _sample_rotated(scene: Light, dy: float, dx: float, cos: float, sin: float, scale: int, out: Light) -> None:
     """Add the mean of bilinear samples at centre + shift + R q, q in a frame pixel; cos and sin times the zoom."""
     C, H, W = scene.shape

@@ -1,8 +1,9 @@
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
 """Numba compilation: kernels that are cached on disk, and loops over many problems in threads.
 
-Numba keys its disk cache by the file of the kernel alone. So every cached kernel takes a `SourceHash` of all its
-sources as its first argument: the hash becomes a type, and a kernel compiled from other sources is never loaded."""
+Numba keys its disk cache by the file of the kernel alone. So a cached kernel that calls another file's code takes a
+`SourceHash` of all its sources as its first argument: the hash becomes a type, and a kernel compiled from other sources
+is never loaded."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ def compile_cached(function: Callable[..., Any]) -> Any:
 
 
 def compile_with(freedom: set[str]) -> Callable[[Callable[..., Any]], Any]:
-    """Make a decorator like `compile_cached` with other fast-math flags than FREE."""
+    """Make a decorator like `compile_cached` with other fast-math flags than FREE; none, {"fast"} for all."""
 
     def kept(function: Callable[..., Any]) -> Any:
         try:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.ground.arrays import Doubles, Floats
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.numerics.compiled.jit import compile_with
 
 BLOCK = 256  # maps segmented at a time, which bounds memory
 
@@ -103,7 +103,7 @@ def _regions(heights: Doubles, share: float, saddle: float) -> NDArray[np.int32]
     return regions[:, 1:-1, 1:-1]
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with(set())
 def _flood(height: Any, order: Any, saddle: float, around: Any, region: Any) -> None:
     """Number regions by their highest peak; pixels, indices into a zero-padded map, enter in the given order."""
     parent, peak = np.arange(len(order) + 1), np.full(len(order) + 1, np.inf)  # 0 is no region, and is never merged
@@ -120,7 +120,7 @@ def _flood(height: Any, order: Any, saddle: float, around: Any, region: Any) -> 
         region[pixel] = _root(parent, region[pixel])
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with(set())
 def _steepest(height: Any, region: Any, pixel: int, around: Any) -> int:
     """Return the highest flooded neighbour, or the pixel itself where there is none."""
     best = pixel
@@ -131,7 +131,7 @@ def _steepest(height: Any, region: Any, pixel: int, around: Any) -> int:
     return best
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with(set())
 def _join(region: Any, pixel: int, around: Any, parent: Any, peak: Any, low: float) -> None:
     """Merge regions that meet at a pixel, with a peak below `low`, into the highest; lower numbers are higher."""
     top = _root(parent, region[pixel])
@@ -144,7 +144,7 @@ def _join(region: Any, pixel: int, around: Any, parent: Any, peak: Any, low: flo
             parent[root] = top
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compile_with(set())
 def _root(parent: Any, region: int) -> int:
     while parent[region] != region:
         region = parent[region]
