@@ -29,9 +29,17 @@ from scipy.ndimage import map_coordinates
 
 import denoise as raw
 from klarsicht.burst.align import placement
-from klarsicht.burst.denoising import denoise, hot_pixels, pipeline
+from klarsicht.burst.denoising import denoise, hot_pixels, interpolated_frames, pipeline
 from klarsicht.burst.denoising.pipeline import DenoiseSettings
-from klarsicht.burst.merging import filters, merge_tile, motion_check, residual_noise, sure, unmeasured_colours
+from klarsicht.burst.merging import (
+    filters,
+    merge_tile,
+    motion_check,
+    residual_noise,
+    sure,
+    tiles,
+    unmeasured_colours,
+)
 from klarsicht.burst.noise import sources
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 
@@ -42,10 +50,11 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
     "reading": [(pipeline, "load_frames")],
     "noise and hot pixels": [(sources, "find_noise"), (hot_pixels, "replace_hot_pixels")],
     "alignment": [(pipeline, "_place_frames")],
-    "interpolation of the mosaic": [(pipeline, "interpolate_burst")],
+    "interpolation of the mosaic": [(interpolated_frames, "interpolate_window")],
     "resampling": [
-        (placement.Placement, "read_aligned"), (placement.Placement, "agreement"), (placement.Placement, "coincidence"),
+        (pipeline, "store_aligned"), (placement.Placement, "agreement"), (placement.Placement, "coincidence"),
     ],
+    "choice of tiles": [(tiles, "choose_grid")],
     "network": [(filters.NetworkFilter, "compute_weights")],
     "application of kernels": [(filters.NetworkWeights, "__call__"), (filters.NetworkWeights, "centre_weights")],
     "mean of the frames": [(merge_tile.Estimates, "merge_mean")],
@@ -54,7 +63,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
     "Stein's estimate": [(sure, "apply_risk_shares")],
     "colours that were not measured": [(unmeasured_colours.UnmeasuredColours, "fit")],
     "noise that is left": [(merge_tile.TileMerger, "simulate_noise"), (placement.Placement, "interpolate_noise"),
-                           (merge_tile.Estimates, "_residual_noise"), (residual_noise, "accumulate_moments")],
+                           (merge_tile.Estimates, "_draw_noise"), (residual_noise, "accumulate_moments")],
     "the rest of tiles": [(merge_tile.TileMerger, "__call__")],
     "writing": [(denoise, "write_outputs")],
 }  # fmt: skip

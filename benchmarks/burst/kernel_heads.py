@@ -113,7 +113,7 @@ class FrozenBody:
         """Compute the input and the output of the last level, (B, c, h, w), and the frames that kernels multiply."""
         network, body = self.network, self.network.body
         with torch.autocast("cpu", torch.bfloat16, enabled=devices.bf16_is_faster(torch.device("cpu"))):
-            originals = network._pad_frames(frames, None, agreement)
+            originals = network._weigh_frames(frames, None, agreement)
             burst = originals.append_mean()
             x, *skips = reversed(body.encode(network._build_input(originals, read, shot)))
             for level, skip in zip(body.up, skips, strict=True):

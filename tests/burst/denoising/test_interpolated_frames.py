@@ -1,7 +1,6 @@
 """Bayer bursts filtered as RGB: the interpolation of stored frames against that of a whole mosaic, what is chosen, and
 the linear DNG that comes out."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,10 @@ import pytest
 import tifffile
 from skimage import data
 
-from klarsicht.burst.data import frame_store
 from klarsicht.burst.data.bayer import PATTERNS, to_planes
 from klarsicht.burst.data.cokriging import interpolate_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Rendering, Sensor
-from klarsicht.burst.denoising import interpolated_frames
 from klarsicht.burst.denoising.denoise import denoise
 from klarsicht.burst.denoising.interpolated_frames import HalvedFrames, interpolate_burst
 from klarsicht.burst.denoising.pipeline import MOST_NOISE_MEASURED, DenoiseSettings, denoise_frames
@@ -51,28 +48,18 @@ def stored(mosaics, gains, pattern, folder):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_strips_of_planes_give_the_interpolation_of_the_whole_mosaic(tmp_path, monkeypatch, pattern):
+@pytest.mark.parametrize("window", [(0, 36, 0, 40), (7, 24, 3, 40), (13, 14, 21, 22)])
+def test_windows_are_those_of_the_interpolation_of_the_whole_mosaic(tmp_path, pattern, window):
     """Also where frames are clipped: each at white times its own gain."""
-    monkeypatch.setattr(frame_store, "STRIP", 4 * 20 * 3)  # rows of cells in a strip: 3
     mosaics = np.random.default_rng(0).random((2, 36, 40)).astype(np.float32) * 1.2
     mosaics[1] *= 0.8
-    found = interpolate_burst(stored(mosaics, (1.0, 0.8), pattern, tmp_path), tmp_path)
+    found = interpolate_burst(stored(mosaics, (1.0, 0.8), pattern, tmp_path))
+    y0, y1, x0, x1 = window
     assert found.header.cell and found.spool.shape == (2, 3, 36, 40)
     for i, gain in enumerate((1.0, 0.8)):
         whole = interpolate_mosaic(mosaics[i], pattern, GAINS, gain)
-        np.testing.assert_allclose(found.spool.read_window(i, Window(0, 36, 0, 40)), whole, atol=1e-6)
+        np.testing.assert_allclose(found.spool.read_window(i, Window(*window)), whole[:, y0:y1, x0:x1], atol=1e-6)
         assert whole.max() == np.float32(gain)
-
-
-def test_after_a_stop_only_what_is_missing_is_interpolated(tmp_path, monkeypatch):
-    burst = stored(np.random.default_rng(0).random((3, 32, 32)).astype(np.float32), (1.0,) * 3, "RGGB", tmp_path)
-    whole = interpolate_burst(burst, tmp_path).spool.path.read_bytes()
-    (tmp_path / "rgb.json").write_text(json.dumps({"frames": 2}))
-    made, work = [], interpolated_frames.interpolate_window
-    monkeypatch.setattr(
-        interpolated_frames, "interpolate_window", lambda spool, i, *more: made.append(i) or work(spool, i, *more)
-    )
-    assert interpolate_burst(burst, tmp_path).spool.path.read_bytes() == whole and set(made) == {2}
 
 
 def test_the_way_is_the_one_asked_for_or_the_networks_or_that_of_the_noise(tmp_path, monkeypatch):

@@ -25,6 +25,8 @@ def test_tiles_cover_once_and_windows_begin_at_steps(size, sides):
         assert all(a == 0 or b - a >= 45 for a, b in ((w.y0, o.y0), (w.x0, o.x0)))
         assert (w.y1 == size[0] or w.y1 - o.y1 >= 45) and (w.x1 == size[1] or w.x1 - o.x1 >= 45)
     assert (seen == 1).all() and len(grid) == sum(1 for _ in grid)
+    areas = np.array([[np.prod(w.size) for w in (tile.context, tile.window)] for tile in grid])
+    assert grid.largest == tuple(areas.max(0)) and grid.total_window_area == areas[:, 1].sum()
 
 
 def test_tiles_fit_and_there_is_no_less_to_do():

@@ -116,6 +116,17 @@ def test_kernels_at_rest_leave_a_frame_as_it_is_summed_or_averaged(separable, av
     assert torch.allclose(apply_kernels(taps, frame, spec).merged[0], frame[0, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("preset", ["swift", "mkpn", "bpn"])
+def test_kernels_of_missing_frames_are_not_needed(preset, plain_kernels):
+    """Two frames of four: the picture is that of four, the others 0 and not valid."""
+    network, frames = small(preset, frames=4), burst(frames=4)
+    network, frames[:, 2:] = network if preset == "bpn" else random_head(network), 0
+    valid = torch.tensor([[True, True, False, False]]).expand(len(frames), -1)
+    with torch.no_grad():
+        padded = network(frames, READ, SHOT, valid).merged
+        assert torch.allclose(network(frames[:, :2], READ, SHOT).merged, padded, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_weights_of_a_basis_add_up_to_one():
     ones = torch.ones(2, 3, 1, 40, 40)
@@ -147,7 +158,7 @@ def test_sums_are_what_white_frames_become_and_dividing_by_them_changes_nothing_
         InputFrames(torch.ones(1, 2, 1, 12, 12), torch.ones(1, 2), torch.ones(1, 2, 1, 1, 1)),
     )
     middle = free(features, white).per_frame[0, :, 0, 6, 6]
-    assert torch.allclose(head.kernel_sums(f)[0, :, 3, 3], middle, atol=1e-4)
+    assert torch.allclose(head.kernel_sums(f, 2)[0, :, 3, 3], middle, atol=1e-4)
     assert middle.mean() > UnitHead.MIN_SUM and middle.std() > 0.01
     assert torch.allclose(head(features, white).per_frame[0, :, 0, 6, 6], middle / middle.mean(), atol=1e-4)
 

@@ -4,7 +4,7 @@ by region. The regions do not depend on the available memory, so the result does
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.tile_grid import Mesh
 from klarsicht.burst.align.warp_tiles import STEP, TILE_SIDE
 from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.data.photograph import Planes
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -25,11 +26,28 @@ REGION, REGION_MARGIN = 24 * STEP, 2 * STEP  # pixels: side of a region that is 
 REGION_FRAMES, MIN_REGION = 16, 4 * STEP  # frames of a full region; with more, regions shrink, down to this side
 
 
+@dataclass(frozen=True)
+class GreyFrames(FrameStore):
+    """Means (N, 1, H, W) of the channels of another store's frames."""
+
+    source: FrameStore
+
+    @classmethod
+    def of(cls, source: FrameStore) -> GreyFrames:
+        N, _, H, W = source.shape
+        return cls(source.path, (N, 1, H, W), source)
+
+    def read_inner_window(self, frame: int, inside: Window) -> Planes:
+        return self.source.read_inner_window(frame, inside).mean(0, keepdims=True)
+
+
 def align_frames(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Placement:
     """Align the frames of a store whose indices are given, the reference first. noise: of each frame of the store.
     Frames that are clearly turned, zoomed or tilted are first warped by their camera's motion."""
     if len(frames) == 1:
         return _unmoved_placement(1, spool.size)
+    C = spool.shape[1]
+    spool, noise = GreyFrames.of(spool), [NoiseLevel(level.read / C**0.5, level.shot / C) for level in noise]
     motion, confidence = estimate_motion(spool, noise, frames)
     guess, turned = _place_by_motion(motion, spool.size), ~motion.is_shift.numpy()
     whole = torch.from_numpy(guess.rest.astype(np.float32))[None]

@@ -109,26 +109,49 @@ def interpolate_mosaic(
     samples are cut off, and the result; it is white where all samples of its colour among the nearest 3 x 3 are. Beyond
     a border the mosaic is repeated from whole cells inside."""
     (H, W), side = mosaic.shape, cell_side(cell)
-    weights, factors = cokriging_weights(cell).astype(np.float32), np.array(gains, np.float32)
+    kernels, factors = _cell_kernels(cell), np.array(gains, np.float32)
     colours = colour_numbers(cell)
-    rows, columns = (repeat_cells(np.arange(-SAMPLES_RADIUS, n + SAMPLES_RADIUS), n, side) for n in (H, W))
-    out = np.empty((3, H, W), np.float32)
-    width, step = 2 * SAMPLES_RADIUS + 1, STRIP_CELLS * side
+    whole = [-(-n // side) * side for n in (H, W)]
+    rows, columns = (
+        repeat_cells(np.arange(-SAMPLES_RADIUS, cells + SAMPLES_RADIUS), n, side)
+        for cells, n in zip(whole, (H, W), strict=True)
+    )
+    out, step = np.empty((3, H, W), np.float32), STRIP_CELLS * side
     for first in range(0, H, step):
-        here = rows[first : min(first + step, H) + 2 * SAMPLES_RADIUS]
+        here = rows[first : first + step + 2 * SAMPLES_RADIUS]
         strip = np.minimum(mosaic[here[:, None], columns], np.float32(white))
         clipped = (strip >= white)[NEAREST:-NEAREST, NEAREST:-NEAREST]
         strip *= factors[colours[here[:, None] % side, columns % side]]
-        windows = sliding_window_view(strip, (width, width))
-        part = out[:, first : first + len(windows)]
-        for y, x in np.ndindex(side, side):
-            some = windows[y::side, x::side]
-            found = some.reshape(-1, width * width) @ weights[y, x]
-            part[:, y::side, x::side] = (found / factors).T.reshape(3, *some.shape[:2])
-        part[part > white * (1 - AT_WHITE)] = white
+        part = out[:, first : min(first + step, H)]
+        part[:] = _filter_cells(strip, kernels)[:, : part.shape[1], :W] / factors[:, None, None]
+        np.copyto(part, np.float32(white), where=part > white * (1 - AT_WHITE))
         if clipped.any():
-            _whiten(part, clipped, colours, white)
+            _whiten(part, clipped[: part.shape[1] + 2, : W + 2], colours, white)
     return out
+
+
+@cache
+def _cell_kernels(cell: str) -> Light:
+    """Return the weights as kernels of whole cells, (3 side^2, 1, L, L): of each colour at each place of a cell, over
+    the cell and the samples around it."""
+    side = cell_side(cell)
+    weights = cokriging_weights(cell).reshape(side, side, WINDOW, WINDOW, 3)
+    kernels = np.zeros((3, side, side, side + 2 * SAMPLES_RADIUS, side + 2 * SAMPLES_RADIUS), np.float32)
+    for y, x in np.ndindex(side, side):
+        kernels[:, y, x, y : y + WINDOW, x : x + WINDOW] = weights[y, x].transpose(2, 0, 1)
+    return kernels.reshape(-1, 1, *kernels.shape[-2:])
+
+
+def _filter_cells(samples: Light, kernels: Light) -> Light:
+    """Apply the kernels of _cell_kernels to the samples of whole cells and those around them, (3, h, w)."""
+    import torch  # only here: whoever reads a file's tags need not wait for it
+
+    side = kernels.shape[-1] - 2 * SAMPLES_RADIUS
+    mosaic = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None, None]
+    filtered = torch.conv2d(mosaic, torch.from_numpy(kernels), stride=side)[0]
+    n, q = filtered.shape[1:]
+    parts = filtered.reshape(3, side, side, n, q).permute(0, 3, 1, 4, 2)
+    return np.asarray(parts.reshape(3, n * side, q * side).numpy())
 
 
 def _whiten(light: Light, clip_mask: npt.NDArray[np.bool_], colours: npt.NDArray[np.int64], white: float) -> None:

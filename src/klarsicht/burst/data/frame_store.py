@@ -117,10 +117,10 @@ class FrameStore:
         part = self.read_inner_window(frame, Window(y0, max(there.y1, y0 + 1), x0, max(there.x1, x0 + 1)))
         h, w = window.size
         above, left = min(max(-window.y0, 0), h - 1), min(max(-window.x0, 0), w - 1)
-        rows = np.clip(np.arange(h) - above, 0, part.shape[1] - 1)
-        columns = np.clip(np.arange(w) - left, 0, part.shape[2] - 1)
         if (h, w) == part.shape[1:]:
             return part
+        rows = np.clip(np.arange(h) - above, 0, part.shape[1] - 1)
+        columns = np.clip(np.arange(w) - left, 0, part.shape[2] - 1)
         return np.ascontiguousarray(part[:, rows[:, None], columns])
 
     def read_inner_window(self, frame: int, inside: Window) -> Planes:
@@ -141,7 +141,10 @@ class FrameStore:
 
     def read_windows(self, frames: Sequence[int], window: Window) -> Frames:
         """Read one window of n frames, (n, C, h, w)."""
-        return np.stack([self.read_window(i, window) for i in frames])
+        light = np.empty((len(frames), self.shape[1], *window.size), np.float32)
+        for k, i in enumerate(frames):
+            light[k] = self.read_window(i, window)
+        return light
 
     def read_strips(self, frame: int, multiple: int = 1) -> Iterator[tuple[int, Planes]]:
         """Yield first row and values of strips of full width, all but the last of a multiple of `multiple` rows."""

@@ -177,7 +177,7 @@ def check_held_out(
             burst = banding.remove_offsets(burst, offsets)
             noise = sources.find_noise(burst, settings.noise, calibration)
         if is_filtered_as_rgb(burst, noise, settings):
-            burst = interpolate_burst(burst, work)
+            burst = interpolate_burst(burst)
             noise = sources.for_interpolated(noise, burst.header)
             placement = placement.double_resolution(burst.spool.size)
         held = choose_frame(placement) if named is None else order.index(named)

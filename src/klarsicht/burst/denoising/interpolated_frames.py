@@ -1,12 +1,12 @@
-"""Interpolation of a Bayer burst to RGB, frame by frame and strip by strip, by `cokriging`; and the alignment of
-interpolated frames, whose noise is not white: as means of 2 x 2 pixels, where it nearly is."""
+"""Frames of a Bayer burst that become RGB when they are read, by `cokriging`; and the alignment of interpolated frames,
+whose noise is not white: as means of 2 x 2 pixels, where it nearly is."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+
+import numpy as np
 
 from klarsicht.burst.align import tiled
 from klarsicht.burst.align.placement import Placement
@@ -14,12 +14,9 @@ from klarsicht.burst.data.bayer import to_mosaic
 from klarsicht.burst.data.cokriging import grey_variance, interpolate_mosaic, white_variance
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Planes
-from klarsicht.burst.files.loading import LoadedBurst, count_stored
-from klarsicht.ground.machine.disk import write_atomically
-from klarsicht.ground.progress import track
+from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-RGB_FRAMES, RGB_STATS = "rgb.f32", "rgb.json"
 CELLS_AROUND = 2  # cells of 2 x 2 beside a strip, which the filters read
 
 
@@ -53,19 +50,32 @@ def align_loaded_frames(
     return placement.double_resolution(burst.spool.size) if cell else placement
 
 
-def interpolate_burst(burst: LoadedBurst, folder: Path) -> LoadedBurst:
-    """Interpolate the frames of a Bayer burst to RGB in the camera's colours, without white balance, as folder/rgb.f32;
-    frames stored before an interruption are not interpolated again. The headers say so."""
-    N, _, h, w = burst.spool.shape
-    spool = FrameStore(folder / RGB_FRAMES, (N, 3, 2 * h, 2 * w))
-    spool.allocate()
-    known = count_stored(folder / RGB_STATS)
-    for i in track(range(known, N), N - known, "interpolating"):
-        for cells in burst.spool.strip_windows():
-            light = interpolate_window(burst.spool, i, cells, burst.header, burst.frames[i].gain)
-            spool.write_window(i, Window(2 * cells.y0, 2 * cells.y1, 0, 2 * w), light)
-        write_atomically(folder / RGB_STATS, json.dumps({"frames": i + 1}).encode())
-    return replace(burst, headers=tuple(replace(header, colour="rgb") for header in burst.headers), spool=spool)
+@dataclass(frozen=True)
+class InterpolatedFrames(FrameStore):
+    """Frames (N, 3, 2 h, 2 w) in the camera's colours, without white balance, interpolated from the planes of another
+    store when they are read. whites: the clipped value of each frame."""
+
+    source: FrameStore
+    header: Header
+    whites: tuple[float, ...]
+
+    @classmethod
+    def of(cls, burst: LoadedBurst) -> InterpolatedFrames:
+        N, _, h, w = burst.spool.shape
+        whites = tuple(frame.gain for frame in burst.frames)
+        return cls(burst.spool.path, (N, 3, 2 * h, 2 * w), burst.spool, burst.header, whites)
+
+    def read_inner_window(self, frame: int, inside: Window) -> Planes:
+        cells = Window(inside.y0 // 2, -(-inside.y1 // 2), inside.x0 // 2, -(-inside.x1 // 2))
+        light = interpolate_window(self.source, frame, cells, self.header, self.whites[frame])
+        there = inside.slices_in(Window(2 * cells.y0, 2 * cells.y1, 2 * cells.x0, 2 * cells.x1))
+        return np.ascontiguousarray(light[:, *there])
+
+
+def interpolate_burst(burst: LoadedBurst) -> LoadedBurst:
+    """Return a Bayer burst as RGB frames, which its headers say."""
+    headers = tuple(replace(header, colour="rgb") for header in burst.headers)
+    return replace(burst, headers=headers, spool=InterpolatedFrames.of(burst))
 
 
 def interpolate_window(spool: FrameStore, frame: int, cells: Window, header: Header, white: float = 1.0) -> Planes:

@@ -20,6 +20,7 @@ from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import ReadSettings
 from klarsicht.burst.denoising import banding, bracket, hot_pixels, work_folder
+from klarsicht.burst.denoising.aligned_frames import store_aligned
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
 from klarsicht.burst.files import reading
 from klarsicht.burst.files.loading import LoadedBurst, load_frames
@@ -54,10 +55,10 @@ LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another 
 
 class DenoiseSettings(PublicSettings):
     """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT.
-    calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything included.
-    linear, white_level, megapixels: of reading (ReadSettings). strength: 0 keeps the reference, 1 takes the full
-    result. exact: the network computes in float32. bayer: how Bayer frames are filtered, planes or rgb; None: as the
-    network needs it, or by their noise. keep_hot_pixels: hot or dead pixels stay. dark: dark frames, or folders of
+    calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything
+    included. linear, white_level, megapixels: of reading (ReadSettings). strength: 0 keeps the reference, 1 takes the
+    full result. exact: the network computes in float32. bayer: how Bayer frames are filtered, planes or rgb; None: as
+    the network needs it, or by their noise. keep_hot_pixels: hot or dead pixels stay. dark: dark frames, or folders of
     them."""
 
     checkpoint: str | None = None
@@ -210,7 +211,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         factors = bracket.measure_exposures(corrected_burst, placement, order)
         burst, corrected_burst = (bracket.scale_frames(one, factors) for one in (burst, corrected_burst))
     if is_filtered_as_rgb(burst, noise, settings):
-        burst = corrected_burst = interpolate_burst(corrected_burst, folder)
+        burst = corrected_burst = interpolate_burst(corrected_burst)
         noise = sources.for_interpolated(noise, burst.header)
         placement = placement.double_resolution(burst.spool.size)
     denoiser = (
@@ -222,6 +223,8 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     dropped = [f.rejection for f in burst.frames if f.rejection]
     dropped += [f"{burst.frames[i].name} shows something else" for k, i in enumerate(order) if k not in used]
     C, H, W = burst.spool.shape[1:]
+    numbers, placement = [order[k] for k in used], placement.select(used).snap_to_pixels()
+    aligned = store_aligned(corrected_burst.spool, placement, numbers, folder)
     result = FrameStore(folder / "result.f32", (1, C + 1, H, W))
     result.allocate()
     margin = motion_check.CHECK_MARGIN + denoiser.reach
@@ -233,11 +236,11 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     clip_masks = bracket.find_clipped(corrected_burst) if burst.is_bracket else None
     map_store = allocate_maps(folder, denoiser, len(used), (H, W)) if maps else None
     merge = merge_tile.TileMerger(
-        spool=corrected_burst.spool,
+        spool=aligned,
         result=result,
-        placement=placement.select(used).snap_to_pixels(),
-        frames=[order[k] for k in used],
-        gains=[burst.frames[order[k]].gain for k in used],
+        placement=placement,
+        frames=numbers,
+        gains=[burst.frames[i].gain for i in numbers],
         noise=noise.levels,
         filter=denoiser,
         limits=clipping_limits(burst),

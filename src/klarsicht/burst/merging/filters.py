@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from klarsicht.burst.data.cokriging import Pattern
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.network.borders import border_factors
 from klarsicht.burst.network.heads import InputFrames, Kernels
-from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part, part_of_taps
+from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part, part_of_taps, upsample_twice
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine.devices import bf16_is_faster
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -44,6 +43,26 @@ class PixelWeights(Protocol):
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         """Apply the weights to frames of that part, (N, C, h, w) to (C, h, w). None: those they were computed for."""
+        ...
+
+
+class Filter(Protocol):
+    """Filter of aligned frames. frames: largest number at once. halo: distance in pixels at which frames influence a
+    weight. reach: radius in pixels of the weights. name: for messages."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def halo(self) -> int: ...
+    @property
+    def reach(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+    def compute_weights(
+        self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
+    ) -> PixelWeights:
+        """Compute the weights of aligned frames (N, C, H, W). agreement: (N, H, W). part: rows and columns wanted."""
         ...
 
 
@@ -165,19 +184,11 @@ class NetworkFilter:
         return NetworkWeights(self.network, kernels, agreed, border_factors(kernels)[0].cpu().numpy())
 
 
-Filter = MeanFilter | NetworkFilter
-"""Filter of aligned frames. frames: largest number at once. halo: distance in pixels at which frames influence a
-weight. reach: radius in pixels of the weights. name: for messages."""
-
-
 def prepare_frames(network: Network, frames: Frames, agreement: Agreement) -> torch.Tensor:
-    """Convert frames (n, C, h, w) to the tensor that the network's kernels multiply, (1, N, C, h, w): missing frames
-    are zero, and their mean is appended where the network has a mean frame."""
-    N, count = network.settings.frames, len(frames)
-    missing = ((0, N - count), *[(0, 0)] * 3)
-    X, trust = (to_tensor(network, x if count == N else np.pad(x, missing))[None] for x in (frames, agreement[:, None]))
-    valid = (torch.arange(N, device=X.device) < count).to(X.dtype)[None]
-    inputs = InputFrames(X, valid, trust)
+    """Convert frames (n, C, h, w) to the tensor that the network's kernels multiply, (1, N, C, h, w): their mean is
+    appended where the network has a mean frame."""
+    X, trust = (to_tensor(network, x)[None] for x in (frames, agreement[:, None]))
+    inputs = InputFrames(X, X.new_ones(1, len(frames)), trust)
     return (inputs.append_mean() if network.preset.mean_frame else inputs).frames
 
 
@@ -205,11 +216,13 @@ def kernel_centres(kernels: Kernels, frames: Sequence[int], pattern: Pattern | N
     spec, (_, N, _, H, W) = kernels.spec, kernels.frames.shape
     taps = kernels.taps[0].reshape(N, spec.taps, *kernels.taps.shape[-2:])
     patterns = torch.from_numpy(entry_patterns(spec, pattern)).to(taps.device)
-    one, middle = kernels.frames.new_ones(1, 1, 1, H, W), KernelSpec((1,), spec.separable, spec.upscale)
     centres = []
     for i in frames:
-        parts = torch.tensordot(patterns, taps[i % N].float(), 1)[None].split(middle.taps, 1)
-        total = reduce(torch.add, (apply_kernels(part, one, middle).merged[0, 0] for part in parts))
+        sums = torch.tensordot(patterns, taps[i % N].float(), 1)
+        total = torch.zeros(H, W, device=sums.device)
+        for one in sums.split(2 if spec.separable else 1):
+            fine = upsample_twice(one[None])[0, :, :H, :W] if spec.upscale > 1 else one
+            total += fine.prod(0)
         centres.append((total * (spec.gain / kernels.valid.sum())).float().cpu().numpy())
     return centres
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.warp_tiles import STEP
+from klarsicht.burst.data.burst import REFERENCE, Frames
 from klarsicht.burst.data.cokriging import Mask, Pattern, measured_mask, sample_weights, white_variance
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
@@ -45,12 +46,12 @@ Observer = Callable[[Tile, PixelWeights], TileRecord]
 class TileMerger:
     """Merges the frames of a burst, tile by tile.
 
-    frames: numbers in the spool, the reference first. gains: the factor on each frame. noise: of a frame of gain 1, one
-    level a channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. noise_side: of the middle
-    of a tile in which residual noise is measured, in pixels. observe: receives the weights of each tile (of the first
-    group of frames). clipping: masks of the clipped pixels of a bracket, whose frames are weighed by their exposures;
-    None for other bursts. interpolated: the noise of interpolated colours; None: it is white. only_measured: whether
-    they are tested, and mixed by Stein's estimate, where a colour was measured.
+    spool: the aligned frames, the reference first. frames: their numbers in the burst. gains: the factor on each frame.
+    noise: of a frame of gain 1, one level a channel. result: (1, C + 1, H, W), the picture and, last, the trust in the
+    burst. noise_side: of the middle of a tile in which residual noise is measured, in pixels. observe: receives the
+    weights of each tile (of the first group of frames). clipping: masks of the clipped pixels of a bracket, whose
+    frames are weighed by their exposures; None for other bursts. interpolated: the noise of interpolated colours; None:
+    it is white. only_measured: whether they are tested, and mixed by Stein's estimate, where a colour was measured.
     """
 
     spool: FrameStore
@@ -69,7 +70,7 @@ class TileMerger:
     only_measured: bool = False
 
     def __call__(self, tile: Tile) -> TileRecord:
-        reference = self.spool.read_window(self.frames[0], tile.context)
+        reference = self.spool.read_window(REFERENCE, tile.context)
         estimates = Estimates(self, tile, reference)
         risk = sure.Risk(reference, self.measured_noise, self.limits, self.measured_mask(tile))
         verdict = motion_check.check_estimates(risk, estimates.makers)
@@ -242,7 +243,7 @@ class Estimates:
         for inner in tiles.cover_marked(doubt > 0, motion_check.CHECK_MARGIN + merge.filter.reach, halo):
             here = inner.translate(near.y0, near.x0).intersect(near)
             window, inside = here.grow(halo).intersect(self.tile.window), here.slices_in(near)
-            frames = merge.spool.read_window(merge.frames[0], window)[None]
+            frames = merge.spool.read_window(REFERENCE, window)[None]
             everywhere, part = np.ones((1, *window.size), np.float32), here.slices_in(window)
             weighing = merge.filter.compute_weights(frames, merge.frame_noise(0), everywhere, part)
             light[:, *inside], centre[inside] = self._before_clipping(
@@ -280,13 +281,13 @@ class Estimates:
         window = self.tile.window if denoiser.halo else self.tile.context
         part = self.tile.context.slices_in(window)
         selection = merge.placement.select(group)
-        frames = selection.read_aligned(merge.spool, [merge.frames[k] for k in group], window)
+        frames = merge.spool.read_windows(group, window)
         agreement = selection.agreement(window, merge.spool.size)
         if merge.clipping is not None:
             levels, whites = [merge.frame_noise(k) for k in group], [merge.white(k) for k in group]
             clipped = selection.read_aligned(merge.clipping, [merge.frames[k] for k in group], window)
             agreement = weigh_by_exposure(frames, agreement, levels, whites, clipped)
-        mean = self._estimate(MeanFilter().compute_weights(frames, merge.noise, agreement, part), selection, group)
+        mean = MeanFilter().compute_weights(frames, merge.noise, agreement, part)
         weighing: PixelWeights = denoiser.compute_weights(frames, merge.frame_noise(0), agreement, part)
         if merge.observe is not None and group is self.groups[0]:
             self.observations |= merge.observe(self.tile, weighing)
@@ -294,25 +295,22 @@ class Estimates:
             whole = selection.coincidence(window, merge.spool.size)[:, *part]
             weighing = mix_with_mean(weighing, frames[:, :, *part], whole, merge.frame_noise(0), merge.limits)
         del frames
-        return self._estimate(weighing, selection, group), mean
+        light, average = weighing(), mean()
+        draws = self._draw_noise(selection, group, light) if merge.noise_side else None
+        return self._estimate(weighing, light, draws), self._estimate(mean, average, draws)
 
-    def _estimate(self, weights: PixelWeights, placement: Placement, group: Sequence[int]) -> GroupEstimate:
-        """Apply weights to one group of frames, and to their noise."""
-        light = weights()
+    def _estimate(self, weights: PixelWeights, light: Planes, draws: Frames | None) -> GroupEstimate:
+        """Return what weights make of one group of frames, light, and of the noise in its noise_window."""
         centre = weights.centre_weights([0], self.merge.sample_weights)[0]
-        return light, centre, self._residual_noise(weights, placement, group, light)
+        part = self.merge.noise_window(self.tile).slices_in(self.tile.context)
+        return light, centre, None if draws is None else weights.crop(part)(draws)
 
-    def _residual_noise(
-        self, weights: PixelWeights, placement: Placement, group: Sequence[int], light: Planes
-    ) -> Planes | None:
-        """Filter simulated noise at that brightness, interpolated as frames are when they are read."""
-        if not self.merge.noise_side:
-            return None
+    def _draw_noise(self, placement: Placement, group: Sequence[int], light: Planes) -> Frames:
+        """Draw the noise (n, C, h, w) of frames at that brightness, interpolated as frames are when they are read."""
         there = self.merge.noise_window(self.tile)
         part = there.slices_in(self.tile.context)
         noise = (self.merge.simulate_noise(self.tile, k, light[:, *part]) for k in group)
-        draws = [placement.interpolate_noise(alone, n, there) for n, alone in enumerate(noise)]
-        return weights.crop(part)(np.stack(draws))
+        return np.stack([placement.interpolate_noise(alone, n, there) for n, alone in enumerate(noise)])
 
 
 def _mean_ratio(r: Tensor, variance: Tensor, counted: Tensor) -> float:

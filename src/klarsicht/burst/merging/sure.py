@@ -105,10 +105,12 @@ class Risk(Reference):
             clipped = sign * X <= sign * limit
             if not clipped.any():
                 continue
-            E = np.clip(estimate, self.limits.low, self.limits.high)
-            s = np.sqrt(np.maximum(self._variance(E), np.float32(1e-12)))
-            t: Planes = np.minimum(sign * (E - np.float32(limit)) / s, FAR_FROM_LIMIT)
-            Y = np.where(clipped, np.float32(limit) - sign * s * truncation_mean(t), Y)
+            Y = Y.copy()
+            for level, there, light, plane in zip(self.noise, clipped, estimate, Y, strict=True):
+                E = np.clip(light[there], self.limits.low, self.limits.high)
+                s = np.sqrt(np.maximum(np.float32(level.read**2) + np.float32(level.shot) * E, np.float32(1e-12)))
+                t = np.minimum(sign * (E - np.float32(limit)) / s, FAR_FROM_LIMIT)
+                plane[there] = np.float32(limit) - sign * s * truncation_mean(t)
         return Y
 
     def _sum_unclipped(self, values: Planes) -> Map:
@@ -142,7 +144,7 @@ def apply_risk_shares(verdict: MotionCheck, risk: Risk, estimates: Sequence[Ligh
     return replace(verdict, shares=shares, kept=kept)
 
 
-def truncation_mean(t: Planes) -> Planes:
+def truncation_mean(t: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Compute phi(t) / Phi(-t) - t: by how many deviations a normal variable of mean t lies below 0, where it does."""
     return np.exp(-(t**2) / 2 - np.float32(math.log(2 * math.pi) / 2) - log_ndtr(-t)) - t
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -63,12 +63,20 @@ class Grid:
     @property
     def largest(self) -> tuple[int, int]:
         """Pixels of the largest context and of the largest window."""
-        return max(area(tile.context) for tile in self), max(area(tile.window) for tile in self)
+        return _product(map(max, self._lengths(self.margin))), _product(map(max, self._lengths(self.halo)))
 
     @property
     def total_window_area(self) -> int:
         """Pixels of all windows, a measure of the work."""
-        return sum(area(tile.window) for tile in self)
+        return _product(map(sum, self._lengths(self.halo)))
+
+    def _lengths(self, margin: int) -> list[list[int]]:
+        """Compute the lengths of the cores with a margin within the picture, along both axes."""
+        m = round_up_to_step(margin)
+        return [
+            [min(first + side + m, length) - max(first - m, 0) for first in range(0, length, side)]
+            for length, side in zip(self.size, self.sides, strict=True)
+        ]
 
 
 def candidate_sides(length: int) -> list[int]:
@@ -82,8 +90,9 @@ def round_up_to_step(length: int) -> int:
     return -(-length // STEP) * STEP
 
 
-def area(window: Window) -> int:
-    return window.size[0] * window.size[1]
+def _product(lengths: Iterable[int]) -> int:
+    height, width = lengths
+    return height * width
 
 
 MemoryNeed = Callable[[int, int], float]

@@ -53,13 +53,19 @@ class Kernels(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadShape:
-    """Sizes that a head needs. fine, deep: channels of the features. frames, channels: N and C of the frames."""
+    """Sizes that a head needs. fine, deep: channels of the features. frames, channels: N and C of the frames.
+    mean_frame: whether the last of them is the mean of the others."""
 
     fine: int
     deep: int
     frames: int
     channels: int
     width: float
+    mean_frame: bool = False
+
+    def slots(self, count: int) -> list[int]:
+        """List the numbers of so many frames of a burst: the first ones, and that of the mean."""
+        return [*range(count - self.mean_frame), *([self.frames - 1] if self.mean_frame else [])]
 
 
 class Linear(nn.Conv2d):
@@ -86,11 +92,20 @@ class KernelHead(nn.Module):
 
     def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.shape = spec, shape
         self.taps = Linear(shape.fine, identity_taps(spec).repeat(shape.frames))
 
+    def parameters_of(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return the weight (N T, c) and the bias (N T,) of the taps of so many frames of a burst."""
+        weight, bias = self.taps.weight.flatten(1), self.taps.bias
+        if count == self.shape.frames:
+            return weight, bias
+        slots, T = self.shape.slots(count), self.spec.taps
+        return weight.reshape(-1, T, weight.shape[1])[slots].flatten(0, 1), bias.reshape(-1, T)[slots].flatten()
+
     def kernels(self, features: Features, burst: InputFrames) -> Kernels:
-        return Kernels(self.taps(features.fine), burst.frames, self.spec, burst.valid)
+        taps = pointwise_convolution(features.fine, *self.parameters_of(burst.frames.shape[1]))
+        return Kernels(taps, burst.frames, self.spec, burst.valid)
 
     def forward(self, features: Features, burst: InputFrames) -> Filtered:
         return apply_kernels(*self.kernels(features, burst))
@@ -106,21 +121,21 @@ class UnitHead(KernelHead):
     def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
         super().__init__(shape, spec)
         scaled = torch.arange(spec.taps) >= (spec.taps // 2 if spec.separable else 0)  # rows, or every entry
-        self.register_buffer("scaled", scaled.repeat(shape.frames)[:, None, None], persistent=False)
+        self.register_buffer("scaled", scaled, persistent=False)
 
     def kernels(self, features: Features, burst: InputFrames) -> Kernels:
-        f, scaled = features.fine, self.get_buffer("scaled")[:, 0]
-        W, b = self.taps.weight.flatten(1), self.taps.bias
-        one_over_s = (1 / merge(self.kernel_sums(f), burst.valid)[:, None].clamp_min(self.MIN_SUM)).to(f.dtype)
+        f, count = features.fine, burst.frames.shape[1]
+        scaled, (W, b) = self.get_buffer("scaled").repeat(count)[:, None], self.parameters_of(count)
+        one_over_s = (1 / merge(self.kernel_sums(f, count), burst.valid)[:, None].clamp_min(self.MIN_SUM)).to(f.dtype)
         wide = torch.cat([W * ~scaled, W * scaled, (b * scaled[:, 0])[:, None]], 1)
         inputs = torch.cat([x.permute(0, 2, 3, 1) for x in (f, f * one_over_s, one_over_s)], -1)
         taps = pointwise_convolution(inputs.permute(0, 3, 1, 2), wide, b * ~scaled[:, 0])
         return Kernels(taps, burst.frames, self.spec, burst.valid)
 
-    def kernel_sums(self, f: Tensor) -> Tensor:
-        """Compute each kernel's sum (B, N, h, w) from the features: sum_K (sum a_K) (sum b_K) or sum_K sum k_K."""
-        W = self.taps.weight.reshape(-1, self.spec.taps, f.shape[1])
-        b = self.taps.bias.reshape(-1, self.spec.taps)
+    def kernel_sums(self, f: Tensor, count: int) -> Tensor:
+        """Compute the sum (B, N, h, w) of the kernels of so many frames from the features: sum_K (sum a_K) (sum b_K) or
+        sum_K sum k_K."""
+        W, b = (x.reshape(count, self.spec.taps, *x.shape[1:]) for x in self.parameters_of(count))
         lengths = list(self.spec.lengths)
         weight, bias = (torch.stack([run.sum(1) for run in torch.split(x, lengths, 1)], 1) for x in (W, b))
         runs = pointwise_convolution(f, weight.flatten(0, 1), bias.flatten()).float()
@@ -138,7 +153,7 @@ class BasisHead(KernelHead):
 
     def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
         nn.Module.__init__(self)
-        self.spec = spec
+        self.spec, self.shape = spec, shape
         count, inner = (scale_channels(channels, shape.width) for channels in (self.ELEMENTS, self.INNER))
         self.mixture = nn.Conv2d(shape.fine, count, 1)
         self.seed = nn.Linear(shape.deep, inner * self.GRID**2)
@@ -149,10 +164,11 @@ class BasisHead(KernelHead):
 
     def elements(self, deep: Tensor, present: Tensor) -> Tensor:
         """Compute the basis, (B, elements, N K K): each element sums to 1 over the frames that are present (B, N)."""
+        slots = self.shape.slots(present.shape[1])
         seed = self.seed(deep.mean((2, 3))).unflatten(1, (-1, self.GRID, self.GRID))
         grown = torch.relu(self.grown(interpolate(seed, scale_factor=2.0, mode="bilinear")))
         wide = self.basis(interpolate(grown, size=(self.spec.side, self.spec.side), mode="bilinear"))
-        logits = wide.float().unflatten(1, (-1, present.shape[1])) + self.resting
+        logits = wide.float().unflatten(1, (-1, self.shape.frames))[:, :, slots] + self.resting
         return logits.masked_fill(~present[:, None, :, None, None], -torch.inf).flatten(2).softmax(-1)
 
     def kernels(self, features: Features, burst: InputFrames) -> Kernels:

@@ -245,7 +245,8 @@ class Network(nn.Module):
         last = preset.last_at(settings.width, frames)
         inputs = preset.unshuffle**2 * frames * channels + channels + settings.frames
         self.body = UNet(inputs, encoder, (*middle, last), preset.block)
-        self.head = preset.head(heads.HeadShape(last, encoder[-1], frames, channels, settings.width), preset.spec)
+        shape = heads.HeadShape(last, encoder[-1], frames, channels, settings.width, preset.mean_frame)
+        self.head = preset.head(shape, preset.spec)
 
     @property
     def compatible_colours(self) -> tuple[str, ...]:
@@ -256,7 +257,7 @@ class Network(nn.Module):
     def forward(
         self, frames: Tensor, read: Tensor, shot: Tensor, valid: OptionalTensor = None, agreement: OptionalTensor = None
     ) -> Filtered:
-        burst = self._pad_frames(frames, valid, agreement)
+        burst = self._weigh_frames(frames, valid, agreement)
         out: Filtered = self.head(self._compute_features(burst, read, shot), self._append_mean(burst))
         return Filtered(out.per_frame[:, : frames.shape[1]], out.merged)
 
@@ -269,9 +270,9 @@ class Network(nn.Module):
         agreement: OptionalTensor = None,
         part: Part = WHOLE,
     ) -> Kernels:
-        """Predict the kernels, with the frames that they multiply, including the mean frame and missing ones. part:
-        rows and columns, the first ones even, of which kernels are wanted; the surroundings are only input."""
-        burst = self._pad_frames(frames, valid, agreement)
+        """Predict the kernels, with the frames that they multiply, including the mean frame. part: rows and columns,
+        the first ones even, of which kernels are wanted; the surroundings are only input."""
+        burst = self._weigh_frames(frames, valid, agreement)
         features = self._compute_features(burst, read, shot)
         fine, trust = features.fine[:, :, *part_of_taps(part)], burst.trust.expand(-1, -1, -1, *frames.shape[-2:])
         wanted = InputFrames(burst.frames[..., *part], burst.valid, trust[..., *part])
@@ -288,27 +289,35 @@ class Network(nn.Module):
 
     def _build_input(self, burst: InputFrames, read: Tensor, shot: Tensor) -> Tensor:
         """Build the first level's input (B, c, h, w), channels last, frame by frame, in the type in which the network
-        computes; with pixel unshuffling, four pixels become one."""
+        computes; with pixel unshuffling, four pixels become one. Missing frames are 0."""
         B, N, _, H, W = burst.frames.shape
         levels = [level.float().reshape(B, -1, 1, 1) for level in (read, shot)]
-        frames = [InputFrames(burst.frames[:, i : i + 1], burst.valid[:, i : i + 1], burst.trust) for i in range(N)]
+        frames: list[InputFrames | None] = [
+            InputFrames(burst.frames[:, i : i + 1], burst.valid[:, i : i + 1], burst.trust) for i in range(N)
+        ]
+        frames += [None] * (self.settings.frames - N)
         if self.preset.mean_frame:
             frames.append(InputFrames(burst.mean[:, None], torch.ones_like(burst.valid[:, :1]), burst.trust))
         device = burst.frames.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else burst.frames.dtype
-        channels, side, parts = COLOURS[self.settings.colour], self.preset.unshuffle, []
+        channels, side = COLOURS[self.settings.colour], self.preset.unshuffle
+        parts: list[Tensor] = []
         noise = burst.frames
         for i, frame in enumerate(frames):
+            if frame is None:
+                parts.append(torch.zeros_like(parts[0]))
+                continue
             planes, level = self.preset.input_transform(frame, *levels)
-            planes = planes.flatten(1, 2).expand(-1, channels, H, W)
-            parts.append(_as_input(unshuffle_pixels(pad_to_stride(planes, self.preset.stride), side), dtype))
+            planes = planes.to(dtype).flatten(1, 2).expand(-1, channels, H, W)
+            parts.append(_channels_last(unshuffle_pixels(pad_to_stride(planes, self.preset.stride), side)))
             noise = level if i == 0 else noise
-        known = torch.cat([noise.expand(-1, channels, H, W), burst.trust[:, :, 0].expand(-1, -1, H, W)], 1)
-        parts.append(_as_input(avg_pool2d(pad_to_stride(known, self.preset.stride), side), dtype))
+        trust = [burst.trust[:, :, 0].expand(-1, -1, H, W), noise.new_zeros(B, self.settings.frames - N, H, W)]
+        known = torch.cat([noise.expand(-1, channels, H, W), *trust], 1)
+        parts.append(_channels_last(avg_pool2d(pad_to_stride(known, self.preset.stride), side).to(dtype)))
         return torch.cat(parts, 1)
 
-    def _pad_frames(self, frames: Tensor, valid: OptionalTensor, agreement: OptionalTensor) -> InputFrames:
-        """Append zero frames that are not valid until there are N."""
+    def _weigh_frames(self, frames: Tensor, valid: OptionalTensor, agreement: OptionalTensor) -> InputFrames:
+        """Return frames with their weights."""
         channels, most = [COLOURS[colour] for colour in self.compatible_colours], self.settings.frames
         if frames.ndim != 5 or frames.shape[2] not in channels or not 1 <= frames.shape[1] <= most:
             planes = " or ".join(map(str, channels))
@@ -316,15 +325,11 @@ class Network(nn.Module):
             raise UsageError("frames", got=tuple(frames.shape), rule=rule)
         weight = frames.new_ones(frames.shape[:2]) if valid is None else valid.to(frames.dtype)
         trust = weight[:, :, None, None, None] * (1 if agreement is None else agreement[:, :, None])
-        if frames.shape[1] == most:
-            return InputFrames(frames, weight, trust)
-        missing = (0, 0) * 3 + (0, most - frames.shape[1])
-        return InputFrames(pad(frames, missing), pad(weight, missing[-2:]), pad(trust, missing))
+        return InputFrames(frames, weight, trust)
 
 
-def _as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert to a type, channels last."""
-    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def part_of_taps(part: Part) -> Part:
