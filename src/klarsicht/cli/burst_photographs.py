@@ -49,6 +49,7 @@ MERGING = READING | {
     "exact": Annotated[
         bool | None, typer.Option("--exact", help="The network in float32, also where bfloat16 is faster.")
     ],
+    "fast": Annotated[bool | None, typer.Option("--fast", help="Merge by frequency, without the network.")],
     "bayer": Annotated[str | None, typer.Option(help="How Bayer frames are filtered: rgb or planes. [by their noise]")],
     "keep_hot_pixels": Annotated[
         bool | None, typer.Option("--keep-hot-pixels", help="Hot and dead pixels stay as they are.")

@@ -119,6 +119,40 @@ def shaken(dng, colours, folder, change=lambda seen: seen):
     return folder
 
 
+@pytest.mark.parametrize("bayer", ["rgb", "planes"])
+def test_a_fast_result_is_cleaner_and_keeps_what_moves(dng, colours, tmp_path, bayer):
+    """A patch that jumps from frame to frame is as in the reference, and not a ghost; no network is read."""
+
+    places = iter(range(0, 200, 40))
+
+    def jump(mosaic):
+        x = next(places)
+        mosaic[96:128, x : x + 24] = 0.9 * mosaic.max()
+        return mosaic
+
+    burst = shaken(dng, colours, tmp_path / "burst", jump)
+    settings = DenoiseSettings(reference="0.dng", threads=1, fast=True, bayer=bayer)
+    with denoise_frames(sorted(burst.iterdir()), tmp_path / "out.dng", settings) as result:
+        assert "filter: merging by frequency (no network)" in result.lines
+        H, W = result.spool.size
+        light = result.spool.read_window(0, Window(0, H, 0, W))[:-1]
+        first = result.burst.spool.read_window(0, Window(0, H, 0, W))
+        left = result.residual_levels
+    s = 192 // H
+    truth = colours[:, 16:208, 16:224] if bayer == "rgb" else to_planes(mosaic_of(colours)[None], "GRBG")[0]
+    error, before = (np.square(x - truth)[:, 8 // s : 88 // s, 8 // s : -8 // s].mean() for x in (light, first))
+    assert error < 0.5 * before
+    assert left[1].deviation(0.2) < 0.8 * NoiseLevel(0.02, 2e-3).deviation(0.2) * (1.42 if s == 1 else 1)
+    patch = (slice(None), slice(100 // s, 124 // s), slice(4 // s, 20 // s))
+    assert abs((light - first)[patch].mean()) < 0.02
+
+
+def mosaic_of(colours):
+    """The samples of GRBG without noise."""
+    letters = np.array([[1, 0], [2, 1]])[np.arange(192)[:, None] % 2, np.arange(208) % 2]
+    return np.take_along_axis(colours[:, 16:208, 16:224], letters[None], 0)[0]
+
+
 def test_a_bayer_burst_as_rgb_becomes_a_cleaner_linear_dng(dng, colours, tmp_path, monkeypatch):
     """Red, green and blue are known; the mean of five frames has a fifth of the noise, and what is told to be left
     is as strong at low frequencies. Planes make a mosaic again."""

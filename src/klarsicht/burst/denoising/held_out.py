@@ -154,7 +154,7 @@ def check_held_out(
 ) -> tuple[list[str], HeldOutResult]:
     """Run the held-out test; return messages on noise and filter, and the result. work: a folder for the frames. Raises
     InputError for fewer than three frames, or where nothing agrees; UsageError; ModelError."""
-    check_names(settings.checkpoint, settings.bayer)
+    check_names(settings.checkpoint, settings.bayer, settings.fast)
     files = reading.list_frames(frames)
     if len(files) < 3:
         rule = "a frame is held out, and two at least are filtered"
@@ -184,7 +184,7 @@ def check_held_out(
         kept = [*(k for k in range(len(order)) if k != held), held]
         order, placement = [order[k] for k in kept], placement.select(kept)
         held = order[-1]
-        denoiser = select_filter(settings.checkpoint, burst.header, settings.exact)
+        denoiser = select_filter(settings.checkpoint, burst.header, settings.exact, settings.fast)
         parts = [
             compute_residuals(burst, placement, order, noise.levels, denoiser, window)
             for window in choose_windows(burst.spool.size)

@@ -57,9 +57,9 @@ class DenoiseSettings(PublicSettings):
     """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT.
     calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything
     included. linear, white_level, megapixels: of reading (ReadSettings). strength: 0 keeps the reference, 1 takes the
-    full result. exact: the network computes in float32. bayer: how Bayer frames are filtered, planes or rgb; None: as
-    the network needs it, or by their noise. keep_hot_pixels: hot or dead pixels stay. dark: dark frames, or folders of
-    them."""
+    full result. exact: the network computes in float32. fast: frames are merged by frequency, without a network.
+    bayer: how Bayer frames are filtered, planes or rgb; None: as the network needs it, or by their noise.
+    keep_hot_pixels: hot or dead pixels stay. dark: dark frames, or folders of them."""
 
     checkpoint: str | None = None
     noise: str | None = None
@@ -72,6 +72,7 @@ class DenoiseSettings(PublicSettings):
     white_level: int | None = WHITE_LEVEL.field(None)
     megapixels: float = MEGAPIXELS.field(MAX_MEGAPIXELS)
     exact: bool = False
+    fast: bool = False
     bayer: str | None = None
     keep_hot_pixels: bool = False
     dark: tuple[str, ...] = ()
@@ -182,7 +183,7 @@ def denoise_frames(
 
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
-    check_names(settings.checkpoint, settings.bayer)
+    check_names(settings.checkpoint, settings.bayer, settings.fast)
     fingerprint = fingerprint_settings(settings) | {
         "version": __version__,
         "frames": [work_folder.fingerprint(path) for path in frames],
@@ -217,7 +218,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     denoiser = (
         select_bracket_filter(settings.checkpoint, len(burst.order))
         if burst.is_bracket
-        else select_filter(settings.checkpoint, burst.header, settings.exact)
+        else select_filter(settings.checkpoint, burst.header, settings.exact, settings.fast)
     )
     used = [k for k in range(len(order)) if k == 0 or placement.agreement_share(k) >= LEAST_AGREEMENT]
     dropped = [f.rejection for f in burst.frames if f.rejection]
@@ -295,7 +296,7 @@ def check_network(burst: LoadedBurst, settings: DenoiseSettings) -> None:
     if burst.is_bracket:
         select_bracket_filter(settings.checkpoint, len(burst.order))
     elif settings.checkpoint is not None and burst.header.colour != "mosaic":
-        select_filter(settings.checkpoint, burst.header, settings.exact)
+        select_filter(settings.checkpoint, burst.header, settings.exact, settings.fast)
 
 
 def is_filtered_as_rgb(burst: LoadedBurst, noise: KnownNoise, settings: DenoiseSettings) -> bool:

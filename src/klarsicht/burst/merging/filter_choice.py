@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import Header
 from klarsicht.burst.merging.exposure_weights import EXPOSURE_MARGIN
 from klarsicht.burst.merging.filters import Filter, MeanFilter, NetworkFilter, check_colour
+from klarsicht.burst.merging.frequency_filter import FrequencyFilter
 from klarsicht.burst.network import checkpoints, pretrained
+from klarsicht.burst.network.unet import COLOURS
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.machine import devices
 
@@ -16,9 +19,12 @@ BAYER_COLOURS = {"planes": "mosaic", "rgb": "rgb"}
 MOST_NOISE_RGB = 2.5  # deviation of the noise over the mean light, up to which Bayer frames are interpolated
 
 
-def check_names(checkpoint: str | None, bayer: str | None) -> None:
-    """Check the names of a network and of a way to filter Bayer frames before any frame is read. Raises UsageError for
-    an unknown name, ModelError for a file that holds no network."""
+def check_names(checkpoint: str | None, bayer: str | None, fast: bool = False) -> None:
+    """Check the names of a network and of a way to filter Bayer frames before any frame is read. fast: no network is
+    used. Raises UsageError for an unknown name, or a network then; ModelError for a file that holds no network."""
+    if fast and checkpoint is not None:
+        rule = "frames are merged by frequency, without a network"
+        raise UsageError("--fast", got=f"--checkpoint {checkpoint}", rule=rule, remedy="Leave one of them out.")
     if bayer is not None and bayer not in BAYER_COLOURS:
         raise unknown_name("way to filter Bayer frames", bayer, BAYER_COLOURS)
     if checkpoint is not None:
@@ -38,8 +44,11 @@ def choose_bayer_colour(name: str | None, checkpoint: str | None, noise_over_lig
     return "rgb" if known and noise_over_light <= MOST_NOISE_RGB else "mosaic"
 
 
-def select_filter(checkpoint: str | None, header: Header, exact: bool = False) -> Filter:
-    """Select the network of a file, or a shipped one for such frames, or the mean. Raises ModelError, UsageError."""
+def select_filter(checkpoint: str | None, header: Header, exact: bool = False, fast: bool = False) -> Filter:
+    """Select the network of a file, or a shipped one for such frames, or the mean; fast: the merge by frequency. Raises
+    ModelError, UsageError."""
+    if fast:
+        return FrequencyFilter.of(COLOURS[header.colour], InterpolatedNoise.of(header))
     served = "interpolated" if header.cell else header.colour
     file = Path(checkpoint) if checkpoint else pretrained.find_weights(served)
     if file is None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.merging.filters import MeanWeights, NetworkWeights, PixelWeights
+from klarsicht.burst.merging.frequency_filter import FrequencyWeights
 from klarsicht.burst.merging.tiles import Tile, TileRecord
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
@@ -64,7 +65,7 @@ class KernelSamples:
 
 def sample_kernels(weights: PixelWeights, y: Sequence[int], x: Sequence[int]) -> KernelSamples:
     """Sample the weights at the points (y[g], x[g]) of their part."""
-    if isinstance(weights, MeanWeights):
+    if isinstance(weights, MeanWeights | FrequencyWeights):
         share = weights.share_of_frames[:, list(y), list(x)].T
         return KernelSamples(
             share[:, :, None, None], np.ones((len(share), 1), np.float32), np.zeros((0, 0), np.float32)
