@@ -396,7 +396,8 @@ CLEANINGS: Final = {
     CleaningKind.UNUSED: (
         "no use shown",
         "the model is not shown to use the artifact",
-        "Keep the model. If you doubt it, run `klarsicht audit quantify`, or list the images: --members.",
+        "Keep the model. If you doubt it, run `klarsicht audit quantify`, list more images (--members), "
+        "or name a --method.",
     ),
     CleaningKind.SMALL: (
         "effect too small",
