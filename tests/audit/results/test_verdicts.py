@@ -12,7 +12,8 @@ from klarsicht.audit.results.detection_rows import name_further_step
 from klarsicht.audit.results.verdicts import Quantification, read_verdicts
 from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS
 from klarsicht.audit.verdicts.interventions.shared_content import ESTIMATES
-from klarsicht.ground.errors import InputError
+from klarsicht.ground.errors import InputError, StoreError
+from klarsicht.ground.run_folder.store import RunStore
 
 USE = UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light")
 FOUND = Verdict(
@@ -72,3 +73,9 @@ def test_verdicts_of_another_version_are_refused_with_the_command_that_makes_the
     assert "\n" not in str(refused.value) and f"Run klarsicht audit quantify {tmp_path / 'run'} again." in str(
         refused.value
     )
+
+
+def test_a_run_without_verdicts_names_the_command_that_makes_them(tmp_path):
+    store = RunStore.create(tmp_path / "a run", settings={}, identity={})
+    with pytest.raises(StoreError, match=r"not been quantified.*klarsicht audit quantify '.*a run'"):
+        read_verdicts(store)

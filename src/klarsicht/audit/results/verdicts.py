@@ -12,7 +12,7 @@ from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS, VerdictLine
 from klarsicht.audit.results.words import name_artifact
-from klarsicht.ground.errors import InputError, unknown_name
+from klarsicht.ground.errors import InputError, StoreError, unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
@@ -121,6 +121,9 @@ def read_verdicts(run: str | Path | RunStore) -> Quantification:
         InputError: another version made them, with other figures.
     """
     store = RunStore.open(run)
+    if not is_quantified(store):
+        remedy = f"Run klarsicht audit quantify {shlex.quote(str(store.path))}."
+        raise StoreError("the run has not been quantified", got=store.path, remedy=remedy)
     content = store.read_json(VERDICTS_FILE)
     with store.translate_parse_errors(VERDICTS_FILE):
         try:
