@@ -104,7 +104,7 @@ SEEN: Final = {
 }
 """For each detector, what the images that it detects share."""
 
-KNOWN_SHARES: Final = {"known pixels": 0.05, "more known pixels": 0.15}
+KNOWN_SHARES: Final = {"known pixels": 0.05, "more known pixels": 0.15, "most known pixels": 0.35}
 """For each way to insert what an embedding knows an artifact by, the share of each image that is pasted."""
 
 PUT_ON: Final = {

@@ -7,12 +7,14 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.results.words import KNOWN_SHARES
 from klarsicht.audit.verdicts.interventions import known_pixels
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.verdicts.interventions.known_pixels import KnownPixels, integrate_gradients, select_largest
 
 SCALE = PixelScale(np.zeros(3, np.float32), np.ones(3, np.float32))
 SIDE = 5  # pixels of the mark
+DARK = 77  # level of green that no other image has
 
 
 def noise(n, seed=0):
@@ -86,6 +88,21 @@ def test_where_the_embedding_does_not_know_the_artifact_there_is_no_way(examples
     assert KnownPixels.ways(examples[0], SCALE, Nothing()) == {}
     few = ArtifactExamples(examples[0].carriers[:3], examples[0].others, np.zeros((0, 2), np.intp), (0, 0))
     assert KnownPixels.ways(few, SCALE, Redness()) == {}
+
+
+def test_a_share_at_which_the_artifact_is_not_recognised_is_no_way(examples):
+    """By an embedding that is blind where a quarter to nine tenths of the pixels have the carriers' level of green."""
+
+    class Forgetful(Redness):
+        def embed(self, levels):
+            pasted = (levels[..., 1] == DARK).mean((1, 2))
+            return super().embed(levels) * np.where((pasted > 0.25) & (pasted < 0.9), 0, 1)[:, None]
+
+    carriers = examples[0].carriers.copy()
+    carriers[..., 1] = np.where(carriers[..., 1] > 0, DARK, 0)
+    found = ArtifactExamples(carriers, examples[0].others, np.zeros((0, 2), np.intp), (0, 0))
+    assert KnownPixels.ways(found, SCALE, Redness()).keys() == KNOWN_SHARES.keys()
+    assert KnownPixels.ways(found, SCALE, Forgetful()).keys() == {"known pixels", "more known pixels"}
 
 
 def test_larger_images_are_pasted_at_their_own_size():

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
+from klarsicht.audit.results.class_verdict import WHOLE_SHARE
 from klarsicht.audit.results.words import KNOWN_SHARES
 from klarsicht.audit.verdicts.detectors.artifact_embedding import ArtifactEmbedding, as_input
 from klarsicht.audit.verdicts.detectors.detection import ImageStack
 from klarsicht.audit.verdicts.detectors.outlying_groups import shrink_to_embed
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
-from klarsicht.audit.verdicts.interventions.recognition import sets_apart
+from klarsicht.audit.verdicts.interventions.recognition import recognised_share, sets_apart
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
 
 GIVERS: Final = 24  # carriers whose pixels are pasted, at most
@@ -49,16 +50,26 @@ class KnownPixels:
     def ways(
         cls, examples: ArtifactExamples, pixel_scale: PixelScale, network: ArtifactEmbedding
     ) -> dict[str, KnownPixels]:
-        """Make the insertions, by name, of the shares of each image that are pasted; none where the embedding does not
-        set carriers apart."""
-        importance = measure_importance(examples.carriers, examples.others, network)
-        if importance is None:
+        """Make the insertions, by name, of the shares of each image that are pasted: those that the embedding
+        recognises on other images of the class; none where it does not set carriers apart."""
+        own, other = (shrink_to_embed(ImageStack(x[:DIRECTION_IMAGES])) for x in (examples.carriers, examples.others))
+        vectors, beside = network.embed(own), network.embed(other)
+        if not sets_apart(vectors, beside):
             return {}
-        donors, shape = examples.carriers[: len(importance)], examples.carriers.shape[1:3]
-        return {
-            name: cls(donors, enlarge_masks(select_largest(importance, share), shape), examples.others, pixel_scale)
-            for name, share in KNOWN_SHARES.items()
-        }
+        importance = measure_importance(own[:GIVERS], network, vectors.mean(0) - beside.mean(0))
+        donors, others, shape = examples.carriers[:GIVERS], examples.others, examples.carriers.shape[1:3]
+        ways = {}
+        for name, share in KNOWN_SHARES.items():
+            way = cls(donors, enlarge_masks(select_largest(importance, share), shape), others, pixel_scale)
+            after = network.embed(shrink_to_embed(ImageStack(way.mark(others[:DIRECTION_IMAGES]))))
+            if recognised_share(vectors, beside, after) >= WHOLE_SHARE:
+                ways[name] = way
+        return ways
+
+    def mark(self, levels: Pixels) -> Pixels:
+        """Paste the donors' pixels, in turn, into images (n, H, W, C)."""
+        giver = np.arange(len(levels)) % len(self.donors)
+        return np.asarray(np.where(self.masks[giver][..., None], self.donors[giver], levels), np.uint8)
 
     def fits(self, image: Tensor) -> bool:
         return tuple(image.permute(1, 2, 0).shape) == self.donors.shape[1:]
@@ -82,15 +93,10 @@ class KnownPixels:
         return torch.where(under, self.pixel_scale.inputs(levels).to(images), images)
 
 
-def measure_importance(carriers: Pixels, others: Pixels, network: ArtifactEmbedding) -> Floats | None:
-    """Measure for each pixel of GIVERS carriers, at the size at which images are embedded, what its window moves the
-    embedding along the difference of the means of carriers and others: (m, h, w), the mean of the pixels' parts. None
-    where the embedding does not set them apart."""
-    own, other = (shrink_to_embed(ImageStack(some[:DIRECTION_IMAGES])) for some in (carriers, others))
-    vectors, beside = network.embed(own), network.embed(other)
-    if not sets_apart(vectors, beside):
-        return None
-    parts = integrate_gradients(own[:GIVERS], network, vectors.mean(0) - beside.mean(0))
+def measure_importance(images: Pixels, network: ArtifactEmbedding, direction: Doubles) -> Floats:
+    """Measure for each pixel of images, at the size at which they are embedded, what its window moves the embedding
+    along a direction (d,): (m, h, w), the mean of the pixels' parts."""
+    parts = integrate_gradients(images, network, direction)
     return np.asarray(uniform_filter(parts, (0, PART_WINDOW, PART_WINDOW)))
 
 
