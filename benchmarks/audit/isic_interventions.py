@@ -9,7 +9,7 @@ Logits are those of melanoma less benign, intervals of 95 % by a bootstrap over 
 picture gets the surroundings (outside an ellipse of 0.7 of the frame, a soft edge) of a benign picture with the mark,
 and of one without any mark; the effect is the difference. Patches are cut out by their colour and put on pictures,
 against the same region of benign pictures without a patch. With --run, the members of
-each verdict in RUN/quantification.json are compared with the marks.
+each cluster, verdict and seen group of a quantified run are compared with the marks.
 """
 
 from __future__ import annotations
@@ -157,20 +157,22 @@ def measure_patches(
 
 
 def compare_members(run: Path, rows: list[Row]) -> None:
-    """Print precision, recall and F1 of every verdict's members against every mark, in pictures of its class."""
+    """Print recall, precision and F1 of every named group against every mark, in pictures of its class: of suspect
+    clusters, of verdicts, and of what `audit quantify` has seen and not tested."""
     marks = {row["path"]: row for row in rows}
-    found = json.loads((run / "quantification.json").read_text())
-    for verdict in found["classes"]:
-        kind = str(CLASSES.index(verdict["class"]))
+    lists = {"cluster": json.loads((run / "ranking.json").read_text())}
+    lists["verdict"] = json.loads((run / "quantification.json").read_text())["classes"]
+    lists["seen"] = json.loads((run / "seen.json").read_text())["groups"]
+    for source, one in ((source, one) for source, groups in lists.items() for one in groups if one["members"]):
+        kind = str(CLASSES.index(one["class"]))
         pool = {path for path, row in marks.items() if row["melanoma"] == kind and row["patches"] != ""}
-        for number, one in enumerate([verdict, *verdict.get("further", [])], 1):
-            members = {Path(path).name for path in one["members"]} & pool
-            print(f"\n{verdict['class']}, artifact {number}: {len(one['members'])} members, {len(members)} with marks")
-            for mark in MARKS:
-                truth = {path for path in pool if marks[path][mark] == "1"}
-                hits, f1 = len(members & truth), 2 * len(members & truth) / max(1, len(members) + len(truth))
-                precision = hits / max(1, len(members))
-                print(f"  {mark:12} {hits:3} of {len(truth):3} recalled, precision {precision:.2f}, F1 {f1:.2f}")
+        members = {Path(path).name for path in one["members"]} & pool
+        print(f"\n{one['class']}, {source}: {len(one['members'])} members, {len(members)} with marks")
+        for mark in MARKS:
+            truth = {path for path in pool if marks[path][mark] == "1"}
+            hits, f1 = len(members & truth), 2 * len(members & truth) / max(1, len(members) + len(truth))
+            precision = hits / max(1, len(members))
+            print(f"  {mark:12} {hits:3} of {len(truth):3} recalled, precision {precision:.2f}, F1 {f1:.2f}")
 
 
 def main() -> None:
