@@ -97,3 +97,10 @@ def test_no_source_is_shown_twice_in_a_group_and_only_held_out_images_are():
 def test_exceptions_are_on_another_side_than_most_of_their_class():
     one = drawn(np.array([0, 0, 0, 1, 1, 1]), np.array([7, 7, 3, 3, 3, 7]), np.ones(6, bool))
     np.testing.assert_array_equal(one.exceptional, [False, False, True, False, False, True])
+
+
+def test_images_as_they_are_are_drawn_of_every_class_as_often_and_in_it_of_every_side():
+    labels, sides = np.array([0, 0, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 1, 1, 1, 0])
+    held_out = np.array([0, 1, 0, 0, 0, 0, 1], bool)
+    one = OwnImages(np.zeros((7, 8, 8, 3), np.uint8), np.zeros((7, 8, 8), bool), labels, sides, held_out, None)
+    assert one.chances == pytest.approx([1 / 8, 0, 1 / 8, 1 / 4, 1 / 4, 1 / 4, 0])

@@ -27,7 +27,7 @@ from klarsicht.audit.results.surroundings import PLACES_TABLE, SURROUNDINGS_STEP
 from klarsicht.audit.results.words import format_count
 from klarsicht.audit.verdicts.own_places.composites import RIM, Pairs, lay_on_others, usable_places
 from klarsicht.audit.verdicts.own_places.own_places import enlarge
-from klarsicht.ground.arrays import Bools, Ints, Pixels, Rows
+from klarsicht.ground.arrays import Bools, Doubles, Ints, Pixels, Rows
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import Interval, average_shares, share_interval
@@ -193,6 +193,17 @@ class OwnImages:
     def usable(self) -> Bools:
         """Images whose own places can be laid on others."""
         return usable_places(self.own, self.exceptional)
+
+    @cached_property
+    def chances(self) -> Doubles:
+        """Chance of each image to be drawn as it is, float (n,): of images that teach, every class is as often drawn as
+        any other, and in it every side."""
+        chances = np.zeros(len(self.labels))
+        for label in np.unique(self.labels):
+            rows = np.flatnonzero(~self.held_out & (self.labels == label))
+            _, group, counts = np.unique(self.sides[rows], return_inverse=True, return_counts=True)
+            chances[rows] = 1 / (counts[group] * len(counts))
+        return np.asarray(chances / chances.sum())
 
     def compose(self, pairs: Pairs, rng: np.random.Generator) -> Tensor:
         """Lay own places of sources on donors, as model inputs (m, C, H, W)."""

@@ -1,9 +1,9 @@
 """Clean a model of what nearly the whole of its classes share around the images' own: all classes at once.
 
 Own places of images are laid on images of any class (`own_places.composites`), so that what surrounds them says nothing
-of the class, and a copy of the model is trained on that. Effect and harm are measured on images of other sources than
-any that taught it: on pictures as they are, by class and side, and on composites, which have as many images on every
-side as wanted.
+of the class, and a copy of the model is trained on that, and on as many images as they are. Effect and harm are
+measured on images of other sources than any that taught it: on pictures as they are, by class and side, and on
+composites, which have as many images on every side as wanted.
 
     OUT/correction.json, weights.safetensors, model.pt2    the correction
     OUT/evaluation.json                                    groups of images, by `evaluate_surroundings`
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -51,7 +52,7 @@ from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.ground.user_arguments import check_arguments
 
-COMPOSITE_EPOCHS: Final = 8  # of composites, as many as images that teach
+COMPOSITE_EPOCHS: Final = 8  # of composites and of images as they are, together as many as images that teach
 SETTINGS_USED: Final = ("overall", "steps", "batch", "rate", "seed")
 METHODS_MEANT: Final = (AUTOMATIC, "augment")  # that such a correction may be called
 EVALUATION: Final = "evaluation.json"
@@ -88,18 +89,22 @@ class CleanedSurroundings:
 
 @dataclass(frozen=True)
 class CompositeTask:
-    """Task of ground.fit: composites with surroundings of any class, and the label of their source."""
+    """Task of ground.fit: composites with surroundings of any class, with the label of their source, and as many images
+    as they are, so that what composites do not show is not forgotten."""
 
     own_images: OwnImages
     batch_size: int
     seed: int
 
     def batch(self, step: int, rank: int) -> Batch:
-        """Draw composites of images that teach; every class is as often a source, and as often a donor."""
-        rng, own_images = generator(self.seed, "composites", step, rank), self.own_images
-        able, odd = own_images.usable & ~own_images.held_out, own_images.exceptional
-        pairs = draw_pairs(own_images.labels, able, self.batch_size, rng, odd)
-        return own_images.compose(pairs, rng), torch.from_numpy(own_images.labels[pairs.sources])
+        """Draw composites of images that teach, of which every class is as often a source, and as often a donor; and
+        images as they are, of every class as many, and in it of every side."""
+        rng, one = generator(self.seed, "composites", step, rank), self.own_images
+        alone = self.batch_size // 2
+        pairs = draw_pairs(one.labels, one.usable & ~one.held_out, self.batch_size - alone, rng, one.exceptional)
+        rows = rng.choice(len(one.labels), alone, p=one.chances)
+        inputs = torch.cat([one.compose(pairs, rng), one.images.pixel_scale.inputs(one.levels[rows])])
+        return inputs, torch.from_numpy(one.labels[np.concatenate([pairs.sources, rows])])
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         del step
@@ -115,11 +120,11 @@ def clean_surroundings(
     run: str | Path | RunStore, settings: CleanSettings | None = None, *, out: str | Path | None = None,
     groups: str | None = None, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CleanedSurroundings:  # fmt: skip
-    """Train a copy of the audited model on own places with surroundings of any class, measure it on images of sources
-    that taught nothing, and save it.
+    """Train a copy of the audited model on own places with surroundings of any class and on images as they are, measure
+    it on images of sources that taught nothing, and save it.
 
     Args:
-        settings: batch, rate, steps and seed count; by default COMPOSITE_EPOCHS of composites are shown.
+        settings: batch, rate, steps and seed count; by default COMPOSITE_EPOCHS are shown, half of them composites.
         out: the folder of the correction; by default RUN/corrections/surroundings.
         groups: true groups of the images, in place of the sides that were found: a column of the corpus's table, or a
             table with the columns path,group.
@@ -251,7 +256,7 @@ def require_surroundings(record: dict[str, Any], folder: str | Path) -> None:
 
 
 def train_on_composites(classifier: Classifier, own_images: OwnImages, settings: CleanSettings) -> RetrainedWeights:
-    """Train a copy of the model on composites, and return the changed weights."""
+    """Train a copy of the model on composites and on images as they are, and return the changed weights."""
     steps = max(settings.steps, COMPOSITE_EPOCHS * int((~own_images.held_out).sum()) // settings.batch)
     task, plan = (
         CompositeTask(own_images, settings.batch, settings.seed),
