@@ -11,9 +11,10 @@
 on all of its images, which the audit should find. *left*: pairs of the 22 classes that made no pair of
 `natural_surroundings.py`, numbered by the seed, so that both kinds of calls are counted on classes that calibrated none
 of surroundings. A line of the file is a pair: all parts of both classes, headlines; and of the images that trained the
-network the product of own places and surroundings, with its p. Seeds from FIRST to LAST - 1; lines that are there are
-not made again. `--clean`: nothing is audited; the network is cleaned of surroundings all the same, and tested before
-and after. IMAGENET32 holds train.tar.
+network how well own places and surroundings separate the classes, with its p. Seeds from FIRST to LAST - 1; lines that
+are there are not made again. `--clean`: nothing is audited; the network is cleaned of surroundings all the same, and
+tested before and after. `--places`: no network is trained or audited; own places alone are found. IMAGENET32 holds
+train.tar.
 """
 
 from __future__ import annotations
@@ -63,6 +64,16 @@ def images_of(folder: Path, kind: str, seed: int) -> np.ndarray:
     return images
 
 
+def measure_places(folder: Path, kind: str, seed: int) -> dict[str, object]:
+    """Find own places in the images of one pair that would train a network, and return a line."""
+    known = images_of(folder, kind, seed)[:, : HALF_TRAINED if kind == "halves" else marks.TRAINED]
+    places = find_own_places(known.reshape(-1, *known.shape[2:]), np.repeat([0, 1], known.shape[1]), seed)
+    return {
+        "kind": kind, "seed": seed, "followed": places.followed, "told": places.told, "separate": places.separate,
+        "surroundings p": rank_among_natural(places.separate), "exceptions": float(places.exceptional.mean()),
+    }  # fmt: skip
+
+
 def measure(folder: Path, kind: str, seed: int, shown: int) -> dict[str, object]:
     """Train a network on one pair, audit it, and return a line."""
     marks.TRAINED = HALF_TRAINED if kind == "halves" else 400
@@ -81,7 +92,7 @@ def measure(folder: Path, kind: str, seed: int, shown: int) -> dict[str, object]
         "seconds": seconds,
         "headlines": [line.headline for line in found.headlines],
         "separate": places.separate,
-        "surroundings p": rank_among_natural(places.separate, 2),
+        "surroundings p": rank_among_natural(places.separate),
         "exceptions": float(places.exceptional.mean()),
         "files": [rule.describe() for rule in found.files or () if rule.identifies],
         "classes": [
@@ -132,6 +143,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("natural_pairs.jsonl"))
     parser.add_argument("--clean", action="store_true", help="clean the networks, and audit none")
+    parser.add_argument("--places", action="store_true", help="find own places, and train or audit no network")
     parser.add_argument("--reference", type=Path, help="write the file that the audit includes")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -140,7 +152,8 @@ def main() -> None:
     with given.out.open("a") as out:
         for seed in range(*given.seeds):
             if (given.kind, seed) not in made:
-                one = measure_cleaning if given.clean else partial(measure, shown=given.images)
+                alone = measure_cleaning if given.clean else measure_places
+                one = alone if given.clean or given.places else partial(measure, shown=given.images)
                 lines.append(one(given.data, given.kind, seed))
                 out.write(json.dumps(lines[-1]) + "\n")
                 out.flush()
@@ -152,6 +165,9 @@ def main() -> None:
     if given.reference:
         given.reference.write_text(json.dumps(to_reference(mine)))
     called = sum(line["surroundings p"] <= SURROUNDINGS_LEVEL for line in mine)
+    if given.places:
+        print(f"surroundings of {called} of {len(mine)} pairs are called")
+        return
     print(f"{sum(bool(line['headlines']) for line in mine)} of {len(mine)} pairs have a headline")
     print(f"surroundings of {called} of {len(mine)} pairs are called")
     for line in mine:

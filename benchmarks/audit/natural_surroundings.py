@@ -3,12 +3,12 @@
     python benchmarks/audit/natural_surroundings.py measure DATA --classes 2 --sets 39 --out pairs.jsonl
     python benchmarks/audit/natural_surroundings.py measure DATA --classes 10 --pictures 200 --sets 19 --out tens.jsonl
     python benchmarks/audit/natural_surroundings.py measure DATA --left --sets 30 --out left.jsonl
-    python benchmarks/audit/natural_surroundings.py write pairs.jsonl tens.jsonl --out natural_surroundings.json
+    python benchmarks/audit/natural_surroundings.py write pairs.jsonl --out natural_surroundings.json
 
 DATA holds `train.tar` with classes of photographs at 32 px in folders. Pairs are made of the first classes of a
 random order, none twice; sets of more classes are drawn anew of the same classes. `--left`: of the classes that are
-left; the last line counts the sets that are called. A line is a set; what is there is not made again. `write` makes the
-file that the audit includes.
+left; the last line counts the sets that are called. A line is a set; what is there is not made again. `write` makes of
+pairs the file that the audit includes, which ranks sets of any number of classes.
 """
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ def measure(archive: Path, names: tuple[str, ...], each: int) -> dict[str, objec
     images, labels = np.concatenate([pictures[name] for name in names]), np.repeat(np.arange(len(names)), each)
     begun, found = time.process_time(), find_own_places(images, labels, 0)
     return {
-        "names": names, "product": round(found.followed * found.told, 4), "separate": found.separate,
-        "followed": found.followed, "told": found.told,
+        "names": names, "separate": round(found.separate, 4), "followed": found.followed, "told": found.told,
         "exceptions": float(found.exceptional.mean()), "CPU s": round(time.process_time() - begun, 1),
     }  # fmt: skip
 
@@ -113,9 +112,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.command == "write":
         lines = [line for path in given.lines for line in read_lines(path)]
-        sizes = sorted({len(line["names"]) for line in lines})
-        of_size = {str(k): sorted(line["product"] for line in lines if len(line["names"]) == k) for k in sizes}
-        given.out.write_text(json.dumps({"separate": of_size}) + "\n")
+        given.out.write_text(json.dumps({"separate": sorted(line["separate"] for line in lines)}) + "\n")
         return
     archive = given.data / "train.tar"
     made = [tuple(line["names"]) for line in read_lines(given.out)]
@@ -125,7 +122,7 @@ def main() -> None:
                 out.write(json.dumps(measure(archive, names, given.pictures)) + "\n")
                 out.flush()
     lines = read_lines(given.out)
-    called = sum(rank_among_natural(line["separate"], given.classes) <= SURROUNDINGS_LEVEL for line in lines)
+    called = sum(rank_among_natural(line["separate"]) <= SURROUNDINGS_LEVEL for line in lines)
     print(f"{called} of {len(lines)} sets would be called")
 
 

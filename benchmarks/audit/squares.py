@@ -178,7 +178,7 @@ class Case:
             "set": self.kind, "seed": self.seed, "exceptions": int(odd.sum()),
             "named": int((found.exceptional & odd).sum()), "others": int((found.exceptional & ~odd).sum()),
             "followed": round(found.followed, 3), "told": round(found.told, 3), "separate": round(found.separate, 3),
-            "p": rank_among_natural(found.separate, len(drawn.names)), "way": found.way,
+            "p": rank_among_natural(found.separate), "way": found.way,
             "overlap": round(float(np.median(both.sum((1, 2)) / np.maximum(1, either.sum((1, 2))))), 2),
             "CPU s": round(time.process_time() - begun, 1),
         }  # fmt: skip

@@ -64,12 +64,6 @@ def test_where_hardly_an_exception_exists_a_shortcut_is_not_denied(exceptions, d
     assert ("nothing can be told" in line and f"{exceptions} exception" in line) is not denies
 
 
-@pytest.mark.parametrize(("classes", "warns"), [(2, False), (3, True), (9, True), (10, False)])
-def test_among_numbers_of_classes_without_natural_sets_a_miss_is_said_to_be_likely(classes, warns):
-    (line,) = Surroundings((LIGHT,) * classes, (ODD,) * 8 * classes, 0.04, 0.8).describe()
-    assert "no shortcut was shown" in line and ("easily missed" in line) is warns
-
-
 @pytest.mark.parametrize(("p", "found"), [(0.025, True), (0.5, False)])
 def test_no_class_is_said_to_be_relied_on_where_no_shortcut_was_shown(p, found):
     one = Surroundings((LIGHT,), (ODD,), 0.7, p)

@@ -24,8 +24,6 @@ SURROUNDINGS_LEVEL = 0.05  # of p, up to which classes are said to have a shortc
 LEAST_EXCEPTIONAL = 0.005  # share of images that must be exceptions before a shortcut that others carry can be denied
 LEAST_RISE = 0.1  # share of composites that the model must take for their donor's class beyond the control
 LEAST_MAJORITY = 2 / 3  # of a class, below which its images are not said to share their surroundings
-HELD_AGAINST_PAIRS = range(3, 10)  # numbers of classes of which there are no natural sets
-MISSED_AMONG_MANY = " p compares with pairs of classes: among more classes such a shortcut is easily missed."
 MOST_NAMED = 3  # classes that an error line names
 
 
@@ -143,7 +141,7 @@ class Surroundings:
         classes: in the order of the run.
         exceptions: images on another side than their label, the clearest first.
         separate: how well what is the images' own and what surrounds it tell the classes apart, each alone, 0 to 1.
-        p: rank of `separate` among sets of natural classes.
+        p: rank of `separate` among pairs of natural classes.
     """
 
     classes: tuple[ClassSurroundings, ...]
@@ -184,7 +182,7 @@ class Surroundings:
             return (
                 "surroundings: no shortcut was shown that nearly a whole class carries in its surroundings "
                 f"(p {format_p(self.p)} among natural classes). Shortcuts on the object itself, such as its colour, "
-                f"are asked for above.{MISSED_AMONG_MANY if len(self.classes) in HELD_AGAINST_PAIRS else ''}",
+                "are asked for above.",
             )
         return (*(one.describe() for one in self), f"p {format_p(self.p)} among natural classes.")
 

@@ -114,12 +114,10 @@ def test_a_model_that_reads_the_square_is_not(corpus, tmp_path):
     assert not any(one.rests for _, one in asked(tmp_path / "run", square=True))
 
 
-def test_p_is_the_share_of_the_largest_natural_sets_that_are_no_larger_of_those_that_are_beyond():
-    sets = json.loads((Path(surroundings.__file__).parent / "natural_surroundings.json").read_text())["separate"]
-    for classes, size in ((2, "2"), (3, "2"), (9, "2"), (10, "10"), (20, "10")):
-        for value in (-1.0, *sets[size], 2.0):
-            beyond = sum(one >= value for one in sets[size])
-            assert rank_among_natural(value, classes) == (1 + beyond) / (1 + len(sets[size]))
+def test_p_is_the_share_of_natural_pairs_that_are_beyond():
+    pairs = json.loads((Path(surroundings.__file__).parent / "natural_surroundings.json").read_text())["separate"]
+    for value in (-1.0, *pairs, 2.0):
+        assert rank_among_natural(value) == (1 + sum(one >= value for one in pairs)) / (1 + len(pairs))
 
 
 @pytest.mark.parametrize(("p", "odd", "written"), [(0.02, 1, True), (0.9, 1, False), (0.02, 0, False)])

@@ -7,7 +7,8 @@ Only images and labels are read; nobody says which images are exceptions, nor wh
 2. Own places are told in two ways. *By agreement*: in an exception, places that speak for the label are its own. *By
    side*: places that tell exceptions from other images of their class are the shortcut's, all others are its own.
    That way is taken under which composites follow their donors.
-3. Own places are learned again on composites, of which they are known, and found in images that missed them.
+3. Own places are learned again on composites, of which they are known, and found in images that missed them, by that
+   least log-odds under which most composites follow: places that hold too much take the surroundings along.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from klarsicht.ground.seeding import generator
 
 PLACE_EPOCHS, AGAIN_EPOCHS, TOLD_EPOCHS = 24, 4, 12  # of training on labels, on own places, on what these tell
 TAUGHT_AGAIN = 2  # times that own places are learned again
+LEAST_ODDS = (0.0, 0.5, 1.0, 1.5)  # of an own place, in nats, that are tried each time
 TAUGHT_COMPOSITES, ASKED_COMPOSITES = 1600, 100  # of the latter two trainings; of each class, asked for both shares
-LEAST_BEYOND_CHANCE = 0.1  # of what follows beyond chance, times what is told; of natural pairs at most .09
 SPEAKS_FOR, SPEAKS_AGAINST = 1.0, 0.3  # nats; softly against: where a side holds both classes, it speaks softly
 TELLS_SIDE = 2.0  # nats above which a place is the shortcut's
 MOST_PLACES, MOST_SAMPLED = 4000, 300  # places and images of a kind on which the ways are fitted
@@ -55,8 +56,8 @@ class OwnPlaces:
         labels, side: int (n,), the class of each image, and the class for which its mean place speaks.
         margin: float (n,), log-odds of the label by the mean place; negative in exceptions.
         own: bool (n, H, W).
-        followed: share of composites on the side of their donor, times that of images with usable own places, of the
-            class where it is least.
+        followed: share of composites on the side of their donor, times that of images with usable own places; of the
+            half of the classes where it is least, so of the lesser of two.
         told: share of composites of other images whose class is told by the own places of their source, above chance:
             0 where own places say nothing of the class, 1 where they tell it always.
         way: `agreement` or `side`.
@@ -72,12 +73,11 @@ class OwnPlaces:
 
     @property
     def separate(self) -> float:
-        """Product of both shares: own places and surroundings tell classes apart, each alone. It is small where the
-        classes have no shortcut: then own places are any places, and say nothing; and 0 where composites follow their
-        donors hardly more than by chance, as they do where a mark is among the own places."""
+        """The lesser of both shares, each above chance: own places and surroundings tell the classes apart, each
+        alone. Above chance, so that classes of any number are held against each other; the lesser, since a mark among
+        own places is told and not followed, and a colour of the object is followed and not told."""
         chance = 1 / len(np.unique(self.labels))
-        beyond_chance = max(0.0, self.followed - chance) / (1 - chance)
-        return self.followed * self.told if beyond_chance * self.told >= LEAST_BEYOND_CHANCE else 0.0
+        return max(0.0, min((self.followed - chance) / (1 - chance), self.told))
 
     @cached_property
     def exceptional(self) -> Bools:
@@ -241,7 +241,8 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0) -> OwnPlaces:
 
 
 def share_that_follows(answers: PlaceAnswers, own: Bools, seed: int) -> float:
-    """Compute the least share, over classes, of composites on the side of their donor, times that of usable images."""
+    """Compute the share of composites on the side of their donor, times that of usable images: the mean over that half
+    of the classes in which it is least."""
     usable, labels = usable_places(own, answers.exceptional), answers.labels
     if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
         return 0.0
@@ -251,9 +252,8 @@ def share_that_follows(answers: PlaceAnswers, own: Bools, seed: int) -> float:
     says = np.concatenate([logits.mean((2, 3)).argmax(1) for _, logits in answer_places(answers.network, shown)])
     follows = says == answers.side[pairs.donors]
     of_source = labels[pairs.sources]
-    return min(
-        float(follows[of_source == label].mean() * usable[labels == label].mean()) for label in np.unique(labels)
-    )
+    shares = [follows[of_source == label].mean() * usable[labels == label].mean() for label in np.unique(labels)]
+    return float(np.mean(sorted(shares)[: -(-len(shares) // 2)]))
 
 
 def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> float:
@@ -284,12 +284,15 @@ def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> fl
 
 
 def learn_again(answers: PlaceAnswers, own: Bools, seed: int) -> Bools:
-    """Learn own places on composites, and find them in all images: bool (n, H, W); the same where too few are known."""
+    """Learn own places on composites, and find them in all images by that of LEAST_ODDS under which most composites
+    follow: bool (n, H, W); the same where too few are known."""
     images, labels, usable = answers.images, answers.labels, usable_places(own, answers.exceptional)
     if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
         return own
     network = teach_own_places(images, own, labels, answers.exceptional, seed)
-    return find_taught_places(network, images, images.shape[1:3])
+    odds = score_own_places(network, images)
+    tried = [places_above(odds, least, images.shape[1:3]) for least in LEAST_ODDS]
+    return max(tried, key=lambda places: share_that_follows(answers, places, seed))
 
 
 def teach_own_places(images: Pixels, own: Bools, labels: Ints, exceptional: Bools, seed: int) -> PlaceNetwork:
@@ -301,10 +304,16 @@ def teach_own_places(images: Pixels, own: Bools, labels: Ints, exceptional: Bool
     return train_places(lay_on_others(images, own, pairs, rng), wanted, AGAIN_EPOCHS, seed, weight=weight)
 
 
-def find_taught_places(network: PlaceNetwork, images: Pixels, shape: tuple[int, ...]) -> Bools:
-    """Find own places in images by a network that was taught them, at a shape (H, W): bool (n, H, W)."""
-    found = np.concatenate([logits[:, 1] > logits[:, 0] for _, logits in answer_places(network, images)])
-    return enlarge(largest_parts(found), (shape[0], shape[1]), 0)
+def score_own_places(network: PlaceNetwork, images: Pixels) -> Floats:
+    """Compute at all places of images (n, H, W, C) the log-odds of an own place, by a network that was taught them:
+    float (n, h, w)."""
+    return np.concatenate([logits[:, 1] - logits[:, 0] for _, logits in answer_places(network, images)])
+
+
+def places_above(odds: Floats, least: float, shape: tuple[int, ...]) -> Bools:
+    """Mark the largest part of the places (n, h, w) whose log-odds are above the least, at a shape (H, W): bool
+    (n, H, W)."""
+    return enlarge(largest_parts(odds > least), (shape[0], shape[1]), 0)
 
 
 def largest_parts(places: Bools) -> Bools:

@@ -19,7 +19,12 @@ from klarsicht.audit.results.surroundings import (
     unpack_places,
 )
 from klarsicht.audit.verdicts.own_places.composites import LARGEST, SMALLEST, Pairs, lay_on_others, usable_places
-from klarsicht.audit.verdicts.own_places.own_places import enlarge, find_taught_places, teach_own_places
+from klarsicht.audit.verdicts.own_places.own_places import (
+    enlarge,
+    places_above,
+    score_own_places,
+    teach_own_places,
+)
 from klarsicht.audit.verdicts.own_places.place_network import PlaceNetwork
 from klarsicht.audit.verdicts.quantification.surroundings_units import PLACES_SIDE
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
@@ -69,7 +74,7 @@ class PictureSurroundings:
 
     def own_places(self, image: Pixels) -> Bools | None:
         """Find the own places (H, W) of an image (H, W, C); None where they are not about as large as usual."""
-        found = find_taught_places(self.network, self._shrink(image[None]), image.shape[:2])[0]
+        found = places_above(score_own_places(self.network, self._shrink(image[None])), 0, image.shape[:2])[0]
         usual = float(np.median(self.own.mean((1, 2))))
         return found if SMALLEST * usual < found.mean() < LARGEST * usual else None
 

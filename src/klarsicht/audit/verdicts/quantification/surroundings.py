@@ -67,7 +67,7 @@ def make_surroundings(work: DetectionUnits) -> Surroundings:
     exceptions = tuple(
         ExceptionalImage(paths[row["row"]], names[row["target"]], names[row["side"]], row["margin"]) for row in odd
     )
-    return Surroundings(classes, exceptions, separate, rank_among_natural(separate, len(names)))
+    return Surroundings(classes, exceptions, separate, rank_among_natural(separate))
 
 
 def describe_class(
@@ -87,17 +87,15 @@ def describe_class(
     )
 
 
-def rank_among_natural(separate: float, classes: int) -> float:
-    """Compute the rank of `OwnPlaces.separate` of some classes among the products of natural ones, as p. The sets of
-    natural classes are the largest that are no larger: of more classes it is smaller, so that p is rather too large."""
-    natural = natural_sets()
-    among = natural[max(size for size in natural if size <= classes)]
-    return float((1 + (among >= separate).sum()) / (1 + len(among)))
+def rank_among_natural(separate: float) -> float:
+    """Compute the rank of `OwnPlaces.separate` of some classes among that of pairs of natural classes, as p. It is
+    above chance, and near 0 for sets of ten natural classes, so that pairs are the reference for any number."""
+    natural = natural_pairs()
+    return float((1 + (natural >= separate).sum()) / (1 + len(natural)))
 
 
 @cache
-def natural_sets() -> dict[int, Doubles]:
-    """Read both shares' product of sets of natural classes, by their number of classes, whatever they follow; they come
-    along, made by benchmarks/audit/natural_surroundings.py."""
-    sets = json.loads(NATURAL_SURROUNDINGS.read_text(encoding="utf-8"))["separate"]
-    return {int(size): np.array(values, float) for size, values in sets.items()}
+def natural_pairs() -> Doubles:
+    """Read `OwnPlaces.separate` of pairs of natural classes, which come along; lab/benchmarks/whole-classes.md says how
+    they were made, and benchmarks/audit/natural_surroundings.py makes such."""
+    return np.array(json.loads(NATURAL_SURROUNDINGS.read_text(encoding="utf-8"))["separate"], float)
