@@ -3,12 +3,13 @@
     python benchmarks/audit/natural_surroundings.py measure DATA --classes 2 --sets 39 --out pairs.jsonl
     python benchmarks/audit/natural_surroundings.py measure DATA --classes 10 --pictures 200 --sets 19 --out tens.jsonl
     python benchmarks/audit/natural_surroundings.py measure DATA --left --sets 30 --out left.jsonl
-    python benchmarks/audit/natural_surroundings.py write pairs.jsonl --out natural_surroundings.json
+    python benchmarks/audit/natural_surroundings.py write pairs.jsonl fresh.jsonl --out natural_surroundings.json
 
 DATA holds `train.tar` with classes of photographs at 32 px in folders. Pairs are made of the first classes of a
 random order, none twice; sets of more classes are drawn anew of the same classes. `--left`: of the classes that are
 left; the last line counts the sets that are called. A line is a set; what is there is not made again. `write` makes of
-pairs the file that the audit includes, which ranks sets of any number of classes.
+pairs the file that the audit includes, which ranks sets of any number of classes; `fresh.jsonl` are the pairs of seeds
+30 to 40 of `natural_pairs.py --places`.
 """
 
 from __future__ import annotations
