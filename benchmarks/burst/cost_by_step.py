@@ -41,6 +41,7 @@ from klarsicht.burst.merging import (
     unmeasured_colours,
 )
 from klarsicht.burst.noise import sources
+from klarsicht.ground.machine import memory
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 
 SHIFT, TURN = 1.5, np.radians(0.08)  # deviations from frame to frame: pixels, radians
@@ -155,6 +156,7 @@ def main() -> None:
                 draw_burst(asked.photograph, folder, asked.megapixels, asked.frames)
                 os._exit(0)
             os.wait()
+        memory.keep_freed_memory()  # as the command does
         clock = Clock()
         clock.install()
         start = time.process_time()

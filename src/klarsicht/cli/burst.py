@@ -13,10 +13,18 @@ from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.help_pages import CommandGroup
 from klarsicht.cli.options import SettingsFile, add_options, number
 from klarsicht.ground import ranges
+from klarsicht.ground.machine import memory
 
 app = typer.Typer(
     help="Train kernel-predicting networks and denoise bursts with them.", cls=CommandGroup, no_args_is_help=True
 )
+
+
+@app.callback()
+def prepare_memory() -> None:
+    memory.keep_freed_memory()
+
+
 app.command()(burst_photographs.denoise)
 app.command()(burst_photographs.calibrate)
 app.command()(burst_photographs.explain)

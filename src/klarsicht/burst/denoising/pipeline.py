@@ -345,8 +345,8 @@ def make_observer(size: tuple[int, int], maps: FrameStore | None) -> merge_tile.
     return lambda tile, weighing: {**draw(tile, weighing), **grid(tile, weighing)}
 
 
-# share of the allowed memory: allocators keep some, and compilers and libraries take theirs on the first tile
-SAFETY = 0.7
+# share of the allowed memory: allocators keep freed pieces, and compilers and libraries take theirs on the first tile
+SAFETY = 0.62
 
 
 def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: float) -> tiles.MemoryNeed:
