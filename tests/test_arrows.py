@@ -175,12 +175,18 @@ ARROWS = {
         "burst.network",
     ),
     "burst": ("numerics.imaging", "burst.data", "burst.network", "burst.denoising", "burst.training"),
+    # between the wings and the command line: a denoiser is audited, a corpus is denoised
+    "bridge": (
+        "ground.pictures", "ground.run_folder", "numerics.imaging", "numerics.pixel_kernels", "numerics.clustering",
+        "audit.explanation", "audit.cleaning", "burst.data", "burst.align", "burst.files", "burst.network",
+        "burst.merging", "burst.denoising",
+    ),
     # the pages that only look; the command line
     "explorer": ("ground.pictures", "ground.run_folder", "numerics.imaging", "audit.results"),
     "cli": (
         "", "ground.run_folder", "numerics.statistics", "audit.results", "audit.explanation", "audit.verdicts",
         "audit.cleaning", "audit.demo", "burst.files", "burst.synthesis", "burst.noise", "burst.network",
-        "burst.denoising", "burst.evaluation", "burst.training", "explorer",
+        "burst.denoising", "burst.evaluation", "burst.training", "bridge", "explorer",
     ),
     "__main__": ("cli",),
 }  # fmt: skip

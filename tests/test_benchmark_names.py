@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = [Path(__file__).parents[1] / "benchmarks" / wing for wing in ("audit", "burst")]
+FOLDERS = [Path(__file__).parents[1] / "benchmarks" / wing for wing in ("audit", "burst", "bridge")]
 SCRIPTS = sorted(file for folder in FOLDERS for file in folder.glob("*.py"))
 IMPORTABLE = sys.stdlib_module_names | packages_distributions().keys()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from klarsicht import audit, burst
+from klarsicht import audit, bridge, burst
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "klarsicht"
@@ -114,7 +114,7 @@ def long_variables(function: ast.FunctionDef) -> list[str]:
     return [name for name in sorted(stored) if max(lines[name]) - min(lines[name]) >= LONG]
 
 
-@pytest.mark.parametrize("wing", ["audit", "burst", "ground", "numerics", "explorer", "cli"])
+@pytest.mark.parametrize("wing", ["audit", "burst", "bridge", "ground", "numerics", "explorer", "cli"])
 def test_no_class_name_has_two_meanings_in_a_wing(wing):
     assert repeated(SOURCE / wing) == {}
 
@@ -145,7 +145,7 @@ def test_fewer_and_fewer_names_are_bare_participles(kind):
 
 def test_arguments_of_public_functions_are_nouns():
     found = set()
-    for wing in (audit, burst):
+    for wing in (audit, burst, bridge):
         for name in wing.PUBLIC:
             if callable(thing := getattr(wing, name)):
                 found |= {one for one in inspect.signature(thing).parameters if is_participle(one)}

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from tests.audit.conftest import network, picture
 
-from klarsicht import audit, burst
+from klarsicht import audit, bridge, burst
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
-NAMES = [(wing, name) for wing in (audit, burst) for name in wing.PUBLIC]
+NAMES = [(wing, name) for wing in (audit, burst, bridge) for name in wing.PUBLIC]
 BLOCKS = re.findall(r"^```python\n(.+?)^```", PAGE.read_text(), re.M | re.S)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from klarsicht import audit, burst
+from klarsicht import audit, bridge, burst
 
 ROOT = Path(__file__).parents[1]
 PLAIN = {"abstractmethod", "cache", "cached_property", "classmethod", "contextmanager", "dataclass", "lru_cache",
@@ -84,7 +84,7 @@ def unused(root: Path, known: set[str]) -> list[str]:
 
 def public_names() -> set[str]:
     """Names that the wings hand out, and the members of the classes among them."""
-    things = [getattr(wing, name) for wing in (audit, burst) for name in wing.PUBLIC]
+    things = [getattr(wing, name) for wing in (audit, burst, bridge) for name in wing.PUBLIC]
     return {name for one in things for name in (one.__name__, *(dir(one) if isinstance(one, type) else ()))}
 
 

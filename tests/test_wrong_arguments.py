@@ -12,7 +12,7 @@ import torch
 from tests.audit.conftest import network
 from tests.marks import slow_but_first
 
-from klarsicht import audit, burst
+from klarsicht import audit, bridge, burst
 from klarsicht.burst.training.training import TrainSettings
 from klarsicht.explorer.explored_run import open_explored_run
 from klarsicht.explorer.export import export_run
@@ -46,6 +46,7 @@ NUMBER_LISTS = (5, "abc", {0.1}, [None], ["a"], [math.nan])
 WRONG = {
     "above": NUMBERS, "accept_labels": FLAGS, "affected": NUMBERS, "author": TEXTS,
     "balance": (*NUMBER_LISTS, (1.0, 1.0)),
+    "bursts": PATH_LISTS, "painter": NO_CLASS, "points": INTEGERS, "truths": (5, math.nan, b"abc", {"a": 1}, Odd()),
     "browser": FLAGS, "host": TEXTS, "port": INTEGERS, "tell": NO_FUNCTION, "token": FLAGS, "black": NUMBERS,
     "decode": TEXTS, "path_column": TEXTS, "label_column": TEXTS, "source_column": TEXTS, "max_skipped": NUMBERS,
     "black_level": ("a", None, Odd(), ["a"]), "burst": NO_CLASS, "cells": NO_CLASS,
@@ -91,7 +92,13 @@ ARRAYS = {
     "targets",
     "valid",
 }  # arrays, or anything: their own cases stand below
-ELSEWHERE = {"AuditSettings", "NoiseLevel", "rules", "trusted_code"}  # by pydantic, a class of its own, no arguments
+ELSEWHERE = {
+    "AuditSettings",
+    "NoiseLevel",
+    "rules",
+    "trusted_code",
+    "StrategyMap",
+}  # by pydantic, a class of its own, no arguments
 ARRAYS_HERE = {
     ("explain", "images"),
     ("attribute", "model"),
@@ -103,7 +110,9 @@ ARRAYS_HERE = {
 
 
 def public_functions():
-    named = {name: getattr(wing, name) for wing in (audit, burst) for name in wing.PUBLIC if name not in ELSEWHERE}
+    named = {
+        name: getattr(wing, name) for wing in (audit, burst, bridge) for name in wing.PUBLIC if name not in ELSEWHERE
+    }
     return named | {"export_run": export_run, "open_explored_run": open_explored_run, "serve_run": serve_run}
 
 
@@ -160,6 +169,8 @@ def usable():
         "denoise": {"frames": here, "out": "nowhere.tif"}, "load_network": {"path": here},
         "denoise_burst": {"network": burst.load_network("swift"), "burst": burst.Burst(FRAMES, LEVEL)},
         "train": {"settings": TrainSettings(steps=1), "photographs": here, "out": "nowhere.safetensors"},
+        "audit_denoiser": {"network": burst.load_network("swift"), "bursts": [burst.Burst(FRAMES, LEVEL)]},
+        "audit_bursts": {"bursts": [here], "out": here}, "denoise_corpus": run | {"out": here, "noise": LEVEL},
         "export_run": run | {"to": "coco"}, "open_explored_run": run | {"author": "a"}, "serve_run": run,
     }  # fmt: skip
 

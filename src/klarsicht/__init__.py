@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-WINGS = ("audit", "burst")
+WINGS = ("audit", "burst", "bridge")
 
 
 def __getattr__(name: str) -> Any:

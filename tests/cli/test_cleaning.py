@@ -182,6 +182,21 @@ def test_clean_data_says_what_would_change_then_writes_it(finished, tmp_path, ca
     assert run([*again, "--out", str(tmp_path / "again")]) == 0
 
 
+@pytest.mark.slow
+def test_every_image_is_denoised_alike(finished, tmp_path, capsys):
+    """Also those of other classes, which have no noise: they change, and all are written."""
+    ask = ["audit", "clean-data", finished, "--action", "denoise", "--noise", "0.05,0.001"]
+    out = tmp_path / "new"
+    capsys.readouterr()
+    assert run([*ask, "--out", str(out), "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == {"denoise": 180}
+    assert not out.exists()
+    assert run([*ask, "--out", str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["counts"] == {"denoise": 180} and facts["noise"] == [0.05, 0.001]
+    assert len(list((out / "images").iterdir())) == 180
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -202,6 +217,10 @@ def test_clean_data_says_what_would_change_then_writes_it(finished, tmp_path, ca
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--correction", "c"], 2, "which artifact"),
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--action", "inpant"], 2, "inpaint"),
         (["clean-data", "RUN", "--out", "o", "--correction", "nowhere"], 3, "no such folder"),
+        (["clean-data", "RUN", "--out", "o", "--action", "denoise"], 2, "--noise READ,SHOT"),
+        (["clean-data", "RUN", "--out", "o", "--action", "denoise", "--noise", "loud"], 2, "READ,SHOT"),
+        (["clean-data", "RUN", "--out", "o", "--action", "denoise", "--class", "b", "--noise", "0.1,0"], 2, "every"),
+        (["clean-data", "RUN", "--out", "o", "--class", "b", "--noise", "0.1,0"], 2, "--action denoise"),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(finished, capsys, arguments, code, told):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from klarsicht import audit, burst
+from klarsicht import audit, bridge, burst
 from klarsicht.ground import errors
 from klarsicht.ground.config import Settings
 from klarsicht.ground.user_arguments import check_arguments
@@ -125,7 +125,7 @@ def options_in_errors():
 
 def test_every_option_of_an_error_is_an_argument_or_a_setting_of_that_name():
     """The arguments are read from the public functions and the fields of all settings."""
-    public = [getattr(wing, name) for wing in (audit, burst) for name in wing.PUBLIC]
+    public = [getattr(wing, name) for wing in (audit, burst, bridge) for name in wing.PUBLIC]
     settings = {field for kind in subclasses(Settings) for field in kind.model_fields}
     known = settings.union(*(inspect.signature(one).parameters for one in public if callable(one)))
     options = {*options_in_errors()}

@@ -29,6 +29,9 @@ Mask = Annotated[Path | None, typer.Option(help="A picture, white where the arti
 SHOWN_HELP = "Most images of each kind to evaluate on. [as `audit clean`: ten times as many as it was chosen on]"
 OUT_HELP = "Folder of the certificate; of surroundings, of evaluation.json. [RUN/certificate, or the correction's]"
 KIND_HELP = "A known artifact instead of a found one: a kind or family of `audit plant`, drawn on the images."
+ACTION_HELP = "drop, weigh, move, quarantine, inpaint, or denoise: every image alike."
+NOISE_HELP = "For denoise: READ,SHOT of the noisiest images, deviation and variance at white."
+DENOISE = "denoise"
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
 PART_HELP = (
     "A part of every image: border, colours, spectrum, resolution, 'top left' and other corners; may be "
@@ -41,6 +44,16 @@ GROUPS_HELP = (
 Groups = Annotated[str | None, typer.Option(help=GROUPS_HELP)]
 Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
+
+
+def refuse_with_denoising(noise: str | None, of_artifacts: Mapping[str, object]) -> None:
+    """Refuse options that choose some of the images, and no noise, where all images are denoised. Raises
+    UsageError."""
+    if given := [option for option, value in of_artifacts.items() if value not in (None, [])]:
+        rule = "a class that alone is denoised is known by its smoothness, so every image is"
+        raise UsageError("options of one artifact with --action denoise", got=", ".join(given), rule=rule)
+    if noise is None:
+        raise UsageError("the action denoise lacks the noise", remedy="Give --noise READ,SHOT of the noisiest images.")
 
 
 def refuse_with_surroundings(options: Mapping[str, object], rule: str, remedy: str) -> None:
@@ -208,11 +221,12 @@ def clean_data(
     correction: Annotated[
         Path | None, typer.Option(help="A folder written by `audit clean`, for its artifact.")
     ] = None,
-    action: Annotated[str, typer.Option(help="drop, weigh, move, quarantine or inpaint.")] = "drop",
+    action: Annotated[str, typer.Option(help=ACTION_HELP)] = "drop",
     weight: Annotated[
         float | None, number(ranges.IMAGE_WEIGHT, "For weigh: weight of an image with the artifact. [0.1]")
     ] = None,
     label: Annotated[str | None, typer.Option(help="For move: the new label.")] = None,
+    noise: Annotated[str | None, typer.Option(help=NOISE_HELP)] = None,
     above: Annotated[float, number(ranges.SHARE, "Probability from which an image counts as carrying it.")] = 0.5,
     found_by: FoundBy = None,
     members: Members = None,
@@ -231,13 +245,28 @@ def clean_data(
     written; old files stay. The command exits with 8 if a class has no artifact.
     """
     require_run(run, data)
-    from klarsicht.audit.cleaning.data import clean_data as cleaning
+    of_artifacts = {
+        "--class": name, "--correction": correction, "--weight": weight, "--label": label, "--found-by": found_by,
+        "--members": members, "--mask": mask,
+    }  # fmt: skip
+    if action == DENOISE:
+        refuse_with_denoising(noise, of_artifacts)
+        from klarsicht.bridge.denoised_corpus import denoise_corpus
+        from klarsicht.burst.noise.sources import parse_noise
 
-    result = cleaning.clean_data(
-        run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,
-        found_by=found_by, members=members, mask=mask, seed=seed, tables=tables, dry_run=dry_run, data=data,
-        device=device,
-    )  # fmt: skip
+        result = denoise_corpus(
+            run, out, parse_noise(str(noise)), tables=tables, dry_run=dry_run, data=data, device=device
+        )
+    else:
+        if noise is not None:
+            raise UsageError("--noise goes with --action denoise", got=action, remedy="Leave --noise out.")
+        from klarsicht.audit.cleaning.data import clean_data as cleaning
+
+        result = cleaning.clean_data(
+            run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,
+            found_by=found_by, members=members, mask=mask, seed=seed, tables=tables, dry_run=dry_run, data=data,
+            device=device,
+        )  # fmt: skip
     if as_json:
         echo_json(result.to_json())
     else:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from klarsicht.cli import burst_photographs
+from klarsicht.cli import burst_audit, burst_photographs
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.help_pages import CommandGroup
 from klarsicht.cli.options import SettingsFile, add_options, number
@@ -28,6 +28,7 @@ def prepare_memory() -> None:
 app.command()(burst_photographs.denoise)
 app.command()(burst_photographs.calibrate)
 app.command()(burst_photographs.explain)
+app.command()(burst_audit.audit)
 app.command()(burst_photographs.check)
 app.command()(burst_photographs.export)
 

@@ -93,8 +93,13 @@ def denoise(
     """
     from klarsicht.burst.denoising.denoise import denoise as denoise_files
 
+    painter = None
+    if page is not None or not out.suffix:
+        from klarsicht.bridge.strategy_pictures import StrategyMap
+
+        painter = StrategyMap()
     further = {"preview": preview, "ghost_map": ghost_map, "page": page}
-    for line in denoise_files(frames, out, settings, **further, pause=pause, dry_run=dry_run):
+    for line in denoise_files(frames, out, settings, **further, pause=pause, dry_run=dry_run, painter=painter):
         echo(line)
 
 

@@ -49,6 +49,7 @@ EXAMPLES = {
     "burst denoise": "klarsicht burst denoise frames/ --out clean.dng",
     "burst calibrate": "klarsicht burst calibrate still-frames/",
     "burst explain": "klarsicht burst explain frames/ --out explained",
+    "burst audit": "klarsicht burst audit frames/ more-frames/ --out strategies",
     "burst check": "klarsicht burst check frames/",
     "burst export": "klarsicht burst export network.safetensors --onnx network.onnx",
     "burst train": "klarsicht burst train --photos photos --out network.safetensors --minutes 60",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klarsicht.burst.denoising import work_folder
+from klarsicht.burst.denoising.comparison_page import WeightPainter
 from klarsicht.burst.denoising.outputs import FURTHER, choose_outputs, complete_suffix, write_outputs
 from klarsicht.burst.denoising.pipeline import DenoiseResult, DenoiseSettings, denoise_frames, fingerprint_settings
 from klarsicht.burst.files import captures, reading
@@ -68,6 +69,7 @@ def denoise_bursts(
     settings: DenoiseSettings,
     pause: float,
     dry_run: bool,
+    painter: WeightPainter | None,
 ) -> Iterator[str]:
     """Denoise each burst among the files into its outputs; yield a line for each. folders: those that hold the files.
     The other arguments are those of `denoise`.
@@ -112,7 +114,7 @@ def denoise_bursts(
             if exists or dry_run:
                 yield f"{burst.outputs['photograph']}: {burst.description}{', made before' if exists else ''}"
             else:
-                yield _denoise_one(burst, settings, record)
+                yield _denoise_one(burst, settings, record, painter if "page" in burst.outputs else None)
         except OF_ONE_BURST as error:
             errors.append(error)
             yield f"{burst.outputs['photograph']}: failed: {error}"
@@ -123,12 +125,14 @@ def denoise_bursts(
         )
 
 
-def _denoise_one(burst: PlannedBurst, settings: DenoiseSettings, record: BurstRecord) -> str:
+def _denoise_one(
+    burst: PlannedBurst, settings: DenoiseSettings, record: BurstRecord, painter: WeightPainter | None
+) -> str:
     """Denoise a burst and write its outputs; return its line."""
     digest = burst.digest(settings)
-    with denoise_frames(burst.paths, burst.out, settings) as result:
+    with denoise_frames(burst.paths, burst.out, settings, observe=painter.observe if painter else None) as result:
         outputs = complete_suffix(burst.outputs, result.burst.header.is_raw)
-        for _ in write_outputs(outputs, result):
+        for _ in write_outputs(outputs, result, painter):
             pass
         record.add(burst, digest, outputs.values())
         return f"{outputs['photograph']}: {describe_result(result)}"

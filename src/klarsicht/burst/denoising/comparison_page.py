@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -13,6 +15,8 @@ from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising.pipeline import DenoiseResult
 from klarsicht.burst.files.rendering import Renderer
 from klarsicht.burst.files.write_pictures import jpeg_bytes
+from klarsicht.burst.merging.filters import PixelWeights
+from klarsicht.burst.merging.tiles import Tile, TileRecord
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.names import printable
 from klarsicht.ground.pages import load_template
@@ -26,9 +30,33 @@ SEARCH = 64  # side of the reduced picture in which crops are chosen
 PAGE = "before_after.html.j2"
 
 
-def write_page(path: Path, result: DenoiseResult, renderer: Renderer) -> None:
-    """Write the page, which is replaced atomically."""
-    write_atomically(path, load_template("klarsicht.burst", PAGE).render(**template_context(result, renderer)).encode())
+class WeightMap(NamedTuple):
+    """Map of the weights of a picture: a PNG file, and sentences about it."""
+
+    picture: bytes
+    lines: Sequence[str]
+
+
+class WeightPainter(ABC):
+    """Observer of a denoised burst's tiles that draws a map of their weights, handed down from above."""
+
+    MADE_BY: ClassVar = "bridge.StrategyMap() makes one."
+
+    @abstractmethod
+    def observe(self, tile: Tile, weights: PixelWeights) -> TileRecord:
+        """Describe the weights of one tile in plain JSON values."""
+
+    @abstractmethod
+    def draw(self, result: DenoiseResult) -> WeightMap | None:
+        """Draw the map of the observations; None where they allow none."""
+
+
+def write_page(path: Path, result: DenoiseResult, renderer: Renderer, painter: WeightPainter | None = None) -> None:
+    """Write the page, which is replaced atomically. painter: draws its map of weights."""
+    weights = None if painter is None else painter.draw(result)
+    shown = {"weights": weights and {"picture": data_uri(weights.picture), "lines": weights.lines}}
+    page = load_template("klarsicht.burst", PAGE).render(**template_context(result, renderer), **shown)
+    write_atomically(path, page.encode())
 
 
 def template_context(result: DenoiseResult, renderer: Renderer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from klarsicht.burst.denoising import burst_folder, work_folder
 from klarsicht.burst.denoising.burst_folder import NAME
+from klarsicht.burst.denoising.comparison_page import WeightPainter
 from klarsicht.burst.denoising.outputs import choose_outputs, complete_suffix, write_outputs
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import captures, reading
@@ -29,6 +30,7 @@ def denoise(
     page: Path | None = None,
     pause: float | None = None,
     dry_run: bool = False,
+    painter: WeightPainter | None = None,
 ) -> Iterator[str]:
     """Denoise files, and folders of them, into `out` (a .dng, .tif, .png or .jpg file, or a folder); yield messages for
     the user as results become known, beginning when the first is requested. preview, ghost_map, page: further files to
@@ -38,7 +40,8 @@ def denoise(
     With {} in `out` and in the further files, the frames are those of several bursts, and {} becomes the name of each,
     as in clean/{}.dng. A burst whose outputs were made of the same frames by the same settings is skipped; one that
     fails is said, and does not stop the others. pause: seconds between two frames of a burst at most, 2 if None.
-    dry_run: yield bursts and outputs, and make none.
+    dry_run: yield bursts and outputs, and make none. painter: draws a map of the weights for the page
+    (`bridge.StrategyMap` is one).
 
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, Unreachable, MissingExtra.
     """
@@ -48,7 +51,7 @@ def denoise(
     settings = settings or DenoiseSettings()
     if NAME in str(out):
         pause = captures.PAUSE if pause is None else pause
-        yield from burst_folder.denoise_bursts(files, folders, out, further, settings, pause, dry_run)
+        yield from burst_folder.denoise_bursts(files, folders, out, further, settings, pause, dry_run, painter)
         return
     if pause is not None:
         raise UsageError("--pause separates bursts", rule="-o has {} then", remedy="Give -o as in 'clean/{}.dng'.")
@@ -58,6 +61,7 @@ def denoise(
     if dry_run:
         yield f"{outputs['photograph']}: {len(files)} frames"
         return
-    with denoise_frames(files, out, settings) as result:
+    painter = painter if "page" in outputs else None
+    with denoise_frames(files, out, settings, observe=painter.observe if painter else None) as result:
         yield from result.lines
-        yield from write_outputs(complete_suffix(outputs, result.burst.header.is_raw), result)
+        yield from write_outputs(complete_suffix(outputs, result.burst.header.is_raw), result, painter)

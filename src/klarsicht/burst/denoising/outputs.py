@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from klarsicht.burst.denoising import comparison_page
+from klarsicht.burst.denoising.comparison_page import WeightPainter
 from klarsicht.burst.denoising.pipeline import DenoiseResult
 from klarsicht.burst.files import dng, write_pictures
 from klarsicht.burst.files.rendering import Renderer
@@ -47,8 +48,11 @@ def complete_suffix(outputs: dict[str, Path], raw: bool) -> dict[str, Path]:
     return outputs if photograph.suffix else outputs | {"photograph": photograph.with_suffix(".dng" if raw else ".tif")}
 
 
-def write_outputs(outputs: Mapping[str, Path], result: DenoiseResult) -> Iterator[str]:
-    """Write each file atomically; yield a line for each, and one for the brightness of pictures."""
+def write_outputs(
+    outputs: Mapping[str, Path], result: DenoiseResult, painter: WeightPainter | None = None
+) -> Iterator[str]:
+    """Write each file atomically; yield a line for each, and one for the brightness of pictures. painter: draws the
+    page's map of weights."""
     renderer = Renderer.from_header(result.spool, result.burst.header)
     if outputs["photograph"].suffix.lower() != ".dng" or "preview" in outputs or "page" in outputs:
         yield from renderer.lines
@@ -63,7 +67,7 @@ def write_outputs(outputs: Mapping[str, Path], result: DenoiseResult) -> Iterato
         "photograph": write_photograph,
         "preview": lambda path: write_pictures.write_preview(renderer, path),
         "ghost map": lambda path: write_atomically(path, png_bytes(to_uint8(renderer.trust_map(GHOSTS)))),
-        "page": lambda path: comparison_page.write_page(path, result, renderer),
+        "page": lambda path: comparison_page.write_page(path, result, renderer, painter),
         "report": lambda path: write_atomically(path, to_json(report(result))),
     }
     for kind, path in outputs.items():

@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,8 @@ class DenoiseResult:
     columns of planes whose offset was taken off. residual_levels: the
     residual noise, one level a channel. shares: of the picture, by estimate (merge_tile.ESTIMATES). residual: mean
     square of the difference from the reference, over the variance of the noise. expected_residual: that of drawn noise.
-    kernels: of a grid of points. maps: of all points, where requested."""
+    kernels: of a grid of points. maps: of all points, where requested. observations: of the caller's own observer, one
+    a tile."""
 
     burst: LoadedBurst
     spool: FrameStore
@@ -113,6 +116,7 @@ class DenoiseResult:
     strength: float
     kernels: tuple[Mapping[str, Any], ...]
     maps: FrameStore | None
+    observations: tuple[Mapping[str, Any], ...]
 
     @property
     def lines(self) -> list[str]:
@@ -176,10 +180,15 @@ class DenoiseResult:
 
 @contextmanager
 def denoise_frames(
-    frames: Sequence[Path], out: Path, settings: DenoiseSettings, maps: bool = False
+    frames: Sequence[Path],
+    out: Path,
+    settings: DenoiseSettings,
+    maps: bool = False,
+    observe: merge_tile.Observer | None = None,
 ) -> Iterator[DenoiseResult]:
     """Denoise files into the work folder of `out`, which is removed when the block is left without an error. maps:
-    whether maps of the weights are computed, too (kernel_maps.MapWriter).
+    whether maps of the weights are computed, too (kernel_maps.MapWriter). observe: a further observer of tiles, whose
+    records are the result's observations.
 
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
@@ -188,13 +197,16 @@ def denoise_frames(
         "version": __version__,
         "frames": [work_folder.fingerprint(path) for path in frames],
         "maps": maps,
+        "observed": observe is not None,
     }
     count = settings.threads or available_cores()
     with work_folder.open_work_folder(out, fingerprint) as folder, devices.torch_threads(count):
-        yield _denoise_in_folder(frames, folder, settings, maps)
+        yield _denoise_in_folder(frames, folder, settings, maps, observe)
 
 
-def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps: bool) -> DenoiseResult:
+def _denoise_in_folder(
+    frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps: bool, observe: merge_tile.Observer | None
+) -> DenoiseResult:
     read_settings = replace(settings.read_settings, memory=settings.memory)
     burst = load_frames(frames, folder, settings.reference, read_settings, settings.dark_paths)
     check_network(burst, settings)
@@ -247,7 +259,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         limits=clipping_limits(burst),
         strength=settings.strength,
         noise_side=choose_noise_side(len(grid)),
-        observe=make_observer((H, W), map_store),
+        observe=make_observer((H, W), map_store, observe),
         clipping=clip_masks,
         interpolated=InterpolatedNoise.of(burst.header),
         only_measured=bool(burst.header.cell) and noise_over_light(burst, noise) <= MOST_NOISE_MEASURED,
@@ -276,6 +288,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         strength=settings.strength,
         kernels=tuple(point for tile in records for point in tile.get("kernels", ())),
         maps=map_store,
+        observations=tuple(tile[OBSERVED] for tile in records if OBSERVED in tile),
     )
 
 
@@ -336,13 +349,20 @@ def allocate_maps(folder: Path, denoiser: Filter, count: int, size: tuple[int, i
     return spool
 
 
-def make_observer(size: tuple[int, int], maps: FrameStore | None) -> merge_tile.Observer:
-    """Build the observer of tiles: it keeps the kernels of a grid of points, and writes maps where requested."""
-    grid = kernel_maps.KernelGrid(size)
-    if maps is None:
-        return grid
-    draw = kernel_maps.MapWriter(maps)
-    return lambda tile, weighing: {**draw(tile, weighing), **grid(tile, weighing)}
+OBSERVED = "observed"  # key of a tile's record, of the caller's own observer
+
+
+def make_observer(
+    size: tuple[int, int], maps: FrameStore | None, observe: merge_tile.Observer | None = None
+) -> merge_tile.Observer:
+    """Build the observer of tiles: it keeps the kernels of a grid of points, writes maps where requested, and keeps
+    what the caller's own observer returns."""
+    observers: list[merge_tile.Observer] = [kernel_maps.KernelGrid(size)]
+    if maps is not None:
+        observers.append(kernel_maps.MapWriter(maps))
+    if observe is not None:
+        observers.append(lambda tile, weights: {OBSERVED: observe(tile, weights)})
+    return lambda tile, weights: reduce(or_, (dict(one(tile, weights)) for one in observers))
 
 
 # share of the allowed memory: allocators keep freed pieces, and compilers and libraries take theirs on the first tile

@@ -110,13 +110,14 @@ class MeanFilter:
 
 @dataclass(frozen=True, eq=False)
 class NetworkWeights:
-    """Kernels of a network, the agreement (N, h, w) of their frames with the reference, and the factors (h, w) on the
-    pixels, see `border_factors`."""
+    """Kernels of a network, the agreement (N, h, w) of their frames with the reference, the factors (h, w) on the
+    pixels, see `border_factors`, and the noise of the frames, one level a channel."""
 
     network: Network
     kernels: Kernels
     agreement: Agreement
     border: Centre
+    noise: tuple[NoiseLevel, ...]
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
         """Centres of the frames' kernels, plus that of the mean frame's kernel times each frame's share in it."""
@@ -129,7 +130,7 @@ class NetworkWeights:
     def crop(self, part: Part) -> NetworkWeights:
         taps, frames = self.kernels.taps[..., *part_of_taps(part)], self.kernels.frames[..., *part]
         kernels = self.kernels._replace(taps=taps.contiguous(memory_format=torch.channels_last), frames=frames)
-        return NetworkWeights(self.network, kernels, self.agreement[:, *part], self.border[part])
+        return NetworkWeights(self.network, kernels, self.agreement[:, *part], self.border[part], self.noise)
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         kernels = self.kernels
@@ -181,7 +182,7 @@ class NetworkFilter:
         agreed = agreement[:, *part]
         if guided:
             kernels = kernels._replace(frames=prepare_frames(self.network, frames[:, :, *part], agreed))
-        return NetworkWeights(self.network, kernels, agreed, border_factors(kernels)[0].cpu().numpy())
+        return NetworkWeights(self.network, kernels, agreed, border_factors(kernels)[0].cpu().numpy(), tuple(noise))
 
 
 def prepare_frames(network: Network, frames: Frames, agreement: Agreement) -> torch.Tensor:

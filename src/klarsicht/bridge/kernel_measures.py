@@ -1,0 +1,172 @@
+"""Measures of a denoiser's kernels, one row of numbers a pixel.
+
+A kernel-predicting network states the attribution of its picture itself: Y(p) = sum_i sum_q w_i(q) X_i(p + q), exactly,
+with the weights taken as given. The mean frame of a network is resolved into the frames that it averages, each pixel by
+its own trust. Shares, entropy and distances are of |w|, since weights may be negative.
+
+The change that the other frames make is the output less what the same kernels make of copies of the reference,
+
+    D(p) = sum_{i > 1} sum_q w_i(q) (X_i(p + q) - X_1(p + q)).
+
+It needs no truth: where all frames show the same, D is noise, of variance sigma^2 sum_q (sum_{i > 1} w_i(q)^2 + (sum_{i
+> 1} w_i(q))^2). An object that moved, and was copied, makes D large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from klarsicht.burst.align.interpolated import align_by_colour_filter
+from klarsicht.burst.data.burst import Burst
+from klarsicht.burst.merging.filters import NetworkFilter, NetworkWeights
+from klarsicht.burst.merging.kernel_maps import sample_kernels
+from klarsicht.burst.network.unet import Network
+from klarsicht.ground.arrays import Doubles
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+Weights = npt.NDArray[np.float32]
+
+POINTS_AT_ONCE = 512  # points whose weights are held at once: each has n K^2 of them
+TINY = 1e-12
+
+MEASURES = (
+    "reference share", "evenness", "entropy", "sum", "negative share", "reach", "elongation", "orientation", "offset",
+    "disagreement", "change",
+)  # fmt: skip
+
+
+def weigh_burst(network: Network, burst: Burst) -> NetworkWeights:
+    """Predict the kernels of all pixels of a burst, in float32, for its aligned valid frames. Raises UsageError for a
+    network that predicts no kernels, or frames that it does not take."""
+    frames, valid = (torch.from_numpy(x)[None] for x in (burst.frames[burst.valid], burst.valid[burst.valid]))
+    read, shot = (torch.tensor([level]) for level in (burst.noise.read, burst.noise.shot))
+    alignment = align_by_colour_filter(frames, read, shot, valid, burst.colour_filter)
+    aligned, agreement = alignment.apply(frames)[0], alignment.agreement()[0]
+    levels = [burst.noise] * burst.frames.shape[1]
+    return NetworkFilter(network).compute_weights(aligned.numpy(), levels, agreement.numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class PixelAttribution:
+    """Weights of G pixels, (G, n, K, K), the reference first, and the pixels that they multiply, (G, n, C, K, K), zero
+    outside the picture."""
+
+    weights: Weights
+    pixels: Weights
+
+    @property
+    def output(self) -> Doubles:
+        """The denoised pixels, sum_i sum_q w_i(q) X_i(q), (G, C)."""
+        return np.asarray(np.einsum("gnij,gncij->gc", self.weights, self.pixels, dtype=np.float64))
+
+
+def attribute_pixels(weights: NetworkWeights, y: Sequence[int], x: Sequence[int]) -> PixelAttribution:
+    """Return the exact weights of the pixels (y[g], x[g]) on all frames, and the pixels that they multiply."""
+    samples = sample_kernels(weights, y, x)
+    n, radius = len(weights.agreement), weights.kernels.spec.radius
+    own = samples.kernels[:, :n]
+    if weights.network.preset.mean_frame:
+        trust = weights.agreement / np.maximum(weights.agreement.sum(0), np.float32(1e-6))
+        own = own + samples.kernels[:, -1:] * cut_windows(trust, y, x, radius)
+    frames = weights.kernels.frames[0, :n].float().cpu().numpy()
+    return PixelAttribution(own, cut_windows(frames, y, x, radius))
+
+
+def cut_windows(planes: Weights, y: Sequence[int], x: Sequence[int], radius: int) -> Weights:
+    """Cut windows of side K = 2 radius + 1 out of planes (..., H, W), (G, ..., K, K), with zeros outside."""
+    wide = np.pad(planes, [(0, 0)] * (planes.ndim - 2) + [(radius, radius)] * 2)
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (2 * radius + 1,) * 2, (-2, -1))
+    return np.ascontiguousarray(np.moveaxis(windows[..., list(y), list(x), :, :], -3, 0))
+
+
+def measure_pixels(weights: NetworkWeights, y: Sequence[int], x: Sequence[int]) -> Doubles:
+    """Measure the kernels of the pixels (y[g], x[g]), one row of MEASURES each, (G, m)."""
+    parts = (slice(first, first + POINTS_AT_ONCE) for first in range(0, len(y), POINTS_AT_ONCE))
+    attributions = (attribute_pixels(weights, y[part], x[part]) for part in parts)
+    return np.concatenate([measure_attribution(one, weights.noise) for one in attributions])
+
+
+def measure_attribution(attribution: PixelAttribution, noise: Sequence[NoiseLevel]) -> Doubles:
+    """Measure the weights of G pixels, (G, m), in the order of MEASURES.
+
+    reference share: of |w|, 0 to 1. evenness: exp of the entropy of the frames' shares, over n: 1 where all count
+    alike. entropy: of |w| over all pixels of all frames, in nats. sum: of w. negative share: of |w|. reach: root mean
+    square distance of |w| from the pixel, in pixels. elongation, orientation: of the second moments of |w|, 0 round to
+    1 a line; angle of the long axis against the rows, 0 to pi. offset: pixels between the centres of |w| of the
+    reference and of the others. disagreement: root mean square difference of the other frames from the reference under
+    |w|, over its deviation by noise. change: root mean square of D over the channels, over its deviation by noise.
+    """
+    w, X = attribution.weights.astype(np.float64), attribution.pixels.astype(np.float64)
+    size = np.abs(w)
+    total = np.maximum(size.sum((1, 2, 3)), TINY)
+    shares = size.sum((2, 3)) / total[:, None]
+    place = size.sum(1) / total[:, None, None]
+    reach, elongation, orientation = _measure_shape(place)
+    disagreement, change = _compare_frames(w, X, place, _variance(noise, attribution.output))
+    values = {
+        "reference share": shares[:, 0],
+        "evenness": np.exp(_entropy(shares)) / shares.shape[1],
+        "entropy": _entropy((size / total[:, None, None, None]).reshape(len(size), -1)),
+        "sum": w.sum((1, 2, 3)),
+        "negative share": (size - w).sum((1, 2, 3)) / 2 / total,
+        "reach": reach,
+        "elongation": elongation,
+        "orientation": orientation,
+        "offset": _offset(size),
+        "disagreement": disagreement,
+        "change": change,
+    }
+    return np.stack([values[name] for name in MEASURES], 1)
+
+
+def _variance(noise: Sequence[NoiseLevel], light: Doubles) -> Doubles:
+    """Compute the variance of the noise at light (G, C), one level a channel."""
+    columns = [level.variance(light[:, c]) for c, level in enumerate(noise)]
+    return np.asarray(np.maximum(np.stack(columns, 1), TINY))
+
+
+def _entropy(shares: Doubles) -> Doubles:
+    """Compute -sum s log s of rows (G, k), in nats."""
+    return np.asarray(-np.sum(shares * np.log(np.maximum(shares, 1e-300)), 1))
+
+
+def _measure_shape(place: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+    """Compute reach, elongation and orientation of distributions (G, K, K)."""
+    r = np.arange(place.shape[-1]) - place.shape[-1] // 2
+    down, across = place.sum(2), place.sum(1)
+    my, mx, syy, sxx = down @ r, across @ r, down @ r**2, across @ r**2
+    yy, xx, xy = syy - my**2, sxx - mx**2, np.einsum("gij,i,j->g", place, r, r) - my * mx
+    elongation = np.hypot(yy - xx, 2 * xy) / np.maximum(yy + xx, TINY)
+    return np.sqrt(syy + sxx), elongation, np.arctan2(2 * xy, xx - yy) / 2 % np.pi
+
+
+def _offset(size: Doubles) -> Doubles:
+    """Compute the distance (G,) of the centre of the others' |w| from that of the reference's; 0 where either has
+    none."""
+    r = np.arange(size.shape[-1]) - size.shape[-1] // 2
+    parts = size[:, 0], size[:, 1:].sum(1)
+    masses = [part.sum((1, 2)) for part in parts]
+    centres = [
+        np.stack([part.sum(2) @ r, part.sum(1) @ r], 1) / np.maximum(mass, TINY)[:, None]
+        for part, mass in zip(parts, masses, strict=True)
+    ]
+    both = np.minimum(*masses) > 1e-6 * np.add(*masses)
+    return np.where(both, np.linalg.norm(centres[1] - centres[0], axis=1), 0)
+
+
+def _compare_frames(w: Doubles, X: Doubles, place: Doubles, variance: Doubles) -> tuple[Doubles, Doubles]:
+    """Compute disagreement and change, each (G,); 0 without other frames."""
+    if w.shape[1] == 1:
+        return np.zeros(len(w)), np.zeros(len(w))
+    others, apart = w[:, 1:], X[:, 1:] - X[:, :1]
+    patch = np.einsum("gij,gncij->gnc", place, apart)
+    patch_variance = 2 * np.square(place).sum((1, 2))[:, None, None] * variance[:, None]
+    D = np.einsum("gnij,gncij->gc", others, apart)
+    factor = np.square(others).sum((1, 2, 3)) + np.square(others.sum(1)).sum((1, 2))
+    change = np.square(D) / np.maximum(factor[:, None] * variance, TINY**2)
+    return np.sqrt((np.square(patch) / patch_variance).mean((1, 2))), np.sqrt(change.mean(1))
