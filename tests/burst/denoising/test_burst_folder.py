@@ -95,10 +95,10 @@ def test_a_bad_burst_and_a_bad_file_do_not_stop_the_others(frames, tmp_path, cap
 def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(frames, tmp_path, monkeypatch):
     settings, out, real = DenoiseSettings(noise="0.02,0.001", threads=1), tmp_path / "clean", burst_folder.write_outputs
 
-    def stop_at_the_second(outputs, result):
+    def stop_at_the_second(outputs, result, painter):
         if outputs["photograph"].name == "P4-5.png":
             raise KeyboardInterrupt
-        return real(outputs, result)
+        return real(outputs, result, painter)
 
     monkeypatch.setattr(burst_folder, "write_outputs", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
