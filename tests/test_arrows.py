@@ -160,7 +160,8 @@ ARROWS = {
     "burst.noise": ("numerics.imaging", "burst.data", "burst.align", "burst.files"),
     "burst.network": ("numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align"),
     "burst.merging": (
-        "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align", "burst.noise", "burst.network",
+        "numerics.compiled", "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align", "burst.noise",
+        "burst.network",
     ),
     "burst.denoising": (
         "", "ground.pictures", "ground.run_folder", "numerics.compiled", "numerics.imaging", "burst.data",

@@ -116,11 +116,11 @@ class FrameStore:
         y0, x0 = min(there.y0, H - 1), min(there.x0, W - 1)
         part = self.read_inner_window(frame, Window(y0, max(there.y1, y0 + 1), x0, max(there.x1, x0 + 1)))
         h, w = window.size
-        above, left = min(max(-window.y0, 0), h - 1), min(max(-window.x0, 0), w - 1)
+        above, beside = min(max(-window.y0, 0), h - 1), min(max(-window.x0, 0), w - 1)
         if (h, w) == part.shape[1:]:
             return part
         rows = np.clip(np.arange(h) - above, 0, part.shape[1] - 1)
-        columns = np.clip(np.arange(w) - left, 0, part.shape[2] - 1)
+        columns = np.clip(np.arange(w) - beside, 0, part.shape[2] - 1)
         return np.ascontiguousarray(part[:, rows[:, None], columns])
 
     def read_inner_window(self, frame: int, inside: Window) -> Planes:

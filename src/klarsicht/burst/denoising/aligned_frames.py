@@ -22,16 +22,16 @@ def store_aligned(spool: FrameStore, placement: Placement, frames: Sequence[int]
     an interrupted run has stored are kept. frames: their numbers in the store, in the order of the placement, the
     reference first, which is stored as it is. Raises DiskFull, StoreError."""
     n, (C, H, W) = len(frames), spool.shape[1:]
-    aligned = FrameStore(folder / ALIGNED_FRAMES, (n, C, H, W))
-    aligned.allocate()
+    copy = FrameStore(folder / ALIGNED_FRAMES, (n, C, H, W))
+    copy.allocate()
     known = count_stored(folder / ALIGNED_STATS)
     for k in track(range(known, n), n - known, "resampling"):
         own = placement.select([k])
-        for window in aligned.strip_windows(STEP):
+        for window in copy.strip_windows(STEP):
             if k == REFERENCE:
                 light = spool.read_window(frames[k], window)
             else:
                 light = own.read_aligned(spool, [frames[k]], window)[0]
-            aligned.write_window(k, window, light)
+            copy.write_window(k, window, light)
         write_atomically(folder / ALIGNED_STATS, json.dumps({"frames": k + 1}).encode())
-    return aligned
+    return copy

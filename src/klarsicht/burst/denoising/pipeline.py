@@ -237,7 +237,7 @@ def _denoise_in_folder(
     dropped += [f"{burst.frames[i].name} shows something else" for k, i in enumerate(order) if k not in used]
     C, H, W = burst.spool.shape[1:]
     numbers, placement = [order[k] for k in used], placement.select(used).snap_to_pixels()
-    aligned = store_aligned(corrected_burst.spool, placement, numbers, folder)
+    aligned_frames = store_aligned(corrected_burst.spool, placement, numbers, folder)
     result = FrameStore(folder / "result.f32", (1, C + 1, H, W))
     result.allocate()
     margin = motion_check.CHECK_MARGIN + denoiser.reach
@@ -249,7 +249,7 @@ def _denoise_in_folder(
     clip_masks = bracket.find_clipped(corrected_burst) if burst.is_bracket else None
     map_store = allocate_maps(folder, denoiser, len(used), (H, W)) if maps else None
     merge = merge_tile.TileMerger(
-        spool=aligned,
+        spool=aligned_frames,
         result=result,
         placement=placement,
         frames=numbers,

@@ -57,28 +57,28 @@ class FrequencyWeights:
     agreement: Agreement
 
     @cached_property
-    def merged(self) -> tuple[Planes, Agreement]:
+    def result(self) -> tuple[Planes, Agreement]:
         """The picture (C, h, w), and the weights (N, h, w) of a frame's pixel on itself, in the mean over channels and
         frequencies."""
         return self._merge(self.frames)
 
     @property
     def share_of_frames(self) -> Agreement:
-        return self.merged[1] / self.merged[1].sum(0)
+        return self.result[1] / self.result[1].sum(0)
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
         """Return the weights in the mean over frequencies; what weights that differ by frequency take from around is
         neglected."""
-        return self.merged[1][list(frames)]
+        return self.result[1][list(frames)]
 
     def crop(self, part: Part) -> FrequencyWeights:
         return FrequencyWeights(self.frames[:, :, *part], self.noise, self.spectrum, self.agreement[:, *part])
 
     def __call__(self, frames: Frames | None = None) -> Planes:
-        return self.merged[0] if frames is None else self._merge(frames)[0]
+        return self.result[0] if frames is None else self._merge(frames)[0]
 
     def _merge(self, frames: Frames) -> tuple[Planes, Agreement]:
-        """Apply the weights to frames of the same shape; return the picture (C, h, w), and weights as in `merged`."""
+        """Apply the weights to frames of the same shape; return the picture (C, h, w), and weights as in `result`."""
         N, C, H, W = frames.shape
         agreement = tile_means(self.agreement)
         basis, fade = cosines(MERGED_TILE), raised_cosine(MERGED_TILE)
@@ -103,10 +103,10 @@ class FrequencyFilter:
     name: str = "merging by frequency (no network)"
 
     @classmethod
-    def of(cls, channels: int, interpolated: InterpolatedNoise | None) -> FrequencyFilter:
+    def of(cls, channels: int, colours: InterpolatedNoise | None) -> FrequencyFilter:
         """Make the filter of frames of so many channels, whose colours were interpolated, or not (None)."""
         white = np.ones((channels, 1, 1))
-        return cls(noise_spectra(white if interpolated is None else interpolated.covariance.sum(1)))
+        return cls(noise_spectra(white if colours is None else colours.covariance.sum(1)))
 
     def compute_weights(
         self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
@@ -197,13 +197,13 @@ def _transform(tile: Any, basis: Any, across: Any, half: Any, out: Any) -> None:
 
 
 @compile_inlined
-def _cut(frame: Any, top: int, left: int, out: Any) -> None:
+def _cut(frame: Any, y0: int, x0: int, out: Any) -> None:
     """Cut a tile from a frame (H, W), whose edge is repeated."""
     H, W = frame.shape
     for y in range(MERGED_TILE):
-        v = min(max(top + y, 0), H - 1)
+        v = min(max(y0 + y, 0), H - 1)
         for x in range(MERGED_TILE):
-            out[y, x] = frame[v, min(max(left + x, 0), W - 1)]
+            out[y, x] = frame[v, min(max(x0 + x, 0), W - 1)]
 
 
 @compile_inlined
@@ -225,7 +225,7 @@ def _accumulate(a: Any, b: Any, factor: Any, out: Any) -> None:
 @compile_with({"fast"})
 def _merge_tiles(
     frames: Frames,
-    applied: Frames,
+    inputs: Frames,
     same: bool,
     agreement: Agreement,
     read: npt.NDArray[np.float32],
@@ -236,7 +236,7 @@ def _merge_tiles(
     out: Planes,
     shares: Agreement,
 ) -> None:
-    """Merge tile by tile. frames decide on the weights of those that are applied. same: whether these are the same.
+    """Merge tile by tile. frames decide on the weights, which inputs get. same: whether these are the same.
     read: variances (C,)."""
     N, C, H, W = frames.shape
     across = np.ascontiguousarray(basis.T)
@@ -246,17 +246,17 @@ def _merge_tiles(
     weights, share, one = np.empty((N, MERGED_TILE, MERGED_TILE), np.float32), np.empty(N, np.float32), np.float32(1)
     for r in range(agreement.shape[1]):
         for q in range(agreement.shape[2]):
-            top, left = MERGED_STEP * (r - 1), MERGED_STEP * (q - 1)
+            y0, x0 = MERGED_STEP * (r - 1), MERGED_STEP * (q - 1)
             share[:] = 0
             for c in range(C):
-                _cut(frames[0, c], top, left, X)
+                _cut(frames[0, c], y0, x0, X)
                 _transform(X, basis, across, half, T)
                 mean = max(T[0, 0] / np.float32(MERGED_TILE), np.float32(0))
                 level = read[c] + shot[c] * mean
                 if same:
                     A[:], S[:] = X, T
                 else:
-                    _cut(applied[0, c], top, left, A)
+                    _cut(inputs[0, c], y0, x0, A)
                     _transform(A, basis, across, half, S)
                 sums[:], squares[:] = 0, 0
                 for y in range(MERGED_TILE):
@@ -267,11 +267,11 @@ def _merge_tiles(
                     if a <= 0:
                         weights[z] = 0
                         continue
-                    _cut(frames[z, c], top, left, D)
+                    _cut(frames[z, c], y0, x0, D)
                     _subtract(X, D)
                     _transform(D, basis, across, half, D)
                     if not same:
-                        _cut(applied[z, c], top, left, E)
+                        _cut(inputs[z, c], y0, x0, E)
                         _subtract(A, E)
                         _transform(E, basis, across, half, E)
                     w = weights[z]
@@ -301,12 +301,12 @@ def _merge_tiles(
                         S[y, x] *= V[y, x]
                 _multiply(across, S, half)
                 _multiply(half, basis, D)
-                for y in range(max(0, -top), min(MERGED_TILE, H - top)):
-                    for x in range(max(0, -left), min(MERGED_TILE, W - left)):
-                        out[c, top + y, left + x] += fade[y] * fade[x] * D[y, x]
-            for y in range(max(0, -top), min(MERGED_TILE, H - top)):
-                for x in range(max(0, -left), min(MERGED_TILE, W - left)):
+                for y in range(max(0, -y0), min(MERGED_TILE, H - y0)):
+                    for x in range(max(0, -x0), min(MERGED_TILE, W - x0)):
+                        out[c, y0 + y, x0 + x] += fade[y] * fade[x] * D[y, x]
+            for y in range(max(0, -y0), min(MERGED_TILE, H - y0)):
+                for x in range(max(0, -x0), min(MERGED_TILE, W - x0)):
                     for z in range(N):
-                        shares[z, top + y, left + x] += (
+                        shares[z, y0 + y, x0 + x] += (
                             fade[y] * fade[x] * share[z] / np.float32(C * MERGED_TILE * MERGED_TILE)
                         )
