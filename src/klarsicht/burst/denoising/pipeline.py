@@ -366,7 +366,7 @@ def make_observer(
 
 
 # share of the allowed memory: allocators keep freed pieces, and compilers and libraries take theirs on the first tile
-SAFETY = 0.62
+SAFETY = 0.58
 
 
 def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: float) -> tiles.MemoryNeed:
