@@ -232,7 +232,7 @@ def test_steps_within_steps_share_the_terminal(watched):
 
 
 def wait_for_lines(capsys, count):
-    """What was printed to standard error, once it has so many lines."""
+    """Lines of standard error, once there are so many."""
     printed = ""
     while printed.count("\n") < count:
         time.sleep(0.02)
