@@ -14,6 +14,7 @@ from tests.audit.conftest import network, write_corpus
 from tests.audit.test_shared_runs import same
 
 from klarsicht.audit.explanation import pipeline, remote_units
+from klarsicht.audit.explanation.duplicates import find_duplicates
 from klarsicht.audit.explanation.engines import RETRIES, Dask, OpenBackend
 from klarsicht.audit.explanation.executor import partition, run_units
 from klarsicht.audit.explanation.models.classifier import load_model
@@ -22,6 +23,8 @@ from klarsicht.audit.explanation.remote_units import RemoteUnits, run_on_engine
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.verdicts.quantification.quantification import quantify
+from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
+from klarsicht.audit.verdicts.sensitivity.power import power
 from klarsicht.ground.errors import ModelError, OutOfMemory, StoreError
 from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.run_folder.store import RunStore
@@ -192,6 +195,9 @@ def test_a_run_and_its_verdicts_are_those_of_this_process_to_the_byte(tmp_path, 
         with joblib.parallel_config(backend, n_jobs=2):
             store = pipeline.run(settings, tmp_path / name, classifier=load_model(network()))
             quantify(store, classifier=load_model(network()))
+            measure_sufficiency(store, classifier=load_model(network()))
+            power(store, classifier=load_model(network()), kinds=["border"], prevalences=[0.2], classes=2)
+            find_duplicates(store)
     same(tmp_path / "here", tmp_path / "there")
     assert not again
 

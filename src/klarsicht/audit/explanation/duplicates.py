@@ -34,6 +34,7 @@ from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.pictures.stored_images import DecodedImage
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.run_folder.shards import Shard, Sharing
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.user_arguments import check_arguments
@@ -230,6 +231,10 @@ class CopyUnits:
     def create_arrays(self) -> None:
         """Create the array of counts."""
         self.store.create_array(OTHERS, (math.ceil(len(self.rows) / ROWS_IN_UNIT), BINS), np.int64, 1, COPIES)
+
+    def list_reads(self, unit: range) -> Iterator[Read]:
+        """List what a unit reads of the run: the thumbnails of all images, which travel once to each worker."""
+        yield Read.of_rows(THUMBNAILS, self.rows)
 
     def __call__(self, unit: range) -> Written:
         copies = find_copies(self.store.array(THUMBNAILS)[self.rows], unit)

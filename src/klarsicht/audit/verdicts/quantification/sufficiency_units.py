@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +30,7 @@ from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predic
 from klarsicht.ground.arrays import Floats, Pixels, Rows
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.seeding import generator
 
 FEATURE_IMAGES = 4096  # images of all classes together whose features are compared
@@ -105,6 +106,11 @@ class PartReader:
             background = background_masks(maps, levels.shape[1:3])
         return PartImages(levels, background, None if self.masks is None else self.masks(rows))
 
+    def list_reads(self, rows: Rows) -> Iterator[Read]:
+        """List what `read` reads of the run for rows (n,), whatever chunks they are read in."""
+        if BACKGROUND in self.parts:
+            yield Read.of_rows("maps", rows)
+
     def keep(self, number: int, part: str, images: PartImages, first: int) -> Pixels:
         """Keep only one part of images of a class, uint8 (n, H, W, C); the same draws for the same first row."""
         rng = generator(self.work.settings.seed, f"destroyed {part}", number, first)
@@ -167,6 +173,11 @@ class KeptPartUnits:
             written |= store.write_part(self.step, number, pa.concat_tables(self.observe(number)))
         return written
 
+    def list_reads(self, unit: Sequence[int]) -> Iterator[Read]:
+        """List what a unit reads of the run."""
+        for number in unit:
+            yield from self.reader.list_reads(self.reader.feature_rows(number))
+
     def observe(self, number: int) -> Iterator[pa.Table]:
         """Yield the rows of the table `kept` of a class, part by part."""
         reader, rows = self.reader, self.reader.feature_rows(number)
@@ -223,6 +234,11 @@ class ExchangeUnits:
         for number in unit:
             written |= store.write_part(self.step, number, pa.Table.from_pylist(self.exchange(number), EXCHANGED))
         return written
+
+    def list_reads(self, unit: Sequence[int]) -> Iterator[Read]:
+        """List what a unit reads of the run."""
+        for number in unit:
+            yield from self.reader.list_reads(np.concatenate(self.draw_pairs(number)[:3]))
 
     def exchange(self, number: int) -> list[ExchangeRow]:
         """Return the rows of the table `exchanged` of a class; none without images of other classes that have a second

@@ -5,6 +5,7 @@ planting the same artifacts in images that were held out of the fine-tuning."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -37,6 +38,7 @@ from klarsicht.audit.verdicts.sensitivity.planted_data import (
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.seeding import generator
 
 MAX_HELD_OUT, MIN_HELD_OUT = 256, 20  # bounds on the number of held-out images, a tenth of all
@@ -65,6 +67,14 @@ class FinetunedUnits:
             rows = pa.Table.from_pylist(self.run_course(index), COURSE_COLUMNS)
             written |= self.examination.store.write_part(self.step, index, rows)
         return written
+
+    def list_reads(self, unit: Sequence[int]) -> Iterator[Read]:
+        """List what a unit reads of the run: all of a verdict on every class."""
+        work = self.examination
+        yield Read("texts", ("corpus", "path"))
+        yield from (Read("table", (name, work.step)) for name in ("signs", "classes"))
+        yield from work.list_shared_reads()
+        yield from work.list_class_reads(range(len(work.groups)), ("maps",))
 
     def run_course(self, index: int) -> list[CourseRow]:
         """Run one course; return a row per planted artifact, and a row with empty kind per clean class without one."""

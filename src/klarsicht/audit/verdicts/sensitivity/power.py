@@ -7,7 +7,7 @@ images (audit.verdicts.sensitivity.finetuned), else the answer is "unknown"."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -43,6 +43,7 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.ground.ranges import PLANTED_CLASSES, PREVALENCE
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.ground.step_words import MEASURED_BESIDE
@@ -143,6 +144,11 @@ class PlantingUnits:
             row = self.run_trial(index)
             written |= store.write_part(self.step, index, pa.Table.from_pylist([row] if row else [], TRIALS))
         return written
+
+    def list_reads(self, unit: Sequence[int]) -> Iterator[Read]:
+        """List what a unit reads of the run: what all units read, and the maps of the classes of its trials."""
+        yield from self.examination.list_shared_reads()
+        yield from self.examination.list_class_reads([self.trials[index][2] for index in unit], ("maps",))
 
     def run_trial(self, index: int) -> TrialRow | None:
         """Run one trial; None where fewer than MIN_CARRIERS images would carry the artifact."""
