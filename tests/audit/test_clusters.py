@@ -1,5 +1,5 @@
-"""Audits on real clusters of Dask and Ray, whose workers have folders of their own and do not see that of the run.
-Oracle: the same run of one process, byte by byte.
+"""Audits on real clusters of Dask, Ray and Spark, whose workers have folders of their own and do not see that of the
+run. Oracle: the same run of one process, byte by byte.
 
 IMAGES_OF_CLUSTERS sets the images of the nightly ones, 5,000 by default, and SECONDS_BETWEEN_KILLS the pace, 20."""
 
@@ -21,10 +21,14 @@ from tests.audit.conftest import network, write_corpus
 from tests.audit.test_shared_runs import same
 
 from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.engines import Spark
+from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.remote_units import run_on_engine
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.verdicts.quantification.quantification import quantify
-from klarsicht.ground.errors import KlarsichtError
+from klarsicht.ground.errors import KlarsichtError, ModelError
+from klarsicht.ground.run_folder.store import RunStore
 
 C_LIBRARY, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 ROOT, WORKERS = Path(__file__).parents[2], 3
@@ -62,6 +66,22 @@ def test_two_workers_of_dask_give_the_run_of_one_process(tmp_path):
     for name, engine in (("there", "dask"), ("here", "local")):
         assert audited(tmp_path, name, engine, workers=2 if name == "there" else 1) == []
     same(tmp_path / "client" / "here", tmp_path / "client" / "there")
+
+
+def refuse(unit):
+    raise ModelError("a layer without a rule", got=f"unit {unit.start}")
+
+
+@pytest.mark.nightly
+def test_two_workers_of_spark_give_the_run_of_one_process_and_raise_what_a_unit_raises(tmp_path):
+    pytest.importorskip("joblibspark")
+    write_corpus(tmp_path / "data", per_class=30)
+    for name in ("spark", "local"):
+        assert audited(tmp_path, name, name, workers=2 if name == "spark" else 1) == []
+    same(tmp_path / "client" / "local", tmp_path / "client" / "spark")
+    store = RunStore.open(tmp_path / "client" / "local")
+    with pytest.raises(ModelError, match="a layer without a rule; got unit"):
+        list(run_on_engine(Spark(), store, False, refuse, partition(4, 1), 2, 1))
 
 
 def end_with_test():

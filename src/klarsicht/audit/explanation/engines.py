@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+from joblib._parallel_backends import PoolManagerMixin
 from joblib.parallel import get_active_backend
 
 from klarsicht.audit.explanation.settings import LOCAL_ENGINE, split_engine
@@ -222,8 +224,13 @@ class Spark(Engine):
     """Cluster of Spark, as the environment of this process names it."""
 
     def open(self, workers: int, on_gpu: bool) -> tuple[joblib.Parallel, int]:
-        require_package("joblibspark", "joblibspark").register_spark()
-        return make_parallel("spark", n_jobs=workers), workers
+        require_package("joblibspark", "joblibspark")
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else another Python than this may answer to `python3`
+        backend = import_module("joblibspark.backend").SparkDistributedBackend
+        # as joblib's pools of processes, after which it is made: it would take the error of a unit for its result
+        way = {"retrieve_result_callback": PoolManagerMixin.retrieve_result_callback}
+        kind = type("SparkBackend", (backend,), {"supports_retrieve_callback": True} | way)
+        return make_parallel(kind(), n_jobs=workers), workers
 
 
 ENGINES = {"dask": Dask, "ray": Ray, "spark": Spark}

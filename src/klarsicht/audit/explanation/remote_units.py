@@ -13,6 +13,7 @@ import pickle
 import sys
 import sysconfig
 import threading
+import traceback
 import uuid
 import warnings
 from collections import Counter
@@ -58,12 +59,14 @@ IN_FLIGHT = 2 << 30  # bytes of results that wait to be written, where this is m
 
 @dataclass(frozen=True)
 class UnitResult:
-    """Result of a unit and the files that it wrote, or the read whose answer was missing."""
+    """Result of a unit and the files that it wrote, or the read whose answer was missing, or the error that it raised:
+    Spark has errors of its own in place of those that are raised in its workers."""
 
     unit: range
     result: Any = None
     files: Files = field(default_factory=dict)
     request: Read | None = None
+    error: Exception | None = None
 
     @property
     def size(self) -> int:
@@ -109,6 +112,8 @@ class RemoteUnits:
                 parallel, jobs = self.engine.open(workers, on_gpu)
                 with closing(self.send([*rest.values()], parallel, jobs)) as outcomes:
                     for outcome in outcomes:
+                        if outcome.error is not None:
+                            raise outcome.error
                         if outcome.request is not None:
                             self.note_read(outcome.unit, outcome.request)
                             continue
@@ -207,6 +212,9 @@ def run_remotely(
                 result = job.work(unit)
             except ReadMissing as missing:
                 return UnitResult(unit, request=missing.read)
+            except Exception as error:
+                error.add_note(f"In a worker:\n{traceback.format_exc()}")  # else lost with the process
+                return UnitResult(unit, error=error)
             return UnitResult(unit, result, job.store.take_files())
 
 
