@@ -15,16 +15,21 @@ def answer(*words):
     return subprocess.run([*WITHOUT_TORCH, "audit", *words], capture_output=True, text=True)
 
 
+def ending(told):
+    """Exit code and complaints; on a busy machine lines of progress stand beside these."""
+    return told.returncode, [line for line in told.stderr.splitlines() if "so far" not in line]
+
+
 @pytest.mark.parametrize("command", ["rank", "explore", "export"])
 def test_their_help_imports_no_torch(command):
     told = answer(command, "--help")
-    assert (told.returncode, told.stderr) == (0, "") and f"audit {command}" in told.stdout
+    assert ending(told) == (0, []) and f"audit {command}" in told.stdout
 
 
 def test_a_ranking_is_read_without_torch(tmp_path):
     run = write_run(tmp_path, images=False).path
     told = answer("rank", str(run), "--json")
-    assert (told.returncode, told.stderr) == (0, "")
+    assert ending(told) == (0, [])
     assert [one["class"] for one in json.loads(told.stdout)] == ["tagged", "observed", "plain"]
 
 
@@ -34,7 +39,7 @@ def test_images_that_a_decoder_reads_are_exported_without_torch(tmp_path):
     Path(tmp_path, "decode.py").write_text("from PIL import Image\n\n\ndef read(path):\n    return Image.open(path)\n")
     store.update_manifest(settings=store.manifest["settings"] | {"decode": decode}, code=record_code(decode))
     told = answer("export", str(store.path), "--to", "page", "--out", str(tmp_path / "page.html"))
-    assert (told.returncode, told.stderr) == (0, "") and "data:image/jpeg" in Path(tmp_path, "page.html").read_text()
+    assert ending(told) == (0, []) and "data:image/jpeg" in Path(tmp_path, "page.html").read_text()
 
 
 @pytest.mark.slow

