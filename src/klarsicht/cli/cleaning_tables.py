@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from klarsicht.audit.cleaning.corrections.class_recalls import ClassRecalls
     from klarsicht.audit.cleaning.data.clean_data import CleanedCorpus
     from klarsicht.audit.cleaning.models.certificate import Certificate
     from klarsicht.audit.cleaning.models.clean_model import CleanedClasses, CleanedModel
@@ -97,6 +98,7 @@ def joint_correction(result: CleanedClasses) -> None:
     if result.judgement.lost.trained_on:
         echo("the model was trained on these images: they cannot prove a correction harmless")
     echo(f"together: accuracy {_describe_lost(result.judgement.lost.measured)}")
+    recalls(result.judgement.recalls)
     verdict(result.judgement)
     lacking_classes(result.judgement.shown_classes)
 
@@ -154,8 +156,23 @@ def judgement(result: Judgement) -> None:
             f"the model was trained on these images ({result.origin.why}): evaluate it on others with "
             "`klarsicht audit evaluate RUN --correction FOLDER --test IMAGES`"
         )
+    recalls(after.recalls)
     verdict(result)
     lacking_classes(result.shown_classes)
+
+
+def recalls(of_classes: ClassRecalls) -> None:
+    """Print the share of clean images that is right of each class, before and after, and the mean over classes; of many
+    classes those that lose most."""
+    if len(of_classes.classes) < 2:
+        return
+    header = ("class", "clean images", "right before, % (95 %)", "after, % (95 %)", "points lost (95 %, all classes)")
+    lines = [
+        (one.name, str(one.loss.n), _percent(one.before), _percent(one.after), _percent(one.loss))
+        for one in of_classes.table()
+    ]
+    mean = ("mean over classes", str(len(of_classes.truth)), *map(_percent, of_classes.mean()), "")
+    echo_block(table(header, [*lines, mean], left_aligned=("class",)))
 
 
 def verdict(result: CorrectionVerdict) -> None:

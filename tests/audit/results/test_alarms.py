@@ -77,19 +77,21 @@ def test_a_run_that_was_asked_for_nothing_does_not_pass(tmp_path, capsys):
     assert "asked for nothing" in printed.err and "open" not in printed.out
 
 
-def test_a_correction_alarms_if_its_loss_is_shown_to_be_beyond_the_bound(tmp_path):
+def test_a_correction_alarms_in_each_seed_whose_verdict_is_that_it_harms(tmp_path):
+    """The gate says what the verdict says, also of a loss that one class bears alone, or on images trained on."""
     store = make_run(tmp_path / "run")
-    figures = {"harm": {"value": 0.02, "low": 0.006}, "harm_affected": {"value": 0.05, "low": 0.019}}
+    words = "harmful: the model loses 2.00 points (0.60 to 3.40) on clean images, more than the 0.50 allowed"
     record = {
-        "class": "carton", "bounds": {"overall": 0.005, "affected": 0.02},
-        "corrections": [{"name": "reactive", "figures": figures}, {"name": "clarc", "figures": {"harm": None}}],
-    }  # fmt: skip
+        "class": "carton",
+        "corrections": [
+            {"name": "reactive", "kinds": ["harmful", "clean"], "verdicts": [words, "cleaned: 4 % is left"]},
+            {"name": "clarc", "kinds": ["clean-unproven"], "verdicts": ["cleaned, loss not excluded: so"]},
+        ],
+    }
     with store.lock():
         store.write_json("certificate/certificate.json", record)
     (alarm,) = read_alarms(store, ("harm",))
-    assert alarm.message == (
-        "The correction reactive costs 2.0 points of accuracy on clean images (0.6 or more); 0.5 are allowed."
-    )
+    assert alarm.message == f"The correction reactive is {words}."
 
 
 def test_two_runs_are_compared_by_their_images(tmp_path):

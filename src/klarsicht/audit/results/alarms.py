@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from klarsicht.audit.results import sufficiency, surroundings, verdicts
 from klarsicht.audit.results.questions import COPIES_FILE, UNSURE_COPY
-from klarsicht.audit.results.words import VerdictKind
+from klarsicht.audit.results.words import CleaningKind, VerdictKind
 from klarsicht.ground.errors import InputError, unknown_name
 from klarsicht.ground.run_folder.decisions import DecisionLog
 from klarsicht.ground.run_folder.store import RunStore
@@ -100,15 +100,12 @@ def read_copies(store: RunStore, cause: str) -> Iterator[Alarm]:
 
 
 def read_harm(store: RunStore) -> Iterator[Alarm]:
-    """Yield corrections that `audit evaluate` showed to cost more accuracy than their bounds allow."""
+    """Yield corrections whose verdict by `audit evaluate` is that they cost more accuracy than their bounds allow."""
     record = store.read_json(CERTIFICATE_FILE)
     for row in record["corrections"]:
-        for figure, bound, of in (("harm", "overall", "images"), ("harm_affected", "affected", "images of the class")):
-            loss, most = row["figures"].get(figure), record["bounds"][bound]
-            if loss is not None and loss["low"] > most:
-                points = f"{100 * loss['value']:.1f} points of accuracy on clean {of} ({100 * loss['low']:.1f} or more)"
-                message = f"The correction {row['name']} costs {points}; {100 * most:g} are allowed."
-                yield Alarm("harm", record["class"], message)
+        for kind, words in zip(row["kinds"], row["verdicts"], strict=True):
+            if kind == CleaningKind.HARMFUL:
+                yield Alarm("harm", record["class"], f"The correction {row['name']} is {words}.")
 
 
 def _reads_copies(cause: str) -> Callable[[RunStore], Iterator[Alarm]]:

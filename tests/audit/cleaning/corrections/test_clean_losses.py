@@ -24,6 +24,8 @@ class ReadCase:
     n: int
     target: int = TARGET
     read_rows: list = field(default_factory=list)
+    names: dict = field(default_factory=dict)
+    class_weights: dict = field(default_factory=dict)
 
     def __post_init__(self):
         self.whole, self.classifier = sample(self.n, members=0), classifier()

@@ -5,7 +5,7 @@ last two on all images. Images are read in batches and none is kept; answers are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy import special
 from scipy.stats import binomtest
 
 from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits
+from klarsicht.audit.cleaning.corrections.class_recalls import ClassRecalls
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.samples import Case, Sample
 from klarsicht.ground.arrays import Bools, Floats, Ints
@@ -35,18 +36,21 @@ Batches = dict[int, tuple[NDArray[Any], ...]]  # of compare_answers, by the posi
 class CleanLosses:
     """Losses by one correction on clean images. overall, affected: losses of accuracy on a representative draw of clean
     images, and on those of the class; of several classes, of the one that loses most by the lower end. fall,
-    fall_affected: mean falls of the right label's probability on the same images."""
+    fall_affected: mean falls of the right label's probability on the same images, the first in the mean over classes.
+    recalls: answers to all these images by class."""
 
     overall: PairedLoss
     affected: PairedLoss
     fall: Interval
     fall_affected: Interval
+    recalls: ClassRecalls = field(default=ClassRecalls(), compare=False, repr=False)
 
     def is_beyond(self, bounds: Bounds) -> bool:
-        """Whether a loss or a fall is shown to be above the bound of the loss, by the lower end of its interval."""
+        """Whether a loss or a fall is shown to be above the bound of the loss, by the lower end of its interval; the
+        loss of any other class too."""
         above = (one.low > bounds.overall for one in (self.overall, self.fall) if one.n)
         above_of_class = (one.low > bounds.affected for one in (self.affected, self.fall_affected) if one.n)
-        return any(above) or any(above_of_class)
+        return any(above) or any(above_of_class) or self.recalls.largest_harm(bounds.affected) is not None
 
     def is_free(self, bounds: Bounds) -> bool:
         """Whether the correction is shown to cost nothing, by the upper ends of 95 % intervals: the share of images
@@ -68,7 +72,8 @@ class CleanLosses:
 
     def to_json(self) -> dict[str, Any]:
         """Return the losses as JSON values; None without images."""
-        return {name: value if value["n"] else None for name, value in asdict(self).items()}
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "recalls"}
+        return {name: asdict(value) if value.n else None for name, value in told.items()}
 
 
 @dataclass(frozen=True)
@@ -140,20 +145,23 @@ class CleanDraw:
         parts = [part for start, part in sorted(self._batches(correction).items()) if part and start < end]
         if not parts:
             return CleanLosses(NO_LOSS, NO_LOSS, NO_INTERVAL, NO_INTERVAL)
-        was, right, fall, labels, fair = (np.concatenate(part) for part in zip(*parts, strict=True))
+        before, after, truth, fall, labels, fair = (np.concatenate(part) for part in zip(*parts, strict=True))
+        was, right = before == truth, after == truth
+        weights = np.array([self.case.class_weights.get(label, 1.0) for label in labels[fair].tolist()])
         own = [labels == target for target in self.targets if (labels == target).any()]
         return CleanLosses(
             paired_loss(was[fair], right[fair]),
             max((paired_loss(was[of], right[of]) for of in own), key=lambda one: one.low, default=NO_LOSS),
-            mean_interval(fall[fair]),
+            mean_interval(weights * fall[fair]),
             max((mean_interval(fall[of]) for of in own), key=lambda one: one.low, default=NO_INTERVAL),
+            ClassRecalls(truth, before, after, self.targets, self.case.names),
         )
 
 
 def compare_answers(sample: Sample, plain: Floats, after: Floats) -> tuple[NDArray[Any], ...]:
-    """Return from logits (n, K) before and after a correction whether each answer was right before and after, the fall
-    of the right label's probability, the label, and whether the image is of the representative draw. Where the label
-    is unknown, the prediction before counts as right."""
+    """Return from logits (n, K) before and after a correction the answers before and after, the right one, the fall of
+    its probability, the label, and whether the image is of the representative draw. Where the label is unknown, the
+    prediction before counts as right."""
     truth = np.where(sample.labels >= 0, sample.labels, plain.argmax(1))
     before, then = (special.softmax(y.astype(np.float64), 1)[np.arange(len(y)), truth] for y in (plain, after))
-    return plain.argmax(1) == truth, after.argmax(1) == truth, before - then, sample.labels, sample.fair_draw
+    return plain.argmax(1), after.argmax(1), truth, before - then, sample.labels, sample.fair_draw

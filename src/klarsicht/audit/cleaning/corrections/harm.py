@@ -1,9 +1,10 @@
 """Test whether a correction harms a model, by the intervals of its losses on clean images.
 
 *Proven harmless*: the whole interval of every loss is within its bound. *Harmful*: that of a loss is wholly beyond it.
-*Not proven*: neither. A loss that one class other than the artifact's own bears alone is not *harmful*: its images may
-carry an artifact of their own. Images that a network was trained on prove no correction harmless, and it is harmful
-there only where the loss is beyond MEMORISED times the bound.
+*Not proven*: neither. The loss of every other class is bounded too, see class_recalls, and none must be proven
+harmless. A loss that one class other than the artifact's own bears alone is not *harmful*, unless it is handed to that
+one: its images may carry an artifact of their own. Images that a network was trained on prove no correction harmless,
+and it is harmful there only where the loss is beyond MEMORISED times the bound.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class Bounds:
 @dataclass(frozen=True)
 class Loss:
     """Loss of accuracy on images of one kind, against its bound. trained_on: whether the network was trained on the
-    images. elsewhere: the loss without the other class that loses most; NO_LOSS: there is none, or it is not asked.
-    most_lost: that class, in words."""
+    images. elsewhere: the loss without the other class that loses most, or of the loss of that class what is handed to
+    the corrected one; NO_LOSS: there is none, or it is not asked. most_lost: that class, in words. receiver: the
+    corrected one, of a loss of one class; else empty."""
 
     kind: str
     measured: PairedLoss
@@ -44,6 +46,7 @@ class Loss:
     trained_on: bool = False
     elsewhere: PairedLoss = NO_LOSS
     most_lost: str = ""
+    receiver: str = ""
 
     @property
     def answer(self) -> str:
@@ -61,7 +64,8 @@ class Loss:
 
     @property
     def is_of_one_class(self) -> bool:
-        """Whether the loss is shown to be beyond the bound, but not without the class that loses most."""
+        """Whether the loss is shown to be beyond the bound, but not without the class that loses most, or not by what
+        it hands to the corrected one."""
         return self.is_beyond and self.elsewhere.n > 0 and not self.elsewhere.low > self.bound
 
     @property
@@ -82,7 +86,8 @@ class Loss:
             return f"{lost}, more than the {100 * self.bound:.2f} allowed"
         if self.is_of_one_class:
             value, low, high = (100 * end for end in (self.elsewhere.value, self.elsewhere.low, self.elsewhere.high))
-            without = f"{value:z.2f} ({low:z.2f} to {high:z.2f}) without {self.most_lost}"
+            aside = f"to {self.receiver}" if self.receiver else f"without {self.most_lost}"
+            without = f"{value:z.2f} ({low:z.2f} to {high:z.2f}) {aside}"
             return f"{lost}, but only {without}: do its images carry an artifact of their own?"
         if self.settled_by >= MOST:
             return f"{lost}, as much as the {100 * self.bound:.2f} allowed: more images do not settle it"

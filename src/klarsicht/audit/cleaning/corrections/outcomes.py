@@ -8,7 +8,7 @@ correction, less that on clean images of the class."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -18,13 +18,15 @@ from torch import Tensor
 
 from klarsicht.audit.cleaning.corrections.activations import Correction, compute_logits, compute_logits_jointly
 from klarsicht.audit.cleaning.corrections.clarc import Erasure, WhenPredicted
+from klarsicht.audit.cleaning.corrections.class_recalls import ClassRecalls
 from klarsicht.audit.cleaning.corrections.harm import Bounds, Harm, Loss
 from klarsicht.audit.cleaning.corrections.samples import Sample
+from klarsicht.audit.cleaning.corrections.thresholds import fit_bias
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.results.logit_effect import ANY_SHARE, LogitEffect
 from klarsicht.audit.verdicts.interventions.experiment import Experiment, Score, flips, logit_excess
 from klarsicht.audit.verdicts.interventions.insertion import Insertion, put_on
-from klarsicht.ground.arrays import Bools, Floats, Ints
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints
 from klarsicht.numerics.statistics.intervals import (
     NO_INTERVAL,
     Z95,
@@ -108,6 +110,7 @@ class Outcome:
         turned: share of other classes' images predicted as the class with the artifact, less that without it.
         harm_elsewhere, most_lost: `harm` without the other class that loses most, and that class in words; NO_LOSS
             where none loses, or two others are not there.
+        recalls: answers to clean images by class, before and after.
     """
 
     accuracy: Interval
@@ -122,6 +125,7 @@ class Outcome:
     harm_elsewhere: PairedLoss = NO_LOSS
     most_lost: str = ""
     member_fall: Interval = NO_INTERVAL
+    recalls: ClassRecalls = field(default=ClassRecalls(), compare=False, repr=False)
 
     @property
     def effect(self) -> LogitEffect:
@@ -131,13 +135,15 @@ class Outcome:
     def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
         """Answer whether the correction harms, under bounds; `trained_on`: the network was trained on these images."""
         overall = Loss("clean images", self.harm, bounds.overall, trained_on, self.harm_elsewhere, self.most_lost)
-        return Harm((overall, Loss("clean images of the class", self.harm_affected, bounds.affected, trained_on)))
+        affected = Loss("clean images of the class", self.harm_affected, bounds.affected, trained_on)
+        return Harm((overall, affected, *self.recalls.harm(bounds.affected, trained_on)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the intervals as JSON values; None without images."""
-        told = asdict(self)
-        most_lost = told.pop("most_lost")
-        return {name: value if value["n"] else None for name, value in told.items()} | {"most_lost": most_lost}
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("most_lost", "recalls")}
+        return {name: asdict(value) if value.n else None for name, value in told.items()} | {
+            "most_lost": self.most_lost
+        }
 
 
 def reaches_members(before: Interval, after: Outcome) -> bool:
@@ -152,7 +158,8 @@ def reaches_members(before: Interval, after: Outcome) -> bool:
 
 @dataclass(frozen=True)
 class CorrectionTest:
-    """Sample on which corrections of one class are compared; `insertion` puts the artifact on images, or is None."""
+    """Sample on which corrections of one class are compared; `insertion` puts the artifact on images, or is None.
+    class_weights: see class_recalls.weigh_classes."""
 
     classifier: Classifier
     sample: Sample
@@ -160,6 +167,7 @@ class CorrectionTest:
     insertion: Insertion | None
     seed: int = 0
     names: Mapping[int, str] = field(default_factory=dict)
+    class_weights: Mapping[int, float] = field(default_factory=dict)
 
     @cached_property
     def other_rows(self) -> Ints:
@@ -232,7 +240,37 @@ class CorrectionTest:
         losses = paired_loss(was[fair], right[fair]), paired_loss(was[own], right[own])
         effects = share_interval(under), self.flips(found), self.rise(found)
         turned, fall = self.turned_share(found), self.member_fall(found)
-        return Outcome(*accuracies, *effects, *losses, turned, elsewhere, most_lost, fall)
+        return Outcome(*accuracies, *effects, *losses, turned, elsewhere, most_lost, fall, self.class_recalls(found))
+
+    def class_recalls(self, logits: Logits) -> ClassRecalls:
+        """Return the answers to clean images, before and under logits of a correction, by class."""
+        clean = ~self.sample.member
+        before, after = self.plain[clean].argmax(1), logits.plain[clean].argmax(1)
+        return ClassRecalls(self.truth[clean], before, after, (self.target,), self.names)
+
+    @cached_property
+    def fair_weights(self) -> Doubles:
+        """Weights of the representative draw of clean images with which a mean is one over classes."""
+        labels = self.truth[self.sample.fair_draw].tolist()
+        return np.array([self.class_weights.get(label, 1.0) for label in labels])
+
+    def balanced_loss(self, logits: Logits) -> float | None:
+        """Compute the loss of accuracy on the representative draw of clean images, in the mean over classes; None
+        without any."""
+        fair = self.sample.fair_draw
+        was, right = ((y[fair].argmax(1) == self.truth[fair]).astype(int) for y in (self.plain, logits.plain))
+        return float((self.fair_weights * (was - right)).sum() / len(was)) if len(was) else None
+
+    def fit_bias(self, logits: Logits) -> float:
+        """Fit the bias of the class that sets its threshold back, see thresholds."""
+        clean = ~self.sample.member
+        return fit_bias(self.plain[clean], logits.plain[clean], self.truth[clean], self.target)
+
+    def add_bias(self, logits: Logits, bias: float) -> Logits:
+        """Return logits with a bias of the class, against the mean of all."""
+        K = self.plain.shape[1]
+        added = (bias * (np.eye(K)[self.target] - 1 / K)).astype(logits.plain.dtype)
+        return replace(logits, plain=logits.plain + added, pasted=logits.pasted + added)
 
     def flips(self, found: Logits) -> Interval:
         """Compute the share of flips, see the module; no interval without pasted images."""
@@ -241,13 +279,14 @@ class CorrectionTest:
         return share_interval(flips(found.plain[self.other_rows], found.pasted, self.target) > 0)
 
     def fall(self, found: Logits) -> Interval:
-        """Compute the mean fall of the right label's probability on the representative draw of clean images."""
+        """Compute the mean fall of the right label's probability on the representative draw of clean images, in the
+        mean over classes."""
         fair = np.flatnonzero(self.sample.fair_draw)
         before, after = (
             special.softmax(y[fair].astype(np.float64), 1)[np.arange(len(fair)), self.truth[fair]]
             for y in (self.plain, found.plain)
         )
-        return mean_interval(before - after)
+        return mean_interval(self.fair_weights * (before - after))
 
     def member_fall(self, found: Logits) -> Interval:
         """Compute the fall of members, see the module; no interval without two members and two clean images of the

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from klarsicht.audit.cleaning.corrections.class_recalls import weigh_classes
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.data.skipped_images import MOST_SKIPPED, most_skipped
@@ -105,6 +107,11 @@ class Case:
         return {
             int(output): label for output, label in zip(self.labels, self.corpus.labels, strict=True) if output >= 0
         }
+
+    @cached_property
+    def class_weights(self) -> dict[int, float]:
+        """Weights of images by their class, see weigh_classes."""
+        return weigh_classes(self.labels)
 
     @property
     def example(self) -> Images:

@@ -1,11 +1,13 @@
 """Choose one of the tried settings of a correction, under a bound on harm.
 
 Of the settings whose losses on clean images are within the bounds, the one of largest gain is chosen, by the lower end
-of its 95 % interval. Among those as high but for the standard error of the best one, and at least for ALIKE, chance
-would choose (Breiman et al. 1984): there the one that loses less is taken, by whole MIN_LOSS_DIFFERENCE, then that at
-fewer layers, with fewer directions, of the simpler method. Settings that do not reach members
-(`outcomes.reaches_members`) come only where none does. Where none is within the bounds, the least harmful one is
-chosen, which is not called clean.
+of its 95 % interval. Losses are that in the mean over classes, that of the class, and any of another class that is
+shown (class_recalls). Where a setting beyond a bound may shift the threshold, because classes are unequal or a shift is
+shown, the threshold is set back first (thresholds). Among settings as high but for the standard error of the best one,
+and at least for ALIKE, chance would choose (Breiman et al. 1984): there the one that loses less is taken, by whole
+MIN_LOSS_DIFFERENCE, then that at fewer layers, with fewer directions, of the simpler method. Settings that do not
+reach members (`outcomes.reaches_members`) come only where none does. Where none is within the bounds, the least harmful
+one is chosen, which is not called clean.
 
 With many clean images (`choose_least_loss`) at most FINALISTS of the settings whose gain is as good as that of the best
 are compared on these, by the fall of the right label's probability. A setting gives way whose loss, or fall, is shown
@@ -24,9 +26,10 @@ from typing import Any, Final
 
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.clean_losses import FREE_FALL, LAST, CleanDraw, CleanLosses
-from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameters, JointCorrection
+from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameters, JointCorrection, LayerCorrection
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Gain, Logits, Outcome, reaches_members
+from klarsicht.audit.cleaning.corrections.thresholds import add_bias
 from klarsicht.audit.results.words import describe_lost
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval
 
@@ -50,6 +53,8 @@ class SettingOutcome:
         fall: mean fall of the right label's probability on clean images.
         gain: the same gain image by image, by which two settings are compared; None: by `gained` alone.
         losses, beyond: losses on many clean images, where measured, and whether one is shown to be above a bound.
+        bias: added to the output of the class, to set its threshold back.
+        with_bias: the setting with such a bias, where it shifts the threshold and loses less with it; else None.
     """
 
     method: str
@@ -64,6 +69,8 @@ class SettingOutcome:
     beyond: bool = False
     reaches_members: bool = True
     correction: Correction = field(default=JointCorrection(), compare=False, repr=False)
+    bias: float = 0.0
+    with_bias: SettingOutcome | None = field(default=None, compare=False, repr=False)
 
     @property
     def parts(self) -> tuple[SettingOutcome, ...]:
@@ -95,7 +102,9 @@ class SettingOutcome:
             return " and ".join(map(str, self.parts))
         at = f" at {self.setting.layer}" if self.setting.layer else ""
         several = "" if self.setting.directions == 1 else "s"
-        return f"{self.method}{at}, {self.setting.directions} direction{several}, strength {self.setting.strength:g}"
+        bias = f", its threshold set back by {self.bias:+.2f} logits" if self.bias else ""
+        strength = f"strength {self.setting.strength:g}{bias}"
+        return f"{self.method}{at}, {self.setting.directions} direction{several}, {strength}"
 
     def to_json(self) -> dict[str, Any]:
         gained = {"gained": self.gained.value, "gained at least": self.gained.low}
@@ -104,6 +113,7 @@ class SettingOutcome:
         known = {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
         told = {"method": self.method} | asdict(self.setting) | figures | known
         told |= {"losses": self.losses.to_json()} if self.losses else {}
+        told |= {"bias": self.bias} if self.bias else {}
         return told | ({"beside": settings_json(self.beside)} if self.beside else {})
 
 
@@ -116,15 +126,38 @@ def evaluate_setting(
     test: CorrectionTest, method: str, setting: CorrectionParameters, correction: Correction, found: Logits,
     bounds: Bounds,
 ) -> SettingOutcome:  # fmt: skip
-    """Evaluate gain and loss of a correction from its logits."""
+    """Evaluate gain and loss of a correction from its logits, and with its threshold set back where it shifts that."""
     effect = test.evaluate_logits(found)
-    losses = ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
-    over = [max(lost.value, 0.0) - bound for lost, bound in losses if lost.n]
+    affected = effect.harm_affected.value if effect.harm_affected.n else None
+    losses = ((test.balanced_loss(found), bounds.overall), (affected, bounds.affected))
+    over = [max(lost, 0.0) - bound for lost, bound in losses if lost is not None]
+    if worst := effect.recalls.largest_harm(bounds.affected):
+        over.append(worst.loss.low - bounds.affected)
     gain, reaches = test.gain(found), reaches_members(test.rise(test.before), effect)
-    return SettingOutcome(
+    one = SettingOutcome(
         method, setting, gain.share, max(over, default=0.0), effect, fall=test.fall(found), gain=gain,
         reaches_members=reaches, correction=correction,
     )  # fmt: skip
+    is_layer = isinstance(correction, LayerCorrection | JointCorrection)
+    may_shift = bool(test.class_weights) or effect.recalls.is_shift(bounds.affected)  # small classes hardly show one
+    if one.within_bounds or not is_layer or not may_shift:
+        return one
+    return replace(one, with_bias=set_threshold_back(test, one, found, bounds))
+
+
+def set_threshold_back(
+    test: CorrectionTest, one: SettingOutcome, logits: Logits, bounds: Bounds
+) -> SettingOutcome | None:
+    """Set the threshold of a setting back by a bias of the class; None where that loses no less, or no layer can add
+    it."""
+    bias, before = test.fit_bias(logits), one.correction
+    change = add_bias(test.classifier, test.target, test.plain.shape[1], bias) if bias else None
+    if change is None:
+        return None
+    parts = before.parts if isinstance(before, JointCorrection) else (before,)
+    correction = JointCorrection((*(part for part in parts if isinstance(part, LayerCorrection)), change))
+    again = evaluate_setting(test, one.method, one.setting, correction, test.add_bias(logits, bias), bounds)
+    return replace(again, bias=bias, beside=one.beside, with_bias=None) if again.lost < one.lost else None
 
 
 @dataclass(frozen=True)
@@ -193,6 +226,7 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         (chosen,) = settings_json((self.chosen,))
+        chosen |= {"bias": self.chosen.bias} if self.chosen.bias else {}
         chosen |= {"beside": settings_json(self.chosen.beside)} if self.chosen.beside else {}
         return {"chosen": chosen, "reason": self.reason, "tried": [one.to_json() for one in self.tried]}
 

@@ -41,6 +41,7 @@ FIGURES: Final = {
     "harm_affected": "loss, clean images of the class",
     "relevance on the artifact": "relevance on the artifact",
 }
+ENDS: Final = ("value", "low", "high", "n")
 MARGIN: Final = 0.05  # share of a scale, on both sides of its values
 AS_IT_IS, CORRECTED = 0, 1  # positions of the models of an evaluation
 SHARE_RANGE: Final = (0.0, 1.0)
@@ -188,7 +189,7 @@ def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateR
 def combine_seeds(seeds: Sequence[Facts | None], within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
     """Combine one figure of several seeds, clipped: a single seed keeps its interval, more seeds have that of their
     mean."""
-    known = [Interval(*(found[name] for name in ("value", "low", "high", "n"))) for found in seeds if found]
+    known = [Interval(*(found[name] for name in ENDS)) for found in seeds if found]
     if len(known) < 2:
         return known[0] if known else NO_INTERVAL
     among = mean_interval(np.array([found.value for found in known]), student_quantile(len(known)))
@@ -200,7 +201,7 @@ def combine_seeds(seeds: Sequence[Facts | None], within: tuple[float, float] = (
 def _evaluation(folder: Path) -> Facts:
     try:
         found: Facts = json.loads(read_regular_file(folder / "evaluation.json"))
-        return {name: found[name] for name in KNOWN} | {name: found.get(name, "") for name in SENTENCES}
+        return {name: found[name] for name in KNOWN} | {name: found.get(name, "") for name in BESIDE_VERDICT}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "no evaluation in this folder", got=f"{folder}: {type(error).__name__}: {error}",
@@ -210,7 +211,7 @@ def _evaluation(folder: Path) -> Facts:
 
 KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "kind", "clean", "remaining",
                 "shown on", "images", "looks")  # fmt: skip
-SENTENCES: Final = ("disagreement", "on new draws")  # beside the verdict, where there is anything to say
+BESIDE_VERDICT: Final = ("disagreement", "on new draws", "recalls")  # where there is anything to say
 
 
 def _method(seeds: Sequence[Facts]) -> str:
@@ -281,6 +282,7 @@ def template_context(found: Certificate) -> dict[str, Any]:
     trained = [one.name for one in found.rows if one.trained_on]
     facts = {"name": found.name, "version": __version__, "overall": 100 * bounds.overall, "points": format_points}
     facts |= {"affected": 100 * bounds.affected, "seeds": max(one.seeds for one in found.rows)}
+    facts["of_share"] = lambda share: " (".join(format_points(Interval(*(share[k] for k in ENDS)))) + ")"
     return facts | {
         "columns": columns, "lines": shown, "clean": clean, "trained": trained, "evaluations": found.evaluations,
     }  # fmt: skip

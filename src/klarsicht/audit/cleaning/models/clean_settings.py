@@ -51,7 +51,7 @@ class CleanSettings(PublicSettings):
         float, Field(ge=0, le=1, description="Accuracy that may be lost on clean images, as a share.")
     ] = 0.005
     affected: Annotated[
-        float, Field(ge=0, le=1, description="Accuracy that may be lost on clean images of the class.")
+        float, Field(ge=0, le=1, description="Accuracy that may be lost on clean images of the class, or of another.")
     ] = 0.02
     least_effect: Annotated[float, Field(ge=0, le=1000, description=LEAST_HELP)] = 1.0
     images: Annotated[int, Field(ge=8, le=1_000_000, description=IMAGES_HELP)] = 400

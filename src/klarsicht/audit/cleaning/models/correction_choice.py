@@ -14,6 +14,7 @@ from klarsicht.audit.cleaning.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning.corrections import selection, setting_search
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.clarc import find_layer
+from klarsicht.audit.cleaning.corrections.class_recalls import ClassRecalls
 from klarsicht.audit.cleaning.corrections.clean_losses import CleanDraw
 from klarsicht.audit.cleaning.corrections.closed_form import (
     CLOSED,
@@ -131,7 +132,7 @@ def choose_correction(
 
     Args:
         candidates: methods in closed form that are tried where the settings name none; by default CANDIDATES.
-        further: whether corrections at several layers together are tried then.
+        further: whether corrections at several layers together are tried then, and thresholds set back by a bias.
         draw: clean images on which the losses of the best are compared, see selection.choose_least_loss.
 
     Raises:
@@ -147,7 +148,7 @@ def choose_correction(
             best = selection.choose_least_loss(layered, draw, bounds).chosen
             grid = replace(grid, layers=(best.setting.layer,))
             found += setting_search.try_settings(TRAINED_CANDIDATES, data, test, bounds, grid)
-        return selection.choose_least_loss(found, draw, bounds)
+        return selection.choose_least_loss(set_thresholds_back(found) if further else found, draw, bounds)
     method = CORRECTION_METHODS[settings.method]
     # one training for each layer would be expensive
     if settings.method in RETRAINED and "layer" in method.sweeps and not grid.layers:
@@ -156,7 +157,12 @@ def choose_correction(
         found = setting_search.try_settings(oblique, data, test, bounds, Grid(layers, (1,), (1.0,)))
         grid = replace(grid, layers=(selection.choose_best(found).chosen.setting.layer,))
     found = setting_search.try_settings({settings.method: method}, data, test, bounds, grid)
-    return selection.choose_least_loss(found, draw, bounds)
+    return selection.choose_least_loss(set_thresholds_back(found) if further else found, draw, bounds)
+
+
+def set_thresholds_back(some: Sequence[SettingOutcome]) -> list[SettingOutcome]:
+    """Return settings, those that shift the threshold with it set back."""
+    return [one.with_bias or one for one in some]
 
 
 def check_layer(classifier: Classifier, settings: CleanSettings) -> None:
@@ -203,7 +209,9 @@ def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tup
 
 def make_test(case: Case, artifact: Artifact, sample: Sample, settings: CleanSettings) -> CorrectionTest:
     """Make the test of corrections on a sample of a case."""
-    return CorrectionTest(case.classifier, sample, case.target, artifact.insertion, settings.seed, case.names)
+    return CorrectionTest(
+        case.classifier, sample, case.target, artifact.insertion, settings.seed, case.names, case.class_weights
+    )
 
 
 def is_told_by_class(case: Case) -> bool:
@@ -366,7 +374,7 @@ def judge_together(
 ) -> JointJudgement:  # fmt: skip
     """Judge each correction alone and all together on the part `show`."""
     judged: list[ClassJudgement] = []
-    answers: list[NDArray[Any]] = []  # rows of clean images, right before, right together, labels
+    answers: list[NDArray[Any]] = []  # rows of clean images, predicted before, predicted together, labels
     with progress("classes shown", len(fitted)) as advance:
         for one in fitted:
             shown = draw_shown(one.case, settings.images, settings.seed)
@@ -377,15 +385,15 @@ def judge_together(
                 alone, after=test.evaluate_logits(found), new_draws=compare_new_draws(test, one.artifact, joint)
             )
             judged.append(ClassJudgement(one.artifact.name, one.artifact.target, one.setting, alone, together))
-            right = (y.argmax(1) == test.truth for y in (test.plain, found.plain))
-            answers.append(np.stack([shown.rows, *right, test.truth])[:, shown.fair_draw])
+            labels = (y.argmax(1) for y in (test.plain, found.plain))
+            answers.append(np.stack([shown.rows, *labels, test.truth])[:, shown.fair_draw])
             advance()
-    _, was, is_now, truth = np.unique(np.concatenate(answers, 1), axis=1)
-    was, is_now = was == 1, is_now == 1
-    elsewhere, most = loss_elsewhere(was, is_now, truth, [one.artifact.target for one in fitted])
+    _, before, after, truth = np.unique(np.concatenate(answers, 1), axis=1)
+    targets, was, is_now = tuple(one.artifact.target for one in fitted), before == truth, after == truth
+    recalls = ClassRecalls(truth, before, after, targets, test.names)
+    elsewhere, most = loss_elsewhere(was, is_now, truth, targets)
     lost = Loss(
         "clean images", paired_loss(was, is_now), settings.overall,
-        any(one.together.origin.trained_on for one in judged), elsewhere,
-        "" if most is None else test.names.get(most, f"class {most}"),
+        any(one.together.origin.trained_on for one in judged), elsewhere, "" if most is None else recalls.name(most),
     )  # fmt: skip
-    return JointJudgement(tuple(judged), lost, tuple(left_out), orders)
+    return JointJudgement(tuple(judged), lost, tuple(left_out), orders, recalls)

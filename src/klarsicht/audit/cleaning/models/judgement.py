@@ -1,7 +1,7 @@
 """Judge a correction of one artifact, or of several together, by images on which none was fitted or chosen.
 
-A correction is *harmful* where a loss on clean images, or on those of a corrected class, is shown to be beyond its
-bound. It does *not help* where the artifact is not shown to be used, where more than LEAVES of its effect remain, or
+A correction is *harmful* where a loss on clean images, or on those of a class, is shown to be beyond its bound. It
+does *not help* where the artifact is not shown to be used, where more than LEAVES of its effect remain, or
 where it takes from images with the artifact inserted what it does not take from those that carry it
 (outcomes.reaches_members). Else the model is *cleaned*. Words are in audit.results.words.
 """
@@ -9,12 +9,13 @@ where it takes from images with the artifact inserted what it does not take from
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from klarsicht.audit.cleaning.corrections.class_recalls import ClassRecalls
 from klarsicht.audit.cleaning.corrections.clean_losses import CleanLosses
 from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, LEAVES, Bounds, Harm, Loss
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcome, reaches_members
@@ -281,6 +282,7 @@ class Judgement(CorrectionVerdict):
             "artifact used": self.is_used, "below the least effect": self.is_below_least,
             "members alone": self.on_members_alone, "images": self.origin.to_json(),
             "disagreement": self.disagreement, "on new draws": self.on_new_draws,
+            "recalls": [one.to_json() for one in self.after.recalls.table()],
             "new draws": self.new_draws and [one.to_json() for one in self.new_draws],
             "refused": self.refused.to_json() | {"after": self.refused.after.to_json()} if self.refused else None,
         }  # fmt: skip
@@ -344,12 +346,14 @@ class JointJudgement(CorrectionVerdict):
         lost: loss on clean images of all classes' draws together, each image once.
         left_out: (class, reason) of those for which no correction could be fitted.
         orders: outcomes of the orders that were tried; empty where the order does not matter.
+        recalls: answers to the images of `lost` by class.
     """
 
     classes: tuple[ClassJudgement, ...]
     lost: Loss
     left_out: tuple[tuple[str, str], ...] = ()
     orders: tuple[OrderOutcome, ...] = ()
+    recalls: ClassRecalls = field(default=ClassRecalls(), compare=False, repr=False)
 
     @property
     def shown_classes(self) -> ShownClasses:
@@ -359,7 +363,9 @@ class JointJudgement(CorrectionVerdict):
     @cached_property
     def harm(self) -> Harm:
         own = ((f"clean images of {one.name}", one.together.harm.losses[1]) for one in self.classes)
-        return Harm((self.lost, *(replace(loss, kind=kind, trained_on=self.lost.trained_on) for kind, loss in own)))
+        of_classes = (replace(loss, kind=kind, trained_on=self.lost.trained_on) for kind, loss in own)
+        bound = self.classes[0].together.bounds.affected
+        return Harm((self.lost, *of_classes, *self.recalls.harm(bound, self.lost.trained_on)))
 
     @property
     def no_help(self) -> tuple[CleaningKind, str] | None:
@@ -380,6 +386,7 @@ class JointJudgement(CorrectionVerdict):
             "left out": [list(one) for one in self.left_out],
             "classes": [one.to_json() for one in self.classes],
             "orders": [one.to_json() for one in self.orders],
+            "recalls": [one.to_json() for one in self.recalls.table()],
         }
 
 
