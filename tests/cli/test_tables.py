@@ -2,10 +2,12 @@
 
 import html
 import re
+import shlex
 from dataclasses import replace
 
 from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
+from klarsicht.audit.results.seen_groups import SeenGroup
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import SCREENED_FOLLOWED
@@ -83,3 +85,15 @@ def test_where_nothing_was_found_it_says_what_to_ask_next(capsys):
     tables.verdicts(Quantification((plain,), 0.01, 0.05), 1, "my runs/1", {})
     commands = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
     assert commands == ["klarsicht audit shortcuts 'my runs/1'", "klarsicht audit power 'my runs/1'"]
+
+
+def test_a_group_that_is_seen_and_not_tested_comes_with_the_commands_that_show_and_test_it(capsys):
+    plain = replace(CARTON, artifactual=False, poisoned=False, used=False, rows=(), members=())
+    group = SeenGroup(
+        "a mole", 1, 90, "borders", 0.007, "", "the run has too few classes", "", (1, 2), ("1.png", "2.png")
+    )
+    tables.verdicts(Quantification((plain,), 0.01, 0.05), 1, "my runs/1", {}, (group,))
+    told = [line.partition(": klarsicht ")[2] for line in capsys.readouterr().out.splitlines() if "next: l" in line]
+    look, test = map(shlex.split, told)
+    assert look == ["audit", "explore", "my runs/1"]
+    assert test == ["audit", "clean", "my runs/1", "--class", "a mole", "--members", "LIST"]

@@ -95,6 +95,10 @@ def verdicts(
         echo(f"seen, not tested: {format_count(len(groups), 'group')} of images. {NOT_TESTED}")
     for group in groups[:SEEN_PRINTED]:
         echo(f"- {group.headline}")
+    if groups:
+        members = f"--class {quote(groups[0].name)} --members LIST"
+        echo(f"next: look at their images: klarsicht audit explore {quote(run)}")
+        echo(f"next: list those of an artifact, and test its use: klarsicht audit clean {quote(run)} {members}")
     if not to_review:
         echo(f"next: ask for what whole classes share: klarsicht audit shortcuts {quote(run)}")
         echo(f"next: measure which artifacts this audit could have found: klarsicht audit power {quote(run)}")
