@@ -2,10 +2,15 @@
 
     pip install captum grad-cam zennit lxt
     PYTHONPATH=NETWORKS MOLES=moles python benchmarks/audit/peers.py ISIC2017
+    python benchmarks/audit/peers.py --refusals
 
 The network of isic.py follows patches, which isic_interventions.py shows without any attribution. Printed are the
 share of positive relevance for "benign" on the patch, the sum of relevance over the logit, and processor time over that
 of one forward and backward pass, in batches of four.
+
+With --refusals the rules of three packages are asked for a map of one picture by 32 architectures of torchvision and
+timm, with random weights: whether a package raises an error, and how often the map's sum is beyond a hundred times the
+logit. A map of these rules need not sum to the logit, but its numbers must mean something.
 
 A method is used as its package's page shows it, with the remedies that the page names. Its lines are those of the
 function here.
@@ -29,8 +34,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 import isic
+from architectures import TORCHVISION
 from isic_interventions import patch_of
 
+TIMM = (
+    "convnext_atto", "deit_tiny_patch16_224", "edgenext_xx_small", "levit_128s", "mixer_s32_224", "mobilevit_xxs",
+    "poolformer_s12", "pvt_v2_b0", "tf_efficientnet_lite0", "xcit_nano_12_p16_224",
+)  # fmt: skip
+HUNDREDFOLD = 100  # of the logit: beyond it, a sum has blown up
 BATCH, PICTURES = 4, 12
 Attribute = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -122,6 +133,14 @@ METHODS = (
 )
 
 
+RULES = (
+    Method("klarsicht", "EpsilonPlusFlat", klarsicht_by("EpsilonPlusFlat")),
+    Method("zennit", "EpsilonPlusFlat", zennit_by("EpsilonPlusFlat")),
+    Method("captum", "LRP", captum_by("LRP")),
+)
+SIDES = {"inception_v3": 299}
+
+
 def one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.one_hot(targets, outputs.shape[1]).to(outputs)
 
@@ -177,13 +196,56 @@ def tell_shares(folder: Path) -> None:
         )
 
 
+def build(name: str) -> nn.Module:
+    """Build an architecture of torchvision or timm with random weights, the same each time."""
+    import timm
+    import torchvision
+
+    torch.manual_seed(0)
+    if name in TIMM:
+        return timm.create_model(name).eval()
+    more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    return torchvision.models.get_model(name, **more).eval()
+
+
+def tell_refusals() -> None:
+    """Print which packages give a map of each architecture, and how many of all."""
+    names, counts = [*TORCHVISION, *TIMM], {}
+    for name in names:
+        cells = []
+        for method in RULES:
+            x = torch.rand(1, 3, SIDES.get(name, 224), SIDES.get(name, 224), generator=torch.Generator().manual_seed(0))
+            net = build(name)
+            with torch.no_grad():
+                logits = net(x)
+            target = logits.argmax(1)
+            try:
+                sums = float(method.attribute(net, x, target).detach().double().sum() / logits[0, target])
+                bounded = abs(sums) <= HUNDREDFOLD
+                cells.append(f"{sums:.3g}")
+            except Exception as error:  # what a package says is the row
+                bounded = None
+                cells.append(type(error).__name__)
+            counts.setdefault(method.package, []).append(bounded)
+        print(f"{name:24} {'   '.join(f'{cell:>22}' for cell in cells)}", flush=True)
+    for package, answers in counts.items():
+        refused, bounded = answers.count(None), answers.count(True)
+        print(f"{package}: of {len(answers)}, {refused} refused; the sum of {bounded} is within a hundred logits")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--refusals", action="store_true", help="only which architectures a package refuses")
     given = parser.parse_args()
+    if not given.refusals and given.data is None:
+        parser.error("name the folder of pictures, or --refusals")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    tell_shares(given.data)
+    if given.refusals:
+        tell_refusals()
+    else:
+        tell_shares(given.data)
 
 
 if __name__ == "__main__":
