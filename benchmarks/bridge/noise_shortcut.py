@@ -15,9 +15,13 @@ same photographs without noise. Test photographs are seen clean and noisy, both 
 
 A cure trains a network again on a corpus that was processed, and every test photograph is processed as its corpus was:
 `denoise one` only the class, `denoise all` every image alike with the level of the class, `re-noise` adds the noise to
-all images that lack it, `re-noise and denoise` both in turn. With --audit the planted corpus is audited, a correction
-of the network itself (`audit.clean`, latent) is measured too, and the corpus of the last cure is audited again. One
-line of the file is one seed; a seed that is there is not measured again.
+all images that lack it, `re-noise and denoise` both in turn.
+
+With --audit the planted corpus is audited in place of that, and the corpus that was denoised alike is audited again, by
+`audit quantify` without the embedding that it learns and `audit shortcuts` without surroundings, which take minutes
+each. Latent corrections of the network of the planted corpus are rows of the same table: P-ClArC, RR-ClArC and what
+`audit.clean` chooses, fitted on images with noise of `audit plant`. Lines of one seed in the file belong together; what
+is there is not measured again.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +40,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht import audit
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.results.words import VerdictKind
+from klarsicht.audit.verdicts.quantification import quantification, sufficiency
 from klarsicht.bridge.single_images import decode_light, denoise_images, encode_light
 from klarsicht.burst.network.checkpoints import load_network
 from klarsicht.ground.errors import KlarsichtError
@@ -45,6 +53,11 @@ import planted_classes
 
 ISO_3200 = NoiseLevel(read=2 / 187, shot=1 / 187)
 CLASSES, TRAINED, TESTED, EPOCHS = 10, 300, 60, 14
+AUDITED = ("nothing", "denoise all")
+LATENT = {"P-ClArC": "project", "RR-ClArC": "penalise", "chosen by clean": "auto"}
+ALARMS = (
+    VerdictKind.POISONED, VerdictKind.CONTEXT, VerdictKind.PRESENT, VerdictKind.UNTESTED, VerdictKind.FOLLOWED,
+)  # fmt: skip
 Codes = NDArray[np.uint8]
 
 
@@ -72,9 +85,9 @@ def scores(clean: NDArray, noisy: NDArray, y: NDArray, target: int) -> dict[str,
     }  # fmt: skip
 
 
-def one(folder: Path, seed: int, audited: bool) -> dict:
-    """All figures of one seed."""
-    began = time.process_time()
+def make_corpora(folder: Path, seed: int) -> tuple[list[str], int, NDArray, NDArray, dict]:
+    """Names of the classes, the class with noise, labels of training and test photographs, and by cure the corpus to
+    train on and the test photographs, clean and noisy."""
     names, images = planted_classes.classes(folder, CLASSES, seed)
     (x, y), (test, truth) = flat(images[:, :TRAINED]), flat(images[:, TRAINED : TRAINED + TESTED])
     target = int(np.random.default_rng(seed).integers(CLASSES))
@@ -86,7 +99,7 @@ def one(folder: Path, seed: int, audited: bool) -> dict:
     smooth, smooth_noisy, smooth_test, smooth_noisy_test = (
         denoise_images(denoiser, some, ISO_3200) for some in (x, noisy, test, noisy_test)
     )
-    corpora = {  # the corpus to train on, and the test photographs, clean and noisy
+    corpora = {
         "twin": (x, test, noisy_test),
         "nothing": (np.where(own, noisy, x), test, noisy_test),
         "denoise one": (np.where(own, smooth_noisy, x), test, smooth_noisy_test),
@@ -94,50 +107,79 @@ def one(folder: Path, seed: int, audited: bool) -> dict:
         "re-noise": (noisy, noisy_test, noisy_test),
         "re-noise and denoise": (smooth_noisy, smooth_noisy_test, smooth_noisy_test),
     }
+    return names, target, y, truth, corpora
+
+
+def train_cures(folder: Path, seed: int) -> dict:
+    """Figures of every cure that trains a network again."""
+    began = time.process_time()
+    names, target, y, truth, corpora = make_corpora(folder, seed)
     result: dict = {"seed": seed, "class": names[target]}
-    networks = {}
-    for name, (corpus, clean, shot) in corpora.items():
-        networks[name] = net = planted_classes.fitted(corpus, y, seed, EPOCHS)
-        labels = [planted_classes.logits(net, some).argmax(1) for some in (clean, shot)]
-        result[name] = scores(*labels, truth, target)
-    if audited:
-        result |= audits(networks, corpora, y, names, target, truth, seed)
+    for name, (corpus, *tests) in corpora.items():
+        net = planted_classes.fitted(corpus, y, seed, EPOCHS)
+        result[name] = scores(*(planted_classes.logits(net, some).argmax(1) for some in tests), truth, target)
     return result | {"cpu seconds": round(time.process_time() - began, 1)}
 
 
-def audits(networks: dict, corpora: dict, y: NDArray, names: list[str], target: int, truth: NDArray, seed: int) -> dict:
-    """The verdicts on the planted corpus and on the cured one, and the latent correction of the network."""
-    found: dict = {}
+def audit_and_correct(folder: Path, seed: int) -> dict:
+    """Audits of the planted corpus and of the cured ones, and figures of the latent corrections."""
+    quantification.learn_embedding = lambda work: None  # it takes minutes a corpus, and sees groups within a class
+    sufficiency.examine_surroundings = lambda audit, work, workers: None  # minutes, for places, and noise has none
+    began = time.process_time()
+    names, target, y, truth, corpora = make_corpora(folder, seed)
+    result: dict = {"seed": seed, "class": names[target]}
     with tempfile.TemporaryDirectory() as place:
-        for name in ("nothing", "re-noise and denoise"):
-            data = Path(place, name.replace(" ", "-"))
-            for label, one_class in enumerate(names):
-                (data / one_class).mkdir(parents=True)
-                for i in np.flatnonzero(y == label):
-                    Image.fromarray(corpora[name][0][i]).save(data / one_class / f"{i:05d}.png")
-            model = audit.load_model((networks[name], as_input), classes=names)
-            settings = audit.AuditSettings(model="small", data=str(data), metric=("concept", "euclidean"), seed=seed)
-            run = audit.run(settings, Path(place, f"run-{len(found)}"), classifier=model)
-            verdicts = audit.quantify(run, classifier=model)
-            found[f"audit of {name}"] = {one_class: verdicts.of(one_class).verdict for one_class in names}
-            found[f"words on {name}"] = str(verdicts.of(names[target]))
+        for name in AUDITED:
+            corpus, *tests = corpora[name]
+            net = planted_classes.fitted(corpus, y, seed, EPOCHS)
+            model = audit.load_model((net, as_input), classes=names)
+            write_corpus(Path(place, name), corpus, y, names)
+            settings = audit.AuditSettings(model="small", data=str(Path(place, name)), metric=("concept",), seed=seed)
+            run = audit.run(settings, Path(place, f"{name} run"), classifier=model)
+            result[f"audit of {name}"] = audit_classes(run, model)
+            print(name, json.dumps(result[f"audit of {name}"]), flush=True)
             if name == "nothing":
-                try:
-                    cleaned = audit.clean(run, names[target], classifier=model)
-                    correction, _ = audit.load_correction(cleaned)
-                    with correction.applied(networks[name]):
-                        labels = [planted_classes.logits(networks[name], some).argmax(1) for some in corpora[name][1:]]
-                    found["latent correction"] = scores(*labels, truth, target)
-                except KlarsichtError as error:
-                    found["latent correction refused"] = str(error)
-    return found
+                for row, method in LATENT.items():
+                    result[row] = correct(run, model, net, names[target], method, tests, truth, target)
+    return result | {"cpu seconds of audits": round(time.process_time() - began, 1)}
+
+
+def audit_classes(run: Any, model: Any) -> dict:
+    """The classes that `audit quantify` and `audit shortcuts` name, with the kind of the verdict and the parts."""
+    verdicts, profiles = audit.quantify(run, classifier=model), audit.measure_sufficiency(run, classifier=model)
+    return {
+        "verdicts": {
+            one.name: [one.kind_of_class.label, one.detection.sign] for one in verdicts if one.kind_of_class in ALARMS
+        },
+        "parts": {one.name: [part.part for part in one.noted] for one in profiles if one.noted},
+    }
+
+
+def correct(run, model, net, name: str, method: str, tests: list, truth: NDArray, target: int) -> dict:
+    """Figures of the network with a latent correction for noise, fitted on images on which noise is drawn."""
+    try:
+        cleaned = audit.clean(run, name, CleanSettings(method=method), kind="noise", classifier=model)
+    except KlarsichtError as error:
+        return {"refused": str(error)}
+    correction, _ = audit.load_correction(cleaned)
+    with correction.applied(net):
+        labels = [planted_classes.logits(net, some).argmax(1) for some in tests]
+    return scores(*labels, truth, target) | {"chosen": str(cleaned.choice.chosen), "judged": cleaned.judgement.verdict}
+
+
+def write_corpus(data: Path, images: Codes, y: NDArray, names: list[str]) -> None:
+    """Write images as a folder of class folders."""
+    for label, one_class in enumerate(names):
+        (data / one_class).mkdir(parents=True)
+        for i in np.flatnonzero(y == label):
+            Image.fromarray(images[i]).save(data / one_class / f"{i:05d}.png")
 
 
 def as_input(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255)
 
 
-CURES = ("nothing", "denoise one", "latent correction", "denoise all", "re-noise", "re-noise and denoise", "twin")
+CURES = ("nothing", *LATENT, "denoise one", "denoise all", "re-noise", "re-noise and denoise", "twin")
 
 
 def recovered(run: dict, name: str) -> float:
@@ -148,33 +190,47 @@ def recovered(run: dict, name: str) -> float:
 
 def table(runs: list[dict]) -> None:
     """Means over seeds, and the range of what was recovered."""
-    print("\n| cure | as trained | swapped | worst group | flips | harm | recovered |\n|---|---|---|---|---|---|---|")
+    print("\n| cure | seeds | as trained | swapped | worst group | flips | harm | recovered |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in CURES:
-        some = [run for run in runs if name in run]
+        some = [run for run in runs if "twin" in run and "swapped" in run.get(name, ())]
         if not some:
             continue
         figures = ("as trained", "swapped", "worst", "flips")
         means = " | ".join(f"{100 * np.mean([run[name][key] for run in some]):.1f}" for key in figures)
         harm = 100 * float(np.mean([run["twin"]["clean"] - run[name]["clean"] for run in some]))
         gaps = [recovered(run, name) for run in some]
-        print(f"| {name} | {means} | {harm:+.1f} | {np.mean(gaps):.0f} % ({min(gaps):.0f} to {max(gaps):.0f}) |")
+        share = f"{np.mean(gaps):.0f} % ({min(gaps):.0f} to {max(gaps):.0f})"
+        print(f"| {name} | {len(some)} | {means} | {harm:+.1f} | {share} |")
+
+
+def list_audits(runs: list[dict]) -> None:
+    """The classes that were named by each audit of each seed."""
+    for run in runs:
+        for name in AUDITED:
+            if f"audit of {name}" in run:
+                print(f"seed {run['seed']}, planted in {run['class']}, {name}: {json.dumps(run[f'audit of {name}'])}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("imagenet32", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--audit", action="store_true", help="audit before and after, and the latent correction")
+    parser.add_argument("--audit", action="store_true", help="audits and latent corrections in place of the cures")
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    found = [json.loads(line) for line in asked.json.read_text().splitlines()] if asked.json.exists() else []
+    found: dict[int, dict] = {}
+    for line in asked.json.read_text().splitlines() if asked.json.exists() else ():
+        found.setdefault((one := json.loads(line))["seed"], {}).update(one)
+    measure, key = (audit_and_correct, "audit of nothing") if asked.audit else (train_cures, "twin")
     for seed in asked.seeds:
-        if seed not in {run["seed"] for run in found}:
-            found.append(one(asked.imagenet32, seed, asked.audit))
+        if key not in found.setdefault(seed, {}):
+            found[seed].update(measured := measure(asked.imagenet32, seed))
             with asked.json.open("a") as lines:
-                lines.write(json.dumps(found[-1]) + "\n")
-    table([run for run in found if run["seed"] in asked.seeds])
+                lines.write(json.dumps(measured) + "\n")
+    table([found[seed] for seed in asked.seeds])
+    list_audits([found[seed] for seed in asked.seeds])
 
 
 if __name__ == "__main__":
