@@ -178,9 +178,9 @@ ARROWS = {
     "burst": ("numerics.imaging", "burst.data", "burst.network", "burst.denoising", "burst.training"),
     # between the wings and the command line: a denoiser is audited, a corpus is denoised
     "bridge": (
-        "ground.pictures", "ground.run_folder", "numerics.imaging", "numerics.pixel_kernels", "numerics.clustering",
-        "audit.explanation", "audit.cleaning", "burst.data", "burst.align", "burst.files", "burst.network",
-        "burst.merging", "burst.denoising",
+        "", "ground.pictures", "ground.run_folder", "numerics.statistics", "numerics.imaging", "numerics.pixel_kernels",
+        "numerics.clustering", "audit.results", "audit.explanation", "audit.cleaning", "burst.data", "burst.align",
+        "burst.files", "burst.noise", "burst.network", "burst.merging", "burst.denoising",
     ),
     # the pages that only look; the command line
     "explorer": ("ground.pictures", "ground.run_folder", "numerics.imaging", "audit.results"),

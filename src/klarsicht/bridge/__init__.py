@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from klarsicht.bridge.denoised_corpus import denoise_corpus as denoise_corpus
     from klarsicht.bridge.denoiser_audit import audit_bursts as audit_bursts
     from klarsicht.bridge.denoiser_audit import audit_denoiser as audit_denoiser
+    from klarsicht.bridge.explanation_stability import measure_stability as measure_stability
     from klarsicht.bridge.strategy_pictures import StrategyMap as StrategyMap
 
 PUBLIC: Final = {  # name -> the module that defines it; imported when it is first asked for
@@ -20,6 +21,7 @@ PUBLIC: Final = {  # name -> the module that defines it; imported when it is fir
     "audit_bursts": "klarsicht.bridge.denoiser_audit",
     "audit_denoiser": "klarsicht.bridge.denoiser_audit",
     "denoise_corpus": "klarsicht.bridge.denoised_corpus",
+    "measure_stability": "klarsicht.bridge.explanation_stability",
 }
 __all__ = list(PUBLIC)
 

@@ -11,7 +11,7 @@ import typer
 
 from klarsicht.audit.explanation.data.locations import require_place
 from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE, AuditSettings, split_engine
-from klarsicht.cli import audit_cleaning, audit_gates, tables
+from klarsicht.cli import audit_cleaning, audit_gates, audit_stability, tables
 from klarsicht.cli.echo import echo, echo_json, echo_result
 from klarsicht.cli.help_pages import CommandGroup
 from klarsicht.cli.options import (
@@ -456,6 +456,7 @@ def plant(
     echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")
 
 
+app.command()(audit_stability.stability)
 app.command()(audit_cleaning.clean)
 app.command()(audit_cleaning.evaluate)
 app.command()(audit_cleaning.clean_data)
@@ -463,6 +464,9 @@ app.command()(audit_gates.gate)
 app.command()(audit_gates.compare)
 
 RunningFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`, also while it is written.")]
+ExploredFolder = Annotated[
+    Path, typer.Argument(help="A folder of `audit run`, also while written, or of `burst audit`.")
+]
 AuthorName = Annotated[
     str | None, typer.Option(help="Name of the person who decides, stored in each record. [your user name]")
 ]
@@ -470,7 +474,7 @@ AuthorName = Annotated[
 
 @app.command()
 def explore(
-    run: RunningFolder,
+    run: ExploredFolder,
     host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback it needs a token.")] = "127.0.0.1",
     port: Annotated[int, number(ranges.PORT, "Port to listen on; 0: any free one.")] = 8735,
     token: Annotated[

@@ -39,6 +39,7 @@ EXAMPLES = {
     "audit report": "klarsicht audit report run",
     "audit status": "klarsicht audit status run --verify",
     "audit plant": "klarsicht audit plant photos --out planted --kind watermark --class carton --share 0.1",
+    "audit stability": "klarsicht audit stability run",
     "audit clean": "klarsicht audit clean run --class carton",
     "audit evaluate": "klarsicht audit evaluate run --correction run/corrections/carton-auto",
     "audit clean-data": "klarsicht audit clean-data run --class carton --out cleaned --dry-run",

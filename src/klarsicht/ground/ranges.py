@@ -85,5 +85,6 @@ ISO = Range(1, 100_000_000)
 PAUSE = Range(0, 3600)  # seconds between frames of a burst
 WHITE_LEVEL = Range(1, 65_535)  # code of white in 16-bit files
 MEGAPIXELS = Range(0, 10_000, above=True)
+STABILITY_IMAGES = Range(2, 1_000_000)  # of a class, whose explanations are compared
 KERNEL_POINTS = Range(100, 1_000_000)  # drawn for the clusters of a denoiser's kernels
 PORT = Range(0, 65_535)  # of a server; 0: any free one

@@ -21,7 +21,7 @@ from klarsicht.audit.explanation.relevance.conservation import ABSORBED_BOUND
 from klarsicht.audit.explanation.report.noted_classes import is_small, list_noted_classes, read_picture
 from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, SeenPictureRow, ViewRow
 from klarsicht.audit.explanation.settings import counts_own_logits
-from klarsicht.audit.results import ranking, seen_groups, sufficiency, surroundings, verdict_lines, verdicts
+from klarsicht.audit.results import ranking, seen_groups, stability, sufficiency, surroundings, verdict_lines, verdicts
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.file_rules import describe_file_rules
@@ -192,6 +192,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "power": store.table("power").to_pylist() if store.has_table("power") else [],  # `audit power`
         "copies": read_copies(store),
         "followed": any(entry.effect is not None for entry in entries),
+        "stability": stability.read_stability(store) if stability.is_stability_measured(store) else None,
+        "format_correlation": stability.format_correlation,
         "screened": screening_sentences(store, settings["target"]),
         "beside": entries.beside,
         "shown": RANKED,
