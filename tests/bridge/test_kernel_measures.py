@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 from tests.burst.merging.test_kernel_maps import weights
 
 from klarsicht.bridge.kernel_measures import (
     MEASURES,
     PixelAttribution,
     attribute_pixels,
+    compare_with_reference,
     cut_windows,
     measure_attribution,
 )
@@ -32,7 +34,8 @@ def measured(kernels, pixels=None, noise=READ):
     """Measures by name of one pixel's kernels (n, K, K) on pixels (n, C, K, K)."""
     kernels = np.asarray(kernels, np.float32)[None]
     pixels = np.zeros((len(kernels[0]), 1, *kernels.shape[2:])) if pixels is None else pixels
-    row = measure_attribution(PixelAttribution(kernels, np.asarray(pixels, np.float32)[None]), noise)[0]
+    everywhere = np.ones(kernels.shape, bool)
+    row = measure_attribution(PixelAttribution(kernels, np.asarray(pixels, np.float32)[None], everywhere), noise)[0]
     return dict(zip(MEASURES, row, strict=True))
 
 
@@ -40,7 +43,7 @@ def measured(kernels, pixels=None, noise=READ):
 def test_weight_times_pixel_of_the_frames_alone_is_the_picture(preset, frames, agreement, plain_kernels):
     """Swift's mean frame is resolved into the frames, so that no other pixel counts; borders included."""
     weighing = weights(preset, frames, agreement)
-    found = attribute_pixels(weighing, Y, X)
+    found = attribute_pixels(weighing, Y, X, np.zeros((len(frames), *SIZE), bool))
     assert found.weights.shape[1] == len(frames)
     np.testing.assert_allclose(found.output, weighing(frames)[:, Y, X].T, rtol=2e-5, atol=2e-6)
 
@@ -94,12 +97,53 @@ def test_frames_of_a_still_scene_change_and_disagree_by_their_noise_alone():
     rng = np.random.default_rng(4)
     w = rng.random((1, 4, 5, 5)).repeat(2000, 0) / 100
     X = 0.5 + 0.1 * rng.standard_normal((2000, 4, 1, 5, 5))
-    rows = measure_attribution(PixelAttribution(w.astype(np.float32), X.astype(np.float32)), READ)
+    rows = measure_attribution(
+        PixelAttribution(w.astype(np.float32), X.astype(np.float32), np.ones(w.shape, bool)), READ
+    )
     for name in ("change", "disagreement"):
         assert np.sqrt(np.square(rows[:, MEASURES.index(name)]).mean()) == pytest.approx(1, abs=0.06)
     X[:, 2] += 0.8  # an object that one frame shows
-    moved = measure_attribution(PixelAttribution(w.astype(np.float32), X.astype(np.float32)), READ)
+    moved = measure_attribution(
+        PixelAttribution(w.astype(np.float32), X.astype(np.float32), np.ones(w.shape, bool)), READ
+    )
     assert np.median(moved[:, MEASURES.index("change")]) > 5
+
+
+def test_copied_light_is_the_change_by_what_differs_alone():
+    """A slow loop over the pixels that are marked; none marked copy nothing."""
+    rng = np.random.default_rng(5)
+    w, X, differs = rng.normal(0, 0.1, (3, 5, 5)), rng.random((3, 2, 5, 5)), rng.random((3, 5, 5)) < 0.3
+    noise, total = [NoiseLevel(0.1, 0.0), NoiseLevel(0.2, 0.0)], 0.0
+    for c in range(2):
+        copied = 0.0
+        for i in (1, 2):
+            for a, b in zip(*np.nonzero(differs[i]), strict=True):
+                copied += w[i, a, b] * (X[i, c, a, b] - X[0, c, a, b])
+        total += (copied / noise[c].read) ** 2 / 2
+    one = [part[None].astype(np.float32) for part in (w, X)]
+    for marks, wanted in ((differs, np.sqrt(total)), (np.zeros_like(differs), 0)):
+        found = measure_attribution(PixelAttribution(*one, marks[None]), noise)[0, MEASURES.index("copied light")]
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_frames_of_a_still_scene_differ_as_seldom_as_chi_squared_says(channels):
+    """The mean difference of nine pixels has variance 2 sigma^2 / 9; over C channels its squares add to chi squared."""
+    rng = np.random.default_rng(6)
+    frames = (0.5 + 0.1 * rng.standard_normal((4, channels, 300, 300))).astype(np.float32)
+    marks = compare_with_reference(frames, np.full((channels, 300, 300), 0.5, np.float32), READ * channels)
+    assert not marks[0].any()
+    assert marks[1:].mean() == pytest.approx(chi2.sf(9 * channels, channels), rel=0.3, abs=1e-4)
+    frames[2, :, 100:140, 100:140] += 0.3
+    found = compare_with_reference(frames, np.full((channels, 300, 300), 0.5, np.float32), READ * channels)
+    assert found[2, 101:139, 101:139].mean() > 0.99
+
+
+def test_a_slope_may_be_shifted_by_three_times_the_allowed_shift():
+    slope = np.broadcast_to(np.arange(40, dtype=np.float32), (1, 30, 40))
+    for shift, differs in ((0.4, False), (0.5, True)):  # 0.15 pixels times three deviations are 0.45
+        marks = compare_with_reference(np.stack([slope, slope + shift]), slope, [NoiseLevel(1e-6, 0.0)])
+        assert (marks[1, 2:-2, 2:-2] == differs).all()
 
 
 def test_windows_hold_what_lies_around_their_pixel_and_nothing_outside():

@@ -14,7 +14,7 @@ from klarsicht.numerics.clustering.fisher import SHRINKAGE
 
 PLAIN = {
     "reference share": 0.15, "evenness": 0.98, "entropy": 6, "sum": 1, "negative share": 0.02, "reach": 4,
-    "elongation": 0.1, "orientation": 0, "offset": 0.1, "disagreement": 1, "change": 0.9,
+    "elongation": 0.1, "orientation": 0, "offset": 0.1, "disagreement": 1, "change": 0.9, "copied light": 0,
 }  # fmt: skip
 PLANTED = {
     AVERAGE: {},
@@ -34,6 +34,8 @@ def planted_burst(seed=0, copied=0):
         measures[third == number] = row
     measures *= 1 + 0.03 * rng.standard_normal(measures.shape)
     measures[0, :copied, MEASURES.index("change")] = 9
+    measures[0, :copied, MEASURES.index("copied light")] = 1
+    measures[1, :copied, MEASURES.index("change")] = 9  # noise that changes, but nothing that differs
     error = np.exp(0.1 * rng.standard_normal((SIDE, SIDE)) + (third == 1))
     picture = np.zeros((4 * SIDE, 4 * SIDE, 3), np.uint8)
     return MeasuredBurst("planted", 4, measures, error, picture, True), third

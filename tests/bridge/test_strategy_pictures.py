@@ -19,7 +19,7 @@ LABELS = np.array([[0, 0, 1], [2, 2, 2]])
 def burst(orientation=1):
     size = (8, 12) if orientation == 1 else (12, 8)
     return MeasuredBurst(
-        "a", 4, np.zeros((2, 3, 11)), np.ones((2, 3)), np.zeros((*size, 3), np.uint8), True, orientation
+        "a", 4, np.zeros((2, 3, 12)), np.ones((2, 3)), np.zeros((*size, 3), np.uint8), True, orientation
     )
 
 
@@ -30,7 +30,7 @@ def test_a_kind_has_its_colours_from_the_shortest_reach_to_the_longest():
 
 
 def test_the_legend_names_what_the_map_shows():
-    legend = list_legend(StrategyMaps(STRATEGIES, (LABELS,), None), 0)
+    legend = list_legend(StrategyMaps(STRATEGIES, (LABELS,), None, np.arange(0)), 0)
     assert [(one.name, one.share) for one in legend] == [
         (STRATEGIES[0].name, pytest.approx(1 / 3)), (STRATEGIES[1].name, pytest.approx(1 / 6)),
         (STRATEGIES[2].name, pytest.approx(1 / 2)),
@@ -39,13 +39,13 @@ def test_the_legend_names_what_the_map_shows():
 
 def test_a_map_is_turned_as_the_picture_is():
     """Orientation 6 of EXIF: the first row of the file is the right side of the picture."""
-    maps = StrategyMaps(STRATEGIES, (LABELS,), None)
+    maps = StrategyMaps(STRATEGIES, (LABELS,), None, np.arange(0))
     as_stored, turned = (colour_map(burst(k), maps, 0) for k in (1, 6))
     np.testing.assert_array_equal(turned, np.rot90(as_stored, -1))
 
 
 def test_the_drawing_is_the_enlarged_map_over_grey_with_a_line_for_each_strategy():
-    maps = StrategyMaps(STRATEGIES, (LABELS,), None)
+    maps = StrategyMaps(STRATEGIES, (LABELS,), None, np.arange(0))
     drawn = draw_strategies(burst(), maps, 0)
     factor = 360 // 8
     assert drawn.shape == (8 * factor + 3 * LINE + LINE // 2, 12 * factor, 3)

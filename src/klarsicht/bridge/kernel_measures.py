@@ -9,34 +9,49 @@ The change that the other frames make is the output less what the same kernels m
     D(p) = sum_{i > 1} sum_q w_i(q) (X_i(p + q) - X_1(p + q)).
 
 It needs no truth: where all frames show the same, D is noise, of variance sigma^2 sum_q (sum_{i > 1} w_i(q)^2 + (sum_{i
-> 1} w_i(q))^2). An object that moved, and was copied, makes D large.
+> 1} w_i(q))^2). An object that moved, and was copied, makes D large. Most of D is noise, since every pixel under the
+kernels adds to it. So the copied light
+
+    D'(p) = sum_{i > 1} sum_q w_i(q) m_i(p + q) (X_i(p + q) - X_1(p + q))
+
+is the part of D from pixels that show something else, m_i = 1: there the mean difference of 3 by 3 pixels exceeds three
+deviations of its noise and of a shift of the frame by 0.15 pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.ndimage import maximum_filter, uniform_filter
 
 from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.merging.filters import NetworkFilter, NetworkWeights
 from klarsicht.burst.merging.kernel_maps import sample_kernels
 from klarsicht.burst.network.unet import Network
-from klarsicht.ground.arrays import Doubles
+from klarsicht.ground.arrays import Bools, Doubles
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 Weights = npt.NDArray[np.float32]
 
 POINTS_AT_ONCE = 512  # points whose weights are held at once: each has n K^2 of them
 TINY = 1e-12
+COMPARED_SIDE = 3  # pixels, of the window in which frames are compared
+MOST_ALIKE = 3.0  # deviations by which the mean difference of frames that show the same may differ
+SHIFT_LEFT = 0.15  # pixels by which aligned frames may still be shifted
+LEAST_COPIED, LEAST_CHANGE = (
+    0.25,
+    3.0,
+)  # copied light and change of a pixel that copies; see benchmarks/bridge/ghosts.py
 
 MEASURES = (
     "reference share", "evenness", "entropy", "sum", "negative share", "reach", "elongation", "orientation", "offset",
-    "disagreement", "change",
+    "disagreement", "change", "copied light",
 )  # fmt: skip
 
 
@@ -54,10 +69,11 @@ def weigh_burst(network: Network, burst: Burst) -> NetworkWeights:
 @dataclass(frozen=True, eq=False)
 class PixelAttribution:
     """Weights of G pixels, (G, n, K, K), the reference first, and the pixels that they multiply, (G, n, C, K, K), zero
-    outside the picture."""
+    outside the picture. differs: (G, n, K, K), where these show something else than the reference."""
 
     weights: Weights
     pixels: Weights
+    differs: Bools
 
     @property
     def output(self) -> Doubles:
@@ -65,19 +81,41 @@ class PixelAttribution:
         return np.asarray(np.einsum("gnij,gncij->gc", self.weights, self.pixels, dtype=np.float64))
 
 
-def attribute_pixels(weights: NetworkWeights, y: Sequence[int], x: Sequence[int]) -> PixelAttribution:
-    """Return the exact weights of the pixels (y[g], x[g]) on all frames, and the pixels that they multiply."""
+def attribute_pixels(weights: NetworkWeights, y: Sequence[int], x: Sequence[int], differs: Bools) -> PixelAttribution:
+    """Return the exact weights of the pixels (y[g], x[g]) on all frames, and the pixels that they multiply. differs:
+    (n, H, W), of `find_differences`."""
     samples = sample_kernels(weights, y, x)
     n, radius = len(weights.agreement), weights.kernels.spec.radius
     own = samples.kernels[:, :n]
     if weights.network.preset.mean_frame:
         trust = weights.agreement / np.maximum(weights.agreement.sum(0), np.float32(1e-6))
         own = own + samples.kernels[:, -1:] * cut_windows(trust, y, x, radius)
-    frames = weights.kernels.frames[0, :n].float().cpu().numpy()
-    return PixelAttribution(own, cut_windows(frames, y, x, radius))
+    return PixelAttribution(own, *(cut_windows(one, y, x, radius) for one in (read_frames(weights), differs)))
 
 
-def cut_windows(planes: Weights, y: Sequence[int], x: Sequence[int], radius: int) -> Weights:
+def read_frames(weights: NetworkWeights) -> Weights:
+    """Read the frames that the kernels multiply, (n, C, H, W), without the network's own mean frame."""
+    return np.asarray(weights.kernels.frames[0, : len(weights.agreement)].float().cpu().numpy())
+
+
+def find_differences(weights: NetworkWeights) -> Bools:
+    """Mark the pixels of frames that show something else than the reference, (n, H, W)."""
+    return compare_with_reference(read_frames(weights), weights(), weights.noise)
+
+
+def compare_with_reference(frames: Weights, picture: Weights, noise: Sequence[NoiseLevel]) -> Bools:
+    """Mark where the mean of frames (n, C, H, W) around a pixel differs from that of the first, (n, H, W): by more than
+    MOST_ALIKE deviations of noise and of a shift by SHIFT_LEFT, in the root mean square over the channels. picture:
+    the denoised one, (C, H, W), of which both follow."""
+    window = (0, 0, COMPARED_SIDE, COMPARED_SIDE)
+    mean = uniform_filter(frames - frames[:1], window, mode="nearest")
+    steepest = maximum_filter(sum(np.square(one) for one in np.gradient(picture, axis=(1, 2))), window[1:])
+    level = np.stack([level.variance(plane) for level, plane in zip(noise, picture, strict=True)])
+    variance = 2 * level / COMPARED_SIDE**2 + SHIFT_LEFT**2 * steepest
+    return np.asarray((np.square(mean) / np.maximum(variance, TINY)).mean(1) > MOST_ALIKE**2)
+
+
+def cut_windows(planes: npt.NDArray[Any], y: Sequence[int], x: Sequence[int], radius: int) -> npt.NDArray[Any]:
     """Cut windows of side K = 2 radius + 1 out of planes (..., H, W), (G, ..., K, K), with zeros outside."""
     wide = np.pad(planes, [(0, 0)] * (planes.ndim - 2) + [(radius, radius)] * 2)
     windows = np.lib.stride_tricks.sliding_window_view(wide, (2 * radius + 1,) * 2, (-2, -1))
@@ -87,8 +125,16 @@ def cut_windows(planes: Weights, y: Sequence[int], x: Sequence[int], radius: int
 def measure_pixels(weights: NetworkWeights, y: Sequence[int], x: Sequence[int]) -> Doubles:
     """Measure the kernels of the pixels (y[g], x[g]), one row of MEASURES each, (G, m)."""
     parts = (slice(first, first + POINTS_AT_ONCE) for first in range(0, len(y), POINTS_AT_ONCE))
-    attributions = (attribute_pixels(weights, y[part], x[part]) for part in parts)
+    differs = find_differences(weights)
+    attributions = (attribute_pixels(weights, y[part], x[part], differs) for part in parts)
     return np.concatenate([measure_attribution(one, weights.noise) for one in attributions])
+
+
+def mark_copies(measures: Doubles) -> Bools:
+    """Mark the pixels that copy what moved, (...), by their measures (..., m): the copied light is LEAST_COPIED
+    deviations of noise or more, and the change beyond that of noise."""
+    light, change = (measures[..., MEASURES.index(name)] for name in ("copied light", "change"))
+    return np.asarray((light > LEAST_COPIED) & (change > LEAST_CHANGE))
 
 
 def measure_attribution(attribution: PixelAttribution, noise: Sequence[NoiseLevel]) -> Doubles:
@@ -100,6 +146,7 @@ def measure_attribution(attribution: PixelAttribution, noise: Sequence[NoiseLeve
     1 a line; angle of the long axis against the rows, 0 to pi. offset: pixels between the centres of |w| of the
     reference and of the others. disagreement: root mean square difference of the other frames from the reference under
     |w|, over its deviation by noise. change: root mean square of D over the channels, over its deviation by noise.
+    copied light: root mean square of D' over the channels, over the deviation of the noise of a pixel.
     """
     w, X = attribution.weights.astype(np.float64), attribution.pixels.astype(np.float64)
     size = np.abs(w)
@@ -107,7 +154,8 @@ def measure_attribution(attribution: PixelAttribution, noise: Sequence[NoiseLeve
     shares = size.sum((2, 3)) / total[:, None]
     place = size.sum(1) / total[:, None, None]
     reach, elongation, orientation = _measure_shape(place)
-    disagreement, change = _compare_frames(w, X, place, _variance(noise, attribution.output))
+    variance = _variance(noise, attribution.output)
+    disagreement, change = _compare_frames(w, X, place, variance)
     values = {
         "reference share": shares[:, 0],
         "evenness": np.exp(_entropy(shares)) / shares.shape[1],
@@ -120,6 +168,7 @@ def measure_attribution(attribution: PixelAttribution, noise: Sequence[NoiseLeve
         "offset": _offset(size),
         "disagreement": disagreement,
         "change": change,
+        "copied light": _measure_copied(w, X, attribution.differs, variance),
     }
     return np.stack([values[name] for name in MEASURES], 1)
 
@@ -157,6 +206,12 @@ def _offset(size: Doubles) -> Doubles:
     ]
     both = np.minimum(*masses) > 1e-6 * np.add(*masses)
     return np.where(both, np.linalg.norm(centres[1] - centres[0], axis=1), 0)
+
+
+def _measure_copied(w: Doubles, X: Doubles, differs: Bools, variance: Doubles) -> Doubles:
+    """Compute the root mean square of D' over the channels, over the deviation of noise, (G,)."""
+    D = np.einsum("gnij,gncij->gc", w * differs, X - X[:, :1])
+    return np.asarray(np.sqrt((np.square(D) / variance).mean(1)))
 
 
 def _compare_frames(w: Doubles, X: Doubles, place: Doubles, variance: Doubles) -> tuple[Doubles, Doubles]:

@@ -3,8 +3,7 @@ large error.
 
 The clusters are those of an audit of a classifier: neighbour graph, spectral embedding and k-means (`audit.spray`), of
 points drawn from all bursts; every other point takes the strategy of its nearest drawn points. Kernels that copied what
-moved are too few to be a cluster; so they are found by a test of each point: its change by the other frames exceeds
-COPIED deviations of noise.
+moved are too few to be a cluster; so they are found by a test of each point (`kernel_measures.mark_copies`).
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ import numpy.typing as npt
 from sklearn.neighbors import KNeighborsClassifier
 
 from klarsicht.audit.explanation.spectral.spray import Spray, spray
-from klarsicht.bridge.kernel_measures import MEASURES
+from klarsicht.bridge.kernel_measures import MEASURES, mark_copies
 from klarsicht.bridge.measured_burst import MeasuredBurst
-from klarsicht.ground.arrays import Doubles
+from klarsicht.ground.arrays import Doubles, Rows
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
@@ -35,7 +34,6 @@ COPIES, REFERENCE, EDGE, AVERAGE, SOME = KINDS = (
 )  # fmt: skip
 POINTS = 1500  # drawn points, of all bursts together
 LEAST_POINTS = 50  # of all bursts, from which clusters are looked for
-COPIED = 5.0  # deviations of noise; 7 in 10,000 points without motion change more
 MOST_ALONE = 0.5  # reference share from which a cluster trusts the reference only
 LEAST_ELONGATION = 0.3  # from which a cluster follows an edge
 LEAST_EVENNESS = 0.75  # from which a cluster averages all frames
@@ -44,7 +42,8 @@ RANGES = {
     "reference share": (0, 1), "evenness": (0, 1), "entropy": (0, 8), "sum": (0.5, 1.5), "negative share": (0, 0.5),
     "reach": (0, 6), "elongation": (0, 1), "offset": (0, 2),
 }  # fmt: skip
-"""Ranges of the compared measures, which become 0 to 1. Orientation is an angle, and change has a test of its own."""
+"""Ranges of the compared measures, which become 0 to 1. Orientation is an angle; change and copied light have a test
+of their own."""
 DISAGREEMENTS = (2.0, 32.0)  # range of that measure, on a logarithmic scale: below it is noise
 DIMENSIONS = 10  # of the embedding
 NEAREST = 5  # drawn points that vote for the strategy of another
@@ -70,11 +69,12 @@ class Strategy:
 @dataclass(frozen=True, eq=False)
 class StrategyMaps:
     """Strategies and their maps. labels: of each burst, (h, w), a position in `strategies`. clusters: of the drawn
-    points, with the suspect one by their error."""
+    points, with the suspect one by their error. sample: their positions among the points of all bursts, ascending."""
 
     strategies: tuple[Strategy, ...]
     labels: tuple[Labels, ...]
     clusters: Spray
+    sample: Rows
 
 
 def find_strategies(bursts: Sequence[MeasuredBurst], points: int, seed: int) -> StrategyMaps:
@@ -84,7 +84,6 @@ def find_strategies(bursts: Sequence[MeasuredBurst], points: int, seed: int) -> 
     if len(rows) < LEAST_POINTS:
         raise InputError("too few pixels to cluster", got=f"{len(rows)} points", rule=f"at least {LEAST_POINTS}")
     error = np.log(np.maximum(np.concatenate([one.error.ravel() for one in bursts]), LEAST_ERROR))
-    change = rows[:, MEASURES.index("change")]
     codes = scale_measures(rows)
     sample = np.sort(generator(seed, "points of kernels").permutation(len(rows))[:points])
     clusters = spray(codes[sample], error[sample], n_dimensions=DIMENSIONS, random_state=seed)
@@ -92,8 +91,8 @@ def find_strategies(bursts: Sequence[MeasuredBurst], points: int, seed: int) -> 
     of_sample = kmeans(clusters.embedding[:, :k], k, SWEEPS["thorough"].starts, seed)
     near = KNeighborsClassifier(min(NEAREST, len(sample))).fit(codes[sample], of_sample)
     labels = np.asarray(near.predict(codes), np.int64)
-    labels[change > COPIED] = k
-    return _describe(bursts, rows, error, labels, clusters)
+    labels[mark_copies(rows)] = k
+    return _describe(bursts, rows, error, labels, clusters, sample)
 
 
 def scale_measures(rows: Doubles) -> Doubles:
@@ -122,7 +121,7 @@ def name_kind(median: dict[str, float]) -> str:
 
 
 def _describe(
-    bursts: Sequence[MeasuredBurst], rows: Doubles, error: Doubles, labels: Labels, clusters: Spray
+    bursts: Sequence[MeasuredBurst], rows: Doubles, error: Doubles, labels: Labels, clusters: Spray, sample: Rows
 ) -> StrategyMaps:
     """Name the strategies, the most frequent first, and compare their errors."""
     numbers, counts = np.unique(labels, return_counts=True)
@@ -136,7 +135,7 @@ def _describe(
         part.reshape(shape) for part, shape in zip(np.split(labels, np.cumsum(sizes)[:-1]), shapes, strict=True)
     )
     tau, p = compare_errors(maps, [np.log(np.maximum(one.error, LEAST_ERROR)) for one in bursts])
-    copies = rows[:, MEASURES.index("change")] > COPIED
+    copies = mark_copies(rows)
     strategies = []
     for number in range(len(order)):
         here = labels == number
@@ -146,7 +145,7 @@ def _describe(
         strategies.append((kind, float(here.mean()), median, more, float(tau[number]), float(p[number])))
     names = name_strategies([one[0] for one in strategies], [one[2]["reach"] for one in strategies])
     return StrategyMaps(
-        tuple(Strategy(name, *rest) for name, rest in zip(names, strategies, strict=True)), maps, clusters
+        tuple(Strategy(name, *rest) for name, rest in zip(names, strategies, strict=True)), maps, clusters, sample
     )
 
 
