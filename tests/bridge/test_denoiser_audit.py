@@ -2,19 +2,24 @@
 and wrong arguments are one line."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from klarsicht import bridge, burst
+from klarsicht.bridge import denoiser_audit
+from klarsicht.bridge.denoiser_audit import DenoiserAudit
 from klarsicht.bridge.kernel_measures import MEASURES
-from klarsicht.bridge.strategies import COPIES
+from klarsicht.bridge.measured_burst import MeasuredBurst, measure_burst
+from klarsicht.bridge.strategies import COPIES, StrategyMaps
 from klarsicht.bridge.strategy_pictures import StrategyMap
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.denoising.pipeline import DenoiseSettings
 from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.pictures.array_images import turn_upright
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.02, 1e-3)
@@ -45,7 +50,7 @@ def test_a_network_that_averages_what_moved_is_found_to_copy_it(trusting, plain_
     assert found.copied_share(1) < 0.01 < found.copied_share(0)
     inside = np.zeros((96, 128), bool)
     inside[SQUARE[1:]] = True
-    copies = found.bursts[0].change > 5
+    copies = found.bursts[0].copies
     assert copies[inside[::4, ::4]].mean() > 0.9 and copies[~inside[::4, ::4]].mean() < 0.05
     copying = next(one for one in found.maps.strategies if one.kind == COPIES)
     assert copying.p < 0.05 and copying.error > 1
@@ -61,16 +66,75 @@ def test_files_of_an_audit(tmp_path):
     np.savez(tmp_path / "one.npz", frames=frames, truth=true, **level)
     found = bridge.audit_bursts([tmp_path / "one.npz"], tmp_path / "out", points=300)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "one.npz", "one.png", "page.html", "strategies.json",
+        "explorer.json", "one.npz", "one.png", "page.html", "strategies.json",
     ]  # fmt: skip
     arrays = np.load(tmp_path / "out" / "one.npz")
     assert arrays["measures"].shape == (24, 32, len(MEASURES)) and arrays["labels"].shape == (24, 32)
     facts = json.loads((tmp_path / "out" / "strategies.json").read_text())
     assert sum(one["share"] for one in facts["strategies"]) == pytest.approx(1, abs=1e-3)
     assert len(arrays["strategies"]) == len(found.maps.strategies)
+    points = json.loads((tmp_path / "out" / "explorer.json").read_text())["points"]
+    assert arrays["labels"][points["row"], points["column"]].tolist() == points["strategy"]
     page = (tmp_path / "out" / "page.html").read_text()
     assert page.count("<img") == 1 and all(one.name in page for one in found.maps.strategies)
     assert Image.open(tmp_path / "out" / "one.png").width == 128 * 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_drawn_points_stand_at_their_places_on_the_upright_maps(orientation):
+    """Each point has a label of its own, so the upright label map says where it is."""
+    rng, shape = np.random.default_rng(0), (5, 7)
+    labels = (rng.permutation(35).reshape(shape), 35 + rng.permutation(35).reshape(shape))
+    bursts = tuple(
+        MeasuredBurst(str(k), 4, np.zeros((*shape, 12)), np.ones(shape), np.zeros((8, 8, 3), np.uint8), True, one)
+        for k, one in enumerate((1, orientation))
+    )
+    drawn = np.sort(rng.permutation(70)[:20])
+    clusters = SimpleNamespace(embedding=rng.random((20, 4)), suspect=None)
+    found = DenoiserAudit(bursts, StrategyMaps((), labels, clusters, drawn)).to_explorer()["points"]
+    upright = [turn_upright(one, turn) for one, turn in zip(labels, (1, orientation), strict=True)]
+    places = zip(found["burst"], found["row"], found["column"], found["strategy"], strict=True)
+    assert all(upright[k][row, column] == label for k, row, column, label in places)
+    assert np.corrcoef(found["x"], found["y"])[0, 1] == pytest.approx(0, abs=1e-3)  # principal components
+
+
+@pytest.mark.slow
+def test_a_stopped_audit_goes_on_with_the_bursts_that_were_measured(tmp_path, monkeypatch):
+    """The files are those of an audit that was not stopped, and nothing is left beside them."""
+    for k, moved in enumerate((True, False)):
+        shots, truth = scene(moved)
+        frames, true = (np.repeat(light, 3, -3) for light in (shots.frames, truth))
+        np.savez(tmp_path / f"{k}.npz", frames=frames, truth=true, read=LEVEL.read, shot=LEVEL.shot)
+    paths, measured, stop = [tmp_path / "0.npz", tmp_path / "1.npz"], [], [True]
+
+    def measure(network, burst, name, truth):
+        if name == "1" and stop:
+            raise KeyboardInterrupt
+        measured.append(name)
+        return measure_burst(network, burst, name, truth)
+
+    monkeypatch.setattr(denoiser_audit, "measure_burst", measure)
+    with pytest.raises(KeyboardInterrupt):
+        bridge.audit_bursts(paths, tmp_path / "out", points=200)
+    stop.clear()
+    bridge.audit_bursts(paths, tmp_path / "out", points=200)
+    assert measured == ["0", "1"]
+    bridge.audit_bursts(paths, tmp_path / "whole", points=200)
+    for file in (tmp_path / "whole").iterdir():
+        other = tmp_path / "out" / file.name
+        if file.suffix == ".npz":  # which holds the time
+            arrays, others = np.load(file), np.load(other)
+            assert all(np.array_equal(arrays[name], others[name]) for name in arrays)
+        else:
+            assert other.read_bytes() == file.read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_audit_without_the_network_is_refused_before_a_frame_is_read(tmp_path):
+    (tmp_path / "burst").mkdir()
+    with pytest.raises(UsageError, match="without the network"):
+        bridge.audit_bursts([tmp_path / "burst"], tmp_path / "out", DenoiseSettings(fast=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["burst"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ FOLDER/strategies.json   the strategies with shares, measures, errors, and the c
 FOLDER/NAME.png          a map of strategies over each burst's picture
 FOLDER/NAME.npz          measures (h, w, m), labels and error (h, w) of every `step`-th pixel
 FOLDER/page.html         all of it on one page
+FOLDER/explorer.json     what `audit explore` shows of it besides: findings, colours, and the drawn points in the plane
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from klarsicht import __version__
 from klarsicht.bridge.kernel_measures import MEASURES
 from klarsicht.bridge.measured_burst import (
     SYNTHETIC,
@@ -25,11 +27,14 @@ from klarsicht.bridge.measured_burst import (
     measure_photographs,
     read_synthetic,
 )
-from klarsicht.bridge.strategies import COPIED, COPIES, POINTS, StrategyMaps, find_strategies, to_facts
-from klarsicht.bridge.strategy_pictures import draw_strategies, list_legend
+from klarsicht.bridge.strategies import COPIES, POINTS, StrategyMaps, find_strategies, to_facts
+from klarsicht.bridge.strategy_pictures import choose_colours, draw_strategies, list_legend
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.denoising.explain import name_files
-from klarsicht.burst.denoising.pipeline import DenoiseSettings
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, fingerprint_settings
+from klarsicht.burst.denoising.work_folder import fingerprint as identify_file
+from klarsicht.burst.denoising.work_folder import open_work_folder
+from klarsicht.burst.files.reading import list_frames
 from klarsicht.burst.merging.filter_choice import check_names
 from klarsicht.burst.network.checkpoints import load_network
 from klarsicht.burst.network.unet import Network
@@ -93,8 +98,8 @@ class DenoiserAudit:
         return f"{one.name}: {self.copied_share(number):.2%} of the pixels copy what moved"
 
     def copied_share(self, number: int) -> float:
-        """Return the share of a burst's points that other frames change by more than COPIED deviations of noise."""
-        return float((self.bursts[number].change > COPIED).mean())
+        """Return the share of a burst's points that copy what moved."""
+        return float(self.bursts[number].copies.mean())
 
     def draw(self, number: int) -> Picture:
         """Draw the strategies over the picture of one burst, (H, W, 3), with a legend."""
@@ -116,6 +121,30 @@ class DenoiserAudit:
             },
         }  # fmt: skip
 
+    def to_explorer(self) -> dict[str, Any]:
+        """Return the findings in words, the file and the shape of each burst, a colour for each strategy, and the drawn
+        points, as JSON values: their burst, place on its upright map, strategy, and place in the plane of the first
+        two principal components of their embedding."""
+        labels, sizes = self.maps.labels, [one.size for one in self.maps.labels]
+        burst = np.searchsorted(np.cumsum(sizes), self.maps.sample, "right")
+        inside = self.maps.sample - np.concatenate([[0], np.cumsum(sizes)])[burst]
+        rows, columns = np.zeros((2, len(burst)), np.int64)
+        for k, one in enumerate(self.bursts):
+            upright = one.turn_upright(np.arange(sizes[k]).reshape(labels[k].shape))
+            places = np.argsort(upright, axis=None)[inside[burst == k]]
+            rows[burst == k], columns[burst == k] = np.unravel_index(places, upright.shape)
+        centred = self.maps.clusters.embedding - self.maps.clusters.embedding.mean(0)
+        x, y = (centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T).T
+        names = name_files(one.name for one in self.bursts)
+        return {
+            "lines": self.lines, "colours": choose_colours(self.maps.strategies), "files": list(names),
+            "points": {
+                "burst": burst, "row": rows, "column": columns,
+                "strategy": np.concatenate([one.ravel() for one in labels])[self.maps.sample],
+                "x": x.round(5), "y": y.round(5),
+            },
+        }  # fmt: skip
+
     def write(self, folder: Path) -> None:
         """Write the files of the module's docstring into a folder. Raises StoreError, DiskFull."""
         for k, (name, burst) in enumerate(zip(name_files(one.name for one in self.bursts), self.bursts, strict=True)):
@@ -124,10 +153,12 @@ class DenoiserAudit:
             np.savez_compressed(
                 arrays, measures=burst.measures.astype(np.float32), labels=self.maps.labels[k].astype(np.uint8),
                 error=burst.error.astype(np.float32), step=burst.step, names=np.array(MEASURES),
+                picture=burst.picture, orientation=burst.orientation,
                 strategies=np.array([one.name for one in self.maps.strategies]),
             )  # fmt: skip
             write_atomically(folder / f"{name}.npz", arrays.getvalue())
         write_atomically(folder / "strategies.json", to_json(self.to_json()))
+        write_atomically(folder / "explorer.json", to_json(self.to_explorer()))
         pictures = [(one.name, data_uri(png_bytes(self.draw(k)))) for k, one in enumerate(self.bursts)]
         page = load_template("klarsicht.bridge", "strategies.html.j2")
         copying = any(one.kind == COPIES for one in self.maps.strategies)
@@ -173,6 +204,8 @@ def audit_bursts(
     bursts: folders, each with the photographs of one burst, or .npz files of `klarsicht burst synth`, whose truth is
     known. settings: of `burst.denoise`; of .npz files only the checkpoint counts. points, seed: see audit_denoiser.
 
+    If it was stopped, the same call resumes: bursts that were measured are kept in a work folder beside `out`.
+
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
     KERNEL_POINTS.require("points", points)
@@ -180,11 +213,16 @@ def audit_bursts(
     paths, out, settings = [Path(one) for one in bursts], Path(out), settings or DenoiseSettings()
     check_bursts(paths)
     check_names(settings.checkpoint, settings.bayer)
-    with fill_folder(out):
-        names = [path.name if path.is_dir() else path.stem for path in paths]
+    if settings.fast:
+        rule, remedy = "strategies are of a network's kernels", "Leave --fast out."
+        raise UsageError("an audit without the network", got="fast", rule=rule, remedy=remedy)
+    fingerprint = fingerprint_settings(settings) | {
+        "version": __version__, "measures": MEASURES, "bursts": [_identify_burst(path) for path in paths],
+    }  # fmt: skip
+    with open_work_folder(out, fingerprint) as folder, fill_folder(out):
         results = tuple(
-            _measure_path(path, out, settings, name)
-            for path, name in zip(track(paths, len(paths), "bursts"), names, strict=True)
+            _measure_or_read(path, folder / f"{k}.npz", out, settings)
+            for k, path in enumerate(track(paths, len(paths), "bursts"))
         )
         result = DenoiserAudit(results, find_strategies(results, points, seed))
         result.write(out)
@@ -203,10 +241,26 @@ def check_bursts(paths: Sequence[Path]) -> None:
             raise InputError(f"{path.name} is no burst", got=path.suffix or "no ending", rule=rule)
 
 
-def _measure_path(path: Path, out: Path, settings: DenoiseSettings, name: str) -> MeasuredBurst:
-    """Measure one burst."""
+def _identify_burst(path: Path) -> list[Any]:
+    """Identify the files of a burst. Raises InputError."""
+    return [identify_file(file) for file in (list_frames([path]) if path.is_dir() else [path])]
+
+
+def _measure_or_read(path: Path, store: Path, out: Path, settings: DenoiseSettings) -> MeasuredBurst:
+    """Read what a stopped audit measured of a burst, or measure and keep it."""
+    if store.is_file():
+        return MeasuredBurst.from_bytes(store.read_bytes())
+    burst = _measure_path(path, out, settings)
+    write_atomically(store, burst.to_bytes())
+    return burst
+
+
+def _measure_path(path: Path, out: Path, settings: DenoiseSettings) -> MeasuredBurst:
+    """Measure one burst; tiles of photographs are kept beside `out`, too, until their burst is measured."""
+    name = path.name if path.is_dir() else path.stem
     if path.is_dir():
-        return measure_photographs([path], out / name, settings, name)
+        place = out.resolve()
+        return measure_photographs([path], place.with_name(f"{place.name}-{name}"), settings, name)
     burst, truth = read_synthetic(path)
     checkpoint = settings.checkpoint or SHIPPED.get(burst.frames.shape[1])
     if checkpoint is None:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
-from klarsicht.bridge.kernel_measures import MEASURES, measure_pixels, weigh_burst
+from klarsicht.bridge.kernel_measures import MEASURES, mark_copies, measure_pixels, weigh_burst
 from klarsicht.burst.data.burst import RGB_CHANNELS, Burst, Frames
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.denoising.pipeline import DenoiseResult, DenoiseSettings, denoise_frames
@@ -23,7 +24,7 @@ from klarsicht.burst.merging.filters import NetworkFilter, NetworkWeights, Pixel
 from klarsicht.burst.merging.kernel_maps import MAP_STEP
 from klarsicht.burst.merging.tiles import Tile, TileRecord
 from klarsicht.burst.network.unet import Network
-from klarsicht.ground.arrays import Doubles
+from klarsicht.ground.arrays import Bools, Doubles
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.machine.disk import translate_read_errors
 from klarsicht.ground.pictures.array_images import turn_upright
@@ -57,9 +58,22 @@ class MeasuredBurst:
     orientation: int = 1
 
     @property
-    def change(self) -> Doubles:
-        """Change by the other frames, in deviations of noise, (h, w)."""
-        return np.asarray(self.measures[..., MEASURES.index("change")])
+    def copies(self) -> Bools:
+        """Points that copy what moved, (h, w)."""
+        return mark_copies(self.measures)
+
+    def to_bytes(self) -> bytes:
+        """Encode the burst, without any rounding, for `from_bytes`."""
+        file = io.BytesIO()
+        np.savez(file, **{one.name: getattr(self, one.name) for one in fields(self)})
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> MeasuredBurst:
+        """Decode a burst of `to_bytes`."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            values = {name: one if one.ndim else one.item() for name, one in arrays.items()}
+        return cls(**values)
 
     def turn_upright(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Turn a map (h, w) or (h, w, C) as the picture is turned."""

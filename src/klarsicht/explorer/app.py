@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from klarsicht.explorer import answers
+from klarsicht.explorer import answers, denoiser_answers
 from klarsicht.explorer.answers import answer_json
+from klarsicht.explorer.denoiser_strategies import DenoiserStrategies
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground import errors
 
@@ -42,6 +43,16 @@ ROUTES: Final = (
 """Method, path and function of every address."""
 
 
+DENOISER_ROUTES: Final = (
+    ("GET", "/", denoiser_answers.show_page),
+    ("GET", "/static/{name}", denoiser_answers.show_static),
+    ("GET", "/favicon.ico", answers.show_icon),
+    ("GET", "/api/strategies", denoiser_answers.show_strategies),
+    ("GET", "/api/bursts/{number}/picture", denoiser_answers.show_picture),
+    ("GET", "/api/bursts/{number}/labels", denoiser_answers.show_labels),
+)
+"""The same of an audit of a denoiser."""
+
 STATUSES: Final = {
     errors.ImageError: 404,
     errors.UsageError: 400,
@@ -56,10 +67,19 @@ STATUSES: Final = {
 
 def make_app(run: ExploredRun) -> FastAPI:
     """Make the application for a run. It answers whoever reaches it: `request_guard` decides who does."""
-    app = FastAPI(title="klarsicht audit explore", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.run = run
     answers.read_static()
-    for method, path, answer in ROUTES:
+    return _make_app(run, ROUTES)
+
+
+def make_denoiser_app(strategies: DenoiserStrategies) -> FastAPI:
+    """Make the application for an audit of a denoiser, as `make_app`."""
+    return _make_app(strategies, DENOISER_ROUTES)
+
+
+def _make_app(content: ExploredRun | DenoiserStrategies, routes: tuple[tuple[str, str, Any], ...]) -> FastAPI:
+    app = FastAPI(title="klarsicht audit explore", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.run = content
+    for method, path, answer in routes:
         app.add_api_route(path, answer, methods=[method], response_model=None)
     for kind, answer_fault in FAULTS.items():
         app.add_exception_handler(kind, answer_fault)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from klarsicht.explorer.denoiser_strategies import DenoiserStrategies, is_denoiser_audit
 from klarsicht.explorer.explored_run import open_explored_run
 from klarsicht.explorer.request_guard import LOOPBACK, RequestGuard, forward_page, new_token
 from klarsicht.ground.errors import UsageError
@@ -23,6 +24,7 @@ from klarsicht.ground.user_arguments import check_arguments
 
 if TYPE_CHECKING:
     import uvicorn
+    from fastapi import FastAPI
 
 DEFAULT_PORT: Final = 8735
 
@@ -35,6 +37,7 @@ def serve_run(
     """Serve a run to a browser until Ctrl-C.
 
     Args:
+        run: folder of `audit run`, or of `burst audit`, whose strategies are shown.
         host: address to listen on; other than loopback, a token is asked for.
         port: port to listen on; 0 is any free one, and so is the default where it is taken.
         author: who decides.
@@ -49,29 +52,37 @@ def serve_run(
         UsageError: the address cannot be listened on.
     """
     PORT.require("port", port)
-    explored = open_explored_run(run, author, data)
-    load("fastapi", "explore")
-    load("uvicorn", "explore")
-    from klarsicht.explorer.app import make_app
-
+    application = open_application(Path(run), author, data)
     listening = listen(host, port)
-    if fault := explored.pictures.decoder.find_fault():
-        note(f"images are not shown: {fault}")
     own, number = (str(listening.getsockname()[0]), int(listening.getsockname()[1]))
     secret = new_token() if token or not is_loopback(own) else None
-    guard = RequestGuard(make_app(explored), host_names(host, own), number, secret)
+    guard = RequestGuard(application, host_names(host, own), number, secret)
     addresses = [
         f"http://{name}:{number}/" + (f"?token={secret}" if secret else "") for name in names_to_open(host, own)
     ]
     for address in addresses:
         tell(address)
-    threading.Thread(target=explored.reader.require_ready, daemon=True).start()
     hidden = hide_address(addresses[0]) if browser and secret else nullcontext(addresses[0])
     with listening, hidden as opened, suppress(KeyboardInterrupt):
         if browser:
             threading.Timer(0.3, _open_browser, (opened,)).start()
         begin_serving()
         make_server(guard).run(sockets=[listening])
+
+
+def open_application(run: Path, author: str, data: str | None) -> FastAPI:
+    """Open a run, or an audit of a denoiser, and make the application that shows it. Raises as serve_run."""
+    content = DenoiserStrategies.open(run) if is_denoiser_audit(run) else open_explored_run(run, author, data)
+    load("fastapi", "explore")
+    load("uvicorn", "explore")
+    from klarsicht.explorer.app import make_app, make_denoiser_app
+
+    if isinstance(content, DenoiserStrategies):
+        return make_denoiser_app(content)
+    if fault := content.pictures.decoder.find_fault():
+        note(f"images are not shown: {fault}")
+    threading.Thread(target=content.reader.require_ready, daemon=True).start()
+    return make_app(content)
 
 
 def make_server(guard: RequestGuard) -> uvicorn.Server:
