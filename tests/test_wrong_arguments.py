@@ -63,7 +63,8 @@ WRONG = {
     "prevalences": NUMBER_LISTS, "preview": PATHS, "random_state": INTEGERS, "rate": NUMBERS, "reference": PATHS,
     "region": PATHS, "keep": FLAGS, "rules": NO_CLASS[:3], "run": PATHS, "sanity": FLAGS, "seed": INTEGERS,
     "settings": NO_CLASS,
-    "shard": TEXTS, "share": NUMBERS, "shown": (5, "abc", [None], [0.5]), "spec": (None, 5, math.nan, Odd()),
+    "shard": TEXTS, "share": NUMBERS, "since": PATHS,
+    "shown": (5, "abc", [None], [0.5]), "spec": (None, 5, math.nan, Odd()),
     "tables": TEXTS, "test": TEXTS, "threads": INTEGERS, "to": TEXTS, "train": INTEGERS, "transform": NO_FUNCTION,
     "weight": NUMBERS, "white": NUMBERS, "white_level": NUMBERS, "workers": INTEGERS,
 }  # fmt: skip

@@ -78,7 +78,7 @@ def write_correction(folder):
 
 @pytest.fixture(scope="module")
 def address(made):
-    with served(made) as (found, _):
+    with served(made, "--since", str(made)) as (found, _):
         yield found
 
 
@@ -368,7 +368,7 @@ def require_no_violation(axe, page, address, path):
 
 def test_axe_finds_nothing_on_any_page(page, address, tmp_path):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    for path in ("", "#/class/0", "#/findings", "#/corrections"):
+    for path in ("", "#/class/0", "#/findings", "#/comparison", "#/corrections"):
         require_no_violation(axe, page, address, path)
     page.goto(address + "#/class/0")
     page.get_by_label("show", exact=True).select_option("masked")
@@ -384,7 +384,7 @@ def test_axe_finds_nothing_on_any_page(page, address, tmp_path):
 @pytest.mark.parametrize("width", [390, 1280, 2560])
 def test_nothing_is_wider_than_the_window(page, address, width):
     page.set_viewport_size({"width": width, "height": 800})
-    for path in ("", "#/class/0", "#/findings", "#/corrections"):
+    for path in ("", "#/class/0", "#/findings", "#/comparison", "#/corrections"):
         page.goto(address + path)
         page.reload()
         page.wait_for_selector("h1")

@@ -1,6 +1,7 @@
 """Exports of a run with known content, read by other libraries."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ from tests.without_torch import WITHOUT_TORCH
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.export import EXPORTS, export_run
 from klarsicht.explorer.export_tables import nearest, pad_neighbours
-from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.explorer.run_reader import RunReader
+from klarsicht.ground.errors import DiskFull, InputError, UsageError
 from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 
 EACH, CARRIERS = 24, 6
@@ -216,6 +218,51 @@ def test_an_output_that_exists_is_kept(run, tmp_path, to):
     assert [file.name for file in out.iterdir()] == ["mine"]
 
 
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    store = write_run(tmp_path_factory.mktemp("small"), ("tagged", "plain"), each=4, carriers=2)
+    DecisionLog(store.path).append(Change(0, "tagged", "artifact", base=(0, 1)), "ada")
+    return store.path
+
+
+def count_calls(monkeypatch, home, name, fault=None, at=0):
+    """Count the calls of a function from now on; the call of that number fails."""
+    calls, own = [], getattr(home, name)
+
+    def counted(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == at:
+            raise fault
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(home, name, counted)
+    return calls
+
+
+FAULTS = [(os, "fsync", OSError(errno.ENOSPC, "no space")), (RunReader, "images", KeyboardInterrupt())]
+
+
+@pytest.mark.parametrize(("home", "name", "fault"), FAULTS, ids=["the disk is full", "stopped by a person"])
+@pytest.mark.parametrize("to", EXPORTS)
+def test_a_failed_export_leaves_nothing_behind(small_run, tmp_path, monkeypatch, to, home, name, fault):
+    """At its first and last call and in the middle; folders that were made above the output go, too."""
+    with monkeypatch.context() as patch:
+        calls = count_calls(patch, home, name)
+        export_run(small_run, to, tmp_path / "whole" / "out")
+        total = len(calls)
+    assert total
+    shutil.rmtree(tmp_path / "whole")
+    (tmp_path / "empty").mkdir()
+    for at in sorted({1, (total + 1) // 2, total}):
+        for out in (tmp_path / "new" / "out", tmp_path / "empty" / "out", tmp_path / "empty"):
+            if out.is_dir() and not EXPORTS[to].folder:
+                continue
+            with monkeypatch.context() as patch, pytest.raises((DiskFull, KeyboardInterrupt)):
+                count_calls(patch, home, name, fault, at)
+                export_run(small_run, to, out)
+            assert list(tmp_path.rglob("*")) == [tmp_path / "empty"], (at, out)
+
+
 def test_unknown_formats_and_classes_are_told(run, tmp_path):
     with pytest.raises(UsageError, match="Did you mean csv"):
         export_run(run, "cvs", tmp_path / "a")
@@ -224,7 +271,7 @@ def test_unknown_formats_and_classes_are_told(run, tmp_path):
     without = write_run(tmp_path / "without", maps=False, images=False)
     with pytest.raises(UsageError, match="this run has none"):
         export_run(without.path, "virelay", tmp_path / "v")
-    assert not [file for file in (tmp_path / "v").glob("*") if not file.name.startswith(".")]
+    assert not (tmp_path / "v").exists()
 
 
 def test_exporting_needs_no_torch(run, tmp_path):

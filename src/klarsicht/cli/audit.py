@@ -21,6 +21,7 @@ from klarsicht.cli.options import (
     EngineText,
     RunFolder,
     ShardText,
+    Since,
     Top,
     Trust,
     Workers,
@@ -389,6 +390,7 @@ def check(
 @app.command()
 def report(
     run: RunFolder,
+    since: Since = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Print it to report.pdf, too; needs an installed Chromium.")
     ] = False,
@@ -398,7 +400,7 @@ def report(
     from klarsicht.audit.explanation.report import page
     from klarsicht.audit.explanation.report.pdf import print_pdf
 
-    written = page.write_report(run)
+    written = page.write_report(run, since)
     echo(str(written))
     if pdf:
         echo(str(print_pdf(written)))
@@ -482,6 +484,7 @@ def explore(
     ] = False,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     author: AuthorName = None,
+    since: Since = None,
     data: Data = None,
     trust: Trust = False,
 ) -> None:
@@ -492,7 +495,7 @@ def explore(
     from klarsicht.explorer.serve import serve_run
 
     serve_run(
-        run, host=host, port=port, author=author or user_name(), data=data, token=token, browser=browser,
+        run, host=host, port=port, author=author or user_name(), data=data, since=since, token=token, browser=browser,
         tell=lambda address: echo(f"open {address} (Ctrl-C ends)"),
     )  # fmt: skip
 

@@ -75,8 +75,7 @@ def compare(
     if as_json:
         echo_json(comparison.to_json())
         return
-    states = (("new", comparison.new), ("gone", comparison.gone), ("same", comparison.same))
-    print_alarms([(state, alarm) for state, alarms in states for alarm in alarms][:top])
+    print_alarms([(state, alarm) for state, alarms in comparison.by_state().items() for alarm in alarms][:top])
     echo(comparison.describe())
 
 

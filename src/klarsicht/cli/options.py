@@ -118,6 +118,7 @@ Trust = Annotated[bool, typer.Option("--trust", help=TRUST_HELP, callback=_trust
 SettingsFile = Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 Data = Annotated[str | None, typer.Option(help="Present place of the corpus, if it moved.")]
+Since = Annotated[Path | None, typer.Option(help="An earlier run: show which findings are new, gone or the same.")]
 Workers = Annotated[int, number(WORKERS, "Processes; results do not depend on it.")]
 ShardText = Annotated[str | None, typer.Option(help=SHARD_HELP)]
 EngineText = Annotated[str, option(AuditSettings, "engine")]

@@ -17,6 +17,7 @@ from klarsicht.audit.results.seen_groups import NOT_TESTED
 from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.explorer import coco, corrections, findings, point_clouds
 from klarsicht.explorer.class_evidence import describe_shortcuts, seen_in_class
+from klarsicht.explorer.compared_run import list_comparison
 from klarsicht.explorer.exceptional_images import list_exceptions
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.names import printable, printable_lines
@@ -28,7 +29,7 @@ STATIC: Final = {
     "icon.svg": "image/svg+xml",
     **dict.fromkeys(
         ("main.js", "elements.js", "requests.js", "virtual.js", "classes.js", "class_page.js", "scatter.js",
-         "lasso.js", "gallery.js", "findings.js", "exceptions.js", "corrections.js"),
+         "lasso.js", "gallery.js", "findings.js", "exceptions.js", "corrections.js", "comparison.js"),
         "text/javascript",
     ),
 }  # fmt: skip
@@ -136,6 +137,10 @@ def show_exceptions(run: Run) -> Response:
 
 def show_corrections(run: Run) -> Response:
     return answer_json(corrections.list_corrections(run))
+
+
+def show_comparison(run: Run) -> Response:
+    return answer_json(list_comparison(run))
 
 
 def list_classes(run: Run) -> Response:

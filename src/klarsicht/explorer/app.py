@@ -26,6 +26,7 @@ ROUTES: Final = (
     ("GET", "/api/findings", answers.show_findings),
     ("GET", "/api/exceptions", answers.show_exceptions),
     ("GET", "/api/corrections", answers.show_corrections),
+    ("GET", "/api/comparison", answers.show_comparison),
     ("GET", "/api/classes", answers.list_classes),
     ("GET", "/api/classes/{target}", answers.show_class),
     ("GET", "/api/classes/{target}/points", answers.show_points),

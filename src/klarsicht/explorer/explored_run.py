@@ -19,7 +19,7 @@ from klarsicht.ground.user_arguments import check_arguments
 @dataclass(frozen=True)
 class ExploredRun:
     """Run that is looked at: its folder, the rankings and verdicts of its classes, the decisions of people on them, the
-    relevance of its images, the masks of artifacts, and pictures."""
+    relevance of its images, the masks of artifacts, and pictures; and an earlier run to compare it with, or None."""
 
     reader: RunReader
     results: ClassResults
@@ -27,18 +27,25 @@ class ExploredRun:
     maps: RelevanceMaps
     masks: ArtifactMasks
     pictures: RunPictures
+    earlier: RunStore | None = None
 
     @classmethod
-    def of(cls, store: RunStore, author: str = "unknown", data: str | None = None) -> ExploredRun:
+    def of(
+        cls, store: RunStore, author: str = "unknown", data: str | None = None, earlier: RunStore | None = None
+    ) -> ExploredRun:
         """Look at a run as an author; `data` is where the corpus is now, if it moved."""
         reader = RunReader(store, data)
         results, maps = ClassResults(reader), RelevanceMaps(reader)
         decisions = ClassDecisions(reader, results, author)
         masks = ArtifactMasks(reader, decisions, maps)
-        return cls(reader, results, decisions, maps, masks, RunPictures(reader, maps, masks, RunDecoder.of(store)))
+        pictures = RunPictures(reader, maps, masks, RunDecoder.of(store))
+        return cls(reader, results, decisions, maps, masks, pictures, earlier)
 
 
 @check_arguments
-def open_explored_run(run: str | Path, author: str, data: str | None = None) -> ExploredRun:
-    """Open a run to look at; raises InputError where there is none, RunDamaged where its manifest is altered."""
-    return ExploredRun.of(RunStore.open(run), author, data)
+def open_explored_run(
+    run: str | Path, author: str, data: str | None = None, since: str | Path | None = None
+) -> ExploredRun:
+    """Open a run to look at, and an earlier one to compare it with; raises InputError where there is none, RunDamaged
+    where its manifest is altered."""
+    return ExploredRun.of(RunStore.open(run), author, data, None if since is None else RunStore.open(since))

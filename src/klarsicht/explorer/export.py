@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,16 +54,28 @@ def export_run(
     opened_run = open_explored_run(run, "", data)
     targets = find_targets(opened_run, classes)
     place = Path(out or kind.name)
-    if not kind.folder:
-        if place.exists():
-            raise InputError("the output exists", got=place, remedy="Choose another --out.")
+    if place.exists() and not kind.folder:
+        raise InputError("the output exists", got=place, remedy="Choose another --out.")
+    with remove_on_failure(place), fill_folder(place) if kind.folder else nullcontext():
         kind.write(opened_run, targets, place)
-    else:
-        with fill_folder(place):
-            kind.write(opened_run, targets, place)
     if failures := opened_run.pictures.describe_failures():
         note(failures)
     return place
+
+
+@contextmanager
+def remove_on_failure(place: Path) -> Iterator[None]:
+    """Remove what is written at a path, with the folders that are made above it, where the body fails; what was there
+    before stays."""
+    whole = place.absolute()
+    new_paths = [one for one in (whole, *whole.parents) if not one.exists()]
+    is_empty = whole.is_dir() and not any(whole.iterdir())
+    try:
+        yield
+    except BaseException:
+        for left in new_paths[-1:] or (whole.iterdir() if is_empty else ()):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        raise
 
 
 def find_targets(run: ExploredRun, classes: Sequence[str]) -> list[int]:

@@ -56,6 +56,7 @@ def collect_answers(run: ExploredRun, targets: Sequence[int]) -> dict[str, Any]:
         "/api/findings": _json_of(answers.show_findings(run)),
         "/api/exceptions": _json_of(answers.show_exceptions(run)),
         "/api/corrections": _json_of(answers.show_corrections(run)),
+        "/api/comparison": _json_of(answers.show_comparison(run)),
     }
     points, rows = {}, set[int]()
     for target in targets:

@@ -32,7 +32,8 @@ DEFAULT_PORT: Final = 8735
 @check_arguments
 def serve_run(
     run: str | Path, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, author: str = "unknown",
-    data: str | None = None, token: bool = False, browser: bool = True, tell: Callable[[str], None] = print,
+    data: str | None = None, since: str | Path | None = None, token: bool = False, browser: bool = True,
+    tell: Callable[[str], None] = print,
 ) -> None:  # fmt: skip
     """Serve a run to a browser until Ctrl-C.
 
@@ -42,6 +43,7 @@ def serve_run(
         port: port to listen on; 0 is any free one, and so is the default where it is taken.
         author: who decides.
         data: where the corpus is now, if it moved.
+        since: an earlier run, to compare alarms with.
         token: whether to ask for a token on loopback, too: other users of this machine reach it.
         browser: whether to open the page in a browser.
         tell: called with each address under which it can be opened.
@@ -49,10 +51,10 @@ def serve_run(
     Raises:
         MissingExtra: FastAPI or uvicorn is not installed.
         InputError, RunDamaged: see RunStore.open.
-        UsageError: the address cannot be listened on.
+        UsageError: the address cannot be listened on; an earlier run for an audit of a denoiser.
     """
     PORT.require("port", port)
-    application = open_application(Path(run), author, data)
+    application = open_application(Path(run), author, data, since)
     listening = listen(host, port)
     own, number = (str(listening.getsockname()[0]), int(listening.getsockname()[1]))
     secret = new_token() if token or not is_loopback(own) else None
@@ -70,9 +72,12 @@ def serve_run(
         make_server(guard).run(sockets=[listening])
 
 
-def open_application(run: Path, author: str, data: str | None) -> FastAPI:
+def open_application(run: Path, author: str, data: str | None, since: str | Path | None) -> FastAPI:
     """Open a run, or an audit of a denoiser, and make the application that shows it. Raises as serve_run."""
-    content = DenoiserStrategies.open(run) if is_denoiser_audit(run) else open_explored_run(run, author, data)
+    of_denoiser = is_denoiser_audit(run)
+    if of_denoiser and since is not None:
+        raise UsageError("an audit of a denoiser has no alarms", got=since, remedy="Leave `since` out.")
+    content = DenoiserStrategies.open(run) if of_denoiser else open_explored_run(run, author, data, since)
     load("fastapi", "explore")
     load("uvicorn", "explore")
     from klarsicht.explorer.app import make_app, make_denoiser_app

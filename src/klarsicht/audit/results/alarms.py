@@ -178,8 +178,12 @@ class RunComparison:
         )
 
     def to_json(self) -> dict[str, Any]:
-        lists = {state: [asdict(one) for one in getattr(self, state)] for state in ("new", "gone", "same")}
+        lists = {state: [asdict(one) for one in alarms] for state, alarms in self.by_state().items()}
         return {"causes": list(self.causes), **lists}
+
+    def by_state(self) -> dict[str, tuple[Alarm, ...]]:
+        """Return the alarms by their state, new ones first."""
+        return {"new": self.new, "gone": self.gone, "same": self.same}
 
 
 def compare_runs(before: RunStore, after: RunStore, causes: Sequence[str] = ()) -> RunComparison:

@@ -2,6 +2,7 @@
 
 import { showClassPage } from './class_page.js'
 import { refresh, showClasses } from './classes.js'
+import { showComparison } from './comparison.js'
 import { showCorrections } from './corrections.js'
 import { element } from './elements.js'
 import { showExceptions } from './exceptions.js'
@@ -20,6 +21,7 @@ const PAGES = [
   [/^#\/findings$/, 'findings', () => showFindings(place)],
   [/^#\/exceptions$/, 'exceptions', () => showExceptions(place)],
   [/^#\/corrections$/, 'corrections', () => showCorrections(place)],
+  [/^#\/comparison$/, 'comparison', () => showComparison(place)],
   [/.*/, 'classes', async () => { await listed; return showClasses(place) }],
 ]
 

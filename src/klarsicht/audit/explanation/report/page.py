@@ -22,6 +22,7 @@ from klarsicht.audit.explanation.report.noted_classes import is_small, list_note
 from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, SeenPictureRow, ViewRow
 from klarsicht.audit.explanation.settings import counts_own_logits
 from klarsicht.audit.results import ranking, seen_groups, stability, sufficiency, surroundings, verdict_lines, verdicts
+from klarsicht.audit.results.alarms import CAUSES, compare_runs
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_places
 from klarsicht.audit.results.file_rules import describe_file_rules
@@ -86,13 +87,18 @@ class ClusterView:
         return len(self.points) < self.entry.n
 
 
-def write_report(run: str | Path | RunStore) -> Path:
-    """Write RUN/report.html from the results of the run. Raises StoreError where it has not been ranked, and RunDamaged
-    where a file is missing or altered, or does not fit the others."""
+def write_report(run: str | Path | RunStore, since: str | Path | None = None) -> Path:
+    """Write RUN/report.html from the results of the run, compared with an earlier run if one is given. Raises
+    StoreError where it has not been ranked, InputError where the runs have no finding in common to compare, and
+    RunDamaged where a file is missing or altered, or does not fit the others."""
     store = run if isinstance(run, RunStore) else RunStore.open(run)
+    earlier = None if since is None else RunStore.open(since)
     with store.translate_parse_errors("tables"):  # of a run without checksums
-        page = load_template("klarsicht.audit", "report.html.j2").render(**template_values(store))
-    page = leave_out_folders(page, store.manifest)
+        page = load_template("klarsicht.audit", "report.html.j2").render(
+            **template_values(store), **compare_with(earlier, store)
+        )
+    for one in (store,) if earlier is None else (store, earlier):
+        page = leave_out_folders(page, one.manifest)
     store.write_bytes(PAGE, page.encode("utf-8", "replace"))
     return store.path / PAGE
 
@@ -108,6 +114,16 @@ def leave_out_folders(page: str, manifest: Mapping[str, Any]) -> str:
         for known in {folder, str(escape(printable(folder)))}:
             page = page.replace(f"{known}/", "").replace(known, Path(folder).name)
     return page
+
+
+def compare_with(earlier: RunStore | None, store: RunStore) -> dict[str, Any]:
+    """Collect the values of the section that compares two runs: none without an earlier one."""
+    if earlier is None:
+        return {"comparison": None}
+    return {
+        "comparison": compare_runs(earlier, store), "causes": CAUSES, "earlier": earlier.manifest,
+        "earlier_name": earlier.path.resolve().name,
+    }  # fmt: skip
 
 
 def summarise(
