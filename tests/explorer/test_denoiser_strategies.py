@@ -10,7 +10,8 @@ from tests.explorer.requests import ask
 
 from klarsicht.explorer.app import make_denoiser_app
 from klarsicht.explorer.denoiser_strategies import DenoiserStrategies, is_denoiser_audit
-from klarsicht.ground.errors import InputError
+from klarsicht.explorer.serve import open_application
+from klarsicht.ground.errors import InputError, UsageError
 
 LABELS = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 24, 3)).astype(np.uint8)
@@ -54,8 +55,10 @@ def test_answers_are_those_of_the_folder_upright(folder):
     np.testing.assert_array_equal(np.asarray(shown), PICTURE)  # which is stored upright
 
 
-def test_what_is_cut_short_is_one_line(folder):
+def test_what_is_cut_short_or_not_known_of_a_denoiser_is_one_line(folder):
     assert is_denoiser_audit(folder)
+    with pytest.raises(UsageError, match="no alarms; got earlier"):
+        open_application(folder, "me", None, "earlier")
     app = make_denoiser_app(DenoiserStrategies.open(folder))
     (folder / "2-a.npz").write_bytes(b"PK\x03\x04")
     answer = ask(app, "/api/bursts/1/labels")
