@@ -5,6 +5,9 @@ import re
 import shlex
 from dataclasses import replace
 
+import numpy as np
+
+from klarsicht.audit.cleaning.corrections.class_recalls import ClassRecalls
 from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.seen_groups import SeenGroup
@@ -12,7 +15,7 @@ from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import SCREENED_FOLLOWED
 from klarsicht.audit.verdicts.quantification.screening import Screening
-from klarsicht.cli import tables
+from klarsicht.cli import cleaning_tables, tables
 
 ENTRY = Entry(
     name="carton", target=478, metric="concept", tau=1.0, rho2=0.5, d2=4.0, shift=2.0, z=3.0, size=2, n=8, rows=(1, 4),
@@ -97,3 +100,16 @@ def test_a_group_that_is_seen_and_not_tested_comes_with_the_commands_that_show_a
     look, test = map(shlex.split, told)
     assert look == ["audit", "explore", "my runs/1"]
     assert test == ["audit", "clean", "my runs/1", "--class", "a mole", "--members", "LIST"]
+
+
+def test_recalls_of_twelve_classes_are_those_of_the_corrected_one_and_of_the_nine_that_lose_most(capsys):
+    """Of twenty images each, class k loses k; the mean falls by half of 11 / 20."""
+    truth = np.repeat(np.arange(12), 20)
+    after = np.where(np.arange(240) % 20 < truth, 0, truth)
+    cleaning_tables.recalls(ClassRecalls(truth, truth, after, (0,)))
+    _, *rows, mean = [
+        re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines() if line.strip()
+    ]
+    assert [row[0] for row in rows] == ["class 0", *(f"class {k}" for k in range(11, 2, -1))]
+    assert [float(row[3].split()[0]) for row in rows] == [100.0, *(100 - 5.0 * k for k in range(11, 2, -1))]
+    assert mean[:2] == ["mean over classes", "240"] and mean[3].startswith("72.5 ")
