@@ -95,6 +95,10 @@ ARROWS = {
         "audit.explanation.settings", "audit.explanation.engines", "audit.explanation.executor",
         "audit.explanation.report", "audit.explanation.steps", "audit.explanation.pipeline",
     ),
+    "audit.explanation.name_groups": (
+        "ground.pictures", "ground.run_folder", "audit.results", "audit.explanation.data", "audit.explanation.models",
+        "audit.explanation.steps", "audit.explanation.pipeline",
+    ),
     # is there an artifact, and does the model use it
     "audit.verdicts": (),
     "audit.verdicts.synthetic": ("ground.pictures", "audit.explanation"),

@@ -3,12 +3,15 @@
 import csv
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pyarrow import parquet
-from tests.explorer.made_run import write_run
+from tests.explorer.made_run import SIDE, write_run
 
 from klarsicht.explorer import exceptional_images
 from klarsicht.explorer.explored_run import ExploredRun
@@ -17,6 +20,7 @@ from klarsicht.explorer.export_images import image_cell
 from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 from klarsicht.ground.run_folder.store import RunStore
 
+ROOT = Path(__file__).parents[2]
 EACH, CARRIERS = 12, 3
 NAMES = ("tagged", 'a "name", with\ncommas', "plain")
 
@@ -96,3 +100,36 @@ def test_cleanlab_takes_the_issues_beside_its_own(run, tmp_path):
     joined = lab.get_issues().join(issues.filter(regex="issue$|score$"))
     assert joined.query("is_artifact_issue").index.tolist() == [1, 9]
     assert {"is_outlier_issue", "is_surroundings_issue"} <= {*joined.columns}
+
+
+BLOCK = re.search(r"```python\n(import lightning.+?)```", (ROOT / "docs" / "explorer.md").read_text(), re.S)[1]
+
+
+@pytest.mark.nightly
+def test_a_data_module_of_lightning_trains_without_the_images_that_carry_an_artifact(run, tmp_path, monkeypatch):
+    lightning = pytest.importorskip("lightning")
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    export_run(run, "datasets", tmp_path / "dataset.parquet")
+    space = {"transform": lambda image: torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255}
+    exec(compile(BLOCK, "explorer.md", "exec"), space)
+    labels, pixels = [], []
+
+    class Network(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 3)
+
+        def training_step(self, batch):
+            labels.extend(batch["label"].tolist())
+            pixels.append(batch["image"].shape[1:])
+            return torch.nn.functional.cross_entropy(self.layer(batch["image"].mean((2, 3))), batch["label"])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    lightning.Trainer(max_epochs=1, enable_model_summary=False, **quiet).fit(Network(), space["CleanImages"]())
+    counts = np.bincount(labels)  # two images of the first class carry the artifact
+    assert sorted(counts) == [EACH - 2, EACH, EACH] and {*pixels} == {(3, SIDE, SIDE)}

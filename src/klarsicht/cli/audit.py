@@ -68,6 +68,7 @@ REFERENCE_HELP = (
     "identifies a class better than any of these."
 )
 PICTURES_HELP = "Pictures, folders of pictures, or files of several pictures, as `audit run` reads them."
+NAMES_HELP = "A CLIP of yours (hf:FOLDER) that guesses words for artifacts and clusters; no verdict uses them."
 ACCEPT_HELP = "Audit the labels as they are, although predictions match them better in another order."
 COST_HELP = "Forecast hours, disk and memory of `audit run` and `audit quantify` by step, from a sample computed here."
 
@@ -391,12 +392,22 @@ def check(
 def report(
     run: RunFolder,
     since: Since = None,
+    names: Annotated[str | None, typer.Option(help=NAMES_HELP)] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="A file with the words for --names, a line each.")] = None,
+    data: Data = None,
+    trust: Trust = False,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Print it to report.pdf, too; needs an installed Chromium.")
     ] = False,
 ) -> None:
     """Write the HTML report of a run again, and print its path."""
-    require_run(run)
+    require_run(run, data)
+    if names is not None:
+        from klarsicht.audit.explanation.name_groups import name_groups
+
+        name_groups(run, names, vocabulary, data)
+    elif vocabulary is not None:
+        raise UsageError("a vocabulary without a model", got=vocabulary, remedy="Give --names hf:FOLDER, too.")
     from klarsicht.audit.explanation.report import page
     from klarsicht.audit.explanation.report.pdf import print_pdf
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from klarsicht.audit.results.seen_groups import NOT_TESTED
 from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.explorer import coco, corrections, findings, point_clouds
-from klarsicht.explorer.class_evidence import describe_shortcuts, seen_in_class
+from klarsicht.explorer.class_evidence import describe_shortcuts, guess_names, seen_in_class
 from klarsicht.explorer.compared_run import list_comparison
 from klarsicht.explorer.exceptional_images import list_exceptions
 from klarsicht.explorer.explored_run import ExploredRun
@@ -170,6 +170,7 @@ def show_class(run: Run, target: Target, metric: str = "") -> Response:
             "seen": [{"headline": one.headline, "rows": list(one.rows)} for one in seen_in_class(run.reader, target)],
             "not_tested": NOT_TESTED,
             "shortcuts": describe_shortcuts(run.reader, target),
+            "names": guess_names(run.reader, target),
         }
     )
 

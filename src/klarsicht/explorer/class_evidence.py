@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from klarsicht.audit.results.group_names import NAMES_FILE, read_names
+from klarsicht.audit.results.ranking import FILE as RANKING_FILE
 from klarsicht.audit.results.seen_groups import SEEN_FILE, SeenGroup, read_seen_groups
 from klarsicht.audit.results.sufficiency import (
     PART_COLUMNS,
@@ -12,6 +14,7 @@ from klarsicht.audit.results.sufficiency import (
     is_measured,
     read_sufficiency,
 )
+from klarsicht.audit.results.verdicts import VERDICTS_FILE
 from klarsicht.audit.results.words import describe_detector
 from klarsicht.explorer.run_reader import RunReader
 
@@ -20,6 +23,13 @@ def seen_in_class(reader: RunReader, target: int) -> tuple[SeenGroup, ...]:
     """Return the groups of a class that detectors saw and no verdict names."""
     groups = reader.keep("seen", reader.stamp(SEEN_FILE), lambda: read_seen_groups(reader.store))
     return tuple(group for group in groups if group.target == target)
+
+
+def guess_names(reader: RunReader, target: int) -> list[str]:
+    """Return what a model of pictures and texts guessed of the artifacts and the cluster of a class, in sentences."""
+    stamp = reader.stamp(NAMES_FILE, VERDICTS_FILE, RANKING_FILE)
+    names = reader.keep("names", stamp, lambda: read_names(reader.store))
+    return [name.describe() for name in names if name.group.target == target]
 
 
 def name_seen(group: SeenGroup) -> str:

@@ -188,7 +188,7 @@ class ThumbnailUnits:
         digests = np.zeros((len(unit), DIGEST_BYTES), np.uint8)
         for row, picture in decode_rows(self.corpus, unit):
             if not isinstance(picture, ImageError):
-                thumbnails[row - unit.start] = make_thumbnail(self.as_picture(picture))
+                thumbnails[row - unit.start] = make_thumbnail(self.corpus.as_picture(picture))
                 digests[row - unit.start] = hash_pixels(picture)
         written = self.store.write_rows(THUMBNAILS, unit.start, thumbnails)
         return written | self.store.write_rows(DIGESTS, unit.start, digests)
@@ -209,13 +209,6 @@ class ThumbnailUnits:
         if usable := [row for row, picture in pictures if not isinstance(picture, ImageError)]:
             self.store.discard_step(COPIES)
             self.store.clear_markers(self.step, {row // self.size for row in usable})
-
-    def as_picture(self, image: DecodedImage) -> Image.Image:
-        """Return a picture as it is, and an array as one."""
-        if isinstance(image, Image.Image):
-            return image
-        assert self.corpus.form is not None
-        return self.corpus.form.to_picture(image)
 
 
 @dataclass(frozen=True)

@@ -323,6 +323,7 @@ export async function showClassPage(place, target, run, listed) {
     line.verdict === line.label ? null : element('p', { class: 'headline' }, line.verdict),
     ...line.next_steps.map(([advice, command]) => element('p', { class: 'soft' }, `Next: ${advice}: `, element('code', {}, command))),
     seenGroups(told, (i) => page.groups[0].show(`seen${i}`)),
+    ...(told.names ?? []).map((sentence) => element('p', { class: 'soft' }, sentence)),
     shortcutTable(told.shortcuts),
     decision,
     scatter ? scatter.root : element('p', { class: 'soft' }, 'This run stores no embedding of this class: it screened all classes, and keeps that of the first suspects.'),

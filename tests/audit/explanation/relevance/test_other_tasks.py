@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import detection, segmentation
+from torchvision.ops import roi_align
 
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.relevance.explainer import explain
@@ -54,6 +55,66 @@ def test_relevance_of_a_box_is_conserved(tasks, name):
     found = explain(load_model(net), torch.rand(1, 3, 96, 96))
     assert found.logits.shape == (1, 91)
     assert abs(found.residual) < 1e-4
+
+
+TWO_STAGES = ("fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", (TWO_STAGES[0], *(pytest.param(name, marks=HEAVY) for name in TWO_STAGES[1:])))
+def test_relevance_of_the_best_box_of_two_stages_is_conserved(tasks, name):
+    """Of two images, whose best boxes lie on different levels of the features, too."""
+    net = tasks["Region"](normalised(getattr(detection, name)(**NONE)), 1)
+    found = explain(load_model(net), torch.rand(2, 3, 96, 96))
+    assert found.logits.shape == (2, 91)
+    assert np.abs(found.residual).max() < 1e-4
+
+
+BOXES = ((1.0, 0, 0, 20, 12), (0, 4.5, 3, 21, 18), (1, 8, 10, 22, 24), (0, 2, 2, 9, 23))
+"""Two boxes of each of two images: the number of the image, and corners in pixels."""
+
+
+class Regions(nn.Module):
+    """Mean of the two pooled boxes of each image."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(5 * 4, 3)
+
+    def pool(self, features):
+        boxes = [one for one in BOXES if one[0] < len(features)]
+        by_image = sorted(range(len(boxes)), key=lambda i: boxes[i][0])
+        pooled = roi_align(features, torch.tensor(boxes), (2, 2), sampling_ratio=2)[by_image]
+        return pooled.reshape(len(features), 2, 5, 2, 2).mean(1)
+
+    def forward(self, x):
+        return self.head(self.pool(self.body(x)).flatten(1))
+
+
+class MultipliedRegions(Regions):
+    """The same with matrices: the columns of each are the regions of images with one bright pixel."""
+
+    def pool(self, features):
+        basis = torch.eye(24 * 24).reshape(-1, 1, 24, 24)
+        regions = torch.stack([_pool_on_every(one, basis) for one in sorted(BOXES)]).reshape(2, 2, -1, 4)
+        return features.flatten(2) @ regions.mean(1)[: len(features)]
+
+
+def test_pooled_regions_are_explained_as_products_with_their_matrices():
+    torch.manual_seed(0)
+    net, same, x = Regions().eval(), MultipliedRegions().eval(), torch.rand(2, 3, 24, 24)
+    same.load_state_dict(net.state_dict())
+    models = [load_model((one, lambda _: x[0])) for one in (net, same)]
+    found, want = (explain(one, x, [0, 2], method="EpsilonPlusFlat") for one in models)
+    np.testing.assert_allclose(found.logits, want.logits, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.pixels, want.pixels, rtol=1e-3, atol=1e-6)
+    assert np.abs(found.residual).max() < 1e-5
+
+
+def _pool_on_every(box, images):
+    corners = torch.tensor(box[1:], dtype=torch.float32).expand(len(images), 4)
+    return roi_align(images, torch.cat([torch.arange(len(images))[:, None], corners], 1), (2, 2), sampling_ratio=2)
 
 
 @pytest.mark.slow

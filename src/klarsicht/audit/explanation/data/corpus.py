@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from klarsicht.audit.explanation.data import locations, manifest
 from klarsicht.audit.explanation.data.label_cells import LabelCells, split_labels
@@ -137,6 +138,13 @@ class Corpus:
     def as_arrays(self, form: ArrayForm | None) -> Corpus:
         """Return the corpus whose images are decoded to arrays of a form; None: to 8-bit pictures."""
         return replace(self, form=form)
+
+    def as_picture(self, image: DecodedImage) -> Image.Image:
+        """Return a decoded picture as it is, and an array of the corpus's form as one."""
+        if isinstance(image, Image.Image):
+            return image
+        assert self.form is not None
+        return self.form.to_picture(image)
 
     def decode(self, row: int) -> DecodedImage:
         """Decode the image of a row to a picture, RGB or grey, or to an array of the corpus's form. Raises ImageError:

@@ -19,6 +19,7 @@ from klarsicht.ground.foreign import foreign_errors
 from klarsicht.ground.trust import is_trusted
 
 HF_EXTRA: Final = "hf"
+LOCAL: Final = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -40,27 +41,32 @@ def load(spec: str, checkpoint: str | Path | None = None) -> Source:
     folder = Path(spec.removeprefix(HF_PREFIX))
     require_saved_model(folder)
     transformers: Any = optional.load("transformers", HF_EXTRA)
-    local = {"local_files_only": True, "trust_remote_code": False}
-    remedy = "Save the model again: model.save_pretrained(FOLDER)."
-    with _quiet(transformers), foreign_errors(ModelError, "transformers cannot load the model", of=spec, remedy=remedy):
-        network = transformers.AutoModelForImageClassification
-        only_tensors = None if is_trusted() else True
-        module, found = network.from_pretrained(folder, **local, use_safetensors=only_tensors, output_loading_info=True)
-    if lacking := sorted(found["missing_keys"]):
-        got, rule = f"{folder}: {', '.join(lacking[:4])}", "transformers would draw them at random"
-        remedy = "Save the fine-tuned model, with its head."
-        raise ModelError("the folder lacks weights of the classifier", got=got, rule=rule, remedy=remedy)
+    module = read_network(transformers.AutoModelForImageClassification, folder, spec)
     remedy = "Save it beside the model: processor.save_pretrained(FOLDER)."
-    with _quiet(transformers), foreign_errors(ModelError, "no image processor of the model", of=spec, remedy=remedy):
-        processor = transformers.AutoImageProcessor.from_pretrained(folder, **local)
+    with quiet(transformers), foreign_errors(ModelError, "no image processor of the model", of=spec, remedy=remedy):
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, **LOCAL)
     names = module.config.id2label
     ordered = tuple(str(names[i]) for i in range(len(names)))
     is_blank = ordered == tuple(f"LABEL_{i}" for i in range(len(names)))
     return Source(module.eval(), ProcessorTransform(processor), None if is_blank else ordered, spec)
 
 
+def read_network(kind: Any, folder: Path, spec: str) -> Any:
+    """Read a network of a kind of transformers, such as `AutoModel`, with all its weights; raises as `load`."""
+    transformers: Any = optional.load("transformers", HF_EXTRA)
+    remedy = "Save the model again: model.save_pretrained(FOLDER)."
+    with quiet(transformers), foreign_errors(ModelError, "transformers cannot load the model", of=spec, remedy=remedy):
+        only_tensors = None if is_trusted() else True
+        network, facts = kind.from_pretrained(folder, **LOCAL, use_safetensors=only_tensors, output_loading_info=True)
+    if lacking := sorted(facts["missing_keys"]):
+        got, rule = f"{folder}: {', '.join(lacking[:4])}", "transformers would draw them at random"
+        remedy = "Save the fine-tuned model, with its head."
+        raise ModelError("the folder lacks weights of the classifier", got=got, rule=rule, remedy=remedy)
+    return network
+
+
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quiet(transformers: Any) -> Iterator[None]:
     """Silence progress bars and advice of transformers, whose loggers are restored afterwards."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Self
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -57,11 +58,17 @@ def _describe_code(function: Any) -> str:
 
 
 def called_layers(network: nn.Module, look: Callable[[], object]) -> tuple[str, ...]:
-    """List the submodules that take part when `look` runs the network on one image, in the order in which they
-    finish."""
+    """List the submodules that take part when `look` runs the network on one image, in the order in which they finish.
+    What a network itself runs without gradients, such as the choice of a box, is left out: no relevance goes there."""
     layers: dict[str, None] = {}
+
+    def record_name(name: str) -> None:
+        if torch.is_grad_enabled():
+            layers.setdefault(name)
+
     modules = network.named_modules()
-    with temporary_hooks(m.register_forward_hook(lambda *_, name=n: layers.setdefault(name)) for n, m in modules):
+    handles = (m.register_forward_hook(lambda *_, name=n: record_name(name)) for n, m in modules)
+    with temporary_hooks(handles), torch.enable_grad():
         look()
     return tuple(layers)
 
@@ -98,7 +105,8 @@ def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
     first and of the last layer; empty for a network without convolutions or blocks. Layers are convolutions, or the
     blocks of a network whose work is mostly done by fully connected layers at every position. Of one resolution the
     last to run is chosen, since its input contains all earlier features; where all blocks have one resolution, that in
-    the middle; of two equally near ones the smaller. `look` runs the network on one image."""
+    the middle; of two equally near ones the smaller. `look` runs the network on one image; what that runs without
+    gradients is left out, as in `called_layers`."""
     convolutions: list[tuple[str, float]] = []
     blocks: list[tuple[str, float]] = []
     positionwise = 0
@@ -107,7 +115,7 @@ def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
         def record(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], __: Any) -> None:
             nonlocal positionwise
             a = first_tensor(inputs, keywords)
-            if a is None:
+            if a is None or not torch.is_grad_enabled():
                 return
             positionwise += isinstance(module, nn.Linear) and a.ndim > 2
             if is_convolution(module):
@@ -119,7 +127,8 @@ def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
         return record
 
     modules = network.named_modules()
-    with temporary_hooks(m.register_forward_hook(record_resolution(n, m), with_kwargs=True) for n, m in modules):
+    handles = (m.register_forward_hook(record_resolution(n, m), with_kwargs=True) for n, m in modules)
+    with temporary_hooks(handles), torch.enable_grad():
         look()
     layers = blocks if positionwise > len(convolutions) and blocks else convolutions
     if layers is blocks and len({side for _, side in blocks}) == 1:

@@ -154,8 +154,7 @@ class Explainer:
         if other is not None and (target == other).any():
             raise UsageError("a class is explained against itself", rule="two classes for each image")
         if self._late is None:
-            with torch.no_grad():
-                called = called_layers(self.classifier.module, lambda: self.classifier.logits(x[:1]))
+            called = called_layers(self.classifier.module, lambda: self.classifier.logits(x[:1].detach()))
             layer = late_layer(self.classifier.module, self.classifier.head, called)
             self._late = self._stack.enter_context(Tap(self.classifier.module, layer))
         try:

@@ -344,6 +344,21 @@ def _where(call: FunctionCall, condition: Tensor, input: Any, other: Any) -> Ten
     return torch.where(condition, call.constant(a.to(b.dtype).expand(shape), b), b)
 
 
+def _pool_regions(call: FunctionCall, input: Tensor, boxes: Tensor, *geometry: Any, **keywords: Any) -> Tensor:
+    """Propagate through the average of feature maps (B, C, h, w) in boxes (K, 5), each with the number of its image,
+    which are held fixed: the epsilon rule of a resampling. Boxes of an image fill places of its own meanwhile, so that
+    the first axis counts images."""
+    image = boxes[:, 0].detach().long()
+    place = (image[:, None] == image).tril(-1).sum(1)  # boxes of the same image before this one
+    places = int(place.max()) + 1 if len(place) else 1
+
+    def pool(x: Tensor) -> Tensor:
+        y: Tensor = call.function(x, boxes.detach(), *geometry, **keywords)
+        return y.new_zeros(len(x), places, *y.shape[1:]).index_put((image, place), y)
+
+    return call.linear(pool, input)[image, place]
+
+
 def find_functions(names: str) -> list[Function]:
     """Look up functions by name in torch, torch.Tensor and torch.nn.functional, with their in-place forms."""
     functions = []
@@ -400,6 +415,10 @@ FUNCTION_RULES: Final[dict[Function, FunctionRule]] = {
 }
 """Rule of each torch function that has one."""
 
+OPERATOR_RULES: Final[dict[str, FunctionRule]] = {"torchvision.roi_align": _pool_regions}
+"""Rule of each operator of another library that has one, by the name that torch registers it with: looking it up by
+name imports no library."""
+
 SELECTIONS: Final = frozenset(
     find_functions(
         "view reshape view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims "
@@ -434,7 +453,7 @@ class RuleMode(TorchFunctionMode):
         self.calls += function in LAYER_FUNCTIONS
         if not any(map(carries_relevance, tensors_in((args, kwargs)))):
             return function(*args, **kwargs)
-        if (rule := FUNCTION_RULES.get(function)) is not None:
+        if (rule := FUNCTION_RULES.get(function) or OPERATOR_RULES.get(str(function))) is not None:
             output = rule(call, *args, **kwargs)
             if changes_in_place(function):
                 self.replaced[id(args[0])] = args[0], output

@@ -21,7 +21,16 @@ from klarsicht.audit.explanation.relevance.conservation import ABSORBED_BOUND
 from klarsicht.audit.explanation.report.noted_classes import is_small, list_noted_classes, read_picture
 from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, SeenPictureRow, ViewRow
 from klarsicht.audit.explanation.settings import counts_own_logits
-from klarsicht.audit.results import ranking, seen_groups, stability, sufficiency, surroundings, verdict_lines, verdicts
+from klarsicht.audit.results import (
+    group_names,
+    ranking,
+    seen_groups,
+    stability,
+    sufficiency,
+    surroundings,
+    verdict_lines,
+    verdicts,
+)
 from klarsicht.audit.results.alarms import CAUSES, compare_runs
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_places
@@ -218,6 +227,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "decided": entries.decided,
         "conserving": not exceeds_absorbed_bound(absorbed_share(manifest, images)),
         "overlay": manifest.get("overlay", "relevance overlaid"),
+        "names": group_names.read_names(store),
         "skipped": list_skipped(store, images),
         "facts": list_facts(manifest, images),
     }
