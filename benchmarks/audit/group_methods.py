@@ -34,7 +34,7 @@ REPEATS, FIRST_EPOCHS = 50, 1  # JTT: copies of an error, and epochs of the netw
 Loss = Callable[[Tensor, Tensor, np.ndarray], Tensor]  # of logits, labels and rows
 
 
-def fit(drawn: Drawn, seed: int, weights: np.ndarray, loss: Loss, epochs: int = EPOCHS) -> nn.Module:
+def fit(drawn: Drawn, seed: int, weights: np.ndarray, loss: Loss, epochs: int = EPOCHS["adamw"]) -> nn.Module:
     """Train a ResNet-18 from nothing on images drawn in proportion to weights (n,)."""
     torch.manual_seed(integer(seed, "squares network"))
     net = models.resnet18(num_classes=len(drawn.names)).to(memory_format=torch.channels_last)

@@ -12,9 +12,9 @@ on all of its images, which the audit should find. *left*: pairs of the 22 class
 `natural_surroundings.py`, numbered by the seed, so that both kinds of calls are counted on classes that calibrated none
 of surroundings. A line of the file is a pair: all parts of both classes, headlines; and of the images that trained the
 network how well own places and surroundings separate the classes, with its p. Seeds from FIRST to LAST - 1; lines that
-are there are not made again. `--clean`: nothing is audited; the network is cleaned of surroundings all the same, and
-tested before and after. `--places`: no network is trained or audited; own places alone are found. IMAGENET32 holds
-train.tar.
+are there are not made again. `--clean`: nothing is audited; the network is cleaned of surroundings all the same, as
+`audit clean --part surroundings` does where no use of them is shown, and tested before and after on the other 100
+images. `--places`: no network is trained or audited; own places alone are found. IMAGENET32 holds train.tar.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 
 sys.path.insert(0, str(Path(__file__).parent))
 import natural_surroundings
@@ -36,16 +37,24 @@ import planted_classes as planted
 import whole_class_shortcuts as marks
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
-from klarsicht.audit.cleaning.models.surroundings_correction import train_on_composites
+from klarsicht.audit.cleaning.models.surroundings_correction import (
+    bound_change,
+    require_own_places,
+    train_on_composites,
+)
 from klarsicht.audit.explanation.data.corpus import Corpus
+from klarsicht.audit.explanation.data.splits import split_by_source
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
 from klarsicht.audit.results.sufficiency import PartEvidence
 from klarsicht.audit.results.surroundings import SURROUNDINGS_LEVEL
 from klarsicht.audit.verdicts.own_places.own_places import find_own_places
 from klarsicht.audit.verdicts.quantification.surroundings import rank_among_natural
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.seeding import generator
 
 EPOCHS, HALF_TRAINED = 20, 150
+CLEANING = CleanSettings(batch=32, rate=5e-4, steps=200)
 REGIONS = ("inside", "outside")  # which pictures that are not aligned have not
 
 
@@ -102,22 +111,35 @@ def measure(folder: Path, kind: str, seed: int, shown: int) -> dict[str, object]
 
 
 def measure_cleaning(folder: Path, kind: str, seed: int) -> dict[str, object]:
-    """Train a network on one pair, clean it of surroundings that nobody called, and return a line."""
+    """Train a network on one pair, clean it of surroundings as the command does where they are asked for all the same,
+    and return a line."""
     images, labels = images_of(folder, kind, seed), np.repeat([0, 1], 400)
     known, unseen = (some.reshape(-1, *some.shape[2:]) for some in (images[:, :400], images[:, 400:]))
     net, begun = planted.fitted(known, labels, seed, EPOCHS), time.process_time()
     places, classifier = find_own_places(known, labels, seed), load_model(net, classes=["0", "1"])
     shown = InputImages(Corpus(("0",), ("0",), ("0",)), classifier, PixelScale.of(classifier), known.shape[1:3])
-    own_images = OwnImages(known, places.own, labels, places.side, np.zeros(len(labels), bool), shown)
-    correction = train_on_composites(classifier, own_images, CleanSettings(batch=32, rate=5e-4, steps=200))
+    part = split_by_source(np.arange(len(labels)), places.exceptional, generator(seed, "surroundings"))
+    own_images = OwnImages(known, places.own, labels, places.side, part, shown)
     right = np.repeat([0, 1], len(unseen) // 2)
 
     def accuracy() -> float:
         return float((planted.logits(net, unseen).argmax(1) == right).mean())
 
     line: dict[str, object] = {"kind": kind, "seed": seed, "separate": places.separate, "before": accuracy()}
-    with correction.applied(net):
-        return line | {"after": accuracy(), "seconds": time.process_time() - begun}
+    line["surroundings p"] = rank_among_natural(places.separate)
+    try:
+        require_own_places(own_images, "no shortcut")
+    except UsageError as error:
+        return line | {"after": line["before"], "refused": str(error)}
+    whole = train_on_composites(classifier, own_images, CLEANING)
+    kept, change = bound_change(classifier, whole, own_images, CLEANING.overall)
+    for name, correction in (("after", kept), ("whole change", whole)):
+        with correction.applied(net):
+            line[name] = accuracy()
+    return line | {
+        "share": change.share, "lost by images that bound it": change.loss.value, "images that bound it": change.loss.n,
+        "seconds": time.process_time() - begun,
+    }  # fmt: skip
 
 
 def to_reference(lines: list[dict]) -> dict[str, object]:
@@ -159,8 +181,11 @@ def main() -> None:
                 out.flush()
     mine = [line for line in lines if line["kind"] == given.kind]
     if given.clean:
-        lost = np.array([line["before"] - line["after"] for line in mine])
-        print(f"{100 * lost.mean():.2f} points lost, at most {100 * lost.max():.1f}, {len(mine)} pairs")
+        for when in ("after", "whole change"):
+            lost = 100 * np.array([line["before"] - line[when] for line in mine if when in line])
+            reach = student.ppf(0.975, len(lost) - 1) * lost.std(ddof=1) / np.sqrt(len(lost))
+            ends = f"{lost.mean() - reach:.2f} to {lost.mean() + reach:.2f}, at most {lost.max():.1f}"
+            print(f"{when}: {lost.mean():.2f} points lost ({ends}), {len(lost)} pairs")
         return
     if given.reference:
         given.reference.write_text(json.dumps(to_reference(mine)))

@@ -35,7 +35,8 @@ DENOISE = "denoise"
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
 PART_HELP = (
     "A part of every image: border, colours, spectrum, resolution, 'top left' and other corners; may be "
-    "repeated. noted: the strongest part that `audit shortcuts` flagged. surroundings needs no --class."
+    "repeated. noted: the strongest part that `audit shortcuts` flagged. surroundings needs no --class. At most "
+    "--overall is lost by it if no shortcut in them was shown."
 )
 GROUPS_HELP = (
     "True groups of the images: a column of the corpus's table, or a table with the columns path,group. "
@@ -122,6 +123,8 @@ def clean(
             echo_json(surroundings.record)
         else:
             cleaning_tables.groups(surroundings.judgement.comparisons)
+            if surroundings.change is not None:
+                echo(surroundings.change.describe())
             cleaning_tables.correction_folder(surroundings.folder, surroundings.record)
             cleaning_tables.verdict(surroundings.judgement)
         return surroundings.check()

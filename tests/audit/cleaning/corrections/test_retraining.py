@@ -56,6 +56,22 @@ def test_the_model_is_bit_equal_outside_its_context(method):
     assert all(p.requires_grad for p in net.parameters())
 
 
+def test_between_two_networks_every_number_lies_on_the_straight_line():
+    torch.manual_seed(0)
+    old, new = (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2))
+    for count, net in enumerate((old, new)):
+        for _ in range(1 + count):
+            net(torch.rand(8, 3))  # its means and variances follow
+    change, held = RetrainedWeights.between(old, new), old.state_dict()
+    for share in (0.0, 0.3, 1.0):
+        for name, value in change.interpolate(old, share).state.items():
+            whole = name.endswith("num_batches_tracked")
+            between = held[name] if whole else (1 - share) * held[name] + share * new.state_dict()[name]
+            torch.testing.assert_close(value, between)
+    assert {"0.weight", "1.running_var", "1.num_batches_tracked"} <= change.state.keys()
+    assert all(torch.equal(held[name], value) for name, value in change.interpolate(old, 0).state.items())
+
+
 def test_weights_come_back_after_an_error():
     net = classifier().module
     before = copy.deepcopy(net.state_dict())

@@ -13,6 +13,7 @@ from klarsicht.audit.cleaning.models.group_accuracy import (
     limit_groups,
     tabulate,
 )
+from klarsicht.audit.explanation.data.splits import TEST, TRAIN
 
 NAMES = {0: "dark", 1: "light"}
 
@@ -63,7 +64,7 @@ def drawn(labels, sides, held_out):
     n = len(labels)
     own = np.zeros((n, 8, 8), bool)
     own[:, 2:6, 2:6] = True
-    return OwnImages(np.zeros((n, 8, 8, 3), np.uint8), own, labels, sides, held_out, None)
+    return OwnImages(np.zeros((n, 8, 8, 3), np.uint8), own, labels, sides, np.where(held_out, TEST, TRAIN), None)
 
 
 @pytest.mark.parametrize("most", [1, 4, 100, None])

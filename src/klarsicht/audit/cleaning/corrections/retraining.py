@@ -64,6 +64,14 @@ class RetrainedWeights:
         changed = {name: value.detach().clone() for name, value in after.state_dict().items()}
         return cls({name: value for name, value in changed.items() if not torch.equal(value, held[name])})
 
+    def interpolate(self, module: nn.Module, share: float) -> RetrainedWeights:
+        """Return the weights, buffers among them, at a share, 0 to 1, of the straight line from those of a network to
+        these; whole numbers, such as counts of batches, stay those of the network."""
+        old, pairs = module.state_dict(), self.state.items()
+        return RetrainedWeights(
+            {name: torch.lerp(old[name], new, share) if new.is_floating_point() else old[name] for name, new in pairs}
+        )
+
 
 class FrozenNorms(LogitsNetwork):
     """Network that is trained in evaluation mode."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.harm import LEAVES
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.explanation.data.splits import NAMES, TEST, split_by_source
+from klarsicht.audit.explanation.data.splits import NAMES, TEST, TRAIN, VALIDATION, split_by_source
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import InputImages
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
@@ -150,7 +150,8 @@ class OwnImages:
         own: bool (n, H, W).
         labels: int (n,), outputs of the model.
         sides: int (n,), outputs of the model, or numbers of the groups that a person names.
-        held_out: bool (n,), images of sources that teach nothing.
+        part: int (n,), TRAIN of images that teach, VALIDATION of those that bound a loss, TEST of those that are shown;
+            of no source twice.
         images: the map between levels and inputs.
     """
 
@@ -158,30 +159,50 @@ class OwnImages:
     own: Bools
     labels: Ints
     sides: Ints
-    held_out: Bools
+    part: Ints
     images: InputImages
 
     @classmethod
     def of(
-        cls, run: AuditedRun, seed: int, sides: Sides | None = None, held_out: Bools | None = None, shown: bool = False
-    ) -> OwnImages:
+        cls, run: AuditedRun, seed: int, sides: Sides | None = None, held_out: Bools | None = None,
+        shown: bool = False, with_bound: bool = False,
+    ) -> OwnImages:  # fmt: skip
         """Read the images that were examined, and deal them by source.
 
         Args:
             sides: of all images of the run, in place of those that were found; images on none are left out.
             held_out: bool (N,), images of the run that taught nothing, in place of dealing them.
             shown: only held-out images are read.
+            with_bound: images of the part VALIDATION bound a loss; otherwise they teach as well.
         """
         places = run.store.table(PLACES_TABLE, SURROUNDINGS_STEP).to_pylist()
         rows = np.array([row["row"] for row in places])
-        labels, found = (np.array([row[name] for row in places]) for name in ("target", "side"))
-        part = deal_places(run, rows, labels != found, seed) == TEST if held_out is None else held_out[rows]
-        on = found if sides is None else sides.numbers[rows]
-        kept = np.flatnonzero((on >= 0) & (part | (not shown)))
+        labels, side = (np.array([row[name] for row in places]) for name in ("target", "side"))
+        if held_out is None:
+            part = deal_places(run, rows, labels != side, seed)
+        else:
+            part = np.where(held_out[rows], TEST, TRAIN)
+        if not with_bound:
+            part = np.where(part == VALIDATION, TRAIN, part)
+        on = side if sides is None else sides.numbers[rows]
+        kept = np.flatnonzero((on >= 0) & ((part == TEST) | (not shown)))
         images = InputImages.of(run.audit.corpus, run.audit.classifier)
         levels = images(rows[kept])
         own = enlarge(np.stack([unpack_places(places[i]) for i in kept]), levels.shape[1:3], 0)
         return cls(levels, own, labels[kept], on[kept], part[kept], images)
+
+    @property
+    def teaches(self) -> Bools:
+        return np.asarray(self.part == TRAIN)
+
+    @property
+    def bounds(self) -> Bools:
+        return np.asarray(self.part == VALIDATION)
+
+    @property
+    def held_out(self) -> Bools:
+        """Images that taught and bounded nothing."""
+        return np.asarray(self.part == TEST)
 
     @cached_property
     def exceptional(self) -> Bools:
@@ -200,10 +221,14 @@ class OwnImages:
         any other, and in it every side."""
         chances = np.zeros(len(self.labels))
         for label in np.unique(self.labels):
-            rows = np.flatnonzero(~self.held_out & (self.labels == label))
+            rows = np.flatnonzero(self.teaches & (self.labels == label))
             _, group, counts = np.unique(self.sides[rows], return_inverse=True, return_counts=True)
             chances[rows] = 1 / (counts[group] * len(counts))
         return np.asarray(chances / chances.sum())
+
+    def show(self, rows: Rows) -> Iterator[Tensor]:
+        """Yield images as they are, as model inputs (m, C, H, W), batch after batch."""
+        return (self.images.pixel_scale.inputs(self.levels[rows[some]]) for some in _chunks(len(rows)))
 
     def compose(self, pairs: Pairs, rng: np.random.Generator) -> Tensor:
         """Lay own places of sources on donors, as model inputs (m, C, H, W)."""
@@ -250,7 +275,7 @@ def compare_groups(
             inputs = (
                 (one.compose(Pairs(pairs.sources[some], pairs.donors[some]), rng) for some in _chunks(len(labels)))
                 if of_pairs
-                else (one.images.pixel_scale.inputs(one.levels[rows[some]]) for some in _chunks(len(labels)))
+                else one.show(rows)
             )
             answers.append(predict_classes(classifier, one_correction, inputs, classes))
         comparisons.append(compare(kind, answers, labels, Sides(on, sides), names, about_it))

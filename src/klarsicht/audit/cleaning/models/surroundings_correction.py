@@ -3,7 +3,8 @@
 Own places of images are laid on images of any class (`own_places.composites`), so that what surrounds them says nothing
 of the class, and a copy of the model is trained on that, and on as many images as they are. Effect and harm are
 measured on images of other sources than any that taught it: on pictures as they are, by class and side, and on
-composites, which have as many images on every side as wanted.
+composites, which have as many images on every side as wanted. Where no shortcut was
+shown, what is asked for all the same may cost little: the weights then move towards the new ones only so far.
 
     OUT/correction.json, weights.safetensors, model.pt2    the correction
     OUT/evaluation.json                                    groups of images, by `evaluate_surroundings`
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from klarsicht.audit.cleaning.models.group_accuracy import (
     OwnImages,
     Sides,
     compare_groups,
+    predict_classes,
 )
 from klarsicht.audit.cleaning.models.group_judgement import GroupJudgement
 from klarsicht.audit.cleaning.models.run_groups import compare_true_groups, read_run_groups
@@ -41,6 +43,7 @@ from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.results.surroundings import read_surroundings
 from klarsicht.audit.verdicts.own_places.composites import draw_pairs
+from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.fit import Learner, Plan
 from klarsicht.ground.machine.devices import world
@@ -51,11 +54,37 @@ from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.ground.user_arguments import check_arguments
+from klarsicht.numerics.statistics.paired_loss import PairedLoss, paired_loss
 
 COMPOSITE_EPOCHS: Final = 8  # of composites and of images as they are, together as many as images that teach
 SETTINGS_USED: Final = ("overall", "steps", "batch", "rate", "seed")
 METHODS_MEANT: Final = (AUTOMATIC, "augment")  # that such a correction may be called
 EVALUATION: Final = "evaluation.json"
+STEPS_TRIED: Final = tuple(i / 10 for i in range(1, 11))  # shares of the change of the weights
+
+
+@dataclass(frozen=True)
+class BoundedChange:
+    """Share of a change of weights that is kept under a bound.
+
+    Attributes:
+        share: that is kept, 0 to 1.
+        loss: of accuracy by it.
+        most: that may be lost.
+    """
+
+    share: float
+    loss: PairedLoss
+    most: float
+
+    def describe(self) -> str:
+        """Say in sentences how much is kept, and what it costs."""
+        bound = f"no shortcut in the surroundings was shown, so at most {100 * self.most:g} points may be lost"
+        images = f"on {self.loss.n} images that taught nothing"
+        if not self.share:
+            return f"{bound}: the weights stay as they were. A tenth of their change already loses more {images}."
+        lost = f"It loses {100 * self.loss.value:z.1f} points {images}."
+        return f"{bound}: {100 * self.share:.0f} % of the change of the weights is kept. {lost}"
 
 
 @dataclass(frozen=True)
@@ -65,12 +94,14 @@ class CleanedSurroundings:
     Attributes:
         judgement: by groups of held-out images, and of composites of them.
         record: content of FOLDER/correction.json.
+        change: share of the change that is kept; None where a shortcut was shown, and after an evaluation.
     """
 
     folder: Path
     correction: Correction
     judgement: GroupJudgement
     record: dict[str, Any]
+    change: BoundedChange | None = None
 
     @property
     def before(self) -> GroupTable:
@@ -101,7 +132,7 @@ class CompositeTask:
         images as they are, of every class as many, and in it of every side."""
         rng, one = generator(self.seed, "composites", step, rank), self.own_images
         alone = self.batch_size // 2
-        pairs = draw_pairs(one.labels, one.usable & ~one.held_out, self.batch_size - alone, rng, one.exceptional)
+        pairs = draw_pairs(one.labels, one.usable & one.teaches, self.batch_size - alone, rng, one.exceptional)
         rows = rng.choice(len(one.labels), alone, p=one.chances)
         inputs = torch.cat([one.compose(pairs, rng), one.images.pixel_scale.inputs(one.levels[rows])])
         return inputs, torch.from_numpy(one.labels[np.concatenate([pairs.sources, rows])])
@@ -121,10 +152,13 @@ def clean_surroundings(
     groups: str | None = None, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CleanedSurroundings:  # fmt: skip
     """Train a copy of the audited model on own places with surroundings of any class and on images as they are, measure
-    it on images of sources that taught nothing, and save it.
+    it on images of sources that taught nothing, and save it. Where `audit shortcuts` showed no shortcut in
+    the surroundings, or could not test the model on it, as much of the change is kept as loses no more than
+    `settings.overall`.
 
     Args:
-        settings: batch, rate, steps and seed count; by default COMPOSITE_EPOCHS are shown, half of them composites.
+        settings: batch, rate, steps, seed and overall count; by default COMPOSITE_EPOCHS are shown, half of them
+            composites.
         out: the folder of the correction; by default RUN/corrections/surroundings.
         groups: true groups of the images, in place of the sides that were found: a column of the corpus's table, or a
             table with the columns path,group.
@@ -132,31 +166,34 @@ def clean_surroundings(
 
     Raises:
         StoreError: `audit shortcuts` was not run.
-        UsageError: it found no shortcut in the surroundings, groups are of no table, or a setting of other corrections
-            is given.
+        UsageError: it found too few own places, groups are of no table, or a setting of other corrections is given.
         InputError: groups cannot be read, or images have none.
         RunMismatch: model or data differ from those of the run.
     """
     settings = settings or CleanSettings()
     require_used_settings(settings)
     case = AuditedRun.of(run, data, classifier, device)
-    require_shortcut(case)
+    shortcut = read_surroundings(case.store)
+    has_bound = not (shortcut.found and any(one.taken.n for one in shortcut))
     sides = None if groups is None else read_run_groups(case, groups)
     with case.store.lock():
-        own_images = OwnImages.of(case, settings.seed, sides)
+        own_images = OwnImages.of(case, settings.seed, sides, with_bound=has_bound)
+        require_own_places(own_images, shortcut.describe()[0])
         folder = Path(out) if out else case.store.path / "corrections" / "surroundings"
-        correction = train_on_composites(case.audit.classifier, own_images, settings)
+        correction, change = train_on_composites(case.audit.classifier, own_images, settings), None
+        if has_bound:
+            correction, change = bound_change(case.audit.classifier, correction, own_images, settings.overall)
         bounds = Bounds(settings.overall, settings.affected)
         judgement = judge_groups(case, correction, own_images, sides, bounds, settings.seed)
         facts = {
             "klarsicht": __version__, "model": case.audit.settings.model,
             "targets": sorted({int(k) for k in own_images.labels}), "code": case.store.manifest.get("code", {}),
             "identity": case.store.manifest["identity"], "settings": settings.model_dump(mode="json"),
-            "surroundings": judgement.to_json(),
+            "surroundings": judgement.to_json(), "change": change and asdict(change),
         }  # fmt: skip
         example = own_images.images.pixel_scale.inputs(own_images.levels[:1])[0]
         record = packages.save_correction(folder, correction, facts, case.audit.classifier, example)
-    return CleanedSurroundings(folder, correction, judgement, record)
+    return CleanedSurroundings(folder, correction, judgement, record, change)
 
 
 def require_used_settings(settings: CleanSettings) -> None:
@@ -175,14 +212,15 @@ def require_used_settings(settings: CleanSettings) -> None:
         )  # fmt: skip
 
 
-def require_shortcut(run: AuditedRun) -> None:
-    """Check that `audit shortcuts` found a shortcut in the surroundings. Raises UsageError otherwise, and StoreError
-    where it was not run."""
-    found = read_surroundings(run.store)
-    if not found.found:
+def require_own_places(own_images: OwnImages, finding: str) -> None:
+    """Check that two images of each class teach own places that can be laid on others; `finding` says what was found of
+    surroundings. Raises UsageError."""
+    one = own_images
+    counts = [int((one.usable & one.teaches & (one.labels == label)).sum()) for label in np.unique(one.labels)]
+    if min(counts) < 2:
         raise UsageError(
-            "no shortcut in the surroundings to clean", got=found.describe()[0],
-            rule="classes that `audit shortcuts` found to have one", remedy="Clean a class: --class.",
+            "too few own places to train on other surroundings", got=finding,
+            rule=f"2 images of each class; the fewest are {min(counts)}", remedy="Clean a class: --class.",
         )  # fmt: skip
 
 
@@ -257,7 +295,7 @@ def require_surroundings(record: dict[str, Any], folder: str | Path) -> None:
 
 def train_on_composites(classifier: Classifier, own_images: OwnImages, settings: CleanSettings) -> RetrainedWeights:
     """Train a copy of the model on composites and on images as they are, and return the changed weights."""
-    steps = max(settings.steps, COMPOSITE_EPOCHS * int((~own_images.held_out).sum()) // settings.batch)
+    steps = max(settings.steps, COMPOSITE_EPOCHS * int(own_images.teaches.sum()) // settings.batch)
     task, plan = (
         CompositeTask(own_images, settings.batch, settings.seed),
         Plan(steps, settings.rate, max(1, steps // 10)),
@@ -270,3 +308,31 @@ def train_on_composites(classifier: Classifier, own_images: OwnImages, settings:
             learner.train_step(task.batch(step, 0))
     average: FrozenNorms = learner.average  # type: ignore[assignment]
     return RetrainedWeights.between(classifier.module, average.body.to(classifier.device))
+
+
+def bound_change(
+    classifier: Classifier, correction: RetrainedWeights, own_images: OwnImages, most: float
+) -> tuple[RetrainedWeights, BoundedChange]:
+    """Keep as much of a change of weights as loses no more than `most` of the accuracy on images as they are, those of
+    the part VALIDATION.
+
+    Weights move along the straight line from the old to the new ones (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903),
+    and stop before the first of STEPS_TRIED that loses more. Raises UsageError without such images.
+    """
+    rows, module, classes = np.flatnonzero(own_images.bounds), classifier.module, np.unique(own_images.labels)
+    if not len(rows):
+        what, rule = "no images to bound the loss on", "a fifth of the sources of images bounds it"
+        raise UsageError(what, got=f"{len(own_images.labels)} images", rule=rule, remedy="Name more groups: --groups.")
+
+    def is_right(one: RetrainedWeights | None) -> Bools:
+        return np.asarray(predict_classes(classifier, one, own_images.show(rows), classes) == own_images.labels[rows])
+
+    before = is_right(None)
+    weights, change = correction.interpolate(module, 0), BoundedChange(0, paired_loss(before, before), most)
+    for share in STEPS_TRIED:
+        farther = correction.interpolate(module, share)
+        loss = paired_loss(before, is_right(farther))
+        if loss.value > most:
+            break
+        weights, change = farther, BoundedChange(share, loss, most)
+    return weights, change
