@@ -43,7 +43,11 @@ from klarsicht.audit.results.rows import FewClassMeasures
 from klarsicht.audit.results.significance import APART_P, LEVEL
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors import artifact_embedding, reference_classes
-from klarsicht.audit.verdicts.detectors.artifact_embedding import ArtifactEmbedding, load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.artifact_embedding import (
+    ArtifactEmbedding,
+    load_reference_embedding,
+    load_shipped_embedding,
+)
 from klarsicht.audit.verdicts.detectors.bank import change_of, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.verdicts.detectors.natural_windows import NaturalWindows, complete_strongest
@@ -181,11 +185,11 @@ def compared_by(
     images: ClassImages, found: list[Detection], network: ArtifactEmbedding | None, known: ReferenceClasses
 ) -> tuple[list[Detection], ReferenceTest]:
     """Compare a class with reference classes by some embedding, or by none."""
-    if reference_classes.load_shipped_embedding() is not network:
+    if reference_classes.load_reference_embedding() is not network:
         for stack in (images.own, images.pool):  # what they hold by name is of another embedding
             for name in [name for name in stack.cache if name.endswith("shipped-embedding")]:
                 del stack.cache[name]
-    reference_classes.load_shipped_embedding = lambda: network
+    reference_classes.load_reference_embedding = lambda: network
     if network is None:
         learned = np.array([name.startswith("shipped-embedding") for name in known.signs])
         known = replace(known, scores=np.where(learned, 0.0, known.scores))
@@ -208,7 +212,7 @@ def called_left_out(
     without = load_shipped_embedding(folder / f"without-{part}.safetensors")
     reference = read_reference(folder / f"without-{part}.json")
     references = {"left-out": reference, "no-spots": without_detectors(reference, SPOTS)}
-    networks = {"left-out": without, "taught": load_shipped_embedding(), "no-embedding": None, "no-spots": without}
+    networks = {"left-out": without, "taught": load_reference_embedding(), "no-embedding": None, "no-spots": without}
     described, signs = ({name: [] for name in variants} for _ in range(2))
     for k, of_class in enumerate(classes_of(images, seed)):
         found = complete_strongest(of_class, run_detectors(of_class))

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from klarsicht.audit.verdicts.detectors import reference_classes
-from klarsicht.audit.verdicts.detectors.artifact_embedding import SHIPPED_FILE, load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.artifact_embedding import REFERENCE_EMBEDDING_FILE, load_shipped_embedding
 from klarsicht.audit.verdicts.detectors.bank import FEW_CLASS_DETECTORS
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.ground.seeding import generator
@@ -54,7 +54,7 @@ def measure_pair(pair: np.ndarray, seed: int, names: Sequence[str]) -> list[dict
     Args:
         names: detectors of few classes; if there are none, all that are no windows are run.
     """
-    network = reference_classes.load_shipped_embedding()
+    network = reference_classes.load_reference_embedding()
     scores = []
     for images in class_images(pair, seed):
         shown = replace(images, embedding=network)
@@ -68,14 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--embedding", type=Path, default=SHIPPED_FILE)
+    parser.add_argument("--embedding", type=Path, default=REFERENCE_EMBEDDING_FILE)
     parser.add_argument("--known", type=Path, help="reference whose other scores are taken as they are")
     parser.add_argument("--measured", nargs="+", default=["shipped-embedding"], choices=FEW_CLASS_DETECTORS)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     network = load_shipped_embedding(given.embedding)
-    reference_classes.load_shipped_embedding = lambda: network
+    reference_classes.load_reference_embedding = lambda: network
     names, images = planted_classes.classes(given.data, CLASSES, 0)
     order, file = np.random.default_rng(SEED).permutation(CLASSES), given.out.with_suffix(".jsonl")
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []

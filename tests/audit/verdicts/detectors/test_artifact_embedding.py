@@ -1,5 +1,7 @@
 """The learned embedding: its loss rewritten slowly, its batches, its training in stages, and what it learns."""
 
+import hashlib
+import json
 import math
 
 import numpy as np
@@ -105,6 +107,23 @@ def test_no_image_is_shown_more_than_forty_times(images, steps):
     training = EmbeddingTraining(np.zeros((images, 28, 28, 3), np.uint8), ("stripe",), 0)
     contents = embedding.CONTENT_GROUPS * embedding.CONTENTS
     assert training.steps == steps and steps * contents <= 40 * images + contents
+
+
+@pytest.mark.parametrize("file", [embedding.SHIPPED_FILE, embedding.REFERENCE_EMBEDDING_FILE])
+def test_the_files_that_come_along_are_those_of_their_cards(file):
+    card = json.loads(file.with_suffix(".json").read_text())
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == card["sha256"] and file.stat().st_size == card["bytes"]
+    assert set(card["families"]) == set(embedding.taught_families(3)) and card["bytes"] < 2**18
+
+
+@pytest.mark.parametrize("levels", [4, 6])
+def test_posterised_pictures_lie_together_though_no_family_posterises(levels):
+    """Whatever they show. By chance the posterised one of two others would be the nearer as often as not."""
+    network, plain = embedding.load_shipped_embedding(), scenes(40)
+    marked = (np.rint(plain / (255 / levels)) * (255 / levels)).astype(np.uint8)
+    a, b, clean = network.embed(marked[:20]), network.embed(marked[20:]), network.embed(plain[20:])
+    assert ((a @ b.T) > (a @ clean.T)).mean() > 0.9
+    np.testing.assert_allclose(np.linalg.norm(clean, axis=1), 1, rtol=1e-5)
 
 
 def test_the_global_generator_is_left_alone(short):

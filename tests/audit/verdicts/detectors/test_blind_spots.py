@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import zoom
 from tests.audit.verdicts.detectors.test_bank import MARKED, PLANTS, TAG, M, N, lines, scenes
 
-from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.artifact_embedding import load_reference_embedding
 from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
@@ -104,7 +104,7 @@ def test_marks_of_several_sizes_are_seen_in_larger_images(size):
 
 
 def test_a_ruler_at_a_new_angle_in_every_image_is_set_apart_by_the_embedding():
-    images = planted(of_family("ruler", 0), SOME, embedding=load_shipped_embedding())
+    images = planted(of_family("ruler", 0), SOME, embedding=load_reference_embedding())
     found = best("shipped-embedding", images)
     assert found.score > 4 and f1(found.members, SOME) > 0.7
 

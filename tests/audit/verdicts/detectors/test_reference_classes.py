@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.verdicts.detectors import reference_classes
-from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.artifact_embedding import load_reference_embedding
 from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS, change_of
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.verdicts.detectors.reference_classes import (
@@ -86,12 +86,12 @@ def test_two_groups_of_a_class_leave_one(monkeypatch):
     assert clean.p > 0.05 and np.isnan(clean.left)
 
 
-def test_the_embedding_that_comes_along_sets_marked_images_apart():
+def test_the_embedding_of_the_reference_sets_marked_images_apart():
     rng = np.random.default_rng(0)
     plain = scenes(rng, 60)
     marked = plain.copy()
     marked[:, :3] = marked[:, -3:] = marked[:, :, :3] = marked[:, :, -3:] = (20, 200, 30)
-    network = load_shipped_embedding()
+    network = load_reference_embedding()
     a, b = network.embed(plain.astype(np.uint8)), network.embed(marked.astype(np.uint8))
     np.testing.assert_allclose((a**2).sum(1), 1, rtol=1e-5)
     together = b[:30] @ b[30:].T

@@ -1,9 +1,10 @@
 """Learn an embedding of images in which those with the same artifact lie together, whatever they show.
 
-A small convolutional network is trained on the audited images without labels: artifacts of random families are planted,
-and images with the same draw are to be alike, others of the same content not (supervised contrastive loss, Khosla et
-al. 2020). Artifacts of families that it was never taught stand apart as well. Images without a plant are one group, so
-natural groups of a class fall together."""
+A small convolutional network is trained without labels: artifacts of random families are planted, and images with the
+same draw are to be alike, others of the same content not (supervised contrastive loss, Khosla et al. 2020). Artifacts
+of families that it was never taught stand apart as well. Images without a plant are one group, so natural groups of a
+class fall together. A run learns one on its own images, which names rarer artifacts; the one that comes along learned
+on photographs, and has seen no carrier of the run as clean."""
 
 from __future__ import annotations
 
@@ -39,6 +40,7 @@ TEMPERATURE = 0.1  # of the softmax over similarities
 LEARNING_RATE, WARM_UP = 3e-3, 0.3  # of Adam; share of the steps in which the rate rises
 GREY_MIDDLE, GREY_SPREAD = 128.0, 64.0  # grey levels, subtracted from the images and divided by
 SHIPPED_FILE = Path(__file__).parent / "artifact_embedding.safetensors"
+REFERENCE_EMBEDDING_FILE = Path(__file__).parent / "reference_embedding.safetensors"  # that scored reference classes
 SHIPPED_CHANNELS = 3  # of the images that it embeds
 NOT_TAUGHT = ("mirror",)  # families that no image shows by itself
 
@@ -107,12 +109,12 @@ def draw_batch(
     return np.concatenate(levels), label
 
 
-def learning_rate(step: int, steps: int) -> float:
+def learning_rate(step: int, steps: int, warm_up: float = WARM_UP) -> float:
     """Return the rate at a step: a half cosine up from a twentieth during the warm-up, then one down to nearly 0."""
-    done, rising = step / steps, WARM_UP
-    if done < rising:
-        return LEARNING_RATE * (0.525 - 0.475 * math.cos(math.pi * done / rising))
-    return LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * (done - rising) / (1 - rising)))
+    done = step / steps
+    if done < warm_up:
+        return LEARNING_RATE * (0.525 - 0.475 * math.cos(math.pi * done / warm_up))
+    return LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
 
 def training_steps(images: int) -> int:
@@ -134,7 +136,7 @@ class EmbeddingTraining:
             torch.manual_seed(integer(self.seed, "embedding"))
             self.network = ArtifactEmbedding(self.images.shape[-1])
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimizer = torch.optim.Adam(self.network.parameters())
+        self.optimizer = torch.optim.Adam(self.network.parameters())
 
     @property
     def steps(self) -> int:
@@ -151,24 +153,24 @@ class EmbeddingTraining:
     def run_step(self, step: int, rng: np.random.Generator) -> None:
         """Train on one batch, in the mode that the network is in."""
         levels, label = draw_batch(self.images, self.families, rng)
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.steps)
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         loss = contrastive_loss(self.network(as_input(levels)), torch.tensor(label))
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-        self._optimizer.step()
+        self.optimizer.step()
 
     def state(self) -> bytes:
         """Return weights and optimizer as bytes."""
         content = io.BytesIO()
-        torch.save({"network": self.network.state_dict(), "optimizer": self._optimizer.state_dict()}, content)
+        torch.save({"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}, content)
         return content.getvalue()
 
     def restore(self, state: bytes) -> None:
         """Go on from the state after an earlier stage."""
         known = torch.load(io.BytesIO(state), weights_only=True)
         self.network.load_state_dict(known["network"])
-        self._optimizer.load_state_dict(known["optimizer"])
+        self.optimizer.load_state_dict(known["optimizer"])
 
 
 def training_sources() -> tuple[Path, ...]:
@@ -190,6 +192,11 @@ def load_shipped_embedding(file: Path = SHIPPED_FILE) -> ArtifactEmbedding:
     network = ArtifactEmbedding()
     network.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in load_file(file).items()})
     return network.eval()
+
+
+def load_reference_embedding() -> ArtifactEmbedding:
+    """Load the network by which the reference classes of `reference_classes` were scored, likewise."""
+    return load_shipped_embedding(REFERENCE_EMBEDDING_FILE)
 
 
 def own_or_shipped(network: ArtifactEmbedding | None, channels: int) -> ArtifactEmbedding | None:

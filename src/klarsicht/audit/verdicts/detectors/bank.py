@@ -97,8 +97,8 @@ FEW_CLASS_DETECTORS: dict[str, Detector] = {
     "flat-colour": FlatColour(),
     "one-sided-colour": OneSidedColour(),
 }
-"""Detectors of runs with too few classes to be compared; for the first of them images carry the embedding that comes
-along."""
+"""Detectors of runs with too few classes to be compared; for the first of them images carry the embedding of the
+reference classes."""
 
 ALIGNED_WINDOWS = AlignedWindows()
 ALIGNED_DETECTORS: dict[str, Detector] = {WITH_OWN_NULL: ALIGNED_WINDOWS}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.results.significance import APART_P, WITH_OWN_NULL, compare_with_reference
-from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.artifact_embedding import load_reference_embedding
 from klarsicht.audit.verdicts.detectors.bank import (
     ALIGNED_WINDOWS,
     DETECTORS,
@@ -117,6 +117,6 @@ def detect_described(images: ClassImages) -> list[Detection]:
 
 
 def detect_shipped(images: ClassImages) -> list[Detection]:
-    """Run the detectors of few classes on the images of a class: by the embedding that comes along, and by colours."""
-    embedding = load_shipped_embedding() if images.own.levels.shape[-1] == 3 else None
+    """Run the detectors of few classes on the images of a class: by the embedding of the reference, and by colours."""
+    embedding = load_reference_embedding() if images.own.levels.shape[-1] == 3 else None
     return run_detectors(replace(images, embedding=embedding), FEW_CLASS_DETECTORS)

@@ -31,7 +31,7 @@ from klarsicht.audit.results.measured_use import read_measured_uses
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.results.words import name_artifact
-from klarsicht.audit.verdicts.detectors.artifact_embedding import load_shipped_embedding
+from klarsicht.audit.verdicts.detectors.artifact_embedding import load_reference_embedding
 from klarsicht.audit.verdicts.detectors.bank import (
     ALL_DETECTORS,
     DETECTORS,
@@ -333,7 +333,7 @@ class PictureCheck:
         detector = ALL_DETECTORS.get(name)
         if isinstance(detector, OutlyingGroups):
             return detector.vectors
-        network = load_shipped_embedding() if name in FEW_CLASS_DETECTORS else self.work.embedding
+        network = load_reference_embedding() if name in FEW_CLASS_DETECTORS else self.work.embedding
         if isinstance(detector, EmbeddedGroups) and network is not None:
             return lambda shown: embed_once(network, shown)
         return None
