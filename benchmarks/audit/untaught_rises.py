@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.results.class_verdict import WHOLE_SHARE, UseResult
+from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.verdicts.detectors.artifact_embedding import (
     ArtifactEmbedding,
@@ -118,11 +118,11 @@ def measure(case: cases.Case, label: int, rows: np.ndarray, embedding: ArtifactE
     scores = (EXCLUSIVE.scores(predict(SCALE.inputs(part)))[:, label] for part in shown)
     row = units.effect_row(
         label, trial, how, effect, 1.0, trial.covered_share(trial.ways[how], SCALE), units.share_of_evidence(*scores),
-        recognised_share(*map(embedding.embed, shown)), float("nan"),
+        recognised_share(*map(embedding.embed, shown)), float("nan"), float("nan"),
     )  # fmt: skip
     use = UseResult.of(row, 1.0)
     shows = use.matters and use.recognisable and effect.rank == 0
-    says = "use shown" if shows else "no use shown" if use.inserted_share >= WHOLE_SHARE else "not tested"
+    says = "use shown" if shows else "no use shown" if use.tested else "not tested"
     line = {"how": how, "rise": effect.rise.value, "low": effect.rise.low, "says": says, "rank": effect.rank}
     return line | {"recognition": use.recognition, "flips": effect.flips - effect.flips_control}
 

@@ -10,7 +10,8 @@ that only the claim of use is measured: what they share is estimated, put on 64 
 quantify` does, and called used where p is at most 0.05, the effect matters, and what was put on is recognised by the
 embedding that comes along, or that does not know it. Clean classes give three groups each: a random one, one of
 images that the network's features put together, and one of images alike in their mean colour. The rule before had the
-rank and the z among outputs alone. The last column says how many of the groups whose effect matters are called content.
+rank and the z among outputs alone. The last column says how many of the groups whose effect matters are called content:
+no embedding sets them apart.
 Seeds from 100 on are measured once.
 """
 
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
-from klarsicht.audit.results.class_verdict import STILL_APART, WHOLE_SHARE
+from klarsicht.audit.results.class_verdict import WHOLE_SHARE
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.significance import LEVEL, OTHER_WINDOWS, ManyOutputs, output_strategy
@@ -93,7 +94,7 @@ def judge(case: cases.Case, label: int, rows: np.ndarray) -> dict[str, Any]:
     how = choose_way(predict, first, predict(first), label, trial.ways, rng)
     effect = measure_in_looks(predict, trial.ways[how], then, predict(then), label, rng)
     p, few = 1.0, then[: units.RIVAL_IMAGES]
-    if effect.rank == 0:
+    if effect.leads:
         own, rivals = units.put_beside_rivals(trial.ways[how], few, SCALE, rng, OTHER_WINDOWS)
         p = p_among_rivals(predict, few, own, rivals, label, OTHER_WINDOWS)
     known = [{"rank": effect.rank, "z": effect.z, "p_tiles": p}]
@@ -163,7 +164,7 @@ def table(lines: list[dict[str, Any]]) -> str:
                 group if group != "planted" else "planted, truly used" if used else "planted, not used",
             )
             acting = [li for li in mine if li["matters"]]
-            content = sum(li["recognition"] is None and (li["remainder"] or 0) >= STILL_APART for li in acting)
+            content = sum(li["recognition"] is None and li["remainder"] is not None for li in acting)
             told.append(
                 f"| {classes} | {name} | {of} | {len(before)} | {len(now)} | {missed} of {len(rest)} "
                 f"| {content} of {len(acting)} |"

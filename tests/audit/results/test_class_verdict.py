@@ -63,21 +63,85 @@ def test_content_is_what_the_model_still_sees_and_the_embedding_never_did(recogn
 
 
 @pytest.mark.parametrize(
-    ("how", "remainder", "told"),
+    ("separation", "tried", "change", "is_content"),
     [
-        ("own place", 0.5, "It is a mark: the same pixels."),
-        ("known pixels", None, "It is a mark: parts of the images, at places of their own."),
-        ("shared rows", None, "It is a mark: the same change at the same places."),
-        ("shared tones", None, "It is a processing of the files, wherever it falls."),
-        ("12 levels of light", None, "It is a processing of the files, wherever it falls."),
-        ("shared colours", 0.78, "It is content, neither a mark nor a processing of the files: with the same change in "
-         "other images, the model still tells the two apart in 78 % of pairs (50 % by chance)."),
+        (0.89, "embedding 0.002", "shared", True),
+        (0.9, "embedding 0.002", "shared", False),
+        (0.5, "evidence 50 0.9", "tile", False),  # windows of the images themselves
+        (0.5, "noise 0.02", "shared", False),  # noise is one of the file, whatever an embedding sees
+        (None, "colours", "shared", False),
+    ],
+)
+def test_what_only_the_model_sees_is_content(separation, tried, change, is_content):
+    use = replace(USE, separation=separation, tried=tried, change=change, remainder=0.5)
+    assert use.is_content is is_content and not replace(use, recognition=0.6).is_content
+    assert replace(use, remainder=0.9).is_content is (separation != 0.9)  # the model sees content beside a mark as well
+    record = replace(FOUND, use=use).to_json()
+    assert Verdict.from_json(record) == replace(FOUND, use=use)
+    del record["separation"]  # as an earlier version wrote it
+    assert Verdict.from_json(record).use == replace(use, separation=None)
+
+
+UNKNOWN = "Whether it is a mark, a processing of the files or what the images show is not known: look at them."
+SAME_PLACES = "It is a mark: the same change at the same places."
+OWN_PLACES = "It is a mark: parts of the images, at places of their own."
+
+
+@pytest.mark.parametrize(
+    ("how", "recognition", "place", "told"),
+    [
+        ("own place", None, "top right", "It is a mark: the same pixels."),
+        ("known pixels", 0.9, "", OWN_PLACES),
+        ("shared rows", 0.9, "", SAME_PLACES),
+        ("shared rows", 0.9, "top right", SAME_PLACES),
+        ("shared pixels", 0.9, "at varying places", OWN_PLACES),
+        ("shared aligned", 0.9, "", OWN_PLACES),
+        ("shared pixels", None, "at varying places", UNKNOWN),
+        ("shared pixels", None, "", UNKNOWN),
+        ("shared tones", None, "", UNKNOWN),
+        ("shared tones", 0.9, "", "It is a processing of the files, wherever it falls."),
+        ("12 levels of light", None, "", "It is a processing of the files, wherever it falls."),
+    ],
+)
+def test_a_headline_says_a_mark_at_the_same_places_only_where_they_are_the_same(how, recognition, place, told):
+    change = "shared" if how.startswith("shared") else "light"
+    use = replace(USE, how=how, tried="evidence 50 0.9", change=change, recognition=recognition, shift=2.0, low=1.9)
+    found = replace(FOUND, use=use, used=True, poisoned=True)
+    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline_at(place).endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("remainder", "separation", "evidence"),
+    [
+        (0.78, 0.5, "with the same change in other images, the model still tells the two apart in 78 % of pairs (50 % "
+         "by chance)"),
+        (0.53, 0.56, "the embedding, which sees only these two, tells the images from others in 56 % of pairs (from "
+         "90 % on it would see one)"),
     ],
 )  # fmt: skip
-def test_a_headline_says_whether_it_is_a_mark_a_processing_or_content(how, remainder, told):
-    use = replace(USE, how=how, remainder=remainder, shift=2.0, low=1.9, high=2.1)
-    found = replace(FOUND, use=use, used=True, poisoned=not use.is_content)
-    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline.endswith(told)
+def test_a_headline_says_why_it_is_content(remainder, separation, evidence):
+    use = replace(USE, how="shared columns", tried="channel-correlation", change="shared", shift=2.0, low=1.9)
+    found = replace(FOUND, use=replace(use, remainder=remainder, separation=separation), used=True, poisoned=False)
+    told = f"It is content, neither a mark nor a processing of the files: {evidence}."
+    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline_at("at varying places").endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("low", "shift", "high", "verdict"),
+    [
+        (0.33, 0.81, 1.29, VerdictKind.UNTESTED),
+        (0.5, 0.81, 1.12, VerdictKind.PRESENT),  # it matters, and its p is chance
+        (0.1, 0.3, 0.49, VerdictKind.PRESENT),
+    ],
+)
+def test_an_effect_that_may_matter_is_not_denied(low, shift, high, verdict):
+    use = replace(USE, how="most known pixels", low=low, shift=shift, high=high, recognition=0.95)
+    found = replace(FOUND, use=use)
+    assert found.kind is verdict
+    told = VerdictLine(1, 1, "carton", found, 10, 0.05).headline
+    size = "+0.81 logits (95 % interval +0.33 to +1.29)"
+    doubt = f"is not known: pasted on images of other classes, it changes the score by {size}, which may count or not."
+    assert told.endswith(doubt) == (verdict is VerdictKind.UNTESTED)
 
 
 @pytest.mark.parametrize(

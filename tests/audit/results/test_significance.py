@@ -214,9 +214,10 @@ def test_a_tile_is_judged_among_outputs_where_clean_classes_are_few(clean, besid
     assert not any(one <= 0.05 for one in p[:8])  # nor is a clean class whose tile does not raise it first of all
 
 
-@pytest.mark.parametrize(("rank", "p"), [(0, 0.025), (1, 0.5)])
-def test_a_tile_is_judged_among_other_windows_where_outputs_are_few(rank, p):
-    effects = [{"z": 0.1, "rank": 1, "p_tiles": 0.3}, {"z": 9.0, "rank": rank, "p_tiles": 0.025}]
+@pytest.mark.parametrize(("rank", "p_tiles", "p"), [(0, 0.025, 0.025), (1, 0.025, 0.025), (1, 1.0, 0.5)])
+def test_a_tile_is_judged_among_other_windows_where_outputs_are_few(rank, p_tiles, p):
+    """Also one that is not first, where most images become the class: else its p among windows stays 1."""
+    effects = [{"z": 0.1, "rank": 1, "p_tiles": 1.0}, {"z": 9.0, "rank": rank, "p_tiles": p_tiles}]
     effects = [effect | {"change": "tile"} for effect in effects]
     assert p_values_of_use(effects, [False, True], 2, 0.05) == [1.0, p]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from klarsicht.audit.results import words
-from klarsicht.audit.results.logit_effect import LogitEffect, matters
-from klarsicht.audit.results.rows import NO_EFFECT, EffectRow
+from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect, matters
+from klarsicht.audit.results.rows import NO_EFFECT, SHARED_CONTENT, EffectRow
 from klarsicht.audit.results.words import VerdictKind, format_count, name_artifact
 from klarsicht.ground.pictures import notebook
 from klarsicht.numerics.statistics.intervals import Interval
@@ -20,6 +20,7 @@ NOTEBOOK_MEMBERS = 4  # members of each class in a notebook
 WHOLE_SHARE = 0.5  # of each of SHARES, from which use counts as tested
 SHARES = ("covered", "explained", "recognition")  # by which it is measured how much of an artifact was inserted
 STILL_APART = 0.65  # of pairs of an image with the artifact and another with it inserted: from here on, content
+SET_APART = 0.9  # of pairs of an image with the artifact and another one that an embedding tells apart: it sees it
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class UseResult:
             None where the embedding does not set carriers apart.
         remainder: share of pairs of an image with the artifact and another one with it inserted that the outputs of the
             model still tell apart, 0.5 by chance; None where it was not measured.
+        separation: share of pairs of an image with the artifact and another one of the class that the embedding tells
+            apart; None where there is no embedding, or few images.
     """
 
     tried: str
@@ -87,13 +90,14 @@ class UseResult:
     explained: float | None = None
     recognition: float | None = None
     remainder: float | None = None
+    separation: float | None = None
 
     @classmethod
     def of(cls, effect: EffectRow, p_use: float) -> UseResult:
         """Read a row of the table `effects`; NaN, the z of classes without insertion, is 0: JSON has no NaN."""
         known: dict[str, Any] = {**NO_EFFECT, **effect, "tried": effect["sign"], "p_use": p_use}
         known["z"] = effect["z"] if np.isfinite(effect["z"]) else 0.0
-        known |= {name: None if np.isnan(known[name]) else known[name] for name in (*SHARES, "remainder")}
+        known |= {name: None if np.isnan(known[name]) else known[name] for name in (*SHARES, "remainder", "separation")}
         return cls(**{name: known[name] for name in cls.__dataclass_fields__})
 
     @property
@@ -128,14 +132,41 @@ class UseResult:
 
     @property
     def is_content(self) -> bool:
-        """Whether the images share what they show, and no mark or processing: with the artifact inserted in others, the
-        model still tells them apart, and the embedding, which sees artifacts and no content, never did."""
-        return self.recognition is None and self.remainder is not None and self.remainder >= STILL_APART
+        """Whether the images share what they show, and no mark or processing: no embedding sets them apart, and with an
+        estimated change in others the model is moved, or with anything in others still tells them apart. An estimated
+        change imitates colours so well that nothing is left to tell."""
+        is_estimate = (
+            self.separation is not None and self.change == SHARED_CONTENT and not words.reads_files(self.tried)
+        )
+        return not self.is_embedded and (is_estimate or self.is_still_told)
+
+    @property
+    def is_still_told(self) -> bool:
+        """Whether the model tells images with the artifact from others in which it was inserted."""
+        return self.remainder is not None and self.remainder >= STILL_APART
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether an embedding, which sees artifacts and no content, sets the images apart: that of the run, or the one
+        that comes along."""
+        return self.recognition is not None or (self.separation is not None and self.separation >= SET_APART)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether anything but the model sees what was put on in the images: a window or a measured strength, an
+        embedding, or a detector of a property of files."""
+        return self.change != SHARED_CONTENT or self.is_embedded or words.reads_files(self.tried)
+
+    @property
+    def is_inconclusive(self) -> bool:
+        """Whether the rise is measured to be one that matters, and not shown to be."""
+        return self.low < FLOOR <= self.shift
 
     @property
     def tested(self) -> bool:
-        """Whether something was inserted, and at least WHOLE_SHARE of what separates the images with the artifact."""
-        return bool(self.tried) and self.inserted_share >= WHOLE_SHARE
+        """Whether at least WHOLE_SHARE of what separates the images with the artifact was inserted, and the effect is
+        known well enough to say whether it matters."""
+        return bool(self.tried) and self.inserted_share >= WHOLE_SHARE and (self.matters or not self.is_inconclusive)
 
 
 @dataclass(frozen=True)
@@ -274,7 +305,7 @@ class Verdict:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Verdict:
         """Read a record of `to_json`. Raises KeyError: it lacks a figure, as one of an earlier version may."""
-        known = record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
+        known = {"separation": None} | record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
         known |= {"name": record["class"], "further": tuple(map(cls.from_json, record["further"]))}
         known["searches"] = tuple((number, sign) for number, sign in record.get("searches", ()))
         for name, kind in (("detection", DetectionResult), ("use", UseResult)):

@@ -11,6 +11,7 @@ import numpy as np
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Quantification
+from klarsicht.audit.results.words import VARYING
 from klarsicht.ground.run_folder.store import RunStore
 
 FURTHER_STEPS = "further-"  # beginning of the names of the steps that examine what is left of called classes
@@ -101,6 +102,6 @@ def describe_places(row: SignRow) -> str:
     median = np.median(centres, axis=0)
     near = (np.abs(centres - median) <= NEAR_PLACE).all(1)
     if near.mean() < 0.9:
-        return "at varying places"
+        return VARYING
     down, across = np.clip(3 * median, 0, 2).astype(int)
     return f"{('top', '', 'bottom')[down]} {('left', '', 'right')[across]}".strip() or "in the centre"

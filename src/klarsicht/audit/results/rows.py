@@ -67,6 +67,7 @@ class EffectRow(TypedDict):
     explained: float
     recognition: float
     remainder: float
+    separation: float
 
 
 class FurtherSignRow(SignRow):
@@ -87,7 +88,7 @@ SHARED_CONTENT = "shared"
 NO_EFFECT = EffectRow(
     target=-1, sign="", how="", rank=-1, images=0, shift=0.0, low=0.0, high=0.0, z=float("nan"), flips=0.0,
     flips_control=0.0, flips_low=0.0, p_tiles=1.0, change="", covered=float("nan"), explained=float("nan"),
-    recognition=float("nan"), remainder=float("nan"),
+    recognition=float("nan"), remainder=float("nan"), separation=float("nan"),
 )  # fmt: skip
 """Of a class in which nothing was inserted."""
 

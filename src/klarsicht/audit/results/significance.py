@@ -278,9 +278,9 @@ class ManyOutputs:
 
 @dataclass(frozen=True)
 class FewOutputs:
-    """Strategy that compares the rise of the class that rises most with those by other windows, or by random artifacts
-    of the same strength, on the same images: so a large rise counts, however few outputs there are. From five outputs
-    on its z among them counts, too."""
+    """Strategy that compares the rise of the class that rises most, or that most images are predicted as, with those by
+    other windows, or by random artifacts of the same strength, on the same images: so a large rise counts, however few
+    outputs there are. From five outputs on its z among them counts, too."""
 
     count: int
 
@@ -292,7 +292,7 @@ class FewOutputs:
         return self.count >= SHARING_OUTPUTS
 
     def p_beside(self, effects: Sequence[EffectRow]) -> Doubles:
-        p = np.array([effect["p_tiles"] if effect["rank"] == 0 else 1.0 for effect in effects])
+        p = np.array([effect["p_tiles"] for effect in effects])
         return np.minimum(p, ManyOutputs(self.count).p_beside(effects)) if self.shares else p
 
 

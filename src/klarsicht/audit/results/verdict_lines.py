@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from klarsicht.audit.results import words
-from klarsicht.audit.results.class_verdict import UseResult, Verdict
+from klarsicht.audit.results.class_verdict import SET_APART, WHOLE_SHARE, UseResult, Verdict
 from klarsicht.audit.results.logit_effect import describe_floor
 from klarsicht.audit.results.words import PASTED, format_count, format_p, format_share
 from klarsicht.ground.pictures import notebook
@@ -64,13 +64,13 @@ class VerdictLine:
         further = "" if self.number == 1 else "a further trait: "
         shared = f"{self._images} share {further}{words.describe_seen(verdict.detection.sign)}{place and f', {place}'}."
         judgement = words.describe_few_classes(self.classes, verdict.name) if verdict.shared else ""
-        return " ".join(filter(None, (shared, self._use(), judgement)))
+        return " ".join(filter(None, (shared, self._use(place), judgement)))
 
     @property
     def _images(self) -> str:
         return f"{self.verdict.size:,} of {format_count(self.verdict.n, 'image')} of {self.verdict.name}"
 
-    def _use(self) -> str:
+    def _use(self, place: str) -> str:
         """Say whether the model uses the artifact, and why that is not known or not shown."""
         use, verdict = self.verdict.use, self.verdict
         if not use.tried:
@@ -80,11 +80,14 @@ class VerdictLine:
         effect = f"{way} images of other classes, {effect}"
         if verdict.used:
             more = f" It may do more: {self._missing_share(way)}." if use.is_partial else ""
-            return f"The model uses it: {effect}.{more} {self._nature()}"
+            return f"The model uses it: {effect}.{more} {self._nature(place)}"
+        size = f"{use.shift:+z.2f} logits (95 % interval {use.low:+z.2f} to {use.high:+z.2f})"
         if not verdict.tested:
-            return f"Whether the model uses it is not known: {self._missing_share(way)}."
+            why = self._missing_share(way)
+            if use.inserted_share >= WHOLE_SHARE:
+                why = f"{way} images of other classes, it changes the score by {size}, which may count or not"
+            return f"Whether the model uses it is not known: {why}."
         if not use.matters:
-            size = f"{use.shift:+z.2f} logits (95 % interval {use.low:+z.2f} to {use.high:+z.2f})"
             return (
                 f"The model is not shown to use it: {way} images of other classes, it changes the score by {size}, "
                 f"less than counts ({describe_floor()})."
@@ -93,12 +96,14 @@ class VerdictLine:
         reason = f"p (used) is {format_p(use.p_use)}" if chance else "its own detection is not significant"
         return f"The model is not shown to use it: {effect}, but {reason}."
 
-    def _nature(self) -> str:
+    def _nature(self, place: str) -> str:
         """Say whether what the model uses is a mark, a processing of the files, or content."""
         use = self.verdict.use
-        if use.is_content and use.remainder is not None:
-            return words.describe_content(use.remainder)
-        return words.describe_nature(use.how)
+        if use.is_content and use.is_still_told and use.remainder is not None:
+            return words.describe_content(words.describe_remainder(use.remainder))
+        if use.is_content and use.separation is not None:
+            return words.describe_content(words.describe_separation(use.separation, SET_APART))
+        return words.describe_nature(use.how, use.is_seen, place)
 
     def _missing_share(self, way: str) -> str:
         """Say how little of the difference between the images with the artifact and others of the class was inserted:

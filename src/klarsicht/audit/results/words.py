@@ -132,8 +132,14 @@ CUT_OUT: Final = ("own place", "any place", "around")
 PASTED: Final = (*CUT_OUT, *KNOWN_SHARES)
 """Ways that replace pixels; the others change them."""
 
-AT_PLACES: Final = ("shared pixels", "shared rows", "shared columns", "shared aligned")
+AT_PLACES: Final = ("shared pixels", "shared rows", "shared columns")
 """Ways that change pixels by the place where they lie."""
+
+FILE_DETECTORS: Final = ("frame", "bars", "noise", "chroma-noise", "sharpness", "ringing", "veil", "blockiness")
+"""Detectors of a property of files, whatever they show."""
+
+VARYING: Final = "at varying places"
+"""Where the windows of a detection lie, if not at one place."""
 
 
 SETTING: Final = (
@@ -247,23 +253,53 @@ def describe_insertion(how: str, covered_share: float | None) -> str:
     )
 
 
-def describe_nature(how: str) -> str:
-    """Say whether what was inserted is a mark or a processing of the files, by the way."""
+def reads_files(detector: str) -> bool:
+    """Say whether a detector, by its name and setting, sees a property of files and no content."""
+    return detector.split(" ")[0] in FILE_DETECTORS
+
+
+def describe_nature(how: str, visible: bool, place: str) -> str:
+    """Say whether what was inserted is a mark or a processing of the files, by the way; not known of an estimated
+    change that nothing but the model sees, since content differs in its means, too.
+
+    Args:
+        visible: whether an embedding or a detector that sees no content tells the images with it apart.
+        place: where the windows of the detection lie, empty without windows.
+    """
+    moves = how in KNOWN_SHARES or how == "shared aligned" or (how in AT_PLACES and place == VARYING)
     nature = (
         "a mark: the same pixels" if how in CUT_OUT
-        else "a mark: parts of the images, at places of their own" if how in KNOWN_SHARES
+        else "" if not visible
+        else "a mark: parts of the images, at places of their own" if moves
         else "a mark: the same change at the same places" if how in AT_PLACES
         else "a processing of the files, wherever it falls"
     )  # fmt: skip
-    return f"It is {nature}."
-
-
-def describe_content(remainder: float) -> str:
-    """Say that images share content, with the evidence: the share of pairs of an image with the artifact and another
-    one with it inserted that the model still tells apart."""
     return (
-        "It is content, neither a mark nor a processing of the files: with the same change in other images, the model "
-        f"still tells the two apart in {format_share(remainder)} of pairs (50 % by chance)."
+        f"It is {nature}." if nature
+        else "Whether it is a mark, a processing of the files or what the images show is not known: look at them."
+    )  # fmt: skip
+
+
+def describe_content(evidence: str) -> str:
+    """Say that images share content, with the evidence."""
+    return f"It is content, neither a mark nor a processing of the files: {evidence}."
+
+
+def describe_remainder(remainder: float) -> str:
+    """Say in which share of pairs of an image with the artifact and another one with it inserted the model still tells
+    the two apart."""
+    return (
+        "with the same change in other images, the model still tells the two apart in "
+        f"{format_share(remainder)} of pairs (50 % by chance)"
+    )
+
+
+def describe_separation(separation: float, least: float) -> str:
+    """Say in which share of pairs of an image with the artifact and another one of its class an embedding tells the two
+    apart, and from which least share on it counts as seen."""
+    return (
+        "the embedding, which sees only these two, tells the images from others in "
+        f"{format_share(separation)} of pairs (from {format_share(least)} on it would see one)"
     )
 
 

@@ -202,6 +202,16 @@ def test_flips_and_interval_are_their_definitions():
     assert (e.rise.high - e.rise.low) / 2 == pytest.approx(1.96 * change.std(ddof=1) / 2)
 
 
+@pytest.mark.parametrize(("turned", "leads"), [(3, False), (60, True)])
+def test_a_class_leads_that_most_images_are_predicted_as_whatever_rises_more(turned, leads):
+    """Another output rises by 9 from far below, and is never the largest."""
+    before = np.tile([0.0, 1.0, -20.0], (64, 1))
+    after = before + np.where(np.arange(64) < turned, 3.0, 0.5)[:, None] * [1, 0, 0] + [0, 0, 9.0]
+    effect = Experiment(after, before, 0).effect(before)
+    assert effect.rank == 1 and effect.leads is leads
+    assert effect.turned.value == turned / 64
+
+
 def test_effects_on_independent_outputs_are_of_the_own_logit_and_of_crossings_of_zero():
     from scipy.special import expit
 

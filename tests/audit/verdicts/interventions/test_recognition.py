@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from klarsicht.audit.verdicts.interventions.recognition import recognised_share, remaining_separation
+from klarsicht.audit.verdicts.interventions.recognition import recognised_share, remaining_separation, separation
 
 
 @pytest.mark.parametrize(("moved", "share"), [(1.0, 1.0), (0.5, 0.5), (0.2, 0.0), (0.0, 0.0)])
@@ -20,6 +21,15 @@ def test_where_the_embedding_does_not_know_the_artifact_nothing_is_said():
     rng = np.random.default_rng(0)
     own, other = rng.normal(0, 1, (14, 6)), rng.normal(0, 1, (64, 6))
     assert np.isnan(recognised_share(own, other, other))
+
+
+@pytest.mark.parametrize("distance", [0.0, 1.0, 2.0])
+def test_separation_is_the_area_between_two_normal_distributions(distance):
+    """Phi(d / sqrt(2)) of a distance of d deviations along the difference of the means (Green and Swets)."""
+    rng = np.random.default_rng(0)
+    own, other = rng.normal(0, 1, (2, 2000, 3)) + np.array([distance, 0])[:, None, None] * np.array([1, 0, 0])
+    assert separation(own, other) == pytest.approx(norm.cdf(distance / np.sqrt(2)), abs=0.02)
+    assert np.isnan(separation(own[:3], other))
 
 
 def test_half_of_the_images_may_be_missed():

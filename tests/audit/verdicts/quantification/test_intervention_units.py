@@ -68,10 +68,11 @@ def test_what_is_put_on_is_recognised_where_it_looks_like_the_carriers(trial):
     """By the embedding that comes along: the estimate of the whole stripe is, and what changes nothing is not."""
     work = SimpleNamespace(embedding=None, input_images=SimpleNamespace(pixel_scale=SCALE))
     units = InterventionUnits(work, ())
-    assert units.recognised_share(trial, trial.ways["shared pixels"]) > 0.7
-    assert units.recognised_share(trial, Corruption("light", 0.0, SCALE)) < 0.1
+    share, apart = units.recognise(trial, trial.ways["shared pixels"])
+    assert share > 0.7 and apart > 0.9
+    assert units.recognise(trial, Corruption("light", 0.0, SCALE))[0] < 0.1
     few = replace(trial, found=replace(trial.found, carriers=trial.found.carriers[:7]))
-    assert np.isnan(units.recognised_share(few, trial.ways["shared pixels"]))
+    assert np.isnan(units.recognise(few, trial.ways["shared pixels"])).all()
 
 
 @pytest.mark.slow

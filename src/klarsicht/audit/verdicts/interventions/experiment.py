@@ -23,6 +23,7 @@ from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale, centred_
 Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits (n, K)
 Score = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,)
 
+MOST = 0.5  # share of images that are turned into a class from which no other output counts
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
 
 
@@ -49,6 +50,11 @@ class ComparedEffect(LogitEffect):
     rank: int
     uplift: float
     uplift_control: float
+
+    @property
+    def leads(self) -> bool:
+        """Whether no other output rises more, or most images are predicted as the class, whatever rises beside it."""
+        return self.rank == 0 or self.turned.low >= MOST
 
     @property
     def is_surely_first(self) -> bool:

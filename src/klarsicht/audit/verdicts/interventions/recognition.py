@@ -25,14 +25,20 @@ def recognised_share(own: Floats, other: Floats, after: Floats) -> float:
         own, other: embedded carriers (m, d) and others of their class (k, d), at least four of either.
         after: the same others (k, d) with the artifact put on.
     """
-    carriers, others, with_artifact = project_halves(own, other, after)
-    return float((with_artifact > 0).mean()) if area(carriers, others) >= PARTED else float("nan")
+    with_artifact = project_halves(own, other, after)[2]
+    return float((with_artifact > 0).mean()) if sets_apart(own, other) else float("nan")
+
+
+def separation(own: Floats, other: Floats) -> float:
+    """Compute the area under the curve by which an embedding tells carriers (m, d) from others of their class (k, d),
+    along the difference of their means, each half by that of the other; 0.5 by chance. NaN with fewer than four of
+    either."""
+    return area(*project_halves(own, other, other)[:2]) if min(len(own), len(other)) >= 4 else float("nan")
 
 
 def sets_apart(own: Floats, other: Floats) -> bool:
-    """Test whether an embedding sets carriers (m, d) apart from others of their class (k, d), by PARTED; never with
-    fewer than four of either."""
-    return min(len(own), len(other)) >= 4 and area(*project_halves(own, other, other)[:2]) >= PARTED
+    """Test whether an embedding sets carriers (m, d) apart from others of their class (k, d), by PARTED."""
+    return separation(own, other) >= PARTED
 
 
 def project_halves(own: Floats, other: Floats, after: Floats) -> tuple[Floats, Floats, Floats]:

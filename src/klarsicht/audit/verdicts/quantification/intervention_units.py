@@ -26,7 +26,12 @@ from klarsicht.audit.verdicts.interventions.insertion import CHANGES, Insertion
 from klarsicht.audit.verdicts.interventions.known_pixels import KnownPixels
 from klarsicht.audit.verdicts.interventions.patch import Patch
 from klarsicht.audit.verdicts.interventions.random_artifacts import put_random_artifacts, strength_of
-from klarsicht.audit.verdicts.interventions.recognition import recognised_share, remaining_separation
+from klarsicht.audit.verdicts.interventions.recognition import (
+    FEWEST_TOLD,
+    recognised_share,
+    remaining_separation,
+    separation,
+)
 from klarsicht.audit.verdicts.interventions.shared_content import SharedContent
 from klarsicht.audit.verdicts.pixel_changes.coverage import CarrierDifference
 from klarsicht.audit.verdicts.quantification.selected_detections import TRIED
@@ -152,13 +157,13 @@ class InterventionUnits:
             chosen, trial = ways[best, how], trials[best]
             effect, p_rivals = measure_in_looks(predict, chosen, then, plain[few:], target, rng, work.scale), 1.0
             count = output_strategy(work.outputs).other_windows
-            if count and effect.rank == 0:
+            if count and effect.leads:
                 x = then[:RIVAL_IMAGES]
                 own, rivals = put_beside_rivals(chosen, x, scale, rng, count)
                 p_rivals = p_among_rivals(predict, x, own, rivals, target, count, work.scale)
             explained, remainder = self.compare_outputs(predict, trial, chosen, effect, target)
-        covered, recognition = trial.covered_share(chosen, scale), self.recognised_share(trial, chosen)
-        return [effect_row(target, trial, how, effect, p_rivals, covered, explained, recognition, remainder)]
+        covered, known = trial.covered_share(chosen, scale), self.recognise(trial, chosen)
+        return [effect_row(target, trial, how, effect, p_rivals, covered, explained, *known, remainder)]
 
     def make_trials(self, number: int, rng: np.random.Generator) -> list[ArtifactTrial]:
         """Make the trials of a class; shared content is estimated once where detections have the same members."""
@@ -209,15 +214,21 @@ class InterventionUnits:
         explained = share_of_evidence(*(scores[:, target] for scores in (own, other, marked)))
         return explained, remaining_separation(own, other, marked) if has_effect else float("nan")
 
-    def recognised_share(self, trial: ArtifactTrial, way: Insertion) -> float:
+    def recognise(self, trial: ArtifactTrial, way: Insertion) -> tuple[float, float]:
         """Compute the share of other images of the class that the embedding takes for carriers once the artifact is put
-        on them, see `recognition`; NaN where there is no embedding, or few images, or it does not part carriers."""
+        on them, NaN where it does not part carriers, and how well it tells these from others, see `recognition`; both
+        NaN where there is no embedding, or few images."""
         own, other = (group[:COMPARED] for group in (trial.found.carriers, trial.found.others))
         network = own_or_shipped(self.detection_units.embedding, own.shape[-1])
         if network is None or min(len(own), len(other)) < FEW_CARRIERS:
-            return float("nan")
+            return float("nan"), float("nan")
         marked = trial.mark_others(way, self.detection_units.input_images.pixel_scale)
-        return recognised_share(*(network.embed(shrink_to_embed(ImageStack(x))) for x in (own, other, marked)))
+        images = [shrink_to_embed(ImageStack(x)) for x in (own, other, marked)]
+        share = recognised_share(*map(network.embed, images))
+        shipped = own_or_shipped(None, own.shape[-1])  # one of the run learns that frequent carriers are clean
+        if shipped is None or min(len(own), len(other)) < FEWEST_TOLD:
+            return share, float("nan")
+        return share, separation(*map(shipped.embed, images[:2]))
 
 
 def put_beside_rivals(
@@ -251,7 +262,7 @@ def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:
 
 def effect_row(
     target: int, trial: ArtifactTrial, how: str, effect: ComparedEffect, p_rivals: float, covered: float,
-    explained: float, recognition: float, remainder: float,
+    explained: float, recognition: float, apart: float, remainder: float,
 ) -> EffectRow:  # fmt: skip
     """Make a row of the table `effects` from the effect of a detection's artifact."""
     return {
@@ -259,5 +270,5 @@ def effect_row(
         "shift": effect.rise.value, "low": effect.rise.low, "high": effect.rise.high, "z": effect.z,
         "flips": effect.flips, "flips_control": effect.flips_control, "flips_low": effect.turned.low,
         "p_tiles": p_rivals, "change": trial.change(how), "covered": covered, "explained": explained,
-        "recognition": recognition, "remainder": remainder,
+        "recognition": recognition, "remainder": remainder, "separation": apart,
     }  # fmt: skip
