@@ -3,6 +3,7 @@
     export PYTHONPATH=NETWORKS MOLES=moles
     python benchmarks/audit/isic_interventions.py ISIC2017 --run run
     python benchmarks/audit/isic_interventions.py ISIC2017 --cleaned cleaned
+    python benchmarks/audit/isic_interventions.py ISIC2017 --traps
 
 Everything is measured on the half of ISIC2017 that trained nothing (see isic.py); marks come from the other half.
 Logits are those of melanoma less benign, intervals of 95 % by a bootstrap over pictures. A mark is *exchanged*: each
@@ -10,6 +11,9 @@ picture gets the surroundings (outside an ellipse of 0.7 of the frame, a soft ed
 and of one without any mark; the effect is the difference. Patches are cut out by their colour and put on pictures,
 against the same region of benign pictures without a patch. With --run, the members of
 each cluster, verdict and seen group of a quantified run are compared with the marks.
+A *trap set* of a mark reverses what the training half teaches of it: where more melanomas than benign pictures have the
+mark there, it holds the melanomas without and the benign pictures with it; the *easy set* holds the others. With
+--traps only these are measured.
 """
 
 from __future__ import annotations
@@ -92,13 +96,19 @@ def select(rows: list[Row], images: Tensor, **marks: str) -> Tensor:
     return images[[i for i, row in enumerate(rows) if all(row[key] == value for key, value in marks.items())]]
 
 
-def measure(net: nn.Module, halves: dict[str, list[Row]], images: dict[str, Tensor], seed: int) -> None:
-    """Print what the network does with every mark of the half that is measured."""
+def measure(net: nn.Module, halves: dict[str, list[Row]], images: dict[str, Tensor], seed: int, alone: bool) -> None:
+    """Print what the network does with every mark of the half that is measured; `alone`: only of trap sets."""
     rng = np.random.default_rng(seed)
     rows, shown = halves["held"], images["held"]
     own = np.array([row["melanoma"] == "1" for row in rows])
     logits = melanoma_logits(net, shown)
     print(f"\nAUC of melanoma on {len(rows)} pictures: {say(area(own, logits, rng), 3)}")
+    apart = np.random.default_rng(seed)  # the figures after these keep their draws
+    for name, some in zip(CLASSES, (~own, own), strict=True):
+        print(f"  called {name}, of {some.sum()}: {say(bounds((logits[some] > 0) == own[some], apart))}")
+    measure_traps(logits, halves, apart)
+    if alone:
+        return
     patched = np.array([row["patches"] == "1" for row in rows])
     print(f"  without the {patched.sum()} with patches: {say(area(own[~patched], logits[~patched], rng), 3)}")
     print("\nmark, pictures with and without, mean logit of benign with and without, of melanoma; AUC with and without")
@@ -110,6 +120,26 @@ def measure(net: nn.Module, halves: dict[str, list[Row]], images: dict[str, Tens
         print(f"{mark:12} {has.sum():5} {lacks.sum():5}   {'  '.join(means)}   {'  '.join(areas)}")
     measure_surroundings(net, halves, images, rng)
     measure_patches(net, halves, images, rng)
+
+
+def measure_traps(logits: NDArray[np.floating], halves: dict[str, list[Row]], rng: np.random.Generator) -> None:
+    """Print the AUC of melanoma on the easy and on the trap set of every mark, and recalls at threshold 0."""
+    print("\nmark: share of benign and of melanomas with it in training; AUC on the easy set, on the trap set")
+    rows, own = halves["held"], np.array([row["melanoma"] == "1" for row in halves["held"]])
+    for mark in MARKS:
+        known = [row for row in halves["train"] if row[mark] != ""]
+        kinds = ([row[mark] == "1" for row in known if row["melanoma"] == str(k)] for k in range(2))
+        benign, melanoma = (float(np.mean(some)) for some in kinds)
+        has, lacks = (np.array([row[mark] == value for row in rows]) for value in ("1", "0"))
+        sides = (np.where(own == (melanoma > benign), one, other) for one, other in ((has, lacks), (lacks, has)))
+        cells = []
+        for some in sides:
+            k, n = int(own[some].sum()), int(some.sum())
+            mixed = 0 < k < n
+            right = [np.mean(logits[some & kind] > 0) if (some & kind).any() else np.nan for kind in (own, ~own)]
+            auc = say(area(own[some], logits[some], rng)) if mixed else "none"
+            cells.append(f"{auc} ({k} of {n} melanomas; called {right[0]:.0%} and {right[1]:.0%} of benign)")
+        print(f"{mark:12} {benign:.0%} {melanoma:.0%}   {'   '.join(cells)}", flush=True)
 
 
 def measure_surroundings(
@@ -180,14 +210,16 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--cleaned", type=Path, help="a correction, in place of the network as it was trained")
+    parser.add_argument("--traps", action="store_true", help="only trap sets")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     halves = split_rows(read_rows(given.data))
     if given.run:
         compare_members(given.run, halves["train"])
-    images = {half: read_images(given.data, rows) for half, rows in halves.items()}
+    read = {"held": halves["held"]} if given.traps else halves
+    images = {half: read_images(given.data, rows) for half, rows in read.items()}
     net = torch.export.load(given.cleaned / "model.pt2").module() if given.cleaned else network()[0]
-    measure(net, halves, images, given.seed)
+    measure(net, halves, images, given.seed, given.traps)
 
 
 if __name__ == "__main__":
