@@ -107,12 +107,12 @@ def compare_with_reference(frames: Weights, picture: Weights, noise: Sequence[No
     """Mark where the mean of frames (n, C, H, W) around a pixel differs from that of the first, (n, H, W): by more than
     MOST_ALIKE deviations of noise and of a shift by SHIFT_LEFT, in the root mean square over the channels. picture:
     the denoised one, (C, H, W), of which both follow."""
-    window = (0, 0, COMPARED_SIDE, COMPARED_SIDE)
-    mean = uniform_filter(frames - frames[:1], window, mode="nearest")
-    steepest = maximum_filter(sum(np.square(one) for one in np.gradient(picture, axis=(1, 2))), window[1:])
+    window = (0, COMPARED_SIDE, COMPARED_SIDE)
+    steepest = maximum_filter(sum(np.square(one) for one in np.gradient(picture, axis=(1, 2))), window)
     level = np.stack([level.variance(plane) for level, plane in zip(noise, picture, strict=True)])
-    variance = 2 * level / COMPARED_SIDE**2 + SHIFT_LEFT**2 * steepest
-    return np.asarray((np.square(mean) / np.maximum(variance, TINY)).mean(1) > MOST_ALIKE**2)
+    variance = np.maximum(2 * level / COMPARED_SIDE**2 + SHIFT_LEFT**2 * steepest, TINY)
+    means = (uniform_filter(frame - frames[0], window, mode="nearest") for frame in frames)  # memory of one at once
+    return np.stack([(np.square(mean) / variance).mean(0) > MOST_ALIKE**2 for mean in means])
 
 
 def cut_windows(planes: npt.NDArray[Any], y: Sequence[int], x: Sequence[int], radius: int) -> npt.NDArray[Any]:
