@@ -1,16 +1,21 @@
-"""Count the architectures that get a relevance map: one of every family of torchvision and timm, and of transformers.
+"""Count the architectures that get a relevance map: one of every family of torchvision and timm, and of transformers;
+and networks of segmentation, detection and volumes.
 
     python benchmarks/audit/architectures.py PHOTOGRAPHS [--package torchvision timm transformers] [--names ...]
+    python benchmarks/audit/architectures.py PHOTOGRAPHS --package segmentation detection volumes
 
 PHOTOGRAPHS is a folder of pictures. Weights are random, batch norms are settled on eight of the pictures; two pictures
-are explained by EpsilonPlusFlat. A network passes when relevance is conserved to 1e-3 of what flows; printed are the
-residual, the share that biases absorb, and the gross relevance over the seed (how noisy a map is). The families of timm
-are its modules; of each, the smallest network by name.
+are explained by EpsilonPlusFlat, or two volumes of eight pictures. Networks of segmentation and detection are those of
+torchvision, in the modules of the page "Your model"; networks of volumes those of torchvision and MONAI. A network
+passes when relevance is conserved to 1e-3 of what flows; printed are the residual, the share that biases absorb, and
+the gross relevance over the seed (how noisy a map is). The families of timm are its modules; of each, the smallest
+network by name.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -48,6 +53,22 @@ TORCHVISION = [
     ),
     *("regnet_y_400mf", "convnext_tiny", "vit_b_16", "swin_t", "swin_v2_t", "maxvit_t"),
 ]
+SEGMENTATION = (
+    "fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large",
+    "lraspp_mobilenet_v3_large",
+)  # fmt: skip
+DETECTION = {
+    **{"ssdlite320_mobilenet_v3_large": ("Box", 320), "ssd300_vgg16": ("Box", 300)},
+    **{"retinanet_resnet50_fpn": ("Box", 224), "retinanet_resnet50_fpn_v2": ("Box", 224)},
+    **{"fcos_resnet50_fpn": ("Box", 224), "fasterrcnn_mobilenet_v3_large_320_fpn": ("Region", 224)},
+    **{"fasterrcnn_resnet50_fpn": ("Region", 224)},
+}
+"""Detectors of torchvision, with the module of the page "Your model" and the side of a picture."""
+VOLUMES = ("r3d_18", "mc3_18", "r2plus1d_18", "ResNet18")
+"""Networks of volumes, of torchvision and, in capitals, of MONAI."""
+ANCHOR, LABEL, SLICES = 100, 1, 8
+PAGE = Path(__file__).parents[2] / "docs" / "your-model.md"
+NO_WEIGHTS = {"weights": None, "weights_backbone": None}
 SMALL = [
     *("atto", "femto", "pico", "nano", "xxs", "_xxt", "tiny", "_xt"),
     *("mini", "xsmall", "_xs", "small", "_s0", "_s", "_t", "_m0"),
@@ -83,6 +104,30 @@ def photographs(folder: Path, count: int, side: int) -> Tensor:
     return torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 127.5 - 1 for p in pictures])
 
 
+def stacks(folder: Path, count: int, side: int, channels: int) -> Tensor:
+    """Volumes (count, channels, SLICES, side, side), each of SLICES pictures."""
+    pictures = photographs(folder, count * SLICES, side)[:, :channels]
+    return pictures.reshape(count, -1, *pictures.shape[1:]).transpose(1, 2).contiguous()
+
+
+def modules_of_page() -> dict[str, type[nn.Module]]:
+    """The modules that the page shows for other tasks."""
+    section = PAGE.read_text().split("## Other tasks")[1]
+    space: dict[str, type[nn.Module]] = {}
+    exec(compile(re.search(r"```python\n(.+?)```", section, re.S)[1], str(PAGE), "exec"), space)
+    return space
+
+
+def build_volumes(name: str) -> nn.Module:
+    if name[0].islower():
+        from torchvision.models import video
+
+        return getattr(video, name)(weights=None, num_classes=4)
+    from monai.networks import nets
+
+    return getattr(nets, name.lower())(spatial_dims=3, n_input_channels=1, num_classes=4)
+
+
 def settle(network: nn.Module, x: Tensor) -> nn.Module:
     """Settle batch norms on photographs, and draw heads that begin at zero."""
     for m in network.modules():
@@ -97,7 +142,29 @@ def settle(network: nn.Module, x: Tensor) -> nn.Module:
     return network.eval()
 
 
+def tasks(packages: list[str]) -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
+    """Networks of other tasks than classification."""
+    from torchvision.models import detection, segmentation
+
+    page = modules_of_page()
+    if "segmentation" in packages:
+        for name in SEGMENTATION:
+            yield f"segmentation {name}", lambda n=name: page["Segmented"](getattr(segmentation, n)(**NO_WEIGHTS)), 224
+    if "detection" in packages:
+        for name, (module, side) in DETECTION.items():
+            which = ANCHOR if module == "Box" else LABEL
+            yield (
+                f"detection {name}",
+                lambda n=name, m=module, w=which: page[m](getattr(detection, n)(**NO_WEIGHTS).eval(), w),
+                side,
+            )
+    if "volumes" in packages:
+        for name in VOLUMES:
+            yield f"volumes {name}", lambda n=name: build_volumes(n), 64
+
+
 def candidates(packages: list[str], names: list[str]) -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
+    yield from tasks(packages)
     if "torchvision" in packages:
         from torchvision.models import get_model
 
@@ -142,14 +209,18 @@ def main() -> None:
         torch.manual_seed(0)
         began = time.perf_counter()
         try:
-            x = photographs(asked.photographs, 8, side)
+            if name.startswith("volumes"):
+                x = stacks(asked.photographs, 2, side, 1 if name.split()[1][0].isupper() else 3)
+            else:
+                x = photographs(asked.photographs, 8, side)
             network = settle(build(), x)
         except Exception as error:  # this version of the package does not run its own network
             print(f"| {name} | not built: {type(error).__name__}: {str(error)[:80]} | | | | |", flush=True)
             continue
         tried += 1
         try:
-            model = load_model((network, lambda _, side=side: torch.zeros(3, side, side)))
+            shape = x.shape[1:]
+            model = load_model((network, lambda _, shape=shape: torch.zeros(shape)) if x.ndim == 4 else network)
             found = explain(model, x[:2], torch.tensor([0, 1]))
         except KlarsichtError as error:
             print(f"| {name} | refused: {str(error)[:160]} | | | | |", flush=True)

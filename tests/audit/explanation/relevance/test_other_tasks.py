@@ -57,7 +57,7 @@ def test_relevance_of_a_box_is_conserved(tasks, name):
     assert abs(found.residual) < 1e-4
 
 
-TWO_STAGES = ("fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn")
+TWO_STAGES = ("fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn")
 
 
 @pytest.mark.slow
