@@ -106,7 +106,7 @@ def test_an_error_in_the_middle_of_a_generator_names_arguments_too():
         next(steps)
 
 
-NO_ARGUMENTS = {"fail-on", "port", "set", "exclusive", "camera", "iso", "hold-out", "launch"}
+NO_ARGUMENTS = {"fail-on", "port", "set", "exclusive", "camera", "iso", "hold-out", "launch", "since"}
 """Options of commands, and of the script in an export, that no public function has."""
 
 

@@ -106,7 +106,7 @@ def _sample(rows: Ints, rng: np.random.Generator) -> Ints:
 
 
 def _score_rows(corpus: Corpus, model: TextImageModel, words: Sequence[str], rows: Ints) -> Floats:
-    """Score the images that can be read, (n, V)."""
+    """Score the images that can be read by every word, (n, words)."""
     images = [image for _, image in decode_rows(corpus, map(int, rows)) if not isinstance(image, ImageError)]
     pictures = [corpus.as_picture(image) for image in images]
     return model.score_words(pictures, words) if pictures else np.zeros((0, len(words)))
