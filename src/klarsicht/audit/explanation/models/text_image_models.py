@@ -30,7 +30,7 @@ class TextImageModel:
     name: str
 
     def score_words(self, pictures: Sequence[Image.Image], words: Sequence[str]) -> Floats:
-        """Compute for pictures (N,) how well each word (V,) fits: softmax over the words of the model's logits, (N, V).
+        """Compute how well each word fits each picture: softmax over the words of the model's logits, (n, words).
         Source: Radford et al., ICML 2021."""
         texts, scores = [PROMPT.format(word) for word in words], []
         for start in range(0, len(pictures), PICTURES_AT_ONCE):
