@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
 from torch import nn
 
 from klarsicht import audit, bridge
@@ -15,6 +15,7 @@ from klarsicht.bridge import explanation_stability
 from klarsicht.bridge.explanation_stability import (
     ImageVersions,
     add_noise,
+    average_correlations,
     correlate_ranks,
     estimate_level,
     measure_grain,
@@ -49,6 +50,14 @@ def test_a_map_that_does_not_change_has_1_and_only_order_counts():
     wanted = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(tied, x, strict=True)]
     np.testing.assert_allclose(correlate_ranks(tied, x), wanted)
     assert np.isnan(correlate_ranks(np.ones((1, 4)), x[:1, 0, :4])).all()
+
+
+def test_the_interval_of_a_mean_is_that_of_students_test_and_no_correlation_is_above_1():
+    values = np.array([0.2, 0.5, 0.9, 0.4])
+    known = ttest_1samp(values, 0).confidence_interval()
+    found = average_correlations(values)
+    np.testing.assert_allclose((found.low, found.high), known, rtol=1e-4)
+    assert average_correlations(np.array([1.0, 0.9, 1.0])).high == 1
 
 
 def test_added_noise_has_its_level_and_a_grey_picture_stays_grey():

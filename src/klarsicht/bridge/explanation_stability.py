@@ -10,7 +10,7 @@ class say what is alike without any stability, such as a frame that the network 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
-from klarsicht.numerics.statistics.intervals import mean_interval, student_quantile
+from klarsicht.numerics.statistics.intervals import Interval, mean_interval, student_quantile
 
 MAP_SIDE = 32  # of the maps of a run that stored none
 MIDDLE_GREY, NEXT_GREY = 127, 128  # codes of 8 bits between which the grain is stated
@@ -103,6 +103,12 @@ def correlate_ranks(maps: np.ndarray, others: np.ndarray) -> Doubles:
         return np.asarray(product / (lengths[0] * lengths[1]))
 
 
+def average_correlations(values: Doubles) -> Interval:
+    """Estimate the mean of two or more correlations, with an interval by Student's quantile that ends at -1 and 1."""
+    mean = mean_interval(values, student_quantile(len(values)))
+    return replace(mean, low=max(mean.low, -1.0), high=min(mean.high, 1.0))
+
+
 @dataclass(frozen=True)
 class StabilityTrial:
     """Comparison of the maps of sampled images of a run. images: of a class. noise: of every image; None: estimated."""
@@ -125,13 +131,12 @@ class StabilityTrial:
             return None
         maps, levels = np.stack([one for one, _ in explained]), [level for _, level in explained]
         plain, with_noise, without_noise = np.moveaxis(maps, 1, 0)
-        t = student_quantile(len(maps))
         return ClassStability(
             group.name,
             group.target,
             float(np.median([measure_grain(one) for one in levels])),
-            mean_interval(correlate_ranks(plain, with_noise), t),
-            mean_interval(correlate_ranks(plain, without_noise), t),
+            average_correlations(correlate_ranks(plain, with_noise)),
+            average_correlations(correlate_ranks(plain, without_noise)),
             float(correlate_ranks(plain, np.roll(plain, 1, 0)).mean()),
         )
 
