@@ -372,6 +372,24 @@ def test_auto_takes_the_composite_that_fits_the_network(network, method):
     assert explain(model, torch.randn(1, 3, 16, 16), torch.tensor([0])).method == method
 
 
+def test_what_is_written_into_a_product_in_place_is_as_what_is_joined_to_it():
+    """As relative positions are written into attention by MViT (Li et al. 2022)."""
+
+    def write(q, k, c):
+        y = q @ k
+        y[:, 1:] = y[:, 1:] + c
+        return y
+
+    def join(q, k, c):
+        y = q @ k
+        return torch.cat([y[:, :1], y[:, 1:] + c], 1)
+
+    tensors, R = (draw(4, 3), draw(3, 5), draw(3, 5)), torch.rand(2, 4, 5, dtype=torch.float64)
+    (written, _, _, y), (joined, _, _, expected) = (propagate(f, *tensors, R=R) for f in (write, join))
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(written, joined)
+
+
 def test_a_change_in_place_whose_result_is_not_used_is_seen():
     class InPlace(nn.Module):
         def __init__(self, in_place):

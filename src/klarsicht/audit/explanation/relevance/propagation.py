@@ -60,17 +60,16 @@ class EpsilonFunction(torch.autograd.Function):
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in xs]
             z = f(*leaves)
-        y = z.detach().clone() if bias is None else z.detach() + bias
-        ctx.save_for_backward(y)
         ctx.inside, ctx.bias = (leaves, z), bias
         ctx.name, ctx.recorder, ctx.entry = name, recorder, None
-        return y
+        return z.detach().clone() if bias is None else z.detach() + bias  # which the network may write over
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, R: Tensor) -> tuple[Any, ...]:
-        (y,), (leaves, z), images = ctx.saved_tensors, ctx.inside, ctx.recorder.images
+        (leaves, z), images = ctx.inside, ctx.recorder.images
         ctx.inside = None
+        y = z.detach() if ctx.bias is None else z.detach() + ctx.bias
         s = R / away_from_zero(y)
         gradients = torch.autograd.grad(z, leaves, s)
         parts = [x.detach() if len(leaves) == 1 else 1 / len(leaves) * x.detach() for x in leaves]
@@ -87,7 +86,8 @@ class SumFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, name: str, recorder: Recorder, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
+        # what a view shows may be written over, as relative positions are written into attention
+        ctx.save_for_backward(*(x.clone() if x._is_view() else x for x in (a, b)))
         ctx.name, ctx.recorder, ctx.entry = name, recorder, None
         return a + b
 
