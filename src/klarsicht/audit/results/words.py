@@ -139,7 +139,7 @@ FILE_DETECTORS: Final = ("frame", "bars", "noise", "chroma-noise", "sharpness", 
 """Detectors of a property of files, whatever they show."""
 
 VARYING: Final = "at varying places"
-"""Where the windows of a detection lie, if not at one place."""
+"""Places of the windows of a detection, if not one place."""
 
 
 SETTING: Final = (
