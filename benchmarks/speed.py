@@ -9,12 +9,14 @@ kept ones. Ratios move by some percent between processors, and more where others
 
 - relevance: `explain` of ResNet-50 over one forward and backward pass.
 - rules: the same, over zennit's attribution by the same rules.
+- graph: the same, over autoLRP's attribution by its composite; left out where autoLRP is not installed.
 - transport: the graph of 10 neighbours by the Wasserstein metric of 300 maps, over POT's `emd2` for all their pairs.
 - clusters: the spectral chain of 1,200 images, over scikit-learn's spectral clustering of them for k = 2 to 8.
 - chain: the same of 6,000 images, over CoRelAy's with one start of k-means for each k that we try from four; left out
   where CoRelAy is not installed.
 - kernels: filtering of four frames by fused kernels of four sizes, over copying what is read and written.
 - burst: `denoise_burst` of eight frames, over non-local means of scikit-image on their mean.
+- merge: the same, over our own alignment and merge by frequency as HDR+ has them (`hdr+` of `burst evaluate`).
 - quantify: `audit.quantify` of five classes of 60 pictures, over `audit.run` of them.
 """
 
@@ -88,6 +90,18 @@ def compare_rules() -> Comparison:
     _, x, ours = make_explanation()
     attributor = Gradient(resnet50().eval(), EpsilonPlusFlat(canonizers=[ResNetCanonizer()])).__enter__()
     return Comparison(ours, lambda: attributor(x, torch.eye(1000)[list(TARGETS)]))
+
+
+def compare_graph() -> Comparison:
+    import autolrp
+
+    net, x, ours = make_explanation()
+
+    def peer() -> None:
+        y = autolrp.tensor(x)
+        net(y)[range(len(TARGETS)), list(TARGETS)].sum().lrp(config=autolrp.LRPConfig.composite())
+
+    return Comparison(ours, peer)
 
 
 def make_explanation() -> tuple[nn.Module, torch.Tensor, Work]:
@@ -174,18 +188,32 @@ def compare_kernels() -> Comparison:
 def compare_burst() -> Comparison:
     from skimage.restoration import denoise_nl_means
 
+    frames, ours = make_burst()
+    mean = frames.mean(0).transpose(1, 2, 0)
+    return Comparison(
+        ours,
+        lambda: denoise_nl_means(mean, patch_size=5, patch_distance=10, h=0.02, sigma=0.01, channel_axis=2),
+        repeats=3,
+    )
+
+
+def compare_merge() -> Comparison:
+    from klarsicht import burst
+    from klarsicht.burst.evaluation.classical import CLASSICAL
+
+    frames, ours = make_burst()
+    return Comparison(ours, lambda: CLASSICAL["hdr+"](burst.Burst(frames, burst.NoiseLevel(0.03, 0.0))), repeats=3)
+
+
+def make_burst() -> tuple[np.ndarray, Work]:
+    """Make eight frames (8, 3, 256, 256) of a scene, and the denoising of them."""
     from klarsicht import burst
 
     rng = np.random.default_rng(0)
     scene = np.kron(rng.random((3, 16, 16)), np.ones((16, 16))).astype(np.float32)
     frames = (scene + rng.normal(0, 0.03, (8, 3, 256, 256))).clip(0, 1).astype(np.float32)
     network, level = burst.load_network("swift"), burst.NoiseLevel(0.03, 0.0)
-    mean = frames.mean(0).transpose(1, 2, 0)
-    return Comparison(
-        lambda: burst.denoise_burst(network, burst.Burst(frames, level)),
-        lambda: denoise_nl_means(mean, patch_size=5, patch_distance=10, h=0.02, sigma=0.01, channel_axis=2),
-        repeats=3,
-    )
+    return frames, lambda: burst.denoise_burst(network, burst.Burst(frames, level))
 
 
 def compare_quantify() -> Comparison:
@@ -225,11 +253,13 @@ def compare_quantify() -> Comparison:
 COMPARISONS: dict[str, Callable[[], Comparison]] = {
     "relevance": compare_relevance,
     "rules": compare_rules,
+    "graph": compare_graph,
     "transport": compare_transport,
     "clusters": compare_clusters,
     "chain": compare_chain,
     "kernels": compare_kernels,
     "burst": compare_burst,
+    "merge": compare_merge,
     "quantify": compare_quantify,
 }
 

@@ -1,6 +1,6 @@
 """Attribution by klarsicht and by its peers, on one machine: what docs/peers.md is made with.
 
-    pip install captum grad-cam zennit lxt
+    pip install autolrp captum grad-cam zennit lxt
     PYTHONPATH=NETWORKS MOLES=moles python benchmarks/audit/peers.py ISIC2017
     python benchmarks/audit/peers.py --refusals
 
@@ -8,7 +8,7 @@ The network of isic.py follows patches, which isic_interventions.py shows withou
 share of positive relevance for "benign" on the patch, the sum of relevance over the logit, and processor time over that
 of one forward and backward pass, in batches of four.
 
-With --refusals the rules of three packages are asked for a map of one picture by 32 architectures of torchvision and
+With --refusals the rules of four packages are asked for a map of one picture by 32 architectures of torchvision and
 timm, with random weights: whether a package raises an error, and how often the map's sum is beyond a hundred times the
 logit. A map of these rules need not sum to the logit, but its numbers must mean something.
 
@@ -102,6 +102,14 @@ def lxt_vit(net: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
     return y * y.grad
 
 
+def autolrp_map(net: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
+    import autolrp
+
+    y = autolrp.tensor(x)
+    net(y).gather(1, targets[:, None]).sum().lrp(config=autolrp.LRPConfig.composite())
+    return y.relevance
+
+
 @dataclass(frozen=True)
 class Method:
     """A way of attribution: its package and name, the function, and whether its map's sum is to be the logit."""
@@ -124,6 +132,7 @@ METHODS = (
     Method("klarsicht", "AttnLRP", klarsicht_by("AttnLRP")),
     Method("zennit", "EpsilonPlusFlat", zennit_by("EpsilonPlusFlat")),
     Method("zennit", "EpsilonAlpha2Beta1", zennit_by("EpsilonAlpha2Beta1")),
+    Method("autoLRP", "composite", autolrp_map),
     Method("captum", "LRP", captum_by("LRP")),
     Method("captum", "InputXGradient", captum_by("InputXGradient"), conserves=False),
     Method("captum", "IntegratedGradients, 32 steps", captum_steps, conserves=False),
@@ -136,6 +145,7 @@ METHODS = (
 RULES = (
     Method("klarsicht", "EpsilonPlusFlat", klarsicht_by("EpsilonPlusFlat")),
     Method("zennit", "EpsilonPlusFlat", zennit_by("EpsilonPlusFlat")),
+    Method("autoLRP", "composite", autolrp_map),
     Method("captum", "LRP", captum_by("LRP")),
 )
 SIDES = {"inception_v3": 299}
