@@ -40,6 +40,12 @@ MERGED_TILE = 16  # pixels of a tile's side, n
 MERGED_STEP = MERGED_TILE // 2
 TEMPORAL, SPATIAL = 32.0, 3.0  # c, b
 TINY = np.float32(1e-20)  # variance: no division by 0
+# places of a tile's values in the working memory of `_merge_tiles`: the cosines of the reference, and of the
+# reference of what the weights are given; their weighted means; sums of the others' weights and of their squares;
+# variances that explain a difference, those of the noise, and the shares that are left
+FIRST, GIVEN, MERGED, SEEN, OTHERS, SQUARES, ALLOWED, OWN, MOVED, SHRUNK, WORK = range(
+    0, 11 * MERGED_TILE**2, MERGED_TILE**2
+)
 FRACTIONS = 16  # of a pixel, over which the noise of frames read between pixels is averaged
 
 Spectrum = npt.NDArray[np.float32]  # 2 C n n
@@ -58,18 +64,20 @@ class FrequencyWeights:
 
     @cached_property
     def result(self) -> tuple[Planes, Agreement]:
-        """The picture (C, h, w), and the weights (N, h, w) of a frame's pixel on itself, in the mean over channels and
-        frequencies."""
+        """The picture (C, h, w), and the weights (N, R, Q) of a tile's frames on themselves, in the mean over channels
+        and frequencies."""
         return self._merge(self.frames)
 
     @property
     def share_of_frames(self) -> Agreement:
-        return self.result[1] / self.result[1].sum(0)
+        own = self.centre_weights(range(len(self.frames)))
+        return own / own.sum(0)
 
     def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
         """Return the weights in the mean over frequencies; what weights that differ by frequency take from around is
         neglected."""
-        return self.result[1][list(frames)]
+        down, across = (blend_matrix(side) for side in self.frames.shape[2:])
+        return np.asarray(down @ self.result[1][list(frames)] @ across.T)
 
     def crop(self, part: Part) -> FrequencyWeights:
         return FrequencyWeights(self.frames[:, :, *part], self.noise, self.spectrum, self.agreement[:, *part])
@@ -79,16 +87,17 @@ class FrequencyWeights:
 
     def _merge(self, frames: Frames) -> tuple[Planes, Agreement]:
         """Apply the weights to frames of the same shape; return the picture (C, h, w), and weights as in `result`."""
-        N, C, H, W = frames.shape
-        agreement = tile_means(self.agreement)
-        basis, fade = cosines(MERGED_TILE), raised_cosine(MERGED_TILE)
+        C, H, W = frames.shape[1:]
+        agreement, fade = tile_means(self.agreement), raised_cosine(MERGED_TILE)
+        parity = np.concatenate([np.arange(0, MERGED_TILE, 2), np.arange(1, MERGED_TILE, 2)])
+        basis = np.ascontiguousarray(cosines(MERGED_TILE).T[:MERGED_STEP, parity]).ravel()
+        spectrum = np.ascontiguousarray(self.spectrum[:, :, parity[None], parity[:, None]]).reshape(2, C, -1)
         read, shot = (np.array([getattr(n, name) for n in self.noise], np.float32) for name in ("read", "shot"))
-        out, shares = np.zeros((C, H, W), np.float32), np.zeros((N, H, W), np.float32)
+        out, shares = np.zeros((C, H, W), np.float32), np.zeros(agreement.shape, np.float32)
         given = [np.ascontiguousarray(x, np.float32) for x in (self.frames, frames)]
-        _merge_tiles(
-            *given, frames is self.frames, agreement, np.square(read), shot, self.spectrum, basis, fade, out, shares
-        )
-        return out, shares
+        same = frames is self.frames
+        _merge_tiles(*given, same, agreement, np.square(read), shot, spectrum, basis, fade, out, shares)
+        return out, shares / np.float32(C * MERGED_TILE**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +134,15 @@ def cosines(n: int) -> npt.NDArray[np.float32]:
 def raised_cosine(n: int) -> npt.NDArray[np.float32]:
     """Return the weights (n,) of a tile's pixels, which sum to 1 with those of tiles half a tile away."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n)).astype(np.float32)
+
+
+@cache
+def blend_matrix(side: int) -> npt.NDArray[np.float32]:
+    """Return the weights (side, R) of tiles on the pixels along a side, by `raised_cosine`."""
+    pixels, tiles = np.arange(side)[:, None], np.arange(-(-side // MERGED_STEP) + 1)
+    place = pixels - MERGED_STEP * (tiles - 1)
+    inside = (place >= 0) & (place < MERGED_TILE)
+    return np.asarray(np.where(inside, raised_cosine(MERGED_TILE)[place % MERGED_TILE], 0), np.float32)
 
 
 def tile_means(agreement: Agreement) -> Agreement:
@@ -174,52 +192,82 @@ def lag_products(length: int) -> npt.NDArray[np.float64]:
 
 
 @compile_inlined
-def _multiply(a: Any, b: Any, out: Any) -> None:
-    """Multiply two matrices of a tile. Four products in one expression: each sum is written four times, not sixteen."""
-    for y in range(MERGED_TILE):
-        for x in range(MERGED_TILE):
-            out[y, x] = a[y, 0] * b[0, x] + a[y, 1] * b[1, x] + a[y, 2] * b[2, x] + a[y, 3] * b[3, x]
-        for k in range(4, MERGED_TILE, 4):
-            for x in range(MERGED_TILE):
-                out[y, x] += (
-                    a[y, k] * b[k, x]
-                    + a[y, k + 1] * b[k + 1, x]
-                    + a[y, k + 2] * b[k + 2, x]
-                    + a[y, k + 3] * b[k + 3, x]
-                )
-
-
-@compile_inlined
-def _transform(tile: Any, basis: Any, across: Any, half: Any, out: Any) -> None:
-    """Compute the cosine transform of a tile."""
-    _multiply(basis, tile, half)
-    _multiply(half, across, out)
-
-
-@compile_inlined
-def _cut(frame: Any, y0: int, x0: int, out: Any) -> None:
-    """Cut a tile from a frame (H, W), whose edge is repeated."""
+def _transform_rows(frame: Any, y0: int, basis: Any, sums: Any, strip: Any) -> None:
+    """Compute the cosines down of the rows of a row of tiles, (16 values a column), from a frame (H, W) whose edge is
+    repeated. Sums and differences of mirrored rows, (2 n / 2, columns), serve the even and the odd cosines."""
     H, W = frame.shape
-    for y in range(MERGED_TILE):
-        v = min(max(y0 + y, 0), H - 1)
-        for x in range(MERGED_TILE):
-            out[y, x] = frame[v, min(max(x0 + x, 0), W - 1)]
+    T, half = MERGED_TILE, MERGED_STEP
+    for k in range(half):
+        upper, lower = frame[min(max(y0 + k, 0), H - 1)], frame[min(max(y0 + T - 1 - k, 0), H - 1)]
+        even, odd = sums[k], sums[half + k]
+        for x in range(W):
+            even[x + half] = upper[x] + lower[x]
+            odd[x + half] = upper[x] - lower[x]
+        even[:half], odd[:half] = even[half], odd[half]
+        even[W + half :], odd[W + half :] = even[W + half - 1], odd[W + half - 1]
+    for u in range(T):
+        b, s = basis[u::T], sums[:half] if u < half else sums[half:]
+        b0, b1, b2, b3, b4, b5, b6, b7 = b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]
+        for x in range(s.shape[1]):
+            strip[x * T + u] = (
+                b0 * s[0, x] + b1 * s[1, x] + b2 * s[2, x] + b3 * s[3, x]
+                + b4 * s[4, x] + b5 * s[5, x] + b6 * s[6, x] + b7 * s[7, x]
+            )  # fmt: skip
 
 
 @compile_inlined
-def _subtract(tile: Any, other: Any) -> None:
-    """Subtract one tile from another, in its place."""
-    for y in range(MERGED_TILE):
-        for x in range(MERGED_TILE):
-            other[y, x] = tile[y, x] - other[y, x]
+def _transform_columns(strip: Any, first: int, basis: Any, sums: Any, out: Any) -> None:
+    """Compute a tile's cosines across; the tile begins at a value of the strip. sums: of mirrored
+    columns, and differences. Loops over few arrays become vector code."""
+    T, half = MERGED_TILE, MERGED_STEP
+    for x in range(half):
+        for u in range(T):
+            a, b = strip[first + x * T + u], strip[first + (T - 1 - x) * T + u]
+            sums[x * T + u] = a + b
+            sums[(half + x) * T + u] = a - b
+    for v in range(T):
+        i = 0 if v < half else half * T
+        b0, b1, b2, b3 = basis[v], basis[T + v], basis[2 * T + v], basis[3 * T + v]
+        b4, b5, b6, b7 = basis[4 * T + v], basis[5 * T + v], basis[6 * T + v], basis[7 * T + v]
+        for u in range(T):
+            out[v * T + u] = (
+                b0 * sums[i + u] + b1 * sums[i + T + u] + b2 * sums[i + 2 * T + u] + b3 * sums[i + 3 * T + u]
+                + b4 * sums[i + 4 * T + u] + b5 * sums[i + 5 * T + u] + b6 * sums[i + 6 * T + u]
+                + b7 * sums[i + 7 * T + u]
+            )  # fmt: skip
 
 
 @compile_inlined
-def _accumulate(a: Any, b: Any, factor: Any, out: Any) -> None:
-    """Add the products of a tile's entries, times a factor. Loops over few arrays become vector code."""
-    for y in range(MERGED_TILE):
-        for x in range(MERGED_TILE):
-            out[y, x] += factor * a[y, x] * b[y, x]
+def _invert_columns(work: Any, basis: Any, fade: Any, strip: Any, first: int) -> None:
+    """Add a tile, work[SEEN:], to the strip (its cosines down), faded across."""
+    T, half = MERGED_TILE, MERGED_STEP
+    for x in range(half):
+        near, far = fade[x], fade[T - 1 - x]
+        for u in range(T):
+            even, odd = np.float32(0), np.float32(0)
+            for v in range(half):
+                even += basis[x * T + v] * work[SEEN + v * T + u]
+                odd += basis[x * T + half + v] * work[SEEN + (half + v) * T + u]
+            strip[first + x * T + u] += near * (even + odd)
+            strip[first + (T - 1 - x) * T + u] += far * (even - odd)
+
+
+@compile_inlined
+def _invert_rows(strip: Any, y0: int, basis: Any, fade: Any, out: Any) -> None:
+    """Add a row of tiles, given by its cosines down, to a picture (H, W), faded down."""
+    H, W = out.shape
+    T, half = MERGED_TILE, MERGED_STEP
+    for k in range(half):
+        upper, lower = y0 + k, y0 + T - 1 - k
+        for x in range(W):
+            even, odd, first = np.float32(0), np.float32(0), (x + half) * T
+            for u in range(half):
+                even += basis[k * T + u] * strip[first + u]
+                odd += basis[k * T + half + u] * strip[first + half + u]
+            if 0 <= upper < H:
+                out[upper, x] += fade[k] * (even + odd)
+            if 0 <= lower < H:
+                out[lower, x] += fade[T - 1 - k] * (even - odd)
 
 
 @compile_with({"fast"})
@@ -230,83 +278,79 @@ def _merge_tiles(
     agreement: Agreement,
     read: npt.NDArray[np.float32],
     shot: npt.NDArray[np.float32],
-    spectrum: Spectrum,
+    spectrum: npt.NDArray[np.float32],
     basis: npt.NDArray[np.float32],
     fade: npt.NDArray[np.float32],
     out: Planes,
     shares: Agreement,
 ) -> None:
-    """Merge tile by tile. frames decide on the weights, which inputs get. same: whether these are the same.
-    read: variances (C,)."""
-    N, C, H, W = frames.shape
-    across = np.ascontiguousarray(basis.T)
-    X, A = np.empty((MERGED_TILE, MERGED_TILE), np.float32), np.empty((MERGED_TILE, MERGED_TILE), np.float32)
-    D, E, half, T, S = np.empty_like(X), np.empty_like(X), np.empty_like(X), np.empty_like(X), np.empty_like(X)
-    sums, squares, V = np.empty_like(X), np.empty_like(X), np.empty_like(X)
-    weights, share, one = np.empty((N, MERGED_TILE, MERGED_TILE), np.float32), np.empty(N, np.float32), np.float32(1)
-    for r in range(agreement.shape[1]):
-        for q in range(agreement.shape[2]):
-            y0, x0 = MERGED_STEP * (r - 1), MERGED_STEP * (q - 1)
-            share[:] = 0
-            for c in range(C):
-                _cut(frames[0, c], y0, x0, X)
-                _transform(X, basis, across, half, T)
-                mean = max(T[0, 0] / np.float32(MERGED_TILE), np.float32(0))
-                level = read[c] + shot[c] * mean
-                if same:
-                    A[:], S[:] = X, T
-                else:
-                    _cut(inputs[0, c], y0, x0, A)
-                    _transform(A, basis, across, half, S)
-                sums[:], squares[:] = 0, 0
-                for y in range(MERGED_TILE):
-                    for x in range(MERGED_TILE):
-                        V[y, x] = np.float32(TEMPORAL) * level * (spectrum[0, c, y, x] + spectrum[1, c, y, x])
+    """Merge row by row of tiles. frames decide on the weights, which inputs get. same: whether these are the same.
+    read: variances (C,). spectrum: (2, C, n n), across, then down, even cosines first; basis: (n / 2 n,), by pixel,
+    likewise. shares: (N, R, Q), the sums of a tile's weights."""
+    N, C = frames.shape[:2]
+    R, Q = agreement.shape[1:]
+    count, one = MERGED_TILE * MERGED_TILE, np.float32(1)
+    length = (Q + 1) * MERGED_STEP * MERGED_TILE
+    strips, given = np.empty((N, length), np.float32), np.empty((1 if same else N, length), np.float32)
+    merged, work, weights = np.empty(length, np.float32), np.zeros(WORK, np.float32), np.empty((N, count), np.float32)
+    rows, sums = np.empty((MERGED_TILE, (Q + 1) * MERGED_STEP), np.float32), np.empty(count, np.float32)
+    other = np.empty(count, np.float32)
+    for r in range(R):
+        y0 = MERGED_STEP * (r - 1)
+        for c in range(C):
+            merged[:] = 0
+            for z in range(N):
+                _transform_rows(frames[z, c], y0, basis, rows, strips[z])
+                if not same:
+                    _transform_rows(inputs[z, c], y0, basis, rows, given[z])
+            for i in range(count):
+                work[OWN + i] = spectrum[0, c, i]
+                work[MOVED + i] = spectrum[1, c, i]
+            for q in range(Q):
+                first = q * MERGED_STEP * MERGED_TILE
+                _transform_columns(strips[0], first, basis, sums, other)
+                for i in range(count):
+                    work[FIRST + i] = work[SEEN + i] = work[MERGED + i] = other[i]
+                level = read[c] + shot[c] * max(work[FIRST] / np.float32(MERGED_TILE), np.float32(0))
+                if not same:
+                    _transform_columns(given[0], first, basis, sums, other)
+                    for i in range(count):
+                        work[GIVEN + i] = work[SEEN + i] = other[i]
+                for i in range(count):
+                    work[OTHERS + i] = 0
+                    work[SQUARES + i] = 0
+                    work[ALLOWED + i] = np.float32(TEMPORAL) * level * (work[OWN + i] + work[MOVED + i])
                 for z in range(1, N):
-                    a = agreement[z, r, q] / np.float32(N)
+                    a, w = agreement[z, r, q] / np.float32(N), weights[z]
                     if a <= 0:
-                        weights[z] = 0
+                        w[:] = 0
                         continue
-                    _cut(frames[z, c], y0, x0, D)
-                    _subtract(X, D)
-                    _transform(D, basis, across, half, D)
-                    if not same:
-                        _cut(inputs[z, c], y0, x0, E)
-                        _subtract(A, E)
-                        _transform(E, basis, across, half, E)
-                    w = weights[z]
-                    for y in range(MERGED_TILE):
-                        for x in range(MERGED_TILE):
-                            w[y, x] = a * V[y, x] / (D[y, x] * D[y, x] + V[y, x])
-                    _accumulate(w, w, one, squares)
-                    _accumulate(w, D, -one, T)
-                    _accumulate(w, D if same else E, -one, S)
-                    for y in range(MERGED_TILE):
-                        for x in range(MERGED_TILE):
-                            sums[y, x] += w[y, x]
-                for y in range(MERGED_TILE):
-                    for x in range(MERGED_TILE):
-                        own, power = one - sums[y, x], T[y, x] * T[y, x]
-                        U = level * (own * own * spectrum[0, c, y, x] + squares[y, x] * spectrum[1, c, y, x])
-                        V[y, x] = power / (power + np.float32(SPATIAL) * U + TINY)
-                V[0, 0] = one
-                weights[0] = one - sums
+                    _transform_columns(strips[z], first, basis, sums, other)
+                    for i in range(count):
+                        D = work[FIRST + i] - other[i]
+                        weight = a * work[ALLOWED + i] / (D * D + work[ALLOWED + i])
+                        w[i] = weight
+                        work[OTHERS + i] += weight
+                        work[SQUARES + i] += weight * weight
+                        work[MERGED + i] -= weight * D
+                    if same:
+                        for i in range(count):
+                            work[SEEN + i] = work[MERGED + i]
+                        continue
+                    _transform_columns(given[z], first, basis, sums, other)
+                    for i in range(count):
+                        work[SEEN + i] -= w[i] * (work[GIVEN + i] - other[i])
+                for i in range(count):
+                    own, power = one - work[OTHERS + i], work[MERGED + i] * work[MERGED + i]
+                    U = level * (own * own * work[OWN + i] + work[SQUARES + i] * work[MOVED + i])
+                    shrunk = power / (power + np.float32(SPATIAL) * U + TINY) if i else one
+                    work[SHRUNK + i] = shrunk
+                    work[SEEN + i] *= shrunk
+                    weights[0, i] = own
                 for z in range(N):
-                    w = weights[z]
-                    for y in range(MERGED_TILE):
-                        for x in range(MERGED_TILE):
-                            share[z] += V[y, x] * w[y, x]
-                for y in range(MERGED_TILE):
-                    for x in range(MERGED_TILE):
-                        S[y, x] *= V[y, x]
-                _multiply(across, S, half)
-                _multiply(half, basis, D)
-                for y in range(max(0, -y0), min(MERGED_TILE, H - y0)):
-                    for x in range(max(0, -x0), min(MERGED_TILE, W - x0)):
-                        out[c, y0 + y, x0 + x] += fade[y] * fade[x] * D[y, x]
-            for y in range(max(0, -y0), min(MERGED_TILE, H - y0)):
-                for x in range(max(0, -x0), min(MERGED_TILE, W - x0)):
-                    for z in range(N):
-                        shares[z, y0 + y, x0 + x] += (
-                            fade[y] * fade[x] * share[z] / np.float32(C * MERGED_TILE * MERGED_TILE)
-                        )
+                    share, w = np.float32(0), weights[z]
+                    for i in range(count):
+                        share += w[i] * work[SHRUNK + i]
+                    shares[z, r, q] += share
+                _invert_columns(work, basis, fade, merged, first)
+            _invert_rows(merged, y0, basis, fade, out[c])
