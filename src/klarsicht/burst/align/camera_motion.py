@@ -151,9 +151,8 @@ class Level:
     def _step(self, one: Tensor, mean: Tensor, mask: Tensor, now: Tensor, numbers: tuple[int, ...]) -> Tensor:
         """Compute the change of some of a frame's numbers (K,), all in pixels of the whole frames."""
         difference = mean - one
-        square = avg_pool2d(
-            pad(difference.square()[None, None], [DIFFERENCE_BOX // 2] * 4, mode="reflect"), DIFFERENCE_BOX, 1
-        )[0, 0]
+        square = pad(difference.square()[None, None], [DIFFERENCE_BOX // 2] * 4, mode="reflect")
+        square = avg_pool2d(avg_pool2d(square, (DIFFERENCE_BOX, 1), 1), (1, DIFFERENCE_BOX), 1)[0, 0]
         weight = mask / (1 + (square / (TOLERANCE * square.median().clamp(min=1e-12))).square())
         slope, design = gradient((mean + one) / 2).flatten(0, 1), self.design[..., list(numbers)]
         J = slope[:, :1] * design[:, 0] + slope[:, 1:] * design[:, 1]  # P K

@@ -1,20 +1,21 @@
 """Warping of a window of one frame by a displacement that is affine in each tile, compiled.
 
 Tile (r, q) of a window's mesh (`tile_grid`) shows at pixel p what the frame shows at p + shift + turn (p - c), c the
-tile's centre. Keys' cubic convolution (1981) reads between pixels. Where no tile turns, its row of pixels shares its
-taps; where the four places of a pixel lie within ONE_PLACE, it is read once, at their mean.
+tile's centre. Keys' cubic convolution (1981) reads between pixels. Where the four places of a pixel lie within
+ONE_PLACE, it is read once, at their mean.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
 
-from klarsicht.burst.align.tile_grid import Mesh, cubic_taps
+from klarsicht.burst.align.tile_grid import Mesh
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.numerics.compiled.jit import compile_with
+from klarsicht.numerics.compiled.jit import compile_inlined, compile_with
 
 TILE_SIDE = 64  # of a tile
 STEP = TILE_SIDE // 2
@@ -28,29 +29,39 @@ def warp_frame(
     (Y, X, 2, 2) with the place. All that is read must lie inside it."""
     out = np.empty((frame.shape[0], mesh.height, mesh.width), np.float32)
     below, right = (mesh.fade_weights(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
-    if turns is not None and turns.any():
-        accumulate_turned_tiles(frame, shifts, turns, below, right, out)
-        return out
-    first = np.floor(shifts)
-    taps = cubic_taps(torch.from_numpy(shifts - first)).numpy()
-    accumulate_tiles(frame, first.astype(np.int64), taps, below, right, out)
+    turned = np.zeros((*shifts.shape, 2), np.float32) if turns is None else turns
+    accumulate_tiles(frame, shifts, turned, below, right, out)
     return out
 
 
-@njit(nogil=True, fastmath=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def _keys_taps(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Compute tile_grid.cubic_taps of one place."""
+@compile_inlined
+def _fill_taps(at: Any, taps: Any) -> None:
+    """Compute tile_grid.cubic_taps (4, n) of places (n,)."""
     one, two, three, half = np.float32(1), np.float32(2), np.float32(3), np.float32(0.5)
-    return (
-        ((two - t) * t - one) * t * half,
-        ((three * t - np.float32(5)) * t * t + two) * half,
-        ((np.float32(4) - three * t) * t + one) * t * half,
-        (t - one) * t * t * half,
-    )
+    for x in range(len(at)):
+        t = at[x] - np.floor(at[x])
+        taps[0, x] = ((two - t) * t - one) * t * half
+        taps[1, x] = ((three * t - np.float32(5)) * t * t + two) * half
+        taps[2, x] = ((np.float32(4) - three * t) * t + one) * t * half
+        taps[3, x] = (t - one) * t * t * half
+
+
+@compile_inlined
+def _read_run(lines: Any, column: int, down: Any, across: Any, weight: Any, out: Any) -> None:
+    """Add interpolated pixels (n,) of a row, times weights (n,), to out; all lie at one distance in whole pixels from
+    what they read of four lines. down, across: taps (4, n)."""
+    r0, r1, r2, r3 = lines[0, column:], lines[1, column:], lines[2, column:], lines[3, column:]
+    for x in range(len(out)):
+        d0, d1, d2, d3 = down[0, x], down[1, x], down[2, x], down[3, x]
+        total = across[0, x] * (d0 * r0[x] + d1 * r1[x] + d2 * r2[x] + d3 * r3[x])
+        total += across[1, x] * (d0 * r0[x + 1] + d1 * r1[x + 1] + d2 * r2[x + 1] + d3 * r3[x + 1])
+        total += across[2, x] * (d0 * r0[x + 2] + d1 * r1[x + 2] + d2 * r2[x + 2] + d3 * r3[x + 2])
+        total += across[3, x] * (d0 * r0[x + 3] + d1 * r1[x + 3] + d2 * r2[x + 3] + d3 * r3[x + 3])
+        out[x] += weight[x] * total
 
 
 @compile_with({"fast"})
-def accumulate_turned_tiles(
+def accumulate_tiles(
     seen: npt.NDArray[np.float32],
     shifts: npt.NDArray[np.float32],
     turns: npt.NDArray[np.float32],
@@ -58,76 +69,61 @@ def accumulate_turned_tiles(
     right: npt.NDArray[np.float32],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Warp pixel by pixel."""
+    """Warp by row of a cell, whose pixels lie in the same four tiles, and in runs that read at one distance in whole
+    pixels. The places of a tile are linear along a row: its ends tell whether all four lie within ONE_PLACE."""
     C, H, W = out.shape
-    at_y, at_x = np.empty(4, np.float32), np.empty(4, np.float32)
-    for y in range(H):
-        r, a = y // STEP, below[y]
-        for x in range(W):
-            q, b = x // STEP, right[x]
-            distance = np.float32(0)
-            for k in range(4):
-                i, j = r + k // 2, q + k % 2
-                v, u = np.float32(y - i * STEP) + np.float32(0.5), np.float32(x - j * STEP) + np.float32(0.5)
-                at_y[k] = shifts[i, j, 0] + turns[i, j, 0, 0] * v + turns[i, j, 0, 1] * u
-                at_x[k] = shifts[i, j, 1] + turns[i, j, 1, 0] * v + turns[i, j, 1, 1] * u
-                distance = max(distance, abs(at_y[k] - at_y[0]), abs(at_x[k] - at_x[0]))
-            alike = distance < ONE_PLACE
-            if alike:
-                at_y[0] = (1 - a) * ((1 - b) * at_y[0] + b * at_y[1]) + a * ((1 - b) * at_y[2] + b * at_y[3])
-                at_x[0] = (1 - a) * ((1 - b) * at_x[0] + b * at_x[1]) + a * ((1 - b) * at_x[2] + b * at_x[3])
-            for c in range(C):
-                out[c, y, x] = 0
-            for k in range(1 if alike else 4):
-                weight = np.float32(1) if alike else (a if k // 2 else 1 - a) * (b if k % 2 else 1 - b)
-                floor_y, floor_x = np.floor(at_y[k]), np.floor(at_x[k])
-                down, across = _keys_taps(at_y[k] - floor_y), _keys_taps(at_x[k] - floor_x)
-                row, column = y + np.int64(floor_y) - 1, x + np.int64(floor_x) - 1
-                for c in range(C):
-                    total = np.float32(0)
-                    for m in range(4):
-                        total += down[m] * (
-                            across[0] * seen[c, row + m, column]
-                            + across[1] * seen[c, row + m, column + 1]
-                            + across[2] * seen[c, row + m, column + 2]
-                            + across[3] * seen[c, row + m, column + 3]
-                        )
-                    out[c, y, x] += weight * total
-
-
-@compile_with({"fast"})
-def accumulate_tiles(
-    seen: npt.NDArray[np.float32],
-    first: npt.NDArray[np.int64],
-    taps: npt.NDArray[np.float32],
-    below: npt.NDArray[np.float32],
-    right: npt.NDArray[np.float32],
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Warp by row of a cell, whose pixels share shifts and taps of their four tiles: first down, then across."""
-    C, H, W = out.shape
-    line = np.empty(STEP + 3, np.float32)
+    at_y, at_x = np.empty((4, STEP), np.float32), np.empty((4, STEP), np.float32)
+    weights = np.empty((4, STEP), np.float32)
+    down, across = np.empty((4, STEP), np.float32), np.empty((4, STEP), np.float32)
+    out[:] = 0
     for y in range(H):
         r, a = y // STEP, below[y]
         for x0 in range(0, W, STEP):
             q, n = x0 // STEP, min(STEP, W - x0)
-            out[:, y, x0 : x0 + n] = 0
-            for i in range(2):
-                for j in range(2):
-                    down, across = taps[r + i, q + j]
-                    v, u = y + first[r + i, q + j, 0] - 1, x0 + first[r + i, q + j, 1] - 1
-                    weight = a if i else 1 - a
+            distance = np.float32(0)
+            for k in range(4):
+                i, j = r + k // 2, q + k % 2
+                v, u = np.float32(y - i * STEP) + np.float32(0.5), np.float32(x0 - j * STEP) + np.float32(0.5)
+                here_y = shifts[i, j, 0] + turns[i, j, 0, 0] * v + turns[i, j, 0, 1] * u
+                here_x = shifts[i, j, 1] + turns[i, j, 1, 0] * v + turns[i, j, 1, 1] * u
+                along_y, along_x, weight = turns[i, j, 0, 1], turns[i, j, 1, 1], a if k // 2 else 1 - a
+                for x in range(n):
+                    at_y[k, x] = here_y + along_y * x
+                    at_x[k, x] = here_x + along_x * x
+                    weights[k, x] = weight * (right[x0 + x] if k % 2 else 1 - right[x0 + x])
+                for x in (0, n - 1):
+                    distance = max(distance, abs(at_y[k, x] - at_y[0, x]), abs(at_x[k, x] - at_x[0, x]))
+            places = 4
+            if distance < ONE_PLACE:
+                places = 1
+                for at in (at_y, at_x):
+                    for x in range(n):
+                        at[0, x] = (
+                            weights[0, x] * at[0, x]
+                            + weights[1, x] * at[1, x]
+                            + weights[2, x] * at[2, x]
+                            + weights[3, x] * at[3, x]
+                        )
+                weights[0, :] = 1
+            for k in range(places):
+                _fill_taps(at_y[k, :n], down)
+                _fill_taps(at_x[k, :n], across)
+                first = 0
+                while first < n:
+                    floor_y, floor_x, last = np.floor(at_y[k, first]), np.floor(at_x[k, first]), first + 1
+                    while last < n and np.floor(at_y[k, last]) == floor_y and np.floor(at_x[k, last]) == floor_x:
+                        last += 1
+                    row, column = y + np.int64(floor_y) - 1, x0 + first + np.int64(floor_x) - 1
                     for c in range(C):
-                        line[:] = 0
-                        for k in range(4):
-                            if down[k]:
-                                for x in range(n + 3):
-                                    line[x] += weight * down[k] * seen[c, v + k, u + x]
-                        for x in range(n):
-                            b = right[x0 + x] if j else 1 - right[x0 + x]
-                            value = across[0] * line[x] + across[1] * line[x + 1]
-                            value += across[2] * line[x + 2] + across[3] * line[x + 3]
-                            out[c, y, x0 + x] += b * value
+                        _read_run(
+                            seen[c, row : row + 4],
+                            column,
+                            down[:, first:last],
+                            across[:, first:last],
+                            weights[k, first:last],
+                            out[c, y, x0 + first : x0 + last],
+                        )
+                    first = last
 
 
 @compile_with(set())

@@ -119,9 +119,8 @@ class FrameStore:
         above, beside = min(max(-window.y0, 0), h - 1), min(max(-window.x0, 0), w - 1)
         if (h, w) == part.shape[1:]:
             return part
-        rows = np.clip(np.arange(h) - above, 0, part.shape[1] - 1)
-        columns = np.clip(np.arange(w) - beside, 0, part.shape[2] - 1)
-        return np.ascontiguousarray(part[:, rows[:, None], columns])
+        after = h - above - part.shape[1], w - beside - part.shape[2]
+        return np.pad(part, ((0, 0), (above, after[0]), (beside, after[1])), mode="edge")
 
     def read_inner_window(self, frame: int, inside: Window) -> Planes:
         """Read a window (C, h, w) that lies within the frame."""
