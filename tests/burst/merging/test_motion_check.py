@@ -172,7 +172,7 @@ def test_later_estimates_are_tested_only_where_they_are_wanted_and_alike(truth, 
     second[:, 20:40, 210:240] += np.float32(0.3)
     makers = [lambda doubt: wrong, lambda doubt: second]
     found = motion_check.check_estimates(Reference(reference, [LEVEL] * 3), makers)
-    monkeypatch.setattr(motion_check, "cover_marked", lambda marked, margin: [Window(0, *SIZE[:1], 0, SIZE[1])])
+    monkeypatch.setattr(motion_check, "cover_marked", lambda marked, margin, **_: [Window(0, *SIZE[:1], 0, SIZE[1])])
     everywhere = motion_check.check_estimates(Reference(reference, [LEVEL] * 3), makers)
     np.testing.assert_array_equal(found.shares, everywhere.shares)
     assert found.shares[1].max() > 0 and found.shares.sum(0).min() == 0

@@ -77,7 +77,7 @@ def sample_kernels(weights: PixelWeights, y: Sequence[int], x: Sequence[int]) ->
 def _sample_network(weights: NetworkWeights, y: Tensor, x: Tensor) -> KernelSamples:
     kernels, n = weights.kernels, len(weights.agreement)
     spec, valid = kernels.spec, kernels.valid[0] > 0
-    taps = interpolate_taps(kernels.taps[0].float().cpu(), y, x, spec.upscale)
+    taps = interpolate_taps(kernels.taps[0], y, x, spec.upscale)
     by_size = expand_kernels(taps.reshape(len(y), -1, spec.taps), spec)[:, :, valid.cpu()] / int(valid.sum())
     border = torch.from_numpy(weights.border)[y, x]
     by_size = by_size * border.reshape(-1, 1, 1, 1, 1)
@@ -93,11 +93,14 @@ def _sample_network(weights: NetworkWeights, y: Tensor, x: Tensor) -> KernelSamp
 
 
 def interpolate_taps(taps: Tensor, y: Tensor, x: Tensor, upscale: int) -> Tensor:
-    """Interpolate taps (T, h, w) at pixels of the frames, (G, T): bilinear, half-pixel centres, edges repeated."""
+    """Interpolate taps (T, h, w) at pixels of the frames, (G, T), float32: bilinear, half-pixel centres, edges
+    repeated."""
     (y0, fy), (x0, fx) = (_between(p, upscale) for p in (y, x))
     h, w = taps.shape[1:]
     corners = [
-        taps[:, (y0 + i).clamp(0, h - 1), (x0 + j).clamp(0, w - 1)] * (fy if i else 1 - fy) * (fx if j else 1 - fx)
+        taps[:, (y0 + i).clamp(0, h - 1), (x0 + j).clamp(0, w - 1)].float().cpu()
+        * (fy if i else 1 - fy)
+        * (fx if j else 1 - fx)
         for i in (0, 1)
         for j in (0, 1)
     ]

@@ -38,6 +38,8 @@ the filtered reference alone; the rest is the reference unchanged. `motion_check
 much of each is taken."""
 
 
+HALO_STEP = 16  # pixels: halos around windows are multiples, as networks' windows begin at multiples of their stride
+
 Observer = Callable[[Tile, PixelWeights], TileRecord]
 """Function of a tile and its weights, whose result (plain JSON values) is stored with the tile."""
 
@@ -235,12 +237,13 @@ class Estimates:
     def filter_reference(self, doubt: Map) -> LightEstimate:
         """Filter the reference alone around pixels in doubt; elsewhere it is unchanged."""
         merge, near = self.merge, self.tile.context
-        halo = tiles.round_up_to_step(merge.filter.halo)
+        halo = -(-merge.filter.halo // HALO_STEP) * HALO_STEP
         light, centre = self.reference.copy(), np.ones_like(self.reference[0])
         there = merge.noise_window(self.tile)
         left = merge.simulate_noise(self.tile, 0, light[:, *there.slices_in(near)]) if merge.noise_side else None
         draw = None if left is None else left.copy()
-        for inner in tiles.cover_marked(doubt > 0, motion_check.CHECK_MARGIN + merge.filter.reach, halo):
+        margin, seen = motion_check.CHECK_MARGIN + merge.filter.reach, self.tile.window.translate(-near.y0, -near.x0)
+        for inner in tiles.cover_marked(doubt > 0, margin, halo, seen):
             here = inner.translate(near.y0, near.x0).intersect(near)
             window, inside = here.grow(halo).intersect(self.tile.window), here.slices_in(near)
             frames = merge.spool.read_window(REFERENCE, window)[None]

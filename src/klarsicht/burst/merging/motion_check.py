@@ -236,7 +236,8 @@ def _find_failing_around(reference: Reference, estimate: Planes, marks: npt.NDAr
     """Find the failing pixels (H, W) on which `fade_mask` depends at marks."""
     H, W = marks.shape
     fails = np.zeros((H, W), bool)
-    for window in cover_marked(marks, CHECK_MARGIN):
-        part = window.clip_to((H, W)).slices_in(Window(0, H, 0, W))
+    here = Window(0, H, 0, W)
+    for window in cover_marked(marks, CHECK_MARGIN, within=here):
+        part = window.intersect(here).slices_in(here)
         fails[part] |= find_failing_pixels(reference.crop(part), np.ascontiguousarray(estimate[:, *part]))
     return fails

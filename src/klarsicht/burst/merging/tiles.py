@@ -163,9 +163,12 @@ def _append_to_log(path: Path, entry: TileRecord) -> None:
         os.fsync(file.fileno())
 
 
-def cover_marked(marks: npt.NDArray[np.bool_], margin: int, halo: int = 0) -> list[Window]:
+def cover_marked(
+    marks: npt.NDArray[np.bool_], margin: int, halo: int = 0, within: Window | None = None
+) -> list[Window]:
     """Cover the marked pixels of a picture (H, W), each with a margin around it, by windows that begin at multiples of
-    STEP; they may extend beyond the picture. A window is divided in two where that lessens the area with a halo."""
+    STEP; they may extend beyond the picture. A window is divided in two where that lessens the area with a halo, as far
+    as it lies within another window; None: all of it counts."""
     Y, X = (round_up_to_step(side) // STEP for side in marks.shape)
     wide = np.zeros((Y * STEP, X * STEP), bool)
     wide[: marks.shape[0], : marks.shape[1]] = marks
@@ -173,13 +176,13 @@ def cover_marked(marks: npt.NDArray[np.bool_], margin: int, halo: int = 0) -> li
     cells: npt.NDArray[np.bool_] = np.logical_or.reduce(wide.reshape(Y, STEP, X, STEP), axis=(1, 3))
     return [
         Window(STEP * y0, STEP * y1, STEP * x0, STEP * x1).grow(around)
-        for y0, y1, x0, x1 in _divide(cells, (0, Y, 0, X), 2 * (around + halo) // STEP)
+        for y0, y1, x0, x1 in _divide(cells, (0, Y, 0, X), around + halo, within)
     ]
 
 
-def _divide(cells: npt.NDArray[np.bool_], box: Box, extra: int) -> list[Box]:
+def _divide(cells: npt.NDArray[np.bool_], box: Box, extra: int, within: Window | None) -> list[Box]:
     """Divide the bounding box of the marked cells in a box in two, and these again, where it lessens the sum of areas,
-    each side with so many cells more."""
+    each with so many pixels more on all sides, but only within a window."""
 
     def shrink(y0: int, y1: int, x0: int, x1: int) -> Box | None:
         rows, columns = (np.flatnonzero(cells[y0:y1, x0:x1].any(axis)) for axis in (1, 0))
@@ -188,7 +191,11 @@ def _divide(cells: npt.NDArray[np.bool_], box: Box, extra: int) -> list[Box]:
         return y0 + int(rows[0]), y0 + int(rows[-1]) + 1, x0 + int(columns[0]), x0 + int(columns[-1]) + 1
 
     def cost(part: Box | None) -> int:
-        return 0 if part is None else (part[1] - part[0] + extra) * (part[3] - part[2] + extra)
+        if part is None:
+            return 0
+        y0, y1, x0, x1 = part
+        wide = Window(STEP * y0, STEP * y1, STEP * x0, STEP * x1).grow(extra)
+        return _product((wide if within is None else wide.intersect(within)).size)
 
     whole = shrink(*box)
     if whole is None:
@@ -199,4 +206,4 @@ def _divide(cells: npt.NDArray[np.bool_], box: Box, extra: int) -> list[Box]:
     best = min(pairs, key=lambda pair: cost(pair[0]) + cost(pair[1]), default=(None, None))
     if best == (None, None) or cost(best[0]) + cost(best[1]) >= cost(whole):
         return [whole]
-    return [box for part in best if part is not None for box in _divide(cells, part, extra)]
+    return [box for part in best if part is not None for box in _divide(cells, part, extra, within)]
