@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.data.photograph import ReadSettings
 from klarsicht.burst.denoising import hot_pixels
 from klarsicht.burst.denoising.hot_pixels import CorrectedFrames
 from klarsicht.burst.denoising.outputs import report
@@ -63,6 +65,19 @@ def test_planted_pixels_are_found_and_no_others(scene, tmp_path, dng, seed):
     burst = wound(seen(scene, SHIFTS), tmp_path, dng, seed, heights)
     got = hot_pixels.find_hot_pixels(burst, [LEVEL] * 4)
     assert {tuple(place) for place in got.tolist()} == places_of(heights)
+
+
+def test_a_hot_pixel_of_a_developed_file_shows_in_all_its_colours(scene, tmp_path):
+    """None was isolated among its own colours. A star, which moves with the scene, is not hot."""
+    heights, sky = planted(0), scene.copy()
+    sky[20::40, 24::48] += np.float32(0.3)
+    rng = np.random.default_rng(4)
+    for i, light in enumerate(seen(sky, SHIFTS)):
+        noisy = LEVEL.sample(np.stack([light] * 3, -1), rng) + heights[..., None]
+        tifffile.imwrite(tmp_path / f"{i}.tif", np.clip(noisy, 0, None).astype(np.float32), photometric="rgb")
+    burst = loading.load_frames(sorted(tmp_path.glob("*.tif")), tmp_path, "1", ReadSettings(linear=True))
+    got = {tuple(place) for place in hot_pixels.find_hot_pixels(burst, [LEVEL] * 3).tolist()}
+    assert got == {(c, y, x) for y, x in np.argwhere(heights).tolist() for c in range(3)}
 
 
 def test_a_frame_that_cannot_serve_does_not_count(scene, tmp_path, dng):

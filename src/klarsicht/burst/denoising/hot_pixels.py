@@ -120,7 +120,8 @@ def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
     if isinstance(spool, SampleFrames):
         read, neighbours, bands = spool.read_sample_planes, spool.neighbours, spool.strip_windows(cell_side(spool.cell))
     else:
-        read, neighbours, bands = spool.read_window, Neighbours.of_planes(spool.shape[1]), spool.strip_windows()
+        neighbours = Neighbours.of_planes(spool.shape[1], in_one_place=burst.header.colour != "mosaic")
+        read, bands = spool.read_window, spool.strip_windows()
     places = detect_outliers(read, bands, order, neighbours, means)
     frames = [
         PixelExcess.measure(spool.read_neighbourhoods(i, places), places, own)

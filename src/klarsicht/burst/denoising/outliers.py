@@ -48,13 +48,14 @@ class Neighbours:
     beside: Offsets
 
     @classmethod
-    def of_planes(cls, count: int) -> Neighbours:
-        """Return the neighbours in so many planes: 3 x 3 near, 7 x 7 far, 3 x 3 of every plane beside."""
+    def of_planes(cls, count: int, in_one_place: bool = False) -> Neighbours:
+        """Return the neighbours in so many planes: 3 x 3 near, 7 x 7 far, 3 x 3 of every plane beside. in_one_place:
+        whether planes are the colours of the same pixels, so that a hot one may show in all of them."""
         near, far = (square_offsets(radius)[None, None, None].repeat(count, 0) for radius in (1, AROUND))
-        planes = np.arange(count)
-        all_planes = np.concatenate([square_offsets(1) + np.array([k, 0, 0]) for k in planes])
-        beside = all_planes - np.array([[[c, 0, 0]] for c in range(count)])
-        return cls(planes[:, None, None], near, far, beside[:, None, None])
+        planes, square = np.arange(count), square_offsets(1)
+        around = square[1:] if in_one_place else square
+        beside = [[(square if k == c else around) + np.array([k - c, 0, 0]) for k in planes] for c in planes]
+        return cls(planes[:, None, None], near, far, np.stack([np.concatenate(own) for own in beside])[:, None, None])
 
     @property
     def inner(self) -> int:
