@@ -18,6 +18,7 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 LEVEL = NoiseLevel(0.02, 2e-3)
 RIGHT = DenoiseSettings(noise=f"{LEVEL.read},{LEVEL.shot}")
 SIZE = (256, 320)
+LIKE_DARK = [(33434, 5, 1, (1, 50), True), (34855, 3, 1, 800, True)]  # exposure time and ISO
 
 
 @pytest.fixture(autouse=True)
@@ -195,16 +196,16 @@ def test_what_cannot_be_checked_is_refused(scene, tmp_path):
     assert verdict.held_out == "2.tif"
 
 
-def behind_mosaic(dng, folder, cell):
+def behind_mosaic(dng, folder, cell, offsets=0.0, least=0.0, extra=()):
     """Raw frames of a smooth photograph, whose colours interpolation keeps, of a shaken camera."""
     side = {36: 6, 4: 2}[len(cell)]
     letters = np.array(["RGB".index(letter) for letter in cell]).reshape(side, side)
-    light = gaussian_filter((data.astronaut() / 255.0) ** 2.2 * 0.8, (2, 2, 0)).astype(np.float32)
+    light = gaussian_filter((data.astronaut() / 255.0) ** 2.2 * 0.8, (2, 2, 0)).astype(np.float32) + np.float32(least)
     y, x = np.mgrid[:192, :208]
     for i, (dy, dx) in enumerate([(0, 0), (2, -3), (-5, 4), (1, 1)]):
         mosaic = light[y + 60 + dy, x + 130 + dx, letters[y % side, x % side]]
-        noisy = LEVEL.sample(mosaic, np.random.default_rng(i))
-        dng(folder / f"{i}.dng", np.clip(np.rint(noisy * 15783 + 600), 0, 16383), cell, profile=None)
+        noisy = LEVEL.sample(mosaic, np.random.default_rng(i)) + offsets
+        dng(folder / f"{i}.dng", np.clip(np.rint(noisy * 15783 + 600), 0, 16383), cell, profile=None, extra=extra)
     return sorted(folder.glob("*.dng"))
 
 
@@ -228,3 +229,29 @@ def test_a_frame_that_shows_something_else_is_not_held_out(scene, tmp_path):
     tifffile.imwrite(tmp_path / "5.tif", LEVEL.sample(other, np.random.default_rng(9)))
     _, verdict = check_held_out([tmp_path], RIGHT, tmp_path / "work")
     assert verdict.held_out != "5.tif" and verdict.passes
+
+
+def test_dark_frames_serve_the_check_as_they_serve_the_result(dng, tmp_path):
+    """Two of five pixels have an offset of four deviations of the read noise, which frames that moved do not share: too
+    little agrees to judge without dark frames. No noise is cut off at black."""
+    for name in ("frames", "dark"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(3)
+    offsets = 4 * LEVEL.read * (rng.random((192, 208)) < 0.4)
+    files = behind_mosaic(dng, tmp_path / "frames", "GRBG", offsets, 0.1, LIKE_DARK)
+    for i in range(16):
+        noisy = offsets + LEVEL.read * rng.standard_normal(offsets.shape)
+        dng(
+            tmp_path / "dark" / f"{i}.dng",
+            np.clip(np.rint(noisy * 15783 + 600), 0, 16383),
+            "GRBG",
+            profile=None,
+            extra=LIKE_DARK,
+        )
+    settings = RIGHT.model_copy(update={"bayer": "planes", "threads": 1})
+    alone, helped = (
+        check_held_out(files, settings.model_copy(update={"dark": dark}), tmp_path / f"work{len(dark)}")[1]
+        for dark in ((), (str(tmp_path / "dark"),))
+    )
+    assert not alone.passes and alone.coverage < held_out.LEAST_COVERAGE
+    assert helped.coverage > 0.8 and helped.variance == pytest.approx(1, abs=0.1)

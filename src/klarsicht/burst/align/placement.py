@@ -40,6 +40,11 @@ class Placement:
         return Placement(**{name: values[list(frames)] for name, values in vars(self).items()})
 
     @property
+    def is_turned(self) -> bool:
+        """Whether any frame is turned, zoomed or tilted."""
+        return bool(self.turns.any())
+
+    @property
     def coincides(self) -> bool:
         """Whether all frames but the reference are read mostly without interpolation."""
         return len(self.fine) > 1 and bool(self._uninterpolated[1:].mean((1, 2)).min() >= COINCIDING_TILES)
@@ -56,7 +61,7 @@ class Placement:
         whole = np.rint(np.median(self.fine, (1, 2)))[:, None, None]
         off = np.abs(self.fine - whole).max(-1)
         near = (off <= SNAPPED_TILE).mean((1, 2)) >= COINCIDING_TILES
-        if self.turns.any() or not (near & (np.abs(self.rest).max(-1) <= SNAPPED)).all():
+        if self.is_turned or not (near & (np.abs(self.rest).max(-1) <= SNAPPED)).all():
             return self
         fine = np.where((off <= SNAPPED_OUTLIER)[..., None], whole, self.fine).astype(np.float32)
         return replace(self, fine=fine, shifts=np.rint(fine).astype(np.int64))

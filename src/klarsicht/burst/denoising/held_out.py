@@ -175,7 +175,9 @@ def check_held_out(
         placement = align_loaded_frames(burst, noise.mean, [frame.gain for frame in burst.frames], order)
         if (offsets := banding.find_offsets(burst, placement, order, noise.levels)) is not None:
             burst = banding.remove_offsets(burst, offsets)
-            noise = sources.find_noise(burst, settings.noise, calibration)
+        if offsets is not None or placement.is_turned:
+            own = placement.select(range(len(burst.order))) if placement.is_turned else None
+            noise = sources.find_noise(burst, settings.noise, calibration, own)
         if is_filtered_as_rgb(burst, noise, settings):
             burst = interpolate_burst(burst)
             noise = sources.for_interpolated(noise, burst.header)

@@ -219,7 +219,8 @@ def _denoise_in_folder(
     offsets = banding.find_offsets(corrected_burst, placement, order, noise.levels)
     if offsets is not None:
         burst, corrected_burst = (banding.remove_offsets(one, offsets) for one in (burst, corrected_burst))
-        noise = sources.find_noise(burst, settings.noise, calibration)
+    if offsets is not None or placement.is_turned:
+        noise = sources.find_noise(burst, settings.noise, calibration, placement if placement.is_turned else None)
     if burst.is_bracket:
         factors = bracket.measure_exposures(corrected_burst, placement, order)
         burst, corrected_burst = (bracket.scale_frames(one, factors) for one in (burst, corrected_burst))
@@ -366,7 +367,7 @@ def make_observer(
 
 
 # share of the allowed memory: allocators keep freed pieces, and compilers and libraries take theirs on the first tile
-SAFETY = 0.58
+SAFETY = 0.68
 
 
 def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: float) -> tiles.MemoryNeed:

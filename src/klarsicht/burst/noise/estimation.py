@@ -2,7 +2,8 @@
 
 Of two aligned frames a, b, the variance of (a - b) / sqrt(2) in a block is the noise's, and its flatness is judged by
 (a + b) / 2, whose noise is independent. One frame alone: the same with the highest and the lowest coefficients of the
-block's cosine transform. Texture leaks into the difference by the error of alignment to whole pixels.
+block's cosine transform. Texture leaks into the difference by the error of alignment to whole pixels. Where the frames'
+places are known, each block is that of the two frames whose places are closest between pixels.
 
 Where frames are clipped, the mean of a block near the limit is off and its variance too low: the fit is repeated with
 what both were before (`clipped_noise`). A block at white may be white in part, and look like noise of no variance; so
@@ -13,7 +14,7 @@ Y X are blocks of a frame, M blocks in a list (the points of the noise curve).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -111,15 +112,31 @@ class NoiseEstimate:
     curve: Numbers
 
 
-def estimate(windows: Iterable[Frames], spectrum: NoiseSpectrum = WHITE_NOISE) -> NoiseEstimate:
-    """Estimate the noise of samples from windows (N, C, H, W) of the burst, linear, not aligned, whose noise has that
-    spectrum. Raises InputError where no block is usable."""
+@dataclass(frozen=True, eq=False)
+class BlockPlaces:
+    """Places of a window's blocks in each of its frames. offsets: (N, Y, X, 2), frame i shows at p + offset what the
+    reference shows at p. agrees: (N, Y, X), whether it shows the same."""
+
+    offsets: npt.NDArray[np.float32]
+    agrees: npt.NDArray[np.bool_]
+
+
+def estimate(
+    windows: Iterable[Frames], spectrum: NoiseSpectrum = WHITE_NOISE, places: Sequence[BlockPlaces] | None = None
+) -> NoiseEstimate:
+    """Estimate the noise of samples from windows (N, C, H, W) of the burst, linear, whose noise has that spectrum.
+    places: of the blocks of each window; None: the frames are aligned here. Raises InputError where no block is
+    usable."""
     windows, clip = clip_alike(list(windows))
     single = Blocks.concatenate(single_frame_blocks(w[:1], spectrum) for w in windows)
     alone = fit_noise(select_unclipped(single, clip), clip)
     if len(windows[0]) == 1:
         return alone
-    pairs = Blocks.concatenate(part for w in windows for part in frame_pair_blocks(w, alone.noise, spectrum))
+    if places is None:
+        parts = [part for w in windows for part in frame_pair_blocks(w, alone.noise, spectrum)]
+    else:
+        parts = [placed_pair_blocks(w, there, spectrum) for w, there in zip(windows, places, strict=True)]
+    pairs = Blocks.concatenate(parts)
     usable = select_unclipped(pairs, clip)
     return fit_noise(usable, clip) if len(usable.mean) >= BRIGHTNESS_BINS * MIN_BLOCKS else alone
 
@@ -158,6 +175,32 @@ def frame_pair_blocks(frames: Frames, guess: NoiseLevel, spectrum: NoiseSpectrum
     return [_difference_blocks(aligned[i], aligned[j], there[i] & there[j], spectrum) for i, j in closest_pairs(rest)]
 
 
+def placed_pair_blocks(frames: Frames, places: BlockPlaces, spectrum: NoiseSpectrum = WHITE_NOISE) -> Blocks:
+    """Compute the statistics of the blocks of frames (N, C, H, W): of each place that of the two frames, read at whole
+    pixels, whose offsets differ least between pixels."""
+    N, (H, W) = len(frames), frames.shape[2:]
+    whole = np.rint(places.offsets)
+    rest = places.offsets - whole
+    Y, X = whole.shape[1:3]
+    corners = [BLOCK_SIDE * np.arange(count) for count in (Y, X)]
+    y, x = (corners[0][:, None] + whole[..., 0]).astype(np.int64), (corners[1] + whole[..., 1]).astype(np.int64)
+    there = places.agrees & (y >= 0) & (x >= 0) & (y + BLOCK_SIDE <= H) & (x + BLOCK_SIDE <= W)
+    first, second, least = np.zeros((Y, X), np.int64), np.zeros((Y, X), np.int64), np.full((Y, X), np.inf)
+    for i, j in combinations(range(N), 2):
+        apart = np.where(there[i] & there[j], np.square(rest[i] - rest[j]).sum(-1), np.inf)
+        closer = apart < least
+        first[closer], second[closer], least[closer] = i, j, apart[closer]
+    rows, columns = np.nonzero(np.isfinite(least))
+    inside = np.arange(BLOCK_SIDE)
+
+    def read(number: npt.NDArray[np.int64]) -> Numbers:
+        k = number[rows, columns]
+        at = y[k, rows, columns][:, None, None] + inside[:, None], x[k, rows, columns][:, None, None] + inside
+        return frames[k[:, None, None], :, *at].transpose(3, 0, 1, 2).astype(np.float64)  # C M 8 8
+
+    return _difference_statistics(read(first), read(second), spectrum)
+
+
 def closest_pairs(rest: npt.NDArray[Any]) -> list[tuple[int, int]]:
     """Choose disjoint pairs of frames of the closest rounding errors, rest (N, 2): the better half of them."""
     apart = sorted((float(np.square(rest[i] - rest[j]).sum()), i, j) for i, j in combinations(range(len(rest)), 2))
@@ -184,7 +227,13 @@ def _uniform_shift_blocks(
 
 def _difference_blocks(a: Frames, b: Frames, there: npt.NDArray[np.bool_], spectrum: NoiseSpectrum) -> Blocks:
     """Compute the statistics of the blocks of two aligned frames from their difference and their mean."""
-    D, S = (cut_blocks(x[None])[0][:, there] for x in ((a - b) * np.float32(0.5**0.5), (a + b) * np.float32(0.5)))
+    first, second = (cut_blocks(x[None])[0][:, there] for x in (a, b))
+    return _difference_statistics(first, second, spectrum)
+
+
+def _difference_statistics(a: Numbers, b: Numbers, spectrum: NoiseSpectrum) -> Blocks:
+    """Compute the statistics of blocks (C, M, 8, 8) of two aligned frames."""
+    D, S = (a - b) * 0.5**0.5, (a + b) * 0.5
     variance, texture = ((x.var((-2, -1), ddof=1) / spectrum.pair[:, None]).ravel() for x in (D, S))
     return Blocks(
         S.mean((-2, -1)).ravel(), variance, texture, 0.5, BLOCK_SIDE * BLOCK_SIDE - 1, np.zeros(len(variance))

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from klarsicht.burst.data.burst import Frames
+from klarsicht.burst.align.placement import Placement
+from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.cokriging import grey_variance, interpolate_mosaic, white_variance
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Header
@@ -49,11 +51,14 @@ class KnownNoise:
         return f"noise: {numbers}; {self.source}" + (f"; {self.doubt}" if self.doubt else "")
 
 
-def find_noise(burst: LoadedBurst, text: str | None = None, calibration: Path | None = None) -> KnownNoise:
-    """Find the noise of a burst. text: READ,SHOT. calibration: a file instead of the user's own. All sources tell the
-    noise of samples, which is scaled where colours are interpolated. Raises UsageError for an invalid text, InputError
-    where no source has a level or the calibration is missing."""
-    known = _find_noise_of_samples(burst, text, calibration)
+def find_noise(
+    burst: LoadedBurst, text: str | None = None, calibration: Path | None = None, placement: Placement | None = None
+) -> KnownNoise:
+    """Find the noise of a burst. text: READ,SHOT. calibration: a file instead of the user's own. placement: of the
+    burst's frames in its order, if it is known. All sources tell the noise of samples, which is scaled where colours
+    are interpolated. Raises UsageError for an invalid text, InputError where no source has a level or the calibration
+    is missing."""
+    known = _find_noise_of_samples(burst, text, calibration, placement)
     return for_interpolated(known, burst.header) if burst.header.cell else known
 
 
@@ -68,7 +73,9 @@ def for_interpolated(noise: KnownNoise, header: Header) -> KnownNoise:
     return replace(noise, levels=levels, source=f"{noise.source}, {more}")
 
 
-def _find_noise_of_samples(burst: LoadedBurst, text: str | None, calibration: Path | None) -> KnownNoise:
+def _find_noise_of_samples(
+    burst: LoadedBurst, text: str | None, calibration: Path | None, placement: Placement | None
+) -> KnownNoise:
     """Find the noise of a burst's samples, as `find_noise` does."""
     planes, header = burst.spool.shape[1], burst.header
     floor = header.quantisation
@@ -87,7 +94,7 @@ def _find_noise_of_samples(burst: LoadedBurst, text: str | None, calibration: Pa
     file = calibration or default_file()
     if (saved := read_calibration(file, header.camera, header.iso)) is not None:
         return KnownNoise(_apply_floor((saved,) * planes, floor), f"calibrated for {header.camera}, ISO {header.iso}")
-    estimate = estimate_from_frames(burst)
+    estimate = estimate_from_frames(burst, placement)
     doubts = [
         "" if estimate.read_known else "read noise uncertain: no flat part is dark enough, or it is too weak",
         _describe_unused(calibration, _calibration_fault(header), "give --noise READ,SHOT, or calibrate for them"),
@@ -125,28 +132,62 @@ def _apply_floor(levels: Sequence[NoiseLevel], floor: float) -> tuple[NoiseLevel
     return tuple(NoiseLevel(max(level.read, floor, 1e-6), level.shot) for level in levels)
 
 
-def estimate_from_frames(burst: LoadedBurst) -> estimation.NoiseEstimate:
-    """Estimate the noise of samples from windows spread over the burst."""
-    header, windows = burst.header, sample_windows(burst)
+def estimate_from_frames(burst: LoadedBurst, placement: Placement | None = None) -> estimation.NoiseEstimate:
+    """Estimate the noise of samples from windows spread over the burst. placement: of turned frames, in the burst's
+    order, whose blocks are compared where it has them; None: windows are aligned by shifts."""
+    header, windows = burst.header, sample_windows(burst.spool.size)
+    numbers = sample_frames(burst)
+    gain = np.float32(burst.frames[burst.reference].gain)
+    places, starts = None, np.zeros((len(windows), len(numbers), 2), np.int64)
+    if placement is not None:
+        own = placement.select([burst.order.index(i) for i in numbers])
+        found = [place_blocks(own, window) for window in windows]
+        places, starts = [one for one, _ in found], np.stack([start for _, start in found])
+    frames = [
+        np.stack([burst.spool.read_window(i, w.translate(*d.tolist())) for i, d in zip(numbers, start, strict=True)])
+        / gain
+        for w, start in zip(windows, starts, strict=True)
+    ]
     if not header.cell:
-        return estimation.estimate(windows)
+        return estimation.estimate(frames, places=places)
     white = generator(0, "noise of an interpolated mosaic").standard_normal((SPECTRUM_SIDE,) * 2, np.float32)
     noise = interpolate_mosaic(white, header.cell, header.rendering.gains)
-    return estimation.estimate(windows, estimation.NoiseSpectrum.measure(noise, grey_variance(header.cell)))
+    spectrum = estimation.NoiseSpectrum.measure(noise, grey_variance(header.cell))
+    return estimation.estimate(frames, spectrum, places)
 
 
-def sample_windows(burst: LoadedBurst) -> list[Frames]:
-    """Read windows (N, C, h, w) on a grid over the usable frames exposed as the reference, at its exposure."""
+def place_blocks(placement: Placement, window: Window) -> tuple[estimation.BlockPlaces, npt.NDArray[np.int64]]:
+    """Compute where the frames of a placement show the blocks of a window, from windows that are translated by whole
+    pixels (N, 2), which are returned as well."""
+    side = estimation.BLOCK_SIDE
+    y, x = (
+        first + side * np.arange(length // side) + (side - 1) / 2
+        for first, length in zip((window.y0, window.x0), window.size, strict=True)
+    )
+    r, q = (np.rint((centre + 0.5) / STEP).astype(np.int64) for centre in (y, x))
+    off = np.stack(np.broadcast_arrays((y - STEP * r + 0.5)[:, None], x - STEP * q + 0.5), -1)
+    tiles = (slice(None), r[:, None], q)
+    offsets = placement.fine[tiles] + np.einsum("nyxij,yxj->nyxi", placement.turns[tiles], off)
+    starts = np.rint(np.median(offsets, (1, 2))).astype(np.int64)
+    places = (offsets - starts[:, None, None]).astype(np.float32)
+    return estimation.BlockPlaces(places, placement.agrees[tiles]), starts
+
+
+def sample_frames(burst: LoadedBurst) -> list[int]:
+    """Choose the usable frames exposed as the reference of which the noise is estimated."""
     gain = burst.frames[burst.reference].gain
     alike = [i for i in burst.order if 1 / MOST_DRIFT <= burst.frames[i].gain / gain <= MOST_DRIFT]
-    frames = (alike if burst.is_bracket else burst.order)[:ESTIMATION_FRAMES]
-    H, W = burst.spool.size
+    return (alike if burst.is_bracket else burst.order)[:ESTIMATION_FRAMES]
+
+
+def sample_windows(size: tuple[int, int]) -> list[Window]:
+    """Choose windows on a grid over a picture, or all of a small one."""
+    H, W = size
     h, w = min(WINDOW_SIDE, H), min(WINDOW_SIDE, W)
-    tops, lefts = (sorted({int(p) for p in np.linspace(0, side - s, WINDOWS_A_SIDE)}) for side, s in ((H, h), (W, w)))
     if H * W <= WINDOWS_A_SIDE**2 * WINDOW_SIDE**2 / 2:
-        return [burst.spool.read_windows(frames, Window(0, H, 0, W)) / np.float32(gain)]
-    windows = [Window(y, y + h, x, x + w) for y in tops for x in lefts]
-    return [burst.spool.read_windows(frames, window) / np.float32(gain) for window in windows]
+        return [Window(0, H, 0, W)]
+    tops, lefts = (sorted({int(p) for p in np.linspace(0, side - s, WINDOWS_A_SIDE)}) for side, s in ((H, h), (W, w)))
+    return [Window(y, y + h, x, x + w) for y in tops for x in lefts]
 
 
 # Calibrations
