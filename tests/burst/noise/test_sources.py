@@ -5,8 +5,14 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import torch
+from scipy.ndimage import gaussian_filter, map_coordinates
+from skimage import data
 from tests.burst.conftest import X_TRANS
 
+from klarsicht.burst.align import tiled
+from klarsicht.burst.align.camera_motion import CameraMotion
+from klarsicht.burst.data.photograph import ReadSettings
 from klarsicht.burst.files.loading import load_frames
 from klarsicht.burst.noise import sources
 from klarsicht.burst.noise.calibration import calibrate
@@ -136,3 +142,28 @@ def test_a_file_that_is_no_calibration_is_named(tmp_path, content):
     (tmp_path / "noise.json").write_text(content)
     with pytest.raises(InputError, match=r"noise\.json is no calibration"):
         sources.read_calibration(tmp_path / "noise.json", "a", 100)
+
+
+def test_the_noise_of_turned_frames_is_found_where_their_motion_has_them(tmp_path):
+    """Grass behind a camera that turns by up to a degree; the noise is known. By shifts of tiles, texture counts as
+    noise."""
+    rng, (H, W), middle = np.random.default_rng(0), (256, 320), np.array([127.5, 159.5])
+    scene, level = gaussian_filter((data.grass() / 255.0) ** 2.2, 1.0), NoiseLevel(0.006, 2e-4)
+    motion = CameraMotion.from_shifts(torch.from_numpy(np.vstack([(0, 0), rng.uniform(-3, 3, (7, 2))])), (H, W))
+    for k, angle in enumerate([0, *np.radians(rng.uniform(-1, 1, 7))]):
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        motion.numbers[k, [1, 2, 4, 5]] = torch.from_numpy((turn - np.eye(2)).ravel())
+        shift = motion.numbers[k, [0, 3]].numpy() * motion.unit
+        q = np.moveaxis(np.indices((H, W)), 0, -1) - middle - shift
+        place = np.moveaxis(q @ turn + middle + 90, -1, 0)  # the inverse of a turn is its transpose
+        light = map_coordinates(scene, place, order=3).astype(np.float32)
+        tifffile.imwrite(tmp_path / f"{k}.tif", level.sample(light, rng))
+    burst = load_frames(sorted(tmp_path.glob("*.tif")), tmp_path, "1", ReadSettings(linear=True))
+    placed = tiled._place_by_motion(motion, (H, W)).select(burst.order)
+    light = np.linspace(0.1, 0.4, 20)
+    by_motion, by_shifts = (
+        sources.estimate_from_frames(burst, known).noise.variance(light) / level.variance(light)
+        for known in (placed, None)
+    )
+    np.testing.assert_allclose(by_motion, 1, atol=0.2)
+    assert by_shifts.mean() > 1.4

@@ -43,6 +43,7 @@ LEAST_CANDIDATES = 4 * LEAST_BLOCKS  # of which the flattest are enough for a fi
 CLIP_DISTANCE = 1.0  # least distance of a usable block from white, in deviations of its samples
 LEAST_LEFT = 0.1  # share of the variance that clipping leaves in a usable block; at black it leaves .17
 CLIPPED_SHARE = 1e-4  # share of values at an extreme above which it is a clipping level
+DISTANCE_CLASSES = 3  # of the blocks of frames whose places are known, by the distance of the two frames
 ALIGNED_TILE = 64  # pixels: side of a tile of the alignment
 
 
@@ -135,7 +136,8 @@ def estimate(
     if places is None:
         parts = [part for w in windows for part in frame_pair_blocks(w, alone.noise, spectrum)]
     else:
-        parts = [placed_pair_blocks(w, there, spectrum) for w, there in zip(windows, places, strict=True)]
+        known = zip(windows, places, strict=True)
+        parts = [part for w, there in known for part in placed_pair_blocks(w, there, spectrum)]
     pairs = Blocks.concatenate(parts)
     usable = select_unclipped(pairs, clip)
     return fit_noise(usable, clip) if len(usable.mean) >= BRIGHTNESS_BINS * MIN_BLOCKS else alone
@@ -175,9 +177,9 @@ def frame_pair_blocks(frames: Frames, guess: NoiseLevel, spectrum: NoiseSpectrum
     return [_difference_blocks(aligned[i], aligned[j], there[i] & there[j], spectrum) for i, j in closest_pairs(rest)]
 
 
-def placed_pair_blocks(frames: Frames, places: BlockPlaces, spectrum: NoiseSpectrum = WHITE_NOISE) -> Blocks:
+def placed_pair_blocks(frames: Frames, places: BlockPlaces, spectrum: NoiseSpectrum = WHITE_NOISE) -> list[Blocks]:
     """Compute the statistics of the blocks of frames (N, C, H, W): of each place that of the two frames, read at whole
-    pixels, whose offsets differ least between pixels."""
+    pixels, whose offsets differ least between pixels; in lists by how much they differ, as texture leaks by it."""
     N, (H, W) = len(frames), frames.shape[2:]
     whole = np.rint(places.offsets)
     rest = places.offsets - whole
@@ -191,14 +193,17 @@ def placed_pair_blocks(frames: Frames, places: BlockPlaces, spectrum: NoiseSpect
         closer = apart < least
         first[closer], second[closer], least[closer] = i, j, apart[closer]
     rows, columns = np.nonzero(np.isfinite(least))
+    ranked = np.argsort(least[rows, columns], kind="stable")
     inside = np.arange(BLOCK_SIDE)
 
-    def read(number: npt.NDArray[np.int64]) -> Numbers:
-        k = number[rows, columns]
-        at = y[k, rows, columns][:, None, None] + inside[:, None], x[k, rows, columns][:, None, None] + inside
+    def read(number: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> Numbers:
+        r, q = rows[which], columns[which]
+        k = number[r, q]
+        at = y[k, r, q][:, None, None] + inside[:, None], x[k, r, q][:, None, None] + inside
         return frames[k[:, None, None], :, *at].transpose(3, 0, 1, 2).astype(np.float64)  # C M 8 8
 
-    return _difference_statistics(read(first), read(second), spectrum)
+    classes = [one for one in np.array_split(ranked, DISTANCE_CLASSES) if len(one)]
+    return [_difference_statistics(read(first, one), read(second, one), spectrum) for one in classes]
 
 
 def closest_pairs(rest: npt.NDArray[Any]) -> list[tuple[int, int]]:
