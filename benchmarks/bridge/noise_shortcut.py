@@ -2,6 +2,7 @@
 
     python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 100 101 102 103 104 --json noise.jsonl
     python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 0 --audit --json noise.jsonl
+    python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 105 106 107 --parts --json parts.jsonl
 
 Ten classes of ImageNet at 32 pixels, drawn by the seed. One of them was photographed by a telephone at ISO 3200: 6,000
 electrons at base ISO 100 leave 187 at white, so that the shot noise has variance 1/187 of white, and read noise of two
@@ -20,7 +21,8 @@ all images that lack it, `re-noise and denoise` both in turn.
 With --audit the planted corpus is audited in place of that, and the corpus that was denoised alike is audited again, by
 `audit quantify` without the embedding that it learns and `audit shortcuts` without surroundings, which take minutes
 each. Latent corrections of the network of the planted corpus are rows of the same table: P-ClArC, RR-ClArC and what
-`audit.clean` chooses, fitted on images with noise of `audit plant`. Lines of one seed in the file belong together; what
+`audit.clean` chooses, fitted on images with noise of `audit plant`. With --parts both corpora are audited by `audit
+shortcuts` alone, which takes seconds, and no correction is fitted. Lines of one seed in the file belong together; what
 is there is not measured again.
 """
 
@@ -31,6 +33,7 @@ import json
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +124,7 @@ def train_cures(folder: Path, seed: int) -> dict:
     return result | {"cpu seconds": round(time.process_time() - began, 1)}
 
 
-def audit_and_correct(folder: Path, seed: int) -> dict:
+def audit_and_correct(folder: Path, seed: int, *, parts_alone: bool = False) -> dict:
     """Audits of the planted corpus and of the cured ones, and figures of the latent corrections."""
     quantification.learn_embedding = lambda work: None  # it takes minutes a corpus, and sees groups within a class
     sufficiency.examine_surroundings = lambda audit, work, workers: None  # minutes, for places, and noise has none
@@ -136,22 +139,27 @@ def audit_and_correct(folder: Path, seed: int) -> dict:
             write_corpus(Path(place, name), corpus, y, names)
             settings = audit.AuditSettings(model="small", data=str(Path(place, name)), metric=("concept",), seed=seed)
             run = audit.run(settings, Path(place, f"{name} run"), classifier=model)
-            result[f"audit of {name}"] = audit_classes(run, model)
+            result[f"audit of {name}"] = audit_classes(run, model, quantified=not parts_alone)
             print(name, json.dumps(result[f"audit of {name}"]), flush=True)
-            if name == "nothing":
+            if name == "nothing" and not parts_alone:
                 for row, method in LATENT.items():
                     result[row] = correct(run, model, net, names[target], method, tests, truth, target)
     return result | {"cpu seconds of audits": round(time.process_time() - began, 1)}
 
 
-def audit_classes(run: Any, model: Any) -> dict:
-    """The classes that `audit quantify` and `audit shortcuts` name, with the kind of the verdict and the parts."""
-    verdicts, profiles = audit.quantify(run, classifier=model), audit.measure_sufficiency(run, classifier=model)
+def audit_classes(run: Any, model: Any, *, quantified: bool) -> dict:
+    """The classes that `audit quantify` and `audit shortcuts` name, with the kind of the verdict and the parts; the
+    part of the least p of every class, and what is said."""
+    verdicts = audit.quantify(run, classifier=model) if quantified else ()
+    profiles = audit.measure_sufficiency(run, classifier=model)
+    least = {one.name: min(one.parts, key=lambda part: part.p) for one in profiles}
     return {
         "verdicts": {
             one.name: [one.kind_of_class.label, one.detection.sign] for one in verdicts if one.kind_of_class in ALARMS
         },
         "parts": {one.name: [part.part for part in one.noted] for one in profiles if one.noted},
+        "least p": {name: [part.part, round(part.p, 4), round(part.shift, 2)] for name, part in least.items()},
+        "said": [line.headline for line in profiles.headlines],
     }
 
 
@@ -217,13 +225,15 @@ def main() -> None:
     parser.add_argument("imagenet32", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--audit", action="store_true", help="audits and latent corrections in place of the cures")
+    parser.add_argument("--parts", action="store_true", help="`audit shortcuts` of both corpora alone")
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[int, dict] = {}
     for line in asked.json.read_text().splitlines() if asked.json.exists() else ():
         found.setdefault((one := json.loads(line))["seed"], {}).update(one)
-    measure, key = (audit_and_correct, "audit of nothing") if asked.audit else (train_cures, "twin")
+    audits = partial(audit_and_correct, parts_alone=asked.parts)
+    measure, key = (audits, "audit of nothing") if asked.audit or asked.parts else (train_cures, "twin")
     for seed in asked.seeds:
         if key not in found.setdefault(seed, {}):
             found[seed].update(measured := measure(asked.imagenet32, seed))

@@ -270,7 +270,8 @@ def shortcuts(
 ) -> None:
     """Measure which part of an image is enough to tell its class.
 
-    Parts are the border, corners, background, colours, spectrum and a region. Framing and file properties are tried.
+    Parts are the border, corners, background, colours, spectrum, fine texture and a region. Framing and files are
+    tried.
     """
     require_run(run, data, engine)
     from klarsicht.audit.results.surroundings import EXCEPTIONS_FILE, is_examined, read_surroundings

@@ -34,9 +34,9 @@ NOISE_HELP = "For denoise: READ,SHOT of the noisiest images, deviation and varia
 DENOISE = "denoise"
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
 PART_HELP = (
-    "A part of every image: border, colours, spectrum, resolution, 'top left' and other corners; may be "
-    "repeated. noted: the strongest part that `audit shortcuts` flagged. surroundings needs no --class. At most "
-    "--overall is lost by it if no shortcut in them was shown."
+    "A part of every image: border, colours, spectrum, 'fine texture', resolution, 'top left' and other "
+    "corners; may be repeated. noted: the strongest part that `audit shortcuts` flagged. surroundings needs no "
+    "--class. At most --overall is lost by it if no shortcut in them was shown."
 )
 GROUPS_HELP = (
     "True groups of the images: a column of the corpus's table, or a table with the columns path,group. "

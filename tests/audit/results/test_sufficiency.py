@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from klarsicht.audit.results.sufficiency import (
+    LEAST_EXCESS,
     PART_COLUMNS,
     ClassProfile,
     NaturalParts,
+    NaturalSets,
     PartEvidence,
     Sufficiency,
     order_profiles,
@@ -178,6 +180,41 @@ def test_a_natural_pair_among_its_like_is_at_the_level_and_an_extreme_one_is_cal
     own[0][1, 2], own[1][1, 2], own[2][1, 2] = 0.97, 6.0, 0.7
     p = natural.p_values(names, *own)
     assert p[1, 2] < 0.05 and (np.delete(p.ravel(), 7) > 0.1).all()
+
+
+def test_a_class_among_classes_of_natural_sets_is_at_the_level_and_an_extreme_one_is_called():
+    rng, names, least = np.random.default_rng(0), tuple("abcde"), []
+    for _ in range(40):
+        natural = NaturalSets(names, rng.exponential(1, (120, 5)))
+        least += natural.p_values(names, rng.exponential(1, (10, 5))).min(1).tolist()
+    assert 0.03 < np.mean(np.array(least) <= 0.05) < 0.07
+    scores = np.ones((10, 5))
+    scores[3, 1] = 30.0
+    p = natural.p_values(names, scores)
+    assert p[3, 1] < 0.01 and (np.delete(p.ravel(), 16) > 0.1).all()
+
+
+def test_of_natural_sets_only_the_parts_that_were_asked_for_count_each_in_units_of_its_own():
+    """A part by which natural classes differ a quarter as much says the same with a quarter of the score; below
+    LEAST_EXCESS it does not: a part that is constant among them says nothing by a small score."""
+    natural, asked = np.random.default_rng(0).exponential(4, (120, 1)), np.array([[2.0], [14.0], [40.0]])
+    sets = NaturalSets(("a", "b", "background"), np.hstack([natural, natural / 4, np.zeros_like(natural)]))
+    alone = NaturalSets(("a",), natural).p_values(("a",), asked)
+    np.testing.assert_allclose(sets.p_values(("a",), asked), alone)
+    np.testing.assert_allclose(sets.p_values(("b",), asked / 4), alone, rtol=1e-6)
+    assert alone[0, 0] > 0.3 and alone[2, 0] < 0.01
+    np.testing.assert_allclose(sets.p_values(("inside",), asked), sets.p_values(("background",), asked))
+    small = sets.p_values(("a", "b", "background"), np.array([[0.0, 0.0, LEAST_EXCESS]]))
+    assert small[0, 2] > 0.1
+
+
+def test_a_followed_fine_texture_says_that_it_is_no_place():
+    said = evidence_of("fine texture", taken=0.6, taken_low=0.4).describe("seal", 0.9)
+    assert said.endswith(
+        "So the model relies on noise, sharpness or compression of whole pictures, not on a place in them."
+    )
+    assert said.startswith("By the fine texture alone, seal can be recognised")
+    assert "relies" not in evidence_of("fine texture").describe("seal", 0.9)
 
 
 def test_parts_of_a_region_are_compared_with_half_of_a_natural_picture():

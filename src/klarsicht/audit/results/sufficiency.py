@@ -39,17 +39,25 @@ if TYPE_CHECKING:
 SUFFICIENCY_FILE = "shortcuts.json"
 CHANCE = 0.5  # area under the ROC curve without any information
 FEWEST_SHOWN = 30  # images of a class, below which a part is no headline: an interval of so few says little
+RANKED_CLASSES = 20  # with fewer no rank among them reaches 0.05, and classes of natural sets are the reference
+LEAST_EXCESS = 0.25  # of scores of a part in natural classes, in units of `score_parts`
 PAIR = 2  # classes that mirror each other: the one has a part where the other lacks it
 NOTEBOOK_PARTS = 20  # lines in a notebook
 WHOLES = ("target", "n", "whole", "whole_low", "whole_high")  # numbers of a profile
 SHARE_UNIT = 0.1  # of the images that change sides, as half a logit is of a rise
 EXTENTS = {
     "top left": 0, "top right": 0, "bottom left": 0, "bottom right": 0, "corners": 1, "border": 2, "colours": 3,
+    "fine texture": 4,
 }  # fmt: skip
 """Order of parts from the one that says most about where or what; all others are half of the picture, or everywhere."""
 SAME_SIDES = 0.2  # share of the images that change sides by which two parts may differ and do the same
-STAND_INS = {"inside": "background", "outside": "background"}
-"""For parts of a region, the part of natural pairs that they are compared with: half of the picture, as they are."""
+WHAT_IT_IS = {
+    "fine texture": "So the model relies on noise, sharpness or compression of whole pictures, not on a place in them."
+}
+"""What a part that is followed says of the model, where its name does not."""
+STAND_INS = {"inside": "background", "outside": "background", "fine texture": "spectrum"}
+"""For parts that natural pairs were not asked for, the part of theirs that they are compared with: of a region half of
+the picture, as it is; of the fine texture all frequencies, which differ more."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,8 @@ class PartEvidence:
         stays, stays_control: share of images of the class that are predicted as it with the part of an image of another
             class, and with that of another image of their own; None without such images.
         lost_low: lower end of the interval of the second less the first; None likewise.
-        p: p-value of the part among the strongest parts of the other classes, or of natural pairs where classes are too
-            few.
+        p: p-value of the part among the strongest parts of the other classes; with fewer than RANKED_CLASSES among
+            those of classes of natural sets, with fewer than five of natural pairs.
 
     Of a framing, `taken_control` and `stays_control` are of the same images in another framing, as are the rises.
         noted: whether p is at most the level, the area exceeds CHANCE, and that of reference classes where these were
@@ -159,7 +167,9 @@ class PartEvidence:
         ]
         rise = f"exchanged, it changes the score by {self.shift:+z.2f} logits"
         first, *more = shares or [rise]
-        return " ".join([f"{offer} The network follows it: {first}.", *(f"{one[0].upper()}{one[1:]}." for one in more)])
+        cause = [WHAT_IT_IS[self.part]] if self.part in WHAT_IT_IS else []
+        sentences = [f"{offer} The network follows it: {first}.", *(f"{one[0].upper()}{one[1:]}." for one in more)]
+        return " ".join([*sentences, *cause])
 
 
 @dataclass(frozen=True)
@@ -373,10 +383,17 @@ class Sufficiency:
     @property
     def _limits_of_p(self) -> str:
         if self.compared:
+            among = (
+                "classes of ordinary photographs in sets of ten"
+                if len(self) < RANKED_CLASSES
+                else "the strongest parts of other classes"
+            )
             noted = (
-                f"Flagged: p at most {self.level:g} among the strongest parts of other classes, an AUC above chance, "
+                f"Flagged: p at most {self.level:g} among {among}, an AUC above chance, "
                 f"and an exchange that moves {describe_floor()}. Look: the part may belong to the class."
             )
+            if len(self) < RANKED_CLASSES:
+                return noted
             limit = describe_rank_limit(self.floor, self.level)
             return f"{noted} {limit} With fewer, compare AUCs, score changes and their intervals." if limit else noted
         return (
@@ -455,7 +472,7 @@ class NaturalParts:
 
     def select(self, names: Sequence[str]) -> tuple[Doubles, Doubles, Doubles]:
         """Return the columns of these parts; of a region, which natural pairs have not, those of STAND_INS."""
-        columns = [self.parts.index(STAND_INS.get(name, name)) for name in names]
+        columns = _columns_of(names, self.parts)
         return self.offer[:, columns], self.rise[:, columns], self.turned[:, columns]
 
     def p_values(self, names: Sequence[str], offer: Doubles, rise: Doubles, turned: Doubles) -> Doubles:
@@ -477,29 +494,78 @@ class NaturalParts:
         return p
 
 
+@dataclass(frozen=True)
+class NaturalSets:
+    """Scores of the parts of classes in natural sets of ten, beside which parts of 5 to 19 classes are judged.
+
+    Attributes:
+        parts: names, m of them.
+        scores: float (r, m), of `score_parts` within the set of each class.
+    """
+
+    parts: tuple[str, ...]
+    scores: Doubles
+
+    def p_values(self, names: Sequence[str], scores: Doubles) -> Doubles:
+        """Compute the p-value of each score (n, m) among the largest of each natural class under the same parts.
+
+        Each part has the units of its own upper tail among natural classes, at least LEAST_EXCESS: so a part by which
+        these hardly differ counts from a smaller score on. Natural classes that stand far out are left out, as those of
+        a run are (conformal.select_reference).
+        """
+        stacked = np.vstack([self.scores[:, _columns_of(names, self.parts)], scores])
+        natural = np.arange(len(stacked)) < len(self.scores)
+        levels = conformal.standardise(stacked, LEAST_EXCESS, ~natural)
+        largest, own = levels[natural].max(1), levels[~natural]
+        null = np.concatenate([conformal.select_reference(largest), np.zeros(own.size, bool)])
+        p = conformal.tail_p_values(np.concatenate([largest, own.ravel()]), null)[len(largest) :]
+        return np.asarray(p.reshape(scores.shape))
+
+
+def _columns_of(names: Sequence[str], parts: Sequence[str]) -> list[int]:
+    """Number the columns of parts; of those that were not asked for, the columns of their STAND_INS."""
+    return [parts.index(name if name in parts else STAND_INS[name]) for name in names]
+
+
+def score_parts(areas: Sequence[Sequence[Interval | None]], effects: Sequence[Sequence[LogitEffect]]) -> Doubles:
+    """Score n classes under m parts and framings, (n, m), by their areas (None of a framing) and effects, n lists of m.
+
+    The score is the sum of -log(1 - lower end of the area) and of the lower end of the rise over FLOOR, each in units
+    of its upper tail among the classes (conformal.standardise).
+    """
+    low = _lower_areas(areas)
+    rise = np.array([[effect.rise.low for effect in line] for line in effects])
+    return np.asarray(conformal.standardise(-np.log(1 - low)) + conformal.standardise(rise / FLOOR))
+
+
+def _lower_areas(areas: Sequence[Sequence[Interval | None]]) -> Doubles:
+    return np.array([[CHANCE if area is None else area.low for area in line] for line in areas])
+
+
 def compare_parts(
     names: Sequence[str], areas: Sequence[Sequence[Interval | None]], effects: Sequence[Sequence[LogitEffect]],
-    level: float, natural: NaturalParts,
+    level: float, pairs: NaturalParts, sets: NaturalSets,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:  # fmt: skip
     """Compare n classes under m parts and framings, by their areas (None of a framing) and effects, n lists of m.
 
-    The score of a class and part is the sum of -log(1 - lower end of the area) and of the lower end of the rise over
-    FLOOR, each in units of its upper tail among the classes (conformal.standardise). p is that of the score among the
-    maxima of the other classes; with too few classes, of `NaturalParts`.
+    p is that of the score (`score_parts`) among the maxima of the other classes; of fewer than RANKED_CLASSES among
+    those of classes in natural sets; with too few classes to be compared, of natural pairs.
 
     Returns:
         p-value of each class and part (n, m); and which parts are noted, bool (n, m).
     """
-    low = np.array([[CHANCE if area is None else area.low for area in line] for line in areas])
-    rise, share = (
-        np.array([[getattr(effect, name).low for effect in line] for line in effects]) for name in ("rise", "turned")
-    )
     offered = np.array([[area is None or area.low > CHANCE for area in line] for line in areas])
     sure = offered & np.array([[matters(effect) for effect in line] for line in effects])
-    scores = conformal.standardise(-np.log(1 - low)) + conformal.standardise(rise / FLOOR)
+    scores = score_parts(areas, effects)
     p = class_strategy(len(areas)).p_of_each(scores)
     if p is None:
-        p = natural.p_values(names, low, rise, share)
+        rise, share = (
+            np.array([[getattr(effect, name).low for effect in line] for line in effects])
+            for name in ("rise", "turned")
+        )
+        p = pairs.p_values(names, _lower_areas(areas), rise, share)
+    elif len(areas) < RANKED_CLASSES:
+        p = sets.p_values(names, scores)
     return p, (p <= level) & sure
 
 

@@ -191,6 +191,7 @@ PART_NAMES: Final = {
     SURROUNDINGS: "the surroundings",
     "colours": "the colours",
     "spectrum": "the spectrum",
+    "fine texture": "the fine texture",
     "resolution": "the lowest resolution",
     "inside": "the inside of the region",
     "outside": "everything outside the region",

@@ -101,6 +101,32 @@ def test_an_exchanged_spectrum_has_the_donors_amplitudes_and_the_images_phases()
     assert np.median(np.abs(turned)) < 0.05
 
 
+def waves(cycles, amplitude, phase, side=32):
+    """A plane of 128 with a wave along its rows, float (1, side, side, 3)."""
+    line = 128 + amplitude * np.cos(2 * np.pi * cycles * np.arange(side) / side + phase)
+    return np.broadcast_to(line[None, None, :, None], (1, side, side, 3))
+
+
+def test_an_exchanged_fine_texture_has_the_donors_amplitude_on_the_images_own_phase():
+    """Closed form: 2 waves a picture stay as they are, 12 get the amplitude of the donor's 12, whatever its phase."""
+    image, donor, joint = (
+        np.rint(waves(2, coarse, 0.3) + waves(12, fine, phase) - 128).astype(np.uint8)
+        for coarse, fine, phase in ((40, 10, 1.0), (5, 30, 2.5), (40, 30, 1.0))
+    )
+    swapped = IMAGE_PARTS["fine texture"].exchange(PartImages(image), PartImages(donor))
+    np.testing.assert_allclose(swapped.astype(int), joint.astype(int), atol=2)
+
+
+def test_of_a_picture_only_its_fine_texture_is_kept_on_one_colour():
+    """Eight waves a picture of 32 pixels have a quarter of a cycle a pixel and are fine; seven are not."""
+    part, rng = IMAGE_PARTS["fine texture"], np.random.default_rng(0)
+    smooth = part.keep(PartImages(np.rint(waves(7, 60, 0.0)).astype(np.uint8)), FILL, rng)
+    np.testing.assert_array_equal(smooth, np.broadcast_to(np.rint(FILL), smooth.shape).astype(np.uint8))
+    fine = part.keep(PartImages(np.rint(waves(8, 40, 0.4)).astype(np.uint8)), np.full(3, 128.0), rng).astype(float)
+    np.testing.assert_allclose(fine.std((1, 2)), 40 / np.sqrt(2), rtol=0.02)
+    np.testing.assert_allclose(fine.mean((1, 2)), 128, atol=0.5)
+
+
 def test_the_lowest_resolution_is_pillows():
     x = np.random.default_rng(5).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
     small = Image.fromarray(x[0]).resize((CELLS, CELLS), Image.Resampling.BOX)

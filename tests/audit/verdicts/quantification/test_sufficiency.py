@@ -22,7 +22,7 @@ from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect
 from klarsicht.audit.results.sufficiency import CHANCE, PART_COLUMNS, compare_parts, read_sufficiency
 from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
 from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, border_mask
-from klarsicht.audit.verdicts.quantification.natural_parts import read_natural_parts
+from klarsicht.audit.verdicts.quantification.natural_parts import read_natural_parts, read_natural_sets
 from klarsicht.audit.verdicts.quantification.reference_parts import largest_area
 from klarsicht.audit.verdicts.quantification.sufficiency import ExchangedImages, PartFeatures, measure_sufficiency
 from klarsicht.ground.errors import ShareMade, StoreError, UsageError
@@ -33,6 +33,7 @@ from klarsicht.numerics.statistics.linear_discriminants import cross_validated_s
 SIDE, K, EACH, FRAMED, WEIGHT = 20, 7, 20, 3, 6.0
 NAMES = [f"c{k}" for k in range(K)]
 IMAGES, POOL = 16, 64
+PARTS = f"{len(IMAGE_PARTS)}-parts-{IMAGES}"
 
 
 def block(k):
@@ -112,7 +113,7 @@ def test_the_rise_of_an_exchanged_border_is_that_of_the_weights(measured, folder
     """Levels are centred, so of the framed logit's change all but 1 / K counts."""
     run, _, found = measured
     corpus = RunStore.open(run).table("corpus")["path"].to_pylist()
-    rows = RunStore.open(run).table(f"exchanged-parts-{IMAGES}").to_pylist()
+    rows = RunStore.open(run).table(f"exchanged-{PARTS}").to_pylist()
     mine = [row for row in rows if row["target"] == FRAMED and row["part"] == "border"]
 
     def border(row):
@@ -126,7 +127,7 @@ def test_the_rise_of_an_exchanged_border_is_that_of_the_weights(measured, folder
 def test_donors_are_of_the_class_and_controls_of_the_receivers(measured):
     run, _, _ = measured
     labels = RunStore.open(run).table("corpus")["label"].to_pylist()
-    for row in RunStore.open(run).table(f"exchanged-parts-{IMAGES}").to_pylist():
+    for row in RunStore.open(run).table(f"exchanged-{PARTS}").to_pylist():
         assert NAMES[row["target"]] != labels[row["row"]] == labels[row["control"]] == NAMES[row["own"]]
         if row["part"] in FRAMINGS:
             assert row["row"] == row["donor"] == row["control"]
@@ -139,7 +140,7 @@ def test_a_framing_is_that_of_the_picture_itself(measured, folder):
     run, _, found = measured
     corpus = RunStore.open(run).table("corpus")["path"].to_pylist()
     weight = linear()[1].weight.detach().numpy()
-    rows = [r for r in RunStore.open(run).table(f"exchanged-parts-{IMAGES}").to_pylist() if r["part"] == "enlarged"]
+    rows = [r for r in RunStore.open(run).table(f"exchanged-{PARTS}").to_pylist() if r["part"] == "enlarged"]
     for row in rows[:20]:
         image = np.asarray(Image.open(folder / "data" / corpus[row["row"]]))
         logits = [weight @ (x[0].transpose(2, 0, 1).ravel() / 255) for x in FRAMINGS["enlarged"].change(image[None])]
@@ -155,7 +156,7 @@ def test_shares_are_those_that_the_weights_give(measured, folder):
     run, _, found = measured
     corpus = RunStore.open(run).table("corpus")["path"].to_pylist()
     weight = linear()[1].weight.detach().numpy()
-    rows = [r for r in RunStore.open(run).table(f"exchanged-parts-{IMAGES}").to_pylist() if r["part"] == "border"]
+    rows = [r for r in RunStore.open(run).table(f"exchanged-{PARTS}").to_pylist() if r["part"] == "border"]
     mask = border_mask(SIDE, SIDE)[..., None]
 
     def predict(row, donor):
@@ -172,7 +173,7 @@ def test_an_area_is_that_of_scikit_learn(measured, folder):
     """The features of this network are its pixels: those of the border alone, and of one border on all images."""
     run, _, found = measured
     store = RunStore.open(run)
-    table, corpus = store.table(f"kept-parts-{IMAGES}"), store.table("corpus")
+    table, corpus = store.table(f"kept-{PARTS}"), store.table("corpus")
     row, part, rest = (table[name].to_numpy(zero_copy_only=False) for name in ("row", "part", "rest"))
     images = np.stack([np.asarray(Image.open(folder / "data" / path)) for path in corpus["path"].to_pylist()])
     mask = border_mask(SIDE, SIDE)
@@ -208,7 +209,7 @@ def test_profiles_are_read_back_and_stand_on_the_page(measured):
     names = [part.part for part in found.profiles[0].parts]
     assert {*IMAGE_PARTS, *FRAMINGS} <= {*names} and len(RunStore.open(run).table("shortcuts")) == K * len(names)
     told = json.loads((run / "shortcuts.json").read_text())
-    assert told["limits"] == found.limits and f"below {1 / K:.3f} is extrapolated" in page.replace("&#39;", "'")
+    assert told["limits"] == found.limits and "in sets of ten" in page
     json.dumps(found.to_json(), allow_nan=False)
     with pytest.raises(UsageError, match="unknown class"):
         found.of("c9")
@@ -268,11 +269,11 @@ def test_images_of_few_sources_are_less_sure(measured):
     store = RunStore.open(measured[0])
     n = len(store.table("corpus"))
     alone, eight = np.arange(n), np.arange(n) // 8
-    kept = PartFeatures.of(store.table(f"kept-parts-{IMAGES}"), "border", rest=False)
+    kept = PartFeatures.of(store.table(f"kept-{PARTS}"), "border", rest=False)
     groups = [of_class(k) for k in range(K)]
     first, then = (kept.areas(groups, alone, sources, 0)[5] for sources in (alone, eight))
     assert then.high - then.low > first.high - first.low
-    lines = store.table(f"exchanged-parts-{IMAGES}").to_pylist()
+    lines = store.table(f"exchanged-{PARTS}").to_pylist()
     some = [line for line in lines if (line["target"], line["part"]) == (5, "spectrum")]
     first, then = (ExchangedImages(some, sources).rise for sources in (alone, eight))
     assert then.value == first.value and then.high - then.low > first.high - first.low
@@ -280,7 +281,7 @@ def test_images_of_few_sources_are_less_sure(measured):
 
 def test_images_that_carry_the_class_as_a_further_label_are_no_others(measured):
     store = RunStore.open(measured[0])
-    kept = PartFeatures.of(store.table(f"kept-parts-{IMAGES}"), "border", rest=False)
+    kept = PartFeatures.of(store.table(f"kept-{PARTS}"), "border", rest=False)
     alone, groups = np.arange(len(store.table("corpus"))), [of_class(k) for k in range(K)]
     order = kept.row[kept.target == 0], kept.row[kept.target == 1]
     twice = alone.copy()
@@ -373,12 +374,16 @@ def test_a_part_is_noted_only_where_area_and_rise_are_both_beyond_other_classes(
     areas = [[certain(0.6 + 0.01 * i), certain(0.7)] for i in range(20)]
     effects = [[rise(0.1), rise(0.6 + 0.01 * i)] for i in range(20)]
     areas[4][0], effects[4][0] = certain(0.999, 0.01), rise(6.0)
-    p, noted = compare_parts(NAMES[: len(areas[0])], areas, effects, 0.05, read_natural_parts())
+    p, noted = compare_parts(NAMES[: len(areas[0])], areas, effects, 0.05, read_natural_parts(), read_natural_sets())
     assert np.argwhere(noted).tolist() == [[4, 0]] and p[4, 0] < 0.01
     effects[4][0] = LogitEffect(replace(effects[4][0].rise, low=FLOOR - 0.01))
-    assert not compare_parts(NAMES[: len(areas[0])], areas, effects, 0.05, read_natural_parts())[1].any()
+    assert not compare_parts(NAMES[: len(areas[0])], areas, effects, 0.05, read_natural_parts(), read_natural_sets())[
+        1
+    ].any()
     effects[4][0], areas[4][0] = rise(6.0), certain(0.5)
-    assert not compare_parts(NAMES[: len(areas[0])], areas, effects, 0.05, read_natural_parts())[1].any()
+    assert not compare_parts(NAMES[: len(areas[0])], areas, effects, 0.05, read_natural_parts(), read_natural_sets())[
+        1
+    ].any()
 
 
 def test_p_of_exchangeable_classes_is_uniform():
@@ -386,5 +391,9 @@ def test_p_of_exchangeable_classes_is_uniform():
     for _ in range(40):
         areas = [[certain(0.5 + 0.4 * a, 0.01) for a in line] for line in rng.beta(2, 3, (25, 4))]
         effects = [[rise(r) for r in line] for line in rng.exponential(1.0, (25, 4))]
-        found.append(compare_parts(NAMES[: len(areas[0])], areas, effects, 0.05, read_natural_parts())[0].min(1))
+        found.append(
+            compare_parts(NAMES[: len(areas[0])], areas, effects, 0.05, read_natural_parts(), read_natural_sets())[
+                0
+            ].min(1)
+        )
     assert 0.01 < (np.concatenate(found) <= 0.05).mean() < 0.075

@@ -20,6 +20,7 @@ from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
 
 BORDER_SHARE: Final = 0.1  # width of the border over the shorter side
 CORNER_SHARE: Final = 0.25  # side of a corner over that of the image
+LEAST_FINE: Final = 0.25  # cycles a pixel: half of the highest frequency along a row or a column
 CELLS: Final = 4  # cells a side at the lowest resolution
 OBJECT_SHARE: Final = 0.5  # share of the pixels, those of the largest relevance, that are no background
 RELEVANCE_BLUR: Final = 1 / 16  # standard deviation of the blur of a relevance map over its side
@@ -120,6 +121,24 @@ class SpectrumPart:
         return to_levels(fft.ifft2(np.abs(spectrum(donors.levels)) * phases, axes=(1, 2)).real)
 
 
+class FineTexturePart:
+    """Amplitudes of each channel at LEAST_FINE cycles a pixel and more: noise, sharpness, compression."""
+
+    def keep(self, images: PartImages, fill: Floats, rng: np.random.Generator) -> Pixels:
+        """Add the phases of white noise, the same for all channels, to a plane of the colour `fill`, (C,)."""
+        shape = images.levels.shape
+        phases = np.exp(1j * np.angle(fft.fft2(rng.normal(size=shape[:3]), axes=(1, 2))))
+        kept = spectrum(images.levels) * phases[..., None] * fine_frequencies(*shape[1:3])[..., None]
+        return to_levels(fill + fft.ifft2(kept, axes=(1, 2)).real)
+
+    def exchange(self, images: PartImages, donors: PartImages) -> Pixels:
+        """Join the donor's amplitudes there to the phases of the image; lower frequencies stay as they are."""
+        own = spectrum(images.levels)
+        joint = np.abs(spectrum(donors.levels)) * np.exp(1j * np.angle(own))
+        fine = fine_frequencies(*images.levels.shape[1:3])[..., None]
+        return to_levels(fft.ifft2(np.where(fine, joint, own), axes=(1, 2)).real)
+
+
 class ResolutionPart:
     """Image at the lowest resolution, CELLS x CELLS means, drawn as smooth ramps between their centres."""
 
@@ -170,6 +189,7 @@ IMAGE_PARTS: Final[dict[str, ImagePart]] = {
     BACKGROUND: MaskedPart(lambda images: images.background),
     "colours": ColourPart(),
     "spectrum": SpectrumPart(),
+    "fine texture": FineTexturePart(),
     "resolution": ResolutionPart(),
 }
 """Parts by name; BACKGROUND needs relevance maps."""
@@ -194,6 +214,11 @@ def background_masks(maps: Floats, shape: tuple[int, int]) -> Bools:
     mask = np.zeros(flat.shape, bool)
     np.put_along_axis(mask, least, True, 1)
     return mask.reshape(wide.shape)
+
+
+def fine_frequencies(height: int, width: int) -> Bools:
+    """Mark the frequencies of a discrete Fourier transform of LEAST_FINE cycles a pixel and more, bool (H, W)."""
+    return np.asarray(np.hypot(fft.fftfreq(height)[:, None], fft.fftfreq(width)) >= LEAST_FINE)
 
 
 def coarse(levels: Pixels) -> Floats:

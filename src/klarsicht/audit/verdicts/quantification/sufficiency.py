@@ -30,7 +30,7 @@ from klarsicht.audit.results.sufficiency import (
     order_profiles,
 )
 from klarsicht.audit.verdicts.interventions.image_parts import REGION_INSIDE, REGION_OUTSIDE
-from klarsicht.audit.verdicts.quantification.natural_parts import read_natural_parts
+from klarsicht.audit.verdicts.quantification.natural_parts import read_natural_parts, read_natural_sets
 from klarsicht.audit.verdicts.quantification.part_figures import write_part_figures
 from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.reference_parts import measure_reference
@@ -284,7 +284,7 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
     measured = [[evidence(i, part) for part in reader.questions] for i in numbers]
     areas = [[None if own is None else own[i] for own in map(alone.get, reader.questions)] for i in numbers]
     effects = [[one.effect for one in line] for line in measured]
-    p, noted = compare_parts(reader.questions, areas, effects, level, read_natural_parts())
+    p, noted = compare_parts(reader.questions, areas, effects, level, read_natural_parts(), read_natural_sets())
     profiles = tuple(
         ClassProfile(
             name=work.groups[i].name,

@@ -78,8 +78,10 @@ class PartReader:
 
     @cached_property
     def identity(self) -> str:
-        """Part of the names of steps: the number of images, and the region that was given."""
-        return f"parts-{self.images}" + (f"-{self.masks.identity}" if self.region and self.masks else "")
+        """Part of the names of steps: the numbers of parts and of images, and the region that was given."""
+        return f"{len(IMAGE_PARTS)}-parts-{self.images}" + (
+            f"-{self.masks.identity}" if self.region and self.masks else ""
+        )
 
     @cached_property
     def parts(self) -> dict[str, ImagePart]:
