@@ -7,18 +7,22 @@
     PYTHONPATH=NETWORKS python benchmarks/audit/bar.py defaults DATA --folder bar --run run --seeds 0 1
     PYTHONPATH=NETWORKS python benchmarks/audit/bar.py weigh DATA --folder bar --cleaned new --seeds 0 1 2 3 4
     PYTHONPATH=NETWORKS python benchmarks/audit/bar.py test DATA --folder bar --also run/corrections/NAME
+    PYTHONPATH=NETWORKS python benchmarks/audit/bar.py train DATA --folder five --least 100 --seeds 5 6 7
+    PYTHONPATH=NETWORKS python benchmarks/audit/bar.py surroundings DATA --folder five --least 100 --seeds 5 6 7
+    PYTHONPATH=NETWORKS python benchmarks/audit/bar.py test DATA --folder five --least 100
 
 DATA holds train|test/ACTION/. NETWORKS holds `networks.py`, whose `mobilenet` is MobileNetV2 with weights of ImageNet.
 Its blocks stay as they are; the last convolution and a new head are trained on their outputs at 128 px, on four fifths
 of `train`. `bar/train.csv` lists all of `train` and says which images were held out by seed 0.
 
-`exchange` trains again, on images of which half have border or background of another one: of another action
-(`others`), or of the same action for comparison (`own`). `defaults` does so as `audit.exchange_parts` does by default:
-all images have the part of a random image of any action, drawn VERSIONS times; the border (`border`), or border and
-background of one image (`both`); `half-border` and `half-both` change half of the images. `weigh` trains again with the
-weights that `audit clean-data` wrote. `test` is read by the last command alone, which tells every network in the
-folder, and prints what each row gains beside the plain networks of the same seeds, with an interval over pictures and
-seeds.
+`exchange` trains again, on images of which half have border or background of another one: of another action (`others`),
+or of the same action for comparison (`own`). `defaults` does so as `audit.exchange_parts` does by default: all images
+have the part of a random image of any action, drawn VERSIONS times; the border (`border`), or border and background of
+one image (`both`); `half-border` and `half-both` change half of the images. `weigh` trains again with the weights that
+`audit clean-data` wrote. `surroundings` audits each network on the images that trained it, and cleans it as `audit
+clean --part surroundings` does; `whole` is the change without a bound. That command examines actions of 100 images:
+`--least` leaves others out. `test` is read by the last command alone, which tells every network in the folder, and
+prints what each row gains beside the plain networks of the same seeds, with an interval over pictures and seeds.
 """
 
 from __future__ import annotations
@@ -40,8 +44,16 @@ from torchvision import transforms
 from klarsicht.audit.cleaning.corrections.corrected_model import corrected_classifier
 from klarsicht.audit.cleaning.data.training_weights import training_weights
 from klarsicht.audit.cleaning.models import exchanged_parts
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
+from klarsicht.audit.cleaning.models.surroundings_correction import bound_change, train_on_composites
+from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results.surroundings import read_surroundings
 from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, PartImages, background_masks
+from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
@@ -56,6 +68,9 @@ DEFAULTS = {
     "half-both": (EXCHANGED, 0.5),
 }
 VERSIONS = 2  # draws of a part for each picture
+CLEANING = CleanSettings(batch=32, rate=5e-4, steps=100)
+CLEANED = ("surroundings", "whole")  # rows whose blocks were trained, too
+SHOWN = 8  # images of each action from which parts are measured; surroundings are of all
 TRANSFORM = transforms.Compose(
     [transforms.Resize((SIDE, SIDE)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
 )
@@ -72,15 +87,22 @@ def blank_network(actions: int) -> nn.Module:
 
 def network() -> tuple[nn.Module, object]:
     """Load the network whose trained weights are in the file BAR_NETWORK, with its transform."""
-    state = torch.load(os.environ["BAR_NETWORK"], weights_only=True)
+    return read_network(Path(os.environ["BAR_NETWORK"])), TRANSFORM
+
+
+def read_network(file: Path) -> nn.Module:
+    """Read a network whose trained weights were saved."""
+    state = torch.load(file, weights_only=True)
     net = blank_network(len(state["classifier.weight"]))
     net.load_state_dict(state, strict=False)
-    return net, TRANSFORM
+    return net
 
 
-def list_pictures(data: Path, split: str) -> tuple[list[str], np.ndarray, list[Path]]:
-    """List the actions, the label of each picture, int (n,), and the pictures of a split."""
-    actions = sorted(path.name for path in (data / split).iterdir() if path.is_dir())
+def list_pictures(data: Path, split: str, least: int = 0) -> tuple[list[str], np.ndarray, list[Path]]:
+    """List the actions that have so many pictures to train on, the label of each picture, int (n,), and the pictures of
+    a split."""
+    of = {path.name: sum(1 for _ in path.iterdir()) for path in (data / "train").iterdir() if path.is_dir()}
+    actions = sorted(name for name, count in of.items() if count >= least)
     found = [(k, file) for k, name in enumerate(actions) for file in sorted((data / split / name).iterdir())]
     return actions, np.array([k for k, _ in found]), [file for _, file in found]
 
@@ -221,7 +243,7 @@ def train(data: Path, folder: Path, seeds: list[int], row: str, given: argparse.
         row: `plain`, `others`, `own`, `weighed`, or a name of DEFAULTS, which has parts and share of the images.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    actions, labels, files = list_pictures(data, "train")
+    actions, labels, files = list_pictures(data, "train", given.least)
     blank = blank_network(len(actions))
     seen = cached(blank, shrink(files), folder / "blocks-train.pt")
     changed, weights, often = None, None, 0.5
@@ -287,16 +309,39 @@ def print_gains(found: dict[str, dict[int, np.ndarray]]) -> None:
             print(f"{row} beside plain, {len(seeds)} seeds: {mean:+.1f} points ({low:+.1f} to {high:+.1f})", flush=True)
 
 
-def test(data: Path, folder: Path, also: list[Path]) -> None:
+def clean_networks(data: Path, folder: Path, seeds: list[int], least: int) -> None:
+    """Audit networks on the images that trained them, clean them of surroundings, and save all weights."""
+    actions, labels, files = list_pictures(data, "train", least)
+    for seed in seeds:
+        held, net = is_held_out(labels, seed), read_network(folder / f"network-{seed}.pt")
+        taught, run, manifest = np.flatnonzero(~held), folder / f"run-{seed}", folder / f"taught-{seed}.csv"
+        write_manifest(manifest, [files[i] for i in taught], [actions[labels[i]] for i in taught], held[taught])
+        classifier = load_model((net, TRANSFORM), classes=actions)
+        settings = AuditSettings(model="object", data=str(manifest), method="GradientTimesInput", batch=32, seed=seed)
+        pipeline.run(settings, run, classifier=classifier, accept_labels=True)
+        measure_sufficiency(run, classifier=classifier, images=SHOWN)
+        found = read_surroundings(run)
+        print(f"seed {seed}: smaller share {found.separate:.2f}, p {found.p:.3f}.", *found.describe(), sep="\n")
+        own_images = OwnImages.of(AuditedRun.of(run, None, classifier, "cpu"), seed, with_bound=not found.found)
+        rows = {"whole": train_on_composites(classifier, own_images, CLEANING)}
+        if not found.found:
+            rows["surroundings"], change = bound_change(classifier, rows["whole"], own_images, CLEANING.overall)
+            print(change.describe(), flush=True)
+        for row, correction in rows.items():
+            with correction.applied(net):
+                torch.save(net.state_dict(), folder / f"{row}-{seed}.pt")
+
+
+def test(data: Path, folder: Path, also: list[Path], least: int) -> None:
     """Tell every network of the folder, and the first one under corrections of `audit clean`, on `test`."""
     found: dict[str, dict[int, np.ndarray]] = {}
-    actions, labels, files = list_pictures(data, "test")
-    seen, out = cached(blank_network(len(actions)), shrink(files), folder / "blocks-test.pt"), folder / "test.jsonl"
+    actions, labels, files = list_pictures(data, "test", least)
+    pictures, out = shrink(files), folder / "test.jsonl"
+    seen = cached(blank_network(len(actions)), pictures, folder / "blocks-test.pt")
     for file in sorted(folder.glob("*-[0-9].pt")):
         row, seed = file.stem.rsplit("-", 1)
-        net = blank_network(len(actions))
-        net.load_state_dict(torch.load(file, weights_only=True), strict=False)
-        hits = right(net, seen, labels)
+        net = read_network(file)
+        hits = right(net, block_outputs(net, pictures) if row in CLEANED else seen, labels)
         row = "plain" if row == "network" else row
         found.setdefault(row, {})[int(seed)] = hits
         write_rates(out, row, int(seed), rates(hits, labels, actions))
@@ -312,18 +357,21 @@ def test(data: Path, folder: Path, also: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("train", "exchange", "defaults", "weigh", "test"))
+    parser.add_argument("command", choices=("train", "exchange", "defaults", "weigh", "surroundings", "test"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("bar"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--run", type=Path, default=Path("run"), help="of audit run, whose maps say what background is")
     parser.add_argument("--cleaned", type=Path, default=Path("new"), help="a folder of audit clean-data")
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="folders of audit clean, for BAR_NETWORK")
+    parser.add_argument("--least", type=int, default=0, help="pictures of an action to train on; others are left out")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = {"train": ("plain",), "exchange": ("others", "own"), "defaults": tuple(DEFAULTS), "weigh": ("weighed",)}
     if given.command == "test":
-        test(given.data, given.folder, given.also)
+        test(given.data, given.folder, given.also, given.least)
+    if given.command == "surroundings":
+        clean_networks(given.data, given.folder, given.seeds, given.least)
     for row in rows.get(given.command, ()):
         train(given.data, given.folder, given.seeds, row, given)
 
