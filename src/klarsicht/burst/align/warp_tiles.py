@@ -29,8 +29,8 @@ def warp_frame(
     (Y, X, 2, 2) with the place. All that is read must lie inside it."""
     out = np.empty((frame.shape[0], mesh.height, mesh.width), np.float32)
     below, right = (mesh.fade_weights(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
-    turned = np.zeros((*shifts.shape, 2), np.float32) if turns is None else turns
-    accumulate_tiles(frame, shifts, turned, below, right, out)
+    slopes = np.zeros((*shifts.shape, 2), np.float32) if turns is None else turns
+    accumulate_tiles(frame, shifts, slopes, below, right, out)
     return out
 
 

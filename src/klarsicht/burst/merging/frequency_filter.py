@@ -43,7 +43,7 @@ TINY = np.float32(1e-20)  # variance: no division by 0
 # places of a tile's values in the working memory of `_merge_tiles`: the cosines of the reference, and of the
 # reference of what the weights are given; their weighted means; sums of the others' weights and of their squares;
 # variances that explain a difference, those of the noise, and the shares that are left
-FIRST, GIVEN, MERGED, SEEN, OTHERS, SQUARES, ALLOWED, OWN, MOVED, SHRUNK, WORK = range(
+FIRST, GIVEN, MERGED, SEEN, OTHERS, SQUARES, ALLOWED, OWN, READ_BETWEEN, SHRUNK, WORK = range(
     0, 11 * MERGED_TILE**2, MERGED_TILE**2
 )
 FRACTIONS = 16  # of a pixel, over which the noise of frames read between pixels is averaged
@@ -291,21 +291,25 @@ def _merge_tiles(
     R, Q = agreement.shape[1:]
     count, one = MERGED_TILE * MERGED_TILE, np.float32(1)
     length = (Q + 1) * MERGED_STEP * MERGED_TILE
-    strips, given = np.empty((N, length), np.float32), np.empty((1 if same else N, length), np.float32)
-    merged, work, weights = np.empty(length, np.float32), np.zeros(WORK, np.float32), np.empty((N, count), np.float32)
+    strips, input_strips = np.empty((N, length), np.float32), np.empty((1 if same else N, length), np.float32)
+    sum_strip, work, weights = (
+        np.empty(length, np.float32),
+        np.zeros(WORK, np.float32),
+        np.empty((N, count), np.float32),
+    )
     rows, sums = np.empty((MERGED_TILE, (Q + 1) * MERGED_STEP), np.float32), np.empty(count, np.float32)
     other = np.empty(count, np.float32)
     for r in range(R):
         y0 = MERGED_STEP * (r - 1)
         for c in range(C):
-            merged[:] = 0
+            sum_strip[:] = 0
             for z in range(N):
                 _transform_rows(frames[z, c], y0, basis, rows, strips[z])
                 if not same:
-                    _transform_rows(inputs[z, c], y0, basis, rows, given[z])
+                    _transform_rows(inputs[z, c], y0, basis, rows, input_strips[z])
             for i in range(count):
                 work[OWN + i] = spectrum[0, c, i]
-                work[MOVED + i] = spectrum[1, c, i]
+                work[READ_BETWEEN + i] = spectrum[1, c, i]
             for q in range(Q):
                 first = q * MERGED_STEP * MERGED_TILE
                 _transform_columns(strips[0], first, basis, sums, other)
@@ -313,13 +317,13 @@ def _merge_tiles(
                     work[FIRST + i] = work[SEEN + i] = work[MERGED + i] = other[i]
                 level = read[c] + shot[c] * max(work[FIRST] / np.float32(MERGED_TILE), np.float32(0))
                 if not same:
-                    _transform_columns(given[0], first, basis, sums, other)
+                    _transform_columns(input_strips[0], first, basis, sums, other)
                     for i in range(count):
                         work[GIVEN + i] = work[SEEN + i] = other[i]
                 for i in range(count):
                     work[OTHERS + i] = 0
                     work[SQUARES + i] = 0
-                    work[ALLOWED + i] = np.float32(TEMPORAL) * level * (work[OWN + i] + work[MOVED + i])
+                    work[ALLOWED + i] = np.float32(TEMPORAL) * level * (work[OWN + i] + work[READ_BETWEEN + i])
                 for z in range(1, N):
                     a, w = agreement[z, r, q] / np.float32(N), weights[z]
                     if a <= 0:
@@ -337,20 +341,20 @@ def _merge_tiles(
                         for i in range(count):
                             work[SEEN + i] = work[MERGED + i]
                         continue
-                    _transform_columns(given[z], first, basis, sums, other)
+                    _transform_columns(input_strips[z], first, basis, sums, other)
                     for i in range(count):
                         work[SEEN + i] -= w[i] * (work[GIVEN + i] - other[i])
                 for i in range(count):
                     own, power = one - work[OTHERS + i], work[MERGED + i] * work[MERGED + i]
-                    U = level * (own * own * work[OWN + i] + work[SQUARES + i] * work[MOVED + i])
-                    shrunk = power / (power + np.float32(SPATIAL) * U + TINY) if i else one
-                    work[SHRUNK + i] = shrunk
-                    work[SEEN + i] *= shrunk
+                    U = level * (own * own * work[OWN + i] + work[SQUARES + i] * work[READ_BETWEEN + i])
+                    kept_share = power / (power + np.float32(SPATIAL) * U + TINY) if i else one
+                    work[SHRUNK + i] = kept_share
+                    work[SEEN + i] *= kept_share
                     weights[0, i] = own
                 for z in range(N):
                     share, w = np.float32(0), weights[z]
                     for i in range(count):
                         share += w[i] * work[SHRUNK + i]
                     shares[z, r, q] += share
-                _invert_columns(work, basis, fade, merged, first)
-            _invert_rows(merged, y0, basis, fade, out[c])
+                _invert_columns(work, basis, fade, sum_strip, first)
+            _invert_rows(sum_strip, y0, basis, fade, out[c])

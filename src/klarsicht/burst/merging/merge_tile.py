@@ -242,8 +242,8 @@ class Estimates:
         there = merge.noise_window(self.tile)
         left = merge.simulate_noise(self.tile, 0, light[:, *there.slices_in(near)]) if merge.noise_side else None
         draw = None if left is None else left.copy()
-        margin, seen = motion_check.CHECK_MARGIN + merge.filter.reach, self.tile.window.translate(-near.y0, -near.x0)
-        for inner in tiles.cover_marked(doubt > 0, margin, halo, seen):
+        margin, whole = motion_check.CHECK_MARGIN + merge.filter.reach, self.tile.window.translate(-near.y0, -near.x0)
+        for inner in tiles.cover_marked(doubt > 0, margin, halo, whole):
             here = inner.translate(near.y0, near.x0).intersect(near)
             window, inside = here.grow(halo).intersect(self.tile.window), here.slices_in(near)
             frames = merge.spool.read_window(REFERENCE, window)[None]

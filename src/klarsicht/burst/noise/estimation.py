@@ -136,8 +136,8 @@ def estimate(
     if places is None:
         parts = [part for w in windows for part in frame_pair_blocks(w, alone.noise, spectrum)]
     else:
-        known = zip(windows, places, strict=True)
-        parts = [part for w, there in known for part in placed_pair_blocks(w, there, spectrum)]
+        pairings = zip(windows, places, strict=True)
+        parts = [part for w, there in pairings for part in placed_pair_blocks(w, there, spectrum)]
     pairs = Blocks.concatenate(parts)
     usable = select_unclipped(pairs, clip)
     return fit_noise(usable, clip) if len(usable.mean) >= BRIGHTNESS_BINS * MIN_BLOCKS else alone
@@ -193,7 +193,7 @@ def placed_pair_blocks(frames: Frames, places: BlockPlaces, spectrum: NoiseSpect
         closer = apart < least
         first[closer], second[closer], least[closer] = i, j, apart[closer]
     rows, columns = np.nonzero(np.isfinite(least))
-    ranked = np.argsort(least[rows, columns], kind="stable")
+    nearest_first = np.argsort(least[rows, columns], kind="stable")
     inside = np.arange(BLOCK_SIDE)
 
     def read(number: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> Numbers:
@@ -202,7 +202,7 @@ def placed_pair_blocks(frames: Frames, places: BlockPlaces, spectrum: NoiseSpect
         at = y[k, r, q][:, None, None] + inside[:, None], x[k, r, q][:, None, None] + inside
         return frames[k[:, None, None], :, *at].transpose(3, 0, 1, 2).astype(np.float64)  # C M 8 8
 
-    classes = [one for one in np.array_split(ranked, DISTANCE_CLASSES) if len(one)]
+    classes = [one for one in np.array_split(nearest_first, DISTANCE_CLASSES) if len(one)]
     return [_difference_statistics(read(first, one), read(second, one), spectrum) for one in classes]
 
 

@@ -141,8 +141,8 @@ def estimate_from_frames(burst: LoadedBurst, placement: Placement | None = None)
     places, starts = None, np.zeros((len(windows), len(numbers), 2), np.int64)
     if placement is not None:
         own = placement.select([burst.order.index(i) for i in numbers])
-        found = [place_blocks(own, window) for window in windows]
-        places, starts = [one for one, _ in found], np.stack([start for _, start in found])
+        pairs = [place_blocks(own, window) for window in windows]
+        places, starts = [one for one, _ in pairs], np.stack([start for _, start in pairs])
     frames = [
         np.stack([burst.spool.read_window(i, w.translate(*d.tolist())) for i, d in zip(numbers, start, strict=True)])
         / gain
