@@ -232,7 +232,7 @@ def test_a_frame_that_shows_something_else_is_not_held_out(scene, tmp_path):
 
 
 def test_dark_frames_serve_the_check_as_they_serve_the_result(dng, tmp_path):
-    """Two of five columns have an offset of four deviations of the read noise, and a pixel in two hundred is hot. No noise is cut off at black."""
+    """Two of five columns have an offset of four deviations of the read noise, and a pixel in two hundred is hot."""
     for name in ("frames", "dark"):
         (tmp_path / name).mkdir()
     rng = np.random.default_rng(3)
