@@ -33,6 +33,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def train_cures(folder: Path, seed: int) -> dict:
     return result | {"cpu seconds": round(time.process_time() - began, 1)}
 
 
-def audit_and_correct(folder: Path, seed: int, *, parts_alone: bool = False) -> dict:
+def audit_and_correct(folder: Path, seed: int, *, parts_alone: bool = False, audited: Sequence[str] = AUDITED) -> dict:
     """Audits of the planted corpus and of the cured ones, and figures of the latent corrections."""
     quantification.learn_embedding = lambda work: None  # it takes minutes a corpus, and sees groups within a class
     sufficiency.examine_surroundings = lambda audit, work, workers: None  # minutes, for places, and noise has none
@@ -132,7 +133,7 @@ def audit_and_correct(folder: Path, seed: int, *, parts_alone: bool = False) -> 
     names, target, y, truth, corpora = make_corpora(folder, seed)
     result: dict = {"seed": seed, "class": names[target]}
     with tempfile.TemporaryDirectory() as place:
-        for name in AUDITED:
+        for name in audited:
             corpus, *tests = corpora[name]
             net = planted_classes.fitted(corpus, y, seed, EPOCHS)
             model = audit.load_model((net, as_input), classes=names)
@@ -226,13 +227,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--audit", action="store_true", help="audits and latent corrections in place of the cures")
     parser.add_argument("--parts", action="store_true", help="`audit shortcuts` of both corpora alone")
+    parser.add_argument("--corpora", nargs="+", choices=AUDITED, default=AUDITED, help="which of the two are audited")
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[int, dict] = {}
     for line in asked.json.read_text().splitlines() if asked.json.exists() else ():
         found.setdefault((one := json.loads(line))["seed"], {}).update(one)
-    audits = partial(audit_and_correct, parts_alone=asked.parts)
+    audits = partial(audit_and_correct, parts_alone=asked.parts, audited=asked.corpora)
     measure, key = (audits, "audit of nothing") if asked.audit or asked.parts else (train_cures, "twin")
     for seed in asked.seeds:
         if key not in found.setdefault(seed, {}):

@@ -510,14 +510,13 @@ class NaturalSets:
         """Compute the p-value of each score (n, m) among the largest of each natural class under the same parts.
 
         Each part has the units of its own upper tail among natural classes, at least LEAST_EXCESS: so a part by which
-        these hardly differ counts from a smaller score on. Natural classes that stand far out are left out, as those of
-        a run are (conformal.select_reference).
+        these hardly differ counts from a smaller score on.
         """
         stacked = np.vstack([self.scores[:, _columns_of(names, self.parts)], scores])
         natural = np.arange(len(stacked)) < len(self.scores)
         levels = conformal.standardise(stacked, LEAST_EXCESS, ~natural)
         largest, own = levels[natural].max(1), levels[~natural]
-        null = np.concatenate([conformal.select_reference(largest), np.zeros(own.size, bool)])
+        null = np.arange(len(largest) + own.size) < len(largest)
         p = conformal.tail_p_values(np.concatenate([largest, own.ravel()]), null)[len(largest) :]
         return np.asarray(p.reshape(scores.shape))
 

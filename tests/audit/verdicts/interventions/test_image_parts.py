@@ -107,11 +107,11 @@ def waves(cycles, amplitude, phase, side=32):
     return np.broadcast_to(line[None, None, :, None], (1, side, side, 3))
 
 
-def test_an_exchanged_fine_texture_has_the_donors_amplitude_on_the_images_own_phase():
-    """Closed form: 2 waves a picture stay as they are, 12 get the amplitude of the donor's 12, whatever its phase."""
+def test_an_exchanged_fine_texture_is_the_donors_on_the_coarse_image():
+    """Closed form: 2 waves a picture stay as they are, and 12 become the donor's 12, with their phase."""
     image, donor, joint = (
         np.rint(waves(2, coarse, 0.3) + waves(12, fine, phase) - 128).astype(np.uint8)
-        for coarse, fine, phase in ((40, 10, 1.0), (5, 30, 2.5), (40, 30, 1.0))
+        for coarse, fine, phase in ((40, 10, 1.0), (5, 30, 2.5), (40, 30, 2.5))
     )
     swapped = IMAGE_PARTS["fine texture"].exchange(PartImages(image), PartImages(donor))
     np.testing.assert_allclose(swapped.astype(int), joint.astype(int), atol=2)

@@ -122,21 +122,20 @@ class SpectrumPart:
 
 
 class FineTexturePart:
-    """Amplitudes of each channel at LEAST_FINE cycles a pixel and more: noise, sharpness, compression."""
+    """Frequencies of each channel from LEAST_FINE cycles a pixel on: noise, sharpness, compression."""
 
     def keep(self, images: PartImages, fill: Floats, rng: np.random.Generator) -> Pixels:
-        """Add the phases of white noise, the same for all channels, to a plane of the colour `fill`, (C,)."""
+        """Add them, in phases of white noise that all channels share, to a plane of the colour `fill`, (C,)."""
         shape = images.levels.shape
         phases = np.exp(1j * np.angle(fft.fft2(rng.normal(size=shape[:3]), axes=(1, 2))))
         kept = spectrum(images.levels) * phases[..., None] * fine_frequencies(*shape[1:3])[..., None]
         return to_levels(fill + fft.ifft2(kept, axes=(1, 2)).real)
 
     def exchange(self, images: PartImages, donors: PartImages) -> Pixels:
-        """Join the donor's amplitudes there to the phases of the image; lower frequencies stay as they are."""
-        own = spectrum(images.levels)
-        joint = np.abs(spectrum(donors.levels)) * np.exp(1j * np.angle(own))
+        """Take these frequencies of the donor, phases included: noise has none that an image could lend it."""
         fine = fine_frequencies(*images.levels.shape[1:3])[..., None]
-        return to_levels(fft.ifft2(np.where(fine, joint, own), axes=(1, 2)).real)
+        joint = np.where(fine, spectrum(donors.levels), spectrum(images.levels))
+        return to_levels(fft.ifft2(joint, axes=(1, 2)).real)
 
 
 class ResolutionPart:
