@@ -4,8 +4,8 @@
     export PYTHONPATH=NETWORKS MOLES=moles
     python benchmarks/audit/isic_finders.py ISIC2017 --run run
 
-The pictures are those of isic.py's training half that are benign and have marks; `run` is a quantified run on that
-half. A finder gives lists of pictures. *By itself* is a list that it gives without help: the better one for the mark,
+The pictures are those of isic.py's training half that are benign and have marks; `run` is a run on that half,
+quantified or not. A finder gives lists of pictures. *By itself* is a list that it gives without help: the better one for the mark,
 where it gives several. *With help* is the best of everything that it could give, picked with the marks in hand: a bound
 that no person exceeds who does not know them. Recall, precision and F1 of patches, rulers and dark corners are printed.
 Datalab's spurious-correlation scores tell of a property of all pictures, and name none; with help, the pictures beyond
@@ -92,8 +92,9 @@ def by_klarsicht(data: Set, run: Path) -> Found:
 
     names = [row["path"] for row, own in zip(data.rows, data.benign, strict=True) if own]
     lists = [*json.loads((run / "ranking.json").read_text())]
-    lists += json.loads((run / "quantification.json").read_text())["classes"]
-    lists += json.loads((run / "seen.json").read_text())["groups"]
+    if (run / "seen.json").exists():  # the run is quantified
+        lists += json.loads((run / "quantification.json").read_text())["classes"]
+        lists += json.loads((run / "seen.json").read_text())["groups"]
     members = [{Path(path).name for path in one["members"]} for one in lists if one["class"] == CLASSES[0]]
     own = [np.isin(names, list(one)) for one in members if one]
     classifier = load_model((data.net, TRANSFORM), classes=CLASSES)
