@@ -47,13 +47,18 @@ from klarsicht.audit.cleaning.models import exchanged_parts
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
-from klarsicht.audit.cleaning.models.surroundings_correction import bound_change, train_on_composites
+from klarsicht.audit.cleaning.models.surroundings_correction import (
+    bound_change,
+    require_own_places,
+    train_on_composites,
+)
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.surroundings import read_surroundings
 from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, PartImages, background_masks
 from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
+from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
@@ -323,6 +328,11 @@ def clean_networks(data: Path, folder: Path, seeds: list[int], least: int) -> No
         found = read_surroundings(run)
         print(f"seed {seed}: smaller share {found.separate:.2f}, p {found.p:.3f}.", *found.describe(), sep="\n")
         own_images = OwnImages.of(AuditedRun.of(run, None, classifier, "cpu"), seed, with_bound=not found.found)
+        try:
+            require_own_places(own_images, found.describe()[0])
+        except UsageError as error:
+            print(error, flush=True)
+            continue
         rows = {"whole": train_on_composites(classifier, own_images, CLEANING)}
         if not found.found:
             rows["surroundings"], change = bound_change(classifier, rows["whole"], own_images, CLEANING.overall)
