@@ -1,13 +1,14 @@
-"""Pictures that finders name on skin lesions: klarsicht's lists and those of peers, against marks of other people.
+"""Finders of pictures with a mark: klarsicht's lists beside those of peers, on one network for moles.
 
     pip install corelay zennit "cleanlab[image]" datasets
     export PYTHONPATH=NETWORKS MOLES=moles
     python benchmarks/audit/isic_finders.py ISIC2017 --run run
 
 The pictures are those of isic.py's training half that are benign and have marks; `run` is a run on that half,
-quantified or not. A finder gives lists of pictures. *By itself* is a list that it gives without help: the better one for
-the mark, where it gives several. *With help* is the best of everything that it could give, picked with the marks in
-hand: a bound that no person exceeds who does not know them. Recall, precision and F1 of patches, rulers and dark corners are printed.
+quantified or not. A finder gives lists of pictures. *By itself* is a list that it gives without help: the better one
+for the mark, where it gives several. *With help* is the best of everything that it could give, picked with the marks in
+hand: a bound that no person exceeds who does not know them. Recall, precision and F1 of patches, rulers and dark
+corners are printed.
 Datalab's spurious-correlation scores tell of a property of all pictures, and name none; with help, the pictures beyond
 the best threshold of the best property are taken.
 """
