@@ -67,6 +67,15 @@ def test_where_nobody_has_so_many_images_a_person_is_asked_and_given_no_number(t
     assert many.settled_by <= 4000 and f"about {many.settled_by:,} " in str(many)
 
 
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_handful_of_images_is_said_to_be_too_few_without_a_number_of_points(n):
+    """By the rule of three, none of n changed excludes losses and gains of 3 / n at best: 6 / n is beyond one half."""
+    one = Loss("clean images of the class", paired_loss(*[np.ones(n, bool)] * 2), BOUND)
+    assert one.measured.high - one.measured.low >= min(1, 6 / n) / 2
+    assert str(one) == f"too few clean images of the class to measure a loss on ({n})"
+    assert one.answer == NOT_PROVEN
+
+
 def test_one_harmful_loss_is_harm_and_all_must_be_harmless():
     within, beyond, between = loss(-0.01, 0.01), loss(0.03, 0.05), loss(-0.01, 0.03)
     assert Harm((within, within)).answer == HARMLESS

@@ -21,6 +21,7 @@ HARMFUL: Final = "harmful"
 NOT_PROVEN: Final = "not proven harmless"
 LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
 REACHED: Final = 10  # times the images at hand: more of them, nobody has
+WIDE: Final = 0.5  # of an interval in shares of images, from which on images are too few to tell of a loss
 MEMORISED: Final = 8.0  # times the bound: losses on images trained on, above which other images lost too
 
 
@@ -89,6 +90,8 @@ class Loss:
             aside = f"to {self.receiver}" if self.receiver else f"without {self.most_lost}"
             without = f"{value:z.2f} ({low:z.2f} to {high:z.2f}) {aside}"
             return f"{lost}, but only {without}: do its images carry an artifact of their own?"
+        if one.high - one.low >= WIDE:
+            return f"too few {self.kind} to measure a loss on ({one.n:,})"
         if self.settled_by >= MOST:
             return f"{lost}, as much as the {100 * self.bound:.2f} allowed: more images do not settle it"
         training = "the model was trained on these images" if self.trained_on else ""
