@@ -194,6 +194,19 @@ def test_a_class_among_classes_of_natural_sets_is_at_the_level_and_an_extreme_on
     assert p[3, 1] < 0.01 and (np.delete(p.ravel(), 16) > 0.1).all()
 
 
+def test_a_natural_class_far_out_hides_no_blatant_one_and_flags_no_more():
+    """Of 40 classes one is 30: 20 is clearly less likely than the second rank of 41, and as many are at the level as by
+    ranks, whose p-values are uniform."""
+    rng, names, found, ranks = np.random.default_rng(0), ("a",), [], []
+    for _ in range(40):
+        scores = np.r_[rng.exponential(1, 39), 30.0][:, None]
+        asked = np.r_[rng.exponential(1, 10), 20.0][:, None]
+        found.append(NaturalSets(names, scores).p_values(names, asked)[:, 0])
+        ranks.append((1 + (asked <= scores.T).sum(1)) / 41)
+    assert (np.array(found)[:, -1] <= 0.02).all() and np.array(ranks)[0, -1] == 2 / 41
+    np.testing.assert_array_equal(np.array(found) <= 0.05, np.array(ranks) <= 0.05)
+
+
 def test_of_natural_sets_only_the_parts_that_were_asked_for_count_each_in_units_of_its_own():
     """A part by which natural classes differ a quarter as much says the same with a quarter of the score; below
     LEAST_EXCESS it does not: a part that is constant among them says nothing by a small score."""

@@ -135,6 +135,17 @@ def test_the_tail_of_a_power_law_is_the_power_law():
     assert conformal.tail_p_values(scores, null)[-1] == pytest.approx(1e-6, rel=0.5)
 
 
+def test_a_member_of_the_null_far_out_hides_no_size_where_the_rank_is_small():
+    """Of 40 the four above u = 0 have log(1 + s) of 1, 1, 1 and 4, so xi is 1.75."""
+    null = np.r_[np.zeros(36), np.expm1([1, 1, 1, 4])]
+    asked = np.expm1([0.5, 1.01, 3, 5])
+    scores, among = np.r_[null, asked], np.arange(44) < 40
+    ranks, power = np.array([5, 2, 2, 1]) / 41, 0.1 * np.exp(-np.array([0.5, 1.01, 3, 5]) / 1.75)
+    np.testing.assert_allclose(conformal.tail_p_values(scores, among)[40:], [*ranks[:3], power[3]])
+    below = conformal.tail_p_values(scores, among, 0.05)[40:]
+    np.testing.assert_allclose(below, [*ranks[:2], power[2], power[3]])  # 0.1 e^(-0.58) is above 2 / 41
+
+
 def test_a_null_of_noughts_lets_whispers_in_and_calls_a_shout():
     scores = np.r_[np.zeros(17), 1.4, 1.4, 1.6, 1.6, 25.0]
     null = conformal.select_reference(scores)

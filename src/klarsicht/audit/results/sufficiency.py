@@ -41,6 +41,7 @@ CHANCE = 0.5  # area under the ROC curve without any information
 FEWEST_SHOWN = 30  # images of a class, below which a part is no headline: an interval of so few says little
 RANKED_CLASSES = 20  # with fewer no rank among them reaches 0.05, and classes of natural sets are the reference
 LEAST_EXCESS = 0.25  # of scores of a part in natural classes, in units of `score_parts`
+SURE_RANK = 0.05  # p-value of a rank among natural classes from which on the tail says how far out a class is
 PAIR = 2  # classes that mirror each other: the one has a part where the other lacks it
 NOTEBOOK_PARTS = 20  # lines in a notebook
 WHOLES = ("target", "n", "whole", "whole_low", "whole_high")  # numbers of a profile
@@ -510,14 +511,14 @@ class NaturalSets:
         """Compute the p-value of each score (n, m) among the largest of each natural class under the same parts.
 
         Each part has the units of its own upper tail among natural classes, at least LEAST_EXCESS: so a part by which
-        these hardly differ counts from a smaller score on.
+        these hardly differ counts from a smaller score on. The rank decides down to SURE_RANK.
         """
         stacked = np.vstack([self.scores[:, _columns_of(names, self.parts)], scores])
         natural = np.arange(len(stacked)) < len(self.scores)
         levels = conformal.standardise(stacked, LEAST_EXCESS, ~natural)
         largest, own = levels[natural].max(1), levels[~natural]
         null = np.arange(len(largest) + own.size) < len(largest)
-        p = conformal.tail_p_values(np.concatenate([largest, own.ravel()]), null)[len(largest) :]
+        p = conformal.tail_p_values(np.concatenate([largest, own.ravel()]), null, SURE_RANK)[len(largest) :]
         return np.asarray(p.reshape(scores.shape))
 
 

@@ -48,10 +48,11 @@ def conformal_p_values(scores: Floats, null: Bools) -> NDArray[np.float64]:
     return np.asarray((1 + above) / (len(among) - null + 1), np.float64)
 
 
-def tail_p_values(scores: Floats, null: Bools) -> NDArray[np.float64]:
+def tail_p_values(scores: Floats, null: Bools, below: float = 0.0) -> NDArray[np.float64]:
     """Compute p-values (n,) that continue below the floor by a power law fitted to the upper tail of the null (Hill
     1975): TAIL ((1 + s) / (1 + u))^(-1 / xi) above the quantile u; xi is the mean of log((1 + s) / (1 + u)) among the k
-    scores above it, at least LEAST_XI. Conservative for lighter tails."""
+    scores above it, at least LEAST_XI. Conservative for lighter tails. below: p-value of a rank, in [0, 1], from which
+    on the power law counts where it is smaller, so that one member of the null far out does not hide its size."""
     p, among = conformal_p_values(scores, null), np.log1p(np.maximum(np.sort(scores[null]), 0))
     k = max(3, round(TAIL * len(among)))
     if len(among) <= k:
@@ -59,7 +60,7 @@ def tail_p_values(scores: Floats, null: Bools) -> NDArray[np.float64]:
     u, height = among[-k - 1], np.log1p(np.maximum(scores, 0))
     xi = max(float((among[-k:] - u).mean()), LEAST_XI)
     power = k / len(among) * np.exp(-np.maximum(height - u, 0) / xi)
-    return np.where(height > among[-1], np.minimum(p, power), p)
+    return np.where((height > among[-1]) | (p <= below), np.minimum(p, power), p)
 
 
 def false_discovery_rates(p: Floats) -> NDArray[np.float64]:

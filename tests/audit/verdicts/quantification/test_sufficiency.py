@@ -102,7 +102,7 @@ def test_the_border_that_all_images_of_a_class_have_is_noted_and_nothing_else_is
     assert "border" in [part.part for part in found.profiles[0].noted]
     assert [one.name for one in found.profiles[1:] if one.noted] == []
     border = found.of(NAMES[FRAMED]).parts[0]
-    assert border.area > 0.99 and border.others < 0.75 and border.p <= 0.05
+    assert border.area > 0.99 and border.others < 0.75 and border.p <= 0.01
     assert border.is_followed and border.shift_low > FLOOR
     assert found.headlines == ()  # of so few images
     (line,) = [line for line in found.lines if line.evidence.part == "border" and line.profile.name == NAMES[FRAMED]]
