@@ -33,12 +33,15 @@ def part(p):
     return evidence_of("border", p=p, noted=False)
 
 
-@pytest.mark.parametrize(("classes", "said"), [(6, True), (19, True), (20, False), (30, False)])
-def test_profiles_of_few_classes_say_so_in_words_and_json(classes, said):
+@pytest.mark.parametrize(("classes", "natural"), [(6, True), (19, True), (20, False), (30, False)])
+def test_profiles_say_among_which_classes_p_is_where_a_rank_among_their_own_cannot_reach_the_level(classes, natural):
     profiles = tuple(ClassProfile(f"c{k}", k, 20, 1.0, 0.9, 1.0, (part(0.5),)) for k in range(classes))
     found = Sufficiency(profiles, 0.05, 20)
-    assert ("With so few classes" in found.limits) == said
-    assert found.to_json()["limits"] == found.limits and found.to_json()["floor"] == pytest.approx(1 / classes)
+    assert (least_rank(classes) > 0.05) == natural
+    assert ("among classes of ordinary photographs" in found.limits) == natural
+    assert ("among the strongest parts of other classes" in found.limits) != natural
+    floor = 1 if natural else least_rank(classes)
+    assert found.to_json()["limits"] == found.limits and found.to_json()["floor"] == pytest.approx(floor)
 
 
 JUDGED = SimpleNamespace(to_json=dict)  # a class of which only the number counts

@@ -364,8 +364,9 @@ class Sufficiency:
 
     @property
     def floor(self) -> float:
-        """Smallest p-value of a rank among so many classes; 1 where they were too few to be compared."""
-        return 1 / len(self) if self.compared else 1.0
+        """Smallest p-value of a rank among the classes of the run; 1 where these are too few, and natural classes are
+        the reference."""
+        return 1 / len(self) if len(self) >= RANKED_CLASSES else 1.0
 
     @property
     def limits(self) -> str:
