@@ -118,7 +118,7 @@ def border_of(image: Tensor) -> Mask:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a mark is cut: its pixels, whether their ratio to the skin is put on, and what donors must not show."""
+    """Cut of a mark: its pixels, whether their ratio to the skin is put on, and what donors must not show."""
 
     mask: Callable[[Tensor], Mask]
     ratio: bool
