@@ -23,7 +23,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_classes as planted
 import whole_class_shortcuts as marks
-from klarsicht.audit.results.sufficiency import PartEvidence, score_parts
+from klarsicht.audit.results.part_comparison import score_parts
+from klarsicht.audit.results.sufficiency import PartEvidence
 from klarsicht.numerics.statistics.intervals import Interval
 
 TRAINED, EPOCHS, SHOWN = 400, 10, 64

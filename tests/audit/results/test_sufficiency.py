@@ -6,12 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from klarsicht.audit.results.part_comparison import LEAST_EXCESS, NaturalParts, NaturalSets
 from klarsicht.audit.results.sufficiency import (
-    LEAST_EXCESS,
     PART_COLUMNS,
     ClassProfile,
-    NaturalParts,
-    NaturalSets,
     PartEvidence,
     Sufficiency,
     order_profiles,

@@ -19,7 +19,8 @@ from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect
-from klarsicht.audit.results.sufficiency import CHANCE, PART_COLUMNS, compare_parts, read_sufficiency
+from klarsicht.audit.results.part_comparison import CHANCE, compare_parts
+from klarsicht.audit.results.sufficiency import PART_COLUMNS, read_sufficiency
 from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
 from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, border_mask
 from klarsicht.audit.verdicts.quantification.natural_parts import read_natural_parts, read_natural_sets

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from klarsicht.audit.results.sufficiency import NaturalParts, NaturalSets
+from klarsicht.audit.results.part_comparison import NaturalParts, NaturalSets
 
 NATURAL_PARTS_FILE = "natural_parts.json"
 NATURAL_SETS_FILE = "natural_sets.json"

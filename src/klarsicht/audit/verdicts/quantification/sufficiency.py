@@ -19,6 +19,7 @@ from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.audit.results.part_comparison import compare_parts
 from klarsicht.audit.results.rows import ExchangeRow
 from klarsicht.audit.results.significance import LEVEL, class_strategy
 from klarsicht.audit.results.sufficiency import (
@@ -26,7 +27,6 @@ from klarsicht.audit.results.sufficiency import (
     ClassProfile,
     PartEvidence,
     Sufficiency,
-    compare_parts,
     order_profiles,
 )
 from klarsicht.audit.verdicts.interventions.image_parts import REGION_INSIDE, REGION_OUTSIDE
