@@ -7,7 +7,7 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
@@ -35,6 +35,8 @@ REDRAWING_SECONDS = 0.2  # between two states of a notebook's bar
 TICK = 1.0  # seconds after which it is seen whether a line is due, where no item is done
 TRANSPARENT = (__name__, "contextlib")  # modules whose frames open steps for others
 _current_display: ContextVar[Progress | None] = ContextVar("_current_display", default=None)
+_hidden: ContextVar[bool] = ContextVar("_hidden", default=False)
+_count_rows: ContextVar[Callable[[int], None] | None] = ContextVar("_count_rows", default=None)
 
 
 class Advance(Protocol):
@@ -141,6 +143,9 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 def progress(label: str, total: int, start: int = 0) -> Iterator[Advance]:
     """Show the progress of a step; yields the callback that advances it. total: items of the whole step. start: items
     that were done before, in a run that is resumed."""
+    if _hidden.get():
+        yield lambda amount=1: None
+        return
     show = _notebook_bar if is_notebook() else _bar if sys.stderr.isatty() else _lines
     for silence in _silences:
         silence.end_loading()
@@ -151,6 +156,45 @@ def progress(label: str, total: int, start: int = 0) -> Iterator[Advance]:
     finally:
         for silence in _silences:
             silence.bars -= show is not _lines
+
+
+@contextmanager
+def hide_progress() -> Iterator[None]:
+    """Show no progress of the steps inside: another process shows that of their work unit."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
+
+
+def count_rows(rows: int) -> None:
+    """Show rows of a work unit as done before the unit ends, where it runs in the process that shows its progress."""
+    if (count := _count_rows.get()) is not None:
+        count(rows)
+
+
+@contextmanager
+def counted_rows(advance: Advance) -> Iterator[Callable[[range], None]]:
+    """Let `count_rows` advance a step of work units; yields the function that ends a unit, which advances the step by
+    the rows of it that were not counted."""
+    counted = 0
+
+    def count(rows: int) -> None:
+        nonlocal counted
+        counted += rows
+        advance(rows)
+
+    def end_unit(unit: range) -> None:
+        nonlocal counted
+        advance(len(unit) - counted)
+        counted = 0
+
+    token = _count_rows.set(count)
+    try:
+        yield end_unit
+    finally:
+        _count_rows.reset(token)
 
 
 def is_notebook() -> bool:

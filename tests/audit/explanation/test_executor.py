@@ -9,6 +9,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.marks import slow
 
+from klarsicht.audit.explanation import executor
 from klarsicht.audit.explanation.executor import limited_threads, partition, run_units
 from klarsicht.ground.errors import DiskFull, ModelError, OutOfMemory, UsageError
 from klarsicht.ground.machine.disk import temporary_folder
+from klarsicht.ground.progress import count_rows, track
 
 # Workers need not import this file: what it defines travels by value, as from a notebook.
 pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
@@ -51,6 +54,39 @@ def test_results_are_those_of_a_plain_loop(workers):
     assert set(done) == set(UNITS)
     for unit in UNITS:
         np.testing.assert_array_equal(done[unit], draws(unit))
+
+
+def counted_in_threes(unit):
+    for start in range(0, len(unit) - 1, 3):  # the last row of a unit is skipped, and not counted
+        count_rows(min(3, len(unit) - 1 - start))
+
+
+@pytest.mark.parametrize("workers", [1, slow(2)])
+def test_rows_of_a_unit_are_shown_before_it_ends(workers, monkeypatch):
+    """Law: what is shown sums to the rows, whoever counts; in this process by the batch, of workers by the unit."""
+    shown = []
+
+    @contextmanager
+    def recorded(label, total):
+        yield shown.append
+        assert sum(shown) == total
+
+    monkeypatch.setattr(executor, "progress", recorded)
+    collected(counted_in_threes, workers=workers)
+    # workers end their units in any order
+    assert sorted(step for step in shown if step) == sorted([3, 1] * 5 + [1, 1] if workers == 1 else [4] * 5 + [2])
+
+
+def steps_inside(unit):
+    sys.modules[track.__module__].MIN_SECONDS = 0  # in a worker: every step writes a line at its end
+    for _ in track(unit, len(unit), "inside"):
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_workers_write_no_lines_of_steps_inside_a_unit(capfd):
+    collected(steps_inside, workers=2)
+    assert "inside" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

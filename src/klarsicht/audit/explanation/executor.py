@@ -22,7 +22,7 @@ from klarsicht.ground.errors import OutOfMemory, UsageError
 from klarsicht.ground.machine import memory
 from klarsicht.ground.machine.disk import temporary_folder, translate_write_errors
 from klarsicht.ground.machine.operating_system import end_with_parent
-from klarsicht.ground.progress import progress
+from klarsicht.ground.progress import counted_rows, hide_progress, progress
 from klarsicht.ground.ranges import WORKERS
 from klarsicht.ground.trust import is_trusted, set_trust
 
@@ -57,10 +57,10 @@ def run_units(
     the system ran short of memory."""
     WORKERS.require("workers", workers)
     results = run(work, units, workers=workers, threads=threads)
-    with closing(results), progress(label, sum(map(len, units))) as advance:
+    with closing(results), progress(label, sum(map(len, units))) as advance, counted_rows(advance) as end_unit:
         for unit, result in results:
             on_done(unit, result)
-            advance(len(unit))
+            end_unit(unit)
 
 
 def _run_in_process(work: Work[R], units: Iterable[range], threads: int) -> Results[R]:
@@ -85,7 +85,7 @@ def _run_in_workers(work: Work[R], units: Iterable[range], workers: int, threads
 def _in_worker(work_file: PickledWork, unit: range, threads: int) -> tuple[range, Any]:
     memory.keep_freed_memory()
     work = work_file.load()
-    with limited_threads(threads):
+    with limited_threads(threads), hide_progress():
         return unit, work(unit)
 
 

@@ -25,6 +25,7 @@ from klarsicht.audit.explanation.relevance.relevance import Relevance
 from klarsicht.audit.explanation.settings import AuditSettings, counts_own_logits
 from klarsicht.ground.errors import InputError, InputRefused, OutOfMemory, ProgramFailed, UsageError
 from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.progress import count_rows
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -73,6 +74,7 @@ class Attribution:
                     _copy_rows(blocks, arrays_to_store(found, self.settings.parts), some, unit)
                     for row, fact in zip(some, facts_of(found), strict=True):
                         facts[row] = facts.get(row, {}) | fact
+                    count_rows(len(some))
         lines = [FACTS | facts.get(row, {}) for row in unit]
         columns = {"row": list(unit)} | {name: [line[name] for line in lines] for name in FACTS}
         written = self.store.write_part(IMAGES, unit.start // self.settings.unit, columns)

@@ -28,6 +28,7 @@ from klarsicht.audit.verdicts.interventions.image_parts import (
 from klarsicht.audit.verdicts.interventions.region_masks import RegionMasks, estimate_region, load_region
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.ground.arrays import Floats, Pixels, Rows
+from klarsicht.ground.progress import progress
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.remote_store import Read
@@ -185,12 +186,14 @@ class KeptPartUnits:
         reader, rows = self.reader, self.reader.feature_rows(number)
         ways = [(part, rest) for part in reader.parts for rest in rests_of(part)]
         features: dict[tuple[str, bool], list[Floats]] = {way: [] for way in ways}
-        with feature_reader(reader.work) as observe:
+        parts = len(ways) * len(chunks(rows))
+        with feature_reader(reader.work) as observe, progress("parts", parts) as advance:
             for some in chunks(rows):
                 images = reader.read(some)
                 for part, rest in ways:
                     shown = reader.without(part, images) if rest else reader.keep(number, part, images, int(some[0]))
                     features[part, rest].append(observe(shown))
+                    advance()
         for part, rest in ways:
             yield self._table(number, part, rest, rows, np.concatenate(features[part, rest]))
 
@@ -248,7 +251,8 @@ class ExchangeUnits:
         work, target = self.reader.work, self.reader.work.groups[number].target
         rows, donors, controls, owners = self.draw_pairs(number)
         records: dict[str, list[ExchangeRow]] = {name: [] for name in self.reader.questions}
-        with predictor(work) as predict:
+        parts = len(records) * len(chunks(rows))
+        with predictor(work) as predict, progress("parts", parts) as advance:
             for some in chunks(np.arange(len(rows))):
                 images = [self.reader.read(those[some]) for those in (rows, donors, controls)]
                 for name in self.reader.questions:
@@ -276,6 +280,7 @@ class ExchangeUnits:
                         )
                         for j, i in enumerate(some.tolist())
                     ]
+                    advance()
         return [record for those in records.values() for record in those]
 
     def draw_pairs(self, number: int) -> tuple[Rows, Rows, Rows, Rows]:
