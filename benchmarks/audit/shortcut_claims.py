@@ -108,6 +108,12 @@ def exchange(part: str, images: Pixels, donors: Pixels) -> Pixels:
     if part == "spectrum":
         phase, size = np.fft.fft2(images * 255), np.abs(np.fft.fft2(donors * 255))
         return np.clip(np.fft.ifft2(size * np.exp(1j * np.angle(phase))).real / 255, 0, 1)
+    if part == "fine texture":
+        shape = images.shape[2:]
+        cycles = [np.minimum(np.arange(n), n - np.arange(n)) / n for n in shape]  # of a row, of a column
+        fine = cycles[0][:, None] ** 2 + cycles[1][None, : shape[1] // 2 + 1] ** 2 >= 1 / 16
+        given, own = np.fft.rfft2(donors), np.fft.rfft2(images)
+        return np.clip(np.fft.irfft2(own + fine * (given - own), shape), 0, 1)
     if part == "colours":
         out = np.empty_like(images)
         for i, c in np.ndindex(images.shape[:2]):
@@ -156,6 +162,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--classes", nargs="+", required=True, help="labels, in the order of the outputs")
+    parser.add_argument("--only", nargs="+", help="CLASS:PART, as 'glioma:border'; otherwise all claims are tried")
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args()
@@ -183,11 +190,13 @@ def main() -> None:
         other_class = np.concatenate([np.full(len(x), j) for j, x in enumerate(images) if j != k])
         for part in profile["parts"]:
             name = part["part"]
+            if given.only and f"{profile['class']}:{name}" not in given.only:
+                continue
             if name in FRAMES:
                 window, control = FRAMES[name]
                 shown = [zoomed(others, *window), zoomed(others, *control) if control else others]
                 mine = [zoomed(images[k], *window), zoomed(images[k], *control) if control else images[k]]
-            elif name in (*MASKS, "spectrum", "colours"):
+            elif name in (*MASKS, "spectrum", "colours", "fine texture"):
                 donors = images[k][rng.integers(len(images[k]), size=len(others))]
                 fellows = np.stack([images[c][rng.integers(len(images[c]))] for c in other_class])
                 shown = [exchange(name, others, donors), exchange(name, others, fellows)]
