@@ -4,6 +4,7 @@
     python benchmarks/audit/untaught_classes.py IMAGENET32 --folder kinds --steps 450 --seeds 100
     python benchmarks/audit/untaught_classes.py --table --folder kinds --steps 450 --seeds 100
     python benchmarks/audit/untaught_classes.py IMAGENET32 --folder forms --forms --steps 450 --seeds 100
+    python benchmarks/audit/untaught_classes.py IMAGENET32 --folder kinds --fixed --seeds 0 1
 
 A run has real classes of 280 images at 32 px. In two of five a kind of `untaught_kinds.py` is planted, half of them at
 5 %, the others at 10 and 20 %. The embedding is learned on the images of the run as `audit quantify` does, with all
@@ -12,7 +13,8 @@ families, and every detector looks at every class. No network is trained: this a
 Seeds below 100 are to develop on: 50 of the 100 classes, and half of the kinds. Runs from 100 on have the other kinds
 and 75 classes, of which 50 were not developed on. What detectors say is kept in FOLDER/seed-N, so that another rule of
 verdicts is judged in seconds. The table says what the step-down and the differences of means add. With fewer --steps
-the embedding is learned in less time, and separates less.
+the embedding is learned in less time, and separates less. --fixed takes a head in closed form over the network that
+comes along (`fixed_features.py`).
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.split_half import combined_p, draw_halves
 
 sys.path.insert(0, str(Path(__file__).parent))
+import fixed_features
 import planted_classes
 import untaught_forms
 import untaught_kinds
@@ -189,6 +192,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of the training of the embedding")
     parser.add_argument("--only-learn", action="store_true")
     parser.add_argument("--shipped", action="store_true", help="use the embedding that comes along, and learn none")
+    parser.add_argument("--fixed", action="store_true", help="use it under a head in closed form, fitted on the run")
     parser.add_argument("--forms", action="store_true", help="forms of untaught_forms.py, on a fifth of a class each")
     parser.add_argument("--table", action="store_true", help="judge what is there, and measure nothing")
     given = parser.parse_args()
@@ -197,11 +201,16 @@ def main() -> None:
     runs = []
     for seed in given.seeds:
         place = given.folder / f"seed-{seed}"
-        kind = "shipped" if given.shipped else str(given.steps)
+        kind = "shipped" if given.shipped else "fixed" if given.fixed else str(given.steps)
         file = place / f"signs-{kind}.jsonl"
         if not given.table:
             images, classes = make(given.data, place, seed, given.forms)
-            network = load_shipped_embedding() if given.shipped else learn(images, place / kind, seed)
+            if given.shipped:
+                network = load_shipped_embedding()
+            elif given.fixed:
+                network = fixed_features.fit_embedding(images.reshape(-1, *images.shape[2:]), seed)
+            else:
+                network = learn(images, place / kind, seed)
             if given.only_learn:
                 continue
             measure(images, classes, network, file, seed)
