@@ -168,6 +168,25 @@ def test_an_estimate_in_doubt_still_gives_what_it_is_good_for():
     assert shares[0].mean() == pytest.approx(1 / 5, rel=0.05)
 
 
+@pytest.mark.parametrize("offset", [0, 3])
+def test_around_what_moved_shares_pass_softly_and_let_no_ghost_in(offset):
+    """A disc is only in the reference. Two means over five pixels change by at most a fifth from pixel to pixel; steps
+    at the borders of windows, every fourth pixel, are no larger than between; no block is worse than the reference."""
+    x, X, right = observed(12, 0.125, 0.0)
+    rows, columns = np.indices(SIZE) - 140 - offset
+    disc = (np.square(rows) + np.square(columns) < 40**2) * np.float32(0.3)
+    X = X + disc
+    verdict, picture = merged(X, right, [LEVEL], NO_LIMITS)
+    share = verdict.shares[0]
+    assert share[disc > 0].max() < 0.1 and share[:64].mean() > 0.95
+    steps = np.abs(np.diff(share, axis=0))
+    assert 0.05 < steps.max() <= 0.2 + 1e-6
+    at_borders = np.arange(1, SIZE[0]) % 4 == 0
+    assert steps[at_borders].mean() < 1.1 * steps[~at_borders].mean()
+    worse = blocks(np.square(picture - x - disc)[0]) / blocks(np.square(X - x - disc)[0])
+    assert worse.max() <= 1.02
+
+
 WHITE = ClippingLimits(high=1 - 1e-6)
 
 

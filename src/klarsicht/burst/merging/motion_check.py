@@ -36,7 +36,7 @@ LEAVE = (
     1.15  # variance of X_1 - E over that of X_1's noise: estimates may use little of X_1 and have noise of their own
 )
 FADE = 8  # pixels over which a fallback fades in
-CHECK_MARGIN = max(WINDOW_SIDES) + FADE + 3  # pixels around a tile that influence its result
+CHECK_MARGIN = max(WINDOW_SIDES) + FADE + 7  # pixels around a tile that influence its result, softened shares included
 NEAR = 3  # deviations of noise from the clipping limit
 AT_LIMIT = 0.1  # deviations: an estimate so near to the clipping limit is at the limit
 CLIPPED_MEAN_TOLERANCE = 0.5  # deviations that the mean of clipped frames may lack; at the limit it lacks .4

@@ -38,6 +38,7 @@ from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.merging.motion_check import Map, MotionCheck, Reference
 
 BOX = 9  # side of a window, in pixels (of a mosaic's planes)
+SOFTENING = 5  # side of the windows over which shares are averaged twice, in pixels
 # deviations of its mean square by which the residual of a tested estimate may exceed that of the best
 SLACK = 2.0
 FAR_FROM_LIMIT = np.float32(7)  # deviations: no pixel is clipped so far from it
@@ -140,8 +141,17 @@ def apply_risk_shares(verdict: MotionCheck, risk: Risk, estimates: Sequence[Ligh
     shares[0] = trusted * risk.estimate_share(computed[-1])
     if trusted.min() < 1:
         shares[: len(computed)] += (1 - trusted) * risk.mixture_shares(computed)[::-1]
+    shares[: len(computed)] = [soften_edges(share) for share in shares[: len(computed)]]
     kept = verdict.kept + (1 - verdict.kept) * risk.clipped_share
     return replace(verdict, shares=shares, kept=kept)
+
+
+def soften_edges(share: Map) -> Map:
+    """Average a map of shares (H, W) twice over small windows: as those it was estimated in are square and weigh all
+    their pixels alike, it has steps at their borders."""
+    for _ in range(2):
+        share = uniform_filter(share, SOFTENING, mode="nearest")
+    return share
 
 
 def truncation_mean(t: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -27,7 +27,7 @@ from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.merging.motion_check import Map, MotionCheck
-from klarsicht.burst.merging.sure import SLACK, LightEstimate, Risk, divide_or
+from klarsicht.burst.merging.sure import SLACK, LightEstimate, Risk, divide_or, soften_edges
 
 CROSS_BOX = 15  # side of a window in pixels
 FROM_EXCESS = 0.5  # variances of the noise: excess of the burst's error from which the filtered reference is taken
@@ -61,9 +61,11 @@ class UnmeasuredColours:
         sums = (r * predicted, np.square(predicted), v * np.square(predicted))
         agreeing, square, chance = (uniform_filter(x, CROSS_BOX, mode="nearest") for x in sums)
         sure = agreeing - np.float32(SLACK / CROSS_BOX) * np.sqrt(np.maximum(chance, 0))
-        correction: Map = np.clip(divide_or(sure, square, np.float32(0)), 0, 1)
-        excess = np.zeros_like(correction) if alone is None else risk.excess_error(burst, alone)
-        replaced: Map = np.clip((excess - FROM_EXCESS) / (1 - FROM_EXCESS), 0, 1)
+        correction = soften_edges(np.clip(divide_or(sure, square, np.float32(0)), 0, 1))
+        replaced = np.zeros_like(correction)
+        if alone is not None:
+            excess = risk.excess_error(burst, alone)
+            replaced = soften_edges(np.clip((excess - FROM_EXCESS) / (1 - FROM_EXCESS), 0, 1))
         white = reference >= risk.limits.high
         return cls(noise, there, measured_mask(cell, there.size), correction, replaced, white)
 
