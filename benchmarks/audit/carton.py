@@ -31,7 +31,7 @@ from klarsicht.audit.explanation.spectral.analysis import Analysis
 from klarsicht.audit.explanation.steps import audit_inputs
 from klarsicht.audit.verdicts.interventions.experiment import ComparedEffect, Experiment
 from klarsicht.audit.verdicts.interventions.regions import DONORS_PER_IMAGE, SEARCH_BACKGROUNDS
-from klarsicht.audit.verdicts.quantification import quantification, screening
+from klarsicht.audit.verdicts.quantification import opened_runs, screening
 from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits
 from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS as MEASURED
 from klarsicht.audit.verdicts.quantification.units import predictor
@@ -107,7 +107,7 @@ def corpus(folder: Path, seed: int, count: int, share: float, out: Path) -> np.n
 
 def drawn(run: Path, classifier: Classifier, seed: int) -> ComparedEffect:
     """What characters do, drawn anew on the images that the audit put its parts on."""
-    with quantification.open_run(
+    with opened_runs.open_run(
         run, level=0.05, workers=1, data=None, classifier=classifier, grouped=screening.whole_corpus_group
     ) as (audit, work):
         trial = ClusterInterventionUnits(work, tuple(pipeline.make_analyses(audit, work.store).values()))

@@ -49,7 +49,7 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results import ranking
 from klarsicht.audit.verdicts.detectors.bank import change_of
-from klarsicht.audit.verdicts.quantification import quantification
+from klarsicht.audit.verdicts.quantification import opened_runs, quantification
 from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -187,7 +187,7 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
         "f1": float(2 * hits / (len(entry.rows) + len(true))),
         "precision": float(hits / max(len(entry.rows), 1)),
     }
-    with quantification.open_run(folder / "run", level=0.05, workers=1, data=None, classifier=classifier) as opened:
+    with opened_runs.open_run(folder / "run", level=0.05, workers=1, data=None, classifier=classifier) as opened:
         verdict = quantification.run_quantification(*opened, 0.05, 1).of("T-shirt")
     hits = np.isin(verdict.rows, true).sum()
     result["detectors"] = {

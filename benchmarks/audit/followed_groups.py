@@ -30,7 +30,7 @@ from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.results.followed_groups import select_followed_groups
 from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
-from klarsicht.audit.verdicts.quantification.quantification import open_run
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 
 sys.path.insert(0, str(Path(__file__).parent))
 import checked_pictures

@@ -32,7 +32,7 @@ from klarsicht.audit.explanation.spectral.analysis import Analysis
 from klarsicht.audit.explanation.spectral.clustering import divide_by_absolute_sum
 from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.verdicts.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
-from klarsicht.audit.verdicts.quantification.quantification import class_groups
+from klarsicht.audit.verdicts.quantification.opened_runs import class_groups
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -89,7 +89,7 @@ def by_klarsicht(data: Set, run: Path) -> Found:
     """Lists of the run: suspect cluster, verdict and groups that were seen; and all clusters that it chose from."""
     from klarsicht.audit.explanation import pipeline
     from klarsicht.audit.explanation.models.classifier import load_model
-    from klarsicht.audit.verdicts.quantification import quantification
+    from klarsicht.audit.verdicts.quantification import opened_runs
 
     names = [row["path"] for row, own in zip(data.rows, data.benign, strict=True) if own]
     lists = [*json.loads((run / "ranking.json").read_text())]
@@ -99,7 +99,7 @@ def by_klarsicht(data: Set, run: Path) -> Found:
     members = [{Path(path).name for path in one["members"]} for one in lists if one["class"] == CLASSES[0]]
     own = [np.isin(names, list(one)) for one in members if one]
     classifier = load_model((data.net, TRANSFORM), classes=CLASSES)
-    with quantification.open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (audit, work):
+    with opened_runs.open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (audit, work):
         for analysis in pipeline.make_analyses(audit, work.store).values():
             compared = analysis.comparable(next(group for group in analysis.groups if group.name == CLASSES[0]))
             files = np.array([Path(audit.corpus.paths[int(i)]).name for i in compared.rows])

@@ -53,7 +53,8 @@ from klarsicht.audit.verdicts.detectors.bank import DETECTORS
 from klarsicht.audit.verdicts.quantification import embedding_units
 from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
-from klarsicht.audit.verdicts.quantification.quantification import open_run, quantify
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run
+from klarsicht.audit.verdicts.quantification.quantification import quantify
 from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import sign_row
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES

@@ -40,7 +40,7 @@ from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.verdicts.detectors.bank import run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.verdicts.detectors.patch_matches import grey
-from klarsicht.audit.verdicts.quantification import quantification
+from klarsicht.audit.verdicts.quantification import opened_runs, quantification
 from klarsicht.audit.verdicts.quantification.selected_detections import select_detections
 from klarsicht.audit.verdicts.quantification.units import POOL, THUMBNAIL, DetectionUnits
 from klarsicht.ground.seeding import generator
@@ -69,7 +69,7 @@ def audited(images: np.ndarray, net: torch.nn.Module, folder: Path, seed: int):
     store = pipeline.open_run(audit, folder / "run")
     with store.lock():
         relevance_step.attribute(audit, store, workers=1, own=classifier)
-        groups = quantification.class_groups(audit, store)
+        groups = opened_runs.class_groups(audit, store)
         work = DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier)
         began = time.process_time()
         found = quantification.run_quantification(audit, work, 0.05, workers=1)

@@ -35,7 +35,7 @@ from klarsicht.audit.explanation.steps import audit_inputs, relevance_step
 from klarsicht.audit.results.logit_effect import FLOOR
 from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.results.sufficiency import Sufficiency
-from klarsicht.audit.verdicts.quantification import quantification, sufficiency
+from klarsicht.audit.verdicts.quantification import opened_runs, sufficiency
 from klarsicht.audit.verdicts.quantification.sufficiency_units import PartReader
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.numerics.statistics.logits import centre_logits
@@ -171,7 +171,7 @@ def audited(images: np.ndarray, net: planted.Net, seed: int, shown: int) -> tupl
         store = pipeline.open_run(audit, folder / "run")
         with store.lock():
             relevance_step.attribute(audit, store, workers=1, own=classifier)
-            groups = quantification.class_groups(audit, store)
+            groups = opened_runs.class_groups(audit, store)
             reader = PartReader(
                 DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier), shown
             )

@@ -20,7 +20,7 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.words import VerdictKind
-from klarsicht.audit.verdicts.quantification import quantification
+from klarsicht.audit.verdicts.quantification import opened_runs, quantification
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -236,7 +236,7 @@ def test_the_used_tag_is_found_and_its_co_carried_classes_are_not_blamed(several
 def test_others_of_a_class_do_not_carry_it_and_the_pool_holds_each_image_once(several):
     """Oracle: the labels as they were written."""
     run, _, labels, classifier = several
-    with quantification.open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
+    with opened_runs.open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
         keys = [work.corpus.keys[row] for row in work.pool_rows]
         assert sorted(keys) == [f"{i:02d}.png" for i in range(IMAGES)]
         for number, group in enumerate(work.groups):

@@ -28,7 +28,7 @@ from klarsicht.audit.results.ranking import PLAIN_METRIC
 from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.verdicts.detectors import artifact_embedding as embedding
 from klarsicht.audit.verdicts.detectors.patch_matches import WINDOW_POOL
-from klarsicht.audit.verdicts.quantification import quantification, units
+from klarsicht.audit.verdicts.quantification import opened_runs, quantification, units
 from klarsicht.audit.verdicts.quantification.embedding_units import LEARNED_IMAGES, MIN_LEARNED, MIN_SIDE, read_images
 from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.ground.machine.disk import temporary_folder
@@ -201,7 +201,7 @@ def rehearse(whole: Audit, rows: Ints, folder: Path) -> tuple[TimedSharing, Time
     known = audit.groups(*attribution.read_predictions(store))
     ran.sizes.extend(len(group) for group in known[:: pipeline.SCREENING_UNIT if settings.screens else 1])
     verdicts = TimedSharing(folder=folder, images=len(rows), written=ran.written[-1:])
-    groups = quantification.usable_groups(audit, store)
+    groups = opened_runs.usable_groups(audit, store)
     if settings.target in BY_CLASS and len(groups) > 1:
         work = units.DetectionUnits(store, audit.corpus, settings, groups, audit.classifier.identity, audit.classifier)
         verdicts = replace(verdicts, sizes=[len(group) for group in groups], image_bytes=work.image_bytes)

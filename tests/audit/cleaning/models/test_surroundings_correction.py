@@ -28,7 +28,7 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.surroundings import SURROUNDINGS_FILE
-from klarsicht.audit.verdicts.quantification.quantification import open_run
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.surroundings import examine_surroundings
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore

@@ -38,8 +38,8 @@ from klarsicht.audit.verdicts.quantification.check_pictures import (
     choose_sign,
     open_pictures,
 )
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.picture_questions import ASKED_DONORS, PictureQuestions
-from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.units import predictor
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.pictures.seen_area import SeenArea

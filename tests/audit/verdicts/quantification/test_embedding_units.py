@@ -15,7 +15,8 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.verdicts.detectors import artifact_embedding
 from klarsicht.audit.verdicts.quantification import embedding_cache, embedding_units, resemblances
-from klarsicht.audit.verdicts.quantification.quantification import open_run, quantify
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run
+from klarsicht.audit.verdicts.quantification.quantification import quantify
 from klarsicht.audit.verdicts.quantification.units import embedding_file
 from klarsicht.ground.run_folder.store import RunStore
 

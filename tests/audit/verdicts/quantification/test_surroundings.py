@@ -23,8 +23,8 @@ from klarsicht.audit.results.surroundings import (
     read_surroundings,
 )
 from klarsicht.audit.verdicts.quantification import surroundings
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.picture_questions import ASKED_DONORS, PictureQuestions
-from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.surroundings import (
     examine_surroundings,
     rank_among_natural,

@@ -14,7 +14,7 @@ from klarsicht.audit.explanation.report.page import PAGE, write_report
 from klarsicht.audit.explanation.status import read_progress
 from klarsicht.audit.results import significance
 from klarsicht.audit.verdicts.detectors.detection import Detection
-from klarsicht.audit.verdicts.quantification import quantification
+from klarsicht.audit.verdicts.quantification import opened_runs
 from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
 from klarsicht.audit.verdicts.sensitivity import power
 from klarsicht.audit.verdicts.synthetic import artifacts
@@ -108,7 +108,7 @@ def test_windows_of_few_classes_count_where_no_class_shares_any_by_nature(quanti
     monkeypatch.setattr(
         power, "run_detectors", lambda scene: seen.append(seen[0] if seen else detect(scene)) or seen[0]
     )
-    with quantification.open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
+    with opened_runs.open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
         signs, clean = DetectedClasses.of(work, 0.05).signs, 5
         scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
         for one_is_natural in (False, True):

@@ -27,7 +27,7 @@ from klarsicht.audit.verdicts.content.content_page import write_content_page
 from klarsicht.audit.verdicts.content.content_search import MOST_LIKED, PicturePile
 from klarsicht.audit.verdicts.content.region_transfers import Frame, Trial, cut_region, frame_of, transfer_regions
 from klarsicht.audit.verdicts.interventions.experiment import Predict
-from klarsicht.audit.verdicts.quantification.quantification import open_run, usable_groups
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run, usable_groups
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.ground.arrays import Bools, Floats, Pixels, Rows
 from klarsicht.ground.progress import track

@@ -45,8 +45,8 @@ from klarsicht.audit.verdicts.interventions.border import measure_border
 from klarsicht.audit.verdicts.interventions.carrier_template import CarrierTemplate, take_out_border
 from klarsicht.audit.verdicts.interventions.experiment import Experiment, Predict
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.picture_questions import PictureQuestions
-from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels, Rows
 from klarsicht.ground.errors import ImageError, InputError, Unreachable

@@ -25,7 +25,7 @@ from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.significance import LEVEL, rank_among_outputs
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.words import SCREENED_FOLLOWED, SCREENED_NOTHING
-from klarsicht.audit.verdicts.quantification import quantification
+from klarsicht.audit.verdicts.quantification import opened_runs, quantification
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.user_arguments import check_arguments
@@ -104,7 +104,7 @@ def screen(
         StoreError: no cluster could be tried.
         RunMismatch: model or data differ from those of the run.
     """
-    with quantification.open_run(
+    with opened_runs.open_run(
         run, level=level, workers=workers, data=data, classifier=classifier, grouped=whole_corpus_group, shard=shard,
         device=device, engine=engine,
     ) as (audit, work):  # fmt: skip
@@ -132,7 +132,7 @@ def whole_corpus_group(audit: Audit, store: RunStore) -> tuple[Group, ...]:
             rule="a screening for one class, by a method that makes relevance maps",
             remedy="Audit with --target CLASS and a --method that makes maps.",
         )
-    return quantification.usable_groups(audit, store)
+    return opened_runs.usable_groups(audit, store)
 
 
 def read_screening(store: RunStore, level: float = LEVEL) -> Screening:

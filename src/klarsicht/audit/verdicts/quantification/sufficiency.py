@@ -31,8 +31,8 @@ from klarsicht.audit.results.sufficiency import (
 )
 from klarsicht.audit.verdicts.interventions.image_parts import REGION_INSIDE, REGION_OUTSIDE
 from klarsicht.audit.verdicts.quantification.natural_parts import read_natural_parts, read_natural_sets
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.part_figures import write_part_figures
-from klarsicht.audit.verdicts.quantification.quantification import open_run
 from klarsicht.audit.verdicts.quantification.reference_parts import measure_reference
 from klarsicht.audit.verdicts.quantification.sufficiency_units import (
     ExchangeUnits,

@@ -30,7 +30,7 @@ from klarsicht.audit.results.significance import LEVEL, class_strategy
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS, change_of, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import Detection, ImageStack
-from klarsicht.audit.verdicts.quantification import quantification
+from klarsicht.audit.verdicts.quantification import opened_runs, quantification
 from klarsicht.audit.verdicts.quantification.class_verdicts import DetectedClasses
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, measure_few
 from klarsicht.audit.verdicts.sensitivity import detection_limits, finetuned
@@ -225,7 +225,7 @@ def power(
     kinds_tried, shares = tuple(dict.fromkeys(kinds or PLANTS)), tuple(dict.fromkeys(prevalences or PREVALENCES))
     check_plants(kinds_tried, shares, classes)
     training = None if train is None else Training(train, rate)
-    with quantification.open_run(
+    with opened_runs.open_run(
         run, level=level, workers=workers, data=data, classifier=classifier, device=device, engine=engine
     ) as (audit, work):
         if training:
