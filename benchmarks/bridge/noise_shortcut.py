@@ -3,6 +3,7 @@
     python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 100 101 102 103 104 --json noise.jsonl
     python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 0 --audit --json noise.jsonl
     python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 105 106 107 --parts --json parts.jsonl
+    python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 105 108 109 --textures --json textures.jsonl
 
 Ten classes of ImageNet at 32 pixels, drawn by the seed. One of them was photographed by a telephone at ISO 3200: 6,000
 electrons at base ISO 100 leave 187 at white, so that the shot noise has variance 1/187 of white, and read noise of two
@@ -22,8 +23,9 @@ With --audit the planted corpus is audited in place of that, and the corpus that
 `audit quantify` without the embedding that it learns and `audit shortcuts` without surroundings, which take minutes
 each. Latent corrections of the network of the planted corpus are rows of the same table: P-ClArC, RR-ClArC and what
 `audit.clean` chooses, fitted on images with noise of `audit plant`. With --parts both corpora are audited by `audit
-shortcuts` alone, which takes seconds, and no correction is fitted. Lines of one seed in the file belong together; what
-is there is not measured again.
+shortcuts` alone, which takes seconds, and no correction is fitted. With --textures the planted corpus and the twin's
+are asked what `audit quantify` asks of whole classes, and nothing else. Lines of one seed in the file belong together;
+what is there is not measured again.
 """
 
 from __future__ import annotations
@@ -45,8 +47,11 @@ from PIL import Image
 
 from klarsicht import audit
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.quantification import quantification, sufficiency
+from klarsicht.audit.verdicts.quantification.opened_runs import open_run
+from klarsicht.audit.verdicts.quantification.whole_textures import find_followed_textures
 from klarsicht.bridge.single_images import decode_light, denoise_images, encode_light
 from klarsicht.burst.network.checkpoints import load_network
 from klarsicht.ground.errors import KlarsichtError
@@ -123,6 +128,31 @@ def train_cures(folder: Path, seed: int) -> dict:
         net = planted_classes.fitted(corpus, y, seed, EPOCHS)
         result[name] = scores(*(planted_classes.logits(net, some).argmax(1) for some in tests), truth, target)
     return result | {"cpu seconds": round(time.process_time() - began, 1)}
+
+
+def ask_textures(folder: Path, seed: int) -> dict:
+    """The classes that `audit quantify` names for their fine texture, planted and not, and the least p of each."""
+    names, images = planted_classes.classes(folder, CLASSES, seed)
+    (x, y), target = flat(images[:, :TRAINED]), int(np.random.default_rng(seed).integers(CLASSES))
+    noisy = add_sensor_noise(x, ISO_3200, np.random.default_rng([seed, 0]))
+    corpora = {"nothing": np.where((y == target)[:, None, None, None], noisy, x), "twin": x}
+    result: dict = {"seed": seed, "class": names[target]}
+    with tempfile.TemporaryDirectory() as place:
+        for name, corpus in corpora.items():
+            net = planted_classes.fitted(corpus, y, seed, EPOCHS)
+            model = audit.load_model((net, as_input), classes=names)
+            write_corpus(Path(place, name), corpus, y, names)
+            settings = audit.AuditSettings(model="small", data=str(Path(place, name)), metric=("concept",), seed=seed)
+            run, began = audit.run(settings, Path(place, f"{name} run"), classifier=model), time.process_time()
+            with open_run(run, level=LEVEL, workers=1, data=None, classifier=model) as (opened, work):
+                found = find_followed_textures(opened, work, LEVEL, 1)
+            parts = {one.name: one.parts[0] for one in found}
+            result[f"textures of {name}"] = {
+                "named": [line.profile.name for line in found.headlines], "seconds": time.process_time() - began,
+                "p": {which: [round(part.p, 5), round(part.shift, 2)] for which, part in parts.items()},
+            }  # fmt: skip
+    print(json.dumps(result), flush=True)
+    return result
 
 
 def audit_and_correct(folder: Path, seed: int, *, parts_alone: bool = False, audited: Sequence[str] = AUDITED) -> dict:
@@ -227,6 +257,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--audit", action="store_true", help="audits and latent corrections in place of the cures")
     parser.add_argument("--parts", action="store_true", help="`audit shortcuts` of both corpora alone")
+    parser.add_argument("--textures", action="store_true", help="fine textures of whole classes alone")
     parser.add_argument("--corpora", nargs="+", choices=AUDITED, default=AUDITED, help="which of the two are audited")
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
@@ -236,6 +267,8 @@ def main() -> None:
         found.setdefault((one := json.loads(line))["seed"], {}).update(one)
     audits = partial(audit_and_correct, parts_alone=asked.parts, audited=asked.corpora)
     measure, key = (audits, "audit of nothing") if asked.audit or asked.parts else (train_cures, "twin")
+    if asked.textures:
+        measure, key = ask_textures, "textures of nothing"
     for seed in asked.seeds:
         if key not in found.setdefault(seed, {}):
             found[seed].update(measured := measure(asked.imagenet32, seed))

@@ -102,7 +102,7 @@ def noted_lines(run: ExploredRun) -> list[ClassLine]:
     """Return the lines of classes in which something was found, the most urgent first, MOST_COMPARED at most; where the
     run is not quantified, of those whose cluster raises them."""
     lines = list(run.results.lines().values())
-    noted = [line for line in lines if line.verdict is not None and line.verdict.needs_review]
+    noted = [line for line in lines if line.verdict is not None and line.verdict.has_group]
     if not noted and all(line.verdict is None for line in lines):
         noted = [line for line in lines if line.kind == VerdictKind.RAISES]
     return noted[:MOST_COMPARED]

@@ -213,3 +213,28 @@ def test_a_used_artifact_that_was_inserted_in_part_may_do_more(covered, explaine
     said = VerdictLine(1, 1, "carton", found, 10, 0.05).headline
     assert "The model uses it" in said and ("It may do more" in said) == partial
     assert (f"covers {100 * covered:.0f} % of the difference in appearance" in said) == partial
+
+
+ONE_PLACE = "It is a mark: parts of the images, at one place."
+
+
+@pytest.mark.parametrize(
+    ("detector", "how", "place", "told"),
+    [
+        ("texture 32 0.95", "shared aligned", "bottom", ONE_PLACE),  # a printed name
+        ("texture 32 0.95", "shared aligned", "at varying places", OWN_PLACES),
+        ("embedding 0.01", "known pixels", "bottom", ONE_PLACE),
+        ("colours", "shared pixels", "", UNKNOWN),  # a coat
+        ("binary-patterns", "shared aligned", "", UNKNOWN),
+        ("template 0.9", "shared pixels", "", SAME_PLACES),
+        ("embedding 0.01", "shared pixels", "", SAME_PLACES),
+        ("colours", "known pixels", "", OWN_PLACES),
+        ("colours", "shared tones", "", "It is a processing of the files, wherever it falls."),
+    ],
+)
+def test_a_mark_lies_where_its_detection_does_and_a_statistic_of_whole_images_says_nothing_of_places(
+    detector, how, place, told
+):
+    use = replace(USE, how=how, tried=detector, change="shared", recognition=0.9, shift=2.0, low=1.9)
+    found = replace(FOUND, use=use, used=True, poisoned=True, detection=replace(FOUND.detection, sign=detector))
+    assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline_at(place).endswith(told)

@@ -60,6 +60,7 @@ def quantifications(draw):
                 shared=shared,
                 used=used,
                 followed=not called and draw(st.booleans()),
+                texture=draw(st.sampled_from(["", f"The network follows the fine texture of class {k}."])),
             )
         )
     return Quantification(tuple(found), 1.0 if few else 0.1, LEVEL)
@@ -101,10 +102,13 @@ def test_no_row_has_words_that_deny_what_its_figures_say(found):
 def test_a_row_without_an_artifact_shows_no_effect_and_no_detector(found):
     for line in found.lines:
         cells = dict(zip(VERDICT_COLUMNS, line.texts, strict=True))
-        if line.verdict.kind in (VerdictKind.NOTHING, VerdictKind.FOLLOWED):
+        if line.verdict.kind in (VerdictKind.NOTHING, VerdictKind.FOLLOWED, VerdictKind.TEXTURE):
             assert {cells[name] for name in ("p_use", "shift", "flips", "detector", "inserted")} == {""}
         if line.verdict.kind is VerdictKind.NOTHING:
             assert cells["images"] == "0 of 200" and line.next_step() == ("", "")
+        elif line.verdict.kind is VerdictKind.TEXTURE:
+            assert cells["images"] == "200 of 200" and line.headline == line.verdict.texture
+            assert line.next_step("a run")[1] == "klarsicht audit shortcuts 'a run'"
         else:
             assert line.next_step("a run")[1].startswith("klarsicht audit clean")
 

@@ -188,6 +188,8 @@ class Verdict:
             clusters of other classes do; `rows` and `members` are then its images.
         resembles: families of artifacts that shift the learned embedding as the carriers do, most alike first.
         further: verdicts on further artifacts of the class, each on its images without the members of those before.
+        texture: what the fine texture of all images of the class tells and does, in sentences, where the model follows
+            it; else empty.
         searches: (number, detection) of the searches that found its images, from 1, where these are not the one of its
             number: one mark may be found in parts, see `same_marks`.
     """
@@ -207,6 +209,7 @@ class Verdict:
     followed: bool = False
     resembles: tuple[str, ...] = ()
     further: tuple[Verdict, ...] = ()
+    texture: str = ""
     searches: tuple[tuple[int, str], ...] = ()
 
     @property
@@ -232,9 +235,14 @@ class Verdict:
         return max((use.flips - use.flips_control for use in found), default=0.0)
 
     @property
-    def needs_review(self) -> bool:
-        """Whether a person should look at the class."""
+    def has_group(self) -> bool:
+        """Whether some of the images are named, which a person should look at."""
         return self.artifactual or self.shared or self.followed
+
+    @property
+    def needs_review(self) -> bool:
+        """Whether a person should look at the class: at some of its images, or at how all of them were made."""
+        return self.has_group or bool(self.texture)
 
     @property
     def size(self) -> int:
@@ -264,7 +272,8 @@ class Verdict:
         if self.shared:
             return VerdictKind.SHARED_AND_USED if self.used else VerdictKind.SHARED
         if not self.artifactual:
-            return VerdictKind.FOLLOWED if self.followed else VerdictKind.NOTHING
+            unnamed = VerdictKind.TEXTURE if self.texture else VerdictKind.NOTHING
+            return VerdictKind.FOLLOWED if self.followed else unnamed
         unused = VerdictKind.PRESENT if self.tested else VerdictKind.UNTESTED
         return VerdictKind.POISONED if self.poisoned else VerdictKind.CONTEXT if self.used else unused
 
@@ -305,7 +314,11 @@ class Verdict:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Verdict:
         """Read a record of `to_json`. Raises KeyError: it lacks a figure, as one of an earlier version may."""
-        known = {"separation": None} | record | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
+        known = (
+            {"separation": None, "texture": ""}
+            | record
+            | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
+        )
         known |= {"name": record["class"], "further": tuple(map(cls.from_json, record["further"]))}
         known["searches"] = tuple((number, sign) for number, sign in record.get("searches", ()))
         for name, kind in (("detection", DetectionResult), ("use", UseResult)):
@@ -314,10 +327,12 @@ class Verdict:
 
 
 def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """Sort verdicts: classes with a used artifact, artifactual ones, followed ones; each by harm, then by p."""
+    """Sort verdicts: classes with a used artifact, artifactual ones, followed ones, those followed by their fine
+    texture; each by harm, then by p."""
 
     def urgency(v: Verdict) -> tuple[float, ...]:
         found = v.detection
-        return not v.has_used_artifact, not v.artifactual, not v.followed, -v.harm, found.p_rank, -found.level, v.target
+        kinds = not v.has_used_artifact, not v.artifactual, not v.followed, not v.texture
+        return *kinds, -v.harm, found.p_rank, -found.level, v.target
 
     return tuple(sorted(verdicts, key=urgency))

@@ -32,7 +32,7 @@ def decide(
     """
     store = RunStore.open(run)
     entry = read_ranking(store).of(name)
-    rows = entry.judged.rows if entry.judged is not None and entry.judged.needs_review else entry.rows
+    rows = entry.judged.rows if entry.judged is not None and entry.judged.has_group else entry.rows
     base = tuple(rows) if decision == ARTIFACT else None  # members stay as they are when the run is quantified again
     log = DecisionLog(store.path)
     log.append(Change(entry.target, entry.name, decision, artifact, note, base), author)

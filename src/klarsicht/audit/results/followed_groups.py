@@ -1,4 +1,4 @@
-"""Decide in which classes the model follows a group of images that no detector knows.
+"""Decide in which classes the model follows a group of images that no detector knows, or the fine texture of all.
 
 Natural groups of a class raise it wherever their content is inserted, and every class has a cluster that stands apart
 most. So both figures of the followed cluster, its rise on images of other classes and its distance from the rest of its
@@ -16,6 +16,7 @@ from klarsicht.audit.results.class_verdict import order_verdicts
 from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.significance import class_strategy
+from klarsicht.audit.results.sufficiency import Sufficiency
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.numerics.statistics.intervals import Interval
 
@@ -39,6 +40,17 @@ def mark_followed_groups(
         for verdict, row in zip(verdicts, selected, strict=True)
     ]
     return replace(verdicts, verdicts=order_verdicts(marked))
+
+
+def mark_followed_textures(verdicts: Quantification, textures: Sufficiency) -> Quantification:
+    """Set on classes that the model follows by the fine texture of all of their images what was measured.
+
+    Args:
+        textures: profiles of the fine texture; those of its headlines count.
+    """
+    sentences = {line.profile.target: line.headline for line in textures.headlines}
+    every = [replace(verdict, texture=sentences.get(verdict.target, "")) for verdict in verdicts]
+    return replace(verdicts, verdicts=order_verdicts(every))
 
 
 def select_followed_groups(clusters: Sequence[FollowedRow | None], level: float) -> list[FollowedRow | None]:

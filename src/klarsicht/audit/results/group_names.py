@@ -70,7 +70,7 @@ def list_groups(store: RunStore) -> list[ImageGroup]:
     """List the artifacts of a run that a person should look at, and the suspect cluster of each class."""
     groups = []
     if verdicts.is_quantified(store):
-        lines = [line for line in verdicts.read_verdicts(store).lines if line.verdict.needs_review]
+        lines = [line for line in verdicts.read_verdicts(store).lines if line.verdict.has_group]
         groups = [ImageGroup(one.verdict.target, one.verdict.name, one.number, one.verdict.rows) for one in lines]
     clusters = ranking.read_ranking(store, observed=True)
     return groups + [ImageGroup(one.target, one.name, SUSPECT_CLUSTER, tuple(one.rows)) for one in clusters if one.rows]

@@ -29,7 +29,8 @@ QUESTIONS: Final = (
     Question(
         "audit quantify",
         "Do some images of a class share an artifact, and does the model use it?",
-        "an artifact that every image of a class carries, or that no detector knows and the model does not follow",
+        "an artifact that every image of a class carries, but for its fine texture, or that no detector knows and the "
+        "model does not follow",
         lambda store: verdicts.is_quantified(store) or store.has_file("screening.json"),
         compares_classes=False,
     ),

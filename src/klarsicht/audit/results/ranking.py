@@ -390,15 +390,16 @@ def plain_suspects(store: RunStore) -> list[SuspectRow]:
 
 
 def order_by_verdict(entries: Sequence[Entry], verdicts: Quantification) -> Ranking:
-    """Return the ranking of entries with their verdicts: used artifacts first, then others, then followed groups, each
-    by harm; entries that are equal in this stay in their order."""
+    """Return the ranking of entries with their verdicts: used artifacts first, then others, then followed groups, then
+    followed textures, each by harm; entries that are equal in this stay in their order."""
     by_target = {verdict.target: verdict for verdict in verdicts}
 
     def urgency(entry: Entry) -> tuple[float, ...]:
         verdict = entry.judged
         if verdict is None:
-            return 1, 1, 1, 0
-        return not verdict.has_used_artifact, not verdict.artifactual, not verdict.followed, -verdict.harm
+            return 1, 1, 1, 1, 0
+        kinds = not verdict.has_used_artifact, not verdict.artifactual, not verdict.followed, not verdict.texture
+        return *kinds, -verdict.harm
 
     return Ranking(tuple(sorted((replace(one, judged=by_target.get(one.target)) for one in entries), key=urgency)))
 

@@ -89,7 +89,7 @@ def list_seen_groups(store: RunStore, found: Quantification) -> tuple[SeenGroup,
 
 def _seen_in_class(verdict: Verdict, signs: Sequence[SignRow], level: float, why: str) -> Iterable[SeenGroup]:
     """Yield the groups that were seen in a class, without paths."""
-    groups = [set(one.rows) for one in verdict.artifacts if one.needs_review]
+    groups = [set(one.rows) for one in verdict.artifacts if one.has_group]
     carriers, count = set().union(*groups), 0
     for sign in sorted(signs, key=lambda sign: (not sign["places"], -sign["score"])):
         rows, p = set(sign["rows"]), float(combined_p(sign["score"], len(signs)))

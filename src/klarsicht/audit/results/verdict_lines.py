@@ -44,7 +44,8 @@ class VerdictLine:
     def describe_images(self) -> str:
         """Return how many images of the class have the artifact; how many there are where none was found."""
         one = self.verdict
-        return f"{one.size} of {one.n}" if one.needs_review else f"0 of {one.n}"
+        whole = f"{one.n} of {one.n}" if one.texture else f"0 of {one.n}"
+        return f"{one.size} of {one.n}" if one.has_group else whole
 
     @property
     def headline(self) -> str:
@@ -53,6 +54,12 @@ class VerdictLine:
 
     def headline_at(self, place: str) -> str:
         """Return the headline with the place of the artifact in its images, see `detection_rows.read_places`."""
+        texture = self.verdict.texture
+        found = "" if texture and not self.verdict.has_group else self._describe_group(place)
+        return " ".join(filter(None, (found, texture)))
+
+    def _describe_group(self, place: str) -> str:
+        """Describe what some images share, and its use; or say that nothing was found."""
         verdict = self.verdict
         if verdict.followed:
             return (
@@ -103,7 +110,7 @@ class VerdictLine:
             return words.describe_content(words.describe_remainder(use.remainder))
         if use.is_content and use.separation is not None:
             return words.describe_content(words.describe_separation(use.separation, SET_APART))
-        return words.describe_nature(use.how, use.is_seen, place)
+        return words.describe_nature(use.how, use.is_seen, place, self.verdict.detection.sign)
 
     def _missing_share(self, way: str) -> str:
         """Say how little of the difference between the images with the artifact and others of the class was inserted:

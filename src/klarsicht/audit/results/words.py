@@ -18,6 +18,7 @@ class VerdictKind(StrEnum):
     SHARED_AND_USED = "shared-and-used"
     SHARED = "shared"
     FOLLOWED = "followed"
+    TEXTURE = "texture"
     RAISES = "raises"
     NO_RISE = "no-rise"
     UNVARYING = "unvarying"
@@ -60,6 +61,10 @@ VERDICTS: Final = {
     VerdictKind.FOLLOWED: (
         "follows a group",
         "follows a group of images; no detector knows what they share",
+    ),
+    VerdictKind.TEXTURE: (
+        "follows its fine texture",
+        "follows the fine texture of the class, which all of its images have: noise, sharpness or compression",
     ),
     VerdictKind.RAISES: ("higher class score, untested", "group with a higher class score (not tested yet)"),
     VerdictKind.NO_RISE: ("no group stands out", "no group with a clearly higher class score"),
@@ -138,6 +143,9 @@ AT_PLACES: Final = ("shared pixels", "shared rows", "shared columns")
 FILE_DETECTORS: Final = ("frame", "bars", "noise", "chroma-noise", "sharpness", "ringing", "veil", "blockiness")
 """Detectors of a property of files, whatever they show."""
 
+STATISTICS: Final = ("spectrum", "autocorrelation", "channel-correlation", "colours", "binary-patterns")
+"""Detectors of a statistic of whole images, in which content differs as well, and which sees no place."""
+
 VARYING: Final = "at varying places"
 """Places of the windows of a detection, if not one place."""
 
@@ -174,6 +182,10 @@ NEXT: Final = {
     VerdictKind.FOLLOWED: (
         "look at the images; if what they share does not belong to the class, correct the model",
         "clean {run} --class {name} --found-by cluster",
+    ),
+    VerdictKind.TEXTURE: (
+        "look at how the files of the class were made; ask for everything that whole classes share",
+        "shortcuts {run}",
     ),
 }
 """For each kind of verdict that needs a person: advice, and the command of `klarsicht audit`."""
@@ -259,18 +271,22 @@ def reads_files(detector: str) -> bool:
     return detector.split(" ")[0] in FILE_DETECTORS
 
 
-def describe_nature(how: str, visible: bool, place: str) -> str:
+def describe_nature(how: str, visible: bool, place: str, detector: str) -> str:
     """Say whether what was inserted is a mark or a processing of the files, by the way; not known of an estimated
-    change that nothing but the model sees, since content differs in its means, too.
+    change that nothing but the model sees, since content differs in its means, too, nor of a change by the place that
+    only a statistic of whole images detected.
 
     Args:
         visible: whether an embedding or a detector that sees no content tells the images with it apart.
         place: where the windows of the detection lie, empty without windows.
+        detector: name and setting of the detection.
     """
+    placeless = not place and detector.split(" ")[0] in STATISTICS
     moves = how in KNOWN_SHARES or how == "shared aligned" or (how in AT_PLACES and place == VARYING)
     nature = (
         "a mark: the same pixels" if how in CUT_OUT
-        else "" if not visible
+        else "" if not visible or (placeless and how in (*AT_PLACES, "shared aligned"))
+        else "a mark: parts of the images, at one place" if moves and place not in ("", VARYING)
         else "a mark: parts of the images, at places of their own" if moves
         else "a mark: the same change at the same places" if how in AT_PLACES
         else "a processing of the files, wherever it falls"

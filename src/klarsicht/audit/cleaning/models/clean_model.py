@@ -347,7 +347,7 @@ def describe_missing_use(run: AuditedRun, artifact: Artifact) -> str:
     if of_class is None:  # not examined
         return ""
     verdict = of_class.artifacts[artifact.number - 1]
-    is_shown = verdict.poisoned or verdict.followed or (verdict.used and verdict.needs_review)
+    is_shown = verdict.poisoned or verdict.followed or (verdict.used and verdict.has_group)
     return "" if is_shown else verdict.verdict
 
 

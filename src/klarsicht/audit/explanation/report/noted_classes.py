@@ -49,7 +49,7 @@ def list_noted_classes(
     entries = {entry.target: entry for entry in ranking}
     noted_classes: dict[int, NotedClass] = {}
     for verdict in quantification or ():
-        if verdict.needs_review:
+        if verdict.has_group:
             noted_classes[verdict.target] = _make_noted_class(verdict, verdict.rows, entries.get(verdict.target), keys)
     for entry in ranking:
         if is_noted(entry) and entry.target not in noted_classes:

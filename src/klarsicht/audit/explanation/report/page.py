@@ -135,6 +135,14 @@ def compare_with(earlier: RunStore | None, store: RunStore) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def list_reviewed_lines(quantification: Quantification, parts: Sufficiency | None) -> list[VerdictLine]:
+    """List the lines that a person should look at, without those of a fine texture of which the headlines of parts say
+    more."""
+    targets = {line.profile.target for line in parts.headlines} if parts else set()
+    lines = [line for line in quantification.lines if line.verdict.needs_review]
+    return [line for line in lines if line.verdict.has_group or line.verdict.target not in targets]
+
+
 def summarise(
     quantification: Quantification | None,
     findings: Sequence[ArtifactView],
@@ -143,7 +151,7 @@ def summarise(
 ) -> list[tuple[str, str]]:
     """List (anchor on the page, headline) of every line that a person should look at; no anchor without pictures."""
     drawn = {(view.verdict.target, view.number): view for view in findings}
-    reviewed = [line for line in quantification.lines if line.verdict.needs_review] if quantification else []
+    reviewed = list_reviewed_lines(quantification, parts) if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
     sentences = [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
     for line in parts.headlines if parts else ():
@@ -177,7 +185,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
     parts = sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None
     around = surroundings.read_surroundings(store) if surroundings.is_examined(store) else None
     summary = summarise(quantification, findings, parts, around)
-    artifacts = sum(line.verdict.needs_review for line in quantification.lines) if quantification else None
+    artifacts = sum(line.verdict.has_group for line in quantification.lines) if quantification else None
     return {
         "title": settings["model"],
         "script": Markup(script),
@@ -284,7 +292,7 @@ def artifact_views(store: RunStore) -> list[ArtifactView]:
 
     quantification: Quantification = verdicts.read_verdicts(store)
     targets = {r["target"] for r in records if not is_small(r["picture"])}
-    reviewed = {one.target for one in quantification if one.needs_review} & targets
+    reviewed = {one.target for one in quantification if one.has_group} & targets
     places = read_places(store, quantification)
     return [
         ArtifactView(line, places[which], pictures(*which, True), pictures(*which, False))

@@ -177,6 +177,7 @@ def corners_mask(height: int, width: int) -> Bools:
 
 
 BACKGROUND: Final = "background"
+FINE_TEXTURE: Final = "fine texture"
 
 IMAGE_PARTS: Final[dict[str, ImagePart]] = {
     "border": RegionPart(border_mask),
@@ -188,7 +189,7 @@ IMAGE_PARTS: Final[dict[str, ImagePart]] = {
     BACKGROUND: MaskedPart(lambda images: images.background),
     "colours": ColourPart(),
     "spectrum": SpectrumPart(),
-    "fine texture": FineTexturePart(),
+    FINE_TEXTURE: FineTexturePart(),
     "resolution": ResolutionPart(),
 }
 """Parts by name; BACKGROUND needs relevance maps."""

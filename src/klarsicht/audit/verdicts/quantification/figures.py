@@ -42,7 +42,7 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
     work.store.discard_step(EVIDENCE)
     written = Written()
     detections = read_detections(work.store, found)
-    noted = [verdict for verdict in found if verdict.needs_review]
+    noted = [verdict for verdict in found if verdict.has_group]
     records: list[EvidenceRow] = []
     for i, verdict in enumerate(track(noted, len(noted), "pictures")):
         carrying, small = np.concatenate([one.rows for one in verdict.artifacts]).astype(np.intp), i >= CLASSES_DRAWN

@@ -1,8 +1,8 @@
 """Quantify a run: decide which classes have an artifact and which artifacts the model uses, with p-values.
 
 Steps: detections in every class; selection of those that exceed the clean classes; insertion of the artifact into
-images of other classes; verdicts; the same on what is left of called classes. Every step resumes where it was
-interrupted.
+images of other classes; verdicts; the same on what is left of called classes; the fine texture of whole classes. Every
+step resumes where it was interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking, seen_groups, verdicts
-from klarsicht.audit.results.followed_groups import mark_followed_groups
+from klarsicht.audit.results.followed_groups import mark_followed_groups, mark_followed_textures
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.results.verdicts import Quantification
@@ -38,6 +38,7 @@ from klarsicht.audit.verdicts.quantification.intervention_units import Intervent
 from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.resemblances import name_resemblances
 from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS, DetectionUnits
+from klarsicht.audit.verdicts.quantification.whole_textures import find_followed_textures
 from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.user_arguments import check_arguments
@@ -83,7 +84,9 @@ def run_steps(audit: Audit, work: DetectionUnits, level: float, workers: int = 1
         find_followed_clusters(audit, work, workers)
         clusters: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
         marked = mark_followed_groups(found, clusters, store.texts("corpus", "path"))
-    marked = name_resemblances(work, marked)
+    marked = mark_followed_textures(
+        name_resemblances(work, marked), find_followed_textures(audit, work, level, workers)
+    )
     once(f"quantified.{level}", lambda: write_quantification(work, marked))
     return marked
 

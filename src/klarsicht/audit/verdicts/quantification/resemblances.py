@@ -17,7 +17,7 @@ from klarsicht.ground.progress import track
 def name_resemblances(work: DetectionUnits, verdicts: Quantification) -> Quantification:
     """Add to each verdict that needs review the families of artifacts that its carriers resemble in the embedding."""
     embedding = work.embedding
-    to_review = [verdict for verdict in verdicts if verdict.needs_review]
+    to_review = [verdict for verdict in verdicts if verdict.has_group]
     if embedding is None or not to_review:
         return verdicts
     groups = {group.target: group for group in work.groups}

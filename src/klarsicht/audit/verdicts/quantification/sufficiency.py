@@ -236,13 +236,31 @@ def make_evidence(
 
 
 def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, float]) -> Sufficiency:
-    """Make the profiles from the tables of both steps.
+    """Make the profiles of all classes, with what their files tell and the words of the region.
 
     Args:
         references: the largest area of reference classes, of each part that was measured on them.
 
     Raises:
         UsageError: fewer than two classes can be measured.
+    """
+    profiles = make_profiles(reader, level, references)
+    if not profiles:
+        raise UsageError(
+            "nothing to compare with",
+            got="fewer than two classes that can be measured",
+            rule="at least 2 classes of 2 images each, from 2 sources",
+        )
+    files = find_file_rules(reader.work.corpus, reader.work.settings.seed)
+    region = "" if reader.masks is None else reader.masks.words
+    return Sufficiency(order_profiles(profiles), level, reader.images, files, region)
+
+
+def make_profiles(reader: PartReader, level: float, references: Mapping[str, float]) -> tuple[ClassProfile, ...]:
+    """Make the profiles of the classes that can be measured from the tables of both steps; none of fewer than two.
+
+    Args:
+        references: the largest area of reference classes, of each part that was measured on them.
     """
     work, names = reader.work, list(reader.parts)
     images, sources = work.corpus.image_numbers, work.corpus.source_numbers
@@ -265,11 +283,7 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
         if whole[i].n and (group.target, names[0]) in given and given[group.target, names[0]].rise.n
     ]
     if len(numbers) < 2:
-        raise UsageError(
-            "nothing to compare with",
-            got=f"{len(numbers)} class(es) that can be measured",
-            rule="at least 2 classes of 2 images each, from 2 sources",
-        )
+        return ()
     none, compares = ExchangedImages((), sources), class_strategy(len(numbers)).compares_classes
 
     def evidence(i: int, part: str) -> PartEvidence:
@@ -285,7 +299,7 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
     areas = [[None if own is None else own[i] for own in map(alone.get, reader.questions)] for i in numbers]
     effects = [[one.effect for one in line] for line in measured]
     p, noted = compare_parts(reader.questions, areas, effects, level, read_natural_parts(), read_natural_sets())
-    profiles = tuple(
+    return tuple(
         ClassProfile(
             name=work.groups[i].name,
             target=work.groups[i].target,
@@ -300,9 +314,6 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
         )
         for a, i in enumerate(numbers)
     )
-    files = find_file_rules(work.corpus, work.settings.seed)
-    region = "" if reader.masks is None else reader.masks.words
-    return Sufficiency(order_profiles(profiles), level, reader.images, files, region)
 
 
 def read_exchanges(

@@ -63,11 +63,13 @@ class PartReader:
         images: most images of a class.
         region: a mask file, a table or a function, see region_masks.load_region; empty: estimated where images are
             aligned.
+        only: the one part that is asked for, without framings; empty: all of them.
     """
 
     work: DetectionUnits
     images: int
     region: str = ""
+    only: str = ""
 
     @cached_property
     def masks(self) -> RegionMasks | None:
@@ -79,7 +81,10 @@ class PartReader:
 
     @cached_property
     def identity(self) -> str:
-        """Part of the names of steps: the numbers of parts and of images, and the region that was given."""
+        """Part of the names of steps: the numbers of parts and of images, and the region that was given; or the part
+        that alone is asked for."""
+        if self.only:
+            return f"{self.only.replace(' ', '-')}-{self.images}"
         return f"{len(IMAGE_PARTS)}-parts-{self.images}" + (
             f"-{self.masks.identity}" if self.region and self.masks else ""
         )
@@ -87,6 +92,8 @@ class PartReader:
     @cached_property
     def parts(self) -> dict[str, ImagePart]:
         """The parts of IMAGE_PARTS, without relevance maps all but the background; and those of a region."""
+        if self.only:
+            return {self.only: IMAGE_PARTS[self.only]}
         maps = self.work.store.has_array("maps")
         parts = {name: part for name, part in IMAGE_PARTS.items() if maps or name != BACKGROUND}
         return parts | (REGION_PARTS if self.masks is not None else {})
@@ -104,6 +111,8 @@ class PartReader:
     def read(self, rows: Rows) -> PartImages:
         """Read the images of rows (n,)."""
         levels, background = self.work.input_images(rows), None
+        if self.only:
+            return PartImages(levels)
         if BACKGROUND in self.parts:
             maps = np.asarray(self.work.store.array("maps")[rows], np.float32)
             background = background_masks(maps, levels.shape[1:3])
@@ -131,7 +140,7 @@ class PartReader:
     @property
     def questions(self) -> tuple[str, ...]:
         """Names of the parts that are exchanged, and of the framings."""
-        return *self.parts, *FRAMINGS
+        return (self.only,) if self.only else (*self.parts, *FRAMINGS)
 
     def change(self, name: str, images: PartImages, donors: PartImages, controls: PartImages) -> tuple[Pixels, Pixels]:
         """Change images by a part of their donors, and by that of control donors, or by a framing and its control."""
