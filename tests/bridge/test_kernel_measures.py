@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy.ndimage import maximum_filter
 from scipy.stats import chi2
 from tests.burst.merging.test_kernel_maps import weights
 
@@ -11,8 +13,10 @@ from klarsicht.bridge.kernel_measures import (
     attribute_pixels,
     compare_with_reference,
     cut_windows,
+    find_repeated_borders,
     measure_attribution,
 )
+from klarsicht.burst.align.tile_grid import Mesh, warp
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 SIZE = (48, 64)
@@ -152,3 +156,18 @@ def test_windows_hold_what_lies_around_their_pixel_and_nothing_outside():
     np.testing.assert_array_equal(found[1], planes[:, 1:4, 2:5])
     assert not found[0, :, 0].any() and not found[0, :, :, 0].any()
     np.testing.assert_array_equal(found[0, :, 1:, 1:], planes[:, :2, :2])
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (3, -5), (-2, 4), (7, 0), (0, -1)])
+def test_pixels_beyond_the_border_of_an_aligned_frame_are_those_that_repeat_it(down, right):
+    """Oracle: geometry. An aligned frame shows at p what it shows at p + shift; the last pixel that it has begins the
+    run of those that repeat it."""
+    size = (48, 64)
+    frames = torch.from_numpy(np.random.default_rng(2).random((1, 1, 3, *size), np.float32))
+    mesh = Mesh(*size, 16)
+    shifts = torch.tensor([down, right]).expand(1, 1, *mesh.shape, 2)
+    y, x = np.arange(size[0])[:, None] + down, np.arange(size[1]) + right
+    beyond = (y < 0) | (y >= size[0]) | (x < 0) | (x >= size[1])
+    first = maximum_filter(beyond, footprint=[[0, 1, 0], [1, 1, 1], [0, 1, 0]])
+    repeated = find_repeated_borders(warp(frames, shifts, mesh)[0].numpy())[0]
+    assert repeated[beyond].all() and not repeated[~first].any()

@@ -15,7 +15,8 @@ kernels adds to it. So the copied light
     D'(p) = sum_{i > 1} sum_q w_i(q) m_i(p + q) (X_i(p + q) - X_1(p + q))
 
 is the part of D from pixels that show something else, m_i = 1: there the mean difference of 3 by 3 pixels exceeds three
-deviations of its noise and of a shift of the frame by 0.15 pixels.
+deviations of its noise and of a shift of the frame by 0.15 pixels. Beyond its own border an aligned frame repeats its
+last pixel. Nothing was seen there, and m_i = 0.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ Weights = npt.NDArray[np.float32]
 POINTS_AT_ONCE = 512  # points whose weights are held at once: each has n K^2 of them
 TINY = 1e-12
 COMPARED_SIDE = 3  # pixels, of the window in which frames are compared
+REPEATED = 1e-4  # of a pixel, by which one that repeats it may differ: aligned frames are blended from tiles
 MOST_ALIKE = 3.0  # deviations by which the mean difference of frames that show the same may differ
 SHIFT_LEFT = 0.15  # pixels by which aligned frames may still be shifted
 LEAST_COPIED, LEAST_CHANGE = (
@@ -99,8 +101,23 @@ def read_frames(weights: NetworkWeights) -> Weights:
 
 
 def find_differences(weights: NetworkWeights) -> Bools:
-    """Mark the pixels of frames that show something else than the reference, (n, H, W)."""
-    return compare_with_reference(read_frames(weights), weights(), weights.noise)
+    """Mark the pixels of frames that show something else than the reference, (n, H, W), where the frames saw any."""
+    frames = read_frames(weights)
+    beyond = maximum_filter(find_repeated_borders(frames), (0, COMPARED_SIDE, COMPARED_SIDE))
+    return np.asarray(compare_with_reference(frames, weights(), weights.noise) & ~beyond)
+
+
+def find_repeated_borders(frames: Weights) -> Bools:
+    """Mark the pixels of frames (n, C, H, W) that repeat one pixel up to a border, (n, H, W): an aligned frame saw
+    nothing there."""
+    repeated = np.zeros((len(frames), *frames.shape[2:]), bool)
+    for axis in (2, 3):
+        for way in (1, -1):
+            lines = np.flip(np.moveaxis(frames, axis, -1), -1)[..., ::way]
+            same = np.isclose(lines[..., 1:], lines[..., :-1], REPEATED, TINY).all(1)
+            run = np.logical_and.accumulate(np.concatenate([same[..., :1], same], -1), -1)
+            repeated |= np.moveaxis(np.flip(run[..., ::way], -1), -1, axis - 1)
+    return repeated
 
 
 def compare_with_reference(frames: Weights, picture: Weights, noise: Sequence[NoiseLevel]) -> Bools:
