@@ -7,7 +7,7 @@ from skimage import data
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.denoising import banding
-from klarsicht.burst.denoising.banding import OffsetFrames, difference_matrix, measure_differences, sure_offsets
+from klarsicht.burst.denoising.banding import OffsetFrames, difference_matrix, measure_offsets
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -32,9 +32,7 @@ def store(path, scene, planted, seed, part=0.0):
 
 
 def found(spool):
-    deviation = [float(LEVEL.deviation(spool.mean(0)))]
-    both = measure_differences(spool, range(len(SHIFTS)), SHIFTS, [LEVEL])
-    return [sure_offsets(one, deviation)[0] for one in both]
+    return [one[0] for one in measure_offsets(spool, range(len(SHIFTS)), SHIFTS, [LEVEL])]
 
 
 def photograph():
@@ -49,6 +47,38 @@ def test_planted_rows_of_a_deviation_go_down_to_a_tenth(tmp_path):
     left = planted[0] - rows
     assert (left - left.mean()).std() < 0.1 * sigma
     assert not columns.any()
+
+
+def test_slow_offsets_are_told_from_exposures_by_all_pairs():
+    """Without noise, offsets with a slow part are met, though exposures differ by hundredths; differences to the
+    reference alone, without exposures, leave most of the slow part."""
+    rng, n, shifts, exposures = np.random.default_rng(6), 80, np.array([0, 3, -4, 6]), np.array([0, 0.02, -0.03, 0.01])
+    y = np.arange(-20, n + 20)
+    light, b = 0.4 + 0.3 * np.cos(y / 11), np.r_[rng.normal(0, 0.01, n)] + 0.02 * np.sin(np.arange(n) / 12)
+    pairs = []
+    for k in range(3):
+        here = light[20 - shifts[k] : 20 - shifts[k] + n]
+        others = shifts[k + 1 :] - shifts[k]
+        scene = [(exposures[k] - one) * here for one in exposures[k + 1 :]]
+        means = np.stack([one + difference_matrix(n, s) @ b for one, s in zip(scene, others, strict=True)])
+        inside = np.stack([(np.arange(n) + s >= 0) & (np.arange(n) + s < n) for s in others])
+        counts = np.broadcast_to(1e6 * inside, (1, 2, *means.shape))
+        pairs.append(banding.Differences(means * counts, counts, here * counts, others))
+
+    def left(fitted):
+        return (b - fitted - (b - fitted).mean()).std() / b.std()
+
+    assert left(banding.fit_by_pairs(pairs, 0, 0, 0.02)) < 0.05
+    assert left(pairs[0].fit(0, 0, slice(None), 0.02)) > 0.3
+
+
+def test_where_one_plane_is_sure_another_needs_less(monkeypatch, tmp_path):
+    """Six deviations by default, three beside a plane that has six, and none below."""
+    found_agreements = iter([6.5, 6.5, 2.5, 9.0, 3.5, 3.5, 9.0, 5.9])
+    monkeypatch.setattr(banding.Differences, "agreement", lambda *_: next(found_agreements))
+    sums = np.ones((4, 2, 4, 9))
+    differences = banding.Differences(sums, sums, sums, np.array([2, -3, 4, 1]))
+    assert banding.find_sure_planes(differences, [1.0] * 4) == [0, 2, 3]
 
 
 def test_planted_columns_are_found_and_taken_off(tmp_path):
@@ -96,7 +126,7 @@ def test_differences_are_those_of_a_loop(shift):
 @pytest.mark.slow
 def test_a_burst_with_banding_is_said_to_have_it_and_comes_out_without(dng, tmp_path, monkeypatch):
     """Through the command; without banding, the same frames come out as if nobody had looked, to the bit. With five
-    other frames of 160 rows, slow changes stay: a fifth at most, where half of the offsets was left before."""
+    other frames of 160 rows, an eighth is left at most, where half of the offsets was left before."""
     monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)
     rng, (H, W) = np.random.default_rng(4), (320, 384)
     scene = np.tile((data.camera() / 255.0) ** 2.2, (1, 1))
@@ -131,4 +161,4 @@ def test_a_burst_with_banding_is_said_to_have_it_and_comes_out_without(dng, tmp_
     assert none == 0 and bands == 2 * H
     np.testing.assert_array_equal(clean, unasked)
     assert rows_left(banded) - rows_left(clean) > 0.3 * LEVEL.read
-    assert rows_left(corrected) - rows_left(clean) < 0.2 * LEVEL.read
+    assert rows_left(corrected) - rows_left(clean) < 0.12 * LEVEL.read

@@ -5,6 +5,10 @@ b(y + s), whatever the scene: b follows by least squares over all frames. An off
 picture and every second frame say predicts, by its ranks, what the other half and the other frames show; nothing is
 changed elsewhere. Frames on a tripod say nothing of b: the scene moves with it.
 
+What is sure is fitted once more, to the differences of all pairs of frames, as two frames may be further apart than
+either is from the reference; and with a factor on the light of each frame, as exposures that differ by a hundredth
+look like slow offsets.
+
 n counts rows, or columns, and m the other frames.
 """
 
@@ -31,18 +35,23 @@ LEAST_LINES = 2  # pixels between two frames, without which offsets move with th
 FAR_APART = 4.0  # deviations of a difference, beyond which it is no noise
 BRIGHTEST_COUNTED = 0.95  # of white, from which a pixel does not count
 SURE_AGREEMENT = 6.0  # deviations of a rank correlation without offsets
+PLANE_AGREEMENT = 3.0  # the same of a plane beside one that is sure
 USUAL_OFFSET = 0.25  # deviation of offsets over that of the noise, before they are measured: it decides what is smooth
+FITTED_OFFSET = 0.7  # the same of offsets that are sure
+EXPOSURE_ERROR = 0.05  # deviation of a frame's exposure from the one it was normalised by
 
 Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Differences:
-    """Means of the difference of the reference and each other frame along lines: sums and numbers of pixels, (C, 2, m,
-    n), by plane and half of the line. shifts: (m,), by how many lines the other frame is shifted."""
+    """Means of the difference of the first frame and each other along lines: sums and numbers of pixels, and sums of
+    their light in the first, (C, 2, m, n), by plane and half of the line. shifts: (m,), by how many lines the other
+    frame is shifted."""
 
     sums: Values
     counts: Values
+    light: Values
     shifts: npt.NDArray[np.int64]
 
     def fit(self, plane: int, half: int, frames: slice, noise: float) -> Values:
@@ -91,11 +100,11 @@ def _rank_correlation(one: Values, other: Values) -> float:
 def measure_differences(
     spool: FrameStore, frames: Sequence[int], shifts: npt.NDArray[np.int64], noise: Sequence[NoiseLevel]
 ) -> tuple[Differences, Differences]:
-    """Measure the differences of rows and of columns. frames: the reference first. shifts: (m + 1, 2), of whole frames,
-    which show at p + shift what the reference shows at p. noise: of each plane."""
+    """Measure the differences of rows and of columns. frames: the first and the others. shifts: (m + 1, 2), of whole
+    frames, which show at p + shift what the first shows at p. noise: of each plane."""
     C, H, W = spool.shape[1:]
     m = len(frames) - 1
-    rows, columns = (np.zeros((2, C, 2, m, side)) for side in (H, W))
+    rows, columns = (np.zeros((3, C, 2, m, side)) for side in (H, W))
     read2, shot = (np.array([one(level) for level in noise], np.float32)[:, None, None] for one in (_read2, _shot))
     for window in spool.strip_windows():
         first = spool.read_window(frames[0], window)
@@ -110,13 +119,15 @@ def measure_differences(
             mask[inside] = True
             usable &= mask
             difference *= usable
-            for number, values in enumerate((difference, usable)):
+            for number, values in enumerate((difference, usable, first * usable)):
                 for half, part in enumerate(np.array_split(values, 2, axis=2)):
                     rows[number, :, half, k, window.y0 : window.y1] = part.sum(2)
                 middle = min(max(H // 2 - window.y0, 0), window.size[0])
                 for half, part in enumerate((values[:, :middle], values[:, middle:])):
                     columns[number, :, half, k] += part.sum(1)
-    return Differences(rows[0], rows[1], shifts[1:, 0]), Differences(columns[0], columns[1], shifts[1:, 1])
+    by_axis = ((rows, shifts[1:, 0]), (columns, shifts[1:, 1]))
+    down, across = (Differences(one[0], one[1], one[2], along) for one, along in by_axis)
+    return down, across
 
 
 def _read2(level: NoiseLevel) -> float:
@@ -127,24 +138,70 @@ def _shot(level: NoiseLevel) -> float:
     return level.shot
 
 
-def sure_offsets(differences: Differences, noise: Sequence[float]) -> Values:
-    """Return the offsets (C, n) of each plane, 0 where they are not sure. noise: deviation of a pixel of each plane."""
-    C, _, m, n = differences.sums.shape
-    out = np.zeros((C, n))
+def find_sure_planes(differences: Differences, noise: Sequence[float]) -> list[int]:
+    """Find the planes whose offsets are sure; where one is, the others need less. noise: deviation of a pixel of each
+    plane."""
+    m = differences.sums.shape[2]
     if m < LEAST_OTHERS or np.abs(differences.shifts).max() < LEAST_LINES:
-        return out
+        return []
     every_second = (slice(0, None, 2), slice(1, None, 2))
-    for plane, deviation in enumerate(noise):
-        agreements = []
-        for half in (0, 1):
-            offsets = differences.fit(plane, half, every_second[half], deviation)
-            agreements.append(differences.agreement(offsets, plane, 1 - half, every_second[1 - half]))
-        if min(agreements) < SURE_AGREEMENT:
-            continue
-        a, b = (differences.fit(plane, half, slice(None), deviation) for half in (0, 1))
+
+    def agreement(plane: int, half: int) -> float:
+        offsets = differences.fit(plane, half, every_second[half], noise[plane])
+        return differences.agreement(offsets, plane, 1 - half, every_second[1 - half])
+
+    agreements = [min(agreement(k, half) for half in (0, 1)) for k in range(len(noise))]
+    least = PLANE_AGREEMENT if max(agreements) >= SURE_AGREEMENT else SURE_AGREEMENT
+    return [k for k, found in enumerate(agreements) if found >= least]
+
+
+def fit_offsets(pairs: Sequence[Differences], planes: Sequence[int], noise: Sequence[float]) -> Values:
+    """Fit the offsets (C, n) of some planes, 0 of others, to both halves of their lines, shrunk by what these have in
+    common. pairs: differences of each frame and those after it."""
+    out = np.zeros((len(noise), pairs[0].sums.shape[-1]))
+    for plane in planes:
+        a, b = (fit_by_pairs(pairs, plane, half, noise[plane]) for half in (0, 1))
         common, apart = max(float(np.mean(a * b)), 0.0), float(np.mean(np.square(a - b))) / 4
         out[plane] = (a + b) / 2 * common / (common + apart)
     return out
+
+
+def fit_by_pairs(pairs: Sequence[Differences], plane: int, half: int, noise: float) -> Values:
+    """Fit the offsets (n,) of a plane to one half of its lines, with a factor on the light of each frame. Each of N
+    frames is in N - 1 pairs, so that a pair counts 2 / N times."""
+    n, N = pairs[0].sums.shape[-1], len(pairs) + 1
+    priors = np.r_[np.full(n, (FITTED_OFFSET * noise) ** -2), np.full(N, EXPOSURE_ERROR**-2)]
+    normal, right = sparse.diags(priors, format="csc"), np.zeros(n + N)
+    for first, differences in enumerate(pairs):
+        for k, shift in enumerate(differences.shifts):
+            count = differences.counts[plane, half, k]
+            mean, light = (x[plane, half, k] / np.maximum(count, 1) for x in (differences.sums, differences.light))
+            exposures = np.zeros((n, N))
+            exposures[:, first], exposures[:, first + 1 + k] = light, -light
+            A = sparse.hstack([difference_matrix(n, shift), sparse.csr_matrix(exposures)]).tocsr()
+            weight = count / (N * noise**2)
+            normal = normal + A.T @ sparse.diags(weight) @ A
+            right += A.T @ (weight * mean)
+    return np.asarray(splu(normal.tocsc()).solve(right))[:n]
+
+
+def measure_offsets(
+    spool: FrameStore, frames: Sequence[int], shifts: npt.NDArray[np.int64], noise: Sequence[NoiseLevel]
+) -> tuple[Values, Values]:
+    """Measure the offsets of rows (C, H) and columns (C, W), 0 where they are not sure; arguments as of
+    measure_differences. All pairs of frames are read where some are."""
+    light = max(spool.mean(frames[0]), 0.0)
+    deviations = [float(level.deviation(light)) for level in noise]
+    first = measure_differences(spool, frames, shifts, noise)
+    sure = [find_sure_planes(one, deviations) for one in first]
+    if not any(sure):
+        return np.zeros((len(noise), spool.size[0])), np.zeros((len(noise), spool.size[1]))
+    later = range(1, len(frames) - 1)
+    pairs = [first, *(measure_differences(spool, frames[k:], shifts[k:] - shifts[k], noise) for k in later)]
+    rows, columns = (
+        fit_offsets(each, planes, deviations) for each, planes in zip(zip(*pairs, strict=True), sure, strict=True)
+    )
+    return rows, columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,10 +235,8 @@ def find_offsets(
     shifts = np.rint(np.median(placement.fine[used_numbers], (1, 2))).astype(np.int64)
     if len(used_numbers) <= LEAST_OTHERS or np.abs(shifts).max() < LEAST_LINES:
         return None
-    light = max(burst.spool.mean(order[0]), 0.0)
-    both = measure_differences(burst.spool, [order[k] for k in used_numbers], shifts, noise)
-    deviations = [float(level.deviation(light)) for level in noise]
-    rows, columns = (sure_offsets(one, deviations).astype(np.float32) for one in both)
+    both = measure_offsets(burst.spool, [order[k] for k in used_numbers], shifts, noise)
+    rows, columns = (one.astype(np.float32) for one in both)
     return (rows, columns) if rows.any() or columns.any() else None
 
 
