@@ -114,7 +114,7 @@ def find_repeated_borders(frames: Weights) -> Bools:
     for axis in (2, 3):
         for way in (1, -1):
             lines = np.flip(np.moveaxis(frames, axis, -1), -1)[..., ::way]
-            same = np.isclose(lines[..., 1:], lines[..., :-1], REPEATED, TINY).all(1)
+            same: Bools = np.all(np.isclose(lines[..., 1:], lines[..., :-1], REPEATED, TINY), 1)
             run = np.logical_and.accumulate(np.concatenate([same[..., :1], same], -1), -1)
             repeated |= np.moveaxis(np.flip(run[..., ::way], -1), -1, axis - 1)
     return repeated
