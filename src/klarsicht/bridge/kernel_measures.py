@@ -110,14 +110,14 @@ def find_differences(weights: NetworkWeights) -> Bools:
 def find_repeated_borders(frames: Weights) -> Bools:
     """Mark the pixels of frames (n, C, H, W) that repeat one pixel up to a border, (n, H, W): an aligned frame saw
     nothing there."""
-    repeated = np.zeros((len(frames), *frames.shape[2:]), bool)
+    repeats = np.zeros((len(frames), *frames.shape[2:]), bool)
     for axis in (2, 3):
         for way in (1, -1):
             lines = np.flip(np.moveaxis(frames, axis, -1), -1)[..., ::way]
             same: Bools = np.all(np.isclose(lines[..., 1:], lines[..., :-1], REPEATED, TINY), 1)
             run = np.logical_and.accumulate(np.concatenate([same[..., :1], same], -1), -1)
-            repeated |= np.moveaxis(np.flip(run[..., ::way], -1), -1, axis - 1)
-    return repeated
+            repeats |= np.moveaxis(np.flip(run[..., ::way], -1), -1, axis - 1)
+    return repeats
 
 
 def compare_with_reference(frames: Weights, picture: Weights, noise: Sequence[NoiseLevel]) -> Bools:
