@@ -4,6 +4,7 @@
     python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 0 --audit --json noise.jsonl
     python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 105 106 107 --parts --json parts.jsonl
     python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 105 108 109 --textures --json textures.jsonl
+    python benchmarks/bridge/noise_shortcut.py IMAGENET32 --seeds 100 101 102 103 104 --latent --json latent.jsonl
 
 Ten classes of ImageNet at 32 pixels, drawn by the seed. One of them was photographed by a telephone at ISO 3200: 6,000
 electrons at base ISO 100 leave 187 at white, so that the shot noise has variance 1/187 of white, and read noise of two
@@ -24,7 +25,8 @@ With --audit the planted corpus is audited in place of that, and the corpus that
 each. Latent corrections of the network of the planted corpus are rows of the same table: P-ClArC, RR-ClArC and what
 `audit.clean` chooses, fitted on images with noise of `audit plant`. With --parts both corpora are audited by `audit
 shortcuts` alone, which takes seconds, and no correction is fitted. With --textures the planted corpus and the twin's
-are asked what `audit quantify` asks of whole classes, and nothing else. Lines of one seed in the file belong together;
+are asked what `audit quantify` asks of whole classes, and nothing else. With --latent the latent corrections alone are
+rows of the table. Lines of one seed in the file belong together;
 what is there is not measured again.
 """
 
@@ -178,6 +180,32 @@ def audit_and_correct(folder: Path, seed: int, *, parts_alone: bool = False, aud
     return result | {"cpu seconds of audits": round(time.process_time() - began, 1)}
 
 
+def correct_alone(folder: Path, seed: int) -> dict:
+    """Figures of the planted network, of its twin and of the latent corrections, without audits."""
+    names, images = planted_classes.classes(folder, CLASSES, seed)
+    (x, y), (test, truth) = flat(images[:, :TRAINED]), flat(images[:, TRAINED : TRAINED + TESTED])
+    target = int(np.random.default_rng(seed).integers(CLASSES))
+    noisy, noisy_test = (
+        add_sensor_noise(some, ISO_3200, np.random.default_rng([seed, part])) for part, some in enumerate((x, test))
+    )
+    corpora = {"twin": x, "nothing": np.where((y == target)[:, None, None, None], noisy, x)}
+    result: dict = {"seed": seed, "class": names[target]}
+    nets = {name: planted_classes.fitted(corpus, y, seed, EPOCHS) for name, corpus in corpora.items()}
+    for name, net in nets.items():
+        labels = (planted_classes.logits(net, some).argmax(1) for some in (test, noisy_test))
+        result[name] = scores(*labels, truth, target)
+    net, began = nets["nothing"], time.process_time()
+    with tempfile.TemporaryDirectory() as place:
+        model = audit.load_model((net, as_input), classes=names)
+        write_corpus(Path(place, "nothing"), corpora["nothing"], y, names)
+        settings = audit.AuditSettings(model="small", data=f"{place}/nothing", metric=("concept",), seed=seed)
+        run = audit.run(settings, Path(place, "run"), classifier=model)
+        for row, method in LATENT.items():
+            result[row] = correct(run, model, net, names[target], method, [test, noisy_test], truth, target)
+            print(row, json.dumps(result[row]), flush=True)
+    return result | {"cpu seconds of corrections": round(time.process_time() - began, 1)}
+
+
 def audit_classes(run: Any, model: Any, *, quantified: bool) -> dict:
     """The classes that `audit quantify` and `audit shortcuts` name, with the kind of the verdict and the parts; the
     part of the least p of every class, and what is said."""
@@ -257,6 +285,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--audit", action="store_true", help="audits and latent corrections in place of the cures")
     parser.add_argument("--parts", action="store_true", help="`audit shortcuts` of both corpora alone")
+    parser.add_argument("--latent", action="store_true", help="latent corrections beside no cure and the twin, alone")
     parser.add_argument("--textures", action="store_true", help="fine textures of whole classes alone")
     parser.add_argument("--corpora", nargs="+", choices=AUDITED, default=AUDITED, help="which of the two are audited")
     parser.add_argument("--json", type=Path, required=True)
@@ -269,6 +298,8 @@ def main() -> None:
     measure, key = (audits, "audit of nothing") if asked.audit or asked.parts else (train_cures, "twin")
     if asked.textures:
         measure, key = ask_textures, "textures of nothing"
+    if asked.latent:
+        measure, key = correct_alone, "cpu seconds of corrections"
     for seed in asked.seeds:
         if key not in found.setdefault(seed, {}):
             found[seed].update(measured := measure(asked.imagenet32, seed))
