@@ -42,9 +42,9 @@ from klarsicht.burst.denoising import pipeline
 from klarsicht.burst.denoising.pipeline import DenoiseSettings
 from klarsicht.burst.quality import measure_quality
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
-from merging_ways import BALANCE, FRAMES, PATCH, SIZE, SPEED, Light, read_scene, write_burst
+from merging_ways import BALANCE, SIZE, Light, draw_colours, read_scene, write_burst
 
-SHIFT, TURN = 3.0, np.radians(0.15)  # deviations from frame to frame: pixels of the fine grid, radians
+SHIFT = 3.0  # deviation from frame to frame, in pixels of the fine grid
 REACH = 2  # pixels of the fine grid around a sample that it is laid on
 OUTLIER = 3.0  # deviations of the noise, beyond which a difference counts less
 MOST_APART = 1.5  # mean square of differences around a sample, in variances of noise and of the scene there
@@ -60,26 +60,13 @@ SIDE = 2  # pixels of the fine grid along one of the sensor
 def draw_fine_burst(light: Light, seed: int, blur: float) -> tuple[Light, Light, npt.NDArray[np.bool_]]:
     """Draw mosaics (N, h, w) without noise, the true colours (3, H, W) of the first at twice their resolution, and the
     path of the patch (H, W). blur: deviation of the lens's, in pixels of the fine grid."""
-    rng, (H, W) = np.random.default_rng(seed), SIZE
-    angles = np.cumsum(TURN * rng.standard_normal(FRAMES))
-    shifts = np.cumsum(SHIFT * rng.standard_normal((FRAMES, 2)), 0)
-    centre, (y, x) = np.array(light.shape[:2]) / 2, np.indices(SIZE)
-    path, mosaics, truth = np.zeros(SIZE, bool), [], np.empty(0, np.float32)
-    for i in range(FRAMES):
-        angle, (dy, dx) = angles[i] - angles[0], shifts[i] - shifts[0]
-        v, u = y - H / 2, x - W / 2
-        at_y = centre[0] + np.cos(angle) * v + np.sin(angle) * u + dy
-        at_x = centre[1] - np.sin(angle) * v + np.cos(angle) * u + dx
-        inside = (abs(y - H / 3) < PATCH / 2) & (abs(x - W / 3 - SPEED * i) < PATCH / 2)
-        path |= inside
-        at_y, at_x = np.where(inside, y, at_y), np.where(inside, x + PATCH - SPEED * i, at_x)
-        colours = [map_coordinates(light[..., c], (at_y, at_x), order=3, mode="mirror") for c in range(3)]
-        rgb = np.clip(np.stack(colours), 0, 1) * BALANCE[:, None, None]
-        rgb = gaussian_filter(rgb, (0, blur, blur)) if blur else rgb
-        truth = rgb if i == 0 else truth
+    (H, W), mosaics = SIZE, []
+    frames, places = zip(*draw_colours(light, seed, SHIFT), strict=True)
+    frames = [gaussian_filter(rgb, (0, blur, blur)) if blur else rgb for rgb in frames]
+    for rgb in frames:
         coarse = rgb.reshape(3, H // SIDE, SIDE, W // SIDE, SIDE).mean((2, 4))
         mosaics.append(np.take_along_axis(coarse, colour_numbers(coarse.shape[1:])[None], 0)[0])
-    return np.stack(mosaics).astype(np.float32), truth.astype(np.float32), path
+    return np.stack(mosaics).astype(np.float32), frames[0].astype(np.float32), np.any(places, 0)
 
 
 def colour_numbers(size: tuple[int, ...]) -> npt.NDArray[np.int64]:

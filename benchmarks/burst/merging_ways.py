@@ -53,28 +53,31 @@ def read_scene(file: Path) -> Light:
     return (np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32) / 255) ** np.float32(2.2) * 0.95
 
 
-def draw_burst(light: Light, seed: int) -> tuple[Light, Light, npt.NDArray[np.bool_]]:
-    """Draw mosaics (N, H, W) without noise, the true colours (3, H, W) of the first, and the path (H, W)."""
+def draw_colours(light: Light, seed: int, shift: float = SHIFT) -> Iterator[tuple[Light, npt.NDArray[np.bool_]]]:
+    """Draw what each frame sees: its colours (3, H, W) without noise, and where the patch is in it (H, W). shift:
+    deviation from frame to frame, in pixels."""
     rng, (H, W) = np.random.default_rng(seed), SIZE
     angles = np.cumsum(TURN * rng.standard_normal(FRAMES))
-    shifts = np.cumsum(SHIFT * rng.standard_normal((FRAMES, 2)), 0)
-    centre = np.array(light.shape[:2]) / 2
-    path, mosaics, truth = np.zeros(SIZE, bool), [], np.empty(0, np.float32)
-    y, x = np.indices(SIZE)
+    shifts = np.cumsum(shift * rng.standard_normal((FRAMES, 2)), 0)
+    centre, (y, x) = np.array(light.shape[:2]) / 2, np.indices(SIZE)
     for i in range(FRAMES):
         angle, (dy, dx) = angles[i] - angles[0], shifts[i] - shifts[0]
         v, u = y - H / 2, x - W / 2
         at_y = centre[0] + np.cos(angle) * v + np.sin(angle) * u + dy
         at_x = centre[1] - np.sin(angle) * v + np.cos(angle) * u + dx
         inside = (abs(y - H / 3) < PATCH / 2) & (abs(x - W / 3 - SPEED * i) < PATCH / 2)
-        path |= inside
         at_y, at_x = np.where(inside, y, at_y), np.where(inside, x + PATCH - SPEED * i, at_x)
         colours = [map_coordinates(light[..., c], (at_y, at_x), order=3, mode="mirror") for c in range(3)]
-        rgb = np.clip(np.stack(colours), 0, 1) * BALANCE[:, None, None]
-        truth = rgb if i == 0 else truth
-        numbers = np.array([[0, 1], [1, 2]])[y % 2, x % 2]
-        mosaics.append(np.take_along_axis(rgb, numbers[None], 0)[0])
-    return np.stack(mosaics).astype(np.float32), truth.astype(np.float32), path
+        yield np.clip(np.stack(colours), 0, 1) * BALANCE[:, None, None], inside
+
+
+def draw_burst(light: Light, seed: int) -> tuple[Light, Light, npt.NDArray[np.bool_]]:
+    """Draw mosaics (N, H, W) without noise, the true colours (3, H, W) of the first, and the path (H, W)."""
+    frames, places = zip(*draw_colours(light, seed), strict=True)
+    y, x = np.indices(SIZE)
+    numbers = np.array([[0, 1], [1, 2]])[y % 2, x % 2]
+    mosaics = [np.take_along_axis(rgb, numbers[None], 0)[0] for rgb in frames]
+    return np.stack(mosaics).astype(np.float32), frames[0].astype(np.float32), np.any(places, 0)
 
 
 def write_burst(folder: Path, mosaics: Light, level: NoiseLevel, seed: int) -> None:
