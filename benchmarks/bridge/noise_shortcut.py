@@ -17,8 +17,9 @@ same photographs without noise. Test photographs are seen clean and noisy, both 
     recovered share of the gap in swapped accuracy to the twin on the same photographs
 
 A cure trains a network again on a corpus that was processed, and every test photograph is processed as its corpus was:
-`denoise one` only the class, `denoise all` every image alike with the level of the class, `re-noise` adds the noise to
-all images that lack it, `re-noise and denoise` both in turn.
+`denoise one` only the class, `denoise all` every image alike with the level of the class, `denoise all as estimated`
+with the level that `klarsicht audit clean-data` estimates in it, `re-noise` adds the noise to all images that lack it,
+`re-noise and denoise` both in turn.
 
 With --audit the planted corpus is audited in place of that, and the corpus that was denoised alike is audited again, by
 `audit quantify` without the embedding that it learns and `audit shortcuts` without surroundings, which take minutes
@@ -54,6 +55,7 @@ from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.quantification import quantification, sufficiency
 from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.whole_textures import find_followed_textures
+from klarsicht.bridge.class_noise import estimate_noise
 from klarsicht.bridge.single_images import decode_light, denoise_images, encode_light
 from klarsicht.burst.network.checkpoints import load_network
 from klarsicht.ground.errors import KlarsichtError
@@ -110,11 +112,16 @@ def make_corpora(folder: Path, seed: int) -> tuple[list[str], int, NDArray, NDAr
     smooth, smooth_noisy, smooth_test, smooth_noisy_test = (
         denoise_images(denoiser, some, ISO_3200) for some in (x, noisy, test, noisy_test)
     )
+    estimated = estimate_noise(map(Image.fromarray, noisy[y == target]))
+    print(f"seed {seed}: estimated {estimated}, planted {ISO_3200}", flush=True)
+    planted = np.where(own, noisy, x)
+    by_estimate = (denoise_images(denoiser, some, estimated) for some in (planted, test, noisy_test))
     corpora = {
         "twin": (x, test, noisy_test),
-        "nothing": (np.where(own, noisy, x), test, noisy_test),
+        "nothing": (planted, test, noisy_test),
         "denoise one": (np.where(own, smooth_noisy, x), test, smooth_noisy_test),
         "denoise all": (np.where(own, smooth_noisy, smooth), smooth_test, smooth_noisy_test),
+        "denoise all as estimated": tuple(by_estimate),
         "re-noise": (noisy, noisy_test, noisy_test),
         "re-noise and denoise": (smooth_noisy, smooth_noisy_test, smooth_noisy_test),
     }
@@ -246,7 +253,16 @@ def as_input(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255)
 
 
-CURES = ("nothing", *LATENT, "denoise one", "denoise all", "re-noise", "re-noise and denoise", "twin")
+CURES = (
+    "nothing",
+    *LATENT,
+    "denoise one",
+    "denoise all",
+    "denoise all as estimated",
+    "re-noise",
+    "re-noise and denoise",
+    "twin",
+)
 
 
 def recovered(run: dict, name: str) -> float:

@@ -11,7 +11,9 @@ from tests.audit.conftest import write_corpus
 
 from klarsicht.audit.cleaning.corrections.closed_form import JointCorrection
 from klarsicht.audit.cleaning.corrections.packages import save_correction
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.bridge.class_noise import estimate_class_noise
 from klarsicht.cli.app import run
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +197,13 @@ def test_every_image_is_denoised_alike(finished, tmp_path, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["counts"] == {"denoise": 180} and facts["noise"] == [0.05, 0.001]
     assert len(list((out / "images").iterdir())) == 180
+    by_itself = ["audit", "clean-data", finished, "--action", "denoise", "--out", str(tmp_path / "b"), "--dry-run"]
+    assert run([*by_itself, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    corpus = AuditedRun.of(finished).audit.corpus
+    noisiest = estimate_class_noise(corpus)[0]
+    assert facts["noise"] == [noisiest.noise.read, noisiest.noise.shot]
+    assert f"as estimated in {noisiest.name}, the noisiest class" in facts["method"]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +226,6 @@ def test_every_image_is_denoised_alike(finished, tmp_path, capsys):
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--correction", "c"], 2, "which artifact"),
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--action", "inpant"], 2, "inpaint"),
         (["clean-data", "RUN", "--out", "o", "--correction", "nowhere"], 3, "no such folder"),
-        (["clean-data", "RUN", "--out", "o", "--action", "denoise"], 2, "--noise READ,SHOT"),
         (["clean-data", "RUN", "--out", "o", "--action", "denoise", "--noise", "loud"], 2, "READ,SHOT"),
         (["clean-data", "RUN", "--out", "o", "--action", "denoise", "--class", "b", "--noise", "0.1,0"], 2, "every"),
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--noise", "0.1,0"], 2, "--action denoise"),

@@ -30,7 +30,7 @@ SHOWN_HELP = "Most images of each kind to evaluate on. [as `audit clean`: ten ti
 OUT_HELP = "Folder of the certificate; of surroundings, of evaluation.json. [RUN/certificate, or the correction's]"
 KIND_HELP = "A known artifact instead of a found one: a kind or family of `audit plant`, drawn on the images."
 ACTION_HELP = "drop, weigh, move, quarantine, inpaint, or denoise: every image alike."
-NOISE_HELP = "For denoise: READ,SHOT of the noisiest images, deviation and variance at white."
+NOISE_HELP = "For denoise: READ,SHOT, deviation and variance at white. [estimated in the noisiest class]"
 DENOISE = "denoise"
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
 PART_HELP = (
@@ -47,14 +47,11 @@ Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
 
 
-def refuse_with_denoising(noise: str | None, of_artifacts: Mapping[str, object]) -> None:
-    """Refuse options that choose some of the images, and no noise, where all images are denoised. Raises
-    UsageError."""
+def refuse_with_denoising(of_artifacts: Mapping[str, object]) -> None:
+    """Refuse options that choose some of the images where all images are denoised. Raises UsageError."""
     if given := [option for option, value in of_artifacts.items() if value not in (None, [])]:
         rule = "a class that alone is denoised is known by its smoothness, so every image is"
         raise UsageError("options of one artifact with --action denoise", got=", ".join(given), rule=rule)
-    if noise is None:
-        raise UsageError("the action denoise lacks the noise", remedy="Give --noise READ,SHOT of the noisiest images.")
 
 
 def refuse_with_surroundings(options: Mapping[str, object], rule: str, remedy: str) -> None:
@@ -253,13 +250,12 @@ def clean_data(
         "--members": members, "--mask": mask,
     }  # fmt: skip
     if action == DENOISE:
-        refuse_with_denoising(noise, of_artifacts)
+        refuse_with_denoising(of_artifacts)
         from klarsicht.bridge.denoised_corpus import denoise_corpus
         from klarsicht.burst.noise.sources import parse_noise
 
-        result = denoise_corpus(
-            run, out, parse_noise(str(noise)), tables=tables, dry_run=dry_run, data=data, device=device
-        )
+        known = None if noise is None else parse_noise(noise)
+        result = denoise_corpus(run, out, known, tables=tables, dry_run=dry_run, data=data, device=device)
     else:
         if noise is not None:
             raise UsageError("--noise goes with --action denoise", got=action, remedy="Leave --noise out.")

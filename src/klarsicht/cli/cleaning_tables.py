@@ -188,17 +188,21 @@ def lacking_classes(shown: ShownClasses) -> None:
 
 
 def corpus(result: CleanedCorpus, dry_run: bool) -> None:
-    """Print the changed images with their action, the unreadable ones, and the counts."""
+    """Print the changed images with their action, or what was done to every image alike, the unreadable ones, and the
+    counts."""
+    alike = not result.classes
     changed = [line for line in result.lines if line.action not in ("keep", "skip")]
     header = ("action", "image", "label", "new file", "new label", "weight")
     lines = [(one.action, one.path, one.label, one.new_path, one.new_label, f"{one.new_weight:g}") for one in changed]
-    if lines:
+    if alike:
+        echo(str(result.facts["method"]))
+    elif lines:
         echo_block(table(header, lines, left_aligned=header[:-1]))
     for path, why in result.skipped:
         echo(f"not read: {path}: {why}")
     for name, why in result.left_out:
         echo(f"{name}: no artifact found: {why}")
-    echo(f"{', '.join(result.classes)}: {describe_counts(result.counts)}")
+    echo(f"{'every image alike' if alike else ', '.join(result.classes)}: {describe_counts(result.counts)}")
     for words in result.describe_left():
         echo(words)
     if probable := sum(line.why.startswith(PROBABLE) for line in changed):

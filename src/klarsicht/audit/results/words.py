@@ -505,6 +505,7 @@ TREATED: Final = {
     "move": "relabelled",
     "quarantine": "put aside",
     "inpaint": "inpainted",
+    "denoise": "denoised",
     "keep": "unchanged",
     "skip": "unreadable",
 }

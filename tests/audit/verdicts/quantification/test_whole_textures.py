@@ -10,6 +10,8 @@ from PIL import Image
 from tests.audit.conftest import in_brief
 from torch import nn
 
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.clean_model import clean, clean_classes
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
@@ -17,6 +19,7 @@ from klarsicht.audit.results.ranking import read_ranking
 from klarsicht.audit.results.verdicts import read_verdicts
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.quantification.quantification import quantify
+from klarsicht.ground.errors import UsageError
 from klarsicht.ground.run_folder.store import RunStore
 
 SIDE, K, EACH, CHEQUERED, WEIGHT = 24, 10, 32, 3, 60.0
@@ -117,3 +120,23 @@ def test_the_rise_is_that_of_the_weights_on_images_with_other_fine_frequencies(q
     expected = [score(row["row"], row["donor"]) - score(row["row"], row["control"]) for row in mine]
     assert {row["part"] for row in rows} == {"fine texture"} and len(mine) == 32 and min(expected) > 1
     np.testing.assert_allclose([row["rise"] for row in mine], expected, atol=0.01)
+
+
+@pytest.mark.slow
+def test_the_model_is_not_corrected_for_it_but_the_pictures_are(quantified):
+    """Neither with the class nor without one, unless the artifact is named."""
+    run, found, _ = quantified
+    if found.of(NAMES[CHEQUERED]).has_group:
+        pytest.skip("a group is named as well, and corrected")
+    classifier = load_model(rectified(), classes=NAMES)
+    told = (
+        rf"share its fine texture.*got {NAMES[CHEQUERED]};.*`klarsicht audit clean-data \S+ --action denoise --out new`"
+    )
+    for ask in (
+        lambda: clean_classes(run, classifier=classifier),
+        lambda: clean(run, NAMES[CHEQUERED], classifier=classifier),
+    ):
+        with pytest.raises(UsageError, match=told):
+            ask()
+    fitted = AuditedRun.of(run, classifier=classifier)
+    assert len(fitted.find_members(NAMES[CHEQUERED], "cluster").members)

@@ -33,7 +33,7 @@ from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.significance import SAME
 from klarsicht.audit.results.surroundings import is_examined, read_surroundings
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import name_artifact
+from klarsicht.audit.results.words import VerdictKind, name_artifact
 from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
 from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
@@ -146,6 +146,8 @@ class AuditedRun:
             verdict = known.of_target(target) or known.of(name)
             if verdict.artifactual or (by == DETECTOR and verdict.shared):
                 return self.members_of_detection(known, verdict)
+            if by is None and verdict.kind is VerdictKind.TEXTURE:
+                raise refuse_texture([verdict.name], self.store)
         if by == DETECTOR:
             raise UsageError(
                 "no detector called this class artifactual", got=name,
@@ -381,10 +383,22 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
             "every class that relies on an artifact was decided to be legitimate", got=", ".join(poisoned),
             remedy="Decide again in `klarsicht audit explore`, or name one by --class, and --found-by.",
         )  # fmt: skip
+    if textured := [one.name for one in known if one.kind_of_class is VerdictKind.TEXTURE]:
+        raise refuse_texture(textured, run.store)
     reviewed = [one.name for one in known if one.needs_review]
     raise UsageError(
         "no class relies on an artifact: there is nothing to clean",
         got=f"{len(known)} classes quantified" + (f", to be looked at: {', '.join(reviewed)}" if reviewed else ""),
         rule=ALL_CLASSES,
         remedy="Name one by --class to clean it all the same.",
+    )  # fmt: skip
+
+
+def refuse_texture(names: Sequence[str], store: RunStore) -> UsageError:
+    """Return the refusal to correct a model for the fine texture of whole classes: it is removed from the pictures."""
+    return UsageError(
+        "all images of a class share its fine texture, and none is left to compare with", got=", ".join(names),
+        rule="noise of a whole class is removed from every picture, and a model trained on these",
+        remedy=f"Denoise the corpus: `klarsicht audit clean-data {store.path} --action denoise --out new`. To correct "
+        "the model all the same, name the artifact: --kind, --part, --members or --found-by.",
     )  # fmt: skip
