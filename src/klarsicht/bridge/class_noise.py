@@ -52,17 +52,17 @@ def estimate_noise(pictures: Iterable[Image.Image]) -> NoiseLevel:
 def estimate_class_noise(corpus: Corpus, seed: int = 0) -> list[ClassNoise]:
     """Estimate the noise of each class of a corpus of pictures, the noisiest first; classes whose pictures cannot tell
     are left out."""
-    found, labels = [], np.array(corpus.labels)
+    classes, labels = [], np.array(corpus.labels)
     for number, name in enumerate(track(corpus.classes, len(corpus.classes), "noise")):
         of_class = np.flatnonzero(labels == name)
         rows = np.sort(generator(seed, "noise", number).permutation(of_class)[:PICTURES])
-        decoded = (image for _, image in decode_rows(corpus, rows.tolist()))
+        images = (image for _, image in decode_rows(corpus, rows.tolist()))
         try:
-            noise = estimate_noise(corpus.as_picture(one) for one in decoded if not isinstance(one, ImageError))
+            noise = estimate_noise(corpus.as_picture(one) for one in images if not isinstance(one, ImageError))
         except InputError:
             continue
-        found.append(ClassNoise(name, noise))
-    return sorted(found, key=lambda one: -one.deviation)
+        classes.append(ClassNoise(name, noise))
+    return sorted(classes, key=lambda one: -one.deviation)
 
 
 def find_noisiest(classes: Sequence[ClassNoise]) -> ClassNoise:

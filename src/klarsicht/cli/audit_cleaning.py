@@ -254,8 +254,8 @@ def clean_data(
         from klarsicht.bridge.denoised_corpus import denoise_corpus
         from klarsicht.burst.noise.sources import parse_noise
 
-        known = None if noise is None else parse_noise(noise)
-        result = denoise_corpus(run, out, known, tables=tables, dry_run=dry_run, data=data, device=device)
+        level = None if noise is None else parse_noise(noise)
+        result = denoise_corpus(run, out, level, tables=tables, dry_run=dry_run, data=data, device=device)
     else:
         if noise is not None:
             raise UsageError("--noise goes with --action denoise", got=action, remedy="Leave --noise out.")

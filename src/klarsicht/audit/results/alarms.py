@@ -59,8 +59,8 @@ class Cause:
 
 
 def read_used_artifacts(store: RunStore) -> Iterator[Alarm]:
-    """Yield the artifacts and surroundings that the model relies on."""
-    yield from _read_artifacts(store, "relies", USED)
+    """Yield the artifacts, fine textures of whole classes and surroundings that the model relies on."""
+    yield from _read_artifacts(store, "relies", (*USED, VerdictKind.TEXTURE))
     if surroundings.is_examined(store):
         for one in surroundings.read_surroundings(store).classes:
             if one.relies:
@@ -78,7 +78,8 @@ def _read_artifacts(store: RunStore, cause: str, kinds: Sequence[VerdictKind]) -
         if line.verdict.kind in kinds:
             decision = decisions.get(line.verdict.target)
             author = decision.author if decision is not None and decision.is_legitimate else ""
-            yield Alarm(cause, line.name, line.headline, tuple(keys[row] for row in line.verdict.rows), author)
+            rows = line.verdict.rows if line.verdict.has_group else ()
+            yield Alarm(cause, line.name, line.headline, tuple(keys[row] for row in rows), author)
 
 
 def read_shortcuts(store: RunStore) -> Iterator[Alarm]:

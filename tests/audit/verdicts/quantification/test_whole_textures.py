@@ -15,6 +15,7 @@ from klarsicht.audit.cleaning.models.clean_model import clean, clean_classes
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results.alarms import read_alarms
 from klarsicht.audit.results.ranking import read_ranking
 from klarsicht.audit.results.verdicts import read_verdicts
 from klarsicht.audit.results.words import VerdictKind
@@ -123,7 +124,7 @@ def test_the_rise_is_that_of_the_weights_on_images_with_other_fine_frequencies(q
 
 
 @pytest.mark.slow
-def test_the_model_is_not_corrected_for_it_but_the_pictures_are(quantified):
+def test_a_gate_stops_for_it_and_the_model_is_not_corrected_but_the_pictures_are(quantified):
     """Neither with the class nor without one, unless the artifact is named."""
     run, found, _ = quantified
     if found.of(NAMES[CHEQUERED]).has_group:
@@ -138,5 +139,9 @@ def test_the_model_is_not_corrected_for_it_but_the_pictures_are(quantified):
     ):
         with pytest.raises(UsageError, match=told):
             ask()
+    alarms = read_alarms(RunStore.open(run), ["relies"])
+    assert [(one.subject, one.message) for one in alarms if not one.images] == [
+        (NAMES[CHEQUERED], found.of(NAMES[CHEQUERED]).texture)
+    ]
     fitted = AuditedRun.of(run, classifier=classifier)
     assert len(fitted.find_members(NAMES[CHEQUERED], "cluster").members)

@@ -383,8 +383,8 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
             "every class that relies on an artifact was decided to be legitimate", got=", ".join(poisoned),
             remedy="Decide again in `klarsicht audit explore`, or name one by --class, and --found-by.",
         )  # fmt: skip
-    if textured := [one.name for one in known if one.kind_of_class is VerdictKind.TEXTURE]:
-        raise refuse_texture(textured, run.store)
+    if names := tuple(one.name for one in known if one.kind_of_class is VerdictKind.TEXTURE):
+        raise refuse_texture(names, run.store)
     reviewed = [one.name for one in known if one.needs_review]
     raise UsageError(
         "no class relies on an artifact: there is nothing to clean",
