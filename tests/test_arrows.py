@@ -167,9 +167,10 @@ ARROWS = {
         "numerics.compiled", "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align", "burst.noise",
         "burst.network",
     ),
+    "burst.resolution": ("numerics.compiled", "numerics.imaging", "burst.data", "burst.align"),
     "burst.denoising": (
         "", "ground.pictures", "ground.run_folder", "numerics.compiled", "numerics.imaging", "burst.data",
-        "burst.align", "burst.files", "burst.noise", "burst.network", "burst.merging",
+        "burst.align", "burst.files", "burst.noise", "burst.network", "burst.merging", "burst.resolution",
     ),
     "burst.evaluation": (
         "ground.pictures", "numerics.compiled", "numerics.imaging", "burst.data", "burst.synthesis", "burst.quality",

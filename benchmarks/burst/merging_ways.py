@@ -28,6 +28,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 import denoise as raw
+from klarsicht.burst.data.cokriging import cell_side, colour_numbers
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import pipeline
 from klarsicht.burst.denoising.pipeline import DenoiseSettings
@@ -80,10 +81,18 @@ def draw_burst(light: Light, seed: int) -> tuple[Light, Light, npt.NDArray[np.bo
     return np.stack(mosaics).astype(np.float32), frames[0].astype(np.float32), np.any(places, 0)
 
 
-def write_burst(folder: Path, mosaics: Light, level: NoiseLevel, seed: int) -> None:
-    """Write noisy frames as DNGs, the first of which is the reference."""
-    own = {50728: (1, 2, 1, 1, 2, 3), 51041: (level.shot, level.read**2)}
-    tags = [(*tag[:3], own.get(tag[0], tag[3]), tag[4]) for tag in raw.tags()]  # type: ignore[call-overload]
+def write_burst(folder: Path, mosaics: Light, level: NoiseLevel, seed: int, cell: str = "RGGB") -> None:
+    """Write noisy frames behind a mosaic of that cell as DNGs, the first of which is the reference."""
+    side, colours = cell_side(cell), bytes(colour_numbers(cell).astype(np.uint8).ravel())
+    own = {
+        50728: (3, (1, 2, 1, 1, 2, 3)),
+        51041: (2, (level.shot, level.read**2)),
+        33421: (2, (side, side)),
+        33422: (len(cell), colours),
+        50713: (2, (side, side)),
+        50714: (len(cell), (raw.BLACK,) * len(cell)),
+    }
+    tags = [(number, kind, *own.get(number, (count, value)), once) for number, kind, count, value, once in raw.tags()]
     for i, mosaic in enumerate(mosaics):
         noisy = level.sample(mosaic, np.random.default_rng([seed, i]))
         counts = np.clip(np.rint(noisy * (raw.WHITE - raw.BLACK) + raw.BLACK), 0, raw.WHITE).astype(np.uint16)

@@ -61,6 +61,13 @@ OUT_HELP = "A .dng, .tif, .png or .jpg file, or a folder. {} becomes the name of
 PAUSE_HELP = "With {} in -o: seconds between two frames of a burst at most. [2]"
 STRENGTH_HELP = "Strength of denoising: 0 leaves the reference, 1 is the full result. [1]"
 
+RESULT = {
+    "strength": Annotated[float | None, number(ranges.STRENGTH, STRENGTH_HELP)],
+    "double": Annotated[
+        bool | None, typer.Option("--double", help="Twice the resolution, from raw frames shifted by hand.")
+    ],
+}
+
 
 def make_settings(given: Mapping[str, Any]) -> Any:
     """Make settings of the options that were given; paths become texts."""
@@ -73,9 +80,7 @@ def make_settings(given: Mapping[str, Any]) -> Any:
 
 
 @check_frames_first
-@add_options(
-    MERGING | MEMORY | {"strength": Annotated[float | None, number(ranges.STRENGTH, STRENGTH_HELP)]}, make_settings
-)
+@add_options(MERGING | MEMORY | RESULT, make_settings)
 def denoise(
     frames: Frames,
     out: Annotated[Path, typer.Option("-o", "--out", help=OUT_HELP)],

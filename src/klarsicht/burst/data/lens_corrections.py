@@ -26,7 +26,8 @@ class LensCorrections:
     """Corrections that a file's opcode lists prescribe. size: of the sensor's active area. on_samples, on_colours:
     those of OpcodeList2 and OpcodeList3 that are applied, in their order. lists: the opcodes of each list that can be
     kept in a mosaic. obstacle: the opcodes for the mosaic that are not applied, in words. remains: the opcodes of
-    OpcodeList3 from the first that is not applied on. notes: on what is left out."""
+    OpcodeList3 from the first that is not applied on. notes: on what is left out. pixels: of the picture along one of
+    the sensor's."""
 
     size: tuple[int, int] = (0, 0)
     on_samples: tuple[Gain, ...] = ()
@@ -35,6 +36,7 @@ class LensCorrections:
     obstacle: str = ""
     remains: tuple[Opcode, ...] = ()
     notes: tuple[str, ...] = ()
+    pixels: int = 1
 
     @property
     def is_empty(self) -> bool:

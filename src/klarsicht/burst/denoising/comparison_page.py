@@ -53,7 +53,7 @@ class WeightPainter(ABC):
 
 def write_page(path: Path, result: DenoiseResult, renderer: Renderer, painter: WeightPainter | None = None) -> None:
     """Write the page, which is replaced atomically. painter: draws its map of weights."""
-    weights = None if painter is None else painter.draw(result)
+    weights = None if painter is None else painter.draw(result.single or result)
     shown = {"weights": weights and {"picture": data_uri(weights.picture), "lines": weights.lines}}
     page = load_template("klarsicht.burst", PAGE).render(**template_context(result, renderer), **shown)
     write_atomically(path, page.encode())
@@ -90,7 +90,7 @@ def to_script_json(values: object) -> str:
 
 def kernel_points(result: DenoiseResult, orientation: int) -> list[dict[str, Any]]:
     """List the kernels of the grid, oriented as in the upright picture, with positions as shares of its sides."""
-    H, W = result.spool.size
+    H, W = (result.single or result).spool.size
     rows = []
     for point in result.kernels:
         y, x = to_upright(((point["y"] + 0.5) / H, (point["x"] + 0.5) / W), orientation)

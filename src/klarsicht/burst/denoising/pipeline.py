@@ -21,7 +21,7 @@ from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import ReadSettings
-from klarsicht.burst.denoising import banding, bracket, hot_pixels, work_folder
+from klarsicht.burst.denoising import banding, bracket, doubling, hot_pixels, work_folder
 from klarsicht.burst.denoising.aligned_frames import store_aligned
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
 from klarsicht.burst.files import reading
@@ -61,7 +61,7 @@ class DenoiseSettings(PublicSettings):
     included. linear, white_level, megapixels: of reading (ReadSettings). strength: 0 keeps the reference, 1 takes the
     full result. exact: the network computes in float32. fast: frames are merged by frequency, without a network.
     bayer: how Bayer frames are filtered, planes or rgb; None: as the network needs it, or by their noise.
-    keep_hot_pixels: hot or dead pixels stay. dark: dark frames, or folders of them."""
+    keep_hot_pixels: hot or dead pixels stay. dark: dark frames, or folders of them. double: twice the resolution."""
 
     checkpoint: str | None = None
     noise: str | None = None
@@ -78,6 +78,7 @@ class DenoiseSettings(PublicSettings):
     bayer: str | None = None
     keep_hot_pixels: bool = False
     dark: tuple[str, ...] = ()
+    double: bool = False
 
     @property
     def read_settings(self) -> ReadSettings:
@@ -98,7 +99,7 @@ class DenoiseResult:
     residual noise, one level a channel. shares: of the picture, by estimate (merge_tile.ESTIMATES). residual: mean
     square of the difference from the reference, over the variance of the noise. expected_residual: that of drawn noise.
     kernels: of a grid of points. maps: of all points, where requested. observations: of the caller's own observer, one
-    a tile."""
+    a tile. single: where the resolution was doubled, the result before that."""
 
     burst: LoadedBurst
     spool: FrameStore
@@ -117,6 +118,8 @@ class DenoiseResult:
     kernels: tuple[Mapping[str, Any], ...]
     maps: FrameStore | None
     observations: tuple[Mapping[str, Any], ...]
+    single: DenoiseResult | None = None
+    doubling_line: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -139,6 +142,7 @@ class DenoiseResult:
             *self.burst.header.lens.lines(mosaic=self.burst.header.colour == "mosaic"),
             f"filter: {self.filter.name}",
             f"pixels: {parts}",
+            *([self.doubling_line] if self.doubling_line else []),
         ]
         return lines + self.warnings
 
@@ -193,6 +197,8 @@ def denoise_frames(
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
     check_names(settings.checkpoint, settings.bayer, settings.fast)
+    if settings.double:
+        doubling.check_settings(settings.bayer, settings.strength)
     fingerprint = fingerprint_settings(settings) | {
         "version": __version__,
         "frames": [work_folder.fingerprint(path) for path in frames],
@@ -210,6 +216,8 @@ def _denoise_in_folder(
     read_settings = replace(settings.read_settings, memory=settings.memory)
     burst = load_frames(frames, folder, settings.reference, read_settings, settings.dark_paths)
     check_network(burst, settings)
+    if settings.double:
+        doubling.check_burst(burst)
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = sources.find_noise(burst, settings.noise, calibration)
     corrected_burst, hot = (
@@ -224,6 +232,7 @@ def _denoise_in_folder(
     if burst.is_bracket:
         factors = bracket.measure_exposures(corrected_burst, placement, order)
         burst, corrected_burst = (bracket.scale_frames(one, factors) for one in (burst, corrected_burst))
+    mosaic = corrected_burst
     if is_filtered_as_rgb(burst, noise, settings):
         burst = corrected_burst = interpolate_burst(corrected_burst)
         noise = sources.for_interpolated(noise, burst.header)
@@ -272,7 +281,7 @@ def _denoise_in_folder(
     def mean(name: str) -> float:
         return float(np.average([tile[name] for tile in records], weights=pixels))
 
-    return DenoiseResult(
+    single = DenoiseResult(
         burst=burst,
         spool=result,
         noise=noise,
@@ -290,6 +299,28 @@ def _denoise_in_folder(
         kernels=tuple(point for tile in records for point in tile.get("kernels", ())),
         maps=map_store,
         observations=tuple(tile[OBSERVED] for tile in records if OBSERVED in tile),
+    )
+    return double_result(single, mosaic, folder) if settings.double else single
+
+
+def double_result(single: DenoiseResult, mosaic: LoadedBurst, folder: Path) -> DenoiseResult:
+    """Double the resolution of a result in RGB. mosaic: the burst before its colours were interpolated."""
+    picture = doubling.double_picture(
+        single.spool,
+        mosaic,
+        single.placement,
+        single.frame_numbers,
+        single.noise.levels,
+        single.residual_levels,
+        folder,
+    )
+    return replace(
+        single,
+        burst=doubling.double_burst(single.burst),
+        spool=picture.spool,
+        residual_levels=picture.noise,
+        single=single,
+        doubling_line=picture.line,
     )
 
 
@@ -323,6 +354,8 @@ def is_filtered_as_rgb(burst: LoadedBurst, noise: KnownNoise, settings: DenoiseS
             rule = "frames of different exposures are merged as planes"
             raise UsageError("Bayer frames", got=settings.bayer, rule=rule, remedy="Leave --bayer out.")
         return False
+    if settings.double:
+        return True
     if burst.header.lens.obstacle and settings.bayer is None and settings.checkpoint is None:
         return False
     return choose_bayer_colour(settings.bayer, settings.checkpoint, noise_over_light(burst, noise)) == "rgb"

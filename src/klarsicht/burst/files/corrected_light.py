@@ -8,6 +8,7 @@ not cut off here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -41,12 +42,22 @@ def plane_gains(lens: LensCorrections, cells: Window, size: tuple[int, int], pat
 
 def colour_gains(lens: LensCorrections, window: Window, size: tuple[int, int], cell: str) -> Gains:
     """Compute the gains (3, h, w) of colours interpolated behind such a cell, in a window inside the frame."""
+    if lens.pixels != 1:
+        return _enlarge_gains(lens, window, size, cell)
     around = window.grow(SAMPLES_AROUND).clip_to(size)
     rows, columns = np.arange(around.y0, around.y1), np.arange(around.x0, around.x1)
     gains = sample_gains(lens, 1.0 * rows, 1.0 * columns)
     side, inside = cell_side(cell), (slice(None), *window.slices_in(around))
     member = colour_numbers(cell)[rows[:, None] % side, columns % side] == np.arange(COLOUR_PLANES)[:, None, None]
     return _local_sums(gains * member)[inside] / _local_sums(member.astype(np.float32))[inside]
+
+
+def _enlarge_gains(lens: LensCorrections, window: Window, size: tuple[int, int], cell: str) -> Gains:
+    """Compute the gains of a picture that has several pixels along one of the sensor: those of that one."""
+    n, (H, W) = lens.pixels, size
+    sensor = Window(window.y0 // n, -(-window.y1 // n), window.x0 // n, -(-window.x1 // n))
+    gains = colour_gains(replace(lens, pixels=1), sensor, (H // n, W // n), cell).repeat(n, 1).repeat(n, 2)
+    return gains[:, *window.slices_in(Window(n * sensor.y0, n * sensor.y1, n * sensor.x0, n * sensor.x1))]
 
 
 def sample_gains(lens: LensCorrections, rows: Places, columns: Places) -> Gains:
@@ -62,7 +73,7 @@ def correct_colours(
 ) -> Planes:
     """Apply OpcodeList3 to colours (3, h, w) in a window. read: reads colours in a window inside the frame of that
     size. step: pixels of the picture a side that are one of the frame's, as in a thumbnail."""
-    return _correct(lens.on_colours, lens, window, read, size, step)
+    return _correct(lens.on_colours, lens, window, read, size, step / lens.pixels)
 
 
 def apply_gains(light: Planes, gains: Gains) -> Planes:
@@ -76,7 +87,7 @@ def _correct(
     window: Window,
     read: Reader,
     size: tuple[int, int],
-    step: int,
+    step: float,
 ) -> Planes:
     if not corrections:
         return read(window)
@@ -89,7 +100,7 @@ def _correct(
 
 
 def _warp(
-    warp: RectilinearWarp, area: tuple[int, int], window: Window, read: Reader, size: tuple[int, int], step: int
+    warp: RectilinearWarp, area: tuple[int, int], window: Window, read: Reader, size: tuple[int, int], step: float
 ) -> Planes:
     """Read colours where a warp for an image of size `area` says, by cubic splines; the border is repeated."""
     out = np.empty((COLOUR_PLANES, *window.size), np.float32)
@@ -122,10 +133,10 @@ def _local_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return correlate1d(down, WEIGHTS, 2, mode="constant")
 
 
-def _places(window: Window, step: int) -> tuple[Places, Places]:
+def _places(window: Window, step: float) -> tuple[Places, Places]:
     """Return the places of a window's rows and columns in the picture, of which each takes `step` pixels."""
     rows, columns = np.arange(window.y0, window.y1), np.arange(window.x0, window.x1)
-    return rows * float(step) + (step - 1) / 2, columns * float(step) + (step - 1) / 2
+    return rows * step + (step - 1) / 2, columns * step + (step - 1) / 2
 
 
 def _split(window: Window) -> list[Window]:

@@ -1,0 +1,133 @@
+"""Twice the resolution from a raw burst: the enlarged result, corrected by samples of shifted frames.
+
+The enlarged result says what each sample should be. By how much it differs, relative to its light and in all colours
+alike, as detail is mostly grey, is laid on the finer grid, weighted by the inverse of the noise's variance. The mean of
+these differences is shrunk by what noise alone leaves of its energy in a window (Wiener). It counts only where one half
+of the frames confirms the other: with sums A, B of weighted differences and a, b of their weights, noise alone gives
+A B / sqrt(a b) the mean 0 and the deviation NOISE_KEPT. Windows in which its mean does not exceed CONFIRMED deviations
+stay enlarged. So does what moves: samples around which a frame shows something else are left out. H, W count fine
+pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import uniform_filter
+
+from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.data.photograph import Planes
+from klarsicht.burst.resolution.predicted_samples import PREDICTION_REACH, FrameSamples, Prediction
+from klarsicht.burst.resolution.sample_sums import DETAIL_WIDTH, REACH, add_samples
+from klarsicht.burst.resolution.sampled_burst import SampledBurst
+
+SIDE = 960  # fine pixels of a tile, without what it depends on
+OUTLIER = 3.0  # deviations of the noise, beyond which a difference counts less
+MOST_APART = 1.4  # mean square of differences around a sample, in variances of noise and scene, above which it is out
+APART_BOX = 7  # side of the window of that mean, in samples
+NEARLY_WHITE = 3.0  # deviations of the noise below white, from which a predicted sample does not count
+NOISE_KEPT = 0.5  # variance of a weighted mean over the inverse of its weights: those of a Gaussian, squared
+SHRINK_BOX = 15  # side of the window, in fine pixels, over which a correction is shrunk
+CONFIRM_BOX = 41  # side of the window, in fine pixels, in which the halves are compared
+CONFIRMED = 3.0  # deviations of the noise by which they must agree
+CORRELATED = 2 * np.pi * DETAIL_WIDTH**2  # fine pixels over which the noise of that product is correlated
+FADE = 15  # fine pixels over which a correction fades in
+DARKEST = 0.02  # light of a grey surface, down to which detail goes with it
+LEAST_VARIANCE = 1e-12
+MARGIN = 64  # fine pixels around a tile that its correction depends on
+assert MARGIN >= FADE // 2 + CONFIRM_BOX // 2 + REACH + 2 * (APART_BOX // 2) + 2 + PREDICTION_REACH
+
+Values = npt.NDArray[np.float32]
+
+
+class Corrected(NamedTuple):
+    """A corrected window: light (3, h, w), the variance of noise that the correction adds, and the share (h, w) of the
+    correction that was taken."""
+
+    light: Planes
+    added_variance: Planes
+    share: Values
+
+
+@dataclass(frozen=True, eq=False)
+class DetailCorrector:
+    """Corrects windows of an enlarged result. light: (1, C, H, W), R, G, B first. gain: the factor by which it is as
+    bright as the frames."""
+
+    light: FrameStore
+    burst: SampledBurst
+    gain: float
+
+    def correct(self, core: Window) -> Corrected:
+        """Correct a window."""
+        around = core.grow(MARGIN)
+        start = self.light.read_window(0, around)[:3] * np.float32(self.gain)
+        prediction = Prediction.of(start, around)
+        halves = np.zeros((2, 2, *around.size), np.float32)
+        for k in range(len(self.burst.frames)):
+            samples = prediction.read_samples(self.burst, k)
+            if samples is not None:
+                add_samples(samples.places, *self.weigh(samples, k), halves[k % 2])
+        mean, variance = average(halves)
+        share = confirmed_share(halves, mean, variance)
+        inside = core.slices_in(around)
+        scale = np.maximum(start, self.darkest[:, None, None])
+        picture, added_variance = start + share * mean * scale, np.square(share * scale) * variance
+        gain = np.float32(self.gain)
+        return Corrected(picture[:, *inside] / gain, added_variance[:, *inside] / gain**2, share[inside])
+
+    @property
+    def darkest(self) -> Values:
+        """Light (3,) down to which detail goes with it."""
+        return np.float32(DARKEST * self.gain) * self.burst.neutral
+
+    def weigh(self, samples: FrameSamples, k: int) -> tuple[Values, Values]:
+        """Compute the differences (h, w) of the k-th frame's samples from their predictions, relative to the light, and
+        their weights: the inverse of the variance of that, less for outliers, and 0 for those of something else."""
+        colours, noise = self.burst.colours_in(samples.window), self.burst.frame_noise(k).astype(np.float32)
+        predicted = np.maximum(samples.predictions, 0)
+        variance: Values = noise[colours, 0] + noise[colours, 1] * predicted + np.float32(LEAST_VARIANCE)
+        off = np.where(samples.inside, samples.light - samples.predictions, np.float32(0))
+        white = np.float32(self.burst.gains[k] * (1 - 1e-6))
+        counts = samples.inside & (samples.light < white)
+        counts &= samples.predictions < white - np.float32(NEARLY_WHITE) * np.sqrt(variance)
+        if k:
+            apart = uniform_filter(np.square(off) / (variance + samples.spreads), APART_BOX, mode="nearest")
+            counts &= apart < MOST_APART
+        scale = np.maximum(samples.predictions, self.darkest[colours])
+        robust = np.minimum(
+            1, np.float32(OUTLIER**2) * variance / np.maximum(np.square(off), np.float32(LEAST_VARIANCE))
+        )
+        weights = counts * robust * np.square(scale) / variance
+        return (off / scale).astype(np.float32), weights.astype(np.float32)
+
+
+def average(halves: npt.NDArray[np.float32]) -> tuple[Values, Values]:
+    """Compute the mean (H, W) of the differences of both halves (2, 2, H, W), sums and weights, and the variance that
+    noise leaves in it."""
+    total, weight = halves.sum(0)
+    weight = np.maximum(weight, np.float32(1e-9))
+    return total / weight, np.float32(NOISE_KEPT) / weight
+
+
+def confirmed_share(halves: npt.NDArray[np.float32], mean: Values, variance: Values) -> Values:
+    """Compute how much of the mean differences is taken, (H, W) in [0, 1]: what noise does not explain of their energy,
+    where the halves confirm each other."""
+    energy, noise = (uniform_filter(x, SHRINK_BOX, mode="nearest") for x in (np.square(mean), variance))
+    share = np.clip(1 - noise / np.maximum(energy, np.float32(1e-20)), 0, 1)
+    (one, a), (other, b) = halves
+    alike = one * other / np.sqrt(np.maximum(a * b, np.float32(1e-20)))
+    chance = CONFIRMED * NOISE_KEPT * np.sqrt(CORRELATED) / CONFIRM_BOX
+    confirmed = uniform_filter(alike, CONFIRM_BOX, mode="nearest") > chance
+    return share * uniform_filter(confirmed.astype(np.float32), FADE, mode="nearest")
+
+
+def cut_tiles(size: tuple[int, int]) -> Iterator[Window]:
+    """Yield tiles of a picture of that size."""
+    for y in range(0, size[0], SIDE):
+        for x in range(0, size[1], SIDE):
+            yield Window(y, y + SIDE, x, x + SIDE).clip_to(size)

@@ -1,0 +1,172 @@
+"""The correction of an enlarged result by samples: against a literal form of the whole picture, against truths in
+closed form, and laws of noise."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.ndimage import map_coordinates, uniform_filter
+
+from klarsicht.burst.align.warp_tiles import STEP
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.resolution import doubled_resolution
+from klarsicht.burst.resolution.doubled_resolution import DetailCorrector, cut_tiles
+from klarsicht.burst.resolution.enlarged_frames import EnlargedFrames
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+SIZE = (96, 130)
+RNG = np.random.default_rng(3)
+SHIFTS = np.concatenate([[(0, 0)], RNG.normal(0, 3, (5, 2))])
+TURNS = np.concatenate([np.zeros((1, 2, 2)), RNG.normal(0, 0.002, (5, 2, 2))])
+PAD = 70
+
+
+def scene(y, x):
+    """Waves, some of which are finer than the sensor's pixels resolve, beside an even part."""
+    waves = 0.1 * np.cos(2.9 * x + 0.4 * y) + 0.1 * np.cos(2.2 * y - 2.3 * x) + 0.08 * np.sin(y / 3 + x / 4)
+    return 0.35 + waves * (x > 40)
+
+
+def correct_whole(drawn, burst, start):
+    """Correct the enlarged result (3, H, W) without tiles, by the formulas of `doubled_resolution`."""
+    box = doubled_resolution
+    fine, (h, w) = np.pad(start.astype(np.float64), ((0, 0), (PAD, PAD), (PAD, PAD)), mode="edge"), drawn.size
+    seen = (fine[:, :-1, :-1] + fine[:, 1:, :-1] + fine[:, :-1, 1:] + fine[:, 1:, 1:]) / 4
+    mean, square = (uniform_filter(x, (0, 5, 5)) for x in (seen, seen**2))
+    texture, neutral = np.maximum(square - mean**2, 0), burst.neutral.astype(float)
+    sums = np.zeros((2, 2, *fine.shape[1:]))
+    s, z = np.indices((h, w)).astype(float)
+    for k in range(len(drawn.shifts)):
+        v, u = s.copy(), z.copy()
+        for _ in range(20):
+            d = _displacement(burst.placement.fine[k], burst.placement.turns[k], v, u)
+            v, u = s - d[0], z - d[1]
+        at = np.stack([2 * v, 2 * u]) + PAD
+        light, c = drawn.samples(k).astype(float), drawn.colours
+        planes = [map_coordinates(seen[i], at, order=3, mode="mirror") for i in range(3)]
+        spreads = [map_coordinates(texture[i], at, order=1) for i in range(3)]
+        expected, spread = (np.take_along_axis(np.stack(x), c[None], 0)[0] for x in (planes, spreads))
+        variance = drawn.level.read**2 + drawn.level.shot * np.maximum(expected, 0)
+        off = light - expected
+        weight = np.minimum(1, 9 * variance / np.maximum(off**2, 1e-12))
+        weight *= (light < 1) & (expected < 1 - 3 * np.sqrt(variance))
+        if k:
+            weight *= uniform_filter(off**2 / (variance + spread), 7, mode="nearest") < 1.4
+        scale = np.maximum(expected, 0.02 * neutral[c])
+        weight *= scale**2 / variance
+        place, values = (at + 0.5).reshape(2, -1), (off / scale).ravel()
+        near = np.rint(place).astype(int)
+        for dy in range(-2, 3):
+            for dx in range(-2, 3):
+                q = near + np.array([[dy], [dx]])
+                part = weight.ravel() * np.exp(-np.square(q - place).sum(0) / (2 * 0.6**2))
+                np.add.at(sums[k % 2, 0], tuple(q), part * values)
+                np.add.at(sums[k % 2, 1], tuple(q), part)
+    total, weight = sums.sum(0)
+    difference, left = total / np.maximum(weight, 1e-9), 0.5 / np.maximum(weight, 1e-9)
+    share = np.clip(1 - uniform_filter(left, 15) / np.maximum(uniform_filter(difference**2, 15), 1e-20), 0, 1)
+    (one, a), (other, b) = sums
+    alike = uniform_filter(one * other / np.sqrt(np.maximum(a * b, 1e-20)), 41)
+    chance = box.CONFIRMED * 0.5 * np.sqrt(2 * np.pi * 0.36 / 41**2)
+    share *= uniform_filter((alike > chance).astype(float), 15)
+    whole = fine + share * difference * np.maximum(fine, 0.02 * neutral[:, None, None])
+    return whole[:, PAD:-PAD, PAD:-PAD]
+
+
+def _displacement(fine, turns, y, x):
+    """Blend the tiles' affine displacements by raised cosines."""
+    ends = []
+    for p, count in ((y, fine.shape[0]), (x, fine.shape[1])):
+        first = np.clip(np.floor((p + 0.5) / STEP).astype(int), 0, count - 2)
+        t = np.clip(p + 0.5 - first * STEP, 0, STEP)
+        later = 0.5 - 0.5 * np.cos(np.pi * t / STEP)
+        ends.append(((first, 1 - later), (first + 1, later)))
+    total = np.zeros((2, *y.shape))
+    for r, down in ends[0]:
+        for q, across in ends[1]:
+            off = np.stack([y - r * STEP + 0.5, x - q * STEP + 0.5], -1)
+            place = fine[r, q] + np.einsum("yxij,yxj->yxi", turns[r, q], off)
+            total += down * across * np.moveaxis(place, -1, 0)
+    return total
+
+
+def blurred(drawn, kept=0.8):
+    """What a denoiser might make of the reference: its colours (3, h, w) with less of their waves."""
+    y, x = np.indices(drawn.size).astype(float)
+    light = drawn.at(y, x)
+    return kept * light + (1 - kept) * uniform_filter(light, (0, 5, 5))
+
+
+def correct_tiles(burst, light):
+    H, W = light.size
+    out = np.zeros((3, H, W), np.float32)
+    for tile in cut_tiles((H, W)):
+        out[:, *tile.slices_in(Window(0, H, 0, W))] = DetailCorrector(light, burst, 1.0).correct(tile).light
+    return out
+
+
+@pytest.mark.parametrize("cell", ["bayer", "x-trans"])
+def test_tiles_equal_the_literal_form_of_the_whole(draw, cell, monkeypatch):
+    monkeypatch.setattr(doubled_resolution, "SIDE", 64)
+    drawn = draw(cell, SIZE, SHIFTS, TURNS, scene, NoiseLevel(0.01, 0.002))
+    burst, light = drawn.burst(), EnlargedFrames.of(drawn.store(blurred(drawn)))
+    start = light.read_window(0, Window(0, light.size[0], 0, light.size[1]))
+    found, whole = correct_tiles(burst, light), correct_whole(drawn, burst, start)
+    assert np.abs(whole - start).max() > 0.02
+    np.testing.assert_allclose(found, whole, atol=2e-4)
+
+
+def test_samples_without_noise_approach_a_scene_finer_than_the_sensor(draw):
+    """The sensor's pixels take contrast from waves, and interpolation more; each correction comes nearer the truth."""
+    steps = [(a, b) for a in (0, 0.5) for b in (0, 0.5)]
+    shifts = [(0, 0), *steps[1:], *[(a + 1, b) for a, b in steps], *[(a, b + 1) for a, b in steps]]
+
+    def waves(y, x):
+        return 0.35 + 0.1 * np.cos(2.3 * x + 0.4 * y) + 0.1 * np.cos(1.5 * y - 1.6 * x)
+
+    drawn = draw("bayer", (96, 96), shifts, np.zeros((len(shifts), 2, 2)), waves, NoiseLevel(1e-3, 1e-6))
+    burst, light = drawn.burst(), EnlargedFrames.of(drawn.store(blurred(drawn, 1.0)))
+    errors, whole = [], Window(0, 192, 0, 192)
+    picture = light.read_window(0, whole)
+    for number in range(6):
+        errors.append(float(np.square(picture - drawn.truth)[:, 12:-12, 12:-12].mean()))
+        picture = DetailCorrector(drawn.store(picture, f"{number}.f32"), burst, 1.0).correct(whole).light
+    assert all(later < earlier for earlier, later in pairwise(errors))
+    assert errors[1] < 0.65 * errors[0] and errors[-1] < 0.25 * errors[0]
+
+
+def test_noise_alone_changes_hardly_any_window(draw):
+    """An even scene that the result has right: what the halves say by chance is confirmed in few of its windows."""
+    drawn = draw("bayer", (256, 256), SHIFTS, TURNS, lambda y, x: 0.3 + 0 * y * x, NoiseLevel(0.02, 0.003))
+    light = EnlargedFrames.of(drawn.store(drawn.at(*np.indices((256, 256)).astype(float))))
+    share = DetailCorrector(light, drawn.burst(), 1.0).correct(Window(0, 512, 0, 512)).share
+    assert np.mean(share > 0) < 0.02
+
+
+def test_one_half_of_the_frames_that_shows_something_else_corrects_nothing(draw):
+    """Every other frame shows a coarser scene: the halves do not confirm each other, and the enlarged result stays."""
+    drawn = draw("bayer", SIZE, SHIFTS, TURNS, lambda y, x: scene(y, x + 50), NoiseLevel(0.01, 0.001))
+    burst, light = drawn.burst(), EnlargedFrames.of(drawn.store(blurred(drawn)))
+    alone = replace(
+        burst, frames=burst.frames[::2], gains=burst.gains[::2], placement=burst.placement.select([0, 2, 4])
+    )
+    corrector = DetailCorrector(light, alone, 1.0)
+    read = corrector.burst.spool.read_window
+    assert corrector.correct(Window(0, 192, 0, 192)).share.mean() > 0.3
+
+    class Blurred(type(burst.spool)):
+        def read_inner_window(self, frame, inside):
+            return np.ascontiguousarray(uniform_filter(read(frame, inside), (0, 8, 8)))
+
+    spool = Blurred(burst.spool.path, burst.spool.shape, burst.spool.source, burst.spool.cell)
+    changed = DetailCorrector(light, replace(alone, spool=spool), 1.0).correct(Window(0, 192, 0, 192))
+    assert changed.share.mean() < 0.05
+
+
+def test_frames_shifted_by_whole_pixels_have_nothing_to_add(draw):
+    whole, parts = ([(0, 0), (3, -2), (-1, 4)], [(0, 0), (3.5, -2), (-1, 4)])
+    found = [
+        draw("bayer", SIZE, one, np.zeros((3, 2, 2)), scene, NoiseLevel(0.01, 0)).burst() for one in (whole, parts)
+    ]
+    assert [one.shifts_by_parts for one in found] == [False, True]
