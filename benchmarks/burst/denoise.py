@@ -75,6 +75,21 @@ def peak(pid: int) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9 if "VmHWM:" in status else 0.0
 
 
+def measure(words: list[str]) -> tuple[float, float, float]:
+    """Run klarsicht with such arguments, and return seconds, CPU seconds, and GB at most."""
+    start, most = time.perf_counter(), 0.0
+    pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-m", "klarsicht", *words])
+    while True:
+        done, status, used = os.wait4(pid, os.WNOHANG)
+        if done:
+            break
+        most = max(most, peak(pid))
+        time.sleep(0.05)
+    if status:
+        raise SystemExit(f"the command failed: {status}")
+    return time.perf_counter() - start, used.ru_utime + used.ru_stime, most
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", type=float, default=12)
@@ -90,18 +105,7 @@ def main() -> None:
         if asked.checkpoint is None:
             save_network(build_network(NetworkSettings(colour="mosaic"), seed=1), network, {})
         words = ["burst", "denoise", str(folder / "burst"), "-o", str(folder / "out.dng"), "--checkpoint", str(network)]
-        command = [sys.executable, "-m", "klarsicht", *words, "--memory", str(asked.memory)]
-        start, most = time.perf_counter(), 0.0
-        pid = os.spawnv(os.P_NOWAIT, sys.executable, command)
-        while True:
-            done, status, used = os.wait4(pid, os.WNOHANG)
-            if done:
-                break
-            most = max(most, peak(pid))
-            time.sleep(0.05)
-        wall, cpu = time.perf_counter() - start, used.ru_utime + used.ru_stime
-    if status:
-        raise SystemExit(f"the command failed: {status}")
+        wall, cpu, most = measure([*words, "--memory", str(asked.memory)])
     print(f"{asked.megapixels:g} Mpx x {asked.frames} frames: {wall:.0f} s, {cpu:.0f} CPU s, {most:.2f} GB at most")
 
 

@@ -1,10 +1,12 @@
 """Twice the resolution from a raw burst: the enlarged result, corrected by samples of shifted frames.
 
-The enlarged result says what each sample should be. By how much it differs, relative to its light and in all colours
-alike, as detail is mostly grey, is laid on the finer grid, weighted by the inverse of the noise's variance. The mean of
-these differences is shrunk by what noise alone leaves of its energy in a window (Wiener). It counts only where one half
-of the frames confirms the other: with sums A, B of weighted differences and a, b of their weights, noise alone gives
-A B / sqrt(a b) the mean 0 and the deviation NOISE_KEPT. Windows in which its mean does not exceed CONFIRMED deviations
+The enlarged result says what each sample should be. By how much it differs, relative to its light, is laid on the finer
+grid, weighted by the inverse of the noise's variance. Detail is mostly grey: the mean m of these differences is that of
+all colours. It is shrunk by what noise alone leaves of its energy in a window (Wiener). With sums A of weighted
+differences and a of weights, each colour takes the multiple of m that fits its own samples best, sum A m / sum a m^2.
+
+The correction counts only where one half of the frames confirms the other: noise alone gives A B / sqrt(a b), of sums A
+and B of both, the mean 0 and the deviation NOISE_KEPT. Windows in which its mean does not exceed CONFIRMED deviations
 stay enlarged. So does what moves: samples around which a frame shows something else are left out. H, W count fine
 pixels.
 """
@@ -27,19 +29,21 @@ from klarsicht.burst.resolution.sampled_burst import SampledBurst
 
 SIDE = 960  # fine pixels of a tile, without what it depends on
 OUTLIER = 3.0  # deviations of the noise, beyond which a difference counts less
-MOST_APART = 1.4  # mean square of differences around a sample, in variances of noise and scene, above which it is out
-APART_BOX = 7  # side of the window of that mean, in samples
+MOST_APART = {7: 1.4, 15: 1.2}
+"""Mean square of differences in windows around a sample, in variances of noise and scene, above which it is left out,
+by their side in samples: small windows find what is far off, large ones what differs little."""
 NEARLY_WHITE = 3.0  # deviations of the noise below white, from which a predicted sample does not count
 NOISE_KEPT = 0.5  # variance of a weighted mean over the inverse of its weights: those of a Gaussian, squared
 SHRINK_BOX = 15  # side of the window, in fine pixels, over which a correction is shrunk
 CONFIRM_BOX = 41  # side of the window, in fine pixels, in which the halves are compared
 CONFIRMED = 3.0  # deviations of the noise by which they must agree
+MOST_COLOURED = 2.0  # multiple of the correction of all colours that one may take
 CORRELATED = 2 * np.pi * DETAIL_WIDTH**2  # fine pixels over which the noise of that product is correlated
 FADE = 15  # fine pixels over which a correction fades in
 DARKEST = 0.02  # light of a grey surface, down to which detail goes with it
 LEAST_VARIANCE = 1e-12
 MARGIN = 64  # fine pixels around a tile that its correction depends on
-assert MARGIN >= FADE // 2 + CONFIRM_BOX // 2 + REACH + 2 * (APART_BOX // 2) + 2 + PREDICTION_REACH
+assert FADE // 2 + CONFIRM_BOX // 2 + REACH + 2 * (max(MOST_APART) // 2) + 2 + PREDICTION_REACH <= MARGIN
 
 Values = npt.NDArray[np.float32]
 
@@ -67,16 +71,19 @@ class DetailCorrector:
         around = core.grow(MARGIN)
         start = self.light.read_window(0, around)[:3] * np.float32(self.gain)
         prediction = Prediction.of(start, around)
-        halves = np.zeros((2, 2, *around.size), np.float32)
+        halves = np.zeros((2, 3, 2, *around.size), np.float32)
         for k in range(len(self.burst.frames)):
             samples = prediction.read_samples(self.burst, k)
             if samples is not None:
-                add_samples(samples.places, *self.weigh(samples, k), halves[k % 2])
-        mean, variance = average(halves)
-        share = confirmed_share(halves, mean, variance)
+                colours = self.burst.colours_in(samples.window)
+                add_samples(samples.places, colours, *self.weigh(samples, k), halves[k % 2])
+        grey = halves.sum(1)
+        mean, variance = average(grey)
+        share = confirmed_share(grey, mean, variance)
+        multiple = share * colour_multiples(halves.sum(0), mean)
         inside = core.slices_in(around)
         scale = np.maximum(start, self.darkest[:, None, None])
-        picture, added_variance = start + share * mean * scale, np.square(share * scale) * variance
+        picture, added_variance = start + multiple * mean * scale, np.square(multiple * scale) * variance
         gain = np.float32(self.gain)
         return Corrected(picture[:, *inside] / gain, added_variance[:, *inside] / gain**2, share[inside])
 
@@ -96,8 +103,9 @@ class DetailCorrector:
         counts = samples.inside & (samples.light < white)
         counts &= samples.predictions < white - np.float32(NEARLY_WHITE) * np.sqrt(variance)
         if k:
-            apart = uniform_filter(np.square(off) / (variance + samples.spreads), APART_BOX, mode="nearest")
-            counts &= apart < MOST_APART
+            square = np.square(off) / (variance + samples.spreads)
+            for side, most in MOST_APART.items():
+                counts &= uniform_filter(square, side, mode="nearest") < most
         scale = np.maximum(samples.predictions, self.darkest[colours])
         robust = np.minimum(
             1, np.float32(OUTLIER**2) * variance / np.maximum(np.square(off), np.float32(LEAST_VARIANCE))
@@ -124,6 +132,14 @@ def confirmed_share(halves: npt.NDArray[np.float32], mean: Values, variance: Val
     chance = CONFIRMED * NOISE_KEPT * np.sqrt(CORRELATED) / CONFIRM_BOX
     confirmed = uniform_filter(alike, CONFIRM_BOX, mode="nearest") > chance
     return share * uniform_filter(confirmed.astype(np.float32), FADE, mode="nearest")
+
+
+def colour_multiples(sums: npt.NDArray[np.float32], mean: Values) -> Values:
+    """Compute the multiple (3, H, W) of the mean differences that fits those of each colour best around a pixel, from
+    its sums (3, 2, H, W), in [0, MOST_COLOURED]."""
+    product, square = sums[:, 0] * mean, sums[:, 1] * np.square(mean)
+    top, bottom = (uniform_filter(x, (0, SHRINK_BOX, SHRINK_BOX), mode="nearest") for x in (product, square))
+    return np.clip(top / np.maximum(bottom, np.float32(1e-20)), 0, MOST_COLOURED)
 
 
 def cut_tiles(size: tuple[int, int]) -> Iterator[Window]:

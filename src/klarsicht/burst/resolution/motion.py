@@ -17,7 +17,7 @@ from klarsicht.burst.resolution.sampled_burst import SampledBurst
 
 ROUNDS = 3  # of Gauss and Newton
 WINDOW_SIDE = 256  # fine pixels of a window in which the motion is measured
-MOST_WINDOWS = 64  # spread evenly over the picture: four megapixels of the fine grid
+MOST_WINDOWS = 24  # spread evenly over the picture
 MOST_CORRECTED = 2.0  # pixels of the sensor, by which a corner may be corrected
 
 
@@ -55,7 +55,8 @@ def _correct_placement(burst: SampledBurst, equations: npt.NDArray[np.float64], 
     centres = np.stack(np.meshgrid(np.arange(Y) * STEP - 0.5, np.arange(X) * STEP - 0.5, indexing="ij"), -1)
     corners = np.array([(0, 0), (0, W), (H, 0), (H, W)])
     for k in range(1, len(fine)):
-        left, right = equations[k, :, :-1], equations[k, :, -1]
+        upper, right = equations[k, :, :-1], equations[k, :, -1]
+        left = upper + np.triu(upper, 1).T
         if not left.any():
             continue
         motion = np.linalg.lstsq(left, right, rcond=1e-9)[0]

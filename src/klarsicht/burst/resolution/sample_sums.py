@@ -18,10 +18,14 @@ from klarsicht.numerics.compiled.jit import compile_inlined, compile_with
 
 REACH = 2  # fine pixels around a sample that it is laid on
 DETAIL_WIDTH = 0.6  # deviation of its weights there, in fine pixels
-ROUNDS = 4  # of the inversion of the displacement
+FIRST_ROUNDS, ROUNDS = (
+    4,
+    2,
+)  # of the inversion of the displacement: at the first sample of a row, and from its neighbour
 DOUBT = 1.5  # deviations of noise and scene, beyond which a difference counts less for the motion
 SCENE_SHARE = 0.3  # of the scene's variance around a sample, in the variance by which it counts for the motion
 UNKNOWNS = 6  # of an affine motion
+STEPS = tuple(float(np.exp(-(k**2) / (2 * DETAIL_WIDTH**2))) for k in range(REACH + 1))
 
 Values = npt.NDArray[np.float32]
 
@@ -51,13 +55,11 @@ def _displacement(fine: Any, turns: Any, y: float, x: float) -> Any:
 
 
 @compile_inlined
-def _locate_sample(fine: Any, turns: Any, s: int, z: int) -> Any:
-    """Return the first of the 2 x 2 fine pixels that the sample of row s and column z covers."""
-    v, u = float(s), float(z)
-    for _ in range(ROUNDS):
-        dy, dx = _displacement(fine, turns, v, u)
-        v, u = s - dy, z - dx
-    return 2 * v, 2 * u
+def _invert(fine: Any, turns: Any, s: int, z: int, dy: float, dx: float, rounds: int) -> Any:
+    """Return the displacement that leads to the sample of row s and column z, from a guess."""
+    for _ in range(rounds):
+        dy, dx = _displacement(fine, turns, s - dy, z - dx)
+    return dy, dx
 
 
 @compile_inlined
@@ -114,10 +116,12 @@ def predict_samples(
     see at each fine pixel, the mean of 2 x 2 from it, and its variance around."""
     side, (_, H, W) = len(colours), splines.shape
     for y in range(places.shape[1]):
+        s = y + corner[0]
+        dy, dx = _invert(fine, turns, s, corner[1], 0.0, 0.0, FIRST_ROUNDS)
         for x in range(places.shape[2]):
-            s, z = y + corner[0], x + corner[1]
-            v, u = _locate_sample(fine, turns, s, z)
-            v, u = v - fine_corner[0], u - fine_corner[1]
+            z = x + corner[1]
+            dy, dx = _invert(fine, turns, s, z, dy, dx, ROUNDS)
+            v, u = 2 * (s - dy) - fine_corner[0], 2 * (z - dx) - fine_corner[1]  # the first of its 2 x 2 fine pixels
             places[0, y, x], places[1, y, x] = v + 0.5, u + 0.5
             c, i, j = colours[s % side, z % side], int(np.floor(v)), int(np.floor(u))
             if i < 1 or j < 1 or i > H - 3 or j > W - 3:
@@ -142,17 +146,20 @@ def add_motion_equations(
     scale: float,
     equations: npt.NDArray[np.float64],
 ) -> None:
-    """Add the normal equations (6, 7) of the affine motion that would lessen the differences of samples (h, w) from
-    their predictions: shift, and its change along rows and columns in units of `scale` pixels. noise: (3, 2), read
-    variance and shot coefficient of each colour. The other arguments are those of predict_samples."""
+    """Add the upper half of the normal equations (6, 7) of the affine motion that would lessen the differences of
+    samples (h, w) from their predictions: shift, and its change along rows and columns in units of `scale` pixels.
+    noise: (3, 2), read variance and shot coefficient of each colour. The other arguments are those of
+    predict_samples."""
     side, (_, H, W) = len(colours), splines.shape
     row = np.empty(UNKNOWNS + 1)
     for y in range(samples.shape[0]):
+        s = y + corner[0]
+        dy, dx = _invert(fine, turns, s, corner[1], 0.0, 0.0, FIRST_ROUNDS)
         for x in range(samples.shape[1]):
-            s, z = y + corner[0], x + corner[1]
-            v, u = _locate_sample(fine, turns, s, z)
-            along_y, along_x = v / 2 / scale, u / 2 / scale
-            v, u = v - fine_corner[0], u - fine_corner[1]
+            z = x + corner[1]
+            dy, dx = _invert(fine, turns, s, z, dy, dx, ROUNDS)
+            along_y, along_x = (s - dy) / scale, (z - dx) / scale
+            v, u = 2 * (s - dy) - fine_corner[0], 2 * (z - dx) - fine_corner[1]
             c, i, j = colours[s % side, z % side], int(np.floor(v)), int(np.floor(u))
             if i < 1 or j < 1 or i > H - 3 or j > W - 3:
                 continue
@@ -170,33 +177,44 @@ def add_motion_equations(
             row[2], row[3] = down * along_y, down * along_x
             row[4], row[5] = across * along_y, across * along_x
             for k in range(UNKNOWNS):
-                for n in range(UNKNOWNS + 1):
+                for n in range(k, UNKNOWNS + 1):
                     equations[k, n] += weight * row[k] * row[n]
+
+
+@compile_inlined
+def _fill_gaussian(away: float, weights: Any) -> None:
+    """Compute exp(-(away + k)^2 / (2 w^2)) for k from -REACH to REACH, as exp(-away^2 / 2 w^2) exp(-away / w^2)^k times
+    what depends on k alone."""
+    middle, step = np.exp(-(away**2) / (2 * DETAIL_WIDTH**2)), np.exp(-away / DETAIL_WIDTH**2)
+    weights[REACH] = middle
+    up, down = middle, middle
+    for k in range(1, REACH + 1):
+        up, down = up * step, down / step
+        weights[REACH + k], weights[REACH - k] = up * STEPS[k], down * STEPS[k]
 
 
 @compile_with({"contract"})
 def add_samples(
-    places: npt.NDArray[np.float32], values: Values, weights: Values, sums: npt.NDArray[np.float32]
+    places: Values, colours: npt.NDArray[np.int64], values: Values, weights: Values, sums: npt.NDArray[np.float32]
 ) -> None:
-    """Add weighted values (h, w) and their weights to sums (2, H, W) on the fine pixels around their places, by a
-    Gaussian of the distance; samples of weight 0 are left out."""
-    H, W = sums.shape[1:]
+    """Add weighted values (h, w) and their weights to the sums (3, 2, H, W) of their colours, on the fine pixels around
+    their places, by a Gaussian of the distance; samples of weight 0 are left out."""
+    H, W = sums.shape[2:]
     down, across = np.empty(2 * REACH + 1), np.empty(2 * REACH + 1)
     for y in range(places.shape[1]):
         for x in range(places.shape[2]):
             weight = weights[y, x]
             if weight <= 0:
                 continue
-            v, u = places[0, y, x], places[1, y, x]
+            c, v, u = colours[y, x], places[0, y, x], places[1, y, x]
             i, j = int(np.rint(v)), int(np.rint(u))
             if i < REACH or j < REACH or i >= H - REACH or j >= W - REACH:
                 continue
-            for k in range(-REACH, REACH + 1):
-                down[k + REACH] = np.exp(-((i + k - v) ** 2) / (2 * DETAIL_WIDTH**2))
-                across[k + REACH] = np.exp(-((j + k - u) ** 2) / (2 * DETAIL_WIDTH**2))
+            _fill_gaussian(i - v, down)
+            _fill_gaussian(j - u, across)
             for k in range(2 * REACH + 1):
                 row = weight * down[k]
                 for n in range(2 * REACH + 1):
                     part = row * across[n]
-                    sums[0, i - REACH + k, j - REACH + n] += part * values[y, x]
-                    sums[1, i - REACH + k, j - REACH + n] += part
+                    sums[c, 0, i - REACH + k, j - REACH + n] += part * values[y, x]
+                    sums[c, 1, i - REACH + k, j - REACH + n] += part
