@@ -19,7 +19,7 @@ SIZE = (96, 130)
 RNG = np.random.default_rng(3)
 SHIFTS = np.concatenate([[(0, 0)], RNG.normal(0, 3, (5, 2))])
 TURNS = np.concatenate([np.zeros((1, 2, 2)), RNG.normal(0, 0.002, (5, 2, 2))])
-PAD = 70
+PAD = 80
 
 
 def scene(y, x):
@@ -69,6 +69,9 @@ def correct_whole(drawn, burst, start):
                 part = weight.ravel() * np.exp(-np.square(q - place).sum(0) / (2 * 0.6**2))
                 np.add.at(parts, (k % 2, c.ravel(), 0, *q), part * values)
                 np.add.at(parts, (k % 2, c.ravel(), 1, *q), part)
+    both = parts.sum(0)
+    means = uniform_filter(both[:, 0], (0, 15, 15)) / np.maximum(uniform_filter(both[:, 1], (0, 15, 15)), 1e-9)
+    parts[:, :, 0] -= parts[:, :, 1] * means
     sums, colours = parts.sum(1), parts.sum(0)
     total, weight = sums.sum(0)
     difference, left = total / np.maximum(weight, 1e-9), 0.5 / np.maximum(weight, 1e-9)

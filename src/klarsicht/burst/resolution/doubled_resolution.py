@@ -1,9 +1,11 @@
 """Twice the resolution from a raw burst: the enlarged result, corrected by samples of shifted frames.
 
 The enlarged result says what each sample should be. By how much it differs, relative to its light, is laid on the finer
-grid, weighted by the inverse of the noise's variance. Detail is mostly grey: the mean m of these differences is that of
-all colours. It is shrunk by what noise alone leaves of its energy in a window (Wiener). With sums A of weighted
-differences and a of weights, each colour takes the multiple of m that fits its own samples best, sum A m / sum a m^2.
+grid, weighted by the inverse of the noise's variance. The mean difference of each colour in a window is taken off, as
+samples of two colours would leave a pattern of dots where the result's colour is wrong. Detail is mostly grey: the mean m of
+what is left is that of all colours. It is shrunk by what noise alone leaves of its energy in a window (Wiener). With
+sums A of weighted differences and a of weights, each colour takes the multiple of m that fits its own samples best, sum
+A m / sum a m^2.
 
 The correction counts only where one half of the frames confirms the other: noise alone gives A B / sqrt(a b), of sums A
 and B of both, the mean 0 and the deviation NOISE_KEPT. Windows in which its mean does not exceed CONFIRMED deviations
@@ -42,8 +44,10 @@ CORRELATED = 2 * np.pi * DETAIL_WIDTH**2  # fine pixels over which the noise of 
 FADE = 15  # fine pixels over which a correction fades in
 DARKEST = 0.02  # light of a grey surface, down to which detail goes with it
 LEAST_VARIANCE = 1e-12
-MARGIN = 64  # fine pixels around a tile that its correction depends on
-assert FADE // 2 + CONFIRM_BOX // 2 + REACH + 2 * (max(MOST_APART) // 2) + 2 + PREDICTION_REACH <= MARGIN
+MARGIN = 72  # fine pixels around a tile that its correction depends on
+assert (
+    FADE // 2 + CONFIRM_BOX // 2 + SHRINK_BOX // 2 + REACH + 2 * (max(MOST_APART) // 2) + 2 + PREDICTION_REACH <= MARGIN
+)
 
 Values = npt.NDArray[np.float32]
 
@@ -77,6 +81,7 @@ class DetailCorrector:
             if samples is not None:
                 colours = self.burst.colours_in(samples.window)
                 add_samples(samples.places, colours, *self.weigh(samples, k), halves[k % 2])
+        remove_colour_offsets(halves)
         grey = halves.sum(1)
         mean, variance = average(grey)
         share = confirmed_share(grey, mean, variance)
@@ -112,6 +117,14 @@ class DetailCorrector:
         )
         weights = counts * robust * np.square(scale) / variance
         return (off / scale).astype(np.float32), weights.astype(np.float32)
+
+
+def remove_colour_offsets(halves: npt.NDArray[np.float32]) -> None:
+    """Take from the sums of weighted differences (2, 3, 2, H, W), in place, the mean difference of their colour in a
+    window."""
+    sums = halves.sum(0)
+    total, weight = (uniform_filter(sums[:, k], (0, SHRINK_BOX, SHRINK_BOX), mode="nearest") for k in (0, 1))
+    halves[:, :, 0] -= halves[:, :, 1] * (total / np.maximum(weight, np.float32(1e-9)))
 
 
 def average(halves: npt.NDArray[np.float32]) -> tuple[Values, Values]:
