@@ -1,11 +1,11 @@
 """Twice the resolution from a raw burst: the enlarged result, corrected by samples of shifted frames.
 
-The enlarged result says what each sample should be. By how much it differs, relative to its light, is laid on the finer
-grid, weighted by the inverse of the noise's variance. The mean difference of each colour in a window is taken off, as
-samples of two colours would leave a pattern of dots where the result's colour is wrong. Detail is mostly grey: the mean m of
-what is left is that of all colours. It is shrunk by what noise alone leaves of its energy in a window (Wiener). With
-sums A of weighted differences and a of weights, each colour takes the multiple of m that fits its own samples best, sum
-A m / sum a m^2.
+The enlarged result says what each sample should be. By how much it differs, relative to its light, is laid on the
+finer grid, weighted by the inverse of the noise's variance. The mean difference of each colour in a window is taken
+off, as samples of two colours would leave a pattern of dots where the result's colour is wrong. Detail is mostly grey:
+the mean m of what is left is that of all colours. It is shrunk by what noise alone leaves of its energy in a window
+(Wiener). With sums A of weighted differences and a of weights, each colour takes the multiple of m that fits its own
+samples best, sum A m / sum a m^2.
 
 The correction counts only where one half of the frames confirms the other: noise alone gives A B / sqrt(a b), of sums A
 and B of both, the mean 0 and the deviation NOISE_KEPT. Windows in which its mean does not exceed CONFIRMED deviations
