@@ -121,7 +121,7 @@ def correct_tiles(burst, light):
 
 @pytest.mark.parametrize("cell", ["bayer", "x-trans"])
 def test_tiles_equal_the_literal_form_of_the_whole(draw, cell, monkeypatch):
-    monkeypatch.setattr(doubled_resolution, "SIDE", 64)
+    monkeypatch.setattr(doubled_resolution, "CORE_SIDE", 64)
     drawn = draw(cell, SIZE, SHIFTS, TURNS, scene, NoiseLevel(0.01, 0.002))
     burst, light = drawn.burst(), EnlargedFrames.of(drawn.store(blurred(drawn)))
     start = light.read_window(0, Window(0, light.size[0], 0, light.size[1]))

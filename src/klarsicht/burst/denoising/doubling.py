@@ -16,7 +16,7 @@ from klarsicht.burst.data.photograph import Header
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.burst.merging.residual_noise import NoiseMoments, accumulate_moments, fit_noise_levels
 from klarsicht.burst.resolution.doubled_resolution import DetailCorrector, cut_tiles
-from klarsicht.burst.resolution.enlarged_frames import SCALE, EnlargedFrames
+from klarsicht.burst.resolution.enlarged_frames import FINE_PIXELS, EnlargedFrames
 from klarsicht.burst.resolution.motion import refine_motion
 from klarsicht.burst.resolution.sampled_burst import MosaicFrames, SampledBurst, neutral_colours
 from klarsicht.ground.errors import UsageError
@@ -121,8 +121,8 @@ def double_burst(burst: LoadedBurst) -> LoadedBurst:
 def double_header(header: Header) -> Header:
     """Return the header of the same photograph with twice the pixels along each side."""
     height, width = header.size
-    lens = replace(header.lens, pixels=SCALE * header.lens.pixels)
-    return replace(header, size=(SCALE * height, SCALE * width), lens=lens, tags=_double_tags(header.tags))
+    lens = replace(header.lens, pixels=FINE_PIXELS * header.lens.pixels)
+    return replace(header, size=(FINE_PIXELS * height, FINE_PIXELS * width), lens=lens, tags=_double_tags(header.tags))
 
 
 def _double_tags(tags: Tags) -> Tags:
@@ -139,7 +139,7 @@ def _double_tags(tags: Tags) -> Tags:
 
 def _double(entry: Entry, whole: bool) -> Entry:
     """Double the numbers of an entry; whole: as integers, where they are."""
-    values = [SCALE * value for value in entry.values]
+    values = [FINE_PIXELS * value for value in entry.values]
     if whole and all(value == int(value) for value in values):
         return numbers(LONG, *map(int, values))
     return rationals(*values, denominator=1000)

@@ -29,7 +29,7 @@ from klarsicht.burst.resolution.predicted_samples import PREDICTION_REACH, Frame
 from klarsicht.burst.resolution.sample_sums import DETAIL_WIDTH, REACH, add_samples
 from klarsicht.burst.resolution.sampled_burst import SampledBurst
 
-SIDE = 960  # fine pixels of a tile, without what it depends on
+CORE_SIDE = 960  # fine pixels of a tile, without what it depends on
 OUTLIER = 3.0  # deviations of the noise, beyond which a difference counts less
 MOST_APART = {7: 1.4, 15: 1.2}
 """Mean square of differences in windows around a sample, in variances of noise and scene, above which it is left out,
@@ -41,12 +41,13 @@ CONFIRM_BOX = 41  # side of the window, in fine pixels, in which the halves are 
 CONFIRMED = 3.0  # deviations of the noise by which they must agree
 MOST_COLOURED = 2.0  # multiple of the correction of all colours that one may take
 CORRELATED = 2 * np.pi * DETAIL_WIDTH**2  # fine pixels over which the noise of that product is correlated
-FADE = 15  # fine pixels over which a correction fades in
-DARKEST = 0.02  # light of a grey surface, down to which detail goes with it
-LEAST_VARIANCE = 1e-12
-MARGIN = 72  # fine pixels around a tile that its correction depends on
+CONFIRM_FADE = 15  # fine pixels over which a correction fades in
+DARKEST_DETAIL = 0.02  # light of a grey surface, down to which detail goes with it
+VARIANCE_FLOOR = 1e-12
+CORE_MARGIN = 72  # fine pixels around a tile that its correction depends on
 assert (
-    FADE // 2 + CONFIRM_BOX // 2 + SHRINK_BOX // 2 + REACH + 2 * (max(MOST_APART) // 2) + 2 + PREDICTION_REACH <= MARGIN
+    CONFIRM_FADE // 2 + CONFIRM_BOX // 2 + SHRINK_BOX // 2 + REACH + 2 * (max(MOST_APART) // 2) + 2 + PREDICTION_REACH
+    <= CORE_MARGIN
 )
 
 Values = npt.NDArray[np.float32]
@@ -72,7 +73,7 @@ class DetailCorrector:
 
     def correct(self, core: Window) -> Corrected:
         """Correct a window."""
-        around = core.grow(MARGIN)
+        around = core.grow(CORE_MARGIN)
         start = self.light.read_window(0, around)[:3] * np.float32(self.gain)
         prediction = Prediction.of(start, around)
         halves = np.zeros((2, 3, 2, *around.size), np.float32)
@@ -95,14 +96,14 @@ class DetailCorrector:
     @property
     def darkest(self) -> Values:
         """Light (3,) down to which detail goes with it."""
-        return np.float32(DARKEST * self.gain) * self.burst.neutral
+        return np.float32(DARKEST_DETAIL * self.gain) * self.burst.neutral
 
     def weigh(self, samples: FrameSamples, k: int) -> tuple[Values, Values]:
         """Compute the differences (h, w) of the k-th frame's samples from their predictions, relative to the light, and
         their weights: the inverse of the variance of that, less for outliers, and 0 for those of something else."""
         colours, noise = self.burst.colours_in(samples.window), self.burst.frame_noise(k).astype(np.float32)
         predicted = np.maximum(samples.predictions, 0)
-        variance: Values = noise[colours, 0] + noise[colours, 1] * predicted + np.float32(LEAST_VARIANCE)
+        variance: Values = noise[colours, 0] + noise[colours, 1] * predicted + np.float32(VARIANCE_FLOOR)
         off = np.where(samples.inside, samples.light - samples.predictions, np.float32(0))
         white = np.float32(self.burst.gains[k] * (1 - 1e-6))
         counts = samples.inside & (samples.light < white)
@@ -113,7 +114,7 @@ class DetailCorrector:
                 counts &= uniform_filter(square, side, mode="nearest") < most
         scale = np.maximum(samples.predictions, self.darkest[colours])
         robust = np.minimum(
-            1, np.float32(OUTLIER**2) * variance / np.maximum(np.square(off), np.float32(LEAST_VARIANCE))
+            1, np.float32(OUTLIER**2) * variance / np.maximum(np.square(off), np.float32(VARIANCE_FLOOR))
         )
         weights = counts * robust * np.square(scale) / variance
         return (off / scale).astype(np.float32), weights.astype(np.float32)
@@ -144,7 +145,7 @@ def confirmed_share(halves: npt.NDArray[np.float32], mean: Values, variance: Val
     alike = one * other / np.sqrt(np.maximum(a * b, np.float32(1e-20)))
     chance = CONFIRMED * NOISE_KEPT * np.sqrt(CORRELATED) / CONFIRM_BOX
     confirmed = uniform_filter(alike, CONFIRM_BOX, mode="nearest") > chance
-    return share * uniform_filter(confirmed.astype(np.float32), FADE, mode="nearest")
+    return share * uniform_filter(confirmed.astype(np.float32), CONFIRM_FADE, mode="nearest")
 
 
 def colour_multiples(sums: npt.NDArray[np.float32], mean: Values) -> Values:
@@ -157,6 +158,6 @@ def colour_multiples(sums: npt.NDArray[np.float32], mean: Values) -> Values:
 
 def cut_tiles(size: tuple[int, int]) -> Iterator[Window]:
     """Yield tiles of a picture of that size."""
-    for y in range(0, size[0], SIDE):
-        for x in range(0, size[1], SIDE):
-            yield Window(y, y + SIDE, x, x + SIDE).clip_to(size)
+    for y in range(0, size[0], CORE_SIDE):
+        for x in range(0, size[1], CORE_SIDE):
+            yield Window(y, y + CORE_SIDE, x, x + CORE_SIDE).clip_to(size)

@@ -11,7 +11,7 @@ from scipy.ndimage import correlate1d
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 
-SCALE = 2  # pixels of the fine grid along one of the sensor
+FINE_PIXELS = 2  # pixels of the fine grid along one of the sensor
 LOBES = 3  # pixels of the sensor that a fine pixel reads on each side
 
 
@@ -45,7 +45,7 @@ class EnlargedFrames(FrameStore):
     @classmethod
     def of(cls, source: FrameStore) -> EnlargedFrames:
         N, C, h, w = source.shape
-        return cls(source.path, (N, C, SCALE * h, SCALE * w), source)
+        return cls(source.path, (N, C, FINE_PIXELS * h, FINE_PIXELS * w), source)
 
     def read_inner_window(self, frame: int, inside: Window) -> Planes:
         coarse = Window(inside.y0 // 2, -(-inside.y1 // 2), inside.x0 // 2, -(-inside.x1 // 2))

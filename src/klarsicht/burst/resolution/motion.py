@@ -15,8 +15,8 @@ from klarsicht.burst.resolution import sample_sums
 from klarsicht.burst.resolution.predicted_samples import PREDICTION_REACH, Prediction
 from klarsicht.burst.resolution.sampled_burst import SampledBurst
 
-ROUNDS = 3  # of Gauss and Newton
-WINDOW_SIDE = 256  # fine pixels of a window in which the motion is measured
+MOTION_ROUNDS = 3  # of Gauss and Newton
+MEASURED_SIDE = 256  # fine pixels of a window in which the motion is measured
 MOST_WINDOWS = 24  # spread evenly over the picture
 MOST_CORRECTED = 2.0  # pixels of the sensor, by which a corner may be corrected
 
@@ -27,7 +27,7 @@ def refine_motion(burst: SampledBurst, light: FrameStore, gain: float) -> Sample
     the inverse of the variance. One that would move a corner by more than MOST_CORRECTED is left out. light: the
     result, (1, C, H, W), times gain as bright as the frames."""
     height, width = burst.spool.size
-    for _ in range(ROUNDS):
+    for _ in range(MOTION_ROUNDS):
         equations = np.zeros((len(burst.frames), sample_sums.UNKNOWNS, sample_sums.UNKNOWNS + 1))
         for window in choose_windows((light.size[0], light.size[1])):
             around = window.grow(PREDICTION_REACH)
@@ -40,11 +40,11 @@ def refine_motion(burst: SampledBurst, light: FrameStore, gain: float) -> Sample
 
 def choose_windows(size: tuple[int, int]) -> Iterator[Window]:
     """Yield windows of the fine grid, at most MOST_WINDOWS, spread evenly over a picture of that size."""
-    corners = [(y, x) for y in range(0, size[0], WINDOW_SIDE) for x in range(0, size[1], WINDOW_SIDE)]
+    corners = [(y, x) for y in range(0, size[0], MEASURED_SIDE) for x in range(0, size[1], MEASURED_SIDE)]
     count = min(len(corners), MOST_WINDOWS)
     for n in range(count):
         y, x = corners[n * len(corners) // count]
-        yield Window(y, min(y + WINDOW_SIDE, size[0]), x, min(x + WINDOW_SIDE, size[1]))
+        yield Window(y, min(y + MEASURED_SIDE, size[0]), x, min(x + MEASURED_SIDE, size[1]))
 
 
 def _correct_placement(burst: SampledBurst, equations: npt.NDArray[np.float64], scale: float) -> SampledBurst:

@@ -11,7 +11,7 @@ from scipy.ndimage import spline_filter, uniform_filter
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.resolution import sample_sums
-from klarsicht.burst.resolution.enlarged_frames import SCALE
+from klarsicht.burst.resolution.enlarged_frames import FINE_PIXELS
 from klarsicht.burst.resolution.sampled_burst import SampledBurst
 
 SCENE_BOX = 5  # side of the window in which the scene's variance is measured, in fine pixels
@@ -46,7 +46,7 @@ class Prediction:
     def of(cls, light: Planes, window: Window) -> Prediction:
         """Predict from light (3, H, W) of a fine window."""
         first = (0, -1, -1)  # of 2 x 2 pixels
-        seen = uniform_filter(light, (0, SCALE, SCALE), mode="nearest", origin=first)
+        seen = uniform_filter(light, (0, FINE_PIXELS, FINE_PIXELS), mode="nearest", origin=first)
         mean, square = (uniform_filter(x, (0, SCENE_BOX, SCENE_BOX), mode="nearest") for x in (seen, np.square(seen)))
         splines = np.stack([spline_filter(plane, 3, output=np.float32, mode="mirror") for plane in seen])
         return cls(window, splines, np.maximum(square - np.square(mean), 0))
@@ -54,7 +54,9 @@ class Prediction:
     @property
     def coarse(self) -> Window:
         """The window in pixels of the sensor."""
-        return Window(*(side // SCALE for side in (self.window.y0, self.window.y1, self.window.x0, self.window.x1)))
+        return Window(
+            *(side // FINE_PIXELS for side in (self.window.y0, self.window.y1, self.window.x0, self.window.x1))
+        )
 
     def read_samples(self, burst: SampledBurst, k: int) -> FrameSamples | None:
         """Read the samples of the k-th frame that may show this window; None where there are none."""

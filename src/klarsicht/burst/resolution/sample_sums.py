@@ -18,14 +18,14 @@ from klarsicht.numerics.compiled.jit import compile_inlined, compile_with
 
 REACH = 2  # fine pixels around a sample that it is laid on
 DETAIL_WIDTH = 0.6  # deviation of its weights there, in fine pixels
-FIRST_ROUNDS, ROUNDS = (
+FIRST_ROUNDS, NEXT_ROUNDS = (
     4,
     2,
 )  # of the inversion of the displacement: at the first sample of a row, and from its neighbour
 DOUBT = 1.5  # deviations of noise and scene, beyond which a difference counts less for the motion
 SCENE_SHARE = 0.3  # of the scene's variance around a sample, in the variance by which it counts for the motion
 UNKNOWNS = 6  # of an affine motion
-STEPS = tuple(float(np.exp(-(k**2) / (2 * DETAIL_WIDTH**2))) for k in range(REACH + 1))
+GAUSSIAN_STEPS = tuple(float(np.exp(-(k**2) / (2 * DETAIL_WIDTH**2))) for k in range(REACH + 1))
 
 Values = npt.NDArray[np.float32]
 
@@ -120,7 +120,7 @@ def predict_samples(
         dy, dx = _invert(fine, turns, s, corner[1], 0.0, 0.0, FIRST_ROUNDS)
         for x in range(places.shape[2]):
             z = x + corner[1]
-            dy, dx = _invert(fine, turns, s, z, dy, dx, ROUNDS)
+            dy, dx = _invert(fine, turns, s, z, dy, dx, NEXT_ROUNDS)
             v, u = 2 * (s - dy) - fine_corner[0], 2 * (z - dx) - fine_corner[1]  # the first of its 2 x 2 fine pixels
             places[0, y, x], places[1, y, x] = v + 0.5, u + 0.5
             c, i, j = colours[s % side, z % side], int(np.floor(v)), int(np.floor(u))
@@ -157,7 +157,7 @@ def add_motion_equations(
         dy, dx = _invert(fine, turns, s, corner[1], 0.0, 0.0, FIRST_ROUNDS)
         for x in range(samples.shape[1]):
             z = x + corner[1]
-            dy, dx = _invert(fine, turns, s, z, dy, dx, ROUNDS)
+            dy, dx = _invert(fine, turns, s, z, dy, dx, NEXT_ROUNDS)
             along_y, along_x = (s - dy) / scale, (z - dx) / scale
             v, u = 2 * (s - dy) - fine_corner[0], 2 * (z - dx) - fine_corner[1]
             c, i, j = colours[s % side, z % side], int(np.floor(v)), int(np.floor(u))
@@ -190,7 +190,7 @@ def _fill_gaussian(away: float, weights: Any) -> None:
     up, down = middle, middle
     for k in range(1, REACH + 1):
         up, down = up * step, down / step
-        weights[REACH + k], weights[REACH - k] = up * STEPS[k], down * STEPS[k]
+        weights[REACH + k], weights[REACH - k] = up * GAUSSIAN_STEPS[k], down * GAUSSIAN_STEPS[k]
 
 
 @compile_with({"contract"})

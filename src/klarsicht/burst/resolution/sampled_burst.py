@@ -16,7 +16,9 @@ from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-ALIKE = 0.9  # resultant of the parts of a pixel by which frames shift, from which they are alike: 0.07 pixels apart
+SAME_PARTS = (
+    0.9  # resultant of the parts of a pixel by which frames shift, from which they are alike: 0.07 pixels apart
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class SampledBurst:
         """Whether the frames shift by different parts of a pixel, so that their samples lie between each other: by the
         median over tiles of the resultant of these parts, as directions, along rows or columns."""
         parts = np.exp(2j * np.pi * self.placement.fine.astype(np.float64))
-        return bool(np.median(np.abs(parts.mean(0)), (0, 1)).min() < ALIKE)
+        return bool(np.median(np.abs(parts.mean(0)), (0, 1)).min() < SAME_PARTS)
 
     def with_placement(self, placement: Placement) -> SampledBurst:
         """Return the same samples, placed otherwise."""
