@@ -146,6 +146,7 @@ def test_kernels_turn_with_the_picture(orientation):
 
     class Found:
         spool = FrameStore("", (1, 2, 30, 50))
+        single = None
         kernels = ({"y": 10, "x": 20, "k": np.eye(3)[None].tolist(), "share": [1.0], "averaged": 2.0},)
 
     stored = np.zeros((30, 50))
