@@ -1,14 +1,20 @@
 """`--double` from files to files: still, turned and X-Trans bursts, tags, corrections of the lens, refusals."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 from tests.burst.opcodes import gain_map, packed, tag, warp
 
 from klarsicht.burst.data.cokriging import MOSAICS, colour_numbers
-from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.data.photograph import Header, Sensor
 from klarsicht.burst.denoising.denoise import denoise
+from klarsicht.burst.denoising.doubling import _double_tags, check_burst
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
+from klarsicht.burst.files.loading import Frame, LoadedBurst
 from klarsicht.burst.files.rendering import Renderer
 from klarsicht.burst.resolution.enlarged_frames import enlarge
 from klarsicht.ground.errors import UsageError
@@ -119,8 +125,6 @@ def test_gains_and_warps_of_the_lens_apply_to_places_of_the_sensor(tmp_path, dng
 
 
 def test_sizes_of_exif_are_doubled():
-    from klarsicht.burst.denoising.doubling import _double_tags
-
     exif = {
         40962: tiff_tags.numbers(tiff_tags.SHORT, 6000),
         41486: tiff_tags.rationals(2500.5),
@@ -143,6 +147,15 @@ def test_what_cannot_be_doubled_is_refused_by_name(tmp_path, dng, more, said):
     with pytest.raises(UsageError, match="double") as error:
         list(denoise(frames, tmp_path / "out.dng", DOUBLE.model_copy(update=more)))
     assert said in str(error.value)
+
+
+def test_a_sensor_of_more_pixels_than_a_file_holds_doubled_is_refused():
+    """Three values of two bytes, four times: 14000 x 13000 pixels are 4.4 GB."""
+    header = Header(Path("a"), "mosaic", (13000, 14000), WHITE, sensor=Sensor("RGGB", (0.0,) * 4, WHITE))
+    burst = LoadedBurst((header,), FrameStore(Path("f"), (1, 4, 6500, 7000)), (Frame("a", 1.0, 1.0),), 0)
+    with pytest.raises(UsageError, match="182 megapixels"):
+        check_burst(burst)
+    check_burst(replace(burst, headers=(replace(header, size=(12000, 14000)),)))
 
 
 def test_a_bracket_is_refused(tmp_path, dng):

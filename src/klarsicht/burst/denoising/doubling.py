@@ -25,6 +25,7 @@ from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 DOUBLED = "doubled.f32"
+MOST_PIXELS = (1 << 32) // (FINE_PIXELS**2 * 3 * 2)  # of a sensor, whose doubled picture has three values of two bytes
 CROP_TAGS, SIZE_TAGS, FOCAL_PLANE_TAGS = (50719, 50720), (40962, 40963), (41486, 41487)
 """Tags in pixels: origin and size of the default crop; width and height, and pixels a length of the sensor, of Exif."""
 
@@ -71,6 +72,8 @@ def check_burst(burst: LoadedBurst) -> None:
     elif header.lens.obstacle or header.lens.remains:
         left = header.lens.obstacle or ", ".join(opcode.name for opcode in header.lens.remains)
         got, rule = f"corrections of the lens that are not applied: {left}", "they are for pixels of the sensor"
+    elif (pixels := header.size[0] * header.size[1]) > MOST_PIXELS:
+        got, rule = f"{pixels / 1e6:.0f} megapixels", f"{MOST_PIXELS / 1e6:.0f} at most, as a TIFF or DNG holds 4 GB"
     else:
         return
     raise UsageError("--double", got=got, rule=rule, remedy="Leave --double out.")
