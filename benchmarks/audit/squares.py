@@ -3,7 +3,8 @@
     python benchmarks/audit/squares.py --set symmetric asymmetric --seeds 101 102 --folder squares
 
 The sets are those of `majority_sets.py`. A ResNet-18 from nothing is trained by AdamW for 20 epochs, or by SGD for one
-(`--way`), after which it knows little but the shortcut. It is audited (`audit run`,
+(`--way`), after which it knows little but the shortcut. With `--way transformer` it is a trained ViT-S/14 (DINOv2), cut
+after 8 blocks: `vit_trunk` of `networks.py`, as in `bar.py`; it is trained for 3 epochs. It is audited (`audit run`,
 `audit shortcuts`) and cleaned (`audit clean --part surroundings`), with no label of a group. A row is written for each
 set: how many sides of images are rightly told, of each group, and the accuracy of each group of test images before and
 after. `--ceilings` adds the same training with true own places and sides, and a network trained on a balanced set of
@@ -27,7 +28,7 @@ import torch
 from PIL import Image
 from scipy.stats import t as student
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 from torchvision import models, transforms
 
 import majority_sets
@@ -50,9 +51,11 @@ from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.seeding import generator, integer
 from majority_sets import SETS, Clothes, Drawn
 
-EPOCHS, BATCH = {"adamw": 20, "sgd": 1}, 32
+EPOCHS, BATCH = {"adamw": 20, "sgd": 1, "transformer": 3}, 32
 SHOWN = 8  # images of each class from which parts are measured; surroundings are of all
 CLEANING = CleanSettings(batch=32, rate=5e-4, steps=200)
+VIT_SIDE, VIT_WIDTH, VIT_SCALE = 56, 384, 2.2  # px; features; of inputs, to the spread of ImageNet's
+VIT_RATE, VIT_STEPS = 1e-4, 100  # of training and of cleaning; fewest steps of cleaning
 TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
 
 
@@ -64,7 +67,26 @@ def sgd(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, weight_decay=0.1)
 
 
-WAYS = {"adamw": adamw, "sgd": sgd}
+def slow_adamw(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(net.parameters(), VIT_RATE, weight_decay=1e-2)
+
+
+WAYS = {"adamw": adamw, "sgd": sgd, "transformer": slow_adamw}
+
+
+class TrainedTransformer(nn.Module):
+    """ViT-S/14 with trained weights and a new head, of images enlarged to VIT_SIDE."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        import networks  # on PYTHONPATH, and needed for this network alone
+
+        self.trunk, _ = networks.vit_trunk()
+        self.trunk.set_input_size(img_size=(VIT_SIDE, VIT_SIDE))
+        self.head = nn.Linear(VIT_WIDTH, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.trunk(VIT_SCALE * interpolate(x, size=(VIT_SIDE, VIT_SIDE), mode="bilinear")))
 
 
 def as_inputs(images: np.ndarray) -> torch.Tensor:
@@ -72,10 +94,15 @@ def as_inputs(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def make_network(way: str, classes: int) -> nn.Module:
+    """Make a ResNet-18 with random weights, or a trained transformer with a new head."""
+    return TrainedTransformer(classes) if way == "transformer" else models.resnet18(num_classes=classes)
+
+
 def train(drawn: Drawn, way: str, seed: int, kept: Path) -> nn.Module:
-    """Train a ResNet-18 from nothing, convolutions in bfloat16, or read the one that was kept."""
+    """Train a network, convolutions in bfloat16, or read the one that was kept."""
     torch.manual_seed(integer(seed, "squares network"))
-    net = models.resnet18(num_classes=len(drawn.names)).to(memory_format=torch.channels_last)
+    net = make_network(way, len(drawn.names)).to(memory_format=torch.channels_last)
     if kept.exists():
         net.load_state_dict(torch.load(kept))
         return net.eval()
@@ -141,6 +168,11 @@ class Case:
     def place(self) -> Path:
         return self.folder / f"{self.kind.replace(' ', '-')}-{self.way}-{self.seed}"
 
+    @property
+    def cleaning(self) -> CleanSettings:
+        other = {"rate": VIT_RATE, "steps": VIT_STEPS} if self.way == "transformer" else {}
+        return CLEANING.model_copy(update=other)
+
     def draw(self) -> tuple[Drawn, Drawn]:
         """Draw the images to train on, and those to test on."""
         return SETS[self.kind](generator(self.seed, f"squares {self.kind}"))
@@ -175,7 +207,7 @@ class Case:
             "before": group_accuracies(net, test), "CPU s of the audit": round(asked - begun, 1),
         }  # fmt: skip
         try:
-            result = clean_surroundings(self.place / "run", CLEANING, classifier=classifier)
+            result = clean_surroundings(self.place / "run", self.cleaning, classifier=classifier)
         except KlarsichtError as error:
             return row | {"after": None, "refused": str(error)}
         correction, _ = load_correction(result.folder)
@@ -209,7 +241,7 @@ class Case:
         part = split_by_source(np.arange(len(drawn.labels)), drawn.exceptional, generator(self.seed, "surroundings"))
         taught = np.where(part == TEST, TEST, TRAIN)  # as where a shortcut is shown: nothing bounds the loss
         true = OwnImages(drawn.images, drawn.own, drawn.labels, drawn.sides, taught, shown)
-        correction = train_on_composites(classifier, true, CLEANING)
+        correction = train_on_composites(classifier, true, self.cleaning)
         return {"true places": test_corrected(net, correction, test), "balanced": self.train_balanced()}
 
     def train_balanced(self) -> list[float]:
