@@ -188,6 +188,53 @@ def test_a_step_whose_second_item_takes_long_writes_lines_that_say_since_when(ca
     assert lines[-1] == "corrections: 2 of 2 in 0:10:01 (300.5 s each)"
 
 
+def told_and_true(capsys, clock, costs):
+    """Run items of so many seconds, a line being looked for each second, and return the seconds to go of each line
+    (None where it has none) beside those that are left."""
+    began, total = clock[0], sum(costs)
+    found = []
+    with progress("classes", len(costs)) as advance:
+        for cost in costs:
+            for _ in range(round(cost / 0.5)):
+                clock[0] += 0.5
+                progress_log().write_if_due()
+                for line in capsys.readouterr().err.splitlines():
+                    told = re.search(r"about (\d+):(\d+):(\d+) to go", line)
+                    seconds = (
+                        sum(int(n) * unit for n, unit in zip(told.groups(), (3600, 60, 1), strict=True))
+                        if told
+                        else None
+                    )
+                    found.append((seconds, total - (clock[0] - began)))
+            advance()
+    return found
+
+
+def test_no_line_says_that_dear_last_items_take_no_time(capsys, clock):
+    """Thirty items of half a second and three of half a minute: until the first of these is done nobody can know, but
+    an item that takes longer than any before is no item of the usual time. Without that, the lines of a minute said 0
+    seconds."""
+    found = told_and_true(capsys, clock, [0.5] * 30 + [30] * 3)
+    late = [(told, left) for told, left in found if left < 85]
+    assert len(late) >= 8
+    assert all(told is None or told >= left / 4 for told, left in late)
+    assert all(told is None for told, left in late if left > 60)
+
+
+def test_later_items_foretell_the_time_to_go(capsys, clock):
+    """Forty items of a second and forty of five: from the middle of the dear ones on their own time is told."""
+    found = told_and_true(capsys, clock, [1] * 40 + [5] * 40)
+    late = [(told, left) for told, left in found if left < 0.6 * 200]
+    assert len(late) >= 8 and all(told == pytest.approx(left, abs=5.5) for told, left in late if told is not None)
+    assert sum(told is None for told, _ in late) == 0
+
+
+def test_even_items_are_told_to_the_second(capsys, clock):
+    found = told_and_true(capsys, clock, [4] * 50)
+    assert len(found) > 15
+    assert all(told == pytest.approx(left, abs=1) for told, left in found[3:])
+
+
 def progress_log():
     return _open_logs.logs[0]
 

@@ -7,6 +7,7 @@ import gc
 import sys
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from datetime import timedelta
 from html import escape
 from importlib import import_module
 from inspect import CO_GENERATOR
+from operator import itemgetter
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -32,6 +34,7 @@ LOADING_OBJECTS = 200_000  # new objects before garbage is looked for: libraries
 FORETOLD = 10  # items that one item foretells
 FORETELLING_SECONDS = 10.0  # in which any number of items foretells all others
 REDRAWING_SECONDS = 0.2  # between two states of a notebook's bar
+MARKING_SECONDS = 0.5  # after which it is noted again how many items are done
 TICK = 1.0  # seconds after which it is seen whether a line is due, where no item is done
 TRANSPARENT = (__name__, "contextlib")  # modules whose frames open steps for others
 _current_display: ContextVar[Progress | None] = ContextVar("_current_display", default=None)
@@ -338,14 +341,17 @@ class _Log:
     """Progress of a step as log lines, at growing intervals.
 
     A thread writes a line where no item is done in time. The first items do not count in the remaining time: they load
-    what all share. So may the second; of few items in a short time the remaining time is not foretold.
+    what all share. So may the second; of few items in a short time the remaining time is not foretold. Those that count
+    foretell by the latter half of their time, for later items may be dearer than earlier ones. While an item takes
+    longer than any before it, and than the time to go by the others, no time to go is told.
     """
 
     def __init__(self, label: str, total: int, start: int, outer: _Log | None) -> None:
         self.label, self.total, self.start, self.done, self.outer = label, total, start, start, outer
         self.began, self.due = time.monotonic(), MIN_SECONDS
         self.first: tuple[int, float] | None = None  # items that were done at the first report, and its time
-        self.latest = 0.0  # when an item was done last
+        self.latest, self.longest = 0.0, 0.0  # when an item was done last, and the longest time that one took
+        self.marks: list[tuple[int, float]] = []  # items that were done, and when, since the first report
         self.told, self.foretold = 0.0, False  # when the last line was written, and whether one had a time to go
         self.inside: list[_Log] = []  # steps inside this one, the innermost last
         self.lock, self.ended, self.owner = threading.Lock(), threading.Event(), _find_owner()
@@ -356,13 +362,23 @@ class _Log:
         if self.outer:
             self.outer.write_if_due()
             return
-        self.latest = time.monotonic() - self.began
-        if self.first is None:
-            self.first = self.done, self.latest
-        elif not self.foretold and self.foretells:
-            self.due = min(self.due, self.told + MIN_SECONDS)
+        if amount:  # a unit whose rows were all counted ends without another item
+            self.mark_items()
         if self.done < self.total:
             self.write_if_due()
+
+    def mark_items(self) -> None:
+        """Note when items were done, for the time to go."""
+        before, self.latest = self.latest, time.monotonic() - self.began
+        if self.first is None:
+            self.first = self.done, self.latest
+            self.marks.append(self.first)
+            return
+        self.longest = max(self.longest, self.latest - before)
+        if self.latest >= self.marks[-1][1] + MARKING_SECONDS:
+            self.marks.append((self.done, self.latest))
+        if not self.foretold and self.foretells:
+            self.due = min(self.due, self.told + MIN_SECONDS)
 
     @property
     def foretells(self) -> bool:
@@ -372,6 +388,16 @@ class _Log:
         enough = self.total - self.done <= FORETOLD * (self.done - self.first[0])
         return enough or self.latest - self.first[1] >= FORETELLING_SECONDS
 
+    def time_to_go(self, seconds: float) -> float | None:
+        """Foretell the remaining seconds, so many after the beginning; None where nothing is known."""
+        if self.first is None or not self.foretells:
+            return None
+        half = (self.first[1] + self.latest) / 2
+        done, when = self.marks[max(0, bisect_right(self.marks, half, key=itemgetter(1)) - 1)]
+        open_item = seconds - self.latest
+        left = max((self.latest - when) / (self.done - done) * (self.total - self.done) - open_item, 0)
+        return None if open_item > max(self.longest, left) else left
+
     def write_if_due(self) -> None:
         with self.lock:
             seconds = time.monotonic() - self.began
@@ -380,9 +406,7 @@ class _Log:
             line = f"{self.label}: {self.done} of {self.total}"
             longest = MAX_INTERVAL if seconds < LONG_STEP else LONG_INTERVAL
             self.due = min(INTERVAL_GROWTH * seconds, seconds + longest)
-            if self.first is not None and self.foretells:
-                each = (self.latest - self.first[1]) / (self.done - self.first[0])
-                left = max(each * (self.total - self.done) - (seconds - self.latest), 0)
+            if (left := self.time_to_go(seconds)) is not None:
                 line += f", about {timedelta(seconds=round(left))} to go"
                 self.foretold = True
             elif self.told:
