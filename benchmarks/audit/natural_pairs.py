@@ -49,7 +49,7 @@ from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
 from klarsicht.audit.results.sufficiency import PartEvidence
 from klarsicht.audit.results.surroundings import SURROUNDINGS_LEVEL
 from klarsicht.audit.verdicts.own_places.own_places import find_own_places
-from klarsicht.audit.verdicts.quantification.surroundings import rank_among_natural
+from klarsicht.audit.verdicts.quantification.natural_surroundings import rank_among_natural
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 

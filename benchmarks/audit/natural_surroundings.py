@@ -30,7 +30,7 @@ from PIL import Image
 
 from klarsicht.audit.results.surroundings import SURROUNDINGS_LEVEL
 from klarsicht.audit.verdicts.own_places.own_places import find_own_places
-from klarsicht.audit.verdicts.quantification.surroundings import rank_among_natural
+from klarsicht.audit.verdicts.quantification.natural_surroundings import rank_among_natural
 from klarsicht.ground.seeding import generator
 
 PICTURES = 400  # of each class

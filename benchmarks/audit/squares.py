@@ -45,8 +45,8 @@ from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.surroundings import Surroundings, read_surroundings
 from klarsicht.audit.verdicts.own_places.own_places import find_own_places
+from klarsicht.audit.verdicts.quantification.natural_surroundings import rank_among_natural
 from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
-from klarsicht.audit.verdicts.quantification.surroundings import rank_among_natural
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.seeding import generator, integer
 from majority_sets import SETS, Clothes, Drawn
@@ -225,7 +225,7 @@ class Case:
         return {
             "set": self.kind, "seed": self.seed, "exceptions": int(odd.sum()),
             "named": int((found.exceptional & odd).sum()), "others": int((found.exceptional & ~odd).sum()),
-            "followed": round(found.followed, 3), "told": round(found.told, 3), "separate": round(found.separate, 3),
+            "followed": round(found.followed, 3), "told": found.told, "separate": round(found.separate, 3),
             "p": rank_among_natural(found.separate), "way": found.way,
             "overlap": round(float(np.median(both.sum((1, 2)) / np.maximum(1, either.sum((1, 2))))), 2),
             "CPU s": round(time.process_time() - begun, 1),

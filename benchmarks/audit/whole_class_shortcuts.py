@@ -176,8 +176,8 @@ def audited(images: np.ndarray, net: planted.Net, seed: int, shown: int) -> tupl
                 DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier), shown
             )
             began = time.process_time()
-            sufficiency.run_units(audit, reader, workers=1)
-            return sufficiency.make_sufficiency(reader, LEVEL, {}), time.process_time() - began
+            answers = sufficiency.run_units(audit, reader, LEVEL, workers=1)
+            return sufficiency.make_sufficiency(answers, {}), time.process_time() - began
 
 
 def one(folder: Path, seed: int, count: int, clean: bool, shown: int, kept: Path | None) -> list[dict]:

@@ -22,6 +22,7 @@ KINDS_OF_STEPS = {
     "spray-": "clusters",
     "further-": "further artifacts",
     "kept-": "images with one part left",
+    "missing-": "images without a part",
     "exchanged-": "parts on other images",
     "power-": "plants in this corpus",
     "poisoning-": "trainings on planted corpora",

@@ -17,8 +17,8 @@ def smooth_images():
 @pytest.mark.parametrize("name", FRAMINGS)
 def test_a_framing_is_that_of_interpolation(name):
     images = smooth_images()
-    framed, control = FRAMINGS[name].change(images)
-    for shown, (top, left, tall, wide) in ((framed, FRAMINGS[name].window), (control, FRAMINGS[name].control)):
+    for window in (FRAMINGS[name].window, FRAMINGS[name].control):
+        shown, (top, left, tall, wide) = resample(images, window), window
         y = top * H + (np.arange(H) + 0.5) * tall - 0.5
         x = left * W + (np.arange(W) + 0.5) * wide - 0.5
         for image, one in zip(images, shown, strict=True):
@@ -34,7 +34,7 @@ def test_shifts_move_what_is_shown_and_nothing_else():
     images[0, 23:25, 31:33] = 255
     centre = np.argwhere(resample(images, CENTRE)[0, ..., 0] > 100).mean(0)
     for name, step in (("up", (-1, 0)), ("down", (1, 0)), ("left", (0, -1)), ("right", (0, 1))):
-        moved = np.argwhere(FRAMINGS[f"shifted {name}"].change(images)[0][0, ..., 0] > 100).mean(0)
+        moved = np.argwhere(resample(images, FRAMINGS[f"shifted {name}"].window)[0, ..., 0] > 100).mean(0)
         np.testing.assert_allclose(moved - centre, np.array(step) * (H / 6, W / 6), atol=0.6)
 
 

@@ -47,6 +47,17 @@ def test_classes_of_the_same_image_have_no_own_places():
     assert found.separate == 0
 
 
+@pytest.mark.slow
+def test_own_places_are_asked_what_they_tell_only_where_the_answer_can_matter():
+    """A `least` of 1 is never exceeded: all but `told` is the same, and `separate` is at least what it is with it."""
+    images, labels, *_ = draw_squares(400, 10, np.random.default_rng(0))
+    found, other = find_own_places(images, labels), find_own_places(images, labels, least=1.0)
+    assert found.told is not None and other.told is None
+    np.testing.assert_array_equal(found.own, other.own)
+    np.testing.assert_array_equal(found.side, other.side)
+    assert found.followed == other.followed and found.separate <= other.separate == 2 * other.followed - 1
+
+
 @pytest.mark.parametrize(
     ("classes", "followed", "told", "separate"),
     [
@@ -56,6 +67,8 @@ def test_classes_of_the_same_image_have_no_own_places():
         (2, 0.75, 0.9, 0.5),
         (2, 0.4, 1, 0),
         (10, 0.37, 0.4, 0.3),
+        (10, 0.37, None, 0.3),
+        (2, 0.4, None, 0),
     ],
 )
 def test_classes_are_separate_by_the_lesser_share_above_chance(classes, followed, told, separate):

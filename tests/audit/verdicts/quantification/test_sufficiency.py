@@ -21,8 +21,9 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.logit_effect import FLOOR, LogitEffect
 from klarsicht.audit.results.part_comparison import CHANCE, compare_parts
 from klarsicht.audit.results.sufficiency import PART_COLUMNS, read_sufficiency
-from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
-from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, border_mask
+from klarsicht.audit.verdicts.interventions.framings import FRAMINGS, resample
+from klarsicht.audit.verdicts.interventions.image_parts import IMAGE_PARTS, SINGLE_CORNERS, border_mask
+from klarsicht.audit.verdicts.quantification import opened_runs, sufficiency_units
 from klarsicht.audit.verdicts.quantification.natural_parts import read_natural_parts, read_natural_sets
 from klarsicht.audit.verdicts.quantification.reference_parts import largest_area
 from klarsicht.audit.verdicts.quantification.sufficiency import ExchangedImages, PartFeatures, measure_sufficiency
@@ -35,6 +36,7 @@ SIDE, K, EACH, FRAMED, WEIGHT = 20, 7, 20, 3, 6.0
 NAMES = [f"c{k}" for k in range(K)]
 IMAGES, POOL = 16, 64
 PARTS = f"{len(IMAGE_PARTS)}-parts-{IMAGES}"
+STEPS = {False: "kept-", True: "missing-"}  # by whether the part is missing
 
 
 def block(k):
@@ -144,12 +146,18 @@ def test_a_framing_is_that_of_the_picture_itself(measured, folder):
     rows = [r for r in RunStore.open(run).table(f"exchanged-{PARTS}").to_pylist() if r["part"] == "enlarged"]
     for row in rows[:20]:
         image = np.asarray(Image.open(folder / "data" / corpus[row["row"]]))
-        logits = [weight @ (x[0].transpose(2, 0, 1).ravel() / 255) for x in FRAMINGS["enlarged"].change(image[None])]
+        logits = [
+            weight @ (x[0].transpose(2, 0, 1).ravel() / 255) for x in windows_of(FRAMINGS["enlarged"], image[None])
+        ]
         one, other = (y[row["target"]] - y.mean() for y in logits)
         assert row["rise"] == pytest.approx(one - other, abs=1e-3)
         assert row["stays_control"] == (logits[1].argmax() == row["own"])
     (mine,) = (part for part in found.of(NAMES[FRAMED]).parts if part.part == "enlarged")
     assert mine.area is mine.rest is None and mine.p is not None
+
+
+def windows_of(framing, images):
+    return resample(images, framing.window), resample(images, framing.control)
 
 
 def test_shares_are_those_that_the_weights_give(measured, folder):
@@ -174,21 +182,45 @@ def test_an_area_is_that_of_scikit_learn(measured, folder):
     """The features of this network are its pixels: those of the border alone, and of one border on all images."""
     run, _, found = measured
     store = RunStore.open(run)
-    table, corpus = store.table(f"kept-{PARTS}"), store.table("corpus")
-    row, part, rest = (table[name].to_numpy(zero_copy_only=False) for name in ("row", "part", "rest"))
+    corpus = store.table("corpus")
     images = np.stack([np.asarray(Image.open(folder / "data" / path)) for path in corpus["path"].to_pylist()])
     mask = border_mask(SIDE, SIDE)
     for missing in (False, True):
-        which = (part == "border") & (rest == missing)
+        table = store.table(next(name for name in store.manifest["steps"] if name.startswith(STEPS[missing])))
+        part, rest = (np.array(table[name].to_pylist()) for name in ("part", "rest"))
+        which = part == "border"
+        row = table["row"].to_numpy()[which]
+        assert (rest == missing).all()
         pixels = np.stack(table["features"].to_pylist())[which].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1) * 255
         own = pixels[:, ~mask] if missing else pixels[:, mask]
-        np.testing.assert_allclose(own, images[row[which]][:, ~mask if missing else mask], atol=1e-3)
+        np.testing.assert_allclose(own, images[row][:, ~mask if missing else mask], atol=1e-3)
         assert np.ptp(pixels[:, mask] if missing else pixels[:, ~mask], 0).max() < 1e-3
-        label = row[which] // EACH
-        scores = cross_validated_scores(pixels.reshape(len(label), -1), label, row[which])
+        label = row // EACH
+        scores = cross_validated_scores(pixels.reshape(len(label), -1), label, row)
         profile = part_of(found.of(NAMES[5]), "border")
         told = profile.rest if missing else profile.area
         assert told == pytest.approx(roc_auc_score(label == 5, scores[:, 5]), abs=0.01)
+
+
+@pytest.mark.slow
+def test_each_window_is_shown_once(folder, monkeypatch, tmp_path):
+    """Of each class 8 images get eleven parts and eleven controls, and are shown in eight windows: whole, enlarged, two
+    stretched and four shifted."""
+    classifier, inputs = load_model(linear(), classes=NAMES), []
+    logits = type(classifier).logits
+    monkeypatch.setattr(type(classifier), "logits", lambda self, x: inputs.append(len(x)) or logits(self, x))
+    shutil.copytree(folder / "run", tmp_path / "run")
+    with opened_runs.open_run(tmp_path / "run", level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
+        sufficiency_units.ExchangeUnits(sufficiency_units.PartReader(work, IMAGES)).exchange(FRAMED)
+    assert sum(inputs) == 8 * (2 * len(IMAGE_PARTS) + 8)
+
+
+def test_images_without_a_part_are_shown_of_flagged_parts_only(measured):
+    _, _, found = measured
+    flagged = {part.part for one in found for part in one.noted}
+    for one in found:
+        shown = {part.part for part in one.parts if part.rest is not None}
+        assert "border" in shown and shown == flagged - {*SINGLE_CORNERS, *FRAMINGS}
 
 
 def of_class(k):

@@ -18,16 +18,17 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.surroundings import (
     EXCEPTIONS_FILE,
+    SURROUNDINGS_LEVEL,
     ExceptionalImage,
     Surroundings,
     read_surroundings,
 )
-from klarsicht.audit.verdicts.quantification import surroundings
+from klarsicht.audit.verdicts.quantification import natural_surroundings
+from klarsicht.audit.verdicts.quantification.natural_surroundings import largest_ordinary_share, rank_among_natural
 from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.picture_questions import ASKED_DONORS, PictureQuestions
 from klarsicht.audit.verdicts.quantification.surroundings import (
     examine_surroundings,
-    rank_among_natural,
     write_surroundings,
 )
 from klarsicht.audit.verdicts.quantification.units import predictor
@@ -114,10 +115,27 @@ def test_a_model_that_reads_the_square_is_not(corpus, tmp_path):
     assert not any(one.rests for _, one in asked(tmp_path / "run", square=True))
 
 
+def read_pairs():
+    return json.loads((Path(natural_surroundings.__file__).parent / "natural_surroundings.json").read_text())[
+        "separate"
+    ]
+
+
 def test_p_is_the_share_of_natural_pairs_that_are_beyond():
-    pairs = json.loads((Path(surroundings.__file__).parent / "natural_surroundings.json").read_text())["separate"]
+    pairs = json.loads((Path(natural_surroundings.__file__).parent / "natural_surroundings.json").read_text())[
+        "separate"
+    ]
     for value in (-1.0, *pairs, 2.0):
         assert rank_among_natural(value) == (1 + sum(one >= value for one in pairs)) / (1 + len(pairs))
+
+
+def test_the_largest_ordinary_share_is_one_beyond_which_everything_is_called():
+    pairs = json.loads((Path(natural_surroundings.__file__).parent / "natural_surroundings.json").read_text())[
+        "separate"
+    ]
+    most = largest_ordinary_share()
+    assert most in pairs and rank_among_natural(most) > SURROUNDINGS_LEVEL
+    assert rank_among_natural(most + 1e-9) <= SURROUNDINGS_LEVEL
 
 
 @pytest.mark.parametrize(("p", "odd", "written"), [(0.02, 1, True), (0.9, 1, False), (0.02, 0, False)])

@@ -28,10 +28,6 @@ class Framing:
     window: Window
     control: Window = WHOLE_PICTURE
 
-    def change(self, levels: Pixels) -> tuple[Pixels, Pixels]:
-        """Resample images uint8 (n, H, W, C) by the framing, and by its control."""
-        return resample(levels, self.window), resample(levels, self.control)
-
 
 FRAMINGS: Final = {
     "enlarged": Framing(CENTRE),

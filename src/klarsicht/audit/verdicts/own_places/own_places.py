@@ -32,6 +32,7 @@ from klarsicht.audit.verdicts.own_places.place_network import (
     WIDTH,
     PlaceNetwork,
     answer_places,
+    ask_classes,
     margin,
     train_places,
 )
@@ -45,6 +46,7 @@ TAUGHT_COMPOSITES, ASKED_COMPOSITES = 1600, 100  # of the latter two trainings; 
 SPEAKS_FOR, SPEAKS_AGAINST = 1.0, 0.3  # nats; softly against: where a side holds both classes, it speaks softly
 TELLS_SIDE = 2.0  # nats above which a place is the shortcut's
 MOST_PLACES, MOST_SAMPLED = 4000, 300  # places and images of a kind on which the ways are fitted
+MOST_FITTED_PLACES = 40_000  # places of all kinds together: of ten classes a hundred kinds may occur
 AGREEMENT_PENALTY, SIDE_PENALTY = 1.0, 0.1  # inverse strength of the ridge of the logistic regressions
 
 
@@ -59,7 +61,7 @@ class OwnPlaces:
         followed: share of composites on the side of their donor, times that of images with usable own places; of the
             half of the classes where it is least, so of the lesser of two.
         told: share of composites of other images whose class is told by the own places of their source, above chance:
-            0 where own places say nothing of the class, 1 where they tell it always.
+            0 where own places say nothing of the class, 1 where they tell it always; None where that was not asked.
         way: `agreement` or `side`.
     """
 
@@ -68,16 +70,17 @@ class OwnPlaces:
     margin: Doubles
     own: Bools
     followed: float
-    told: float
+    told: float | None
     way: str
 
     @property
     def separate(self) -> float:
         """The lesser of both shares, each above chance: own places and surroundings tell the classes apart, each
         alone. Above chance, so that classes of any number are held against each other; the lesser, since a mark among
-        own places is told and not followed, and a colour of the object is followed and not told."""
-        chance = 1 / len(np.unique(self.labels))
-        return max(0.0, min((self.followed - chance) / (1 - chance), self.told))
+        own places is told and not followed, and a colour of the object is followed and not told. Where the second was
+        not asked, the first, which it is at most."""
+        followed = share_above_chance(self.followed, self.labels)
+        return max(0.0, followed if self.told is None else min(followed, self.told))
 
     @cached_property
     def exceptional(self) -> Bools:
@@ -204,16 +207,15 @@ def places_by_side(answers: PlaceAnswers, seed: int) -> Bools:
     exception, or all images are on one side."""
     rng = generator(seed, "side")
     rows: list[Floats] = []
-    sides: list[Ints] = []
     if not answers.exceptional.any() or len(np.unique(answers.side)) < 2:
         return np.zeros(answers.margins.shape, bool)
-    for label in np.unique(answers.labels):
-        for side in np.unique(answers.side[answers.labels == label]):
-            some = sample(np.flatnonzero((answers.labels == label) & (answers.side == side)), MOST_SAMPLED, rng)
-            features = answers.features(some).reshape(-1, 3 * WIDTH)
-            rows.append(features[rng.integers(len(features), size=MOST_PLACES)])
-            sides.append(np.full(MOST_PLACES, side))
-    side = np.concatenate(sides)
+    kinds = np.unique(np.stack([answers.labels, answers.side], 1), axis=0)
+    each = min(MOST_PLACES, MOST_FITTED_PLACES // len(kinds))
+    for label, of_side in kinds:
+        some = sample(np.flatnonzero((answers.labels == label) & (answers.side == of_side)), MOST_SAMPLED, rng)
+        features = answers.features(some).reshape(-1, 3 * WIDTH)
+        rows.append(features[rng.integers(len(features), size=each)])
+    side = np.repeat(kinds[:, 1], each)
     count = int(max(answers.side.max(), answers.labels.max())) + 1
     odds = answers.score_all(PlaceRegression.fit(np.concatenate(rows), side, count, None, SIDE_PENALTY), answers.side)
     return np.asarray(uniform_filter(odds, (0, 3, 3)) < TELLS_SIDE)
@@ -222,12 +224,14 @@ def places_by_side(answers: PlaceAnswers, seed: int) -> Bools:
 WAYS: dict[str, Callable[[PlaceAnswers, int], Bools]] = {"agreement": places_by_agreement, "side": places_by_side}
 
 
-def find_own_places(images: Pixels, labels: Ints, seed: int = 0) -> OwnPlaces:
+def find_own_places(images: Pixels, labels: Ints, seed: int = 0, least: float = 0.0) -> OwnPlaces:
     """Find exceptions and own places of images.
 
     Args:
         images: uint8 (n, H, W, C); some 32 to 64 pixels a side.
         labels: int (n,), 0 to K - 1.
+        least: a value of `OwnPlaces.separate` that says nothing. Where what follows is not above it, `told` is not
+            asked, for the lesser of both is not, either.
     """
     answers = PlaceAnswers.of(train_places(images, labels, PLACE_EPOCHS, seed), images, labels)
     tried = {name: enlarge(largest_parts(way(answers, seed)), images.shape[1:3], 1) for name, way in WAYS.items()}
@@ -236,8 +240,16 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0) -> OwnPlaces:
     own = tried[best]
     for turn in range(TAUGHT_AGAIN if shares[best] > 0 else 0):
         own = learn_again(answers, own, seed + turn)
-    followed, told = share_that_follows(answers, own, seed), share_told_by_own_places(answers, own, seed)
+    followed = share_that_follows(answers, own, seed)
+    asks = share_above_chance(followed, labels) > least
+    told = share_told_by_own_places(answers, own, seed) if asks else None
     return OwnPlaces(labels, answers.side, answers.image_margin, own, followed, told, best)
+
+
+def share_above_chance(share: float, labels: Ints) -> float:
+    """Rescale a share of right answers so that chance among the classes is 0, and 1 stays 1."""
+    chance = 1 / len(np.unique(labels))
+    return (share - chance) / (1 - chance)
 
 
 def share_that_follows(answers: PlaceAnswers, own: Bools, seed: int) -> float:
@@ -249,7 +261,7 @@ def share_that_follows(answers: PlaceAnswers, own: Bools, seed: int) -> float:
     rng = generator(seed, "follows")
     pairs = draw_pairs(labels, usable, ASKED_COMPOSITES * len(np.unique(labels)), rng)
     shown = lay_on_others(answers.images, own, pairs, rng)
-    says = np.concatenate([logits.mean((2, 3)).argmax(1) for _, logits in answer_places(answers.network, shown)])
+    says = np.concatenate([logits.mean((2, 3)).argmax(1) for logits in ask_classes(answers.network, shown)])
     follows = says == answers.side[pairs.donors]
     of_source = labels[pairs.sources]
     shares = [follows[of_source == label].mean() * usable[labels == label].mean() for label in np.unique(labels)]
@@ -275,12 +287,9 @@ def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> fl
     shown = lay_on_others(answers.images, own, pairs, rng)
     network = train_places(shown, labels[pairs.sources], TOLD_EPOCHS, seed)
     at = own[trials.sources][:, ::STRIDE, ::STRIDE]
-    logits = np.concatenate(
-        [found for _, found in answer_places(network, lay_on_others(answers.images, own, trials, rng))]
-    )
+    logits = np.concatenate([*ask_classes(network, lay_on_others(answers.images, own, trials, rng))])
     says = np.where(at[:, None], logits, 0).sum((2, 3)).argmax(1)
-    chance = 1 / classes
-    return max(0.0, float((says == labels[trials.sources]).mean() - chance) / (1 - chance))
+    return max(0.0, share_above_chance(float((says == labels[trials.sources]).mean()), labels))
 
 
 def learn_again(answers: PlaceAnswers, own: Bools, seed: int) -> Bools:
@@ -307,7 +316,7 @@ def teach_own_places(images: Pixels, own: Bools, labels: Ints, exceptional: Bool
 def score_own_places(network: PlaceNetwork, images: Pixels) -> Floats:
     """Compute at all places of images (n, H, W, C) the log-odds of an own place, by a network that was taught them:
     float (n, h, w)."""
-    return np.concatenate([logits[:, 1] - logits[:, 0] for _, logits in answer_places(network, images)])
+    return np.concatenate([logits[:, 1] - logits[:, 0] for logits in ask_classes(network, images)])
 
 
 def places_above(odds: Floats, least: float, shape: tuple[int, ...]) -> Bools:

@@ -26,8 +26,8 @@ SHOWN = 128  # images that are answered at once
 
 
 class PlaceNetwork(nn.Module):
-    """Network from images (B, C, H, W) to the features (B, D, h, w) and logits (B, K, h, w) of places, each of which
-    sees 13 x 13 pixels."""
+    """Network from images (B, C, H, W) to the features of places, three of (B, WIDTH, h, w), and logits (B, K, h, w);
+    each place sees 13 x 13 pixels."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -40,12 +40,12 @@ class PlaceNetwork(nn.Module):
         )
         self.head = nn.Conv2d(WIDTH, classes, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         features = []
         for layer in self.layers:
             x = functional.relu(layer(x))
             features.append(x)
-        return torch.cat(features, 1), self.head(x)
+        return features, self.head(x)
 
 
 @torch.enable_grad()  # whoever asks may only predict
@@ -95,10 +95,21 @@ def crop_images(images: Pixels, targets: Ints, rng: np.random.Generator) -> tupl
 
 def answer_places(network: PlaceNetwork, images: Pixels) -> Iterator[tuple[Floats, Floats]]:
     """Yield features (b, h, w, D) and logits (b, K, h, w) of images, a block at a time."""
+    for features, logits in _ask_places(network, images):
+        yield torch.cat(features, 1).permute(0, 2, 3, 1).numpy(), logits
+
+
+def ask_classes(network: PlaceNetwork, images: Pixels) -> Iterator[Floats]:
+    """Yield logits (b, K, h, w) of images, a block at a time."""
+    for _, logits in _ask_places(network, images):
+        yield logits
+
+
+def _ask_places(network: PlaceNetwork, images: Pixels) -> Iterator[tuple[list[Tensor], Floats]]:
     with evaluation_mode(network), torch.no_grad():
         for start in range(0, len(images), SHOWN):
             features, logits = network(as_input(images[start : start + SHOWN]))
-            yield features.permute(0, 2, 3, 1).numpy(), logits.numpy()
+            yield features, logits.numpy()
 
 
 def margin(logits: Floats, chosen: Ints) -> Doubles:

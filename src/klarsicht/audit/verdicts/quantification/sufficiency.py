@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.executor import partition
@@ -19,6 +21,7 @@ from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE
 from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
+from klarsicht.audit.results.logit_effect import LogitEffect
 from klarsicht.audit.results.part_comparison import compare_parts
 from klarsicht.audit.results.rows import ExchangeRow
 from klarsicht.audit.results.significance import LEVEL, class_strategy
@@ -38,7 +41,7 @@ from klarsicht.audit.verdicts.quantification.sufficiency_units import (
     ExchangeUnits,
     KeptPartUnits,
     PartReader,
-    rests_of,
+    is_shown_missing,
 )
 from klarsicht.audit.verdicts.quantification.surroundings import examine_surroundings
 from klarsicht.ground.arrays import Floats, Ints, Rows
@@ -81,10 +84,10 @@ def measure_sufficiency(
         run, level=level, workers=workers, data=data, classifier=classifier, shard=shard, device=device, engine=engine
     ) as (audit, work):
         reader = PartReader(work, images, "" if region is None else str(region))
-        run_units(audit, reader, workers)
+        answers = run_units(audit, reader, level, workers)
         examine_surroundings(audit, work, workers)
         references = measure_reference(reader, reference) if reference is not None else {}
-        found = make_sufficiency(reader, level, references)
+        found = make_sufficiency(answers, references)
         audit.sharing.once(
             f"shortcuts.{reader.identity}.{level}.{bool(references)}", lambda: write_sufficiency(reader, found)
         )
@@ -100,23 +103,32 @@ def write_sufficiency(reader: PartReader, sufficiency: Sufficiency) -> None:
     page.write_report(store)
 
 
-def run_units(audit: Audit, reader: PartReader, workers: int) -> None:
+def run_units(audit: Audit, reader: PartReader, level: float, workers: int) -> PartAnswers:
     """Show the images, class by class; units that are done stay done."""
-    work, units = reader.work, partition(len(reader.work.groups), 1)
-    steps = (KeptPartUnits(reader), "images with one part left"), (ExchangeUnits(reader), "parts on other images")
-    for step, label in steps:
-        if work.store.done_units(step.step) != {*range(len(units))}:
-            note(f"{label}: at most {most_images_shown(reader, step):,} images will be shown to the network")
-        step_units.run_step(audit, work.store, step, step.step, units, workers, label)
+    run_step(audit, KeptPartUnits(reader), "images with one part left", workers)
+    run_step(audit, ExchangeUnits(reader), "parts on other images", workers)
+    answers = PartAnswers(reader, level)
+    if answers.absences:
+        run_step(audit, KeptPartUnits(reader, answers.absences), "images without a part", workers)
+    return answers
 
 
-def most_images_shown(reader: PartReader, step: KeptPartUnits | ExchangeUnits) -> int:
+def run_step(audit: Audit, step: KeptPartUnits | ExchangeUnits, label: str, workers: int) -> None:
+    """Run the units of a step that are not done, and say before how many images they show."""
+    work = step.reader.work
+    units = partition(len(work.groups), 1)
+    if work.store.done_units(step.step) != {*range(len(units))}:
+        note(f"{label}: at most {most_images_shown(step):,} images will be shown to the network")
+    step_units.run_step(audit, work.store, step, step.step, units, workers, label)
+
+
+def most_images_shown(step: KeptPartUnits | ExchangeUnits) -> int:
     """Bound the number of images that the units of a step that are not done show to the network."""
+    reader = step.reader
     todo = [i for i in range(len(reader.work.groups)) if not reader.work.store.is_done(step.step, i)]
     if isinstance(step, KeptPartUnits):
-        ways = sum(len(rests_of(part)) for part in reader.parts)
-        return ways * sum(len(reader.feature_rows(i)) for i in todo)
-    return len(reader.questions) * 2 * sum(reader.most_exchanged for _ in todo)
+        return len(step.ways) * sum(len(reader.feature_rows(i)) for i in todo)
+    return step.ways * reader.most_exchanged * len(todo)
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,7 @@ class PartFeatures:
 
     @classmethod
     def of(cls, table: pa.Table, part: str, *, rest: bool) -> PartFeatures | None:
-        """Select the rows of the table `kept` of one part, kept or missing; None without any."""
+        """Select the rows of a table of one part, kept or missing; None without any."""
         some = table.filter(pc.and_(pc.equal(table["part"], part), pc.equal(table["rest"], rest)))
         if not len(some):
             return None
@@ -235,7 +247,111 @@ def make_evidence(
     )
 
 
-def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, float]) -> Sufficiency:
+Exchanges = dict[tuple[int, str], ExchangedImages]  # by class and part
+
+
+@dataclass(frozen=True)
+class PartAnswers:
+    """Answers of the network to the parts of all classes of a run, read from the tables of its steps.
+
+    Attributes:
+        reader: of the images.
+        level: of p, up to which a part is noted.
+    """
+
+    reader: PartReader
+    level: float
+
+    @cached_property
+    def parts_alone(self) -> pa.Table:
+        """The table of images of which one part was kept."""
+        step = KeptPartUnits(self.reader).step
+        return self.reader.work.store.table(step, step)
+
+    @cached_property
+    def first(self) -> PartFeatures:
+        """Features of images of which the first part was kept."""
+        found = PartFeatures.of(self.parts_alone, next(iter(self.reader.parts)), rest=False)
+        assert found is not None
+        return found
+
+    @cached_property
+    def whole(self) -> list[Interval]:
+        """Area of each class by whole images."""
+        features = np.asarray(self.reader.work.store.array("features")[self.first.row])
+        return self.estimate_areas(PartFeatures(self.first.target, self.first.row, features))
+
+    @cached_property
+    def alone(self) -> dict[str, list[Interval] | None]:
+        """Area of each class by each part alone."""
+        features = {part: PartFeatures.of(self.parts_alone, part, rest=False) for part in self.reader.parts}
+        return {part: None if one is None else self.estimate_areas(one) for part, one in features.items()}
+
+    @cached_property
+    def without(self) -> dict[str, list[Interval] | None]:
+        """Area of each class by images without each part; of a part whose complement is one, by that alone."""
+        areas = {part: self.alone.get(COMPLEMENTS.get(part, "")) for part in self.reader.parts}
+        if self.absences:
+            step = KeptPartUnits(self.reader, self.absences).step
+            table = self.reader.work.store.table(step, step)
+            for part in self.absences:
+                if (features := PartFeatures.of(table, part, rest=True)) is not None:
+                    areas[part] = self.estimate_areas(features)
+        return areas
+
+    def estimate_areas(self, features: PartFeatures) -> list[Interval]:
+        """Estimate the area of each class by some features."""
+        work, corpus = self.reader.work, self.reader.work.corpus
+        return features.areas(work.groups, corpus.image_numbers, corpus.source_numbers, work.settings.seed)
+
+    @cached_property
+    def absences(self) -> tuple[str, ...]:
+        """Parts that images are shown without, which decides nothing: those that are noted of a class."""
+        receivers, lenders = self.exchanges
+        numbers = self.list_measured(receivers)
+        if len(numbers) < 2:
+            return ()
+        measured = [
+            [self.make_evidence(i, part, receivers, lenders) for part in self.reader.questions] for i in numbers
+        ]
+        noted = self.compare(numbers, [[one.effect for one in line] for line in measured])[1]
+        parts = (part for j, part in enumerate(self.reader.questions) if noted[:, j].any())
+        return tuple(filter(is_shown_missing, parts))
+
+    @cached_property
+    def exchanges(self) -> tuple[Exchanges, Exchanges]:
+        """Other images with the part of each class, and its images with parts of others."""
+        return read_exchanges(self.reader)
+
+    def list_measured(self, receivers: Exchanges) -> list[int]:
+        """List the numbers of the classes that can be measured."""
+        first = next(iter(self.reader.parts))
+        return [
+            i
+            for i, group in enumerate(self.reader.work.groups)
+            if self.whole[i].n and (group.target, first) in receivers and receivers[group.target, first].rise.n
+        ]
+
+    def compare(
+        self, numbers: Sequence[int], effects: Sequence[Sequence[LogitEffect]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Compare classes under all parts, see `compare_parts`."""
+        names = self.reader.questions
+        areas = [[None if own is None else own[i] for own in map(self.alone.get, names)] for i in numbers]
+        return compare_parts(names, areas, effects, self.level, read_natural_parts(), read_natural_sets())
+
+    def make_evidence(
+        self, i: int, part: str, receivers: Exchanges, lenders: Exchanges, others: float | None = None,
+        rest: Interval | None = None,
+    ) -> PartEvidence:  # fmt: skip
+        """Make the evidence on a part of a class; nothing is noted yet."""
+        target, own = self.reader.work.groups[i].target, self.alone.get(part)
+        none = ExchangedImages((), self.reader.work.corpus.source_numbers)
+        borrowed = lenders.get((target, part), none)
+        return make_evidence(part, None if own is None else own[i], rest, others, receivers[target, part], borrowed)
+
+
+def make_sufficiency(answers: PartAnswers, references: Mapping[str, float]) -> Sufficiency:
     """Make the profiles of all classes, with what their files tell and the words of the region.
 
     Args:
@@ -244,7 +360,7 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
     Raises:
         UsageError: fewer than two classes can be measured.
     """
-    profiles = make_profiles(reader, level, references)
+    profiles, reader = make_profiles(answers, references), answers.reader
     if not profiles:
         raise UsageError(
             "nothing to compare with",
@@ -253,62 +369,45 @@ def make_sufficiency(reader: PartReader, level: float, references: Mapping[str, 
         )
     files = find_file_rules(reader.work.corpus, reader.work.settings.seed)
     region = "" if reader.masks is None else reader.masks.words
-    return Sufficiency(order_profiles(profiles), level, reader.images, files, region)
+    return Sufficiency(order_profiles(profiles), answers.level, reader.images, files, region)
 
 
-def make_profiles(reader: PartReader, level: float, references: Mapping[str, float]) -> tuple[ClassProfile, ...]:
-    """Make the profiles of the classes that can be measured from the tables of both steps; none of fewer than two.
+def make_profiles(answers: PartAnswers, references: Mapping[str, float]) -> tuple[ClassProfile, ...]:
+    """Make the profiles of the classes that can be measured from the tables of all steps; none of fewer than two.
 
     Args:
         references: the largest area of reference classes, of each part that was measured on them.
     """
-    work, names = reader.work, list(reader.parts)
-    images, sources = work.corpus.image_numbers, work.corpus.source_numbers
-    given, lent = read_exchanges(reader)
-    table = work.store.table(KeptPartUnits(reader).step, KeptPartUnits(reader).step)
-    first = PartFeatures.of(table, names[0], rest=False)
-    assert first is not None
-    features = np.asarray(work.store.array("features")[first.row])
-    whole = PartFeatures(first.target, first.row, features).areas(work.groups, images, sources, work.settings.seed)
-
-    def areas_of(part: str, rest: bool) -> list[Interval] | None:
-        found = PartFeatures.of(table, part, rest=rest)
-        return None if found is None else found.areas(work.groups, images, sources, work.settings.seed)
-
-    alone = {part: areas_of(part, rest=False) for part in names}
-    without = {part: areas_of(part, rest=True) or alone.get(COMPLEMENTS.get(part, "")) for part in names}
-    numbers = [
-        i
-        for i, group in enumerate(work.groups)
-        if whole[i].n and (group.target, names[0]) in given and given[group.target, names[0]].rise.n
-    ]
+    reader, first, whole = answers.reader, answers.first, answers.whole
+    groups, given = reader.work.groups, answers.exchanges[0]
+    numbers = answers.list_measured(given)
     if len(numbers) < 2:
         return ()
-    none, compares = ExchangedImages((), sources), class_strategy(len(numbers)).compares_classes
+    compares = class_strategy(len(numbers)).compares_classes
 
     def evidence(i: int, part: str) -> PartEvidence:
-        target, own, rest = work.groups[i].target, alone.get(part), without.get(part)
+        own, rest = answers.alone.get(part), answers.without.get(part)
         middle = (
             float(np.median([own[k].value for k in numbers if k != i])) if own and compares else references.get(part)
         )
-        borrowed = lent.get((target, part), none)
-        kept, left = (None if of is None else of[i] for of in (own, rest))
-        return make_evidence(part, kept, left, middle, given[target, part], borrowed)
+        return answers.make_evidence(i, part, *answers.exchanges, middle, None if rest is None else rest[i])
 
     measured = [[evidence(i, part) for part in reader.questions] for i in numbers]
-    areas = [[None if own is None else own[i] for own in map(alone.get, reader.questions)] for i in numbers]
-    effects = [[one.effect for one in line] for line in measured]
-    p, noted = compare_parts(reader.questions, areas, effects, level, read_natural_parts(), read_natural_sets())
+    p, noted = answers.compare(numbers, [[one.effect for one in line] for line in measured])
     return tuple(
         ClassProfile(
-            name=work.groups[i].name,
-            target=work.groups[i].target,
-            n=int((first.target == work.groups[i].target).sum()),
+            name=groups[i].name,
+            target=groups[i].target,
+            n=int((first.target == groups[i].target).sum()),
             whole=whole[i].value,
             whole_low=whole[i].low,
             whole_high=whole[i].high,
             parts=tuple(
-                replace(one, p=float(p[a, j]), noted=bool(noted[a, j] and (compares or not one.is_ordinary)))
+                replace(
+                    one,
+                    p=float(p[a, j]),
+                    noted=bool(noted[a, j] and (compares or not one.is_ordinary)),
+                )
                 for j, one in enumerate(measured[a])
             ),
         )
@@ -316,9 +415,7 @@ def make_profiles(reader: PartReader, level: float, references: Mapping[str, flo
     )
 
 
-def read_exchanges(
-    reader: PartReader,
-) -> tuple[dict[tuple[int, str], ExchangedImages], dict[tuple[int, str], ExchangedImages]]:
+def read_exchanges(reader: PartReader) -> tuple[Exchanges, Exchanges]:
     """Read the exchanges of each class and part: other images with its part, and its images with parts of others."""
     sources = reader.work.corpus.source_numbers
     given: dict[tuple[int, str], list[ExchangeRow]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,7 @@ from klarsicht.audit.explanation.models.forward import open_observer
 from klarsicht.audit.explanation.networks.eval_mode import as_channels_last, channels_last
 from klarsicht.audit.results.rows import ExchangeRow
 from klarsicht.audit.verdicts.interventions.experiment import Experiment
-from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
+from klarsicht.audit.verdicts.interventions.framings import FRAMINGS, Framing, Window, resample
 from klarsicht.audit.verdicts.interventions.image_parts import (
     BACKGROUND,
     IMAGE_PARTS,
@@ -103,6 +103,10 @@ class PartReader:
         """Mean colour (C,) of some images of all classes."""
         return np.asarray(self.work.input_images(self.work.pool_rows[:FILL_IMAGES]).mean((0, 1, 2)))
 
+    def number_parts(self, names: Sequence[str]) -> str:
+        """Write the numbers of some of the `questions`, part of the name of the steps on them."""
+        return ".".join(str(self.questions.index(name)) for name in names)
+
     @property
     def most_exchanged(self) -> int:
         """Most images of other classes that get the parts of a class."""
@@ -142,12 +146,11 @@ class PartReader:
         """Names of the parts that are exchanged, and of the framings."""
         return (self.only,) if self.only else (*self.parts, *FRAMINGS)
 
-    def change(self, name: str, images: PartImages, donors: PartImages, controls: PartImages) -> tuple[Pixels, Pixels]:
-        """Change images by a part of their donors, and by that of control donors, or by a framing and its control."""
-        if name in FRAMINGS:
-            return FRAMINGS[name].change(images.levels)
-        given, control = (self.parts[name].exchange(images, some) for some in (donors, controls))
-        return given, control
+    def exchange(
+        self, name: str, images: PartImages, donors: PartImages, controls: PartImages
+    ) -> tuple[Pixels, Pixels]:
+        """Replace a part of images by that of their donors, and by that of control donors."""
+        return self.parts[name].exchange(images, donors), self.parts[name].exchange(images, controls)
 
     def class_rows(self, number: int) -> Rows:
         """Draw rows of a class, `images` at most, in random order; the same for every step."""
@@ -165,19 +168,30 @@ class PartReader:
 
 @dataclass(frozen=True)
 class KeptPartUnits:
-    """Work units that read the network's features of images of which one part was kept, and of images without it; a
+    """Work units that read the network's features of images of which one part was kept, or of images without it; a
     unit is one class.
 
     Attributes:
         reader: of the images.
+        absences: the parts that images are shown without; None: images of which one part was kept, of all.
     """
 
     reader: PartReader
+    absences: tuple[str, ...] | None = None
 
     @property
     def step(self) -> str:
         """Name of the step, which depends on the images and the region."""
-        return f"kept-{self.reader.identity}"
+        if self.absences is None:
+            return f"kept-{self.reader.identity}"
+        return f"missing-{self.reader.number_parts(self.absences)}-{self.reader.identity}"
+
+    @property
+    def ways(self) -> tuple[tuple[str, bool], ...]:
+        """Each part with whether it is missing."""
+        if self.absences is None:
+            return tuple((part, False) for part in self.reader.parts)
+        return tuple((part, True) for part in self.absences)
 
     def __call__(self, unit: range) -> Written:
         store, written = self.reader.work.store, Written()
@@ -192,8 +206,7 @@ class KeptPartUnits:
 
     def observe(self, number: int) -> Iterator[pa.Table]:
         """Yield the rows of the table `kept` of a class, part by part."""
-        reader, rows = self.reader, self.reader.feature_rows(number)
-        ways = [(part, rest) for part in reader.parts for rest in rests_of(part)]
+        reader, rows, ways = self.reader, self.reader.feature_rows(number), self.ways
         features: dict[tuple[str, bool], list[Floats]] = {way: [] for way in ways}
         parts = len(ways) * len(chunks(rows))
         with feature_reader(reader.work) as observe, progress("parts", parts) as advance:
@@ -243,6 +256,13 @@ class ExchangeUnits:
         """Name of the step, which depends on the images and the region."""
         return f"exchanged-{self.reader.identity}"
 
+    @property
+    def ways(self) -> int:
+        """In how many ways an image is shown: with each part and its control, and in each window of the framings."""
+        framings = [FRAMINGS[name] for name in self.reader.questions if name in FRAMINGS]
+        windows = {window for framing in framings for window in (framing.window, framing.control)}
+        return 2 * (len(self.reader.questions) - len(framings)) + len(windows)
+
     def __call__(self, unit: range) -> Written:
         store, written = self.reader.work.store, Written()
         for number in unit:
@@ -257,20 +277,25 @@ class ExchangeUnits:
     def exchange(self, number: int) -> list[ExchangeRow]:
         """Return the rows of the table `exchanged` of a class; none without images of other classes that have a second
         image of their class."""
-        work, target = self.reader.work, self.reader.work.groups[number].target
+        work, target, scale = self.reader.work, self.reader.work.groups[number].target, self.reader.work.scale
         rows, donors, controls, owners = self.draw_pairs(number)
         records: dict[str, list[ExchangeRow]] = {name: [] for name in self.reader.questions}
+        as_inputs = work.input_images.pixel_scale.inputs
         parts = len(records) * len(chunks(rows))
         with predictor(work) as predict, progress("parts", parts) as advance:
             for some in chunks(np.arange(len(rows))):
-                images = [self.reader.read(those[some]) for those in (rows, donors, controls)]
+                views = AskedImages(self.reader.read(rows[some]), lambda levels: predict(as_inputs(levels)))
+                others = [self.reader.read(those[some]) for those in (donors, controls)]
                 for name in self.reader.questions:
-                    changed = self.reader.change(name, *images)
-                    with_part, plain = (predict(work.input_images.pixel_scale.inputs(one)) for one in changed)
-                    shown = Experiment(with_part, plain, target, work.scale)
+                    with_part, plain = (
+                        views.show_framing(FRAMINGS[name])
+                        if name in FRAMINGS
+                        else map(views.predict, self.reader.exchange(name, views.images, *others))
+                    )
+                    shown = Experiment(with_part, plain, target, scale)
                     rise, (own, other) = shown.rises(), shown.taken
                     stays, stays_control = (
-                        [bool(work.scale.predicts(y, int(owners[i]))) for y, i in zip(logits, some, strict=True)]
+                        [bool(scale.predicts(y, int(owners[i]))) for y, i in zip(logits, some, strict=True)]
                         for logits in (with_part, plain)
                     )
                     records[name] += [
@@ -313,10 +338,35 @@ class ExchangeUnits:
         return recipients, given.astype(np.intp), controls, owners
 
 
-def rests_of(part: str) -> tuple[bool, ...]:
-    """Return whether images are shown without a part, beside the part alone: not without single corners, for the rest
-    has three of them, nor without the inside of a region, which is its outside alone."""
-    return (False,) if part in (*SINGLE_CORNERS, *REGION_PARTS) else (False, True)
+@dataclass(frozen=True)
+class AskedImages:
+    """Images that are changed in several ways and shown to the network, each of their windows once.
+
+    Attributes:
+        images: of one chunk.
+        predict: from pixel values uint8 (n, H, W, C) to logits.
+        windows: logits (n, K) by the window of the images that was shown.
+    """
+
+    images: PartImages
+    predict: Callable[[Pixels], Floats]
+    windows: dict[Window, Floats] = field(default_factory=dict)
+
+    def show_framing(self, change: Framing) -> tuple[Floats, Floats]:
+        """Return the logits of the images in a framing, and in its control."""
+        return self.show_window(change.window), self.show_window(change.control)
+
+    def show_window(self, window: Window) -> Floats:
+        """Return the logits of a window of the images."""
+        if window not in self.windows:
+            self.windows[window] = self.predict(resample(self.images.levels, window))
+        return self.windows[window]
+
+
+def is_shown_missing(part: str) -> bool:
+    """Say whether images are shown without a part: not without single corners, for the rest has three of them, nor
+    without the inside of a region, which is its outside alone; nor is a framing a part."""
+    return part not in (*SINGLE_CORNERS, *REGION_PARTS, *FRAMINGS)
 
 
 def chunks(rows: Rows) -> list[Rows]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from pathlib import Path
-
 import numpy as np
 
 from klarsicht.audit.explanation.steps import step_units
@@ -19,12 +15,10 @@ from klarsicht.audit.results.surroundings import (
     PlacesRow,
     Surroundings,
 )
+from klarsicht.audit.verdicts.quantification.natural_surroundings import rank_among_natural
 from klarsicht.audit.verdicts.quantification.surroundings_units import SurroundingsUnits
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
-from klarsicht.ground.arrays import Doubles
 from klarsicht.numerics.statistics.intervals import share_interval
-
-NATURAL_SURROUNDINGS = Path(__file__).parent / "natural_surroundings.json"
 
 
 def examine_surroundings(audit: Audit, work: DetectionUnits, workers: int) -> Surroundings | None:
@@ -85,17 +79,3 @@ def describe_class(
         taken_control=share_interval(np.array([row["predicted_control"] == row["side"] for row in composites], bool)),
         stays=share_interval(np.array([row["predicted"] == target for row in composites], bool)),
     )
-
-
-def rank_among_natural(separate: float) -> float:
-    """Compute the rank of `OwnPlaces.separate` of some classes among that of pairs of natural classes, as p. It is
-    above chance, and near 0 for sets of ten natural classes, so that pairs are the reference for any number."""
-    natural = natural_pairs()
-    return float((1 + (natural >= separate).sum()) / (1 + len(natural)))
-
-
-@cache
-def natural_pairs() -> Doubles:
-    """Read `OwnPlaces.separate` of pairs of natural classes, which come along; lab/benchmarks/whole-classes.md says how
-    they were made, and benchmarks/audit/natural_surroundings.py makes such."""
-    return np.array(json.loads(NATURAL_SURROUNDINGS.read_text(encoding="utf-8"))["separate"], float)

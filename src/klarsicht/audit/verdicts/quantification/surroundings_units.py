@@ -13,6 +13,7 @@ from klarsicht.audit.explanation.models.inputs import shrink_levels
 from klarsicht.audit.results.surroundings import SURROUNDINGS_STEP, CompositeRow, PlacesRow
 from klarsicht.audit.verdicts.own_places.composites import Pairs, lay_on_others
 from klarsicht.audit.verdicts.own_places.own_places import OwnPlaces, enlarge, find_own_places
+from klarsicht.audit.verdicts.quantification.natural_surroundings import is_ordinary, largest_ordinary_share
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.ground.arrays import Ints, Pixels, Rows
 from klarsicht.ground.rows import schema_of
@@ -43,8 +44,8 @@ class SurroundingsUnits:
     def __call__(self, unit: range) -> Written:
         store, written = self.work.store, Written()
         for number in unit:
-            found = find_own_places(self.images, self.labels, self.work.settings.seed)
-            composites = list(self.show_composites(found))
+            found = find_own_places(self.images, self.labels, self.work.settings.seed, largest_ordinary_share())
+            composites = [] if is_ordinary(found.separate) else list(self.show_composites(found))
             written |= store.write_part(
                 "places", number, pa.Table.from_pylist(list(self.describe(found)), PLACE_SCHEMA)
             )

@@ -22,6 +22,6 @@ def find_followed_textures(audit: Audit, work: DetectionUnits, level: float, wor
         level: of p for all classes together, so that one among so many clean classes is noted as seldom.
     """
     reader = PartReader(work, PROFILE_IMAGES, only=FINE_TEXTURE)
-    run_units(audit, reader, workers)
     of_each = level / len(work.groups)
-    return Sufficiency(order_profiles(make_profiles(reader, of_each, {})), of_each, PROFILE_IMAGES)
+    answers = run_units(audit, reader, of_each, workers)
+    return Sufficiency(order_profiles(make_profiles(answers, {})), of_each, PROFILE_IMAGES)
