@@ -171,7 +171,7 @@ def usable():
         "denoise_burst": {"network": burst.load_network("swift"), "burst": burst.Burst(FRAMES, LEVEL)},
         "train": {"settings": TrainSettings(steps=1), "photographs": here, "out": "nowhere.safetensors"},
         "audit_denoiser": {"network": burst.load_network("swift"), "bursts": [burst.Burst(FRAMES, LEVEL)]},
-        "audit_bursts": {"bursts": [here], "out": here}, "denoise_corpus": run | {"out": here, "noise": LEVEL},
+        "audit_bursts": {"bursts": [here], "out": here}, "denoise_corpus": run | {"out": here},
         "measure_stability": run,
         "export_run": run | {"to": "coco"}, "open_explored_run": run | {"author": "a"}, "serve_run": run,
     }  # fmt: skip
