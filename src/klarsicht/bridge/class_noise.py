@@ -77,7 +77,7 @@ def find_noisiest(classes: Sequence[ClassNoise]) -> ClassNoise:
         raise UsageError(
             "no class has noise to take off",
             got=f"a deviation of {noisiest.deviation / LEAST_DEVIATION:.1f} codes at middle grey in {noisiest.name}",
-            rule="one code of 8 bits in the noisiest class; strong compression hides noise", remedy=remedy,
+            rule="at least one code of 8 bits in the noisiest class; strong compression hides noise", remedy=remedy,
         )  # fmt: skip
     return noisiest
 

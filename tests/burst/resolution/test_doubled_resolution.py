@@ -105,7 +105,7 @@ def _displacement(fine, turns, y, x):
 
 
 def blurred(drawn, kept=0.8):
-    """What a denoiser might make of the reference: its colours (3, h, w) with less of their waves."""
+    """Smooth the waves of the reference's colours (3, h, w), as a denoiser might."""
     y, x = np.indices(drawn.size).astype(float)
     light = drawn.at(y, x)
     return kept * light + (1 - kept) * uniform_filter(light, (0, 5, 5))
