@@ -66,9 +66,7 @@ class Prediction:
         light = burst.spool.read_window(burst.frames[k], there)[0]
         places = np.empty((2, *there.size), np.float32)
         predictions, spreads = np.empty(there.size, np.float32), np.empty(there.size, np.float32)
-        placed = (burst.placement.fine[k], burst.placement.turns[k], burst.colours, (there.y0, there.x0))
-        corner = (self.window.y0, self.window.x0)
-        sample_sums.predict_samples(*placed, self.splines, self.texture, corner, places, predictions, spreads)
+        sample_sums.predict_samples(self._model(burst, k, there), places, predictions, spreads)
         inside = np.isfinite(predictions)
         return FrameSamples(there, places, light, np.where(inside, predictions, np.float32(0)), spreads, inside)
 
@@ -80,6 +78,11 @@ class Prediction:
         if min(there.size) <= 0:
             return
         light = burst.spool.read_window(burst.frames[k], there)[0]
-        placed = (burst.placement.fine[k], burst.placement.turns[k], burst.colours, (there.y0, there.x0))
-        corner, noise = (self.window.y0, self.window.x0), burst.frame_noise(k)
-        sample_sums.add_motion_equations(*placed, self.splines, self.texture, corner, light, noise, scale, equations)
+        model = self._model(burst, k, there)
+        sample_sums.add_motion_equations(model, light, burst.frame_noise(k), scale, equations)
+
+    def _model(self, burst: SampledBurst, k: int, there: Window) -> sample_sums.SampleModel:
+        """Return what the kernels need to know of the samples of the k-th frame in a window of it."""
+        placement, corner = burst.placement, (there.y0, there.x0)
+        placed = (placement.fine[k], placement.turns[k], burst.colours, corner)
+        return sample_sums.SampleModel(*placed, self.splines, self.texture, (self.window.y0, self.window.x0))

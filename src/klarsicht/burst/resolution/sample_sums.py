@@ -8,7 +8,7 @@ X tiles.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,21 @@ UNKNOWNS = 6  # of an affine motion
 GAUSSIAN_STEPS = tuple(float(np.exp(-(k**2) / (2 * DETAIL_WIDTH**2))) for k in range(REACH + 1))
 
 Values = npt.NDArray[np.float32]
+
+
+class SampleModel(NamedTuple):
+    """Placement of one frame's samples, and what the enlarged picture says of them in a window. fine, turns: (Y, X, 2)
+    and (Y, X, 2, 2), of the frame's tiles. colours: of a cell of the mosaic. corner: row and column of the first sample
+    in the frame, fine_corner: of the window's first fine pixel. splines, texture: (3, H, W), the coefficients of what a
+    sample would see at each fine pixel, the mean of 2 x 2 from it, and its variance around."""
+
+    fine: Values
+    turns: Values
+    colours: npt.NDArray[np.int64]
+    corner: tuple[int, int]
+    splines: Values
+    texture: Values
+    fine_corner: tuple[int, int]
 
 
 @compile_inlined
@@ -97,23 +112,10 @@ def _read_linear(plane: Any, i: int, j: int, a: float, b: float) -> Any:
 
 
 @compile_with({"contract"})
-def predict_samples(
-    fine: npt.NDArray[np.float32],
-    turns: npt.NDArray[np.float32],
-    colours: npt.NDArray[np.int64],
-    corner: tuple[int, int],
-    splines: Values,
-    texture: Values,
-    fine_corner: tuple[int, int],
-    places: Values,
-    predictions: Values,
-    spreads: Values,
-) -> None:
+def predict_samples(model: SampleModel, places: Values, predictions: Values, spreads: Values) -> None:
     """Compute the places (2, h, w) in the fine window of the samples of one frame, the light (h, w) that the enlarged
-    picture predicts for them (NaN outside the window), and its variance around. fine, turns: (Y, X, 2) and (Y, X, 2,
-    2), the frame's placement. colours: of a cell of the mosaic. corner: row and column of the first sample in the
-    frame, fine_corner: of the first fine pixel. splines, texture: (3, H, W), the coefficients of what a sample would
-    see at each fine pixel, the mean of 2 x 2 from it, and its variance around."""
+    picture predicts for them (NaN outside the window), and its variance around."""
+    fine, turns, colours, corner, splines, texture, fine_corner = model
     side, (_, H, W) = len(colours), splines.shape
     for y in range(places.shape[1]):
         s = y + corner[0]
@@ -134,13 +136,7 @@ def predict_samples(
 
 @compile_with({"contract"})
 def add_motion_equations(
-    fine: npt.NDArray[np.float32],
-    turns: npt.NDArray[np.float32],
-    colours: npt.NDArray[np.int64],
-    corner: tuple[int, int],
-    splines: Values,
-    texture: Values,
-    fine_corner: tuple[int, int],
+    model: SampleModel,
     samples: Values,
     noise: npt.NDArray[np.float64],
     scale: float,
@@ -148,8 +144,8 @@ def add_motion_equations(
 ) -> None:
     """Add the upper half of the normal equations (6, 7) of the affine motion that would lessen the differences of
     samples (h, w) from their predictions: shift, and its change along rows and columns in units of `scale` pixels.
-    noise: (3, 2), read variance and shot coefficient of each colour. The other arguments are those of
-    predict_samples."""
+    noise: (3, 2), read variance and shot coefficient of each colour."""
+    fine, turns, colours, corner, splines, texture, fine_corner = model
     side, (_, H, W) = len(colours), splines.shape
     row = np.empty(UNKNOWNS + 1)
     for y in range(samples.shape[0]):
