@@ -16,6 +16,8 @@ from klarsicht.burst.denoising.doubling import _double_tags, check_burst
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files.loading import Frame, LoadedBurst
 from klarsicht.burst.files.rendering import Renderer
+from klarsicht.burst.resolution import doubled_resolution
+from klarsicht.burst.resolution.doubled_resolution import DetailCorrector
 from klarsicht.burst.resolution.enlarged_frames import enlarge
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.pictures import tiff_tags
@@ -81,6 +83,28 @@ def test_frames_that_do_not_shift_by_parts_of_a_pixel_are_enlarged_unchanged(tmp
             whole(result.spool), enlarge(np.pad(single, ((0, 0), (3, 3), (3, 3)), mode="edge"))
         )
         assert "enlarged alone" in result.lines[-1] and "256 x 192" in result.lines[-1]
+
+
+def test_an_interrupted_doubling_goes_on_with_the_tiles_that_are_left(tmp_path, dng, monkeypatch):
+    """Of twelve tiles five are kept, and the picture is that of a run in one go, to the bit."""
+    monkeypatch.setattr(doubled_resolution, "CORE_SIDE", 64)
+    frames = take_burst(tmp_path / "burst", dng)
+    _, picture = develop(frames, tmp_path / "whole.tif")
+    correct, seen = DetailCorrector.correct, []
+
+    def stop_at_the_sixth(self, core):
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        seen.append(core)
+        return correct(self, core)
+
+    monkeypatch.setattr(DetailCorrector, "correct", stop_at_the_sixth)
+    with pytest.raises(KeyboardInterrupt):
+        develop(frames, tmp_path / "out.tif")
+    monkeypatch.setattr(DetailCorrector, "correct", lambda self, core: seen.append(core) or correct(self, core))
+    resumed = develop(frames, tmp_path / "out.tif")[1]
+    assert len(seen) == len(set(seen)) == 12
+    np.testing.assert_array_equal(resumed, picture)
 
 
 def test_a_turned_picture_is_the_upright_one_turned(tmp_path, dng):

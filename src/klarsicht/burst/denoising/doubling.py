@@ -11,20 +11,20 @@ import numpy as np
 
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.data.cokriging import white_variance
-from klarsicht.burst.data.frame_store import FrameStore
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header
 from klarsicht.burst.files.loading import LoadedBurst
-from klarsicht.burst.merging.residual_noise import NoiseMoments, accumulate_moments, fit_noise_levels
+from klarsicht.burst.merging.residual_noise import accumulate_moments, fit_noise_levels
+from klarsicht.burst.merging.tiles import LOG, TileRecord, process_tiles
 from klarsicht.burst.resolution.doubled_resolution import DetailCorrector, cut_tiles
 from klarsicht.burst.resolution.enlarged_frames import FINE_PIXELS, EnlargedFrames
 from klarsicht.burst.resolution.motion import refine_motion
 from klarsicht.burst.resolution.sampled_burst import MosaicFrames, SampledBurst, neutral_colours
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.pictures.tiff_tags import LONG, Entry, Tags, numbers, rationals
-from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-DOUBLED = "doubled.f32"
+DOUBLED, DOUBLED_LOG = "doubled.f32", f"doubled-{LOG}"
 MOST_PIXELS = (1 << 32) // (FINE_PIXELS**2 * 3 * 2)  # of a sensor, whose doubled picture has three values of two bytes
 CROP_TAGS, SIZE_TAGS, FOCAL_PLANE_TAGS = (50719, 50720), (40962, 40963), (41486, 41487)
 """Tags in pixels: origin and size of the default crop; width and height, and pixels a length of the sensor, of Exif."""
@@ -90,7 +90,8 @@ def double_picture(
 ) -> DoubledPicture:
     """Double the resolution of a result (1, 4, H, W): R, G, B, and the trust in the burst. mosaic: the burst before its
     colours were interpolated, without hot pixels. placement: of the frames of these numbers. frame_levels: the noise of
-    frames of gain 1, of interpolated colours. residual_levels: that of the result. Raises DiskFull, StoreError."""
+    frames of gain 1, of interpolated colours. residual_levels: that of the result. Tiles that an
+    interrupted run has doubled are kept. Raises DiskFull, StoreError."""
     sensor, gains = mosaic.header.sensor, [mosaic.frames[i].gain for i in frames]
     assert sensor is not None
     light = EnlargedFrames.of(result)
@@ -100,19 +101,21 @@ def double_picture(
     burst = refine_motion(burst, light, gains[0])
     if not burst.shifts_by_parts:
         return DoubledPicture(light, tuple(residual_levels), None)
-    spool, moments, pixels = FrameStore(folder / DOUBLED, light.shape), list[NoiseMoments](), 0
+    spool = FrameStore(folder / DOUBLED, light.shape)
     spool.allocate()
     corrector = DetailCorrector(light, burst, gains[0])
-    tiles = list(cut_tiles(light.size))
-    for tile in track(tiles, len(tiles), "doubling"):
+
+    def double(tile: Window) -> TileRecord:
         picture = corrector.correct(tile)
         trust = np.clip(light.read_window(0, tile)[3:], 0, 1)
         spool.write_window(0, tile, np.concatenate([picture.light, trust]))
         before = np.stack([level.variance(x) for level, x in zip(residual_levels, picture.light, strict=True)])
-        moments.append(accumulate_moments(np.sqrt(before + picture.added_variance), picture.light))
-        pixels += int(np.count_nonzero(picture.share))
-    noise = fit_noise_levels(moments, residual_levels)
-    return DoubledPicture(spool, noise, pixels / (light.size[0] * light.size[1]))
+        moments = accumulate_moments(np.sqrt(before + picture.added_variance), picture.light)
+        return {"noise": moments.tolist(), "corrected": int(np.count_nonzero(picture.share))}
+
+    records = process_tiles(cut_tiles(light.size), folder, double, "doubling", DOUBLED_LOG)
+    noise = fit_noise_levels([np.array(one["noise"]) for one in records], residual_levels)
+    return DoubledPicture(spool, noise, sum(one["corrected"] for one in records) / (light.size[0] * light.size[1]))
 
 
 def double_burst(burst: LoadedBurst) -> LoadedBurst:

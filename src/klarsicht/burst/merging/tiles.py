@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from klarsicht.ground.machine.memory import short_budget
 from klarsicht.ground.progress import progress
 
 LEAST, MOST = 2 * STEP, 64 * STEP  # side of a tile's core
+P = TypeVar("P")
 Box = tuple[int, int, int, int]  # rows y0 to y1 and columns x0 to x1 of cells, ends exclusive
 LOG, GRID = "tiles.jsonl", "sides.json"
 
@@ -122,7 +123,8 @@ def restore_grid(grid: Grid, folder: Path, memory: float) -> Grid:
     with translate_read_errors(file):
         if record is not None and record["memory"] <= memory:
             return replace(grid, sides=tuple(record["sides"]))
-    (folder / LOG).unlink(missing_ok=True)
+    for log in folder.glob(f"*{LOG}"):  # of what is made of these tiles, too
+        log.unlink()
     write_atomically(file, json.dumps({"sides": grid.sides, "memory": memory}).encode())
     return grid
 
@@ -130,26 +132,28 @@ def restore_grid(grid: Grid, folder: Path, memory: float) -> Grid:
 TileRecord = Mapping[str, Any]
 
 
-def process_tiles(grid: Grid, folder: Path, work: Callable[[Tile], TileRecord], label: str) -> list[TileRecord]:
-    """Process the tiles, and return their records (plain JSON values) in order; tiles in the folder's log are not
-    repeated, so `work` must have written its pixels durably when it returns."""
-    done = read_log(folder)
-    with progress(label, len(grid), len(done)) as advance:
-        for tile in grid:
-            if tile.number not in done:
-                done[tile.number] = work(tile)
-                _append_to_log(folder / LOG, {"tile": tile.number, "told": dict(done[tile.number])})
+def process_tiles(
+    parts: Iterable[P], folder: Path, work: Callable[[P], TileRecord], label: str, log: str = LOG
+) -> list[TileRecord]:
+    """Process the tiles of a picture, and return their records (plain JSON values) in order; tiles in the folder's log
+    of that name are not repeated, so `work` must have written its pixels durably when it returns."""
+    todo, done = list(parts), read_log(folder, log)
+    with progress(label, len(todo), len(done)) as advance:
+        for number, part in enumerate(todo):
+            if number not in done:
+                done[number] = work(part)
+                _append_to_log(folder / log, {"tile": number, "told": dict(done[number])})
                 advance()
-    return [done[number] for number in range(len(grid))]
+    return [done[number] for number in range(len(todo))]
 
 
-def read_log(folder: Path) -> dict[int, TileRecord]:
+def read_log(folder: Path, log: str = LOG) -> dict[int, TileRecord]:
     """Read the records of finished tiles by number; an incomplete last line, of a killed process, is ignored."""
     try:
-        lines = (folder / LOG).read_text().splitlines(keepends=True)
+        lines = (folder / log).read_text().splitlines(keepends=True)
     except OSError:
         return {}
-    with translate_read_errors(folder / LOG):
+    with translate_read_errors(folder / log):
         entries = [json.loads(line) for line in lines if line.endswith("\n")]
         return {int(entry["tile"]): entry["told"] for entry in entries}
 
