@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from klarsicht.burst.align.matched_filter import (
+    BORDER_SHARE,
     HIGHEST,
     LOWEST,
     RINGS,
-    UNSHARED_SHARE,
     Spectrum,
+    aliased_share,
     apply_matched_filter,
     estimate_spectrum,
 )
@@ -68,8 +69,24 @@ def test_weights_are_those_of_hannan_and_thomson():
     for n in (1.0, 0.2):
         ours = Spectrum(S, torch.ones(1)).weight(torch.tensor([n]))[0]
         for s, w in zip(S[0].tolist(), ours.tolist(), strict=True):
-            covariance = np.array([[s + n + UNSHARED_SHARE * s, s], [s, s + 1 + UNSHARED_SHARE * s]])
+            covariance = np.array([[s + n + BORDER_SHARE * s, s], [s, s + 1 + BORDER_SHARE * s]])
             assert w == pytest.approx(-np.linalg.inv(covariance)[0, 1], rel=1e-5)
+
+
+def test_aliased_power_is_that_of_a_sampled_scene():
+    """Lines of power 1 / f^2 up to the frequency 1, of which every second value is kept: half of the fine grid's power
+    at 1 - f is added to half of that at f, by the discrete transform of both."""
+    length, rng = 4096, np.random.default_rng(0)
+    f = np.fft.rfftfreq(2 * length) * 2
+    f[0] = np.inf
+    fine = np.fft.irfft(np.fft.rfft(rng.standard_normal((2000, 2 * length))) / f)
+    seen = np.square(np.abs(np.fft.rfft(fine[:, ::2]))).mean(0)
+    own = np.square(np.abs(np.fft.rfft(fine))).mean(0)[: length // 2 + 1] / 4
+    share = aliased_share(torch.device("cpu"))
+    for k in range(12, RINGS):
+        place = round(min(FREQUENCIES[k], 0.499) * length)
+        near = slice(place - 20, min(place + 21, length // 2))
+        assert 1 - own[near].mean() / seen[near].mean() == pytest.approx(share[k].item(), abs=0.02)
 
 
 def test_filtered_noise_has_the_stated_variance():

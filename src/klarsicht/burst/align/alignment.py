@@ -136,7 +136,10 @@ def align_tiles(
     fine = whole.shifts[:, :, None, None] + regularise_shifts(update - update[:, REFERENCE : REFERENCE + 1], sure)
     fine = fine * valid[:, :, None, None, None]
     shifts = fine.round().long()
-    agrees = _tile_agreement(warp(filtered_light[:, :, None], shifts, mesh)[:, :, 0], spectrum, n, mesh)
+    del filtered_light, shifted_frames, template
+    detailed = spectrum.with_aliased()  # what moved may differ in fine detail alone
+    compared = apply_matched_filter(light, detailed, n)
+    agrees = _tile_agreement(warp(compared[:, :, None], shifts, mesh)[:, :, 0], detailed, n, mesh)
     return Alignment(whole, fine, shifts, sure, agrees & valid[:, :, None, None], mesh)
 
 

@@ -2,13 +2,14 @@
 
 For a scene of power spectrum S, seen with white noise of variances n and 1, the log-likelihood ratio between a shift
 and chance alignment is sum_f W(f) Re(A* B), W = S / (S (1 + n) + n) (Hannan and Thomson; Knapp and Carter 1976).
-Filtering both frames with sqrt(W) makes it a plain correlation.
+Filtering both frames with sqrt(W) makes it a plain correlation. Power of the scene that two frames do not share, as it
+was aliased or lies near the border, counts as noise of both.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -20,21 +21,27 @@ LOWEST, HIGHEST = 1 / 256, 0.71  # cycles per pixel
 MIRROR = 16  # pixels of mirrored border around a frame while it is filtered
 MAX_NOISE = 1.2  # stabilised noise has variance 1 to 1.15; an excess is detail of the scene
 LEAST_SIGNAL = 1e-3
-UNSHARED_SHARE = 0.1  # of the scene's power is in one frame only, near its border, and counts as noise
+BORDER_SHARE = 0.1  # of the scene's power is in one frame only, near its border
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Power spectrum of a burst. signal: (B, F), the scene's over the noise's, by ring. noise: (B,), its variance."""
+    """Power spectrum of a burst. signal: (B, F), the scene's over the noise's, by ring. noise: (B,), its variance.
+    own_share: power (F,), over the scene's, that each frame alone shows."""
 
     signal: Tensor
     noise: Tensor
+    own_share: Tensor | float = BORDER_SHARE
 
     def weight(self, n: Tensor) -> Tensor:
         """Compute W (B, F) for a template of noise variance n (B,), relative to a frame's."""
-        S = self.signal
-        one, other = 1 + UNSHARED_SHARE * S, n[:, None] + UNSHARED_SHARE * S
+        S, unshared = self.signal, self.own_share * self.signal
+        one, other = 1 + unshared, n[:, None] + unshared
         return S / (S * (one + other) + one * other)
+
+    def with_aliased(self) -> Spectrum:
+        """Return the same spectrum, of which frames share what was aliased, too."""
+        return replace(self, own_share=BORDER_SHARE)
 
     def coherence(self, n: Tensor) -> Tensor:
         """Compute the share (B,) of filtered power that is scene, between template and frame."""
@@ -48,8 +55,16 @@ class Spectrum:
         return mean, (W.square() * areas).sum(1) / mean.square()
 
 
+def aliased_share(device: torch.device) -> Tensor:
+    """Compute the share (F,) of the power of a ring that is aliased, of a scene of power 1 / f^2: the frequency 1 - f
+    looks like f."""
+    f = torch.logspace(math.log10(LOWEST), math.log10(HIGHEST), RINGS, device=device).clamp(max=0.5)
+    return f.square() / (f.square() + (1 - f).square())
+
+
 def estimate_spectrum(frames: Tensor, valid: Tensor) -> Spectrum:
-    """Estimate the mean spectrum of valid (B, N) stabilised frames (B, N, H, W); the highest rings tell the noise."""
+    """Estimate the mean spectrum of valid (B, N) stabilised frames (B, N, H, W); the highest rings tell the noise. What
+    is aliased is not shared."""
     height, width = frames.shape[-2:]
     window = torch.hann_window(height, device=frames.device)[:, None] * torch.hann_window(width, device=frames.device)
     centred = frames - frames.mean((-2, -1), keepdim=True)
@@ -59,7 +74,8 @@ def estimate_spectrum(frames: Tensor, valid: Tensor) -> Spectrum:
     noise = rings[:, -6:].median(1).values.clamp(0.5, MAX_NOISE)
     excess = rings / noise[:, None] - 1
     doubt = 2 / (counts * valid.sum(1, keepdim=True)).sqrt()
-    return Spectrum(torch.where(excess > doubt, excess, (doubt / 10).clamp(min=LEAST_SIGNAL)), noise)
+    signal = torch.where(excess > doubt, excess, (doubt / 10).clamp(min=LEAST_SIGNAL))
+    return Spectrum(signal, noise, BORDER_SHARE + (1 - BORDER_SHARE) * aliased_share(frames.device))
 
 
 def apply_matched_filter(frames: Tensor, spectrum: Spectrum, n: Tensor) -> Tensor:
