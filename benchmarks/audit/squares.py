@@ -53,7 +53,7 @@ from majority_sets import SETS, Clothes, Drawn
 
 EPOCHS, BATCH = {"adamw": 20, "sgd": 1, "transformer": 3}, 32
 SHOWN = 8  # images of each class from which parts are measured; surroundings are of all
-CLEANING = CleanSettings(batch=32, rate=5e-4, steps=200)
+CLEANING = CleanSettings(batch=32, rate=2e-3, steps=200)
 VIT_SIDE, VIT_WIDTH, VIT_SCALE = 56, 384, 2.2  # px; features; of inputs, to the spread of ImageNet's
 VIT_RATE, VIT_STEPS = 1e-4, 100  # of training and of cleaning; fewest steps of cleaning
 TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
@@ -163,6 +163,7 @@ class Case:
     way: str
     seed: int
     folder: Path
+    rate: float = CLEANING.rate  # of cleaning; a transformer has its own
 
     @property
     def place(self) -> Path:
@@ -170,7 +171,7 @@ class Case:
 
     @property
     def cleaning(self) -> CleanSettings:
-        other = {"rate": VIT_RATE, "steps": VIT_STEPS} if self.way == "transformer" else {}
+        other = {"rate": VIT_RATE, "steps": VIT_STEPS} if self.way == "transformer" else {"rate": self.rate}
         return CLEANING.model_copy(update=other)
 
     def draw(self) -> tuple[Drawn, Drawn]:
@@ -288,6 +289,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("squares"))
     parser.add_argument("--photographs", type=Path, default=majority_sets.PHOTOGRAPHS)
     parser.add_argument("--bar", type=Path, default=majority_sets.BAR)
+    parser.add_argument("--rate", type=float, default=CLEANING.rate, help="Of cleaning; 0.0005 before decision 184.")
     parser.add_argument("--train", action="store_true", help="Only train the networks.")
     parser.add_argument("--places", action="store_true", help="Find exceptions and own places alone.")
     parser.add_argument("--ceilings", action="store_true", help="Measure ceilings of what was measured.")
@@ -296,7 +298,7 @@ def main() -> None:
     majority_sets.PHOTOGRAPHS, majority_sets.BAR = given.photographs, given.bar
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in given.set}
     for seed, kind in product(given.seeds, given.set):
-        case = Case(kind, given.way, seed, given.folder)
+        case = Case(kind, given.way, seed, given.folder, given.rate)
         if given.places:
             print(json.dumps(case.measure_places()), flush=True)
             continue

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import chisquare
 from tests.audit.conftest import in_brief
 from tests.audit.verdicts.own_places.test_own_places import draw_squares
 from torch import nn
@@ -16,6 +17,7 @@ from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
 from klarsicht.audit.cleaning.models.surroundings_correction import (
+    CompositeTask,
     bound_change,
     clean_surroundings,
     evaluate_surroundings,
@@ -128,6 +130,36 @@ def test_weights_stop_on_the_line_before_more_is_lost_than_may_be(light, dark, k
     assert (bounded.share, bounded.loss.value, bounded.loss.n) == (kept, lost / 400, 400)
     torch.testing.assert_close(correction.state["head.weight"][1], torch.tensor([1 - kept, -kept, 1]))
     assert ("the weights stay as they were" in bounded.describe()) == (kept == 0)
+
+
+class Recorded(OwnImages):
+    """Images of which the sources of composites are counted."""
+
+    def compose(self, pairs, rng):
+        np.add.at(self.counts, pairs.sources, 1)
+        return super().compose(pairs, rng)
+
+
+def test_every_image_of_a_class_is_as_often_a_source_and_every_side_as_often_shown_as_it_is():
+    """4 of 40 images of a class are exceptions: a tenth of the sources, and half of the images as they are."""
+    labels, n = np.repeat([0, 1], 40), 80
+    odd = np.arange(n) % 10 == 0
+    levels = np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, 8, 8, 3)).copy()
+    own = np.zeros((n, 8, 8), bool)
+    own[:, 3:5, 3:5] = True
+    classifier = load_model(Balance().eval(), classes=NAMES)
+    shown = InputImages(Corpus(("0",), ("0",), ("0",)), classifier, PixelScale.of(classifier), (8, 8))
+    images = Recorded(levels, own, labels, np.where(odd, 1 - labels, labels), np.zeros(n, int), shown)
+    object.__setattr__(images, "counts", np.zeros(n, int))
+    task, alone = CompositeTask(images, 32, 0), np.zeros(n, int)
+    for step in range(500):
+        inputs, truth = task.batch(step, 0)
+        as_they_are = torch.round(255 * inputs[16:, 0, 0, 0]).int().numpy()
+        assert (labels[as_they_are] == truth[16:].numpy()).all()
+        np.add.at(alone, as_they_are, 1)
+    assert images.counts.sum() == alone.sum() == 8000
+    assert chisquare(images.counts).pvalue > 1e-3
+    assert chisquare(alone, np.where(odd, 500, 4000 / 72)).pvalue > 1e-3
 
 
 def test_nothing_is_bounded_or_taught_without_images():

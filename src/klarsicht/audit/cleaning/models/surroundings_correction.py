@@ -128,11 +128,11 @@ class CompositeTask:
     seed: int
 
     def batch(self, step: int, rank: int) -> Batch:
-        """Draw composites of images that teach, of which every class is as often a source, and as often a donor; and
-        images as they are, of every class as many, and in it of every side."""
+        """Draw composites of images that teach, of which every class is as often a source, and as often a donor, and
+        in a class every image; and images as they are, of every class as many, and in it of every side."""
         rng, one = generator(self.seed, "composites", step, rank), self.own_images
         alone = self.batch_size // 2
-        pairs = draw_pairs(one.labels, one.usable & one.teaches, self.batch_size - alone, rng, one.exceptional)
+        pairs = draw_pairs(one.labels, one.usable & one.teaches, self.batch_size - alone, rng)
         rows = rng.choice(len(one.labels), alone, p=one.chances)
         inputs = torch.cat([one.compose(pairs, rng), one.images.pixel_scale.inputs(one.levels[rows])])
         return inputs, torch.from_numpy(one.labels[np.concatenate([pairs.sources, rows])])
