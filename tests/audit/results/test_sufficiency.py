@@ -11,6 +11,7 @@ from klarsicht.audit.results.sufficiency import (
     PART_COLUMNS,
     ClassProfile,
     PartEvidence,
+    PartLine,
     Sufficiency,
     order_profiles,
 )
@@ -96,6 +97,18 @@ def test_the_table_has_a_cell_in_each_column_and_json_gives_the_record_back():
     record = json.loads(json.dumps(found.profiles[0].to_json()))
     assert ClassProfile.from_json(record) == found.profiles[0]
     assert found._repr_html_().count("<tr") == 2
+
+
+def test_a_claim_says_without_figures_what_tells_the_class_and_whether_the_model_follows_it():
+    profile = profile_of("a", 0, COVID)
+    still = evidence_of("spectrum", noted=True)
+    border, texture, spectrum = (
+        PartLine(profile, one).claim for one in (COVID, replace(COVID, part="fine texture"), still)
+    )
+    assert border == "a can be recognised by the border alone, and the model does so."
+    assert texture.startswith("a can be recognised by the fine texture alone, and the model does so. So the model ")
+    assert spectrum == "a can be recognised by the spectrum alone, which the model is not shown to do."
+    assert not any(character.isdigit() for character in border + texture + spectrum)
 
 
 def test_a_framing_is_said_in_words_of_its_own_and_has_a_headline_beside_that_of_the_parts():

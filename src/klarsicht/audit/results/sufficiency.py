@@ -231,6 +231,16 @@ class PartLine:
         return f"{self.evidence.describe(self.profile.name, self.profile.whole)} {shown}"
 
     @property
+    def claim(self) -> str:
+        """The headline without its figures, for a reader who sees these below."""
+        one = self.evidence
+        if one.area is None:
+            return self.headline
+        follows = "and the model does so." if one.is_followed else "which the model is not shown to do."
+        cause = f" {WHAT_IT_IS[one.part]}" if one.is_followed and one.part in WHAT_IT_IS else ""
+        return f"{self.profile.name} can be recognised by {PART_NAMES[one.part]} alone, {follows}{cause}"
+
+    @property
     def is_headline(self) -> bool:
         """Whether the part stands above the table: it is noted, and FEWEST_SHOWN images were shown. A framing must
         also turn other images into the class, beyond its control by the 95 % interval: that only images of the class

@@ -149,14 +149,15 @@ def summarise(
     parts: Sufficiency | None,
     around: Surroundings | None,
 ) -> list[tuple[str, str]]:
-    """List (anchor on the page, headline) of every line that a person should look at; no anchor without pictures."""
+    """List (anchor on the page, headline) of every line that a person should look at, for a part of images without its
+    figures; no anchor without pictures."""
     drawn = {(view.verdict.target, view.number): view for view in findings}
     reviewed = list_reviewed_lines(quantification, parts) if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
     sentences = [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
     for line in parts.headlines if parts else ():
         region = f" The region is {parts.region}." if parts and "the region" in line.headline else ""
-        sentences.append((PARTS_ANCHOR, f"{line.headline}{region}"))
+        sentences.append((PARTS_ANCHOR, f"{line.claim}{region}"))
     return sentences + [("", one.describe()) for one in (around.relied_on if around else ())]
 
 
@@ -383,10 +384,12 @@ def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
 
 def _describe_target(settings: dict[str, Any]) -> str:
     target = settings["target"]
-    each = {"label": "its own images", "predicted": "the images predicted as it"}
-    asked = f"each class on {each[target]}" if target in each else f"the whole corpus screened for {target}"
-    asked = "every class screened over the whole corpus" if target == "all" else asked
-    return f"{asked}, by {' and '.join(settings['metric'])}"
+    asked = {
+        "label": "groups within the images of each class",
+        "predicted": "groups within the images predicted as each class",
+        "all": "groups within all images, for each class",
+    }.get(target, f"groups within all images, for {target}")
+    return f"{asked}, compared by {' and '.join(settings['metric'])}"
 
 
 def notes(store: RunStore, images: Any) -> list[str]:
