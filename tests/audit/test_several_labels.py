@@ -97,7 +97,7 @@ def test_the_marked_images_are_found_whatever_else_they_show(audited):
     assert first.n == sum("b" in cell for _, cell in lines)
     page = (store.path / "report.html").read_text()
     assert (
-        "150 images of" in page and "150 images have 165 labels" in page and "a class counts by its own logit" in page
+        "150 images in" in page and "150 images have 165 labels" in page and "a class counts by its own logit" in page
     )
 
 
