@@ -71,9 +71,14 @@ def test_detectors_are_believed_where_they_called_the_class(patient):
         patient.find_members("b", "detector")
     with pytest.raises(UsageError, match="detector"):
         patient.find_members("b", "detektor")
-    say(patient, "texture 28 0.98", False, shared=True)  # of two classes: only if a person says that it is an artifact
-    assert patient.find_members("b").origin == "cluster: euclidean"
-    assert patient.find_members("b", "detector").origin == "detector: texture 28 0.98"
+    say(patient, "texture 28 0.98", False, shared=True)  # of two classes: who names the class means what the page names
+    for by in (None, "detector"):
+        found = patient.find_members("b", by)
+        assert found.origin == "detector: texture 28 0.98"
+        np.testing.assert_array_equal(found.members, lighter(patient))
+    assert patient.find_members("b", "cluster").origin == "cluster: euclidean"
+    with pytest.raises(UsageError, match="shown to rely on"):  # nobody named a class
+        find_classes_to_clean(patient)
     with pytest.raises(UsageError, match="two sources"):
         patient.build_artifact("b", found_by="cluster", members=Path("list.txt"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,9 +116,9 @@ class AuditedRun:
 
         Args:
             name: the class, or a further artifact of it: "carton (artifact 2)".
-            by: a name of FINDERS; by default the decision of a person, else the detector where `audit quantify` called
-                the class artifactual by one. Patches shared in too few classes for such a verdict count only by
-                DETECTOR.
+            by: a name of FINDERS; by default the decision of a person, else the detector where `audit quantify` named
+                images of the class by one, also patches that too few classes let it call the same only: whoever names
+                the class has decided.
 
         Raises:
             UsageError: the class was not audited or decided to be legitimate, or the finder is unknown or has found
@@ -144,7 +145,7 @@ class AuditedRun:
             return self.members_of_decision(decision)
         if by != CLUSTER and (known := self.quantification) is not None:
             verdict = known.of_target(target) or known.of(name)
-            if verdict.artifactual or (by == DETECTOR and verdict.shared):
+            if verdict.artifactual or verdict.shared:
                 return self.members_of_detection(known, verdict)
             if by is None and verdict.kind is VerdictKind.TEXTURE:
                 raise refuse_texture([verdict.name], self.store)
@@ -385,11 +386,16 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
         )  # fmt: skip
     if names := tuple(one.name for one in known if one.kind_of_class is VerdictKind.TEXTURE):
         raise refuse_texture(names, run.store)
-    reviewed = [one.name for one in known if one.needs_review]
+    count = f"{len(known)} classes quantified"
+    if reviewed := [one.name for one in known if one.needs_review]:
+        raise UsageError(
+            "no class is shown to rely on an artifact", got=f"{count}, to be looked at: {', '.join(reviewed)}",
+            rule=ALL_CLASSES,
+            remedy="Look at their images; if these share an artifact, name the class, as --class "
+            f"{shlex.quote(reviewed[0])}.",
+        )  # fmt: skip
     raise UsageError(
-        "no class relies on an artifact: there is nothing to clean",
-        got=f"{len(known)} classes quantified" + (f", to be looked at: {', '.join(reviewed)}" if reviewed else ""),
-        rule=ALL_CLASSES,
+        "no class relies on an artifact: there is nothing to clean", got=count, rule=ALL_CLASSES,
         remedy="Name one by --class to clean it all the same.",
     )  # fmt: skip
 

@@ -137,7 +137,7 @@ def clean(
     Args:
         name: the class, or a further artifact of it: "carton (artifact 2)".
         out: the folder of the correction; by default RUN/corrections/TARGET-METHOD, or TARGET-artifact-2-METHOD.
-        found_by: "cluster" or "detector"; by default detectors where they called the class artifactual.
+        found_by: "cluster" or "detector"; by default detectors where `audit quantify` named images of the class by one.
         members: images that carry the artifact, in place of those found: a list of paths, keys or rows of the run, or a
             text file with one path or key a line.
         mask: a picture, white where the artifact lies, in place of relevance.

@@ -230,7 +230,8 @@ def check_clean_images(case: Case) -> None:
             "no image of the class without the artifact",
             got=f"{own.sum()} images, all of them with the artifact by list or detector",
             rule="without clean images of the class its harm cannot be measured",
-            remedy="List fewer --members, or add images of the class without the artifact.",
+            remedy="List fewer --members, add images of the class without the artifact, or exchange the part of the "
+            "image where it lies: --part.",
         )
 
 
@@ -242,7 +243,8 @@ def check_compared(fit: Sample, target: int, fewest: int) -> None:
         raise InputError(
             "too few clean images of the class to compare with those that carry the artifact",
             got=f"{compared} among those to fit on", rule=f"at least {fewest}",
-            remedy="Add images of the class without the artifact, list fewer --members, or lower --fewest-clean.",
+            remedy="Add images of the class without the artifact, list fewer --members, or lower --fewest-clean. If "
+            "hardly one is without it, exchange the part of the image where it lies: --part.",
         )  # fmt: skip
 
 
