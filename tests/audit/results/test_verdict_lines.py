@@ -3,12 +3,13 @@
 import re
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.audit.results.class_verdict import SHARES, DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.ranking import Entry
-from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
+from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS, VerdictLine
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import PUT_ON, SEEN, VerdictKind
 
@@ -111,6 +112,26 @@ def test_a_row_without_an_artifact_shows_no_effect_and_no_detector(found):
             assert line.next_step("a run")[1] == "klarsicht audit shortcuts 'a run'"
         else:
             assert line.next_step("a run")[1].startswith("klarsicht audit clean")
+
+
+@pytest.mark.parametrize(
+    ("images", "how", "command"),
+    [
+        (246, "own place", "clean-data 'a run' --class 'a b' --found-by detector --action inpaint --out cleaned-data"),
+        (240, "own place", "clean-data 'a run' --class 'a b' --found-by detector --action inpaint --out cleaned-data"),
+        (239, "own place", "clean 'a run' --class 'a b' --found-by detector"),
+        (246, "shared tones", "clean 'a run' --class 'a b' --found-by detector"),
+    ],
+)
+def test_where_a_correction_could_not_be_fitted_none_is_advised(images, how, command):
+    """A correction is fitted on two fifths of the images, and on five of the class without the mark at least: so of
+    fewer than eleven without it there are never enough. What is no mark cannot be inpainted."""
+    use = UseResult("fine 50 0.9", how, 9.0, 8.7, 9.3, 9.0, 0.01, 0, 0.9, 0.0, 0.8, 1.0, "")
+    detection = DetectionResult("fine 50 0.9", *[0.0] * 5)
+    told = Verdict("a b", 0, 250, 0, detection, tuple(range(images)), (), use, False, False, shared=True, used=True)
+    line = VerdictLine(1, 1, "a b", told, 2, LEVEL)
+    assert line.verdict.kind is VerdictKind.SHARED_AND_USED
+    assert line.next_step("a run")[1] == f"klarsicht audit {command}"
 
 
 @given(quantifications())

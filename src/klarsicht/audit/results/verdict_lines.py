@@ -12,6 +12,8 @@ from klarsicht.audit.results.logit_effect import describe_floor
 from klarsicht.audit.results.words import PASTED, format_count, format_p, format_share
 from klarsicht.ground.pictures import notebook
 
+FEWEST_WITHOUT: Final = 11  # images of a class without its artifact: of fewer, two fifths are not the five to fit on
+
 
 @dataclass(frozen=True)
 class VerdictLine:
@@ -124,7 +126,9 @@ class VerdictLine:
 
     def next_step(self, run: str = "RUN") -> tuple[str, str]:
         """Return advice, and the command for a run folder; both empty where nothing was found."""
-        return words.choose_next_step(self.verdict.kind, self.name, run)
+        without_it, is_mark = self.verdict.n - self.verdict.size, self.verdict.use.how in PASTED
+        few_lack_it = is_mark and without_it < FEWEST_WITHOUT
+        return words.choose_next_step(self.verdict.kind, self.name, run, few_lack_it=few_lack_it)
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,14 @@ NEXT: Final = {
 }
 """For each kind of verdict that needs a person: advice, and the command of `klarsicht audit`."""
 
+NEXT_WHERE_FEW_LACK_IT: Final = (
+    "look at the images; hardly one of the class is without it, so a correction has nothing to compare with; if it "
+    "does not belong to the class, take it out of the data and train again, or exchange the part of the image where "
+    "it lies by `audit clean --part`",
+    "clean-data {run} --class {name} --found-by detector --action inpaint --out cleaned-data",
+)
+"""Advice and command for a mark that a correction would be fitted on, and that hardly an image of the class lacks."""
+
 SURROUNDINGS: Final = "surroundings"  # the part of an image that is all but its own places
 
 PART_NAMES: Final = {
@@ -381,11 +389,13 @@ def describe_framing(
     return f"{words[0].upper()}{words[1:]}, {said}."
 
 
-def choose_next_step(kind: VerdictKind, name: str, run: str) -> tuple[str, str]:
-    """Return advice for an artifact of that name, and the command for a run folder; empty where nothing is to do."""
+def choose_next_step(kind: VerdictKind, name: str, run: str, *, few_lack_it: bool = False) -> tuple[str, str]:
+    """Return advice for an artifact of that name, and the command for a run folder; empty where nothing is to do.
+    `few_lack_it`: whether it is a mark that hardly an image of the class is without."""
     if kind not in NEXT:
         return "", ""
-    advice, command = NEXT[kind]
+    has_correction = kind in (VerdictKind.POISONED, VerdictKind.SHARED_AND_USED)
+    advice, command = NEXT_WHERE_FEW_LACK_IT if few_lack_it and has_correction else NEXT[kind]
     return advice, "klarsicht audit " + command.format(run=shlex.quote(run), name=shlex.quote(name))
 
 
