@@ -12,6 +12,7 @@ from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.report.page import count_findings, leave_out_folders, write_report
 from klarsicht.audit.explanation.report.pdf import print_pdf
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results.seen_groups import SeenGroup, write_seen_groups
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import MissingExtra, ProgramFailed
 from klarsicht.ground.run_folder.store import RunStore
@@ -54,7 +55,30 @@ def test_a_run_that_was_not_quantified_says_what_to_do_next(classifier, tmp_path
     write_corpus(tmp_path / "data", per_class=4)
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("euclidean",))
     store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
-    assert "Nothing has been tested yet" in without_tags((store.path / "report.html").read_text())
+    said = without_tags((store.path / "report.html").read_text())
+    assert "Nothing has been tested yet" in said and "Found: nothing yet" in said
+    assert "nothing that a person should look at" not in said  # nobody has asked
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (
+            ("carton",),
+            "1 group of images of carton share something, and no verdict says whether the model uses it: look",
+        ),
+        (("b", "a", "b"), "3 groups of images of b, a share something, and no verdict says whether the model uses it:"),
+        ((), None),
+    ],
+)
+def test_groups_that_were_seen_and_not_tested_are_named_in_short(quantified, tmp_path, names, sentence):
+    shutil.copytree(quantified[0], tmp_path / "run")
+    groups = [SeenGroup(name, 0, 9, f"veil 0.00{i}", 0.01, "", "too few", "", (0, 1), ("a", "b")) for i, name in
+              enumerate(names, 1)]  # fmt: skip
+    write_seen_groups(RunStore.open(tmp_path / "run"), groups)
+    said = without_tags(write_report(tmp_path / "run").read_text())
+    summary = said[said.index("In short") : said.index("For the person responsible")]
+    assert sentence in summary if sentence else "share something" not in summary
 
 
 def test_pictures_of_a_cluster_begin_with_the_largest_evidence(quantified):

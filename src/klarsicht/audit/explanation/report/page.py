@@ -216,6 +216,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "drawn": {one.verdict.target for one in findings},
         "seen": seen_views(store),
         "seen_count": len(seen_groups.read_seen_groups(store)),
+        "seen_classes": tuple(dict.fromkeys(group.name for group in seen_groups.read_seen_groups(store))),
         "not_tested": seen_groups.NOT_TESTED,
         "noted": noted,
         "listed": {one.target for one in noted},
