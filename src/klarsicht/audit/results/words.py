@@ -96,7 +96,7 @@ SEEN: Final = {
     "blockiness": "JPEG blocks",
     "spectrum": "an unusual frequency spectrum",
     "autocorrelation": "unusually correlated neighbouring pixels",
-    "channel-correlation": "unusually correlated colour channels",
+    "channel-correlation": "unusual fine contrast of colour channels",
     "colours": "unusual colours",
     "borders": "unusual lines along one side",
     "binary-patterns": "unusual patterns of neighbouring pixels",

@@ -387,12 +387,12 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
     if names := tuple(one.name for one in known if one.kind_of_class is VerdictKind.TEXTURE):
         raise refuse_texture(names, run.store)
     count = f"{len(known)} classes quantified"
-    if reviewed := [one.name for one in known if one.needs_review]:
+    if findings := [one.name for one in known if one.needs_review]:
         raise UsageError(
-            "no class is shown to rely on an artifact", got=f"{count}, to be looked at: {', '.join(reviewed)}",
+            "no class is shown to rely on an artifact", got=f"{count}, to be looked at: {', '.join(findings)}",
             rule=ALL_CLASSES,
             remedy="Look at their images; if these share an artifact, name the class, as --class "
-            f"{shlex.quote(reviewed[0])}.",
+            f"{shlex.quote(findings[0])}.",
         )  # fmt: skip
     raise UsageError(
         "no class relies on an artifact: there is nothing to clean", got=count, rule=ALL_CLASSES,
