@@ -265,7 +265,9 @@ def test_mistakes_are_named_and_lose_nothing(burst, dng, scene, tmp_path, monkey
         list(denoise([burst], tmp_path / "out.heic"))
     with pytest.raises(UsageError, match="memory"):
         list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(memory=0.01)))
-    with pytest.raises(UsageError, match="reference"):
+    with pytest.raises(
+        UsageError, match=r"no such reference frame; got 7\.dng; .*1 to 5\. Name another by `reference`"
+    ):
         list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(reference="7.dng")))
     with pytest.raises(UsageError, match=r"READ,SHOT"):
         list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(noise="much")))

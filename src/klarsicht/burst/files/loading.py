@@ -182,8 +182,10 @@ def _reference_index(names: Sequence[str], reference: str | None) -> int | None:
         return names.index(reference)
     if 1 <= (parse_digits(reference) or 0) <= len(names):
         return int(reference) - 1
-    rule = f"a frame's name, or its number, 1 to {len(names)}"
-    raise UsageError("reference", got=reference, rule=rule)
+    raise UsageError(
+        "no such reference frame", got=reference, rule=f"a frame's name, or its number, 1 to {len(names)}",
+        remedy="Name another by --reference; without it the sharpest is taken.",
+    )  # fmt: skip
 
 
 def count_stored(stats: Path, base: int = 0) -> int:

@@ -77,7 +77,7 @@ def test_detectors_are_believed_where_they_called_the_class(patient):
         assert found.origin == "detector: texture 28 0.98"
         np.testing.assert_array_equal(found.members, lighter(patient))
     assert patient.find_members("b", "cluster").origin == "cluster: euclidean"
-    with pytest.raises(UsageError, match="shown to rely on"):  # nobody named a class
+    with pytest.raises(UsageError, match="to be looked at: b"):  # nobody named a class
         find_classes_to_clean(patient)
     with pytest.raises(UsageError, match="two sources"):
         patient.build_artifact("b", found_by="cluster", members=Path("list.txt"))

@@ -108,7 +108,7 @@ def test_content_is_cleaned_only_where_a_person_names_the_class(audited, explore
     content = replace(told, used=True, poisoned=False)
     assert content.kind is VerdictKind.CONTEXT
     monkeypatch.setattr(AuditedRun, "quantification", Quantification((content,), 0.1, 0.05))
-    with pytest.raises(UsageError, match=r"no class is shown to rely on an artifact.*to be looked at: b") as told_why:
+    with pytest.raises(UsageError, match=r"no class is named, and no verdict decides.*to be looked at: b") as told_why:
         audited_run.find_classes_to_clean(audited)
     assert "--class b" in str(told_why.value) and "nothing to clean" not in str(told_why.value)
     assert audited.find_members("b").members.tolist() == list(ROWS)  # named, it is cleaned as it was found

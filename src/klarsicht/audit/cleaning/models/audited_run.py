@@ -389,7 +389,7 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
     count = f"{len(known)} classes quantified"
     if findings := [one.name for one in known if one.needs_review]:
         raise UsageError(
-            "no class is shown to rely on an artifact", got=f"{count}, to be looked at: {', '.join(findings)}",
+            "no class is named, and no verdict decides for you", got=f"{count}, to be looked at: {', '.join(findings)}",
             rule=ALL_CLASSES,
             remedy="Look at their images; if these share an artifact, name the class, as --class "
             f"{shlex.quote(findings[0])}.",
