@@ -129,7 +129,10 @@ def classes_of(images: np.ndarray, network: ArtifactEmbedding, seed: int) -> Ite
     for k, own in enumerate(images):
         half = draw_halves(IMAGES, generator(seed, "halves", k))
         others = rows // IMAGES != k
-        yield ClassImages(ImageStack(own), pool, others, half, np.arange(IMAGES), seed, network, compared)
+        yield ClassImages(
+            ImageStack(own), pool, others, half, np.arange(IMAGES), seed, network, compared,
+            pool_classes=rows // IMAGES,
+        )  # fmt: skip
 
 
 def measure(images: np.ndarray, classes: list[dict], network: ArtifactEmbedding, file: Path, seed: int) -> None:

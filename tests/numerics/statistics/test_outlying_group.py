@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from klarsicht.numerics.statistics.outlying_group import Exceedance, Whitening, find_outlying_group
+from klarsicht.numerics.statistics.outlying_group import Exceedance, OtherClasses, Whitening, find_outlying_group
 from klarsicht.numerics.statistics.split_half import draw_halves
 
 N, M, R = 200, 1000, 12
@@ -100,6 +100,59 @@ def test_exceedance_is_the_binomial_tail():
     assert exceeded.edge[0] == pytest.approx(np.quantile(reference, 0.998))
     rate = 3 / 1003  # two of the reference lie beyond the edge; Laplace's rule
     assert exceeded.surprisal[0] == pytest.approx(-binom.logsf(4, 100, rate), rel=1e-6)
+
+
+def test_classes_with_most_rows_beyond_count_as_the_median_of_a_direction():
+    """Of 20 classes two are left out. Along the first axis these are the shifted ones, whose rows then all lie at the
+    median; along the second, the one that is shifted there and another."""
+    rng = np.random.default_rng(1)
+    label = rng.permutation(np.repeat(np.arange(20), 30))
+    rows = rng.normal(0, 1, (600, 3))
+    carriers = [np.flatnonzero(label == k)[:9] for k in (3, 7, 12)]
+    rows[carriers[0], 0] += 8
+    rows[carriers[1], 0] += 8
+    rows[carriers[2], 1] += 8
+    others = OtherClasses.of(rows, label)
+    first, second = others.project(np.eye(2, 3))
+    expected = np.where(np.isin(label, (3, 7)), np.median(rows[:, 0]), rows[:, 0])
+    np.testing.assert_array_equal(np.sort(first), np.sort(expected))
+    assert second.max() < 5 < rows[:, 1].max()
+    assert np.isclose(second, np.median(rows[:, 1])).sum() == 60
+
+
+def test_of_fewer_than_ten_classes_none_is_left_out():
+    rng = np.random.default_rng(2)
+    rows, label = rng.normal(0, 1, (90, 4)), np.repeat(np.arange(9), 10)
+    directions = rng.normal(0, 1, (5, 4))
+    np.testing.assert_allclose(OtherClasses.of(rows, label).project(directions), directions @ rows.T)
+    np.testing.assert_array_equal(
+        OtherClasses.of(rows, None).project(directions), OtherClasses.of(rows, label).project(directions)
+    )
+
+
+def test_carriers_in_two_other_classes_do_not_hide_a_rare_group():
+    """Fourteen of 280 are carriers; two of 20 other classes hold the same artifact on a fifth, more than the edge
+    allows."""
+    rng = np.random.default_rng(4)
+    own, reference, label = rng.normal(0, 1, (280, R)), rng.normal(0, 1, (2000, R)), np.repeat(np.arange(20), 100)
+    shift = np.r_[9.0, np.zeros(R - 1)]
+    own[:14] += shift
+    reference[:20] += 1.2 * shift
+    reference[300:320] += 1.2 * shift
+    half, every = draw_halves(280, rng), np.ones(280, bool)
+    plain = find_outlying_group(own, reference, half, every, 0)
+    group = find_outlying_group(own, reference, half, every, 0, classes=label)
+    assert plain.score < 2 and group.score > 5
+    assert group.member[:14].mean() > 0.9 and group.member[14:].sum() <= 2
+
+
+def test_one_class_of_others_in_ten_may_be_left_out_without_a_surprise_by_chance():
+    scores = []
+    for seed in range(8):
+        own, reference, half = classes(seed)
+        label = np.arange(M) % 25
+        scores.append(find_outlying_group(own, reference, half, np.ones(N, bool), 0, classes=label).score)
+    assert np.mean(scores) < 0.5
 
 
 @pytest.mark.parametrize("n", [1, 4, 7])

@@ -3,7 +3,8 @@
 An unknown artifact moves its carriers together, in an unknown direction of a description. On one half of a class many
 small groups are tried: clusters, and each image with its nearest neighbours. A group's discriminant direction (Fisher)
 is improved by the rows that lie beyond the other classes in it; the one of the largest surprisal is tested on the other
-half, as far as the group holds more than a subgroup that thins out would (`extrapolated_rate`)."""
+half, as far as the group holds more than a subgroup that thins out would (`extrapolated_rate`). Other classes may hold
+artifacts as well, and few of their carriers beyond the edge hide a rare group; see `OtherClasses`."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from klarsicht.ground.arrays import Bools, Doubles, Floats
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Rows
 from klarsicht.numerics.statistics.base_rate import extrapolated_rate, null_rate, select_above_gap
 from klarsicht.numerics.statistics.split_half import binomial_surprisal
 
@@ -29,6 +30,8 @@ ROWS_EACH = 3  # rows of a half for each component, or a direction is fitted to 
 LEAST, MOST = 3, 0.6  # rows of a group, and share of the class
 REFERENCE_SHARE = 0.002  # of the reference beyond the edge, by default
 BAND = 0.4  # of the way from the class's median to the edge: width of the band below the edge
+FIRST_SHARE = 0.02  # of the reference beyond the edge by which classes are left out of a direction
+LEFT_OUT = 0.1  # share of the other classes that are left out: those with most rows beyond that edge
 SHRINKAGE = 0.2  # added to the mean of the class's covariance and the reference's
 
 
@@ -72,6 +75,39 @@ class Exceedance(NamedTuple):
 
 
 @dataclass(frozen=True)
+class OtherClasses:
+    """Rows (m, r) of other classes, in the order of their classes, and the first row (c,) of each class; None where the
+    classes are not known, and none is left out of any direction."""
+
+    rows: Doubles
+    first: Rows | None = None
+
+    @classmethod
+    def of(cls, rows: Doubles, classes: Ints | None) -> OtherClasses:
+        """Sort rows (m, r) by their classes, int (m,); None where these are not known."""
+        if classes is None:
+            return cls(rows)
+        order = np.argsort(classes, kind="stable")
+        return cls(rows[order], np.unique(classes[order], return_index=True)[1])
+
+    def project(self, directions: Doubles) -> Doubles:
+        """Project the rows on directions (s, r): (s, m). In each direction the LEFT_OUT of the classes with most rows
+        beyond its FIRST_SHARE may hold the artifact that it parts, and count as the median; of fewer than 1 / LEFT_OUT
+        classes, none."""
+        values = np.asarray(directions @ self.rows.T, np.float64)
+        left_out = 0 if self.first is None else int(LEFT_OUT * len(self.first))
+        if self.first is None or not left_out:
+            return values
+        beyond = values > np.quantile(values, 1 - FIRST_SHARE, axis=1, keepdims=True)
+        counts = np.add.reduceat(beyond, self.first, axis=1, dtype=np.intp)
+        most = np.zeros(counts.shape, bool)
+        np.put_along_axis(most, np.argsort(-counts, 1, kind="stable")[:, :left_out], True, 1)
+        sizes = np.diff(np.append(self.first, len(self.rows)))
+        middle = np.median(values, 1, keepdims=True)
+        return np.asarray(np.where(np.repeat(most, sizes, axis=1), middle, values))
+
+
+@dataclass(frozen=True)
 class OutlyingGroup:
     """Group that stands apart: the mean surprisal in nats of the directions of either half, each on the other half, and
     the rows, bool (n,), beyond the edge in the direction of larger surprisal."""
@@ -82,13 +118,14 @@ class OutlyingGroup:
 
 def find_outlying_group(
     own: Doubles, reference: Doubles, half: Bools, distinct: Bools, seed: int, share: float = REFERENCE_SHARE,
-    whiten: bool = True,
+    whiten: bool = True, classes: Ints | None = None,
 ) -> OutlyingGroup:  # fmt: skip
     """Find the group of a class that stands apart most. own, reference: rows (n, r) of the class, and (m, r) of other
     classes. half, distinct: bool (n,), rows of the first half, and rows that count; of repeats of one source, one.
     seed: seed of the clustering. share: share of the reference beyond the edge; other classes may hold the same
     artifact. whiten: whether rows are whitened; then directions are Fisher's discriminants in the first components,
-    else differences of means, which fit no covariance to few carriers of what an embedding was taught to separate."""
+    else differences of means, which fit no covariance to few carriers of what an embedding was taught to separate.
+    classes: int (m,), of the reference; with them a tenth is left out of each direction (`OtherClasses`)."""
     halves = [own[part & distinct] for part in (half, ~half)]
     smaller = min(map(len, halves))
     if smaller < 2 * LEAST or not own.shape[1] or len(reference) < 2:
@@ -96,23 +133,24 @@ def find_outlying_group(
     if whiten:
         own, reference = own[:, : smaller // ROWS_EACH], reference[:, : smaller // ROWS_EACH]
         halves = [own[part & distinct] for part in (half, ~half)]
+    others = OtherClasses.of(reference, classes)
     directions = [
-        find_direction(rows, reference, _within_precision(rows) if whiten else None, seed, share) for rows in halves
+        find_direction(rows, others, _within_precision(rows) if whiten else None, seed, share) for rows in halves
     ]
     tests = [
-        float(Exceedance.of((rows @ w)[None], (reference @ w)[None], share).surprisal[0])
+        float(Exceedance.of((rows @ w)[None], others.project(w[None]), share).surprisal[0])
         for rows, w in zip(halves[::-1], directions, strict=True)
     ]
     w = directions[int(np.argmax(tests))]
-    edge = float(Exceedance.of((own[distinct] @ w)[None], (reference @ w)[None], share).edge[0])
+    edge = float(Exceedance.of((own[distinct] @ w)[None], others.project(w[None]), share).edge[0])
     return OutlyingGroup(float(np.mean(tests)), select_above_gap(own @ w, edge))
 
 
 def find_direction(
-    rows: Doubles, reference: Doubles, precision: Doubles | None, seed: int, share: float = REFERENCE_SHARE
+    rows: Doubles, others: OtherClasses, precision: Doubles | None, seed: int, share: float = REFERENCE_SHARE
 ) -> Doubles:
-    """Find the direction (r,) of the largest surprisal, of those that groups of the rows (n, r) suggest: the difference
-    of means, times a precision (r, r) where one is given."""
+    """Find the direction (r,) of the largest surprisal beside other classes, of those that groups of the rows (n, r)
+    suggest: the difference of means, times a precision (r, r) where one is given."""
     groups, best = _initial_groups(rows, seed), (-1.0, np.zeros(rows.shape[1]))
     for _ in range(ROUNDS + 1):
         if not len(groups):
@@ -122,7 +160,7 @@ def find_direction(
         outside = (len(rows) * rows.mean(0) - size * inside) / (len(rows) - size)
         directions = inside - outside if precision is None else (inside - outside) @ precision
         projected = directions @ rows.T
-        exceedance = Exceedance.of(projected, directions @ reference.T, share)
+        exceedance = Exceedance.of(projected, others.project(directions), share)
         top = int(exceedance.surprisal.argmax())
         if exceedance.surprisal[top] > best[0]:
             best = (float(exceedance.surprisal[top]), directions[top])

@@ -194,6 +194,23 @@ def test_an_artifact_that_other_classes_hold_is_seen_by_the_lenient_edge_only():
     assert lenient.score > 5 > strict.score and lenient.members.tolist() == list(range(20))
 
 
+def test_carriers_of_one_other_class_hide_no_difference_of_means_where_classes_are_known():
+    """Twenty carriers lie in one of twenty other classes, which is left out, or one in each, as in any class."""
+    rng = np.random.default_rng(0)
+    own, pool = rng.integers(0, 200, (100, 30, 30, 3), np.uint8), rng.integers(0, 200, (1000, 30, 30, 3), np.uint8)
+    own[:20, 0, 0], pool[:20, 0, 0] = 255, 255
+    halves, number = draw_halves(100, rng), np.arange(100)
+
+    def score(name, classes):
+        stacks = ImageStack(own), ImageStack(pool)
+        images = ClassImages(*stacks, np.ones(1000, bool), halves, number, embedding=Marks(), pool_classes=classes)
+        return next(iter(DETECTORS[name](images, name))).score
+
+    together, apart = np.arange(1000) // 50, np.arange(1000) % 20
+    assert score("embedding-means", together) > 5 > score("embedding-means", apart)
+    assert score("embedding", together) == score("embedding", apart) == score("embedding", None)
+
+
 def test_without_an_embedding_nothing_is_found():
     own = ImageStack(scenes(30))
     images = ClassImages(own, own, np.ones(30, bool), draw_halves(30, np.random.default_rng(0)), np.arange(30))

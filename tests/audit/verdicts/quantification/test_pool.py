@@ -30,3 +30,12 @@ def test_windows_of_the_pool_are_those_that_any_class_compares(images, classes):
     units.__dict__["pool_rows"] = np.random.default_rng(0).permutation(images)
     assert units.compared_images == max(walked(units.pool_rows, set(group.rows.tolist())) for group in groups)
     assert units.compared_images <= images
+
+
+def test_images_of_the_pool_are_numbered_by_their_classes():
+    names = tuple(f"{row:04d}" for row in range(60))
+    groups = tuple(Group(str(c), c, np.arange(c, 60, 3)) for c in range(3))
+    settings = AuditSettings(model="m", data="d")
+    units = DetectionUnits(Mock(), Corpus(names, names, tuple(str(row % 3) for row in range(60))), settings, groups, "")
+    units.__dict__["pool_rows"] = np.random.default_rng(1).permutation(60)[:40]
+    np.testing.assert_array_equal(units.pool_classes, units.pool_rows % 3)

@@ -58,7 +58,8 @@ class ClassImages:
     which choices are made. sources: int (n,); images of one source are not compared with each other. seed: of the
     sample of seed images in very large classes. embedding: network learned on the audited images, or None. compared:
     images at the beginning of the pool whose windows are compared; None: all. aligned: whether images of any class of
-    the run are aligned; only asked where its classes are too few to be compared."""
+    the run are aligned; only asked where its classes are too few to be compared. pool_classes: int (m,), the class of
+    each image of the pool, or None where they are not known."""
 
     own: ImageStack
     pool: ImageStack
@@ -69,6 +70,7 @@ class ClassImages:
     embedding: ArtifactEmbedding | None = None
     compared: int | None = None
     aligned: bool = False
+    pool_classes: NDArray[np.integer[Any]] | None = None
 
     @property
     def compared_pool(self) -> ImageStack:

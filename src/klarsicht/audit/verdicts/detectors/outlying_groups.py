@@ -13,7 +13,7 @@ from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection,
 from klarsicht.audit.verdicts.detectors.patch_matches import comparison_rows
 from klarsicht.audit.verdicts.detectors.templates import one_per_source
 from klarsicht.audit.verdicts.synthetic.planted_image import round_to_levels
-from klarsicht.ground.arrays import Doubles, Floats, Pixels
+from klarsicht.ground.arrays import Doubles, Floats, Ints, Pixels
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.outlying_group import REFERENCE_SHARE, Whitening, find_outlying_group
 
@@ -42,7 +42,8 @@ class OutlyingGroups:
 class EmbeddedGroups:
     """Detector of a group that stands apart in the learned embedding; scores are 0 without one. Of an artifact that
     other classes hold as well, the smallest of the `shares` of their images beyond the edge leaves only the clearest
-    carriers. Without `whiten` directions are differences of means."""
+    carriers. Without `whiten` directions are differences of means, and where the classes of the pool are known, a tenth
+    of them is left out of each direction."""
 
     shares: tuple[float, ...] = (0.002, 0.01)
     whiten: bool = True
@@ -54,7 +55,10 @@ class EmbeddedGroups:
             if network is None:
                 yield Detection(f"{name} {share:g}", 0.0, np.zeros(0, np.intp))
             else:
-                found = detect_group(images, name, lambda shown: embed_once(network, shown), share, self.whiten)
+                classes = None if self.whiten else images.pool_classes
+                found = detect_group(
+                    images, name, lambda shown: embed_once(network, shown), share, self.whiten, classes
+                )
                 yield replace(found, name=f"{name} {share:g}")
 
 
@@ -72,18 +76,20 @@ def shrink_to_embed(stack: ImageStack) -> Pixels:
 
 def detect_group(
     images: ClassImages, name: str, describe: Callable[[ImageStack], Floats], share: float = REFERENCE_SHARE,
-    whiten: bool = True,
+    whiten: bool = True, pool_classes: Ints | None = None,
 ) -> Detection:  # fmt: skip
     """Detect the group that stands apart most under a description (n, d), whitened or as it is, with a share of other
-    images beyond its edge."""
+    images beyond its edge. pool_classes: int (m,), of the images of the pool, a tenth of which is left out of each
+    direction; None: none."""
     distinct = one_per_source(images)
     if distinct.sum() > LARGEST_CLASS:
         kept = generator(images.seed, "outlying").permutation(np.flatnonzero(distinct))[:LARGEST_CLASS]
         distinct = np.isin(np.arange(len(distinct)), kept)
     pair = whiten_class(images, name, describe) if whiten else map(describe, (images.own, images.pool))
     own, pool = (np.asarray(vectors, np.float64) for vectors in pair)
-    reference = pool[comparison_rows(images)]
-    found = find_outlying_group(own, reference, images.half, distinct, images.seed, share, whiten)
+    rows = comparison_rows(images)
+    classes = None if pool_classes is None else pool_classes[rows]
+    found = find_outlying_group(own, pool[rows], images.half, distinct, images.seed, share, whiten, classes)
     return Detection(name, found.score, np.flatnonzero(found.member))
 
 

@@ -142,7 +142,7 @@ class DetectionUnits:
         return ClassImages(
             own=self.image_stack(rows), pool=self.pool, others=self.others(number), half=draw_halves(len(rows), rng),
             sources=self.corpus.source_numbers[rows], seed=self.settings.seed, embedding=self.embedding,
-            compared=self.compared_images, aligned=self.aligned,
+            compared=self.compared_images, aligned=self.aligned, pool_classes=self.pool_classes,
         )  # fmt: skip
 
     @cached_property
@@ -211,6 +211,15 @@ class DetectionUnits:
         rows = rows[rng.permutation(len(rows))]
         first = np.unique(self.corpus.image_numbers[rows], return_index=True)[1]
         return rows[np.sort(first)]
+
+    @cached_property
+    def pool_classes(self) -> NDArray[np.intp]:
+        """Number of the class of each image of the pool, int (m,); of one that carries several, the class by which it
+        came in."""
+        found = np.full(len(self.pool_rows), -1, np.intp)
+        for number, group in enumerate(self.groups):
+            found[np.isin(self.pool_rows, group.rows)] = number
+        return found
 
     @cached_property
     def pool(self) -> ImageStack:
