@@ -3,14 +3,19 @@
     python benchmarks/audit/audit_scale.py make DIR/5000 --images 5000 --classes 50
     python benchmarks/audit/audit_scale.py run DIR/5000 RUNS/5000 --json FILE
     python benchmarks/audit/audit_scale.py quantify DIR/5000 RUNS/5000 --units 10 --json FILE
+    python benchmarks/audit/audit_scale.py shortcuts DIR/5000 RUNS/5000 --json FILE
+    python benchmarks/audit/audit_scale.py clean DIR/5000 RUNS/5000 --json FILE
+    python benchmarks/audit/audit_scale.py fit FILE
     python benchmarks/audit/audit_scale.py make DIR/500k --images 500000 --classes 500 --links
     python benchmarks/audit/audit_scale.py drawn DIR/500k RUNS/500k --json FILE
 
-`make` draws pictures of 32 x 32 px, one folder a class: each class has a colour and a grating of its own, with noise.
-The network has three convolutions and is not trained: neither time nor memory depends on what it learned. `run` is
+`make` draws pictures of 32 x 32 px, one folder a class: each class has a colour and a grating of its own, with noise,
+and the first sixth of the first class a white square. The network has three convolutions and is not trained: neither time nor memory depends on what it learned. `run` is
 `audit run` in this process, one thread, its steps timed apart; `quantify` is `audit quantify`, of the first `--units`
 classes alone where that is given, beside a pool of all and without the learned embedding, which never sees more than
-20,000 images, or with one that is trained for `--steps`. `drawn` is `run` with relevance and clusters that are drawn
+20,000 images, or with one that is trained for `--steps`. `shortcuts` is that command with defaults, and `clean` that of
+the first class with its marked pictures as members. `fit` prints the exponents of CPU seconds and of memory beyond the
+model, between neighbouring corpora of a file of results that have as many classes or as many images. `drawn` is `run` with relevance and clusters that are drawn
 and not computed, for memory and tables of more images than can be explained here: listing, hash, reading and writing,
 ranking, pictures and report are those of a run. With `--links` all classes have hard links to the pictures of the first
 ten. Peaks of memory are counted anew for each step (Linux), and that of a step is at least those of the steps inside.
@@ -21,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -39,6 +45,7 @@ CLASSES_FILE = "classes.json"
 DRAWN_CLASSES = 10  # whose pictures are drawn where others link to them
 peaks: list[float] = []  # MiB of the steps that are being measured, outermost first
 DRAWN_SHARE = 0.15  # of a class in a drawn cluster
+MARKED_SHARE = 6  # one of so many pictures of the first class has a white square
 
 
 def make(folder: Path, images: int, classes: int, links: bool) -> None:
@@ -59,6 +66,8 @@ def make(folder: Path, images: int, classes: int, links: bool) -> None:
         for k in range(images // classes):
             grating = 40 * np.cos(2 * np.pi * (wave[0] * y + wave[1] * x + rng.uniform()))
             made = colour + grating[..., None] + rng.normal(0, 15, (SIDE, SIDE, 3))
+            if number == 0 and k < images // classes // MARKED_SHARE:
+                made[2:8, 2:8] = 255
             if not (file := place / f"{k:05d}.png").exists():
                 Image.fromarray(made.clip(0, 255).astype(np.uint8)).save(file, compress_level=1)
     (folder / CLASSES_FILE).write_text(json.dumps([f"{number:04d}" for number in range(classes)]))
@@ -220,9 +229,51 @@ def quantify(folder: Path, out: Path, units: int | None, steps: int | None, repo
     report(step="disk", **disk(out))
 
 
+def shortcuts(folder: Path, out: Path, report: Callable[..., None]) -> None:
+    from klarsicht.audit.verdicts.quantification import sufficiency
+
+    with measured("shortcuts", report):
+        sufficiency.measure_sufficiency(out, data=str(folder / "data"), classifier=classifier(folder))
+
+
+def clean(folder: Path, out: Path, report: Callable[..., None]) -> None:
+    from klarsicht.audit.cleaning.models.clean_model import clean as clean_class
+
+    (first, *_) = json.loads((folder / CLASSES_FILE).read_text())
+    pictures = sorted((folder / "data" / first).iterdir())
+    marked = [f"{first}/{picture.name}" for picture in pictures[: len(pictures) // MARKED_SHARE]]
+    with measured("clean", report):
+        clean_class(out, first, members=marked, data=str(folder / "data"), classifier=classifier(folder))
+
+
+def fit(file: Path) -> None:
+    """Print the exponents between neighbouring corpora, which are named IMAGESxCLASSES."""
+    whole = {"run": "whole", "quantify": "quantify", "shortcuts": "shortcuts", "clean": "clean"}
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    costs: dict[tuple[str, int, int], tuple[float, float]] = {}
+    for line in lines:
+        if line["step"] == whole.get(line["action"]):
+            images, classes = map(int, line["corpus"].split("x"))
+            costs[line["action"], images, classes] = line["cpu"], line["peak"] - line["before"]
+    print("| command | from | to | CPU s | exponent | MiB more | exponent |\n|---|---|---|---|---|---|---|")
+    for (action, images, classes), (cpu, memory) in sorted(costs.items()):
+        larger = [key for key in costs if key[0] == action and (key[1] > images) != (key[2] > classes)]
+        for along in (1, 2):
+            here = (action, images, classes)[along]
+            if next_ones := [key for key in larger if key[along] > here and key[3 - along] == (images, classes)[2 - along]]:
+                key = min(next_ones, key=lambda key: key[along])
+                growth = math.log(key[along] / here)
+                seconds, peak = costs[key]
+                print(
+                    f"| {action} | {images} in {classes} | {key[1]} in {key[2]} | {cpu:.1f}, {seconds:.1f} "
+                    f"| {math.log(seconds / cpu) / growth:.2f} | {memory}, {peak} "
+                    f"| {math.log(max(peak, 1) / max(memory, 1)) / growth:.2f} |"
+                )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("make", "run", "drawn", "quantify"))
+    parser.add_argument("action", choices=("make", "run", "drawn", "quantify", "shortcuts", "clean", "fit"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--images", type=int, default=5000)
@@ -236,11 +287,18 @@ def main() -> None:
     if asked.action == "make":
         make(asked.folder, asked.images, asked.classes, asked.links)
         return
+    if asked.action == "fit":
+        fit(asked.folder)
+        return
     report = reporter(asked.json, corpus=asked.folder.name, action=asked.action)
     if asked.action == "drawn":
         draw_results()
     if asked.action in ("run", "drawn"):
         run(asked.folder, asked.out, asked.batch, report)
+    elif asked.action == "shortcuts":
+        shortcuts(asked.folder, asked.out, report)
+    elif asked.action == "clean":
+        clean(asked.folder, asked.out, report)
     else:
         quantify(asked.folder, asked.out, asked.units, asked.steps, report)
 
