@@ -1,10 +1,10 @@
-"""Quality of ways to merge a raw burst, in dB and CPU seconds: the network, `--fast`, and the aligned mean.
+"""Quality of ways to merge a raw burst, in dB and CPU seconds: the network, `--fast`, both as planes, and the mean.
 
 Bursts of eight RGGB frames of crops of photographs, by a camera that shifts and turns by hand while a patch moves, with
 noise of the gains of the protocol, as DNGs. PSNR of colours as displayed against the truth, over the whole picture and
 over the path of the patch. The mean is that of the frames where their tiles agree, without tests of windows.
 
-    python benchmarks/burst/merging_ways.py FOLDER [--count 8] [--gain 1 --gain 4] [--way full --way fast --way mean]
+    python benchmarks/burst/merging_ways.py FOLDER [--count 8] [--gain 1 --gain 4] [--way full --way fast ...]
         [--seed 1] [--store FILE]
 
 --store: a JSON file for the figures of every photograph, by gain and way.
@@ -31,6 +31,7 @@ import denoise as raw
 from klarsicht.burst.data.cokriging import cell_side, colour_numbers
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import pipeline
+from klarsicht.burst.denoising.interpolated_frames import interpolate_window
 from klarsicht.burst.denoising.pipeline import DenoiseSettings
 from klarsicht.burst.merging import motion_check, sure
 from klarsicht.burst.merging.filters import MeanFilter
@@ -42,7 +43,13 @@ SHIFT, TURN = 1.5, np.radians(0.15)  # deviations from frame to frame: pixels, r
 PATCH = 64  # pixels: side of what moves
 SPEED = 9  # pixels a frame
 BALANCE = np.array([0.5, 1, 2 / 3], np.float32)  # of R, G, B in a neutral grey
-SETTINGS = {"full": {}, "fast": {"fast": True}, "mean": {}}
+SETTINGS = {
+    "full": {},
+    "fast": {"fast": True},
+    "planes": {"bayer": "planes"},
+    "fast planes": {"fast": True, "bayer": "planes"},
+    "mean": {},
+}
 Light = npt.NDArray[np.float32]
 
 
@@ -99,6 +106,15 @@ def write_burst(folder: Path, mosaics: Light, level: NoiseLevel, seed: int, cell
         tifffile.imwrite(folder / f"{i}.dng", counts, photometric=32803, extratags=tags, metadata=None)
 
 
+def read_colours(result: pipeline.DenoiseResult) -> Light:
+    """Read the picture (3, H, W) of a result; planes are interpolated."""
+    spool, header = result.spool, result.burst.header
+    everything = Window(0, spool.size[0], 0, spool.size[1])
+    if header.colour == "mosaic":
+        return interpolate_window(spool, 0, everything, header)
+    return spool.read_window(0, everything)[:3]
+
+
 @contextmanager
 def merge_by_mean() -> Iterator[None]:
     """Take the mean of frames where they agree, as it is."""
@@ -143,7 +159,7 @@ def main() -> None:
                         pipeline.denoise_frames(frames, Path(name) / "out.dng", settings) as result,
                     ):
                         seconds = time.process_time() - start
-                        light = result.spool.read_window(0, Window(0, SIZE[0], 0, SIZE[1]))[:3]
+                        light = read_colours(result)
                     shown = [x / BALANCE[:, None, None] for x in (light, truth)]
                     found = measure_quality(shown[0], shown[1], 1.0, path)
                     rows.setdefault(f"{gain} {way}", {})[file.name] = (found.psnr, float(found.on_path or 0), seconds)
