@@ -6,9 +6,11 @@ import torch
 from skimage import data
 from skimage.registration import phase_cross_correlation
 
+from klarsicht.burst.align import alignment as tiles_and_frames
 from klarsicht.burst.align import matched_filter
 from klarsicht.burst.align.alignment import align, align_whole_frames, stabilised_grey
-from klarsicht.burst.align.tile_grid import fetch_shifted
+from klarsicht.burst.align.correlation import best_shift, confidence, shift_prior
+from klarsicht.burst.align.tile_grid import Mesh, fetch_shifted
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.synthesis.motion import MOTIONS, CameraPath, render_frame
 from klarsicht.burst.synthesis.scenes import Geometry, grey_light, scenes
@@ -208,3 +210,24 @@ def test_a_batch_is_its_bursts_one_by_one(kind):
         alone = align(*batch(burst))
         np.testing.assert_allclose(together.whole.shifts[b], alone.whole.shifts[0], atol=1e-3)
         assert torch.equal(together.shifts[b], alone.shifts[0])
+
+
+def test_a_tile_scores_what_its_pixels_do(monkeypatch):
+    """The four cells that tiles are made of: correlations of whole tiles, pixel by pixel, the border padded by 0."""
+    rng, mesh, r = np.random.default_rng(4), Mesh(40, 70, 32), 3
+    monkeypatch.setattr(tiles_and_frames, "TILE_REACH", r)
+    template, frames = rng.standard_normal((2, 1, 1, 40, 70)).astype(np.float32)
+    (Y, X), rho, scene = mesh.shape, 0.4, 0.7
+    shares, nowhere = torch.full((1, 1, Y, X), scene), torch.zeros(1, 1, 2)
+    given = (torch.from_numpy(template), torch.from_numpy(frames))
+    shifts, sure = tiles_and_frames._tile_shifts(*given, shares, torch.tensor([rho]), nowhere, mesh)
+    t, f = (np.pad(one[0, 0], 32 + r) for one in (template, frames))
+    scores = np.empty((Y, X, 2 * r + 1, 2 * r + 1), np.float32)
+    for y, x, dy, dx in np.ndindex(scores.shape):
+        top, left = 16 + r + 16 * y, 16 + r + 16 * x
+        one = t[top : top + 32, left : left + 32]
+        other = f[top + dy - r : top + dy - r + 32, left + dx - r : left + dx - r + 32]
+        scores[y, x, dy, dx] = scene * ((one * other).sum() - rho / 2 * np.square(other).sum())
+    prior = shift_prior(r, *tiles_and_frames.TILE_PRIOR, torch.zeros(2))
+    np.testing.assert_allclose(shifts[0, 0], best_shift(torch.from_numpy(scores) + prior), atol=1e-3)
+    np.testing.assert_allclose(sure[0, 0], confidence(torch.from_numpy(scores) + prior), atol=1e-3)

@@ -158,26 +158,31 @@ def _tile_shifts(
     template: Tensor, shifted_frames: Tensor, scene: Tensor, rho: Tensor, expected: Tensor, mesh: Mesh
 ) -> tuple[Tensor, Tensor]:
     """Estimate the shifts (B, N, Y, X, 2) of tiles towards the template, and their confidence, a row of tiles at a
-    time. expected: (B, N, 2), the shift if only the whole frame moved."""
+    time. A tile is four cells, whose correlations add up; a cell is in four tiles. expected: (B, N, 2), the shift if
+    only the whole frame moved."""
     prior = shift_prior(TILE_REACH, *TILE_PRIOR, expected[:, :, None])
-    shifts, sure = [], []
-    for row, (small, large) in enumerate(_rows_of_tiles(template, shifted_frames, mesh)):
-        likelihood = correlate_tiles(small, large, rho[:, None, None, None, None])
-        score = scene[:, :, row, :, None, None] * likelihood + prior
-        shifts.append(best_shift(score))
-        sure.append(confidence(score))
+    shifts, sure, above = [], [], None
+    for row, (small, large) in enumerate(_rows_of_cells(template, shifted_frames, mesh)):
+        cells = correlate_tiles(small, large, rho[:, None, None, None, None])
+        pairs = cells[:, :, :-1] + cells[:, :, 1:]
+        if above is not None:
+            score = scene[:, :, row - 1, :, None, None] * (above + pairs) + prior
+            shifts.append(best_shift(score))
+            sure.append(confidence(score))
+        above = pairs
     return torch.stack(shifts, 2), torch.stack(sure, 2)
 
 
-def _rows_of_tiles(template: Tensor, frames: Tensor, mesh: Mesh) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield rows of tiles (B, N, X, T, T) of the template, and of the frames, larger by TILE_REACH on every side."""
-    T, r, (Y, X) = mesh.side, TILE_REACH, mesh.shape
-    below, right = Y * mesh.step - mesh.height, X * mesh.step - mesh.width
-    first = pad(template, (mesh.step, right, mesh.step, below))
-    second = pad(frames, (mesh.step + r, right + r, mesh.step + r, below + r))
-    for y in range(0, Y * mesh.step, mesh.step):
-        small = first[..., y : y + T, :].unfold(-1, T, mesh.step).transpose(-3, -2)
-        large = second[..., y : y + T + 2 * r, :].unfold(-1, T + 2 * r, mesh.step).transpose(-3, -2)
+def _rows_of_cells(template: Tensor, frames: Tensor, mesh: Mesh) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows of the cells (B, N, X + 1, T / 2, T / 2) that tiles are made of, of the template, and of the frames,
+    larger by TILE_REACH on every side."""
+    side, r, (Y, X) = mesh.step, TILE_REACH, mesh.shape
+    below, right = Y * side - mesh.height, X * side - mesh.width
+    first = pad(template, (side, right, side, below))
+    second = pad(frames, (side + r, right + r, side + r, below + r))
+    for y in range(0, (Y + 1) * side, side):
+        small = first[..., y : y + side, :].unfold(-1, side, side).transpose(-3, -2)
+        large = second[..., y : y + side + 2 * r, :].unfold(-1, side + 2 * r, side).transpose(-3, -2)
         yield small, large
 
 

@@ -5,13 +5,14 @@ A camera that turns by small angles, or zooms, moves the content at (y, x), in c
     d_y = a_0 + a_1 y + a_2 x + y (g y + h x),    d_x = b_0 + b_1 y + b_2 x + x (g y + h x)
 
 (Longuet-Higgins and Prazdny 1980). The eight numbers are fitted by Gauss-Newton steps towards the mean of the other
-frames (Lucas and Kanade 1981), coarse to fine, with less weight where the difference is large. Frames are filtered by
-`matched_filter`, so that a field's gain over a shift alone is a log-likelihood; where it is small, the shift stays.
+frames (Lucas and Kanade 1981), coarse to fine, with less weight where the difference is large. Where a field
+gains little over a shift alone, it is a shift. Frames are filtered by `matched_filter`.
 Places and shifts (..., 2) are (y, x) in pixels of the whole frames; K = 8 numbers, p pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,13 +24,14 @@ from klarsicht.burst.data.burst import REFERENCE
 
 REDUCTIONS = (8, 4, 2, 1)  # sizes at which frames are fitted, coarse first: one pixel of so many
 LEAST_SIDE = 24  # pixels of a level
+MOST_PIXELS = 1 << 16
 MOST_STEPS, CONVERGED = 6, 0.03  # steps at a level at most; a step in its pixels that is the last
 FIELD_PRIOR = (0.0, 3e-3, 3e-3, 0.0, 3e-3, 3e-3, 0.03, 0.03)  # of the mean information of a number, that it is 0
 DAMPING = 1e-3  # of a number's information
-SHIFT, FIELD = (0, 3), tuple(range(8))  # numbers that are changed
+SHIFT, FIELD = [0, 3], [1, 2, 4, 5, 6, 7]  # numbers of the shift, and those beside it
 DIFFERENCE_BOX = 9  # side of a window
 TOLERANCE = 3.0  # medians: its squared difference at which its weight is a half
-LEAST_GAIN = 100.0  # of log-likelihood by the six numbers that a field has beside its shift
+LEAST_GAIN = 50.0  # of log-likelihood by the six numbers that a field has beside its shift
 NUMBERS = 8
 
 
@@ -56,7 +58,7 @@ class CameraMotion:
     @property
     def is_shift(self) -> Tensor:
         """Whether each field (N,) is a shift and no more."""
-        return (self.numbers[:, [1, 2, 4, 5, 6, 7]] == 0).all(1)
+        return (self.numbers[:, FIELD] == 0).all(1)
 
     def shifts(self, places: Tensor) -> Tensor:
         """Compute the shifts (N, ..., 2) at places (..., 2)."""
@@ -84,25 +86,21 @@ class CameraMotion:
 
 def fit_camera_motion(small: Tensor, whole: Tensor, factor: int, size: tuple[int, int]) -> CameraMotion:
     """Fit the motion of frames of a size (H, W) to guides (N, h, w), means of factor x factor pixels with noise of
-    deviation 1. whole: shifts (N, 2) in pixels of the whole frames, which stay where a field is not clearly better."""
+    deviation 1. whole: shifts (N, 2) in pixels of the whole frames, from which the fit starts. Where a field is not
+    clearly better, a frame is shifted and no more."""
     start = motion = CameraMotion.from_shifts(whole, size)
-    levels = [level for level in REDUCTIONS if min(small.shape[-2:]) >= LEAST_SIDE * level]
+    h, w = small.shape[-2:]
+    levels = [level for level in REDUCTIONS if min(h, w) >= LEAST_SIDE * level and h * w <= MOST_PIXELS * level**2]
+    if not levels:
+        return start
     for level in levels:
         pyramid = Level.reduce(small, level, factor, motion)
-        before = motion
         for step in range(MOST_STEPS):
             motion, change = pyramid.improve(motion, reference_only=level == levels[0] and step == 0)
             if change < CONVERGED:
                 break
-        motion = choose(motion, before, pyramid.gain(motion, before) > 0)
-    if not levels:
-        return start
-    shifted = start
-    for _ in range(MOST_STEPS):
-        shifted, change = pyramid.improve(shifted, numbers=SHIFT)
-        if change < CONVERGED:
-            break
-    return choose(motion, start, pyramid.gain(motion, shifted) > LEAST_GAIN)
+    shifted, gains = pyramid.without_fields(motion)
+    return choose(motion, shifted, gains > LEAST_GAIN)
 
 
 def choose(one: CameraMotion, other: CameraMotion, where: Tensor) -> CameraMotion:
@@ -129,50 +127,61 @@ class Level:
         places = (torch.stack(torch.meshgrid(y, x, indexing="ij"), -1) + 0.5) * (factor * level) - 0.5
         return cls(seen, factor * level, places, motion.design(places).float().flatten(0, 1))
 
-    def improve(
-        self, motion: CameraMotion, reference_only: bool = False, numbers: tuple[int, ...] = FIELD
-    ) -> tuple[CameraMotion, float]:
-        """Take one Gauss-Newton step in some of the numbers; return how far it moved a pixel at most, in pixels of the
-        level. reference_only: compare with the reference, not with the mean of all other frames."""
-        image, inside = self.warp(motion)
-        weights = torch.full((len(image),), 1e-3 if reference_only else 1.0)
-        weights[REFERENCE] = 1
-        trial = motion.numbers.clone()
-        for k in range(len(image)):
-            if not (reference_only and k == REFERENCE):
-                mean, known = mean_of_others(image, inside * weights[:, None, None], k)
-                step = self._step(image[k], mean, inside[k] * known, motion.numbers[k] * motion.unit, numbers)
-                trial[k, list(numbers)] += step / motion.unit
+    def improve(self, motion: CameraMotion, reference_only: bool = False) -> tuple[CameraMotion, float]:
+        """Take one Gauss-Newton step; return how far it moved a pixel at most, in pixels of the level. reference_only:
+        compare with the reference, not with the mean of all other frames."""
+        trial, N = motion.numbers.clone(), len(self.frames)
+        own_share = 1.0 if reference_only else 1 - 1 / N  # the rest of a difference is the error of the others' mean
+        for k, (information, right, _) in enumerate(self._normal_equations(motion, reference_only)):
+            if reference_only and k == REFERENCE:
+                continue
+            own = information.diagonal()
+            prior = own.mean() * torch.tensor(FIELD_PRIOR, dtype=torch.float64)
+            right = right - prior * motion.numbers[k] * motion.unit
+            step = torch.linalg.solve(information + torch.diag(DAMPING * own + prior + 1e-9), right)
+            trial[k] += own_share * step / motion.unit
         trial = trial - trial[REFERENCE]
         corners = self.places[:: len(self.places) - 1, :: self.places.shape[1] - 1]
         moved = replace(motion, numbers=trial - motion.numbers).shifts(corners)
         return replace(motion, numbers=trial), float(moved.abs().max()) / self.factor
 
-    def _step(self, one: Tensor, mean: Tensor, mask: Tensor, now: Tensor, numbers: tuple[int, ...]) -> Tensor:
-        """Compute the change of some of a frame's numbers (K,), all in pixels of the whole frames."""
-        difference = mean - one
-        square = pad(difference.square()[None, None], [DIFFERENCE_BOX // 2] * 4, mode="reflect")
-        square = avg_pool2d(avg_pool2d(square, (DIFFERENCE_BOX, 1), 1), (1, DIFFERENCE_BOX), 1)[0, 0]
-        weight = mask / (1 + (square / (TOLERANCE * square.median().clamp(min=1e-12))).square())
-        slope, design = gradient((mean + one) / 2).flatten(0, 1), self.design[..., list(numbers)]
-        J = slope[:, :1] * design[:, 0] + slope[:, 1:] * design[:, 1]  # P K
-        weighted_rows = J * weight.reshape(-1, 1)
-        information = (weighted_rows.T @ J).double() / self.factor**2
-        own = information.diagonal()
-        prior = own.mean() * torch.tensor(FIELD_PRIOR, dtype=torch.float64)[list(numbers)]
-        right = (weighted_rows.T @ difference.reshape(-1)).double() / self.factor - prior * now[list(numbers)]
-        return torch.linalg.solve(information + torch.diag(DAMPING * own + prior + 1e-9), right)
+    def without_fields(self, motion: CameraMotion) -> tuple[CameraMotion, Tensor]:
+        """Return the shifts alone that fit best, and by how much each frame's log-likelihood (N,) is higher with the
+        six numbers of its field: half their square in units of their covariance, whatever the shift (Wald 1943)."""
+        numbers, gains = torch.zeros_like(motion.numbers), torch.zeros(len(self.frames), dtype=torch.float64)
+        for k, (_, _, information) in enumerate(self._normal_equations(motion, reference_only=False)):
+            own, cross = information[FIELD][:, FIELD], information[SHIFT][:, FIELD]
+            of_shift = information[SHIFT][:, SHIFT] + 1e-9 * torch.eye(len(SHIFT), dtype=torch.float64)
+            moved = torch.linalg.solve(of_shift, cross)
+            field = motion.numbers[k, FIELD]
+            numbers[k, SHIFT] = motion.numbers[k, SHIFT] + moved @ field
+            gains[k] = motion.unit**2 * field @ (own - cross.T @ moved) @ field / 2
+        return replace(motion, numbers=numbers), gains
 
-    def gain(self, motion: CameraMotion, other: CameraMotion) -> Tensor:
-        """Compute by how much each frame's (N,) log-likelihood is higher by one motion, where both show something."""
-        (image, inside), (beside, there) = self.warp(motion), self.warp(other)
-        gains = torch.zeros(len(image), dtype=torch.float64)
-        for k in range(len(image)):
-            mean, known = mean_of_others(image, inside, k)
-            other_mean, other_known = mean_of_others(beside, there, k)
-            both = known * other_known * inside[k] * there[k]
-            gains[k] = (both * (mean * image[k] - other_mean * beside[k])).sum()
-        return gains
+    def _normal_equations(self, motion: CameraMotion, reference_only: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield information (K, K) and right side (K,) of the change of each frame's numbers, in pixels of the whole
+        frames, where its difference from the others has noise of variance 1; and the information without that of the
+        noise in the slopes, which the slopes of the difference tell."""
+        image, inside = self.warp(motion)
+        weights = torch.full((len(image), 1, 1), 1e-3 if reference_only else 1.0)
+        weights[REFERENCE] = 1
+        for k, one in enumerate(image):
+            mean, known = mean_of_others(image, inside * weights, k)
+            difference = mean - one
+            square = pad(difference.square()[None, None], [DIFFERENCE_BOX // 2] * 4, mode="reflect")
+            square = avg_pool2d(avg_pool2d(square, (DIFFERENCE_BOX, 1), 1), (1, DIFFERENCE_BOX), 1)[0, 0]
+            weight = inside[k] * known / (1 + (square / (TOLERANCE * square.median().clamp(min=1e-12))).square())
+            J, other = self._slopes((mean + one) / 2), self._slopes(difference / 2)
+            weighted_rows = J * weight.reshape(-1, 1)
+            information = (weighted_rows.T @ J).double() / self.factor**2
+            of_noise = ((other * weight.reshape(-1, 1)).T @ other).double() / self.factor**2
+            right = (weighted_rows.T @ difference.reshape(-1)).double() / self.factor
+            yield information, right, information - of_noise
+
+    def _slopes(self, picture: Tensor) -> Tensor:
+        """Compute the derivatives (P, K) of a picture by the numbers, in pixels of the level."""
+        slope = gradient(picture).flatten(0, 1)
+        return slope[:, :1] * self.design[:, 0] + slope[:, 1:] * self.design[:, 1]
 
     def warp(self, motion: CameraMotion) -> tuple[Tensor, Tensor]:
         """Warp the frames by cubic convolution; and where they show something, (N, h, w)."""
