@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.warp_tiles import STEP
@@ -87,15 +85,14 @@ class TileMerger:
         self.result.write_window(0, tile.core, np.concatenate([picture / np.float32(self.gains[0]), trusted])[inside])
         burst = estimates.light[0]
         assert burst is not None
-        residual = motion_check.compute_residual(risk, burst)
-        record = self._statistics(verdict, residual, inside) | estimates.observations
+        record = self._statistics(verdict, risk, burst, inside) | estimates.observations
         if not self.noise_side:
             return record
         part = self.noise_window(tile).slices_in(tile.context)
         cropped = verdict.crop(part)
         mix = cropped.mix if unmeasured is None else partial(unmeasured.crop(part).mix, cropped)
-        variance, counts = (x[:, *part] for x in residual[1:])
-        return record | self._measure_noise(tile, picture[:, *part], mix, estimates.noise, (variance, counts))
+        tested = risk.crop(part), burst[:, *part]
+        return record | self._measure_noise(tile, picture[:, *part], mix, estimates.noise, tested)
 
     def _measure_noise(
         self,
@@ -103,14 +100,15 @@ class TileMerger:
         picture: Planes,
         mix: Callable[[Sequence[Planes | None], Planes], Planes],
         noise: Sequence[Planes | None],
-        residual: tuple[Tensor, Tensor],
+        tested: tuple[motion_check.Reference, Planes],
     ) -> dict[str, Any]:
         """Measure the noise that is left in the middle of a tile, and the residual that noise alone leaves. The arrays
-        are of the tile's noise_window; noise: what each estimate leaves. residual: its variance, and what counts."""
-        middle = (slice(None), *self.middle(tile).slices_in(self.noise_window(tile)))
+        are of the tile's noise_window; noise: what each estimate leaves. tested: the reference and the burst."""
+        there = self.middle(tile).slices_in(self.noise_window(tile))
+        middle = (slice(None), *there)
         before, gain = self.simulate_noise(tile, 0, picture), np.float32(self.gains[0])
         assert noise[0] is not None
-        expected = _mean_ratio(torch.from_numpy((before - noise[0])[middle]), *(x[middle] for x in residual))
+        expected = motion_check.mean_residual(tested[0].crop(there), tested[1][middle], (before - noise[0])[middle])
         after = self._apply_strength(mix(noise, before), before)[middle]
         moments = accumulate_moments(after / gain, picture[middle] / gain)
         return {"expected": expected, "noise": moments.tolist()}
@@ -176,7 +174,7 @@ class TileMerger:
         return reference + np.float32(self.strength) * (picture - reference)
 
     def _statistics(
-        self, verdict: motion_check.MotionCheck, residual: tuple[Tensor, Tensor, Tensor], inside: Any
+        self, verdict: motion_check.MotionCheck, reference: motion_check.Reference, burst: Planes, inside: Any
     ) -> dict[str, Any]:
         shares = [float(share[inside[1:]].mean()) for share in verdict.shares_of_picture]
         pixels = int(verdict.shares[0][inside[1:]].size)
@@ -184,7 +182,9 @@ class TileMerger:
             **dict.fromkeys(ESTIMATES, 0.0),
             **dict(zip(ESTIMATES, shares, strict=False)),
             "pixels": pixels,
-            "residual": _mean_ratio(*residual),
+            "residual": motion_check.mean_residual(
+                reference.crop(inside[1:]), burst[inside], (reference.light - burst)[inside]
+            ),
         }
 
 
@@ -314,12 +314,6 @@ class Estimates:
         part = there.slices_in(self.tile.context)
         noise = (self.merge.simulate_noise(self.tile, k, light[:, *part]) for k in group)
         return np.stack([placement.interpolate_noise(alone, n, there) for n, alone in enumerate(noise)])
-
-
-def _mean_ratio(r: Tensor, variance: Tensor, counted: Tensor) -> float:
-    """Compute the mean square of a residual over the variance of the noise, of the pixels that count; 0 without any."""
-    ratio = (r.square() / variance)[counted]
-    return float(ratio.mean()) if len(ratio) else 0.0
 
 
 def weighted_mean(

@@ -11,6 +11,7 @@ multiples of their step, so that a tile with its margin gives the same result as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,11 +27,13 @@ from klarsicht.burst.data.cokriging import Mask
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.merging.tiles import cover_marked
+from klarsicht.numerics.compiled.jit import FREE, compile_with
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 Map = npt.NDArray[np.float32]  # H W
 
 WINDOW_SIDES = (8, 16, 32)  # sides, in pixels (of a mosaic's planes)
+BLOCK = WINDOW_SIDES[0] // 2  # side of the blocks of which the sums of windows are made
 FALSE_ALARMS = 1e-6  # probability for a window and test, where the estimate is right
 LEAVE = (
     1.15  # variance of X_1 - E over that of X_1's noise: estimates may use little of X_1 and have noise of their own
@@ -72,40 +75,98 @@ class Reference:
 
 def find_failing_pixels(reference: Reference, estimate: Planes) -> npt.NDArray[np.bool_]:
     """Find the pixels (H, W) for which any window around them fails."""
-    residual = compute_residual(reference, estimate)
-    values = [split_residual(*residual)]
-    if np.isfinite(reference.limits.high):
-        values.append(count_clipped(reference, estimate, residual[1]))
     fails = torch.zeros(reference.light.shape[1:], dtype=torch.bool)
-    for side, sums in zip(WINDOW_SIDES, window_sums(values, WINDOW_SIDES), strict=True):
+    blocks = sum_blocks(reference, estimate, reference.light - estimate)
+    for side, sums in zip(WINDOW_SIDES, window_sums(blocks, WINDOW_SIDES), strict=True):
         fails |= expand_windows(find_failing_windows(sums), side, (fails.shape[0], fails.shape[1]))
     return fails.numpy()
 
 
-def compute_residual(reference: Reference, estimate: Planes) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the residual, the modelled variance of its noise, and a mask of the pixels that are used, each (C, H, W):
-    where both pictures are near a clipping limit, the noise is truncated."""
-    limits, counts = reference.limits, reference.measured
-    read, shot = (
-        torch.tensor([float(getattr(n, k)) for n in reference.noise])[:, None, None] for k in ("read", "shot")
+def mean_residual(reference: Reference, estimate: Planes, residual: Planes) -> float:
+    """Compute the mean square of a residual over the variance of its noise, of the pixels that count; 0 without any."""
+    count, energy = sum_blocks(reference, estimate, residual)[:2].double().sum((1, 2, 3)).tolist()
+    return energy / count if count else 0.0
+
+
+def sum_blocks(reference: Reference, estimate: Planes, residual: Planes) -> Tensor:
+    """Sum what is tested over blocks of BLOCK x BLOCK pixels, (K, C, Y, X): the number of pixels, squares of the
+    residual over the variance of its noise given the estimate, the residual, and that variance. Pixels where both
+    pictures are near a limit, so that noise is cut off, do not count. Where anything is near white, also by how much
+    the number of clipped pixels exceeds that which is expected, its variance, and the same for what it lacks, with a
+    tolerance of CLIPPED_MEAN_TOLERANCE deviations."""
+    light, limits = reference.light, reference.limits
+    measured = np.ones((1, 1, 1), bool) if reference.measured is None else reference.measured
+    read2, shot = (
+        np.array(one, np.float32) for one in zip(*((n.read**2, n.shot) for n in reference.noise), strict=True)
     )
-    X, E = torch.from_numpy(reference.light), torch.from_numpy(estimate)
-    variance = (read**2 + shot * E.clamp(min=0)).clamp(min=1e-12)
-    near, far = NEAR * variance.sqrt(), 2 * NEAR * variance.sqrt()
-    beyond = (limits.high - near <= E) & (limits.high - far <= X) | (limits.low + near >= E) & (limits.low + far >= X)
-    return X - E, variance, ~beyond if counts is None else ~beyond & torch.from_numpy(counts)
+    sums = np.zeros((8, len(light), *(-(-side // BLOCK) for side in light.shape[1:])), np.float32)
+    ends = np.array([limits.low, limits.high], np.float32)
+    planes = (np.ascontiguousarray(one, np.float32) for one in (light, estimate, residual))
+    near_white = _sum_residuals(*planes, measured, read2, shot, ends, sums)
+    return torch.from_numpy(sums if near_white else sums[:4])
 
 
-def split_residual(r: Tensor, variance: Tensor, counted: Tensor) -> Tensor:
-    """Compute the values (4, C, H, W) whose sums over windows are tested: ones, squares over their variance, the
-    residual and its variance, each where it counts."""
-    values = torch.stack([torch.ones_like(r), r.square() / variance, r, variance.expand_as(r)])
-    return torch.where(counted, values, 0.0)
+@compile_with(FREE)
+def _sum_residuals(
+    light: Planes,
+    estimate: Planes,
+    residual: Planes,
+    measured: Mask,
+    read2: npt.NDArray[np.float32],
+    shot: npt.NDArray[np.float32],
+    limits: npt.NDArray[np.float32],
+    sums: npt.NDArray[np.float32],
+) -> bool:
+    """Fill the sums (8, C, Y, X) of sum_blocks; return whether anything is near white. measured: (C, H, W), or (1, 1,
+    1) where all is. limits: low, high."""
+    C, H, W = light.shape
+    low, high = limits[0], limits[1]
+    near, far = np.float32(NEAR), np.float32(2 * NEAR)
+    values, counted = np.empty((4, W), np.float32), np.ones(W, np.float32)
+    any_near = False
+    for c in range(C):
+        for y in range(H):
+            X, E, r = light[c, y], estimate[c, y], residual[c, y]
+            ones, squares, rest, spread = values[0], values[1], values[2], values[3]
+            if measured.size > 1:
+                counts = measured[c, y]
+                for x in range(W):
+                    counted[x] = np.float32(1) if counts[x] else np.float32(0)
+            brightest = np.float32(-np.inf)
+            for x in range(W):
+                v = max(read2[c] + shot[c] * max(E[x], np.float32(0)), np.float32(1e-12))
+                s = np.sqrt(v)
+                cut = (high - near * s <= E[x]) & (high - far * s <= X[x])
+                cut |= (low + near * s >= E[x]) & (low + far * s >= X[x])
+                n = np.float32(0) if cut else counted[x]
+                ones[x], squares[x], rest[x], spread[x] = n, n * r[x] * r[x] / v, n * r[x], n * v
+                brightest = max(brightest, E[x] + np.float32(FAR_FROM_WHITE) * s, X[x])
+            for k in range(4):
+                one, out = values[k], sums[k, c, y // BLOCK]
+                for x in range(W // BLOCK * BLOCK):
+                    out[x // BLOCK] += one[x]
+                for x in range(W // BLOCK * BLOCK, W):
+                    out[x // BLOCK] += one[x]
+            if brightest < high:
+                continue
+            any_near = True
+            for x in range(W):
+                s = math.sqrt(max(read2[c] + shot[c] * max(E[x], np.float32(0)), np.float32(1e-12)))
+                below, clipped = (high - E[x]) / s, 1.0 if high <= X[x] else 0.0
+                if counted[x] == 0 or below <= AT_LIMIT or (below > FAR_FROM_WHITE and clipped == 0):
+                    continue
+                for k in range(2):
+                    sign, p = 1 - 2 * k, 0.0
+                    if below <= FAR_FROM_WHITE:
+                        p = 0.5 * math.erfc((below - sign * CLIPPED_MEAN_TOLERANCE) / math.sqrt(2))
+                    sums[4 + 2 * k, c, y // BLOCK, x // BLOCK] += sign * (clipped - p)
+                    sums[5 + 2 * k, c, y // BLOCK, x // BLOCK] += p * (1 - p)
+    return any_near
 
 
 def find_failing_windows(sums: Tensor) -> Tensor:
     """Find the windows (Y, X) whose residual is not noise, or that have another number of clipped pixels than is
-    expected. sums: (K, C, Y, X), of split_residual and, where K > 4, of count_clipped."""
+    expected. sums: (K, C, Y, X), of what sum_blocks sums."""
     n, energy, total, variance = sums[:4]
     count = n.sum(0)
     loud = energy.sum(0) > LEAVE * count * chi_squared_bound(count)
@@ -114,26 +175,6 @@ def find_failing_windows(sums: Tensor) -> Tensor:
     for more, spread in zip(sums[4::2], sums[5::2], strict=True):
         fails = fails | (more > bernstein_bound(spread, FALSE_ALARMS / (2 * len(more)))).any(0)
     return fails
-
-
-def count_clipped(reference: Reference, estimate: Planes, variance: Tensor) -> Tensor:
-    """Compute by how much the number of clipped pixels exceeds that which is expected given the estimate, its variance,
-    and the same for what it lacks, (4, C, H, W), with a tolerance of CLIPPED_MEAN_TOLERANCE deviations; where all is
-    far below white, nothing, (0, C, H, W)."""
-    X, high = torch.from_numpy(reference.light), reference.limits.high
-    below = (high - torch.from_numpy(estimate)) / variance.sqrt()
-    clipped, near = (high <= X).float(), below <= FAR_FROM_WHITE
-    if not near.any() and not clipped.any():
-        return X.new_zeros(0, *X.shape)
-    countable = below > AT_LIMIT
-    if reference.measured is not None:
-        countable &= torch.from_numpy(reference.measured)
-    values = []
-    for sign in (1, -1):
-        p = torch.zeros_like(below)  # of what is far from white hardly anything is clipped
-        p[near] = torch.special.ndtr(sign * CLIPPED_MEAN_TOLERANCE - below[near])
-        values += [sign * (clipped - p), p * (1 - p)]
-    return torch.where(countable, torch.stack(values), 0.0)
 
 
 def bernstein_bound(variance: Tensor, rate: float) -> Tensor:
@@ -148,11 +189,10 @@ def chi_squared_bound(n: Tensor) -> Tensor:
     return (1 - c + float(norm.isf(FALSE_ALARMS)) * c.sqrt()) ** 3
 
 
-def window_sums(values: Sequence[Tensor], sides: Sequence[int]) -> Iterator[Tensor]:
-    """Sum values (k, C, H, W), together (K, C, H, W), over windows of sides that are each twice the one before, a half
-    side apart, (K, C, Y, X). The last windows may extend beyond the picture."""
+def window_sums(blocks: Tensor, sides: Sequence[int]) -> Iterator[Tensor]:
+    """Sum (K, C, Y, X) over windows of sides that are each twice the one before, a half side apart, (K, C, Y, X).
+    blocks: sums over blocks of half the first side. The last windows may extend beyond the picture."""
     step = sides[0] // 2
-    blocks = torch.cat([_sum_blocks(x, step) for x in values if len(x)])
     for side in sides:
         blocks, step = (blocks, step) if 2 * step == side else (_sum_blocks(blocks, 2), 2 * step)
         assert 2 * step == side
