@@ -121,7 +121,7 @@ def test_what_is_only_shifted_is_found_so(gain):
 
 
 def test_a_large_frame_is_placed_by_coarse_pixels():
-    """More than MOST_PIXELS: fitted at half of the size, from shifts that are half a pixel and more off."""
+    """More than FINEST_PIXELS: fitted at half of the size, from shifts that are half a pixel and more off."""
     size = (320, 448)
     frames, motion = moved([0, 0.006], [1, 1], [(0, 0), (2.4, -3.2)], Geometry(2, *size, reach=14))
     level = GAINS[1]

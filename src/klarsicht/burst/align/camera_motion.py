@@ -24,7 +24,7 @@ from klarsicht.burst.data.burst import REFERENCE
 
 REDUCTIONS = (8, 4, 2, 1)  # sizes at which frames are fitted, coarse first: one pixel of so many
 LEAST_SIDE = 24  # pixels of a level
-MOST_PIXELS = 1 << 16
+FINEST_PIXELS = 1 << 16
 MOST_STEPS, CONVERGED = 6, 0.03  # steps at a level at most; a step in its pixels that is the last
 FIELD_PRIOR = (0.0, 3e-3, 3e-3, 0.0, 3e-3, 3e-3, 0.03, 0.03)  # of the mean information of a number, that it is 0
 DAMPING = 1e-3  # of a number's information
@@ -90,7 +90,7 @@ def fit_camera_motion(small: Tensor, whole: Tensor, factor: int, size: tuple[int
     clearly better, a frame is shifted and no more."""
     start = motion = CameraMotion.from_shifts(whole, size)
     h, w = small.shape[-2:]
-    levels = [level for level in REDUCTIONS if min(h, w) >= LEAST_SIDE * level and h * w <= MOST_PIXELS * level**2]
+    levels = [level for level in REDUCTIONS if min(h, w) >= LEAST_SIDE * level and h * w <= FINEST_PIXELS * level**2]
     if not levels:
         return start
     for level in levels:

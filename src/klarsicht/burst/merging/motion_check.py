@@ -33,7 +33,7 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 Map = npt.NDArray[np.float32]  # H W
 
 WINDOW_SIDES = (8, 16, 32)  # sides, in pixels (of a mosaic's planes)
-BLOCK = WINDOW_SIDES[0] // 2  # side of the blocks of which the sums of windows are made
+SUMMED_SIDE = WINDOW_SIDES[0] // 2  # side of the blocks of which the sums of windows are made
 FALSE_ALARMS = 1e-6  # probability for a window and test, where the estimate is right
 LEAVE = (
     1.15  # variance of X_1 - E over that of X_1's noise: estimates may use little of X_1 and have noise of their own
@@ -89,7 +89,7 @@ def mean_residual(reference: Reference, estimate: Planes, residual: Planes) -> f
 
 
 def sum_blocks(reference: Reference, estimate: Planes, residual: Planes) -> Tensor:
-    """Sum what is tested over blocks of BLOCK x BLOCK pixels, (K, C, Y, X): the number of pixels, squares of the
+    """Sum what is tested over blocks of 4 x 4 pixels, (K, C, Y, X): the number of pixels, squares of the
     residual over the variance of its noise given the estimate, the residual, and that variance. Pixels where both
     pictures are near a limit, so that noise is cut off, do not count. Where anything is near white, also by how much
     the number of clipped pixels exceeds that which is expected, its variance, and the same for what it lacks, with a
@@ -99,7 +99,7 @@ def sum_blocks(reference: Reference, estimate: Planes, residual: Planes) -> Tens
     read2, shot = (
         np.array(one, np.float32) for one in zip(*((n.read**2, n.shot) for n in reference.noise), strict=True)
     )
-    sums = np.zeros((8, len(light), *(-(-side // BLOCK) for side in light.shape[1:])), np.float32)
+    sums = np.zeros((8, len(light), *(-(-side // SUMMED_SIDE) for side in light.shape[1:])), np.float32)
     ends = np.array([limits.low, limits.high], np.float32)
     planes = (np.ascontiguousarray(one, np.float32) for one in (light, estimate, residual))
     near_white = _sum_residuals(*planes, measured, read2, shot, ends, sums)
@@ -142,11 +142,11 @@ def _sum_residuals(
                 ones[x], squares[x], rest[x], spread[x] = n, n * r[x] * r[x] / v, n * r[x], n * v
                 brightest = max(brightest, E[x] + np.float32(FAR_FROM_WHITE) * s, X[x])
             for k in range(4):
-                one, out = values[k], sums[k, c, y // BLOCK]
-                for x in range(W // BLOCK * BLOCK):
-                    out[x // BLOCK] += one[x]
-                for x in range(W // BLOCK * BLOCK, W):
-                    out[x // BLOCK] += one[x]
+                one, out = values[k], sums[k, c, y // SUMMED_SIDE]
+                for x in range(W // SUMMED_SIDE * SUMMED_SIDE):
+                    out[x // SUMMED_SIDE] += one[x]
+                for x in range(W // SUMMED_SIDE * SUMMED_SIDE, W):
+                    out[x // SUMMED_SIDE] += one[x]
             if brightest < high:
                 continue
             any_near = True
@@ -159,8 +159,8 @@ def _sum_residuals(
                     sign, p = 1 - 2 * k, 0.0
                     if below <= FAR_FROM_WHITE:
                         p = 0.5 * math.erfc((below - sign * CLIPPED_MEAN_TOLERANCE) / math.sqrt(2))
-                    sums[4 + 2 * k, c, y // BLOCK, x // BLOCK] += sign * (clipped - p)
-                    sums[5 + 2 * k, c, y // BLOCK, x // BLOCK] += p * (1 - p)
+                    sums[4 + 2 * k, c, y // SUMMED_SIDE, x // SUMMED_SIDE] += sign * (clipped - p)
+                    sums[5 + 2 * k, c, y // SUMMED_SIDE, x // SUMMED_SIDE] += p * (1 - p)
     return any_near
 
 
