@@ -95,14 +95,14 @@ def sum_blocks(reference: Reference, estimate: Planes, residual: Planes) -> Tens
     the number of clipped pixels exceeds that which is expected, its variance, and the same for what it lacks, with a
     tolerance of CLIPPED_MEAN_TOLERANCE deviations."""
     light, limits = reference.light, reference.limits
-    measured = np.ones((1, 1, 1), bool) if reference.measured is None else reference.measured
+    mask = np.ones((1, 1, 1), bool) if reference.measured is None else reference.measured
     read2, shot = (
         np.array(one, np.float32) for one in zip(*((n.read**2, n.shot) for n in reference.noise), strict=True)
     )
     sums = np.zeros((8, len(light), *(-(-side // SUMMED_SIDE) for side in light.shape[1:])), np.float32)
     ends = np.array([limits.low, limits.high], np.float32)
     planes = (np.ascontiguousarray(one, np.float32) for one in (light, estimate, residual))
-    near_white = _sum_residuals(*planes, measured, read2, shot, ends, sums)
+    near_white = _sum_residuals(*planes, mask, read2, shot, ends, sums)
     return torch.from_numpy(sums if near_white else sums[:4])
 
 
@@ -122,7 +122,7 @@ def _sum_residuals(
     C, H, W = light.shape
     low, high = limits[0], limits[1]
     near, far = np.float32(NEAR), np.float32(2 * NEAR)
-    values, counted = np.empty((4, W), np.float32), np.ones(W, np.float32)
+    values, ones_here = np.empty((4, W), np.float32), np.ones(W, np.float32)
     any_near = False
     for c in range(C):
         for y in range(H):
@@ -131,14 +131,14 @@ def _sum_residuals(
             if measured.size > 1:
                 counts = measured[c, y]
                 for x in range(W):
-                    counted[x] = np.float32(1) if counts[x] else np.float32(0)
+                    ones_here[x] = np.float32(1) if counts[x] else np.float32(0)
             brightest = np.float32(-np.inf)
             for x in range(W):
                 v = max(read2[c] + shot[c] * max(E[x], np.float32(0)), np.float32(1e-12))
                 s = np.sqrt(v)
                 cut = (high - near * s <= E[x]) & (high - far * s <= X[x])
                 cut |= (low + near * s >= E[x]) & (low + far * s >= X[x])
-                n = np.float32(0) if cut else counted[x]
+                n = np.float32(0) if cut else ones_here[x]
                 ones[x], squares[x], rest[x], spread[x] = n, n * r[x] * r[x] / v, n * r[x], n * v
                 brightest = max(brightest, E[x] + np.float32(FAR_FROM_WHITE) * s, X[x])
             for k in range(4):
@@ -152,14 +152,14 @@ def _sum_residuals(
             any_near = True
             for x in range(W):
                 s = math.sqrt(max(read2[c] + shot[c] * max(E[x], np.float32(0)), np.float32(1e-12)))
-                below, clipped = (high - E[x]) / s, 1.0 if high <= X[x] else 0.0
-                if counted[x] == 0 or below <= AT_LIMIT or (below > FAR_FROM_WHITE and clipped == 0):
+                below, at_white = (high - E[x]) / s, 1.0 if high <= X[x] else 0.0
+                if ones_here[x] == 0 or below <= AT_LIMIT or (below > FAR_FROM_WHITE and at_white == 0):
                     continue
                 for k in range(2):
                     sign, p = 1 - 2 * k, 0.0
                     if below <= FAR_FROM_WHITE:
                         p = 0.5 * math.erfc((below - sign * CLIPPED_MEAN_TOLERANCE) / math.sqrt(2))
-                    sums[4 + 2 * k, c, y // SUMMED_SIDE, x // SUMMED_SIDE] += sign * (clipped - p)
+                    sums[4 + 2 * k, c, y // SUMMED_SIDE, x // SUMMED_SIDE] += sign * (at_white - p)
                     sums[5 + 2 * k, c, y // SUMMED_SIDE, x // SUMMED_SIDE] += p * (1 - p)
     return any_near
 
