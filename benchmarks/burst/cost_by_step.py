@@ -60,7 +60,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
     "application of kernels": [(filters.NetworkWeights, "__call__"), (filters.NetworkWeights, "centre_weights")],
     "mean of the frames": [(merge_tile.Estimates, "merge_mean")],
     "reference filtered alone": [(merge_tile.Estimates, "filter_reference")],
-    "tests of windows": [(motion_check, "check_estimates"), (motion_check, "compute_residual")],
+    "tests of windows": [(motion_check, "check_estimates"), (motion_check, "mean_residual")],
     "Stein's estimate": [(sure, "apply_risk_shares")],
     "colours that were not measured": [(unmeasured_colours.UnmeasuredColours, "fit")],
     "noise that is left": [(merge_tile.TileMerger, "simulate_noise"), (placement.Placement, "interpolate_noise"),

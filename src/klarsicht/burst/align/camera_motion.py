@@ -179,7 +179,7 @@ class Level:
             yield information, right, information - of_noise
 
     def _slopes(self, picture: Tensor) -> Tensor:
-        """Compute the derivatives (P, K) of a picture by the numbers, in pixels of the level."""
+        """Compute the derivatives (p, K) of a picture by the numbers, in pixels of the level."""
         slope = gradient(picture).flatten(0, 1)
         return slope[:, :1] * self.design[:, 0] + slope[:, 1:] * self.design[:, 1]
 
