@@ -10,16 +10,17 @@
     python benchmarks/audit/audit_scale.py drawn DIR/500k RUNS/500k --json FILE
 
 `make` draws pictures of 32 x 32 px, one folder a class: each class has a colour and a grating of its own, with noise,
-and the first sixth of the first class a white square. The network has three convolutions and is not trained: neither time nor memory depends on what it learned. `run` is
-`audit run` in this process, one thread, its steps timed apart; `quantify` is `audit quantify`, of the first `--units`
-classes alone where that is given, beside a pool of all and without the learned embedding, which never sees more than
-20,000 images, or with one that is trained for `--steps`. `shortcuts` is that command with defaults, and `clean` that of
-the first class with its marked pictures as members. `fit` prints the exponents of CPU seconds and of memory beyond the
-model, between neighbouring corpora of a file of results that have as many classes or as many images. `drawn` is `run` with relevance and clusters that are drawn
-and not computed, for memory and tables of more images than can be explained here: listing, hash, reading and writing,
-ranking, pictures and report are those of a run. With `--links` all classes have hard links to the pictures of the first
-ten. Peaks of memory are counted anew for each step (Linux), and that of a step is at least those of the steps inside.
-Each line of results is written at once.
+and the first sixth of the first class a white square. The network has three convolutions and is not trained: neither
+time nor memory depends on what it learned. `run` is `audit run` in this process, one thread, its steps timed apart;
+`quantify` is `audit quantify`, of the first `--units` classes alone where that is given, beside a pool of all and
+without the learned embedding, which never sees more than 20,000 images, or with one that is trained for `--steps`.
+`shortcuts` is that command with defaults, and `clean` that of the first class with its marked pictures as members.
+`fit` prints the exponents of CPU seconds and of memory beyond the model, between neighbouring corpora of a file of
+results that have as many classes or as many images. `drawn` is `run` with relevance and clusters that are drawn and not
+computed, for memory and tables of more images than can be explained here: listing, hash, reading and writing, ranking,
+pictures and report are those of a run. With `--links` all classes have hard links to the pictures of the first ten.
+Peaks of memory are counted anew for each step (Linux), and that of a step is at least those of the steps inside. Each
+line of results is written at once.
 """
 
 from __future__ import annotations
@@ -259,9 +260,10 @@ def fit(file: Path) -> None:
     for (action, images, classes), (cpu, memory) in sorted(costs.items()):
         larger = [key for key in costs if key[0] == action and (key[1] > images) != (key[2] > classes)]
         for along in (1, 2):
-            here = (action, images, classes)[along]
-            if next_ones := [key for key in larger if key[along] > here and key[3 - along] == (images, classes)[2 - along]]:
-                key = min(next_ones, key=lambda key: key[along])
+            here, other = ((images, classes), (classes, images))[along - 1]
+            following = [key for key in larger if key[along] > here and key[3 - along] == other]
+            if following:
+                key = min(following, key=lambda key: key[along])
                 growth = math.log(key[along] / here)
                 seconds, peak = costs[key]
                 print(
