@@ -6,7 +6,7 @@ A camera that turns by small angles, or zooms, moves the content at (y, x), in c
 
 (Longuet-Higgins and Prazdny 1980). The eight numbers are fitted by Gauss-Newton steps towards the mean of the other
 frames (Lucas and Kanade 1981), coarse to fine, with less weight where the difference is large. Where a field
-gains little over a shift alone, it is a shift. Frames are filtered by `matched_filter`.
+gains little over a shift alone, the shift stays. Frames are filtered by `matched_filter`.
 Places and shifts (..., 2) are (y, x) in pixels of the whole frames; K = 8 numbers, p pixels.
 """
 
@@ -24,7 +24,7 @@ from klarsicht.burst.data.burst import REFERENCE
 
 REDUCTIONS = (8, 4, 2, 1)  # sizes at which frames are fitted, coarse first: one pixel of so many
 LEAST_SIDE = 24  # pixels of a level
-FINEST_PIXELS = 1 << 16
+FINEST_PIXELS = 1 << 16  # of the finest level at most, so that the cost does not grow with the picture
 MOST_STEPS, CONVERGED = 6, 0.03  # steps at a level at most; a step in its pixels that is the last
 FIELD_PRIOR = (0.0, 3e-3, 3e-3, 0.0, 3e-3, 3e-3, 0.03, 0.03)  # of the mean information of a number, that it is 0
 DAMPING = 1e-3  # of a number's information
@@ -86,8 +86,8 @@ class CameraMotion:
 
 def fit_camera_motion(small: Tensor, whole: Tensor, factor: int, size: tuple[int, int]) -> CameraMotion:
     """Fit the motion of frames of a size (H, W) to guides (N, h, w), means of factor x factor pixels with noise of
-    deviation 1. whole: shifts (N, 2) in pixels of the whole frames, from which the fit starts. Where a field is not
-    clearly better, a frame is shifted and no more."""
+    deviation 1. whole: shifts (N, 2) in pixels of the whole frames, from which the fit starts, and which a frame keeps
+    to the bit where a field is not clearly better: whole pixels stay whole, and nothing is read between them."""
     start = motion = CameraMotion.from_shifts(whole, size)
     h, w = small.shape[-2:]
     levels = [level for level in REDUCTIONS if min(h, w) >= LEAST_SIDE * level and h * w <= FINEST_PIXELS * level**2]
@@ -99,8 +99,7 @@ def fit_camera_motion(small: Tensor, whole: Tensor, factor: int, size: tuple[int
             motion, change = pyramid.improve(motion, reference_only=level == levels[0] and step == 0)
             if change < CONVERGED:
                 break
-    shifted, gains = pyramid.without_fields(motion)
-    return choose(motion, shifted, gains > LEAST_GAIN)
+    return choose(motion, start, pyramid.field_gains(motion) > LEAST_GAIN)
 
 
 def choose(one: CameraMotion, other: CameraMotion, where: Tensor) -> CameraMotion:
@@ -145,18 +144,16 @@ class Level:
         moved = replace(motion, numbers=trial - motion.numbers).shifts(corners)
         return replace(motion, numbers=trial), float(moved.abs().max()) / self.factor
 
-    def without_fields(self, motion: CameraMotion) -> tuple[CameraMotion, Tensor]:
-        """Return the shifts alone that fit best, and by how much each frame's log-likelihood (N,) is higher with the
-        six numbers of its field: half their square in units of their covariance, whatever the shift (Wald 1943)."""
-        numbers, gains = torch.zeros_like(motion.numbers), torch.zeros(len(self.frames), dtype=torch.float64)
+    def field_gains(self, motion: CameraMotion) -> Tensor:
+        """Compute by how much each frame's log-likelihood (N,) is higher with the six numbers of its field: half their
+        square in units of their covariance, whatever the shift (Wald 1943)."""
+        gains = torch.zeros(len(self.frames), dtype=torch.float64)
         for k, (_, _, information) in enumerate(self._normal_equations(motion, reference_only=False)):
             own, cross = information[FIELD][:, FIELD], information[SHIFT][:, FIELD]
             of_shift = information[SHIFT][:, SHIFT] + 1e-9 * torch.eye(len(SHIFT), dtype=torch.float64)
-            moved = torch.linalg.solve(of_shift, cross)
             field = motion.numbers[k, FIELD]
-            numbers[k, SHIFT] = motion.numbers[k, SHIFT] + moved @ field
-            gains[k] = motion.unit**2 * field @ (own - cross.T @ moved) @ field / 2
-        return replace(motion, numbers=numbers), gains
+            gains[k] = motion.unit**2 * field @ (own - cross.T @ torch.linalg.solve(of_shift, cross)) @ field / 2
+        return gains
 
     def _normal_equations(self, motion: CameraMotion, reference_only: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield information (K, K) and right side (K,) of the change of each frame's numbers, in pixels of the whole
