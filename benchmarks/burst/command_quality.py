@@ -72,7 +72,7 @@ def untested() -> Iterator[None]:
         (motion_check, "saturation_mask", motion_check.saturation_mask),
     ]
     motion_check.find_failing_pixels = lambda reference, _: np.zeros(reference.light.shape[1:], bool)
-    sure.Risk.estimate_share = lambda self, estimate: np.ones(self.reference.shape[1:], np.float32)  # type: ignore[method-assign]
+    sure.Risk.estimate_share = lambda self, estimate: np.ones(self.light.shape[1:], np.float32)  # type: ignore[method-assign]
     motion_check.saturation_mask = lambda reference, limits: np.zeros_like(reference)
     try:
         yield
