@@ -421,6 +421,7 @@ class CleaningKind(StrEnum):
 
     CLEAN = "clean"
     UNPROVEN = "clean-unproven"
+    UNTESTED = "clean-untested"
     HARMFUL = "harmful"
     UNUSED = "unused"
     SMALL = "small"
@@ -450,6 +451,12 @@ CLEANINGS: Final = {
         "the model is cleaned; a loss of accuracy is not excluded",
         "Use the corrected model, or measure the loss on more clean images: "
         "`klarsicht audit evaluate RUN --correction FOLDER --test IMAGES`.",
+    ),
+    CleaningKind.UNTESTED: (
+        "corrected, use not tested",
+        "the images named no longer stand out; whether the model uses what they share was not tested",
+        "Look at the images. If they share an artifact, show where it lies by --mask, or take it out of the data: "
+        "`klarsicht audit clean-data`. If they share none, keep the old model.",
     ),
     CleaningKind.HARMFUL: (
         "harmful",

@@ -125,6 +125,7 @@ def test_a_correction_that_no_other_image_was_tried_on_is_called_clean_of_its_ca
     assert found.remaining < 0.1
     assert found.clean
     assert found.on_members_alone == (insertion is None)
+    assert found.verdict.startswith("corrected, use not tested: " if insertion is None else "cleaned")
     assert ("the artifact could be inserted into no others" in found.verdict) == (insertion is None)
     assert found.to_json()["members alone"] == (insertion is None)
 

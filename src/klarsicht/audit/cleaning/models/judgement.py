@@ -55,12 +55,19 @@ class CorrectionVerdict(ABC):
         """Remaining effect of a correction that helps, in words."""
 
     @property
+    def on_members_alone(self) -> bool:
+        """Whether the artifact was inserted into no other images: whether the model uses it was then not tested."""
+        return False
+
+    @property
     def kind(self) -> CleaningKind:
         """Kind of the verdict; harm comes first."""
         if self.harm.answer == HARMFUL:
             return CleaningKind.HARMFUL
         if self.no_help:
             return self.no_help[0]
+        if self.on_members_alone:
+            return CleaningKind.UNTESTED
         return CleaningKind.CLEAN if self.harm.answer == HARMLESS else CleaningKind.UNPROVEN
 
     @property
@@ -83,8 +90,8 @@ class CorrectionVerdict(ABC):
 
     @property
     def clean(self) -> bool:
-        """Whether the corrected model may be called clean."""
-        return self.kind in (CleaningKind.CLEAN, CleaningKind.UNPROVEN)
+        """Whether the corrected model may be called clean, as far as was tested."""
+        return self.kind in (CleaningKind.CLEAN, CleaningKind.UNPROVEN, CleaningKind.UNTESTED)
 
     def words_json(self) -> dict[str, Any]:
         """Return verdict, kind, next step and answer to harm as JSON values."""
