@@ -58,7 +58,7 @@ def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):
     assert run(["audit", "evaluate", finished, "--correction", out]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].split("  ")[-1].strip() == "random direction"
-    assert "verdict: cleaned" in printed and "\nnext: Use the corrected model" in printed
+    assert "verdict: corrected, use not tested: " in printed and "\nnext: Look at the images" in printed
     assert printed[printed.index("\non ") :].startswith(said)  # the same images, in the same sentences
     assert run(["audit", "evaluate", finished, "--correction", out, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
