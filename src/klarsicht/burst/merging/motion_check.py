@@ -143,9 +143,7 @@ def _sum_residuals(
                 brightest = max(brightest, E[x] + np.float32(FAR_FROM_WHITE) * s, X[x])
             for k in range(4):
                 one, out = values[k], sums[k, c, y // SUMMED_SIDE]
-                for x in range(W // SUMMED_SIDE * SUMMED_SIDE):
-                    out[x // SUMMED_SIDE] += one[x]
-                for x in range(W // SUMMED_SIDE * SUMMED_SIDE, W):
+                for x in range(W):
                     out[x // SUMMED_SIDE] += one[x]
             if brightest < high:
                 continue
