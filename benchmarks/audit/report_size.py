@@ -29,7 +29,8 @@ from klarsicht.audit.explanation.report.figures import (
     encode_small,
 )
 from klarsicht.audit.explanation.report.noted_classes import SMALL, SMALL_DRAWN
-from klarsicht.audit.explanation.report.page import EVIDENCE, VIEWS, write_report
+from klarsicht.audit.explanation.report.page import write_report
+from klarsicht.audit.explanation.report.views import EVIDENCE, VIEWS
 from klarsicht.audit.verdicts.quantification.figures import CARRIERS_DRAWN, CLASSES_DRAWN, OTHERS_DRAWN
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.pictures.colour_maps import overlay

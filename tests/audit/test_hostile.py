@@ -15,8 +15,7 @@ from torchvision.transforms.functional import to_tensor
 from klarsicht.audit.cleaning.models import clean_model
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
-from klarsicht.audit.explanation.report import page
-from klarsicht.audit.explanation.report.page import notes
+from klarsicht.audit.explanation.report.caveats import collect_caveats
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import ranking
 from klarsicht.cli.app import run as cli
@@ -247,8 +246,8 @@ def test_probabilities_are_audited_by_their_logits(tmp_path):
     for a, b in zip(ranking.read_ranking(plain), ranking.read_ranking(soft), strict=True):
         assert (a.name, a.rows) == (b.name, b.rows)
         assert b.shift == pytest.approx(a.shift, rel=1e-5)
-    assert any("final softmax is left out" in line for line in page.notes(soft, soft.table("images")))
-    assert not any("softmax" in line for line in page.notes(plain, plain.table("images")))
+    assert any("final softmax is left out" in line for line in collect_caveats(soft, soft.table("images")))
+    assert not any("softmax" in line for line in collect_caveats(plain, plain.table("images")))
 
 
 @pytest.mark.slow
@@ -359,11 +358,11 @@ def test_what_is_read_in_part_or_looks_black_is_said_and_a_stated_white_level_is
     frames = [Image.new("L", (12, 12), level) for level in (10, 90)]
     frames[0].save(tmp_path / "data" / "b" / "pages.tif", save_all=True, append_images=frames[1:])
     store = audit(tmp_path, (network(), to_tensor))
-    told = notes(store, store.table("images"))
+    told = collect_caveats(store, store.table("images"))
     assert any(t.startswith("3 images, deep0.png the first: it uses less than a quarter") for t in told)
     assert "1 image, pages.tif the first: 2 pages, of which only the first is read." in told
     stated = audit(tmp_path, (network(), to_tensor), run="stated", white_level=4095)
-    assert not any("quarter" in t for t in notes(stated, stated.table("images")))
+    assert not any("quarter" in t for t in collect_caveats(stated, stated.table("images")))
     row = store.table("corpus")["key"].to_pylist().index("a/deep0.png")
     dark, bright = (s.array("logits")[row] for s in (store, stated))
     assert np.abs(bright).max() > 8 * np.abs(dark).max()  # 65535 / 4095 is 16; the network is linear in the grey level

@@ -90,11 +90,11 @@ def run(
     """
     require_audit(settings, out)
     from klarsicht.audit.explanation import pipeline
-    from klarsicht.audit.explanation.report.page import notes
+    from klarsicht.audit.explanation.report.caveats import collect_caveats
     from klarsicht.audit.results import ranking
 
     store = pipeline.run(settings, out, workers=workers, shard=shard, accept_labels=accept_labels)
-    for note in notes(store, store.table("images", "attribution")):
+    for note in collect_caveats(store, store.table("images", "attribution")):
         echo(f"note: {note}", err=True)
     note_left_out(store.manifest["left_out"])
     tables.ranking(ranking.read_ranking(store), 10)

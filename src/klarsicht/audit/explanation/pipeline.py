@@ -13,7 +13,7 @@ from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.specifications import TIMM_PREFIX, TIMM_SIZE
 from klarsicht.audit.explanation.relevance import attribution
-from klarsicht.audit.explanation.report import page
+from klarsicht.audit.explanation.report import page, views
 from klarsicht.audit.explanation.report.figures import Illustrator
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import Analysis, head_weight
@@ -177,7 +177,7 @@ def write_ranking(audit: Audit, store: RunStore) -> Ranking:
 def illustrate(audit: Audit, store: RunStore, order: Ranking) -> None:
     """Draw pictures of the first suspects, once; in a quantified run, `audit quantify` draws those of the clusters that
     the model follows."""
-    drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0) and store.is_finished(page.VIEWS)
+    drawn = store.has_table(views.VIEWS) and store.is_done(views.VIEWS, 0) and store.is_finished(views.VIEWS)
     if drawn or store.has_table(ranking.FOLLOWED):
         return
     works = tuple(make_analyses(audit, store).values())

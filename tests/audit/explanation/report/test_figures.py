@@ -10,7 +10,7 @@ from tests.audit.conftest import write_corpus
 
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.report import figures
-from klarsicht.audit.explanation.report.page import fit_to_square
+from klarsicht.audit.explanation.report.views import fit_to_square
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results.ranking import read_ranking

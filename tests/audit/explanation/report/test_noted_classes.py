@@ -9,7 +9,8 @@ from PIL import Image
 from tests.explorer.made_run import verdict_of, write_run
 
 from klarsicht.audit.explanation.report.noted_classes import NotedClass, add_small_pictures, common_prefix
-from klarsicht.audit.explanation.report.page import EVIDENCE, write_report
+from klarsicht.audit.explanation.report.page import write_report
+from klarsicht.audit.explanation.report.views import EVIDENCE
 from klarsicht.audit.results import ranking
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.decisions import Change, DecisionLog

@@ -23,8 +23,8 @@ from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.relevance.attribution import IMAGES, STEP
 from klarsicht.audit.explanation.relevance.explainer import Explainer
 from klarsicht.audit.explanation.report.noted_classes import SMALL, SMALL_DRAWN, is_noted
-from klarsicht.audit.explanation.report.page import VIEWS, fit_to_square
 from klarsicht.audit.explanation.report.rows import ViewRow
+from klarsicht.audit.explanation.report.views import VIEWS, fit_to_square
 from klarsicht.audit.explanation.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.explanation.spectral.analysis import Analysis
 from klarsicht.audit.results.ranking import Entry

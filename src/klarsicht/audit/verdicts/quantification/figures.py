@@ -13,8 +13,8 @@ from PIL import Image
 
 from klarsicht.audit.explanation.report.figures import GREEN, LINE, encode_jpeg, encode_small
 from klarsicht.audit.explanation.report.noted_classes import SMALL, SMALL_DRAWN
-from klarsicht.audit.explanation.report.page import EVIDENCE, SEEN_PICTURES
 from klarsicht.audit.explanation.report.rows import EvidenceRow, SeenPictureRow
+from klarsicht.audit.explanation.report.views import EVIDENCE, SEEN_PICTURES
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.rows import SignRow

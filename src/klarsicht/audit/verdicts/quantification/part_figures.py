@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from klarsicht.audit.explanation.report.figures import encode_jpeg
-from klarsicht.audit.explanation.report.page import PROFILES
 from klarsicht.audit.explanation.report.rows import PartPictureRow
+from klarsicht.audit.explanation.report.views import PROFILES
 from klarsicht.audit.results.rows import WHOLE_IMAGE
 from klarsicht.audit.results.sufficiency import Sufficiency
 from klarsicht.audit.verdicts.quantification.figures import enlarge_to_rgb

@@ -13,7 +13,7 @@ from typing import Any
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import Classifier
-from klarsicht.audit.explanation.report import page
+from klarsicht.audit.explanation.report import page, views
 from klarsicht.audit.explanation.report.figures import Illustrator
 from klarsicht.audit.explanation.settings import ANY_DEVICE, LOCAL_ENGINE
 from klarsicht.audit.explanation.steps import step_units
@@ -159,9 +159,9 @@ def draw_followed_clusters(audit: Audit, interventions: ClusterInterventionUnits
     """Write the table of the clusters that the model follows, and draw them where they changed."""
     store, analyses = interventions.detection_units.store, interventions.analyses
     tried = store.table(interventions.step, interventions.step)
-    drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0) and store.is_finished(page.VIEWS)
+    drawn = store.has_table(views.VIEWS) and store.is_done(views.VIEWS, 0) and store.is_finished(views.VIEWS)
     if not (drawn and store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):
-        store.discard_step(page.VIEWS)
+        store.discard_step(views.VIEWS)
         store.write_table(ranking.FOLLOWED, tried)
         Illustrator(store, audit.settings, audit.corpus, audit.classifier, analyses).draw(
             ranking.read_ranking(store).entries
