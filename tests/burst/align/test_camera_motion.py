@@ -108,6 +108,18 @@ def test_turns_and_zooms_are_found(turned):
     assert found.is_shift.tolist() == [True, False, False, False]
 
 
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_a_turn_of_half_a_pixel_is_found(seed):
+    """Corners of 160 x 224 pixels move by 0.55 pixels; a shift alone leaves all of that."""
+    frames, motion = moved([0, 0.004, -0.004, 0.004], [1, 1, 1, 1], [(0, 0), (1.2, -2), (-1.5, 0.5), (3, 3)])
+    level = GAINS[1]
+    noisy = torch.from_numpy(level.sample(frames, np.random.default_rng(seed)))[None]
+    light = stabilised_grey(noisy, torch.tensor([level.read]), torch.tensor([level.shot]))[0]
+    found = fit_camera_motion(light, torch.tensor([[0.0, 0], [-1, 2], [1.5, -0.5], [-3, -3]]), 1, SIZE)
+    assert found.is_shift.tolist() == [True, False, False, False]
+    np.testing.assert_allclose(found.shifts(corners()), motion.shifts(corners()), atol=0.3)
+
+
 @pytest.mark.parametrize("gain", [1, 4, 8])
 def test_what_is_only_shifted_stays_shifted(gain):
     frames, _ = moved([0, 0, 0, 0], [1, 1, 1, 1], [(0, 0), (1, -2), (-1.5, 0.5), (3, 3)])

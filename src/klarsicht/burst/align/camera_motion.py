@@ -31,7 +31,7 @@ DAMPING = 1e-3  # of a number's information
 SHIFT, FIELD = [0, 3], [1, 2, 4, 5, 6, 7]  # numbers of the shift, and those beside it
 DIFFERENCE_BOX = 9  # side of a window
 TOLERANCE = 3.0  # medians: its squared difference at which its weight is a half
-LEAST_GAIN = 50.0  # of log-likelihood by the six numbers that a field has beside its shift
+LEAST_GAIN = 15.0  # of log-likelihood by the six numbers that a field has beside its shift
 NUMBERS = 8
 
 
