@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
-from klarsicht.audit.results.words import format_count
+from klarsicht.audit.results.words import format_count, join_words
 
 MIRRORED: Final = 2  # classes that mirror each other
 ASKED: Final = "Size, colour, depth, compression and tags of the files alone identify no class."
@@ -44,9 +44,9 @@ class FileRule:
 
     def describe(self) -> str:
         """Say which properties identify the class, how well, and by which rule."""
-        words = _join(self.properties)
+        words = join_words(self.properties)
         verb = "identifies" if len(self.properties) == 1 else "identify"
-        share = f"{self.own:,} of {format_count(self.n, 'file')} of {self.name} have {_join(self.conditions)}"
+        share = f"{self.own:,} of {format_count(self.n, 'file')} of {self.name} have {join_words(self.conditions)}"
         return (
             f"{words[0].upper()}{words[1:]} of the files alone {verb} {self.name} (AUC {self.area:.3f}, {self.low:.3f} "
             f"to {self.high:.3f}): {share}, and {self.others:,} of {self.m:,} others."
@@ -70,7 +70,3 @@ def describe_file_rules(rules: Sequence[FileRule] | None) -> list[str]:
         return []
     said = [rule.describe() for rule in rules if rule.identifies][: 1 if len(rules) == MIRRORED else None]
     return said or [ASKED]
-
-
-def _join(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "nothing"

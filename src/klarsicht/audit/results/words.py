@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -248,6 +248,11 @@ def describe_level(level: float) -> str:
 def format_count(number: int, noun: str) -> str:
     """Format a number of things: "1 label", "2,000 images"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def join_words(words: Sequence[str]) -> str:
+    """List words: "a, b and c"; "nothing" of none."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "nothing"
 
 
 def describe_seen(detector: str) -> str:

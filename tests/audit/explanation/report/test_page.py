@@ -1,16 +1,19 @@
 """The report begins with its findings and names no folder of the machine; it is printed where a browser is."""
 
+import itertools
 import re
 import shutil
 import stat
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from tests.audit.conftest import write_corpus
 
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.report.page import count_findings, leave_out_folders, write_report
 from klarsicht.audit.explanation.report.pdf import print_pdf
+from klarsicht.audit.explanation.report.views import SEEN_PICTURES
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.seen_groups import SeenGroup, write_seen_groups
 from klarsicht.cli.app import run
@@ -67,7 +70,10 @@ def test_a_run_that_was_not_quantified_says_what_to_do_next(classifier, tmp_path
             ("carton",),
             "1 group of images of carton share something, and no verdict says whether the model uses it: look",
         ),
-        (("b", "a", "b"), "3 groups of images of b, a share something, and no verdict says whether the model uses it:"),
+        (
+            ("b", "a", "b"),
+            "3 groups of images of b and a share something, and no verdict says whether the model uses it",
+        ),
         ((), None),
     ],
 )
@@ -79,6 +85,29 @@ def test_groups_that_were_seen_and_not_tested_are_named_in_short(quantified, tmp
     said = without_tags(write_report(tmp_path / "run").read_text())
     summary = said[said.index("In short") : said.index("For the person responsible")]
     assert sentence in summary if sentence else "share something" not in summary
+
+
+def test_the_first_seen_groups_are_shown_in_short_with_pictures(quantified, tmp_path):
+    """Three of five groups: the sentence that tells each, and the first four of its six pictures."""
+    shutil.copytree(quantified[0], tmp_path / "run")
+    store = RunStore.open(tmp_path / "run")
+    groups = [SeenGroup("b", 0, 20 + i, "veil 0.001", 0.01, "", "too few", "", (0, 1), ("a", "b")) for i in range(5)]
+    write_seen_groups(store, groups)
+    store.discard_step(SEEN_PICTURES)
+    rows, files = [], {}
+    for group, i in itertools.product(range(5), range(6)):
+        name = f"pictures/seen-{group}-{i}.jpg"
+        files |= store.write_unit_file(name, f"picture {i} of {group}".encode())
+        rows.append({"target": 0, "group": group, "path": f"{i} of {group}.png", "picture": name})
+    store.write_table(SEEN_PICTURES, pa.Table.from_pylist(rows))
+    store.mark_done(SEEN_PICTURES, 0, files)
+    store.finish_step(SEEN_PICTURES, 1)
+    page = write_report(store).read_text()
+    summary = page[page.index("In short") : page.index("For the person responsible")]
+    assert re.findall(r'title="(\d of \d.png)"', summary)[-12:] == [
+        f"{i} of {g}.png" for g in range(3) for i in range(4)
+    ]
+    assert [f"2 of {20 + i} images of b" in summary for i in range(5)] == [True] * 3 + [False] * 2
 
 
 def test_pictures_of_a_cluster_begin_with_the_largest_evidence(quantified):

@@ -49,7 +49,7 @@ from klarsicht.audit.results.sufficiency import Sufficiency
 from klarsicht.audit.results.surroundings import Surroundings
 from klarsicht.audit.results.verdict_lines import VerdictLine
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import SETTING, describe_level, format_count, format_p
+from klarsicht.audit.results.words import SETTING, describe_level, format_count, format_p, join_words
 from klarsicht.ground.names import printable
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.pictures.colour_maps import diverging_colours
@@ -59,6 +59,7 @@ PAGE = "report.html"
 TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
 FINDINGS_SHOWN = 10  # headlines in the summary
 FIRST_PICTURES = 4  # images beside a headline of the summary
+FIRST_SEEN = 3  # groups without a verdict in the summary
 PARTS_ANCHOR = "parts"  # of the table of shortcuts
 RANKED = 20  # rows of the table of shortcuts; its file contains all
 SCRIPT = "report.js"  # its hash stands in the page's content security policy: no other script runs
@@ -175,6 +176,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "summary": summary,
         "counted": count_findings(artifacts, len(summary) - (artifacts or 0)) if summary else "",
         "shown_findings": FINDINGS_SHOWN,
+        "first_seen": FIRST_SEEN,
+        "pictures_beside": FIRST_PICTURES,
         "first_pictures": {view.anchor: view.carriers[:FIRST_PICTURES] for view in findings},
         "questions": list_questions(store),
         "found_classes": sum(one.needs_review for one in quantification or ()),
@@ -184,7 +187,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "drawn": {one.verdict.target for one in findings},
         "seen": collect_seen_groups(store),
         "seen_count": len(seen_groups.read_seen_groups(store)),
-        "seen_classes": tuple(dict.fromkeys(group.name for group in seen_groups.read_seen_groups(store))),
+        "seen_classes": join_words(tuple(dict.fromkeys(group.name for group in seen_groups.read_seen_groups(store)))),
         "not_tested": seen_groups.NOT_TESTED,
         "noted": noted,
         "listed": {one.target for one in noted},
