@@ -1,18 +1,22 @@
-"""Methods of others that ask for groups, on Squares, beside `squares.py`: DFR, GroupDRO and JTT.
+"""Methods of others, on Squares, beside `squares.py`: DFR, GroupDRO and JTT, which ask for groups, and BNNR.
 
     python benchmarks/audit/squares.py --set symmetric asymmetric --seeds 102 --folder squares
     python benchmarks/audit/group_methods.py --set symmetric asymmetric --seed 102 --folder squares
+    pip install bnnr
+    python benchmarks/audit/group_methods.py --set symmetric --seed 102 --folder squares --bnnr standard icd
 
-Each is written literally after its paper, with the network, optimizer and length of `squares.py`, and none is tuned: a
-balanced set to tune on is what nobody has here. A group is a class and a side. Sides are *named*, by `audit shortcuts`
-in the run that `squares.py` made, or *true*, or for JTT its *own* errors. A row is a method: average and worst group.
+Each of the first three is written literally after its paper, with the network, optimizer and length of `squares.py`,
+and none is tuned: a balanced set to tune on is what nobody has here. A group is a class and a side. Sides are *named*,
+by `audit shortcuts` in the run that `squares.py` made, or *true*, or for JTT its *own* errors. BNNR trains a network on
+with augmentations, of which it keeps what validates best: those of *standard*, its default, or of *icd*, which mask
+what its saliency maps show; all else is as it comes. A row is a method: average and worst group.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision import models
 
 from klarsicht.ground.run_folder.store import RunStore
@@ -119,6 +124,26 @@ def read_named_sides(case: Case, drawn: Drawn) -> np.ndarray:
     return sides
 
 
+def train_on_by_bnnr(case: Case, drawn: Drawn, preset: str) -> nn.Module:
+    """Train a network on by `bnnr.quick_run` with four fifths of the images, and the last fifth to validate."""
+    import bnnr  # a peer, which only these rows need
+    from bnnr.presets import get_preset
+
+    x, y = as_inputs(drawn.images).contiguous(), torch.from_numpy(drawn.labels).long()
+    order = generator(case.seed, "validation").permutation(len(y))
+    known, kept = (
+        TensorDataset(x[rows], y[rows], torch.from_numpy(rows)) for rows in np.split(order, [4 * len(y) // 5])
+    )
+    net, place = case.train().to(memory_format=torch.contiguous_format), case.place / f"bnnr-{preset}"
+    last = [[one for one in net.modules() if isinstance(one, nn.Conv2d)][-1]]
+    tried = get_preset(preset, model=net, target_layers=last)
+    loaders = DataLoader(known, BATCH, shuffle=True), DataLoader(kept, BATCH)
+    scale = {"denormalization_mean": [0.5] * 3, "denormalization_std": [0.5] * 3}  # of `as_inputs`
+    folders = {"checkpoint_dir": place / "checkpoints", "report_dir": place / "reports"}
+    bnnr.quick_run(net, *loaders, augmentations=tried, **folders, **scale)
+    return net.eval()
+
+
 def measure(case: Case) -> Iterator[tuple[str, list[float]]]:
     """Yield the accuracy of each group of test images under each method."""
     drawn, test = case.draw()
@@ -135,18 +160,27 @@ def measure(case: Case) -> Iterator[tuple[str, list[float]]]:
     yield found, group_accuracies(just_train_twice(drawn, errors, case.seed), test)
 
 
+def measure_bnnr(case: Case, presets: Sequence[str]) -> Iterator[tuple[str, list[float]]]:
+    """Yield the accuracy of each group of test images before and after BNNR trained the network on."""
+    drawn, test = case.draw()
+    yield "as it is", group_accuracies(case.train(), test)
+    for preset in presets:
+        yield f"BNNR, {preset}", group_accuracies(train_on_by_bnnr(case, drawn, preset), test)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=tuple(SETS)[:2], nargs="+", default=["symmetric"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("squares"))
+    parser.add_argument("--bnnr", nargs="+", metavar="PRESET", help="only BNNR, with presets of its own")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for kind in given.set:
         case, rows = Case(kind, "adamw", given.seed, given.folder), {}
-        for method, groups in measure(case):
+        for method, groups in measure_bnnr(case, given.bnnr) if given.bnnr else measure(case):
             rows[method] = groups
-            (case.place / "methods.json").write_text(json.dumps(rows) + "\n")
+            (case.place / ("bnnr.json" if given.bnnr else "methods.json")).write_text(json.dumps(rows) + "\n")
             average, worst = 100 * np.mean(groups), 100 * min(groups)
             print(f"{kind}, {method}: average {average:.1f}, worst group {worst:.1f}", flush=True)
 
