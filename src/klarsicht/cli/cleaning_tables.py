@@ -52,6 +52,8 @@ def correction(result: CleanedModel) -> None:
     found = f"{len(artifact.members)} images with the artifact, by {artifact.origin}"
     members = found if artifact.planted is None else artifact.origin
     echo(f"{artifact.name}: {members}, {artifact.insertion_text}")
+    if artifact.group_use:
+        echo(f"what sets these images apart: {artifact.group_use}")
     echo(f"chosen: {result.choice.chosen}: {result.choice.reason}.")
     if result.use:
         echo(f"by audit quantify, the model is not shown to use the artifact of {artifact.name}: {result.use}")

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
+from klarsicht.numerics.statistics.intervals import Interval
+
 
 class VerdictKind(StrEnum):
     """Kinds of verdicts on a class, the most urgent first; `words` has their texts."""
@@ -269,6 +271,17 @@ def describe_detector(detector: str) -> str:
         return f"{SEEN[name]} ({numbers[0]} px, match at least {numbers[1]})"
     size = float(numbers[0])
     return f"{SEEN[name]} ({f'{size:g} px' if size >= 1 else f'beyond {100 * (1 - size):g} % of other images'})"
+
+
+def describe_group_use(rise: Interval, name: str, onto: str, is_used: bool) -> str:
+    """Say in words what is in the places that set a group of a class's images apart does to the class on other images,
+    such as "116 images of other classes", and whether the model uses it."""
+    ends = f"({rise.low:z.2f} to {rise.high:z.2f})"
+    if not is_used:
+        return f"put on {onto}, it changes {name} by {rise.value:z.2f} logits {ends}: no use of it is shown"
+    does = f"raises {name} by {rise.value:.2f}" if rise.value > 0 else f"lowers {name} by {-rise.value:.2f}"
+    ends = ends if rise.value > 0 else f"({-rise.high:.2f} to {-rise.low:.2f})"
+    return f"put on {onto}, it {does} logits {ends}, more than parts of other images of {name} do: the model uses it"
 
 
 def describe_insertion(how: str, covered_share: float | None) -> str:

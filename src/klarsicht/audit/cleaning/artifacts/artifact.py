@@ -10,7 +10,7 @@ Detector and place are fitted only on members of the part `fit`; see audit.expla
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.cleaning.artifacts.carrier_classifier import CarrierProbabilities, predict_carriers
 from klarsicht.audit.cleaning.artifacts.found_artifact import AuditedClass, FoundArtifact, name_folder
+from klarsicht.audit.cleaning.artifacts.listed_group import put_listed_group
 from klarsicht.audit.cleaning.artifacts.localisation import Localisation
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.samples import Case, draw_rows
@@ -59,7 +60,8 @@ class Artifact:
     of_others: int (k,), rows of images that carry other artifacts of the class and not this one: they are not clean.
     measured_use: what `audit quantify` measured of its effect, or None. new_draws: the imitation, estimated from
     members of the part `show` in place of those of `fit`; None where it is no way of `audit quantify`, or these are
-    few."""
+    few. group_use: what the places that set listed images apart do to the class, in words; empty where it was not
+    asked."""
 
     name: str
     target: int
@@ -74,6 +76,7 @@ class Artifact:
     of_others: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
     measured_use: UseResult | None = None
     new_draws: EstimatedInsertion | None = None
+    group_use: str = ""
 
     @property
     def folder_name(self) -> str:
@@ -128,6 +131,7 @@ class Artifact:
             "planted": None if self.planted is None else self.planted.to_json(), "artifact": self.number,
             "measured use": None if self.measured_use is None else asdict(self.measured_use),
             "new draws": None if self.new_draws is None else self.new_draws.to_json(),
+            "use of the group": self.group_use,
         }  # fmt: skip
 
     def save(self, folder: Path, corpus: Corpus) -> None:
@@ -176,7 +180,8 @@ def load_artifact(folder: Path) -> Artifact:
         use = UseResult(**measured) if (measured := facts.get("measured use")) else None
         drawn_anew = {name.removeprefix(NEW): value for name, value in kept.items() if name.startswith(NEW)}
         new = EstimatedInsertion.from_json(again, drawn_anew) if (again := facts.get("new draws")) else None
-        return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others, use, new)
+        made = Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others, use, new)
+        return replace(made, group_use=facts.get("use of the group", ""))
     except InputError:
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
@@ -208,6 +213,9 @@ def build_artifact(
     check_shared(carriers.probability, inside, outside)
     seen = Localisation.of(found, *(draw_rows(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)))
     place, imitation = (None, None) if seen is None else seen.find_insertion(region)
+    group_use = ""
+    if seen is not None and found.is_listed and place is None and imitation is None:
+        place, group_use = put_listed_group(seen, generator(seed, "listed group", group.target))
     if place is not None and place.opaque.any():
         carriers = carriers.with_certain(find_showing_rows(audited, place, draw_rows(inside, PLACE_IMAGES, rng)))
     new_draws = None
@@ -219,7 +227,7 @@ def build_artifact(
     return Artifact(
         found.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation,
         number=found.number, of_others=np.array(found.of_others, np.intp), measured_use=found.measured_use,
-        new_draws=new_draws,
+        new_draws=new_draws, group_use=group_use,
     )  # fmt: skip
 
 

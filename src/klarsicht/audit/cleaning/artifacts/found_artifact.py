@@ -22,6 +22,7 @@ from klarsicht.ground.pictures.images import decode
 from klarsicht.ground.run_folder.store import RunStore
 
 MemberList = Path | Sequence[str | int]  # a text file of names, or names: paths, keys, or rows of the run
+BY_LIST = "list: "  # before the list that members are of
 NO_CHANGE = ""  # the change of an image is unknown
 
 
@@ -65,6 +66,11 @@ class FoundArtifact:
     def folder_name(self) -> str:
         """Name of the folder of its correction."""
         return name_folder(self.audited.group.target, self.number)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether a person listed the images."""
+        return self.origin.startswith(BY_LIST)
 
     @property
     def has_places(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact, build_artifact, deal_images, make_known_artifact
 from klarsicht.audit.cleaning.artifacts.found_artifact import (
+    BY_LIST,
     AuditedClass,
     FoundArtifact,
     MemberList,
@@ -248,7 +249,7 @@ class AuditedRun:
         audited = self.audited_class(target)
         names = read_member_list(members) if isinstance(members, Path) else members
         called = members.name if isinstance(members, Path) else f"{len(names)} images"
-        return FoundArtifact(audited, find_members(names, audited), f"list: {called}")
+        return FoundArtifact(audited, find_members(names, audited), f"{BY_LIST}{called}")
 
     def known_artifact(self, name: str, kind: str, *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
         """Make the record of a known artifact, a kind or family of `audit plant`, that raises any class of the model.

@@ -1,0 +1,118 @@
+"""Networks that are known in closed form, so that the rise by a square of one colour is, too."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logit, softmax
+
+from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.verdicts.detectors.unusual_places import UnusualPlaces, describe_places
+from klarsicht.audit.verdicts.interventions.group_use import PasteTrial, log_odds_of, measure_group_use
+
+SIDE, SQUARE, RISE = 56, 14, 2.0
+SCALE = PixelScale(np.zeros(3, np.float32), np.ones(3, np.float32))
+MARKED = np.arange(120) < 24
+
+
+def grey_images(count, rng):
+    """Smooth grey noise: red, green and blue are equal in every pixel."""
+    noise = np.kron(rng.integers(60, 200, (count, 14, 14)), np.ones((4, 4), int))
+    return np.repeat(noise[..., None], 3, 3).astype(np.uint8)
+
+
+def with_squares(images, rng):
+    """A red square at a place of its own in every marked image, and where it lies."""
+    out, where = images.copy(), np.zeros(images.shape[:3], bool)
+    for i in np.flatnonzero(MARKED):
+        row, column = rng.integers(0, SIDE - SQUARE, 2)
+        where[i, row : row + SQUARE, column : column + SQUARE] = True
+    out[where] = (200, 0, 0)
+    return out, where
+
+
+def network(weights):
+    """Log odds of class 0: the weighted mean of red, green and blue."""
+
+    def predict(inputs):
+        score = (inputs.mean((2, 3)) * torch.tensor(weights)).sum(1)
+        return torch.stack([score, torch.zeros(len(score))], 1).numpy()
+
+    return predict
+
+
+@pytest.fixture
+def pictures():
+    rng = np.random.default_rng(0)
+    own, where = with_squares(grey_images(len(MARKED), rng), rng)
+    return own, where, grey_images(60, rng)
+
+
+def measure(predict, own, onto, member=MARKED, seed=1):
+    return measure_group_use(PasteTrial(predict, SCALE, own, onto, 0), member, np.random.default_rng(seed))
+
+
+def test_a_square_that_the_network_uses_raises_its_class_by_its_share_of_the_pixels(pictures):
+    own, where, onto = pictures
+    of_square = SQUARE**2 / SIDE**2 * 200 / 255  # of red beyond green; grey pixels have none, whoever lends them
+    use = measure(network([RISE / of_square, -RISE / of_square, 0.0]), own, onto)
+    assert use.is_used and use.onto == 60
+    assert 0.8 * RISE < use.rise.value <= RISE + 1e-6  # all of it where the region covers the whole square
+    assert (use.masks[MARKED] & where[MARKED]).sum() > 0.8 * where.sum()
+
+
+def test_a_square_that_lowers_its_class_is_used_as_well(pictures):
+    own, _, onto = pictures
+    use = measure(network([-10.0, 10.0, 0.0]), own, onto)
+    assert use.is_used and use.rise.high < 0
+
+
+def test_a_square_that_the_network_is_blind_to_is_not_used(pictures):
+    own, _, onto = pictures
+    use = measure(network([0.0, 10.0, -10.0]), own, onto)  # neither green nor blue is in it, and grey has equal shares
+    assert not use.is_used and use.rise.value == pytest.approx(0, abs=1e-6)
+
+
+def test_one_of_many_groups_that_do_as_much_is_not_used(pictures):
+    _, _, onto = pictures
+    rng, kind = np.random.default_rng(3), np.arange(120) // 20
+    tints = np.array([(40, 0, 0), (0, 40, 0), (0, 0, 40), (-40, 0, 0), (0, -40, 0), (0, 0, -40)])
+    own = np.clip(grey_images(120, rng).astype(int) + tints[kind][:, None, None], 0, 255).astype(np.uint8)
+    used = [measure(network([10.0, -10.0, 8.0]), own, onto, kind == one, one) for one in range(6)]
+    assert all(use.acts for use in used) and sum(use.is_used for use in used) <= 1
+
+
+def test_random_groups_are_not_used(pictures):
+    _, _, onto = pictures
+    rng = np.random.default_rng(5)
+    own, predict = grey_images(120, rng), network([10.0, 10.0, 10.0])
+    told = [measure(predict, own, onto, rng.permutation(MARKED), seed).is_used for seed in range(20)]
+    assert sum(told) <= 1
+
+
+def test_few_images_are_not_asked(pictures):
+    own, _, onto = pictures
+    predict = network([10.0, -10.0, 0.0])
+    assert measure(predict, own, onto, np.arange(120) < 7).rise.n == 0
+    assert measure(predict, own, onto[:0]).rise.n == 0
+    assert measure(predict, own, onto, np.arange(120) < 110).rise.n == 0
+
+
+def test_regions_are_learned_on_other_images(pictures):
+    own, where, _ = pictures
+    seen = describe_places(own)
+    fit, other = np.arange(120) % 2 == 0, np.arange(120) % 2 == 1
+    masks = UnusualPlaces.of(seen[fit & MARKED], seen[fit & ~MARKED]).masks(seen)
+    assert (masks & where)[other & MARKED].sum() > 0.8 * where[other & MARKED].sum()
+    assert masks[other & ~MARKED].mean() < 0.02
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_any_channels_and_size_are_described(channels):
+    rng = np.random.default_rng(2)
+    seen = describe_places(rng.integers(0, 256, (3, 40, 60, channels), np.uint8))
+    assert seen.shape == (3, 15 if channels == 3 else 5, 40, 60) and np.isfinite(seen).all()
+
+
+def test_log_odds_are_those_of_the_probability():
+    y = np.random.default_rng(4).normal(size=(9, 5))
+    assert log_odds_of(y, 3) == pytest.approx(logit(softmax(y, 1)[:, 3]))
