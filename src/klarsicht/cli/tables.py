@@ -89,10 +89,14 @@ def verdicts(
         echo(line.headline_at(places.get((line.verdict.target, line.number), "")))
         echo("next: {}: {}".format(*line.next_step(run)))
     if groups:
-        from klarsicht.audit.results.seen_groups import NOT_TESTED
+        from klarsicht.audit.results.seen_groups import NOT_TESTED, ONLY_YOU
 
         echo()
-        echo(f"seen, not tested: {format_count(len(groups), 'group')} of images. {NOT_TESTED}")
+        if count := sum(group.is_used for group in groups):
+            echo(f"seen, used: {format_count(count, 'group')} of images. {ONLY_YOU}")
+        if count < len(groups):
+            echo(f"seen, not tested: {format_count(len(groups) - count, 'group')} of images. {NOT_TESTED}")
+    groups = sorted(groups, key=lambda group: not group.is_used)
     for group in groups[:SEEN_PRINTED]:
         echo(f"- {group.headline}")
     if groups:

@@ -84,3 +84,12 @@ def test_the_record_is_read_as_it_was_written_and_a_run_without_one_has_none(sto
     record = store.read_json("seen.json")
     assert "not the same as not used" in record["told"] and record["groups"][0]["class"] == "a"
     assert SeenGroup.from_json(record["groups"][1]) == groups[1]
+
+
+def test_a_record_of_an_earlier_version_has_no_use(store):
+    write_seen_groups(store, list_seen_groups(store, found(called=True)))
+    record = store.read_json("seen.json")
+    for group in record["groups"]:
+        del group["use"], group["is_used"]
+    store.write_json("seen.json", record)
+    assert [(one.use, one.is_used) for one in read_seen_groups(store)] == [("", False)] * 2

@@ -18,9 +18,11 @@ from klarsicht.numerics.statistics.split_half import combined_p
 SEEN_FILE = "seen.json"
 MOST_SEEN: Final = 5  # groups of a class
 NOT_TESTED: Final = (
-    "Whether the model uses what these images share was not tested. Not tested is not the same as not used: look at "
-    "the images."
+    "Unless a line says so, whether the model uses what these images share was not tested. Not tested is not the same "
+    "as not used: look at the images."
 )
+
+ONLY_YOU: Final = "Only you can say whether what they share belongs to the class: look at the images."
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class SeenGroup:
         why: why no verdict names the group.
         effect: what it does to the class on images of other classes, where it was put on them all the same; else empty.
         rows, members: its images, as rows of the run and paths.
+        use: what the places that set its images apart do to the class on images of other classes, in words; empty
+            where it was not measured.
+        is_used: whether that shows that the model uses it.
     """
 
     name: str
@@ -49,6 +54,8 @@ class SeenGroup:
     effect: str
     rows: tuple[int, ...]
     members: tuple[str, ...]
+    use: str = ""
+    is_used: bool = False
 
     @property
     def headline(self) -> str:
@@ -57,7 +64,8 @@ class SeenGroup:
         images = f"{len(self.rows):,} of {format_count(self.n, 'image')} of {self.name}"
         sentence = f"{images} share {describe_seen(self.sign)}{where} (p {format_p(self.p)} within the class)."
         tried = f" Inserted into images of other classes, {self.effect}, which proves nothing." if self.effect else ""
-        return sentence + tried
+        measured = f" {self.use[0].upper()}{self.use[1:]}." if self.use else ""
+        return sentence + tried + measured
 
     def to_json(self) -> dict[str, Any]:
         flat = asdict(self)
@@ -66,7 +74,8 @@ class SeenGroup:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> SeenGroup:
         """Read a record of `to_json`."""
-        known = record | {"name": record["class"]} | {name: tuple(record[name]) for name in ("rows", "members")}
+        lists = {name: tuple(record[name]) for name in ("rows", "members")}
+        known: dict[str, Any] = {"use": "", "is_used": False, **record, "name": record["class"], **lists}
         return cls(**{field: known[field] for field in cls.__dataclass_fields__})
 
 

@@ -25,24 +25,24 @@ def put_listed_group(place: Localisation, rng: np.random.Generator) -> tuple[Ove
     """Return the overlay of listed images on others, and what it does to the class in words. The overlay is of the
     members that `place` holds; None where the class is not shown to rise by it, beyond what parts of other images of
     the class do. Words are empty where it cannot be measured: by too few images, or a transform that is not affine."""
-    audited, size, pixel_scale = place.audited, place.levels.shape[1:], place.pixel_scale
+    of_class, size, pixel_scale = place.audited, place.levels.shape[1:], place.pixel_scale
     if pixel_scale is None:
         return None, ""
-    rows, in_list = audited.group.rows, np.isin(audited.group.rows, place.artifact.members)
-    elsewhere = np.setdiff1d(np.flatnonzero(audited.labels >= 0), rows)
+    rows, in_list = of_class.group.rows, np.isin(of_class.group.rows, place.artifact.members)
+    elsewhere = np.setdiff1d(np.flatnonzero(of_class.labels >= 0), rows)
     own = [draw_rows(rows[in_list], MOST_OF_LIST, rng), draw_rows(rows[~in_list], MOST_OF_CLASS, rng)]
     levels, own_rows = read_levels(place, np.concatenate(own), size)
     onto, _ = read_levels(place, draw_rows(elsewhere, MOST_OF_LIST, rng), size)
 
     def predict(inputs: torch.Tensor) -> Floats:
-        return compute_logits(audited.classifier, list(inputs))
+        return compute_logits(of_class.classifier, list(inputs))
 
-    trial = PasteTrial(predict, pixel_scale, levels, onto, audited.group.target)
+    trial = PasteTrial(predict, pixel_scale, levels, onto, of_class.group.target)
     use = measure_group_use(trial, np.isin(own_rows, place.artifact.members), rng)
     if not use.rise.n:
         return None, ""
     onto_words = f"{format_count(use.onto, 'image')} of other classes"
-    words = describe_group_use(use.rise, audited.group.name, onto_words, use.is_used)
+    words = describe_group_use(use.rise, of_class.group.name, onto_words, use.is_used)
     number = {int(row): i for i, row in enumerate(own_rows) if use.masks[i].any()}
     givers = [i for i, row in enumerate(place.rows) if place.member[i] and int(row) in number]
     if not use.is_used or use.rise.value < 0 or not givers:

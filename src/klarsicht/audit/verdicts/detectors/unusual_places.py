@@ -15,7 +15,7 @@ from scipy.ndimage import binary_closing, binary_opening, gaussian_filter
 from klarsicht.audit.explanation.models.inputs import shrink_levels
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
 
-PLACES_SIDE: Final = 56  # pixels of the shorter side to which images are shrunk at most
+SHRUNK_TO: Final = 56  # pixels of the shorter side to which images are shrunk at most
 PLACES_SIGMA: Final = 1 / 28  # of the shorter side, of the Gaussian that means and deviations are taken with
 RIDGE_OF_PLACES: Final = 0.1  # of each variance, added to it
 USUAL: Final = 0.98  # share of the places of other images that score less than a place of a region
@@ -62,8 +62,8 @@ def score_places(values: Floats, weights: Doubles) -> Doubles:
 
 
 def describe_places(levels: Pixels) -> Floats:
-    """Describe every place of images uint8 (n, H, W, C), shrunk to PLACES_SIDE: float32 (n, d, h, w)."""
-    small = shrink_levels(levels, PLACES_SIDE) / BRIGHTEST
+    """Describe every place of images uint8 (n, H, W, C), shrunk to SHRUNK_TO: float32 (n, d, h, w)."""
+    small = shrink_levels(levels, SHRUNK_TO) / BRIGHTEST
     light = small.mean(-1)
     planes = [light]
     if small.shape[-1] == 3:

@@ -29,7 +29,7 @@ from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale
 FEWEST_OF_GROUP: Final = 8  # images of a group, and twice as many others of its class
 PASTES: Final = 8  # images into which each region is pasted
 NATURAL_GROUPS: Final = 16  # groups of other images of the class; two images of each lend a region
-LEAST_CHANGE: Final = 0.1  # logits by which the class must rise or fall: a tenth of its odds
+LEAST_EFFECT_OF_GROUP: Final = 0.1  # logits by which the class must rise or fall: a tenth of its odds
 FEWEST_PLACED: Final = 0.5  # of the group in which a region must be found
 
 
@@ -41,7 +41,7 @@ class GroupUse:
         rise: of the log odds of the class by the regions of the group, beyond the control, with the interval over its
             images; NO_INTERVAL where it could not be measured.
         natural: the same of natural groups, with the interval over these; NO_INTERVAL where they were not asked.
-        spread: standard deviation of the rise of natural groups, without what two images of a group do not share.
+        spread: standard deviation of the rise of natural groups, each by two of its images.
         onto: images that regions were pasted into.
         placed_share: of the group, images in which a region was found.
         masks: bool (n, h, w), the regions of the images of the class, shrunk; of its other images they are empty.
@@ -56,9 +56,9 @@ class GroupUse:
 
     @property
     def acts(self) -> bool:
-        """Whether the class is shown to rise or fall, by the whole interval and by LEAST_CHANGE."""
+        """Whether the class is shown to rise or fall, by the whole interval and by LEAST_EFFECT_OF_GROUP."""
         clear = self.rise.low > 0 or self.rise.high < 0
-        return bool(clear and abs(self.rise.value) >= LEAST_CHANGE and self.placed_share >= FEWEST_PLACED)
+        return bool(clear and abs(self.rise.value) >= LEAST_EFFECT_OF_GROUP and self.placed_share >= FEWEST_PLACED)
 
     @property
     def is_used(self) -> bool:
@@ -129,8 +129,7 @@ def measure_group_use(trial: PasteTrial, member: Bools, rng: np.random.Generator
     if not use.acts:
         return use
     pairs = natural_rises(trial, values, len(inside) // 2, outside, rng, turns)
-    between = float(np.cov(pairs.T)[0, 1])  # of groups: what two images of a group do not share drops out
-    return replace(use, natural=mean_interval(pairs.mean(1)), spread=float(np.sqrt(max(0.0, between))))
+    return replace(use, natural=mean_interval(pairs.mean(1)), spread=float(pairs.mean(1).std(ddof=1)))
 
 
 def natural_rises(

@@ -37,6 +37,7 @@ from klarsicht.audit.verdicts.quantification.further_artifacts import find_furth
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits, most_images_inserted
 from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.resemblances import name_resemblances
+from klarsicht.audit.verdicts.quantification.seen_use import measure_seen_use
 from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS, DetectionUnits
 from klarsicht.audit.verdicts.quantification.whole_textures import find_followed_textures
 from klarsicht.ground.progress import note
@@ -99,7 +100,7 @@ def write_quantification(work: DetectionUnits, found: Quantification) -> None:
         store.write_table("quantification", found.to_table())
         store.write_table("ranking", ranking.read_ranking(store).to_table())
     figures.write_figures(work, found)
-    groups = seen_groups.list_seen_groups(store, found)
+    groups = measure_seen_use(work, seen_groups.list_seen_groups(store, found))
     seen_groups.write_seen_groups(store, groups)
     figures.write_seen_figures(work, found, groups)
     page.write_report(store)
