@@ -105,13 +105,13 @@ def test_a_group_that_is_seen_and_not_tested_comes_with_the_commands_that_show_a
 def test_a_group_that_the_model_uses_comes_first_and_is_counted_apart(capsys):
     plain = replace(CARTON, artifactual=False, poisoned=False, used=False, rows=(), members=())
     group = SeenGroup("mole", 1, 90, "borders", 0.007, "", "few classes", "", (1, 2), ("1.png", "2.png"))
-    used = replace(group, rows=(3, 4), use="put on 9 images of x, it raises mole", is_used=True)
+    used = replace(group, rows=(3, 4), use="pasted into 9 images of x, it raises mole", is_used=True)
     tables.verdicts(Quantification((plain,), 0.01, 0.05), 1, "run", {}, (group, used))
     lines = capsys.readouterr().out.splitlines()
     heads = [line for line in lines if line.startswith("seen")]
     assert [head.split(" of")[0] for head in heads] == ["seen, used: 1 group", "seen, not tested: 1 group"]
     first, second = (line for line in lines if line.startswith("- "))
-    assert first.endswith("Put on 9 images of x, it raises mole.") and "Put on" not in second
+    assert first.endswith("Pasted into 9 images of x, it raises mole.") and "Pasted" not in second
 
 
 def test_recalls_of_twelve_classes_are_those_of_the_corrected_one_and_of_the_nine_that_lose_most(capsys):

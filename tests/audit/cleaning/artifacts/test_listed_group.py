@@ -61,7 +61,7 @@ def test_what_raises_the_class_is_put_on_by_the_part_to_fit_on_and_tested_on_all
     with torch.no_grad():
         rise = (Reader(WEIGHT)(pasted) - Reader(WEIGHT)(plain))[:, 0].mean().item()
     assert 0.8 * RISE < rise <= RISE + 1e-4
-    assert words.startswith("put on 60 images of other classes, it raises mole by ") and "uses it" in words
+    assert words.startswith("pasted into 60 images of other classes, it raises mole by ") and "uses it" in words
     assert 0.8 * RISE < float(words.split("by ")[1].split()[0]) <= RISE + 0.005
 
 

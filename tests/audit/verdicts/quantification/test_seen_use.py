@@ -51,7 +51,7 @@ def work(monkeypatch):
 def test_a_group_whose_square_the_network_uses_says_so_and_a_random_one_does_not(work):
     marked, other = seen(np.flatnonzero(MARKED)), seen(np.random.default_rng(1).permutation(N)[:24])
     used, unused = measure_seen_use(work(), [marked, other])
-    assert used.is_used and "Put on 80 images of class 1, it raises mole by" in used.headline
+    assert used.is_used and "Pasted into 80 images of class 1, it raises mole by" in used.headline
     assert not unused.is_used and "no use of it is shown" in unused.headline
 
 

@@ -18,7 +18,6 @@ from klarsicht.ground.arrays import Rows
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 
-SEEN_PASTES: Final = 4  # images into which each region is pasted
 MOST_OF_GROUP: Final = 40  # images of a group
 MOST_OTHERS_SHOWN: Final = 300  # other images of the class, and images of other classes
 MOST_SHARE: Final = 0.5  # of the class, beyond which a group has too few others to be held against
@@ -54,7 +53,7 @@ def measure_each(
         ]
         own, onto = images(np.concatenate(drawings[:2])), images(drawings[2])
         trial = PasteTrial(predict, images.pixel_scale, own, onto, group.target, work.scale)
-        use = measure_group_use(trial, np.arange(len(own)) < len(drawings[0]), rng, SEEN_PASTES)
+        use = measure_group_use(trial, np.arange(len(own)) < len(drawings[0]), rng)
         others = {one.name for i, one in enumerate(work.groups) if i != number}
         where = others.pop() if len(others) == 1 else "other classes"
         onto_words = f"{format_count(use.onto, 'image')} of {where}"
