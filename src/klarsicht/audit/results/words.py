@@ -281,7 +281,9 @@ def describe_group_use(rise: Interval, name: str, onto: str, is_used: bool) -> s
         return f"pasted into {onto}, it changes {name} by {rise.value:z.2f} logits {ends}: no use of it is shown"
     does = f"raises {name} by {rise.value:.2f}" if rise.value > 0 else f"lowers {name} by {-rise.value:.2f}"
     ends = ends if rise.value > 0 else f"({-rise.high:.2f} to {-rise.low:.2f})"
-    return f"pasted into {onto}, it {does} logits {ends}, more than parts of other images of {name} do: the model uses it"
+    return (
+        f"pasted into {onto}, it {does} logits {ends}, more than parts of other images of {name} do: the model uses it"
+    )
 
 
 def describe_insertion(how: str, covered_share: float | None) -> str:

@@ -180,7 +180,9 @@ def load_artifact(folder: Path) -> Artifact:
         use = UseResult(**measured) if (measured := facts.get("measured use")) else None
         drawn_anew = {name.removeprefix(NEW): value for name, value in kept.items() if name.startswith(NEW)}
         new = EstimatedInsertion.from_json(again, drawn_anew) if (again := facts.get("new draws")) else None
-        artifact = Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others, use, new)
+        artifact = Artifact(
+            *who, kept["members"], kept["part"], found, place, imitation, planted, number, others, use, new
+        )
         return replace(artifact, group_use=facts.get("use of the group", ""))
     except InputError:
         raise
