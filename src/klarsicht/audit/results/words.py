@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from klarsicht.numerics.statistics.intervals import Interval
+if TYPE_CHECKING:
+    from klarsicht.numerics.statistics.intervals import Interval  # which loads scipy
 
 
 class VerdictKind(StrEnum):
