@@ -298,12 +298,12 @@ def audited(case: cases.Case, folder: Path, taught: bool) -> list[families.Line]
         described = families.audited(case, folder)
         found = {row["target"]: row for row in RunStore.open(folder / "run").table("classes", "signs").to_pylist()}
         return [li | {name: found[li["label"]][name] for name in APART} for li in described]
-    fold, known = cases.FOLDS[case.seed % len(cases.FOLDS)], artifact_embedding.taught_families
-    embedding_units.taught_families = lambda channels: tuple(f for f in known(channels) if f not in fold)
+    fold, known = cases.FOLDS[case.seed % len(cases.FOLDS)], artifact_embedding.drawn_in_training
+    embedding_units.drawn_in_training = lambda channels: tuple(f for f in known(channels) if f not in fold)
     try:
         return families.audited(case, folder)
     finally:
-        embedding_units.taught_families = known
+        embedding_units.drawn_in_training = known
 
 
 def table(lines: list[families.Line]) -> str:

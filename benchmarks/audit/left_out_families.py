@@ -46,8 +46,8 @@ from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.detectors.artifact_embedding import (
     STAGES,
     EmbeddingTraining,
+    drawn_in_training,
     load_embedding,
-    taught_families,
 )
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS
 from klarsicht.audit.verdicts.quantification import embedding_units
@@ -143,7 +143,7 @@ def audited_without(case: cases.Case, folder: Path, fold: int) -> list[Line]:
     classifier = load_model(case.net, classes=[f"{k:03d}" for k in range(len(case.names))])
     with open_run(folder / "run", level=LEVEL, workers=1, data=None, classifier=classifier) as (_, work):
         images = embedding_units.read_images(work, embedding_units.sample_rows(work))
-        families = tuple(f for f in taught_families(images.shape[-1]) if f not in cases.FOLDS[fold])
+        families = tuple(f for f in drawn_in_training(images.shape[-1]) if f not in cases.FOLDS[fold])
         training = EmbeddingTraining(images, families, case.seed)
         for stage in range(STAGES):
             training.run_stage(stage)

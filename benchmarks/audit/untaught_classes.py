@@ -14,7 +14,7 @@ Seeds below 100 are to develop on: 50 of the 100 classes, and half of the kinds.
 and 75 classes, of which 50 were not developed on. What detectors say is kept in FOLDER/seed-N, so that another rule of
 verdicts is judged in seconds. The table says what the step-down and the differences of means add. With fewer --steps
 the embedding is learned in less time, and separates less. --fixed takes a head in closed form over the network that
-comes along (`fixed_features.py`).
+comes along (`fixed_features.py`). With --named an embedding is taught families only, as before decision 197.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from klarsicht.audit.verdicts.detectors.artifact_embedding import (
     STEPS,
     ArtifactEmbedding,
     EmbeddingTraining,
+    drawn_in_training,
     load_embedding,
     load_shipped_embedding,
     taught_families,
@@ -100,11 +101,11 @@ def make(data: Path, place: Path, seed: int, forms: bool = False) -> tuple[np.nd
     return images, classes
 
 
-def learn(images: np.ndarray, place: Path, seed: int) -> ArtifactEmbedding:
+def learn(images: np.ndarray, place: Path, seed: int, named: bool = False) -> ArtifactEmbedding:
     """Learn the embedding on the images of a run, or go on from the stage at which it was stopped."""
     flat = images.reshape(-1, *images.shape[2:])
     rows = np.sort(generator(seed, "learned images").permutation(len(flat))[:LEARNED_IMAGES])
-    training = EmbeddingTraining(flat[rows], taught_families(3), seed)
+    training = EmbeddingTraining(flat[rows], taught_families(3) if named else drawn_in_training(3), seed)
     place.mkdir(exist_ok=True)
     states = [place / f"stage-{stage}.pt" for stage in range(STAGES)]
     first = next((i for i, file in enumerate(states) if not file.is_file()), STAGES)
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("--only-learn", action="store_true")
     parser.add_argument("--shipped", action="store_true", help="use the embedding that comes along, and learn none")
     parser.add_argument("--fixed", action="store_true", help="use it under a head in closed form, fitted on the run")
+    parser.add_argument("--named", action="store_true", help="teach families only, no change without a name")
     parser.add_argument("--forms", action="store_true", help="forms of untaught_forms.py, on a fifth of a class each")
     parser.add_argument("--table", action="store_true", help="judge what is there, and measure nothing")
     given = parser.parse_args()
@@ -204,7 +206,7 @@ def main() -> None:
     runs = []
     for seed in given.seeds:
         place = given.folder / f"seed-{seed}"
-        kind = "shipped" if given.shipped else "fixed" if given.fixed else str(given.steps)
+        kind = "shipped" if given.shipped else "fixed" if given.fixed else f"{given.steps}{'-named' * given.named}"
         file = place / f"signs-{kind}.jsonl"
         if not given.table:
             images, classes = make(given.data, place, seed, given.forms)
@@ -213,7 +215,7 @@ def main() -> None:
             elif given.fixed:
                 network = fixed_features.fit_embedding(images.reshape(-1, *images.shape[2:]), seed)
             else:
-                network = learn(images, place / kind, seed)
+                network = learn(images, place / kind, seed, given.named)
             if given.only_learn:
                 continue
             measure(images, classes, network, file, seed)

@@ -217,7 +217,7 @@ def train_in_brief(work: units.DetectionUnits, sharing: TimedSharing) -> None:
     """Read images, train the embedding for a first step and TRAINED others, and store it as if it were trained."""
     images = read_images(work, np.unique(np.concatenate([group.rows for group in work.groups])))
     sharing.measure(READING)
-    families, rng = embedding.taught_families(images.shape[-1]), generator(0, "timed steps")
+    families, rng = embedding.drawn_in_training(images.shape[-1]), generator(0, "timed steps")
     training = embedding.EmbeddingTraining(images, families, 0)
     training.network.train()
     for step in range(1 + TRAINED):

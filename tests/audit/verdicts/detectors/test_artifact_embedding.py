@@ -15,6 +15,7 @@ from klarsicht.audit.verdicts.detectors.bank import DETECTORS
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels
+from klarsicht.audit.verdicts.synthetic.unnamed_changes import UNNAMED
 from klarsicht.numerics.statistics.split_half import draw_halves
 
 
@@ -79,6 +80,24 @@ def test_images_of_other_channels_are_planted_without_families_of_colour(channel
     shown, _ = draw_batch(images, grey, rng)
     assert shown.shape[1:] == (32, 32, channels)
     assert embedding.ArtifactEmbedding(channels).embed(shown[:5]).shape == (5, 64)
+
+
+def test_a_third_of_the_draws_have_no_name_and_the_families_are_drawn_alike():
+    names = embedding.drawn_in_training(3)
+    assert all(names.count(family) == 1 for family in FAMILIES if family != "mirror")
+    unnamed = [name for name in names if name not in FAMILIES]
+    assert set(unnamed) == set(UNNAMED) and len(unnamed) * 3 == len(names)
+    assert len(embedding.drawn_in_training(1)) == len(names) - 2  # without hue and white balance
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_an_unnamed_change_is_on_all_images_of_its_group(channels):
+    images = scenes(8, channels=channels)
+    for name in UNNAMED:
+        shown, label = draw_batch(images, (name,), np.random.default_rng(0), groups=2)
+        assert shown.shape == (2 * embedding.CONTENTS * (embedding.DRAWS + 1), 32, 32, channels)
+        groups = shown.reshape(2, embedding.DRAWS + 1, embedding.CONTENTS, *shown.shape[1:])
+        assert (groups[:, 1:] != groups[:, :1]).any((3, 4, 5)).all() and max(label) == 2 * embedding.DRAWS
 
 
 def test_rate_rises_to_its_peak_and_falls_to_nothing():

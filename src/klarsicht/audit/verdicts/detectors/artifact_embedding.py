@@ -25,6 +25,7 @@ from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.verdicts.synthetic.families import COLOUR_ONLY, FAMILIES
 from klarsicht.audit.verdicts.synthetic.families import __file__ as families_file
 from klarsicht.audit.verdicts.synthetic.planted_image import plant_on_levels
+from klarsicht.audit.verdicts.synthetic.unnamed_changes import UNNAMED
 from klarsicht.ground.arrays import Doubles, Pixels
 from klarsicht.ground.progress import Advance
 from klarsicht.ground.seeding import generator, integer
@@ -43,6 +44,7 @@ SHIPPED_FILE = Path(__file__).parent / "artifact_embedding.safetensors"
 REFERENCE_EMBEDDING_FILE = Path(__file__).parent / "reference_embedding.safetensors"  # that scored reference classes
 SHIPPED_CHANNELS = 3  # of the images that it embeds
 NOT_TAUGHT = ("mirror",)  # families that no image shows by itself
+UNNAMED_DRAWN = {"soft-light": 8, "tones": 4, "warp": 2}  # times, where each family that is taught is drawn once
 
 
 class ArtifactEmbedding(nn.Module):
@@ -91,11 +93,17 @@ def taught_families(channels: int) -> tuple[str, ...]:
     return tuple(name for name in FAMILIES if name not in left_out)
 
 
+def drawn_in_training(channels: int) -> tuple[str, ...]:
+    """Return the names that a run's embedding is taught: families, and unnamed changes as often as they are drawn."""
+    return taught_families(channels) + tuple(name for name, times in UNNAMED_DRAWN.items() for _ in range(times))
+
+
 def draw_batch(
     images: Pixels, families: Sequence[str], rng: np.random.Generator, groups: int = CONTENT_GROUPS
 ) -> tuple[Pixels, list[int]]:
-    """Draw images, plain and with random artifacts, and number what they carry; 0 is nothing. Every group of CONTENTS
-    images comes plain and under DRAWS artifacts, so that content says nothing of the label."""
+    """Draw images, plain and with random artifacts of families or of unnamed changes, and number what they carry; 0 is
+    nothing. Every group of CONTENTS images comes plain and under DRAWS artifacts, so that content says nothing of the
+    label."""
     levels, label = [], []
     for group in range(groups):
         content = images[rng.choice(len(images), CONTENTS, replace=len(images) < CONTENTS)]
@@ -103,7 +111,8 @@ def draw_batch(
         levels.append(content)
         label += [0] * CONTENTS
         for draw in range(DRAWS):
-            artifact = FAMILIES[rng.choice(families)](rng)
+            name = rng.choice(families)
+            artifact = (FAMILIES.get(name) or UNNAMED[name])(rng)
             levels.append(np.stack([plant_on_levels(image, artifact, rng) for image in content]))
             label += [1 + group * DRAWS + draw] * CONTENTS
     return np.concatenate(levels), label
@@ -125,7 +134,7 @@ def training_steps(images: int) -> int:
 @dataclass
 class EmbeddingTraining:
     """Training of an embedding, in stages that can be stored and gone on with, on images uint8 (n, H, W, C) of a
-    shorter side of at most EMBEDDED_SIDE, planted with families of those names."""
+    shorter side of at most EMBEDDED_SIDE, planted with families and unnamed changes of those names."""
 
     images: Pixels
     families: tuple[str, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from klarsicht.audit.explanation.executor import limited_threads
-from klarsicht.audit.verdicts.detectors.artifact_embedding import STAGES, EmbeddingTraining, taught_families
+from klarsicht.audit.verdicts.detectors.artifact_embedding import STAGES, EmbeddingTraining, drawn_in_training
 from klarsicht.audit.verdicts.detectors.detection import ImageStack
 from klarsicht.audit.verdicts.detectors.outlying_groups import shrink_to_embed
 from klarsicht.audit.verdicts.quantification.embedding_cache import cache_key, keep_cached, read_cached
@@ -37,7 +37,7 @@ def learn_embedding(work: DetectionUnits) -> None:
     first = finished.index(False)
     with limited_threads(work.settings.threads):
         images = read_images(work, rows)
-        training = EmbeddingTraining(images, taught_families(images.shape[-1]), work.settings.seed)
+        training = EmbeddingTraining(images, drawn_in_training(images.shape[-1]), work.settings.seed)
         key = cache_key(training)
         state = None if first else read_cached(key)
         if state is not None:
