@@ -1,5 +1,6 @@
 """Squares of one colour on listed images, of a network whose answer to them is known in closed form."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from klarsicht.audit.cleaning.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.cleaning.artifacts.listed_group import put_listed_group
 from klarsicht.audit.cleaning.artifacts.localisation import Localisation
 from klarsicht.audit.explanation.models.classifier import load_model
+from klarsicht.audit.results.seen_groups import SeenGroup
 
 WEIGHT = 40.0
 RISE = WEIGHT * SQUARE**2 / SIDE**2 * 200 / 255  # of the log odds, by a whole square on a grey image
@@ -34,7 +36,7 @@ class Reader(nn.Module):
 def put(monkeypatch):
     """Put the listed images' square on others; `listed` are rows of the class."""
 
-    def put(weight, listed):
+    def put(weight, listed, groups=()):
         rng = np.random.default_rng(0)
         own, _ = with_squares(grey_images(len(MARKED), rng), rng)
         levels = np.concatenate([own, grey_images(60, rng)])
@@ -45,7 +47,8 @@ def put(monkeypatch):
         rows, labels = np.arange(len(own)), np.arange(len(levels)) // len(own)
         group = SimpleNamespace(target=0, name="mole", rows=rows)
         classifier = load_model(Reader(weight).eval(), classes=["mole", "other"])
-        audited = SimpleNamespace(classifier=classifier, group=group, corpus=None, labels=labels)
+        audited = SimpleNamespace(classifier=classifier, group=group, corpus=None, labels=labels, store=None)
+        monkeypatch.setattr(listed_group, "read_seen_groups", lambda store: groups)
         found = FoundArtifact(audited, np.flatnonzero(listed), "list: squares.txt")
         place = Localisation(found, rows[::3], list(images[: len(own) : 3]), listed[::3], rows[:0])
         vars(place)["maps"] = rng.random((len(rows[::3]), 8, 8))
@@ -74,3 +77,16 @@ def test_listed_images_at_random_are_refused(put):
     for seed in range(5):
         (overlay, words), _ = put(WEIGHT, np.random.default_rng(seed).permutation(MARKED))
         assert overlay is None and words.endswith("no use of it is shown")
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+@pytest.mark.parametrize("weight", [WEIGHT, 0.05])
+def test_what_quantify_said_of_the_same_images_counts(put, is_used, weight):
+    """Whatever another draw would say: a weight of 0.05 moves the class by hundredths of a logit."""
+    rows = tuple(np.flatnonzero(MARKED).tolist())
+    seen = SeenGroup("mole", 0, 60, "red", 0.01, "", "few classes", "", rows, (), "it was measured", is_used)
+    (overlay, words), _ = put(weight, MARKED, (seen,))
+    assert (overlay is not None, words) == (is_used, "it was measured")
+    other = replace(seen, rows=rows[1:])
+    (_, words), _ = put(weight, MARKED, (other,))
+    assert words != "it was measured"

@@ -213,11 +213,11 @@ def build_artifact(
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
     )
     check_shared(carriers.probability, inside, outside)
-    seen = Localisation.of(found, *(draw_rows(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)))
-    place, imitation = (None, None) if seen is None else seen.find_insertion(region)
+    localisation = Localisation.of(found, *(draw_rows(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)))
+    place, imitation = (None, None) if localisation is None else localisation.find_insertion(region)
     group_use = ""
-    if seen is not None and found.is_listed and place is None and imitation is None:
-        place, group_use = put_listed_group(seen, generator(seed, "listed group", group.target))
+    if localisation is not None and found.is_listed and place is None and imitation is None:
+        place, group_use = put_listed_group(localisation, generator(seed, "listed group", group.target))
     if place is not None and place.opaque.any():
         carriers = carriers.with_certain(find_showing_rows(audited, place, draw_rows(inside, PLACE_IMAGES, rng)))
     new_draws = None

@@ -11,10 +11,12 @@ import torch
 from klarsicht.audit.cleaning.artifacts.localisation import Localisation
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.samples import draw_rows, read_images
+from klarsicht.audit.results.seen_groups import SeenGroup, read_seen_groups
 from klarsicht.audit.results.words import describe_group_use, format_count
 from klarsicht.audit.verdicts.interventions.group_use import PasteTrial, measure_group_use
 from klarsicht.audit.verdicts.interventions.overlay import Overlay, overlay_of_masks
 from klarsicht.ground.arrays import Floats, Ints, Pixels, Rows
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.imaging.relevance_masks import enlarge_masks
 
 MOST_OF_LIST: Final = 200  # listed images, and images of other classes
@@ -24,10 +26,15 @@ MOST_OF_CLASS: Final = 400  # other images of the class
 def put_listed_group(place: Localisation, rng: np.random.Generator) -> tuple[Overlay | None, str]:
     """Return the overlay of listed images on others, and what it does to the class in words. The overlay is of the
     members that `place` holds; None where the class is not shown to rise by it, beyond what parts of other images of
-    the class do. Words are empty where it cannot be measured: by too few images, or a transform that is not affine."""
+    the class do. Of a group that `audit quantify` measured its answer counts: two draws of images may differ, and two
+    commands may not. Words are empty where it cannot be measured: by too few images, or a transform that is not
+    affine."""
     of_class, size, pixel_scale = place.audited, place.levels.shape[1:], place.pixel_scale
     if pixel_scale is None:
         return None, ""
+    recorded = find_seen_group(of_class.store, of_class.group.target, place.artifact.members)
+    if recorded is not None and not recorded.is_used:
+        return None, recorded.use
     rows, in_list = of_class.group.rows, np.isin(of_class.group.rows, place.artifact.members)
     elsewhere = np.setdiff1d(np.flatnonzero(of_class.labels >= 0), rows)
     own = [draw_rows(rows[in_list], MOST_OF_LIST, rng), draw_rows(rows[~in_list], MOST_OF_CLASS, rng)]
@@ -42,13 +49,22 @@ def put_listed_group(place: Localisation, rng: np.random.Generator) -> tuple[Ove
     if not use.rise.n:
         return None, ""
     onto_words = f"{format_count(use.onto, 'image')} of other classes"
-    words = describe_group_use(use.rise, of_class.group.name, onto_words, use.is_used)
+    words, is_used = describe_group_use(use.rise, of_class.group.name, onto_words, use.is_used), use.is_used
+    if recorded is not None:
+        words, is_used = recorded.use, recorded.is_used
     number = {int(row): i for i, row in enumerate(own_rows) if use.masks[i].any()}
     givers = [i for i, row in enumerate(place.rows) if place.member[i] and int(row) in number]
-    if not use.is_used or use.rise.value < 0 or not givers:
+    if not is_used or use.rise.value < 0 or not givers:
         return None, words
     masks = enlarge_masks(use.masks[[number[int(place.rows[i])] for i in givers]], (int(size[0]), int(size[1])))
     return overlay_of_masks(place.image_array[givers], masks, place.maps[~place.member]), words
+
+
+def find_seen_group(store: RunStore, target: int, members: Ints) -> SeenGroup | None:
+    """Find the group of just these rows of a class whose use `audit quantify` measured; None without one."""
+    rows = set(members.tolist())
+    groups = (one for one in read_seen_groups(store) if one.use and one.target == target)
+    return next((one for one in groups if set(one.rows) == rows), None)
 
 
 def read_levels(place: Localisation, rows: Ints, size: tuple[int, ...]) -> tuple[Pixels, Rows]:
