@@ -32,9 +32,9 @@ def put_listed_group(place: Localisation, rng: np.random.Generator) -> tuple[Ove
     of_class, size, pixel_scale = place.audited, place.levels.shape[1:], place.pixel_scale
     if pixel_scale is None:
         return None, ""
-    recorded = find_seen_group(of_class.store, of_class.group.target, place.artifact.members)
-    if recorded is not None and not recorded.is_used:
-        return None, recorded.use
+    record = find_seen_group(of_class.store, of_class.group.target, place.artifact.members)
+    if record is not None and not record.is_used:
+        return None, record.use
     rows, in_list = of_class.group.rows, np.isin(of_class.group.rows, place.artifact.members)
     elsewhere = np.setdiff1d(np.flatnonzero(of_class.labels >= 0), rows)
     own = [draw_rows(rows[in_list], MOST_OF_LIST, rng), draw_rows(rows[~in_list], MOST_OF_CLASS, rng)]
@@ -50,8 +50,8 @@ def put_listed_group(place: Localisation, rng: np.random.Generator) -> tuple[Ove
         return None, ""
     onto_words = f"{format_count(use.onto, 'image')} of other classes"
     words, is_used = describe_group_use(use.rise, of_class.group.name, onto_words, use.is_used), use.is_used
-    if recorded is not None:
-        words, is_used = recorded.use, recorded.is_used
+    if record is not None:
+        words, is_used = record.use, record.is_used
     number = {int(row): i for i, row in enumerate(own_rows) if use.masks[i].any()}
     givers = [i for i, row in enumerate(place.rows) if place.member[i] and int(row) in number]
     if not is_used or use.rise.value < 0 or not givers:
