@@ -109,7 +109,7 @@ def test_a_group_that_the_model_uses_comes_first_and_is_counted_apart(capsys):
     tables.verdicts(Quantification((plain,), 0.01, 0.05), 1, "run", {}, (group, used))
     lines = capsys.readouterr().out.splitlines()
     heads = [line for line in lines if line.startswith("seen")]
-    assert [head.split(" of")[0] for head in heads] == ["seen, used: 1 group", "seen, not tested: 1 group"]
+    assert [head.split(" of")[0] for head in heads] == ["seen, used: 1 group", "seen, not called: 1 group"]
     first, second = (line for line in lines if line.startswith("- "))
     assert first.endswith("Pasted into 9 images of x, it raises mole.") and "Pasted" not in second
 

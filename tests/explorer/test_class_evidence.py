@@ -36,7 +36,7 @@ def test_every_table_names_the_group_of_exactly_its_images(seen, tmp_path):
     export_tables.write_csv(seen, [0, 1, 2], tmp_path / "images.csv")
     lines = list(csv.DictReader((tmp_path / "images.csv").open()))
     assert {int(line["row"]) for line in lines if line["seen"]} == {*ROWS}
-    assert {line["seen"] for line in lines} == {"", "seen, not tested: the same fine patch (50 px, match at least 0.9)"}
+    assert {line["seen"] for line in lines} == {"", "seen, not called: the same fine patch (50 px, match at least 0.9)"}
 
 
 def test_coco_lists_the_groups_of_its_classes(seen):

@@ -95,7 +95,7 @@ def verdicts(
         if count := sum(group.is_used for group in groups):
             echo(f"seen, used: {format_count(count, 'group')} of images. {ONLY_YOU}")
         if count < len(groups):
-            echo(f"seen, not tested: {format_count(len(groups) - count, 'group')} of images. {NOT_TESTED}")
+            echo(f"seen, not called: {format_count(len(groups) - count, 'group')} of images. {NOT_TESTED}")
     groups = sorted(groups, key=lambda group: not group.is_used)
     for group in groups[:SEEN_PRINTED]:
         echo(f"- {group.headline}")

@@ -34,7 +34,7 @@ def guess_names(reader: RunReader, target: int) -> list[str]:
 
 def name_seen(group: SeenGroup) -> str:
     """Name a group in the tables of exports."""
-    return f"seen, {'used' if group.is_used else 'not tested'}: {describe_detector(group.sign)}"
+    return f"seen, {'used' if group.is_used else 'not called'}: {describe_detector(group.sign)}"
 
 
 def describe_shortcuts(reader: RunReader, target: int) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ STEP_WORDS = {
     "effects": "artifacts on other images",
     "transplants": "clusters on other images",
     "evidence": "pictures of artifacts",
-    "seen": "pictures of groups, not tested",
+    "seen": "pictures of groups that no verdict names",
     "thumbnails": "thumbnails, to find copies",
     "copies": "copies among thumbnails",
     "profiles": "sufficient parts",

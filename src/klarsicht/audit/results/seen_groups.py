@@ -1,4 +1,4 @@
-"""Groups of images that detectors saw and no verdict names: seen, not tested."""
+"""Groups of images that detectors saw and no verdict names: seen, not called."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from klarsicht.audit.results.detection_rows import describe_places, read_detecti
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.significance import SAME, class_strategy
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import describe_effect, describe_seen, format_count, format_p
+from klarsicht.audit.results.words import describe_effect, describe_seen, format_count, format_p, join_words
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics.split_half import combined_p
 
@@ -77,6 +77,16 @@ class SeenGroup:
         lists = {name: tuple(record[name]) for name in ("rows", "members")}
         known: dict[str, Any] = {"use": "", "is_used": False, **record, "name": record["class"], **lists}
         return cls(**{field: known[field] for field in cls.__dataclass_fields__})
+
+
+def describe_seen_groups(groups: Sequence[SeenGroup]) -> str:
+    """Say how many groups were seen, of which classes, and whether the model uses what they share."""
+    names, used = join_words(tuple(dict.fromkeys(group.name for group in groups))), sum(one.is_used for one in groups)
+    counted = f"{format_count(len(groups), 'group')} of images of {names}"
+    verb = "shares" if len(groups) == 1 else "share"
+    whom = "it" if len(groups) == 1 else "them" if used == len(groups) else f"{used} of them"
+    told = f"The model uses {whom}" if used else "Nothing shows whether the model uses it"
+    return f"{counted} {verb} something that no verdict names. {told}: look at the images."
 
 
 def list_seen_groups(store: RunStore, found: Quantification) -> tuple[SeenGroup, ...]:

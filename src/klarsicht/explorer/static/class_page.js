@@ -85,7 +85,7 @@ function eigenvalueChart({ eigenvalues, eigengap }) {
 function seenGroups({ seen, not_tested }, show) {
   if (!seen?.length) return null
   return element(
-    'section', { class: 'seen', aria: { label: 'Seen, not tested' } }, element('h2', {}, 'Seen, not tested'), element('p', { class: 'soft' }, not_tested),
+    'section', { class: 'seen', aria: { label: 'Seen, not called' } }, element('h2', {}, 'Seen, not called'), element('p', { class: 'soft' }, not_tested),
     ...seen.map((group, i) => element('p', {}, group.headline, ' ', element('button', { type: 'button', onclick: () => show(i) }, 'Show'))),
   )
 }
@@ -201,7 +201,7 @@ export async function showClassPage(place, target, run, listed) {
     selection: ['selection', () => page.selection],
     removed: ['taken out', () => all().filter(page.removed)],
     wrong: ['predicted otherwise', () => all().filter((i) => page.cloud.predicted[i] !== target)],
-    ...Object.fromEntries((told.seen ?? []).map(({ rows }, i) => [`seen${i}`, [`seen, not tested ${i + 1}`, () => rows.map(page.indexOf).filter((at) => at !== undefined)]])),
+    ...Object.fromEntries((told.seen ?? []).map(({ rows }, i) => [`seen${i}`, [`seen, not called ${i + 1}`, () => rows.map(page.indexOf).filter((at) => at !== undefined)]])),
   }
   const makeGroup = (name, shows) => {
     const grid = makeGallery(name, page)

@@ -64,27 +64,27 @@ def test_a_run_that_was_not_quantified_says_what_to_do_next(classifier, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("names", "sentence"),
+    ("names", "used", "sentence"),
     [
-        (
-            ("carton",),
-            "1 group of images of carton share something, and no verdict says whether the model uses it: look",
-        ),
+        (("carton",), 0, "1 group of images of carton shares something that no verdict names. Nothing shows whether"),
+        (("carton",), 1, "1 group of images of carton shares something that no verdict names. The model uses it: look"),
         (
             ("b", "a", "b"),
-            "3 groups of images of b and a share something, and no verdict says whether the model uses it",
+            1,
+            "3 groups of images of b and a share something that no verdict names. The model uses 1 of",
         ),
-        ((), None),
+        (("b", "a", "b"), 3, "share something that no verdict names. The model uses them: look at the images."),
+        ((), 0, None),
     ],
 )
-def test_groups_that_were_seen_and_not_tested_are_named_in_short(quantified, tmp_path, names, sentence):
+def test_groups_that_no_verdict_names_are_told_in_short(quantified, tmp_path, names, used, sentence):
     shutil.copytree(quantified[0], tmp_path / "run")
-    groups = [SeenGroup(name, 0, 9, f"veil 0.00{i}", 0.01, "", "too few", "", (0, 1), ("a", "b")) for i, name in
-              enumerate(names, 1)]  # fmt: skip
+    groups = [SeenGroup(name, 0, 9, f"veil 0.00{i}", 0.01, "", "too few", "", (0, 1), ("a", "b"), "", i <= used) for
+              i, name in enumerate(names, 1)]  # fmt: skip
     write_seen_groups(RunStore.open(tmp_path / "run"), groups)
     said = without_tags(write_report(tmp_path / "run").read_text())
     summary = said[said.index("In short") : said.index("For the person responsible")]
-    assert sentence in summary if sentence else "share something" not in summary
+    assert sentence in summary if sentence else "something that no verdict" not in said
 
 
 def test_the_first_seen_groups_are_shown_in_short_with_pictures(quantified, tmp_path):

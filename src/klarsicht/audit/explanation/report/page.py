@@ -49,7 +49,7 @@ from klarsicht.audit.results.sufficiency import Sufficiency
 from klarsicht.audit.results.surroundings import Surroundings
 from klarsicht.audit.results.verdict_lines import VerdictLine
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import SETTING, describe_level, format_count, format_p, join_words
+from klarsicht.audit.results.words import SETTING, describe_level, format_count, format_p
 from klarsicht.ground.names import printable
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.pictures.colour_maps import diverging_colours
@@ -155,6 +155,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
     parts = sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None
     around = surroundings.read_surroundings(store) if surroundings.is_examined(store) else None
     summary = summarise(quantification, findings, parts, around)
+    groups = seen_groups.read_seen_groups(store)
     artifacts = sum(line.verdict.has_group for line in quantification.lines) if quantification else None
     return {
         "title": settings["model"],
@@ -186,8 +187,9 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "findings": findings,
         "drawn": {one.verdict.target for one in findings},
         "seen": collect_seen_groups(store),
-        "seen_count": len(seen_groups.read_seen_groups(store)),
-        "seen_classes": join_words(tuple(dict.fromkeys(group.name for group in seen_groups.read_seen_groups(store)))),
+        "seen_count": len(groups),
+        "seen_sentence": seen_groups.describe_seen_groups(groups),
+        "seen_used": any(group.is_used for group in groups),
         "not_tested": seen_groups.NOT_TESTED,
         "noted": noted,
         "listed": {one.target for one in noted},
