@@ -81,12 +81,12 @@ class SeenGroup:
 
 def describe_seen_groups(groups: Sequence[SeenGroup]) -> str:
     """Say how many groups were seen, of which classes, and whether the model uses what they share."""
-    names, used = join_words(tuple(dict.fromkeys(group.name for group in groups))), sum(one.is_used for one in groups)
-    counted = f"{format_count(len(groups), 'group')} of images of {names}"
+    names, uses = join_words(tuple(dict.fromkeys(group.name for group in groups))), sum(one.is_used for one in groups)
+    whom = "it" if len(groups) == 1 else "them" if uses == len(groups) else f"{uses} of them"
+    use = f"The model uses {whom}" if uses else "Nothing shows whether the model uses it"
     verb = "shares" if len(groups) == 1 else "share"
-    whom = "it" if len(groups) == 1 else "them" if used == len(groups) else f"{used} of them"
-    told = f"The model uses {whom}" if used else "Nothing shows whether the model uses it"
-    return f"{counted} {verb} something that no verdict names. {told}: look at the images."
+    count = f"{format_count(len(groups), 'group')} of images of {names}"
+    return f"{count} {verb} something that no verdict names. {use}: look at the images."
 
 
 def list_seen_groups(store: RunStore, found: Quantification) -> tuple[SeenGroup, ...]:
