@@ -65,6 +65,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import left_out_cases as cases
 
 Line = dict
+LEARNED_SIGNS = ("embedding", "embedding-means", "altered")  # detections by the run's own network
 NAMED = 0.5  # F1 from which an artifact counts as named
 
 
@@ -153,7 +154,7 @@ def audited_without(case: cases.Case, folder: Path, fold: int) -> list[Line]:
         for number, group in enumerate(work.groups):
             rows, _ = work.drop_repeats(group.rows)
             images = work.class_images(number, rows)
-            found = [sign for name in ("embedding", "embedding-means") for sign in DETECTORS[name](images, name)]
+            found = [sign for name in LEARNED_SIGNS for sign in DETECTORS[name](images, name)]
             anew = {sign.name: sign_row(group.target, rows, sign) for sign in found}
             after = after.replace_class([anew.get(row["sign"], row) for row in before.signs[group.target]])
         inserted, known = after.to_insert, before.to_insert

@@ -244,7 +244,8 @@ def main() -> None:
     families = tuple(name for name in taught_families(3) if name not in left_out)
     learned = partial(learn, file=given.out.with_suffix(".state")) if not given.brief else learn_briefly
     network = learned(pictures, families, given.seed)
-    weights = {name: x.half().contiguous() if x.is_floating_point() else x for name, x in network.state_dict().items()}
+    embeds = {name: x for name, x in network.state_dict().items() if not name.startswith("judge.")}
+    weights = {name: x.half().contiguous() if x.is_floating_point() else x for name, x in embeds.items()}
     saved = given.out.with_suffix(".safetensors")
     save_file(weights, saved)
     known = licences(given.photographs)

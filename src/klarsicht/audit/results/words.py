@@ -105,6 +105,7 @@ SEEN: Final = {
     "binary-patterns": "unusual patterns of neighbouring pixels",
     "embedding": "a trait that the learned embedding separates",
     "embedding-means": "a trait that the learned embedding separates",
+    "altered": "signs of having been altered",
     "shipped-embedding": "a trait that the supplied embedding separates",
     "flat-colour": "flat spots of exactly one colour",
     "one-sided-colour": "a colour on one side only",

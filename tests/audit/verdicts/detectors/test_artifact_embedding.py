@@ -121,6 +121,44 @@ def test_training_that_goes_on_from_a_stage_is_the_same_to_the_bit(short):
     assert np.array_equal(again.embed(images), whole.network.embed(images))
 
 
+def test_the_judge_does_not_shape_the_embedding(short):
+    """Trained without it, the weights are the same to the bit."""
+    images = scenes(30)
+    with_judge, without = (EmbeddingTraining(images, ("stripe", "random-tag"), 5) for _ in range(2))
+    without.network.judge = None
+    for training in (with_judge, without):
+        training.run_stage(0)
+    judged, plain = with_judge.network.state_dict(), without.network.state_dict()
+    assert all(torch.equal(judged[name], weights) for name, weights in plain.items())
+    assert {name.split(".")[0] for name in judged.keys() - plain.keys()} == {"judge"}
+
+
+def test_the_log_odds_are_those_of_the_weights():
+    """Rewritten: means and maxima over places, standardised, through two layers."""
+    network = embedding.ArtifactEmbedding().eval()
+    with torch.no_grad():
+        network.judge[0].running_mean.uniform_(-1, 1), network.judge[0].running_var.uniform_(1, 2)
+        images = scenes(7)
+        fields = network.body((embedding.as_input(images) - 128) / 64).double().numpy()
+    norm, first, _, last = network.double().judge
+    x = np.concatenate([fields.mean((2, 3)), fields.max((2, 3))], 1)
+    mean, variance = norm.running_mean.numpy(), norm.running_var.numpy()
+    x = (x - mean) / np.sqrt(variance + norm.eps)
+    x = np.maximum(x @ first.weight.detach().numpy().T + first.bias.detach().numpy(), 0)
+    expected = (x @ last.weight.detach().numpy().T + last.bias.detach().numpy())[:, 0]
+    np.testing.assert_allclose(network.float().log_odds(images, block=3), expected, atol=1e-5)
+    assert network.log_odds(images[:0]).shape == (0,)
+
+
+def test_weights_without_a_judge_are_loaded_without_one():
+    """Those that come along, and those of runs of earlier versions."""
+    assert embedding.load_shipped_embedding().judge is None
+    network = embedding.ArtifactEmbedding(4, judges=False)
+    again = embedding.make_network(network.state_dict())
+    images = scenes(5, channels=4)
+    assert again.judge is None and np.array_equal(again.embed(images), network.embed(images))
+
+
 @pytest.mark.parametrize(("images", "steps"), [(10_000, 1500), (1200, 1500), (400, 500), (8, 10)])
 def test_no_image_is_shown_more_than_forty_times(images, steps):
     training = EmbeddingTraining(np.zeros((images, 28, 28, 3), np.uint8), ("stripe",), 0)
@@ -177,6 +215,8 @@ def test_images_with_the_same_artifact_are_alike_whatever_they_show(monkeypatch)
     carriers, clean = similarity[:, :10], similarity[:, 10:]
     assert (carriers.ravel()[:, None] > clean.ravel()).mean() > 0.9
     assert not np.allclose(untrained[20:], z[20:])
+    odds = training.network.log_odds(np.concatenate([marked, fresh[20:]]))
+    assert (odds[:20, None] > odds[20:]).mean() > 0.9
 
 
 class Marks(embedding.ArtifactEmbedding):

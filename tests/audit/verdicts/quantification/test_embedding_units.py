@@ -124,10 +124,12 @@ def test_quantification_looks_through_the_embedding(run):
     with in_brief(60):
         quantify(run, classifier=CLASSIFIER)
     signs = RunStore.open(run).table("signs", "signs").to_pylist()
-    assert {row["sign"] for row in signs if row["sign"].startswith("embedding")} == {
+    assert {row["sign"] for row in signs if row["sign"].startswith(("embedding", "altered"))} == {
         "embedding 0.002",
         "embedding 0.01",
         "embedding-means 0.002",
+        "altered 0.02",
+        "altered 0.005",
     }
     assert RunStore.open(run).is_finished("embedding")
 

@@ -4,13 +4,14 @@ A small convolutional network is trained without labels: artifacts of random fam
 same draw are to be alike, others of the same content not (supervised contrastive loss, Khosla et al. 2020). Artifacts
 of families that it was never taught stand apart as well. Images without a plant are one group, so natural groups of a
 class fall together. A run learns one on its own images, which names rarer artifacts; the one that comes along learned
-on photographs, and has seen no carrier of the run as clean."""
+on photographs, and has seen no carrier of the run as clean. A second head learns on the same batches whether an image
+holds a plant at all."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,9 +49,10 @@ UNNAMED_DRAWN = {"soft-light": 8, "tones": 4, "warp": 2}  # times, where each fa
 
 
 class ArtifactEmbedding(nn.Module):
-    """Network from images (B, C, H, W), grey levels 0 to 255, to unit vectors (B, DIMENSION)."""
+    """Network from images (B, C, H, W), grey levels 0 to 255, to unit vectors (B, DIMENSION), and with `judges` to log
+    odds that something was planted."""
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(self, channels: int = 3, judges: bool = True) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for i, width in enumerate(WIDTHS):
@@ -63,17 +65,32 @@ class ArtifactEmbedding(nn.Module):
             channels = width
         self.body = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(2 * channels, LAST_LAYER), nn.ReLU(), nn.Linear(LAST_LAYER, DIMENSION))
+        self.judge: nn.Sequential | None = None
+        if judges:
+            self.judge = nn.Sequential(
+                nn.BatchNorm1d(2 * channels), nn.Linear(2 * channels, LAST_LAYER), nn.ReLU(), nn.Linear(LAST_LAYER, 1)
+            )
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Compute means and maxima over places of the last fields (B, 2 WIDTHS[-1])."""
+        fields = self.body((x - GREY_MIDDLE) / GREY_SPREAD)
+        return torch.cat([fields.mean((2, 3)), fields.amax((2, 3))], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        fields = self.body((x - GREY_MIDDLE) / GREY_SPREAD)
-        pooled = torch.cat([fields.mean((2, 3)), fields.amax((2, 3))], 1)
-        return functional.normalize(self.head(pooled), dim=1)
+        return functional.normalize(self.head(self.pool(x)), dim=1)
 
     def embed(self, levels: Pixels, block: int = 256) -> Doubles:
         """Embed images (n, H, W, C), levels 0 to 255: (n, DIMENSION)."""
         with evaluation_mode(self), torch.no_grad():
             parts = [self(as_input(levels[a : a + block])) for a in range(0, len(levels), block)]
         return np.asarray(torch.cat(parts).double().numpy() if parts else np.zeros((0, DIMENSION)))
+
+    def log_odds(self, levels: Pixels, block: int = 256) -> Doubles:
+        """Compute log odds (n,) that something was planted in images (n, H, W, C), levels 0 to 255."""
+        assert self.judge is not None
+        with evaluation_mode(self), torch.no_grad():
+            parts = [self.judge(self.pool(as_input(levels[a : a + block]))) for a in range(0, len(levels), block)]
+        return np.asarray(torch.cat(parts)[:, 0].double().numpy() if parts else np.zeros(0))
 
 
 def contrastive_loss(vectors: Tensor, label: Tensor) -> Tensor:
@@ -165,7 +182,11 @@ class EmbeddingTraining:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.steps)
         self.optimizer.zero_grad()
-        loss = contrastive_loss(self.network(as_input(levels)), torch.tensor(label))
+        pooled, number = self.network.pool(as_input(levels)), torch.tensor(label)
+        loss = contrastive_loss(functional.normalize(self.network.head(pooled), dim=1), number)
+        if self.network.judge is not None:  # it learns what the fields hold, and does not shape them
+            log_odds = self.network.judge(pooled.detach())[:, 0]
+            loss = loss + functional.binary_cross_entropy_with_logits(log_odds, (number > 0).float())
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         self.optimizer.step()
 
@@ -189,8 +210,12 @@ def training_sources() -> tuple[Path, ...]:
 
 def load_embedding(state: bytes) -> ArtifactEmbedding:
     """Load the network from the state of its training."""
-    weights = torch.load(io.BytesIO(state), weights_only=True)["network"]
-    network = ArtifactEmbedding(weights["body.0.weight"].shape[1])
+    return make_network(torch.load(io.BytesIO(state), weights_only=True)["network"])
+
+
+def make_network(weights: Mapping[str, Tensor]) -> ArtifactEmbedding:
+    """Make a network of its weights, by name; those of `judge` may be absent."""
+    network = ArtifactEmbedding(weights["body.0.weight"].shape[1], any(name.startswith("judge.") for name in weights))
     network.load_state_dict(weights)
     return network.eval()
 
@@ -198,9 +223,7 @@ def load_embedding(state: bytes) -> ArtifactEmbedding:
 @cache
 def load_shipped_embedding(file: Path = SHIPPED_FILE) -> ArtifactEmbedding:
     """Load the network that comes along, for images of three channels, made by benchmarks/audit/ship_embedding.py."""
-    network = ArtifactEmbedding()
-    network.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in load_file(file).items()})
-    return network.eval()
+    return make_network({name: x.float() if x.is_floating_point() else x for name, x in load_file(file).items()})
 
 
 def load_reference_embedding() -> ArtifactEmbedding:

@@ -11,6 +11,7 @@ import numpy as np
 
 from klarsicht.audit.results.significance import WITH_OWN_NULL
 from klarsicht.audit.verdicts.detectors.aligned_windows import AlignedWindows
+from klarsicht.audit.verdicts.detectors.altered_images import AlteredImages
 from klarsicht.audit.verdicts.detectors.artifact_embedding import EMBEDDED_SIDE
 from klarsicht.audit.verdicts.detectors.colour_spots import FlatColour, OneSidedColour
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack, Measure, measure_in_blocks
@@ -89,8 +90,12 @@ DETECTORS: dict[str, Detector] = {
     "binary-patterns": OutlyingGroups(image_descriptions.binary_patterns),
     "embedding": EmbeddedGroups(),
     "embedding-means": EmbeddedGroups((0.002,), whiten=False),
+    "altered": AlteredImages(),
 }
 """Colour casts are not among them: whole classes are green or blue by nature."""
+
+LEARNED_DETECTORS = (EmbeddedGroups, AlteredImages)
+"""Detectors by what is learned on the run's own images."""
 
 FEW_CLASS_DETECTORS: dict[str, Detector] = {
     "shipped-embedding": EmbeddedGroups(),

@@ -21,11 +21,11 @@ from klarsicht.audit.verdicts.detectors.bank import (
     ALIGNED_WINDOWS,
     DETECTORS,
     FEW_CLASS_DETECTORS,
+    LEARNED_DETECTORS,
     run_detectors,
 )
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection
 from klarsicht.audit.verdicts.detectors.natural_windows import select_images
-from klarsicht.audit.verdicts.detectors.outlying_groups import EmbeddedGroups
 
 REFERENCE_FILE = Path(__file__).parent / "reference_scores.json"
 
@@ -109,9 +109,9 @@ def find_standing_out(
 
 
 def detect_described(images: ClassImages) -> list[Detection]:
-    """Run the detectors of the reference on the images of a class: all but windows and the embedding of the run."""
+    """Run the detectors of the reference on the images of a class: all but windows and what is learned on the run."""
     described = {
-        name: one for name, one in DETECTORS.items() if one.change != "tile" and not isinstance(one, EmbeddedGroups)
+        name: one for name, one in DETECTORS.items() if one.change != "tile" and not isinstance(one, LEARNED_DETECTORS)
     }
     return run_detectors(images, described) + detect_shipped(images)
 

@@ -36,11 +36,12 @@ from klarsicht.audit.verdicts.detectors.bank import (
     ALL_DETECTORS,
     DETECTORS,
     FEW_CLASS_DETECTORS,
+    LEARNED_DETECTORS,
     TailDetector,
     change_of,
 )
 from klarsicht.audit.verdicts.detectors.detection import ImageStack
-from klarsicht.audit.verdicts.detectors.outlying_groups import EmbeddedGroups, OutlyingGroups, embed_once
+from klarsicht.audit.verdicts.detectors.outlying_groups import OutlyingGroups, embed_once
 from klarsicht.audit.verdicts.interventions.border import measure_border
 from klarsicht.audit.verdicts.interventions.carrier_template import CarrierTemplate, take_out_border
 from klarsicht.audit.verdicts.interventions.experiment import Experiment, Predict
@@ -334,7 +335,7 @@ class PictureCheck:
         if isinstance(detector, OutlyingGroups):
             return detector.vectors
         network = load_reference_embedding() if name in FEW_CLASS_DETECTORS else self.work.embedding
-        if isinstance(detector, EmbeddedGroups) and network is not None:
+        if isinstance(detector, LEARNED_DETECTORS) and network is not None:
             return lambda shown: embed_once(network, shown)
         return None
 
@@ -413,7 +414,7 @@ def choose_sign(verdict: Verdict, rows: Sequence[SignRow], level: float) -> Sign
     p_own = combined_p([row["score"] for row in able], len(rows)) if able else ()
     shared = [len(set(row["rows"]) & set(verdict.rows)) >= OWN_SHARE * max(len(row["rows"]), 1) for row in able]
     alike = [row for row, p, share in zip(able, p_own, shared, strict=True) if p <= level and share and row["rows"]]
-    group = isinstance(ALL_DETECTORS.get(verdict.detection.sign.split()[0]), OutlyingGroups | EmbeddedGroups)
+    group = isinstance(ALL_DETECTORS.get(verdict.detection.sign.split()[0]), (OutlyingGroups, *LEARNED_DETECTORS))
     return max(alike, key=lambda row: row["score"], default=own if group else None)
 
 
