@@ -161,6 +161,8 @@ def rank(
     from klarsicht.audit.results import ranking
 
     entries = ranking.read_ranking(run, observed=by_z)
+    if note := "" if by_z else entries.describe_other_verdicts():
+        echo(f"note: {note}", err=True)
     if as_json:
         echo_json(entries.to_json())
     else:

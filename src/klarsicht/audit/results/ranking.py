@@ -8,6 +8,7 @@ audit.verdicts.interventions.regions.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -22,8 +23,8 @@ from klarsicht.audit.results.class_verdict import NOTEBOOK_MEMBERS, Verdict
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.suspect_rows import SuspectRow
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import SCREENED_FOLLOWED, VerdictKind, format_count
-from klarsicht.ground.errors import unknown_name
+from klarsicht.audit.results.words import SCREENED_FOLLOWED, VerdictKind, format_count, join_words
+from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.decisions import ClassDecision, DecisionLog
@@ -265,13 +266,21 @@ CLUSTER_KEYS = ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "pro
 
 @dataclass(frozen=True)
 class Ranking:
-    """Entries, most suspect first; one for each class, under the metric of largest z."""
+    """Entries, most suspect first; one for each class, under the metric of largest z.
+
+    Attributes:
+        entries: in this order; a class in which no cluster was found has none.
+        other_verdicts: of a quantified run, the verdicts of classes without an entry.
+    """
 
     entries: tuple[Entry, ...]
+    other_verdicts: tuple[Verdict, ...] = ()
 
     def __repr__(self) -> str:
         first = f", first {self.entries[0].name!r}" if self.entries else ""
-        return f"Ranking({format_count(len(self), 'cluster')}{first})"
+        count = sum(verdict.needs_review for verdict in self.other_verdicts)
+        more = f", findings without a cluster: {count}" if count else ""
+        return f"Ranking({format_count(len(self), 'cluster')}{first}{more})"
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
@@ -306,7 +315,17 @@ class Ranking:
         for called in (lambda entry: entry.name, lambda entry: str(entry.target)):
             if found := [entry for entry in self.entries if called(entry) == str(name)]:
                 return found[0]
+        if any(str(name) in (verdict.name, str(verdict.target)) for verdict in self.other_verdicts):
+            remedy = "Its verdict is in `read_verdicts`, and in the table of `klarsicht audit quantify`."
+            raise UsageError("no cluster was found in this class", got=repr(str(name)), remedy=remedy)
         raise unknown_name("class in this ranking", str(name), [entry.name for entry in self.entries])
+
+    def describe_other_verdicts(self) -> str:
+        """Name the classes that a verdict asks a person to look at and that have no entry; empty without any."""
+        names = [
+            f"{verdict.name} ({verdict.kind_of_class.label})" for verdict in self.other_verdicts if verdict.needs_review
+        ]
+        return f"without a cluster, so not in this table: {join_words(names)}" if names else ""
 
     @property
     def order(self) -> str:
@@ -351,7 +370,8 @@ class Ranking:
             (e.name, e.kind.label, e.metric, f"{e.z:.2f}", f"{e.shift:+z.2f}", f"{e.size} of {e.n}", self._pictures(e))
             for e in (entry.as_named for entry in self.entries[: verdicts.NOTEBOOK_CLASSES])
         )
-        return notebook.table(header, rows)
+        note = html.escape(self.describe_other_verdicts())
+        return notebook.table(header, rows) + (f"<p>{note}</p>" if note else "")
 
     def _pictures(self, entry: Entry) -> str:
         """Show the first members that can be decoded."""
@@ -401,7 +421,11 @@ def order_by_verdict(entries: Sequence[Entry], verdicts: Quantification) -> Rank
         kinds = not verdict.has_used_artifact, not verdict.artifactual, not verdict.followed, not verdict.texture
         return *kinds, -verdict.harm
 
-    return Ranking(tuple(sorted((replace(one, judged=by_target.get(one.target)) for one in entries), key=urgency)))
+    targets = {entry.target for entry in entries}
+    return Ranking(
+        tuple(sorted((replace(one, judged=by_target.get(one.target)) for one in entries), key=urgency)),
+        tuple(verdict for verdict in verdicts if verdict.target not in targets),
+    )
 
 
 @check_arguments
