@@ -13,6 +13,10 @@ from klarsicht import audit
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import Outcome
 from klarsicht.audit.cleaning.models.judgement import Judgement
+from klarsicht.audit.explanation.duplicates import CopyGroup, Duplicates
+from klarsicht.audit.results.content_groups import ContentGroup, ContentGroups, ContentPicture
+from klarsicht.audit.results.sufficiency import ClassProfile, PartEvidence, PartLine
+from klarsicht.audit.results.surroundings import ClassSurroundings, ExceptionalImage, Surroundings
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics.intervals import Interval
 from klarsicht.numerics.statistics.paired_loss import PairedLoss
@@ -25,6 +29,16 @@ def held(quantified, tmp_path_factory):
     rng = np.random.default_rng(0)
     nothing, loss = Interval(np.float64(0.0), 0.0, 0.0, 100), PairedLoss(0.0, -0.001, 0.001, 100)
     unchanged = Outcome(*[nothing] * 6, loss, loss, nothing)
+    part = PartEvidence(
+        "border", 0.97, 0.9, 0.99, *[None] * 4, 0.4, -0.4, 1.3, 0.1, 0.1, 0.0, 0.9, 0.9, 0.0, 0.2, False
+    )
+    profile = ClassProfile("cat", 0, 40, 0.97, 0.9, 0.99, (part,) * 40)
+    place = tuple(np.float64(0.25) for _ in range(4))
+    content = ContentGroup("cat", 0, 104, tuple(ContentPicture(f"{i}.png", "dog", i, 0.5, place) for i in range(30)))
+    around = ClassSurroundings("cat", 0, 104, 24, "dog", nothing, nothing, nothing)
+    exceptions = tuple(ExceptionalImage(f"{i}.png", "cat", "dog", np.float64(-0.6)) for i in range(24))
+    files = tuple(f"{i}.png" for i in range(50))
+    copies = CopyGroup(tuple(range(50)), files, files, ("cat",) * 50, ("",) * 50, "exact", 1.0)
     picture = tmp_path_factory.mktemp("one") / "a.png"
     Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(picture)
     return {
@@ -40,6 +54,14 @@ def held(quantified, tmp_path_factory):
         "Verdict": verdicts[0],
         "VerdictLine": verdicts.lines[0],
         "Judgement": Judgement(unchanged, unchanged, Bounds()),
+        "ClassProfile": profile,
+        "PartLine": PartLine(profile, part),
+        "ContentGroup": content,
+        "ContentGroups": ContentGroups((content,) * 20),
+        "ClassSurroundings": around,
+        "Surroundings": Surroundings((around,) * 20, exceptions, 0.5, 0.2),
+        "CopyGroup": copies,
+        "Duplicates": Duplicates((copies,) * 20, 1000, 0),
     }
 
 
@@ -49,7 +71,13 @@ IN_NOTEBOOKS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["Classifier", "Corpus", *IN_NOTEBOOKS])
+IN_LINES = (
+    "Classifier", "Corpus", "ClassProfile", "PartLine", "ContentGroup", "ContentGroups", "ClassSurroundings",
+    "Surroundings", "CopyGroup", "Duplicates",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*IN_LINES, *IN_NOTEBOOKS])
 def test_an_object_prints_as_one_short_line_with_its_name(held, name):
     printed = repr(held[name])
     assert printed.startswith(f"{name}(") and printed.endswith(")") and "\n" not in printed

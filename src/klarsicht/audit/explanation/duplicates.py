@@ -90,6 +90,9 @@ class CopyGroup:
     correlation: float
     mutual: float = 1.0
 
+    def __repr__(self) -> str:
+        return f"CopyGroup({len(self.rows)} images, {self.kind!r}, first {self.keys[0]!r})"
+
     @property
     def chained(self) -> bool:
         """Whether most of its pairs are joined only by images between them, as of pictures that are aligned."""
@@ -119,6 +122,9 @@ class Duplicates:
     groups: tuple[CopyGroup, ...]
     images: int
     unread: int
+
+    def __repr__(self) -> str:
+        return f"Duplicates({len(self.copies)} groups of copies among {self.images} images)"
 
     @property
     def copies(self) -> tuple[CopyGroup, ...]:

@@ -92,6 +92,10 @@ class ContentGroup:
     level: float = LEVEL
     effect: ContentEffect = ContentEffect()
 
+    def __repr__(self) -> str:
+        pictures = f"{len(self.pictures)} of {format_count(self.n, 'picture')}"
+        return f"ContentGroup({self.name!r}, {self.kind.value!r}, {pictures})"
+
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ContentGroup:
         """Read a record of `to_json`."""
@@ -191,6 +195,10 @@ class ContentGroups:
     """Groups of all classes that were asked for: those that a class relies on first, the largest rise first."""
 
     groups: tuple[ContentGroup, ...]
+
+    def __repr__(self) -> str:
+        count = sum(one.kind is ContentKind.RELIES for one in self)
+        return f"ContentGroups({len(self)} classes, {count} that rely on content of other things)"
 
     @classmethod
     def of(cls, groups: Iterable[ContentGroup]) -> ContentGroups:

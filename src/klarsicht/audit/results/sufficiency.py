@@ -181,6 +181,10 @@ class ClassProfile:
     whole_high: float
     parts: tuple[PartEvidence, ...]
 
+    def __repr__(self) -> str:
+        parts = f"{len(self.noted)} of {len(self.parts)} parts flagged"
+        return f"ClassProfile({self.name!r}, {format_count(self.n, 'image')}, {parts})"
+
     @property
     def ordered(self) -> tuple[PartEvidence, ...]:
         """All parts: those that are noted first, then by weight."""
@@ -218,6 +222,12 @@ class PartLine:
 
     profile: ClassProfile
     evidence: PartEvidence
+
+    def __repr__(self) -> str:
+        area = "" if self.evidence.area is None else f", AUC {self.evidence.area:.2f}"
+        return (
+            f"PartLine({self.profile.name!r}, {self.evidence.part!r}{area}{', flagged' if self.evidence.noted else ''})"
+        )
 
     @property
     def texts(self) -> tuple[str, ...]:

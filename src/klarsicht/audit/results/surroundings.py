@@ -88,6 +88,10 @@ class ClassSurroundings:
     taken_control: Interval
     stays: Interval
 
+    def __repr__(self) -> str:
+        exceptions = f"{self.exceptions} of {format_count(self.n, 'image')} do not follow them"
+        return f"ClassSurroundings({self.name!r}, {exceptions}{', relied on' if self.relies else ''})"
+
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ClassSurroundings:
         """Read a record of `dataclasses.asdict`."""
@@ -148,6 +152,10 @@ class Surroundings:
     exceptions: tuple[ExceptionalImage, ...]
     separate: float
     p: float
+
+    def __repr__(self) -> str:
+        exceptions = format_count(len(self.exceptions), "exception")
+        return f"Surroundings({len(self.classes)} classes, {exceptions}, {len(self.relied_on)} relied on)"
 
     def __iter__(self) -> Iterator[ClassSurroundings]:
         return iter(self.classes)
