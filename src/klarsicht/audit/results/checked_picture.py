@@ -126,7 +126,7 @@ class PictureQuestion:
                 f"{self.n}), and the score of {name} falls by {self.drop:z.1f} logits ({self.low:z.1f} to "
                 f"{self.high:z.1f}); on others of {name} {self.stays_control} of {self.n} stay {name}"
             )
-        verb = "rests on" if self.rests else "not changed by"
+        verb = "rests on" if self.rests else "not decided by"
         return (
             f"{verb} {PART_NAMES[self.part]}: with that of other classes the score of {name} falls by {self.drop:z.1f} "
             f"logits ({self.low:z.1f} to {self.high:z.1f}), and {self.stays} of {self.n} stay {name} "

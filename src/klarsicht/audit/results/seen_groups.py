@@ -83,10 +83,19 @@ def describe_seen_groups(groups: Sequence[SeenGroup]) -> str:
     """Say how many groups were seen, of which classes, and whether the model uses what they share."""
     names, uses = join_words(tuple(dict.fromkeys(group.name for group in groups))), sum(one.is_used for one in groups)
     whom = "it" if len(groups) == 1 else "them" if uses == len(groups) else f"{uses} of them"
-    use = f"The model uses {whom}" if uses else "Nothing shows whether the model uses it"
+    use = f"The model uses {whom}" if uses else describe_unused(groups)
     verb = "shares" if len(groups) == 1 else "share"
     count = f"{format_count(len(groups), 'group')} of images of {names}"
     return f"{count} {verb} something that no verdict names. {use}: look at the images."
+
+
+def describe_unused(groups: Sequence[SeenGroup]) -> str:
+    """Say of groups that the model is not shown to use how many of them were tested."""
+    count = sum(bool(group.use) for group in groups)
+    if not count:
+        return "Nothing shows whether the model uses it"
+    whom = "it" if len(groups) == 1 else "any of them" if count == len(groups) else f"any of the {count} tested"
+    return f"The model is not shown to use {whom}"
 
 
 def list_seen_groups(store: RunStore, found: Quantification) -> tuple[SeenGroup, ...]:

@@ -275,12 +275,13 @@ def describe_detector(detector: str) -> str:
     return f"{SEEN[name]} ({f'{size:g} px' if size >= 1 else f'beyond {100 * (1 - size):g} % of other images'})"
 
 
-def describe_group_use(rise: Interval, name: str, onto: str, is_used: bool) -> str:
+def describe_group_use(rise: Interval, name: str, onto: str, is_used: bool, doubt: str = "") -> str:
     """Say in words what is in the places that set a group of a class's images apart does to the class on other images,
-    such as "116 images of other classes", and whether the model uses it."""
+    such as "116 images of other classes", and whether the model uses it; `doubt` is why a clear change is no use."""
     ends = f"({rise.low:z.2f} to {rise.high:z.2f})"
     if not is_used:
-        return f"pasted into {onto}, it changes {name} by {rise.value:z.2f} logits {ends}: no use of it is shown"
+        change = f"{rise.value:z.2f} logits {ends}{doubt and f', {doubt}'}"
+        return f"pasted into {onto}, it changes {name} by {change}: no use of it is shown"
     does = f"raises {name} by {rise.value:.2f}" if rise.value > 0 else f"lowers {name} by {-rise.value:.2f}"
     ends = ends if rise.value > 0 else f"({-rise.high:.2f} to {-rise.low:.2f})"
     return (

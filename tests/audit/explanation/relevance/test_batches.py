@@ -1,5 +1,7 @@
 """Pictures are explained as their tensors, names as their numbers; predicted classes, overlays, printed results."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +59,8 @@ def test_one_class_stands_for_all_and_none_for_the_predicted_ones(classifier):
         (draw(0), ["cat", "dog"], "one for each of 1 images"),
         (draw(0), 0.5, "not integers"),
         (draw(0), [object()], "not classes"),
-        ("a.png", 0, "a batch does not consist of numbers.*pictures of Pillow"),
+        ("a.png", 0, "a batch does not consist of numbers.*pictures of Pillow.*Open files first"),
+        ([Path("a.png"), Path("b.png")], 0, r"a batch does not consist of numbers.*Image\.open"),
     ],
 )
 def test_what_cannot_be_explained_is_said_with_a_remedy(classifier, images, targets, message):

@@ -6,8 +6,10 @@ import torch
 from scipy.special import logit, softmax
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.results.words import describe_group_use
 from klarsicht.audit.verdicts.detectors.unusual_places import UnusualPlaces, describe_places
-from klarsicht.audit.verdicts.interventions.group_use import PasteTrial, log_odds_of, measure_group_use
+from klarsicht.audit.verdicts.interventions.group_use import GroupUse, PasteTrial, log_odds_of, measure_group_use
+from klarsicht.numerics.statistics.intervals import Interval
 
 SIDE, SQUARE, RISE = 56, 14, 2.0
 SCALE = PixelScale(np.zeros(3, np.float32), np.ones(3, np.float32))
@@ -70,6 +72,26 @@ def test_a_square_that_the_network_is_blind_to_is_not_used(pictures):
     own, _, onto = pictures
     use = measure(network([0.0, 10.0, -10.0]), own, onto)  # neither green nor blue is in it, and grey has equal shares
     assert not use.is_used and use.rise.value == pytest.approx(0, abs=1e-6)
+
+
+def test_a_clear_change_that_is_no_use_says_why():
+    """The rule of each sentence, by hand: no doubt without a clear change, and none of what is used."""
+    clear, small, open_ended = (
+        Interval(0.41, 0.15, 0.68, 16),
+        Interval(0.04, 0.01, 0.07, 16),
+        Interval(0.4, -0.1, 0.9, 16),
+    )
+    natural = Interval(0.3, 0.2, 0.4, 6)
+    assert GroupUse(clear, natural, 0.2, 136, 1.0).doubt == "and parts of other images of the class may do as much"
+    assert GroupUse(clear, natural, 0.2, 136, 0.4).doubt == "by places in fewer than half of the images"
+    assert GroupUse(small, natural, 0.2, 136, 1.0).doubt == "less than counts (0.1 logits)"
+    assert GroupUse(open_ended, natural, 0.2, 136, 1.0).doubt == ""
+    used = GroupUse(clear, Interval(0.0, -0.01, 0.01, 6), 0.01, 136, 1.0)
+    assert used.is_used and used.doubt == ""
+    words = describe_group_use(clear, "NORMAL", "136 images", False, GroupUse(clear, natural, 0.2, 136, 1.0).doubt)
+    assert words.endswith(
+        "by 0.41 logits (0.15 to 0.68), and parts of other images of the class may do as much: no use of it is shown"
+    )
 
 
 def test_one_of_many_groups_that_do_as_much_is_not_used(pictures):

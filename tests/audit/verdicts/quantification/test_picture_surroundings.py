@@ -47,4 +47,4 @@ def test_what_a_picture_rests_on_is_said_with_its_counts():
         "logits (8.1 to 10.4); on others of light 6 of 6 stay light"
     )
     unsure = PictureQuestion("surroundings", 6, 4, 6, "light", 1.2, 0.6, 1.8, 4)
-    assert not unsure.rests and unsure.describe("light").startswith("not changed by the surroundings")
+    assert not unsure.rests and unsure.describe("light").startswith("not decided by the surroundings")

@@ -1,13 +1,14 @@
 """Groups that were seen, of a network in closed form: what it uses is said of them."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tests.audit.verdicts.interventions.test_group_use import MARKED, SCALE, grey_images, network, with_squares
 
-from klarsicht.audit.results.seen_groups import SeenGroup
+from klarsicht.audit.results.seen_groups import SeenGroup, describe_seen_groups
 from klarsicht.audit.verdicts.quantification import seen_use
 from klarsicht.audit.verdicts.quantification.seen_use import measure_seen_use
 from klarsicht.numerics.statistics.logits import EXCLUSIVE
@@ -53,6 +54,14 @@ def test_a_group_whose_square_the_network_uses_says_so_and_a_random_one_does_not
     used, unused = measure_seen_use(work(), [marked, other])
     assert used.is_used and "Pasted into 80 images of class 1, it raises mole by" in used.headline
     assert not unused.is_used and "no use of it is shown" in unused.headline
+
+
+def test_the_summary_says_how_many_groups_were_tested():
+    untested, tested = seen(range(9)), replace(seen(range(9)), use="pasted into 80 images, it changes nothing")
+    assert "Nothing shows whether the model uses it" in describe_seen_groups([untested, untested])
+    assert "The model is not shown to use any of them:" in describe_seen_groups([tested, tested])
+    assert "not shown to use any of the 1 tested:" in describe_seen_groups([untested, tested])
+    assert "The model is not shown to use it:" in describe_seen_groups([tested])
 
 
 def test_what_is_measured_is_not_measured_again_and_many_classes_are_not_asked(work):

@@ -114,6 +114,7 @@ def find_members(names: Sequence[str | int], audited_class: AuditedClass) -> Int
             "the list names images that were not audited for this class",
             got=f"{len(unknown)} of {len(names)}: {', '.join(map(str, unknown[:3]))}",
             rule="paths as in the run's corpus, one on each line of a file, or a list in Python",
+            remedy="Leave out images with another label; each class has its own list.",
         )
     return np.unique([row_of[name] for name in names])
 

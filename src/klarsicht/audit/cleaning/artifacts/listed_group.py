@@ -49,7 +49,7 @@ def put_listed_group(place: Localisation, rng: np.random.Generator) -> tuple[Ove
     if not use.rise.n:
         return None, ""
     onto_words = f"{format_count(use.onto, 'image')} of other classes"
-    words, is_used = describe_group_use(use.rise, of_class.group.name, onto_words, use.is_used), use.is_used
+    words, is_used = describe_group_use(use.rise, of_class.group.name, onto_words, use.is_used, use.doubt), use.is_used
     if record is not None:
         words, is_used = record.use, record.is_used
     number = {int(row): i for i, row in enumerate(own_rows) if use.masks[i].any()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,8 +32,11 @@ def as_batch(classifier: Classifier, images: Tensor | Array | Image.Image | Sequ
     try:
         batch = torch.as_tensor(images)
     except (TypeError, ValueError, RuntimeError) as error:
-        rule = "pictures of Pillow, or images (B, C, H, W)"
-        raise UsageError("a batch does not consist of numbers", got=error, rule=rule) from error
+        rule, remedy = "pictures of Pillow, or images (B, C, H, W)", ""
+        items = images if isinstance(images, list | tuple) else [images]
+        if any(isinstance(one, str | Path) for one in items):
+            remedy = "Open files first: [Image.open(path) for path in paths]."
+        raise UsageError("a batch does not consist of numbers", got=error, rule=rule, remedy=remedy) from error
     if batch.ndim not in (len("BCHW"), len("BCDHW")):
         remedy = "Stack transformed images: torch.stack([transform(image) for image in images])."
         raise UsageError(

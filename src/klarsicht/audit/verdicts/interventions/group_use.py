@@ -67,6 +67,17 @@ class GroupUse:
         reach = Z95 * float(np.linalg.norm([self.spread, *errors]))
         return self.acts and abs(self.rise.value - self.natural.value) > reach
 
+    @property
+    def doubt(self) -> str:
+        """Reason for which a rise or fall that the whole interval shows is no use, in words; empty without one."""
+        if self.is_used or not (self.rise.low > 0 or self.rise.high < 0):
+            return ""
+        if abs(self.rise.value) < LEAST_EFFECT_OF_GROUP:
+            return f"less than counts ({LEAST_EFFECT_OF_GROUP:g} logits)"
+        if self.placed_share < FEWEST_PLACED:
+            return "by places in fewer than half of the images"
+        return "and parts of other images of the class may do as much"
+
 
 UNMEASURED: Final = GroupUse(NO_INTERVAL)
 

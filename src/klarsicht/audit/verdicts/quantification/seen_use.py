@@ -57,7 +57,7 @@ def measure_each(
         others = {one.name for i, one in enumerate(work.groups) if i != number}
         where = others.pop() if len(others) == 1 else "other classes"
         onto_words = f"{format_count(use.onto, 'image')} of {where}"
-        words = describe_group_use(use.rise, group.name, onto_words, use.is_used) if use.rise.n else ""
+        words = describe_group_use(use.rise, group.name, onto_words, use.is_used, use.doubt) if use.rise.n else ""
         yield group, replace(group, use=words, is_used=use.is_used)
 
 
