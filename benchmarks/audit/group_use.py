@@ -7,8 +7,9 @@ A run has two ImageNet classes at 32 px; a small network is trained on 400 image
 colour lies at a place of its own on a tenth of the first class: in even seeds before the training, in odd ones after
 it. The group of the disk is four fifths of its images, and others as a fourth of these. Other groups are of the second
 class: at random, and the clusters of k-means in thumbnails of 8 px; with --seen, those that the detectors of `audit
-quantify` see. A line of the file is a group, with the true rise of the disk on the other 100 images of the
-second class.
+quantify` see. Last come groups of the second class that share a window of 8 px at one place, which is pasted
+as a detector's would be: at random, and the clusters of k-means in what the window shows. A line of the file is a
+group, with the true rise of the disk on the other 100 images of the second class.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ from klarsicht.audit.explanation.models.inputs import PixelScale, shrink_levels
 from klarsicht.audit.results.significance import LEVEL
 from klarsicht.audit.verdicts.detectors.bank import run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
-from klarsicht.audit.verdicts.interventions.group_use import PasteTrial, log_odds_of, measure_group_use
+from klarsicht.audit.verdicts.interventions.group_use import (
+    PasteTrial,
+    SeenWindows,
+    log_odds_of,
+    measure_group_use,
+    measure_windows_use,
+)
 from klarsicht.audit.verdicts.quantification.units import measure_few
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.split_half import combined_p, draw_halves
@@ -37,7 +44,8 @@ from klarsicht.numerics.statistics.split_half import combined_p, draw_halves
 KNOWN, EPOCHS, SHARE, RANDOM, CLUSTERS = 400, 20, 0.1, 4, 8
 SIZE = 26  # of random groups
 DISK = (5, 7)  # pixels, least and largest radius
-Group = tuple[str, int, np.ndarray]  # kind, class, rows
+WINDOW = 8  # pixels a side
+Group = tuple[str, int, np.ndarray, np.ndarray | None]  # kind, class, rows, corner of the window in pixels
 
 
 def put_disk(image: np.ndarray, colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -53,12 +61,18 @@ def groups_of(images: np.ndarray, carriers: np.ndarray, seed: int, seen: bool) -
     if not seen:
         true, others = rng.permutation(carriers), np.setdiff1d(np.arange(KNOWN), carriers)
         kept = true[: round(0.8 * len(true))]
-        yield "disk", 0, np.concatenate([kept, rng.choice(others, len(kept) // 4, replace=False)])
+        yield "disk", 0, np.concatenate([kept, rng.choice(others, len(kept) // 4, replace=False)]), None
         for _ in range(RANDOM):
-            yield "random", 1, rng.choice(KNOWN, SIZE, replace=False)
+            yield "random", 1, rng.choice(KNOWN, SIZE, replace=False), None
         small = shrink_levels(images[1, :KNOWN], 8).reshape(KNOWN, -1)
         number = KMeans(CLUSTERS, n_init=2, random_state=seed).fit_predict(small)
-        yield from (("natural", 1, np.flatnonzero(number == k)) for k in range(CLUSTERS))
+        yield from (("natural", 1, np.flatnonzero(number == k), None) for k in range(CLUSTERS))
+        corner = rng.integers(0, images.shape[2] - WINDOW, 2)
+        for _ in range(RANDOM):
+            yield "window, random", 1, rng.choice(KNOWN, SIZE, replace=False), corner
+        shown = images[1, :KNOWN, corner[0] : corner[0] + WINDOW, corner[1] : corner[1] + WINDOW]
+        number = KMeans(CLUSTERS, n_init=2, random_state=seed).fit_predict(shown.reshape(KNOWN, -1))
+        yield from (("window, alike", 1, np.flatnonzero(number == k), corner) for k in range(CLUSTERS))
         return
     known = images[:, :KNOWN]
     stacks, labels = [ImageStack(some) for some in known], np.repeat([0, 1], KNOWN)
@@ -73,7 +87,7 @@ def groups_of(images: np.ndarray, carriers: np.ndarray, seed: int, seen: bool) -
         mine = set(map(int, sign.members))
         if not any(len(mine & other) >= 0.5 * len(mine | other) for other in rows):
             rows.append(mine)
-            yield f"seen: {sign.name}", 1, np.array(sorted(mine))
+            yield f"seen: {sign.name}", 1, np.array(sorted(mine)), None
 
 
 def measure(folder: Path, seed: int, seen: bool) -> Iterator[dict[str, Any]]:
@@ -94,10 +108,16 @@ def measure(folder: Path, seed: int, seen: bool) -> Iterator[dict[str, Any]]:
         return net(inputs.contiguous(memory_format=torch.channels_last)).numpy()
 
     scale = PixelScale(np.zeros(3, np.float32), np.ones(3, np.float32))
-    for number, (kind, label, rows) in enumerate(groups_of(marked, carriers, seed, seen)):
+    for number, (kind, label, rows, corner) in enumerate(groups_of(marked, carriers, seed, seen)):
         trial = PasteTrial(predict, scale, marked[label, :KNOWN], marked[1 - label, :KNOWN], label)
         begun = time.process_time()
-        use = measure_group_use(trial, np.isin(np.arange(KNOWN), rows), np.random.default_rng([44, seed, number]))
+        member, side = np.isin(np.arange(KNOWN), rows), images.shape[2]
+        rng = np.random.default_rng([44, seed, number])
+        if corner is None:
+            use = measure_group_use(trial, member, rng)
+        else:
+            windows = SeenWindows(np.where(member[:, None], corner / side, np.nan), (WINDOW / side, WINDOW / side))
+            use = measure_windows_use(trial, member, windows, rng)
         yield {
             "seed": seed, "kind": kind, "taught": not seed % 2, "n": len(rows),
             "true": true if kind == "disk" else None,
@@ -110,7 +130,10 @@ def measure(folder: Path, seed: int, seen: bool) -> Iterator[dict[str, Any]]:
 def table(lines: list[dict[str, Any]]) -> str:
     kinds = [("disk, taught", lambda x: x["kind"] == "disk" and x["taught"])]
     kinds += [("disk, put on after the training", lambda x: x["kind"] == "disk" and not x["taught"])]
-    kinds += [(kind, lambda x, kind=kind: x["kind"].split(":")[0] == kind) for kind in ("random", "natural", "seen")]
+    kinds += [
+        (kind, lambda x, kind=kind: x["kind"].split(":")[0] == kind)
+        for kind in ("random", "natural", "seen", "window, random", "window, alike")
+    ]
     rows = ["| groups | act | used | median rise | true rise | CPU s each |", "|---|---|---|---|---|---|"]
     for name, chosen in kinds:
         if some := [x for x in lines if chosen(x)]:

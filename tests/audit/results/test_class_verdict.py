@@ -238,3 +238,15 @@ def test_a_mark_lies_where_its_detection_does_and_a_statistic_of_whole_images_sa
     use = replace(USE, how=how, tried=detector, change="shared", recognition=0.9, shift=2.0, low=1.9)
     found = replace(FOUND, use=use, used=True, poisoned=True, detection=replace(FOUND.detection, sign=detector))
     assert VerdictLine(1, 1, "carton", found, 10, 0.05).headline_at(place).endswith(told)
+
+
+def test_an_artifact_that_could_not_be_tested_and_acts_where_it_is_cut_out_is_used():
+    untested = replace(FOUND, use=replace(USE, covered=0.25))
+    acts = replace(untested, cut_out="pasted into 9 images of b, it lowers a by 1.00 logits (0.50 to 1.50)")
+    assert untested.kind is VerdictKind.UNTESTED and acts.kind is VerdictKind.ACTS is acts.kind_of_class
+    told = VerdictLine(1, 1, "carton", acts, 2, 0.05).headline
+    assert told.endswith("image. Pasted into 9 images of b, it lowers a by 1.00 logits (0.50 to 1.50).")
+    assert Verdict.from_json(acts.to_json()) == acts
+    earlier = {key: value for key, value in untested.to_json().items() if key != "cut_out"}
+    assert Verdict.from_json(earlier) == untested
+    assert replace(acts, artifactual=False, shared=True).kind is VerdictKind.SHARED_AND_USED

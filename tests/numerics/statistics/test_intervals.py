@@ -13,6 +13,7 @@ from klarsicht.numerics.statistics.intervals import (
     roc_area_score,
     share_interval,
     student_quantile,
+    trimmed_mean_interval,
 )
 
 
@@ -146,3 +147,19 @@ def test_the_mean_of_blocks_of_one_is_a_t_test_and_repeats_add_nothing():
     again = block_mean_interval(np.repeat(values, 5), np.repeat(np.arange(12), 5))
     np.testing.assert_allclose((again.low, again.high), (low, high), rtol=1e-9)
     assert block_mean_interval(values, np.zeros(12, int)).n == 0
+
+
+@pytest.mark.parametrize("n", [10, 25, 30])  # a fifth of which is whole
+def test_the_trimmed_mean_is_that_of_another_library_and_far_values_hardly_move_it(n):
+    values = np.random.default_rng(n).standard_t(2, n)
+    found = trimmed_mean_interval(values)
+    low, high = stats.mstats.trimmed_mean_ci(values, (0.2, 0.2))
+    assert found.value == pytest.approx(stats.trim_mean(values, 0.2)) and found.n == n
+    assert (found.low, found.high) == pytest.approx((float(low), float(high)))
+    values[values.argmax()] = 1e6
+    assert trimmed_mean_interval(values) == found
+
+
+def test_the_trimmed_mean_of_few_values_is_their_mean():
+    assert trimmed_mean_interval(np.array([1.0])).n == 0
+    assert trimmed_mean_interval(np.array([1.0, 2.0, 6.0])).value == 3.0

@@ -15,7 +15,7 @@ from klarsicht.ground.run_folder.store import RunStore
 
 CERTIFICATE_FILE: Final = "certificate/certificate.json"
 SAME_IMAGES = 0.5  # least Jaccard index of the images of one alarm in two runs
-USED: Final = (VerdictKind.POISONED, VerdictKind.CONTEXT, VerdictKind.SHARED_AND_USED)
+USED: Final = (VerdictKind.POISONED, VerdictKind.CONTEXT, VerdictKind.ACTS, VerdictKind.SHARED_AND_USED)
 UNUSED: Final = (VerdictKind.PRESENT, VerdictKind.UNTESTED, VerdictKind.SHARED)
 
 

@@ -190,6 +190,8 @@ class Verdict:
         further: verdicts on further artifacts of the class, each on its images without the members of those before.
         texture: what the fine texture of all images of the class tells and does, in sentences, where the model follows
             it; else empty.
+        cut_out: what it does to the class where it is cut out of its images and pasted into others, in words, if that
+            shows a use which nothing else could test; else empty.
         searches: (number, detection) of the searches that found its images, from 1, where these are not the one of its
             number: one mark may be found in parts, see `same_marks`.
     """
@@ -210,6 +212,7 @@ class Verdict:
     resembles: tuple[str, ...] = ()
     further: tuple[Verdict, ...] = ()
     texture: str = ""
+    cut_out: str = ""
     searches: tuple[tuple[int, str], ...] = ()
 
     @property
@@ -270,11 +273,11 @@ class Verdict:
     def kind(self) -> VerdictKind:
         """The kind of the verdict on this artifact."""
         if self.shared:
-            return VerdictKind.SHARED_AND_USED if self.used else VerdictKind.SHARED
+            return VerdictKind.SHARED_AND_USED if self.used or self.cut_out else VerdictKind.SHARED
         if not self.artifactual:
             unnamed = VerdictKind.TEXTURE if self.texture else VerdictKind.NOTHING
             return VerdictKind.FOLLOWED if self.followed else unnamed
-        unused = VerdictKind.PRESENT if self.tested else VerdictKind.UNTESTED
+        unused = VerdictKind.PRESENT if self.tested else VerdictKind.ACTS if self.cut_out else VerdictKind.UNTESTED
         return VerdictKind.POISONED if self.poisoned else VerdictKind.CONTEXT if self.used else unused
 
     @property
@@ -315,7 +318,7 @@ class Verdict:
     def from_json(cls, record: dict[str, Any]) -> Verdict:
         """Read a record of `to_json`. Raises KeyError: it lacks a figure, as one of an earlier version may."""
         known = (
-            {"separation": None, "texture": ""}
+            {"separation": None, "texture": "", "cut_out": ""}
             | record
             | {name: tuple(record[name]) for name in ("rows", "members", "resembles")}
         )

@@ -82,6 +82,8 @@ class VerdictLine:
     def _use(self, place: str) -> str:
         """Say whether the model uses the artifact, and why that is not known or not shown."""
         use, verdict = self.verdict.use, self.verdict
+        if verdict.cut_out:
+            return f"{verdict.cut_out[0].upper()}{verdict.cut_out[1:]}."
         if not use.tried:
             return "Whether the model uses it is not known: it could not be inserted into other images."
         way = "pasted on" if use.how in PASTED else "applied to"

@@ -16,6 +16,7 @@ class VerdictKind(StrEnum):
 
     POISONED = "poisoned"
     CONTEXT = "context"
+    ACTS = "acts"
     PRESENT = "present"
     UNTESTED = "untested"
     SHARED_AND_USED = "shared-and-used"
@@ -47,6 +48,10 @@ VERDICTS: Final = {
         "relies on context",
         "relies on context: some images of the class show the same content, and the model uses it; only you can say "
         "whether it belongs to the class",
+    ),
+    VerdictKind.ACTS: (
+        "artifact, used",
+        "artifact present; cut out of its images, it moves the class on others, and the model uses it",
     ),
     VerdictKind.PRESENT: ("artifact, no use shown", "artifact present; the model is not shown to use it"),
     VerdictKind.UNTESTED: (
@@ -165,6 +170,11 @@ NEXT: Final = {
     VerdictKind.POISONED: ("look at the images, then correct the model", "clean {run} --class {name}"),
     VerdictKind.CONTEXT: (
         "look at the images; if what they show does not belong to the class, correct the model",
+        "clean {run} --class {name}",
+    ),
+    VerdictKind.ACTS: (
+        "look at the images; if what they share does not belong to the class, correct the model (add --mask for a mark "
+        "at one place)",
         "clean {run} --class {name}",
     ),
     VerdictKind.PRESENT: (
@@ -287,6 +297,12 @@ def describe_group_use(rise: Interval, name: str, onto: str, is_used: bool, doub
     return (
         f"pasted into {onto}, it {does} logits {ends}, more than parts of other images of {name} do: the model uses it"
     )
+
+
+def describe_unplaced(share: float) -> str:
+    """Say in which share of a group's images a place is found that sets them apart, where these are too few."""
+    found = f"a place that sets them apart is found in {format_share(share)} of these images"
+    return f"{found}, too few to say whether the model uses it"
 
 
 def describe_insertion(how: str, covered_share: float | None) -> str:

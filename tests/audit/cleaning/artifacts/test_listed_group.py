@@ -76,7 +76,7 @@ def test_what_lowers_the_class_is_told_and_not_put_on(put):
 def test_listed_images_at_random_are_refused(put):
     for seed in range(5):
         (overlay, words), _ = put(WEIGHT, np.random.default_rng(seed).permutation(MARKED))
-        assert overlay is None and words.endswith("no use of it is shown")
+        assert overlay is None and words.endswith(("no use of it is shown", "too few to say whether the model uses it"))
 
 
 @pytest.mark.parametrize("is_used", [True, False])

@@ -8,7 +8,14 @@ from scipy.special import logit, softmax
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.results.words import describe_group_use
 from klarsicht.audit.verdicts.detectors.unusual_places import UnusualPlaces, describe_places
-from klarsicht.audit.verdicts.interventions.group_use import GroupUse, PasteTrial, log_odds_of, measure_group_use
+from klarsicht.audit.verdicts.interventions.group_use import (
+    GroupUse,
+    PasteTrial,
+    SeenWindows,
+    log_odds_of,
+    measure_group_use,
+    measure_windows_use,
+)
 from klarsicht.numerics.statistics.intervals import Interval
 
 SIDE, SQUARE, RISE = 56, 14, 2.0
@@ -83,7 +90,6 @@ def test_a_clear_change_that_is_no_use_says_why():
     )
     natural = Interval(0.3, 0.2, 0.4, 6)
     assert GroupUse(clear, natural, 0.2, 136, 1.0).doubt == "and parts of other images of the class may do as much"
-    assert GroupUse(clear, natural, 0.2, 136, 0.4).doubt == "by places in fewer than half of the images"
     assert GroupUse(small, natural, 0.2, 136, 1.0).doubt == "less than counts (0.1 logits)"
     assert GroupUse(open_ended, natural, 0.2, 136, 1.0).doubt == ""
     used = GroupUse(clear, Interval(0.0, -0.01, 0.01, 6), 0.01, 136, 1.0)
@@ -92,6 +98,44 @@ def test_a_clear_change_that_is_no_use_says_why():
     assert words.endswith(
         "by 0.41 logits (0.15 to 0.68), and parts of other images of the class may do as much: no use of it is shown"
     )
+
+
+@pytest.fixture
+def windows(pictures):
+    where = pictures[1]
+    corners = np.array([np.argwhere(one).min(0) / SIDE if one.any() else (np.nan, np.nan) for one in where])
+    return SeenWindows(corners, (SQUARE / SIDE, SQUARE / SIDE))
+
+
+def test_windows_cover_just_the_squares(pictures, windows):
+    assert (windows.masks((SIDE, SIDE)) == pictures[1]).all()
+    small = windows.masks((SIDE // 4, SIDE // 4))  # every place that they touch
+    assert (small == pictures[1].reshape(len(MARKED), SIDE // 4, 4, SIDE // 4, 4).any((2, 4))).all()
+
+
+def test_the_windows_of_a_square_raise_its_class_by_all_of_its_share(pictures, windows):
+    own, _, onto = pictures
+    of_square = SQUARE**2 / SIDE**2 * 200 / 255
+    predict = network([-RISE / of_square, RISE / of_square, 0.0])
+    use = measure_windows_use(PasteTrial(predict, SCALE, own, onto, 0), MARKED, windows, np.random.default_rng(1))
+    assert use.is_used and use.rise.value == pytest.approx(-RISE, abs=1e-4)
+    assert use.rise.high - use.rise.low < 1e-3  # of every image the same: grey has no red beyond green
+    blind = measure_windows_use(
+        PasteTrial(network([0.0, 9.0, -9.0]), SCALE, own, onto, 0), MARKED, windows, np.random.default_rng(1)
+    )
+    assert not blind.is_used and blind.rise.value == pytest.approx(0, abs=1e-6)
+
+
+def test_windows_of_random_images_are_not_used(pictures):
+    rng, predict = np.random.default_rng(9), network([10.0, 10.0, 10.0])
+    own, told = grey_images(len(MARKED), rng), 0
+    for seed in range(20):
+        member = rng.permutation(MARKED)
+        corners = np.where(member[:, None], rng.random(2) * 0.7, np.nan)
+        trial = PasteTrial(predict, SCALE, own, pictures[2], 0)
+        found = SeenWindows(corners, (SQUARE / SIDE, SQUARE / SIDE))
+        told += measure_windows_use(trial, member, found, np.random.default_rng(seed)).is_used
+    assert told <= 2
 
 
 def test_one_of_many_groups_that_do_as_much_is_not_used(pictures):

@@ -12,8 +12,8 @@ from klarsicht.audit.cleaning.artifacts.localisation import Localisation
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.samples import draw_rows, read_images
 from klarsicht.audit.results.seen_groups import SeenGroup, read_seen_groups
-from klarsicht.audit.results.words import describe_group_use, format_count
-from klarsicht.audit.verdicts.interventions.group_use import PasteTrial, measure_group_use
+from klarsicht.audit.results.words import format_count
+from klarsicht.audit.verdicts.interventions.group_use import PasteTrial, describe_use, measure_group_use
 from klarsicht.audit.verdicts.interventions.overlay import Overlay, overlay_of_masks
 from klarsicht.ground.arrays import Floats, Ints, Pixels, Rows
 from klarsicht.ground.run_folder.store import RunStore
@@ -46,10 +46,10 @@ def put_listed_group(place: Localisation, rng: np.random.Generator) -> tuple[Ove
 
     trial = PasteTrial(predict, pixel_scale, levels, onto, of_class.group.target)
     use = measure_group_use(trial, np.isin(own_rows, place.artifact.members), rng)
-    if not use.rise.n:
-        return None, ""
     onto_words = f"{format_count(use.onto, 'image')} of other classes"
-    words, is_used = describe_group_use(use.rise, of_class.group.name, onto_words, use.is_used, use.doubt), use.is_used
+    words, is_used = describe_use(use, of_class.group.name, onto_words), use.is_used
+    if not words:
+        return None, ""
     if record is not None:
         words, is_used = record.use, record.is_used
     number = {int(row): i for i, row in enumerate(own_rows) if use.masks[i].any()}

@@ -5,7 +5,9 @@ cut out of images of the other half (detectors.unusual_places), and each is past
 pastes another image of the class under the same mask. So no region counts because of what one image shows.
 
 Any part of a photograph moves a logit. So the rise by the group's regions is held against those of *natural groups*,
-found and pasted in the same way: other images of the class that lie furthest in a direction of their colours."""
+found and pasted in the same way: other images of the class that lie furthest in a direction of their colours.
+
+Where a detector gives places, its windows are pasted in this way, see measure_windows_use."""
 
 from __future__ import annotations
 
@@ -19,11 +21,12 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
+from klarsicht.audit.results.words import describe_group_use, describe_unplaced
 from klarsicht.audit.verdicts.detectors.unusual_places import UnusualPlaces, describe_places
 from klarsicht.audit.verdicts.interventions.experiment import Predict
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
 from klarsicht.numerics.imaging.relevance_masks import enlarge_masks
-from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval, mean_interval
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval, mean_interval, trimmed_mean_interval
 from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale
 
 FEWEST_OF_GROUP: Final = 8  # images of a group, and twice as many others of its class
@@ -31,6 +34,10 @@ PASTES: Final = 8  # images into which each region is pasted
 NATURAL_GROUPS: Final = 16  # groups of other images of the class; two images of each lend a region
 LEAST_EFFECT_OF_GROUP: Final = 0.1  # logits by which the class must rise or fall: a tenth of its odds
 FEWEST_PLACED: Final = 0.5  # of the group in which a region must be found
+GROUPS_ALIKE: Final = 12  # natural groups that are alike where windows lie
+DONORS_ALIKE: Final = 8  # images of each that lend a window
+PASTES_ALIKE: Final = 4  # images into which each of these is pasted
+ROUNDING: Final = 1e-6  # of a place, which a window does not touch by this much
 
 
 @dataclass(frozen=True)
@@ -74,12 +81,18 @@ class GroupUse:
             return ""
         if abs(self.rise.value) < LEAST_EFFECT_OF_GROUP:
             return f"less than counts ({LEAST_EFFECT_OF_GROUP:g} logits)"
-        if self.placed_share < FEWEST_PLACED:
-            return "by places in fewer than half of the images"
         return "and parts of other images of the class may do as much"
 
 
 UNMEASURED: Final = GroupUse(NO_INTERVAL)
+
+
+def describe_use(use: GroupUse, name: str, onto: str) -> str:
+    """Say what a group of images of a class does to it on others, such as "116 images of other classes"; or in how few
+    of the group a region was found. Empty where that was not asked."""
+    if use.rise.n and use.placed_share >= FEWEST_PLACED:
+        return describe_group_use(use.rise, name, onto, use.is_used, use.doubt)
+    return describe_unplaced(use.placed_share) if use.onto else ""
 
 
 def log_odds_of(logits: Floats, target: int) -> Doubles:
@@ -159,3 +172,58 @@ def natural_rises(
             donors = rng.choice(other[:size], 2, replace=False)
             pairs.append(trial.rises(donors, places.masks(values[donors]), other[size:], rng, turns).mean(1))
     return np.stack(pairs)
+
+
+@dataclass(frozen=True)
+class SeenWindows:
+    """Windows in which a detector saw what a group shares. corners: (n, 2), of each image of the class, shares of its
+    height and width; NaN of the others. extent: (2,), their height and width."""
+
+    corners: Doubles
+    extent: tuple[float, float]
+
+    def masks(self, shape: tuple[int, ...]) -> Bools:
+        """Return the windows as masks of a shape (h, w), bool (n, h, w): every place that they touch."""
+        masks = np.zeros((len(self.corners), *shape), bool)
+        for mask, corner in zip(masks, self.corners, strict=True):
+            if np.isfinite(corner).all():
+                first = np.floor(corner * shape + ROUNDING).astype(int)
+                last = np.ceil((corner + self.extent) * shape - ROUNDING).astype(int)
+                mask[first[0] : last[0], first[1] : last[1]] = True
+        return masks
+
+
+def measure_windows_use(trial: PasteTrial, member: Bools, windows: SeenWindows, rng: np.random.Generator) -> GroupUse:
+    """Measure the rise of a class by the windows of its members, bool (n,), trimmed over these, which are few. Natural
+    groups are asked only where they act: images that are alike where the windows lie."""
+    inside, outside = (rng.permutation(np.flatnonzero(member == is_in)) for is_in in (True, False))
+    if len(inside) < FEWEST_OF_GROUP or len(outside) < 2 * FEWEST_OF_GROUP or not len(trial.onto):
+        return UNMEASURED
+    values = describe_places(trial.own)
+    masks = windows.masks(values.shape[2:])
+    has = masks[inside].any((1, 2))
+    rise = trimmed_mean_interval(trial.rises(inside[has], masks[inside[has]], outside, rng, PASTES).mean(1))
+    use = GroupUse(rise, onto=len(trial.onto), placed_share=float(has.mean()), masks=masks)
+    if not use.acts:
+        return use
+    rises = rises_of_alike(trial, values, masks[inside[has]], outside, rng)
+    return replace(use, natural=mean_interval(rises), spread=float(rises.std(ddof=1)))
+
+
+def rises_of_alike(
+    trial: PasteTrial, values: Floats, windows: Bools, outside: Ints, rng: np.random.Generator
+) -> Doubles:
+    """Compute the rise (g,) by drawn windows, of bool (m, h, w), of each natural group: of m images or half of the
+    others at most, those that lie furthest in the direction of a drawn one by what they show where the windows lie."""
+    place, size = windows.mean(0), min(len(windows), len(outside) // 2)
+    means = np.einsum("ndhw,hw->nd", values, place / place.sum())
+    means = (means - means[outside].mean(0)) / np.maximum(means[outside].std(0), np.finfo(np.float32).eps)
+    rises = []
+    for one in rng.choice(outside, min(GROUPS_ALIKE, len(outside)), replace=False):
+        order = outside[np.argsort(-(means[outside] @ means[one]), kind="stable")]
+        group, others = order[:size], rng.permutation(order[size:])
+        lend = rng.choice(size, min(DONORS_ALIKE, size), replace=False)
+        masks = windows[rng.choice(len(windows), len(lend))]
+        of_images = trial.rises(group[lend], masks, others, rng, PASTES_ALIKE).mean(1)
+        rises.append(trimmed_mean_interval(of_images).value)
+    return np.array(rises)

@@ -37,7 +37,7 @@ from klarsicht.audit.verdicts.quantification.further_artifacts import find_furth
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits, most_images_inserted
 from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.resemblances import name_resemblances
-from klarsicht.audit.verdicts.quantification.seen_use import measure_seen_use
+from klarsicht.audit.verdicts.quantification.seen_use import measure_seen_use, measure_untested_use
 from klarsicht.audit.verdicts.quantification.units import EFFECT_BACKGROUNDS, DetectionUnits
 from klarsicht.audit.verdicts.quantification.whole_textures import find_followed_textures
 from klarsicht.ground.progress import note
@@ -88,6 +88,7 @@ def run_steps(audit: Audit, work: DetectionUnits, level: float, workers: int = 1
     marked = mark_followed_textures(
         name_resemblances(work, marked), find_followed_textures(audit, work, level, workers)
     )
+    marked = measure_untested_use(work, marked)
     once(f"quantified.{level}", lambda: write_quantification(work, marked))
     return marked
 
