@@ -146,11 +146,11 @@ def trimmed_mean_interval(values: NDArray[np.floating[Any]]) -> Interval:
     A single value moves it little, however far it lies."""
     n = len(values)
     cut = int(TRIMMED * n)
-    left = n - 2 * cut
-    if left < 2:
+    count = n - 2 * cut
+    if count < 2:
         return NO_INTERVAL
-    kept = np.sort(np.asarray(values, np.float64))[cut : n - cut]
-    winsorised = np.pad(kept, cut, mode="edge")
-    error = float(winsorised.std(ddof=1)) * float(np.sqrt(n)) / left
-    centre, half = float(kept.mean()), student_quantile(left) * error
+    middle = np.sort(np.asarray(values, np.float64))[cut : n - cut]
+    outermost = np.pad(middle, cut, mode="edge")
+    error = float(outermost.std(ddof=1)) * float(np.sqrt(n)) / count
+    centre, half = float(middle.mean()), student_quantile(count) * error
     return Interval(centre, centre - half, centre + half, n)

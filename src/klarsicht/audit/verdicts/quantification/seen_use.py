@@ -69,13 +69,13 @@ def measure_untested_use(work: DetectionUnits, found: Quantification) -> Quantif
     asks = [one for of in found for one in of.artifacts if (one.artifactual or one.shared) and not one.tested]
     if not asks:
         return found
-    detections, told = read_detections(work.store, found), dict[tuple[int, int], str]()
+    detections, sentences = read_detections(work.store, found), dict[tuple[int, int], str]()
     with predictor(work) as predict:
         for line in found.lines:
             if line.verdict in asks:
                 which = line.verdict.target, line.number
-                told[which] = describe_cut_out(work, line.verdict, detections.get(which, ()), predict)
-    return replace(found, verdicts=tuple(_tell(one, told) for one in found))
+                sentences[which] = describe_cut_out(work, line.verdict, detections.get(which, ()), predict)
+    return replace(found, verdicts=tuple(_tell(one, sentences) for one in found))
 
 
 def describe_cut_out(work: DetectionUnits, verdict: Verdict, signs: Sequence[SignRow], predict: Predict) -> str:
@@ -90,10 +90,10 @@ def describe_cut_out(work: DetectionUnits, verdict: Verdict, signs: Sequence[Sig
     return trial.describe(use) if use.is_used else ""
 
 
-def _tell(verdict: Verdict, told: Mapping[tuple[int, int], str]) -> Verdict:
+def _tell(verdict: Verdict, sentences: Mapping[tuple[int, int], str]) -> Verdict:
     """Return a verdict, and those on further artifacts, with what they do that are cut out."""
     own, *further = (
-        replace(one, cut_out=told.get((verdict.target, i), "")) for i, one in enumerate(verdict.artifacts, 1)
+        replace(one, cut_out=sentences.get((verdict.target, i), "")) for i, one in enumerate(verdict.artifacts, 1)
     )
     return replace(own, further=tuple(further))
 
