@@ -37,7 +37,7 @@ FEWEST_PLACED: Final = 0.5  # of the group in which a region must be found
 GROUPS_ALIKE: Final = 12  # natural groups that are alike where windows lie
 DONORS_ALIKE: Final = 8  # images of each that lend a window
 PASTES_ALIKE: Final = 4  # images into which each of these is pasted
-ROUNDING: Final = 1e-6  # of a place, which a window does not touch by this much
+UNTOUCHED: Final = 1e-6  # of a place, which a window does not touch by this much
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ class SeenWindows:
         masks = np.zeros((len(self.corners), *shape), bool)
         for mask, corner in zip(masks, self.corners, strict=True):
             if np.isfinite(corner).all():
-                first = np.floor(corner * shape + ROUNDING).astype(int)
-                last = np.ceil((corner + self.extent) * shape - ROUNDING).astype(int)
+                first = np.floor(corner * shape + UNTOUCHED).astype(int)
+                last = np.ceil((corner + self.extent) * shape - UNTOUCHED).astype(int)
                 mask[first[0] : last[0], first[1] : last[1]] = True
         return masks
 
