@@ -108,6 +108,20 @@ def test_a_caption_wider_than_three_windows_is_recovered():
     np.testing.assert_array_equal(whole.places, np.stack([places, places], 1))
 
 
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_few_images_that_share_nothing_do_not_grow_their_window(count):
+    """Two images agree at a third of their pixels by half of what others differ, and these pixels hang together."""
+    rng, areas = np.random.default_rng(7), []
+    levels = gaussian_filter(rng.normal(128, 400, (80, SIDE, SIDE, 1)), (0, 4, 4, 0)).clip(0, 255).astype(np.uint8)
+    for _ in range(20):
+        order = rng.permutation(len(levels))
+        carriers, others = levels[order[:count]], levels[order[count:]]
+        places = np.tile(rng.integers(0, SIDE - 6, 2), (count, 1))
+        whole = grow_window(ArtifactExamples(carriers, others, places, (6, 6)))
+        areas.append(whole.extent[0] * whole.extent[1] / 36)
+    assert np.median(areas) < 2
+
+
 def test_what_is_pasted_is_the_artifact_and_the_control_is_not():
     x = scenes(20, seed=5)
     for how, marked, control in insert(Patch.ways(specimen(), SCALE), x):

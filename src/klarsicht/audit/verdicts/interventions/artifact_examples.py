@@ -15,6 +15,8 @@ from klarsicht.ground.arrays import Floats, Pixels
 WINDOW_REACH = 3  # window sides around the window within which the rest of the artifact is searched
 ALONE = 0.1  # share of the deviation of other images; carriers that deviate less show the artifact alone
 AGREE = 0.5  # share of the deviation of other images; carriers deviate less at pixels of the artifact
+BY_CHANCE = 0.05  # of groups of as many other images may deviate as little: two or three often agree by chance
+MOST_GROUPS = 40  # of other images that carriers are compared with
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,16 @@ def covers_artifact_only(whole: ArtifactExamples) -> bool:
 
 def grow_window(examples: ArtifactExamples) -> ArtifactExamples:
     """Extend the detected window to the box of the whole artifact: of the pixels of carriers, aligned by their windows,
-    at which their median absolute deviation from the median is below AGREE of that of other images, those connected to
-    the window."""
+    at which their median absolute deviation from the median is below AGREE of that of groups of as many other images,
+    and below all but BY_CHANCE of these groups, those connected to the window."""
     extent, size = np.array(examples.extent), np.array(examples.carriers.shape[1:3])
     before = np.minimum(examples.places.min(0), WINDOW_REACH * extent)
     behind = np.minimum((size - extent - examples.places).min(0), WINDOW_REACH * extent)
     corners, box = examples.places - before, before + extent + behind
-    spread = [_spread(stack[: len(corners)], corners, box) for stack in (examples.carriers, examples.others)]
-    agree = spread[0] < AGREE * spread[1]
+    spread, n = _spread(examples.carriers, corners, box), len(corners)
+    first_rows = range(0, max(1, min(len(examples.others) // n, MOST_GROUPS)) * n, n)
+    groups = np.stack([_spread(examples.others[row : row + n], corners, box) for row in first_rows])
+    agree = spread < np.minimum(AGREE * np.median(groups, 0), np.quantile(groups, BY_CHANCE, axis=0))
     agree[before[0] : before[0] + extent[0], before[1] : before[1] + extent[1]] = True
     parts, _ = label(agree)
     inside = np.argwhere(parts == parts[tuple(before)])
