@@ -122,6 +122,14 @@ def test_few_images_that_share_nothing_do_not_grow_their_window(count):
     assert np.median(areas) < 2
 
 
+def test_carriers_that_are_alike_as_a_whole_do_not_grow_their_window():
+    levels = scenes(60)
+    levels[:9] = levels[0]
+    window = Detection("fine", 50.0, np.arange(9), np.full((9, 2), 0.4), (6 / SIDE, 6 / SIDE))
+    given = ArtifactExamples.of(window, levels)
+    assert grow_window(given) is given
+
+
 def test_what_is_pasted_is_the_artifact_and_the_control_is_not():
     x = scenes(20, seed=5)
     for how, marked, control in insert(Patch.ways(specimen(), SCALE), x):
