@@ -17,7 +17,9 @@ ALONE = 0.1  # share of the deviation of other images; carriers that deviate les
 AGREE = 0.5  # share of the deviation of other images; carriers deviate less at pixels of the artifact
 BY_CHANCE = 0.05  # of groups of as many other images may deviate as little: two or three often agree by chance
 MOST_GROUPS = 40  # of other images that carriers are compared with
-MOST_OF_IMAGE = 0.5  # share of the image above which carriers are alike as a whole, and lend their class
+LARGEST_BOX = (
+    0.5  # of a grown window, share of the image above which carriers are alike as a whole, and lend their class
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def covers_artifact_only(whole: ArtifactExamples) -> bool:
 def grow_window(examples: ArtifactExamples) -> ArtifactExamples:
     """Extend the detected window to the box of the whole artifact: of the pixels of carriers, aligned by their windows,
     at which their median absolute deviation from the median is below AGREE of that of groups of as many other images,
-    and below all but BY_CHANCE of these groups, those connected to the window. A box of more than MOST_OF_IMAGE is not
+    and below all but BY_CHANCE of these groups, those connected to the window. A box of more than LARGEST_BOX is not
     taken."""
     extent, size = np.array(examples.extent), np.array(examples.carriers.shape[1:3])
     before = np.minimum(examples.places.min(0), WINDOW_REACH * extent)
@@ -76,7 +78,7 @@ def grow_window(examples: ArtifactExamples) -> ArtifactExamples:
     inside = np.argwhere(parts == parts[tuple(before)])
     first, last = inside.min(0), inside.max(0)
     height, width = (int(side) for side in last - first + 1)
-    if height * width > MOST_OF_IMAGE * size.prod():
+    if height * width > LARGEST_BOX * size.prod():
         return examples
     return ArtifactExamples(examples.carriers, examples.others, corners + first, (height, width))
 
