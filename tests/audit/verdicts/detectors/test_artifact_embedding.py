@@ -133,6 +133,19 @@ def test_the_judge_does_not_shape_the_embedding(short):
     assert {name.split(".")[0] for name in judged.keys() - plain.keys()} == {"judge"}
 
 
+def test_a_training_that_was_begun_without_a_judge_goes_on_without_one(short):
+    """As of a run that was killed, and goes on by a version that has one: the same to the bit as if it had none."""
+    images = scenes(30)
+    begun, resumed = (EmbeddingTraining(images, ("stripe", "random-tag"), 5) for _ in range(2))
+    begun.network.judge = None
+    begun.optimizer = torch.optim.Adam(begun.network.parameters())
+    begun.run_stage(0)
+    resumed.restore(begun.state())
+    for training in (begun, resumed):
+        training.run_stage(1)
+    assert resumed.state() == begun.state() and embedding.load_embedding(resumed.state()).judge is None
+
+
 def test_the_log_odds_are_those_of_the_weights():
     """Rewritten: means and maxima over places, standardised, through two layers."""
     network = embedding.ArtifactEmbedding().eval()

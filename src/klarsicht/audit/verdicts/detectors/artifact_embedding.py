@@ -197,10 +197,13 @@ class EmbeddingTraining:
         return content.getvalue()
 
     def restore(self, state: bytes) -> None:
-        """Go on from the state after an earlier stage."""
-        known = torch.load(io.BytesIO(state), weights_only=True)
-        self.network.load_state_dict(known["network"])
-        self.optimizer.load_state_dict(known["optimizer"])
+        """Go on from the state after an earlier stage; one that was begun without a judge goes on without."""
+        parts = torch.load(io.BytesIO(state), weights_only=True)
+        if not has_judge(parts["network"]):
+            self.network.judge = None
+            self.optimizer = torch.optim.Adam(self.network.parameters())
+        self.network.load_state_dict(parts["network"])
+        self.optimizer.load_state_dict(parts["optimizer"])
 
 
 def training_sources() -> tuple[Path, ...]:
@@ -213,9 +216,14 @@ def load_embedding(state: bytes) -> ArtifactEmbedding:
     return make_network(torch.load(io.BytesIO(state), weights_only=True)["network"])
 
 
+def has_judge(weights: Mapping[str, Tensor]) -> bool:
+    """Say whether weights, by name, contain those of a judge; earlier versions of a run have none."""
+    return any(name.startswith("judge.") for name in weights)
+
+
 def make_network(weights: Mapping[str, Tensor]) -> ArtifactEmbedding:
     """Make a network of its weights, by name; those of `judge` may be absent."""
-    network = ArtifactEmbedding(weights["body.0.weight"].shape[1], any(name.startswith("judge.") for name in weights))
+    network = ArtifactEmbedding(weights["body.0.weight"].shape[1], has_judge(weights))
     network.load_state_dict(weights)
     return network.eval()
 
