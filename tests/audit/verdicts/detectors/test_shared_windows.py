@@ -70,6 +70,21 @@ def test_in_larger_images_the_box_is_found_after_shrinking():
     assert abs(found.extent[0] - 15) <= 3 and abs(found.extent[1] - 24) <= 3
 
 
+def test_carriers_that_agree_as_a_whole_share_the_label_alone():
+    """Aligned images of one scene, of which carriers differ by a tenth of what other images do."""
+    rng, scene = np.random.default_rng(6), pictures(1, 4)
+
+    def aligned(n, spread):
+        return np.clip(scene + rng.normal(0, spread, (n, *scene.shape[1:])), 0, 255).astype(np.uint8)
+
+    carriers = aligned(4, 4)
+    carriers[:, 10:16, 8:19] = label()
+    found = find_shared_windows(carriers, aligned(40, 40), aligned(30, 40))
+    assert np.prod(found.extent) <= 28 * 28 / 4
+    first, last = found.places, found.places + found.extent
+    assert (np.minimum(last, [16, 19]) - np.maximum(first, [10, 8]) >= 5).all()  # of the label, in both directions
+
+
 @pytest.mark.parametrize("group", [1, 2])
 def test_what_other_images_show_as_well_is_no_window(group):
     groups = [stuck(pictures(30, 0), label(), 1)[0], pictures(30, 2), pictures(30, 3)]

@@ -31,6 +31,9 @@ SHOWN_ELSEWHERE: Final = 0.05  # share of images of other classes that may show 
 AGREE_SHARE: Final = 0.5  # of the deviation of other images, below which carriers agree at a pixel
 REACH: Final = 4  # window sides around a window within which the rest of the artifact is searched
 GAP_SHARE: Final = 1 / 6  # of the window's shorter side: width around pixels of the artifact that are of one piece
+LARGEST_BOX: Final = (
+    0.5  # of the image; carriers that agree in a larger one are alike as a whole, as aligned images are
+)
 INSIDE: Final = 0.9  # share of carriers in which a pixel of the artifact lies inside the image
 
 
@@ -65,7 +68,8 @@ def find_shared_windows(carriers: Pixels, others: Pixels, elsewhere: Pixels) -> 
     corners = np.clip(np.rint(places * scale).astype(int), 0, size - box)
     if (scale > 1).any():
         corners = align_windows(carriers[rows], corners, box, int(np.ceil(scale.max() / 2)))
-    corners, extent = grow_shared(carriers[rows], others, corners, box)
+    grown, extent = grow_shared(carriers[rows], others, corners, box)
+    corners, extent = (corners, box) if extent.prod() > LARGEST_BOX * size.prod() else (grown, extent)
     kept = ((corners >= 0) & (corners + extent <= size)).all(1)
     return SharedWindows(rows[kept], corners[kept], (int(extent[0]), int(extent[1])), shares)
 

@@ -10,6 +10,7 @@ from scipy.ndimage import label
 from torch import Tensor
 
 from klarsicht.audit.verdicts.detectors.detection import Detection
+from klarsicht.audit.verdicts.detectors.shared_windows import LARGEST_BOX
 from klarsicht.ground.arrays import Floats, Pixels
 
 WINDOW_REACH = 3  # window sides around the window within which the rest of the artifact is searched
@@ -17,9 +18,6 @@ ALONE = 0.1  # share of the deviation of other images; carriers that deviate les
 AGREE = 0.5  # share of the deviation of other images; carriers deviate less at pixels of the artifact
 BY_CHANCE = 0.05  # of groups of as many other images may deviate as little: two or three often agree by chance
 MOST_GROUPS = 40  # of other images that carriers are compared with
-LARGEST_BOX = (
-    0.5  # of a grown window, share of the image above which carriers are alike as a whole, and lend their class
-)
 
 
 @dataclass(frozen=True)
