@@ -228,9 +228,10 @@ def told(lines: list[dict]) -> str:
     )
     clean = [li for li in lines if not li["kind"]]
     out.append(f"clean classes: {share([bool(li['noted']) for li in clean])}")
-    out += [
-        f"  {li['seed']}: {', '.join(li['noted'])} {li['area']:.2f} {li['shift']:+.1f}" for li in clean if li["noted"]
-    ]
+    for li in clean:
+        if li["noted"]:
+            area = "" if li["area"] is None else f"{li['area']:.2f} "  # a framing has none
+            out.append(f"  {li['seed']}: {', '.join(li['noted'])} {area}{li['shift']:+.1f}")
     return "\n".join(out)
 
 
