@@ -202,17 +202,55 @@ def test_an_area_is_that_of_scikit_learn(measured, folder):
         assert told == pytest.approx(roc_auc_score(label == 5, scores[:, 5]), abs=0.01)
 
 
-@pytest.mark.slow
-def test_each_window_is_shown_once(folder, monkeypatch, tmp_path):
-    """Of each class 8 images get eleven parts and eleven controls, and are shown in eight windows: whole, enlarged, two
-    stretched and four shifted."""
-    classifier, inputs = load_model(linear(), classes=NAMES), []
+@pytest.fixture
+def units(folder, tmp_path, monkeypatch):
+    """Units on a copy of the run, and a list of the number of images in each call of the network."""
+    classifier, shown = load_model(linear(), classes=NAMES), []
     logits = type(classifier).logits
-    monkeypatch.setattr(type(classifier), "logits", lambda self, x: inputs.append(len(x)) or logits(self, x))
+    monkeypatch.setattr(type(classifier), "logits", lambda self, x: shown.append(len(x)) or logits(self, x))
     shutil.copytree(folder / "run", tmp_path / "run")
     with opened_runs.open_run(tmp_path / "run", level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
-        sufficiency_units.ExchangeUnits(sufficiency_units.PartReader(work, IMAGES)).exchange(FRAMED)
-    assert sum(inputs) == 8 * (2 * len(IMAGE_PARTS) + 8)
+        yield sufficiency_units.ExchangeUnits(sufficiency_units.PartReader(work, IMAGES)), shown
+
+
+@pytest.mark.slow
+def test_each_window_and_control_is_shown_once(units):
+    """Eight images get eleven parts of a class. Each of the receivers, 12 of each class where they are needed, gets
+    eleven controls, and is shown in eight windows: whole, enlarged, two stretched and four shifted."""
+    exchanges, shown = units
+    exchanges.exchange(FRAMED)
+    assert sum(shown) == 8 * (2 * len(IMAGE_PARTS) + 8) == exchanges.most_shown([FRAMED])
+    receivers = {int(row) for k in range(K) for row in exchanges.draw_pairs(k)[0]}
+    for k in range(K):
+        exchanges.exchange(k)
+    assert sum(shown) == 8 * (K + 1) * len(IMAGE_PARTS) + len(receivers) * (len(IMAGE_PARTS) + 8)
+    assert len(receivers) < 8 * K
+
+
+@pytest.mark.slow
+def test_a_class_is_measured_alike_whoever_was_asked_before(units):
+    exchanges, _ = units
+    first = exchanges.exchange(FRAMED)
+    again = sufficiency_units.ExchangeUnits(exchanges.reader)
+    for k in range(K):
+        rows = again.exchange(k)
+        assert rows == first or k != FRAMED
+
+
+def test_images_are_receivers_equally_often(units):
+    """Of each class the 12 receivers get at most two of the others' parts, and no image twice that of one class; each
+    has one control, whoever asks."""
+    exchanges, _ = units
+    receivers = [exchanges.draw_pairs(k) for k in range(K)]
+    controls = {}
+    for rows, _, control, _ in receivers:
+        for row, other in zip(rows.tolist(), control.tolist(), strict=True):
+            assert controls.setdefault(row, other) == other
+    for k in range(K):
+        used = np.concatenate([rows[owners == k] for rows, _, _, owners in receivers])
+        times = np.bincount(used - k * EACH, minlength=EACH)
+        assert times.sum() in range(6, 13) and times.max() <= 2 and (times > 0).sum() <= 12
+    assert all(len(rows) == len(set(rows.tolist())) == 8 for rows, *_ in receivers)
 
 
 def test_images_without_a_part_are_shown_of_flagged_parts_only(measured):

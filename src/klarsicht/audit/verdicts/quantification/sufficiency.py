@@ -67,7 +67,7 @@ def measure_sufficiency(
 
     Args:
         images: most images of a class to show, each once whole and once for every part; half as many images of other
-            classes get its parts, each twice.
+            classes get its parts. These serve several classes, and are shown with parts of their own class once.
         region: a mask file of the shape of the pictures, bright inside; a CSV with columns `path,mask`; or a function
             `file.py:callable` from a picture to its mask. Without it, where pictures are aligned, `estimate_region`.
         reference: a folder of class folders with other pictures of the same apparatus, beside which the parts of few
@@ -128,7 +128,7 @@ def most_images_shown(step: KeptPartUnits | ExchangeUnits) -> int:
     todo = [i for i in range(len(reader.work.groups)) if not reader.work.store.is_done(step.step, i)]
     if isinstance(step, KeptPartUnits):
         return len(step.ways) * sum(len(reader.feature_rows(i)) for i in todo)
-    return step.ways * reader.most_exchanged * len(todo)
+    return step.most_shown(todo)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from klarsicht.audit.explanation.models.forward import open_observer
 from klarsicht.audit.explanation.networks.eval_mode import as_channels_last, channels_last
 from klarsicht.audit.results.rows import ExchangeRow
 from klarsicht.audit.verdicts.interventions.experiment import Experiment
-from klarsicht.audit.verdicts.interventions.framings import FRAMINGS, Framing, Window, resample
+from klarsicht.audit.verdicts.interventions.framings import FRAMINGS, Window, resample
 from klarsicht.audit.verdicts.interventions.image_parts import (
     BACKGROUND,
     IMAGE_PARTS,
@@ -39,6 +40,8 @@ LEAST_IMAGES = 16  # of each class among them
 EXCHANGED_SHARE = 0.5  # of the images of a class that are shown, how many others get its parts
 FILL_IMAGES = 64  # images whose mean colour replaces what is destroyed
 CHUNK_IMAGES = 16  # images that are changed at once
+LEAST_RECEIVERS = 12  # images of a class that get parts of others, at least
+KEPT_ANSWERS = 1 << 28  # bytes of answers to controls that are kept for other classes
 
 EXCHANGED = schema_of(ExchangeRow)
 KEPT = pa.schema(
@@ -146,11 +149,20 @@ class PartReader:
         """Names of the parts that are exchanged, and of the framings."""
         return (self.only,) if self.only else (*self.parts, *FRAMINGS)
 
-    def exchange(
-        self, name: str, images: PartImages, donors: PartImages, controls: PartImages
-    ) -> tuple[Pixels, Pixels]:
-        """Replace a part of images by that of their donors, and by that of control donors."""
-        return self.parts[name].exchange(images, donors), self.parts[name].exchange(images, controls)
+    @property
+    def exchanged_parts(self) -> tuple[str, ...]:
+        """Names of the parts that are exchanged."""
+        return tuple(name for name in self.questions if name not in FRAMINGS)
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """Windows of the framings and of their controls, each once."""
+        framings = [FRAMINGS[name] for name in self.questions if name in FRAMINGS]
+        return tuple(dict.fromkeys(window for one in framings for window in (one.window, one.control)))
+
+    def exchange(self, name: str, images: PartImages, donors: PartImages) -> Pixels:
+        """Replace a part of images by that of their donors."""
+        return self.parts[name].exchange(images, donors)
 
     def class_rows(self, number: int) -> Rows:
         """Draw rows of a class, `images` at most, in random order; the same for every step."""
@@ -239,29 +251,70 @@ def feature_reader(work: DetectionUnits) -> Iterator[Callable[[Pixels], Floats]]
 
 
 @dataclass(frozen=True)
+class PlainAnswers:
+    """Logits of images of other classes without a part of the class, which are the same for every class: with each
+    part of another image of their own class, and in each window of the framings.
+
+    An image is shown in all these ways at once, so its logits do not depend on the class that asks first.
+
+    Attributes:
+        reader: of the images.
+        kept: logits (K,) of the images that were asked last, by row, and by the name of a part or by a window.
+    """
+
+    reader: PartReader
+    kept: dict[int, dict[str | Window, Floats]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def ways(self) -> int:
+        """In how many ways an image is shown."""
+        return len(self.reader.exchanged_parts) + len(self.reader.windows)
+
+    def ask(self, row: int, control: int, predict: Callable[[Pixels], Floats]) -> dict[str | Window, Floats]:
+        """Return the logits of the image of a row, with the parts of the control and in each window."""
+        if row not in self.kept:
+            reader = self.reader
+            image, other = reader.read(np.array([row])), reader.read(np.array([control]))
+            parts: dict[str | Window, Pixels] = {
+                name: reader.exchange(name, image, other) for name in reader.exchanged_parts
+            }
+            shown = parts | {window: resample(image.levels, window) for window in reader.windows}
+            answers = dict(zip(shown, predict(np.concatenate([*shown.values()])), strict=True))
+            if self.kept and (len(self.kept) + 1) * sum(y.nbytes for y in answers.values()) > KEPT_ANSWERS:
+                del self.kept[next(iter(self.kept))]
+            self.kept[row] = answers
+        return self.kept[row]
+
+
+@dataclass(frozen=True)
 class ExchangeUnits:
     """Work units that give images of other classes one part of images of the class; a unit is one class.
 
     The control gives them the same part of another image of their own class, so that what the exchange itself breaks is
-    on both sides.
+    on both sides. Images of a class are receivers of several others, and their controls are shown once.
 
     Attributes:
         reader: of the images.
+        plain: answers to the controls.
     """
 
     reader: PartReader
+    plain: PlainAnswers = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plain", PlainAnswers(self.reader))
 
     @property
     def step(self) -> str:
         """Name of the step, which depends on the images and the region."""
         return f"exchanged-{self.reader.identity}"
 
-    @property
-    def ways(self) -> int:
-        """In how many ways an image is shown: with each part and its control, and in each window of the framings."""
-        framings = [FRAMINGS[name] for name in self.reader.questions if name in FRAMINGS]
-        windows = {window for framing in framings for window in (framing.window, framing.control)}
-        return 2 * (len(self.reader.questions) - len(framings)) + len(windows)
+    def most_shown(self, numbers: Sequence[int]) -> int:
+        """Bound the number of images that these classes show."""
+        reader = self.reader
+        given = reader.most_exchanged * len(numbers)
+        receivers = sum(min(self.shared, len(group.rows)) for group in reader.work.groups)
+        return given * len(reader.exchanged_parts) + min(given, receivers) * self.plain.ways
 
     def __call__(self, unit: range) -> Written:
         store, written = self.reader.work.store, Written()
@@ -281,16 +334,25 @@ class ExchangeUnits:
         rows, donors, controls, owners = self.draw_pairs(number)
         records: dict[str, list[ExchangeRow]] = {name: [] for name in self.reader.questions}
         as_inputs = work.input_images.pixel_scale.inputs
-        parts = len(records) * len(chunks(rows))
-        with predictor(work) as predict, progress("parts", parts) as advance:
+        count = len(rows) + len(records) * len(chunks(rows))
+        with predictor(work) as on_inputs, progress("parts", count) as advance:
+
+            def predict(levels: Pixels) -> Floats:
+                return on_inputs(as_inputs(levels))
+
             for some in chunks(np.arange(len(rows))):
-                views = AskedImages(self.reader.read(rows[some]), lambda levels: predict(as_inputs(levels)))
-                others = [self.reader.read(those[some]) for those in (donors, controls)]
+                answers = []
+                for i in some:
+                    answers.append(self.plain.ask(int(rows[i]), int(controls[i]), predict))
+                    advance()
+                images, given = self.reader.read(rows[some]), self.reader.read(donors[some])
                 for name in self.reader.questions:
-                    with_part, plain = (
-                        views.show_framing(FRAMINGS[name])
-                        if name in FRAMINGS
-                        else map(views.predict, self.reader.exchange(name, views.images, *others))
+                    framing = FRAMINGS.get(name)
+                    plain = np.stack([one[framing.control if framing else name] for one in answers])
+                    with_part = (
+                        np.stack([one[framing.window] for one in answers])
+                        if framing
+                        else predict(self.reader.exchange(name, images, given))
                     )
                     shown = Experiment(with_part, plain, target, scale)
                     rise, (own, other) = shown.rises(), shown.taken
@@ -304,8 +366,8 @@ class ExchangeUnits:
                             part=name,
                             own=int(owners[i]),
                             row=int(rows[i]),
-                            donor=int(rows[i] if name in FRAMINGS else donors[i]),
-                            control=int(rows[i] if name in FRAMINGS else controls[i]),
+                            donor=int(rows[i] if framing else donors[i]),
+                            control=int(rows[i] if framing else controls[i]),
                             rise=float(rise[j]),
                             taken=bool(own[j]),
                             taken_control=bool(other[j]),
@@ -318,49 +380,47 @@ class ExchangeUnits:
         return [record for those in records.values() for record in those]
 
     def draw_pairs(self, number: int) -> tuple[Rows, Rows, Rows, Rows]:
-        """Draw images of other classes, in turn of each, a donor of the class, a control donor and the own class of
+        """Draw receivers of other classes, in turn of each, a donor of the class, a control donor and the own class of
         each; rows (m,), the last outputs."""
-        work = self.reader.work
+        work, most, others = self.reader.work, self.reader.most_exchanged, []
         images, carrying = work.corpus.image_numbers, work.corpus.image_numbers[work.groups[number].rows]
         rng = generator(work.settings.seed, "exchanged", number)
-        others = [
-            (rows[~np.isin(images[rows], carrying)], work.groups[other].target)
-            for other in rng.permutation([i for i in range(len(work.groups)) if i != number])
-            for rows in [rng.permutation(work.groups[other].rows)]
-        ]
-        others = [(rows, own) for rows, own in others if len(rows) > 1]
-        turns = range(max((len(rows) for rows, _ in others), default=0))
-        pairs = [(rows[i], rows[i - 1], own) for i in turns for rows, own in others if i < len(rows)][
-            : self.reader.most_exchanged
-        ]
-        given = np.resize(self.reader.order(number)[::-1], len(pairs))
-        recipients, controls, owners = np.array(pairs, np.intp).reshape(-1, 3).T
-        return recipients, given.astype(np.intp), controls, owners
+        for other in rng.permutation([i for i in range(len(work.groups)) if i != number]):
+            pairs = self.order_receivers(int(other), number)
+            pairs = pairs[~np.isin(images[pairs], carrying).any(1)]
+            if len(pairs):
+                others.append([(row, control, work.groups[other].target) for row, control in pairs])
+            if len(others) == most:
+                break
+        in_turn = [pair for turn in zip_longest(*others) for pair in turn if pair is not None]
+        given = np.resize(self.reader.order(number)[::-1], min(most, len(in_turn)))
+        rows, controls, owners = np.array(in_turn[:most], np.intp).reshape(-1, 3).T
+        return rows, given.astype(np.intp), controls, owners
 
+    def order_receivers(self, other: int, number: int) -> Rows:
+        """Order images of another class as receivers of a class's parts, each with its control, rows (m, 2): the
+        `shared` first ones in turn, so that all of them are used as often; none of a single image."""
+        pairs, shared = self.controlled[other], self.shared
+        return np.concatenate([np.roll(pairs[:shared], -self.turns * number, 0), pairs[shared:]])
 
-@dataclass(frozen=True)
-class AskedImages:
-    """Images that are changed in several ways and shown to the network, each of their windows once.
+    @cached_property
+    def controlled(self) -> list[Rows]:
+        """Rows of each class in random order, each with that of its control, (m, 2)."""
+        seed, pairs = self.reader.work.settings.seed, []
+        for i, group in enumerate(self.reader.work.groups):
+            rows = generator(seed, "receivers", i).permutation(group.rows)
+            pairs.append(np.stack([rows, np.roll(rows, 1)], 1) if len(rows) > 1 else np.empty((0, 2), np.intp))
+        return pairs
 
-    Attributes:
-        images: of one chunk.
-        predict: from pixel values uint8 (n, H, W, C) to logits.
-        windows: logits (n, K) by the window of the images that was shown.
-    """
+    @property
+    def turns(self) -> int:
+        """How many images of each other class get the parts of a class, where classes are large enough."""
+        return -(-self.reader.most_exchanged // max(1, len(self.reader.work.groups) - 1))
 
-    images: PartImages
-    predict: Callable[[Pixels], Floats]
-    windows: dict[Window, Floats] = field(default_factory=dict)
-
-    def show_framing(self, change: Framing) -> tuple[Floats, Floats]:
-        """Return the logits of the images in a framing, and in its control."""
-        return self.show_window(change.window), self.show_window(change.control)
-
-    def show_window(self, window: Window) -> Floats:
-        """Return the logits of a window of the images."""
-        if window not in self.windows:
-            self.windows[window] = self.predict(resample(self.images.levels, window))
-        return self.windows[window]
+    @property
+    def shared(self) -> int:
+        """How many images of a class are receivers."""
+        return max(self.turns, LEAST_RECEIVERS)
 
 
 def is_shown_missing(part: str) -> bool:
