@@ -1,12 +1,13 @@
 """Cost of the commands of an audit over one explained pass of its pictures, and how long each is silent.
 
-    python benchmarks/audit/command_times.py IMAGENET32 FOLDER [--only two ten many] [--commands NAME ...]
+    python benchmarks/audit/command_times.py IMAGENET32 FOLDER [--only two ten many] [--commands NAME ...] [--rounds 5]
 
 Three corpora of photographs of 32 px, enlarged to 64, with a tag of 10 x 10 px on a quarter of the first class: two
 classes of 400, ten of 150, 75 of 40. A ResNet-18 of torchvision is trained on each for three epochs. Commands run as a
-shell starts them: one thread, one process, empty caches. CPU seconds, which other work on the machine hardly changes,
-are of the whole command and until its first line; the longest silence is on the clock. The ratio is to the explanation
-of all pictures in a process that is already started.
+shell starts them: one thread, one process, empty caches. With --rounds all is done again, the run too, and the caches
+of the first round stay, so that what it learned is not learned again; medians are printed. CPU seconds, which other
+work on the machine hardly changes, are of the whole command and until its first line; the longest silence is on the
+clock. The ratio is to the explanation of all pictures in a process that is already started.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import argparse
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -158,12 +160,44 @@ def explained_pass(place: Path) -> float:
     return time.process_time() - began
 
 
+def measure_round(corpus: str, place: Path, names: list[str], asked: Sequence[str]) -> Iterator[Cost]:
+    """Yield the costs of an explained pass and of the commands that are asked, on a new run."""
+    shutil.rmtree(place / "run", ignore_errors=True)
+    base = explained_pass(place)
+    yield Cost(corpus, "explained pass", round(base, 1), 0.0, 0.0, "", 0, 1.0)
+    environment = os.environ | ONE | {"XDG_CACHE_HOME": str(place / "cache"), "PYTHONUNBUFFERED": "1"}
+    for command, arguments in commands(place, names):
+        if command in asked:
+            cost = meter(corpus, command, arguments, environment, place / f"{command}.log")
+            yield replace(cost, ratio=round(cost.total / base, 1))
+
+
+def tell(cost: Cost) -> str:
+    """Write a line of the table."""
+    return (
+        f"| {cost.corpus} | {cost.command} | {cost.total:.1f} | {cost.ratio:.1f} | {cost.first_line:.1f} "
+        f"| {cost.longest_silence:.1f} | {cost.before_silence} (exit {cost.exit_code}) |"
+    )
+
+
+def tell_medians(costs: Sequence[Cost]) -> Iterator[str]:
+    """Write medians over rounds, with the least and the most."""
+    for command in dict.fromkeys(cost.command for cost in costs):
+        mine = [cost for cost in costs if cost.command == command]
+        cells = []
+        for value in ("total", "ratio", "first_line", "longest_silence"):
+            values = [getattr(cost, value) for cost in mine]
+            cells.append(f"{np.median(values):.1f} ({min(values):.1f} to {max(values):.1f})")
+        yield f"| {mine[0].corpus} | {command} | {' | '.join(cells)} | {len(mine)} rounds |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("imagenet32", type=Path)
     parser.add_argument("folder", type=Path, help="an empty folder; what is in it already is used again")
     parser.add_argument("--only", nargs="+", choices=CORPORA, default=[*CORPORA])
     parser.add_argument("--commands", nargs="+", default=["run", "shortcuts", "quantify", "check", "clean"])
+    parser.add_argument("--rounds", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print("| corpus | command | CPU s | over an explained pass | first line | longest silence | after |")
@@ -175,21 +209,15 @@ def main() -> None:
             names = sorted(folder.name for folder in (place / "pictures").iterdir())
         else:
             names = write_corpus(asked.imagenet32, place, *CORPORA[corpus])
-        base = explained_pass(place)
-        print(f"| {corpus} | explained pass | {base:.1f} | 1 | | | |", flush=True)
-        environment = os.environ | ONE | {"XDG_CACHE_HOME": str(place / "cache"), "PYTHONUNBUFFERED": "1"}
-        for command, arguments in commands(place, names):
-            if command not in asked.commands:
-                continue
-            cost = meter(corpus, command, arguments, environment, place / f"{command}.log")
-            cost = Cost(**asdict(cost) | {"ratio": round(cost.total / base, 1)})
-            with (asked.folder / "costs.jsonl").open("a") as file:
-                file.write(json.dumps(asdict(cost)) + "\n")
-            print(
-                f"| {corpus} | {command} | {cost.total} | {cost.ratio} | {cost.first_line} | {cost.longest_silence} "
-                f"| {cost.before_silence} (exit {cost.exit_code}) |",
-                flush=True,
-            )
+        costs = []
+        for _ in range(asked.rounds):
+            for cost in measure_round(corpus, place, names, asked.commands):
+                costs.append(cost)
+                with (asked.folder / "costs.jsonl").open("a") as file:
+                    file.write(json.dumps(asdict(cost)) + "\n")
+                print(tell(cost), flush=True)
+        if asked.rounds > 1:
+            print("\n".join(tell_medians(costs)), flush=True)
 
 
 if __name__ == "__main__":
