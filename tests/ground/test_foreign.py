@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+import torch
 
 from klarsicht.ground.errors import ImageRefused, ModelError, OutOfMemory, ProgramFailed, Unreachable, UsageError
 from klarsicht.ground.foreign import describe_error, foreign_errors, foreign_errors_on_image, is_device_error
@@ -22,6 +23,7 @@ def guarded(error):
         (AttributeError("no head"), "zoo:net: AttributeError: no head"),
         (SystemExit(2), "zoo:net: SystemExit: 2"),
         (RuntimeError("\n  first\nsecond"), "RuntimeError: first (test"),
+        (RuntimeError("Errors while loading:\n\tsize mismatch\n\tmore"), "Errors while loading: size mismatch (test"),
         (StopIteration(), "zoo:net: StopIteration (test"),
     ],
 )
@@ -81,3 +83,11 @@ def test_an_error_of_a_device_is_known_by_the_words_of_torch():
     assert is_device_error(type("AcceleratorError", (RuntimeError,), {})("HIP failure"))
     assert not is_device_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_device_error(KeyError("CUDA error"))
+
+
+def test_the_reason_why_torch_refuses_a_checkpoint_is_said():
+    with (
+        pytest.raises(ModelError, match=r"size mismatch for weight: .*10, 3.*12, 3"),
+        foreign_errors(ModelError, "it fails", of="zoo:net"),
+    ):
+        torch.nn.Linear(3, 12).load_state_dict(torch.nn.Linear(3, 10).state_dict())

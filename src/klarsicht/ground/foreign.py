@@ -61,8 +61,10 @@ def is_device_error(error: BaseException) -> bool:
 
 
 def describe_error(error: BaseException) -> str:
-    """Describe a foreign exception: its class, the first line of its message, and the user's line that raised it."""
-    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:LONGEST]
+    """Describe a foreign exception: its class, the first line of its message, the next as well where the first ends in
+    a colon, and the user's line that raised it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:LONGEST]
     return f"{type(error).__name__}{f': {message}' if message else ''}{_place(error)}"
 
 
