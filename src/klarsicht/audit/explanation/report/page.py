@@ -17,6 +17,7 @@ from klarsicht.audit.explanation.report.caveats import (
     collect_caveats,
     count_images,
     describe_background,
+    describe_predictions,
     describe_screened_class,
     describe_target,
     exceeds_absorbed_bound,
@@ -56,7 +57,16 @@ from klarsicht.ground.pictures.colour_maps import diverging_colours
 from klarsicht.ground.run_folder.store import RunStore
 
 PAGE = "report.html"
-TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
+TOLD_COLUMNS = (
+    "row",
+    "target",
+    "predicted",
+    "skipped",
+    "noted",
+    "absorbed",
+    "noise",
+    "residual",
+)  # of the table of images
 FINDINGS_SHOWN = 10  # headlines in the summary
 FIRST_PICTURES = 4  # images beside a headline of the summary
 FIRST_SEEN = 3  # groups without a verdict in the summary
@@ -165,6 +175,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "data": manifest["data"],
         "images": count_images(store.texts("corpus", "key")),
         "asked": describe_target(settings),
+        "predicted": describe_predictions(store, images),
         "version": manifest["klarsicht"],
         "created": manifest["created"][:16].replace("T", " "),
         "notes": collect_caveats(store, images),
@@ -209,6 +220,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "views": views,
         "decided": entries.decided,
         "conserving": not exceeds_absorbed_bound(absorbed_share(manifest, images)),
+        "has_maps": store.has_array("maps"),
         "overlay": manifest.get("overlay", "relevance overlaid"),
         "names": group_names.read_names(store),
         "skipped": list_skipped(store, images),
