@@ -43,7 +43,7 @@ def test_each_burst_becomes_one_photograph_which_the_second_time_is_not_made_aga
     words = ["burst", "denoise", str(frames), "-o", str(out / "{}.png"), "--page", str(out / "{}.html"), *NOISE]
     assert run([*words, "--dry-run"]) == 0
     planned = capsys.readouterr().out.splitlines()
-    assert planned[:2] == ["left out: 1 single frames: P3.png", "2 bursts of 5 frames"]
+    assert planned[:2] == ["left out: 1 single frame: P3.png", "2 bursts of 5 frames"]
     assert [line.split(":")[0] for line in planned[2:]] == [str(out / "P0-2.png"), str(out / "P4-5.png")]
     assert "3 frames, 2026-11-30 12:00:00" in planned[2] and not out.exists()
 

@@ -160,6 +160,17 @@ def test_a_dng_that_is_cut_off_is_named(dng, tmp_path, keep, told):
         reading.read(tmp_path / "b.dng")
 
 
+def test_samples_without_a_header_are_refused(tmp_path):
+    """LibRaw knows this length of a camera that stores no header, so that it reads any file of it."""
+    rawpy = pytest.importorskip("rawpy")
+    path = tmp_path / "sensor.raw"
+    np.random.default_rng(0).integers(0, 1024, (512, 768), np.uint16).tofile(path)
+    with rawpy.imread(str(path)) as guessed:
+        assert (guessed.sizes.raw_height, guessed.sizes.raw_width) == (768, 1024)  # neither is the sensor's
+    with pytest.raises(InputError, match=r"sensor.raw has no header; got 786432 bytes of samples; .*TIFF"):
+        reading.read(path)
+
+
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".dng", ".nef"])
 def test_what_is_no_photograph_inside_is_named(tmp_path, ending):
     pytest.importorskip("rawpy")

@@ -95,7 +95,7 @@ def denoise_bursts(
             yield f"left out: {error}"
     groups = captures.group_captures(shots, pause)
     if single := [group[0].path.name for group in groups if len(group) == 1]:
-        yield f"left out: {len(single)} single frames: {_list_names(single)}"
+        yield f"left out: {len(single)} single frame{'s' * (len(single) != 1)}: {_list_names(single)}"
     bursts = [group for group in groups if len(group) > 1]
     if not bursts:
         if errors:
@@ -107,7 +107,7 @@ def denoise_bursts(
     for burst in plan:
         work_folder.check_outputs(_complete_outputs(burst), list(files), list(folders))
     record = BurstRecord.beside(out)
-    yield f"{len(plan)} bursts of {sum(len(burst.frames) for burst in plan)} frames"
+    yield f"{len(plan)} burst{'s' * (len(plan) != 1)} of {sum(len(burst.frames) for burst in plan)} frames"
     for burst in plan:
         try:
             exists = record.has(burst, settings)

@@ -65,6 +65,7 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
             return linear_dng.read(path, tags, settings)
         with rawpy.imread(str(path)) as raw:
             width, height = raw.sizes.raw_width, raw.sizes.raw_height
+            _require_header(path, width * height)
             settings.require_room(width, height, BYTES_A_PIXEL)
             if raw.raw_type != rawpy.RawType.Flat:
                 raise _no_mosaic(path, "colours in layers")
@@ -87,6 +88,19 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
         raise InputError(f"{path.name} is too small", got=f"{header.size}", rule=f"sides of {MIN_SIDE} at least")
     light_of = photograph.from_counts if header.colour == "mosaic" else _interpolate_x_trans
     return light_of(counts[:height, :width], header)
+
+
+def _require_header(path: Path, samples: int) -> None:
+    """Raise InputError for a file that holds samples of 8, 10, 12, 14 or 16 bits and nothing else: LibRaw guesses the
+    size, the colours and white of such a file from its length."""
+    length = path.stat().st_size
+    if any(8 * length == bits * samples for bits in (8, 10, 12, 14, 16)):
+        raise InputError(
+            f"{path.name} has no header",
+            got=f"{length} bytes of samples",
+            rule="the file says its size, its colours and its white level",
+            remedy="Save it as DNG, or interpolate the colours and save it as 16-bit TIFF; see --white-level.",
+        )
 
 
 def read_tags(path: Path) -> Tags:
