@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from klarsicht.burst.data.burst import Burst as Burst
     from klarsicht.burst.denoising.denoise import denoise as denoise
+    from klarsicht.burst.denoising.pipeline import DenoiseSettings as DenoiseSettings
     from klarsicht.burst.network.checkpoints import load_network as load_network
     from klarsicht.burst.network.inference import denoise_burst as denoise_burst
     from klarsicht.burst.training.training import train as train
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 PUBLIC: Final = {  # name -> the module that defines it; imported when it is first asked for
     "Burst": "klarsicht.burst.data.burst",
+    "DenoiseSettings": "klarsicht.burst.denoising.pipeline",
     "NoiseLevel": "klarsicht.numerics.imaging.sensor_noise",
     "denoise": "klarsicht.burst.denoising.denoise",
     "denoise_burst": "klarsicht.burst.network.inference",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy.ndimage import uniform_filter1d
 from skimage import data
 from tests.burst.conftest import X_TRANS
 
@@ -204,6 +205,46 @@ def test_a_frame_of_another_scene_is_dropped_by_name(burst, dng, scene, tmp_path
     _, found = made(burst, tmp_path / "out.dng", reference="0.dng")
     assert [why.split()[0] for why in found.rejections] == ["9.dng"]
     assert found.shares["burst"] > 0.97
+
+
+def in_colour(folder, blurs, seed=0):
+    """RGB frames of a detailed photograph with weak noise, blurred along the rows by so many pixels, and the truth."""
+    folder.mkdir()
+    rng, light = np.random.default_rng(seed), (data.coffee()[100:292, 180:372] / 255) ** 2.2 * 0.6
+    for i, blur in enumerate(blurs):
+        seen = uniform_filter1d(light, blur, axis=1)
+        tifffile.imwrite(
+            folder / f"{i}.tif", NoiseLevel(0.004, 1e-3).sample(seen, rng).astype(np.float32), photometric="rgb"
+        )
+    return light.transpose(2, 0, 1)
+
+
+def test_a_blurred_frame_is_dropped_by_name_and_the_photograph_keeps_its_detail(tmp_path, monkeypatch):
+    truth = in_colour(tmp_path / "burst", (1, 1, 9, 1))
+    got, found = made(tmp_path / "burst", tmp_path / "a.tif", reference="1")
+    (dropped,) = found.rejections
+    assert dropped.startswith("2.tif is blurred: it has ") and dropped.endswith(" % of the fine detail of 0.tif")
+    assert f"dropped: {dropped}" in found.lines and len(found.frame_numbers) == 3
+    monkeypatch.setattr(pipeline, "LEAST_SHARPNESS", 0.0)
+    merged, every = made(tmp_path / "burst", tmp_path / "b.tif", reference="1")
+    assert not every.rejections
+    assert np.square(got[:3] - truth).mean() < 0.9 * np.square(merged[:3] - truth).mean()
+
+
+def test_frames_that_are_blurrier_than_the_reference_are_named_where_they_are_most(tmp_path):
+    in_colour(tmp_path / "burst", (1, 9, 9, 9))
+    _, found = made(tmp_path / "burst", tmp_path / "a.tif", reference="1")
+    assert not found.rejections and len(found.frame_numbers) == 4
+    assert any("1.tif, 2.tif, 3.tif" in line and "blurred" in line for line in found.warnings)
+    _, found = made(tmp_path / "burst", tmp_path / "b.tif", reference="2")  # sharper frames are no reason to complain
+    assert not found.rejections and not any("blurred" in line for line in found.warnings)
+
+
+def test_strong_noise_is_no_sharpness(burst, dng, scene, tmp_path):
+    light = uniform_filter1d(cut(scene), 3, axis=1)  # its detail is weaker than the noise
+    dng(burst / "9.dng", counts(light, 9), profile=(LEVEL.shot, LEVEL.read**2))
+    _, found = made(burst, tmp_path / "out.dng", reference="0.dng")
+    assert not found.rejections
 
 
 @pytest.mark.slow

@@ -53,6 +53,7 @@ DARKEST_MEAN = 1e-6  # light, that noise may have moved below 0
 # deviation of the noise over the mean light, up to which interpolated frames are tested where a colour was measured
 MOST_NOISE_MEASURED = 0.3
 LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another scene
+LEAST_SHARPNESS = 0.6  # energy of fine detail, noise included, over the reference's, below which a frame only blurs
 
 
 class DenoiseSettings(PublicSettings):
@@ -153,6 +154,11 @@ class DenoiseResult:
         if self.residual < TOO_QUIET * self.expected_residual:
             times = f"{self.residual / self.expected_residual:.2g}"
             lines.append(f"only {times} times the expected noise was found: its level is too high; lower --noise")
+        if blurred := _find_blurred(self.burst, self.frame_numbers):
+            first = self.burst.frames[self.frame_numbers[0]].name
+            names = ", ".join(self.burst.frames[i].name for i in sorted(blurred))
+            told = f"less than {100 * LEAST_SHARPNESS:.0f} % of the fine detail of {first}"
+            lines.append(f"{told}: {names}; leave out what is blurred")
         return lines
 
     @property
@@ -242,9 +248,9 @@ def _denoise_in_folder(
         if burst.is_bracket
         else select_filter(settings.checkpoint, burst.header, settings.exact, settings.fast)
     )
-    used = [k for k in range(len(order)) if k == 0 or placement.agreement_share(k) >= LEAST_AGREEMENT]
-    dropped = [f.rejection for f in burst.frames if f.rejection]
-    dropped += [f"{burst.frames[i].name} shows something else" for k, i in enumerate(order) if k not in used]
+    refused = _refuse_frames(burst, placement, order)
+    used = [k for k in range(len(order)) if k not in refused]
+    dropped = [f.rejection for f in burst.frames if f.rejection] + list(refused.values())
     C, H, W = burst.spool.shape[1:]
     numbers, placement = [order[k] for k in used], placement.select(used).snap_to_pixels()
     aligned_frames = store_aligned(corrected_burst.spool, placement, numbers, folder)
@@ -416,6 +422,31 @@ def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: fl
     input_bytes = window_bytes + 3 * input_plane + value * largest
     filter_bytes = value * N * preset.spec.taps / preset.spec.upscale**2 + plane * (2 * N + 6)
     return lambda context, window: fixed + max(input_bytes * window, window_bytes * window + filter_bytes * context)
+
+
+def _refuse_frames(burst: LoadedBurst, placement: Placement, order: Sequence[int]) -> dict[int, str]:
+    """Return the reasons not to merge frames, by their place in the order: they show another scene, or are blurred.
+    None is refused as blurred if less than half, or one frame, were left: the reference may be noisier instead."""
+    others = {k: burst.frames[i].name for k, i in enumerate(order) if placement.agreement_share(k) < LEAST_AGREEMENT}
+    refused = {k: f"{name} shows something else" for k, name in others.items() if k > 0}
+    left = [k for k in range(len(order)) if k not in refused]
+    blurred = _find_blurred(burst, [order[k] for k in left])
+    if max(2, len(left) / 2) <= len(left) - len(blurred):
+        detail = f"of the fine detail of {burst.frames[order[0]].name}"
+        told = {k: f"{burst.frames[order[k]].name} is blurred: it has {100 * blurred[order[k]]:.0f} % {detail}"
+                for k in left if order[k] in blurred}  # fmt: skip
+        refused |= told
+    return refused
+
+
+def _find_blurred(burst: LoadedBurst, numbers: Sequence[int]) -> dict[int, float]:
+    """Find the frames that are less sharp than the first by more than LEAST_SHARPNESS allows, and return their
+    sharpness over its. None of a bracket: the noise of its frames differs, and so does their sharpness."""
+    first = burst.frames[numbers[0]].sharpness
+    if burst.is_bracket or first <= 0:
+        return {}
+    shares = {i: burst.frames[i].sharpness / first for i in numbers}
+    return {i: share for i, share in shares.items() if share < LEAST_SHARPNESS}
 
 
 def _place_frames(burst: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:
