@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.data.label_order import Order
@@ -17,7 +16,6 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity, describe_screening
 from klarsicht.audit.results.sufficiency import Sufficiency
-from klarsicht.audit.results.words import format_count
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.texts import Texts
@@ -52,16 +50,15 @@ def describe_target(settings: dict[str, Any]) -> str:
     return f"{asked}, compared by {' and '.join(settings['metric'])}"
 
 
-def describe_predictions(store: RunStore, images: Any) -> str:
-    """Describe how many of the used images are predicted as their label; empty where other classes than the labels are
-    explained, an image may have several, or the run has no relevance and keeps no outputs of labels."""
-    used = images.filter(pc.equal(images["skipped"], ""))
-    explained = store.manifest["settings"]["target"] == "label" and not pc.any(pc.less(used["target"], 0)).as_py()
-    if not used.num_rows or not explained or counts_own_logits(store.manifest):
+def describe_predictions(manifest: dict[str, Any]) -> str:
+    """Describe how many images with one label are predicted as it; empty where other classes than the labels are
+    explained."""
+    if "order" not in manifest:
         return ""
-    right, count = pc.sum(pc.equal(used["target"], used["predicted"])).as_py() or 0, used.num_rows
-    told = f"The model predicts {right:,} of {format_count(count, 'image')} as labelled ({100 * right / count:.1f} %)"
-    return f"{told}; it may have been trained on some of them."
+    share = Order.from_json(manifest["order"]).right
+    return (
+        f"The model predicts {100 * share:.1f} % of the images as labelled; it may have been trained on some of them."
+    )
 
 
 def collect_caveats(store: RunStore, images: Any) -> list[str]:

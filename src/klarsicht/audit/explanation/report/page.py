@@ -57,16 +57,7 @@ from klarsicht.ground.pictures.colour_maps import diverging_colours
 from klarsicht.ground.run_folder.store import RunStore
 
 PAGE = "report.html"
-TOLD_COLUMNS = (
-    "row",
-    "target",
-    "predicted",
-    "skipped",
-    "noted",
-    "absorbed",
-    "noise",
-    "residual",
-)  # of the table of images
+TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
 FINDINGS_SHOWN = 10  # headlines in the summary
 FIRST_PICTURES = 4  # images beside a headline of the summary
 FIRST_SEEN = 3  # groups without a verdict in the summary
@@ -175,7 +166,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "data": manifest["data"],
         "images": count_images(store.texts("corpus", "key")),
         "asked": describe_target(settings),
-        "predicted": describe_predictions(store, images),
+        "predicted": describe_predictions(manifest),
         "version": manifest["klarsicht"],
         "created": manifest["created"][:16].replace("T", " "),
         "notes": collect_caveats(store, images),
