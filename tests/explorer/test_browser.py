@@ -210,6 +210,9 @@ def test_a_saved_page_opens_from_a_file_and_says_that_it_is_a_copy(page, made, t
     page.goto(export_run(made, "page", tmp_path / "explorer.html").as_uri())
     page.wait_for_selector(".line:not(.head)")
     assert set(names(page)[:2]) == {"tagged", "observed"}
+    assert page.locator("#model").inner_text().endswith("(saved copy, read-only)")
+    plain = page.locator(".line:not(.head)", has_text="no artifact found").first.locator(".name div")
+    assert plain.inner_text() == f"{EACH} images"  # and not how many stand in its group of highest class score
     until(page, "[...document.querySelectorAll('.first img')].every((one) => one.naturalWidth > 0)")
     page.keyboard.press("y")
     page.wait_for_selector("#message:has-text('saved copy')")

@@ -105,6 +105,9 @@ export function decisionButtons(line, changed) {
 /** Whether `audit quantify` was run: before, p and effects are not known, and z stands in their place. */
 const isQuantified = () => state.classes.some((line) => line.p !== null || line.shift !== null)
 
+/** Images of the class, and how many of them have what was found; of a class without an artifact only the former. */
+const memberCount = (line) => line.prevalence === null ? `${line.n} images` : `${line.size} of ${line.n}`
+
 function makeLine(line, index, page) {
   const decided = line.decided
   const cell = (name, ...content) => element('div', { class: name, role: 'gridcell' }, ...content)
@@ -113,7 +116,7 @@ function makeLine(line, index, page) {
     'div', { class: 'line', role: 'row', onclick: () => page.choose(state.shown.findIndex((one) => one.target === line.target)) },
     cell(
       'name', element('a', { href: `#/class/${line.target}`, title: line.name }, line.name),
-      element('div', { class: 'soft' }, decided?.artifact ? element('span', { class: 'tag' }, decided.artifact) : `${line.size} of ${line.n}`),
+      element('div', { class: 'soft' }, decided?.artifact ? element('span', { class: 'tag' }, decided.artifact) : memberCount(line)),
     ),
     cell('verdict', element('span', { class: `kind ${line.kind}`, title: line.verdict }, line.label)),
     ...(page.quantified ? [

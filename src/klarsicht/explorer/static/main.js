@@ -81,7 +81,7 @@ async function poll() {
   setTimeout(poll, POLL)
 }
 
-document.getElementById('model').textContent = `${run.model} on ${run.data}`
+document.getElementById('model').textContent = `${run.model} on ${run.data}${run.saved ? ' (saved copy, read-only)' : ''}`
 addEventListener('hashchange', show)
 await show()
 poll()
