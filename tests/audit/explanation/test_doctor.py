@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tests.audit.conftest import write_corpus
 
-from klarsicht.audit.explanation.doctor import describe_absorption, describe_input, diagnose
+from klarsicht.audit.explanation.doctor import _describe_chance, describe_absorption, describe_input, diagnose
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.relevance.explainer import METHODS, explain
 from klarsicht.audit.explanation.settings import AuditSettings
@@ -168,3 +168,38 @@ def test_several_labels_are_counted_and_each_is_a_prediction_of_its_own(tmp_path
 )
 def test_the_share_of_relevance_that_reaches_the_pixels_is_never_negative(absorbed, told):
     assert told in describe_absorption(absorbed, is_conserving=False)
+
+
+def test_predictions_that_are_no_better_than_chance_are_said():
+    """Oracle: Wilson's interval by its formula, of 60 images of twelve labels."""
+    targets, z, said = np.arange(60) % 12, 1.959964, []
+    for right in range(61):
+        predicted = np.where(np.arange(60) < right, targets, (targets + 1) % 12)
+        share, by = right / 60, z**2 / 60
+        low = (share + by / 2 - z * np.sqrt(share * (1 - share) / 60 + by / 240)) / (1 + by)
+        found = _describe_chance(targets.tolist(), predicted.tolist())
+        assert bool(found) == (low <= 1 / 12)
+        said += found
+    assert len(said) == 10 and said[0].startswith("0% of 60 images are predicted as their label, and 8% would be by")
+    assert _describe_chance([0, 1] * 14, [1, 0] * 14) == []  # too few to say
+    assert _describe_chance([3] * 60, [1] * 60) == []  # of one label there is no chance
+
+
+def test_a_model_with_a_wrong_transform_is_doubted(corpus, tmp_path, monkeypatch):
+    """A network that always says the same is right for a third of three balanced labels."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("klarsicht.audit.explanation.doctor.LABEL_BUDGET", np.inf)
+    (tmp_path / "constant_net.py").write_text(
+        "from torch import nn\nimport torch\n\ndef build():\n"
+        "    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)\n"
+        "    net = nn.Sequential(*layers)\n"
+        "    with torch.no_grad():\n        net[-1].bias.copy_(torch.tensor([0.0, 900.0, 0.0]))\n"
+        "    return net\n"
+    )
+    (tmp_path / "map.csv").write_text("label,index\na,0\nb,1\nc,2\n")
+    settings = AuditSettings(model="constant_net:build", data=str(corpus), class_map=str(tmp_path / "map.csv"))
+    found = diagnose(settings)
+    assert found.refused is None
+    assert any(
+        "33% of 72 images are predicted as their label, and 33% would be by chance" in one for one in found.missing
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -45,6 +45,7 @@ EXPLAINED: Final = 1  # of them, by each method
 MANY_PASSES: Final = ("IntegratedGradients", "SmoothGrad")
 LABELLED: Final = 24  # images of a label that are predicted, at most
 LABEL_BUDGET: Final = 5.0  # seconds for their predictions
+ENOUGH_LABELLED: Final = 30  # of them, from which it is said that they are predicted by chance
 FILE_RULES: Final = 5  # classes that files alone identify, of which it is said
 BUDGET: Final = 6.0  # seconds for all methods; those that would begin later are not tried
 
@@ -125,9 +126,12 @@ def diagnose(
     )
     checks = (lambda: audit.index, lambda: check_logits(audit.classifier, observation))
     errors = [error for check in checks if (error := _error_of(check))]
-    refused = errors[0] if errors else _error_of(lambda: _require_label_order(audit))
+    targets_of, predicted = ((), ()) if errors else _predict_labelled(audit)
+    order = Order.of(np.array(targets_of, int), np.array(predicted, int), audit.classifier.n_classes)
+    refused = errors[0] if errors else _error_of(lambda: order.require_given(audit.names))
     errors += [error] if (error := _error_of(lambda: PixelScale.of(audit.classifier))) else []
-    missing = (*(error.with_options for error in errors), *_missing(audit, methods), *reasons)
+    by_chance = [] if refused else _describe_chance(targets_of, predicted)
+    missing = (*(error.with_options for error in errors), *by_chance, *_missing(audit, methods), *reasons)
     return Diagnosis(facts, methods, missing, refused)
 
 
@@ -140,25 +144,39 @@ def _error_of(check: Callable[[], object]) -> KlarsichtError | None:
     return None
 
 
-def _require_label_order(audit: Audit) -> None:
-    """Check the order of labels on as many images of each label as can be predicted in LABEL_BUDGET seconds; raises
-    CorpusError where predictions permute some labels."""
+def _predict_labelled(audit: Audit) -> tuple[Sequence[int], Sequence[int]]:
+    """Predict as many images of each label as can be in LABEL_BUDGET seconds, and return their outputs by label and by
+    prediction; none where other classes than the labels are explained."""
     if audit.settings.target != "label":
-        return
+        return (), ()
     numbers, labels = audit.corpus.image_numbers, np.asarray(audit.targets)
     labels = np.where(np.bincount(numbers)[numbers] == 1, labels, -1)  # of several labels none is the order's
     rows_of = [np.flatnonzero(labels == label)[:LABELLED] for label in np.unique(labels[labels >= 0])]
     in_turn = [int(rows[i]) for i in range(LABELLED) for rows in rows_of if i < len(rows)]
-    targets, predicted, began = [], [], time.perf_counter()
+    targets, predicted, began = list[int](), list[int](), time.perf_counter()
     with open_observer(audit.classifier) as observe:
         for row, picture in decode_rows(audit.corpus, in_turn):
             if time.perf_counter() - began > LABEL_BUDGET:
                 break
             image = picture if isinstance(picture, Exception) else prepare(audit.classifier, picture)
             if isinstance(image, Tensor):
-                targets.append(audit.targets[row])
+                targets.append(int(audit.targets[row]))
                 predicted.append(int(observe(image[None]).prediction[0]))
-    Order.of(np.array(targets, int), np.array(predicted, int), audit.classifier.n_classes).require_given(audit.names)
+    return targets, predicted
+
+
+def _describe_chance(targets: Sequence[int], predicted: Sequence[int]) -> list[str]:
+    """Say if no more images are predicted as their label than one constant prediction would be; nothing of few."""
+    if len(targets) < ENOUGH_LABELLED:
+        return []
+    constant = max(Counter(targets).values()) / len(targets)
+    right = share_interval(np.array(targets) == np.array(predicted))
+    if right.low > constant or constant == 1:
+        return []
+    return [
+        f"{right.value:.0%} of {right.n} images are predicted as their label, and {constant:.0%} would be by chance: "
+        "check the transform, its normalisation, the weights and the class map"
+    ]
 
 
 def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
