@@ -126,11 +126,11 @@ def diagnose(
     )
     checks = (lambda: audit.index, lambda: check_logits(audit.classifier, observation))
     errors = [error for check in checks if (error := _error_of(check))]
-    targets_of, predicted = ((), ()) if errors else _predict_labelled(audit)
-    order = Order.of(np.array(targets_of, int), np.array(predicted, int), audit.classifier.n_classes)
+    targets_of, predictions = ((), ()) if errors else _predict_labelled(audit)
+    order = Order.of(np.array(targets_of, int), np.array(predictions, int), audit.classifier.n_classes)
     refused = errors[0] if errors else _error_of(lambda: order.require_given(audit.names))
     errors += [error] if (error := _error_of(lambda: PixelScale.of(audit.classifier))) else []
-    by_chance = [] if refused else _describe_chance(targets_of, predicted)
+    by_chance = [] if refused else _describe_chance(targets_of, predictions)
     missing = (*(error.with_options for error in errors), *by_chance, *_missing(audit, methods), *reasons)
     return Diagnosis(facts, methods, missing, refused)
 
@@ -153,7 +153,7 @@ def _predict_labelled(audit: Audit) -> tuple[Sequence[int], Sequence[int]]:
     labels = np.where(np.bincount(numbers)[numbers] == 1, labels, -1)  # of several labels none is the order's
     rows_of = [np.flatnonzero(labels == label)[:LABELLED] for label in np.unique(labels[labels >= 0])]
     in_turn = [int(rows[i]) for i in range(LABELLED) for rows in rows_of if i < len(rows)]
-    targets, predicted, began = list[int](), list[int](), time.perf_counter()
+    targets, predictions, began = list[int](), list[int](), time.perf_counter()
     with open_observer(audit.classifier) as observe:
         for row, picture in decode_rows(audit.corpus, in_turn):
             if time.perf_counter() - began > LABEL_BUDGET:
@@ -161,16 +161,16 @@ def _predict_labelled(audit: Audit) -> tuple[Sequence[int], Sequence[int]]:
             image = picture if isinstance(picture, Exception) else prepare(audit.classifier, picture)
             if isinstance(image, Tensor):
                 targets.append(int(audit.targets[row]))
-                predicted.append(int(observe(image[None]).prediction[0]))
-    return targets, predicted
+                predictions.append(int(observe(image[None]).prediction[0]))
+    return targets, predictions
 
 
-def _describe_chance(targets: Sequence[int], predicted: Sequence[int]) -> list[str]:
+def _describe_chance(targets: Sequence[int], predictions: Sequence[int]) -> list[str]:
     """Say if no more images are predicted as their label than one constant prediction would be; nothing of few."""
     if len(targets) < ENOUGH_LABELLED:
         return []
     constant = max(Counter(targets).values()) / len(targets)
-    right = share_interval(np.array(targets) == np.array(predicted))
+    right = share_interval(np.array(targets) == np.array(predictions))
     if right.low > constant or constant == 1:
         return []
     return [

@@ -154,11 +154,10 @@ class DenoiseResult:
         if self.residual < TOO_QUIET * self.expected_residual:
             times = f"{self.residual / self.expected_residual:.2g}"
             lines.append(f"only {times} times the expected noise was found: its level is too high; lower --noise")
-        if blurred := _find_blurred(self.burst, self.frame_numbers):
-            first = self.burst.frames[self.frame_numbers[0]].name
-            names = ", ".join(self.burst.frames[i].name for i in sorted(blurred))
-            told = f"less than {100 * LEAST_SHARPNESS:.0f} % of the fine detail of {first}"
-            lines.append(f"{told}: {names}; leave out what is blurred")
+        if shares := _find_blurred(self.burst, self.frame_numbers):
+            first, *names = (self.burst.frames[i].name for i in (self.frame_numbers[0], *sorted(shares)))
+            detail = f"less than {100 * LEAST_SHARPNESS:.0f} % of the fine detail of {first}"
+            lines.append(f"{detail}: {', '.join(names)}; leave out what is blurred")
         return lines
 
     @property
@@ -248,9 +247,9 @@ def _denoise_in_folder(
         if burst.is_bracket
         else select_filter(settings.checkpoint, burst.header, settings.exact, settings.fast)
     )
-    refused = _refuse_frames(burst, placement, order)
-    used = [k for k in range(len(order)) if k not in refused]
-    dropped = [f.rejection for f in burst.frames if f.rejection] + list(refused.values())
+    reasons = _refuse_frames(burst, placement, order)
+    used = [k for k in range(len(order)) if k not in reasons]
+    dropped = [f.rejection for f in burst.frames if f.rejection] + list(reasons.values())
     C, H, W = burst.spool.shape[1:]
     numbers, placement = [order[k] for k in used], placement.select(used).snap_to_pixels()
     aligned_frames = store_aligned(corrected_burst.spool, placement, numbers, folder)
@@ -428,24 +427,25 @@ def _refuse_frames(burst: LoadedBurst, placement: Placement, order: Sequence[int
     """Return the reasons not to merge frames, by their place in the order: they show another scene, or are blurred.
     None is refused as blurred if less than half, or one frame, were left: the reference may be noisier instead."""
     others = {k: burst.frames[i].name for k, i in enumerate(order) if placement.agreement_share(k) < LEAST_AGREEMENT}
-    refused = {k: f"{name} shows something else" for k, name in others.items() if k > 0}
-    left = [k for k in range(len(order)) if k not in refused]
-    blurred = _find_blurred(burst, [order[k] for k in left])
-    if max(2, len(left) / 2) <= len(left) - len(blurred):
+    reasons = {k: f"{name} shows something else" for k, name in others.items() if k > 0}
+    rest = [k for k in range(len(order)) if k not in reasons]
+    shares = _find_blurred(burst, [order[k] for k in rest])
+    if max(2, len(rest) / 2) <= len(rest) - len(shares):
         detail = f"of the fine detail of {burst.frames[order[0]].name}"
-        told = {k: f"{burst.frames[order[k]].name} is blurred: it has {100 * blurred[order[k]]:.0f} % {detail}"
-                for k in left if order[k] in blurred}  # fmt: skip
-        refused |= told
-    return refused
+        for k in rest:
+            if order[k] in shares:
+                name, share = burst.frames[order[k]].name, shares[order[k]]
+                reasons[k] = f"{name} is blurred: it has {100 * share:.0f} % {detail}"
+    return reasons
 
 
 def _find_blurred(burst: LoadedBurst, numbers: Sequence[int]) -> dict[int, float]:
-    """Find the frames that are less sharp than the first by more than LEAST_SHARPNESS allows, and return their
-    sharpness over its. None of a bracket: the noise of its frames differs, and so does their sharpness."""
-    first = burst.frames[numbers[0]].sharpness
+    """Find the frames with less than LEAST_SHARPNESS of the first one's fine detail, and return their shares of it.
+    None of a bracket: the noise of its frames differs, which counts as detail."""
+    first = burst.frames[numbers[0]].detail
     if burst.is_bracket or first <= 0:
         return {}
-    shares = {i: burst.frames[i].sharpness / first for i in numbers}
+    shares = {i: burst.frames[i].detail / first for i in numbers}
     return {i: share for i, share in shares.items() if share < LEAST_SHARPNESS}
 
 

@@ -31,12 +31,14 @@ FRAMES, STATS = "frames.f32", "frames.json"
 @dataclass(frozen=True)
 class Frame:
     """Statistics of one frame. gain: the factor that matches the brightness of the first. sharpness: energy of fine
-    detail, noise included. rejection: the reason to exclude the frame, or empty."""
+    detail over the squared mean, noise included. rejection: the reason to exclude the frame, or empty. detail: the same
+    energy in the brightness of the first, which a bright object that comes into the picture does not change."""
 
     name: str
     gain: float
     sharpness: float
     rejection: str = ""
+    detail: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +222,8 @@ def _frame(name: str, photograph: Photograph, by_tags: float, gain: float, base:
         return Frame(name, 1.0, 0.0, off + told)
     if 1 / LEAST_DRIFT < gain < LEAST_DRIFT:
         gain = 1.0
-    return Frame(name, gain, sharpness(photograph.light))
+    measure = sharpness(photograph.light)
+    return Frame(name, gain, measure, detail=measure * (gain * float(photograph.light.mean())) ** 2)
 
 
 def _measure_exposures(first: Header, first_cells: Cells, other: Header, other_cells: Cells) -> tuple[float, float]:
