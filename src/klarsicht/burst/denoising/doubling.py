@@ -76,7 +76,7 @@ def check_burst(burst: LoadedBurst) -> None:
         got, rule = f"{pixels / 1e6:.0f} megapixels", f"{MOST_PIXELS / 1e6:.0f} at most, as a TIFF or DNG holds 4 GB"
     else:
         return
-    raise UsageError("--double", got=got, rule=rule, remedy="Leave --double out.")
+    raise UsageError("--double is not possible", got=got, rule=rule, remedy="Leave --double out.")
 
 
 def double_picture(

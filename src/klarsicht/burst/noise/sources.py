@@ -121,9 +121,12 @@ def parse_noise(text: str) -> NoiseLevel:
         read, shot = (float(part) for part in text.split(","))
     except ValueError as error:
         rule = "READ,SHOT: deviation of the read noise, and variance of the shot noise at white"
-        raise UsageError("noise", got=text, rule=rule, remedy="For instance 0.002,0.0004.") from error
+        raise UsageError(
+            "--noise is no level", got=text, rule=rule, remedy="Give --noise 0.002,0.0004 or the like."
+        ) from error
     if not read and not shot:
-        raise UsageError("noise", got=text, rule="one of them must be more than 0")
+        remedy = "Leave --noise out to have it found."
+        raise UsageError("--noise is zero", got=text, rule="one of READ,SHOT is more than 0", remedy=remedy)
     return NoiseLevel(read, shot)
 
 
