@@ -95,6 +95,7 @@ ARRAYS = {
 }  # arrays, or anything: their own cases stand below
 ELSEWHERE = {
     "AuditSettings",
+    "DenoiseSettings",
     "NoiseLevel",
     "rules",
     "trusted_code",
