@@ -21,7 +21,7 @@ from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.explorer.corrections import list_corrections
 from klarsicht.explorer.explored_run import ExploredRun
-from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
+from klarsicht.ground.errors import CorpusError, EffectRemains, HarmExceeded, RunMismatch
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss
 
@@ -172,6 +172,11 @@ def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
     assert "of another corpus" in found.judgement.origin.why
     assert found.before.outcome.accuracy.n == 24
     assert not (folder / evaluation.ANSWERS).exists()  # rows of another corpus are none of the run
+    (tmp_path / "test.csv").write_text("image,label\na/0.png,a\n")
+    with pytest.raises(
+        CorpusError, match=r"got columns image, label; .*\. Name its columns as in the table of"
+    ):
+        evaluation.evaluate(store.path, folder, test=str(tmp_path / "test.csv"), classifier=classifier)
 
 
 def test_a_correction_of_another_run_is_refused(cleaned, tmp_path):

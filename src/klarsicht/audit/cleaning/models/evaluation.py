@@ -48,7 +48,7 @@ from klarsicht.audit.explanation.models.classifier import Classifier, label_indi
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.explanation.steps.audit_inputs import open_data
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
-from klarsicht.ground.errors import UsageError
+from klarsicht.ground.errors import CorpusError, UsageError
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.manifest import to_json
@@ -329,9 +329,16 @@ def answers_of_run(run: AuditedRun, case: Case) -> LabelledAnswers:
 
 
 def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
-    """Make a case of another corpus, all of it clean and in the part `show`."""
+    """Make a case of another corpus, all of it clean and in the part `show`. Raises CorpusError, which says that its
+    columns have the names of the run's: no option of the evaluation names them."""
     audit = run.audit
-    corpus = open_data(audit.settings, data).as_arrays(audit.classifier.form)
+    try:
+        corpus = open_data(audit.settings, data).as_arrays(audit.classifier.form)
+    except CorpusError as error:
+        if "-column" in error.remedy:
+            remedy = "Name its columns as in the table of the run."
+            raise CorpusError(error.what, got=error.got, rule=error.rule, remedy=remedy) from error
+        raise
     known = dict(audit.index)
     if unknown := [label for label in corpus.classes if label not in known]:
         known |= label_indices(unknown, audit.classifier)
