@@ -128,11 +128,11 @@ def diagnose(
     errors = [error for check in checks if (error := _error_of(check))]
     targets_of, predictions = ((), ()) if errors else _predict_labelled(audit)
     order = Order.of(np.array(targets_of, int), np.array(predictions, int), audit.classifier.n_classes)
-    refused = errors[0] if errors else _error_of(lambda: order.require_given(audit.names))
+    refusal = errors[0] if errors else _error_of(lambda: order.require_given(audit.names))
     errors += [error] if (error := _error_of(lambda: PixelScale.of(audit.classifier))) else []
-    by_chance = [] if refused else _describe_chance(targets_of, predictions)
+    by_chance = [] if refusal else _describe_chance(targets_of, predictions)
     missing = (*(error.with_options for error in errors), *by_chance, *_missing(audit, methods), *reasons)
-    return Diagnosis(facts, methods, missing, refused)
+    return Diagnosis(facts, methods, missing, refusal)
 
 
 def _error_of(check: Callable[[], object]) -> KlarsichtError | None:

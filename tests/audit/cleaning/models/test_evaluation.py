@@ -173,9 +173,7 @@ def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
     assert found.before.outcome.accuracy.n == 24
     assert not (folder / evaluation.ANSWERS).exists()  # rows of another corpus are none of the run
     (tmp_path / "test.csv").write_text("image,label\na/0.png,a\n")
-    with pytest.raises(
-        CorpusError, match=r"got columns image, label; .*\. Name its columns as in the table of"
-    ):
+    with pytest.raises(CorpusError, match=r"got columns image, label; .*\. Name its columns as in the table of"):
         evaluation.evaluate(store.path, folder, test=str(tmp_path / "test.csv"), classifier=classifier)
 
 

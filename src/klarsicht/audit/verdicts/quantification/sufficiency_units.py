@@ -259,31 +259,31 @@ class PlainAnswers:
 
     Attributes:
         reader: of the images.
-        kept: logits (K,) of the images that were asked last, by row, and by the name of a part or by a window.
+        answers: logits (K,) of the images that were asked last, by row, and by the name of a part or by a window.
     """
 
     reader: PartReader
-    kept: dict[int, dict[str | Window, Floats]] = field(default_factory=dict, repr=False, compare=False)
+    answers: dict[int, dict[str | Window, Floats]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def ways(self) -> int:
-        """In how many ways an image is shown."""
+        """Number of ways in which an image is shown."""
         return len(self.reader.exchanged_parts) + len(self.reader.windows)
 
     def ask(self, row: int, control: int, predict: Callable[[Pixels], Floats]) -> dict[str | Window, Floats]:
         """Return the logits of the image of a row, with the parts of the control and in each window."""
-        if row not in self.kept:
+        if row not in self.answers:
             reader = self.reader
             image, other = reader.read(np.array([row])), reader.read(np.array([control]))
             parts: dict[str | Window, Pixels] = {
                 name: reader.exchange(name, image, other) for name in reader.exchanged_parts
             }
-            shown = parts | {window: resample(image.levels, window) for window in reader.windows}
-            answers = dict(zip(shown, predict(np.concatenate([*shown.values()])), strict=True))
-            if self.kept and (len(self.kept) + 1) * sum(y.nbytes for y in answers.values()) > KEPT_ANSWERS:
-                del self.kept[next(iter(self.kept))]
-            self.kept[row] = answers
-        return self.kept[row]
+            pictures = parts | {window: resample(image.levels, window) for window in reader.windows}
+            of_row = dict(zip(pictures, predict(np.concatenate([*pictures.values()])), strict=True))
+            if self.answers and (len(self.answers) + 1) * sum(y.nbytes for y in of_row.values()) > KEPT_ANSWERS:
+                del self.answers[next(iter(self.answers))]
+            self.answers[row] = of_row
+        return self.answers[row]
 
 
 @dataclass(frozen=True)
@@ -312,9 +312,9 @@ class ExchangeUnits:
     def most_shown(self, numbers: Sequence[int]) -> int:
         """Bound the number of images that these classes show."""
         reader = self.reader
-        given = reader.most_exchanged * len(numbers)
-        receivers = sum(min(self.shared, len(group.rows)) for group in reader.work.groups)
-        return given * len(reader.exchanged_parts) + min(given, receivers) * self.plain.ways
+        exchanges = reader.most_exchanged * len(numbers)
+        receivers = sum(min(self.receivers, len(group.rows)) for group in reader.work.groups)
+        return exchanges * len(reader.exchanged_parts) + min(exchanges, receivers) * self.plain.ways
 
     def __call__(self, unit: range) -> Written:
         store, written = self.reader.work.store, Written()
@@ -345,14 +345,14 @@ class ExchangeUnits:
                 for i in some:
                     answers.append(self.plain.ask(int(rows[i]), int(controls[i]), predict))
                     advance()
-                images, given = self.reader.read(rows[some]), self.reader.read(donors[some])
+                images, lenders = self.reader.read(rows[some]), self.reader.read(donors[some])
                 for name in self.reader.questions:
-                    framing = FRAMINGS.get(name)
-                    plain = np.stack([one[framing.control if framing else name] for one in answers])
+                    change = FRAMINGS.get(name)
+                    plain = np.stack([one[change.control if change else name] for one in answers])
                     with_part = (
-                        np.stack([one[framing.window] for one in answers])
-                        if framing
-                        else predict(self.reader.exchange(name, images, given))
+                        np.stack([one[change.window] for one in answers])
+                        if change
+                        else predict(self.reader.exchange(name, images, lenders))
                     )
                     shown = Experiment(with_part, plain, target, scale)
                     rise, (own, other) = shown.rises(), shown.taken
@@ -366,8 +366,8 @@ class ExchangeUnits:
                             part=name,
                             own=int(owners[i]),
                             row=int(rows[i]),
-                            donor=int(rows[i] if framing else donors[i]),
-                            control=int(rows[i] if framing else controls[i]),
+                            donor=int(rows[i] if change else donors[i]),
+                            control=int(rows[i] if change else controls[i]),
                             rise=float(rise[j]),
                             taken=bool(own[j]),
                             taken_control=bool(other[j]),
@@ -383,28 +383,28 @@ class ExchangeUnits:
         """Draw receivers of other classes, in turn of each, a donor of the class, a control donor and the own class of
         each; rows (m,), the last outputs."""
         work, most, others = self.reader.work, self.reader.most_exchanged, []
-        images, carrying = work.corpus.image_numbers, work.corpus.image_numbers[work.groups[number].rows]
+        images, of_class = work.corpus.image_numbers, work.corpus.image_numbers[work.groups[number].rows]
         rng = generator(work.settings.seed, "exchanged", number)
         for other in rng.permutation([i for i in range(len(work.groups)) if i != number]):
             pairs = self.order_receivers(int(other), number)
-            pairs = pairs[~np.isin(images[pairs], carrying).any(1)]
+            pairs = pairs[~np.isin(images[pairs], of_class).any(1)]
             if len(pairs):
                 others.append([(row, control, work.groups[other].target) for row, control in pairs])
             if len(others) == most:
                 break
         in_turn = [pair for turn in zip_longest(*others) for pair in turn if pair is not None]
-        given = np.resize(self.reader.order(number)[::-1], min(most, len(in_turn)))
         rows, controls, owners = np.array(in_turn[:most], np.intp).reshape(-1, 3).T
-        return rows, given.astype(np.intp), controls, owners
+        donors = np.resize(self.reader.order(number)[::-1], len(rows)).astype(np.intp)
+        return rows, donors, controls, owners
 
     def order_receivers(self, other: int, number: int) -> Rows:
         """Order images of another class as receivers of a class's parts, each with its control, rows (m, 2): the
-        `shared` first ones in turn, so that all of them are used as often; none of a single image."""
-        pairs, shared = self.controlled[other], self.shared
-        return np.concatenate([np.roll(pairs[:shared], -self.turns * number, 0), pairs[shared:]])
+        `receivers` first ones in turn, so that all of them are used as often; none of a single image."""
+        pairs, count = self.receiver_pairs[other], self.receivers
+        return np.concatenate([np.roll(pairs[:count], -self.receivers_of_class * number, 0), pairs[count:]])
 
     @cached_property
-    def controlled(self) -> list[Rows]:
+    def receiver_pairs(self) -> list[Rows]:
         """Rows of each class in random order, each with that of its control, (m, 2)."""
         seed, pairs = self.reader.work.settings.seed, []
         for i, group in enumerate(self.reader.work.groups):
@@ -413,14 +413,14 @@ class ExchangeUnits:
         return pairs
 
     @property
-    def turns(self) -> int:
-        """How many images of each other class get the parts of a class, where classes are large enough."""
+    def receivers_of_class(self) -> int:
+        """Number of images of each other class that get the parts of one class, where classes are large enough."""
         return -(-self.reader.most_exchanged // max(1, len(self.reader.work.groups) - 1))
 
     @property
-    def shared(self) -> int:
-        """How many images of a class are receivers."""
-        return max(self.turns, LEAST_RECEIVERS)
+    def receivers(self) -> int:
+        """Number of images of a class that get parts of others, where it is large enough."""
+        return max(self.receivers_of_class, LEAST_RECEIVERS)
 
 
 def is_shown_missing(part: str) -> bool:
