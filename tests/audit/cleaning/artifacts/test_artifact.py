@@ -242,6 +242,43 @@ def test_a_mark_at_varying_places_is_cut_out_to_the_pixel_from_a_list_of_members
         assert not artifact.build_artifact(FoundArtifact(audited, rows, "list")).place.fixed
 
 
+@pytest.mark.slow
+def test_new_draws_of_a_mark_at_varying_places_are_those_of_images_that_nothing_was_fitted_on(tmp_path, classifier):
+    """An example has the pixels of the image that lends it, by which that is known."""
+    rng, truth, images = np.random.default_rng(0), {}, {}
+    for label, name in enumerate("abc"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(60):
+            pixels = np.asarray(picture(label, False, rng)).copy()
+            if name == "b" and i < 24:
+                a, b = rng.integers(0, 8, 2)
+                pixels[a : a + 5, b : b + 5] = 255
+                truth[i], images[i] = (a, b), pixels.transpose(2, 0, 1) / np.float32(255)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i:03d}.png")
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
+    store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
+    group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
+    audited = AuditedClass(store, audit.corpus, classifier, group, np.repeat(np.arange(3), 60))
+    rows = np.array([audit.corpus.keys.index(f"b/{i:03d}.png") for i in range(24)])
+    found = artifact.build_artifact(with_windows(audited, rows, [truth[i] for i in range(24)], (5, 5)))
+    lenders = []
+    for which, part in ((found.place, splits.TRAIN), (found.new_draws, splits.TEST)):
+        numbers = []
+        for mask, colour in zip(which.masks, which.colour, strict=True):
+            (i,) = (i for i, image in images.items() if np.allclose(image, colour, atol=1e-6))
+            assert mask[truth[i][0] :, truth[i][1] :][:5, :5].all() and mask.sum() < 72
+            numbers.append(i)
+        assert sorted(numbers) == [i for i in range(24) if found.part[rows[i]] == part]
+        lenders.append({*numbers})
+    assert not lenders[0] & lenders[1]
+    found.save(tmp_path, audit.corpus)
+    again = artifact.load_artifact(tmp_path)
+    for name, values in found.new_draws.arrays().items():
+        np.testing.assert_array_equal(values, again.new_draws.arrays()[name])
+    assert again.to_json() == found.to_json()
+
+
 def test_windows_that_vary_lend_each_members_own_pixels():
     rng = np.random.default_rng(0)
     others = rng.random((20, 3, 12, 12)).astype(np.float32)

@@ -200,6 +200,28 @@ def test_flips_by_new_draws_stand_beside_those_by_the_draws_that_were_fitted_on(
     assert "that the correction was fitted on, 31.0 % before and 0.4 % after" in told
 
 
+@pytest.mark.parametrize(
+    ("raised", "remaining", "clean"),
+    [((2.0, 1.5, 2.5), (1.4, 1.1, 1.7), False), ((2.0, 1.5, 2.5), (1.4, 0.9, 1.9), True),
+     ((2.0, 1.5, 2.5), (0.3, 0.1, 0.5), True), ((0.2, -0.1, 0.5), (0.2, 0.15, 0.25), True)],
+)  # fmt: skip
+def test_a_correction_that_misses_new_draws_is_no_help(raised, remaining, clean):
+    """More than half of the two logits by new draws is left for sure: 1.1 of 2; not for sure: 0.9; little is; or new
+    draws do nothing for sure. Of those that it was fitted on, one of thirty is left."""
+    nothing, turned = Interval(0.0, 0.0, 0.0, 100), Interval(0.2, 0.1, 0.3, 100)
+    none = PairedLoss(0.0, -0.001, 0.001, 100)
+    own, own_after, new, new_after = (
+        Outcome(*[nothing] * 5, Interval(*rise, 100), none, none, turned)
+        for rise in ((3.0, 2.5, 3.5), (0.1, 0.0, 0.2), raised, remaining)
+    )
+    found = Judgement(own, own_after, Bounds(), new_draws=(new, new_after))
+    assert found.clean == clean and found.remaining == pytest.approx(1 / 30)
+    assert (
+        "leaves 70 % of the artifact's effect as images have it that nothing was fitted on" in found.verdict
+    ) != clean
+    assert clean or "and 3 % as those have it" in found.verdict
+
+
 REACHED = [(2.9, 2.7, 3.1), (1.7, 1.2, 2.2)]
 MISSED = [(1.1, 0.8, 1.4), (1.0, -1.0, 3.0)]
 

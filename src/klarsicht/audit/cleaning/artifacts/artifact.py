@@ -45,6 +45,7 @@ DETECTOR_ARRAYS: Final = ("features", "concepts", "head")  # arrays of a run tha
 MAX_OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
 PLACE_IMAGES: Final = 300  # images of each kind from which the place is estimated, at most
 FEWEST_REDRAWN: Final = 8  # members of the part `show`, from which on a new draw is estimated
+FEWEST_WINDOWS: Final = 2  # of them, from which on their own windows are a new draw
 SIGMAS: Final = 3.0  # median deviations by which an image may be further from the artifact than members are
 SHARED: Final = 0.7  # area under the curve below which members share no feature
 NEW: Final = "new_"  # before the names of arrays of new draws
@@ -58,10 +59,10 @@ class Artifact:
     change of the whole image of an artifact without a place, or None. planted: a known artifact of `audit plant`, or
     parts that all images of the class carry: it has no members. number: of the artifact in its class, from 1.
     of_others: int (k,), rows of images that carry other artifacts of the class and not this one: they are not clean.
-    measured_use: what `audit quantify` measured of its effect, or None. new_draws: the imitation, estimated from
-    members of the part `show` in place of those of `fit`; None where it is no way of `audit quantify`, or these are
-    few. group_use: what the places that set listed images apart do to the class, in words; empty where it was not
-    asked."""
+    measured_use: what `audit quantify` measured of its effect, or None. new_draws: the imitation, or the overlay of a
+    detector's windows at a varying place, estimated from members of the part `show` in place of those of `fit`; None
+    where it is neither, or these are few. group_use: what the places that set listed images apart do to the class, in
+    words; empty where it was not asked."""
 
     name: str
     target: int
@@ -75,7 +76,7 @@ class Artifact:
     number: int = 1
     of_others: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
     measured_use: UseResult | None = None
-    new_draws: EstimatedInsertion | None = None
+    new_draws: EstimatedInsertion | Overlay | None = None
     group_use: str = ""
 
     @property
@@ -142,7 +143,7 @@ class Artifact:
         m = self.membership
         arrays = {"members": self.members, "part": self.part, "probability": m.probability}
         if self.place is not None:
-            arrays |= {k: v for k, v in vars(self.place).items() if v is not None}
+            arrays |= self.place.arrays()
         if isinstance(self.planted, ClassParts):
             arrays |= self.planted.arrays()
         if self.imitation is not None and not isinstance(self.imitation, Corruption):
@@ -168,7 +169,7 @@ def load_artifact(folder: Path) -> Artifact:
         facts = json.loads(read_regular_file(folder / "artifact.json"))
         with np.load(folder / "artifact.npz") as file:
             kept = dict(file)
-        place = Overlay(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
+        place = Overlay.from_arrays(kept) if "opacity" in kept else None
         found = CarrierProbabilities(kept["probability"], **facts["detector"])
         imitation = read_imitation(facts["imitation"], kept) if facts["imitation"] else None
         drawn = facts["planted"]
@@ -179,7 +180,10 @@ def load_artifact(folder: Path) -> Artifact:
         number, others = facts["artifact"], kept.get("of_others", np.empty(0, np.intp))
         use = UseResult(**measured) if (measured := facts.get("measured use")) else None
         drawn_anew = {name.removeprefix(NEW): value for name, value in kept.items() if name.startswith(NEW)}
-        new = EstimatedInsertion.from_json(again, drawn_anew) if (again := facts.get("new draws")) else None
+        new: EstimatedInsertion | Overlay | None = None
+        if again := facts.get("new draws"):
+            by_way = "how" in again
+            new = EstimatedInsertion.from_json(again, drawn_anew) if by_way else Overlay.from_arrays(drawn_anew)
         artifact = Artifact(
             *who, kept["members"], kept["part"], found, place, imitation, planted, number, others, use, new
         )
@@ -220,12 +224,15 @@ def build_artifact(
         place, group_use = put_listed_group(localisation, generator(seed, "listed group", group.target))
     if place is not None and place.opaque.any():
         carriers = carriers.with_certain(find_showing_rows(audited, place, draw_rows(inside, PLACE_IMAGES, rng)))
-    new_draws = None
-    if isinstance(imitation, EstimatedInsertion):
+    fewest = FEWEST_REDRAWN if isinstance(imitation, EstimatedInsertion) else FEWEST_WINDOWS
+    by_windows = imitation is None and place is not None and not place.fixed and found.has_places
+    new_draws: EstimatedInsertion | Overlay | None = None
+    if by_windows or isinstance(imitation, EstimatedInsertion):
         held = (group.rows[(member[group.rows] == is_in) & (part == TEST)[group.rows]] for is_in in (True, False))
         shown, plain = (draw_rows(rows, PLACE_IMAGES, rng) for rows in held)
-        again = Localisation.of(found, shown, plain, others[:0]) if len(shown) >= FEWEST_REDRAWN else None
-        new_draws = None if again is None else again.measured_way
+        again = Localisation.of(found, shown, plain, others[:0]) if len(shown) >= fewest else None
+        if again is not None:
+            new_draws = again.overlay_at_windows() if by_windows else again.measured_way
     return Artifact(
         found.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation,
         number=found.number, of_others=np.array(found.of_others, np.intp), measured_use=found.measured_use,

@@ -156,14 +156,18 @@ class Localisation:
         return (None if kinds else self.overlay_from_shared_colours()) or place, None
 
     def overlay_from_windows(self) -> Overlay | None:
-        """Estimate the overlay from the detector's windows, grown to the whole artifact; None without windows, and
-        where the overlay lacks the effect of the artifact."""
+        """Estimate the overlay from the detector's windows; None without windows, and where it lacks the effect of the
+        artifact."""
+        seen = self.overlay_at_windows()
+        return seen if seen is not None and self.share_of_rise(seen) >= RISE_SHARE else None
+
+    def overlay_at_windows(self) -> Overlay | None:
+        """Estimate the overlay from the detector's windows, grown to the whole artifact; None without windows."""
         windows = self.window_examples()
         if windows is None:
             return None
         whole = grow_window(windows)
-        seen = self.overlay_at(np.flatnonzero(self.member), whole.places, whole.extent)
-        return seen if self.share_of_rise(seen) >= RISE_SHARE else None
+        return self.overlay_at(np.flatnonzero(self.member), whole.places, whole.extent)
 
     def overlay_at(self, rows: Ints, places: Ints, extent: tuple[int, int]) -> Overlay:
         """Estimate the overlay from windows of members at rows (m,) and upper left pixels (m, 2)."""

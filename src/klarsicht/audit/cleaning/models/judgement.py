@@ -235,8 +235,18 @@ class Judgement(CorrectionVerdict):
 
     @property
     def helps(self) -> bool:
-        """Whether the artifact is used, at most LEAVES of its effect remain, and the correction reaches members."""
-        return self.is_used and self.remaining <= LEAVES and self.reaches_members
+        """Whether the artifact is used, at most LEAVES of its effect remain, and the correction reaches members and new
+        draws of the artifact."""
+        return self.is_used and self.remaining <= LEAVES and self.reaches_members and not self.misses_new_draws
+
+    @property
+    def misses_new_draws(self) -> bool:
+        """Whether new draws of the artifact raise the class, and more than LEAVES of that remain: by the whole 95 %
+        interval."""
+        if self.new_draws is None:
+            return False
+        before, after = self.new_draws
+        return is_raised(before.effect) and after.rise.low > LEAVES * before.rise.value
 
     @property
     def reaches_members(self) -> bool:
@@ -273,6 +283,12 @@ class Judgement(CorrectionVerdict):
 
     def describe_effect_left(self) -> str:
         """Say in words how much of the artifact's effect a correction leaves."""
+        if self.new_draws is not None and self.misses_new_draws:
+            share = self.new_draws[1].rise.value / self.new_draws[0].rise.value
+            return (
+                f"leaves {100 * share:.0f} % of the artifact's effect as images have it that nothing was fitted on, "
+                f"and {100 * self.remaining:.0f} % as those have it that it was fitted on"
+            )
         if self.remaining > LEAVES or self.reaches_members:
             effect = BETWEEN_IMAGES if self.on_members_alone else "the artifact's effect"
             return f"leaves {100 * self.remaining:.0f} % of {effect}"

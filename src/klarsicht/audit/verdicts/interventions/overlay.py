@@ -7,8 +7,9 @@ determines the colour c. At a varying place each member contributes its own pixe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -39,6 +40,19 @@ class Overlay:
     opacity: NDArray[np.float32]
     colour: NDArray[np.float32]
     background: Floats | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the arrays as JSON values."""
+        return {"examples": len(self.opacity)}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Make an overlay of its arrays, among others; raises KeyError where one lacks."""
+        return cls(arrays["opacity"], arrays["colour"], arrays.get("background"))
 
     @property
     def fixed(self) -> bool:
