@@ -204,30 +204,36 @@ def test_windows_that_do_not_do_what_the_artifact_does_are_not_believed(audited)
     assert found.place.masks[0][:4, :4].all() and not found.place.masks[0][8:, 8:].any()
 
 
-@pytest.mark.slow
-def test_a_mark_at_varying_places_is_cut_out_to_the_pixel_from_a_list_of_members(tmp_path, classifier):
-    """Nobody says where it lies; relevance of this network has as many cells as the image has pixels, and is spoilt."""
-    rng, truth = np.random.default_rng(0), {}
-    mark = np.full((5, 5, 3), 255, np.uint8)
-    mark[2, 2] = mark[1, 3] = 0
+def audit_moving_mark(folder, classifier, mark):
+    """A class whose first 24 of 60 images have a mark (5, 5, 3) at random places; their rows, places and images."""
+    rng, places, images = np.random.default_rng(0), [], []
     for label, name in enumerate("abc"):
-        (tmp_path / "data" / name).mkdir(parents=True)
+        (folder / "data" / name).mkdir(parents=True)
         for i in range(60):
             pixels = np.asarray(picture(label, False, rng)).copy()
             if name == "b" and i < 24:
-                a, b = truth[i] = rng.integers(0, 8, 2)
+                a, b = rng.integers(0, 8, 2)
                 pixels[a : a + 5, b : b + 5] = mark
-            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i:03d}.png")
-    settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
-    store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
+                places.append((a, b))
+                images.append(pixels.transpose(2, 0, 1) / np.float32(255))
+            Image.fromarray(pixels).save(folder / "data" / name / f"{i:03d}.png")
+    settings = AuditSettings(model="object", data=str(folder / "data"), neighbours=6, metric=("euclidean",))
+    store = pipeline.run(settings, folder / "run", classifier=classifier)
     audit = audit_inputs.Audit.of(settings, classifier)
     group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
     audited = AuditedClass(store, audit.corpus, classifier, group, np.repeat(np.arange(3), 60))
+    return audited, np.array([audit.corpus.keys.index(f"b/{i:03d}.png") for i in range(24)]), places, images
+
+
+@pytest.mark.slow
+def test_a_mark_at_varying_places_is_cut_out_to_the_pixel_from_a_list_of_members(tmp_path, classifier):
+    """Nobody says where it lies; relevance of this network has as many cells as the image has pixels, and is spoilt."""
+    mark = np.full((5, 5, 3), 255, np.uint8)
+    mark[2, 2] = mark[1, 3] = 0
+    audited, rows, _, _ = audit_moving_mark(tmp_path, classifier, mark)
+    store = audited.store
     maps = np.asarray(store.array("maps")[:])
     rewrite_rows(store, "maps", 0, np.random.default_rng(0).random(maps.shape).astype(maps.dtype))
-    rows = np.array(
-        [row for row, path in enumerate(audit.corpus.keys) if path.startswith("b/") and int(path[2:5]) < 24]
-    )
     place = artifact.build_artifact(FoundArtifact(audited, rows, "list")).place
     assert not place.fixed and len(place.masks) >= 6
     for mask, colour in zip(place.masks, place.colour, strict=True):
@@ -245,34 +251,20 @@ def test_a_mark_at_varying_places_is_cut_out_to_the_pixel_from_a_list_of_members
 @pytest.mark.slow
 def test_new_draws_of_a_mark_at_varying_places_are_those_of_images_that_nothing_was_fitted_on(tmp_path, classifier):
     """An example has the pixels of the image that lends it, by which that is known."""
-    rng, truth, images = np.random.default_rng(0), {}, {}
-    for label, name in enumerate("abc"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for i in range(60):
-            pixels = np.asarray(picture(label, False, rng)).copy()
-            if name == "b" and i < 24:
-                a, b = rng.integers(0, 8, 2)
-                pixels[a : a + 5, b : b + 5] = 255
-                truth[i], images[i] = (a, b), pixels.transpose(2, 0, 1) / np.float32(255)
-            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i:03d}.png")
-    settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
-    store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
-    audit = audit_inputs.Audit.of(settings, classifier)
-    group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
-    audited = AuditedClass(store, audit.corpus, classifier, group, np.repeat(np.arange(3), 60))
-    rows = np.array([audit.corpus.keys.index(f"b/{i:03d}.png") for i in range(24)])
-    found = artifact.build_artifact(with_windows(audited, rows, [truth[i] for i in range(24)], (5, 5)))
+    audited, rows, places, images = audit_moving_mark(tmp_path, classifier, np.full((5, 5, 3), 255, np.uint8))
+    found = artifact.build_artifact(with_windows(audited, rows, places, (5, 5)))
     lenders = []
     for which, part in ((found.place, splits.TRAIN), (found.new_draws, splits.TEST)):
         numbers = []
         for mask, colour in zip(which.masks, which.colour, strict=True):
-            (i,) = (i for i, image in images.items() if np.allclose(image, colour, atol=1e-6))
-            assert mask[truth[i][0] :, truth[i][1] :][:5, :5].all() and mask.sum() < 72
+            (i,) = (i for i, image in enumerate(images) if np.allclose(image, colour, atol=1e-6))
+            a, b = places[i]
+            assert mask[a : a + 5, b : b + 5].all() and mask.sum() < 72
             numbers.append(i)
         assert sorted(numbers) == [i for i in range(24) if found.part[rows[i]] == part]
         lenders.append({*numbers})
     assert not lenders[0] & lenders[1]
-    found.save(tmp_path, audit.corpus)
+    found.save(tmp_path, audited.corpus)
     again = artifact.load_artifact(tmp_path)
     for name, values in found.new_draws.arrays().items():
         np.testing.assert_array_equal(values, again.new_draws.arrays()[name])
