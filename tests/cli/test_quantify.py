@@ -74,8 +74,11 @@ def test_check_needs_a_quantified_run_and_tells_every_picture(finished, capsys, 
     assert [line["path"] for line in json.loads(capsys.readouterr().out)["pictures"]] == pictures
     assert run(["audit", "check", str(tmp_path / "none.png"), "--run", str(finished)]) == 3
     (tmp_path / "notes.txt").write_text("no picture")
-    assert run(["audit", "check", str(tmp_path / "notes.txt"), pictures[0], "--run", str(finished)]) == 0
-    capsys.readouterr()
+    some = ["audit", "check", str(tmp_path / "notes.txt"), pictures[0], "--run", str(finished), "--json"]
+    assert run(some) == 13  # a script learns that one is missing, and has the result of the other
+    printed = capsys.readouterr()
+    assert [bool(line["why"]) for line in json.loads(printed.out)["pictures"]] == [True, False]
+    assert "some pictures could not be checked; got 1 of 2, first" in printed.err and "notes.txt" in printed.err
     assert run(["audit", "check", str(tmp_path / "notes.txt"), "--run", str(finished)]) == 3
     printed = capsys.readouterr()
     assert "not checked" in printed.out and "none of the pictures could be checked" in printed.err

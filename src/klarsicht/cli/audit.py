@@ -31,7 +31,7 @@ from klarsicht.cli.options import (
 )
 from klarsicht.cli.places import require_audit, require_model, require_run
 from klarsicht.ground import ranges
-from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.errors import InputError, TooManySkipped, UsageError
 from klarsicht.ground.machine import memory
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -386,9 +386,15 @@ def check(
 
     results = check_pictures(run, pictures, level=level, data=data, device=device)
     echo_result(results, as_json, tables.pictures)
-    if all(one.why for one in results):
+    unchecked = [one for one in results if one.why]
+    if len(unchecked) == len(results):
         remedy = "Give photographs or a folder."
         raise InputError("none of the pictures could be checked", got=len(results), remedy=remedy)
+    if unchecked:
+        raise TooManySkipped(
+            "some pictures could not be checked", got=f"{len(unchecked)} of {len(results)}, first {unchecked[0].path}",
+            rule="the others are printed above", remedy="Repair these files, or leave them out.",
+        )  # fmt: skip
 
 
 @app.command()

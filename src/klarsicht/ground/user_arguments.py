@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, ParamSpec, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
+from PIL import Image
 
 from klarsicht.ground.errors import UsageError, naming_arguments
 from klarsicht.ground.names import describe_value
@@ -25,7 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 WORDS: Final = {
     str: "a text", Path: "a path", bool: "True or False", int: "an integer", float: "a finite number",
-    Callable: "a function", Sequence: "a list", tuple: "a list",
+    Callable: "a function", Sequence: "a list", tuple: "a list", Image.Image: "a Pillow image",
 }  # fmt: skip
 NO_LISTS: Final = (str, bytes, Mapping, Set, PathLike)  # have items, or no order of them
 

@@ -3,6 +3,7 @@ the tag was put on it."""
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,6 @@ from tests.audit.verdicts.quantification.test_quantification import BOTH, NAMES,
 
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.models.inputs import PixelScale
-from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.checked_picture import (
     ELSEWHERE,
     CarriedArtifact,
@@ -33,15 +33,13 @@ from klarsicht.audit.verdicts.quantification.check_pictures import (
     KnownGroup,
     KnownMeasure,
     PictureCheck,
-    check_one,
     check_pictures,
     choose_sign,
-    open_pictures,
 )
 from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.picture_questions import ASKED_DONORS, PictureQuestions
 from klarsicht.audit.verdicts.quantification.units import predictor
-from klarsicht.ground.errors import InputError
+from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.pictures.seen_area import SeenArea
 from klarsicht.numerics.statistics.logits import EXCLUSIVE
 
@@ -349,23 +347,6 @@ def test_pictures_in_an_array_file_are_checked_as_the_files_that_hold_the_same_p
     assert [replace(one, path="") for one in again] == [replace(one, path="") for one in (*mine, mine[0])]
 
 
-def halve(path):
-    """Decoder of a run: a picture stored at half its light."""
-    return np.load(path) * 2
-
-
-def test_pictures_are_decoded_as_those_of_the_run(tmp_path):
-    """The run's decoder, white level and form; a picture that it cannot decode says so."""
-    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    np.save(tmp_path / "a.npy", pixels)
-    (tmp_path / "b.npy").write_bytes(b"no array")
-    settings = AuditSettings(model="m", data="d", decode=f"{__name__}:halve")
-    first, second = open_pictures([str(tmp_path / "a.npy"), str(tmp_path / "b.npy")], settings, None)
-    np.testing.assert_array_equal(np.asarray(first.corpus.decode(first.row)), 2 * pixels)
-    unchecked = SimpleNamespace(check=lambda *_: pytest.fail("checked"))
-    assert "halve" in check_one(unchecked, second, None).why
-
-
 def test_a_border_is_compared_with_as_many_images_as_reach_the_level(quantified):
     """Own clean images first, which the artifact's carriers are not among, then those of other classes."""
     run, classifier, found = quantified
@@ -399,6 +380,20 @@ def test_a_group_is_compared_by_a_window_or_a_measure_of_its_own_images(quantifi
     assert choose_sign(spots, [sign("flat-colour", range(10), 40.0), faint, other], 0.05) is None
     own = replace(verdict, detection=replace(verdict.detection, sign="texture .1"))
     assert choose_sign(own, [group, half, faint], 0.05) == faint
+
+
+def test_one_path_and_pillow_images_are_checked_as_the_list_of_their_files(checked, quantified, tmp_path):
+    """Oracle: the same pixels, of files. An image has the name of its file; one without a file is numbered."""
+    run, classifier, _ = quantified
+    pictures, _, _ = checked
+    first, second = pictures["used-00"], pictures["used-01"]
+    opened, drawn = Image.open(first.path), Image.fromarray(np.asarray(Image.open(second.path)))
+    for alone in (first.path, Path(first.path), opened):
+        assert check_pictures(run, alone, classifier=classifier).pictures == (first,)
+    several = check_pictures(run, [second.path, drawn], classifier=classifier).pictures
+    assert several == (second, replace(second, path="picture 2"))
+    with pytest.raises(UsageError, match=r"pictures\[0\] must be a path or a Pillow image; got ndarray"):
+        check_pictures(run, [np.asarray(opened)], classifier=classifier)
 
 
 def test_what_is_not_there_is_an_error(quantified, tmp_path):

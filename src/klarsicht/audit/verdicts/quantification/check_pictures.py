@@ -7,7 +7,7 @@ exchanged and its framing is changed as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from klarsicht.audit.explanation.data.corpus import Corpus
-from klarsicht.audit.explanation.data.corpus_formats import holds_several
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import resize_levels
-from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
-from klarsicht.audit.explanation.steps.audit_inputs import open_data
+from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
 from klarsicht.audit.results.class_verdict import Verdict
@@ -46,12 +43,12 @@ from klarsicht.audit.verdicts.interventions.border import measure_border
 from klarsicht.audit.verdicts.interventions.carrier_template import CarrierTemplate, take_out_border
 from klarsicht.audit.verdicts.interventions.experiment import Experiment, Predict
 from klarsicht.audit.verdicts.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.verdicts.quantification.opened_pictures import NamedPicture, list_pictures, open_pictures
 from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.picture_questions import PictureQuestions
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels, Rows
-from klarsicht.ground.errors import ImageError, InputError, Unreachable
-from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.errors import ImageError, Unreachable
 from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
 from klarsicht.ground.pictures.stored_images import DecodedImage
 from klarsicht.ground.progress import track
@@ -66,15 +63,6 @@ DRAWN_PLACES = 400  # places of which those that overlap the window least are ta
 OWN_SHARE = 0.5  # of the images of another detection, that must be the verdict's
 LEAST_LIKE = 0.5  # likeness of a picture that carries it
 LEAST_SPREAD = 1e-9  # deviation of a component of a description; others say nothing
-
-
-@dataclass(frozen=True)
-class NamedPicture:
-    """Picture of a row of a corpus, by the name that it is given to a person."""
-
-    name: str
-    corpus: Corpus
-    row: int
 
 
 class KnownArtifact(Protocol):
@@ -418,43 +406,6 @@ def choose_sign(verdict: Verdict, rows: Sequence[SignRow], level: float) -> Sign
     return max(alike, key=lambda row: row["score"], default=own if group else None)
 
 
-def list_files(pictures: Sequence[str | Path]) -> Iterator[str]:
-    """List files, and those in folders, sorted; hidden ones are left out.
-
-    Raises:
-        InputError: there is no such file or folder, or a folder is empty.
-    """
-    for one in map(Path, pictures):
-        if not one.exists():
-            raise InputError("no such picture", got=one, rule="a file, or a folder of files", remedy="Check the path.")
-        inside = sorted(file for file in one.rglob("*") if file.is_file() and not file.name.startswith("."))
-        if one.is_dir() and not inside:
-            raise InputError("no picture in this folder", got=one, remedy="Give a folder with pictures.")
-        yield from map(str, inside if one.is_dir() else [one])
-
-
-def open_pictures(files: Sequence[str], settings: AuditSettings, form: ArrayForm | None) -> list[NamedPicture]:
-    """Open files as the corpus of a run: by its `--decode`, within its limits, in the form that its model takes.
-
-    Files of several pictures (NPZ, HDF5, parquet, WebDataset, Arrow) are opened as corpora.
-
-    Raises:
-        CorpusError: a file of several pictures is not as its format says.
-    """
-    row_of = {file: row for row, file in enumerate(file for file in dict.fromkeys(files) if not holds_several(file))}
-    names, labels = list(row_of), ("",) * len(row_of)
-    together = Corpus(names, names, labels, decoder=settings.decode or "", form=form) if row_of else None
-    named: list[NamedPicture] = []
-    for file in files:
-        if together is not None and file in row_of:
-            corpus = together.with_limits(settings.white_level, settings.megapixels)
-            named.append(NamedPicture(file, corpus, row_of[file]))
-        else:
-            corpus = open_data(settings, file).as_arrays(form)
-            named += [NamedPicture(f"{file}#{row}", corpus, row) for row in range(len(corpus))]
-    return named
-
-
 def check_one(check: PictureCheck, named: NamedPicture, predict: Predict) -> CheckedPicture:
     """Check a picture; one that cannot be decoded, or may not be read, says so.
 
@@ -475,27 +426,30 @@ def check_one(check: PictureCheck, named: NamedPicture, predict: Predict) -> Che
 
 @check_arguments
 def check_pictures(
-    run: str | Path | RunStore, pictures: Sequence[str | Path], *, level: float = LEVEL, data: Any = None,
-    classifier: Classifier | None = None, device: str = ANY_DEVICE,
+    run: str | Path | RunStore, pictures: str | Path | Image.Image | Sequence[str | Path | Image.Image], *,
+    level: float = LEVEL, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CheckedPictures:  # fmt: skip
     """Check pictures against the artifacts that a quantified run knows.
 
     Args:
         run, data, classifier, device: see quantification.quantify.
-        pictures: files, or folders whose files are checked; files of several pictures, as a run reads them, too.
+        pictures: one or a list of files, folders and Pillow images; of a folder all images are checked. Files of
+            several pictures are read as a run reads them.
         level: of p, below which a picture carries an artifact, and its prediction rests on it.
 
     Raises:
         StoreError: the run was not quantified.
-        InputError: there is no such file or folder, or a folder is empty.
+        InputError: there is no such file or folder, or no image in a folder.
         UsageError, RunMismatch: as quantify.
     """
-    files = list(list_files(pictures))
-    with open_run(run, level=level, workers=1, data=data, classifier=classifier, device=device) as (audit, work):
+    store = RunStore.open(run)
+    several = [pictures] if isinstance(pictures, str | Path | Image.Image) else pictures
+    listed = list(list_pictures(several, any_ending=bool(store.manifest["settings"].get("decode"))))
+    with open_run(store, level=level, workers=1, data=data, classifier=classifier, device=device) as (audit, work):
         found = tuple(v for v in verdicts.read_verdicts(work.store) if (v.artifactual or v.shared) and v.rows)
         check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
         with predictor(work) as predict:
-            opened = open_pictures(files, work.settings, work.input_images.classifier.form)
+            opened = open_pictures(listed, work.settings, work.input_images.classifier.form)
             results = tuple(check_one(check, named, predict) for named in track(opened, len(opened), "pictures"))
         known = tuple(name_artifact(one.verdict.name, one.number) for one in check.known)
         uses = {name_artifact(one.name, one.number): one for one in read_measured_uses(work.store)}
