@@ -12,6 +12,7 @@ from tests.audit.conftest import write_corpus
 
 from klarsicht.cli.app import run
 from klarsicht.cli.audit import note_left_out
+from klarsicht.ground.run_folder.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 MODEL = "tests.audit.conftest:network"
@@ -99,7 +100,7 @@ def test_foreign_code_that_ends_a_command_is_one_line_whoever_called_it(monkeypa
     def ends(*_):
         raise error
 
-    monkeypatch.setattr("klarsicht.cli.audit.require_run", ends)
+    monkeypatch.setattr("klarsicht.cli.audit.require_run_with_model", ends)
     assert run(["audit", "quantify", "run"]) == 12
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith("klarsicht: ") and type(error).__name__ in told and "test_audit.py, line" in told
@@ -142,6 +143,8 @@ def test_what_names_alone_show_to_be_wrong_is_said_without_torch(tmp_path):
     model = f"torchvision:resnet18@{tmp_path}/data"
     Path(tmp_path / "weights.pt").write_bytes(b"x")
     here = ["--model", f"torchvision:resnet18@{tmp_path}/weights.pt", "--data", str(tmp_path / "data")]
+    of_python = RunStore.create(tmp_path / "run", settings={"model": "mine"}, identity={}).path
+    own, of_a_model = [str(of_python)], [["quantify"], ["clean"], ["shortcuts"], ["content"], ["power"], ["stability"]]
     cases = [
         (2, ["run", "--nonsense"]),
         (2, ["run", "--data", "x"]),
@@ -160,6 +163,8 @@ def test_what_names_alone_show_to_be_wrong_is_said_without_torch(tmp_path):
         (3, ["clean-data", str(tmp_path), "--out", str(tmp_path / "new")]),
         (3, ["evaluate", str(tmp_path), "--correction", str(tmp_path)]),
         (3, ["check", str(tmp_path), "--run", str(tmp_path)]),
+        (2, ["check", str(tmp_path), "--run", *own]),
+        *((2, [*words, *own]) for words in of_a_model),
         (3, ["plant", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new"), "--kind", "tag"]),
     ]
     code = (

@@ -29,7 +29,7 @@ from klarsicht.cli.options import (
     number,
     option,
 )
-from klarsicht.cli.places import require_audit, require_model, require_run
+from klarsicht.cli.places import require_audit, require_model, require_run, require_run_with_model
 from klarsicht.ground import ranges
 from klarsicht.ground.errors import InputError, TooManySkipped, UsageError
 from klarsicht.ground.machine import memory
@@ -188,7 +188,7 @@ def quantify(
     If the run has one class as its target: which images of any class make the model think of it. If it was stopped,
     the same command resumes.
     """
-    require_run(run, data, engine)
+    require_run_with_model(run, data, engine)
     from klarsicht.audit.results.detection_rows import read_places
     from klarsicht.audit.results.seen_groups import read_seen_groups
     from klarsicht.audit.verdicts.quantification import quantification, screening
@@ -275,7 +275,7 @@ def shortcuts(
     Parts are the border, corners, background, colours, spectrum, fine texture and a region. Framing and files are
     tried.
     """
-    require_run(run, data, engine)
+    require_run_with_model(run, data, engine)
     from klarsicht.audit.results.surroundings import EXCEPTIONS_FILE, is_examined, read_surroundings
     from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficiency
 
@@ -314,7 +314,7 @@ def content(
     Looks among pictures that are not of the class for a group that it likes and that is alike, and puts its content on
     other pictures.
     """
-    require_run(run, data)
+    require_run_with_model(run, data)
     from klarsicht.audit.verdicts.content.find_content import find_content
 
     found = find_content(run, classes=name, images=images, level=level, data=data, device=device)
@@ -351,7 +351,7 @@ def power(
 
     Plants known artifacts in this corpus, and looks for them.
     """
-    require_run(run, data, engine)
+    require_run_with_model(run, data, engine)
     from klarsicht.audit.verdicts.sensitivity.power import power as measure_power
 
     result = measure_power(
@@ -381,7 +381,7 @@ def check(
 
     Looks for the artifacts that the run knows, and predicts again without them.
     """
-    require_run(run, data)
+    require_run_with_model(run, data)
     from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures
 
     results = check_pictures(run, pictures, level=level, data=data, device=device)

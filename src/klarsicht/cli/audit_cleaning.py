@@ -14,7 +14,7 @@ from klarsicht.audit.results.words import SURROUNDINGS
 from klarsicht.cli import cleaning_tables
 from klarsicht.cli.echo import echo, echo_json
 from klarsicht.cli.options import AsJson, Data, Device, RunFolder, Trust, add_settings, number, option
-from klarsicht.cli.places import require_run, require_table
+from klarsicht.cli.places import require_run_with_model, require_table
 from klarsicht.ground import ranges
 from klarsicht.ground.errors import UsageError
 
@@ -98,7 +98,7 @@ def clean(
     does not help. Without --class, or with several, one model is corrected for all these classes. If it was stopped,
     the same command resumes.
     """
-    require_run(run, data)
+    require_run_with_model(run, data)
     require_table(groups)
     from klarsicht.audit.cleaning.models import clean_model
 
@@ -171,7 +171,7 @@ def evaluate(
 
     The command exits with 7 if one harms too much, and with 8 if none helps.
     """
-    require_run(run, data)
+    require_run_with_model(run, data)
     require_table(groups)
     from klarsicht.audit.cleaning.corrections.packages import is_package, load_correction
     from klarsicht.audit.cleaning.models import evaluation
@@ -244,7 +244,7 @@ def clean_data(
     Without --class: without those of all classes whose artifact the model uses. A manifest, a record and new files are
     written; old files stay. The command exits with 8 if a class has no artifact.
     """
-    require_run(run, data)
+    require_run_with_model(run, data)
     of_artifacts = {
         "--class": name, "--correction": correction, "--weight": weight, "--label": label, "--found-by": found_by,
         "--members": members, "--mask": mask,

@@ -10,7 +10,7 @@ import typer
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.cli.echo import echo, echo_block, echo_json
 from klarsicht.cli.options import AsJson, Data, Device, RunFolder, Top, Trust, number
-from klarsicht.cli.places import require_run
+from klarsicht.cli.places import require_run_with_model
 from klarsicht.cli.tables import table
 from klarsicht.ground import ranges
 
@@ -39,7 +39,7 @@ def stability(
     The relevance of some images is compared with that of the same images with more of their noise, and without it. The
     report gets the results.
     """
-    require_run(run, data)
+    require_run_with_model(run, data)
     from klarsicht.audit.results.stability import STABILITY_COLUMNS
     from klarsicht.bridge.explanation_stability import measure_stability
     from klarsicht.burst.noise.sources import parse_noise

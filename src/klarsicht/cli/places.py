@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from klarsicht.audit.explanation.data.locations import require_place
-from klarsicht.audit.explanation.models.specifications import check_specification
+from klarsicht.audit.explanation.models.specifications import check_model_of_run, check_specification
 from klarsicht.audit.explanation.settings import LOCAL_ENGINE, AuditSettings, split_engine
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.run_folder.store import RunStore
@@ -35,6 +35,12 @@ def require_run(run: Path, data: str | None = None, engine: str = LOCAL_ENGINE) 
     RunStore.open(run)
     if data is not None:
         require_place(data)
+
+
+def require_run_with_model(run: Path, data: str | None = None, engine: str = LOCAL_ENGINE) -> None:
+    """Check a run as `require_run` does, and that its model can be opened again. Raises UsageError, ModelError, too."""
+    require_run(run, data, engine)
+    check_model_of_run(RunStore.open(run).manifest["settings"]["model"])
 
 
 def require_table(groups: str | None) -> None:

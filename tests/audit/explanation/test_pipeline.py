@@ -245,7 +245,14 @@ def test_other_settings_another_model_or_other_data_do_not_mix_into_a_run(finish
     with pytest.raises(RunMismatch, match="seed"):
         pipeline.run(settings(data, seed=1), tmp_path / "run", classifier=classifier)
     Image.new("RGB", (12, 12)).save(data / "a" / "new.png")
-    with pytest.raises(RunMismatch, match="corpus"):
+    with pytest.raises(RunMismatch, match=r"the corpus changed since the run; 1 image new, first a/new\.png\. "):
+        pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    (data / "a" / "new.png").rename(data / "a" / "000.png")  # another picture of the same name
+    with pytest.raises(RunMismatch, match="the same names, but a file or a label is another one"):
+        pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    for name in ("000.png", "001.png"):
+        (data / "a" / name).unlink()
+    with pytest.raises(RunMismatch, match=r"2 images gone, first a/000\.png\. "):
         pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
 
 

@@ -14,9 +14,18 @@ def test_first_difference_is_named_with_both_values_and_the_remedy():
     has = {"settings": {"a": 1, "b": {"c": 2, "d": 3}}, "other": 9}
     with pytest.raises(RunMismatch) as caught:
         manifest.require_agreement({"settings": {"a": 1, "b": {"c": 5, "d": 6}}}, has)
-    assert "settings.b.c" in caught.value.what
+    assert caught.value.what == "the run was made with another --b.c"
     assert (caught.value.got, caught.value.rule) == ("5", "the run has 2")
     assert "--out" in caught.value.remedy
+
+
+def test_an_option_and_a_hash_are_named_as_a_person_knows_them():
+    has = {"settings": {"map_side": 8, "model": "m"}, "identity": {"corpus": "a" * 64}}
+    other = {"settings": {"map_side": 9, "model": "m"}, "identity": {"corpus": "b" * 64}}
+    with pytest.raises(RunMismatch, match=r"another --map-side; got 9; the run has 8\."):
+        manifest.require_agreement(other, has)
+    with pytest.raises(RunMismatch, match=r"another corpus; got b{12}; the run has a{12}\."):
+        manifest.require_agreement({"identity": other["identity"]}, has)
 
 
 @pytest.mark.parametrize(

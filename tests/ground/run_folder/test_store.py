@@ -40,8 +40,8 @@ def test_the_same_run_resumes_and_keeps_its_facts(store):
 @pytest.mark.parametrize(
     ("changed", "key"),
     [
-        ({"settings": SETTINGS | {"top": 4}}, "settings.top"),
-        ({"identity": IDENTITY | {"model": "m1"}}, "identity.model"),
+        ({"settings": SETTINGS | {"top": 4}}, "--top"),
+        ({"identity": IDENTITY | {"model": "m1"}}, "model"),
         ({"threads": 2}, "threads"),
     ],
 )

@@ -23,7 +23,7 @@ from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.data.skipped_images import SkippedImages
 from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.executor import partition
-from klarsicht.audit.explanation.pipeline import require_identity
+from klarsicht.audit.explanation.pipeline import require_corpus
 from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import LOCAL_ENGINE, AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import open_data, select_data, settings_of_run
@@ -261,7 +261,7 @@ def find_duplicates(
     settings = settings_of_run(store, data)
     settings = settings if max_skipped is None else settings.with_values(max_skipped=max_skipped)
     corpus = select_data(settings, None if isinstance(data, str) else data)
-    require_identity(store, {"corpus": corpus.hash})
+    require_corpus(store, corpus)
     if known := store.manifest.get("array_form"):
         corpus = corpus.as_arrays(ArrayForm.from_json(known))
     duplicates = compare_images(store, settings.with_values(engine=engine), corpus, workers, shard)

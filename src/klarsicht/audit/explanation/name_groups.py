@@ -11,7 +11,7 @@ import numpy as np
 
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.models.text_image_models import TextImageModel, load_text_image_model
-from klarsicht.audit.explanation.pipeline import require_identity
+from klarsicht.audit.explanation.pipeline import require_corpus
 from klarsicht.audit.explanation.steps.audit_inputs import select_data, settings_of_run
 from klarsicht.audit.results.group_names import NAMES_FILE, GroupName, ImageGroup, NameGuess, list_groups
 from klarsicht.ground.arrays import Floats, Ints
@@ -69,7 +69,7 @@ def open_images(store: RunStore, data: Any = None) -> Corpus:
     """Open the images of a run again; raises as `name_groups`."""
     settings = settings_of_run(store, data)
     corpus = select_data(settings, None if isinstance(data, str) else data)
-    require_identity(store, {"corpus": corpus.hash})
+    require_corpus(store, corpus)
     form = store.manifest.get("array_form")
     return corpus.as_arrays(ArrayForm.from_json(form)) if form else corpus
 

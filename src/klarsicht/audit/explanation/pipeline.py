@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import Classifier
@@ -23,6 +24,7 @@ from klarsicht.audit.explanation.steps.relevance_step import attribute, record_l
 from klarsicht.audit.explanation.steps.skipped_images import require_readable
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
+from klarsicht.audit.results.words import format_count
 from klarsicht.ground.errors import RunLocked, RunMismatch, StoreError, UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.shards import Shard
@@ -136,9 +138,11 @@ def open_run(audit: Audit, out: str | Path, wait: float = 0) -> RunStore:
 def _create_run(audit: Audit, out: str | Path) -> RunStore:
     identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
     require_readable(audit)
-    device = audit.classifier.device.type
+    device, settings = audit.classifier.device.type, audit.settings.to_record()
+    if (store := RunStore(Path(out))).exists and store.manifest["settings"] == settings:
+        check_unchanged(audit, store)  # says more of what changed
     return RunStore.create(
-        out, settings=audit.settings.to_record(), identity=identity, index=audit.index, device=device,
+        out, settings=settings, identity=identity, index=audit.index, device=device,
         independent=audit.classifier.independent,
     )  # fmt: skip
 
@@ -186,7 +190,8 @@ def illustrate(audit: Audit, store: RunStore, order: Ranking) -> None:
 
 def check_unchanged(audit: Audit, store: RunStore) -> None:
     """Check that data and model are those of the run; raises RunMismatch."""
-    require_identity(store, {"corpus": audit.corpus.hash, "model": audit.classifier.identity})
+    require_corpus(store, audit.corpus)
+    require_model(store, audit.classifier)
 
 
 def require_ranked(store: RunStore) -> None:
@@ -200,11 +205,34 @@ def require_ranked(store: RunStore) -> None:
     )  # fmt: skip
 
 
-def require_identity(store: RunStore, now: Mapping[str, str]) -> None:
-    """Check that content hashes, by their names in a run's identity, are those of the run; raises RunMismatch."""
-    for what, then in store.manifest["identity"].items():
-        if what in now and now[what] != then:
-            raise RunMismatch(
-                f"the {what} changed since the run", got=now[what][:12], rule=f"the run has {then[:12]}",
-                remedy="Audit again into another folder.",
-            )  # fmt: skip
+def require_corpus(store: RunStore, corpus: Corpus) -> None:
+    """Check that a corpus is that of the run. Raises RunMismatch, which names images that are gone or new."""
+    if _is_that_of_run(store, "corpus", corpus.hash):
+        return
+    remedy = "Bring the images back as they were (--data, if they moved), or audit again into another folder."
+    differences = describe_differences(store, corpus) if store.has_table("corpus") else ""
+    raise RunMismatch("the corpus changed since the run", rule=differences, remedy=remedy)
+
+
+def require_model(store: RunStore, classifier: Classifier) -> None:
+    """Check that a model is that of the run; raises RunMismatch."""
+    if not _is_that_of_run(store, "model", classifier.identity):
+        rule = "its weights, code or transform are others"
+        remedy = "Bring back those of the run, or audit again into another folder."
+        raise RunMismatch("the model changed since the run", rule=rule, remedy=remedy)
+
+
+def _is_that_of_run(store: RunStore, what: str, now: str) -> bool:
+    """Tell whether a hash, by its name in the run's identity, is that of the run, or unknown there."""
+    return bool(store.manifest["identity"].get(what, now) == now)
+
+
+def describe_differences(store: RunStore, corpus: Corpus) -> str:
+    """Say how the images of a corpus differ by name from those of the run, one of each kind by name."""
+    then, now = store.texts("corpus", "key"), corpus.keys
+    differences = [
+        f"{format_count(len(names), 'image')} {what}, first {min(names)}"
+        for what, names in (("gone", {*then} - {*now}), ("new", {*now} - {*then}))
+        if names
+    ]
+    return ", ".join(differences) or "the same names, but a file or a label is another one"

@@ -21,6 +21,7 @@ Manifest = dict[str, Any]
 FORMAT: Final = 1
 """Number of the form of run folders and of corrections. A change after which one of before would be misread raises it;
 there is one form, and no reader of another."""
+SHOWN_OF_HASH: Final = 12  # first digits of a hash that a message shows
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "numba", "torch", "torchvision", "zarr", "pyarrow", "pillow")
 
 
@@ -69,13 +70,21 @@ def require_format(record: Any, file: str, remedy: str) -> None:
 
 
 def require_agreement(facts: Mapping[str, Any], manifest: Manifest) -> None:
-    """Check that every wanted fact stands in the manifest. Raises RunMismatch: names the first that differs."""
+    """Check that every wanted fact stands in the manifest. Raises RunMismatch: names the first that differs, a setting
+    by its option, and hashes by their beginning."""
     here, there = flatten(facts), flatten({key: manifest.get(key) for key in facts})
     for key in here | there:
         if here.get(key) != there.get(key):
-            got, rule = repr(here.get(key)), f"the run has {there.get(key)!r}"
-            remedy = "Choose another --out, or repeat the run's own settings, data and model."
-            raise RunMismatch(f"the run was made with another {key}", got=got, rule=rule, remedy=remedy)
+            kind, _, name = key.partition(".")
+            got, had = (
+                str(facts.get(key))[:SHOWN_OF_HASH] if kind == "identity" else repr(facts.get(key))
+                for facts in (here, there)
+            )
+            what = {"settings": f"--{name.replace('_', '-')}", "identity": name}.get(kind, key)
+            raise RunMismatch(
+                f"the run was made with another {what}", got=got, rule=f"the run has {had}",
+                remedy="Choose another --out, or repeat the run's own settings, data and model.",
+            )  # fmt: skip
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.models.forward import open_observer
+from klarsicht.audit.explanation.models.specifications import check_model_of_run
 from klarsicht.audit.explanation.relevance.explainer import explain
 from klarsicht.ground.errors import MissingExtra, ModelError, UnsupportedLayer, UntrustedCode, UsageError
 from klarsicht.ground.trust import trusted_code
@@ -278,3 +279,13 @@ def test_a_function_in_a_file_of_any_folder(tmp_path, monkeypatch):
 def test_a_file_of_weights_alone_is_refused_with_what_to_write():
     with pytest.raises(UsageError, match=r"Write torchvision:NAME@net\.pt, timm:"):
         load_model("net.pt")
+
+
+def test_a_run_of_python_says_that_its_model_must_be_given(tmp_path):
+    """A folder may be a correction; a file that is gone is named as such."""
+    with pytest.raises(UsageError, match=r"the model of this run is not given; got --model 'mine'.*classifier="):
+        check_model_of_run("mine")
+    check_model_of_run(str(tmp_path))
+    check_model_of_run("package.module:callable")
+    with pytest.raises(ModelError, match="no such file"):
+        check_model_of_run(f"{tmp_path}/gone.py:build")

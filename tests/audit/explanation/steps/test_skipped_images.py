@@ -138,7 +138,7 @@ def test_copies_are_looked_for_again_among_images_that_can_be_read_now(folder):
         again.discard_step(step)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("klarsicht.audit.explanation.data.pictures.END_BYTES", 30)
-        patch.setattr("klarsicht.audit.explanation.duplicates.require_identity", lambda *_: None)
+        patch.setattr("klarsicht.audit.explanation.duplicates.require_corpus", lambda *_: None)
         file = folder / "data/b/003.png"
         sound = file.read_bytes()
         file.write_bytes(b"no picture")

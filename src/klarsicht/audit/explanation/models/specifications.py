@@ -69,6 +69,22 @@ def check_specification(spec: str) -> None:
         raise UsageError(error.what, got=error.got, remedy=remedy)
 
 
+def check_model_of_run(spec: str) -> None:
+    """Check the specification of a run whose model is opened again, unless it is a folder, which may be a correction.
+    Raises ModelError: what it names is gone; UsageError: it only names a model that was built in Python."""
+    if Path(spec).is_dir():
+        return
+    try:
+        check_specification(spec)
+    except UsageError as error:
+        raise UsageError(
+            "the model of this run is not given", got=f"--model {spec!r}",
+            rule="the run was made in Python, which only named the model so",
+            remedy="Call the function in Python with classifier= this model, or audit again with "
+            f"--model {ENTRY_POINTS[1]}, which the command line can load.",
+        ) from error  # fmt: skip
+
+
 def require_checkpoint(path: Path) -> None:
     """Check that a file of weights exists and is not empty; raises ModelError."""
     if path.is_dir():

@@ -19,7 +19,7 @@ from klarsicht.audit.explanation.data.label_cells import LabelCells
 from klarsicht.audit.explanation.data.manifest import ColumnNames
 from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.models.classifier import Classifier, label_indices, load_model
-from klarsicht.audit.explanation.models.specifications import code_of
+from klarsicht.audit.explanation.models.specifications import check_model_of_run, code_of
 from klarsicht.audit.explanation.relevance import attribution
 from klarsicht.audit.explanation.relevance.image_batches import choose_batch_size, first_image
 from klarsicht.audit.explanation.settings import ANY_DEVICE, AuditSettings
@@ -65,6 +65,7 @@ class Audit:
         `settings_of_run`, and UntrustedCode where the run names code that lies inside it, or that has changed since."""
         settings = settings_of_run(store, data, device)
         if classifier is None:
+            check_model_of_run(settings.model)
             RecordedCode.of(store.path, store.manifest).require(code_of(settings.model))
         return cls.of(settings, classifier, None if isinstance(data, str) else data)
 
