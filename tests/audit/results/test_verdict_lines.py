@@ -132,6 +132,8 @@ def test_where_a_correction_could_not_be_fitted_none_is_advised(images, how, com
     line = VerdictLine(1, 1, "a b", told, 2, LEVEL)
     assert line.verdict.kind is VerdictKind.SHARED_AND_USED
     assert line.next_step("a run")[1] == f"klarsicht audit {command}"
+    assert replace(line, run="a run").next_step() == line.next_step("a run")
+    assert line.next_step()[1] == f"klarsicht audit {command}".replace("'a run'", "RUN")
 
 
 @given(quantifications())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from klarsicht.audit.results import words
@@ -12,13 +12,14 @@ from klarsicht.audit.results.logit_effect import describe_floor
 from klarsicht.audit.results.words import PASTED, format_count, format_p, format_share
 from klarsicht.ground.pictures import notebook
 
+UNKNOWN_RUN: Final = "RUN"  # in a command that names no folder
 FEWEST_WITHOUT: Final = 11  # images of a class without its artifact: of fewer, two fifths are not the five to fit on
 
 
 @dataclass(frozen=True)
 class VerdictLine:
     """Line of the table of verdicts: artifact `number` of the class at `position`, both from 1, or a class in which
-    nothing was found, of so many `classes`, at a `level` of p."""
+    nothing was found, of so many `classes`, at a `level` of p, in the folder of a `run`."""
 
     position: int
     number: int
@@ -26,6 +27,7 @@ class VerdictLine:
     verdict: Verdict
     classes: int
     level: float
+    run: str = field(default=UNKNOWN_RUN, compare=False)
 
     def __repr__(self) -> str:
         return f"VerdictLine({self.name!r}, {self.verdict.kind.label!r}, {self.describe_images()})"
@@ -126,11 +128,11 @@ class VerdictLine:
         phrases = filter(None, (listed and f"covers {listed}", recognition))
         return f"what could be {way} other images {' and '.join(phrases)}"
 
-    def next_step(self, run: str = "RUN") -> tuple[str, str]:
-        """Return advice, and the command for a run folder; both empty where nothing was found."""
+    def next_step(self, run: str | None = None) -> tuple[str, str]:
+        """Return advice, and the command for a run folder, by default its own; both empty where nothing was found."""
         without_it, is_mark = self.verdict.n - self.verdict.size, self.verdict.use.how in PASTED
         few_lack_it = is_mark and without_it < FEWEST_WITHOUT
-        return words.choose_next_step(self.verdict.kind, self.name, run, few_lack_it=few_lack_it)
+        return words.choose_next_step(self.verdict.kind, self.name, run or self.run, few_lack_it=few_lack_it)
 
 
 @dataclass(frozen=True)

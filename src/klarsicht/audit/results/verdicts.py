@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.significance import class_strategy
-from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS, VerdictLine
+from klarsicht.audit.results.verdict_lines import UNKNOWN_RUN, VERDICT_COLUMNS, VerdictLine
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.ground.errors import InputError, StoreError, unknown_name
 from klarsicht.ground.optional import load
@@ -33,12 +33,14 @@ class Quantification:
         floor: the smallest p that so many classes can give; 1 where they were too few to be compared.
         level: of p, for either claim.
         skipped: (class, reason) of those that could not be examined.
+        run: its folder, which the commands of next steps name; RUN where it is not known.
     """
 
     verdicts: tuple[Verdict, ...]
     floor: float
     level: float
     skipped: tuple[tuple[str, str], ...] = ()
+    run: str = field(default=UNKNOWN_RUN, compare=False)
 
     @property
     def limits(self) -> str:
@@ -49,7 +51,7 @@ class Quantification:
     def lines(self) -> tuple[VerdictLine, ...]:
         """The lines of the table of verdicts, in order: every artifact of a class has one."""
         return tuple(
-            VerdictLine(position, number, name, one, len(self), self.level)
+            VerdictLine(position, number, name, one, len(self), self.level, self.run)
             for position, verdict in enumerate(self.verdicts, 1)
             for number, (name, one) in enumerate(verdict.named_artifacts, 1)
         )
@@ -135,7 +137,7 @@ def read_verdicts(run: str | Path | RunStore) -> Quantification:
                 remedy=f"Run klarsicht audit quantify {shlex.quote(str(store.path))} again.",
             ) from missing
         skipped = tuple((name, why) for name, why in content["skipped"])
-        return Quantification(verdicts, content["floor"], content["level"], skipped)
+        return Quantification(verdicts, content["floor"], content["level"], skipped, str(store.path))
 
 
 def is_quantified(run: RunStore) -> bool:

@@ -18,7 +18,7 @@ from klarsicht.audit.results.questions import COPIES_FILE
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.seen_groups import SeenGroup
 from klarsicht.audit.results.sufficiency import ClassProfile
-from klarsicht.audit.results.verdict_lines import VerdictLine
+from klarsicht.audit.results.verdict_lines import UNKNOWN_RUN, VerdictLine
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
 from klarsicht.ground.run_folder.store import RunStore
@@ -84,7 +84,7 @@ class ArtifactView:
 
     @property
     def next_step(self) -> tuple[str, str]:
-        return self.line.next_step()
+        return self.line.next_step(UNKNOWN_RUN)  # a report is sent to people who have the run elsewhere
 
 
 def collect_artifacts(store: RunStore) -> list[ArtifactView]:

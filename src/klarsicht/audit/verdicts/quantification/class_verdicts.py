@@ -83,4 +83,4 @@ class DetectedClasses:
                 artifactual=artifactual[i], poisoned=is_artifact, shared=specific[i], used=used,
             )  # fmt: skip
             found.append(verdict)
-        return Quantification(order_verdicts(found), largest.floor, level, self.skipped)
+        return Quantification(order_verdicts(found), largest.floor, level, self.skipped, str(self.store.path))
