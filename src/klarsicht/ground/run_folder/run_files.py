@@ -93,14 +93,12 @@ class RunFiles:
                 self.inside(one).unlink(missing_ok=True)
 
     @contextmanager
-    def translate_parse_errors(self, name: str) -> Iterator[None]:
-        """Convert whatever a parser raises on a damaged file of the run to RunDamaged."""
+    def translate_parse_errors(self, name: str, *faults: type[Exception]) -> Iterator[None]:
+        """Convert whatever a parser raises on a damaged file of the run to RunDamaged, but `faults` of the program."""
         try:
             yield
-        except (KlarsichtError, MemoryError):
-            raise
         except Exception as error:  # zarr, pyarrow and look-ups raise nearly anything on damaged content
-            if is_out_of_memory(error):
+            if isinstance(error, (KlarsichtError, MemoryError, *faults)) or is_out_of_memory(error):
                 raise
             told = f"{type(error).__name__}: {error}".split("\n")[0]
             raise damage_error(name, f"cannot be read: {told}") from error

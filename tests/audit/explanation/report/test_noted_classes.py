@@ -5,13 +5,16 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 from tests.explorer.made_run import verdict_of, write_run
 
+from klarsicht.audit.explanation.report import page as page_module
 from klarsicht.audit.explanation.report.noted_classes import NotedClass, add_small_pictures, common_prefix
 from klarsicht.audit.explanation.report.page import write_report
 from klarsicht.audit.explanation.report.views import EVIDENCE
 from klarsicht.audit.results import ranking
+from klarsicht.ground.errors import RunDamaged
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 
@@ -178,3 +181,13 @@ def test_all_columns_of_the_ranking_fit_a_window_of_1300_pixels(store):
         hidden = page.evaluate("[...document.querySelectorAll('.wide')].map(box => box.scrollWidth - box.clientWidth)")
         browser.close()
     assert len(hidden) >= 2 and not any(hidden)
+
+
+def test_a_fault_of_the_template_is_no_damage_of_the_run(store, monkeypatch):
+    """A name that a template lacks is a fault of the program; a look-up in a table that fails is damage."""
+    monkeypatch.setattr(page_module, "template_values", lambda _: {})
+    with pytest.raises(UndefinedError):
+        write_report(store)
+    monkeypatch.setattr(page_module, "template_values", lambda _: {}["damaged"])
+    with pytest.raises(RunDamaged):
+        write_report(store)

@@ -72,10 +72,11 @@ def write_report(run: str | Path | RunStore, since: str | Path | None = None) ->
     RunDamaged where a file is missing or altered, or does not fit the others."""
     store = run if isinstance(run, RunStore) else RunStore.open(run)
     earlier = None if since is None else RunStore.open(since)
-    with store.translate_parse_errors("tables"):  # of a run without checksums
-        page = load_template("klarsicht.audit", "report.html.j2").render(
-            **template_values(store), **compare_with(earlier, store)
-        )
+    from jinja2 import TemplateError
+
+    template = load_template("klarsicht.audit", "report.html.j2")
+    with store.translate_parse_errors("tables", TemplateError):  # of a run without checksums
+        page = template.render(**template_values(store), **compare_with(earlier, store))
     for one in (store,) if earlier is None else (store, earlier):
         page = leave_out_folders(page, one.manifest)
     store.write_bytes(PAGE, page.encode("utf-8", "replace"))
