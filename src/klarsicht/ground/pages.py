@@ -25,6 +25,13 @@ def mark_commands(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(part) if k % 2 else part for k, part in enumerate(parts))
 
 
+def keep_signs(cell: str) -> Markup:
+    """Keep percent signs of a cell on the line of their number; the cell is escaped."""
+    from markupsafe import escape
+
+    return escape(printable(cell)).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 @cache  # compiling one takes longer than filling it in
 def load_template(package: str, name: str) -> Template:
     """Load a template of a package's folder `templates`; its texts are escaped, for HTML and by `names.printable`."""
@@ -34,4 +41,5 @@ def load_template(package: str, name: str) -> Template:
         loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_printable
     )
     pages.filters["commands"] = mark_commands
+    pages.filters["unbroken"] = keep_signs
     return pages.get_template(name)

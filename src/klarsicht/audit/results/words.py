@@ -162,9 +162,11 @@ VARYING: Final = "at varying places"
 SETTING: Final = (
     "The numbers of a detector are its setting. Of a patch: the side in pixels to which images are shrunk for the "
     "comparison, and the least correlation of two patches that match. Of any other detector: the share of images of "
-    "other classes that it leaves below its threshold."
+    "other classes that it leaves below its threshold. Covers: how much of the difference in appearance between images "
+    "with the artifact and others of their class is put on other classes. Aligned images show the same thing at the "
+    "same place, as X-rays do: what all of them have in common there is subtracted before patches are compared."
 )
-"""Meaning of the numbers of a detector."""
+"""Meaning of the numbers of a detector, and of two terms of the table of verdicts."""
 
 NEXT: Final = {
     VerdictKind.POISONED: ("look at the images, then correct the model", "clean {run} --class {name}"),

@@ -70,7 +70,8 @@ function eigenvalueChart({ eigenvalues, eigengap }) {
   const y = (value) => 70 - (58 * value) / most
   const middle = eigengap ? (x(eigengap - 1) + x(eigengap)) / 2 : 0
   return element(
-    'div', {}, element('h2', {}, 'Eigenvalues'),
+    'div', {}, element('h2', {}, 'Number of clusters'),
+    element('p', { class: 'soft' }, 'Each point is an eigenvalue of the graph that joins similar images. Before the largest gap there is one for each cluster.'),
     drawing(
       'svg', { class: 'eigenvalues', viewBox: '0 0 300 90', role: 'img', 'aria-label': `Eigenvalues of the graph's Laplacian; the largest gap is after the ${eigengap}th` },
       drawing('line', { x1: 4, x2: 296, y1: 70, y2: 70 }),
@@ -313,7 +314,7 @@ export async function showClassPage(place, target, run, listed) {
   const drawDownloads = () => run.saved || downloads.replaceChildren('Save: ', link('members.txt', 'members.txt'), ' · ', ...(page.masks.length ? [link('masks.zip', 'masks'), ' · '] : []), link('coco.json', 'COCO'))
   const facts = [
     [state.headings.p, probability(line.p)], [line.prevalence === null ? 'suspect cluster' : 'prevalence', line.prevalence === null ? `${line.size} of ${line.n} images, no artifact` : `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['like', line.resembles.join(' or ')], ['metric', line.metric],
-    ['z', line.z === null ? '' : line.z.toFixed(2)], ['tau', line.tau === null ? '' : line.tau.toFixed(2)],
+    ['z', line.z === null ? '' : line.z.toFixed(2)], ['separation (Fisher)', line.tau === null ? '' : line.tau.toFixed(2)],
     [state.headings.shift, line.shift === null ? '' : `${signed(line.shift)} (${signed(line.low)} to ${signed(line.high)})`],
   ].filter(([, value]) => value)
   const side = element(

@@ -201,13 +201,14 @@ def test_repeated_photographs_are_left_out_and_reported(done):
 def test_what_is_written_is_what_was_found(done):
     run, _, found = done
     assert verdicts.read_verdicts(run) == found
+    assert verdicts.read_verdicts(run).run == str(run)
     table = RunStore.open(run).table("quantification").to_pylist()
     assert [line["class"] for line in table] == [v.name for v in found]
     assert json.loads(json.dumps(found.to_json()))["classes"][0]["poisoned"] is True
     page = (run / PAGE).read_text()
     assert f"{found.floor:.3f}" in page
     cells = [f">{html.escape(cell)}</td>" for line in found.lines for cell in line.texts[1:]]
-    assert [cell for cell in cells if cell not in page] == []
+    assert [cell for cell in cells if cell not in page.replace("\N{NO-BREAK SPACE}", " ")] == []
 
 
 def test_the_ranking_tells_the_verdicts(done):

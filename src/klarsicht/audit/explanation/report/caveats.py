@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ OWN_LOGITS = (
     "Outputs are independent: a class counts by its own logit, not by its lead over the mean of all, and an image is "
     "predicted as every class whose logit is positive."
 )
+COMPARED_BY: Final = {
+    "concept": "relevance of the last features",
+    "features": "the last features, without relevance",
+    "euclidean": "relevance maps, pixel by pixel",
+    "channels": "relevance of the channels of a middle layer",
+}
+"""Words for what a metric compares; the others compare relevance maps by optimal transport."""
 BACKGROUND_PART = "background"  # the part that relevance maps cut
 
 
@@ -47,7 +54,11 @@ def describe_target(settings: dict[str, Any]) -> str:
         "predicted": "groups within the images predicted as each class",
         "all": "groups within all images, for each class",
     }.get(target, f"groups within all images, for {target}")
-    return f"{asked}, compared by {' and '.join(settings['metric'])}"
+    metrics = (
+        f"{metric} ({COMPARED_BY.get(metric, 'relevance maps, moved onto each other')})"
+        for metric in settings["metric"]
+    )
+    return f"{asked}, compared by {' and '.join(metrics)}"
 
 
 def describe_predictions(manifest: dict[str, Any]) -> str:
