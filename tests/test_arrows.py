@@ -93,11 +93,11 @@ ARROWS = {
     "audit.explanation.duplicates": (
         "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.results", "audit.explanation.data",
         "audit.explanation.settings", "audit.explanation.engines", "audit.explanation.executor",
-        "audit.explanation.report", "audit.explanation.steps", "audit.explanation.pipeline",
+        "audit.explanation.report", "audit.explanation.steps",
     ),
     "audit.explanation.name_groups": (
         "ground.pictures", "ground.run_folder", "audit.results", "audit.explanation.data", "audit.explanation.models",
-        "audit.explanation.steps", "audit.explanation.pipeline",
+        "audit.explanation.steps",
     ),
     # is there an artifact, and does the model use it
     "audit.verdicts": (),

@@ -386,13 +386,13 @@ def check(
 
     results = check_pictures(run, pictures, level=level, data=data, device=device)
     echo_result(results, as_json, tables.pictures)
-    unchecked = [one for one in results if one.why]
-    if len(unchecked) == len(results):
+    failures = [one for one in results if one.why]
+    if len(failures) == len(results):
         remedy = "Give photographs or a folder."
         raise InputError("none of the pictures could be checked", got=len(results), remedy=remedy)
-    if unchecked:
+    if failures:
         raise TooManySkipped(
-            "some pictures could not be checked", got=f"{len(unchecked)} of {len(results)}, first {unchecked[0].path}",
+            "some pictures could not be checked", got=f"{len(failures)} of {len(results)}, first {failures[0].path}",
             rule="the others are printed above", remedy="Repair these files, or leave them out.",
         )  # fmt: skip
 

@@ -23,11 +23,11 @@ from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.data.skipped_images import SkippedImages
 from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.executor import partition
-from klarsicht.audit.explanation.pipeline import require_corpus
 from klarsicht.audit.explanation.report import page
 from klarsicht.audit.explanation.settings import LOCAL_ENGINE, AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import open_data, select_data, settings_of_run
 from klarsicht.audit.explanation.steps.step_units import run_step
+from klarsicht.audit.explanation.steps.unchanged_inputs import require_corpus
 from klarsicht.audit.results.questions import COPIES_FILE, UNSURE_COPY
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.pictures.array_images import ArrayForm

@@ -11,8 +11,8 @@ import numpy as np
 
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
 from klarsicht.audit.explanation.models.text_image_models import TextImageModel, load_text_image_model
-from klarsicht.audit.explanation.pipeline import require_corpus
 from klarsicht.audit.explanation.steps.audit_inputs import select_data, settings_of_run
+from klarsicht.audit.explanation.steps.unchanged_inputs import require_corpus
 from klarsicht.audit.results.group_names import NAMES_FILE, GroupName, ImageGroup, NameGuess, list_groups
 from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.errors import ImageError, UsageError

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import Classifier
@@ -22,10 +21,10 @@ from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit, record_own_code
 from klarsicht.audit.explanation.steps.relevance_step import attribute, record_label_order, require_label_order
 from klarsicht.audit.explanation.steps.skipped_images import require_readable
+from klarsicht.audit.explanation.steps.unchanged_inputs import require_corpus, require_model
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
-from klarsicht.audit.results.words import format_count
-from klarsicht.ground.errors import RunLocked, RunMismatch, StoreError, UsageError
+from klarsicht.ground.errors import RunLocked, StoreError, UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.shards import Shard
 from klarsicht.ground.run_folder.store import RunStore
@@ -203,36 +202,3 @@ def require_ranked(store: RunStore) -> None:
         "the run is not finished", got=store.path, rule="it has no ranking",
         remedy="Repeat its `klarsicht audit run`: it resumes.",
     )  # fmt: skip
-
-
-def require_corpus(store: RunStore, corpus: Corpus) -> None:
-    """Check that a corpus is that of the run. Raises RunMismatch, which names images that are gone or new."""
-    if _is_that_of_run(store, "corpus", corpus.hash):
-        return
-    remedy = "Bring the images back as they were (--data, if they moved), or audit again into another folder."
-    differences = describe_differences(store, corpus) if store.has_table("corpus") else ""
-    raise RunMismatch("the corpus changed since the run", rule=differences, remedy=remedy)
-
-
-def require_model(store: RunStore, classifier: Classifier) -> None:
-    """Check that a model is that of the run; raises RunMismatch."""
-    if not _is_that_of_run(store, "model", classifier.identity):
-        rule = "its weights, code or transform are others"
-        remedy = "Bring back those of the run, or audit again into another folder."
-        raise RunMismatch("the model changed since the run", rule=rule, remedy=remedy)
-
-
-def _is_that_of_run(store: RunStore, what: str, now: str) -> bool:
-    """Tell whether a hash, by its name in the run's identity, is that of the run, or unknown there."""
-    return bool(store.manifest["identity"].get(what, now) == now)
-
-
-def describe_differences(store: RunStore, corpus: Corpus) -> str:
-    """Say how the images of a corpus differ by name from those of the run, one of each kind by name."""
-    then, now = store.texts("corpus", "key"), corpus.keys
-    differences = [
-        f"{format_count(len(names), 'image')} {what}, first {min(names)}"
-        for what, names in (("gone", {*then} - {*now}), ("new", {*now} - {*then}))
-        if names
-    ]
-    return ", ".join(differences) or "the same names, but a file or a label is another one"

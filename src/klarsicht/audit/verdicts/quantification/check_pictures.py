@@ -444,12 +444,12 @@ def check_pictures(
     """
     store = RunStore.open(run)
     several = [pictures] if isinstance(pictures, str | Path | Image.Image) else pictures
-    listed = list(list_pictures(several, any_ending=bool(store.manifest["settings"].get("decode"))))
+    files_and_images = list(list_pictures(several, any_ending=bool(store.manifest["settings"].get("decode"))))
     with open_run(store, level=level, workers=1, data=data, classifier=classifier, device=device) as (audit, work):
         found = tuple(v for v in verdicts.read_verdicts(work.store) if (v.artifactual or v.shared) and v.rows)
         check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
         with predictor(work) as predict:
-            opened = open_pictures(listed, work.settings, work.input_images.classifier.form)
+            opened = open_pictures(files_and_images, work.settings, work.input_images.classifier.form)
             results = tuple(check_one(check, named, predict) for named in track(opened, len(opened), "pictures"))
         known = tuple(name_artifact(one.verdict.name, one.number) for one in check.known)
         uses = {name_artifact(one.name, one.number): one for one in read_measured_uses(work.store)}
