@@ -204,14 +204,14 @@ def test_windows_that_do_not_do_what_the_artifact_does_are_not_believed(audited)
     assert found.place.masks[0][:4, :4].all() and not found.place.masks[0][8:, 8:].any()
 
 
-def audit_moving_mark(folder, classifier, mark):
-    """A class whose first 24 of 60 images have a mark (5, 5, 3) at random places; their rows, places and images."""
+def audit_moving_mark(folder, classifier, mark, carriers=24):
+    """A class of 60 images of which the first have a mark (5, 5, 3) at random places; their rows, places and images."""
     rng, places, images = np.random.default_rng(0), [], []
     for label, name in enumerate("abc"):
         (folder / "data" / name).mkdir(parents=True)
         for i in range(60):
             pixels = np.asarray(picture(label, False, rng)).copy()
-            if name == "b" and i < 24:
+            if name == "b" and i < carriers:
                 a, b = rng.integers(0, 8, 2)
                 pixels[a : a + 5, b : b + 5] = mark
                 places.append((a, b))
@@ -222,7 +222,7 @@ def audit_moving_mark(folder, classifier, mark):
     audit = audit_inputs.Audit.of(settings, classifier)
     group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
     audited = AuditedClass(store, audit.corpus, classifier, group, np.repeat(np.arange(3), 60))
-    return audited, np.array([audit.corpus.keys.index(f"b/{i:03d}.png") for i in range(24)]), places, images
+    return audited, np.array([audit.corpus.keys.index(f"b/{i:03d}.png") for i in range(carriers)]), places, images
 
 
 @pytest.mark.slow
@@ -268,6 +268,30 @@ def test_new_draws_of_a_mark_at_varying_places_are_those_of_images_that_nothing_
     again = artifact.load_artifact(tmp_path)
     for name, values in found.new_draws.arrays().items():
         np.testing.assert_array_equal(values, again.new_draws.arrays()[name])
+    assert again.to_json() == found.to_json()
+
+
+@pytest.mark.slow
+def test_a_few_listed_images_tell_the_place_together_and_each_part_lends_its_own(tmp_path, classifier):
+    """Eight are listed, of which three are to fit on. Relevance of this network is spoilt."""
+    mark = np.full((5, 5, 3), 255, np.uint8)
+    mark[2, 2] = mark[1, 3] = 0
+    audited, rows, places, images = audit_moving_mark(tmp_path, classifier, mark, carriers=8)
+    maps = np.asarray(audited.store.array("maps")[:])
+    rewrite_rows(audited.store, "maps", 0, np.random.default_rng(0).random(maps.shape).astype(maps.dtype))
+    found = artifact.build_artifact(FoundArtifact(audited, rows, "list: eight.txt"))
+    assert (found.part[rows] == splits.TRAIN).sum() == 3
+    parts = (found.place, splits.TRAIN), (found.choice_draws, splits.VALIDATION), (found.new_draws, splits.TEST)
+    for draws, part in parts:
+        lent = [i for i in range(8) if found.part[rows[i]] == part]
+        assert len(draws.masks) == len(lent)
+        for i, mask, colour in zip(lent, draws.masks, draws.colour, strict=True):
+            np.testing.assert_allclose(colour, images[i], atol=1e-6)
+            square = np.argwhere(np.ones((5, 5))) + np.array(places[i])
+            np.testing.assert_array_equal(np.argwhere(mask), square)
+    found.save(tmp_path, audited.corpus)
+    again = artifact.load_artifact(tmp_path)
+    np.testing.assert_array_equal(again.choice_draws.opacity, found.choice_draws.opacity)
     assert again.to_json() == found.to_json()
 
 

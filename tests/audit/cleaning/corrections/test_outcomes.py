@@ -22,6 +22,7 @@ from klarsicht.audit.cleaning.corrections.outcomes import (
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.verdicts.interventions.insertion import put_on
 from klarsicht.numerics.erasure import Eraser
+from klarsicht.numerics.statistics.intervals import Interval
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS
 
 
@@ -82,8 +83,20 @@ def test_a_correction_of_what_members_do_not_carry_does_not_reach_them():
         before, after = trial.evaluate(None), trial.evaluate(erase_mark())
         assert abs(after.rise.value) < 0.2 * before.rise.value  # on images that the mark was put on
         assert reaches_members(before.rise, after) == reached
-        few = replace(after, member_fall=replace(after.member_fall, n=9))
-        assert reaches_members(before.rise, few)  # too few to say
+
+
+@pytest.mark.parametrize(
+    ("fall", "reached"),
+    [((1.6, 0.4, 2.8, 3), True), ((0.2, -0.4, 0.8, 3), True), ((0.0, -0.4, 0.7, 3), False), ((0.9, -0.1, 1.9, 3), True),
+     ((0.9, -0.1, 1.9, 10), False), ((0.9, 0.1, 1.9, 10), True), ((0.0, -9.0, 9.0, 0), True)],
+)  # fmt: skip
+def test_a_few_members_tell_that_they_are_not_reached_and_many_that_they_are(fall, reached):
+    """Of 1.5 logits that are taken, .75 must be possible; of ten members on something must be sure. None tell nothing.
+    The first four are Student's intervals of three members."""
+    trial = CorrectionTest(classifier(), sample(200), TARGET, place())
+    rise, left = Interval(1.6, 1.5, 1.7, 100), Interval(0.1, 0.0, 0.2, 100)
+    after = replace(trial.evaluate(None), rise=left, member_fall=Interval(*fall))
+    assert reaches_members(rise, after) == reached
 
 
 def test_what_is_left_is_counted_in_log_odds():

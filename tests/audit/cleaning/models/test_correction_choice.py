@@ -3,6 +3,8 @@
 One method by default left 29 of 43 % of flips where another left 2.7, and which one it is depends on the artifact.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,16 @@ from torch import nn
 
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.closed_form import FittingData
-from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest
+from klarsicht.audit.cleaning.corrections.harm import Bounds
+from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Outcome
 from klarsicht.audit.cleaning.corrections.samples import Sample
 from klarsicht.audit.cleaning.models import correction_choice
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.models.judgement import Judgement
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
+from klarsicht.numerics.statistics.intervals import Interval
+from klarsicht.numerics.statistics.paired_loss import PairedLoss
 
 TARGET = 3
 FITTED, CHOSEN, HELD_OUT = np.arange(700), np.arange(700, 1200), np.arange(1200, 1797)
@@ -105,3 +111,49 @@ def test_what_is_given_is_not_swept():
     free = correction_choice.make_grid(CleanSettings())
     assert free.layers == ()
     assert len(free.directions) > 1 < len(free.strengths)
+
+
+def judged(helps, new_left=0.1, fall=1.4):
+    """A correction that takes 1.4 of 1.5 logits from images that nothing was chosen on, with what it leaves of new
+    draws, and what it takes from members."""
+    none, nothing = PairedLoss(0.0, -0.001, 0.001, 100), Interval(0.0, 0.0, 0.0, 100)
+    rises = (1.5, 0.1 if helps else 1.4, 1.5, new_left)
+    looks = [
+        Outcome(*[nothing] * 5, Interval(r, r - 0.1, r + 0.1, 99), none, none, nothing, member_fall=members)
+        for r, members in zip(rises, [Interval(fall, fall - 0.3, fall + 0.3, 3)] * 4, strict=True)
+    ]
+    return Judgement(*looks[:2], Bounds(), new_draws=(looks[2], looks[3]))
+
+
+@pytest.mark.parametrize(
+    ("judgement", "draws", "method", "free", "tried"),
+    [
+        (judged(True), True, "auto", False, None),  # nothing is missed
+        (judged(False), True, "auto", False, None),  # it fails by the draws that it was chosen by
+        (judged(True, new_left=1.4), True, "auto", False, "all"),
+        (judged(True, new_left=1.4), False, "auto", False, None),  # no draws to choose by
+        (judged(True, new_left=1.4), True, "oblique", False, None),
+        (judged(True, new_left=1.4), True, "auto", True, None),
+        (judged(True, fall=0.1), True, "auto", False, "everywhere"),
+        (judged(True, fall=0.1), False, "auto", False, "everywhere"),
+    ],
+)
+def test_another_correction_is_chosen_where_the_first_misses_what_it_was_not_fitted_on(
+    judgement, draws, method, free, tried, monkeypatch
+):
+    classifier, _, seen, y, carries = trained(logo, 0)
+    own, new = overlay(logo), overlay(stripe)
+    sample = Sample([seen[i] for i in CHOSEN], carries[CHOSEN], CHOSEN, y[CHOSEN])
+    data, test = FittingData(classifier, TARGET, sample, own), CorrectionTest(classifier, sample, TARGET, own)
+    monkeypatch.setattr(correction_choice, "prepare_data", lambda *_: (data, test))
+    monkeypatch.setattr(correction_choice, "draw_clean", lambda *_: None)
+    asked, second = [], object()
+    monkeypatch.setattr(correction_choice, "choose_correction", lambda *told: asked.append(told) or second)
+    first, artifact = SimpleNamespace(free=free), SimpleNamespace(choice_draws=new if draws else None)
+    found = correction_choice.choose_again(None, artifact, CleanSettings(method=method), first, judgement)
+    if tried is None:
+        assert found is first and not asked
+        return
+    ((fitted_on, compared_on, _, candidates, *_),) = asked
+    assert found is second and fitted_on.insertion is own and compared_on.insertion is (new if draws else own)
+    assert (candidates is None) if tried == "all" else set(candidates) == {"project", "oblique"}

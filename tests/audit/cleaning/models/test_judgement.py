@@ -222,6 +222,25 @@ def test_a_correction_that_misses_new_draws_is_no_help(raised, remaining, clean)
     assert clean or "and 3 % as those have it" in found.verdict
 
 
+@pytest.mark.parametrize(
+    ("turned", "left", "clean"),
+    [((0.07, 0.05, 0.09), (0.064, 0.045, 0.083), False), ((0.07, 0.05, 0.09), (0.04, 0.03, 0.05), True),
+     ((0.015, 0.01, 0.02), (0.015, 0.01, 0.02), True), ((0.07, -0.01, 0.15), (0.07, 0.05, 0.09), True)],
+)  # fmt: skip
+def test_new_draws_that_still_turn_images_into_the_class_are_missed_though_their_logits_fall(turned, left, clean):
+    """More than half of the seven in a hundred is left for sure: 4.5; not for sure: 3; or so few were turned that it
+    does not matter, or none for sure."""
+    nothing, gone = Interval(0.0, 0.0, 0.0, 100), Interval(-0.07, -0.2, 0.1, 100)
+    none, rise = PairedLoss(0.0, -0.001, 0.001, 100), Interval(0.4, 0.2, 0.5, 100)
+    own, own_after = (Outcome(*[nothing] * 5, one, none, none, Interval(0.1, 0.05, 0.15, 100)) for one in (rise, gone))
+    new, new_after = (
+        Outcome(*[nothing] * 5, one, none, none, Interval(*share, 500)) for one, share in ((rise, turned), (gone, left))
+    )
+    found = Judgement(own, own_after, Bounds(), new_draws=(new, new_after))
+    assert found.clean == clean
+    assert clean or "leaves 91 % of the artifact's effect as images have it that nothing was fitted on" in found.verdict
+
+
 REACHED = [(2.9, 2.7, 3.1), (1.7, 1.2, 2.2)]
 MISSED = [(1.1, 0.8, 1.4), (1.0, -1.0, 3.0)]
 
@@ -247,7 +266,8 @@ def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_arti
         assert f"takes 3.00 logits from images with the artifact inserted, but {fall[0]:.2f} (" in found.verdict
         with pytest.raises(EffectRemains, match="from the images that carry it"):
             found.check()
-    assert Judgement(before, replace(after, member_fall=Interval(*fall, 9)), Bounds()).clean  # too few to say
+    few = Judgement(before, replace(after, member_fall=Interval(*fall, 9)), Bounds())
+    assert few.clean == (fall[2] >= 1.5)  # nine tell only what is shown to be too little
 
 
 @pytest.mark.parametrize(("without", "answer"), [(0.0, NOT_PROVEN), (0.03, HARMFUL)])

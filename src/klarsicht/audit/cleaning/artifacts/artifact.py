@@ -4,7 +4,8 @@
     FOLDER/artifact.npz      members, parts, probabilities, place
     FOLDER/images.parquet    for people: path, member, probability, part, one line an image
 
-Detector and place are fitted only on members of the part `fit`; see audit.explanation.data.splits.
+The detector is fitted only on members of the part `fit`; see audit.explanation.data.splits. The place is sought on all
+members. What varies from one to another is put on as those of `fit` have it, and shown as others have it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from numpy.typing import NDArray
 from klarsicht.audit.cleaning.artifacts.carrier_classifier import CarrierProbabilities, predict_carriers
 from klarsicht.audit.cleaning.artifacts.found_artifact import AuditedClass, FoundArtifact, name_folder
 from klarsicht.audit.cleaning.artifacts.listed_group import put_listed_group
-from klarsicht.audit.cleaning.artifacts.localisation import Localisation
+from klarsicht.audit.cleaning.artifacts.localisation import Draws, Localisation
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.samples import Case, draw_rows
 from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.data.corpus import Corpus, decode_rows
-from klarsicht.audit.explanation.data.splits import TEST, TRAIN
+from klarsicht.audit.explanation.data.splits import TEST, TRAIN, VALIDATION
 from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.audit.verdicts.interventions import overlay
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
@@ -43,12 +44,12 @@ from klarsicht.numerics.statistics.intervals import roc_area
 
 DETECTOR_ARRAYS: Final = ("features", "concepts", "head")  # arrays of a run that a detector may use
 MAX_OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
+FEWEST_TO_SEEK: Final = 8  # members of the part `fit`, from which on the place is sought on these alone
 PLACE_IMAGES: Final = 300  # images of each kind from which the place is estimated, at most
-FEWEST_REDRAWN: Final = 8  # members of the part `show`, from which on a new draw is estimated
-FEWEST_WINDOWS: Final = 2  # of them, from which on their own windows are a new draw
 SIGMAS: Final = 3.0  # median deviations by which an image may be further from the artifact than members are
 SHARED: Final = 0.7  # area under the curve below which members share no feature
-NEW: Final = "new_"  # before the names of arrays of new draws
+DRAWS: Final = {"new_draws": "new_", "choice_draws": "choice_"}
+"""Before the names of arrays, by the attribute of an Artifact that holds them."""
 CARRIES: Final = 0.5  # probability from which an image counts as carrying
 
 
@@ -59,10 +60,10 @@ class Artifact:
     change of the whole image of an artifact without a place, or None. planted: a known artifact of `audit plant`, or
     parts that all images of the class carry: it has no members. number: of the artifact in its class, from 1.
     of_others: int (k,), rows of images that carry other artifacts of the class and not this one: they are not clean.
-    measured_use: what `audit quantify` measured of its effect, or None. new_draws: the imitation, or the overlay of a
-    detector's windows at a varying place, estimated from members of the part `show` in place of those of `fit`; None
-    where it is neither, or these are few. group_use: what the places that set listed images apart do to the class, in
-    words; empty where it was not asked."""
+    measured_use: what `audit quantify` measured of its effect, or None. new_draws, choice_draws: of an artifact that
+    varies from member to member, the imitation or overlay as members of the part `show`, or `choose`, have it, and not
+    those of `fit`; None where these are few. group_use: what the places that set listed images apart do to the class,
+    in words; empty where it was not asked."""
 
     name: str
     target: int
@@ -76,8 +77,9 @@ class Artifact:
     number: int = 1
     of_others: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
     measured_use: UseResult | None = None
-    new_draws: EstimatedInsertion | Overlay | None = None
+    new_draws: Draws | None = None
     group_use: str = ""
+    choice_draws: Draws | None = None
 
     @property
     def folder_name(self) -> str:
@@ -132,6 +134,7 @@ class Artifact:
             "planted": None if self.planted is None else self.planted.to_json(), "artifact": self.number,
             "measured use": None if self.measured_use is None else asdict(self.measured_use),
             "new draws": None if self.new_draws is None else self.new_draws.to_json(),
+            "choice draws": None if self.choice_draws is None else self.choice_draws.to_json(),
             "use of the group": self.group_use,
         }  # fmt: skip
 
@@ -148,8 +151,9 @@ class Artifact:
             arrays |= self.planted.arrays()
         if self.imitation is not None and not isinstance(self.imitation, Corruption):
             arrays |= self.imitation.arrays()
-        if self.new_draws is not None:
-            arrays |= {f"{NEW}{name}": value for name, value in self.new_draws.arrays().items()}
+        for name, before in DRAWS.items():
+            if (drawn := getattr(self, name)) is not None:
+                arrays |= {f"{before}{key}": value for key, value in drawn.arrays().items()}
         if len(self.of_others):
             arrays["of_others"] = self.of_others
         content, lines = BytesIO(), BytesIO()
@@ -179,19 +183,23 @@ def load_artifact(folder: Path) -> Artifact:
         who = facts["class"], facts["target"], facts["origin"]
         number, others = facts["artifact"], kept.get("of_others", np.empty(0, np.intp))
         use = UseResult(**measured) if (measured := facts.get("measured use")) else None
-        drawn_anew = {name.removeprefix(NEW): value for name, value in kept.items() if name.startswith(NEW)}
-        new: EstimatedInsertion | Overlay | None = None
-        if again := facts.get("new draws"):
-            by_way = "how" in again
-            new = EstimatedInsertion.from_json(again, drawn_anew) if by_way else Overlay.from_arrays(drawn_anew)
-        artifact = Artifact(
-            *who, kept["members"], kept["part"], found, place, imitation, planted, number, others, use, new
-        )
-        return replace(artifact, group_use=facts.get("use of the group", ""))
+        artifact = Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others, use)
+        new, chosen_on = (read_draws(facts, kept, name) for name in DRAWS)
+        use_of_group = facts.get("use of the group", "")
+        return replace(artifact, group_use=use_of_group, new_draws=new, choice_draws=chosen_on)
     except InputError:
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
         raise InputError("no artifact in this folder", got=f"{folder}: {type(error).__name__}: {error}") from error
+
+
+def read_draws(facts: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) -> Draws | None:
+    """Read draws of an attribute from the record and the arrays of an artifact; None without any."""
+    record = facts.get(name.replace("_", " "))
+    if not record:
+        return None
+    own = {key.removeprefix(DRAWS[name]): value for key, value in arrays.items() if key.startswith(DRAWS[name])}
+    return EstimatedInsertion.from_json(record, own) if "how" in record else Overlay.from_arrays(own)
 
 
 def build_artifact(
@@ -217,27 +225,50 @@ def build_artifact(
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
     )
     check_shared(carriers.probability, inside, outside)
-    localisation = Localisation.of(found, *(draw_rows(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)))
+    seen = [draw_rows(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)]
+    localisation = Localisation.of(found, *seen)
     place, imitation = (None, None) if localisation is None else localisation.find_insertion(region)
+    everywhere, few = group.rows[member[group.rows]], len(inside) < FEWEST_TO_SEEK
+    if few and localisation is not None and imitation is None and (place is None or not place.fixed):
+        localisation = Localisation.of(found, draw_rows(everywhere, PLACE_IMAGES, rng), *seen[1:])
+        place, imitation = (None, None) if localisation is None else localisation.find_insertion(region)
     group_use = ""
     if localisation is not None and found.is_listed and place is None and imitation is None:
         place, group_use = put_listed_group(localisation, generator(seed, "listed group", group.target))
     if place is not None and place.opaque.any():
         carriers = carriers.with_certain(find_showing_rows(audited, place, draw_rows(inside, PLACE_IMAGES, rng)))
-    fewest = FEWEST_REDRAWN if isinstance(imitation, EstimatedInsertion) else FEWEST_WINDOWS
-    by_windows = imitation is None and place is not None and not place.fixed and found.has_places
-    new_draws: EstimatedInsertion | Overlay | None = None
-    if by_windows or isinstance(imitation, EstimatedInsertion):
-        held = (group.rows[(member[group.rows] == is_in) & (part == TEST)[group.rows]] for is_in in (True, False))
-        shown, plain = (draw_rows(rows, PLACE_IMAGES, rng) for rows in held)
-        again = Localisation.of(found, shown, plain, others[:0]) if len(shown) >= fewest else None
-        if again is not None:
-            new_draws = again.overlay_at_windows() if by_windows else again.measured_way
+    varies = place if imitation is None else imitation
+    choice_draws = new_draws = None
+    if isinstance(varies, Draws) and not (isinstance(varies, Overlay) and varies.fixed):
+        if not few:
+            localisation = Localisation.of(found, draw_rows(everywhere, PLACE_IMAGES, rng), seen[1], others[:0])
+        own, choice_draws, new_draws = draws_by_part(localisation, varies, part, few)
+        place, imitation = (own, None) if isinstance(own, Overlay) else (place, own or imitation)
     return Artifact(
         found.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation,
         number=found.number, of_others=np.array(found.of_others, np.intp), measured_use=found.measured_use,
-        new_draws=new_draws, group_use=group_use,
+        new_draws=new_draws, group_use=group_use, choice_draws=choice_draws,
     )  # fmt: skip
+
+
+def draws_by_part(
+    localisation: Localisation | None, found: Draws, part: NDArray[np.int8], few: bool
+) -> tuple[Draws | None, Draws | None, Draws | None]:
+    """Return an insertion that varies from member to member as those of the parts `fit`, `choose` and `show` have it.
+    It was found on the members of the localisation, where these are few, and else on those of `fit`: then it is not
+    found again but by the detector's windows. None of it are parts with too few members, and all but `fit` where that
+    is one."""
+    if localisation is None:
+        return None, None, None
+    seen = localisation.overlay_at_windows() if isinstance(found, Overlay) and not few else found
+    if seen is None:
+        return None, None, None
+    fit, choose, show = (np.flatnonzero(part == one) for one in (TRAIN, VALIDATION, TEST))
+    others = localisation.draws_of(seen, choose, 1), localisation.draws_of(seen, show)
+    if not few:
+        return None, *others
+    own = localisation.draws_of(seen, fit)
+    return (None, None, None) if own is None else (own, *others)
 
 
 def make_known_artifact(

@@ -43,6 +43,9 @@ PASTE_IMAGES: Final = 64  # images into which an overlay is pasted
 RISE_SHARE: Final = 0.5  # share of the members' rise, or of another insertion's, that an overlay must cause
 BLEND_SHARE: Final = 0.8  # share of the rise by members' own pixels that one blend of all members must cause
 MATERIAL_RISE: Final = 0.1  # logits by which a shared window or region must raise the class: a tenth of its odds
+FEWEST_LENT: Final = 2  # members of a part that lend their pixels, from which on these are a draw of their own
+FEWEST_REDRAWN: Final = 8  # members of a part, from which on a way of `audit quantify` is estimated from them alone
+Draws = Overlay | EstimatedInsertion
 KIND_AUC: Final = 0.9  # area under the curve by which a measure must separate members from others
 
 
@@ -98,6 +101,20 @@ class Localisation:
         if way is None or not (self.raises_class(way) if other is None else self.is_weaker(other, way, BLEND_SHARE)):
             return overlaid, imitation
         return (way, None) if isinstance(way, Overlay) else (overlaid, way)
+
+    def draws_of(self, found: Draws, rows: Ints, least: int = FEWEST_LENT) -> Draws | None:
+        """Return what was found to vary from member to member as the members of some rows have it: the examples that
+        they lend, at least so many, or the way of `audit quantify` estimated from them alone. None of too few."""
+        chosen = self.member & np.isin(self.rows, rows)
+        if isinstance(found, Overlay):
+            lent = {image.tobytes() for image in self.image_array[chosen]}
+            numbers = [i for i, picture in enumerate(found.colour) if picture.tobytes() in lent]
+            return found.select(numbers) if len(numbers) >= least else None
+        if chosen.sum() < FEWEST_REDRAWN:
+            return None
+        at = np.flatnonzero(chosen | ~self.member)
+        some = replace(self, rows=self.rows[at], images=[self.images[int(i)] for i in at], member=self.member[at])
+        return some.measured_way
 
     @cached_property
     def measured_way(self) -> EstimatedInsertion | None:

@@ -148,12 +148,13 @@ class Outcome:
 
 def reaches_members(before: Interval, after: Outcome) -> bool:
     """Test whether a correction takes from members what it takes from images with the artifact inserted: their fall is
-    shown to be above 0, and not shown to be below LEAST_MEMBER_SHARE of the fall of the rise. True where that cannot be
-    seen: the artifact is inserted into no images, its rise does not fall, or members are fewer than GROUP."""
+    not shown to be below LEAST_MEMBER_SHARE of the fall of the rise, and of GROUP members or more it is shown to be
+    above 0. True where that cannot be seen: the artifact is inserted into no images, its rise does not fall, or there
+    are fewer than two members."""
     fall, taken = after.member_fall, before.value - after.rise.value
-    if not after.turned.n or fall.n < GROUP or not taken > 0:
+    if not after.turned.n or not fall.n or not taken > 0:
         return True
-    return fall.low > 0 and fall.high >= LEAST_MEMBER_SHARE * taken
+    return (fall.low > 0 or fall.n < GROUP) and fall.high >= LEAST_MEMBER_SHARE * taken
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSetti
 from klarsicht.audit.cleaning.models.correction_choice import (
     FittedClass,
     check_clean_images,
+    choose_again,
     choose_order,
     draw_shown,
     find_reason_to_refuse,
@@ -172,6 +173,8 @@ def clean(
         trial = make_test(case, artifact, draw_shown(case, settings.images, settings.seed), settings)
         chosen, skipped = fit_and_choose(case, artifact, trial, settings)
         judgement = judge(trial, case, artifact, chosen.correction, settings)
+        if (again := choose_again(case, artifact, settings, chosen, judgement)) is not chosen:
+            chosen, judgement = again, judge(trial, case, artifact, again.correction, settings)
         if part is not None and relies_on_sides(audited_run):
             compared = compare_class_groups(audited_run, artifact, chosen.correction, settings.seed)
             judgement = replace(judgement, groups=compared[-1])

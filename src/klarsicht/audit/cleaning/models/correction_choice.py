@@ -48,6 +48,7 @@ from klarsicht.audit.explanation.networks.residual_sums import ResidualSum
 from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.audit.results.logit_effect import is_raised, matters
 from klarsicht.audit.results.words import CleaningKind
+from klarsicht.audit.verdicts.interventions.insertion import Insertion
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import progress
 from klarsicht.ground.seeding import generator
@@ -93,12 +94,30 @@ def fit_and_choose(
 
 def fit_correction(
     case: Case, artifact: Artifact, settings: CleanSettings, candidates: setting_search.Methods | None = None,
-    further: bool = True,
+    further: bool = True, draws: Insertion | None = None,
 ) -> tuple[Choice, tuple[tuple[str, str], ...]]:  # fmt: skip
-    """Draw the images of a case to fit and to choose on, fit corrections and choose one; see `choose_correction`."""
+    """Draw the images of a case to fit and to choose on, fit corrections and choose one, by the artifact as it is
+    fitted or by other draws of it; see `choose_correction`."""
     data, test = prepare_data(case, artifact, settings)
+    test = replace(test, insertion=draws) if draws is not None else test
     draw = draw_clean(case, data, settings)
     return choose_correction(data, test, settings, candidates, further, draw), (*data.fit.skipped, *test.sample.skipped)
+
+
+def choose_again(
+    case: Case, artifact: Artifact, settings: CleanSettings, first: Choice, judgement: Judgement
+) -> Choice:
+    """Choose another correction where images to show tell that the first misses new draws of the artifact, or the
+    images that carry it: by the draws of those to choose on, and of methods that do not act where they find what was
+    inserted, if it misses what carries it. Else, and where a method is named or the correction was to cost nothing,
+    return the first."""
+    reaches = judgement.reaches_members
+    if settings.method != AUTOMATIC or first.free or not judgement.is_used or judgement.helps:
+        return first
+    if reaches and not (judgement.misses_new_draws and artifact.choice_draws):
+        return first
+    everywhere = {name: method for name, method in CANDIDATES.items() if name not in SELECTIVE}
+    return fit_correction(case, artifact, settings, None if reaches else everywhere, draws=artifact.choice_draws)[0]
 
 
 def find_reason_to_leave(before: Outcome, settings: CleanSettings, use: UseResult | None = None) -> str:

@@ -23,7 +23,7 @@ from klarsicht.audit.cleaning.corrections.samples import Case
 from klarsicht.audit.cleaning.corrections.selection import SettingOutcome
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.results.class_verdict import UseResult
-from klarsicht.audit.results.logit_effect import describe_floor, is_raised, matters
+from klarsicht.audit.results.logit_effect import FLIPPED, describe_floor, is_raised, matters
 from klarsicht.audit.results.words import CleaningKind, describe_insertion
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, naming_arguments
 from klarsicht.ground.pictures import notebook
@@ -240,13 +240,23 @@ class Judgement(CorrectionVerdict):
         return self.is_used and self.remaining <= LEAVES and self.reaches_members and not self.misses_new_draws
 
     @property
-    def misses_new_draws(self) -> bool:
-        """Whether new draws of the artifact raise the class, and more than LEAVES of that remain: by the whole 95 %
-        interval."""
-        if self.new_draws is None:
-            return False
+    def missed(self) -> float:
+        """Share of the effect of new draws of the artifact that remains, where it is shown to be more than LEAVES, in
+        logits or in images turned; else 0."""
+        if self.new_draws is None or not is_raised(self.new_draws[0].effect):
+            return 0.0
         before, after = self.new_draws
-        return is_raised(before.effect) and after.rise.low > LEAVES * before.rise.value
+        sides = [(before.rise, after.rise)]
+        if before.turned.n and before.turned.low > 0 and before.turned.value >= FLIPPED:
+            sides.append((before.turned, after.turned))
+        shares = [now.value / was.value for was, now in sides if now.low > LEAVES * was.value]
+        return max(shares, default=0.0)
+
+    @property
+    def misses_new_draws(self) -> bool:
+        """Whether new draws of the artifact raise the class, and more than LEAVES of that remains by the whole 95 %
+        interval: in logits, or in images turned into the class, where these are so many that they matter."""
+        return self.missed > 0
 
     @property
     def reaches_members(self) -> bool:
@@ -283,11 +293,10 @@ class Judgement(CorrectionVerdict):
 
     def describe_effect_left(self) -> str:
         """Say in words how much of the artifact's effect a correction leaves."""
-        if self.new_draws is not None and self.misses_new_draws:
-            share = self.new_draws[1].rise.value / self.new_draws[0].rise.value
+        if self.misses_new_draws:
             return (
-                f"leaves {100 * share:.0f} % of the artifact's effect as images have it that nothing was fitted on, "
-                f"and {100 * self.remaining:.0f} % as those have it that it was fitted on"
+                f"leaves {100 * self.missed:.0f} % of the artifact's effect as images have it that nothing was fitted "
+                f"on, and {100 * self.remaining:.0f} % as those have it that it was fitted on"
             )
         if self.remaining > LEAVES or self.reaches_members:
             effect = BETWEEN_IMAGES if self.on_members_alone else "the artifact's effect"

@@ -7,8 +7,8 @@ determines the colour c. At a varying place each member contributes its own pixe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import numpy as np
@@ -63,6 +63,10 @@ class Overlay:
     def masks(self) -> Bools:
         """Masks (m, H, W) of the examples."""
         return self.opacity > 0
+
+    def select(self, numbers: Sequence[int]) -> Self:
+        """Return the overlay of some of the examples."""
+        return replace(self, opacity=self.opacity[list(numbers)], colour=self.colour[list(numbers)])
 
     def mask_from_relevance(self, relevance: Floats, share: float = PEAK_SHARE) -> Bools:
         """Compute the mask (H, W) of an image from its relevance (G, G), where it exceeds the background by a share of
