@@ -48,7 +48,7 @@ FEWEST_TO_SEEK: Final = 8  # members of the part `fit`, from which on the place 
 PLACE_IMAGES: Final = 300  # images of each kind from which the place is estimated, at most
 SIGMAS: Final = 3.0  # median deviations by which an image may be further from the artifact than members are
 SHARED: Final = 0.7  # area under the curve below which members share no feature
-DRAWS: Final = {"new_draws": "new_", "choice_draws": "choice_"}
+DRAW_PREFIXES: Final = {"new_draws": "new_", "choice_draws": "choice_"}
 """Before the names of arrays, by the attribute of an Artifact that holds them."""
 CARRIES: Final = 0.5  # probability from which an image counts as carrying
 
@@ -151,7 +151,7 @@ class Artifact:
             arrays |= self.planted.arrays()
         if self.imitation is not None and not isinstance(self.imitation, Corruption):
             arrays |= self.imitation.arrays()
-        for name, before in DRAWS.items():
+        for name, before in DRAW_PREFIXES.items():
             if (drawn := getattr(self, name)) is not None:
                 arrays |= {f"{before}{key}": value for key, value in drawn.arrays().items()}
         if len(self.of_others):
@@ -184,7 +184,7 @@ def load_artifact(folder: Path) -> Artifact:
         number, others = facts["artifact"], kept.get("of_others", np.empty(0, np.intp))
         use = UseResult(**measured) if (measured := facts.get("measured use")) else None
         artifact = Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number, others, use)
-        new, chosen_on = (read_draws(facts, kept, name) for name in DRAWS)
+        new, chosen_on = (read_draws(facts, kept, name) for name in DRAW_PREFIXES)
         use_of_group = facts.get("use of the group", "")
         return replace(artifact, group_use=use_of_group, new_draws=new, choice_draws=chosen_on)
     except InputError:
@@ -198,7 +198,11 @@ def read_draws(facts: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str
     record = facts.get(name.replace("_", " "))
     if not record:
         return None
-    own = {key.removeprefix(DRAWS[name]): value for key, value in arrays.items() if key.startswith(DRAWS[name])}
+    own = {
+        key.removeprefix(DRAW_PREFIXES[name]): value
+        for key, value in arrays.items()
+        if key.startswith(DRAW_PREFIXES[name])
+    }
     return EstimatedInsertion.from_json(record, own) if "how" in record else Overlay.from_arrays(own)
 
 
@@ -225,12 +229,12 @@ def build_artifact(
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
     )
     check_shared(carriers.probability, inside, outside)
-    seen = [draw_rows(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)]
-    localisation = Localisation.of(found, *seen)
+    sides = [draw_rows(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)]
+    localisation = Localisation.of(found, *sides)
     place, imitation = (None, None) if localisation is None else localisation.find_insertion(region)
     everywhere, few = group.rows[member[group.rows]], len(inside) < FEWEST_TO_SEEK
     if few and localisation is not None and imitation is None and (place is None or not place.fixed):
-        localisation = Localisation.of(found, draw_rows(everywhere, PLACE_IMAGES, rng), *seen[1:])
+        localisation = Localisation.of(found, draw_rows(everywhere, PLACE_IMAGES, rng), *sides[1:])
         place, imitation = (None, None) if localisation is None else localisation.find_insertion(region)
     group_use = ""
     if localisation is not None and found.is_listed and place is None and imitation is None:
@@ -241,7 +245,7 @@ def build_artifact(
     choice_draws = new_draws = None
     if isinstance(varies, Draws) and not (isinstance(varies, Overlay) and varies.fixed):
         if not few:
-            localisation = Localisation.of(found, draw_rows(everywhere, PLACE_IMAGES, rng), seen[1], others[:0])
+            localisation = Localisation.of(found, draw_rows(everywhere, PLACE_IMAGES, rng), sides[1], others[:0])
         own, choice_draws, new_draws = draws_by_part(localisation, varies, part, few)
         place, imitation = (own, None) if isinstance(own, Overlay) else (place, own or imitation)
     return Artifact(
@@ -252,22 +256,23 @@ def build_artifact(
 
 
 def draws_by_part(
-    localisation: Localisation | None, found: Draws, part: NDArray[np.int8], few: bool
+    localisation: Localisation | None, insertion: Draws, part: NDArray[np.int8], few: bool
 ) -> tuple[Draws | None, Draws | None, Draws | None]:
-    """Return an insertion that varies from member to member as those of the parts `fit`, `choose` and `show` have it.
-    It was found on the members of the localisation, where these are few, and else on those of `fit`: then it is not
-    found again but by the detector's windows. None of it are parts with too few members, and all but `fit` where that
-    is one."""
+    """Return an insertion that varies from member to member as those of the parts `fit`, `choose` and `show` have it;
+    None of a part with too few members. Of few members it is the one that was found on all of them, and none is
+    returned where `fit` has too few. Else it was found on those of `fit`, of which none is returned, and of the others
+    it is the detector's windows or the same way of `audit quantify`."""
     if localisation is None:
         return None, None, None
-    seen = localisation.overlay_at_windows() if isinstance(found, Overlay) and not few else found
-    if seen is None:
+    by_windows = isinstance(insertion, Overlay) and not few
+    way = localisation.overlay_at_windows() if by_windows else insertion
+    if way is None:
         return None, None, None
     fit, choose, show = (np.flatnonzero(part == one) for one in (TRAIN, VALIDATION, TEST))
-    others = localisation.draws_of(seen, choose, 1), localisation.draws_of(seen, show)
+    others = localisation.draws_of(way, choose, 1), localisation.draws_of(way, show)
     if not few:
         return None, *others
-    own = localisation.draws_of(seen, fit)
+    own = localisation.draws_of(way, fit)
     return (None, None, None) if own is None else (own, *others)
 
 

@@ -102,14 +102,14 @@ class Localisation:
             return overlaid, imitation
         return (way, None) if isinstance(way, Overlay) else (overlaid, way)
 
-    def draws_of(self, found: Draws, rows: Ints, least: int = FEWEST_LENT) -> Draws | None:
-        """Return what was found to vary from member to member as the members of some rows have it: the examples that
+    def draws_of(self, insertion: Draws, rows: Ints, least: int = FEWEST_LENT) -> Draws | None:
+        """Return an insertion that varies from member to member as the members of some rows have it: the examples that
         they lend, at least so many, or the way of `audit quantify` estimated from them alone. None of too few."""
         chosen = self.member & np.isin(self.rows, rows)
-        if isinstance(found, Overlay):
-            lent = {image.tobytes() for image in self.image_array[chosen]}
-            numbers = [i for i, picture in enumerate(found.colour) if picture.tobytes() in lent]
-            return found.select(numbers) if len(numbers) >= least else None
+        if isinstance(insertion, Overlay):
+            pictures = {image.tobytes() for image in self.image_array[chosen]}
+            numbers = [i for i, picture in enumerate(insertion.colour) if picture.tobytes() in pictures]
+            return insertion.select(numbers) if len(numbers) >= least else None
         if chosen.sum() < FEWEST_REDRAWN:
             return None
         at = np.flatnonzero(chosen | ~self.member)

@@ -240,7 +240,7 @@ class Judgement(CorrectionVerdict):
         return self.is_used and self.remaining <= LEAVES and self.reaches_members and not self.misses_new_draws
 
     @property
-    def missed(self) -> float:
+    def share_missed(self) -> float:
         """Share of the effect of new draws of the artifact that remains, where it is shown to be more than LEAVES, in
         logits or in images turned; else 0."""
         if self.new_draws is None or not is_raised(self.new_draws[0].effect):
@@ -256,7 +256,7 @@ class Judgement(CorrectionVerdict):
     def misses_new_draws(self) -> bool:
         """Whether new draws of the artifact raise the class, and more than LEAVES of that remains by the whole 95 %
         interval: in logits, or in images turned into the class, where these are so many that they matter."""
-        return self.missed > 0
+        return self.share_missed > 0
 
     @property
     def reaches_members(self) -> bool:
@@ -295,8 +295,8 @@ class Judgement(CorrectionVerdict):
         """Say in words how much of the artifact's effect a correction leaves."""
         if self.misses_new_draws:
             return (
-                f"leaves {100 * self.missed:.0f} % of the artifact's effect as images have it that nothing was fitted "
-                f"on, and {100 * self.remaining:.0f} % as those have it that it was fitted on"
+                f"leaves {100 * self.share_missed:.0f} % of the artifact's effect as images have it that nothing was "
+                f"fitted on, and {100 * self.remaining:.0f} % as those have it that it was fitted on"
             )
         if self.remaining > LEAVES or self.reaches_members:
             effect = BETWEEN_IMAGES if self.on_members_alone else "the artifact's effect"
