@@ -59,6 +59,15 @@ def say(patient, sign, artifactual, shared=False):
     patient.store.write_json(verdicts.VERDICTS_FILE, Quantification((told,), 0.1, 0.05).to_json())
 
 
+def test_a_class_without_an_artifact_is_cleaned_of_its_cluster_and_that_is_said(patient, capsys):
+    """Unless the cluster was asked for by name, or a detector called the class."""
+    for artifactual, by, warned in ((False, None, True), (False, "cluster", False), (True, None, False)):
+        say(patient, "noise 0.002", artifactual)
+        found, told = patient.find_members("b", by), capsys.readouterr().err
+        words = f"found no artifact in b: the {len(found.members)} images of its suspect cluster are taken"
+        assert (words in told) == warned
+
+
 def test_detectors_are_believed_where_they_called_the_class(patient):
     say(patient, "noise 0.002", True)
     found = patient.find_members("b")

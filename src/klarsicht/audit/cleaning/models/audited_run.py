@@ -35,7 +35,7 @@ from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.significance import SAME
 from klarsicht.audit.results.surroundings import is_examined, read_surroundings
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import VerdictKind, name_artifact
+from klarsicht.audit.results.words import VerdictKind, format_count, name_artifact
 from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
 from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
@@ -157,6 +157,12 @@ class AuditedRun:
                 remedy="Run `audit quantify` first, or take the suspect cluster: --found-by cluster.",
             )  # fmt: skip
         entry = ranking.read_ranking(self.store).of(name)
+        if by is None and known is not None and verdict.kind is VerdictKind.NOTHING:
+            note(
+                f"`audit quantify` found no artifact in {name}: the {format_count(len(entry.rows), 'image')} of its "
+                "suspect cluster are taken, and may show ordinary content. Look at them first, or list others: "
+                "--members"
+            )
         return FoundArtifact(
             self.audited_class(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}"
         )
