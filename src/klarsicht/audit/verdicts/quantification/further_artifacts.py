@@ -155,7 +155,8 @@ def find_further_artifacts(audit: Audit, work: DetectionUnits, first: Quantifica
     units = FurtherUnits(work, called, first.level)
     if not work.store.is_finished(units.step):
         most = len(called) * MOST_FURTHER * most_images_inserted(work.outputs)
-        note(f"what is left of {len(called)} called classes is examined: at most {most:,} more images")
+        images = "the other images of " + ("one class" if len(called) == 1 else f"{len(called)} classes")
+        note(f"further artifacts are sought in {images}: at most {most:,} more images will be shown to the network")
     run_step(audit, work.store, units, units.step, partition(len(called), 1), workers, "further artifacts")
     audit.sharing.once(f"{units.step}.kept", lambda: work.store.forget_unfinished((FURTHER_STEPS,)))
     return replace(first, verdicts=order_verdicts([*units.add_further(first)]))
