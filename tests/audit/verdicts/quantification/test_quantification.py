@@ -233,7 +233,8 @@ def test_effects_say_how_much_was_put_on(done):
     run, _, found = done
     (line,) = (li for li in RunStore.open(run).table("effects").to_pylist() if li["target"] == USED)
     assert line["covered"] == found[0].use.covered or found[0].use.covered is None
-    assert found[0].tested and describe_insertion(found[0].use.how, found[0].use.covered) in (run / PAGE).read_text()
+    words = describe_insertion(found[0].use.how, found[0].use.covered).replace(" %", "\N{NO-BREAK SPACE}%")
+    assert found[0].tested and words in (run / PAGE).read_text()
 
 
 def test_an_audit_given_again_keeps_the_verdicts_in_the_table(done, tmp_path):
