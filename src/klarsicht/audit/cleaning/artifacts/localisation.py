@@ -105,14 +105,14 @@ class Localisation:
     def draws_of(self, insertion: Draws, rows: Ints, least: int = FEWEST_LENT) -> Draws | None:
         """Return an insertion that varies from member to member as the members of some rows have it: the examples that
         they lend, at least so many, or the way of `audit quantify` estimated from them alone. None of too few."""
-        chosen = self.member & np.isin(self.rows, rows)
+        lenders = self.member & np.isin(self.rows, rows)
         if isinstance(insertion, Overlay):
-            pictures = {image.tobytes() for image in self.image_array[chosen]}
+            pictures = {image.tobytes() for image in self.image_array[lenders]}
             numbers = [i for i, picture in enumerate(insertion.colour) if picture.tobytes() in pictures]
             return insertion.select(numbers) if len(numbers) >= least else None
-        if chosen.sum() < FEWEST_REDRAWN:
+        if lenders.sum() < FEWEST_REDRAWN:
             return None
-        at = np.flatnonzero(chosen | ~self.member)
+        at = np.flatnonzero(lenders | ~self.member)
         some = replace(self, rows=self.rows[at], images=[self.images[int(i)] for i in at], member=self.member[at])
         return some.measured_way
 
