@@ -139,7 +139,7 @@ def judged(helps, new_left=0.1, fall=1.4):
     ],
 )
 def test_another_correction_is_chosen_where_the_first_misses_what_it_was_not_fitted_on(
-    judgement, draws, method, free, tried, monkeypatch
+    judgement, draws, method, free, tried, monkeypatch, capsys
 ):
     classifier, _, seen, y, carries = trained(logo, 0)
     own, new = overlay(logo), overlay(stripe)
@@ -149,8 +149,13 @@ def test_another_correction_is_chosen_where_the_first_misses_what_it_was_not_fit
     monkeypatch.setattr(correction_choice, "draw_clean", lambda *_: None)
     asked, second = [], object()
     monkeypatch.setattr(correction_choice, "choose_correction", lambda *told: asked.append(told) or second)
-    first, artifact = SimpleNamespace(free=free), SimpleNamespace(choice_draws=new if draws else None)
+    first, artifact = (
+        SimpleNamespace(free=free, chosen="inpaint at last"),
+        SimpleNamespace(choice_draws=new if draws else None),
+    )
     found = correction_choice.choose_again(None, artifact, CleanSettings(method=method), first, judgement)
+    told = capsys.readouterr().err
+    assert ("inpaint at last" in told and "another correction is chosen" in told) == (tried is not None)
     if tried is None:
         assert found is first and not asked
         return

@@ -50,7 +50,7 @@ from klarsicht.audit.results.logit_effect import is_raised, matters
 from klarsicht.audit.results.words import CleaningKind
 from klarsicht.audit.verdicts.interventions.insertion import Insertion
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.ground.progress import progress
+from klarsicht.ground.progress import note, progress
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL
 from klarsicht.numerics.statistics.paired_loss import paired_loss
@@ -116,6 +116,7 @@ def choose_again(
         return first
     if reaches and not (judgement.misses_new_draws and artifact.choice_draws):
         return first
+    note(f"{first.chosen} {judgement.describe_effect_left()}; another correction is chosen")
     everywhere = {name: method for name, method in CANDIDATES.items() if name not in SELECTIVE}
     return fit_correction(case, artifact, settings, None if reaches else everywhere, draws=artifact.choice_draws)[0]
 
