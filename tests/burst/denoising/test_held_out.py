@@ -46,9 +46,12 @@ def still(scene, folder, count=5):
 
 
 @pytest.mark.slow
-def test_a_burst_that_is_right_differs_by_noise_alone(scene, tmp_path):
+def test_a_burst_that_is_right_differs_by_noise_alone(scene, tmp_path, monkeypatch):
     """Its noise is known: X_j - Y has its variance, and that of the mean of the four others."""
+    steps = []
+    monkeypatch.setattr(held_out, "track", lambda items, total, label: steps.append((label, total)) or items)
     told, verdict = check_held_out(still(scene, tmp_path), RIGHT, tmp_path / "work")
+    assert steps == [("parts of the picture", len(held_out.choose_windows(SIZE)))]  # of which a user sees the count
     assert verdict.passes and verdict.variance == pytest.approx(1, abs=0.03)
     assert all(abs(value) < 0.02 for value in verdict.correlation.values())
     assert verdict.coverage > 0.8 and verdict.untrusted == 0

@@ -145,7 +145,7 @@ def test_the_burst_is_trusted_around_them_and_told(scene, tmp_path, dng, monkeyp
     ) as found:
         picture = found.spool.read_window(0, Window(0, 80, 0, 112))
     there = to_planes(heights[None])[0] != 0
-    assert f"hot pixels: {there.sum()} of the sensor were replaced by their neighbours" in found.lines
+    assert f"hot pixels of the sensor: {there.sum()} replaced by the median of neighbours" in found.lines
     assert report(found)["hot pixels"] == there.sum()
     assert found.shares["burst"] > 0.98
     error = (picture[:4] - truth)[there]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage import data
 from tests.burst.conftest import X_TRANS
@@ -14,7 +15,7 @@ from klarsicht.burst.align import tiled
 from klarsicht.burst.align.camera_motion import CameraMotion
 from klarsicht.burst.data.photograph import ReadSettings
 from klarsicht.burst.files.loading import load_frames
-from klarsicht.burst.noise import sources
+from klarsicht.burst.noise import estimation, sources
 from klarsicht.burst.noise.calibration import calibrate
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import InputError, UsageError
@@ -41,7 +42,7 @@ def wound(dng, folder, count=3, **made):
     return load_frames(files, folder / "work")
 
 
-def test_typed_then_profile_then_calibration_then_the_frames(dng, tmp_path):
+def test_typed_then_profile_then_calibration_then_the_frames(dng, tmp_path, monkeypatch):
     file = tmp_path / "noise.json"
     sources.write_calibration(file, "Example One", 800, NoiseLevel(0.03, 3e-3), 4)
     profiled = wound(dng, tmp_path / "a", profile=(2e-3, 4e-4), extra=ISO)
@@ -52,10 +53,28 @@ def test_typed_then_profile_then_calibration_then_the_frames(dng, tmp_path):
     assert found.mean.profile == pytest.approx((2e-3, 4e-4)) and "NoiseProfile" in found.summary
     found = sources.find_noise(bare, None, file)
     assert found.mean.profile == pytest.approx((3e-3, 9e-4)) and "ISO 800" in found.summary
+    steps = []
+    monkeypatch.setattr(estimation, "track", lambda items, total, label: steps.append((label, total)) or items)
     found = sources.find_noise(bare)
+    assert steps == [("noise of the frames", len(sources.sample_windows(bare.spool.size)))]
     light = np.linspace(0.05, 0.9, 20)
     np.testing.assert_allclose(found.mean.variance(light), LEVEL.variance(light), rtol=0.1)
     assert "estimated from the frames" in found.summary
+
+
+def test_read_noise_of_8_bit_files_is_no_less_than_their_rounding_at_black(tmp_path):
+    """sRGB is linear near black (IEC 61966-2-1: code / 12.92), so light rounded to a code is uniform over one step of
+    1 / 255 / 12.92. No dark part is flat here, and without a floor a black pixel would have no noise at all."""
+    light = np.random.default_rng(0).uniform(0, 9 / 255 / 12.92, 100_000)  # codes 0 to 9
+    error = np.rint(light * 12.92 * 255) / 255 / 12.92 - light
+    for i in range(3):
+        bright = np.random.default_rng(i).normal(150, 6, (64, 64, 3)).clip(90, 255)
+        bright[::2, ::7] = 0
+        Image.fromarray(bright.astype(np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "work").mkdir()
+    burst = load_frames(sorted(tmp_path.glob("*.png")), tmp_path / "work")
+    assert burst.header.quantisation == pytest.approx(error.std(), rel=0.03)  # the curve's line is 1.6 % less steep
+    assert sources.find_noise(burst).mean.read >= 0.97 * error.std()
 
 
 def test_levels_of_an_x_trans_sensor_are_those_of_its_samples_times_their_density(dng, tmp_path):

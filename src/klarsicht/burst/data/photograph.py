@@ -15,7 +15,7 @@ from klarsicht.ground.machine.memory import resident_bytes, short_budget
 from klarsicht.ground.pictures.images import MAX_MEGAPIXELS, require_megapixels
 from klarsicht.ground.pictures.tiff_tags import NO_TAGS, Tags
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
-from klarsicht.numerics.imaging.tone import inverse_tone_curve
+from klarsicht.numerics.imaging.tone import SLOPE_BELOW, inverse_tone_curve
 
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Planes = npt.NDArray[np.float32]  # C H W
@@ -129,9 +129,11 @@ class Header:
 
     @property
     def quantisation(self) -> float:
-        """The standard deviation of rounding to codes, in units of white; 0 for codes under a tone curve."""
+        """The standard deviation of rounding to codes, in units of white: under the sRGB curve that of the darkest
+        codes, which is the smallest; 0 of floats."""
         span = self.sensor.white - min(self.sensor.black) if self.sensor else self.levels
-        return 1 / np.sqrt(12) / span if span and self.curve == "none" else 0.0
+        steepest = 1.0 if self.curve == "none" else SLOPE_BELOW
+        return 1 / np.sqrt(12) / span / steepest if span else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,7 @@ from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine import devices
 from klarsicht.ground.machine.disk import translate_write_errors
 from klarsicht.ground.machine.operating_system import available_cores
+from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -187,9 +188,10 @@ def check_held_out(
         order, placement = [order[k] for k in kept], placement.select(kept)
         held = order[-1]
         denoiser = select_filter(settings.checkpoint, burst.header, settings.exact, settings.fast)
+        windows = choose_windows(burst.spool.size)
         parts = [
             compute_residuals(burst, placement, order, noise.levels, denoiser, window)
-            for window in choose_windows(burst.spool.size)
+            for window in track(windows, len(windows), "parts of the picture")
         ]
     notes = [noise.summary, f"filter: {denoiser.name}", *burst.header.notes]
     return notes, summarise_residuals(burst.frames[held].name, parts)

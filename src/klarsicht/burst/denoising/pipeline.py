@@ -137,7 +137,7 @@ class DenoiseResult:
             *(f"dropped: {why}" for why in self.rejections),
             self.noise.summary,
             *self._bracket_lines,
-            *([f"hot pixels: {self.hot} of the sensor were replaced by their neighbours"] if self.hot else []),
+            *([f"hot pixels of the sensor: {self.hot} replaced by the median of neighbours"] if self.hot else []),
             *([f"banding: offsets of {self.bands} rows and columns were taken off"] if self.bands else []),
             *self._bayer_lines,
             *self.burst.header.lens.lines(mosaic=self.burst.header.colour == "mosaic"),

@@ -29,6 +29,7 @@ from klarsicht.burst.align.alignment import align
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.noise import clipped_noise
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 Numbers = npt.NDArray[np.float64]
@@ -134,7 +135,8 @@ def estimate(
     if len(windows[0]) == 1:
         return alone
     if places is None:
-        parts = [part for w in windows for part in frame_pair_blocks(w, alone.noise, spectrum)]
+        tracked = track(windows, len(windows), "noise of the frames")
+        parts = [part for w in tracked for part in frame_pair_blocks(w, alone.noise, spectrum)]
     else:
         pairings = zip(windows, places, strict=True)
         parts = [part for w, there in pairings for part in placed_pair_blocks(w, there, spectrum)]
