@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
@@ -16,7 +16,7 @@ from klarsicht.cli.echo import echo, echo_json
 from klarsicht.cli.options import AsJson, Data, Device, RunFolder, Trust, add_settings, number, option
 from klarsicht.cli.places import require_run_with_model, require_table
 from klarsicht.ground import ranges
-from klarsicht.ground.errors import UsageError
+from klarsicht.ground.errors import EffectRemains, HarmExceeded, UsageError
 
 Members = Annotated[Path | None, typer.Option(help="A text file of images that carry the artifact. [what was found]")]
 FoundBy = Annotated[
@@ -47,6 +47,13 @@ Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
 
 
+class Judged(Protocol):
+    """Result with a verdict."""
+
+    def check(self) -> None:
+        """Raise HarmExceeded or EffectRemains if the corrected model may not be called clean."""
+
+
 def refuse_with_denoising(of_artifacts: Mapping[str, object]) -> None:
     """Refuse options that choose some of the images where all images are denoised. Raises UsageError."""
     if given := [option for option, value in of_artifacts.items() if value not in (None, [])]:
@@ -60,6 +67,18 @@ def refuse_with_surroundings(options: Mapping[str, object], rule: str, remedy: s
         raise UsageError(
             "options of other corrections with one of surroundings", got=", ".join(given), rule=rule, remedy=remedy
         )
+
+
+def end_with(result: Judged, as_json: bool) -> int:
+    """Return the exit code of a result whose verdict and next step were printed; of JSON, and of several corrections,
+    the error says them. Raises HarmExceeded or EffectRemains."""
+    try:
+        result.check()
+    except (HarmExceeded, EffectRemains) as error:
+        if as_json:
+            raise
+        return error.exit_code
+    return 0
 
 
 @add_settings(
@@ -91,7 +110,7 @@ def clean(
     as_json: AsJson = False,
     *,
     settings: CleanSettings,
-) -> None:
+) -> int:
     """Correct the model for the artifact of a class, and save it.
 
     The correction is chosen under a bound on harm. The command exits with 7 if it harms too much, and with 8 if it
@@ -123,8 +142,8 @@ def clean(
             if surroundings.change is not None:
                 echo(surroundings.change.describe())
             cleaning_tables.correction_folder(surroundings.folder, surroundings.record)
-            cleaning_tables.verdict(surroundings.judgement)
-        return surroundings.check()
+            cleaning_tables.verdict(surroundings.judgement, run, surroundings.folder)
+        return end_with(surroundings, as_json)
     if name is None or len(name) > 1:
         if members is not None or mask is not None or kind is not None or part:
             what, got = "--members, --mask, --kind and --part need one class", members or mask or kind or part
@@ -135,8 +154,8 @@ def clean(
         if as_json:
             echo_json(together.record)
         else:
-            cleaning_tables.joint_correction(together)
-        return together.check()
+            cleaning_tables.joint_correction(together, run)
+        return end_with(together, as_json)
     parts = None if not part else [] if part == [NOTED] else part
     result = clean_model.clean(
         run, name[0], settings, out=out, found_by=found_by, members=members, mask=mask, kind=kind, part=parts,
@@ -145,8 +164,8 @@ def clean(
     if as_json:
         echo_json(result.record)
     else:
-        cleaning_tables.correction(result)
-    return result.check()
+        cleaning_tables.correction(result, run)
+    return end_with(result, as_json)
 
 
 def evaluate(
@@ -166,7 +185,7 @@ def evaluate(
     device: Device = ANY_DEVICE,
     trust: Trust = False,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Compare corrections before and after on held-out images.
 
     The command exits with 7 if one harms too much, and with 8 if none helps.
@@ -189,9 +208,9 @@ def evaluate(
             echo_json(evaluation_of_groups.judgement.to_json())
         else:
             cleaning_tables.groups(evaluation_of_groups.judgement.comparisons)
-            cleaning_tables.verdict(evaluation_of_groups.judgement)
+            cleaning_tables.verdict(evaluation_of_groups.judgement, run, correction[0])
             echo(f"evaluation: {evaluation_of_groups.folder / EVALUATION}")
-        return evaluation_of_groups.check()
+        return end_with(evaluation_of_groups, as_json)
     result = evaluation.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
         groups=groups, data=data, seed=seed, device=device,
@@ -201,14 +220,14 @@ def evaluate(
         told = result.evaluations[0].to_json() if alone else result.certificate.to_json()
         echo_json(told)
     elif alone:
-        cleaning_tables.evaluations(result.evaluations[0])
+        cleaning_tables.evaluations(result.evaluations[0], run, correction[0])
     else:
         cleaning_tables.certificate(result.certificate)
         for one in result.evaluations:
             cleaning_tables.groups(one.groups)
     if not as_json:
         echo(f"certificate: {result.folder / 'certificate.html'}")
-    return result.check()
+    return end_with(result, as_json or not alone)
 
 
 def clean_data(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit.cleaning.data.data_record import PROBABLE
-from klarsicht.audit.results.words import describe_counts, describe_lost
+from klarsicht.audit.results.words import ON_OTHER_IMAGES, describe_counts, describe_lost, name_folders
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.tables import table
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from klarsicht.numerics.statistics.intervals import Interval
 
 
-def correction(result: CleanedModel) -> None:
+def correction(result: CleanedModel, run: Path) -> None:
     """Print the best settings tried, the chosen correction and why it was chosen, its folder, and the verdict."""
     methods = {tried.method for tried in result.choice.tried}
     outcomes = result.choice.best_settings if len(methods) == 1 else result.choice.best_of_methods
@@ -60,7 +60,7 @@ def correction(result: CleanedModel) -> None:
     correction_folder(result.folder, result.record)
     if result.judgement.groups is not None:
         groups([result.judgement.groups])
-    judgement(result.judgement)
+    judgement(result.judgement, run, result.folder)
 
 
 def loading_lines(folder: Path) -> None:
@@ -70,7 +70,7 @@ def loading_lines(folder: Path) -> None:
     echo(f"  net = audit.load_model({str(folder)!r}).module")
 
 
-def joint_correction(result: CleanedClasses) -> None:
+def joint_correction(result: CleanedClasses, run: Path) -> None:
     """Print one line per class, alone and together, the folder, and the verdict."""
     header = (
         "class", "correction", "effect left alone", "together", "flips before", "alone", "together",
@@ -101,7 +101,7 @@ def joint_correction(result: CleanedClasses) -> None:
         echo("the model was trained on these images: they cannot prove a correction harmless")
     echo(f"together: accuracy {_describe_lost(result.judgement.lost.measured)}")
     recalls(result.judgement.recalls)
-    verdict(result.judgement)
+    verdict(result.judgement, run, result.folder / result.record["corrections"][0]["folder"])
     lacking_classes(result.judgement.shown_classes)
 
 
@@ -130,9 +130,9 @@ def correction_folder(folder: Path, record: dict[str, Any]) -> None:
     loading_lines(folder)
 
 
-def judgement(result: Judgement) -> None:
-    """Print effect and cost of a correction on images on which nothing was fitted or chosen, the verdict, and of how
-    many classes nothing is known."""
+def judgement(result: Judgement, run: Path, folder: Path) -> None:
+    """Print effect and cost of a correction in a folder, on images on which nothing was fitted or chosen, the verdict,
+    and of how many classes nothing is known."""
     before, after = result.before, result.after
     sentences = [f"{100 * result.remaining:.0f} % of the effect is left"] if result.is_used else []
     if before.flips.n:
@@ -154,12 +154,10 @@ def judgement(result: Judgement) -> None:
     for sentence in filter(None, (result.disagreement, result.on_new_draws)):
         echo(sentence)
     if result.origin.trained_on:
-        echo(
-            f"the model was trained on these images ({result.origin.why}): evaluate it on others with "
-            "`klarsicht audit evaluate RUN --correction FOLDER --test IMAGES`"
-        )
+        evaluate = name_folders(ON_OTHER_IMAGES, str(run), str(folder))
+        echo(f"the model was trained on these images ({result.origin.why}): evaluate it on others with {evaluate}")
     recalls(after.recalls)
-    verdict(result)
+    verdict(result, run, folder)
     lacking_classes(result.shown_classes)
 
 
@@ -177,10 +175,10 @@ def recalls(of_classes: ClassRecalls) -> None:
     echo_block(table(header, [*lines, mean], left_aligned=("class",)))
 
 
-def verdict(result: CorrectionVerdict) -> None:
-    """Print the verdict and the next step."""
+def verdict(result: CorrectionVerdict, run: Path, folder: Path) -> None:
+    """Print the verdict on a correction in a folder, and the next step."""
     echo(f"verdict: {result.verdict}")
-    echo(f"next: {result.advice}")
+    echo(f"next: {name_folders(result.advice, str(run), str(folder))}")
 
 
 def lacking_classes(shown: ShownClasses) -> None:
@@ -219,7 +217,7 @@ def corpus(result: CleanedCorpus, dry_run: bool) -> None:
         echo("next: train on this manifest, then run `klarsicht audit run` on the new model")
 
 
-def evaluations(evaluation: Evaluation) -> None:
+def evaluations(evaluation: Evaluation, run: Path, folder: Path) -> None:
     """Print one column per correction, one line per figure, and the verdict."""
     figures = [_figures(look) for look in evaluation.evaluations]
     names = list(dict.fromkeys(name for one in figures for name in one))
@@ -234,7 +232,7 @@ def evaluations(evaluation: Evaluation) -> None:
     if origin.why and not origin.trained_on:
         echo(f"held-out images: {origin.why}")
     groups(evaluation.groups)
-    judgement(evaluation.judgement)
+    judgement(evaluation.judgement, run, folder)
 
 
 def certificate(evaluations: Certificate) -> None:

@@ -1,5 +1,7 @@
 """Words of numbers and of detections, against their plain meaning."""
 
+import shlex
+
 import pytest
 
 from klarsicht.audit.results.words import (
@@ -15,6 +17,7 @@ from klarsicht.audit.results.words import (
     describe_seen,
     format_count,
     format_p,
+    name_folders,
 )
 from klarsicht.audit.verdicts.detectors.bank import ALL_DETECTORS
 
@@ -75,6 +78,13 @@ def test_every_verdict_on_a_correction_has_a_label_a_claim_and_a_next_step():
     for texts in ([kind.label for kind in CleaningKind], [kind.claim for kind in CleaningKind]):
         assert len(set(texts)) == len(CleaningKind)
     assert all(len(kind.label.split()) <= 5 and kind.advice.endswith(".") for kind in CleaningKind)
+
+
+def test_a_next_step_names_the_folders_that_are_known_as_a_shell_takes_them():
+    named = name_folders(CleaningKind.UNPROVEN.advice, "my run", "cleaned")
+    words = shlex.split(named.split("`")[1])
+    assert words == ["klarsicht", "audit", "evaluate", "my run", "--correction", "cleaned", "--test", "IMAGES"]
+    assert name_folders("Use the corrected model.", "run", "cleaned") == "Use the corrected model."
 
 
 def test_a_loss_below_zero_is_a_gain_with_its_ends_turned():

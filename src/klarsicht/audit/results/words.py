@@ -485,13 +485,22 @@ class CleaningKind(StrEnum):
         return CLEANINGS[self][2]
 
 
+EVALUATION_COMMAND: Final = "klarsicht audit evaluate {run} --correction {correction} --test IMAGES"
+ON_OTHER_IMAGES: Final = f"`{EVALUATION_COMMAND.format(run='RUN', correction='FOLDER')}`"
+
+
+def name_folders(words: str, run: str, correction: str) -> str:
+    """Name the folders of a run and of a correction in a sentence that says how to evaluate on other images."""
+    named = EVALUATION_COMMAND.format(run=shlex.quote(run), correction=shlex.quote(correction))
+    return words.replace(ON_OTHER_IMAGES, f"`{named}`")
+
+
 CLEANINGS: Final = {
     CleaningKind.CLEAN: ("cleaned", "the model is cleaned", "Use the corrected model."),
     CleaningKind.UNPROVEN: (
         "cleaned, loss not excluded",
         "the model is cleaned; a loss of accuracy is not excluded",
-        "Use the corrected model, or measure the loss on more clean images: "
-        "`klarsicht audit evaluate RUN --correction FOLDER --test IMAGES`.",
+        f"Use the corrected model, or measure the loss on more clean images: {ON_OTHER_IMAGES}.",
     ),
     CleaningKind.UNTESTED: (
         "corrected, use not tested",

@@ -24,7 +24,7 @@ from klarsicht.audit.cleaning.corrections.selection import SettingOutcome
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.results.class_verdict import UseResult
 from klarsicht.audit.results.logit_effect import FLIPPED, describe_floor, is_raised, matters
-from klarsicht.audit.results.words import CleaningKind, describe_insertion
+from klarsicht.audit.results.words import ON_OTHER_IMAGES, CleaningKind, describe_insertion
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, naming_arguments
 from klarsicht.ground.pictures import notebook
 from klarsicht.numerics.statistics.intervals import Interval
@@ -404,6 +404,12 @@ class JointJudgement(CorrectionVerdict):
         reasons = [f"{one.name}: {why[0].label}, {why[1]}" for one in self.classes if (why := one.together.no_help)]
         reasons += [f"{name}: not corrected, {why}" for name, why in self.left_out]
         return (CleaningKind.REMAINS, "; ".join(reasons)) if reasons else None
+
+    @property
+    def advice(self) -> str:
+        if self.kind == CleaningKind.UNPROVEN:
+            return f"Use the corrected model, or measure the loss of one class's correction alone: {ON_OTHER_IMAGES}."
+        return super().advice
 
     @property
     def effect_left(self) -> str:
