@@ -51,7 +51,7 @@ def test_exceptions_are_listed_the_clearest_first_with_others_of_their_class(run
     assert [(image["row"], image["name"], image["side"], image["margin"]) for image in one["exceptions"]] == [
         (5, "light/00005.png", "dark", -4.0), (2, "light/00002.png", "dark", -1.5),
     ]  # fmt: skip
-    assert one["count"] == 2 <= MOST_EXCEPTIONS and "it relies on the surroundings" in one["sentence"]
+    assert one["count"] == 2 <= MOST_EXCEPTIONS and "the model relies on them" in one["sentence"]
     assert one["usual"] and not {2, 5} & set(one["usual"]) and max(one["usual"]) < EACH
 
 

@@ -22,17 +22,17 @@ ODD = ExceptionalImage("light/7.png", "light", "dark", -1.25)
 
 def test_a_class_that_is_followed_is_said_in_one_sentence_with_its_figures():
     assert LIGHT.describe() == (
-        "light: 98 of 100 images share their surroundings; 8 exceptions. Put on surroundings of other classes, the "
-        "model takes 76 of 100 (67 to 83) for the other class, on surroundings of its own 2 of 100 (1 to 7): it relies "
-        "on the surroundings."
+        "light: 392 of 400 images share their surroundings; 8 exceptions. With surroundings of another class, "
+        "76 % (67 to 83) of images are predicted as that class, and 2 % (1 to 7) with other surroundings of their own "
+        "class: the model relies on them."
     )
 
 
 @pytest.mark.parametrize(("exceptions", "shares"), [(133, True), (134, False), (210, False)])
 def test_a_class_of_which_many_are_exceptions_is_not_said_to_share_anything(exceptions, shares):
     said = replace(LIGHT, exceptions=exceptions).describe()
-    assert ("of 100 images share their surroundings" in said) is shares
-    assert said.startswith("light: ") and f"{exceptions} " in said and said.endswith("relies on the surroundings.")
+    assert (f"{400 - exceptions} of 400 images share their surroundings; {exceptions} exc" in said) is shares
+    assert said.startswith("light: ") and f"{exceptions} " in said and said.endswith("the model relies on them.")
 
 
 @pytest.mark.parametrize(

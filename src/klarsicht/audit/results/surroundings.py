@@ -117,13 +117,13 @@ class ClassSurroundings:
             exceptions = f"{self.name}: {self.exceptions} of {self.n} images show the surroundings of another class."
         else:
             count = format_count(self.exceptions, "exception")
-            exceptions = f"{self.name}: {100 * self.majority:.0f} of 100 images share their surroundings; {count}."
+            exceptions = f"{self.name}: {self.n - self.exceptions} of {self.n} images share their surroundings; {count}."
         if not self.taken.n:
             return f"{exceptions} Whether the model uses them was not tested."
-        verdict = "it relies on the surroundings" if self.relies else "no use of the surroundings was shown"
+        verdict = "the model relies on them" if self.relies else "no use of them was shown"
         return (
-            f"{exceptions} Put on surroundings of other classes, the model takes {_of_100(self.taken)} for the other "
-            f"class, on surroundings of its own {_of_100(self.taken_control)}: {verdict}."
+            f"{exceptions} With surroundings of another class, {_percent(self.taken)} of images are predicted as that "
+            f"class, and {_percent(self.taken_control)} with other surroundings of their own class: {verdict}."
         )
 
 
@@ -238,5 +238,5 @@ def read_surroundings(run: str | Path | RunStore) -> Surroundings:
         return Surroundings.from_json(content)
 
 
-def _of_100(share: Interval) -> str:
-    return f"{100 * share.value:.0f} of 100 ({100 * share.low:.0f} to {100 * share.high:.0f})"
+def _percent(share: Interval) -> str:
+    return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
