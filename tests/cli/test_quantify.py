@@ -71,7 +71,11 @@ def test_check_needs_a_quantified_run_and_tells_every_picture(finished, capsys, 
     printed = capsys.readouterr().out
     assert all(file in printed for file in pictures) and "Significance level of both tests: 0.05." in printed
     assert run(["audit", "check", *pictures, "--run", str(finished), "--json"]) == 0
-    assert [line["path"] for line in json.loads(capsys.readouterr().out)["pictures"]] == pictures
+    checked = json.loads(capsys.readouterr().out)["pictures"]
+    assert [line["path"] for line in checked] == pictures
+    for one in checked:  # each finding is a line below the picture's name, and none is a cell of hundreds of letters
+        below = printed[printed.index(f"\n{one['path']}\n") :].splitlines()[2:]
+        assert "; ".join(words.removeprefix("- ") for words in below[: below.index("")]) == one["verdict"]
     assert run(["audit", "check", str(tmp_path / "none.png"), "--run", str(finished)]) == 3
     (tmp_path / "notes.txt").write_text("no picture")
     some = ["audit", "check", str(tmp_path / "notes.txt"), pictures[0], "--run", str(finished), "--json"]

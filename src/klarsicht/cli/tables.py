@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from klarsicht.ground.run_folder.verification import Verification
 
 SHOWN = 20  # files without a checksum that are named
+PICTURES_EXPLAINED = 10  # up to which each is explained
 SEEN_PRINTED = 10  # groups that no verdict names; the report shows more
 
 BESIDE = ("without relevance",)  # column of the cluster found without relevance
@@ -191,14 +192,17 @@ def content(found: ContentGroups, top: int) -> None:
 
 
 def pictures(results: CheckedPictures) -> None:
-    """Print for each picture the prediction, what it is shown to rest on, and the reason."""
-    lines = [
-        (one.path, one.predicted, "" if one.why else f"{one.probability:.2f}", one.reliance,
-         "yes" if one.changes else "", one.describe())
-        for one in results
-    ]  # fmt: skip
-    header = ("picture", "predicted", "probability", "relies on", "without the artifact it changes", "found")
-    echo_block(table(header, lines, left_aligned=("picture", "predicted", "relies on", "found")))
+    """Print for each picture the prediction and what it is shown to rest on; then what was found, of many pictures only
+    of those that rest on something or could not be checked."""
+    lines = [(one.path, one.predicted, "" if one.why else f"{one.probability:.2f}", one.reliance) for one in results]
+    header = ("picture", "predicted", "probability", "relies on")
+    echo_block(table(header, lines, left_aligned=("picture", "predicted", "relies on")))
+    for one in results:
+        if len(results) <= PICTURES_EXPLAINED or one.relies_on or one.undecided or one.why:
+            echo()
+            echo(one.path)
+            echo_block("\n".join(f"- {words}" for words in one.findings))
+    echo()
     echo(results.limits)
 
 

@@ -211,8 +211,13 @@ class CheckedPicture:
 
     def describe(self) -> str:
         """Say in words what was found."""
+        return "; ".join(self.findings)
+
+    @property
+    def findings(self) -> list[str]:
+        """What was found, a clause each."""
         if self.why:
-            return f"not checked: {self.why}"
+            return [f"not checked: {self.why}"]
         sentences = [_describe(one) for one in self.carried] or ["no known artifact"]
         own = any(one.target == self.target for one in self.artifacts)
         if self.uncompared:
@@ -222,7 +227,7 @@ class CheckedPicture:
             sentences.append(f"only {self.shown:.1%} of the picture is shown to the model")
         if self.filled < LITTLE:
             sentences.append(f"the picture fills only {self.filled:.1%} of what the model is shown")
-        return "; ".join(sentences)
+        return sentences
 
     def _describe_questions(self) -> list[str]:
         """Say on what else the prediction rests, which framings change it, and what was asked without that."""

@@ -117,7 +117,9 @@ class ClassSurroundings:
             exceptions = f"{self.name}: {self.exceptions} of {self.n} images show the surroundings of another class."
         else:
             count = format_count(self.exceptions, "exception")
-            exceptions = f"{self.name}: {self.n - self.exceptions} of {self.n} images share their surroundings; {count}."
+            exceptions = (
+                f"{self.name}: {self.n - self.exceptions} of {self.n} images share their surroundings; {count}."
+            )
         if not self.taken.n:
             return f"{exceptions} Whether the model uses them was not tested."
         verdict = "the model relies on them" if self.relies else "no use of them was shown"
