@@ -1,5 +1,6 @@
 """Models from timm, transformers, torch.export and files: their logits and transforms are those of their libraries."""
 
+import copy
 import json
 import shutil
 import sys
@@ -100,6 +101,23 @@ def test_a_folder_of_transformers_has_its_processor_and_class_names(vit, capsys)
     assert torch.equal(image, processor(images=PICTURE, return_tensors="pt")["pixel_values"][0])
     with torch.no_grad():
         torch.testing.assert_close(classifier.logits(image[None]), net(image[None]).logits)
+
+
+def test_a_network_of_transformers_in_python_has_its_processor_and_class_names(vit):
+    transformers = pytest.importorskip("transformers")
+    net, folder = vit
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    classifier = load_model((net, processor))
+    assert classifier.classes == ("cock", "hen", "duck")
+    image = classifier.image(PICTURE)
+    assert torch.equal(image, processor(images=PICTURE, return_tensors="pt")["pixel_values"][0])
+    assert load_model(net, classes=["a", "b", "c"]).classes == ("a", "b", "c")
+    nameless = copy.deepcopy(net)
+    nameless.config.id2label = {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+    assert load_model(nameless).classes is None
+    other_head = copy.deepcopy(net)
+    other_head.classifier = torch.nn.Linear(16, 5)
+    assert load_model(other_head).classes is None  # the names are those of the head that was there before
 
 
 def test_equal_names_of_a_model_of_transformers_are_made_distinct_and_said(vit, tmp_path):

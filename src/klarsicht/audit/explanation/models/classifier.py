@@ -124,7 +124,7 @@ class Classifier:
             raise ImageRefused(
                 "the model's transform does not return an image",
                 got=f"{self._transform_name}: {describe_answer(image)}", rule="expected a tensor (C, H, W)",
-                remedy="Let it end in torchvision's to_tensor, without the axis of the batch.",
+                remedy="Return the tensor of one picture, without the axis of the batch.",
             )  # fmt: skip
         return image
 
@@ -353,7 +353,8 @@ def _require_fitting_names(classifier: Classifier) -> Classifier:
     """Return the classifier; raises ModelError unless it has as many class names as logits."""
     if classifier.classes is not None and len(classifier.classes) != classifier.n_classes:
         got, rule = f"{len(classifier.classes)} names", f"the model has {classifier.n_classes} logits"
-        raise ModelError("class names do not fit the model", got=got, rule=rule)
+        remedy = "Give a name for each logit, or none."
+        raise ModelError("class names do not fit the model", got=got, rule=rule, remedy=remedy)
     return classifier
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from klarsicht.audit.explanation.models.entry_point import Source
+from klarsicht.audit.explanation.models.entry_point import Source, Transform
 from klarsicht.audit.explanation.models.specifications import HF_PREFIX, require_saved_model
 from klarsicht.ground import optional
 from klarsicht.ground.errors import ModelError
@@ -45,10 +45,31 @@ def load(spec: str, checkpoint: str | Path | None = None) -> Source:
     remedy = "Save it beside the model: processor.save_pretrained(FOLDER)."
     with quiet(transformers), foreign_errors(ModelError, "no image processor of the model", of=spec, remedy=remedy):
         processor = transformers.AutoImageProcessor.from_pretrained(folder, **LOCAL)
-    names = module.config.id2label
-    ordered = tuple(str(names[i]) for i in range(len(names)))
-    is_blank = ordered == tuple(f"LABEL_{i}" for i in range(len(names)))
-    return Source(module.eval(), ProcessorTransform(processor), None if is_blank else ordered, spec)
+    return Source(module.eval(), ProcessorTransform(processor), names_of(module), spec)
+
+
+def as_transform(transform: Transform | None) -> Transform | None:
+    """Return a transform, or an image processor of transformers as one."""
+    is_processor = _is_of_transformers(transform, "ImageProcessingMixin")
+    return ProcessorTransform(transform) if is_processor else transform
+
+
+def names_of(module: nn.Module) -> tuple[str, ...] | None:
+    """Return the class names of a network of transformers; None of another one, where they are placeholders, and where
+    its last layer has another number of outputs, because the head was exchanged."""
+    config: Any = module.config if _is_of_transformers(module, "PreTrainedModel") else None
+    if not isinstance(names := getattr(config, "id2label", None), dict):
+        return None
+    heads = [layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear)]
+    if not names or len(names) != (heads or [len(names)])[-1]:
+        return None
+    ordered = tuple(str(names.get(i, f"LABEL_{i}")) for i in range(len(names)))
+    return None if ordered == tuple(f"LABEL_{i}" for i in range(len(names))) else ordered
+
+
+def _is_of_transformers(thing: object, base: str) -> bool:
+    """Say whether a thing has a base class of transformers of that name, which is not imported for it."""
+    return any(kind.__name__ == base and kind.__module__.startswith("transformers.") for kind in type(thing).__mro__)
 
 
 def read_network(kind: Any, folder: Path, spec: str) -> Any:

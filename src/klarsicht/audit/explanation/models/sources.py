@@ -40,7 +40,7 @@ def open_source(spec: str | nn.Module | tuple[nn.Module, Transform | None], chec
     of the source."""
     if not isinstance(spec, str):
         module, transform = entry_point.as_pair(spec, type(spec).__name__)
-        return Source(module, transform, None, f"object:{type(module).__name__}")
+        return _of_pair(module, transform, f"object:{type(module).__name__}")
     for known, load in MODEL_SOURCES.items():
         if spec == known or (known.endswith(":") and spec.startswith(known)):
             return load(spec, checkpoint)
@@ -48,7 +48,12 @@ def open_source(spec: str | nn.Module | tuple[nn.Module, Transform | None], chec
     if spec.endswith(PROGRAM_ENDING):
         return Source(exported_programs.load(Path(spec)), None, None, spec)
     module, transform = entry_point.load(spec)
-    return Source(set_evaluation_mode(module), transform, None, spec)
+    return _of_pair(set_evaluation_mode(module), transform, spec)
+
+
+def _of_pair(module: nn.Module, transform: Transform | None, spec: str) -> Source:
+    """Make the source of a network and a transform that a user built, also with transformers."""
+    return Source(module, huggingface_models.as_transform(transform), huggingface_models.names_of(module), spec)
 
 
 def find_opener(spec: str) -> Callable[..., Any] | None:
