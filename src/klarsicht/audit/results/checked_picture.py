@@ -215,7 +215,7 @@ class CheckedPicture:
 
     @property
     def findings(self) -> list[str]:
-        """What was found, a clause each."""
+        """Clauses on known artifacts, exchanged parts, framings and how much of the picture is seen."""
         if self.why:
             return [f"not checked: {self.why}"]
         sentences = [_describe(one) for one in self.carried] or ["no known artifact"]

@@ -491,8 +491,8 @@ ON_OTHER_IMAGES: Final = f"`{EVALUATION_COMMAND.format(run='RUN', correction='FO
 
 def name_folders(words: str, run: str, correction: str) -> str:
     """Name the folders of a run and of a correction in a sentence that says how to evaluate on other images."""
-    named = EVALUATION_COMMAND.format(run=shlex.quote(run), correction=shlex.quote(correction))
-    return words.replace(ON_OTHER_IMAGES, f"`{named}`")
+    command = EVALUATION_COMMAND.format(run=shlex.quote(run), correction=shlex.quote(correction))
+    return words.replace(ON_OTHER_IMAGES, f"`{command}`")
 
 
 CLEANINGS: Final = {

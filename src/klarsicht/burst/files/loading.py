@@ -240,13 +240,13 @@ def _exposures_agree(by_tags: float, measured: float) -> bool:
 
 def _check_majority(frames: list[Frame]) -> list[Frame]:
     """Return the frames. Raises InputError if half of them are exposed otherwise than the others."""
-    rejected = [f for f in frames if f.rejection]
-    if 2 * len(rejected) >= len(frames):
+    misfits = [f for f in frames if f.rejection]
+    if 2 * len(misfits) >= len(frames):
         remedy = (
             "Leave out what is of another scene, or exposed otherwise. For a folder of several bursts, give "
             "`burst denoise` -o 'clean/{}.dng' or the like."
         )
-        raise InputError(rejected[0].rejection, rule="a third of a stop is the most that is evened out", remedy=remedy)
+        raise InputError(misfits[0].rejection, rule="a third of a stop is the most that is evened out", remedy=remedy)
     return frames
 
 

@@ -135,8 +135,8 @@ def estimate(
     if len(windows[0]) == 1:
         return alone
     if places is None:
-        tracked = track(windows, len(windows), "noise of the frames")
-        parts = [part for w in tracked for part in frame_pair_blocks(w, alone.noise, spectrum)]
+        counted_windows = track(windows, len(windows), "noise of the frames")
+        parts = [part for w in counted_windows for part in frame_pair_blocks(w, alone.noise, spectrum)]
     else:
         pairings = zip(windows, places, strict=True)
         parts = [part for w, there in pairings for part in placed_pair_blocks(w, there, spectrum)]
