@@ -214,6 +214,10 @@ def test_a_saved_page_opens_from_a_file_and_says_that_it_is_a_copy(page, made, t
     plain = page.locator(".line:not(.head)", has_text="no artifact found").first.locator(".name div")
     assert plain.inner_text() == f"{EACH} images"  # and not how many stand in its group of highest class score
     until(page, "[...document.querySelectorAll('.first img')].every((one) => one.naturalWidth > 0)")
+    assert page.locator(".decide, .bar button").count() == 0  # no button that needs a server
+    page.locator("#help-button").click()
+    assert "artifact:" not in page.locator("#help").inner_text() and "search" in page.locator("#help").inner_text()
+    page.keyboard.press("Escape")
     page.keyboard.press("y")
     page.wait_for_selector("#message:has-text('saved copy')")
     page.locator(".line:not(.head) .name a").first.click()
@@ -223,6 +227,9 @@ def test_a_saved_page_opens_from_a_file_and_says_that_it_is_a_copy(page, made, t
     until(page, "[...document.querySelectorAll('.cell img')].every((one) => one.naturalWidth > 0)")
     page.locator(".cell button").first.click()
     page.wait_for_selector("dialog[open] figure[data-kind=relevance] .colour-bar")
+    assert page.locator("dialog[open] button").all_inner_texts() == ["Previous", "Next", "Show in the plot", "Close"]
+    assert page.locator(".group-head button").count() == 0
+    assert page.get_by_label("Name of the artifact").get_attribute("readonly") is not None
 
 
 def test_alike_classes_are_proposed_and_decided_together(browser, tmp_path):

@@ -25,11 +25,11 @@ def mark_commands(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(part) if k % 2 else part for k, part in enumerate(parts))
 
 
-def keep_signs(cell: str) -> Markup:
-    """Keep percent signs of a cell on the line of their number; the cell is escaped."""
+def keep_signs(cell: object) -> Markup:
+    """Keep percent signs of a cell on the line of their number; a cell that is no markup is escaped."""
     from markupsafe import escape
 
-    return escape(printable(cell)).replace(" %", "\N{NO-BREAK SPACE}%")
+    return escape(_printable(cell)).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 @cache  # compiling one takes longer than filling it in

@@ -1,7 +1,7 @@
 // One class: its embedding, its images in two groups, and what a person decides about them.
 
 import { decisionButtons, state, undo, decide, writeDecision, DECISIONS } from './classes.js'
-import { drawing, element, effectInterval, menu, percent, probability, signed } from './elements.js'
+import { drawing, element, effectInterval, menu, percent, probability, signed, unbroken } from './elements.js'
 import { enlarge, kindMenus, makeGallery } from './gallery.js'
 import { attempt, inTurn, read, readBytes, record, writeForPicture } from './requests.js'
 import { Scatter } from './scatter.js'
@@ -94,7 +94,7 @@ function seenGroups({ seen, not_tested }, show) {
 /** What a class can be recognised by: headlines, and the table of parts, those that matter first. */
 function shortcutTable(found) {
   if (!found) return null
-  const cells = (tag, texts) => element('tr', {}, ...texts.map((text) => element(tag, {}, text)))
+  const cells = (tag, texts) => element('tr', {}, ...texts.map((text) => element(tag, {}, unbroken(text))))
   return element(
     'section', { class: 'shortcuts', aria: { label: 'Shortcuts' } }, element('h2', {}, 'Shortcuts'),
     ...(found.headlines.length ? found.headlines : ['No part of the images is flagged.']).map((text) => element('p', {}, text)),
@@ -237,8 +237,10 @@ export async function showClassPage(place, target, run, listed) {
       'section', { class: 'group', aria: { label: `Group ${name}` } },
       element(
         'div', { class: 'group-head' }, mean, pick, count,
-        element('button', { type: 'button', onclick: () => change(true), title: 'All images of this group carry the artifact' }, 'Add all'),
-        element('button', { type: 'button', onclick: () => change(false), title: 'No image of this group carries the artifact' }, 'Take all out'),
+        ...(run.saved ? [] : [
+          element('button', { type: 'button', onclick: () => change(true), title: 'All images of this group carry the artifact' }, 'Add all'),
+          element('button', { type: 'button', onclick: () => change(false), title: 'No image of this group carries the artifact' }, 'Take all out'),
+        ]),
       ),
       grid.root,
     )
@@ -284,9 +286,9 @@ export async function showClassPage(place, target, run, listed) {
   }
   const decision = element('div')
   let drawn = '' // the decision that the page shows
-  const name = element('input', { maxLength: 200, aria: { label: 'Name of the artifact' } })
+  const name = element('input', { maxLength: 200, readOnly: Boolean(run.saved), aria: { label: 'Name of the artifact' } })
   name.setAttribute('list', 'artifact-names')
-  const note = element('textarea', { maxLength: 4000, aria: { label: 'Note' } })
+  const note = element('textarea', { maxLength: 4000, readOnly: Boolean(run.saved), aria: { label: 'Note' } })
   const names = element('datalist', { id: 'artifact-names' })
   const save = async (field, input) => {
     const value = input.value

@@ -1,7 +1,7 @@
 // The list of classes: sorted, filtered, searched, decided.
 
 import { effectInterval, element, menu, percent, picture, probability, signed } from './elements.js'
-import { inTurn, read, record, Refused, write } from './requests.js'
+import { inTurn, read, record, Refused, saved, write } from './requests.js'
 import { VirtualList } from './virtual.js'
 
 const DECIDED = { '': 'all', none: 'undecided', artifact: 'artifact', legitimate: 'legitimate', unsure: 'unsure' }
@@ -85,7 +85,9 @@ export const undo = () => record(async () => {
   }
 })
 
+/** Buttons that decide on a class; in a saved copy, where nothing can be decided, the decision in words. */
 export function decisionButtons(line, changed) {
+  if (saved) return element('span', { class: 'soft' }, DECISIONS.find(([decision]) => decision === decisionOf(line))?.[1] ?? 'undecided')
   const buttons = DECISIONS.map(([decision, text, key]) =>
     element(
       'button',
@@ -184,7 +186,7 @@ export function showClasses(place) {
       'div', { class: 'bar' }, element('h1', {}, 'Classes'), search,
       menu('verdict', kinds, state.kind, filter('kind')), menu('decision', Object.entries(DECIDED), state.decided, filter('decided')),
       menu('order', Object.keys(ORDERS).map((key) => [key, key]), state.order, filter('order')), count,
-      element('button', { type: 'button', onclick: async () => { if (await undo()) draw() } }, 'Undo'),
+      ...(saved ? [] : [element('button', { type: 'button', onclick: async () => { if (await undo()) draw() } }, 'Undo')]),
     ),
     empty, list.root,
   )

@@ -59,7 +59,9 @@ export function menu(label, choices, chosen, changed) {
   return element('label', {}, label, select)
 }
 
-export const percent = (share) => (share === null ? '' : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`)
+export const percent = (share) => (share === null ? '' : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}\u00a0%`)
+/** A text whose percent signs stay in the line of their number. */
+export const unbroken = (text) => String(text).replaceAll(' %', '\u00a0%')
 export const signed = (value) => `${Math.abs(value) < 0.005 ? '' : value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`
 export const probability = (p) => (p === null || p === undefined ? '' : p < 0.0005 ? '<0.001' : p.toFixed(3))
 

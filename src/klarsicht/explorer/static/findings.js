@@ -2,7 +2,7 @@
 
 import { undo, writeDecision } from './classes.js'
 import { element, picture } from './elements.js'
-import { read, record } from './requests.js'
+import { read, record, saved } from './requests.js'
 
 const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`
 const cosine = (value) => value.toFixed(2)
@@ -40,7 +40,7 @@ function proposedCard(finding, number, redraw) {
     element('h2', {}, `Seems to be one artifact in ${finding.classes.length} classes`),
     element('p', { class: 'soft' }, `Undecided; ${size(finding)}, likeness ${cosine(finding.likeness)}`),
     strip(finding), ...classList(finding.classes),
-    element('div', { class: 'controls' }, name, button('artifact', 'All of them carry it'), button('legitimate', 'It belongs to all of them')),
+    saved ? null : element('div', { class: 'controls' }, name, button('artifact', 'All of them carry it'), button('legitimate', 'It belongs to all of them')),
   )
 }
 

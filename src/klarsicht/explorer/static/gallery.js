@@ -1,7 +1,7 @@
 // Pictures of images: a grid of them, and one enlarged.
 
 import { colourBar, element, menu, picture, pictureAddress } from './elements.js'
-import { attempt, read } from './requests.js'
+import { attempt, read, saved } from './requests.js'
 import { VirtualGrid } from './virtual.js'
 
 const known = new Map() // what the server told of an image, by row
@@ -65,7 +65,7 @@ export async function enlarge(page, index, step) {
     element('p', { class: 'soft' }, told ? `label ${told.label}; predicted ${told.predicted || 'nothing'}` : ''),
     element(
       'div', { class: 'controls' }, button('Previous', () => move(-1)), button('Next', () => move(1)),
-      button(carries ? 'Take out of the artifact' : 'Add to the artifact', async () => { await page.change([row], !carries); enlarge(page, index, step) }),
+      ...(saved ? [] : [button(carries ? 'Take out of the artifact' : 'Add to the artifact', async () => { await page.change([row], !carries); enlarge(page, index, step) })]),
       button('Show in the plot', () => { dialog.close(); page.point(index, true) }), button('Close', () => dialog.close()),
     ),
     pair,

@@ -7,7 +7,7 @@ import { showCorrections } from './corrections.js'
 import { element } from './elements.js'
 import { showExceptions } from './exceptions.js'
 import { showFindings } from './findings.js'
-import { attempt, read } from './requests.js'
+import { attempt, read, saved } from './requests.js'
 
 const POLL = 2500 // milliseconds between two questions for progress
 const place = document.getElementById('page')
@@ -82,6 +82,7 @@ async function poll() {
 }
 
 document.getElementById('model').textContent = `${run.model} on ${run.data}${run.saved ? ' (saved copy, read-only)' : ''}`
+if (saved) for (const one of document.querySelectorAll('.decides')) one.hidden = true
 addEventListener('hashchange', show)
 await show()
 poll()

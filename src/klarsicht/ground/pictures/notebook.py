@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from klarsicht.ground.errors import ImageError
+from klarsicht.ground.pages import keep_signs
 from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes, thumbnail
 from klarsicht.ground.pictures.images import decode
 
@@ -16,13 +17,15 @@ from klarsicht.ground.pictures.images import decode
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write a table; every cell is escaped, unless it is markup made by `pictures`."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(one)}</td>' for one in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{keep_signs(one)}</td>' for one in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
     """Write a table of two columns, a name and its value on each line; empty values are left out."""
-    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in pairs if value != "")
+    body = "".join(
+        f"<tr><th>{escape(name)}</th><td>{keep_signs(value)}</td></tr>" for name, value in pairs if value != ""
+    )
     return f"<table><tbody>{body}</tbody></table>"
 
 
