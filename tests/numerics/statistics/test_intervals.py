@@ -40,10 +40,14 @@ def test_the_interval_of_a_difference_of_means_is_welchs(n, m):
         np.testing.assert_allclose(ends, (middle, middle - half, middle + half, n), rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:Precision loss")  # of scipy, where all values are equal
+@pytest.mark.filterwarnings("error")  # a warning of numbers would stand in the user's terminal
 def test_a_difference_of_constant_values_is_exact_and_one_value_has_no_interval():
     found = difference_interval(np.full(5, 2.0), np.full(3, 0.5))
     assert (found.value, found.low, found.high) == (1.5, 1.5, 1.5)
+    constant, varying = np.full(5, 2.0), np.array([0.1, 0.4, 1.0])
+    found = difference_interval(constant, varying)  # then the interval is that of one mean, from m - 1 degrees
+    low, high = stats.t.interval(0.95, 2, varying.mean(), stats.sem(varying))
+    np.testing.assert_allclose((found.low, found.high), (2 - high, 2 - low))
     assert not difference_interval(np.ones(1), np.ones(9)).n and not difference_interval(np.ones(9), np.ones(0)).n
 
 
