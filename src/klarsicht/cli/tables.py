@@ -266,8 +266,8 @@ def cost(forecast: Forecast) -> None:
         _steps_of_cost((*forecast.quantification, add_steps(forecast.quantification)))
     processes = "1 process" if forecast.workers == 1 else f"{forecast.workers} processes, memory in each"
     echo(
-        f"foretold for {format_count(forecast.images, 'image')}, {format_count(forecast.classes, 'label')}, "
-        f"{processes}; elapsed at the load of just now"
+        f"forecast for {format_count(forecast.images, 'image')}, {format_count(forecast.classes, 'label')}, "
+        f"{processes}; elapsed times are those of the machine's present load"
     )
 
 

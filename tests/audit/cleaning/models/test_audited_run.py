@@ -23,6 +23,7 @@ from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.verdicts import Quantification
+from klarsicht.audit.results.words import describe_detector
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 
@@ -71,7 +72,7 @@ def test_a_class_without_an_artifact_is_cleaned_of_its_cluster_and_that_is_said(
 def test_detectors_are_believed_where_they_called_the_class(patient):
     say(patient, "noise 0.002", True)
     found = patient.find_members("b")
-    assert (found.origin, found.change) == ("detector: noise 0.002", "noise")
+    assert (found.origin, found.change) == ("detector: noise in smooth areas (beyond 99.8 % of other images)", "noise")
     np.testing.assert_array_equal(found.members, lighter(patient))
     assert patient.find_members("b", "cluster").origin == "cluster: euclidean"
     say(patient, "noise 0.002", False)
@@ -83,7 +84,7 @@ def test_detectors_are_believed_where_they_called_the_class(patient):
     say(patient, "texture 28 0.98", False, shared=True)  # of two classes: who names the class means what the page names
     for by in (None, "detector"):
         found = patient.find_members("b", by)
-        assert found.origin == "detector: texture 28 0.98"
+        assert found.origin == "detector: the same patch (28 px, match at least 0.98)"
         np.testing.assert_array_equal(found.members, lighter(patient))
     assert patient.find_members("b", "cluster").origin == "cluster: euclidean"
     with pytest.raises(UsageError, match="to be looked at: b"):  # nobody named a class
@@ -122,7 +123,7 @@ def test_a_pattern_over_the_frame_is_put_on_other_images(patient, tmp_path):
     built = artifact.make_known_artifact("b", 1, None, part, "list")
     replace(built, imitation=found).save(tmp_path / "a", corpus)
     again = artifact.load_artifact(tmp_path / "a")
-    assert again.insertion_text.startswith("imitated: gains of the rows, ")
+    assert again.insertion_text.startswith("inserted into other images: gains of the rows, ")
     np.testing.assert_array_equal(again.insertion.change.log_gain, found.change.log_gain)
 
 
@@ -172,7 +173,7 @@ def test_a_further_artifact_is_found_by_its_name(quantified):
     audited = AuditedRun.of(run, classifier=classifier)
     (further,) = found.of(NAMES[BOTH]).further
     second = audited.find_members(f"{NAMES[BOTH]} (artifact 2)")
-    assert second.members.tolist() == list(further.rows) and further.detection.sign in second.origin
+    assert second.members.tolist() == list(further.rows) and describe_detector(further.detection.sign) in second.origin
     assert (second.folder_name, audited.find_members(NAMES[BOTH]).folder_name) == (f"{BOTH}-artifact-2", str(BOTH))
     made = artifact.build_artifact(second)
     assert (made.name, made.folder_name) == (f"{NAMES[BOTH]} (artifact 2)", second.folder_name)

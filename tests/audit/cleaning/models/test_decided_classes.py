@@ -79,7 +79,7 @@ def test_the_stored_embedding_is_that_of_the_analysis(audited, explored):
 
 
 def test_decided_members_are_those_that_are_cleaned(audited, explored):
-    assert audited.find_members("b").origin == "detector: texture 4 0.9"
+    assert audited.find_members("b").origin == "detector: the same patch (4 px, match at least 0.9)"
     explored.decisions.decide(1, decision="artifact", artifact="corner", add=[80], remove=[60])
     found = audited.find_members("b")
     assert found.origin == "decision: corner" and found.members.tolist() == [*ROWS[1:], 80] and found.change == ""

@@ -85,7 +85,7 @@ def test_clean_puts_on_what_quantify_measured_and_does_not_call_it_too_small(aud
         patch.setattr(Localisation, "locate", lambda self: (None, None))  # nothing that it knows
         found = clean_model.clean(audited.path, "b", CleanSettings(images=60), out=tmp_path / "c", classifier=read())
     truth = 2 / 3 * WEIGHT * 4 * (HEIGHT / 255 * SIDE / 2) / np.pi
-    assert found.artifact.insertion_text == "imitated: the shared change of the spectrum"
+    assert found.artifact.insertion_text == "inserted into other images: the shared change of the spectrum"
     assert found.judgement.before.rise.value == pytest.approx(truth, rel=0.25)
     assert found.judgement.kind not in ("small", "unused") and found.choice.chosen.method != "nothing"
     new_before, new_after = found.judgement.new_draws

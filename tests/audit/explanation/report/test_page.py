@@ -16,9 +16,11 @@ from klarsicht.audit.explanation.report.pdf import print_pdf
 from klarsicht.audit.explanation.report.views import SEEN_PICTURES
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.results.seen_groups import SeenGroup, write_seen_groups
+from klarsicht.audit.results.surroundings import SURROUNDINGS_FILE, ClassSurroundings, ExceptionalImage, Surroundings
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import MissingExtra, ProgramFailed
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.numerics.statistics.intervals import Interval
 
 
 def without_tags(page):
@@ -100,6 +102,19 @@ def test_groups_that_no_verdict_names_are_told_in_short(quantified, tmp_path, na
     said = without_tags(write_report(tmp_path / "run").read_text())
     summary = said[said.index("In short") : said.index("For the person responsible")]
     assert sentence in summary if sentence else "something that no verdict" not in said
+
+
+def test_surroundings_that_the_model_relies_on_come_first_with_the_next_step(quantified, tmp_path):
+    """They concern nearly a whole class, have no table of their own, and would be lost below ten other findings."""
+    folder = shutil.copytree(quantified[0], tmp_path / "run")
+    share, control = Interval(0.76, 0.67, 0.83, 100), Interval(0.02, 0.006, 0.07, 100)
+    one = ClassSurroundings("light", 0, 400, 8, "dark", share, control, Interval(0.24, 0.17, 0.33, 100))
+    odd = tuple(ExceptionalImage(f"light/{i}.png", "light", "dark", -1.25) for i in range(8))
+    RunStore.open(folder).write_json(SURROUNDINGS_FILE, Surroundings((one,), odd, 0.7, 0.02).to_json())
+    page = write_report(folder).read_text()
+    summary = page[page.index("In short") : page.index("<h2>For the person responsible")]
+    assert summary.index(one.describe()) < summary.index('<a href="#f')
+    assert "look at the 8 exceptions" in summary and "<code>klarsicht audit clean RUN --part surroundings" in summary
 
 
 def test_the_first_seen_groups_are_shown_in_short_with_pictures(quantified, tmp_path):

@@ -99,7 +99,7 @@ class Artifact:
         if self.planted is not None:
             return "inserted into images of other classes"
         if self.imitation is not None:
-            return f"imitated: {self.imitation}"
+            return f"inserted into other images: {self.imitation}"
         if self.place is None:
             return "seen only on the images that carry it"
         return "inserted at its place" if self.place.fixed else "inserted as the images that carry it show it"

@@ -35,7 +35,7 @@ from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.significance import SAME
 from klarsicht.audit.results.surroundings import is_examined, read_surroundings
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import VerdictKind, format_count, name_artifact
+from klarsicht.audit.results.words import VerdictKind, describe_detector, format_count, name_artifact
 from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
 from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
@@ -239,7 +239,7 @@ class AuditedRun:
         of_class = known.of_target(verdict.target)
         every = {row for one in of_class.artifacts for row in one.rows} if of_class else set()
         members = FoundArtifact(
-            audited, np.array(verdict.rows), f"detector: {sign}", change_of(sign), number=number,
+            audited, np.array(verdict.rows), f"detector: {describe_detector(sign)}", change_of(sign), number=number,
             of_others=tuple(sorted(every - set(verdict.rows))),
         )  # fmt: skip
         for row in read_detections(self.store, known).get((verdict.target, number), []):

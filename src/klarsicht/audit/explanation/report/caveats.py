@@ -103,8 +103,9 @@ def collect_caveats(store: RunStore, images: Any) -> list[str]:
     share = absorbed_share(store.manifest, images)
     if share is not None and exceeds_absorbed_bound(share):
         sentences.append(
-            f"The network does not conserve: biases and stabilisers absorb {share:.1%} of the relevance before it "
-            "reaches the pixels. Trust the ranking by head relevance (metric concept); pixel maps are hints only."
+            f"Pixel maps are hints only: biases and stabilisers of the network absorb {share:.1%} of the relevance "
+            "before it reaches the pixels. Trust the ranking by head relevance (metric concept). `klarsicht audit "
+            "doctor` shows which --method conserves more."
         )
     sentences += describe_image_notes(store, images)
     if left := {keys[row] for row, _ in rows_with_text(images, "skipped")}:

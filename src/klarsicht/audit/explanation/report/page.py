@@ -120,16 +120,17 @@ def summarise(
     parts: Sufficiency | None,
     around: Surroundings | None,
 ) -> list[tuple[str, str]]:
-    """List (anchor on the page, headline) of every line that a person should look at, for a part of images without its
-    figures; no anchor without pictures."""
+    """List (anchor on the page, headline) of every line that a person should look at, first of surroundings that nearly
+    a whole class shares; for a part of images without its figures; no anchor without pictures."""
     drawn = {(view.verdict.target, view.number): view for view in findings}
     reviewed = list_reviewed_lines(quantification, parts) if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
-    sentences = [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
+    sentences = [("", one.describe()) for one in (around.relied_on if around else ())]
+    sentences += [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
     for line in parts.headlines if parts else ():
         region = f" The region is {parts.region}." if parts and "the region" in line.headline else ""
         sentences.append((PARTS_ANCHOR, f"{line.claim}{region}"))
-    return sentences + [("", one.describe()) for one in (around.relied_on if around else ())]
+    return sentences
 
 
 def count_findings(artifacts: int | None, shortcuts: int) -> str:
@@ -178,6 +179,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "setting": SETTING,
         "level": describe_level(quantification.level) if quantification else "",
         "summary": summary,
+        "exceptions": len(around.exceptions) if around and around.relied_on else 0,
         "counted": count_findings(artifacts, len(summary) - (artifacts or 0)) if summary else "",
         "shown_findings": FINDINGS_SHOWN,
         "first_seen": FIRST_SEEN,
