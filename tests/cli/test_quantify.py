@@ -76,6 +76,11 @@ def test_check_needs_a_quantified_run_and_tells_every_picture(finished, capsys, 
     for one in checked:  # each finding is a line below the picture's name, and none is a cell of hundreds of letters
         below = printed[printed.index(f"\n{one['path']}\n") :].splitlines()[2:]
         assert "; ".join(words.removeprefix("- ") for words in below[: below.index("")]) == one["verdict"]
+    assert run(["audit", "check", str(finished), *pictures, "--json"]) == 0  # the run first, as of all other commands
+    assert json.loads(capsys.readouterr().out)["pictures"] == checked
+    assert run(["audit", "check", *pictures]) == run(["audit", "check", str(finished)]) == 2
+    told = capsys.readouterr().err
+    assert f"no run folder of `audit run`; got {pictures[0]}" in told and "no picture is named" in told
     assert run(["audit", "check", str(tmp_path / "none.png"), "--run", str(finished)]) == 3
     (tmp_path / "notes.txt").write_text("no picture")
     some = ["audit", "check", str(tmp_path / "notes.txt"), pictures[0], "--run", str(finished), "--json"]

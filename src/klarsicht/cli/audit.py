@@ -29,7 +29,7 @@ from klarsicht.cli.options import (
     number,
     option,
 )
-from klarsicht.cli.places import require_audit, require_model, require_run, require_run_with_model
+from klarsicht.cli.places import require_audit, require_model, require_run, require_run_with_model, split_run
 from klarsicht.ground import ranges
 from klarsicht.ground.errors import InputError, TooManySkipped, UsageError
 from klarsicht.ground.machine import memory
@@ -67,7 +67,7 @@ REFERENCE_HELP = (
     "Folder with a sub-folder for each class of other pictures of the same apparatus. A part is only flagged if it "
     "identifies a class better than any of these."
 )
-PICTURES_HELP = "Pictures, folders of pictures, or files of several pictures, as `audit run` reads them."
+PICTURES_HELP = "A run folder with results of `audit quantify`, then pictures, folders or files of several pictures."
 NAMES_HELP = "A CLIP of yours (hf:FOLDER) that guesses words for artifacts and clusters; no verdict uses them."
 ACCEPT_HELP = "Audit the labels as they are, although predictions match them better in another order."
 COST_HELP = "Forecast hours, disk and memory of `audit run` and `audit quantify` by step, from a sample computed here."
@@ -363,8 +363,8 @@ def power(
 
 @app.command()
 def check(
-    pictures: Annotated[list[Path], typer.Argument(help=PICTURES_HELP)],
-    run: Annotated[Path, typer.Option(help="A run folder with results of `audit quantify`.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN PICTURE", help=PICTURES_HELP)],
+    named_run: Annotated[Path | None, typer.Option("--run", help="The run folder. [the first of the paths]")] = None,
     level: Annotated[
         float,
         number(
@@ -381,6 +381,7 @@ def check(
 
     Looks for the artifacts that the run knows, and predicts again without them.
     """
+    run, pictures = split_run(paths, named_run)
     require_run_with_model(run, data)
     from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures
 

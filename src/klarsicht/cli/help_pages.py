@@ -35,7 +35,7 @@ EXAMPLES = {
     "audit shortcuts": "klarsicht audit shortcuts run",
     "audit content": "klarsicht audit content run --class carton",
     "audit power": "klarsicht audit power run --kind watermark --prevalence 0.1",
-    "audit check": "klarsicht audit check picture.jpg --run run",
+    "audit check": "klarsicht audit check run picture.jpg",
     "audit report": "klarsicht audit report run",
     "audit status": "klarsicht audit status run --verify",
     "audit plant": "klarsicht audit plant photos --out planted --kind watermark --class carton --share 0.1",

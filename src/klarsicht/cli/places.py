@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from klarsicht.audit.explanation.data.locations import require_place
 from klarsicht.audit.explanation.models.specifications import check_model_of_run, check_specification
 from klarsicht.audit.explanation.settings import LOCAL_ENGINE, AuditSettings, split_engine
-from klarsicht.ground.errors import InputError
+from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.run_folder.store import RunStore
 
 
@@ -41,6 +42,21 @@ def require_run_with_model(run: Path, data: str | None = None, engine: str = LOC
     """Check a run as `require_run` does, and that its model can be opened again. Raises UsageError, ModelError, too."""
     require_run(run, data, engine)
     check_model_of_run(RunStore.open(run).manifest["settings"]["model"])
+
+
+def split_run(paths: Sequence[Path], run: Path | None) -> tuple[Path, list[Path]]:
+    """Split paths into the run folder, which is the first unless an option names it, and the pictures. Raises
+    UsageError where no run or no picture is named."""
+    if run is not None:
+        return run, list(paths)
+    first, *pictures = paths
+    if not RunStore(first).exists:
+        rule, remedy = "the first path is the run", "Write klarsicht audit check RUN PICTURE, or name the run: --run."
+        raise UsageError("no run folder of `audit run`", got=first, rule=rule, remedy=remedy)
+    if not pictures:
+        remedy = "Write klarsicht audit check RUN PICTURE."
+        raise UsageError("no picture is named", got=first, rule="pictures stand after the run", remedy=remedy)
+    return first, pictures
 
 
 def require_table(groups: str | None) -> None:
