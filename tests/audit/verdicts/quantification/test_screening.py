@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -79,6 +80,9 @@ def test_it_is_written_beside_the_run_and_asked_again_without_new_work(done, mon
     assert (line.kind, line.words) == ("followed", found.verdict)
     page = (folder / "report.html").read_text()
     assert f"{found.effect.shift:+.2f}" in page
+    summary = page[page.index("In short") : page.index("<h2>For the person responsible")]
+    pictures = re.findall(r'<figure class="plate" title="([^"]+)"', summary)
+    assert len(pictures) == 4 and {one[-9:] for one in pictures} <= {path[-9:] for path in found.entry.members}
     assert all(sentence in page for sentence in found.standing.describe(3)) and "0 of 3 outputs" in page
     monkeypatch.setattr(
         "klarsicht.audit.verdicts.quantification.cluster_units.find_followed_cluster",
