@@ -1,6 +1,6 @@
 // The list of classes: sorted, filtered, searched, decided.
 
-import { effectInterval, element, menu, percent, picture, probability, signed } from './elements.js'
+import { effectInterval, element, menu, percent, picture, probability, signed, unbroken } from './elements.js'
 import { inTurn, read, record, Refused, saved, write } from './requests.js'
 import { VirtualList } from './virtual.js'
 
@@ -150,7 +150,7 @@ export function showClasses(place) {
     page.quantified = isQuantified()
     const named = state.headings
     const headings = [named.class, named.verdict, ...(page.quantified ? [named.p, named.shift] : ['z']), 'prevalence', 'first images', 'decision']
-    head.replaceChildren(...headings.map((text) => element('div', { role: 'columnheader', class: [named.p, 'z', 'prevalence'].includes(text) ? `number ${text === named.p ? 'p' : text}` : '' }, text)))
+    head.replaceChildren(...headings.map((text) => element('div', { role: 'columnheader', class: [named.p, 'z', 'prevalence'].includes(text) ? `number ${text === named.p ? 'p' : text}` : '' }, unbroken(text))))
     list.root.classList.toggle('ranked', !page.quantified)
   }
   const list = new VirtualList({
