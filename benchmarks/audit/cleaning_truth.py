@@ -60,7 +60,7 @@ from torch import nn
 from klarsicht.audit.cleaning.corrections import packages, selection
 from klarsicht.audit.cleaning.corrections.activations import Correction, apply_correction
 from klarsicht.audit.results import verdicts
-from klarsicht.audit.results.words import CleaningKind
+from klarsicht.audit.results.correction_words import CleaningKind
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.audit.verdicts.synthetic.planted_image import PlantFunction
 from klarsicht.cli import app

@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 
 import cleaning_truth as truth
 from klarsicht.audit.cleaning.corrections import packages
-from klarsicht.audit.results.words import CleaningKind
+from klarsicht.audit.results.correction_words import CleaningKind
 from klarsicht.audit.verdicts.synthetic.families import FAMILIES
 from klarsicht.audit.verdicts.synthetic.planted_image import PlantedImage, PlantFunction, mark_changes
 from klarsicht.ground.seeding import generator

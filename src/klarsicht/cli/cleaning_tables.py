@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit.cleaning.data.data_record import PROBABLE
-from klarsicht.audit.results.words import ON_OTHER_IMAGES, describe_counts, describe_lost, name_folders
+from klarsicht.audit.results.correction_words import ON_OTHER_IMAGES, describe_counts, describe_lost, name_folders
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.tables import table
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from klarsicht.audit.results import sufficiency, surroundings, verdicts
+from klarsicht.audit.results.correction_words import CleaningKind
 from klarsicht.audit.results.questions import COPIES_FILE, UNSURE_COPY
-from klarsicht.audit.results.words import CleaningKind, VerdictKind
+from klarsicht.audit.results.words import VerdictKind
 from klarsicht.ground.errors import InputError, unknown_name
 from klarsicht.ground.run_folder.decisions import DecisionLog
 from klarsicht.ground.run_folder.store import RunStore

@@ -278,7 +278,7 @@ class CheckedPictures:
 
     def __repr__(self) -> str:
         shown = sum(bool(one.relies_on) for one in self)
-        return f"CheckedPictures({len(self)} pictures, {shown} shown to rely on something)"
+        return f"CheckedPictures({format_count(len(self), 'picture')}, {shown} shown to rely on something)"
 
     def _repr_html_(self) -> str:
         return f"{_table(self.pictures[:NOTEBOOK_PICTURES])}<p>{escape(self.limits)}</p>"

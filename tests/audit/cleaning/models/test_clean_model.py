@@ -209,13 +209,13 @@ def test_classes_of_the_model_of_which_there_is_no_clean_image_are_said_to_be_un
     asked = ASKED.with_values(directions=1, strength=1.0)
     found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
     assert (found.record["shown"]["classes"], found.record["shown"]["outputs"]) == (3, 3)
-    cleaning_tables.correction(found)
+    cleaning_tables.correction(found, Path("run"))
     assert "of the model's" not in capsys.readouterr().out
     case = found.artifact.case(AuditedRun.of(store.path, classifier=of(network())).audited_class(1, "concept"))
     sample = case.sample(splits.TEST, 8, np.random.default_rng(0))
     test = correction_choice.make_test(case, found.artifact, sample, asked)
     fewer = ShownClasses.of(test, replace(case, clean=case.clean & (case.labels < 2)))
-    cleaning_tables.correction(replace(found, judgement=replace(found.judgement, shown_classes=fewer)))
+    cleaning_tables.correction(replace(found, judgement=replace(found.judgement, shown_classes=fewer)), Path("run"))
     assert "clean images are of 2 of the model's 3 classes: what is lost of others" in capsys.readouterr().out
 
 

@@ -10,7 +10,7 @@ from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.models.group_accuracy import HELD_OUT_PICTURES
 from klarsicht.audit.cleaning.models.group_judgement import GroupJudgement
 from klarsicht.audit.cleaning.models.judgement import Judgement
-from klarsicht.audit.results.words import CleaningKind
+from klarsicht.audit.results.correction_words import CleaningKind
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
 
 

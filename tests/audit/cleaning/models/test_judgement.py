@@ -1,6 +1,7 @@
 """A correction that only unlearns what a network knows by heart: lost on its own images, nothing lost on others."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_an_effect_that_quantify_measured_to_matter_is_never_less_than_matters(l
     assert found.is_below_least == found.verdict.startswith("effect too small") == small
     assert bool(find_reason_to_leave(before, CleanSettings(), use)) == small
     assert find_reason_to_leave(before, CleanSettings())
-    cleaning_tables.judgement(found)
+    cleaning_tables.judgement(found, Path("run"), Path("cleaned"))
     told = "measured +4.12 logits and 34.0 % of other images turned into the class by the shared tone curve; here,"
     assert (told in capsys.readouterr().out) == (not small)
     unused = replace(before, rise=Interval(0.1, -0.1, 0.3, 100))
@@ -194,7 +195,8 @@ def test_flips_by_new_draws_stand_beside_those_by_the_draws_that_were_fitted_on(
         Outcome(*[nothing] * 4, Interval(flips, 0, 1, 500), logits, none, none, Interval(flips, 0, 1, 500))
         for flips, logits in ((0.31, rise), (0.004, after), (0.358, rise), (0.018, after))
     )
-    cleaning_tables.judgement(Judgement(own, own_after, Bounds(), new_draws=(new, new_after)))
+    judged = Judgement(own, own_after, Bounds(), new_draws=(new, new_after))
+    cleaning_tables.judgement(judged, Path("run"), Path("cleaned"))
     told = capsys.readouterr().out
     assert "nothing was fitted on, it turns 35.8 % before and 1.8 % after of other images into the class" in told
     assert "that the correction was fitted on, 31.0 % before and 0.4 % after" in told
@@ -257,7 +259,7 @@ def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_arti
     assert found.remaining == 0 and found.clean == clean == (
         found.verdict == "cleaned: 0 % of the artifact's effect is left"
     )
-    cleaning_tables.judgement(found)
+    cleaning_tables.judgement(found, Path("run"), Path("cleaned"))
     assert (
         f"changes by {-fall[0]:.2f} logits on images with the artifact, by -3.00 where it is inserted"
         in capsys.readouterr().out

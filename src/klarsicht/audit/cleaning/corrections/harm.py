@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from klarsicht.audit.results.words import describe_lost
+from klarsicht.audit.results.correction_words import describe_lost
 from klarsicht.numerics.statistics.paired_loss import MOST, NO_LOSS, PairedLoss, items_to_settle
 
 HARMLESS: Final = "proven harmless"

@@ -30,7 +30,7 @@ from klarsicht.audit.cleaning.corrections.closed_form import CorrectionParameter
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.outcomes import CorrectionTest, Gain, Logits, Outcome, reaches_members
 from klarsicht.audit.cleaning.corrections.thresholds import add_bias
-from klarsicht.audit.results.words import describe_lost
+from klarsicht.audit.results.correction_words import describe_lost
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images

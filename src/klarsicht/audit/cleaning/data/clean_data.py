@@ -40,7 +40,8 @@ from klarsicht.audit.explanation.data.locations import is_url
 from klarsicht.audit.explanation.data.pictures import FileReader, file_of
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.settings import ANY_DEVICE
-from klarsicht.audit.results.words import describe_counts, format_share, name_artifact
+from klarsicht.audit.results.correction_words import describe_counts
+from klarsicht.audit.results.words import format_share, name_artifact
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import (
     EffectRemains,

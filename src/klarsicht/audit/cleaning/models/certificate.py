@@ -23,7 +23,7 @@ import numpy as np
 from klarsicht import __version__
 from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds
 from klarsicht.audit.cleaning.models.judgement import JointJudgement
-from klarsicht.audit.results.words import CleaningKind
+from klarsicht.audit.results.correction_words import CleaningKind
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, write_atomically
 from klarsicht.ground.pages import load_template

@@ -46,8 +46,8 @@ from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.correction_tensors import correction_layers
 from klarsicht.audit.explanation.networks.residual_sums import ResidualSum
 from klarsicht.audit.results.class_verdict import UseResult
+from klarsicht.audit.results.correction_words import CleaningKind
 from klarsicht.audit.results.logit_effect import is_raised, matters
-from klarsicht.audit.results.words import CleaningKind
 from klarsicht.audit.verdicts.interventions.insertion import Insertion
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import note, progress

@@ -9,7 +9,7 @@ from typing import Any
 from klarsicht.audit.cleaning.corrections.harm import Bounds, Harm, Loss
 from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
 from klarsicht.audit.cleaning.models.judgement import CorrectionVerdict
-from klarsicht.audit.results.words import CleaningKind
+from klarsicht.audit.results.correction_words import CleaningKind
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from klarsicht.audit.cleaning.corrections.samples import Case
 from klarsicht.audit.cleaning.corrections.selection import SettingOutcome
 from klarsicht.audit.cleaning.models.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.results.class_verdict import UseResult
+from klarsicht.audit.results.correction_words import ON_OTHER_IMAGES, CleaningKind
 from klarsicht.audit.results.logit_effect import FLIPPED, describe_floor, is_raised, matters
-from klarsicht.audit.results.words import ON_OTHER_IMAGES, CleaningKind, describe_insertion
+from klarsicht.audit.results.words import describe_insertion
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, naming_arguments
 from klarsicht.ground.pictures import notebook
 from klarsicht.numerics.statistics.intervals import Interval
