@@ -79,7 +79,7 @@ def test_the_table_of_verdicts_is_the_same_on_the_command_line_and_in_a_notebook
     ]  # fmt: skip
     page = found._repr_html_()
     rows = [re.findall("<t[dh]>(.*?)</t[dh]>", row) for row in re.findall("<tr>(.*?)</tr>", page)]
-    cells = [[html.unescape(cell) for cell in row] for row in rows]
+    cells = [[html.unescape(cell).replace("\u00a0", " ") for cell in row] for row in rows]
     assert cells[:3] == [head, first, second] and [row[0] for row in cells[3:]] == ["crate"]
 
 

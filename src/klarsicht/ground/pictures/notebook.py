@@ -16,7 +16,7 @@ from klarsicht.ground.pictures.images import decode
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write a table; every cell is escaped, unless it is markup made by `pictures`."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    head = "".join(f"<th>{keep_signs(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(f'<td>{keep_signs(one)}</td>' for one in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
