@@ -14,6 +14,7 @@ STEP_WORDS = {
     "thumbnails": "thumbnails, to find copies",
     "copies": "copies among thumbnails",
     "profiles": "sufficient parts",
+    "exceptions": "pictures of exceptions",
     "ranking": "ranking",
     "ranking.json": "ranking",
     "report.html": "report",

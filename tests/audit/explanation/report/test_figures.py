@@ -44,7 +44,7 @@ def test_at_most_so_many_are_picked_and_all_when_there_are_fewer():
     assert (np.diff(some) > 0).all()
 
 
-@pytest.mark.parametrize(("side", "width"), [(24, 1), (200, 2)])
+@pytest.mark.parametrize(("side", "width"), [(24, 1), (96, 2), (200, 3)])
 def test_a_line_around_a_mask_lies_outside_and_is_closed(side, width):
     pixels = np.full((side, side, 3), 90, np.uint8)
     mask = np.zeros((8, 8), bool)

@@ -38,7 +38,7 @@ from klarsicht.ground.seeding import generator
 
 CLASSES_ILLUSTRATED = 6  # number of classes to illustrate
 PICTURES = 10  # members of each cluster, and as many other images
-GREEN, LINE = (0, 190, 90), 100  # outline of parts: colour, and side of the picture over the line width
+GREEN, LINE = (0, 190, 90), 80  # outline of parts: colour, and side of the picture over the line width
 SMALL_SIDE = 64  # pixels of the longer side of a small picture
 LEAST_SIDE = 96  # pixels of the shorter side of a picture
 MAX_POINTS = 600  # largest number of points of a scatter plot, since t-SNE of more is slow
@@ -215,7 +215,7 @@ def outline_mask(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[
     """Draw a green outline around a mask (h, w), of any size, on a picture (H, W, 3); the line lies outside."""
     height, width = pixels.shape[:2]
     wide = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    line = binary_dilation(wide, iterations=max(1, min(height, width) // LINE)) & ~wide
+    line = binary_dilation(wide, iterations=-(-min(height, width) // LINE)) & ~wide
     return np.where(line[..., None], np.array(GREEN, np.uint8), pixels)
 
 

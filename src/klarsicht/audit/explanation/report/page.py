@@ -27,10 +27,12 @@ from klarsicht.audit.explanation.report.caveats import (
 from klarsicht.audit.explanation.report.noted_classes import list_noted_classes
 from klarsicht.audit.explanation.report.views import (
     ArtifactView,
+    SurroundingsView,
     collect_artifacts,
     collect_clusters,
     collect_profiles,
     collect_seen_groups,
+    collect_surroundings,
     read_copies,
 )
 from klarsicht.audit.results import (
@@ -119,13 +121,15 @@ def summarise(
     findings: Sequence[ArtifactView],
     parts: Sufficiency | None,
     around: Surroundings | None,
+    exceptions: Sequence[SurroundingsView] = (),
 ) -> list[tuple[str, str]]:
     """List (anchor on the page, headline) of every line that a person should look at, first of surroundings that nearly
     a whole class shares; for a part of images without its figures; no anchor without pictures."""
     drawn = {(view.verdict.target, view.number): view for view in findings}
     reviewed = list_reviewed_lines(quantification, parts) if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
-    sentences = [("", one.describe()) for one in (around.relied_on if around else ())]
+    anchors = {view.found.target: view.anchor for view in exceptions}
+    sentences = [(anchors.get(one.target, ""), one.describe()) for one in (around.relied_on if around else ())]
     sentences += [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
     for line in parts.headlines if parts else ():
         region = f" The region is {parts.region}." if parts and "the region" in line.headline else ""
@@ -157,7 +161,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
     noted = list_noted_classes(store, entries, quantification, shown)
     parts = sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None
     around = surroundings.read_surroundings(store) if surroundings.is_examined(store) else None
-    summary = summarise(quantification, findings, parts, around)
+    exceptions = collect_surroundings(store, around)
+    summary = summarise(quantification, findings, parts, around, exceptions)
     groups = seen_groups.read_seen_groups(store)
     artifacts = sum(line.verdict.has_group for line in quantification.lines) if quantification else None
     return {
@@ -184,7 +189,9 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "shown_findings": FINDINGS_SHOWN,
         "first_seen": FIRST_SEEN,
         "pictures_beside": FIRST_PICTURES,
-        "first_pictures": {view.anchor: view.carriers[:FIRST_PICTURES] for view in findings},
+        "first_pictures": {view.anchor: view.carriers[:FIRST_PICTURES] for view in findings}
+        | {view.anchor: view.exceptions[:FIRST_PICTURES] for view in exceptions},
+        "surroundings": exceptions,
         "questions": list_questions(store),
         "found_classes": sum(one.needs_review for one in quantification or ()),
         "against": _css_colour(-1),

@@ -43,3 +43,10 @@ class PartPictureRow(PictureRow):
     """Row of the table `profiles`: a picture of an image of which only one part was kept."""
 
     part: str
+
+
+class ExceptionPictureRow(PictureRow):
+    """Row of the table `exceptions`: a picture of an image that does not follow the surroundings of its class
+    (`exceptional`), or of one that does, with its own places outlined."""
+
+    exceptional: bool

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.report.noted_classes import is_small, read_picture
-from klarsicht.audit.explanation.report.rows import EvidenceRow, PartPictureRow, SeenPictureRow, ViewRow
+from klarsicht.audit.explanation.report.rows import (
+    EvidenceRow,
+    ExceptionPictureRow,
+    PartPictureRow,
+    SeenPictureRow,
+    ViewRow,
+)
 from klarsicht.audit.results import seen_groups, sufficiency, verdicts
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_places
@@ -18,6 +24,7 @@ from klarsicht.audit.results.questions import COPIES_FILE
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.seen_groups import SeenGroup
 from klarsicht.audit.results.sufficiency import ClassProfile
+from klarsicht.audit.results.surroundings import ClassSurroundings, Surroundings
 from klarsicht.audit.results.verdict_lines import UNKNOWN_RUN, VerdictLine
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
@@ -26,6 +33,7 @@ from klarsicht.ground.run_folder.store import RunStore
 VIEWS = "views"  # the table of pictures and points, and the step whose marker lists the pictures
 EVIDENCE = "evidence"  # the same of the pictures of artifacts
 PROFILES = "profiles"  # the same of the pictures of parts
+EXCEPTIONS = "exceptions"  # the same of the pictures of images that do not follow their class, and of some that do
 SEEN_PICTURES = "seen"  # the same of the pictures of groups that no verdict names
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
 
@@ -134,6 +142,38 @@ def collect_profiles(store: RunStore) -> list[ProfileView]:
         ProfileView(profile, pictures_of[profile.target][0]["path"], pictures(pictures_of[profile.target]))
         for profile in sufficiency.read_sufficiency(store)
         if profile.target in pictures_of
+    ]
+
+
+@dataclass(frozen=True)
+class SurroundingsView:
+    """Content of the page for a class that shares its surroundings: (path, data URI) of exceptions, and of others."""
+
+    found: ClassSurroundings
+    exceptions: tuple[tuple[str, str], ...]
+    others: tuple[tuple[str, str], ...]
+
+    @property
+    def anchor(self) -> str:
+        """Name of its section on the page."""
+        return f"x{self.found.target}"
+
+
+def collect_surroundings(store: RunStore, around: Surroundings | None) -> list[SurroundingsView]:
+    """Collect the classes with pictures of exceptions, in the order of the run."""
+    if around is None or not (store.has_table(EXCEPTIONS) and store.is_finished(EXCEPTIONS)):
+        return []
+    rows: list[ExceptionPictureRow] = store.table(EXCEPTIONS).to_pylist()
+
+    def pictures(target: int, exceptional: bool) -> tuple[tuple[str, str], ...]:
+        mine = [row for row in rows if (row["target"], row["exceptional"]) == (target, exceptional)]
+        return tuple((row["path"], read_picture(store, row["picture"], EXCEPTIONS)) for row in mine)
+
+    drawn = {row["target"] for row in rows}
+    return [
+        SurroundingsView(one, pictures(one.target, True), pictures(one.target, False))
+        for one in around
+        if one.target in drawn
     ]
 
 

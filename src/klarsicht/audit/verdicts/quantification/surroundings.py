@@ -15,6 +15,7 @@ from klarsicht.audit.results.surroundings import (
     PlacesRow,
     Surroundings,
 )
+from klarsicht.audit.verdicts.quantification.exception_figures import write_exception_figures
 from klarsicht.audit.verdicts.quantification.natural_surroundings import rank_among_natural
 from klarsicht.audit.verdicts.quantification.surroundings_units import SurroundingsUnits
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
@@ -30,6 +31,8 @@ def examine_surroundings(audit: Audit, work: DetectionUnits, workers: int) -> Su
     step_units.run_step(audit, work.store, units, units.step, [range(1)], workers, "surroundings")
     found = make_surroundings(work)
     audit.sharing.once("surroundings.written", lambda: write_surroundings(work, found))
+    if found.found:
+        audit.sharing.once("exceptions.drawn", lambda: write_exception_figures(work, found))
     return found
 
 
