@@ -161,15 +161,15 @@ def sufficiency(profiles: Sufficiency, top: int) -> None:
 
 def surroundings(found: Surroundings, top: int, file: str) -> None:
     """Print what was found of surroundings that nearly a whole class shares, and the clearest exceptions."""
+    run = file.rpartition("/")[0]
     echo()
     for line in found.describe():
         echo(line)
     if found.found and found.exceptions:
         lines = [(one.path, one.label, one.side, f"{one.margin:.2f}") for one in found.exceptions[:top]]
         echo_block(table(("exception", "class", "surroundings of", "margin"), lines, ("exception", "class")))
-        echo(f"all {len(found.exceptions)} exceptions: {file}")
+        echo(f"all {len(found.exceptions)} exceptions: {file}, with pictures in {run}/report.html")
     if found.relied_on:
-        run = file.rpartition("/")[0]
         echo(f"next: train the model on other surroundings: klarsicht audit clean {run} --part surroundings")
 
 

@@ -149,6 +149,7 @@ class CheckedPicture:
         uncompared: whether the predicted class has a known artifact, the only one or not, that one picture cannot be
             compared with.
         questions: what else was asked; empty where the run has no other images of the predicted class.
+        quantified: whether the run was asked for artifacts.
     """
 
     path: str
@@ -161,6 +162,7 @@ class CheckedPicture:
     filled: float = 1.0
     uncompared: bool = False
     questions: tuple[PictureQuestion, ...] = ()
+    quantified: bool = True
 
     @property
     def carried(self) -> tuple[CarriedArtifact, ...]:
@@ -218,7 +220,9 @@ class CheckedPicture:
         """Clauses on known artifacts, exchanged parts, framings and how much of the picture is seen."""
         if self.why:
             return [f"not checked: {self.why}"]
-        sentences = [_describe(one) for one in self.carried] or ["no known artifact"]
+        sentences = [_describe(one) for one in self.carried] or [
+            "no known artifact" if self.quantified else "artifacts not asked for"
+        ]
         own = any(one.target == self.target for one in self.artifacts)
         if self.uncompared:
             sentences.append(f"not compared with {'every' if own else 'the'} artifact of {self.predicted}")
@@ -298,7 +302,10 @@ class CheckedPictures:
             names = ", ".join(self.unknown)
             words.append(f"No picture could be compared with {whose} of {names}: only a group of images shows it.")
         words += [f"{one}." for one in self.measurements]
-        first = " ".join([*(words or ["The run knows no artifact."]), describe_level(self.level)])
+        none = "The run knows no artifact."
+        if not all(one.quantified for one in self):
+            none = "The run was not asked for artifacts: `klarsicht audit quantify`."
+        first = " ".join([*(words or [none]), describe_level(self.level)])
         return " ".join([first, self._asked, *filter(None, self._unreachable)])
 
     @property

@@ -2,6 +2,7 @@
 the tag was put on it."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,8 @@ from klarsicht.audit.results.checked_picture import (
     PictureQuestion,
 )
 from klarsicht.audit.results.logit_effect import FLOOR
+from klarsicht.audit.results.sufficiency import SUFFICIENCY_FILE
+from klarsicht.audit.results.verdicts import VERDICTS_FILE
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.verdicts.detectors.bank import DETECTORS
 from klarsicht.audit.verdicts.interventions.framings import FRAMINGS
@@ -39,8 +42,9 @@ from klarsicht.audit.verdicts.quantification.check_pictures import (
 from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.picture_questions import ASKED_DONORS, PictureQuestions
 from klarsicht.audit.verdicts.quantification.units import predictor
-from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.errors import InputError, StoreError, UsageError
 from klarsicht.ground.pictures.seen_area import SeenArea
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics.logits import EXCLUSIVE
 
 PICTURES = 12
@@ -312,6 +316,29 @@ def test_what_is_hardly_shown_is_said():
         "the picture fills only 10.0% of what the model is shown"
     )
     assert CheckedPicture("a.png", "fish", 3, 0.9, (), shown=0.5).describe() == "no known artifact"
+
+
+def test_a_run_that_was_only_asked_for_shortcuts_checks_parts_and_says_that_artifacts_were_not_asked_for(
+    checked, quantified, tmp_path, monkeypatch
+):
+    pictures, _, _ = checked
+    made, classifier, _ = quantified
+    shutil.copytree(made, tmp_path / "run")
+    store = RunStore.open(tmp_path / "run")
+    for file in (VERDICTS_FILE, f"checksums/{VERDICTS_FILE}.json"):  # as before it was quantified
+        (store.path / file).unlink()
+    picture = pictures["used-00"].path
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="not been quantified"):
+        patch.delattr(check_pictures_module, "open_run")  # no model is loaded for this answer
+        check_pictures(store, picture, classifier=classifier)
+    store.write_json(SUFFICIENCY_FILE, {})  # no more of it is read than that it is there
+    found = check_pictures(store, picture, classifier=classifier)
+    (one,) = found
+    with_artifacts = pictures["used-00"]
+    assert (one.predicted, one.probability) == (with_artifacts.predicted, with_artifacts.probability)
+    assert one.artifacts == () and len(one.questions) == len(with_artifacts.questions)
+    assert one.describe().startswith("artifacts not asked for; ") and "no known artifact" not in one.describe()
+    assert found.limits.startswith("The run was not asked for artifacts: `klarsicht audit quantify`.")
 
 
 def test_the_part_of_a_picture_that_is_shown_follows_from_the_run(quantified, tmp_path):

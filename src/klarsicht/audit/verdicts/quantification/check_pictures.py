@@ -27,6 +27,7 @@ from klarsicht.audit.results.logit_effect import LogitEffect, matters
 from klarsicht.audit.results.measured_use import read_measured_uses
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.significance import LEVEL
+from klarsicht.audit.results.sufficiency import is_measured
 from klarsicht.audit.results.words import name_artifact
 from klarsicht.audit.verdicts.detectors.artifact_embedding import load_reference_embedding
 from klarsicht.audit.verdicts.detectors.bank import (
@@ -228,6 +229,7 @@ class PictureCheck:
         verdicts: verdicts on classes with an artifact.
         level: of p.
         area: part of a file that the model sees; None where it is not known.
+        quantified: whether the run was asked for artifacts.
     """
 
     work: DetectionUnits
@@ -235,14 +237,17 @@ class PictureCheck:
     verdicts: tuple[Verdict, ...]
     level: float
     area: SeenArea | None = None
+    quantified: bool = True
 
     @cached_property
     def comparisons(self) -> dict[tuple[int, int], Comparison | None]:
         """Each artifact by output and number in its class, ready to be compared with single images; None where it
         cannot be."""
+        made: dict[tuple[int, int], Comparison | None] = {}
+        if not self.verdicts:
+            return made
         clean = self.work.input_images(self.clean_rows)
         detections = read_detections(self.work.store, verdicts.read_verdicts(self.work.store))
-        made: dict[tuple[int, int], Comparison | None] = {}
         for verdict in track(self.verdicts, len(self.verdicts), "known artifacts"):
             before: tuple[int, ...] = ()
             for number, one in enumerate(verdict.artifacts, 1):
@@ -347,6 +352,7 @@ class PictureCheck:
         return CheckedPicture(
             path, self.names[target], target, probability, tuple(order), shown=shown, filled=filled,
             uncompared=target in self.unknown_targets, questions=self.questions.ask(image, target, predict),
+            quantified=self.quantified,
         )  # fmt: skip
 
     def compare(self, image: Pixels, logits: Floats, with_known: Comparison, predict: Predict) -> CarriedArtifact:
@@ -429,7 +435,8 @@ def check_pictures(
     run: str | Path | RunStore, pictures: str | Path | Image.Image | Sequence[str | Path | Image.Image], *,
     level: float = LEVEL, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CheckedPictures:  # fmt: skip
-    """Check pictures against the artifacts that a quantified run knows.
+    """Check pictures against the artifacts that a quantified run knows, and exchange their parts; of a run that only
+    `audit shortcuts` has been through, parts alone.
 
     Args:
         run, data, classifier, device: see quantification.quantify.
@@ -438,20 +445,22 @@ def check_pictures(
         level: of p, below which a picture carries an artifact, and its prediction rests on it.
 
     Raises:
-        StoreError: the run was not quantified.
+        StoreError: the run was neither quantified nor asked for shortcuts.
         InputError: there is no such file or folder, or no image in a folder.
         UsageError, RunMismatch: as quantify.
     """
     store = RunStore.open(run)
+    quantified = verdicts.is_quantified(store) or not is_measured(store)
+    known = verdicts.read_verdicts(store) if quantified else ()
+    found = tuple(v for v in known if (v.artifactual or v.shared) and v.rows)
     several = [pictures] if isinstance(pictures, str | Path | Image.Image) else pictures
     files_and_images = list(list_pictures(several, any_ending=bool(store.manifest["settings"].get("decode"))))
     with open_run(store, level=level, workers=1, data=data, classifier=classifier, device=device) as (audit, work):
-        found = tuple(v for v in verdicts.read_verdicts(work.store) if (v.artifactual or v.shared) and v.rows)
-        check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
+        check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest), quantified)
         with predictor(work) as predict:
             opened = open_pictures(files_and_images, work.settings, work.input_images.classifier.form)
             results = tuple(check_one(check, named, predict) for named in track(opened, len(opened), "pictures"))
-        known = tuple(name_artifact(one.verdict.name, one.number) for one in check.known)
+        names = tuple(name_artifact(one.verdict.name, one.number) for one in check.known)
         uses = {name_artifact(one.name, one.number): one for one in read_measured_uses(work.store)}
         measured = tuple(uses[name].describe() for name in check.unknown if name in uses)
-        return CheckedPictures(results, known, check.unknown, level, len(check.clean_rows), measured)
+        return CheckedPictures(results, names, check.unknown, level, len(check.clean_rows), measured)
