@@ -12,7 +12,7 @@ from klarsicht.audit.verdicts.quantification.figures import enlarge_to_rgb
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.run_folder.checksums import Written
 
-CLASSES_DRAWN, EXCEPTIONS_DRAWN, USUAL_DRAWN = 12, 6, 3  # classes, and images of each
+CLASSES_PICTURED, EXCEPTIONS_DRAWN, USUAL_DRAWN = 12, 6, 3  # classes, and images of each
 
 
 def write_exception_figures(work: DetectionUnits, found: Surroundings) -> None:
@@ -21,7 +21,7 @@ def write_exception_figures(work: DetectionUnits, found: Surroundings) -> None:
     store, places = work.store, list[PlacesRow](work.store.table(PLACES_TABLE, SURROUNDINGS_STEP).to_pylist())
     store.discard_step(EXCEPTIONS)
     written, records = Written(), list[ExceptionPictureRow]()
-    for one in found.classes[:CLASSES_DRAWN]:
+    for one in found.classes[:CLASSES_PICTURED]:
         mine = sorted((row for row in places if row["target"] == one.target), key=lambda row: row["margin"])
         odd, usual = ([row for row in mine if (row["side"] != one.target) == is_odd] for is_odd in (True, False))
         step = max(1, len(usual) // USUAL_DRAWN)
