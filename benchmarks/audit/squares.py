@@ -3,8 +3,9 @@
     python benchmarks/audit/squares.py --set symmetric asymmetric --seeds 101 102 --folder squares
 
 The sets are those of `majority_sets.py`. A ResNet-18 from nothing is trained by AdamW for 20 epochs, or by SGD for one
-(`--way`), after which it knows little but the shortcut. With `--way transformer` it is a trained ViT-S/14 (DINOv2), cut
-after 8 blocks: `vit_trunk` of `networks.py`, as in `bar.py`; it is trained for 3 epochs. It is audited (`audit run`,
+(`--way`), after which it knows little but the shortcut. Two ways take trained weights of `networks.py`, as in `bar.py`,
+and train for 3 epochs: `transformer`, a ViT-S/14 (DINOv2) cut after 8 blocks, and `mobilenet`, a MobileNetV2. These two
+are cleaned by the settings that the command has by default. The network is audited (`audit run`,
 `audit shortcuts`) and cleaned (`audit clean --part surroundings`), with no label of a group. A row is written for each
 set: how many sides of images are rightly told, of each group, and the accuracy of each group of test images before and
 after. `--ceilings` adds the same training with true own places and sides, and a network trained on a balanced set of
@@ -51,11 +52,12 @@ from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.seeding import generator, integer
 from majority_sets import SETS, Clothes, Drawn
 
-EPOCHS, BATCH = {"adamw": 20, "sgd": 1, "transformer": 3}, 32
+EPOCHS, BATCH = {"adamw": 20, "sgd": 1, "transformer": 3, "mobilenet": 3}, 32
 SHOWN = 8  # images of each class from which parts are measured; surroundings are of all
 CLEANING = CleanSettings(batch=32, rate=2e-3, steps=200)
 VIT_SIDE, VIT_WIDTH, VIT_SCALE = 56, 384, 2.2  # px; features; of inputs, to the spread of ImageNet's
-VIT_RATE, VIT_STEPS = 1e-4, 100  # of training and of cleaning; fewest steps of cleaning
+VIT_RATE, MOBILENET_RATE = 1e-4, 3e-4  # of training
+MOBILENET_SIDE = 96  # px
 TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
 
 
@@ -71,7 +73,11 @@ def slow_adamw(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(net.parameters(), VIT_RATE, weight_decay=1e-2)
 
 
-WAYS = {"adamw": adamw, "sgd": sgd, "transformer": slow_adamw}
+def gentle_adamw(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(net.parameters(), MOBILENET_RATE, weight_decay=1e-2)
+
+
+WAYS = {"adamw": adamw, "sgd": sgd, "transformer": slow_adamw, "mobilenet": gentle_adamw}
 
 
 class TrainedTransformer(nn.Module):
@@ -89,14 +95,31 @@ class TrainedTransformer(nn.Module):
         return self.head(self.trunk(VIT_SCALE * interpolate(x, size=(VIT_SIDE, VIT_SIDE), mode="bilinear")))
 
 
+class TrainedMobileNet(nn.Module):
+    """MobileNetV2 with ImageNet's weights and a new head, of images enlarged to MOBILENET_SIDE."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        import networks
+
+        self.body, _ = networks.mobilenet()
+        self.body.reset_classifier(classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(interpolate(x, size=(MOBILENET_SIDE, MOBILENET_SIDE), mode="bilinear"))
+
+
+TRAINED = {"transformer": TrainedTransformer, "mobilenet": TrainedMobileNet}
+
+
 def as_inputs(images: np.ndarray) -> torch.Tensor:
     """Convert images to model inputs."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def make_network(way: str, classes: int) -> nn.Module:
-    """Make a ResNet-18 with random weights, or a trained transformer with a new head."""
-    return TrainedTransformer(classes) if way == "transformer" else models.resnet18(num_classes=classes)
+    """Make a ResNet-18 with random weights, or a trained network with a new head."""
+    return TRAINED[way](classes) if way in TRAINED else models.resnet18(num_classes=classes)
 
 
 def train(drawn: Drawn, way: str, seed: int, kept: Path) -> nn.Module:
@@ -163,7 +186,7 @@ class Case:
     way: str
     seed: int
     folder: Path
-    rate: float = CLEANING.rate  # of cleaning; a transformer has its own
+    rate: float | None = CLEANING.rate  # of cleaning; trained networks have that of the command
 
     @property
     def place(self) -> Path:
@@ -171,8 +194,7 @@ class Case:
 
     @property
     def cleaning(self) -> CleanSettings:
-        other = {"rate": VIT_RATE, "steps": VIT_STEPS} if self.way == "transformer" else {"rate": self.rate}
-        return CLEANING.model_copy(update=other)
+        return CleanSettings() if self.way in TRAINED else CLEANING.model_copy(update={"rate": self.rate})
 
     def draw(self) -> tuple[Drawn, Drawn]:
         """Draw the images to train on, and those to test on."""

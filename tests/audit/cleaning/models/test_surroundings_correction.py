@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from tests.audit.conftest import in_brief
 from tests.audit.verdicts.own_places.test_own_places import draw_squares
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from klarsicht.audit.cleaning.corrections.packages import load_correction
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
@@ -19,6 +19,7 @@ from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
 from klarsicht.audit.cleaning.models.surroundings_correction import (
     CompositeTask,
     bound_change,
+    choose_rate,
     clean_surroundings,
     evaluate_surroundings,
     require_own_places,
@@ -92,6 +93,36 @@ class Balance(nn.Module):
 
     def forward(self, x):
         return self.head(x.mean((2, 3)))
+
+
+class Attentive(nn.Module):
+    """Tokens of patches that look at one another, by torch's attention or written out."""
+
+    def __init__(self, written):
+        super().__init__()
+        self.written = written
+        self.patches, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 2)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        if self.written:
+            seen = (tokens @ tokens.transpose(1, 2)).softmax(-1) @ tokens
+        else:
+            seen = scaled_dot_product_attention(tokens, tokens, tokens)
+        return self.head(seen.mean(1))
+
+
+@pytest.mark.parametrize(
+    ("network", "rate"), [(Small(), 3e-4), (Balance(), 3e-4), (Attentive(False), 1e-4), (Attentive(True), 1e-4)]
+)
+def test_a_network_with_attention_learns_at_a_lower_rate_unless_one_is_named(network, rate):
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    classifier = load_model(network.eval(), classes=NAMES)
+    shown = InputImages(Corpus(("0",), ("0",), ("0",)), classifier, PixelScale.of(classifier), (8, 8))
+    label = np.arange(2)
+    own_images = OwnImages(images, np.ones((2, 8, 8), bool), label, label, np.full(2, TRAIN), shown)
+    assert choose_rate(CleanSettings(), classifier, own_images) == rate
+    assert choose_rate(CleanSettings(rate=2e-3), classifier, own_images) == 2e-3
 
 
 def on_the_line(light, dark, teach=()):

@@ -29,6 +29,11 @@ LEAST_HELP = (
     "With auto: smallest effect worth correcting, in units of 0.5 logits, or 2 % of other images predicted as the "
     "class. Free corrections are always made. 0 corrects any effect that is used."
 )
+RATE, ATTENTION_RATE = 3e-4, 1e-4  # learning rates: of a training, and of a network with attention on surroundings
+RATE_HELP = (
+    f"Highest learning rate of a training. By default {RATE:g}; with --part surroundings {ATTENTION_RATE:g} for a "
+    "network that computes attention."
+)
 LESSONS_HELP = "Most images of each kind to train on."
 
 
@@ -59,7 +64,7 @@ class CleanSettings(PublicSettings):
     lessons: Annotated[int, Field(ge=8, le=1_000_000, description=LESSONS_HELP)] = 2000
     steps: Annotated[int, Field(ge=1, le=1_000_000, description="Steps of a training.")] = 300
     batch: Annotated[int, Field(ge=2, le=4096, description="Images in a step of a training.")] = 64
-    rate: Annotated[float, Field(gt=0, le=1, description="Highest learning rate of a training.")] = 3e-4
+    rate: Annotated[float | None, Field(gt=0, le=1, description=RATE_HELP)] = None
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of parts, samples and training.")] = 0
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.retraining import Batch, FrozenNorms, RetrainedWeights
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
+from klarsicht.audit.cleaning.models.clean_settings import ATTENTION_RATE, AUTOMATIC, RATE, CleanSettings
 from klarsicht.audit.cleaning.models.group_accuracy import (
     GroupTable,
     OwnImages,
@@ -40,6 +40,8 @@ from klarsicht.audit.cleaning.models.group_accuracy import (
 from klarsicht.audit.cleaning.models.group_judgement import GroupJudgement
 from klarsicht.audit.cleaning.models.run_groups import compare_true_groups, read_run_groups
 from klarsicht.audit.explanation.models.classifier import Classifier
+from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
+from klarsicht.audit.explanation.relevance.function_rules import computes_attention, find_norms_to_merge
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.results.surroundings import read_surroundings
 from klarsicht.audit.verdicts.own_places.composites import draw_pairs
@@ -179,6 +181,8 @@ def clean_surroundings(
     with case.store.lock():
         own_images = OwnImages.of(case, settings.seed, sides, with_bound=has_bound)
         require_own_places(own_images, shortcut.describe()[0])
+        rate = choose_rate(settings, case.audit.classifier, own_images)
+        settings = settings.model_copy(update={"rate": rate})  # as it is recorded
         folder = Path(out) if out else case.store.path / "corrections" / "surroundings"
         correction, change = train_on_composites(case.audit.classifier, own_images, settings), None
         if has_bound:
@@ -210,6 +214,16 @@ def require_used_settings(settings: CleanSettings) -> None:
             "settings of other corrections with --part surroundings", got=", ".join(unused),
             rule=f"the model is trained on composites, by {used}", remedy="Leave them out.",
         )  # fmt: skip
+
+
+def choose_rate(settings: CleanSettings, classifier: Classifier, own_images: OwnImages) -> float:
+    """Return the learning rate: the one that is named, or one that suits the network. At the rate of convolutions, a
+    trained transformer forgets what it knows of objects."""
+    if settings.rate is not None:
+        return settings.rate
+    with evaluation_mode(classifier.module), torch.no_grad(), find_norms_to_merge() as calls:
+        classifier.logits(next(own_images.show(np.arange(1))).to(classifier.device))
+    return ATTENTION_RATE if computes_attention(calls.functions) else RATE
 
 
 def require_own_places(own_images: OwnImages, finding: str) -> None:
@@ -298,7 +312,7 @@ def train_on_composites(classifier: Classifier, own_images: OwnImages, settings:
     steps = max(settings.steps, COMPOSITE_EPOCHS * int(own_images.teaches.sum()) // settings.batch)
     task, plan = (
         CompositeTask(own_images, settings.batch, settings.seed),
-        Plan(steps, settings.rate, max(1, steps // 10)),
+        Plan(steps, choose_rate(settings, classifier, own_images), max(1, steps // 10)),
     )
     body = copy.deepcopy(classifier.module)
     torch.manual_seed(integer(settings.seed, "surroundings"))
