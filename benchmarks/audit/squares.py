@@ -4,12 +4,11 @@
 
 The sets are those of `majority_sets.py`. A ResNet-18 from nothing is trained by AdamW for 20 epochs, or by SGD for one
 (`--way`), after which it knows little but the shortcut. Two ways take trained weights of `networks.py`, as in `bar.py`,
-and train for 3 epochs: `transformer`, a ViT-S/14 (DINOv2) cut after 8 blocks, and `mobilenet`, a MobileNetV2. These two
-are cleaned by the settings that the command has by default. The network is audited (`audit run`,
-`audit shortcuts`) and cleaned (`audit clean --part surroundings`), with no label of a group. A row is written for each
-set: how many sides of images are rightly told, of each group, and the accuracy of each group of test images before and
-after. `--ceilings` adds the same training with true own places and sides, and a network trained on a balanced set of
-the same size, on the same photographs.
+and train for 3 epochs: `transformer`, a ViT-S/14 (DINOv2) cut after 8 blocks, and `mobilenet`, a MobileNetV2. The
+network is audited (`audit run`, `audit shortcuts`) and cleaned (`audit clean --part surroundings`, by default settings
+unless others are named), with no label of a group. A row is written for each set: how many sides of images are rightly
+told, of each group, and the accuracy of each group of test images before and after. `--ceilings` adds the same training
+with true own places and sides, and a network trained on a balanced set of the same size, on the same photographs.
 What is there is not made again. `--places` finds exceptions and own places alone: no network is trained or audited, and
 nothing is kept.
 """
@@ -19,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,6 @@ from majority_sets import SETS, Clothes, Drawn
 
 EPOCHS, BATCH = {"adamw": 20, "sgd": 1, "transformer": 3, "mobilenet": 3}, 32
 SHOWN = 8  # images of each class from which parts are measured; surroundings are of all
-CLEANING = CleanSettings(batch=32, rate=2e-3, steps=200)
 VIT_SIDE, VIT_WIDTH, VIT_SCALE = 56, 384, 2.2  # px; features; of inputs, to the spread of ImageNet's
 VIT_RATE, MOBILENET_RATE = 1e-4, 3e-4  # of training
 MOBILENET_SIDE = 96  # px
@@ -186,15 +184,11 @@ class Case:
     way: str
     seed: int
     folder: Path
-    rate: float | None = CLEANING.rate  # of cleaning; trained networks have that of the command
+    cleaning: CleanSettings = field(default_factory=CleanSettings)
 
     @property
     def place(self) -> Path:
         return self.folder / f"{self.kind.replace(' ', '-')}-{self.way}-{self.seed}"
-
-    @property
-    def cleaning(self) -> CleanSettings:
-        return CleanSettings() if self.way in TRAINED else CLEANING.model_copy(update={"rate": self.rate})
 
     def draw(self) -> tuple[Drawn, Drawn]:
         """Draw the images to train on, and those to test on."""
@@ -311,16 +305,19 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("squares"))
     parser.add_argument("--photographs", type=Path, default=majority_sets.PHOTOGRAPHS)
     parser.add_argument("--bar", type=Path, default=majority_sets.BAR)
-    parser.add_argument("--rate", type=float, default=CLEANING.rate, help="Of cleaning; 0.0005 before decision 184.")
+    for name, kind in {"rate": float, "steps": int, "batch": int}.items():
+        parser.add_argument(f"--{name}", type=kind, help="Of cleaning; by default those of the command.")
     parser.add_argument("--train", action="store_true", help="Only train the networks.")
     parser.add_argument("--places", action="store_true", help="Find exceptions and own places alone.")
     parser.add_argument("--ceilings", action="store_true", help="Measure ceilings of what was measured.")
     given = parser.parse_args()
     torch.set_num_threads(1)
     majority_sets.PHOTOGRAPHS, majority_sets.BAR = given.photographs, given.bar
+    asked = {name: value for name in ("rate", "steps", "batch") if (value := getattr(given, name)) is not None}
+    cleaning = CleanSettings(**asked)
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in given.set}
     for seed, kind in product(given.seeds, given.set):
-        case = Case(kind, given.way, seed, given.folder, given.rate)
+        case = Case(kind, given.way, seed, given.folder, cleaning)
         if given.places:
             print(json.dumps(case.measure_places()), flush=True)
             continue
