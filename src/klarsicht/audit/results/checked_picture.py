@@ -149,7 +149,7 @@ class CheckedPicture:
         uncompared: whether the predicted class has a known artifact, the only one or not, that one picture cannot be
             compared with.
         questions: what else was asked; empty where the run has no other images of the predicted class.
-        quantified: whether the run was asked for artifacts.
+        has_verdicts: whether the run was asked for artifacts.
     """
 
     path: str
@@ -162,7 +162,7 @@ class CheckedPicture:
     filled: float = 1.0
     uncompared: bool = False
     questions: tuple[PictureQuestion, ...] = ()
-    quantified: bool = True
+    has_verdicts: bool = True
 
     @property
     def carried(self) -> tuple[CarriedArtifact, ...]:
@@ -221,7 +221,7 @@ class CheckedPicture:
         if self.why:
             return [f"not checked: {self.why}"]
         sentences = [_describe(one) for one in self.carried] or [
-            "no known artifact" if self.quantified else "artifacts not asked for"
+            "no known artifact" if self.has_verdicts else "artifacts not asked for"
         ]
         own = any(one.target == self.target for one in self.artifacts)
         if self.uncompared:
@@ -303,7 +303,7 @@ class CheckedPictures:
             words.append(f"No picture could be compared with {whose} of {names}: only a group of images shows it.")
         words += [f"{one}." for one in self.measurements]
         none = "The run knows no artifact."
-        if not all(one.quantified for one in self):
+        if not all(one.has_verdicts for one in self):
             none = "The run was not asked for artifacts: `klarsicht audit quantify`."
         first = " ".join([*(words or [none]), describe_level(self.level)])
         return " ".join([first, self._asked, *filter(None, self._unreachable)])

@@ -128,7 +128,7 @@ def summarise(
     drawn = {(view.verdict.target, view.number): view for view in findings}
     reviewed = list_reviewed_lines(quantification, parts) if quantification else []
     views = ((line, drawn.get((line.verdict.target, line.number))) for line in reviewed)
-    anchors = {view.found.target: view.anchor for view in exceptions}
+    anchors = {view.surroundings.target: view.anchor for view in exceptions}
     sentences = [(anchors.get(one.target, ""), one.describe()) for one in (around.relied_on if around else ())]
     sentences += [(view.anchor, view.headline) if view else ("", line.headline) for line, view in views]
     for line in parts.headlines if parts else ():

@@ -149,14 +149,14 @@ def collect_profiles(store: RunStore) -> list[ProfileView]:
 class SurroundingsView:
     """Content of the page for a class that shares its surroundings: (path, data URI) of exceptions, and of others."""
 
-    found: ClassSurroundings
+    surroundings: ClassSurroundings
     exceptions: tuple[tuple[str, str], ...]
     others: tuple[tuple[str, str], ...]
 
     @property
     def anchor(self) -> str:
         """Name of its section on the page."""
-        return f"x{self.found.target}"
+        return f"x{self.surroundings.target}"
 
 
 def collect_surroundings(store: RunStore, around: Surroundings | None) -> list[SurroundingsView]:
@@ -169,11 +169,11 @@ def collect_surroundings(store: RunStore, around: Surroundings | None) -> list[S
         mine = [row for row in rows if (row["target"], row["exceptional"]) == (target, exceptional)]
         return tuple((row["path"], read_picture(store, row["picture"], EXCEPTIONS)) for row in mine)
 
-    drawn = {row["target"] for row in rows}
+    targets = {row["target"] for row in rows}
     return [
         SurroundingsView(one, pictures(one.target, True), pictures(one.target, False))
         for one in around
-        if one.target in drawn
+        if one.target in targets
     ]
 
 

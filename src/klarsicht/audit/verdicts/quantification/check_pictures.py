@@ -229,7 +229,7 @@ class PictureCheck:
         verdicts: verdicts on classes with an artifact.
         level: of p.
         area: part of a file that the model sees; None where it is not known.
-        quantified: whether the run was asked for artifacts.
+        has_verdicts: whether the run was asked for artifacts.
     """
 
     work: DetectionUnits
@@ -237,7 +237,7 @@ class PictureCheck:
     verdicts: tuple[Verdict, ...]
     level: float
     area: SeenArea | None = None
-    quantified: bool = True
+    has_verdicts: bool = True
 
     @cached_property
     def comparisons(self) -> dict[tuple[int, int], Comparison | None]:
@@ -352,7 +352,7 @@ class PictureCheck:
         return CheckedPicture(
             path, self.names[target], target, probability, tuple(order), shown=shown, filled=filled,
             uncompared=target in self.unknown_targets, questions=self.questions.ask(image, target, predict),
-            quantified=self.quantified,
+            has_verdicts=self.has_verdicts,
         )  # fmt: skip
 
     def compare(self, image: Pixels, logits: Floats, with_known: Comparison, predict: Predict) -> CarriedArtifact:
@@ -450,13 +450,13 @@ def check_pictures(
         UsageError, RunMismatch: as quantify.
     """
     store = RunStore.open(run)
-    quantified = verdicts.is_quantified(store) or not is_measured(store)
-    known = verdicts.read_verdicts(store) if quantified else ()
-    found = tuple(v for v in known if (v.artifactual or v.shared) and v.rows)
+    has_verdicts = verdicts.is_quantified(store) or not is_measured(store)
+    every = verdicts.read_verdicts(store) if has_verdicts else ()
+    with_artifact = tuple(v for v in every if (v.artifactual or v.shared) and v.rows)
     several = [pictures] if isinstance(pictures, str | Path | Image.Image) else pictures
     files_and_images = list(list_pictures(several, any_ending=bool(store.manifest["settings"].get("decode"))))
     with open_run(store, level=level, workers=1, data=data, classifier=classifier, device=device) as (audit, work):
-        check = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest), quantified)
+        check = PictureCheck(work, audit.names, with_artifact, level, read_seen_area(work.store.manifest), has_verdicts)
         with predictor(work) as predict:
             opened = open_pictures(files_and_images, work.settings, work.input_images.classifier.form)
             results = tuple(check_one(check, named, predict) for named in track(opened, len(opened), "pictures"))

@@ -29,11 +29,11 @@ def examine_surroundings(audit: Audit, work: DetectionUnits, workers: int) -> Su
     if not units.can_tell:
         return None
     step_units.run_step(audit, work.store, units, units.step, [range(1)], workers, "surroundings")
-    found = make_surroundings(work)
-    audit.sharing.once("surroundings.written", lambda: write_surroundings(work, found))
-    if found.found:
-        audit.sharing.once("exceptions.drawn", lambda: write_exception_figures(work, found))
-    return found
+    result = make_surroundings(work)
+    audit.sharing.once("surroundings.written", lambda: write_surroundings(work, result))
+    if result.found:
+        audit.sharing.once("exceptions.drawn", lambda: write_exception_figures(work, result))
+    return result
 
 
 def write_surroundings(work: DetectionUnits, found: Surroundings) -> None:
