@@ -29,10 +29,10 @@ LEAST_HELP = (
     "With auto: smallest effect worth correcting, in units of 0.5 logits, or 2 % of other images predicted as the "
     "class. Free corrections are always made. 0 corrects any effect that is used."
 )
-RATE, ATTENTION_RATE = 3e-4, 1e-4  # learning rates: of a training, and of a network with attention on surroundings
+USUAL_RATE, ATTENTION_RATE = 3e-4, 1e-4  # of a training, and of a network with attention on other surroundings
 RATE_HELP = (
-    f"Highest learning rate of a training. By default {RATE:g}; with --part surroundings {ATTENTION_RATE:g} for a "
-    "network that computes attention."
+    f"Highest learning rate of a training. By default {USUAL_RATE:g}; with --part surroundings {ATTENTION_RATE:g} for "
+    "a network that computes attention."
 )
 LESSONS_HELP = "Most images of each kind to train on."
 

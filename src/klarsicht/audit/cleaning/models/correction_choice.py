@@ -31,7 +31,7 @@ from klarsicht.audit.cleaning.corrections.retraining import RETRAINED
 from klarsicht.audit.cleaning.corrections.samples import Case, Sample
 from klarsicht.audit.cleaning.corrections.selection import Choice, SettingOutcome, evaluate_setting
 from klarsicht.audit.cleaning.corrections.setting_search import MOST_SEARCHED, Grid
-from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, RATE, CleanSettings
+from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, USUAL_RATE, CleanSettings
 from klarsicht.audit.cleaning.models.judgement import (
     ClassJudgement,
     JointJudgement,
@@ -222,7 +222,7 @@ def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tup
     more = case.sample(splits.TRAIN, settings.lessons, rng) if trains else None
     data = FittingData(
         case.classifier, case.target, fit, artifact.insertion, settings.direction, settings.pooled, settings.seed, more,
-        settings.steps, settings.batch, RATE if settings.rate is None else settings.rate, settings.fewest_clean,
+        settings.steps, settings.batch, USUAL_RATE if settings.rate is None else settings.rate, settings.fewest_clean,
     )  # fmt: skip
     return data, make_test(case, artifact, choose, settings)
 

@@ -29,7 +29,7 @@ from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.harm import Bounds
 from klarsicht.audit.cleaning.corrections.retraining import Batch, FrozenNorms, RetrainedWeights
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.clean_settings import ATTENTION_RATE, AUTOMATIC, RATE, CleanSettings
+from klarsicht.audit.cleaning.models.clean_settings import ATTENTION_RATE, AUTOMATIC, USUAL_RATE, CleanSettings
 from klarsicht.audit.cleaning.models.group_accuracy import (
     GroupTable,
     OwnImages,
@@ -223,7 +223,7 @@ def choose_rate(settings: CleanSettings, classifier: Classifier, own_images: Own
         return settings.rate
     with evaluation_mode(classifier.module), torch.no_grad(), find_norms_to_merge() as calls:
         classifier.logits(next(own_images.show(np.arange(1))).to(classifier.device))
-    return ATTENTION_RATE if computes_attention(calls.functions) else RATE
+    return ATTENTION_RATE if computes_attention(calls.functions) else USUAL_RATE
 
 
 def require_own_places(own_images: OwnImages, finding: str) -> None:

@@ -63,10 +63,7 @@ class Audit:
         """Open model and corpus of a run, or a model built in Python in place of the one that the run names; `data` is
         where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python. Raises as `of` and
         `settings_of_run`, and UntrustedCode where the run names code that lies inside it, or that has changed since."""
-        settings = settings_of_run(store, data, device)
-        if classifier is None:
-            check_model_of_run(settings.model)
-            RecordedCode.of(store.path, store.manifest).require(code_of(settings.model))
+        settings = settings_to_open(store, data, classifier, device)
         return cls.of(settings, classifier, None if isinstance(data, str) else data)
 
     def with_batch(self) -> Audit:
@@ -145,6 +142,18 @@ def open_data(settings: AuditSettings, data: Any) -> Corpus:
     names = ColumnNames(settings.path_column or "", settings.label_column or "", settings.source_column or "")
     opened = open_corpus(data, cells, names, settings.decode or "")
     return opened.with_limits(settings.white_level, settings.megapixels)
+
+
+def settings_to_open(
+    store: RunStore, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE
+) -> AuditSettings:
+    """Return the settings by which a run can be opened, without opening anything. Raises as `settings_of_run`, and
+    without a classifier UntrustedCode where the run names code that lies inside it, or that has changed since."""
+    settings = settings_of_run(store, data, device)
+    if classifier is None:
+        check_model_of_run(settings.model)
+        RecordedCode.of(store.path, store.manifest).require(code_of(settings.model))
+    return settings
 
 
 def settings_of_run(store: RunStore, data: Any = None, device: str = ANY_DEVICE) -> AuditSettings:

@@ -19,6 +19,7 @@ from PIL import Image
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import resize_levels
 from klarsicht.audit.explanation.settings import ANY_DEVICE
+from klarsicht.audit.explanation.steps.audit_inputs import settings_to_open
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
 from klarsicht.audit.results.class_verdict import Verdict
@@ -450,6 +451,7 @@ def check_pictures(
         UsageError, RunMismatch: as quantify.
     """
     store = RunStore.open(run)
+    settings_to_open(store, data, classifier, device)  # of a run that may not be opened, nothing else is said
     has_verdicts = verdicts.is_quantified(store) or not is_measured(store)
     every = verdicts.read_verdicts(store) if has_verdicts else ()
     with_artifact = tuple(v for v in every if (v.artifactual or v.shared) and v.rows)
