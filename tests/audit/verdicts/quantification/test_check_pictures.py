@@ -338,7 +338,9 @@ def test_a_run_that_was_only_asked_for_shortcuts_checks_parts_and_says_that_arti
     assert (one.predicted, one.probability) == (with_artifacts.predicted, with_artifacts.probability)
     assert one.artifacts == () and len(one.questions) == len(with_artifacts.questions)
     assert one.describe().startswith("artifacts not asked for; ") and "no known artifact" not in one.describe()
-    assert found.limits.startswith("The run was not asked for artifacts: `klarsicht audit quantify`.")
+    broken = check_pictures(store, pictures["broken"].path, classifier=classifier)
+    for some in (found, broken):
+        assert some.limits.startswith("The run was not asked for artifacts: `klarsicht audit quantify`.")
 
 
 def test_the_part_of_a_picture_that_is_shown_follows_from_the_run(quantified, tmp_path):

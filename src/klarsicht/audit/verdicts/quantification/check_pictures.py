@@ -428,7 +428,7 @@ def check_one(check: PictureCheck, named: NamedPicture, predict: Predict) -> Che
         why = str(unreadable)
     except ImageError as error:
         why = str(error)
-    return CheckedPicture(named.name, "", -1, 0.0, (), " ".join(why.split()))
+    return CheckedPicture(named.name, "", -1, 0.0, (), " ".join(why.split()), has_verdicts=check.has_verdicts)
 
 
 @check_arguments
