@@ -40,5 +40,6 @@ def test_pictures_are_decoded_as_those_of_the_run(tmp_path):
     settings = AuditSettings(model="m", data="d", decode=f"{__name__}:halve")
     first, second = open_pictures([str(tmp_path / "a.npy"), str(tmp_path / "b.npy")], settings, None)
     np.testing.assert_array_equal(np.asarray(first.corpus.decode(first.row)), 2 * pixels)
-    unchecked = SimpleNamespace(check=lambda *_: pytest.fail("checked"))
-    assert "halve" in check_one(unchecked, second, None).why
+    unchecked = SimpleNamespace(check=lambda *_: pytest.fail("checked"), has_verdicts=False)
+    unread = check_one(unchecked, second, None)
+    assert "halve" in unread.why and not unread.has_verdicts
