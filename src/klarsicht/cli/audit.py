@@ -135,6 +135,7 @@ def doctor(
     # first, since it also measures what is paid once in a process
     foretold = forecast(settings, seconds=seconds, workers=workers) if cost else None
     result = diagnose(settings, sanity=sanity)
+    result = result.without_relevance_time() if foretold else result
     if as_json:
         echo_json(result.to_json() | ({"cost": foretold.to_json()} if foretold else {}))
     else:

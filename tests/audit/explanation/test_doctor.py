@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from tests.audit.conftest import write_corpus
 
+from klarsicht.audit.explanation import doctor
 from klarsicht.audit.explanation.doctor import _describe_chance, describe_absorption, describe_input, diagnose
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.relevance.explainer import METHODS, explain
@@ -203,3 +205,15 @@ def test_a_model_with_a_wrong_transform_is_doubted(corpus, tmp_path, monkeypatch
     assert any(
         "33% of 72 images are predicted as their label, and 33% would be by chance" in one for one in found.missing
     )
+
+
+@pytest.mark.parametrize(("first", "told"), [(2.0, "about 9 s by auto"), (0.5, "about 30.0 min by auto")])
+def test_the_time_of_relevance_is_not_that_of_a_first_image(monkeypatch, first, told):
+    """900 images by 100 a second, once everything is loaded; by 0.5 a second eight more would take too long."""
+    monkeypatch.setattr(doctor, "_try_method", lambda *ignored: doctor.MethodTrial("auto", True, "", 100.0))
+    audit = SimpleNamespace(settings=SimpleNamespace(method="auto"), corpus=range(900))
+    trials = (doctor.MethodTrial("auto", True, "", first),)
+    facts = tuple(doctor._duration(audit, trials, torch.zeros(8, 1), torch.zeros(8)))
+    assert facts == (("relevance of the corpus", told),)
+    diagnosis = doctor.Diagnosis((("model", "mine"), *facts), trials, ())
+    assert diagnosis.without_relevance_time().facts == (("model", "mine"),)

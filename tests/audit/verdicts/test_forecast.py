@@ -1,6 +1,7 @@
 """Forecasts extrapolate as their laws say, and their rehearsals compute what the commands compute."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,6 +135,33 @@ def test_a_sample_has_whole_classes_and_cuts_those_that_are_too_large(tmp_path):
     assert counts(draw_rows(audit, 30)) == [22, 20]  # two classes at least, of as many images as are clustered
     screened = Audit.of(settings(tmp_path / "data", target="b"), load_model(network()))
     assert len(draw_rows(screened, 50)) == 50 and MOST_CLASSES > 3
+
+
+def test_a_sample_has_a_part_of_the_classes_and_two_at_least():
+    """`audit quantify` costs a class about the same, whatever its images are."""
+    labels = np.repeat([f"c{k:02}" for k in range(40)], 30).tolist()
+    audit = SimpleNamespace(settings=SimpleNamespace(seed=0, target="label"), corpus=SimpleNamespace(labels=labels))
+    drawn = {parts: {labels[row] for row in draw_rows(audit, 1200, parts)} for parts in (4, 8, 30)}
+    assert {parts: len(names) for parts, names in drawn.items()} == {4: 10, 8: 5, 30: 2}
+
+
+@pytest.mark.parametrize(("per_class", "rehearsals"), [(40, 1), (200, 2)])
+def test_a_corpus_of_few_images_is_rehearsed_once(tmp_path, monkeypatch, per_class, rehearsals):
+    """Three classes, of which two are rehearsed: 120 images at first, and 150 as a quarter of 600."""
+    write_corpus(tmp_path / "data", per_class=per_class)
+    sizes = []
+
+    def rehearse_by_clock(audit, rows, folder):
+        sizes.append(len(rows))
+        one = [np.array([1.0, 1.0, 1.0, 1.0])]
+        ran = timed(len(rows), [], hash=one, attribution=one, **{"spray-concept": [], "spray-features": []})
+        return ran, timed(len(rows), [])
+
+    monkeypatch.setattr(forecasts, "rehearse", rehearse_by_clock)
+    monkeypatch.setattr(Extrapolation, "by_units", lambda *ignored, **_: forecasts.StepCost("", "", "", 1, 1))
+    monkeypatch.setattr(Extrapolation, "others", lambda *ignored: forecasts.StepCost("", "", "", 1, 1))
+    forecast(settings(tmp_path / "data"), seconds=3600)
+    assert len(sizes) == rehearsals and all(size <= max(120, 3 * per_class / 4) * 1.25 for size in sizes)
 
 
 def test_labels_keep_their_outputs_in_a_sample_of_some_classes(corpus, tmp_path, monkeypatch):

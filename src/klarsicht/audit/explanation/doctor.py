@@ -42,6 +42,8 @@ from klarsicht.numerics.statistics.logits import logit_scale
 
 TRIED_IMAGES: Final = 8  # images that are tried, spread over the corpus
 EXPLAINED: Final = 1  # of them, by each method
+RELEVANCE_TIME: Final = "relevance of the corpus"  # name of the fact
+BATCH_SECONDS: Final = 5.0  # that relevance of all tried images may take, by the speed of one
 MANY_PASSES: Final = ("IntegratedGradients", "SmoothGrad")
 LABELLED: Final = 24  # images of a label that are predicted, at most
 LABEL_BUDGET: Final = 5.0  # seconds for their predictions
@@ -79,6 +81,10 @@ class Diagnosis:
     def _repr_html_(self) -> str:
         missing = (("missing", one) for one in self.missing)
         return notebook.facts([*self.facts, *((one.name, one.told) for one in self.methods), *missing])
+
+    def without_relevance_time(self) -> Diagnosis:
+        """Leave out the time of relevance, which a forecast measures on more images."""
+        return replace(self, facts=tuple(fact for fact in self.facts if fact[0] != RELEVANCE_TIME))
 
     def to_json(self) -> dict[str, Any]:
         trials = [asdict(trial) for trial in self.methods]
@@ -121,7 +127,7 @@ def diagnose(
         *_file_facts(audit),
         ("speed", f"{speed:.1f} images a second without relevance, on {audit.classifier.device.type}, one batch"),
         *(_redrawn(audit, batch, targets) if sanity else ()),
-        *_duration(audit, methods),
+        *_duration(audit, methods, batch, targets),
         ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
     )
     checks = (lambda: audit.index, lambda: check_logits(audit.classifier, observation))
@@ -308,11 +314,21 @@ def describe_absorption(share: float, is_conserving: bool) -> str:
     return f"{use}: {1 - share:.0%} of the relevance reaches the pixels, {kept}"
 
 
-def _duration(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[tuple[str, str]]:
-    """Estimate the time of the relevance step by the method of the settings, from its speed on a small batch."""
+def _duration(audit: Audit, methods: tuple[MethodTrial, ...], batch: Tensor, targets: Tensor) -> list[tuple[str, str]]:
+    """Estimate the time of the relevance step by the method of the settings. Its trial was of one image, and of the
+    first method it loaded what all share, so all images are explained once more where that is quick."""
     method, n = audit.settings.method, len(audit.corpus)
-    speeds = [t.images_per_second for t in methods if t.name == method and not np.isnan(t.images_per_second)]
-    return [("relevance of the corpus", f"about {n / speed / 60:.1f} min by {method}") for speed in speeds]
+    speed = next((t.images_per_second for t in methods if t.name == method), float("nan"))
+    if np.isnan(speed):
+        return []
+    if len(batch) / speed <= BATCH_SECONDS:
+        speed = _try_method(audit, method, batch, targets).images_per_second
+    return [(RELEVANCE_TIME, f"about {_describe_seconds(n / speed)} by {method}")]
+
+
+def _describe_seconds(seconds: float) -> str:
+    """Write seconds up to a minute, and minutes beyond."""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
 def _missing(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[str]:

@@ -1,8 +1,9 @@
 """Forecast of the time, disk and memory of an audit and its quantification, from two rehearsals by their own steps.
 
-A few images are audited and quantified first, then as many as the time allows. Of the second, relevance is extrapolated
-by images, and a unit of n images by a + b n log n. Costs of its first unit beyond that are shared by all units and grow
-with the images that are read; those of the first rehearsal beyond it are paid once in a process.
+A few images are audited and quantified first, then as many as the time allows, but at most a quarter of the images and
+of the classes: a small corpus has the first rehearsal alone. Of the last, relevance is extrapolated by images, and a
+unit of n images by a + b n log n. Costs of its first unit beyond that are shared by all units and grow with the images
+that are read; those of the first rehearsal beyond it are paid once in a process.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ FILE_BLOCK: Final = 512  # bytes, in which file systems count
 BY_CLASS: Final = ("label", "predicted")  # targets by which each class is audited on its own images
 MOST_CLASSES: Final = 16  # of a sample
 FEW_IMAGES: Final = 6 * MIN_IMAGES  # of the first rehearsal
+QUARTER, EIGHTH = 4, 8  # parts of a corpus: the second rehearsal takes one of images and classes, the first of classes
 CUT: Final = (1.5, 1.0, 0.5)  # of the mean size of a sample's classes, to which larger ones are cut, for the law
 TRAINED: Final = 24  # steps of the embedding's training that are timed, after the first one
 HASH, READING, TRAINING = "hash", "embedding-images", "embedding-steps"  # in `TimedSharing.costs`
@@ -113,10 +115,11 @@ def forecast(
     audit = Audit.of(settings, classifier, corpus).with_batch()
     opening, images, classes = watch.cost, len(audit.corpus), len(audit.corpus.classes)
     with limited_threads(settings.threads), temporary_folder() as folder, progress("rehearsals", 2) as advance:
-        few = rehearse(audit, draw_rows(audit, FEW_IMAGES), folder / "few")
+        few = rehearse(audit, draw_rows(audit, FEW_IMAGES, EIGHTH), folder / "few")
         advance()
         count = few[0].images * seconds / max(part.add_up(part.costs)[:2].min() for part in few)
-        many = rehearse(audit, draw_rows(audit, max(FEW_IMAGES, int(count))), folder / "many")
+        more = draw_rows(audit, min(max(FEW_IMAGES, int(count)), images // QUARTER), QUARTER)
+        many = rehearse(audit, more, folder / "many") if len(more) > few[0].images else few
         advance()
     sizes = Counter(audit.corpus.labels).values() if settings.target in BY_CLASS else [images] * len(many[0].sizes)
     ran, verdicts = (Extrapolation(*parts, images, list(sizes), workers) for parts in zip(few, many, strict=True))
@@ -140,11 +143,13 @@ def forecast(
     return Forecast(images, classes, workers, steps, quantification)
 
 
-def draw_rows(audit: Audit, count: int) -> Ints:
-    """Draw about `count` rows, of at most MOST_CLASSES large classes; any where a corpus is screened or has none."""
+def draw_rows(audit: Audit, count: int, parts: int = 1) -> Ints:
+    """Draw about `count` rows, of at most MOST_CLASSES large classes and one of so many parts of them, two at least;
+    any where a corpus is screened or has none."""
     rng, labels = generator(audit.settings.seed, "forecast"), np.array(audit.corpus.labels)
     names, sizes = np.unique(labels, return_counts=True)
-    large = rng.permutation(names[sizes >= MIN_IMAGES])[: min(MOST_CLASSES, max(2, count // MIN_IMAGES))]
+    large = names[sizes >= MIN_IMAGES]
+    large = rng.permutation(large)[: min(MOST_CLASSES, max(2, min(count // MIN_IMAGES, len(large) // parts)))]
     if audit.settings.target not in BY_CLASS or not len(large):
         return np.sort(rng.permutation(len(labels))[:count])
     cuts = np.maximum(MIN_IMAGES, np.resize(CUT, len(large)) * count / len(large)).astype(int)
