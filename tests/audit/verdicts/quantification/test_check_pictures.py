@@ -328,7 +328,10 @@ def test_a_run_that_was_only_asked_for_shortcuts_checks_parts_and_says_that_arti
     for file in (VERDICTS_FILE, f"checksums/{VERDICTS_FILE}.json"):  # as before it was quantified
         (store.path / file).unlink()
     picture = pictures["used-00"].path
-    with monkeypatch.context() as patch, pytest.raises(StoreError, match="not been quantified"):
+    both = (
+        r"neither quantified nor asked for shortcuts.*audit quantify .*surroundings `klarsicht audit shortcuts .*enough"
+    )
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match=both):
         patch.delattr(check_pictures_module, "open_run")  # no model is loaded for this answer
         check_pictures(store, picture, classifier=classifier)
     store.write_json(SUFFICIENCY_FILE, {})  # no more of it is read than that it is there

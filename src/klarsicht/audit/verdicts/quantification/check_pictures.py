@@ -7,6 +7,7 @@ exchanged and its framing is changed as well.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,7 +51,7 @@ from klarsicht.audit.verdicts.quantification.opened_runs import open_run
 from klarsicht.audit.verdicts.quantification.picture_questions import PictureQuestions
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits, predictor
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels, Rows
-from klarsicht.ground.errors import ImageError, Unreachable
+from klarsicht.ground.errors import ImageError, StoreError, Unreachable
 from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
 from klarsicht.ground.pictures.stored_images import DecodedImage
 from klarsicht.ground.progress import track
@@ -452,7 +453,15 @@ def check_pictures(
     """
     store = RunStore.open(run)
     settings_to_open(store, data, classifier, device)  # of a run that may not be opened, nothing else is said
-    has_verdicts = verdicts.is_quantified(store) or not is_measured(store)
+    has_verdicts = verdicts.is_quantified(store)
+    if not (has_verdicts or is_measured(store)):
+        name = shlex.quote(str(store.path))
+        raise StoreError(
+            "the run was neither quantified nor asked for shortcuts", got=store.path,
+            rule="a picture is compared with what one of these commands found",
+            remedy=f"Run `klarsicht audit quantify {name}`; for parts and surroundings `klarsicht audit shortcuts "
+            f"{name}` is enough.",
+        )  # fmt: skip
     every = verdicts.read_verdicts(store) if has_verdicts else ()
     with_artifact = tuple(v for v in every if (v.artifactual or v.shared) and v.rows)
     several = [pictures] if isinstance(pictures, str | Path | Image.Image) else pictures
