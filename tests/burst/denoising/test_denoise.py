@@ -343,6 +343,14 @@ def test_a_folder_that_exists_may_be_the_output(burst, tmp_path, monkeypatch, no
     assert not list(tmp_path.rglob(".*.work"))
 
 
+def test_an_output_that_exists_is_named_before_it_is_replaced(burst, tmp_path):
+    """The first message comes before any frame is read; the file is as it was."""
+    (tmp_path / "holiday.png").write_bytes(b"of somebody else")
+    first = next(denoise([burst], tmp_path / "holiday.png", page=tmp_path / "page.html"))
+    assert first == f"{tmp_path / 'holiday.png'} exists and will be replaced"
+    assert (tmp_path / "holiday.png").read_bytes() == b"of somebody else"
+
+
 def test_an_output_that_is_a_folder_is_refused_before_anything_is_done(burst, tmp_path, capsys):
     (tmp_path / "page.html").mkdir()
     told = ["burst", "denoise", str(burst), "-o", str(tmp_path / "a.dng"), "--page", str(tmp_path / "page.html")]

@@ -61,6 +61,7 @@ def denoise(
     if dry_run:
         yield f"{outputs['photograph']}: {len(files)} frames"
         return
+    yield from (f"{path} exists and will be replaced" for path in outputs.values() if path.is_file())
     painter = painter if "page" in outputs else None
     with denoise_frames(files, out, settings, observe=painter.observe if painter else None) as result:
         yield from result.lines
