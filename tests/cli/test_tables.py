@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from klarsicht.audit.cleaning.corrections.class_recalls import ClassRecalls
+from klarsicht.audit.cleaning.data.clean_data import CleanedCorpus
+from klarsicht.audit.cleaning.data.data_record import FOUND, ImageRecord
 from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.seen_groups import SeenGroup
@@ -125,3 +127,21 @@ def test_recalls_of_twelve_classes_are_those_of_the_corrected_one_and_of_the_nin
     assert [row[0] for row in rows] == ["class 0", *(f"class {k}" for k in range(11, 2, -1))]
     assert [float(row[3].split()[0]) for row in rows] == [100.0, *(100 - 5.0 * k for k in range(11, 2, -1))]
     assert mean[:2] == ["mean over classes", "240"] and mean[3].startswith("72.5 ")
+
+
+def test_each_image_that_is_left_out_has_its_reason_and_one_is_one(capsys, tmp_path):
+    reasons = (FOUND, FOUND, "probability 0.75")
+    lines = tuple(
+        ImageRecord(f"{i}.png", "lion", "", "", "", "drop", "", "lion", 0, why) for i, why in enumerate(reasons)
+    )
+    facts = {"class": "lion", "above": 0.5, "tables": "csv"}
+    cleaning_tables.corpus(CleanedCorpus(tmp_path, facts, lines), dry_run=True)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].endswith("  why") and [line.split("  ")[-1] for line in told[1:4]] == list(reasons)
+    assert (
+        "2 of these are images of the finding; 1 other counts by a probability of at least 0.5 (--above): look at it"
+        in (told[5])
+    )
+    several = (*lines, ImageRecord("3.png", "lion", "", "", "", "drop", "", "lion", 0, "probability 0.60"))
+    cleaning_tables.corpus(CleanedCorpus(tmp_path, facts, several), dry_run=True)
+    assert "; 2 others count by a probability of at least 0.5 (--above): look at them" in capsys.readouterr().out

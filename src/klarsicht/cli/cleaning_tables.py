@@ -56,7 +56,7 @@ def correction(result: CleanedModel, run: Path) -> None:
         echo(f"what sets these images apart: {artifact.group_use}")
     echo(f"chosen: {result.choice.chosen}: {result.choice.reason}.")
     if result.use:
-        echo(f"by audit quantify, the model is not shown to use the artifact of {artifact.name}: {result.use}")
+        echo(f"`audit quantify` did not show that the model uses the artifact of {artifact.name}: {result.use}")
     correction_folder(result.folder, result.record)
     if result.judgement.groups is not None:
         groups([result.judgement.groups])
@@ -192,12 +192,15 @@ def corpus(result: CleanedCorpus, dry_run: bool) -> None:
     counts."""
     alike = not result.classes
     changed = [line for line in result.lines if line.action not in ("keep", "skip")]
-    header = ("action", "image", "label", "new file", "new label", "weight")
-    lines = [(one.action, one.path, one.label, one.new_path, one.new_label, f"{one.new_weight:g}") for one in changed]
+    header = ("action", "image", "label", "new file", "new label", "weight", "why")
+    lines = [
+        (one.action, one.path, one.label, one.new_path, one.new_label, f"{one.new_weight:g}", one.why)
+        for one in changed
+    ]
     if alike:
         echo(str(result.facts["method"]))
     elif lines:
-        echo_block(table(header, lines, left_aligned=header[:-1]))
+        echo_block(table(header, lines, left_aligned=[name for name in header if name != "weight"]))
     for path, why in result.skipped:
         echo(f"not read: {path}: {why}")
     for name, why in result.left_out:
@@ -206,9 +209,10 @@ def corpus(result: CleanedCorpus, dry_run: bool) -> None:
     for words in result.describe_left():
         echo(words)
     if probable := sum(line.why.startswith(PROBABLE) for line in changed):
+        others = "1 other counts" if probable == 1 else f"{probable:,} others count"
         echo(
-            f"{len(changed) - probable:,} of these are images of the finding; {probable:,} others count by a "
-            f"probability of at least {result.facts['above']:g} (--above): look at them (column `why` of the record)"
+            f"{len(changed) - probable:,} of these are images of the finding; {others} by a probability of at least "
+            f"{result.facts['above']:g} (--above): look at {'it' if probable == 1 else 'them'} (column `why`)"
         )
     if dry_run:
         echo("dry run: nothing written; the same command without --dry-run writes it")

@@ -26,7 +26,8 @@ def test_a_limit_is_said_exactly_where_no_rank_reaches_the_level(level):
         told = describe_rank_limit(1 / n, level)
         assert (told == "") == reaches
         if told:
-            assert f"{least_rank(n):.3f}" in told and f"{round(1 / level)} or more classes" in told
+            assert f"{least_rank(n):.3f}" in told and f"{round(1 / level)} or more of them" in told
+            assert "presumably clean classes" in told  # classes with a finding are no reference
 
 
 def part(p):

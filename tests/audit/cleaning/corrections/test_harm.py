@@ -82,6 +82,7 @@ def test_one_harmful_loss_is_harm_and_all_must_be_harmless():
     assert Harm((within, between)).answer == NOT_PROVEN
     assert Harm((between, beyond)).answer == HARMFUL
     assert Harm((within, within)).reasons == ""
+    assert Harm((between, between)).reasons.count("the model") == 1 and "; it also " in Harm((between, between)).reasons
     assert Harm((within, between)).settled_by == between.settled_by > 0
     assert Harm((between, beyond)).settled_by == 0
     assert Harm((between, beyond)).to_json()["losses"][1]["lost"]["changed"] == 8

@@ -9,6 +9,7 @@ and it is harmful there only where the loss is beyond MEMORISED times the bound.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -121,8 +122,9 @@ class Harm:
 
     @property
     def reasons(self) -> str:
-        """The losses from which the answer follows, in words; empty where it is HARMLESS."""
-        return "; ".join(str(loss) for loss in self._deciding_losses())
+        """The losses from which the answer follows, in words; empty where it is HARMLESS. The model is named once."""
+        first, *others = [str(loss) for loss in self._deciding_losses()] or [""]
+        return "; ".join([first, *(re.sub("^the model ", "it also ", other) for other in others)])
 
     @property
     def settled_by(self) -> int:
