@@ -19,6 +19,8 @@ from klarsicht.ground.progress import (
     progress,
     time,
     track,
+    track_inside,
+    whole_step,
 )
 
 
@@ -77,6 +79,22 @@ def test_steps_within_steps_write_no_lines_of_their_own(capsys, clock):
         "classes: 1 of 3 after 0:00:10 (images: 5 of 5)",
         "classes: 2 of 3, about 0:00:02 to go (images: 3 of 5)",
         "classes: 3 of 3 in 0:00:15 (5.0 s each)",
+    ]
+
+
+def test_a_part_of_a_step_is_shown_inside_it_and_alone_is_silent(capsys, clock):
+    def work():
+        for _ in track_inside(range(12), 12, "batches"):
+            clock[0] += 1
+
+    work()
+    assert capsys.readouterr().err == ""
+    with whole_step("judgement"):
+        work()
+    assert capsys.readouterr().err.splitlines() == [
+        "judgement: 0 of 1 (batches: 3 of 12)",
+        "judgement: 0 of 1 after 0:00:10 (batches: 10 of 12)",
+        "judgement: 1 of 1 in 0:00:12 (12.0 s each)",
     ]
 
 

@@ -162,6 +162,20 @@ def progress(label: str, total: int, start: int = 0) -> Iterator[Advance]:
 
 
 @contextmanager
+def whole_step(label: str) -> Iterator[None]:
+    """Show a step of one item: that it takes its time, and how far the steps inside it are."""
+    with progress(label, 1) as advance:
+        yield
+        advance()
+
+
+def track_inside(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Yield the items while showing progress as part of the step that is shown; where none is, show nothing."""
+    open_steps = (_current_display.get(), _open_logs.__dict__.get("logs"), _open_steps.__dict__.get("steps"))
+    return track(items, total, label) if any(open_steps) else iter(items)
+
+
+@contextmanager
 def hide_progress() -> Iterator[None]:
     """Show no progress of the steps inside: another process shows that of their work unit."""
     token = _hidden.set(True)

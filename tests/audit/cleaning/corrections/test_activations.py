@@ -6,6 +6,7 @@ import torch
 from tests.audit.shortcut import classifier, sample
 from torch import nn
 
+from klarsicht.audit.cleaning.corrections import activations
 from klarsicht.audit.cleaning.corrections.activations import (
     POSITIONS,
     compute_activations,
@@ -182,3 +183,12 @@ def test_one_pass_runs_the_network_once_and_refuses_a_layer_that_takes_no_part()
     with pytest.raises(ModelError, match="takes no part"):
         compute_activations_at(model, images, ("one", "unused"))
     assert not any(m._forward_hooks for m in model.module.modules())
+
+
+def test_batches_are_counted_in_the_step_that_is_shown(monkeypatch):
+    """130 images of one shape and 2 of another: 64, 64, 2 and 2."""
+    counted = []
+    monkeypatch.setattr(activations, "track_inside", lambda items, total, label: counted.append(total) or items)
+    images = [torch.zeros(3, 4, 4)] * 130 + [torch.zeros(3, 5, 4)] * 2
+    assert [len(batch) for batch in activations.split_batches(images)] == [64, 64, 2, 2]
+    assert counted == [4] and list(activations.split_batches([])) == []

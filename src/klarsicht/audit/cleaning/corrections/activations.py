@@ -18,6 +18,7 @@ from klarsicht.audit.explanation.networks.hooks import channel_axis, first_tenso
 from klarsicht.audit.explanation.networks.residual_sums import ResidualSum, change_sum
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputRefused, ModelError
+from klarsicht.ground.progress import track_inside
 
 FORWARD_BATCH = 64
 JOINT_BATCH = 192  # images times corrections in one batch through the rest of a network
@@ -59,12 +60,14 @@ def channels_last(a: Tensor, channels: int = 1) -> Tensor:
 
 
 def split_batches(images: Images, most: int = FORWARD_BATCH) -> Iterator[Images]:
-    """Yield batches of at most `most` consecutive images of one shape."""
-    start = 0
-    for i in range(1, len(images) + 1):
-        if i == len(images) or i - start == most or images[i].shape != images[start].shape:
-            yield images[start:i]
-            start = i
+    """Yield batches of at most `most` consecutive images of one shape, and show how many are done."""
+    starts = [0]
+    for i in range(1, len(images)):
+        if i - starts[-1] == most or images[i].shape != images[starts[-1]].shape:
+            starts.append(i)
+    ends = [*starts[1:], len(images)]
+    spans = [(start, end) for start, end in zip(starts, ends, strict=True) if end]
+    return (images[start:end] for start, end in track_inside(spans, len(spans), "batches"))
 
 
 def apply_correction(module: nn.Module, correction: Correction | None) -> AbstractContextManager[Any]:

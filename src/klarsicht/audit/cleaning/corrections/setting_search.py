@@ -33,7 +33,7 @@ from klarsicht.audit.cleaning.corrections.selection import (
     evaluate_setting,
 )
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.ground.progress import progress
+from klarsicht.ground.progress import progress, whole_step
 
 MOST_LAYERS: Final = 3  # that are corrected together for one artifact
 MOST_SEARCHED: Final = 4  # layers at which all settings are tried
@@ -78,7 +78,8 @@ def try_settings(
     places += [("", {name: method}) for name, method in methods.items() if name not in layered]
     found: list[SettingOutcome] = []
     refusals: list[InputError | UsageError] = []
-    data.fit_layers([layer for layer, some in places if layer and not some.keys() <= at_image.keys()])
+    with whole_step("features of layers"):
+        data.fit_layers([layer for layer, some in places if layer and not some.keys() <= at_image.keys()])
     with progress("corrections", sum(len(some) for _, some in places)) as advance:
         for layer, some in places:
             found += try_at_layer(layer, some, data, test, bounds, grid, refusals)
@@ -115,7 +116,8 @@ def select_layers(
     if not 0 < grid.most_layers < len(layers) or not probes:
         return layers
     first = replace(grid, directions=grid.directions[:1], strengths=grid.strengths[:1])
-    data.fit_layers(layers)
+    with whole_step("features of layers"):
+        data.fit_layers(layers)
     with progress("layers", len(layers)) as advance:
         outcomes = list[SettingOutcome]()
         for layer in layers:

@@ -59,7 +59,7 @@ from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.pictures import notebook
-from klarsicht.ground.progress import note, progress
+from klarsicht.ground.progress import note, progress, whole_step
 from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
@@ -158,14 +158,15 @@ def clean(
     require_one_artifact(kind, part, found_by or members or mask)
     audited_run = AuditedRun.of(run, data, classifier, device)
     with audited_run.store.lock():
-        if part is not None:
-            artifact, audited = audited_run.part_artifact(name, part, seed=settings.seed)
-        elif kind is None:
-            artifact, audited = audited_run.build_artifact(
-                name, found_by=found_by, members=members, mask=mask, seed=settings.seed
-            )
-        else:
-            artifact, audited = audited_run.known_artifact(name, kind, seed=settings.seed)
+        with whole_step("artifact"):
+            if part is not None:
+                artifact, audited = audited_run.part_artifact(name, part, seed=settings.seed)
+            elif kind is None:
+                artifact, audited = audited_run.build_artifact(
+                    name, found_by=found_by, members=members, mask=mask, seed=settings.seed
+                )
+            else:
+                artifact, audited = audited_run.known_artifact(name, kind, seed=settings.seed)
         name_of_folder = f"{artifact.folder_name}-{settings.method}"
         folder = Path(out) if out else audited_run.store.path / "corrections" / name_of_folder
         case = artifact.case(audited)
@@ -182,10 +183,11 @@ def clean(
             chosen = selection.leave_unchanged(trial, make_bounds(settings), why, chosen.tried)
             judgement = replace(judgement, after=judgement.before, refused=judgement)
         use = "" if artifact.planted else describe_missing_use(audited_run, artifact)
-        artifact.save(folder, audited.corpus)
-        record = make_record(audited_run, artifact, settings, chosen, (*skipped, *trial.sample.skipped))
-        record |= {"shown": judgement_json(judgement), "use": use}
-        content = packages.save_correction(folder, chosen.correction, record, case.classifier, *case.example)
+        with whole_step("correction to save"):
+            artifact.save(folder, audited.corpus)
+            record = make_record(audited_run, artifact, settings, chosen, (*skipped, *trial.sample.skipped))
+            record |= {"shown": judgement_json(judgement), "use": use}
+            content = packages.save_correction(folder, chosen.correction, record, case.classifier, *case.example)
         if (turned := judgement.before.turned).n and not artifact.planted:
             ends = turned.n, float(turned.value), float(turned.low), float(turned.high)
             use_of = MeasuredUse(artifact.name, artifact.target, artifact.number, *ends, judgement.verdict)

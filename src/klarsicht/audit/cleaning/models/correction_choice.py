@@ -50,7 +50,7 @@ from klarsicht.audit.results.correction_words import CleaningKind
 from klarsicht.audit.results.logit_effect import is_raised, matters
 from klarsicht.audit.verdicts.interventions.insertion import Insertion
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.ground.progress import note, progress
+from klarsicht.ground.progress import note, progress, whole_step
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL
 from klarsicht.numerics.statistics.paired_loss import paired_loss
@@ -77,7 +77,8 @@ def fit_and_choose(
         the choice, and (path, reason) of images that could not be read.
     """
     check_layer(case.classifier, settings)
-    before = trial.evaluate(None)
+    with whole_step("the model as it is"):
+        before = trial.evaluate(None)
     why = find_reason_to_leave(before, settings, artifact.measured_use) if settings.method == AUTOMATIC else ""
     if why and not is_raised(before.effect):
         return selection.leave_unchanged(trial, make_bounds(settings), why), ()
@@ -168,7 +169,7 @@ def choose_correction(
             best = selection.choose_least_loss(layered, draw, bounds).chosen
             grid = replace(grid, layers=(best.setting.layer,))
             found += setting_search.try_settings(TRAINED_CANDIDATES, data, test, bounds, grid)
-        return selection.choose_least_loss(set_thresholds_back(found) if further else found, draw, bounds)
+        return choose_among(found, further, draw, bounds)
     method = CORRECTION_METHODS[settings.method]
     # one training for each layer would be expensive
     if settings.method in RETRAINED and "layer" in method.sweeps and not grid.layers:
@@ -177,7 +178,13 @@ def choose_correction(
         found = setting_search.try_settings(oblique, data, test, bounds, Grid(layers, (1,), (1.0,)))
         grid = replace(grid, layers=(selection.choose_best(found).chosen.setting.layer,))
     found = setting_search.try_settings({settings.method: method}, data, test, bounds, grid)
-    return selection.choose_least_loss(set_thresholds_back(found) if further else found, draw, bounds)
+    return choose_among(found, further, draw, bounds)
+
+
+def choose_among(found: Sequence[SettingOutcome], further: bool, draw: CleanDraw | None, bounds: Bounds) -> Choice:
+    """Choose one of the tried settings; further: also with its thresholds set back by a bias."""
+    with whole_step("choice of a correction"):
+        return selection.choose_least_loss(set_thresholds_back(found) if further else list(found), draw, bounds)
 
 
 def set_thresholds_back(some: Sequence[SettingOutcome]) -> list[SettingOutcome]:
@@ -308,12 +315,13 @@ def judge(
     test: CorrectionTest, case: Case, artifact: Artifact, correction: Correction, settings: CleanSettings
 ) -> Judgement:
     """Judge a correction of an artifact on the images of a test."""
-    before, after, origin = test.evaluate(None), test.evaluate(correction), find_origin(test, case)
-    return Judgement(
-        before, after, make_bounds(settings), origin, settings.least_effect, shown=len(test.sample),
-        shown_classes=ShownClasses.of(test, case), measured_use=artifact.measured_use,
-        new_draws=compare_new_draws(test, artifact, correction),
-    )  # fmt: skip
+    with whole_step("judgement"):
+        before, after, origin = test.evaluate(None), test.evaluate(correction), find_origin(test, case)
+        return Judgement(
+            before, after, make_bounds(settings), origin, settings.least_effect, shown=len(test.sample),
+            shown_classes=ShownClasses.of(test, case), measured_use=artifact.measured_use,
+            new_draws=compare_new_draws(test, artifact, correction),
+        )  # fmt: skip
 
 
 def compare_new_draws(
