@@ -146,7 +146,7 @@ def test_items_that_load_what_all_share_do_not_count_in_the_time_to_go(capsys, c
     for number in track(range(100), 100, "signs"):
         clock[0] += 1 if number else 60
     assert capsys.readouterr().err.splitlines()[:2] == [
-        "signs: 1 of 100",
+        "signs: 1 of 100, 1:39:00 to go if each takes as long",
         "signs: 10 of 100, about 0:01:30 to go",
     ]
 
@@ -158,6 +158,22 @@ def test_a_second_item_that_loads_as_well_foretells_nothing(capsys, clock):
         clock[0] += (7, 3)[number] if number < 2 else 0.2
     told = re.findall(r"(\d+) of 75, about 0:(\d+):(\d+) to go", capsys.readouterr().err)
     assert told and all(60 * int(m) + int(s) <= 4 * 0.2 * (75 - int(done)) + 0.5 for done, m, s in told)
+
+
+def test_a_long_first_item_says_what_all_would_take(capsys, clock):
+    """Twenty classes of a minute: 19 minutes are left after the first, and half a minute later half a minute less."""
+    with progress("clusters on other images", 20) as advance:
+        clock[0] += 60
+        advance()
+        log = progress_log()
+        for _ in range(80):
+            clock[0] += 1
+            log.write_if_due()
+    lines = capsys.readouterr().err.splitlines()
+    told = [re.search(r"1 of 20, 0:(\d+):(\d+) to go if each takes as long", line) for line in lines[:-1]]
+    seconds = [60 * int(one[1]) + int(one[2]) for one in told if one]
+    assert seconds[0] == 19 * 60 and seconds == sorted(seconds, reverse=True) and seconds[-1] >= 18 * 60
+    assert [one is None for one in told][-1] and " after 0:02:" in lines[-2]  # the second takes longer than the first
 
 
 def test_long_items_foretell_at_once(capsys, clock):

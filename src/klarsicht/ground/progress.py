@@ -357,7 +357,8 @@ class _Log:
     A thread writes a line where no item is done in time. The first items do not count in the remaining time: they load
     what all share. So may the second; of few items in a short time the remaining time is not foretold. Those that count
     foretell by the latter half of their time, for later items may be dearer than earlier ones. While an item takes
-    longer than any before it, and than the time to go by the others, no time to go is told.
+    longer than any before it, and than the time to go by the others, no time to go is told. Until the second is done,
+    a first item that took long is what all are compared with, since loading is little of it.
     """
 
     def __init__(self, label: str, total: int, start: int, outer: _Log | None) -> None:
@@ -412,6 +413,15 @@ class _Log:
         left = max((self.latest - when) / (self.done - done) * (self.total - self.done) - open_item, 0)
         return None if open_item > max(self.longest, left) else left
 
+    def time_by_first(self, seconds: float) -> float | None:
+        """Compute the remaining seconds, so many after the beginning, if each item takes as long as the first; None
+        where others are done, where the first was short, and where the open one takes longer."""
+        if self.first is None or self.done > self.first[0] or self.first[1] < FORETELLING_SECONDS:
+            return None
+        each = self.first[1] / (self.first[0] - self.start)
+        open_item = seconds - self.latest
+        return None if open_item > each else each * (self.total - self.done) - open_item
+
     def write_if_due(self) -> None:
         with self.lock:
             seconds = time.monotonic() - self.began
@@ -423,6 +433,8 @@ class _Log:
             if (left := self.time_to_go(seconds)) is not None:
                 line += f", about {timedelta(seconds=round(left))} to go"
                 self.foretold = True
+            elif (left := self.time_by_first(seconds)) is not None:
+                line += f", {timedelta(seconds=round(left))} to go if each takes as long"
             elif self.told:
                 line += f" after {timedelta(seconds=round(seconds))}"
             self.told = seconds
