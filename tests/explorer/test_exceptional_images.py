@@ -55,6 +55,14 @@ def test_exceptions_are_listed_the_clearest_first_with_others_of_their_class(run
     assert one["usual"] and not {2, 5} & set(one["usual"]) and max(one["usual"]) < EACH
 
 
+def test_the_list_of_classes_says_that_they_share_their_surroundings(run, tmp_path):
+    def told(store):
+        return ask(make_app(ExploredRun.of(store)), "/api/classes").json["surroundings"]
+
+    assert told(run).endswith(" of light share their surroundings, and the model relies on them.")
+    assert told(examined(tmp_path / "a", p=0.5)) == told(write_run(tmp_path / "b")) == ""
+
+
 def test_nothing_is_listed_where_nothing_was_found_or_asked(tmp_path):
     silent = ask(make_app(ExploredRun.of(examined(tmp_path / "a", p=0.5))), "/api/exceptions").json
     assert silent["classes"] == [] and silent["sentences"][0].startswith("surroundings: ")

@@ -18,7 +18,7 @@ from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS
 from klarsicht.explorer import coco, corrections, findings, point_clouds
 from klarsicht.explorer.class_evidence import describe_shortcuts, guess_names, seen_in_class
 from klarsicht.explorer.compared_run import list_comparison
-from klarsicht.explorer.exceptional_images import list_exceptions
+from klarsicht.explorer.exceptional_images import describe_surroundings, list_exceptions
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.names import printable, printable_lines
 from klarsicht.ground.ranges import parse_digits
@@ -149,7 +149,8 @@ def list_classes(run: Run) -> Response:
     listed = [line.to_json() | {"decided": decision_json(run, target)} for target, line in lines.items()]
     others = [target for target in decided if target not in lines]
     headings = {name: column.heading for name, column in VERDICT_COLUMNS.items()}
-    return answer_json(state | {"headings": headings, "classes": listed, "decided_elsewhere": others})
+    surroundings = {"surroundings": describe_surroundings(run.reader)}
+    return answer_json(state | surroundings | {"headings": headings, "classes": listed, "decided_elsewhere": others})
 
 
 def show_class(run: Run, target: Target, metric: str = "") -> Response:

@@ -52,6 +52,15 @@ def read_examined(reader: RunReader) -> ExaminedImages | None:
     return reader.keep("surroundings", reader.stamp(SURROUNDINGS_FILE), read)
 
 
+def describe_surroundings(reader: RunReader) -> str:
+    """Say in a sentence whether classes share their surroundings and the model relies on them; empty where they were
+    not examined, or share none."""
+    run = read_examined(reader)
+    if run is None or not run.surroundings.found:
+        return ""
+    return f"{run.surroundings.describe_use() or 'Classes share their surroundings; no use of them was shown'}."
+
+
 def list_exceptions(reader: RunReader) -> dict[str, Any]:
     """List of each class its sentence, its exceptions, the clearest first, and some other images."""
     run = read_examined(reader)

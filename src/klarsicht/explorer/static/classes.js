@@ -17,7 +17,7 @@ const ORDERS = {
 export const DECISIONS = [['artifact', 'artifact', 'y'], ['legitimate', 'legitimate', 'n'], ['unsure', 'unsure', 'u']]
 
 export const state = {
-  classes: [], headings: {}, revision: '', records: 0, search: '', kind: '', decided: '', order: 'verdict', current: 0, written: [], shown: [], most: 1, reads: 0,
+  classes: [], headings: {}, surroundings: '', revision: '', records: 0, search: '', kind: '', decided: '', order: 'verdict', current: 0, written: [], shown: [], most: 1, reads: 0,
 }
 const WIDE = matchMedia('(min-width: 1800px)') // where lines show more images
 const FEW_IMAGES = 3
@@ -28,7 +28,7 @@ export const refresh = (told) => inTurn(async () => {
   if (told && told.revision === state.revision && told.records === state.records) return false
   const found = await read('/api/classes')
   const known = new Map(state.classes.map((line) => [line.target, line]))
-  Object.assign(state, { revision: found.revision, records: found.records, headings: found.headings, reads: state.reads + 1 })
+  Object.assign(state, { revision: found.revision, records: found.records, headings: found.headings, surroundings: found.surroundings, reads: state.reads + 1 })
   state.classes = found.classes.map((line, place) => Object.assign(known.get(line.target) ?? {}, line, { place, sought: line.name.toLowerCase() }))
   const ends = state.classes.flatMap((line) => (line.shift === null ? [] : [Math.abs(line.low), Math.abs(line.high)]))
   state.most = Math.max(0.5, ...ends)
@@ -169,6 +169,8 @@ export function showClasses(place) {
     drawHead()
     list.set(state.shown)
     drawCount()
+    surroundings.hidden = !state.surroundings
+    surroundings.replaceChildren(`${state.surroundings} `, element('a', { href: '#/exceptions' }, 'Exceptions'))
     empty.hidden = state.shown.length > 0
   }
   const filter = (name) => (value) => {
@@ -176,6 +178,7 @@ export function showClasses(place) {
     list.root.scrollTop = 0
     draw()
   }
+  const surroundings = element('div', { class: 'bar' })
   const search = element('input', {
     type: 'search', placeholder: 'Search classes', value: state.search, aria: { label: 'Search classes' }, oninput: () => filter('search')(search.value),
   })
@@ -188,7 +191,7 @@ export function showClasses(place) {
       menu('order', Object.keys(ORDERS).map((key) => [key, key]), state.order, filter('order')), count,
       ...(saved ? [] : [element('button', { type: 'button', onclick: async () => { if (await undo()) draw() } }, 'Undo')]),
     ),
-    empty, list.root,
+    surroundings, empty, list.root,
   )
   draw()
   list.root.focus()
