@@ -144,13 +144,12 @@ def show_comparison(run: Run) -> Response:
 
 
 def list_classes(run: Run) -> Response:
-    state = state_of(run)  # before what it counts is read
+    state = state_of(run) | {"surroundings": describe_surroundings(run.reader)}  # before what it counts is read
     decided, lines = run.decisions.by_target(), run.results.lines()
     listed = [line.to_json() | {"decided": decision_json(run, target)} for target, line in lines.items()]
     others = [target for target in decided if target not in lines]
     headings = {name: column.heading for name, column in VERDICT_COLUMNS.items()}
-    surroundings = {"surroundings": describe_surroundings(run.reader)}
-    return answer_json(state | surroundings | {"headings": headings, "classes": listed, "decided_elsewhere": others})
+    return answer_json(state | {"headings": headings, "classes": listed, "decided_elsewhere": others})
 
 
 def show_class(run: Run, target: Target, metric: str = "") -> Response:

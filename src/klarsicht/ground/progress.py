@@ -433,8 +433,8 @@ class _Log:
             if (left := self.time_to_go(seconds)) is not None:
                 line += f", about {timedelta(seconds=round(left))} to go"
                 self.foretold = True
-            elif (left := self.time_by_first(seconds)) is not None:
-                line += f", {timedelta(seconds=round(left))} to go if each takes as long"
+            elif (by_first := self.time_by_first(seconds)) is not None:
+                line += f", {timedelta(seconds=round(by_first))} to go if each takes as long"
             elif self.told:
                 line += f" after {timedelta(seconds=round(seconds))}"
             self.told = seconds

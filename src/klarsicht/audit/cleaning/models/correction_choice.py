@@ -181,10 +181,10 @@ def choose_correction(
     return choose_among(found, further, draw, bounds)
 
 
-def choose_among(found: Sequence[SettingOutcome], further: bool, draw: CleanDraw | None, bounds: Bounds) -> Choice:
+def choose_among(settings: Sequence[SettingOutcome], further: bool, draw: CleanDraw | None, bounds: Bounds) -> Choice:
     """Choose one of the tried settings; further: also with its thresholds set back by a bias."""
     with whole_step("choice of a correction"):
-        return selection.choose_least_loss(set_thresholds_back(found) if further else list(found), draw, bounds)
+        return selection.choose_least_loss(set_thresholds_back(settings) if further else list(settings), draw, bounds)
 
 
 def set_thresholds_back(some: Sequence[SettingOutcome]) -> list[SettingOutcome]:
