@@ -3,7 +3,8 @@
     python benchmarks/audit/squares.py --set symmetric asymmetric --seeds 101 102 --folder squares
 
 The sets are those of `majority_sets.py`. A ResNet-18 from nothing is trained by AdamW for 20 epochs, or by SGD for one
-(`--way`), after which it knows little but the shortcut. Two ways take trained weights of `networks.py`, as in `bar.py`,
+(`--way`), after which it knows little but the shortcut, or by the rules of the published code
+(`published_training.py`). Two ways take trained weights of `networks.py`, as in `bar.py`,
 and train for 3 epochs: `transformer`, a ViT-S/14 (DINOv2) cut after 8 blocks, and `mobilenet`, a MobileNetV2. The
 network is audited (`audit run`, `audit shortcuts`) and cleaned (`audit clean --part surroundings`, by default settings
 unless others are named), with no label of a group. A row is written for each set: how many sides of images are rightly
@@ -50,6 +51,7 @@ from klarsicht.audit.verdicts.quantification.sufficiency import measure_sufficie
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.seeding import generator, integer
 from majority_sets import SETS, Clothes, Drawn
+from published_training import train_as_published
 
 EPOCHS, BATCH = {"adamw": 20, "sgd": 1, "transformer": 3, "mobilenet": 3}, 32
 SHOWN = 8  # images of each class from which parts are measured; surroundings are of all
@@ -75,7 +77,8 @@ def gentle_adamw(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(net.parameters(), MOBILENET_RATE, weight_decay=1e-2)
 
 
-WAYS = {"adamw": adamw, "sgd": sgd, "transformer": slow_adamw, "mobilenet": gentle_adamw}
+OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "transformer": slow_adamw, "mobilenet": gentle_adamw}
+WAYS = (*OPTIMIZERS, "published")
 
 
 class TrainedTransformer(nn.Module):
@@ -127,8 +130,20 @@ def train(drawn: Drawn, way: str, seed: int, kept: Path) -> nn.Module:
     if kept.exists():
         net.load_state_dict(torch.load(kept))
         return net.eval()
-    optimizer, rng = WAYS[way](net), generator(seed, "squares batches")
-    x, y = as_inputs(drawn.images), torch.from_numpy(drawn.labels)
+    rng, x, y = generator(seed, "squares batches"), as_inputs(drawn.images), torch.from_numpy(drawn.labels)
+    if way == "published":
+        train_as_published(net, x, y, rng)
+    else:
+        train_batches(net, x, y, way, rng)
+    if way == "sgd":
+        measure_norms(net, x)
+    torch.save(net.state_dict(), kept)
+    return net.eval()
+
+
+def train_batches(net: nn.Module, x: torch.Tensor, y: torch.Tensor, way: str, rng: np.random.Generator) -> None:
+    """Train on images (n, C, H, W) with labels (n,) for the epochs of a way."""
+    optimizer = OPTIMIZERS[way](net)
     for _ in range(EPOCHS[way]):
         order = rng.permutation(len(x))
         for start in range(0, len(x) - BATCH + 1, BATCH):
@@ -138,10 +153,6 @@ def train(drawn: Drawn, way: str, seed: int, kept: Path) -> nn.Module:
                 logits = net(x[rows])
             cross_entropy(logits.float(), y[rows]).backward()
             optimizer.step()
-    if way == "sgd":
-        measure_norms(net, x)
-    torch.save(net.state_dict(), kept)
-    return net.eval()
 
 
 @torch.no_grad()
@@ -300,7 +311,7 @@ def test_corrected(net: nn.Module, correction: Correction, test: Drawn) -> list[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=tuple(SETS), nargs="+", default=["symmetric"])
-    parser.add_argument("--way", choices=tuple(WAYS), default="adamw")
+    parser.add_argument("--way", choices=WAYS, default="adamw")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folder", type=Path, default=Path("squares"))
     parser.add_argument("--photographs", type=Path, default=majority_sets.PHOTOGRAPHS)
