@@ -4,7 +4,7 @@ The same command again, without the fault, ends as an undisturbed one, to the by
 python benchmarks/audit/random_faults.py --count 300 --place /dev/shm
 
 Faults: images that the disk does not give from a call on, or for some calls; a disk that refuses to write; a device
-that fails, for good or once; short memory; SIGKILL; a clock that jumps. Commands are forks, see `kills`.
+that fails, for good or once; short memory; SIGKILL; a clock that jumps. Commands are forks, see `disturbed_runs`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from kills import COMMANDS, DONE, Bench, Command, differences, digest
+from disturbed_commands import COMMANDS, Command, differences, digest
+from disturbed_runs import DONE, Bench
 
 AUDIT_RUN = COMMANDS["audit run"].line
 NAMES = (
