@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from klarsicht.audit.verdicts.interventions.recognition import recognised_share, remaining_separation, separation
+from klarsicht.numerics.statistics.logits import centre_logits
 
 
 @pytest.mark.parametrize(("moved", "share"), [(1.0, 1.0), (0.5, 0.5), (0.2, 0.0), (0.0, 0.0)])
@@ -68,6 +69,15 @@ def test_content_that_is_not_put_on_is_seen():
     """Groups a distance d apart, in deviations, have an area of Phi(d / sqrt(2)) along the best direction."""
     shift = np.eye(12)[5] * 3 * np.linspace(0.5, 2, 12)[5]
     assert remaining_separation(*groups(40, shift, np.eye(12)[3] * 4)) > 0.9
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_two_outputs_nothing_is_left_but_rounding(seed):
+    """Centred, they are l and -l: taken out along one direction, all is gone, whatever the images show."""
+    rng = np.random.default_rng(seed)
+    logits = [rng.normal(mean, 3, (n, 1)).astype(np.float32) for mean, n in ((30, 20), (3, 40), (33, 40))]
+    own, other, after = (centre_logits(np.concatenate([0.7 * x, -x], 1)) for x in logits)
+    assert remaining_separation(own, other, after) == 0.5
 
 
 def test_of_few_carriers_nothing_is_said_and_of_one_output_nothing_is_left():

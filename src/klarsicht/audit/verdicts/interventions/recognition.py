@@ -10,6 +10,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
 from klarsicht.ground.arrays import Floats
+from klarsicht.numerics.statistics.logits import rounding_bound
 
 PARTED: Final = 0.9  # area under the curve from which an embedding sets carriers apart from other images of their class
 FEWEST_TOLD: Final = 20  # carriers, with 64 others: an area of 0.65 then lies two standard errors above chance
@@ -61,8 +62,9 @@ def area(carriers: Floats, others: Floats) -> float:
 def remaining_separation(own: Floats, other: Floats, after: Floats) -> float:
     """Compute how well outputs still tell carriers from others of their class that have the artifact put on: the area
     under the curve of a linear discriminant with a shrunk covariance, on images that it was not fitted to, once the
-    direction in which the artifact moves the outputs is taken out. 0.5 where the artifact was all that they share; more
-    where they show the same content. NaN with fewer than FEWEST_TOLD of either.
+    direction in which the artifact moves the outputs is taken out. 0.5 where the artifact was all that they share, or
+    where no more is left than rounding, as of two outputs; more where they show the same content. NaN with fewer than
+    FEWEST_TOLD of either.
 
     Args:
         own, other: outputs of carriers (m, K) and of others (k, K).
@@ -74,8 +76,8 @@ def remaining_separation(own: Floats, other: Floats, after: Floats) -> float:
     move = (after - other).mean(0)
     move /= max(float(np.linalg.norm(move)), 1e-12)
     u, s, _ = np.linalg.svd(x - x.mean(0) - np.outer((x - x.mean(0)) @ move, move), full_matrices=False)
-    kept = s > 1e-9 * max(float(s[0]), 1e-12)
-    x = u[:, kept] * s[kept]
+    beyond_rounding = s > np.sqrt(len(x)) * rounding_bound(x)
+    x = u[:, beyond_rounding] * s[beyond_rounding]
     if not x.shape[1]:
         return 0.5
     part = np.concatenate([np.arange(len(group)) % PARTS for group in (own, after)])
