@@ -100,7 +100,7 @@ def test_foreign_code_that_ends_a_command_is_one_line_whoever_called_it(monkeypa
     def ends(*_):
         raise error
 
-    monkeypatch.setattr("klarsicht.cli.audit.require_run_with_model", ends)
+    monkeypatch.setattr("klarsicht.cli.audit_verdicts.require_run_with_model", ends)
     assert run(["audit", "quantify", "run"]) == 12
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith("klarsicht: ") and type(error).__name__ in told and "test_audit.py, line" in told
