@@ -27,5 +27,14 @@ def test_windows_at_one_place_are_there_and_strays_of_one_in_ten_change_nothing(
     assert describe_places(ROW | {"places": places.ravel().tolist()}) == "at varying places"
 
 
+@pytest.mark.parametrize(("windows", "strays", "words"), [(9, 1, "bottom"), (9, 2, "at varying places"),
+                                                          (5, 1, "bottom"), (4, 1, "at varying places")])  # fmt: skip
+def test_one_stray_of_few_windows_changes_nothing(windows, strays, words):
+    """As of a web address along the lower edge of nine photographs, which was matched once a step to the left."""
+    places = np.tile([0.88, 0.48], (windows, 1))
+    places[:strays, 1] = 0.32
+    assert describe_places(ROW | {"places": places.ravel().tolist()}) == words
+
+
 def test_detections_without_windows_have_no_place():
     assert describe_places(ROW | {"places": []}) == ""

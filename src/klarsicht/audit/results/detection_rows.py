@@ -16,6 +16,7 @@ from klarsicht.ground.run_folder.store import RunStore
 
 FURTHER_STEPS = "further-"  # beginning of the names of the steps that examine what is left of called classes
 NEAR_PLACE = 0.1  # of height and width
+FEWEST_WITH_STRAY = 5  # windows, one of which may lie elsewhere: that of a repeated pattern may match it a step aside
 DetectionRows = dict[tuple[int, int], list[SignRow]]  # by output and number of the artifact, from 1
 
 
@@ -93,15 +94,16 @@ def read_places(store: RunStore, found: Quantification) -> dict[tuple[int, int],
 
 
 def describe_places(row: SignRow) -> str:
-    """Say where the windows of a detection lie: "top right" where nine in ten of their centres are within NEAR_PLACE of
-    the median in height and width, else "at varying places"; empty of a detection without windows."""
+    """Say where the windows of a detection lie: "top right" where nine in ten of their centres, or all but one of
+    FEWEST_WITH_STRAY at least, are within NEAR_PLACE of the median in height and width, else "at varying places"; empty
+    of a detection without windows."""
     if not row["places"]:
         return ""
     half_extent = np.array([row["height"], row["width"]]) / 2
     centres = np.array(row["places"]).reshape(-1, 2) + half_extent
     median = np.median(centres, axis=0)
-    near = (np.abs(centres - median) <= NEAR_PLACE).all(1)
-    if near.mean() < 0.9:
+    strays = len(centres) - int((np.abs(centres - median) <= NEAR_PLACE).all(1).sum())
+    if strays > max(len(centres) // 10, len(centres) >= FEWEST_WITH_STRAY):
         return VARYING
     down, across = np.clip(3 * median, 0, 2).astype(int)
     return f"{('top', '', 'bottom')[down]} {('left', '', 'right')[across]}".strip() or "in the centre"
