@@ -357,10 +357,14 @@ def test_what_is_read_in_part_or_looks_black_is_said_and_a_stated_white_level_is
         Image.fromarray(codes).save(tmp_path / "data" / "a" / f"deep{i}.png")
     frames = [Image.new("L", (12, 12), level) for level in (10, 90)]
     frames[0].save(tmp_path / "data" / "b" / "pages.tif", save_all=True, append_images=frames[1:])
+    (tmp_path / "data" / "b" / "cut.png").write_bytes((tmp_path / "data" / "a" / "deep0.png").read_bytes()[:60])
     store = audit(tmp_path, (network(), to_tensor))
     told = collect_caveats(store, store.table("images"))
     assert any(t.startswith("3 images, deep0.png the first: it uses less than a quarter") for t in told)
     assert "1 image, pages.tif the first: 2 pages, of which only the first is read." in told
+    (unused,) = (t for t in told if "could not be used" in t)
+    assert unused.startswith("1 of 80 images could not be used, b/cut.png the first: cannot decode")
+    assert "supported formats" not in unused
     stated = audit(tmp_path, (network(), to_tensor), run="stated", white_level=4095)
     assert not any("quarter" in t for t in collect_caveats(stated, stated.table("images")))
     row = store.table("corpus")["key"].to_pylist().index("a/deep0.png")

@@ -108,8 +108,10 @@ def collect_caveats(store: RunStore, images: Any) -> list[str]:
             "doctor` shows which --method conserves more."
         )
     sentences += describe_image_notes(store, images)
-    if left := {keys[row] for row, _ in rows_with_text(images, "skipped")}:
-        sentences.append(f"{len(left)} of {count} images could not be used.")
+    if unused := rows_with_text(images, "skipped"):
+        (row, why), left = unused[0], {keys[row] for row, _ in unused}
+        name = "/".join(Path(store.texts("corpus", "path")[row]).parts[-2:])
+        sentences.append(f"{len(left)} of {count} images could not be used, {name} the first: {state_cause(why)}.")
     return sentences
 
 
@@ -124,6 +126,11 @@ def rows_with_text(images: Any, column: str) -> list[tuple[int, str]]:
 
     some = images.filter(compute.not_equal(images[column], ""))
     return list(zip(some["row"].to_pylist(), some[column].to_pylist(), strict=True))
+
+
+def state_cause(error: str) -> str:
+    """Return what an error says was wrong and got, on one line, without the rule and the remedy."""
+    return "; ".join(" ".join(error.split()).split("; ")[:2]).rstrip(".")
 
 
 def describe_image_notes(store: RunStore, images: Any) -> list[str]:
