@@ -125,7 +125,7 @@ def refit_head(net: nn.Module, drawn: Drawn, groups: np.ndarray, seed: int) -> n
 
 @dataclass(frozen=True)
 class Pattern:
-    """What the sides of a class differ by at the output of a layer, per channel.
+    """Difference of the sides of a class at the output of a layer, per channel.
 
     Attributes:
         direction: of length 1, float32 (C,).
