@@ -17,6 +17,8 @@ from typing import Any
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.foreign import foreign_errors
 
+WHERE_FROM = "Check the path: it counts from the present folder, and that of a run from the folder where it was made."
+
 
 @contextmanager
 def import_callable(spec: str, kind: type[KlarsichtError], what: str, remedy: str) -> Iterator[Any]:
@@ -71,7 +73,7 @@ def _is_of_python(file: Path) -> bool:
 def _import_file(path: Path, kind: type[KlarsichtError]) -> ModuleType:
     """Import a file under a name of its own, so that it hides no installed package."""
     if not path.is_file():
-        raise kind("no such file", got=str(path), rule="file.py:callable")
+        raise kind("no such file", got=str(path), rule="file.py:callable", remedy=WHERE_FROM)
     name = f"klarsicht_model_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

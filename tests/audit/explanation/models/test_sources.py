@@ -305,5 +305,5 @@ def test_a_run_of_python_says_that_its_model_must_be_given(tmp_path):
         check_model_of_run("mine")
     check_model_of_run(str(tmp_path))
     check_model_of_run("package.module:callable")
-    with pytest.raises(ModelError, match="no such file"):
+    with pytest.raises(ModelError, match=r"no such file.*from the folder where it was made"):
         check_model_of_run(f"{tmp_path}/gone.py:build")

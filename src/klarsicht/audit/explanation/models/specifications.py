@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from klarsicht.ground.entry_points import WHERE_FROM
 from klarsicht.ground.errors import ModelError, UntrustedCode, UsageError, unknown_name
 from klarsicht.ground.trust import TRUST_REMEDY, is_trusted
 from klarsicht.ground.trust import trusted_code as trusted_code
@@ -48,11 +49,11 @@ def check_specification(spec: str) -> None:
         require_saved_model(Path(spec.removeprefix(HF_PREFIX)))
     elif spec.endswith(PROGRAM_ENDING):
         if not Path(spec).is_file():
-            raise ModelError("no such file", got=spec)
+            raise ModelError("no such file", got=spec, remedy=WHERE_FROM)
     elif ":" in spec:
         path = spec.rpartition(":")[0]
         if path.endswith(".py") and not Path(path).is_file():
-            raise ModelError("no such file", got=path, rule=ENTRY_POINTS[1])
+            raise ModelError("no such file", got=path, rule=ENTRY_POINTS[1], remedy=WHERE_FROM)
     elif spec.endswith(WEIGHTS):
         remedy = f"Write torchvision:NAME@{spec}, timm:NAME@{spec}, or {' or '.join(ENTRY_POINTS)}."
         raise UsageError("a file of weights does not say of which network", got=repr(spec), remedy=remedy)
