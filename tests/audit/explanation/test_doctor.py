@@ -104,6 +104,18 @@ def test_methods_that_would_begin_too_late_are_not_tried(corpus, monkeypatch):
     assert {trial.works for trial in found.methods[1:]} == {None}
 
 
+def test_class_folders_and_files_without_an_image_are_named(corpus):
+    """Oracle: the folders and files as they are made here."""
+    assert not any("left out" in one for one in diagnosed(corpus).missing)
+    for name in "wxyz":
+        (corpus / name).mkdir()
+    (corpus / "a" / "notes.txt").write_text("no image")
+    (corpus / "loose.png").write_bytes((corpus / "a" / "000.png").read_bytes())
+    (named,) = [one for one in diagnosed(corpus).missing if "left out" in one]
+    empty = ", ".join(f"class {name} (no image in its folder)" for name in "wxyz")
+    assert named == f"left out of the audit: {empty}, 1 file (no image by its ending .txt) and 1 more"
+
+
 def test_redrawn_weights_are_compared_when_it_is_asked_for(corpus):
     settings = AuditSettings(model=MODEL, data=str(corpus))
     assert "redrawn weights" not in dict(diagnose(settings).facts)

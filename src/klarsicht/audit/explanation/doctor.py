@@ -32,7 +32,7 @@ from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.explanation.steps.relevance_step import check_logits
 from klarsicht.audit.results.file_rules import describe_file_rules
 from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
-from klarsicht.audit.results.words import format_count
+from klarsicht.audit.results.words import format_count, join_words
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
 from klarsicht.ground.machine.memory import resident_bytes
 from klarsicht.ground.pictures import notebook
@@ -48,6 +48,7 @@ MANY_PASSES: Final = ("IntegratedGradients", "SmoothGrad")
 LABELLED: Final = 24  # images of a label that are predicted, at most
 LABEL_BUDGET: Final = 5.0  # seconds for their predictions
 ENOUGH_LABELLED: Final = 30  # of them, from which it is said that they are predicted by chance
+LEFT_OUT: Final = 5  # files and folders without an image that are named
 FILE_RULES: Final = 5  # classes that files alone identify, of which it is said
 BUDGET: Final = 6.0  # seconds for all methods; those that would begin later are not tried
 
@@ -137,7 +138,8 @@ def diagnose(
     refusal = errors[0] if errors else _error_of(lambda: order.require_given(audit.names))
     errors += [error] if (error := _error_of(lambda: PixelScale.of(audit.classifier))) else []
     by_chance = [] if refusal else _describe_chance(targets_of, predictions)
-    missing = (*(error.with_options for error in errors), *by_chance, *_missing(audit, methods), *reasons)
+    unused = _describe_left_out(audit.corpus.left_out)
+    missing = (*(error.with_options for error in errors), *by_chance, *unused, *_missing(audit, methods), *reasons)
     return Diagnosis(facts, methods, missing, refusal)
 
 
@@ -183,6 +185,13 @@ def _describe_chance(targets: Sequence[int], predictions: Sequence[int]) -> list
         f"{right.value:.0%} of {right.n} images are predicted as their label, and {constant:.0%} would be by chance: "
         "check the transform, its normalisation, the weights and the class map"
     ]
+
+
+def _describe_left_out(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """Say which files and class folders hold no image of the corpus, the first LEFT_OUT of them."""
+    named = [f"{what} ({why})" for what, why in left_out[:LEFT_OUT]]
+    named += [f"{len(left_out) - LEFT_OUT} more"] if len(left_out) > LEFT_OUT else []
+    return [f"left out of the audit: {join_words(named)}"] if named else []
 
 
 def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
