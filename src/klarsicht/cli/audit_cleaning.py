@@ -28,6 +28,7 @@ FoundBy = Annotated[
 Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
 SHOWN_HELP = "Most images of each kind to evaluate on. [as `audit clean`: ten times as many as it was chosen on]"
 OUT_HELP = "Folder of the certificate; of surroundings, of evaluation.json. [RUN/certificate, or the correction's]"
+TEST_HELP = "Another corpus without the artifact, to evaluate on; of surroundings with --groups."
 KIND_HELP = "A known artifact instead of a found one: a kind or family of `audit plant`, drawn on the images."
 ACTION_HELP = "drop, weigh, move, quarantine, inpaint, or denoise: every image alike."
 NOISE_HELP = "For denoise: READ,SHOT, deviation and variance at white. [estimated in the noisiest class]"
@@ -175,7 +176,7 @@ def evaluate(
         list[Path] | None, typer.Option(help="A correction of another model, evaluated already: a further seed.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help=OUT_HELP)] = None,
-    test: Annotated[str | None, typer.Option(help="Another corpus without the artifact, to evaluate on.")] = None,
+    test: Annotated[str | None, typer.Option(help=TEST_HELP)] = None,
     images: Annotated[int | None, number(ranges.SHOWN_IMAGES, SHOWN_HELP)] = None,
     overall: Overall = None,
     affected: Affected = None,

@@ -272,6 +272,12 @@ def evaluate_surroundings(
         InputError: the folder holds no such correction, or groups cannot be read.
         RunMismatch: the correction belongs to another run, or model or data differ from those of the run.
     """
+    if test is not None and groups is None:
+        raise UsageError(
+            "surroundings are evaluated on another corpus by groups, and none are named", got=f"--test {test}",
+            rule="`audit shortcuts` found the surroundings of the run's own images alone",
+            remedy="Name a column of its table, or a table with the columns path,group: --groups. Or leave out --test.",
+        )  # fmt: skip
     case = AuditedRun.of(run, data, classifier, device)
     correction, record = packages.load_correction(folder)
     require_surroundings(record, folder)
@@ -280,18 +286,13 @@ def evaluate_surroundings(
         SHOWN_IMAGES.require("images", images)
     settings = CleanSettings(**record["settings"])
     bounds = Bounds(settings.overall if overall is None else overall, settings.affected)
-    if test is None:
+    if test is not None and groups is not None:
+        shown = compare_true_groups(case, correction, test, groups, images, seed)
+        judgement = GroupJudgement((shown,), bounds)
+    else:
         sides = None if groups is None else read_run_groups(case, groups)
         own_images = OwnImages.of(case, settings.seed, sides, shown=True)  # of sources that did not teach
         judgement = judge_groups(case, correction, own_images, sides, bounds, seed, images)
-    elif groups is None:
-        raise UsageError(
-            "no groups of another corpus", got=test, rule="sides were found of the run's own images",
-            remedy="Name a column of its table, or a table with the columns path,group: --groups.",
-        )  # fmt: skip
-    else:
-        shown = compare_true_groups(case, correction, test, groups, images, seed)
-        judgement = GroupJudgement((shown,), bounds)
     place = Path(folder if out is None else out)
     place.mkdir(parents=True, exist_ok=True)
     write_atomically(place / EVALUATION, to_json(judgement.to_json()))
