@@ -1,5 +1,7 @@
 """Sentences on a screening, by hand; the verdict never denies the figures before it."""
 
+from dataclasses import replace
+
 import pytest
 
 from klarsicht.audit.results.specificity import Specificity, describe_screening
@@ -24,9 +26,15 @@ def test_a_group_is_followed_where_p_and_the_interval_say_so(p, low, follows):
 def test_other_outputs_are_named_with_their_effects():
     one = Specificity("shopping basket", -0.22, -0.5, 0.07, 132.4, 3.5, 3.37, "moped", 4.81, 9)
     assert one.describe(1000) == (
-        "Of the other outputs, the score of shopping basket changes most; that of the class changes by -0.22 logits "
-        "more (-0.50 to +0.07).",
-        "In the median image the class becomes 132 times as probable; with the control, 3.5 times.",
-        "In the same search, 9 of 1000 outputs have a larger effect than this class with +3.37 logits; the largest is "
-        "moped with +4.81.",
+        "Of the other outputs, shopping basket rises most with it. The class rises by 0.22 logits less (-0.07 to "
+        "0.50), which may be chance.",
+        "In the median image, the class becomes 132 times as probable. With the same places of other images, it "
+        "becomes 3.5 times as probable.",
+        "For every output, a group was searched for in the same way. By this search, the class rises by 3.37 logits. 9 "
+        "of 1,000 outputs rise more; of the others, moped rises most, by 4.81 logits.",
+    )
+    assert (
+        replace(one, margin=0.9, margin_low=0.4, margin_high=1.4)
+        .describe(1000)[0]
+        .endswith("The class rises by 0.90 logits more (0.40 to 1.40).")
     )

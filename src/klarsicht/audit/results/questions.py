@@ -29,8 +29,8 @@ QUESTIONS: Final = (
     Question(
         "audit quantify",
         "Do some images of a class share an artifact, and does the model use it?",
-        "an artifact that every image of a class carries, but for its fine texture, or that no detector knows and the "
-        "model does not follow",
+        "an artifact on every image of a class, unless it is noise, sharpness or compression; an artifact that no "
+        "detector knows and that the model does not follow",
         lambda store: verdicts.is_quantified(store) or store.has_file("screening.json"),
         compares_classes=False,
     ),
@@ -42,7 +42,8 @@ QUESTIONS: Final = (
     ),
     Question(
         "audit shortcuts",
-        "Do nearly all images of a class share their surroundings, which do not, and does the model follow them?",
+        "Do nearly all images of a class share their surroundings, and does the model follow these? Which images do "
+        "not?",
         "surroundings without any exception",
         surroundings.is_examined,
     ),

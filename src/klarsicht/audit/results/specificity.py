@@ -47,13 +47,22 @@ class Specificity:
     def describe(self, outputs: int) -> tuple[str, ...]:
         """Return sentences for a model of so many outputs."""
         return (
-            f"Of the other outputs, the score of {self.runner} changes most; that of the class changes by "
-            f"{self.margin:+.2f} logits more ({self.margin_low:+.2f} to {self.margin_high:+.2f}).",
-            f"In the median image the class becomes {self.uplift:.3g} times as probable; with the control, "
-            f"{self.uplift_control:.3g} times.",
-            f"In the same search, {self.ahead} of {outputs} outputs have a larger effect than this class with "
-            f"{self.own:+.2f} logits; the largest is {self.peer} with {self.peer_effect:+.2f}.",
+            f"Of the other outputs, {self.runner} rises most with it. {self._describe_margin()}",
+            f"In the median image, the class becomes {self.uplift:.3g} times as probable. With the same places of "
+            f"other images, it becomes {self.uplift_control:.3g} times as probable.",
+            f"For every output, a group was searched for in the same way. By this search, the class rises by "
+            f"{self.own:.2f} logits. {self.ahead} of {outputs:,} outputs rise more; of the others, {self.peer} rises "
+            f"most, by {self.peer_effect:.2f} logits.",
         )
+
+    def _describe_margin(self) -> str:
+        """Say by how much the class rises more, or less, than the output that rises most with it."""
+        value, *ends = (self.margin, self.margin_low, self.margin_high)
+        if value < 0:
+            value, ends = -value, [-end for end in reversed(ends)]
+        size = f"{value:z.2f} logits {'less' if self.margin < 0 else 'more'} ({ends[0]:z.2f} to {ends[1]:z.2f})"
+        sure = "" if self.margin_low * self.margin_high > 0 else ", which may be chance"
+        return f"The class rises by {size}{sure}."
 
 
 def describe_screening(content: Mapping[str, Any]) -> str:

@@ -11,10 +11,12 @@ import pytest
 from tests.audit.conftest import write_corpus
 
 from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.duplicates import CopyGroup, Duplicates
 from klarsicht.audit.explanation.report.page import count_findings, leave_out_folders, write_report
 from klarsicht.audit.explanation.report.pdf import print_pdf
 from klarsicht.audit.explanation.report.views import SEEN_PICTURES
 from klarsicht.audit.explanation.settings import AuditSettings
+from klarsicht.audit.results.questions import UNSURE_COPY
 from klarsicht.audit.results.seen_groups import SeenGroup, write_seen_groups
 from klarsicht.audit.results.surroundings import SURROUNDINGS_FILE, ClassSurroundings, ExceptionalImage, Surroundings
 from klarsicht.cli.app import run
@@ -69,6 +71,29 @@ def test_pictures_words_and_accuracy_are_explained_where_a_reader_meets_them_fir
 )
 def test_the_headline_counts_artifacts_and_shortcuts_apart(artifacts, shortcuts, sentence):
     assert count_findings(artifacts, shortcuts) == sentence
+
+
+def test_what_only_a_person_can_judge_is_not_counted_as_an_artifact():
+    groups = "group{} of images that share what may belong to {} class"
+    assert count_findings(0, 0, 1) == f"1 {groups.format('', 'its')}."
+    assert count_findings(1, 1, 2) == (
+        f"1 artifact that some images of a class share, 2 {groups.format('s', 'their')}, and 1 possible shortcut that "
+        "whole classes share."
+    )
+
+
+@pytest.mark.parametrize(("labels", "kind", "said"), [("ab", "exact", 1), ("aa", "exact", 0), ("ab", UNSURE_COPY, 0)])
+def test_copies_with_several_labels_are_told_in_short(quantified, tmp_path, monkeypatch, labels, kind, said):
+    """A run in which nothing else was found said that there was nothing to look at."""
+    pair = CopyGroup((0, 1), ("x", "y"), ("x", "y"), tuple(labels), ("", ""), kind, 1.0)
+    record = Duplicates((pair,), 60, 0).to_json()
+    record["groups"] = [group | {"images": []} for group in record["groups"]]
+    monkeypatch.setattr("klarsicht.audit.explanation.report.page.read_copies", lambda store: record)
+    page = without_tags(write_report(shutil.copytree(quantified[0], tmp_path / "run")).read_text())
+    short, _, rest = page[page.index("In short") :].partition("For the person responsible")
+    found = rest[rest.index("Found:") : rest.index("Not answered:")]
+    assert [record["told"] in text for text in (short, found)] == [bool(said)] * 2
+    assert record["told"] in rest  # with its table, whatever it says
 
 
 def test_a_run_that_was_not_quantified_says_what_to_do_next(classifier, tmp_path):

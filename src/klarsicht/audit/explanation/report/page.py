@@ -47,12 +47,12 @@ from klarsicht.audit.results import (
 )
 from klarsicht.audit.results.alarms import CAUSES, compare_runs
 from klarsicht.audit.results.file_rules import describe_file_rules
-from klarsicht.audit.results.questions import list_questions
+from klarsicht.audit.results.questions import UNSURE_COPY, list_questions
 from klarsicht.audit.results.sufficiency import Sufficiency
 from klarsicht.audit.results.surroundings import Surroundings
 from klarsicht.audit.results.verdict_lines import VerdictLine
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import SETTING, describe_level, format_count, format_p
+from klarsicht.audit.results.words import SETTING, VerdictKind, describe_level, format_count, format_p
 from klarsicht.ground.names import printable
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.pictures.colour_maps import diverging_colours
@@ -63,6 +63,7 @@ TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # o
 FINDINGS_SHOWN = 10  # headlines in the summary
 FIRST_PICTURES = 4  # images beside a headline of the summary
 FIRST_SEEN = 3  # groups without a verdict in the summary
+UNDECIDED = (VerdictKind.CONTEXT, VerdictKind.SHARED_AND_USED, VerdictKind.SHARED, VerdictKind.FOLLOWED)
 PARTS_ANCHOR = "parts"  # of the table of shortcuts
 RANKED = 20  # rows of the table of shortcuts; its file contains all
 SCRIPT = "report.js"  # its hash stands in the page's content security policy: no other script runs
@@ -137,16 +138,26 @@ def summarise(
     return sentences
 
 
-def count_findings(artifacts: int | None, shortcuts: int) -> str:
-    """Say how many findings there are of each kind, in one sentence; `artifacts` is None where none were looked for."""
+def count_findings(artifacts: int | None, shortcuts: int, undecided: int = 0) -> str:
+    """Say how many findings there are of each kind, in one sentence; `artifacts` is None where none were looked for.
+    `undecided` groups of images share what only a person can call an artifact."""
     counts = []
-    if artifacts is not None:
+    if artifacts or (artifacts is not None and not undecided):
         some = format_count(artifacts, "artifact") if artifacts else "no artifact"
         counts.append(f"{some} that some images of a class share")
+    if undecided:
+        whose = "its class" if undecided == 1 else "their class"
+        counts.append(f"{format_count(undecided, 'group')} of images that share what may belong to {whose}")
     if shortcuts:
         counts.append(f"{format_count(shortcuts, 'possible shortcut')} that whole classes share")
-    sentence = ", and ".join(counts)
+    *first, last = counts or [""]
+    sentence = f"{', '.join(first)}, and {last}" if first else last
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
+def crosses(group: Mapping[str, Any]) -> bool:
+    """Say whether a group of copies, as duplicates.json has it, lies in several splits or under several labels."""
+    return group["kind"] != UNSURE_COPY and (group["crosses_splits"] or group["crosses_labels"])
 
 
 def template_values(store: RunStore) -> dict[str, Any]:
@@ -164,7 +175,10 @@ def template_values(store: RunStore) -> dict[str, Any]:
     exceptions = collect_surroundings(store, around)
     summary = summarise(quantification, findings, parts, around, exceptions)
     groups = seen_groups.read_seen_groups(store)
-    artifacts = sum(line.verdict.has_group for line in quantification.lines) if quantification else None
+    kinds = [line.verdict.kind for line in quantification.lines if line.verdict.has_group] if quantification else []
+    undecided = sum(kind in UNDECIDED for kind in kinds)
+    artifacts = len(kinds) - undecided if quantification else None
+    copies = read_copies(store)
     return {
         "title": settings["model"],
         "script": Markup(script),
@@ -185,7 +199,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "level": describe_level(quantification.level) if quantification else "",
         "summary": summary,
         "exceptions": len(around.exceptions) if around and around.relied_on else 0,
-        "counted": count_findings(artifacts, len(summary) - (artifacts or 0)) if summary else "",
+        "counted": count_findings(artifacts, len(summary) - len(kinds), undecided) if summary else "",
         "shown_findings": FINDINGS_SHOWN,
         "first_seen": FIRST_SEEN,
         "pictures_beside": FIRST_PICTURES,
@@ -210,7 +224,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "background_note": describe_background(parts, absorbed_share(manifest, images)),
         "file_sentences": describe_file_rules(parts.files)[:FINDINGS_SHOWN] if parts else [],
         "power": store.table("power").to_pylist() if store.has_table("power") else [],  # `audit power`
-        "copies": read_copies(store),
+        "copies": copies,
+        "wrong_copies": any(map(crosses, copies["groups"])) if copies else False,
         "followed": any(entry.effect is not None for entry in entries),
         "stability": stability.read_stability(store) if stability.is_stability_measured(store) else None,
         "format_correlation": stability.format_correlation,
