@@ -32,6 +32,7 @@ def written(folder, method="oblique", seed=0, model="m", harm=0.0, flips=0.05, c
         "chosen": {"method": method, "layer": "b", "directions": 2, "strength": 1.0},
         "bounds": {"overall": 0.005, "affected": 0.02},
         "remaining": 0.1, "shown on": 400, "skipped": [], "images": {"trained on": False, "why": ""},
+        "artifact": {"members": 12, "origin": "detector: the same patch (32 px)"}, "next": "Use `klarsicht` again.",
         "looks": [look("nothing", 0.0, 0.4), look(method, harm, flips, (0.5, 0.6, 0.7))],
     }  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps(found))
@@ -94,13 +95,47 @@ def test_other_classes_other_bounds_and_folders_without_an_evaluation_are_refuse
         certificate.read_certificate([tmp_path])
 
 
+def test_the_page_begins_with_sentences_for_a_reader_who_knows_no_term_of_the_table(tmp_path):
+    """Figures as written above; a term of the table, such as probe, stands in none of them."""
+    found = certificate.read_certificate([written(tmp_path / "a", harm=0.002)])
+    page = certificate.render_page(found)
+    short = re.sub(r"<[^>]*>", "", page[page.index("<h2>In short") : page.index("<h2>Effect and cost")])
+    assert "An artifact is what some images of a class share" in short and "Next: Use klarsicht again." in short
+    for sentence in (
+        "12 images of tee carry the artifact. A detector saw what they share: the same patch (32 px).",
+        "Inserted into other images, the artifact turns 40.0 % (39.0 to 41.0) of them into tee as long as the model",
+        "After the correction oblique, it turns 5.0 % (4.0 to 6.0).",
+        "Accuracy on images without the artifact: 50.0 % (49.0 to 51.0) before, 50.0 % (49.0 to 51.0) after.",
+        "Not tested here: artifacts of other kinds or classes",
+    ):
+        assert sentence in short
+    assert not any(word in short for word in ("probe", "seed", "logit", "harmful"))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        (("unused", "unused"), "The model is not shown to use the artifact."),
+        (("remains", "harmful"), "No correction cleans the model."),
+        (("clean", "remains"), "The model is cleaned by m0."),
+    ],
+)
+def test_the_first_sentence_says_why_no_correction_cleans_the_model(tmp_path, kinds, said):
+    """A model that does not use the artifact needs no correction, and none failed."""
+    folders = [written(tmp_path / f"{i}", method=f"m{i}", clean=kind == "clean") for i, kind in enumerate(kinds)]
+    for folder, kind in zip(folders, kinds, strict=True):
+        file = folder / "evaluation.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"kind": kind}))
+    assert certificate.read_certificate(folders).outcome == said
+
+
 def test_the_page_shows_every_line_on_one_scale(tmp_path):
     folders = [written(tmp_path / "a", harm=0.002), written(tmp_path / "b", method="<b>", harm=0.05, clean=False)]
     found = certificate.read_certificate(folders)
     certificate.write_certificate(tmp_path / "out", certificate.render_page(found), found.to_json())
     page = (tmp_path / "out" / "certificate.html").read_text()
     assert "&lt;b&gt;" in page
-    assert "<b>oblique</b>" in page  # may be called clean
+    assert "<b>The model is cleaned by oblique.</b>" in page  # may be called clean
     assert json.loads((tmp_path / "out" / "certificate.json").read_text())["corrections"][1]["proven"]["harm"] is False
     assert not re.search(r"""(src|href)=["']?http""", page)
     (harm, *_) = certificate.template_context(found)["columns"]

@@ -24,6 +24,7 @@ from klarsicht import __version__
 from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds
 from klarsicht.audit.cleaning.models.judgement import JointJudgement
 from klarsicht.audit.results.correction_words import CleaningKind
+from klarsicht.audit.results.words import format_count, join_words
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, write_atomically
 from klarsicht.ground.pages import load_template
@@ -50,6 +51,10 @@ RANGES: Final = {
     "harm": (-1.0, 1.0),
     "harm_affected": (-1.0, 1.0),
 }  # the others: SHARE_RANGE
+NOT_TESTED: Final = (
+    "Not tested here: artifacts of other kinds or classes, and whether the model is accurate or safe enough for its "
+    "use."
+)
 Facts = dict[str, Any]  # content of evaluation.json
 
 
@@ -93,6 +98,20 @@ class CertificateRow:
         figures = {name: _interval_json(found) for name, found in self.figures.items()}
         probes = {"at": _interval_json(self.at), "after": _interval_json(self.after)}
         return asdict(self) | {"figures": figures} | probes | {"seeds": self.seeds, "verdict": self.verdict}
+
+
+def _describe_carriers(name: str, members: int, origin: str) -> str:
+    """Say how many images of a class carry an artifact, and who or what named them."""
+    if not members:
+        return f"The artifact of {name} is a known one: {origin}."
+    source, _, what = origin.partition(": ")
+    how = {"detector": "A detector saw what they share", "cluster": "They are a group by their explanations"}
+    carriers = f"{format_count(members, 'image')} of {name} carry the artifact"
+    return f"{carriers}. {how[source]}: {what}." if source in how else f"{carriers}, by {origin}."
+
+
+def _describe_share(found: Interval) -> str:
+    return f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def _interval_json(found: Interval) -> Facts | None:
@@ -141,6 +160,42 @@ class Certificate:
             name: bool(one.figures[name].n and not one.trained_on and one.figures[name].high <= most)
             for name, most in limits.items()
         }
+
+    @property
+    def outcome(self) -> str:
+        """Which corrections clean the model, in a sentence; if none does, why, if that is the same for all."""
+        clean, kinds = (
+            [one.name for one in self.rows if one.clean == one.seeds],
+            {k for r in self.rows for k in r.kinds},
+        )
+        if clean:
+            return f"The model is cleaned{' in every seed' if self.most_seeds > 1 else ''} by {join_words(clean)}."
+        claim = CleaningKind(*kinds).claim if len(kinds) == 1 else "no correction cleans the model"
+        return f"{claim[0].upper()}{claim[1:]}."
+
+    @property
+    def most_seeds(self) -> int:
+        """Number of seeds of the correction that has most."""
+        return max(one.seeds for one in self.rows)
+
+    def describe(self) -> tuple[str, ...]:
+        """Say in sentences what the artifact is, what it did before and does after each correction, what that costs,
+        and what was not tested."""
+        artifact, before = self.evaluations[0]["artifact"], self.before.figures
+        sentences = [_describe_carriers(self.name, artifact["members"], artifact["origin"])] if artifact else []
+        if (was := before["flips"]).n:
+            sentences.append(
+                f"Inserted into other images, the artifact turns {_describe_share(was)} of them into {self.name} as "
+                "long as the model is not corrected."
+            )
+        for one in self.rows:
+            after = one.figures
+            if was.n and after["flips"].n:
+                sentences.append(f"After the correction {one.name}, it turns {_describe_share(after['flips'])}.")
+            if before["accuracy"].n and after["accuracy"].n:
+                shares = [_describe_share(look["accuracy"]) for look in (before, after)]
+                sentences.append(f"Accuracy on images without the artifact: {shares[0]} before, {shares[1]} after.")
+        return (*sentences, NOT_TESTED)
 
     def check(self) -> None:
         """Check that a correction may be called clean in all of its seeds. Raises HarmExceeded if none may."""
@@ -211,7 +266,13 @@ def _evaluation(folder: Path) -> Facts:
 
 KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "kind", "clean", "remaining",
                 "shown on", "images", "looks")  # fmt: skip
-BESIDE_VERDICT: Final = ("disagreement", "on new draws", "recalls")  # where there is anything to say
+BESIDE_VERDICT: Final = (
+    "disagreement",
+    "on new draws",
+    "recalls",
+    "artifact",
+    "next",
+)  # where there is anything to say
 
 
 def _method(seeds: Sequence[Facts]) -> str:
@@ -278,13 +339,12 @@ def template_context(found: Certificate) -> dict[str, Any]:
         ("accuracy of others under the artifact", "under", None),
     )
     columns = [column for title, name, bound in asked if (column := make_column(title, name, bound, shown)) is not None]
-    clean = [one.name for one in found.rows if one.clean == one.seeds]
     trained = [one.name for one in found.rows if one.trained_on]
     facts = {"name": found.name, "version": __version__, "overall": 100 * bounds.overall, "points": format_points}
-    facts |= {"affected": 100 * bounds.affected, "seeds": max(one.seeds for one in found.rows)}
+    facts |= {"affected": 100 * bounds.affected, "found": found}
     facts["of_share"] = lambda share: " (".join(format_points(Interval(*(share[k] for k in ENDS)))) + ")"
     return facts | {
-        "columns": columns, "lines": shown, "clean": clean, "trained": trained, "evaluations": found.evaluations,
+        "columns": columns, "lines": shown, "trained": trained, "evaluations": found.evaluations,
     }  # fmt: skip
 
 
