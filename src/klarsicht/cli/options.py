@@ -25,7 +25,9 @@ def option(settings: type[Settings], name: str, *flags: str, default: str | None
     field = settings.model_fields[name]
     shown = default if default is not None else "" if field.is_required() else _format_default(field.default)
     told, interval = f"{field.description} [{shown}]" if shown else str(field.description), range_of(settings, name)
-    return typer.Option(*flags, help=told) if interval is None else number(interval, told, *flags)
+    if interval is not None:
+        return number(interval, told, *flags)
+    return typer.Option(*flags, help=told, show_default=not shown)
 
 
 def number(interval: Range, description: str, *flags: str) -> Any:
@@ -37,7 +39,8 @@ def number(interval: Range, description: str, *flags: str) -> Any:
         return value
 
     text, bracket, default = description.partition(" [")
-    return typer.Option(*flags, help=f"{text} Range: {interval}.{bracket}{default}", callback=check)
+    told = f"{text} Range: {interval}.{bracket}{default}"
+    return typer.Option(*flags, help=told, callback=check, show_default=not bracket)
 
 
 def _format_default(value: object) -> str:
