@@ -27,7 +27,11 @@ def calibrate(
     if iso is not None:
         ISO.require("iso", iso)
     files = reading.list_frames(frames)
-    file = out or sources.default_file()
+    if (file := out or sources.default_file()) is None:
+        rule = "without --out, it is the user's own file"
+        raise InputError(
+            "no file for the calibration", got="a user without a home folder", rule=rule, remedy="Give --out."
+        )
     with temporary_folder() as folder:
         burst = loading.load_frames(files, folder, settings=settings)
         estimate = sources.estimate_from_frames(burst)

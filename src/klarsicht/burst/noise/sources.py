@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from klarsicht.burst.files.loading import MOST_DRIFT, LoadedBurst
 from klarsicht.burst.noise import estimation
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.machine.disk import require_regular_file, write_atomically
+from klarsicht.ground.machine.operating_system import user_folder
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -92,7 +92,7 @@ def _find_noise_of_samples(
         )
         return KnownNoise(_apply_floor(header.profile, floor), source, unused)
     file = calibration or default_file()
-    if (saved := read_calibration(file, header.camera, header.iso)) is not None:
+    if file and (saved := read_calibration(file, header.camera, header.iso)) is not None:
         return KnownNoise(_apply_floor((saved,) * planes, floor), f"calibrated for {header.camera}, ISO {header.iso}")
     estimate = estimate_from_frames(burst, placement)
     doubts = [
@@ -196,10 +196,10 @@ def sample_windows(size: tuple[int, int]) -> list[Window]:
 # Calibrations
 
 
-def default_file() -> Path:
-    """Return the path of noise.json in the user's configuration folder."""
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(home) / "klarsicht" / "noise.json"
+def default_file() -> Path | None:
+    """Return the path of noise.json in the user's configuration folder; None for a user without a home folder."""
+    folder = user_folder("XDG_CONFIG_HOME", ".config")
+    return None if folder is None else folder / "klarsicht" / "noise.json"
 
 
 def read_calibration(file: Path, camera: str, iso: int | None) -> NoiseLevel | None:

@@ -172,6 +172,17 @@ def process_exists(pid: int) -> bool:
     return True
 
 
+def user_folder(variable: str, name: str) -> Path | None:
+    """Return the folder that an environment variable names for files of the user, or the one of that name in the home
+    folder; None for a user without one, as in some containers."""
+    if folder := os.environ.get(variable):
+        return Path(folder)
+    try:
+        return Path.home() / name
+    except RuntimeError:
+        return None
+
+
 @cache
 def machine_name() -> str:
     """Name this machine and the space of its process numbers: equal only where numbers mean the same processes."""

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,15 @@ def test_the_folder_is_that_of_the_users_caches(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert FOLDER_OF() == tmp_path / ".cache" / "klarsicht" / "embeddings"
+
+
+def test_a_user_without_a_home_folder_keeps_nothing(monkeypatch):
+    """As in a container whose user is in no list of users: pathlib raises, and the command ended in a traceback."""
+    monkeypatch.setattr(embedding_cache, "cache_folder", FOLDER_OF)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", lambda: Path("~nobody-of-that-name").expanduser())
+    keep_cached("a", b"weights")
+    assert FOLDER_OF() is None and read_cached("a") is None
 
 
 def test_whatever_a_training_depends_on_changes_the_name():

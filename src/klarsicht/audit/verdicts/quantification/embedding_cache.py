@@ -7,7 +7,6 @@ a file that is damaged counts as none."""
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,15 +15,16 @@ import torch
 from klarsicht.audit.verdicts.detectors.artifact_embedding import EmbeddingTraining, training_sources
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.machine.disk import write_atomically
+from klarsicht.ground.machine.operating_system import user_folder
 
 MOST_KEPT = 20  # files, of 1.4 MB each; beyond these, those that were used longest ago are removed
 DIGEST = 32  # bytes of a hash
 
 
-def cache_folder() -> Path:
-    """Return the folder of kept embeddings."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "klarsicht" / "embeddings"
+def cache_folder() -> Path | None:
+    """Return the folder of kept embeddings; None for a user without a home folder."""
+    caches = user_folder("XDG_CACHE_HOME", ".cache")
+    return None if caches is None else caches / "klarsicht" / "embeddings"
 
 
 def cache_key(training: EmbeddingTraining) -> str:
@@ -38,7 +38,9 @@ def cache_key(training: EmbeddingTraining) -> str:
 
 def read_cached(key: str) -> bytes | None:
     """Read the state of a training that ended; None where it is not kept, or damaged."""
-    file = cache_folder() / f"{key}.pt"
+    if (folder := cache_folder()) is None:
+        return None
+    file = folder / f"{key}.pt"
     with suppress(OSError):
         content = file.read_bytes()
         digest, state = content[:DIGEST], content[DIGEST:]
@@ -50,7 +52,8 @@ def read_cached(key: str) -> bytes | None:
 
 def keep_cached(key: str, state: bytes) -> None:
     """Keep the state of a training that ended, where the folder can be written, and the MOST_KEPT newest files."""
-    folder = cache_folder()
+    if (folder := cache_folder()) is None:
+        return
     with suppress(OSError, KlarsichtError):
         write_atomically(folder / f"{key}.pt", hashlib.blake2b(state, digest_size=DIGEST).digest() + state)
         for file in sorted(folder.glob("*.pt"), key=lambda file: file.stat().st_mtime)[:-MOST_KEPT]:
