@@ -12,6 +12,7 @@ import pytest
 from klarsicht.cli.echo import echo
 from klarsicht.ground.progress import (
     _open_logs,
+    announce_loading,
     begin_loading,
     begin_serving,
     end_silences,
@@ -440,3 +441,18 @@ def test_ipython_in_a_terminal_is_no_notebook(capsys, clock, monkeypatch):
     for _ in track(range(2), 2, "images"):
         clock[0] += 5
     assert "images: 2 of 2" in capsys.readouterr().err
+
+
+def test_libraries_that_load_for_seconds_are_announced_where_no_command_does(capsys, monkeypatch):
+    """A clock of its own, as above: the first line after a fifth of a second."""
+    monkeypatch.setattr("klarsicht.ground.progress.MIN_SECONDS", 0.2)
+    thresholds, said = gc.get_threshold(), ""
+    with announce_loading():
+        for _ in range(250):
+            time.sleep(0.02)
+            if said := said + capsys.readouterr().err:
+                break
+    assert said == "loading: 0:00:00 so far\n" and gc.get_threshold() == thresholds
+    with end_silences(60, 60), announce_loading():  # a command says it by its own clock
+        time.sleep(0.3)
+    assert capsys.readouterr().err == ""

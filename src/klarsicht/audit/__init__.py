@@ -21,6 +21,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from klarsicht.ground.progress import announce_loading
+
 if TYPE_CHECKING:
     from klarsicht.audit.cleaning.corrections.packages import load_correction as load_correction
     from klarsicht.audit.cleaning.data.clean_data import clean_data as clean_data
@@ -102,7 +104,8 @@ def __getattr__(name: str) -> Any:
     if name not in PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = PUBLIC[name].partition(":")
-    return getattr(import_module(f"{__name__}.{module}"), attribute or name)
+    with announce_loading():
+        return getattr(import_module(f"{__name__}.{module}"), attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -116,6 +116,17 @@ def begin_loading() -> None:
         silence.begin()
 
 
+@contextmanager
+def announce_loading() -> Iterator[None]:
+    """Say on standard error that libraries are loaded inside, if that takes seconds and no command says it."""
+    if _silences or _hidden.get():
+        yield
+        return
+    with end_silences(first=MIN_SECONDS):
+        begin_loading()
+        yield
+
+
 def begin_serving() -> None:
     """Keep silent from here on: the command waits for its user."""
     for silence in _silences:
