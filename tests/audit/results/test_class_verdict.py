@@ -83,6 +83,7 @@ def test_what_only_the_model_sees_is_content(separation, tried, change, is_conte
 
 
 UNKNOWN = "Whether it is a mark, a processing of the files or what the images show is not known: look at them."
+IMITATED = "It is a mark at one place, and a change of whole images acts like it."
 SAME_PLACES = "It is a mark: the same change at the same places."
 OWN_PLACES = "It is a mark: parts of the images, at places of their own."
 
@@ -230,6 +231,13 @@ ONE_PLACE = "It is a mark: parts of the images, at one place."
         ("embedding 0.01", "shared pixels", "", SAME_PLACES),
         ("colours", "known pixels", "", OWN_PLACES),
         ("colours", "shared tones", "", "It is a processing of the files, wherever it falls."),
+        ("texture 32 0.95", "shared frequencies", "top left", IMITATED),  # a red patch in one corner
+        (
+            "texture 32 0.95",
+            "shared frequencies",
+            "at varying places",
+            "It is a processing of the files, wherever it falls.",
+        ),
     ],
 )
 def test_a_mark_lies_where_its_detection_does_and_a_statistic_of_whole_images_says_nothing_of_places(

@@ -331,13 +331,15 @@ def describe_nature(how: str, visible: bool, place: str, detector: str) -> str:
         detector: name and setting of the detection.
     """
     placeless = not place and detector.split(" ")[0] in STATISTICS
+    is_at_one_place = place not in ("", VARYING)
     moves = how in KNOWN_SHARES or how == "shared aligned" or (how in AT_PLACES and place == VARYING)
     nature = (
         "a mark: the same pixels" if how in CUT_OUT
         else "" if not visible or (placeless and how in (*AT_PLACES, "shared aligned"))
-        else "a mark: parts of the images, at one place" if moves and place not in ("", VARYING)
+        else "a mark: parts of the images, at one place" if moves and is_at_one_place
         else "a mark: parts of the images, at places of their own" if moves
         else "a mark: the same change at the same places" if how in AT_PLACES
+        else "a mark at one place, and a change of whole images acts like it" if is_at_one_place
         else "a processing of the files, wherever it falls"
     )  # fmt: skip
     return (
