@@ -105,7 +105,7 @@ def test_the_page_begins_with_sentences_for_a_reader_who_knows_no_term_of_the_ta
         "12 images of tee carry the artifact. A detector saw what they share: the same patch (32 px).",
         "Inserted into other images, the artifact turns 40.0 % (39.0 to 41.0) of them into tee as long as the model",
         "After the correction oblique, it turns 5.0 % (4.0 to 6.0).",
-        "Accuracy on images without the artifact: 50.0 % (49.0 to 51.0) before, 50.0 % (49.0 to 51.0) after.",
+        "images without the artifact: 50.0 % before, 50.0 % after. The model loses 0.20 points (0.00 to 0.40).",
         "Not tested here: artifacts of other kinds or classes",
     ):
         assert sentence in short
@@ -117,12 +117,15 @@ def test_the_page_begins_with_sentences_for_a_reader_who_knows_no_term_of_the_ta
     [
         (("unused", "unused"), "The model is not shown to use the artifact."),
         (("remains", "harmful"), "No correction cleans the model."),
-        (("clean", "remains"), "The model is cleaned by m0."),
+        (("clean", "remains"), "The model is cleaned (correction: m0)."),
+        (("clean-unproven", "harmful"), "The model is cleaned; a loss of accuracy is not excluded (correction: m0)."),
     ],
 )
 def test_the_first_sentence_says_why_no_correction_cleans_the_model(tmp_path, kinds, said):
     """A model that does not use the artifact needs no correction, and none failed."""
-    folders = [written(tmp_path / f"{i}", method=f"m{i}", clean=kind == "clean") for i, kind in enumerate(kinds)]
+    folders = [
+        written(tmp_path / f"{i}", method=f"m{i}", clean=kind.startswith("clean")) for i, kind in enumerate(kinds)
+    ]
     for folder, kind in zip(folders, kinds, strict=True):
         file = folder / "evaluation.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"kind": kind}))
@@ -135,7 +138,7 @@ def test_the_page_shows_every_line_on_one_scale(tmp_path):
     certificate.write_certificate(tmp_path / "out", certificate.render_page(found), found.to_json())
     page = (tmp_path / "out" / "certificate.html").read_text()
     assert "&lt;b&gt;" in page
-    assert "<b>The model is cleaned by oblique.</b>" in page  # may be called clean
+    assert "<b>The model is cleaned (correction: oblique).</b>" in page  # may be called clean
     assert json.loads((tmp_path / "out" / "certificate.json").read_text())["corrections"][1]["proven"]["harm"] is False
     assert not re.search(r"""(src|href)=["']?http""", page)
     (harm, *_) = certificate.template_context(found)["columns"]

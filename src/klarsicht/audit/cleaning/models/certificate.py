@@ -23,7 +23,7 @@ import numpy as np
 from klarsicht import __version__
 from klarsicht.audit.cleaning.corrections.harm import HARMFUL, HARMLESS, Bounds
 from klarsicht.audit.cleaning.models.judgement import JointJudgement
-from klarsicht.audit.results.correction_words import CleaningKind
+from klarsicht.audit.results.correction_words import CleaningKind, describe_lost
 from klarsicht.audit.results.words import format_count, join_words
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, write_atomically
@@ -51,6 +51,7 @@ RANGES: Final = {
     "harm": (-1.0, 1.0),
     "harm_affected": (-1.0, 1.0),
 }  # the others: SHARE_RANGE
+TRAINED_ON: Final = "The model was trained on these images. On new ones it may lose more."
 NOT_TESTED: Final = (
     "Not tested here: artifacts of other kinds or classes, and whether the model is accurate or safe enough for its "
     "use."
@@ -163,15 +164,14 @@ class Certificate:
 
     @property
     def outcome(self) -> str:
-        """Which corrections clean the model, in a sentence; if none does, why, if that is the same for all."""
-        clean, kinds = (
-            [one.name for one in self.rows if one.clean == one.seeds],
-            {k for r in self.rows for k in r.kinds},
-        )
-        if clean:
-            return f"The model is cleaned{' in every seed' if self.most_seeds > 1 else ''} by {join_words(clean)}."
-        claim = CleaningKind(*kinds).claim if len(kinds) == 1 else "no correction cleans the model"
-        return f"{claim[0].upper()}{claim[1:]}."
+        """Which corrections clean the model and whether a loss is excluded, or why none does, in a sentence."""
+        clean = [one for one in self.rows if one.clean == one.seeds]
+        kinds = {kind for one in clean or self.rows for kind in one.kinds}
+        unlike = "the model is cleaned" if clean else "no correction cleans the model"
+        claim = CleaningKind(*kinds).claim if len(kinds) == 1 else unlike
+        seeds = ", in every seed" if self.most_seeds > 1 else ""
+        by = f" (correction: {join_words([one.name for one in clean])}{seeds})" if clean else ""
+        return f"{claim[0].upper()}{claim[1:]}{by}."
 
     @property
     def most_seeds(self) -> int:
@@ -192,9 +192,14 @@ class Certificate:
             after = one.figures
             if was.n and after["flips"].n:
                 sentences.append(f"After the correction {one.name}, it turns {_describe_share(after['flips'])}.")
-            if before["accuracy"].n and after["accuracy"].n:
-                shares = [_describe_share(look["accuracy"]) for look in (before, after)]
-                sentences.append(f"Accuracy on images without the artifact: {shares[0]} before, {shares[1]} after.")
+            if before["accuracy"].n and after["accuracy"].n and (loss := after["harm"]).n:
+                was_right, is_right = (f"{100 * look['accuracy'].value:.1f} %" for look in (before, after))
+                sentences.append(
+                    f"Accuracy on images without the artifact: {was_right} before, {is_right} after. The model "
+                    f"{describe_lost(loss.value, loss.low, loss.high)}."
+                )
+            if one.trained_on:
+                sentences.append(TRAINED_ON)
         return (*sentences, NOT_TESTED)
 
     def check(self) -> None:
