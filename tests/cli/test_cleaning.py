@@ -70,6 +70,8 @@ def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [look["correction"] for look in found["looks"]] == ["nothing", "project", "random direction"]
     assert found == json.loads((Path(out) / "evaluation.json").read_text())
+    assert run(["audit", "gate", finished, "--fail-on", "harm"]) == 0  # it reads the certificate as a file of the run
+    assert "The gate is open: no alarm for harm." in capsys.readouterr().out
 
 
 @pytest.mark.slow

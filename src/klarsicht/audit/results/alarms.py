@@ -14,7 +14,7 @@ from klarsicht.ground.errors import InputError, unknown_name
 from klarsicht.ground.run_folder.decisions import DecisionLog
 from klarsicht.ground.run_folder.store import RunStore
 
-CERTIFICATE_FILE: Final = "certificate/certificate.json"
+CERTIFICATE_FILE, CERTIFICATE_PAGE = "certificate/certificate.json", "certificate/certificate.html"  # in a run
 SAME_IMAGES = 0.5  # least Jaccard index of the images of one alarm in two runs
 USED: Final = (VerdictKind.POISONED, VerdictKind.CONTEXT, VerdictKind.ACTS, VerdictKind.SHARED_AND_USED)
 UNUSED: Final = (VerdictKind.PRESENT, VerdictKind.UNTESTED, VerdictKind.SHARED)

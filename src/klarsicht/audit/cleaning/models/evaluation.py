@@ -47,6 +47,7 @@ from klarsicht.audit.explanation.data import splits
 from klarsicht.audit.explanation.models.classifier import Classifier, label_indices
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.explanation.steps.audit_inputs import open_data
+from klarsicht.audit.results.alarms import CERTIFICATE_FILE, CERTIFICATE_PAGE
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
 from klarsicht.ground.errors import CorpusError, UsageError
 from klarsicht.ground.machine.disk import write_atomically
@@ -253,8 +254,13 @@ def certify(
     }  # fmt: skip
     made = tuple(evaluate(audited_run, folder, **asked) for folder in folders)
     found = read_certificate([*folders, *also])
-    place = Path(out) if out else audited_run.store.path / "certificate"
-    write_certificate(place, render_page(found), found.to_json())
+    own_place = (audited_run.store.path / CERTIFICATE_FILE).parent
+    place = Path(out) if out else own_place
+    if place.resolve() == own_place.resolve():  # `audit gate` reads it there, as a file of the run
+        audited_run.store.write_json(CERTIFICATE_FILE, found.to_json())
+        audited_run.store.write_bytes(CERTIFICATE_PAGE, render_page(found).encode())
+    else:
+        write_certificate(place, render_page(found), found.to_json())
     return CertificationResult(place, found, made)
 
 
