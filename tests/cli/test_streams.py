@@ -1,11 +1,14 @@
 """Streams that fail, in processes of their own: one line and an exit code, for every verb alike."""
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from klarsicht.cli.streams import guarded_streams
 
 COMMAND = [sys.executable, "-m", "klarsicht"]
 FULL = Path("/dev/full")  # Linux: each write to it fails with ENOSPC
@@ -47,6 +50,15 @@ def test_a_closed_pipe_in_a_locale_of_ascii_is_told_as_elsewhere():
     done = subprocess.run([*COMMAND, "audit", "--help"], stdout=writer, stderr=subprocess.PIPE, env=ascii_alone)
     os.close(writer)
     assert done.returncode == 141 and len(lines(done)) == 1
+
+
+def test_what_the_encoding_of_a_stream_lacks_is_escaped(monkeypatch):
+    """Oracle: Latin-1, which has the u with dots and lacks the sign for lungs."""
+    bytes_written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(bytes_written, encoding="latin-1"))
+    with guarded_streams():
+        print("Müller, 肺", flush=True)
+    assert bytes_written.getvalue() == b"M\xfcller, \\u80ba\n"
 
 
 @linux

@@ -62,9 +62,14 @@ def guarded_streams() -> Iterator[None]:
 
 def _as_unicode(stream: TextIO) -> TextIO:
     """Write UTF-8 to a stream that is said to take ASCII alone, as in the locale C: typer would write such a stream
-    past its guard, by a stream of its own, in UTF-8 as well."""
-    if isinstance(stream, TextIOWrapper) and codecs.lookup(stream.encoding).name == "ascii":
-        stream.reconfigure(encoding="utf-8", errors="replace")
+    past its guard, by a stream of its own, in UTF-8 as well. What another encoding lacks, as Latin-1 lacks the name of
+    a class in Chinese, is escaped."""
+    if isinstance(stream, TextIOWrapper):
+        encoding = codecs.lookup(stream.encoding).name
+        if encoding == "ascii":
+            stream.reconfigure(encoding="utf-8", errors="replace")
+        elif not encoding.startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")
     return stream
 
 
