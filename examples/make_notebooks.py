@@ -113,7 +113,7 @@ def main(folder: Path | None, names: Sequence[str]) -> None:
         else:
             (folder / name).mkdir(parents=True, exist_ok=True)
             made = run(made, folder / name)
-        file.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+        file.write_text(json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from tests.audit.verdicts.quantification.test_quantification import NAMES, TAGS,
 from torch import nn
 
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.clean_model import clean
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.steps.audit_inputs import Audit
 from klarsicht.audit.results import ranking
+from klarsicht.audit.results.verdicts import has_cleaning
 from klarsicht.audit.results.words import VerdictKind
 from klarsicht.audit.verdicts.quantification import opened_runs, quantification
 from klarsicht.ground.errors import RunMismatch, UsageError
@@ -125,6 +127,14 @@ def test_the_followed_cluster_is_measured_in_own_logits_on_images_that_do_not_ca
     first = ranking.read_ranking(tmp_path / "run")[0]
     assert first.name == "b" and {path[-7:] for path in first.members} == marked
     assert first.effect.rank == 0 and first.effect.low > 0
+
+
+def test_a_run_of_several_labels_says_that_it_cannot_be_cleaned(audited):
+    """Oracle: `audit clean`, which refuses it."""
+    *_, classifier, store = audited
+    assert not has_cleaning(store)
+    with pytest.raises(UsageError, match="no cleaning of this run yet"):
+        clean(store, "b", classifier=classifier)
 
 
 def test_a_screened_corpus_counts_every_image_once(audited, tmp_path):

@@ -115,8 +115,8 @@ def clean(
     """Correct the model for the artifact of a class, and save it.
 
     The correction is chosen under a bound on harm. The command exits with 7 if it harms too much, and with 8 if it
-    does not help. Without --class, or with several, one model is corrected for all these classes. If it was stopped,
-    the same command resumes.
+    does not help. Without --class, or with several, one model is corrected for all these classes; if it was stopped,
+    the same command resumes. With one class it begins again.
     """
     require_run_with_model(run, data)
     require_table(groups)

@@ -11,7 +11,7 @@ from klarsicht.audit.results.class_verdict import SHARES, DetectionResult, UseRe
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.results.verdict_lines import VERDICT_COLUMNS, VerdictLine
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.audit.results.words import PUT_ON, SEEN, VerdictKind
+from klarsicht.audit.results.words import NEXT, PUT_ON, SEEN, VerdictKind, choose_next_step
 
 LEVEL = 0.05
 P = st.sampled_from([1e-6, 0.0004, 0.03, LEVEL, 0.051, 0.2, 1.0])
@@ -134,6 +134,14 @@ def test_where_a_correction_could_not_be_fitted_none_is_advised(images, how, com
     assert line.next_step("a run")[1] == f"klarsicht audit {command}"
     assert replace(line, run="a run").next_step() == line.next_step("a run")
     assert line.next_step()[1] == f"klarsicht audit {command}".replace("'a run'", "RUN")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NEXT if kind is not VerdictKind.TEXTURE])
+def test_a_run_that_cannot_be_cleaned_is_told_of_no_command_that_refuses_it(kind):
+    """`audit clean` and `audit clean-data` refuse runs of several labels and of independent outputs."""
+    assert choose_next_step(kind, "a b", "a run")[1].split()[2].startswith("clean")
+    advice, command = choose_next_step(kind, "a b", "a run", few_lack_it=True, has_cleaning=False)
+    assert command == "klarsicht audit export 'a run' --to csv" and "train again without them" in advice
 
 
 @given(quantifications())

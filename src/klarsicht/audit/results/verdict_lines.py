@@ -19,7 +19,8 @@ FEWEST_WITHOUT: Final = 11  # images of a class without its artifact: of fewer, 
 @dataclass(frozen=True)
 class VerdictLine:
     """Line of the table of verdicts: artifact `number` of the class at `position`, both from 1, or a class in which
-    nothing was found, of so many `classes`, at a `level` of p, in the folder of a `run`."""
+    nothing was found, of so many `classes`, at a `level` of p, in the folder of a `run`, of which `has_cleaning` says
+    whether model and data can be cleaned."""
 
     position: int
     number: int
@@ -28,6 +29,7 @@ class VerdictLine:
     classes: int
     level: float
     run: str = field(default=UNKNOWN_RUN, compare=False)
+    has_cleaning: bool = field(default=True, compare=False)
 
     def __repr__(self) -> str:
         return f"VerdictLine({self.name!r}, {self.verdict.kind.label!r}, {self.describe_images()})"
@@ -132,7 +134,9 @@ class VerdictLine:
         """Return advice, and the command for a run folder, by default its own; both empty where nothing was found."""
         without_it, is_mark = self.verdict.n - self.verdict.size, self.verdict.use.how in PASTED
         few_lack_it = is_mark and without_it < FEWEST_WITHOUT
-        return words.choose_next_step(self.verdict.kind, self.name, run or self.run, few_lack_it=few_lack_it)
+        return words.choose_next_step(
+            self.verdict.kind, self.name, run or self.run, few_lack_it=few_lack_it, has_cleaning=self.has_cleaning
+        )
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Quantification:
         level: of p, for either claim.
         skipped: (class, reason) of those that could not be examined.
         run: its folder, which the commands of next steps name; RUN where it is not known.
+        has_cleaning: whether its model and data can be cleaned, see `has_cleaning`.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -41,6 +42,7 @@ class Quantification:
     level: float
     skipped: tuple[tuple[str, str], ...] = ()
     run: str = field(default=UNKNOWN_RUN, compare=False)
+    has_cleaning: bool = field(default=True, compare=False)
 
     @property
     def limits(self) -> str:
@@ -51,7 +53,7 @@ class Quantification:
     def lines(self) -> tuple[VerdictLine, ...]:
         """The lines of the table of verdicts, in order: every artifact of a class has one."""
         return tuple(
-            VerdictLine(position, number, name, one, len(self), self.level, self.run)
+            VerdictLine(position, number, name, one, len(self), self.level, self.run, self.has_cleaning)
             for position, verdict in enumerate(self.verdicts, 1)
             for number, (name, one) in enumerate(verdict.named_artifacts, 1)
         )
@@ -137,7 +139,15 @@ def read_verdicts(run: str | Path | RunStore) -> Quantification:
                 remedy=f"Run klarsicht audit quantify {shlex.quote(str(store.path))} again.",
             ) from missing
         skipped = tuple((name, why) for name, why in content["skipped"])
-        return Quantification(verdicts, content["floor"], content["level"], skipped, str(store.path))
+        levels = content["floor"], content["level"]
+        return Quantification(verdicts, *levels, skipped, str(store.path), has_cleaning(store))
+
+
+def has_cleaning(run: RunStore) -> bool:
+    """Say whether the model and the data of a run can be cleaned: its classes exclude each other, and each image has
+    one label."""
+    settings = run.manifest["settings"]
+    return not (run.manifest.get("independent") or settings.get("label_separator") or settings.get("label_columns"))
 
 
 def is_quantified(run: RunStore) -> bool:

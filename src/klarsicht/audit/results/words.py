@@ -214,6 +214,13 @@ NEXT_WHERE_FEW_LACK_IT: Final = (
 )
 """Advice and command for a mark that a correction would be fitted on, and that hardly an image of the class lacks."""
 
+NEXT_WITHOUT_CLEANING: Final = (
+    "look at the images; if what they share does not belong to the class, list them, and train again without them: "
+    "outputs that do not exclude each other cannot be cleaned yet",
+    "export {run} --to csv",
+)
+"""Advice and command for a run of several labels, or of independent outputs, which no correction takes."""
+
 SURROUNDINGS: Final = "surroundings"  # the part of an image that is all but its own places
 
 PART_NAMES: Final = {
@@ -432,13 +439,18 @@ def describe_framing(
     return f"{words[0].upper()}{words[1:]}, {said}."
 
 
-def choose_next_step(kind: VerdictKind, name: str, run: str, *, few_lack_it: bool = False) -> tuple[str, str]:
+def choose_next_step(
+    kind: VerdictKind, name: str, run: str, *, few_lack_it: bool = False, has_cleaning: bool = True
+) -> tuple[str, str]:
     """Return advice for an artifact of that name, and the command for a run folder; empty where nothing is to do.
-    `few_lack_it`: whether it is a mark that hardly an image of the class is without."""
+    `few_lack_it`: whether it is a mark that hardly an image of the class is without. `has_cleaning`: whether model and
+    data of the run can be cleaned."""
     if kind not in NEXT:
         return "", ""
     has_correction = kind in (VerdictKind.POISONED, VerdictKind.SHARED_AND_USED)
     advice, command = NEXT_WHERE_FEW_LACK_IT if few_lack_it and has_correction else NEXT[kind]
+    if not has_cleaning and command.startswith("clean"):
+        advice, command = NEXT_WITHOUT_CLEANING
     return advice, "klarsicht audit " + command.format(run=shlex.quote(run), name=shlex.quote(name))
 
 

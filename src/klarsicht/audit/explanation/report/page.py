@@ -157,7 +157,7 @@ def count_findings(artifacts: int | None, shortcuts: int, undecided: int = 0) ->
 
 def crosses(group: Mapping[str, Any]) -> bool:
     """Say whether a group of copies, as duplicates.json has it, lies in several splits or under several labels."""
-    return group["kind"] != UNSURE_COPY and (group["crosses_splits"] or group["crosses_labels"])
+    return group["kind"] != UNSURE_COPY and bool(group["crosses_splits"] or group["crosses_labels"])
 
 
 def template_values(store: RunStore) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.results.class_verdict import DetectionResult, UseResult, Verdict, order_verdicts
 from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.significance import p_values_of_use
-from klarsicht.audit.results.verdicts import Quantification
+from klarsicht.audit.results.verdicts import Quantification, has_cleaning
 from klarsicht.audit.verdicts.quantification.selected_detections import SelectedDetections, select_detections
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.run_folder.store import RunStore
@@ -83,4 +83,5 @@ class DetectedClasses:
                 artifactual=artifactual[i], poisoned=is_artifact, shared=specific[i], used=used,
             )  # fmt: skip
             found.append(verdict)
-        return Quantification(order_verdicts(found), largest.floor, level, self.skipped, str(self.store.path))
+        verdicts, run = order_verdicts(found), self.store
+        return Quantification(verdicts, largest.floor, level, self.skipped, str(run.path), has_cleaning(run))
