@@ -23,11 +23,11 @@ TRUST_HELP = "Run code inside a model file, run or correction from somebody else
 def option(settings: type[Settings], name: str, *flags: str, default: str | None = None) -> Any:
     """Make the option of one field, with other flags if given: its description, and its default, or another."""
     field = settings.model_fields[name]
-    shown = default if default is not None else "" if field.is_required() else _format_default(field.default)
-    told, interval = f"{field.description} [{shown}]" if shown else str(field.description), range_of(settings, name)
+    usual = default if default is not None else "" if field.is_required() else _format_default(field.default)
+    told, interval = f"{field.description} [{usual}]" if usual else str(field.description), range_of(settings, name)
     if interval is not None:
         return number(interval, told, *flags)
-    return typer.Option(*flags, help=told, show_default=not shown)
+    return typer.Option(*flags, help=told, show_default=not usual)
 
 
 def number(interval: Range, description: str, *flags: str) -> Any:

@@ -52,7 +52,7 @@ RANGES: Final = {
     "harm_affected": (-1.0, 1.0),
 }  # the others: SHARE_RANGE
 TRAINED_ON: Final = "The model was trained on these images. On new ones it may lose more."
-NOT_TESTED: Final = (
+NOT_COVERED: Final = (
     "Not tested here: artifacts of other kinds or classes, and whether the model is accurate or safe enough for its "
     "use."
 )
@@ -111,8 +111,8 @@ def _describe_carriers(name: str, members: int, origin: str) -> str:
     return f"{carriers}. {how[source]}: {what}." if source in how else f"{carriers}, by {origin}."
 
 
-def _describe_share(found: Interval) -> str:
-    return f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
+def _describe_share(share: Interval) -> str:
+    return f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
 def _interval_json(found: Interval) -> Facts | None:
@@ -164,7 +164,7 @@ class Certificate:
 
     @property
     def outcome(self) -> str:
-        """Which corrections clean the model and whether a loss is excluded, or why none does, in a sentence."""
+        """The corrections that clean the model and whether a loss is excluded, or why none does, in a sentence."""
         clean = [one for one in self.rows if one.clean == one.seeds]
         kinds = {kind for one in clean or self.rows for kind in one.kinds}
         unlike = "the model is cleaned" if clean else "no correction cleans the model"
@@ -200,7 +200,7 @@ class Certificate:
                 )
             if one.trained_on:
                 sentences.append(TRAINED_ON)
-        return (*sentences, NOT_TESTED)
+        return (*sentences, NOT_COVERED)
 
     def check(self) -> None:
         """Check that a correction may be called clean in all of its seeds. Raises HarmExceeded if none may."""

@@ -253,15 +253,15 @@ def certify(
         "test": test, "images": images, "overall": overall, "affected": affected, "groups": groups, "seed": seed,
     }  # fmt: skip
     made = tuple(evaluate(audited_run, folder, **asked) for folder in folders)
-    found = read_certificate([*folders, *also])
+    together = read_certificate([*folders, *also])
     own_place = (audited_run.store.path / CERTIFICATE_FILE).parent
     place = Path(out) if out else own_place
     if place.resolve() == own_place.resolve():  # `audit gate` reads it there, as a file of the run
-        audited_run.store.write_json(CERTIFICATE_FILE, found.to_json())
-        audited_run.store.write_bytes(CERTIFICATE_PAGE, render_page(found).encode())
+        audited_run.store.write_json(CERTIFICATE_FILE, together.to_json())
+        audited_run.store.write_bytes(CERTIFICATE_PAGE, render_page(together).encode())
     else:
-        write_certificate(place, render_page(found), found.to_json())
-    return CertificationResult(place, found, made)
+        write_certificate(place, render_page(together), together.to_json())
+    return CertificationResult(place, together, made)
 
 
 def write_answers(file: Path, test: CorrectionTest, corrected: Logits | None) -> None:

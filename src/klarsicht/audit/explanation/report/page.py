@@ -138,16 +138,16 @@ def summarise(
     return sentences
 
 
-def count_findings(artifacts: int | None, shortcuts: int, undecided: int = 0) -> str:
+def count_findings(artifacts: int | None, shortcuts: int, open_groups: int = 0) -> str:
     """Say how many findings there are of each kind, in one sentence; `artifacts` is None where none were looked for.
-    `undecided` groups of images share what only a person can call an artifact."""
+    `open_groups` groups of images share what only a person can call an artifact."""
     counts = []
-    if artifacts or (artifacts is not None and not undecided):
+    if artifacts or (artifacts is not None and not open_groups):
         some = format_count(artifacts, "artifact") if artifacts else "no artifact"
         counts.append(f"{some} that some images of a class share")
-    if undecided:
-        whose = "its class" if undecided == 1 else "their class"
-        counts.append(f"{format_count(undecided, 'group')} of images that share what may belong to {whose}")
+    if open_groups:
+        whose = "its class" if open_groups == 1 else "their class"
+        counts.append(f"{format_count(open_groups, 'group')} of images that share what may belong to {whose}")
     if shortcuts:
         counts.append(f"{format_count(shortcuts, 'possible shortcut')} that whole classes share")
     *first, last = counts or [""]
@@ -176,8 +176,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
     summary = summarise(quantification, findings, parts, around, exceptions)
     groups = seen_groups.read_seen_groups(store)
     kinds = [line.verdict.kind for line in quantification.lines if line.verdict.has_group] if quantification else []
-    undecided = sum(kind in UNDECIDED for kind in kinds)
-    artifacts = len(kinds) - undecided if quantification else None
+    open_groups = sum(kind in UNDECIDED for kind in kinds)
+    artifacts = len(kinds) - open_groups if quantification else None
     copies = read_copies(store)
     return {
         "title": settings["model"],
@@ -199,7 +199,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "level": describe_level(quantification.level) if quantification else "",
         "summary": summary,
         "exceptions": len(around.exceptions) if around and around.relied_on else 0,
-        "counted": count_findings(artifacts, len(summary) - len(kinds), undecided) if summary else "",
+        "counted": count_findings(artifacts, len(summary) - len(kinds), open_groups) if summary else "",
         "shown_findings": FINDINGS_SHOWN,
         "first_seen": FIRST_SEEN,
         "pictures_beside": FIRST_PICTURES,
