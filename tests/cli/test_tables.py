@@ -35,9 +35,9 @@ def test_a_screening_tells_margin_probability_and_every_outputs_search(capsys):
     told = printed(capsys, Screening(ENTRY, (("pier", 1), ("dock", 1)), 1000, 0.05, STANDS))
     assert told[0] == f"carton: 2 of 8 images, by concept: {SCREENED_FOLLOWED}"
     assert "+2.50 (+1.50 to +3.50)" in told[1] and "+2.25" in told[1] and "0 of 1000 outputs" in told[1]
-    assert "basket" in told[2] and "+0.25 logits more (-0.50 to +1.00)" in told[2]
+    assert "basket" in told[2] and "0.25 logits more (-0.50 to 1.00), which may be chance" in told[2]
     assert "31.4 times" in told[3] and "1.5 times" in told[3]
-    assert "3 of 1000" in told[4] and "+2.12" in told[4] and "monitor with +2.62" in told[4]
+    assert "3 of 1,000" in told[4] and "by 2.12 logits" in told[4] and "monitor rises most, by 2.62" in told[4]
     assert told[5:] == ["p 0.004; significance level 0.05", "labels of these images: pier 1"]
 
 
