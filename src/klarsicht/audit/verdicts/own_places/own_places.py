@@ -9,12 +9,14 @@ Only images and labels are read; nobody says which images are exceptions, nor wh
    That way is taken under which composites follow their donors.
 3. Own places are learned again on composites, of which they are known, and found in images that missed them, by that
    least log-odds under which most composites follow: places that hold too much take the surroundings along.
+4. Where both shares of composites are above what says nothing, own places are learned on and outlined by the colours of
+   each image (`colour_outlines`), as far as composites follow then as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +28,7 @@ from scipy.ndimage import uniform_filter
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
+from klarsicht.audit.verdicts.own_places.colour_outlines import outline_by_colours
 from klarsicht.audit.verdicts.own_places.composites import draw_pairs, lay_on_others, usable_places
 from klarsicht.audit.verdicts.own_places.place_network import (
     STRIDE,
@@ -40,7 +43,7 @@ from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
 from klarsicht.ground.seeding import generator
 
 PLACE_EPOCHS, AGAIN_EPOCHS, TOLD_EPOCHS = 24, 4, 12  # of training on labels, on own places, on what these tell
-TAUGHT_AGAIN = 2  # times that own places are learned again
+TAUGHT_AGAIN, TAUGHT_OUTLINES = 2, 2  # times that own places are learned again, and then with outlines
 LEAST_ODDS = (0.0, 0.5, 1.0, 1.5)  # of an own place, in nats, that are tried each time
 TAUGHT_COMPOSITES, ASKED_COMPOSITES = 1600, 100  # of the latter two trainings; of each class, asked for both shares
 SPEAKS_FOR, SPEAKS_AGAINST = 1.0, 0.3  # nats; softly against: where a side holds both classes, it speaks softly
@@ -59,7 +62,7 @@ class OwnPlaces:
         margin: float (n,), log-odds of the label by the mean place; negative in exceptions.
         own: bool (n, H, W).
         followed: share of composites on the side of their donor, times that of images with usable own places; of the
-            half of the classes where it is least, so of the lesser of two.
+            half of the classes where it is least, so of the lesser of two; before own places are outlined.
         told: share of composites of other images whose class is told by the own places of their source, above chance:
             0 where own places say nothing of the class, 1 where they tell it always; None where that was not asked.
         way: `agreement` or `side`.
@@ -240,7 +243,7 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0, least: float = 
         images: uint8 (n, H, W, C); some 32 to 64 pixels a side.
         labels: int (n,), 0 to K - 1.
         least: a value of `OwnPlaces.separate` that says nothing. Where what follows is not above it, `told` is not
-            asked, for the lesser of both is not, either.
+            asked, for the lesser of both is not, either; where the lesser is not, own places are not outlined.
     """
     answers = PlaceAnswers.of(train_places(images, labels, PLACE_EPOCHS, seed), images, labels)
     tried = {name: enlarge(largest_parts(way(answers, seed)), images.shape[1:3], 1) for name, way in WAYS.items()}
@@ -252,7 +255,13 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0, least: float = 
     followed = share_that_follows(answers, own, seed)
     asks = share_above_chance(followed, labels) > least
     told = share_told_by_own_places(answers, own, seed) if asks else None
-    return OwnPlaces(labels, answers.side, answers.image_margin, own, followed, told, best)
+    found = OwnPlaces(labels, answers.side, answers.image_margin, own, followed, told, best)
+    if found.separate <= least:
+        return found
+    for turn in range(TAUGHT_OUTLINES):
+        own = learn_again(answers, own, seed + TAUGHT_AGAIN + turn, outlined=True)
+    follows = share_above_chance(share_that_follows(answers, own, seed), labels)
+    return replace(found, own=own) if follows > least else found
 
 
 def share_above_chance(share: float, labels: Ints) -> float:
@@ -301,16 +310,22 @@ def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> fl
     return max(0.0, share_above_chance(float((says == labels[trials.sources]).mean()), labels))
 
 
-def learn_again(answers: PlaceAnswers, own: Bools, seed: int) -> Bools:
+def learn_again(answers: PlaceAnswers, own: Bools, seed: int, outlined: bool = False) -> Bools:
     """Learn own places on composites, and find them in all images by that of LEAST_ODDS under which most composites
-    follow: bool (n, H, W); the same where too few are known."""
+    follow: bool (n, H, W); the same where too few are known. Outlined by colours, if wanted."""
     images, labels, usable = answers.images, answers.labels, usable_places(own, answers.exceptional)
     if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
         return own
     network = teach_own_places(images, own, labels, answers.exceptional, seed)
     odds = score_own_places(network, images)
     tried = [places_above(odds, least, images.shape[1:3]) for least in LEAST_ODDS]
-    return max(tried, key=lambda places: share_that_follows(answers, places, seed))
+    best = max(tried, key=lambda places: share_that_follows(answers, places, seed))
+    return outline_places(images, best, odds, seed) if outlined else best
+
+
+def outline_places(images: Pixels, own: Bools, odds: Floats, seed: int) -> Bools:
+    """Outline own places (n, H, W) of images by their colours, and keep the largest part; odds: (n, h, w)."""
+    return largest_parts(outline_by_colours(images, own, odds, seed))
 
 
 def teach_own_places(images: Pixels, own: Bools, labels: Ints, exceptional: Bools, seed: int) -> PlaceNetwork:

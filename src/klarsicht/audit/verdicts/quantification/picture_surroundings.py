@@ -21,6 +21,7 @@ from klarsicht.audit.results.surroundings import (
 from klarsicht.audit.verdicts.own_places.composites import LARGEST, SMALLEST, Pairs, lay_on_others, usable_places
 from klarsicht.audit.verdicts.own_places.own_places import (
     enlarge,
+    outline_places,
     places_above,
     score_own_places,
     teach_own_places,
@@ -74,7 +75,10 @@ class PictureSurroundings:
 
     def own_places(self, image: Pixels) -> Bools | None:
         """Find the own places (H, W) of an image (H, W, C); None where they are not about as large as usual."""
-        found = places_above(score_own_places(self.network, self._shrink(image[None])), 0, image.shape[:2])[0]
+        shown = self._shrink(image[None])
+        odds = score_own_places(self.network, shown)
+        own = outline_places(shown, places_above(odds, 0, shown.shape[1:3]), odds, self.work.settings.seed)
+        found = enlarge(own, (image.shape[0], image.shape[1]), 0)[0]
         usual = float(np.median(self.own.mean((1, 2))))
         return found if SMALLEST * usual < found.mean() < LARGEST * usual else None
 

@@ -1,0 +1,109 @@
+"""Outline the own places of images by what colours each image has inside and outside of them.
+
+A network that sees 13 x 13 pixels says where an object is, and not where it ends. What an object looks like differs
+from what surrounds it in most images, and each image says how: its pixels inside and outside are described by a few
+colours each, and every pixel goes to the side that it resembles and whose places lie around it (in the manner of
+GrabCut, Rother et al. 2004, with smoothed log-likelihoods in place of a cut).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, uniform_filter
+
+from klarsicht.audit.verdicts.own_places.place_network import STRIDE
+from klarsicht.ground.arrays import Bools, Floats, Pixels
+from klarsicht.ground.seeding import generator
+
+LEVELS_APART, ROUGHNESS_WEIGHT = 32.0, 2.0  # grey levels of one deviation of a colour; of the roughness around it
+COLOURS, MEAN_ROUNDS, OUTLINE_ROUNDS = 6, 5, 3  # of each side; rounds that move them, and that move the outline
+LIKELY, PLACE_WEIGHT = 4.0, 0.25  # nats at most, of a pixel's colour and of a place; weight of what places say
+SMOOTHING = 0.7  # deviation of a Gaussian in pixels, over which colours answer together
+FEWEST_PIXELS = 10  # inside and outside, without which an image stays as it is
+OUTLINED = 128  # images at once
+
+
+def outline_by_colours(images: Pixels, own: Bools, odds: Floats, seed: int) -> Bools:
+    """Move the outline of own places to where the colours of an image change.
+
+    Args:
+        images: uint8 (n, H, W, C).
+        own: bool (n, H, W).
+        odds: float (n, h, w), log-odds of an own place, for each STRIDE pixels.
+
+    Returns:
+        bool (n, H, W); the same for images with fewer than FEWEST_PIXELS pixels inside or outside.
+    """
+    rng, outlined = generator(seed, "outlines"), own.copy()
+    for start in range(0, len(images), OUTLINED):
+        some = slice(start, start + OUTLINED)
+        points, inside = describe_pixels(images[some]), own[some]
+        height, width = inside.shape[1:]
+        of_places = odds[some].repeat(STRIDE, 1).repeat(STRIDE, 2)[:, :height, :width]
+        says = PLACE_WEIGHT * of_places.clip(-LIKELY, LIKELY)
+        for _ in range(OUTLINE_ROUNDS):
+            resembles = np.subtract(
+                *(find_colours(points, side, rng).log_likelihood(points) for side in (inside, ~inside))
+            )
+            resembles = gaussian_filter(resembles.clip(-LIKELY, LIKELY), (0, SMOOTHING, SMOOTHING))
+            pixels = inside.sum((1, 2))
+            can_tell = (pixels >= FEWEST_PIXELS) & (height * width - pixels >= FEWEST_PIXELS)
+            inside = np.where(can_tell[:, None, None], resembles + says > 0, inside)
+        outlined[some] = inside
+    return outlined
+
+
+def describe_pixels(images: Pixels) -> Floats:
+    """Describe pixels of images (n, H, W, C) by their colour, and by how rough it is around them, in deviations:
+    float (n, H, W, C + 1)."""
+    colour = images.astype(np.float32) / LEVELS_APART
+    from_mean = np.abs(colour - uniform_filter(colour, (0, 3, 3, 0))).mean(3)
+    roughness = ROUGHNESS_WEIGHT * gaussian_filter(from_mean, (0, 1, 1))
+    return np.concatenate([colour, roughness[..., None]], 3)
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Colours of one side of images, a mixture of normal distributions of unit deviation.
+
+    Attributes:
+        means: float (n, COLOURS, D).
+        log_shares: float (n, COLOURS).
+    """
+
+    means: Floats
+    log_shares: Floats
+
+    def log_likelihood(self, points: Floats) -> Floats:
+        """Compute the log-likelihood of pixels (n, H, W, D), but for a constant: float (n, H, W)."""
+        rows = points.reshape(len(points), -1, points.shape[3])
+        nats = self.log_shares[:, None] - 0.5 * squared_distances(rows, self.means)
+        most = nats.max(2, keepdims=True)
+        return np.asarray((most[..., 0] + np.log(np.exp(nats - most).sum(2))).reshape(points.shape[:3]))
+
+
+def find_colours(points: Floats, side: Bools, rng: np.random.Generator) -> Colours:
+    """Find the colours of the pixels (n, H, W, D) on a side (n, H, W) of each image by Lloyd's rounds, on every
+    STRIDE-th pixel both ways."""
+    count = len(points)
+    rows, chosen = points[:, ::STRIDE, ::STRIDE].reshape(count, -1, points.shape[3]), side[:, ::STRIDE, ::STRIDE]
+    chosen = chosen.reshape(count, -1)
+    lot = np.where(chosen, rng.random(chosen.shape, np.float32), -1.0)
+    means, size = np.take_along_axis(rows, np.argpartition(-lot, COLOURS, 1)[:, :COLOURS, None], 1), np.zeros(0)
+    for _ in range(MEAN_ROUNDS):
+        nearest = squared_distances(rows, means).argmin(2)
+        belongs = ((nearest[..., None] == np.arange(COLOURS)) & chosen[..., None]).astype(np.float32)
+        size = belongs.sum(1)
+        sums = belongs.transpose(0, 2, 1) @ rows
+        means = np.where(size[..., None] > 0, sums / np.maximum(size, 1)[..., None], means)
+    return Colours(means, np.log((size + 1) / (size + 1).sum(1, keepdims=True)))
+
+
+def squared_distances(points: Floats, means: Floats) -> NDArray[Any]:
+    """Compute squared distances between points (n, P, D) and means (n, K, D): float (n, P, K)."""
+    across = points @ means.transpose(0, 2, 1)
+    return np.asarray((points**2).sum(2)[..., None] - 2 * across + (means**2).sum(2)[:, None])
