@@ -20,7 +20,7 @@ from klarsicht.ground.arrays import Bools, Floats, Pixels
 from klarsicht.ground.seeding import generator
 
 LEVELS_APART, ROUGHNESS_WEIGHT = 32.0, 2.0  # grey levels of one deviation of a colour; of the roughness around it
-COLOURS, MEAN_ROUNDS, OUTLINE_ROUNDS = 6, 5, 3  # of each side; rounds that move them, and that move the outline
+COLOURS, LLOYD_ROUNDS, OUTLINE_ROUNDS = 6, 5, 3  # of each side; rounds that move them, and that move the outline
 LIKELY, PLACE_WEIGHT = 4.0, 0.25  # nats at most, of a pixel's colour and of a place; weight of what places say
 SMOOTHING = 0.7  # deviation of a Gaussian in pixels, over which colours answer together
 FEWEST_PIXELS = 10  # inside and outside, without which an image stays as it is
@@ -38,7 +38,7 @@ def outline_by_colours(images: Pixels, own: Bools, odds: Floats, seed: int) -> B
     Returns:
         bool (n, H, W); the same for images with fewer than FEWEST_PIXELS pixels inside or outside.
     """
-    rng, outlined = generator(seed, "outlines"), own.copy()
+    rng, moved = generator(seed, "outlines"), own.copy()
     for start in range(0, len(images), OUTLINED):
         some = slice(start, start + OUTLINED)
         points, inside = describe_pixels(images[some]), own[some]
@@ -53,8 +53,8 @@ def outline_by_colours(images: Pixels, own: Bools, odds: Floats, seed: int) -> B
             pixels = inside.sum((1, 2))
             can_tell = (pixels >= FEWEST_PIXELS) & (height * width - pixels >= FEWEST_PIXELS)
             inside = np.where(can_tell[:, None, None], resembles + says > 0, inside)
-        outlined[some] = inside
-    return outlined
+        moved[some] = inside
+    return moved
 
 
 def describe_pixels(images: Pixels) -> Floats:
@@ -90,13 +90,13 @@ def find_colours(points: Floats, side: Bools, rng: np.random.Generator) -> Colou
     """Find the colours of the pixels (n, H, W, D) on a side (n, H, W) of each image by Lloyd's rounds, on every
     STRIDE-th pixel both ways."""
     count = len(points)
-    rows, chosen = points[:, ::STRIDE, ::STRIDE].reshape(count, -1, points.shape[3]), side[:, ::STRIDE, ::STRIDE]
-    chosen = chosen.reshape(count, -1)
-    lot = np.where(chosen, rng.random(chosen.shape, np.float32), -1.0)
+    rows, on_side = points[:, ::STRIDE, ::STRIDE].reshape(count, -1, points.shape[3]), side[:, ::STRIDE, ::STRIDE]
+    on_side = on_side.reshape(count, -1)
+    lot = np.where(on_side, rng.random(on_side.shape, np.float32), -1.0)
     means, size = np.take_along_axis(rows, np.argpartition(-lot, COLOURS, 1)[:, :COLOURS, None], 1), np.zeros(0)
-    for _ in range(MEAN_ROUNDS):
+    for _ in range(LLOYD_ROUNDS):
         nearest = squared_distances(rows, means).argmin(2)
-        belongs = ((nearest[..., None] == np.arange(COLOURS)) & chosen[..., None]).astype(np.float32)
+        belongs = ((nearest[..., None] == np.arange(COLOURS)) & on_side[..., None]).astype(np.float32)
         size = belongs.sum(1)
         sums = belongs.transpose(0, 2, 1) @ rows
         means = np.where(size[..., None] > 0, sums / np.maximum(size, 1)[..., None], means)

@@ -259,7 +259,7 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0, least: float = 
     if found.separate <= least:
         return found
     for turn in range(TAUGHT_OUTLINES):
-        own = learn_again(answers, own, seed + TAUGHT_AGAIN + turn, outlined=True)
+        own = learn_again(answers, own, seed + TAUGHT_AGAIN + turn, by_colours=True)
     follows = share_above_chance(share_that_follows(answers, own, seed), labels)
     return replace(found, own=own) if follows > least else found
 
@@ -310,9 +310,9 @@ def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> fl
     return max(0.0, share_above_chance(float((says == labels[trials.sources]).mean()), labels))
 
 
-def learn_again(answers: PlaceAnswers, own: Bools, seed: int, outlined: bool = False) -> Bools:
+def learn_again(answers: PlaceAnswers, own: Bools, seed: int, by_colours: bool = False) -> Bools:
     """Learn own places on composites, and find them in all images by that of LEAST_ODDS under which most composites
-    follow: bool (n, H, W); the same where too few are known. Outlined by colours, if wanted."""
+    follow: bool (n, H, W); the same where too few are known. And outlined, `by_colours`."""
     images, labels, usable = answers.images, answers.labels, usable_places(own, answers.exceptional)
     if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
         return own
@@ -320,7 +320,7 @@ def learn_again(answers: PlaceAnswers, own: Bools, seed: int, outlined: bool = F
     odds = score_own_places(network, images)
     tried = [places_above(odds, least, images.shape[1:3]) for least in LEAST_ODDS]
     best = max(tried, key=lambda places: share_that_follows(answers, places, seed))
-    return outline_places(images, best, odds, seed) if outlined else best
+    return outline_places(images, best, odds, seed) if by_colours else best
 
 
 def outline_places(images: Pixels, own: Bools, odds: Floats, seed: int) -> Bools:
