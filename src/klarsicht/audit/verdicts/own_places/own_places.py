@@ -255,13 +255,13 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0, least: float = 
     followed = share_that_follows(answers, own, seed)
     asks = share_above_chance(followed, labels) > least
     told = share_told_by_own_places(answers, own, seed) if asks else None
-    found = OwnPlaces(labels, answers.side, answers.image_margin, own, followed, told, best)
-    if found.separate <= least:
-        return found
+    places = OwnPlaces(labels, answers.side, answers.image_margin, own, followed, told, best)
+    if places.separate <= least:
+        return places
     for turn in range(TAUGHT_OUTLINES):
         own = learn_again(answers, own, seed + TAUGHT_AGAIN + turn, by_colours=True)
     follows = share_above_chance(share_that_follows(answers, own, seed), labels)
-    return replace(found, own=own) if follows > least else found
+    return replace(places, own=own) if follows > least else places
 
 
 def share_above_chance(share: float, labels: Ints) -> float:

@@ -78,9 +78,9 @@ class PictureSurroundings:
         shown = self._shrink(image[None])
         odds = score_own_places(self.network, shown)
         own = outline_places(shown, places_above(odds, 0, shown.shape[1:3]), odds, self.work.settings.seed)
-        found = enlarge(own, (image.shape[0], image.shape[1]), 0)[0]
+        places = enlarge(own, (image.shape[0], image.shape[1]), 0)[0]
         usual = float(np.median(self.own.mean((1, 2))))
-        return found if SMALLEST * usual < found.mean() < LARGEST * usual else None
+        return places if SMALLEST * usual < places.mean() < LARGEST * usual else None
 
     def give(self, image: Pixels, own: Bools, donors: Rows) -> Pixels:
         """Lay own places (H, W) of an image (H, W, C) on rows of the run: uint8 (m, H, W, C)."""
