@@ -38,7 +38,7 @@ def outline_by_colours(images: Pixels, own: Bools, odds: Floats, seed: int) -> B
     Returns:
         bool (n, H, W); the same for images with fewer than FEWEST_PIXELS pixels inside or outside.
     """
-    rng, moved = generator(seed, "outlines"), own.copy()
+    rng, outlines = generator(seed, "outlines"), own.copy()
     for start in range(0, len(images), OUTLINED):
         some = slice(start, start + OUTLINED)
         points, inside = describe_pixels(images[some]), own[some]
@@ -53,8 +53,8 @@ def outline_by_colours(images: Pixels, own: Bools, odds: Floats, seed: int) -> B
             pixels = inside.sum((1, 2))
             can_tell = (pixels >= FEWEST_PIXELS) & (height * width - pixels >= FEWEST_PIXELS)
             inside = np.where(can_tell[:, None, None], resembles + says > 0, inside)
-        moved[some] = inside
-    return moved
+        outlines[some] = inside
+    return outlines
 
 
 def describe_pixels(images: Pixels) -> Floats:
