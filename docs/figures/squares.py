@@ -3,7 +3,7 @@
     python docs/figures/squares.py
 
 The set is the symmetric one of `benchmarks/audit/majority_sets.py`, seed 0: 800 images, 98 % of both classes on their
-own surroundings. Own places are found by `find_own_places` (16 CPU seconds); nobody says where they are.
+own surroundings. Own places are found by `find_own_places` (30 CPU seconds); nobody says where they are.
 """
 
 from __future__ import annotations
