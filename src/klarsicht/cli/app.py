@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from klarsicht.ground.foreign import describe_error, is_device_error
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.names import printable
 from klarsicht.ground.progress import begin_loading
+from klarsicht.ground.run_folder.run_files import MANIFEST
 
 INTERRUPTED = 130
 # typer uses the package click, or, since 0.29, a copy of its own: the class is reached by what typer exports.
@@ -33,6 +35,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+RESUMED = {
+    "audit": ("run", "quantify", "duplicates", "shortcuts", "power", "clean", "clean-data"),
+    "burst": ("denoise", "explain", "audit", "train"),
+}
+"""Commands that keep what is complete when they are stopped; the others begin again."""
+
+
+def does_resume(arguments: Sequence[str]) -> bool:
+    """Tell whether the same command line goes on where it was stopped. `audit clean` does so for several classes only,
+    which it corrects one after the other, and `audit duplicates` of a run, or with a folder of its own."""
+    group, command = (*arguments, "", "")[:2]
+    options = [word.partition("=")[0] for word in arguments]
+    if (group, command) == ("audit", "clean"):
+        return options.count("--class") != 1 and "--part" not in options
+    if (group, command) == ("audit", "duplicates"):
+        return "--out" in options or any((Path(word) / MANIFEST).exists() for word in arguments[2:])
+    return command in RESUMED.get(group, ())
 
 
 def guard_command(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,7 +122,10 @@ def _exit_code(arguments: Sequence[str]) -> int:
         short = describe_shortage(error)
         return _print_error(short.with_options, short.exit_code)
     if code == INTERRUPTED:
-        return _print_error("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
+        resuming = "what is complete is kept, and the same command resumes"
+        return _print_error(
+            f"stopped; {resuming if does_resume(arguments) else 'the same command begins again'}", INTERRUPTED
+        )
     return int(code)
 
 
