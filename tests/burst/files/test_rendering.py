@@ -19,7 +19,7 @@ from klarsicht.burst.files.dng import write as write_dng
 from klarsicht.burst.files.reading import read
 from klarsicht.burst.files.rendering import Renderer, stored_window
 from klarsicht.ground.pictures.array_images import turn_upright
-from klarsicht.ground.pictures.tiff_tags import Tags, rationals, text
+from klarsicht.ground.pictures.tiff_tags import Entry, Tags, numbers, rationals, text
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 
@@ -96,6 +96,22 @@ def test_png_and_tiff_hold_the_same_as_developed_at_once(tmp_path, monkeypatch, 
         assert (page.tags[34675].value if 34675 in page.tags else None) == profile
     if colour != "grey":
         assert "sRGB" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+
+
+@pytest.mark.parametrize("comment", [0, 70_000])
+def test_a_jpeg_says_camera_time_and_place_and_leaves_out_what_it_has_no_room_for(tmp_path, comment):
+    """Read by Pillow. A segment of a JPEG file holds 65,533 bytes (ITU-T T.81, B.1.1.4)."""
+    exif = {36867: text("2024:06:01 10:00:00"), 33434: rationals(0.02)}
+    exif |= {37510: Entry(7, comment, b"x" * comment)} if comment else {}
+    tags = Tags({271: text("Example"), 274: numbers(3, 6)}, exif, {1: text("N")})
+    planes = np.full((3, 40, 52), 0.5, np.float32)
+    header = Header(tmp_path / "a", "rgb", (40, 52), 65535, "srgb", None, Rendering(), 6, None, tags)
+    write_pictures.write_preview(Renderer.from_header(spooled(planes, tmp_path / "s"), header), tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as jpeg:
+        known = jpeg.getexif()
+        assert jpeg.size == (40, 52) and (known[271], known[274]) == ("Example", 1)
+        assert known.get_ifd(34665)[36867] == "2024:06:01 10:00:00" and known.get_ifd(34853)[1] == "N"
+        assert 37510 not in known.get_ifd(34665)
 
 
 @pytest.mark.parametrize("pattern", ["RGGB", "GBRG"])

@@ -27,6 +27,9 @@ ICC, SOFTWARE, PNG_MAGIC = 34675, 305, b"\x89PNG\r\n\x1a\n"
 DEFLATE = 4  # level; 9 takes ten times as long and saves a few per cent
 KEPT_TAGS = (270, 271, 272, 306, 315, 33432)  # description, make, model, date, artist, copyright
 PREVIEW = 2048
+EXIF_MARK = b"Exif\0\0"
+JPEG_SEGMENT = 65533 - len(EXIF_MARK)  # bytes of Exif data that a JPEG file can hold (CIPA DC-008, 4.7.2)
+LONG_TAG = 1024  # bytes of an entry that is left out first: a maker note, a user's comment
 
 
 @cache
@@ -70,16 +73,21 @@ def write_png(renderer: Renderer, path: Path) -> None:
     """Write a 16-bit PNG."""
     height, width = renderer.size
     header = struct.pack(">IIBBBBB", width, height, 16, 2 if renderer.channels == 3 else 0, 0, 0, 0)
-    exif = io.BytesIO()
-    tiff_tags.write(exif, output_tags(renderer.header.tags), [])
     with replace_atomically(path) as file:
         file.write(PNG_MAGIC + png_chunk(b"IHDR", header))
         if (icc := icc_profile(renderer)) is not None:
             file.write(png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(icc)))
-        file.write(png_chunk(b"eXIf", exif.getvalue()))
+        file.write(png_chunk(b"eXIf", exif_block(renderer.header.tags)))
         for data in compress_rows(renderer.render_strips(), width * renderer.channels):
             file.write(png_chunk(b"IDAT", data))
         file.write(png_chunk(b"IEND", b""))
+
+
+def exif_block(tags: Tags) -> bytes:
+    """Return the tags of an output as the block of Exif data of PNG and JPEG files: a TIFF without a picture."""
+    block = io.BytesIO()
+    tiff_tags.write(block, output_tags(tags), [])
+    return block.getvalue()
 
 
 def png_chunk(name: bytes, data: bytes) -> bytes:
@@ -101,17 +109,23 @@ def compress_rows(strips: Strips, values: int) -> Iterator[bytes]:
     yield squeeze.flush()
 
 
-def jpeg_bytes(pixels: npt.NDArray[np.float32]) -> bytes:
-    """Encode a picture (h, w, C) in [0, 1] as JPEG at 8 bits."""
+def jpeg_bytes(pixels: npt.NDArray[np.float32], exif: bytes = b"") -> bytes:
+    """Encode a picture (h, w, C) in [0, 1] as JPEG at 8 bits. exif: a block of Exif data."""
     levels, buffer = to_uint8(pixels), io.BytesIO()
     picture = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
-    picture.save(buffer, "JPEG", quality=92, subsampling=0, icc_profile=srgb_profile())  # keeps colour noise
+    marked = {"exif": EXIF_MARK + exif} if exif else {}
+    picture.save(buffer, "JPEG", quality=92, subsampling=0, icc_profile=srgb_profile(), **marked)  # keeps colour noise
     return buffer.getvalue()
 
 
 def write_preview(renderer: Renderer, path: Path) -> None:
-    """Write a JPEG preview of at most PREVIEW pixels a side."""
-    write_atomically(path, jpeg_bytes(renderer.for_display.thumbnail(PREVIEW)))
+    """Write a JPEG preview of at most PREVIEW pixels a side, with Exif data as far as a JPEG file has room for them."""
+    tags = renderer.header.tags
+    exif = exif_block(tags)
+    if len(exif) > JPEG_SEGMENT:
+        small = {tag: entry for tag, entry in tags.exif.items() if len(entry.data) <= LONG_TAG}
+        exif = exif_block(Tags(tags.image, small, tags.gps))
+    write_atomically(path, jpeg_bytes(renderer.for_display.thumbnail(PREVIEW), exif))
 
 
 WRITERS: dict[str, Callable[[Renderer, Path], None]] = {
