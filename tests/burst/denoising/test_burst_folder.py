@@ -60,6 +60,13 @@ def test_each_burst_becomes_one_photograph_which_the_second_time_is_not_made_aga
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+def test_a_rehearsal_does_not_say_that_anything_is_done(frames, tmp_path, capsys):
+    (frames / "P9.png").write_bytes(b"no picture")
+    assert run(["burst", "denoise", str(frames), "-o", str(tmp_path / "clean" / "{}.png"), *NOISE, "--dry-run"]) == 3
+    told = capsys.readouterr().err
+    assert "not everything can be denoised" in told and "done" not in told and not (tmp_path / "clean").exists()
+
+
 def test_what_changed_is_made_again_and_nothing_else(frames, tmp_path):
     out = tmp_path / "{}.png"
     settings = DenoiseSettings(noise="0.02,0.001", threads=1)

@@ -120,6 +120,9 @@ def denoise_bursts(
             yield f"{burst.outputs['photograph']}: failed: {error}"
     if errors:
         error_kind, got = type(errors[0]), f"{len(errors)} bursts or files that could not be used"
+        if dry_run:
+            remedy = "Without --dry-run, all others are made."
+            raise error_kind("not everything can be denoised", got=got, remedy=remedy)
         raise error_kind(
             "not everything was denoised", got=got, remedy="All others are done; the same command tries again."
         )
