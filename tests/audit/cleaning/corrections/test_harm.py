@@ -76,13 +76,28 @@ def test_a_handful_of_images_is_said_to_be_too_few_without_a_number_of_points(n)
     assert one.answer == NOT_PROVEN
 
 
+@pytest.mark.parametrize("trained_on", [False, True])
+def test_two_losses_that_nobody_has_images_to_exclude_have_one_reason(trained_on):
+    """Each interval and bound is named; the clause that both had in common stands once."""
+    right = np.ones(21, bool)
+    losses = [Loss(kind, paired_loss(right, right), bound, trained_on) for kind, bound in (("x", 0.005), ("y", 0.02))]
+    words = Harm(tuple(losses)).reasons
+    assert words.count("hardly exclude") == words.count("decide whether") == words.count("the model") == 1
+    assert words.count("(-15.46 to 15.46) on x") == words.count("(-15.46 to 15.46) on y") == 1
+    assert "more than the 0.50 and 2.00 allowed" in words and ("trained on" in words) == trained_on
+    assert len(words.split()) <= 0.75 * len(f"{losses[0]}; it also {losses[1]}".split())
+
+
 def test_one_harmful_loss_is_harm_and_all_must_be_harmless():
     within, beyond, between = loss(-0.01, 0.01), loss(0.03, 0.05), loss(-0.01, 0.03)
     assert Harm((within, within)).answer == HARMLESS
     assert Harm((within, between)).answer == NOT_PROVEN
     assert Harm((between, beyond)).answer == HARMFUL
     assert Harm((within, within)).reasons == ""
-    assert Harm((between, between)).reasons.count("the model") == 1 and "; it also " in Harm((between, between)).reasons
+    few = loss(-0.3, 0.3)
+    assert (
+        Harm((between, few)).reasons.count("the model") == 1 and "; it also too few" not in Harm((between, few)).reasons
+    )
     assert Harm((within, between)).settled_by == between.settled_by > 0
     assert Harm((between, beyond)).settled_by == 0
     assert Harm((between, beyond)).to_json()["losses"][1]["lost"]["changed"] == 8

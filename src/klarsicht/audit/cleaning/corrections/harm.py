@@ -10,11 +10,12 @@ and it is harmful there only where the loss is beyond MEMORISED times the bound.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from klarsicht.audit.results.correction_words import describe_lost
+from klarsicht.audit.results.words import join_words
 from klarsicht.numerics.statistics.paired_loss import MOST, NO_LOSS, PairedLoss, items_to_settle
 
 HARMLESS: Final = "proven harmless"
@@ -77,11 +78,22 @@ class Loss:
         settles = self.measured.n and not self.is_of_one_class
         return items_to_settle(self.measured, self.bound) if settles else 0
 
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether nobody has the number of images that would settle a loss that is not proven, though some would."""
+        is_open = self.answer == NOT_PROVEN and not self.is_of_one_class
+        narrow = self.measured.high - self.measured.low < WIDE
+        return is_open and narrow and REACHED * self.measured.n < self.settled_by < MOST
+
+    @property
+    def amount(self) -> str:
+        """The loss with its interval, and the kind of images, as a clause without its subject."""
+        return f"{describe_lost(self.measured.value, self.measured.low, self.measured.high)} on {self.kind}"
+
     def __str__(self) -> str:
         if not self.measured.n:
             return f"no {self.kind} to measure a loss on"
-        one = self.measured
-        lost = f"the model {describe_lost(one.value, one.low, one.high)} on {self.kind}"
+        one, lost = self.measured, f"the model {self.amount}"
         if self.answer == HARMLESS:
             return f"{lost}, within the {100 * self.bound:.2f} allowed"
         if self.answer == HARMFUL:
@@ -97,7 +109,7 @@ class Loss:
             return f"{lost}, as much as the {100 * self.bound:.2f} allowed: more images do not settle it"
         training = "the model was trained on these images" if self.trained_on else ""
         exclusion = f"exclude more than the {100 * self.bound:.2f} allowed"
-        if self.settled_by > REACHED * one.n:
+        if self.is_out_of_reach:
             reason = (
                 f"{training}, and ten times as many others" if training else f"even ten times these {one.n:,} images"
             )
@@ -122,8 +134,12 @@ class Harm:
 
     @property
     def reasons(self) -> str:
-        """The losses from which the answer follows, in words; empty where it is HARMLESS. The model is named once."""
-        first, *others = [str(loss) for loss in self._deciding_losses()] or [""]
+        """The losses from which the answer follows, in words; empty where it is HARMLESS. The model is named once, and
+        so is a reason that all have in common."""
+        losses = [*self._deciding_losses()]
+        if len(losses) > 1 and all(loss.is_out_of_reach for loss in losses):
+            return _describe_out_of_reach(losses)
+        first, *others = [str(loss) for loss in losses] or [""]
         return "; ".join([first, *(re.sub("^the model ", "it also ", other) for other in others)])
 
     @property
@@ -143,3 +159,16 @@ class Harm:
             for one in self.losses
         ]
         return {"answer": self.answer, "reasons": self.reasons, "settled by": self.settled_by, "losses": told}
+
+
+def _describe_out_of_reach(losses: Sequence[Loss]) -> str:
+    """Say that no number of images at hand excludes several losses, each of which is named with its interval."""
+    bounds = join_words([*dict.fromkeys(f"{100 * loss.bound:.2f}" for loss in losses)])
+    trained = any(loss.trained_on for loss in losses)
+    others = (
+        "it was trained on these images, and ten times as many others" if trained else "even ten times as many images"
+    )
+    return (
+        f"the model {join_words([loss.amount for loss in losses])}; {others} would hardly exclude more than the "
+        f"{bounds} allowed: decide whether such losses are acceptable"
+    )
