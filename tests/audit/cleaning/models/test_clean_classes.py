@@ -4,6 +4,7 @@ The network reads one tag for one class and another tag for another by construct
 """
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -253,6 +254,35 @@ def test_of_orders_that_gain_alike_the_one_that_loses_less_on_many_images_is_tak
     page = certificate.render_joint_page(judged)
     assert page.count('<td>1.0<span class="ends">0.9 to 1.1</span></td><td>4000</td>') == 2
     assert judged.to_json()["clean images"] == {"classes": 3, "outputs": 3}
+
+
+def test_the_certificate_of_several_classes_begins_with_sentences(fitted):
+    """Shares are put in by hand; a term of the table, such as probe, stands in none of the sentences."""
+
+    def turning(judged, before, after):
+        shares = [Interval(x, x - 0.01, x + 0.01, 400) for x in (before, after)]
+        looks = [replace(look, flips=share) for look, share in zip((judged.before, judged.after), shares, strict=True)]
+        return replace(judged, before=looks[0], after=looks[1])
+
+    asked = CleanSettings(images=60, overall=0.2, affected=0.2)
+    joint, orders = correction_choice.choose_order(fitted, asked)
+    judged = correction_choice.judge_together(fitted, joint, orders, [("d", "no image shows it")], asked)
+    first, second = judged.classes
+    first = replace(first, alone=turning(first.alone, 0.4, 0.3), together=turning(first.together, 0.4, 0.05))
+    page = certificate.render_joint_page(replace(judged, classes=(first, second)))
+    short = re.sub(r"<[^>]*>", "", page[page.index("<h2>In short") : page.index("<h2>Effect and cost")])
+    for sentence in (
+        "An artifact is what some images of a class share",
+        f"the artifact of {first.name} turns 40.0 % (39.0 to 41.0) of them into {first.name} before the corrections",
+        "before the corrections, and 5.0 % (4.0 to 6.0) after them.",
+        f"The artifact of {second.name} was inserted into no other images",
+        "d is not corrected: no image shows it.",
+        "On images without any of the artifacts, the model ",
+        "Next: ",
+        "Not tested here: artifacts of other kinds or classes",
+    ):
+        assert sentence in short
+    assert not any(word in short for word in ("probe", "seed", "logit"))
 
 
 def test_clean_images_for_orders_are_of_the_part_to_choose_on_and_of_every_class(fitted):

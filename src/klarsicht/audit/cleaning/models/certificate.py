@@ -364,11 +364,31 @@ def make_column(title: str, figure: str, bound: float | None, lines: Sequence[Ce
     return Column(title, figure, bound, lines[0].figures[figure], min(ends) - room, max(ends) + room)
 
 
+def describe_joint(found: JointJudgement) -> tuple[str, ...]:
+    """Say in sentences what each artifact did before and does after all corrections, what they cost together, and what
+    was not tested."""
+    sentences = []
+    for one in found.classes:
+        before, after = one.alone.before.flips, one.together.after.flips
+        sentences.append(
+            f"Inserted into other images, the artifact of {one.name} turns {_describe_share(before)} of them into "
+            f"{one.name} before the corrections, and {_describe_share(after)} after them."
+            if before.n and after.n
+            else f"The artifact of {one.name} was inserted into no other images: what it does to them was not tested."
+        )
+    sentences += [f"{name} is not corrected: {why}." for name, why in found.left_out]
+    if (loss := found.lost.measured).n:
+        lost = describe_lost(loss.value, loss.low, loss.high)
+        sentences.append(f"On images without any of the artifacts, the model {lost}.")
+    return (*sentences, *([TRAINED_ON] if found.lost.trained_on else []), NOT_COVERED)
+
+
 def render_joint_page(found: JointJudgement) -> str:
     """Render the certificate of several classes."""
     answer = {HARMLESS: "proven", HARMFUL: "broken"}.get(found.harm.answer, "")
     page = load_template("klarsicht.audit", "joint_certificate.html.j2")
-    return page.render(version=__version__, found=found, answer=answer, points=format_points)
+    said = {"claim": found.kind.claim, "sentences": describe_joint(found)}
+    return page.render(version=__version__, found=found, answer=answer, points=format_points, **said)
 
 
 def format_points(found: Interval, digits: int = 1) -> tuple[str, str]:
