@@ -43,6 +43,20 @@ def test_a_class_map_with_a_label_twice_names_it(tmp_path):
     assert caught.value.exit_code == 3
 
 
+@pytest.mark.parametrize("heading", ["label,idx", "label;index", "class,index", "label"])
+def test_a_class_map_without_a_column_names_those_that_it_has(tmp_path, heading):
+    (tmp_path / "map.csv").write_text(f"{heading}\nant,0\n")
+    with pytest.raises(InputError, match="lacks a column") as caught:
+        read_class_map(tmp_path / "map.csv", ("ant",), 1)
+    assert caught.value.got == f"columns {heading.replace(',', ', ')}"
+    assert "label,index" in caught.value.rule and "--class-map" in caught.value.remedy
+
+
+def test_a_class_map_of_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "map.csv").write_text("label,index\nant,1\nbee,0\n", encoding="utf-8-sig")
+    assert read_class_map(tmp_path / "map.csv", ("ant", "bee"), 2) == {"ant": 1, "bee": 0}
+
+
 @pytest.mark.parametrize("command", ["run", "doctor"])
 def test_the_command_line_ends_at_a_class_map_with_a_label_twice(tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)

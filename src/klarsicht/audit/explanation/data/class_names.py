@@ -6,9 +6,12 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine.disk import require_regular_file
+
+CLASS_MAP: Final = "a CSV with columns label,index"
 
 
 def require_distinct(names: Sequence[str], of: str) -> None:
@@ -52,11 +55,15 @@ def read_class_map(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[
     model does not have."""
     require_regular_file(path)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = [(line["label"], int(line["index"])) for line in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        rule = "a CSV with columns label,index"
-        raise InputError("the class map cannot be read", got=f"{path}: {error}", rule=rule) from error
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            columns = table.fieldnames or ()
+            if not {"label", "index"} <= set(columns):
+                got, remedy = f"columns {', '.join(columns) or 'none'}", "Correct the first line of --class-map."
+                raise InputError(f"the class map {path} lacks a column", got=got, rule=CLASS_MAP, remedy=remedy)
+            lines = [(line["label"], int(line["index"])) for line in table]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError("the class map cannot be read", got=f"{path}: {error}", rule=CLASS_MAP) from error
     require_distinct([label for label, _ in lines], f"the class map {path}")
     index = dict(lines)
     missing = [label for label in labels if label not in index]

@@ -90,7 +90,8 @@ def select_columns(table: pa.Table, cells: LabelCells, names: ColumnNames) -> di
             line = columns[usual].index("") + 2
             raise CorpusError(f"a line of the manifest has no {name}", got=f"line {line}")
     if names.source and "source" not in columns:
-        raise CorpusError(f"the manifest lacks the column {names.source}", got=f"columns {listed}")
+        what, remedy = f"the manifest lacks the column {names.source}", "Correct --source-column, or leave it out."
+        raise CorpusError(what, got=f"columns {listed}", remedy=remedy)
     return {name: columns[name] for name in (*REQUIRED, *OPTIONAL) if name in columns}
 
 
