@@ -155,6 +155,15 @@ def test_without_a_transform_pictures_are_floats_of_the_first_layer_s_channels(c
     assert tensor.shape == (channels, 5, 6) and tensor.dtype == torch.float32 and (tensor == 1).all()
 
 
+def test_a_transform_that_the_network_carries_is_said_to_be_unused():
+    """torchvision's detectors have a layer of that name, so it cannot be taken for one of pictures."""
+    module = network(3)
+    assert not any("attribute" in note for note in load_model(module).notes)
+    module.transform = lambda picture: torch.zeros(3, 4, 4)
+    assert any("attribute `transform`" in note and "(net, transform)" in note for note in load_model(module).notes)
+    assert load_model((module, module.transform)).notes == load_model((network(3), module.transform)).notes
+
+
 @pytest.mark.parametrize(("mode", "shape"), [("L", (5, 7)), ("RGB", (5, 7, 3)), ("RGBA", (5, 7, 4))])
 def test_a_picture_that_keeps_its_size_is_torchvisions_tensor(mode, shape):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))

@@ -335,18 +335,26 @@ def load_model(
     if device is not None:
         with foreign_errors(UsageError, "the model cannot be moved to the device", of=str(device)):
             module = module.to(torch.device(device))
-    plain_note = "no transform is given: pictures keep their size, their values are 0 to 1 and not normalised"
     renaming_note = describe_renamed(brought, distinct) if classes is None else ""
+    plain_note = _describe_plain(source.module) if source.transform is None else ""
     classifier = _with_logits(
         Classifier(
             module,
             source.transform if source.transform is not None else plain_transform(module),
             tuple(classes) if classes is not None else distinct or None,
             source.spec,
-            tuple(filter(None, (precision_note, renaming_note, plain_note if source.transform is None else ""))),
+            tuple(filter(None, (precision_note, renaming_note, plain_note))),
         )
     )
     return _require_fitting_names(classifier)
+
+
+def _describe_plain(module: nn.Module) -> str:
+    """Say what becomes of pictures without a transform, and that one which the module carries is not used: inside some
+    networks an attribute of that name is a layer of their own."""
+    note = "no transform is given: pictures keep their size, their values are 0 to 1 and not normalised"
+    carries = hasattr(module, "transform")
+    return f"{note} (the attribute `transform` of the network is not used: give (net, transform))" if carries else note
 
 
 def _require_fitting_names(classifier: Classifier) -> Classifier:
@@ -415,6 +423,7 @@ def _with_suggestions(label: str, names: Collection[str]) -> str:
 def check_targets(targets: Tensor, n_classes: int) -> Tensor:
     """Check target classes (B,) and convert them to int64; raises UsageError for one outside [0, n_classes)."""
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < n_classes:
-        got, rule = f"{int(targets.min())} to {int(targets.max())}", f"the model has classes 0 to {n_classes - 1}"
-        raise UsageError("target class out of range", got=got, rule=rule)
+        outside = next(int(target) for target in targets.flatten() if not 0 <= int(target) < n_classes)
+        rule = f"the model has classes 0 to {n_classes - 1}"
+        raise UsageError("target class out of range", got=outside, rule=rule, remedy="Give the number of an output.")
     return targets.long()

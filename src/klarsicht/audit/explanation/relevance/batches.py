@@ -32,11 +32,11 @@ def as_batch(classifier: Classifier, images: Tensor | Array | Image.Image | Sequ
     try:
         batch = torch.as_tensor(images)
     except (TypeError, ValueError, RuntimeError) as error:
-        rule, remedy = "pictures of Pillow, or images (B, C, H, W)", ""
+        rule, remedy, got = "pictures of Pillow, or images (B, C, H, W)", "", str(error)
         items = images if isinstance(images, list | tuple) else [images]
-        if any(isinstance(one, str | Path) for one in items):
-            remedy = "Open files first: [Image.open(path) for path in paths]."
-        raise UsageError("a batch does not consist of numbers", got=error, rule=rule, remedy=remedy) from error
+        if paths := [one for one in items if isinstance(one, str | Path)]:
+            got, remedy = f"the path {paths[0]}", "Open files first: [Image.open(path) for path in paths]."
+        raise UsageError("a batch does not consist of numbers", got=got, rule=rule, remedy=remedy) from error
     if batch.ndim not in (len("BCHW"), len("BCDHW")):
         remedy = "Stack transformed images: torch.stack([transform(image) for image in images])."
         raise UsageError(
@@ -45,6 +45,9 @@ def as_batch(classifier: Classifier, images: Tensor | Array | Image.Image | Sequ
     if not (len(batch) and batch.is_floating_point()):
         got, remedy = f"{len(batch)} of {batch.dtype}", "Give images as the model's transform returns them."
         raise UsageError("a batch of images", got=got, rule="at least one image, of floats", remedy=remedy)
+    if broken := [i for i, image in enumerate(batch) if not image.isfinite().all()]:
+        rule, remedy = "numbers that are finite", "Look at the transform, or leave the image out."
+        raise UsageError(f"image {broken[0]} of a batch", got="NaN or infinite numbers", rule=rule, remedy=remedy)
     return batch
 
 
