@@ -37,6 +37,7 @@ from klarsicht.audit.verdicts.synthetic import artifacts
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
+from klarsicht.ground.optional import install_command
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import DEMO_COUNT, DEMO_IMAGES, DEMO_WORKERS, SEED
 from klarsicht.ground.seeding import generator
@@ -178,7 +179,7 @@ def load_photographs() -> dict[str, Image.Image]:
             raise MissingExtra(
                 f"the photograph {name!r} is not installed",
                 got=str(error),
-                remedy="pip install 'klarsicht[demo]'",
+                remedy=f"{install_command('demo')}.",
             ) from error
     return photographs
 

@@ -16,5 +16,11 @@ def load(package: str, extra: str) -> Any:
     except ImportError as error:
         if is_out_of_memory(error):
             raise
-        remedy = f"pip install 'klarsicht[{extra}]'"
-        raise MissingExtra(f"the package {package.split('.')[0]} is not installed", remedy=remedy) from error
+        what = f"the package {package.split('.')[0]} is not installed"
+        raise MissingExtra(what, remedy=f"{install_command(extra)}.") from error
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra, as a remedy names it. klarsicht is in no package index, so pip needs
+    the folder of its sources."""
+    return f"In a clone of klarsicht: pip install '.[{extra}]'"

@@ -39,8 +39,8 @@ def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
 
     monkeypatch.setattr(engines, "import_module", absent)
     for engine, extra in (
-        (Dask("tcp://x:1"), r"klarsicht\[dask\]"),
-        (Ray("auto"), r"klarsicht\[ray\]"),
+        (Dask("tcp://x:1"), r"\.\[dask\]"),
+        (Ray("auto"), r"\.\[ray\]"),
         (Spark(), "joblibspark"),
     ):
         with pytest.raises(MissingExtra, match=f"pip install .*{extra}"):

@@ -19,6 +19,7 @@ from joblib.parallel import get_active_backend
 from klarsicht.audit.explanation.settings import LOCAL_ENGINE, split_engine
 from klarsicht.ground.errors import EngineFailed, KlarsichtError, MissingExtra, OutOfMemory, UsageError
 from klarsicht.ground.machine.devices import select_device
+from klarsicht.ground.optional import install_command
 
 OF_JOBLIB = ("LokyBackend", "MultiprocessingBackend", "ThreadingBackend", "SequentialBackend")
 RESUMES = "The same command resumes."
@@ -69,12 +70,12 @@ def _engine(name: str, address: str) -> Engine:
     return ENGINES[name](address)
 
 
-def require_package(name: str, extra: str) -> Any:
-    """Import an engine; raises MissingExtra."""
+def require_package(name: str, remedy: str) -> Any:
+    """Import an engine; raises MissingExtra with the remedy."""
     try:
         return import_module(name)
     except ImportError as error:
-        raise MissingExtra(f"{name} is not installed", remedy=f"pip install {extra}") from error
+        raise MissingExtra(f"{name} is not installed", remedy=f"{remedy}.") from error
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def require_own_gpu(workers: int, on_gpu: bool) -> None:
 
 def connect_dask(address: str) -> Any:
     """Connect to a scheduler of Dask by its address or file; raises MissingExtra, EngineFailed."""
-    dask = require_package("distributed", "'klarsicht[dask]'")
+    dask = require_package("distributed", install_command("dask"))
     place = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
     try:
         return dask.Client(**place, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -149,7 +150,7 @@ def connect_dask(address: str) -> Any:
 @lru_cache(maxsize=1)
 def start_dask(workers: int) -> Any:
     """Start workers of Dask on this machine, which end with this process."""
-    dask = require_package("distributed", "'klarsicht[dask]'")
+    dask = require_package("distributed", install_command("dask"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cluster = dask.LocalCluster(
@@ -165,7 +166,7 @@ class Ray(Engine):
 
     @cached_property
     def ray(self) -> Any:
-        return require_package("ray", "'klarsicht[ray]'")
+        return require_package("ray", install_command("ray"))
 
     def open(self, workers: int, on_gpu: bool) -> tuple[joblib.Parallel, int]:
         if not self.ray.is_initialized():
@@ -224,7 +225,7 @@ class Spark(Engine):
     """Cluster of Spark, as the environment of this process names it."""
 
     def open(self, workers: int, on_gpu: bool) -> tuple[joblib.Parallel, int]:
-        require_package("joblibspark", "joblibspark")
+        require_package("joblibspark", "pip install joblibspark")
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else another Python than this may answer to `python3`
         backend = import_module("joblibspark.backend").SparkDistributedBackend
         # as joblib's pools of processes, after which it is made: it would take the error of a unit for its result

@@ -17,6 +17,7 @@ from klarsicht.burst.data.interpolated_noise import InterpolatedNoise, Spectrum
 from klarsicht.burst.evaluation import phase_correlation
 from klarsicht.burst.evaluation.hdrplus import align_and_merge
 from klarsicht.burst.synthesis.scenes import Light
+from klarsicht.ground.optional import install_command
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 Denoise = Callable[[Burst], Light]
@@ -141,7 +142,7 @@ def absence_reason(row: str) -> str:
     package, note = PACKAGES.get(row.split("+")[-1], ("", ""))
     if not package or find_spec(package):
         return ""
-    return f"the package {package} is not installed (pip install 'klarsicht[bench]'{note})"
+    return f"the package {package} is not installed ({install_command('bench')}{note})"
 
 
 PACKAGES = {"bm3d": ("bm3d", "; its licence allows non-commercial use only"), "nlm": ("cv2", "")}

@@ -13,6 +13,7 @@ from klarsicht.burst.synthesis.scenes import Geometry, Photograph
 from klarsicht.ground.errors import CorpusError, ImageError, MissingExtra
 from klarsicht.ground.machine.disk import translate_faults
 from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.optional import install_command
 from klarsicht.ground.pictures.images import decode, extensions
 
 PACKAGED = ("astronaut", "chelsea", "coffee")  # stored losslessly
@@ -35,7 +36,7 @@ def packaged_photographs() -> PhotographSet:
     except ImportError as error:
         if is_out_of_memory(error):
             raise
-        remedy = "Give a folder of photographs, or pip install 'klarsicht[demo]'."
+        remedy = f"Give a folder of photographs. {install_command('demo')}."
         raise MissingExtra("scikit-image is not installed", rule="its photographs are used", remedy=remedy) from error
     names = tuple(f"scikit-image {name}" for name in PACKAGED)
     return PhotographSet(names, tuple(getattr(data, name)() for name in PACKAGED), PACKAGED_GEOMETRY)

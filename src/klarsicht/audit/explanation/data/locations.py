@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from klarsicht.ground.errors import CorpusError, KlarsichtError, MissingExtra
 from klarsicht.ground.machine.memory import is_out_of_memory
-from klarsicht.ground.optional import load
+from klarsicht.ground.optional import install_command, load
 from klarsicht.ground.user_paths import as_path
 
 CLOUD_EXTRA = "cloud"
@@ -125,6 +125,6 @@ def _file_system(url: str) -> tuple[Any, str]:
         try:
             system, inside = core.url_to_fs(url)
         except ImportError as error:
-            remedy = f"pip install 'klarsicht[{CLOUD_EXTRA}]', or the package that it names."
+            remedy = f"{install_command(CLOUD_EXTRA)}, or the package that it names."
             raise MissingExtra(f"no package for {url.partition('://')[0]}://", got=error, remedy=remedy) from error
     return system, str(inside)

