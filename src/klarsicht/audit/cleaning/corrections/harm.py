@@ -164,9 +164,10 @@ class Harm:
 def _describe_out_of_reach(losses: Sequence[Loss]) -> str:
     """Say that no number of images at hand excludes several losses, each of which is named with its interval."""
     bounds = join_words([*dict.fromkeys(f"{100 * loss.bound:.2f}" for loss in losses)])
-    trained = any(loss.trained_on for loss in losses)
     others = (
-        "it was trained on these images, and ten times as many others" if trained else "even ten times as many images"
+        "it was trained on these images, and ten times as many others"
+        if losses[0].trained_on
+        else "even ten times as many images"
     )
     return (
         f"the model {join_words([loss.amount for loss in losses])}; {others} would hardly exclude more than the "

@@ -364,23 +364,23 @@ def make_column(title: str, figure: str, bound: float | None, lines: Sequence[Ce
     return Column(title, figure, bound, lines[0].figures[figure], min(ends) - room, max(ends) + room)
 
 
-def describe_joint(found: JointJudgement) -> tuple[str, ...]:
+def describe_joint(judgement: JointJudgement) -> tuple[str, ...]:
     """Say in sentences what each artifact did before and does after all corrections, what they cost together, and what
     was not tested."""
     sentences = []
-    for one in found.classes:
+    for one in judgement.classes:
         before, after = one.alone.before.flips, one.together.after.flips
         sentences.append(
             f"Inserted into other images, the artifact of {one.name} turns {_describe_share(before)} of them into "
             f"{one.name} before the corrections, and {_describe_share(after)} after them."
             if before.n and after.n
-            else f"The artifact of {one.name} was inserted into no other images: what it does to them was not tested."
+            else f"Whether the artifact of {one.name} turns other images into {one.name} could not be measured."
         )
-    sentences += [f"{name} is not corrected: {why}." for name, why in found.left_out]
-    if (loss := found.lost.measured).n:
-        lost = describe_lost(loss.value, loss.low, loss.high)
-        sentences.append(f"On images without any of the artifacts, the model {lost}.")
-    return (*sentences, *([TRAINED_ON] if found.lost.trained_on else []), NOT_COVERED)
+    sentences += [f"{name} is not corrected: {why}." for name, why in judgement.left_out]
+    if (loss := judgement.lost.measured).n:
+        amount = describe_lost(loss.value, loss.low, loss.high)
+        sentences.append(f"On images without any of the artifacts, the model {amount}.")
+    return (*sentences, *([TRAINED_ON] if judgement.lost.trained_on else []), NOT_COVERED)
 
 
 def render_joint_page(found: JointJudgement) -> str:
