@@ -57,7 +57,10 @@ MERGING = READING | {
     "dark": Annotated[list[Path] | None, typer.Option(help="Dark frames, or a folder of them; may be repeated.")],
 }
 MEMORY = {"memory": Annotated[float | None, number(ranges.MEMORY_GB, "GB, everything included. [2]")]}
-OUT_HELP = "A .dng, .tif, .png or .jpg file, or a folder. {} becomes the name of each burst, as in 'clean/{}.dng'."
+OUT_HELP = (
+    "A .dng, .tif, .png or .jpg file (.jpg: at most 2048 pixels a side), or a folder. {} becomes the name of each "
+    "burst, as in 'clean/{}.dng'."
+)
 PAUSE_HELP = "With {} in -o: seconds between two frames of a burst at most. [2]"
 STRENGTH_HELP = "Strength of denoising: 0 leaves the reference, 1 is the full result. [1]"
 

@@ -113,8 +113,8 @@ def jpeg_bytes(pixels: npt.NDArray[np.float32], exif: bytes = b"") -> bytes:
     """Encode a picture (h, w, C) in [0, 1] as JPEG at 8 bits. exif: a block of Exif data."""
     levels, buffer = to_uint8(pixels), io.BytesIO()
     picture = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
-    marked = {"exif": EXIF_MARK + exif} if exif else {}
-    picture.save(buffer, "JPEG", quality=92, subsampling=0, icc_profile=srgb_profile(), **marked)  # keeps colour noise
+    options = {"exif": EXIF_MARK + exif} if exif else {}
+    picture.save(buffer, "JPEG", quality=92, subsampling=0, icc_profile=srgb_profile(), **options)  # keeps colour noise
     return buffer.getvalue()
 
 
