@@ -220,6 +220,8 @@ SETS: dict[str, Callable[[np.random.Generator], tuple[Drawn, Drawn]]] = {
     "photographs 99.5": Clothes((DRESS, COAT), on_photograph, rare=0.005),
     "colour": Clothes((DRESS, COAT), in_colour, (0, 1)),
     "tag": Clothes((DRESS, COAT), with_tag, (0, 1), alone=True),
+    "four": Clothes((PULLOVER, DRESS, COAT, BOOT), on_photograph),
+    "six": Clothes(tuple(range(6)), on_photograph),
     "ten": Clothes(tuple(range(10)), on_photograph, each=300, rare=0.03),
     "BAR": actions,
 }

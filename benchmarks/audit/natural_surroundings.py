@@ -9,7 +9,7 @@ DATA holds `train.tar` with classes of photographs at 32 px in folders. Pairs ar
 random order, none twice; sets of more classes are drawn anew of the same classes. `--left`: of the classes that are
 left; the last line counts the sets that are called. A line is a set; what is there is not made again. `write` makes of
 pairs the file that the audit includes, which ranks sets of any number of classes; `fresh.jsonl` are the pairs of seeds
-30 to 40 of `natural_pairs.py --places`.
+30 to 102 of `natural_pairs.py --places`.
 """
 
 from __future__ import annotations

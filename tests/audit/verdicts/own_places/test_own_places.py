@@ -5,6 +5,7 @@ import pytest
 from scipy.special import logsumexp
 from skimage.measure import label as label_parts
 
+from klarsicht.audit.verdicts.own_places import own_places
 from klarsicht.audit.verdicts.own_places.own_places import OwnPlaces, enlarge, find_own_places, largest_parts
 from klarsicht.audit.verdicts.own_places.place_network import margin
 
@@ -60,19 +61,43 @@ def test_own_places_are_asked_what_they_tell_only_where_the_answer_can_matter():
 
 
 @pytest.mark.parametrize(
+    ("judged", "followed", "separate"),
+    [((0.8, 0.7), 0.75, 0.5), ((0.6, 1.0), 0.8, 0.6), ((0.52, 0.44), 0.48, 0.0), ((0.5, 1.0), 0.5, 0.0)],
+)
+def test_composites_are_asked_before_and_after_own_places_are_outlined(judged, followed, separate, monkeypatch):
+    """The mean of both answers is taken; where no more than chance follows before, nothing is outlined."""
+    answers, outlined = list(judged), []
+    monkeypatch.setattr(
+        own_places, "share_that_follows", lambda found, own, seed, count=None: answers.pop(0) if count else 0.9
+    )
+    monkeypatch.setattr(
+        own_places, "learn_again", lambda found, own, seed, by_colours=False: outlined.append(by_colours) or own
+    )
+    monkeypatch.setattr(own_places, "share_told_by_own_places", lambda found, own, seed: 0.9)
+    images = np.random.default_rng(0).integers(0, 256, (8, 48, 48, 3), np.uint8)
+    found = find_own_places(images, np.arange(8) % 2)
+    assert found.followed == pytest.approx(followed) and found.separate == pytest.approx(separate)
+    assert any(outlined) == (judged[0] > 0.5)
+
+
+@pytest.mark.parametrize(
     ("classes", "followed", "told", "separate"),
     [
         (2, 0.5, 0.96, 0),
-        (2, 1, 0.15, 0.15),
-        (2, 0.8, 0.5, 0.5),
+        (2, 1, 0.05, 0.1),
+        (2, 0.8, 0.5, 0.6),
         (2, 0.75, 0.9, 0.5),
+        (2, 0.75, 0.2, 0.4),
         (2, 0.4, 1, 0),
         (10, 0.37, 0.4, 0.3),
+        (10, 0.91, 0.25, 0.5),
         (10, 0.37, None, 0.3),
         (2, 0.4, None, 0),
     ],
 )
-def test_classes_are_separate_by_the_lesser_share_above_chance(classes, followed, told, separate):
+def test_classes_are_separate_by_the_lesser_share_above_chance_of_which_what_is_told_counts_twice(
+    classes, followed, told, separate
+):
     labels, own = np.arange(classes), np.zeros((classes, 4, 4), bool)
     found = OwnPlaces(labels, labels, np.ones(classes), own, followed, told, "side")
     assert found.separate == pytest.approx(separate)

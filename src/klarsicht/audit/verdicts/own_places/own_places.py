@@ -9,8 +9,9 @@ Only images and labels are read; nobody says which images are exceptions, nor wh
    That way is taken under which composites follow their donors.
 3. Own places are learned again on composites, of which they are known, and found in images that missed them, by that
    least log-odds under which most composites follow: places that hold too much take the surroundings along.
-4. Where both shares of composites are above what says nothing, own places are learned on and outlined by the colours of
-   each image (`colour_outlines`), as far as composites follow then as well.
+4. Where composites follow more than by chance, own places are learned on and outlined by the colours of each image
+   (`colour_outlines`), and composites are asked again: both answers are joined, since each is uncertain. Outlines are
+   kept where a shortcut is found, as far as composites follow then as well.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ from klarsicht.ground.seeding import generator
 PLACE_EPOCHS, AGAIN_EPOCHS, TOLD_EPOCHS = 24, 4, 12  # of training on labels, on own places, on what these tell
 TAUGHT_AGAIN, TAUGHT_OUTLINES = 2, 2  # times that own places are learned again, and then with outlines
 LEAST_ODDS = (0.0, 0.5, 1.0, 1.5)  # of an own place, in nats, that are tried each time
-TAUGHT_COMPOSITES, ASKED_COMPOSITES = 1600, 100  # of the latter two trainings; of each class, asked for both shares
+TAUGHT_COMPOSITES = 1600  # of the latter two trainings
+TRIED_COMPOSITES, JUDGED_COMPOSITES = 100, 800  # of each class, to choose places by; of all, to judge classes by
+TOLD_WEIGHT = 2.0  # places of 13 px tell at best about half of what a garment is, though they show which side it is on
 SPEAKS_FOR, SPEAKS_AGAINST = 1.0, 0.3  # nats; softly against: where a side holds both classes, it speaks softly
 TELLS_SIDE = 2.0  # nats above which a place is the shortcut's
 MOST_PLACES, MOST_SAMPLED = 4000, 300  # places and images of a kind on which the ways are fitted
@@ -62,7 +65,8 @@ class OwnPlaces:
         margin: float (n,), log-odds of the label by the mean place; negative in exceptions.
         own: bool (n, H, W).
         followed: share of composites on the side of their donor, times that of images with usable own places; of the
-            half of the classes where it is least, so of the lesser of two; before own places are outlined.
+            half of the classes where it is least, so of the lesser of two; the mean of before and after own places are
+            outlined, where they were.
         told: share of composites of other images whose class is told by the own places of their source, above chance:
             0 where own places say nothing of the class, 1 where they tell it always; None where that was not asked.
         way: `agreement` or `side`.
@@ -78,12 +82,12 @@ class OwnPlaces:
 
     @property
     def separate(self) -> float:
-        """The lesser of both shares, each above chance: own places and surroundings tell the classes apart, each
-        alone. Above chance, so that classes of any number are held against each other; the lesser, since a mark among
-        own places is told and not followed, and a colour of the object is followed and not told. Where the second was
-        not asked, the first, which it is at most."""
+        """The lesser of both shares, each above chance, the second times TOLD_WEIGHT: own places and surroundings tell
+        the classes apart, each alone. Above chance, so that classes of any number are held against each other; the
+        lesser, since a mark among own places is told and not followed, and a colour of the object is followed and not
+        told. Where the second was not asked, the first, which it is at most."""
         followed = share_above_chance(self.followed, self.labels)
-        return max(0.0, followed if self.told is None else min(followed, self.told))
+        return max(0.0, followed if self.told is None else min(followed, TOLD_WEIGHT * self.told))
 
     @cached_property
     def exceptional(self) -> Bools:
@@ -243,7 +247,7 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0, least: float = 
         images: uint8 (n, H, W, C); some 32 to 64 pixels a side.
         labels: int (n,), 0 to K - 1.
         least: a value of `OwnPlaces.separate` that says nothing. Where what follows is not above it, `told` is not
-            asked, for the lesser of both is not, either; where the lesser is not, own places are not outlined.
+            asked, for the lesser of both is not, either; where the lesser is not, outlines are not kept.
     """
     answers = PlaceAnswers.of(train_places(images, labels, PLACE_EPOCHS, seed), images, labels)
     tried = {name: enlarge(largest_parts(way(answers, seed)), images.shape[1:3], 1) for name, way in WAYS.items()}
@@ -252,16 +256,17 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0, least: float = 
     own = tried[best]
     for turn in range(TAUGHT_AGAIN if shares[best] > 0 else 0):
         own = learn_again(answers, own, seed + turn)
-    followed = share_that_follows(answers, own, seed)
+    follow, outlined = [share_that_follows(answers, own, seed, JUDGED_COMPOSITES)], own
+    if share_above_chance(follow[0], labels) > 0:
+        for turn in range(TAUGHT_OUTLINES):
+            outlined = learn_again(answers, outlined, seed + TAUGHT_AGAIN + turn, by_colours=True)
+        follow.append(share_that_follows(answers, outlined, seed, JUDGED_COMPOSITES))
+    followed = float(np.mean(follow))
     asks = share_above_chance(followed, labels) > least
     told = share_told_by_own_places(answers, own, seed) if asks else None
     places = OwnPlaces(labels, answers.side, answers.image_margin, own, followed, told, best)
-    if places.separate <= least:
-        return places
-    for turn in range(TAUGHT_OUTLINES):
-        own = learn_again(answers, own, seed + TAUGHT_AGAIN + turn, by_colours=True)
-    follows = share_above_chance(share_that_follows(answers, own, seed), labels)
-    return replace(places, own=own) if follows > least else places
+    keeps = places.separate > least and share_above_chance(follow[-1], labels) > least
+    return replace(places, own=outlined) if keeps else places
 
 
 def share_above_chance(share: float, labels: Ints) -> float:
@@ -270,14 +275,14 @@ def share_above_chance(share: float, labels: Ints) -> float:
     return (share - chance) / (1 - chance)
 
 
-def share_that_follows(answers: PlaceAnswers, own: Bools, seed: int) -> float:
+def share_that_follows(answers: PlaceAnswers, own: Bools, seed: int, count: int | None = None) -> float:
     """Compute the share of composites on the side of their donor, times that of usable images: the mean over that half
-    of the classes in which it is least."""
+    of the classes in which it is least. Of so many composites, or of TRIED_COMPOSITES of each class."""
     usable, labels = usable_places(own, answers.exceptional), answers.labels
     if min(int((usable & (labels == label)).sum()) for label in np.unique(labels)) < 2:
         return 0.0
     rng = generator(seed, "follows")
-    pairs = draw_pairs(labels, usable, ASKED_COMPOSITES * len(np.unique(labels)), rng)
+    pairs = draw_pairs(labels, usable, count or TRIED_COMPOSITES * len(np.unique(labels)), rng)
     shown = lay_on_others(answers.images, own, pairs, rng)
     says = np.concatenate([logits.mean((2, 3)).argmax(1) for logits in ask_classes(answers.network, shown)])
     follows = says == answers.side[pairs.donors]
@@ -297,10 +302,9 @@ def share_told_by_own_places(answers: PlaceAnswers, own: Bools, seed: int) -> fl
     taught = rng.random(len(labels)) < 0.5
     if min(int((usable & side & (labels == k)).sum()) for k in np.unique(labels) for side in (taught, ~taught)) < 2:
         return 0.0
-    classes = len(np.unique(labels))
     pairs, trials = (
         draw_pairs(labels, usable & side, n, rng)
-        for side, n in ((taught, TAUGHT_COMPOSITES), (~taught, ASKED_COMPOSITES * classes))
+        for side, n in ((taught, TAUGHT_COMPOSITES), (~taught, JUDGED_COMPOSITES))
     )
     shown = lay_on_others(answers.images, own, pairs, rng)
     network = train_places(shown, labels[pairs.sources], TOLD_EPOCHS, seed)
