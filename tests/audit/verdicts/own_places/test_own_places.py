@@ -66,18 +66,18 @@ def test_own_places_are_asked_what_they_tell_only_where_the_answer_can_matter():
 )
 def test_composites_are_asked_before_and_after_own_places_are_outlined(judged, followed, separate, monkeypatch):
     """The mean of both answers is taken; where no more than chance follows before, nothing is outlined."""
-    answers, outlined = list(judged), []
+    answers, turns = list(judged), []
     monkeypatch.setattr(
         own_places, "share_that_follows", lambda found, own, seed, count=None: answers.pop(0) if count else 0.9
     )
     monkeypatch.setattr(
-        own_places, "learn_again", lambda found, own, seed, by_colours=False: outlined.append(by_colours) or own
+        own_places, "learn_again", lambda found, own, seed, by_colours=False: turns.append(by_colours) or own
     )
     monkeypatch.setattr(own_places, "share_told_by_own_places", lambda found, own, seed: 0.9)
     images = np.random.default_rng(0).integers(0, 256, (8, 48, 48, 3), np.uint8)
     found = find_own_places(images, np.arange(8) % 2)
     assert found.followed == pytest.approx(followed) and found.separate == pytest.approx(separate)
-    assert any(outlined) == (judged[0] > 0.5)
+    assert any(turns) == (judged[0] > 0.5)
 
 
 @pytest.mark.parametrize(

@@ -256,17 +256,17 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0, least: float = 
     own = tried[best]
     for turn in range(TAUGHT_AGAIN if shares[best] > 0 else 0):
         own = learn_again(answers, own, seed + turn)
-    follow, outlined = [share_that_follows(answers, own, seed, JUDGED_COMPOSITES)], own
+    follow, outlines = [share_that_follows(answers, own, seed, JUDGED_COMPOSITES)], own
     if share_above_chance(follow[0], labels) > 0:
         for turn in range(TAUGHT_OUTLINES):
-            outlined = learn_again(answers, outlined, seed + TAUGHT_AGAIN + turn, by_colours=True)
-        follow.append(share_that_follows(answers, outlined, seed, JUDGED_COMPOSITES))
+            outlines = learn_again(answers, outlines, seed + TAUGHT_AGAIN + turn, by_colours=True)
+        follow.append(share_that_follows(answers, outlines, seed, JUDGED_COMPOSITES))
     followed = float(np.mean(follow))
     asks = share_above_chance(followed, labels) > least
     told = share_told_by_own_places(answers, own, seed) if asks else None
     places = OwnPlaces(labels, answers.side, answers.image_margin, own, followed, told, best)
     keeps = places.separate > least and share_above_chance(follow[-1], labels) > least
-    return replace(places, own=outlined) if keeps else places
+    return replace(places, own=outlines) if keeps else places
 
 
 def share_above_chance(share: float, labels: Ints) -> float:
