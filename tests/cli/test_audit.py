@@ -191,7 +191,7 @@ def test_ctrl_c_says_that_the_run_can_be_resumed(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(RunStore, "open", interrupted)
-    assert run(["audit", "rank", "anywhere"]) == 130
+    assert run(["audit", "quantify", "anywhere"]) == 130
     assert "resumes" in capsys.readouterr().err
 
 
