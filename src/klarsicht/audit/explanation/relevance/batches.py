@@ -45,10 +45,14 @@ def as_batch(classifier: Classifier, images: Tensor | Array | Image.Image | Sequ
     if not (len(batch) and batch.is_floating_point()):
         got, remedy = f"{len(batch)} of {batch.dtype}", "Give images as the model's transform returns them."
         raise UsageError("a batch of images", got=got, rule="at least one image, of floats", remedy=remedy)
+    return batch
+
+
+def require_finite(batch: Tensor) -> None:
+    """Raise UsageError where an image of a batch (B, ...) has numbers that are not finite."""
     if broken := [i for i, image in enumerate(batch) if not image.isfinite().all()]:
         rule, remedy = "numbers that are finite", "Look at the transform, or leave the image out."
         raise UsageError(f"image {broken[0]} of a batch", got="NaN or infinite numbers", rule=rule, remedy=remedy)
-    return batch
 
 
 def as_targets(classifier: Classifier, targets: Tensor | Array | Sequence[int | str] | int | str, n: int) -> Tensor:

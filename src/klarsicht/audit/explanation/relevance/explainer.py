@@ -17,7 +17,7 @@ from klarsicht.audit.explanation.models.classifier import Classifier, check_targ
 from klarsicht.audit.explanation.models.forward import centre_targets, target_logits
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
 from klarsicht.audit.explanation.networks.hooks import Tap, arrange_in_grid, called_layers, late_layer
-from klarsicht.audit.explanation.relevance.batches import as_batch, as_targets, predict
+from klarsicht.audit.explanation.relevance.batches import as_batch, as_targets, predict, require_finite
 from klarsicht.audit.explanation.relevance.composites import PROPAGATIONS, LayerRules, check_layer_rules, composite
 from klarsicht.audit.explanation.relevance.conservation import (
     REMEDY,
@@ -364,6 +364,7 @@ def explain(
         UnsupportedLayer, NotConserving, ModelError: see `Explainer`.
     """
     batch = as_batch(classifier, images)
+    require_finite(batch)
     with Explainer(classifier, method, map_side, layer, seed, middle, rules, keep=True) as explainer:
         found = explainer(batch, predict(classifier, batch) if targets is None else targets, against)
     if batch.ndim == len("BCDHW"):
