@@ -20,6 +20,7 @@ from klarsicht.burst.network.heads import (
 from klarsicht.burst.network.unet import (
     COLOURS,
     PRESETS,
+    WHOLE,
     Network,
     NetworkSettings,
     build_network,
@@ -305,6 +306,18 @@ def test_a_network_for_colours_sees_a_grey_frame_as_three_equal_channels(preset,
         three = network(frames.expand(-1, -1, 3, -1, -1), READ, SHOT).merged
     assert grey.shape == (2, 1, 32, 32)
     assert torch.allclose(three, grey.expand(-1, 3, -1, -1), atol=1e-5 * grey.abs().max().item())
+
+
+@pytest.mark.parametrize("preset", ["swift", "mkpn", "bpn"])
+def test_kernels_of_a_part_are_those_of_the_whole_there(preset):
+    """In the middle, at a border and in a corner of a picture whose sides the stride does not divide."""
+    network, frames = small(preset) if preset == "bpn" else random_head(small(preset)), burst(height=101, width=150)
+    for at in ((slice(40, 60), slice(64, 90)), (slice(0, 101), slice(0, 30)), (slice(96, 101), slice(130, 150))):
+        with torch.no_grad():
+            whole, part = (network.kernels(frames, READ, SHOT, part=p) for p in (WHOLE, at))
+        rows, columns = (slice(s.start // 2, -(-s.stop // 2)) for s in at)
+        assert torch.allclose(part.taps, whole.taps[..., rows, columns], atol=1e-5)
+        assert torch.equal(part.frames, whole.frames[..., *at])
 
 
 def test_a_picture_that_is_predicted_itself_has_the_channels_it_was_made_with():

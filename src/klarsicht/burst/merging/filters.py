@@ -128,7 +128,8 @@ class NetworkWeights:
         return self.border * (np.stack(own) + mean * shares)
 
     def crop(self, part: Part) -> NetworkWeights:
-        taps, frames = self.kernels.taps[..., *part_of_taps(part)], self.kernels.frames[..., *part]
+        frames = self.kernels.frames
+        taps, frames = self.kernels.taps[..., *part_of_taps(part, frames.shape[-2:])], frames[..., *part]
         kernels = self.kernels._replace(taps=taps.contiguous(memory_format=torch.channels_last), frames=frames)
         return NetworkWeights(self.network, kernels, self.agreement[:, *part], self.border[part], self.noise)
 

@@ -8,7 +8,7 @@ with its halo gives the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, ClassVar
@@ -16,10 +16,12 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from klarsicht.burst.network import heads
 from klarsicht.burst.network.heads import Features, InputFrames, KernelHead, Kernels, scale_channels
+from klarsicht.burst.network.input_planes import InputPlanes, join_planes
 from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.ranges import NETWORK_WIDTH
@@ -115,11 +117,17 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Features:
         return self.decode(self.encode(x))
 
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """Compute the feature maps of the encoder levels, the finest first."""
-        levels: list[Tensor] = []
-        for level in self.down:
-            levels.append(level(avg_pool2d(levels[-1], 2) if levels else x))
+    def encode(self, x: Tensor, channels: list[int] | None = None) -> list[Tensor]:
+        """Compute the feature maps of the encoder levels, the finest first. channels: numbers of the input's channels
+        that x holds, where the others are 0; None: x holds all."""
+        first, *others = self.down
+        if channels is None or len(channels) == self.inputs:
+            levels = [first(x)]
+        else:
+            name, weight = next(first.named_parameters())
+            levels = [functional_call(first, {name: weight[:, channels]}, (x,))]
+        for level in others:
+            levels.append(level(avg_pool2d(levels[-1], 2)))
         return levels
 
     def decode(self, levels: list[Tensor]) -> Features:
@@ -128,6 +136,44 @@ class UNet(nn.Module):
         for level, skip in zip(self.up, skips, strict=False):
             x = level(torch.cat([upsample_twice(x), skip], 1))
         return Features(x, levels[-1])
+
+    def decode_part(self, levels: list[Tensor], part: Part) -> Tensor:
+        """Decode rows and columns of the finest features. Of each level only what they depend on is computed."""
+        x, *skips = reversed(levels)
+        skips = skips[: len(self.up)]
+        wanted = [part]
+        for skip in reversed(skips):
+            wanted.insert(0, coarse_part(block_part(wanted[0], skip), skip))
+        x = x[..., *wanted[0]]
+        for level, skip, (above, below) in zip(self.up, skips, pairwise(wanted), strict=True):
+            read = block_part(below, skip)
+            wide = upsample_twice(x)[..., *place_in(read, [slice(2 * s.start, 2 * s.stop) for s in above])]
+            x = level(torch.cat([wide, skip[..., *read]], 1))[..., *place_in(below, read)]
+        return x
+
+
+def block_part(part: Part, x: Tensor) -> Part:
+    """Return the part of an input, x, on which a part of a level's output depends."""
+    rows, columns = (
+        slice(max(0, s.start - CONVOLUTIONS), min(length, s.stop + CONVOLUTIONS))
+        for s, length in zip(part, x.shape[-2:], strict=True)
+    )
+    return rows, columns
+
+
+def coarse_part(part: Part, x: Tensor) -> Part:
+    """Return the part at half the resolution on which a part of an upsampled x depends."""
+    rows, columns = (
+        slice(max(0, (s.start - 1) // 2), min(length // 2, s.stop // 2 + 1))
+        for s, length in zip(part, x.shape[-2:], strict=True)
+    )
+    return rows, columns
+
+
+def place_in(part: Part, whole: Sequence[slice]) -> Part:
+    """Return where a part lies in one that contains it."""
+    rows, columns = (slice(s.start - w.start, s.stop - w.start) for s, w in zip(part, whole, strict=True))
+    return rows, columns
 
 
 def upsample_twice(x: Tensor) -> Tensor:
@@ -273,48 +319,58 @@ class Network(nn.Module):
         """Predict the kernels, with the frames that they multiply, including the mean frame. part: rows and columns,
         the first ones even, of which kernels are wanted; the surroundings are only input."""
         burst = self._weigh_frames(frames, valid, agreement)
-        features = self._compute_features(burst, read, shot)
-        fine, trust = features.fine[:, :, *part_of_taps(part)], burst.trust.expand(-1, -1, -1, *frames.shape[-2:])
+        fine, deep = self._compute_features(burst, read, shot, part)
+        trust = burst.trust.expand(-1, -1, -1, *frames.shape[-2:])
         wanted = InputFrames(burst.frames[..., *part], burst.valid, trust[..., *part])
-        return self.head.kernels(Features(fine, features.deep), self._append_mean(wanted))
+        return self.head.kernels(Features(fine, deep), self._append_mean(wanted))
 
     def _append_mean(self, burst: InputFrames) -> InputFrames:
         return burst.append_mean() if self.preset.mean_frame else burst
 
-    def _compute_features(self, burst: InputFrames, read: Tensor, shot: Tensor) -> Features:
-        H, W = burst.frames.shape[-2:]
-        levels = self.body.encode(self._build_input(burst, read, shot))  # the input is freed here
+    def _compute_features(self, burst: InputFrames, read: Tensor, shot: Tensor, part: Part = WHOLE) -> Features:
+        """Compute the features; the fine ones of a part of the pixels."""
+        N, _, H, W = burst.frames.shape[1:]
+        levels = self.body.encode(self._build_input(burst, read, shot), self._input_channels(N))  # the input is freed
+        if part != WHOLE:
+            return Features(self.body.decode_part(levels, part_of_taps(part, (H, W))), levels[-1])
         fine, deep = self.body.decode(levels)
         return Features(fine[..., : -(-H // 2), : -(-W // 2)], deep)
 
+    def _input_channels(self, count: int) -> list[int]:
+        """List the numbers of the input's channels that so many frames fill: their own, those of their mean, of the
+        noise, and of the trust in them."""
+        channels, preset = COLOURS[self.settings.colour], self.preset
+        width, slots = (
+            channels * preset.unshuffle**2,
+            [*range(count), self.settings.frames][: count + preset.mean_frame],
+        )
+        first = width * (self.settings.frames + preset.mean_frame)
+        return [width * slot + c for slot in slots for c in range(width)] + [*range(first, first + channels + count)]
+
     def _build_input(self, burst: InputFrames, read: Tensor, shot: Tensor) -> Tensor:
-        """Build the first level's input (B, c, h, w), channels last, frame by frame, in the type in which the network
-        computes; with pixel unshuffling, four pixels become one. Missing frames are 0."""
-        B, N, _, H, W = burst.frames.shape
-        levels = [level.float().reshape(B, -1, 1, 1) for level in (read, shot)]
-        frames: list[InputFrames | None] = [
-            InputFrames(burst.frames[:, i : i + 1], burst.valid[:, i : i + 1], burst.trust) for i in range(N)
-        ]
-        frames += [None] * (self.settings.frames - N)
-        if self.preset.mean_frame:
-            frames.append(InputFrames(burst.mean[:, None], torch.ones_like(burst.valid[:, :1]), burst.trust))
+        """Build the first level's input (B, c, h, w), channels last, in the type in which the network computes."""
         device = burst.frames.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else burst.frames.dtype
-        channels, side = COLOURS[self.settings.colour], self.preset.unshuffle
-        parts: list[Tensor] = []
-        noise = burst.frames
-        for i, frame in enumerate(frames):
-            if frame is None:
-                parts.append(torch.zeros_like(parts[0]))
-                continue
+        count = len(self._input_channels(burst.frames.shape[1]))
+        return join_planes(self._make_planes(burst, read, shot), count, dtype)
+
+    def _make_planes(self, burst: InputFrames, read: Tensor, shot: Tensor) -> Iterator[InputPlanes]:
+        """Make the planes of the input frame by frame, of which four pixels become one with pixel unshuffling, and then
+        those of the noise and of the trust."""
+        B, N, _, H, W = burst.frames.shape
+        levels = [level.float().reshape(B, -1, 1, 1) for level in (read, shot)]
+        channels, stride, side = COLOURS[self.settings.colour], self.preset.stride, self.preset.unshuffle
+        frames = [InputFrames(burst.frames[:, i : i + 1], burst.valid[:, i : i + 1], burst.trust) for i in range(N)]
+        if self.preset.mean_frame:
+            frames.append(InputFrames(burst.mean[:, None], torch.ones_like(burst.valid[:, :1]), burst.trust))
+        noise = None
+        for frame in frames:
             planes, level = self.preset.input_transform(frame, *levels)
-            planes = planes.to(dtype).flatten(1, 2).expand(-1, channels, H, W)
-            parts.append(_channels_last(unshuffle_pixels(pad_to_stride(planes, self.preset.stride), side)))
-            noise = level if i == 0 else noise
-        trust = [burst.trust[:, :, 0].expand(-1, -1, H, W), noise.new_zeros(B, self.settings.frames - N, H, W)]
-        known = torch.cat([noise.expand(-1, channels, H, W), *trust], 1)
-        parts.append(_channels_last(avg_pool2d(pad_to_stride(known, self.preset.stride), side).to(dtype)))
-        return torch.cat(parts, 1)
+            yield InputPlanes(pad_to_stride(planes.flatten(1, 2).expand(-1, channels, H, W), stride), side)
+            noise = level if noise is None else noise
+        assert noise is not None
+        maps = torch.cat([noise.expand(-1, channels, H, W), burst.trust[:, :, 0].expand(-1, -1, H, W)], 1)
+        yield InputPlanes(avg_pool2d(pad_to_stride(maps, stride), side), 1)
 
     def _weigh_frames(self, frames: Tensor, valid: OptionalTensor, agreement: OptionalTensor) -> InputFrames:
         """Return frames with their weights."""
@@ -328,22 +384,12 @@ class Network(nn.Module):
         return InputFrames(frames, weight, trust)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def part_of_taps(part: Part) -> Part:
-    """Return the rows and columns of taps, at half the resolution, of a part of the pixels, whose first ones are
-    even."""
-    rows, columns = (slice(p.start and p.start // 2, p.stop and -(-p.stop // 2)) for p in part)
+def part_of_taps(part: Part, size: Sequence[int]) -> Part:
+    """Return the rows and columns of taps, at half the resolution, of a part of the pixels of a picture of that size,
+    whose first ones are even."""
+    ends = [p.indices(length) for p, length in zip(part, size, strict=True)]
+    rows, columns = (slice(first // 2, -(-stop // 2)) for first, stop, _ in ends)
     return rows, columns
-
-
-def unshuffle_pixels(x: Tensor, side: int) -> Tensor:
-    """Compute pixel_unshuffle, channels last: (B, c, H, W) to (B, c side^2, H / side, W / side)."""
-    B, c, H, W = x.shape
-    blocks = x.reshape(B, c, H // side, side, W // side, side).permute(0, 2, 4, 1, 3, 5)
-    return blocks.reshape(B, H // side, W // side, -1).permute(0, 3, 1, 2)
 
 
 def pad_to_stride(x: Tensor, stride: int) -> Tensor:
