@@ -65,12 +65,16 @@ LEAST_COVERAGE = 0.05  # of the picture: about half of one window of nine, which
 class Residuals:
     """Residuals of one window: normalised (C, H, W), nan where a pixel is not used, and the light; of interpolated
     colours (1, H, W). untrusted: (H, W), where the frames agree, but the burst is not trusted. slopes: (2, C, H, W), of
-    the filtered picture down and across, in deviations a pixel."""
+    the filtered picture down and across, in deviations a pixel. apart, differing, clipped: shares of pixels that are
+    not surely aligned by the usual shift, that are and show something else, and that are near black or white."""
 
     normalised: Planes
     light: Planes
     untrusted: npt.NDArray[np.bool_]
     slopes: npt.NDArray[np.float32]
+    apart: float = 0.0
+    differing: float = 0.0
+    clipped: float = 0.0
 
     @property
     def steepness(self) -> Planes:
@@ -99,7 +103,8 @@ class HeldOutResult:
     """Result of the test. variance: mean of (X_j - Y)^2 over the modelled, 1 if all is right; by_light: (brightness,
     variance). correlation: by lag (y, x), 0 if white. coverage: share of the windows that is used. untrusted: share
     where the frames agree, but the burst is not trusted. flat_variance, flat_correlation: where the picture is
-    flattest, the largest correlation. shifted: share of what goes beyond noise that shifts of tiles explain."""
+    flattest, the largest correlation. shifted: share of what goes beyond noise that shifts of tiles explain. apart,
+    differing, clipped: shares of the windows that are not used, as in Residuals."""
 
     held_out: str
     variance: float
@@ -110,6 +115,9 @@ class HeldOutResult:
     flat_variance: float = 1.0
     flat_correlation: float = 0.0
     shifted: float = 0.0
+    apart: float = 0.0
+    differing: float = 0.0
+    clipped: float = 0.0
 
     @property
     def passes(self) -> bool:
@@ -122,10 +130,16 @@ class HeldOutResult:
         """Summary for the user."""
         looked = f"looked at: {self.coverage:.0%} of the picture, where it shows the same and the burst is trusted"
         yield f"held out: {self.held_out}; {looked} (not trusted: {self.untrusted:.0%})"
+        if self.coverage < LEAST_COVERAGE:
+            yield (
+                f"not looked at: {self.apart:.0%} is not surely aligned by the shift of most of its frame, "
+                f"{self.differing:.0%} differs from them by more than noise, "
+                f"{self.clipped:.0%} is too near black or white"
+            )
         yield f"variance of the difference over the modelled: {self.variance:.3f} (1 if all is right)"
         yield "by light: " + ", ".join(f"{light:.3g}: {variance:.3f}" for light, variance in self.by_light)
-        lags = ", ".join(f"({y}, {x}) {value:+.3f}" for (y, x), value in self.correlation.items())
-        yield f"correlation between neighbours, 0 if the difference is white: {lags}"
+        lags = ", ".join(f"({y}, {x}) {value:+.3f}" for (y, x), value in self.correlation.items() if np.isfinite(value))
+        yield f"correlation between neighbours, 0 if the difference is white: {lags or 'too few pixels'}"
         yield f"verdict: {self.conclusion}"
 
     @property
@@ -263,7 +277,8 @@ def compute_residuals(
     same, trusted = find_comparable_pixels(
         frames[0], held, filtered, (own_levels, theirs), clipping_limits(burst), finer
     )
-    there &= same
+    lies = there
+    there, unclipped = lies & same, clear.all(0)
     normalised = np.where(there & trusted & clear, (held - merged) / np.sqrt(variance), np.nan)
     down, across = (slope / np.sqrt(variance) for slope in np.gradient(merged, axis=(1, 2)))
     if mosaic is not None:
@@ -277,6 +292,9 @@ def compute_residuals(
         merged[inside],
         (there & ~trusted)[inside[1:]],
         np.stack([down[inside], across[inside]]).astype(np.float32),
+        apart=float(np.mean(~lies[inside[1:]])),
+        differing=float(np.mean((lies & ~same)[inside[1:]])),
+        clipped=float(np.mean((there & trusted & ~unclipped)[inside[1:]])),
     )
 
 
@@ -364,7 +382,7 @@ def summarise_residuals(name: str, parts: Sequence[Residuals]) -> HeldOutResult:
     correlation = {lag: autocorrelation([part.normalised for part in parts], lag) for lag in LAGS}
     flat = select_flattest(parts)
     flat_variance = float(np.mean(np.square(np.concatenate([x[np.isfinite(x)] for x in flat]))))
-    flat_correlation = max((autocorrelation(flat, lag) for lag in LAGS), key=abs)
+    flat_correlation = max((autocorrelation(flat, lag) for lag in LAGS), key=lambda value: abs(np.nan_to_num(value)))
     beyond = float((np.square(r) - 1).sum())
     by_shifts = sum(part.explained_by_shifts for part in parts) / max(beyond, 1e-9)
     doubt_share = float(np.concatenate([part.untrusted.ravel() for part in parts]).mean())
@@ -378,6 +396,7 @@ def summarise_residuals(name: str, parts: Sequence[Residuals]) -> HeldOutResult:
         flat_variance,
         flat_correlation,
         by_shifts,
+        *(float(np.mean([getattr(part, name) for part in parts])) for name in ("apart", "differing", "clipped")),
     )
 
 
@@ -399,7 +418,7 @@ def _tile_sums(values: Planes) -> npt.NDArray[np.float64]:
 
 
 def autocorrelation(parts: Sequence[Planes], lag: tuple[int, int]) -> float:
-    """Compute the mean product of values at a lag, over their mean square."""
+    """Compute the mean product of values at a lag, over their mean square; nan where no pair is finite."""
     y, x = lag
     products, squares = [], []
     for r in parts:
@@ -408,4 +427,6 @@ def autocorrelation(parts: Sequence[Planes], lag: tuple[int, int]) -> float:
         both = np.isfinite(a) & np.isfinite(b)
         products.append((a * b)[both])
         squares.append((np.square(a) + np.square(b))[both] / 2)
+    if not any(len(product) for product in products):
+        return float("nan")
     return float(np.concatenate(products).mean() / max(float(np.concatenate(squares).mean()), 1e-12))
