@@ -113,6 +113,18 @@ def srgb(code):
     return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
 
 
+@pytest.mark.parametrize(("written", "ending", "true"), [
+    ("JPEG", ".png", ".jpg"), ("PNG", ".jpg", ".png"), ("TIFF", ".png", ".tif"), ("JPEG", ".tif", ".jpg"),
+])  # fmt: skip
+def test_a_file_of_another_format_than_its_ending_is_told_its_own(tmp_path, written, ending, true):
+    path = tmp_path / f"a{ending}"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, written)
+    with pytest.raises(
+        InputError, match=rf"data of a {true} file under the ending {ending}; .* Rename it to a{true}\."
+    ):
+        reading.read(path)
+
+
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(40, 52), (40, 52, 3), (40, 52, 4)])
 @pytest.mark.parametrize("ending", [".png", ".tif"])

@@ -40,6 +40,8 @@ CURVE_UNDONE = "the sRGB curve was undone, as no file says what its codes mean; 
 AS_LINEAR = "floats were taken as linear light, 0 black and 1 white"
 NO_RAW = "not a raw file: cameras smooth and sharpen such pictures, so that noise is not what a sensor's is"
 
+CONTENTS = ((b"\x89PNG", PNGS), (b"\xff\xd8\xff", JPEGS), (b"II*\0", TIFFS), (b"MM\0*", TIFFS))
+
 Decoded = tuple[Any, bytes | None, Tags]  # codes, ICC profile, tags
 
 
@@ -97,11 +99,23 @@ def _translate_decoder_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error) or is_fault_of_place(error):
             raise  # of the machine, not of the file
+        if (true := _true_endings(path)) and path.suffix.lower() not in true:
+            raise InputError(
+                f"cannot read {path.name}", got=f"data of a {true[0]} file under the ending {path.suffix}",
+                rule="the ending names the format", remedy=f"Rename it to {path.stem}{true[0]}.",
+            ) from error  # fmt: skip
         remedy = "Save it again, or leave it out."
         got = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"cannot read {path.name}", got=got, rule="PNG, TIFF, JPEG and HEIC files", remedy=remedy
         ) from error
+
+
+def _true_endings(path: Path) -> tuple[str, ...]:
+    """Return the endings of the format that the first bytes of a file name; none where they name none."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return next((endings for magic, endings in CONTENTS if head.startswith(magic)), ())
 
 
 def orientation(tags: Tags) -> int:
