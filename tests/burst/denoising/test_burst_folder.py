@@ -129,3 +129,12 @@ def test_mistakes_are_named_before_a_frame_is_denoised(frames, tmp_path, monkeyp
     with pytest.raises(InputError, match=r"no burst among the frames; got 6 single ones.*0\.5 s apart"):
         list(denoise(frames, tmp_path / "{}.png", pause=0.5))
     assert list(denoise(frames, tmp_path / "a.png", dry_run=True)) == [f"{tmp_path / 'a.png'}: 6 frames"]
+
+
+def test_a_jpeg_smaller_than_the_burst_says_so(frames, tmp_path, monkeypatch):
+    monkeypatch.setattr("klarsicht.burst.files.write_pictures.PREVIEW", 32)
+    settings, files = DenoiseSettings(noise="0.02,0.001", threads=1), sorted(frames.iterdir())[:3]
+    lines = "\n".join(denoise(files, tmp_path / "small.jpg", settings))
+    assert Image.open(tmp_path / "small.jpg").size == (32, 24)  # of 64 x 48
+    assert "small.jpg has at most 32 pixels a side, of 64 x 48" in lines and ".png, .tif or .dng has all" in lines
+    assert "has at most" not in "\n".join(denoise(files, tmp_path / "whole.png", settings))

@@ -9,6 +9,7 @@ from klarsicht.burst.denoising import comparison_page
 from klarsicht.burst.denoising.comparison_page import WeightPainter
 from klarsicht.burst.denoising.pipeline import DenoiseResult
 from klarsicht.burst.files import dng, write_pictures
+from klarsicht.burst.files.developed import JPEGS
 from klarsicht.burst.files.rendering import Renderer
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.machine.disk import write_atomically
@@ -73,6 +74,12 @@ def write_outputs(
     for kind, path in outputs.items():
         writers[kind](path)
         yield f"{kind}: {path}"
+        height, width = result.burst.header.size
+        if kind == "photograph" and path.suffix.lower() in JPEGS and max(height, width) > write_pictures.PREVIEW:
+            yield (
+                f"{path.name} has at most {write_pictures.PREVIEW:,} pixels a side, of {width:,} x {height:,}: "
+                "an output that ends in .png, .tif or .dng has all"
+            )
 
 
 def report(result: DenoiseResult) -> dict[str, object]:
