@@ -36,6 +36,11 @@ def test_what_is_no_burst_is_refused(bad):
         Burst(bad, NOISE)
 
 
+def test_codes_of_a_sensor_are_to_be_divided_by_the_code_of_white():
+    with pytest.raises(InputError, match=r"got uint16 .* / white\)\.astype"):
+        Burst(np.zeros((2, 1, 4, 4), np.uint16), NOISE)
+
+
 def test_impossible_validity_and_filters_are_refused():
     with pytest.raises(InputError, match="reference"):
         Burst(frames(n=2), NOISE, valid=np.array([False, True]))
