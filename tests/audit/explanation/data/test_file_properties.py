@@ -49,3 +49,10 @@ def test_a_file_that_was_listed_and_is_gone_ends_the_command(tmp_path):
     path.unlink()
     with pytest.raises(Unreachable, match="out of reach"):
         read(path)
+
+
+def test_a_link_to_nothing_is_named_with_its_target(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.symlink_to(tmp_path / "unmounted.jpg")
+    with pytest.raises(Unreachable, match=r"a\.jpg, a link to .*unmounted\.jpg; .* correct the link, or remove it"):
+        read(path)

@@ -399,6 +399,13 @@ def _places(path: str) -> Iterator[None]:
 def out_of_reach(path: str, error: Exception) -> Unreachable:
     """Make the error of an image that was listed and is not given."""
     reason = error.got if isinstance(error, KlarsichtError) else f"{path}: {describe_system_error(error)}"
+    file = Path(path)
+    if file.is_symlink() and not file.exists():
+        return Unreachable(
+            "an image that was listed is out of reach", got=f"{path}, a link to {file.readlink()}",
+            rule="that file does not exist or cannot be reached",
+            remedy="Mount its disk, correct the link, or remove it; the same command resumes.",
+        )  # fmt: skip
     return Unreachable(
         "an image that was listed is out of reach", got=reason,
         rule="its content may be intact, so it is not skipped",
