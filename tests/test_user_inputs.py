@@ -94,6 +94,7 @@ def test_frames_of_a_burst_may_be_a_tensor():
         (lambda: audit.AuditSettings(model="x", data="y", batch=-1), UsageError, "setting batch"),
         (lambda: audit.AuditSettings(model="x", data="y", metricc=1), UsageError, "Did you mean metric"),
         (lambda: settings(metric="concept"), UsageError, "metric; got 'concept'; it should be a list or a tuple"),
+        (lambda: settings(metric="concept"), UsageError, r'Write metric = \["concept"\]\.'),
         (lambda: settings(data=IMAGES), UsageError, r"setting data; got Tensor; .* corpus="),
         (lambda: settings(model=network()), UsageError, "setting model; got Marked; .* classifier="),
         (lambda: audit.AuditSettings("x", "y"), UsageError, r"AuditSettings\(model=..., data=...\)"),
@@ -129,3 +130,5 @@ def test_frames_that_are_not_finite_are_refused():
         burst.denoise_burst(network_of_frames, burst.Burst(np.repeat(with_nan(FRAMES), 3, 1), LEVEL))
     with pytest.raises(UsageError, match=r"burst\.Burst"):
         burst.denoise_burst(network_of_frames, FRAMES)
+    with pytest.raises(InputError, match=r"got a mean of 19660; .* Divide them by the code of white"):  # 0.3 x 65535
+        burst.denoise_burst(network_of_frames, burst.Burst(np.repeat(FRAMES * 65535, 3, 1), LEVEL))

@@ -120,9 +120,11 @@ def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
         what = f"settings {', '.join(names)} are missing" if len(names) > 1 else f"setting {name} is missing"
         return UsageError(what, remedy=f"Give {options}, or {same} in a file for --settings.{more}")
     rule = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    remedy = f"Correct {name}.{more}"
     if first["type"] == "tuple_type":
         rule = "it should be a list or a tuple"
-    remedy = f"Correct {name}.{more}"
+        if isinstance(first["input"], str):
+            remedy = f"Write {name} = [{json.dumps(first['input'], ensure_ascii=False)}].{more}"
     return UsageError(f"setting {name}", got=describe_value(first["input"]), rule=rule, remedy=remedy)
 
 
