@@ -66,11 +66,11 @@ def test_no_verdict_on_the_noise_rests_on_a_sliver_of_the_picture():
 
 
 def test_what_is_not_looked_at_is_put_down_to_its_causes():
-    sliver = held_out.HeldOutResult("a", 0.9, ((0.2, 0.9),), {(0, 1): np.nan}, 0.01, 0.0, apart=0.7, clipped=0.29)
+    sliver = held_out.HeldOutResult("a", 0.9, ((0.2, 0.9),), {(0, 1): np.nan}, 0.01, 0.0, elsewhere=0.7, at_limit=0.29)
     told = "\n".join(sliver.lines)
     assert "not looked at: 70% is not surely aligned" in told and "29% is too near black or white" in told
     assert "nan" not in told
-    enough = held_out.HeldOutResult("a", 0.9, ((0.2, 0.9),), {(0, 1): 0.0}, 0.9, 0.0, apart=0.1)
+    enough = held_out.HeldOutResult("a", 0.9, ((0.2, 0.9),), {(0, 1): 0.0}, 0.9, 0.0, elsewhere=0.1)
     assert not any("not looked at" in line for line in enough.lines)
 
 
@@ -146,7 +146,7 @@ def test_what_moved_is_not_held_against_the_filter(scene, tmp_path):
         tifffile.imwrite(tmp_path / f"{i}.tif", light)
     _, verdict = check_held_out(folder, RIGHT, tmp_path / "work")
     assert verdict.passes and 0.3 < verdict.coverage < 0.9
-    left_out = (verdict.apart, verdict.differing, verdict.untrusted, verdict.clipped)
+    left_out = (verdict.elsewhere, verdict.unlike, verdict.untrusted, verdict.at_limit)
     assert verdict.coverage + sum(left_out) == pytest.approx(1, abs=1e-6)  # each pixel has one cause, or is used
 
 

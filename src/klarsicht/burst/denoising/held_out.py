@@ -65,16 +65,16 @@ LEAST_COVERAGE = 0.05  # of the picture: about half of one window of nine, which
 class Residuals:
     """Residuals of one window: normalised (C, H, W), nan where a pixel is not used, and the light; of interpolated
     colours (1, H, W). untrusted: (H, W), where the frames agree, but the burst is not trusted. slopes: (2, C, H, W), of
-    the filtered picture down and across, in deviations a pixel. apart, differing, clipped: shares of pixels that are
-    not surely aligned by the usual shift, that are and show something else, and that are near black or white."""
+    the filtered picture down and across, in deviations a pixel. elsewhere, unlike, at_limit: shares of pixels that
+    are not surely aligned by the usual shift, that are and show something else, and that are near black or white."""
 
     normalised: Planes
     light: Planes
     untrusted: npt.NDArray[np.bool_]
     slopes: npt.NDArray[np.float32]
-    apart: float = 0.0
-    differing: float = 0.0
-    clipped: float = 0.0
+    elsewhere: float = 0.0
+    unlike: float = 0.0
+    at_limit: float = 0.0
 
     @property
     def steepness(self) -> Planes:
@@ -103,8 +103,8 @@ class HeldOutResult:
     """Result of the test. variance: mean of (X_j - Y)^2 over the modelled, 1 if all is right; by_light: (brightness,
     variance). correlation: by lag (y, x), 0 if white. coverage: share of the windows that is used. untrusted: share
     where the frames agree, but the burst is not trusted. flat_variance, flat_correlation: where the picture is
-    flattest, the largest correlation. shifted: share of what goes beyond noise that shifts of tiles explain. apart,
-    differing, clipped: shares of the windows that are not used, as in Residuals."""
+    flattest, the largest correlation. shifted: share of what goes beyond noise that shifts of tiles explain. elsewhere,
+    unlike, at_limit: shares of the windows that are not used, as in Residuals."""
 
     held_out: str
     variance: float
@@ -115,9 +115,9 @@ class HeldOutResult:
     flat_variance: float = 1.0
     flat_correlation: float = 0.0
     shifted: float = 0.0
-    apart: float = 0.0
-    differing: float = 0.0
-    clipped: float = 0.0
+    elsewhere: float = 0.0
+    unlike: float = 0.0
+    at_limit: float = 0.0
 
     @property
     def passes(self) -> bool:
@@ -132,9 +132,9 @@ class HeldOutResult:
         yield f"held out: {self.held_out}; {looked} (not trusted: {self.untrusted:.0%})"
         if self.coverage < LEAST_COVERAGE:
             yield (
-                f"not looked at: {self.apart:.0%} is not surely aligned by the shift of most of its frame, "
-                f"{self.differing:.0%} differs from them by more than noise, "
-                f"{self.clipped:.0%} is too near black or white"
+                f"not looked at: {self.elsewhere:.0%} is not surely aligned by the shift of most of its frame, "
+                f"{self.unlike:.0%} differs from them by more than noise, "
+                f"{self.at_limit:.0%} is too near black or white"
             )
         yield f"variance of the difference over the modelled: {self.variance:.3f} (1 if all is right)"
         yield "by light: " + ", ".join(f"{light:.3g}: {variance:.3f}" for light, variance in self.by_light)
@@ -278,7 +278,7 @@ def compute_residuals(
         frames[0], held, filtered, (own_levels, theirs), clipping_limits(burst), finer
     )
     lies = there
-    there, unclipped = lies & same, clear.all(0)
+    there, within_limits = lies & same, clear.all(0)
     normalised = np.where(there & trusted & clear, (held - merged) / np.sqrt(variance), np.nan)
     down, across = (slope / np.sqrt(variance) for slope in np.gradient(merged, axis=(1, 2)))
     if mosaic is not None:
@@ -292,9 +292,9 @@ def compute_residuals(
         merged[inside],
         (there & ~trusted)[inside[1:]],
         np.stack([down[inside], across[inside]]).astype(np.float32),
-        apart=float(np.mean(~lies[inside[1:]])),
-        differing=float(np.mean((lies & ~same)[inside[1:]])),
-        clipped=float(np.mean((there & trusted & ~unclipped)[inside[1:]])),
+        elsewhere=float(np.mean(~lies[inside[1:]])),
+        unlike=float(np.mean((lies & ~same)[inside[1:]])),
+        at_limit=float(np.mean((there & trusted & ~within_limits)[inside[1:]])),
     )
 
 
@@ -396,7 +396,7 @@ def summarise_residuals(name: str, parts: Sequence[Residuals]) -> HeldOutResult:
         flat_variance,
         flat_correlation,
         by_shifts,
-        *(float(np.mean([getattr(part, name) for part in parts])) for name in ("apart", "differing", "clipped")),
+        *(float(np.mean([getattr(part, name) for part in parts])) for name in ("elsewhere", "unlike", "at_limit")),
     )
 
 
