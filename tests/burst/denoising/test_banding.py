@@ -111,7 +111,7 @@ def test_nothing_is_found_where_nothing_was_planted(scene, tmp_path):
 
 
 def test_a_tripod_tells_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.burst.denoising.test_banding.SHIFTS", np.zeros_like(SHIFTS))
+    monkeypatch.setitem(globals(), "SHIFTS", np.zeros_like(SHIFTS))
     planted = np.random.default_rng(0).normal(0, 0.02, SIZE[0]), np.zeros(SIZE[1])
     assert not found(store(tmp_path / "a", photograph(), planted, 1))[0].any()
 

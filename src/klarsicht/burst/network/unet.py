@@ -21,7 +21,6 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from klarsicht.burst.network import heads
 from klarsicht.burst.network.heads import Features, InputFrames, KernelHead, Kernels, scale_channels
-from klarsicht.burst.network.input_planes import InputPlanes, join_planes
 from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.ranges import NETWORK_WIDTH
@@ -29,6 +28,7 @@ from klarsicht.numerics.imaging.sensor_noise import deviation
 from klarsicht.numerics.imaging.tone import stabilise
 from klarsicht.numerics.pixel_kernels.apply import Filtered
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
+from klarsicht.numerics.pixel_kernels.unshuffle import InputPlanes, join_planes
 
 COLOURS = {"grey": 1, "rgb": 3, "mosaic": 4}
 """Channels of a frame by colour; the channels of one frame share their kernels."""
@@ -141,11 +141,11 @@ class UNet(nn.Module):
         """Decode rows and columns of the finest features. Of each level only what they depend on is computed."""
         x, *skips = reversed(levels)
         skips = skips[: len(self.up)]
-        wanted = [part]
+        parts = [part]
         for skip in reversed(skips):
-            wanted.insert(0, coarse_part(block_part(wanted[0], skip), skip))
-        x = x[..., *wanted[0]]
-        for level, skip, (above, below) in zip(self.up, skips, pairwise(wanted), strict=True):
+            parts.insert(0, coarse_part(block_part(parts[0], skip), skip))
+        x = x[..., *parts[0]]
+        for level, skip, (above, below) in zip(self.up, skips, pairwise(parts), strict=True):
             read = block_part(below, skip)
             wide = upsample_twice(x)[..., *place_in(read, [slice(2 * s.start, 2 * s.stop) for s in above])]
             x = level(torch.cat([wide, skip[..., *read]], 1))[..., *place_in(below, read)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import pixel_unshuffle
 
-from klarsicht.burst.network.input_planes import InputPlanes, join_planes
+from klarsicht.numerics.pixel_kernels.unshuffle import InputPlanes, join_planes
 
 
 def planes(channels, height=12, width=20, seed=0):

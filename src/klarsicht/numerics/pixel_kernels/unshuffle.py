@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from klarsicht.numerics.compiled.jit import compile_inlined, compile_with
-
-BITS = {torch.float32: (np.uint32, np.int32), torch.bfloat16: (np.uint16, np.int16)}
+from klarsicht.numerics.pixel_kernels.load import BITS, SIGNED
 
 
 class InputPlanes(NamedTuple):
@@ -32,15 +31,14 @@ def join_planes(parts: Iterable[InputPlanes], channels: int, dtype: torch.dtype)
         rest = [part, *parts]
         return torch.cat([_channels_last(unshuffle_pixels(p.values.to(dtype), p.side)) for p in rest], 1)
     B, _, H, W = part.values.shape
-    unsigned, signed = BITS[dtype]
-    joined: Any = np.empty((B, H // part.side, W // part.side, channels), unsigned)
+    block: Any = np.empty((B, H // part.side, W // part.side, channels), BITS[dtype])
     first = 0
     while part is not None:
         values = part.values.contiguous()
-        _write(joined, first, values.numpy().view(np.uint32), part.side)
+        _write(block, first, values.numpy().view(np.uint32), part.side)
         first += values.shape[1] * part.side**2
         part = next(parts, None)  # type: ignore[assignment]
-    return torch.from_numpy(joined.view(signed)).view(dtype).permute(0, 3, 1, 2)
+    return torch.from_numpy(block.view(SIGNED[dtype])).view(dtype).permute(0, 3, 1, 2)
 
 
 def _compiles(values: Tensor, dtype: torch.dtype) -> bool:
@@ -56,11 +54,11 @@ def _round_bits(bits: Any) -> Any:
 
 
 @compile_with(set())
-def _write(joined: Any, first: int, planes: Any, side: int) -> None:
-    """Write planes, the bits of float32, to channels from `first` on. joined: (B, h, w, c), bits of float32 or
+def _write(block: Any, first: int, planes: Any, side: int) -> None:
+    """Write planes, the bits of float32, to channels from `first` on. block: (B, h, w, c), bits of float32 or
     bfloat16."""
-    B, h, w, _ = joined.shape
-    short = joined.itemsize == 2
+    B, h, w, _ = block.shape
+    short = block.itemsize == 2
     for b in range(B):
         for y in range(h):
             for c in range(planes.shape[1]):
@@ -70,7 +68,7 @@ def _write(joined: Any, first: int, planes: Any, side: int) -> None:
                     for x in range(w):
                         for j in range(side):
                             bits = row[x * side + j]
-                            joined[b, y, x, k + j] = _round_bits(bits) if short else bits
+                            block[b, y, x, k + j] = _round_bits(bits) if short else bits
 
 
 def unshuffle_pixels(x: Tensor, side: int) -> Tensor:
