@@ -37,8 +37,8 @@ def test_a_run_prints_its_ranking_and_where_the_report_is(tmp_path, monkeypatch,
     assert run(["audit", "run", "--model", MODEL, "--data", str(tmp_path / "data"), "--out", str(out)]) == 0
     printed, notes = capsys.readouterr()
     assert printed.splitlines()[1].split()[:2] == ["1", "b"]
-    assert "note: left out: 2 files: no image by its ending .txt\n" in notes
-    assert "note: left out: 1 file: no image by its ending .pdf\n" in notes
+    assert "note: left out: 2 files, such as a/notes.txt: no image by its ending .txt\n" in notes
+    assert "note: left out: list.pdf: no image by its ending .pdf\n" in notes
     assert (out / "report.html").is_file()
 
 

@@ -116,8 +116,8 @@ def duplicates(copies: Duplicates, top: int) -> None:
         crossing = [
             what for what, is_so in (("splits", group.crosses_splits), ("labels", group.crosses_labels)) if is_so
         ]
-        first = ", ".join(group.keys[:3]) + (", ..." if len(group.keys) > 3 else "")
-        size, labels = str(len(group.rows)), ", ".join(dict.fromkeys(group.labels))
+        first = " | ".join(group.keys[:3]) + (" | ..." if len(group.keys) > 3 else "")  # names of classes have commas
+        size, labels = str(len(group.rows)), " | ".join(dict.fromkeys(group.labels))
         figures = (f"{group.correlation:.2f}", f"{group.mutual:.0%}")
         lines.append((str(i), size, group.kind, *figures, " and ".join(crossing), labels, first))
     if lines:

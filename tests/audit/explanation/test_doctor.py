@@ -113,7 +113,7 @@ def test_class_folders_and_files_without_an_image_are_named(corpus):
     (corpus / "loose.png").write_bytes((corpus / "a" / "000.png").read_bytes())
     (named,) = [one for one in diagnosed(corpus).missing if "left out" in one]
     empty = ", ".join(f"class {name} (no image in its folder)" for name in "wxyz")
-    assert named == f"left out of the audit: {empty}, 1 file (no image by its ending .txt) and 1 more"
+    assert named == f"left out of the audit: {empty}, a/notes.txt (no image by its ending .txt) and 1 more"
 
 
 def test_redrawn_weights_are_compared_when_it_is_asked_for(corpus):

@@ -28,6 +28,7 @@ SIGNS = (
     sign("fine 50 0.98", 5.0, range(7), [0.0, 0.9] * 7),  # nearly the same images
     sign("texture 32 0.95", 9.0, CALLED, [0.5, 0.5] * 10),
     sign("template 32", 8.0, range(12, 16), [0.5, 0.5] * 4),  # all of them called
+    sign("template 48", 7.5, range(15, 22), [0.5, 0.5] * 7),  # five of seven called
     sign("noise 0.002", 1.0, range(40, 44)),  # as chance gives it
     sign("veil 0.002", 30.0, [5]),  # no group
 )
@@ -55,13 +56,13 @@ def test_each_group_that_is_not_called_is_listed_once_and_patches_come_first(sto
     groups = list_seen_groups(store, found(called=True))
     assert [one.sign for one in groups] == ["fine 50 0.9", "borders"]
     assert groups[0].members == tuple(f"{i}.png" for i in range(8)) and groups[0].place == "top right"
-    # the mean surprisal of two halves, four times of which has chi squared's distribution, of seven detections
-    assert groups[0].p == pytest.approx(7 * chi2.sf(4 * PATCH["score"], 4))
+    # the mean surprisal of two halves, four times of which has chi squared's distribution, of eight detections
+    assert groups[0].p == pytest.approx(8 * chi2.sf(4 * PATCH["score"], 4))
 
 
 def test_what_no_verdict_names_is_listed_although_it_is_the_strongest(store):
     signs = [one.sign for one in list_seen_groups(store, found(called=False))]
-    assert signs == ["texture 32 0.95", "template 32", "fine 50 0.9", "borders"]
+    assert signs == ["texture 32 0.95", "template 32", "template 48", "fine 50 0.9", "borders"]
 
 
 def test_the_reason_is_that_classes_are_few_or_that_others_have_such_groups(store):

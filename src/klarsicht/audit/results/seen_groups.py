@@ -17,6 +17,7 @@ from klarsicht.numerics.statistics.split_half import combined_p
 
 SEEN_FILE = "seen.json"
 MOST_SEEN: Final = 5  # groups of a class
+MOST_CARRIERS: Final = 0.5  # share of a group's images that a verdict names; more are its artifact once more
 NOT_TESTED: Final = (
     "Unless a line says so, whether the model uses what these images share was not tested. Not tested is not the same "
     "as not used: look at the images."
@@ -101,7 +102,8 @@ def describe_unused(groups: Sequence[SeenGroup]) -> str:
 def list_seen_groups(store: RunStore, found: Quantification) -> tuple[SeenGroup, ...]:
     """List the groups that detectors saw in the classes of a quantified run and no verdict names, by class: those whose
     score chance within the class gives with a p of at most the level, at most MOST_SEEN of a class. Groups that share a
-    patch come first, then those of the largest score; of groups of the same images one is listed."""
+    patch come first, then those of the largest score; of groups of the same images one is listed, and none of which
+    verdicts name most images."""
     detections, paths = read_detections(store, found), store.texts("corpus", "path")
     why = (
         "other classes of the run have groups as strong"
@@ -121,7 +123,7 @@ def _seen_in_class(verdict: Verdict, signs: Sequence[SignRow], level: float, why
     carriers, count = set().union(*groups), 0
     for sign in sorted(signs, key=lambda sign: (not sign["places"], -sign["score"])):
         rows, p = set(sign["rows"]), float(combined_p(sign["score"], len(signs)))
-        if p > level or len(rows) < 2 or rows <= carriers or count == MOST_SEEN:
+        if p > level or len(rows) < 2 or len(rows & carriers) > MOST_CARRIERS * len(rows) or count == MOST_SEEN:
             continue
         if any(len(rows & other) >= SAME * len(rows | other) for other in groups):
             continue

@@ -79,10 +79,10 @@ def test_what_is_left_out_is_counted_and_named(folder):
     assert len(corpus) == 5
     assert corpus.left_out == (
         ("class empty", "no image in its folder"),
-        ("1 file", "no image by its ending"),
-        ("2 files", "no image by its ending .xml"),
-        ("1 file", "in no class folder"),
-        ("1 file", "no image by its ending .txt"),
+        ("b/README", "no image by its ending"),
+        ("2 files, such as a/1.xml", "no image by its ending .xml"),
+        ("loose.png", "in no class folder"),
+        ("notes.txt", "no image by its ending .txt"),
     )
 
 
@@ -98,7 +98,7 @@ def test_names_that_are_not_utf8_are_left_out(folder):
     shutil.copy(folder / "b/2.png", os.fsencode(folder / "b") + b"/\xff.png")
     corpus = open_corpus(folder)
     assert len(corpus) == 5
-    assert corpus.left_out == (("1 file", "its name is not UTF-8"),)
+    assert corpus.left_out == (("b/?.png", "its name is not UTF-8"),)
 
 
 def test_a_corpus_in_a_folder_that_is_not_utf8_is_refused_before_a_table_is_written(folder, tmp_path):

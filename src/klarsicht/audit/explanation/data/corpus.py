@@ -295,20 +295,23 @@ class Corpus:
         CorpusError where the folder does not exist, cannot be read, or holds no image."""
         root = str(folder)
         loose, labels, listed = _list_url(root) if locations.is_url(root) else _list_tree(Path(root))
-        reasons, sizes = Counter[str](), Counter[str]()
+        reasons: dict[str, tuple[int, str]] = {}
+        sizes = Counter[str]()
 
         def images() -> Iterator[list[str]]:
             for some in listed:
                 reason_of = {key: _exclusion_reason(key, any_ending=bool(decoder)) for key in some}
-                reasons.update(reason_of.values())
+                _count_reasons(reasons, reason_of)
                 kept = [key for key, reason in reason_of.items() if not reason]
                 sizes.update(map(_label_of, kept))
                 yield kept
 
         keys = Texts.of_blocks("", images())
         left_out = [(f"class {label}", "no image in its folder") for label in sorted({*labels} - {*sizes})]
-        left_out += _count_reasons(reasons)
-        left_out += _count_reasons(Counter(_exclusion_reason(name) or "in no class folder" for name in loose))
+        left_out += _describe_reasons(reasons)
+        left_out += _describe_reasons(
+            _count_reasons({}, {name: _exclusion_reason(name) or "in no class folder" for name in loose})
+        )
         if not keys:
             rule = "one sub-folder a class, with images in it, or a manifest (CSV or parquet: path,label)"
             inside = "; ".join(f"{what}: {why}" for what, why in left_out[:3])
@@ -498,5 +501,19 @@ def _exclusion_reason(key: str, any_ending: bool = False) -> str:
     return "" if key.encode(errors="replace").decode() == key else "its name is not UTF-8"
 
 
-def _count_reasons(reasons: Counter[str]) -> list[tuple[str, str]]:
-    return [(f"{count} file{'s' * (count > 1)}", reason) for reason, count in sorted(reasons.items()) if reason]
+def _count_reasons(counts: dict[str, tuple[int, str]], reasons: Mapping[str, str]) -> dict[str, tuple[int, str]]:
+    """Count the files of each reason, and keep the first; reasons: by file, "" of those that are images."""
+    for key, reason in reasons.items():
+        if reason:
+            count, first = counts.get(reason, (0, key))
+            counts[reason] = count + 1, first
+    return counts
+
+
+def _describe_reasons(reasons: Mapping[str, tuple[int, str]]) -> list[tuple[str, str]]:
+    """Name the files of each reason: the one, or how many and the first of them."""
+    named = []
+    for reason, (count, first) in sorted(reasons.items()):
+        name = first.encode(errors="replace").decode()
+        named.append((name if count == 1 else f"{count} files, such as {name}", reason))
+    return named
