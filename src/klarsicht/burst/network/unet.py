@@ -340,10 +340,8 @@ class Network(nn.Module):
         """List the numbers of the input's channels that so many frames fill: their own, those of their mean, of the
         noise, and of the trust in them."""
         channels, preset = COLOURS[self.settings.colour], self.preset
-        width, slots = (
-            channels * preset.unshuffle**2,
-            [*range(count), self.settings.frames][: count + preset.mean_frame],
-        )
+        width = channels * preset.unshuffle**2
+        slots = [*range(count), *([self.settings.frames] if preset.mean_frame else [])]
         first = width * (self.settings.frames + preset.mean_frame)
         return [width * slot + c for slot in slots for c in range(width)] + [*range(first, first + channels + count)]
 
