@@ -113,7 +113,8 @@ def test_a_thousand_half_requests_neither_stop_it_nor_are_printed(made, tmp_path
         assert server.poll() is None
         server.send_signal(signal.SIGINT)
         assert server.wait(30) == 0 and not server.stdout.read()
-        assert not (tmp_path / "errors").read_text()
+        lines = (tmp_path / "errors").read_text().splitlines()
+        assert not [line for line in lines if not line.startswith("loading: ")]  # a slow start says that it loads
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_the_command_resumes_and_says_the_same_in_json(place, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:5] == ["#", "images", "kind", "correlation", "mutual"]
     assert printed[1].split()[:3] == ["1", "2", "near"]
-    assert printed[1].split()[-2:] == ["00.png,", "leak.jpg"] and str(place) not in "".join(printed)
+    assert printed[1].split()[-3:] == ["00.png", "|", "leak.jpg"] and str(place) not in "".join(printed)
     store = RunStore.open(run)
     store.clear_markers("thumbnails")
     store.clear_markers("copies")

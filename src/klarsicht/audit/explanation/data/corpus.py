@@ -512,8 +512,8 @@ def _count_reasons(counts: dict[str, tuple[int, str]], reasons: Mapping[str, str
 
 def _describe_reasons(reasons: Mapping[str, tuple[int, str]]) -> list[tuple[str, str]]:
     """Name the files of each reason: the one, or how many and the first of them."""
-    named = []
+    lines = []
     for reason, (count, first) in sorted(reasons.items()):
         name = first.encode(errors="replace").decode()
-        named.append((name if count == 1 else f"{count} files, such as {name}", reason))
-    return named
+        lines.append((name if count == 1 else f"{count} files, such as {name}", reason))
+    return lines
