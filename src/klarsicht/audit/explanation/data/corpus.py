@@ -12,16 +12,23 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.explanation.data import locations, manifest
+from klarsicht.audit.explanation.data.folder_listing import (
+    count_reasons,
+    describe_reasons,
+    exclusion_reason,
+    label_of,
+    list_folder,
+)
 from klarsicht.audit.explanation.data.label_cells import LabelCells, split_labels
 from klarsicht.audit.explanation.data.manifest import DEFAULT_NAMES, ColumnNames
-from klarsicht.audit.explanation.data.pictures import FILES, UNREADABLE, PictureReader, file_of, image_endings
+from klarsicht.audit.explanation.data.pictures import FILES, UNREADABLE, PictureReader, file_of
 from klarsicht.audit.explanation.data.splits import SPLIT_FOLDERS
 from klarsicht.ground.errors import (
     CorpusError,
@@ -294,23 +301,23 @@ class Corpus:
         followed, links inside class folders only if they point to files. With a decoder every file is an image. Raises
         CorpusError where the folder does not exist, cannot be read, or holds no image."""
         root = str(folder)
-        loose, labels, listed = _list_url(root) if locations.is_url(root) else _list_tree(Path(root))
+        loose, labels, listed = list_folder(root)
         reasons: dict[str, tuple[int, str]] = {}
         sizes = Counter[str]()
 
         def images() -> Iterator[list[str]]:
             for some in listed:
-                reason_of = {key: _exclusion_reason(key, any_ending=bool(decoder)) for key in some}
-                _count_reasons(reasons, reason_of)
+                reason_of = {key: exclusion_reason(key, any_ending=bool(decoder)) for key in some}
+                count_reasons(reasons, reason_of)
                 kept = [key for key, reason in reason_of.items() if not reason]
-                sizes.update(map(_label_of, kept))
+                sizes.update(map(label_of, kept))
                 yield kept
 
         keys = Texts.of_blocks("", images())
         left_out = [(f"class {label}", "no image in its folder") for label in sorted({*labels} - {*sizes})]
-        left_out += _describe_reasons(reasons)
-        left_out += _describe_reasons(
-            _count_reasons({}, {name: _exclusion_reason(name) or "in no class folder" for name in loose})
+        left_out += describe_reasons(reasons)
+        left_out += describe_reasons(
+            count_reasons({}, {name: exclusion_reason(name) or "in no class folder" for name in loose})
         )
         if not keys:
             rule = "one sub-folder a class, with images in it, or a manifest (CSV or parquet: path,label)"
@@ -453,67 +460,3 @@ def _store_names(names: Sequence[str]) -> Texts:
         return held
     except UnicodeEncodeError as error:
         raise CorpusError("the path of an image is not UTF-8", got=ascii(error.object), remedy="Rename it.") from error
-
-
-# Folder listing. Paths stay strings: with a million files, path objects would take minutes.
-
-
-def _list_tree(root: Path) -> tuple[list[str], list[str], Iterable[list[str]]]:
-    """List loose files, class folders, and the keys of all files below each of these, without hidden ones."""
-    try:
-        entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root) if not entry.name.startswith("."))
-    except OSError as error:
-        _raise_unreadable(error)
-    labels = [name for name, is_folder in entries if is_folder]
-    return [name for name, is_folder in entries if not is_folder], labels, (_list_keys(root, one) for one in labels)
-
-
-def _list_url(url: str) -> tuple[list[str], list[str], Iterable[list[str]]]:
-    """List the same at a URL."""
-    names = locations.list_files(url)
-    inside = {label: list(keys) for label, keys in groupby((name for name in names if "/" in name), key=_label_of)}
-    return [name for name in names if "/" not in name], sorted(inside), inside.values()
-
-
-def _list_keys(root: Path, label: str) -> list[str]:
-    """List the keys of all files below a class folder, sorted by path components."""
-    keys = []
-    for here, folders, files in os.walk(root / label, onerror=_raise_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        place = Path(here).relative_to(root).as_posix()
-        keys += [f"{place}/{name}" for name in files if not name.startswith(".")]
-    return sorted(keys, key=lambda key: key.split("/"))
-
-
-def _raise_unreadable(error: OSError) -> NoReturn:
-    raise CorpusError("a folder cannot be read", got=f"{error.filename}: {error.strerror}", remedy="Check --data.")
-
-
-def _label_of(key: str) -> str:
-    return key.partition("/")[0]
-
-
-def _exclusion_reason(key: str, any_ending: bool = False) -> str:
-    """Return the reason why a file is not an image of the corpus; "" where it is one."""
-    ending = Path(key).suffix.lower()
-    if ending not in image_endings() and not any_ending:
-        return f"no image by its ending {ending}".rstrip()
-    return "" if key.encode(errors="replace").decode() == key else "its name is not UTF-8"
-
-
-def _count_reasons(counts: dict[str, tuple[int, str]], reasons: Mapping[str, str]) -> dict[str, tuple[int, str]]:
-    """Count the files of each reason, and keep the first; reasons: by file, "" of those that are images."""
-    for key, reason in reasons.items():
-        if reason:
-            count, first = counts.get(reason, (0, key))
-            counts[reason] = count + 1, first
-    return counts
-
-
-def _describe_reasons(reasons: Mapping[str, tuple[int, str]]) -> list[tuple[str, str]]:
-    """Name the files of each reason: the one, or how many and the first of them."""
-    lines = []
-    for reason, (count, first) in sorted(reasons.items()):
-        name = first.encode(errors="replace").decode()
-        lines.append((name if count == 1 else f"{count} files, such as {name}", reason))
-    return lines
