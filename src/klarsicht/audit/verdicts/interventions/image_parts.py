@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import gaussian_filter, zoom
+from torch.nn import functional
 
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
 
@@ -226,7 +228,8 @@ def coarse(levels: Pixels) -> Floats:
     height, width = levels.shape[1:3]
     rows, columns = (_cell_weights(side) for side in (height, width))
     means = np.einsum("ah,nhwc,bw->nabc", rows, levels.astype(np.float64), columns, optimize=True)
-    return np.asarray(zoom(means, (1, height / CELLS, width / CELLS, 1), order=1, grid_mode=True, mode="nearest"))
+    cells = torch.from_numpy(means).permute(0, 3, 1, 2)
+    return functional.interpolate(cells, (height, width), mode="bilinear").permute(0, 2, 3, 1).numpy()
 
 
 def _cell_weights(side: int) -> Doubles:

@@ -79,11 +79,13 @@ class Colours:
     log_shares: Floats
 
     def log_likelihood(self, points: Floats) -> Floats:
-        """Compute the log-likelihood of pixels (n, H, W, D), but for a constant: float (n, H, W)."""
-        rows = points.reshape(len(points), -1, points.shape[3])
-        nats = self.log_shares[:, None] - 0.5 * squared_distances(rows, self.means)
-        most = nats.max(2, keepdims=True)
-        return np.asarray((most[..., 0] + np.log(np.exp(nats - most).sum(2))).reshape(points.shape[:3]))
+        """Compute the log-likelihood of pixels (n, H, W, D), but for what does not depend on the colours: float
+        (n, H, W)."""
+        nats = self.log_shares[..., None] + resemblance(points.reshape(len(points), -1, points.shape[3]), self.means)
+        most = nats.max(1, keepdims=True)
+        nats -= most
+        np.exp(nats, out=nats)
+        return np.asarray((most[:, 0] + np.log(nats.sum(1))).reshape(points.shape[:3]))
 
 
 def find_colours(points: Floats, side: Bools, rng: np.random.Generator) -> Colours:
@@ -95,15 +97,15 @@ def find_colours(points: Floats, side: Bools, rng: np.random.Generator) -> Colou
     lot = np.where(on_side, rng.random(on_side.shape, np.float32), -1.0)
     means, size = np.take_along_axis(rows, np.argpartition(-lot, COLOURS, 1)[:, :COLOURS, None], 1), np.zeros(0)
     for _ in range(LLOYD_ROUNDS):
-        nearest = squared_distances(rows, means).argmin(2)
-        belongs = ((nearest[..., None] == np.arange(COLOURS)) & on_side[..., None]).astype(np.float32)
-        size = belongs.sum(1)
-        sums = belongs.transpose(0, 2, 1) @ rows
+        nearest = resemblance(rows, means).argmax(1)
+        belongs = ((nearest[:, None] == np.arange(COLOURS)[:, None]) & on_side[:, None]).astype(np.float32)
+        size = belongs.sum(2)
+        sums = belongs @ rows
         means = np.where(size[..., None] > 0, sums / np.maximum(size, 1)[..., None], means)
     return Colours(means, np.log((size + 1) / (size + 1).sum(1, keepdims=True)))
 
 
-def squared_distances(points: Floats, means: Floats) -> NDArray[Any]:
-    """Compute squared distances between points (n, P, D) and means (n, K, D): float (n, P, K)."""
-    across = points @ means.transpose(0, 2, 1)
-    return np.asarray((points**2).sum(2)[..., None] - 2 * across + (means**2).sum(2)[:, None])
+def resemblance(points: Floats, means: Floats) -> NDArray[Any]:
+    """Compute how much points (n, P, D) resemble means (n, K, D): float (n, K, P), minus half of the squared distance,
+    but for half of the square of the point itself. Means come first, so that they are compared along rows of memory."""
+    return np.asarray(means @ points.transpose(0, 2, 1) - 0.5 * (means**2).sum(2)[..., None])

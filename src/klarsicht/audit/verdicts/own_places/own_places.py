@@ -186,8 +186,9 @@ class PlaceRegression:
         return cls(middle, spread, of_kind, offsets)
 
     def logits(self, features: Floats) -> Floats:
-        """Compute logits (b, K, h, w) of features (b, h, w, D)."""
-        found = ((features - self.middle) / self.spread) @ self.weights.T + self.offsets
+        """Compute logits (b, K, h, w) of features (b, h, w, D), in one pass over them at their own precision."""
+        weights = self.weights / self.spread
+        found = features @ weights.T.astype(features.dtype) + (self.offsets - weights @ self.middle)
         return np.asarray(np.moveaxis(found, -1, 1))
 
 
