@@ -206,7 +206,7 @@ def explain_for(targets):
         lambda x: audit.load_model(x),
         lambda x: audit.load_model((x, None)),
         lambda x: burst.NoiseLevel(x, -0.1),
-        lambda x: audit.AuditSettings(model="x", data="y", metric=x).require_known_names(),
+        lambda x: audit.AuditSettings(model="x", data="y", metric=x),
         lambda x: audit.AuditSettings(model="x", data="y", batch=x, unit=-1),
     ],
     ids=["corpus", "picture", "batch", "targets", "items", "pictures", "labels", "frames", "spec", "module", "read",

@@ -13,10 +13,9 @@ from klarsicht.ground.run_folder.store import RunStore
 
 
 def require_audit(settings: AuditSettings, out: Path | None = None) -> None:
-    """Check that names are known, that model and corpus are where the settings say, and that a run can be there. Raises
-    UsageError: an unknown metric, method or form of a model; CorpusError, ModelError: there is no corpus, or no model;
-    StoreError: the run folder holds something else."""
-    settings.require_known_names()
+    """Check that model and corpus are where the settings say, and that a run can be there. Raises UsageError: an
+    unknown form of a model; CorpusError, ModelError: there is no corpus, or no model; StoreError: the run folder holds
+    something else."""
     require_place(settings.data)
     require_model(settings.model)
     if out is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from os import PathLike
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import StoreError, UsageError, unknown_name
@@ -152,7 +152,8 @@ class AuditSettings(PublicSettings):
         except (UsageError, TypeError) as error:
             raise StoreError("the settings in manifest.json cannot be used", got=error) from error
 
-    def require_known_names(self) -> None:
+    @model_validator(mode="after")
+    def require_known_names(self) -> Self:
         """Check that metrics, method and engine are known, without torch; raises UsageError, which lists near
         matches."""
         split_engine(self.engine)
@@ -161,6 +162,7 @@ class AuditSettings(PublicSettings):
                 raise unknown_name("metric", metric, METRIC_NAMES)
         if self.method not in METHOD_NAMES:
             raise unknown_name("relevance method", self.method, METHOD_NAMES)
+        return self
 
     def to_record(self) -> dict[str, Any]:
         """Return the settings that the manifest keeps, as plain values: all but OF_THE_PLACE."""

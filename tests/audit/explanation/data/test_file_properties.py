@@ -56,3 +56,13 @@ def test_a_link_to_nothing_is_named_with_its_target(tmp_path):
     path.symlink_to(tmp_path / "unmounted.jpg")
     with pytest.raises(Unreachable, match=r"a\.jpg, a link to .*unmounted\.jpg; .* correct the link, or remove it"):
         read(path)
+
+
+def test_further_links_to_nothing_are_counted(tmp_path):
+    """So that they need not be found one command after the other; links that lead somewhere are none of them."""
+    Image.fromarray(PIXELS).save(tmp_path / "there.jpg")
+    (tmp_path / "linked.jpg").symlink_to(tmp_path / "there.jpg")
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").symlink_to(tmp_path / "unmounted.jpg")
+    with pytest.raises(Unreachable, match=r"a\.jpg, a link to .*unmounted\.jpg \(links to nothing in its folder: 3\);"):
+        read(tmp_path / "a.jpg")

@@ -410,9 +410,11 @@ def out_of_reach(path: str, error: Exception) -> Unreachable:
     """Make the error of an image that was listed and is not given."""
     reason = error.got if isinstance(error, KlarsichtError) else f"{path}: {describe_system_error(error)}"
     file = Path(path)
-    if file.is_symlink() and not file.exists():
+    if leads_nowhere(file):
+        count = sum(map(leads_nowhere, file.parent.iterdir()))
+        all_of_them = f" (links to nothing in its folder: {count})" if count > 1 else ""
         return Unreachable(
-            "an image that was listed is out of reach", got=f"{path}, a link to {file.readlink()}",
+            "an image that was listed is out of reach", got=f"{path}, a link to {file.readlink()}{all_of_them}",
             rule="that file does not exist or cannot be reached",
             remedy="Mount its disk, correct the link, or remove it; the same command resumes.",
         )  # fmt: skip
@@ -421,6 +423,11 @@ def out_of_reach(path: str, error: Exception) -> Unreachable:
         rule="its content may be intact, so it is not skipped",
         remedy="Check the disk or the network, or leave the image out; the same command resumes.",
     )  # fmt: skip
+
+
+def leads_nowhere(file: Path) -> bool:
+    """Say whether a file is a link to a file that does not exist or cannot be reached."""
+    return file.is_symlink() and not file.exists()
 
 
 def _require_distinct(rows: Sequence[Hashable]) -> None:

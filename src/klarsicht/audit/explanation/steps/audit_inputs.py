@@ -190,8 +190,7 @@ def select_data(settings: AuditSettings, corpus: Any = None) -> Corpus:
 
 
 def check_names(settings: AuditSettings) -> None:
-    """Check that metrics and method are known, and that the metrics have the maps that they need; raises UsageError."""
-    settings.require_known_names()
+    """Check that the metrics have the maps that they need; raises UsageError."""
     propagated = [metric for metric in settings.metric if METRICS[metric].needs_propagation]
     if propagated and not settings.maps:
         raise UsageError(
