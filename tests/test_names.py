@@ -35,6 +35,7 @@ KEPT_NAMES = {  # what is still named by a bare participle, with its number, whi
 }
 PUBLIC_ARGUMENTS = {
     "affected": "of clean and evaluate: an option",
+    "balanced": "of clean_surroundings and evaluate_surroundings: an option",
     "cleaned": "of training_weights and weighted_sampler: users write it",
     "observed": "of rank: users write it",
     "shown": "of ArrayTransform: users write it",

@@ -81,6 +81,7 @@ OWN = {  # where a name means another kind
 }  # fmt: skip
 ARRAYS = {
     "against",
+    "balanced",
     "batch",
     "corpus",
     "data",

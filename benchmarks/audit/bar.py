@@ -46,12 +46,12 @@ from klarsicht.audit.cleaning.data.training_weights import training_weights
 from klarsicht.audit.cleaning.models import exchanged_parts
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.models.composite_training import train_on_composites
 from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
 from klarsicht.audit.cleaning.models.surroundings_correction import (
     bound_change,
-    require_own_places,
-    train_on_composites,
 )
+from klarsicht.audit.cleaning.models.teaching_images import require_own_places
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.settings import AuditSettings

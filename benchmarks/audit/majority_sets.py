@@ -159,7 +159,7 @@ class Clothes:
     def __call__(self, rng: np.random.Generator) -> tuple[Drawn, Drawn]:
         """Draw clothes to train on, and others of as many of every group to test on."""
         count = len(self.classes)
-        numbers = self.numbers or tuple(int(i) for i in rng.permutation(500)[:count])
+        numbers = self.draw_numbers(rng)
         own = round(self.each * (1 - self.rare))
         rare = np.resize(np.arange(1, count), self.each - own)
         turns = np.concatenate([np.zeros(own, int), rare])
@@ -170,6 +170,10 @@ class Clothes:
             self.draw("train", sides, numbers, rng),
             self.draw("t10k", [np.repeat(np.arange(count), 800 // count)] * count, numbers, rng),
         )
+
+    def draw_numbers(self, rng: np.random.Generator) -> tuple[int, ...]:
+        """Return the numbers of the shortcut of each class, or draw photographs."""
+        return self.numbers or tuple(int(i) for i in rng.permutation(500)[: len(self.classes)])
 
     def draw(self, part: str, sides: list[np.ndarray], numbers: tuple[int, ...], rng: np.random.Generator) -> Drawn:
         """Draw pictures of each class with the shortcuts of sides, in random order."""

@@ -36,12 +36,12 @@ import natural_surroundings
 import planted_classes as planted
 import whole_class_shortcuts as marks
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.models.composite_training import train_on_composites
 from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
 from klarsicht.audit.cleaning.models.surroundings_correction import (
     bound_change,
-    require_own_places,
-    train_on_composites,
 )
+from klarsicht.audit.cleaning.models.teaching_images import require_own_places
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.splits import split_by_source
 from klarsicht.audit.explanation.models.classifier import load_model

@@ -10,7 +10,8 @@ network is audited (`audit run`, `audit shortcuts`) and cleaned (`audit clean --
 unless others are named), with no label of a group. A row is written for each set: how many sides of images are rightly
 told, of each group, and the accuracy of each group of test images before and after. `--ceilings` adds the same training
 with true own places and sides, and a network trained on a balanced set of the same size, on the same photographs.
-What is there is not made again. `--places` finds exceptions and own places alone: no network is trained or audited, and
+`--balanced 10 50` adds cleaning with a corpus of 10 and of 50 other images of every group. What is there is not made
+again. `--places` finds exceptions and own places alone: no network is trained or audited, and
 nothing is kept.
 """
 
@@ -36,8 +37,9 @@ import majority_sets
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.packages import load_correction
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.models.composite_training import train_on_composites
 from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
-from klarsicht.audit.cleaning.models.surroundings_correction import clean_surroundings, train_on_composites
+from klarsicht.audit.cleaning.models.surroundings_correction import CleanedSurroundings, clean_surroundings
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.splits import TEST, TRAIN, split_by_source
@@ -238,12 +240,32 @@ class Case:
             result = clean_surroundings(self.place / "run", self.cleaning, classifier=classifier)
         except KlarsichtError as error:
             return row | {"after": None, "refused": str(error)}
-        correction, _ = load_correction(result.folder)
-        both = [[one.right.value for one in table.groups] for table in (result.before, result.after)]
         return row | {
-            "after": test_corrected(net, correction, test), "composites": both,
+            "after": test_result(net, result, test), "composites": decisive_groups(result),
             "CPU s of cleaning": round(time.process_time() - asked, 1),
         }  # fmt: skip
+
+    def measure_with_balanced(self, each: int) -> dict[str, object]:
+        """Clean the audited network with balanced images, so many of each group, which it has not learned."""
+        net, (drawn, test) = self.train(), self.draw()
+        classifier, corpus = load_model((net, TRANSFORM), classes=drawn.names), self.place / f"balanced-{each}"
+        write_folder(corpus, self.draw_fair(each))
+        result = clean_surroundings(self.place / "run", self.cleaning, balanced=str(corpus), classifier=classifier)
+        return {
+            "set": self.kind, "seed": self.seed, "balanced of each group": each, "before": group_accuracies(net, test),
+            "after": test_result(net, result, test), "decisive": decisive_groups(result),
+            "verdict": result.judgement.verdict,
+        }  # fmt: skip
+
+    def draw_fair(self, each: int) -> Drawn:
+        """Draw clothes with the shortcut of every class, so many of each, with the shortcuts of the set."""
+        of = SETS[self.kind]
+        if not isinstance(of, Clothes):
+            raise SystemExit(f"balanced images are drawn of clothes, not of {self.kind}")
+        numbers = of.draw_numbers(generator(self.seed, f"squares {self.kind}"))
+        count = len(of.classes)
+        sides = [np.repeat(np.arange(count), each)] * count
+        return of.draw("train", sides, numbers, generator(self.seed, f"squares {self.kind} balanced {each}"))
 
     def measure_places(self) -> dict[str, object]:
         """Find exceptions and own places, and compare them with the truth."""
@@ -302,6 +324,16 @@ def summarise(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def test_result(net: nn.Module, result: CleanedSurroundings, test: Drawn) -> list[float]:
+    """Compute the share that is right of each group with the correction of a result."""
+    return test_corrected(net, load_correction(result.folder)[0], test)
+
+
+def decisive_groups(result: CleanedSurroundings) -> list[list[float]]:
+    """Return the shares that are right of the groups that decide, before and after."""
+    return [[one.right.value for one in table.groups] for table in (result.before, result.after)]
+
+
 def test_corrected(net: nn.Module, correction: Correction, test: Drawn) -> list[float]:
     """Compute the share that is right of each group with a correction."""
     with correction.applied(net):
@@ -321,6 +353,7 @@ def main() -> None:
     parser.add_argument("--train", action="store_true", help="Only train the networks.")
     parser.add_argument("--places", action="store_true", help="Find exceptions and own places alone.")
     parser.add_argument("--ceilings", action="store_true", help="Measure ceilings of what was measured.")
+    parser.add_argument("--balanced", type=int, nargs="+", default=[], help="Clean with so many images of each group.")
     given = parser.parse_args()
     torch.set_num_threads(1)
     majority_sets.PHOTOGRAPHS, majority_sets.BAR = given.photographs, given.bar
@@ -334,6 +367,10 @@ def main() -> None:
             continue
         if given.train:
             case.train()
+            continue
+        for each in given.balanced:
+            print(json.dumps(case.measure_with_balanced(each)), flush=True)
+        if given.balanced:
             continue
         kept = case.place / ("ceilings.json" if given.ceilings else "row.json")
         if not kept.exists():

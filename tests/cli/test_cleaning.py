@@ -269,6 +269,13 @@ def test_a_part_is_named_or_taken_from_what_was_noted(finished, tmp_path, capsys
         (["clean", "--part", "surroundings"], 5, "surroundings"),  # `audit shortcuts` was not run
         (["clean", "--part", "surroundings", "--groups", "nowhere.csv"], 3, "no such table of groups"),
         (["clean", "--part", "surroundings", "--mask", "m.png"], 2, "--mask"),
+        (
+            ["clean", "--balanced", "nowhere"],
+            3,
+            "got nowhere. Check the path of --balanced",
+        ),
+        (["clean", "--class", "b", "--balanced", "."], 2, "--balanced with a class or a part; got b"),
+        (["clean", "--part", "border", "--balanced", "."], 2, "got border; they teach all classes at once"),
         (["clean", "--part", "surroundings", "--images", "50", "--method", "dfr"], 2, "got --method, --images"),
         (["evaluate", "--correction", "nowhere", "--groups", "nowhere.csv"], 3, "no such table of groups"),
     ],

@@ -9,6 +9,7 @@ from typing import Annotated, Protocol
 import typer
 
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
+from klarsicht.audit.explanation.data.locations import require_place
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.results.words import SURROUNDINGS
 from klarsicht.cli import cleaning_tables
@@ -43,6 +44,11 @@ GROUPS_HELP = (
     "True groups of the images: a column of the corpus's table, or a table with the columns path,group. "
     "[the sides that `audit shortcuts` found]"
 )
+BALANCED_HELP = (
+    "A corpus of the same classes in which the shortcut says nothing of the class: three fifths of its images teach, "
+    "the others show the result. Needs no --class and no --part."
+)
+BALANCED_AGAIN_HELP = "Balanced images of the correction, if they were moved. [those that it was made with]"
 Groups = Annotated[str | None, typer.Option(help=GROUPS_HELP)]
 Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
@@ -105,6 +111,7 @@ def clean(
     kind: Annotated[str | None, typer.Option(help=KIND_HELP)] = None,
     part: Annotated[list[str] | None, typer.Option(help=PART_HELP)] = None,
     groups: Groups = None,
+    fair_data: Annotated[str | None, typer.Option("--balanced", help=BALANCED_HELP)] = None,
     data: Data = None,
     device: Device = ANY_DEVICE,
     trust: Trust = False,
@@ -120,6 +127,13 @@ def clean(
     """
     require_run_with_model(run, data)
     require_table(groups)
+    if fair_data is not None:
+        require_place(fair_data, "--balanced")
+        if name is not None or part not in (None, [SURROUNDINGS]):
+            what, rule = "--balanced with a class or a part", "they teach all classes at once"
+            named = ", ".join([*(name or ()), *(part or ())])
+            raise UsageError(what, got=named, rule=rule, remedy="Leave out --class and --part.")
+        part = [SURROUNDINGS]
     from klarsicht.audit.cleaning.models import clean_model
 
     if groups is not None and (name is not None or part != [SURROUNDINGS]):
@@ -135,7 +149,9 @@ def clean(
         refuse_with_surroundings(described, "surroundings are no artifact of one class", "Leave it out.")
         from klarsicht.audit.cleaning.models.surroundings_correction import clean_surroundings
 
-        surroundings = clean_surroundings(run, settings, out=out, groups=groups, data=data, device=device)
+        surroundings = clean_surroundings(
+            run, settings, out=out, groups=groups, balanced=fair_data, data=data, device=device
+        )
         if as_json:
             echo_json(surroundings.record)
         else:
@@ -181,6 +197,7 @@ def evaluate(
     overall: Overall = None,
     affected: Affected = None,
     groups: Groups = None,
+    fair_data: Annotated[str | None, typer.Option("--balanced", help=BALANCED_AGAIN_HELP)] = None,
     seed: Annotated[int, number(ranges.SEED, "Seed of samples, probes and controls.")] = 0,
     data: Data = None,
     device: Device = ANY_DEVICE,
@@ -193,6 +210,8 @@ def evaluate(
     """
     require_run_with_model(run, data)
     require_table(groups)
+    if fair_data is not None:
+        require_place(fair_data, "--balanced")
     from klarsicht.audit.cleaning.corrections.packages import is_package, load_correction
     from klarsicht.audit.cleaning.models import evaluation
     from klarsicht.audit.cleaning.models.surroundings_correction import EVALUATION, evaluate_surroundings
@@ -202,8 +221,8 @@ def evaluate(
         rule = "it is judged by all groups together, on one model"
         refuse_with_surroundings(refused, rule, "Leave it out, or bound what may be lost by --overall.")
         evaluation_of_groups = evaluate_surroundings(
-            run, correction[0], test=test, groups=groups, overall=overall, images=images, seed=seed, out=out,
-            data=data, device=device,
+            run, correction[0], test=test, groups=groups, balanced=fair_data, overall=overall, images=images, seed=seed,
+            out=out, data=data, device=device,
         )  # fmt: skip
         if as_json:
             echo_json(evaluation_of_groups.judgement.to_json())
@@ -212,6 +231,9 @@ def evaluate(
             cleaning_tables.verdict(evaluation_of_groups.judgement, run, correction[0])
             echo(f"evaluation: {evaluation_of_groups.folder / EVALUATION}")
         return end_with(evaluation_of_groups, as_json)
+    if fair_data is not None:
+        what, rule = "--balanced for another correction", "balanced images are those of a correction by --balanced"
+        raise UsageError(what, got=fair_data, rule=rule, remedy="Show other images by --test.")
     result = evaluation.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
         groups=groups, data=data, seed=seed, device=device,

@@ -28,6 +28,7 @@ class CleaningKind(StrEnum):
     SMALL = "small"
     REFUSED = "refused"
     REMAINS = "remains"
+    UNSHOWN = "gain-not-shown"
 
     @property
     def label(self) -> str:
@@ -93,6 +94,11 @@ CLEANINGS: Final = {
         "correction does not help",
         "the correction does not help",
         "Choose another --method or --layer, or --train.",
+    ),
+    CleaningKind.UNSHOWN: (
+        "gain not shown",
+        "more images are right, and too few were shown to prove it",
+        "Name more images by --balanced.",
     ),
 }
 """For each kind of verdict on a correction its label, its claim and the next step."""

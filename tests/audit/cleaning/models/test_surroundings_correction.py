@@ -6,24 +6,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import chisquare
 from tests.audit.conftest import in_brief
 from tests.audit.verdicts.own_places.test_own_places import draw_squares
 from torch import nn
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy
 
 from klarsicht.audit.cleaning.corrections.packages import load_correction
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.group_accuracy import OwnImages
 from klarsicht.audit.cleaning.models.surroundings_correction import (
-    CompositeTask,
     bound_change,
-    choose_rate,
     clean_surroundings,
     evaluate_surroundings,
-    require_own_places,
 )
+from klarsicht.audit.cleaning.models.teaching_images import require_own_places
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.splits import TRAIN, VALIDATION
@@ -95,36 +92,6 @@ class Balance(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-class Attentive(nn.Module):
-    """Tokens of patches that look at one another, by torch's attention or written out."""
-
-    def __init__(self, written):
-        super().__init__()
-        self.written = written
-        self.patches, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 2)
-
-    def forward(self, x):
-        tokens = self.patches(x).flatten(2).transpose(1, 2)
-        if self.written:
-            seen = (tokens @ tokens.transpose(1, 2)).softmax(-1) @ tokens
-        else:
-            seen = scaled_dot_product_attention(tokens, tokens, tokens)
-        return self.head(seen.mean(1))
-
-
-@pytest.mark.parametrize(
-    ("network", "rate"), [(Small(), 3e-4), (Balance(), 3e-4), (Attentive(False), 1e-4), (Attentive(True), 1e-4)]
-)
-def test_a_network_with_attention_learns_at_a_lower_rate_unless_one_is_named(network, rate):
-    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
-    classifier = load_model(network.eval(), classes=NAMES)
-    shown = InputImages(Corpus(("0",), ("0",), ("0",)), classifier, PixelScale.of(classifier), (8, 8))
-    label = np.arange(2)
-    own_images = OwnImages(images, np.ones((2, 8, 8), bool), label, label, np.full(2, TRAIN), shown)
-    assert choose_rate(CleanSettings(), classifier, own_images) == rate
-    assert choose_rate(CleanSettings(rate=2e-3), classifier, own_images) == 2e-3
-
-
 def on_the_line(light, dark, teach=()):
     """400 images that bound a loss, of a network by red that may become one against green: light ones that turn wrong,
     and dark ones that turn right, at shares of the way; others never do. Light ones that teach turn at theirs.
@@ -161,36 +128,6 @@ def test_weights_stop_on_the_line_before_more_is_lost_than_may_be(light, dark, k
     assert (bounded.share, bounded.loss.value, bounded.loss.n) == (kept, lost / 400, 400)
     torch.testing.assert_close(correction.state["head.weight"][1], torch.tensor([1 - kept, -kept, 1]))
     assert ("the weights stay as they were" in bounded.describe()) == (kept == 0)
-
-
-class Recorded(OwnImages):
-    """Images of which the sources of composites are counted."""
-
-    def compose(self, pairs, rng):
-        np.add.at(self.counts, pairs.sources, 1)
-        return super().compose(pairs, rng)
-
-
-def test_every_image_of_a_class_is_as_often_a_source_and_every_side_as_often_shown_as_it_is():
-    """4 of 40 images of a class are exceptions: a tenth of the sources, and half of the images as they are."""
-    labels, n = np.repeat([0, 1], 40), 80
-    odd = np.arange(n) % 10 == 0
-    levels = np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, 8, 8, 3)).copy()
-    own = np.zeros((n, 8, 8), bool)
-    own[:, 3:5, 3:5] = True
-    classifier = load_model(Balance().eval(), classes=NAMES)
-    shown = InputImages(Corpus(("0",), ("0",), ("0",)), classifier, PixelScale.of(classifier), (8, 8))
-    images = Recorded(levels, own, labels, np.where(odd, 1 - labels, labels), np.zeros(n, int), shown)
-    object.__setattr__(images, "counts", np.zeros(n, int))
-    task, alone = CompositeTask(images, 32, 0), np.zeros(n, int)
-    for step in range(500):
-        inputs, truth = task.batch(step, 0)
-        as_they_are = torch.round(255 * inputs[16:, 0, 0, 0]).int().numpy()
-        assert (labels[as_they_are] == truth[16:].numpy()).all()
-        np.add.at(alone, as_they_are, 1)
-    assert images.counts.sum() == alone.sum() == 8000
-    assert chisquare(images.counts).pvalue > 1e-3
-    assert chisquare(alone, np.where(odd, 500, 4000 / 72)).pvalue > 1e-3
 
 
 def test_nothing_is_bounded_or_taught_without_images():

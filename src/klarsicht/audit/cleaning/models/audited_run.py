@@ -23,12 +23,13 @@ from klarsicht.audit.cleaning.artifacts.found_artifact import (
 from klarsicht.audit.cleaning.models.exchanged_parts import check_parts, noted_parts
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.data import groups
+from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.data.groups import Group
 from klarsicht.audit.explanation.data.splits import TRAIN
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import InputImages, PixelScale
 from klarsicht.audit.explanation.settings import ANY_DEVICE, counts_own_logits
-from klarsicht.audit.explanation.steps.audit_inputs import Audit, settings_of_run
+from klarsicht.audit.explanation.steps.audit_inputs import Audit, open_data, settings_of_run
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_detections
@@ -40,7 +41,7 @@ from klarsicht.audit.verdicts.detectors.bank import change_of
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
 from klarsicht.audit.verdicts.interventions.planted_artifact import PlantedArtifact
 from klarsicht.ground.arrays import Ints
-from klarsicht.ground.errors import InputError, KlarsichtError, UsageError, unknown_name
+from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError, UsageError, unknown_name
 from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.run_folder.store import RunStore
@@ -62,6 +63,14 @@ def require_exclusive_classes(store: RunStore, data: Any = None) -> None:
             rule="corrections are judged on classes that exclude each other, one label an image",
             remedy="Audit a manifest with one label an image with --exclusive, and clean that run.",
         )
+
+
+@dataclass(frozen=True)
+class LabelledCorpus:
+    """Corpus with the right output (N,) for each image, -1 where unknown."""
+
+    corpus: Corpus
+    labels: Ints
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,27 @@ class AuditedRun:
     def labels(self) -> Ints:
         """Right output (N,) for each image of the corpus, -1 where unknown."""
         return np.array([self.audit.index.get(label, -1) for label in self.audit.corpus.labels])
+
+    @property
+    def labelled_corpus(self) -> LabelledCorpus:
+        """The corpus of the run."""
+        return LabelledCorpus(self.audit.corpus, self.labels)
+
+    def open_other(self, data: Any) -> LabelledCorpus:
+        """Open another corpus, a path or what it is in Python, whose labels are those of the run, or names or numbers
+        of outputs. Raises CorpusError: there is none, its columns have other names than those of the run, or a label is
+        not known."""
+        try:
+            corpus = open_data(self.audit.settings, data).as_arrays(self.audit.classifier.form)
+            outputs = self.audit.index_of(corpus)
+        except CorpusError as error:  # no option of what opens it names columns or classes
+            remedies = {
+                "-column": "Name its columns as in the table of the run.",
+                "--class-map": "Name them as in the run.",
+            }
+            remedy = next((text for option, text in remedies.items() if option in error.remedy), error.remedy)
+            raise CorpusError(error.what, got=error.got, rule=error.rule, remedy=remedy) from error
+        return LabelledCorpus(corpus, np.array([outputs[label] for label in corpus.labels]))
 
     @property
     def quantification(self) -> Quantification | None:

@@ -44,12 +44,11 @@ from klarsicht.audit.cleaning.models.probes import CarrierLabels, SecondAudit, a
 from klarsicht.audit.cleaning.models.run_groups import compare_class_groups, compare_true_groups, relies_on_sides
 from klarsicht.audit.cleaning.models.training_images import LabelledAnswers
 from klarsicht.audit.explanation.data import splits
-from klarsicht.audit.explanation.models.classifier import Classifier, label_indices
+from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.settings import ANY_DEVICE
-from klarsicht.audit.explanation.steps.audit_inputs import open_data
 from klarsicht.audit.results.alarms import CERTIFICATE_FILE, CERTIFICATE_PAGE
 from klarsicht.audit.verdicts.interventions.class_parts import ClassParts
-from klarsicht.ground.errors import CorpusError, UsageError
+from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
 from klarsicht.ground.run_folder.manifest import to_json
@@ -335,19 +334,10 @@ def answers_of_run(run: AuditedRun, case: Case) -> LabelledAnswers:
 
 
 def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
-    """Make a case of another corpus, all of it clean and in the part `show`. Raises CorpusError, which says that its
-    columns have the names of the run's: no option of the evaluation names them."""
-    audit = run.audit
-    try:
-        corpus = open_data(audit.settings, data).as_arrays(audit.classifier.form)
-    except CorpusError as error:
-        if "-column" in error.remedy:
-            remedy = "Name its columns as in the table of the run."
-            raise CorpusError(error.what, got=error.got, rule=error.rule, remedy=remedy) from error
-        raise
-    known = dict(audit.index)
-    if unknown := [label for label in corpus.classes if label not in known]:
-        known |= label_indices(unknown, audit.classifier)
-    labels, everything = np.array([known[label] for label in corpus.labels]), np.ones(len(corpus), bool)
+    """Make a case of another corpus, all of it clean and in the part `show`. Raises as `AuditedRun.open_other`."""
+    other = run.open_other(data)
+    corpus, everything = other.corpus, np.ones(len(other.corpus), bool)
     part = np.full(len(corpus), splits.TEST, np.int8)
-    return Case(corpus, audit.classifier, artifact.target, labels, part, ~everything, everything, artifact.planted)
+    return Case(
+        corpus, run.audit.classifier, artifact.target, other.labels, part, ~everything, everything, artifact.planted
+    )

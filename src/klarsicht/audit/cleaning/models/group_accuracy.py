@@ -23,6 +23,7 @@ from klarsicht.audit.explanation.data.splits import NAMES, TEST, TRAIN, VALIDATI
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.models.inputs import InputImages
 from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
+from klarsicht.audit.results.correction_words import CleaningKind
 from klarsicht.audit.results.surroundings import PLACES_TABLE, SURROUNDINGS_STEP, unpack_places
 from klarsicht.audit.results.words import format_count
 from klarsicht.audit.verdicts.own_places.composites import RIM, Pairs, lay_on_others, usable_places
@@ -119,14 +120,33 @@ class GroupComparison:
             return f"it leaves {100 * self.share_left:.0f} % of the difference between groups: {self.describe_worst()}"
         return ""
 
+    @property
+    def failure(self) -> CleaningKind:
+        """The kind of verdict where it does not help."""
+        return CleaningKind.REMAINS
+
+    @property
+    def effect_left(self) -> str:
+        """Remaining effect of a shortcut that a correction helps against, in words."""
+        left = f"{100 * self.share_left:.0f} % of the difference between groups is left"
+        return f"{left}; worst group {self.describe_worst()}"
+
+    @property
+    def advice(self) -> str:
+        """The next step after a correction that harms, or does not help."""
+        return "Look at the exceptions in `klarsicht audit explore`; then try another --steps or --rate."
+
+    def describe_average(self) -> str:
+        """Say how much of a group is right on average, before and after."""
+        return f"{_percent(self.before.average)} % before, {_percent(self.after.average)} % after"
+
     def describe_worst(self) -> str:
         """Say how much of the worst group is right, before and after."""
         return f"{_percent(self.before.worst.right)} % before, {_percent(self.after.worst.right)} % after"
 
     def describe(self) -> str:
         """Say in one line what average and worst group are, before and after."""
-        average = f"{_percent(self.before.average)} % before, {_percent(self.after.average)} % after"
-        return f"{self.kind}: average of groups {average}; worst group {self.describe_worst()}"
+        return f"{self.kind}: average of groups {self.describe_average()}; worst group {self.describe_worst()}"
 
 
 @dataclass(frozen=True)
@@ -165,14 +185,14 @@ class OwnImages:
     @classmethod
     def of(
         cls, run: AuditedRun, seed: int, sides: Sides | None = None, held_out: Bools | None = None,
-        shown: bool = False, with_bound: bool = False,
+        only_held_out: bool = False, with_bound: bool = False,
     ) -> OwnImages:  # fmt: skip
         """Read the images that were examined, and deal them by source.
 
         Args:
             sides: of all images of the run, in place of those that were found; images on none are left out.
             held_out: bool (N,), images of the run that taught nothing, in place of dealing them.
-            shown: only held-out images are read.
+            only_held_out: no others are read.
             with_bound: images of the part VALIDATION bound a loss; otherwise they teach as well.
         """
         places = run.store.table(PLACES_TABLE, SURROUNDINGS_STEP).to_pylist()
@@ -185,7 +205,7 @@ class OwnImages:
         if not with_bound:
             part = np.where(part == VALIDATION, TRAIN, part)
         on = side if sides is None else sides.numbers[rows]
-        kept = np.flatnonzero((on >= 0) & ((part == TEST) | (not shown)))
+        kept = np.flatnonzero((on >= 0) & ((part == TEST) | (not only_held_out)))
         images = InputImages.of(run.audit.corpus, run.audit.classifier)
         levels = images(rows[kept])
         own = enlarge(np.stack([unpack_places(places[i]) for i in kept]), levels.shape[1:3], 0)
@@ -285,11 +305,11 @@ def compare_groups(
 
 
 def compare(
-    kind: str, answers: list[Ints], labels: Ints, sides: Sides, names: Mapping[int, str], chosen: Bools
+    kind: str, answers: list[Ints], labels: Ints, sides: Sides, names: Mapping[int, str], subset: Bools
 ) -> GroupComparison:
-    """Compare the classes (n,) that a model gives before and after, of the chosen images (n,) with labels and sides."""
-    before, after = (one[chosen] for one in answers)
-    shown = labels[chosen], replace(sides, numbers=sides.numbers[chosen])
+    """Compare the classes (n,) that a model gives a subset (n,) of images, before and after, with labels and sides."""
+    before, after = (one[subset] for one in answers)
+    shown = labels[subset], replace(sides, numbers=sides.numbers[subset])
     was, now = (tabulate(one, *shown, names) for one in (before, after))
     return GroupComparison(kind, was, now, paired_loss(before == shown[0], after == shown[0]))
 

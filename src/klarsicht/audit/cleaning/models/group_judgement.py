@@ -34,17 +34,16 @@ class GroupJudgement(CorrectionVerdict):
 
     @property
     def no_help(self) -> tuple[CleaningKind, str] | None:
-        return (CleaningKind.REMAINS, self.decisive.no_help) if self.decisive.no_help else None
+        return (self.decisive.failure, self.decisive.no_help) if self.decisive.no_help else None
 
     @property
     def effect_left(self) -> str:
-        left = f"{100 * self.decisive.share_left:.0f} % of the difference between groups is left"
-        return f"{left}; worst group {self.decisive.describe_worst()}"
+        return self.decisive.effect_left
 
     @property
     def advice(self) -> str:
-        if self.kind in (CleaningKind.REMAINS, CleaningKind.HARMFUL):
-            return "Look at the exceptions in `klarsicht audit explore`; then try another --steps or --rate."
+        if self.kind in (CleaningKind.REMAINS, CleaningKind.UNSHOWN, CleaningKind.HARMFUL):
+            return self.decisive.advice
         return self.kind.advice
 
     def to_json(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from klarsicht.audit.cleaning.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning.corrections.activations import Correction
-from klarsicht.audit.cleaning.models.audited_run import AuditedRun
+from klarsicht.audit.cleaning.models.audited_run import AuditedRun, LabelledCorpus
 from klarsicht.audit.cleaning.models.group_accuracy import (
     HELD_OUT_PICTURES,
     GroupComparison,
@@ -27,7 +27,6 @@ from klarsicht.audit.explanation.data.label_cells import LabelCells
 from klarsicht.audit.explanation.data.manifest import ColumnNames
 from klarsicht.audit.explanation.data.splits import TEST
 from klarsicht.audit.explanation.models.inputs import InputImages
-from klarsicht.audit.explanation.steps.audit_inputs import open_data
 from klarsicht.audit.results.surroundings import is_examined, read_surroundings
 from klarsicht.ground.arrays import Rows
 from klarsicht.ground.errors import CorpusError, InputError, UsageError
@@ -97,6 +96,11 @@ def names_sides(run: AuditedRun) -> bool:
     return is_examined(run.store) and read_surroundings(run.store).found
 
 
+def tests_sides(run: AuditedRun) -> bool:
+    """Say whether a run names sides, and the model was tested on them."""
+    return names_sides(run) and any(one.taken.n for one in read_surroundings(run.store))
+
+
 def relies_on_sides(run: AuditedRun) -> bool:
     """Say whether the model of a run is shown to follow the surroundings of a class."""
     return is_examined(run.store) and bool(read_surroundings(run.store).relied_on)
@@ -110,7 +114,7 @@ def compare_class_groups(
     names, held_out = dict(enumerate(run.audit.names)), np.asarray(artifact.part == TEST)
     comparisons: list[GroupComparison] = []
     if names_sides(run):
-        own_images = OwnImages.of(run, seed, None, held_out, shown=True)
+        own_images = OwnImages.of(run, seed, None, held_out, only_held_out=True)
         comparisons += compare_groups(run.audit.classifier, correction, own_images, names, names, seed, artifact.target)
     if groups is not None:
         comparisons.append(compare_pictures(run, correction, read_run_groups(run, groups), np.flatnonzero(held_out)))
@@ -122,24 +126,24 @@ def compare_true_groups(
 ) -> GroupComparison:
     """Compare the groups of another corpus that a person names, with at most so many images of each, drawn by a seed.
     Raises as `read_groups`, and CorpusError for labels that the run does not know."""
-    settings = run.audit.settings
-    other = replace(
-        run, audit=replace(run.audit, corpus=open_data(settings, data).as_arrays(run.audit.classifier.form))
-    )
-    sides = read_groups(groups, other.audit.corpus, data, settings.path_column or "")
+    other = run.open_other(data)
+    sides = read_groups(groups, other.corpus, data, run.audit.settings.path_column or "")
     rows = limit_groups(other.labels, sides.numbers, most, seed)
-    return compare_pictures(other, correction, sides, rows, OTHER_PICTURES)
+    return compare_pictures(run, correction, sides, rows, OTHER_PICTURES, other)
 
 
 def compare_pictures(
-    run: AuditedRun, correction: Correction, sides: Sides, rows: Rows, kind: str = HELD_OUT_PICTURES
-) -> GroupComparison:
-    """Compare the groups of pictures of a run as they are; without those whose label or group is not known."""
-    labels, classifier = run.labels, run.audit.classifier
+    run: AuditedRun, correction: Correction, sides: Sides, rows: Rows, kind: str = HELD_OUT_PICTURES,
+    of: LabelledCorpus | None = None,
+) -> GroupComparison:  # fmt: skip
+    """Compare the groups of pictures of a run, or of another corpus, as they are; without those whose label or group is
+    not known."""
+    of = of or run.labelled_corpus
+    corpus, labels, classifier = of.corpus, of.labels, run.audit.classifier
     rows = rows[(labels[rows] >= 0) & (sides.numbers[rows] >= 0)]
     if not len(rows):
         raise InputError("no image to compare groups on", got="no label or group of any", rule=RULE)
-    images, classes = InputImages.of(run.audit.corpus, classifier), np.unique(labels[labels >= 0])
+    images, classes = InputImages.of(corpus, classifier), np.unique(labels[labels >= 0])
     answers = [
         predict_classes(
             classifier,

@@ -6,59 +6,44 @@ measured on images of other sources than any that taught it: on pictures as they
 composites, which have as many images on every side as wanted. Where no shortcut was
 shown, what is asked for all the same may cost little: the weights then move towards the new ones only so far.
 
+Balanced images, in which the shortcut says nothing, are among those that teach, if a person has some. Where no shortcut
+was shown in surroundings, since it lies on the object, they alone teach, and those that taught nothing decide.
+
     OUT/correction.json, weights.safetensors, model.pt2    the correction
     OUT/evaluation.json                                    groups of images, by `evaluate_surroundings`
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from klarsicht import __version__
 from klarsicht.audit.cleaning.corrections import packages
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.harm import Bounds
-from klarsicht.audit.cleaning.corrections.retraining import Batch, FrozenNorms, RetrainedWeights
+from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.clean_settings import ATTENTION_RATE, AUTOMATIC, USUAL_RATE, CleanSettings
-from klarsicht.audit.cleaning.models.group_accuracy import (
-    GroupTable,
-    OwnImages,
-    Sides,
-    compare_groups,
-    predict_classes,
-)
+from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSettings
+from klarsicht.audit.cleaning.models.composite_training import choose_rate
+from klarsicht.audit.cleaning.models.group_accuracy import GroupTable, OwnImages, predict_classes
 from klarsicht.audit.cleaning.models.group_judgement import GroupJudgement
-from klarsicht.audit.cleaning.models.run_groups import compare_true_groups, read_run_groups
+from klarsicht.audit.cleaning.models.run_groups import compare_true_groups, read_run_groups, tests_sides
+from klarsicht.audit.cleaning.models.teaching_images import TeachingImages
 from klarsicht.audit.explanation.models.classifier import Classifier
-from klarsicht.audit.explanation.networks.eval_mode import evaluation_mode
-from klarsicht.audit.explanation.relevance.function_rules import computes_attention, find_norms_to_merge
 from klarsicht.audit.explanation.settings import ANY_DEVICE
-from klarsicht.audit.results.surroundings import read_surroundings
-from klarsicht.audit.verdicts.own_places.composites import draw_pairs
 from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.ground.fit import Learner, Plan
-from klarsicht.ground.machine.devices import world
 from klarsicht.ground.machine.disk import write_atomically
-from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import SHOWN_IMAGES
 from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.ground.run_folder.store import RunStore
-from klarsicht.ground.seeding import generator, integer
 from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.paired_loss import PairedLoss, paired_loss
 
-COMPOSITE_EPOCHS: Final = 8  # of composites and of images as they are, together as many as images that teach
 SETTINGS_USED: Final = ("overall", "steps", "batch", "rate", "seed")
 METHODS_MEANT: Final = (AUTOMATIC, "augment")  # that such a correction may be called
 EVALUATION: Final = "evaluation.json"
@@ -120,83 +105,57 @@ class CleanedSurroundings:
         self.judgement.check()
 
 
-@dataclass(frozen=True)
-class CompositeTask:
-    """Task of ground.fit: composites with surroundings of any class, with the label of their source, and as many images
-    as they are, so that what composites do not show is not forgotten."""
-
-    own_images: OwnImages
-    batch_size: int
-    seed: int
-
-    def batch(self, step: int, rank: int) -> Batch:
-        """Draw composites of images that teach, of which every class is as often a source, and as often a donor, and
-        in a class every image; and images as they are, of every class as many, and in it of every side."""
-        rng, one = generator(self.seed, "composites", step, rank), self.own_images
-        alone = self.batch_size // 2
-        pairs = draw_pairs(one.labels, one.usable & one.teaches, self.batch_size - alone, rng)
-        rows = rng.choice(len(one.labels), alone, p=one.chances)
-        inputs = torch.cat([one.compose(pairs, rng), one.images.pixel_scale.inputs(one.levels[rows])])
-        return inputs, torch.from_numpy(one.labels[np.concatenate([pairs.sources, rows])])
-
-    def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
-        del step
-        return cross_entropy(model(batch[0]), batch[1])
-
-    def validate(self, step: int, model: nn.Module) -> Mapping[str, float]:
-        del step, model
-        return {}
-
-
 @check_arguments
 def clean_surroundings(
     run: str | Path | RunStore, settings: CleanSettings | None = None, *, out: str | Path | None = None,
-    groups: str | None = None, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
+    groups: str | None = None, balanced: Any = None, data: Any = None, classifier: Classifier | None = None,
+    device: str = ANY_DEVICE,
 ) -> CleanedSurroundings:  # fmt: skip
     """Train a copy of the audited model on own places with surroundings of any class and on images as they are, measure
     it on images of sources that taught nothing, and save it. Where `audit shortcuts` showed no shortcut in
     the surroundings, or could not test the model on it, as much of the change is kept as loses no more than
-    `settings.overall`.
+    `settings.overall`; with balanced images, which then teach alone, all of it.
 
     Args:
-        settings: batch, rate, steps, seed and overall count; by default COMPOSITE_EPOCHS are shown, half of them
+        settings: batch, rate, steps, seed and overall count; by default TAUGHT_EPOCHS are shown, half of them
             composites.
         out: the folder of the correction; by default RUN/corrections/surroundings.
         groups: true groups of the images, in place of the sides that were found: a column of the corpus's table, or a
             table with the columns path,group.
+        balanced: a corpus of the same classes in which the shortcut says nothing of the class, a path or what it is in
+            Python.
         data, classifier, device: see `clean_model.clean`.
 
     Raises:
-        StoreError: `audit shortcuts` was not run.
-        UsageError: it found too few own places, groups are of no table, or a setting of other corrections is given.
-        InputError: groups cannot be read, or images have none.
+        StoreError: `audit shortcuts` was not run, and no balanced images are named.
+        UsageError: it found too few own places, and no balanced images are named; groups are of no table; or a setting
+            of other corrections is named.
+        InputError: groups cannot be read, or images have none; or too few balanced images of a class.
+        CorpusError: no corpus of balanced images, or labels there that the run does not know.
         RunMismatch: model or data differ from those of the run.
     """
     settings = settings or CleanSettings()
     require_used_settings(settings)
     case = AuditedRun.of(run, data, classifier, device)
-    shortcut = read_surroundings(case.store)
-    has_bound = not (shortcut.found and any(one.taken.n for one in shortcut))
+    has_bound = balanced is None and not tests_sides(case)
     sides = None if groups is None else read_run_groups(case, groups)
     with case.store.lock():
-        own_images = OwnImages.of(case, settings.seed, sides, with_bound=has_bound)
-        require_own_places(own_images, shortcut.describe()[0])
-        rate = choose_rate(settings, case.audit.classifier, own_images)
+        images = TeachingImages.of(case, settings.seed, sides, balanced, has_bound)
+        rate = choose_rate(settings, case.audit.classifier, images.example)
         settings = settings.model_copy(update={"rate": rate})  # as it is recorded
         folder = Path(out) if out else case.store.path / "corrections" / "surroundings"
-        correction, change = train_on_composites(case.audit.classifier, own_images, settings), None
-        if has_bound:
-            correction, change = bound_change(case.audit.classifier, correction, own_images, settings.overall)
+        correction, change = images.train(settings), None
+        if has_bound and images.own_images is not None:
+            correction, change = bound_change(case.audit.classifier, correction, images.own_images, settings.overall)
         bounds = Bounds(settings.overall, settings.affected)
-        judgement = judge_groups(case, correction, own_images, sides, bounds, settings.seed)
+        judgement = GroupJudgement(images.compare(correction, settings.seed), bounds)
         facts = {
-            "klarsicht": __version__, "model": case.audit.settings.model,
-            "targets": sorted({int(k) for k in own_images.labels}), "code": case.store.manifest.get("code", {}),
-            "identity": case.store.manifest["identity"], "settings": settings.model_dump(mode="json"),
-            "surroundings": judgement.to_json(), "change": change and asdict(change),
+            "klarsicht": __version__, "model": case.audit.settings.model, "targets": images.targets,
+            "code": case.store.manifest.get("code", {}), "identity": case.store.manifest["identity"],
+            "settings": settings.model_dump(mode="json"), "surroundings": judgement.to_json(),
+            "change": change and asdict(change), "balanced": images.fair_images and images.fair_images.to_json(),
         }  # fmt: skip
-        example = own_images.images.pixel_scale.inputs(own_images.levels[:1])[0]
-        record = packages.save_correction(folder, correction, facts, case.audit.classifier, example)
+        record = packages.save_correction(folder, correction, facts, case.audit.classifier, images.example[0])
     return CleanedSurroundings(folder, correction, judgement, record, change)
 
 
@@ -216,44 +175,11 @@ def require_used_settings(settings: CleanSettings) -> None:
         )  # fmt: skip
 
 
-def choose_rate(settings: CleanSettings, classifier: Classifier, own_images: OwnImages) -> float:
-    """Return the learning rate: the one that is named, or one that suits the network. At the rate of convolutions, a
-    trained transformer ended with less of the worst group right (decision 206)."""
-    if settings.rate is not None:
-        return settings.rate
-    with evaluation_mode(classifier.module), torch.no_grad(), find_norms_to_merge() as calls:
-        classifier.logits(next(own_images.show(np.arange(1))).to(classifier.device))
-    return ATTENTION_RATE if computes_attention(calls.functions) else USUAL_RATE
-
-
-def require_own_places(own_images: OwnImages, finding: str) -> None:
-    """Check that two images of each class teach own places that can be laid on others; `finding` says what was found of
-    surroundings. Raises UsageError."""
-    one = own_images
-    counts = [int((one.usable & one.teaches & (one.labels == label)).sum()) for label in np.unique(one.labels)]
-    if min(counts) < 2:
-        raise UsageError(
-            "too few own places to train on other surroundings", got=finding,
-            rule=f"2 images of each class; the fewest are {min(counts)}", remedy="Clean a class: --class.",
-        )  # fmt: skip
-
-
-def judge_groups(
-    run: AuditedRun, correction: Correction, own_images: OwnImages, sides: Sides | None, bounds: Bounds, seed: int,
-    most: int | None = None,
-) -> GroupJudgement:  # fmt: skip
-    """Judge a correction by the groups of held-out images; `seed` and `most` as in `compare_groups`."""
-    names = dict(enumerate(run.audit.names))
-    on = names if sides is None else sides.names
-    shown = compare_groups(run.audit.classifier, correction, own_images, on, names, seed, most=most)
-    return GroupJudgement(shown, bounds)
-
-
 @check_arguments
 def evaluate_surroundings(
     run: str | Path | RunStore, folder: str | Path, *, test: str | None = None, groups: str | None = None,
-    overall: float | None = None, images: int | None = None, seed: int = 0, out: str | Path | None = None,
-    data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
+    balanced: Any = None, overall: float | None = None, images: int | None = None, seed: int = 0,
+    out: str | Path | None = None, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CleanedSurroundings:  # fmt: skip
     """Evaluate a saved correction of the use of surroundings; write evaluation.json.
 
@@ -261,6 +187,8 @@ def evaluate_surroundings(
         folder: the folder of the correction.
         test: another corpus with true groups, shown as it is; by default the images of the run that taught nothing.
         groups: true groups of the images that are shown; see `clean_surroundings`.
+        balanced: the balanced images of the correction, by default from where they were; those that taught it are not
+            shown.
         overall: the loss that may be; by default the one that the correction was made under.
         images: images of each group, at most; by default all, and SHOWN_COMPOSITES composites.
         seed: of the draw of composites and images; that of the correction gives those on which it was measured.
@@ -270,7 +198,9 @@ def evaluate_surroundings(
     Raises:
         UsageError: another corpus without groups.
         InputError: the folder holds no such correction, or groups cannot be read.
-        RunMismatch: the correction belongs to another run, or model or data differ from those of the run.
+        CorpusError: balanced images are no longer where they were.
+        RunMismatch: the correction belongs to another run, or has other balanced images; or model or data differ from
+            those of the run.
     """
     if test is not None and groups is None:
         raise UsageError(
@@ -291,8 +221,13 @@ def evaluate_surroundings(
         judgement = GroupJudgement((shown,), bounds)
     else:
         sides = None if groups is None else read_run_groups(case, groups)
-        own_images = OwnImages.of(case, settings.seed, sides, shown=True)  # of sources that did not teach
-        judgement = judge_groups(case, correction, own_images, sides, bounds, seed, images)
+        fair = find_balanced(record, folder, balanced)
+        shown_images = TeachingImages.of(
+            case, settings.seed, sides, fair, only_held_out=True
+        )  # of sources that did not teach
+        if shown_images.fair_images is not None:
+            shown_images.fair_images.require_same(record["balanced"])
+        judgement = GroupJudgement(shown_images.compare(correction, seed, images), bounds)
     place = Path(folder if out is None else out)
     place.mkdir(parents=True, exist_ok=True)
     write_atomically(place / EVALUATION, to_json(judgement.to_json()))
@@ -308,21 +243,23 @@ def require_surroundings(record: dict[str, Any], folder: str | Path) -> None:
         )  # fmt: skip
 
 
-def train_on_composites(classifier: Classifier, own_images: OwnImages, settings: CleanSettings) -> RetrainedWeights:
-    """Train a copy of the model on composites and on images as they are, and return the changed weights."""
-    steps = max(settings.steps, COMPOSITE_EPOCHS * int(own_images.teaches.sum()) // settings.batch)
-    task, plan = (
-        CompositeTask(own_images, settings.batch, settings.seed),
-        Plan(steps, choose_rate(settings, classifier, own_images), max(1, steps // 10)),
-    )
-    body = copy.deepcopy(classifier.module)
-    torch.manual_seed(integer(settings.seed, "surroundings"))
-    with world() as here:
-        learner = Learner(FrozenNorms(body).requires_grad_(True), task, plan, here)
-        for step in track(range(steps), steps, "training on other surroundings"):
-            learner.train_step(task.batch(step, 0))
-    average: FrozenNorms = learner.average  # type: ignore[assignment]
-    return RetrainedWeights.between(classifier.module, average.body.to(classifier.device))
+def find_balanced(record: dict[str, Any], folder: str | Path, corpus: Any) -> Any:
+    """Return the corpus of the balanced images of a correction: the one that is named, or the place of its record; None
+    where it has none. Raises UsageError: it is named, and the correction has none; or not, and it was in Python."""
+    entry = record.get("balanced")
+    if entry is None and corpus is not None:
+        raise UsageError(
+            "balanced images of a correction that was made without any", got=folder,
+            rule="they are those that it was made with", remedy="Show other images by --test and --groups.",
+        )  # fmt: skip
+    if entry is None or corpus is not None:
+        return corpus
+    if not entry["data"]:
+        raise UsageError(
+            "the balanced images of this correction are not named", got=folder,
+            rule="they were a sequence or a table in Python, which is not stored", remedy="Name them: --balanced.",
+        )  # fmt: skip
+    return entry["data"]
 
 
 def bound_change(

@@ -21,11 +21,11 @@ def is_url(path: str | Path) -> bool:
     return "://" in str(path)
 
 
-def require_place(data: str | Path) -> None:
-    """Check that a local corpus exists, else raise CorpusError; a URL is not opened. Raises UsageError for an
-    impossible path."""
-    if not is_url(data) and not ((place := as_path("--data", data)).is_dir() or place.is_file()):
-        raise CorpusError("no such folder or manifest", got=data, remedy="Check the path of --data.")
+def require_place(data: str | Path, option: str = "--data") -> None:
+    """Check that a local corpus, named by an option, exists, else raise CorpusError; a URL is not opened. Raises
+    UsageError for an impossible path."""
+    if not is_url(data) and not ((place := as_path(option, data)).is_dir() or place.is_file()):
+        raise CorpusError("no such folder or manifest", got=data, remedy=f"Check the path of {option}.")
 
 
 @contextmanager

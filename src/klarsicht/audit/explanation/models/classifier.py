@@ -385,17 +385,17 @@ def _with_logits(classifier: Classifier) -> Classifier:
     return replace(classifier, module=module, classes=names, notes=notes, independent=independent)
 
 
-def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, int]:
+def label_indices(labels: Collection[str], classifier: Classifier, in_order: bool = True) -> dict[str, int]:
     """Map each label of a corpus to the index of its logit. A label is a class name or an integer; otherwise labels are
-    numbered in sorted order if there are as many as logits (as torchvision's ImageFolder numbers them). Raises
-    CorpusError, which lists unknown labels."""
+    numbered in sorted order if there are as many as logits (as torchvision's ImageFolder numbers them), unless
+    `in_order` is false. Raises CorpusError, which lists unknown labels."""
     distinct = sorted({str(label) for label in labels})
     names = {name: index for index, name in enumerate(classifier.classes or ())}
     indices = {label: names.get(label, parse_digits(label)) for label in distinct}
     numbers = {label: i for label, i in indices.items() if i is not None and i < classifier.n_classes}
     if len(numbers) == len(distinct):
         return numbers
-    if len(distinct) == classifier.n_classes and not names.keys() & set(distinct):
+    if in_order and len(distinct) == classifier.n_classes and not names.keys() & set(distinct):
         return {label: index for index, label in enumerate(distinct)}
     unknown = [label for label in distinct if label not in numbers]
     if several := next((label for label in unknown if _is_several(label, names)), None):

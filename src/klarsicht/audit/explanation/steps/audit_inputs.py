@@ -100,6 +100,14 @@ class Audit:
             known = {name: i for i, name in enumerate(self.classifier.classes or ())}
             return {label: known[label] for label in labels if label in known}
 
+    def index_of(self, corpus: Corpus) -> dict[str, int]:
+        """Return the output of the model for each label of another corpus: as in the index, or by name or number; none
+        is numbered by its order there. Raises CorpusError, which lists unknown labels."""
+        further = tuple(label for label in corpus.classes if label not in self.index)
+        if self.settings.class_map is not None:
+            return self.index | read_class_map(Path(self.settings.class_map), further, self.classifier.n_classes)
+        return self.index | label_indices(further, self.classifier, in_order=False)
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Name of each output: the label that maps to it, else the model's own name, else its number; an own name that
