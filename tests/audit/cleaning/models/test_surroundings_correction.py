@@ -72,6 +72,13 @@ def right_of(net, images, labels, odd):
     return (says == labels)[odd].mean(), (says == labels)[~odd].mean()
 
 
+def write_folder(folder, images, labels):
+    """Write images (n, H, W, 3) into a folder of classes."""
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / NAMES[label]).mkdir(exist_ok=True, parents=True)
+        Image.fromarray(image).save(folder / NAMES[label] / f"{i:03d}.png")
+
+
 def true_groups(folder, odd):
     """Lines path,group of the files of a folder of classes: surroundings are the class's, of exceptions the other's."""
     for file in sorted(folder.rglob("*.png")):
@@ -141,9 +148,7 @@ def test_nothing_is_bounded_or_taught_without_images():
 @pytest.mark.slow
 def test_the_worst_group_of_fresh_images_gains_and_the_exported_model_says_the_same(tmp_path):
     images, labels, odd_of_run, _ = draw_squares(400, 12, np.random.default_rng(5))
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        (tmp_path / "data" / NAMES[label]).mkdir(exist_ok=True, parents=True)
-        Image.fromarray(image).save(tmp_path / "data" / NAMES[label] / f"{i:03d}.png")
+    write_folder(tmp_path / "data", images, labels)
     net = trained(images, labels)
     classifier, run = load_model(net, classes=NAMES), tmp_path / "run"
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), method="HeadRelevance", batch=64)
@@ -196,6 +201,14 @@ def test_the_worst_group_of_fresh_images_gains_and_the_exported_model_says_the_s
         run, CLEANING, classifier=classifier, groups=str(tmp_path / "true.csv"), out=tmp_path / "c"
     )
     assert {one.side for one in again.after.groups} == {"day", "night"} and again.judgement.clean
+    images, labels, *_ = draw_squares(60, 30, np.random.default_rng(7))  # half of them on the other surroundings
+    write_folder(tmp_path / "fair", images, labels)
+    named = {"classifier": classifier, "balanced": str(tmp_path / "fair")}
+    beside = clean_surroundings(run, CLEANING, out=tmp_path / "e", **named)
+    kinds = ["held-out images", "balanced images that taught nothing", "composites of held-out images"]
+    assert [one.kind for one in beside.judgement.comparisons] == kinds and beside.judgement.clean
+    assert beside.judgement.comparisons[2].before == result.before  # the same composites decide
+    assert evaluate_surroundings(run, beside.folder, classifier=classifier).judgement == beside.judgement
     store = RunStore.open(run)
     store.write_json(SURROUNDINGS_FILE, replace(of_run, p=0.5).to_json())
     asked_all_the_same = clean_surroundings(run, CLEANING, classifier=classifier, out=tmp_path / "d")
