@@ -31,6 +31,7 @@ def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames
         remedy = "Divide them by the code of white, such as 65535, before you make the burst."
         rule = "linear light, 1 is white"
         raise InputError("frames far above white", got=f"a mean of {light:.5g}", rule=rule, remedy=remedy)
+    network.check_frames(burst.frames.shape)
     device = next(network.parameters()).device
     frames, valid = (torch.from_numpy(x).to(device)[None] for x in (burst.frames, burst.valid))
     read, shot = (torch.tensor([level], device=device) for level in (burst.noise.read, burst.noise.shot))

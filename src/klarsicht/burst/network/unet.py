@@ -370,13 +370,20 @@ class Network(nn.Module):
         maps = torch.cat([noise.expand(-1, channels, H, W), burst.trust[:, :, 0].expand(-1, -1, H, W)], 1)
         yield InputPlanes(avg_pool2d(pad_to_stride(maps, stride), side), 1)
 
+    def check_frames(self, shape: Sequence[int], axes: str = "N") -> None:
+        """Check the shape of frames: axes before the channels, channels, height, width. Raises UsageError."""
+        channels, most = [COLOURS[colour] for colour in self.compatible_colours], self.settings.frames
+        batch = axes.count(",")
+        if len(shape) != batch + 4 or shape[batch + 1] not in channels or not 1 <= shape[batch] <= most:
+            planes = " or ".join(map(str, channels))
+            rule = f"this network ({self.settings.colour}) takes ({axes}, {planes}, H, W) with 1 to {most} frames"
+            is_last = len(shape) == batch + 4 and shape[-1] in channels and shape[batch + 1] not in channels
+            remedy = "Put the channels before height and width." if is_last else ""
+            raise UsageError("frames", got=tuple(shape), rule=rule, remedy=remedy)
+
     def _weigh_frames(self, frames: Tensor, valid: OptionalTensor, agreement: OptionalTensor) -> InputFrames:
         """Return frames with their weights."""
-        channels, most = [COLOURS[colour] for colour in self.compatible_colours], self.settings.frames
-        if frames.ndim != 5 or frames.shape[2] not in channels or not 1 <= frames.shape[1] <= most:
-            planes = " or ".join(map(str, channels))
-            rule = f"this network ({self.settings.colour}) takes (B, N, {planes}, H, W) with 1 to {most} frames"
-            raise UsageError("frames", got=tuple(frames.shape), rule=rule)
+        self.check_frames(frames.shape, "B, N")
         weight = frames.new_ones(frames.shape[:2]) if valid is None else valid.to(frames.dtype)
         trust = weight[:, :, None, None, None] * (1 if agreement is None else agreement[:, :, None])
         return InputFrames(frames, weight, trust)
