@@ -84,7 +84,8 @@ def name_folder(target: int, number: int) -> str:
 
 
 def read_member_list(file: Path) -> list[str]:
-    """Read the names of images, one a line, from a text file. Raises InputError: it is none, or cannot be read."""
+    """Read the names of images, one a line, from a text file. Raises InputError: it is none, cannot be read, or is
+    empty."""
     require_regular_file(file)
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
@@ -94,7 +95,11 @@ def read_member_list(file: Path) -> list[str]:
             remedy="Give a text file as --members; a picture of the place is --mask.",
         ) from error  # fmt: skip
     except OSError as error:
-        raise InputError("the list of images cannot be read", got=f"{file}: {error}") from error
+        got = f"{file}: {error.strerror or error}"
+        raise InputError("the list of images cannot be read", got=got, remedy="Check the path of --members.") from error
+    if not any(lines):
+        rule, remedy = "one path or key on each line", "List the images that carry the artifact."
+        raise InputError("the list of images is empty", got=file, rule=rule, remedy=remedy)
     return [line for line in lines if line]
 
 
