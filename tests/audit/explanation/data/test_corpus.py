@@ -430,3 +430,10 @@ def test_sources_of_a_table_take_little_memory():
         assert tracemalloc.get_traced_memory()[1] < 100 * n
     finally:
         tracemalloc.stop()
+
+
+def test_a_column_of_splits_without_values_is_said_to_be_empty(tmp_path):
+    picture(tmp_path / "1.png")
+    (tmp_path / "list.csv").write_text("path,label,split\n1.png,a,\n")
+    with pytest.raises(CorpusError, match=r"there are none: .*, or an empty one$"):
+        open_corpus(tmp_path / "list.csv").select(split="test")

@@ -254,7 +254,8 @@ class Corpus:
         """Return the images of one split; raises CorpusError, which lists the existing ones, where it has none."""
         rows = [i for i, name in enumerate(self.splits) if name == split]
         if not rows:
-            known = ", ".join(sorted(set(self.splits) - {""})) or "none: its manifest has no column split"
+            none = "none: its manifest has no column split, or an empty one"
+            known = ", ".join(sorted(set(self.splits) - {""})) or none
             raise CorpusError("the corpus has no such split", got=repr(split), rule=f"there are {known}")
         return self[rows]
 
