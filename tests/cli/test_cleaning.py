@@ -278,6 +278,8 @@ def test_a_part_is_named_or_taken_from_what_was_noted(finished, tmp_path, capsys
         (["clean", "--part", "border", "--balanced", "."], 2, "got border; they teach all classes at once"),
         (["clean", "--part", "surroundings", "--images", "50", "--method", "dfr"], 2, "got --method, --images"),
         (["evaluate", "--correction", "nowhere", "--groups", "nowhere.csv"], 3, "no such table of groups"),
+        (["evaluate", "--correction", "c", "--test", "nowhere"], 3, "got nowhere. Check the path of --test"),
+        (["shortcuts", "--reference", "nowhere"], 3, "got nowhere. Check the path of --reference"),
     ],
 )
 def test_wrong_surroundings_and_groups_are_one_line(finished, capsys, more, code, said):

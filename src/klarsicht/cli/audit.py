@@ -175,7 +175,7 @@ def duplicates(
                 raise UsageError("a run reads its corpus as it did", got=got, rule=rule)
     else:
         split_engine(engine)
-        require_place(run)
+        require_place(run, "the run or corpus")
     from klarsicht.audit.explanation.duplicates import find_copies_in, find_duplicates
 
     if is_run:
@@ -268,7 +268,7 @@ def plant(
 
     The copy and its truth are there to test an audit with.
     """
-    require_place(data)
+    require_place(data, "the corpus")
     if model is not None:
         require_model(model)
     from klarsicht.audit.explanation.data.corpus_formats import open_corpus

@@ -210,8 +210,9 @@ def evaluate(
     """
     require_run_with_model(run, data)
     require_table(groups)
-    if fair_data is not None:
-        require_place(fair_data, "--balanced")
+    for place, option_name in ((fair_data, "--balanced"), (test, "--test")):
+        if place is not None:
+            require_place(place, option_name)
     from klarsicht.audit.cleaning.corrections.packages import is_package, load_correction
     from klarsicht.audit.cleaning.models import evaluation
     from klarsicht.audit.cleaning.models.surroundings_correction import EVALUATION, evaluate_surroundings

@@ -271,3 +271,8 @@ def test_two_containers_keep_their_temporary_folders(tmp_path, monkeypatch, in_c
         in_container("b")
         with temporary_folder() as of_b:
             assert of_a.is_dir() and of_b.is_dir()
+
+
+def test_a_folder_without_a_name_is_named_by_its_path():
+    with pytest.raises(InputError, match=r"^\. is not a regular file"):
+        require_regular_file(Path())

@@ -83,7 +83,7 @@ def require_regular_file(path: Path) -> None:
     A file that does not exist passes: opening it says so. Raises InputError: it is one."""
     if path.exists() and not path.is_file():
         got, remedy = f"a folder, a pipe or a device at {path}", "Name a file, or leave it out."
-        raise InputError(f"{path.name} is not a regular file", got=got, remedy=remedy)
+        raise InputError(f"{path.name or path} is not a regular file", got=got, remedy=remedy)
 
 
 def read_regular_file(path: Path) -> bytes:

@@ -1,8 +1,11 @@
 """Changes that put back what was taken, and models whose use of an artifact is known by construction."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from scipy.stats import sem
 
 from klarsicht.audit.explanation.models.inputs import PixelScale
 from klarsicht.audit.verdicts.detectors.detection import Detection
@@ -14,6 +17,7 @@ from klarsicht.audit.verdicts.interventions.experiment import (
     logit_excess,
     p_among_rivals,
     robust_z,
+    standard_error,
     turned_share,
 )
 from klarsicht.audit.verdicts.interventions.insertion import CHANGES
@@ -422,3 +426,11 @@ def test_rise_and_excess_are_differences_of_paired_and_of_unpaired_images():
     expected = (centred[0] + centred[1]) / 2 - centred[1]
     np.testing.assert_allclose(Experiment(ways, np.stack([b, b]), 2).rises(), expected)
     assert [list(one) for one in Experiment(a, b, 2).taken] == [[row.argmax() == 2 for row in y] for y in (a, b)]
+
+
+def test_the_standard_error_is_that_of_scipy_and_a_single_image_has_none():
+    values = RNG.normal(size=(7, 3))
+    np.testing.assert_allclose(standard_error(values), sem(values))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(standard_error(values[:1])).all() and standard_error(values[:1]).shape == (3,)

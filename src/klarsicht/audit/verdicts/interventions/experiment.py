@@ -148,7 +148,9 @@ def flips(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUS
 
 
 def standard_error(values: Floats) -> Floats:
-    """Compute the standard error of the mean of values (B, ...) over images."""
+    """Compute the standard error of the mean of values (B, ...) over images; not a number for a single one."""
+    if len(values) < 2:
+        return np.full(values.shape[1:], np.nan)
     return np.asarray(values.std(0, ddof=1) / np.sqrt(len(values)))
 
 

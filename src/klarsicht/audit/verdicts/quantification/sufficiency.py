@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from klarsicht.audit.explanation.data.groups import Group
+from klarsicht.audit.explanation.data.locations import require_place
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.file_rules import find_file_rules
 from klarsicht.audit.explanation.models.classifier import Classifier
@@ -80,6 +81,8 @@ def measure_sufficiency(
         RunMismatch: model or data differ from those of the run.
     """
     SHOWN_IMAGES.require("images", images)
+    if reference is not None:
+        require_place(reference, "--reference")
     with open_run(
         run, level=level, workers=workers, data=data, classifier=classifier, shard=shard, device=device, engine=engine
     ) as (audit, work):
