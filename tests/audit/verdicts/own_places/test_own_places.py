@@ -6,7 +6,14 @@ from scipy.special import logsumexp
 from skimage.measure import label as label_parts
 
 from klarsicht.audit.verdicts.own_places import own_places
-from klarsicht.audit.verdicts.own_places.own_places import OwnPlaces, enlarge, find_own_places, largest_parts
+from klarsicht.audit.verdicts.own_places.own_places import (
+    OwnPlaces,
+    enlarge,
+    find_own_places,
+    is_mark,
+    largest_parts,
+    without_marks,
+)
 from klarsicht.audit.verdicts.own_places.place_network import margin
 
 
@@ -129,3 +136,28 @@ def test_places_are_enlarged_to_blocks():
     places[0, 1, 2] = True
     assert np.array_equal(enlarge(places, (8, 8), 0)[0], np.kron(places[0], np.ones((2, 2), bool)))
     assert enlarge(places, (8, 8), 1).sum() == 36
+
+
+def test_a_mark_is_at_the_same_spot_with_the_same_pixels_and_an_object_is_not():
+    """A literal count over images and pixels of what is usual there."""
+    rng, n = np.random.default_rng(0), 40
+    images = rng.integers(0, 256, (2 * n, 16, 16, 3)).astype(np.uint8)
+    labels, corner, centre = np.repeat([0, 1], n), np.zeros((2 * n, 16, 16), bool), np.zeros((2 * n, 16, 16), bool)
+    corner[:, 1:5, 1:5] = centre[:, 6:12, 6:12] = True
+    images[labels == 0, 1:5, 1:5] = rng.integers(0, 256, (4, 4, 3))  # a tag on all images of a class
+    images[labels == 0, 1:5, 1:5] ^= 3  # as a lossy file changes it
+    kept, gone = without_marks(images, centre, labels), without_marks(images, corner, labels)
+    assert (kept == centre).all() and not gone.any()  # of the other class, too: together they tell nothing
+
+    wide = corner | centre  # 16 of 52 own pixels are the tag's
+    assert (without_marks(images, wide, labels) == wide).all()
+    for of_class, expected in ((0, True), (1, False)):
+        rows, count = labels == of_class, 0
+        usual = np.median(images[rows], 0)
+        for image, own in zip(images[rows], corner[rows], strict=True):
+            count += sum(np.abs(image[y, x] - usual[y, x]).max() <= 8 for y, x in zip(*np.nonzero(own), strict=True))
+        assert is_mark(images[rows], corner[rows]) == expected == (count > corner[rows].sum() / 2)
+    assert not is_mark(images[labels == 0], np.zeros((n, 16, 16), bool))
+    moved = np.array([np.roll(one, i, 1) for i, one in enumerate(corner[labels == 0])])
+    tags = np.array([np.roll(one, i, 1) for i, one in enumerate(images[labels == 0])])
+    assert not is_mark(tags, moved)  # what moves may be an object, though it looks the same

@@ -12,6 +12,10 @@ Only images and labels are read; nobody says which images are exceptions, nor wh
 4. Where composites follow more than by chance, own places are learned on and outlined by the colours of each image
    (`colour_outlines`), and composites are asked again: both answers are joined, since each is uncertain. Outlines are
    kept where a shortcut is found, as far as composites follow then as well.
+
+Places that lie at the same spot with the same pixels in most images of a class are no image's own: they are a mark, or
+an empty margin. A mark that nearly a whole class carries tells the class as an object does, and what surrounds it would
+then seem to be the shortcut.
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ from klarsicht.audit.verdicts.own_places.place_network import (
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
 from klarsicht.ground.seeding import generator
 
+SAME_PLACE, SAME_LEVELS, SAME_SHARE = 0.5, 8, 0.5  # of images, grey levels, and of own pixels, in a mark
+MOST_COMPARED = 64  # images of a class in which pixels are held against one another
 PLACE_EPOCHS, AGAIN_EPOCHS, TOLD_EPOCHS = 24, 4, 12  # of training on labels, on own places, on what these tell
 TAUGHT_AGAIN, TAUGHT_OUTLINES = 2, 2  # times that own places are learned again, and then with outlines
 LEAST_ODDS = (0.0, 0.5, 1.0, 1.5)  # of an own place, in nats, that are tried each time
@@ -251,7 +257,8 @@ def find_own_places(images: Pixels, labels: Ints, seed: int = 0, least: float = 
             asked, for the lesser of both is not, either; where the lesser is not, outlines are not kept.
     """
     answers = PlaceAnswers.of(train_places(images, labels, PLACE_EPOCHS, seed), images, labels)
-    tried = {name: enlarge(largest_parts(way(answers, seed)), images.shape[1:3], 1) for name, way in WAYS.items()}
+    parts = {name: enlarge(largest_parts(way(answers, seed)), images.shape[1:3], 1) for name, way in WAYS.items()}
+    tried = {name: without_marks(images, own, labels) for name, own in parts.items()}
     shares = {name: share_that_follows(answers, own, seed) for name, own in tried.items()}
     best = max(shares, key=lambda name: shares[name])
     own = tried[best]
@@ -323,9 +330,25 @@ def learn_again(answers: PlaceAnswers, own: Bools, seed: int, by_colours: bool =
         return own
     network = teach_own_places(images, own, labels, answers.exceptional, seed)
     odds = score_own_places(network, images)
-    tried = [places_above(odds, least, images.shape[1:3]) for least in LEAST_ODDS]
+    tried = [without_marks(images, places_above(odds, least, images.shape[1:3]), labels) for least in LEAST_ODDS]
     best = max(tried, key=lambda places: share_that_follows(answers, places, seed))
-    return outline_places(images, best, odds, seed) if by_colours else best
+    return outline_places(images, best, odds, seed) if by_colours and best.any() else best
+
+
+def without_marks(images: Pixels, own: Bools, labels: Ints) -> Bools:
+    """Unmark all own places (n, H, W) where those of a class are a mark, see `is_mark`."""
+    of_class = (np.flatnonzero(labels == label) for label in np.unique(labels))
+    some = (rows[:: -(-len(rows) // MOST_COMPARED)] for rows in of_class)
+    return np.zeros_like(own) if any(is_mark(images[rows], own[rows]) for rows in some) else own
+
+
+def is_mark(images: Pixels, own: Bools) -> bool:
+    """Test whether more than SAME_SHARE of own places (n, H, W) lie where most images (n, H, W, C) have theirs, with
+    the levels that are usual there, within SAME_LEVELS in all channels."""
+    spot = own.mean(0) > SAME_PLACE
+    pixels = images[:, spot].astype(np.float32)
+    usual = np.abs(pixels - np.median(pixels, 0)).max(-1, initial=0) <= SAME_LEVELS
+    return bool((usual & own[:, spot]).sum() > SAME_SHARE * own.sum())
 
 
 def outline_places(images: Pixels, own: Bools, odds: Floats, seed: int) -> Bools:
