@@ -47,7 +47,7 @@ from klarsicht.audit.verdicts.own_places.place_network import (
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
 from klarsicht.ground.seeding import generator
 
-SAME_PLACE, SAME_LEVELS, SAME_SHARE = 0.5, 8, 0.5  # of images, grey levels, and of own pixels, in a mark
+SAME_SPOT, SAME_LEVELS, SAME_SHARE = 0.5, 8, 0.5  # of images, grey levels, and of own pixels, in a mark
 MOST_COMPARED = 64  # images of a class in which pixels are held against one another
 PLACE_EPOCHS, AGAIN_EPOCHS, TOLD_EPOCHS = 24, 4, 12  # of training on labels, on own places, on what these tell
 TAUGHT_AGAIN, TAUGHT_OUTLINES = 2, 2  # times that own places are learned again, and then with outlines
@@ -345,7 +345,7 @@ def without_marks(images: Pixels, own: Bools, labels: Ints) -> Bools:
 def is_mark(images: Pixels, own: Bools) -> bool:
     """Test whether more than SAME_SHARE of own places (n, H, W) lie where most images (n, H, W, C) have theirs, with
     the levels that are usual there, within SAME_LEVELS in all channels."""
-    spot = own.mean(0) > SAME_PLACE
+    spot = own.mean(0) > SAME_SPOT
     pixels = images[:, spot].astype(np.float32)
     usual = np.abs(pixels - np.median(pixels, 0)).max(-1, initial=0) <= SAME_LEVELS
     return bool((usual & own[:, spot]).sum() > SAME_SHARE * own.sum())
