@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import chi2
+from tests.audit.cleaning.models.test_group_accuracy import compared
 from tests.audit.conftest import in_brief
 from torch import nn
 
@@ -153,3 +154,16 @@ def test_a_gain_of_all_images_together_is_shown_where_mcnemars_test_shows_one(wo
     if expected == "gain-not-shown":  # so many of the same kind show it
         more = int(re.search(r"about ([\d,]+) would", judgement.advice)[1].replace(",", "")) / len(before)
         assert chi2.sf(more * (won - lost) ** 2 / (won + lost), 1) < 0.05
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 4), (0, 3), (6, 6), (3, 12), (0, 8), (12, 0)])
+def test_a_loss_of_balanced_images_is_harm_though_composites_decide(won, lost):
+    before = np.repeat([1, 1, 0, 0], [40, lost, won, 10]).astype(bool)
+    after = np.repeat([1, 0, 1, 0], [40, lost, won, 10]).astype(bool)
+    table = GroupTable((GroupAccuracy("dark", "any", share_interval(after)),))
+    balanced = BalancedComparison("balanced images", table, table, paired_loss(before, after))
+    decisive = compared((100, 24, 20, 100), (98, 96, 95, 99))
+    judgement = GroupJudgement((compared((100, 24, 20, 100), (20, 24, 20, 20)), balanced, decisive), Bounds())
+    harms = lost > won and chi2.sf((won - lost) ** 2 / (won + lost), 1) < 0.05
+    assert judgement.kind == ("harmful" if harms else "clean")  # a loss of usual images never is: the shortcut helps
+    assert ("balanced images" in judgement.reason) == harms == ("--balanced" in judgement.advice)

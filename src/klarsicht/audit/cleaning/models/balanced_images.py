@@ -44,6 +44,10 @@ class BalancedComparison(GroupComparison):
     """Comparison of balanced images. All of them together show a gain: a class has one group, and few images."""
 
     @property
+    def may_object(self) -> bool:
+        return True
+
+    @property
     def gains(self) -> bool:
         return self.loss.high < 0
 

@@ -88,6 +88,11 @@ class GroupComparison:
     loss: PairedLoss
 
     @property
+    def may_object(self) -> bool:
+        """Whether a loss of such images is harm though others decide; not where the shortcut helps."""
+        return False
+
+    @property
     def gains(self) -> bool:
         """Whether more of the worst group is right, by the ends of both intervals."""
         return self.after.worst.right.low > self.before.worst.right.high

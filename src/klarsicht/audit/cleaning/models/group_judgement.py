@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from klarsicht.audit.cleaning.corrections.harm import Bounds, Harm, Loss
+from klarsicht.audit.cleaning.corrections.harm import HARMFUL, Bounds, Harm, Loss
 from klarsicht.audit.cleaning.models.group_accuracy import GroupComparison
 from klarsicht.audit.cleaning.models.judgement import CorrectionVerdict
 from klarsicht.audit.results.correction_words import CleaningKind
@@ -17,7 +17,7 @@ class GroupJudgement(CorrectionVerdict):
     """Verdict on a correction by groups of images.
 
     Attributes:
-        comparisons: of groups; the last decides.
+        comparisons: of groups; the last decides, and others may object.
         bounds: on what may be lost.
     """
 
@@ -30,7 +30,8 @@ class GroupJudgement(CorrectionVerdict):
 
     @cached_property
     def harm(self) -> Harm:
-        return Harm((Loss(self.decisive.kind, self.decisive.loss, self.bounds.overall),))
+        decisive = Loss(self.decisive.kind, self.decisive.loss, self.bounds.overall)
+        return Harm((decisive, *(loss for _, loss in self._objections)))
 
     @property
     def no_help(self) -> tuple[CleaningKind, str] | None:
@@ -41,7 +42,16 @@ class GroupJudgement(CorrectionVerdict):
         return self.decisive.effect_left
 
     @property
+    def _objections(self) -> list[tuple[GroupComparison, Loss]]:
+        """Comparisons before the last that show a loss which a shortcut does not explain, with this loss. Of few images
+        no other answer counts."""
+        shown = [(one, Loss(one.kind, one.loss, self.bounds.overall)) for one in self.comparisons[:-1] if one.may_object]
+        return [(one, loss) for one, loss in shown if loss.answer == HARMFUL]
+
+    @property
     def advice(self) -> str:
+        if self._objections:
+            return self._objections[0][0].advice
         if self.kind in (CleaningKind.REMAINS, CleaningKind.UNSHOWN, CleaningKind.HARMFUL):
             return self.decisive.advice
         return self.kind.advice
