@@ -36,6 +36,13 @@ def test_what_is_no_burst_is_refused(bad):
         Burst(bad, NOISE)
 
 
+def test_grey_frames_without_an_axis_of_channels_are_refused_with_the_way_to_add_it():
+    pixels = np.zeros((3, 4, 5), np.float32)
+    with pytest.raises(InputError, match=r"frames\[:, None\]"):
+        Burst(pixels, NOISE)
+    assert Burst(pixels[:, None], NOISE).size == (4, 5)
+
+
 def test_codes_of_a_sensor_are_to_be_divided_by_the_code_of_white():
     with pytest.raises(InputError, match=r"got uint16 .* / white\)\.astype"):
         Burst(np.zeros((2, 1, 4, 4), np.uint16), NOISE)

@@ -33,6 +33,7 @@ from klarsicht.audit.explanation.steps.relevance_step import check_logits
 from klarsicht.audit.results.file_rules import describe_file_rules
 from klarsicht.audit.results.significance import FEW_CLASSES, class_strategy
 from klarsicht.audit.results.words import format_count, join_words
+from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
 from klarsicht.ground.machine.memory import resident_bytes
 from klarsicht.ground.pictures import notebook
@@ -122,18 +123,18 @@ def diagnose(
         speed = len(batch) / (time.perf_counter() - began)
     targets = torch.from_numpy(observation.prediction)
     methods = _try_methods(audit, batch[:EXPLAINED], targets[:EXPLAINED])
+    checks = (lambda: audit.index, lambda: check_logits(audit.classifier, observation))
+    errors = [error for check in checks if (error := _error_of(check))]
+    targets_of, predictions = ((), ()) if errors else _predict_labelled(audit)
     facts = (
         *_model_facts(audit, batch, load_seconds),
-        *_corpus_facts(audit, rows, observation),
+        *_corpus_facts(audit, rows, observation, np.array(targets_of) == np.array(predictions)),
         *_file_facts(audit),
         ("speed", f"{speed:.1f} images a second without relevance, on {audit.classifier.device.type}, one batch"),
         *(_redrawn(audit, batch, targets) if sanity else ()),
         *_duration(audit, methods, batch, targets),
         ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
     )
-    checks = (lambda: audit.index, lambda: check_logits(audit.classifier, observation))
-    errors = [error for check in checks if (error := _error_of(check))]
-    targets_of, predictions = ((), ()) if errors else _predict_labelled(audit)
     order = Order.of(np.array(targets_of, int), np.array(predictions, int), audit.classifier.n_classes)
     refusal = errors[0] if errors else _error_of(lambda: order.require_given(audit.names))
     errors += [error] if (error := _error_of(lambda: PixelScale.of(audit.classifier))) else []
@@ -245,7 +246,11 @@ def _cleaning(classifier: Classifier, image: Tensor) -> str:
     return ", ".join(correction_tensors(classifier, image))
 
 
-def _corpus_facts(audit: Audit, rows: list[int], observation: Observation) -> list[tuple[str, str]]:
+def _corpus_facts(
+    audit: Audit, rows: list[int], observation: Observation, agreed: Bools
+) -> list[tuple[str, str]]:
+    """Describe the corpus, and how many images are predicted as their label: those tried first, or, where they are
+    more and each has one label, those of which that is known in `agreed`."""
     corpus, images = audit.corpus, int(audit.corpus.image_numbers.max()) + 1
     pairs = f", {len(corpus)} pairs of an image and a label" if images < len(corpus) else ""
     facts = [("corpus", f"{format_count(images, 'image')}, {format_count(len(corpus.classes), 'label')}{pairs}")]
@@ -258,8 +263,9 @@ def _corpus_facts(audit: Audit, rows: list[int], observation: Observation) -> li
     if known.any():
         scale = logit_scale(audit.classifier.independent)
         right = [scale.predicts(y, label) for y, label in zip(observation.logits[known], labels[known], strict=True)]
-        agreed = share_interval(np.array(right))
-        described = f"{agreed.value:.0%} of {agreed.n} ({agreed.low:.0%} to {agreed.high:.0%})"
+        more = len(agreed) > len(right) and not audit.classifier.independent
+        share = share_interval(agreed if more else np.array(right))
+        described = f"{share.value:.0%} of {share.n} ({share.low:.0%} to {share.high:.0%})"
         facts.append(("predicted as their label", described))
     return facts
 

@@ -106,6 +106,8 @@ def _check_frames(frames: Frames) -> None:
         raise InputError("burst", got=type(frames).__name__, rule=rule, remedy=remedy)
     if frames.ndim != 4 or frames.dtype != np.float32 or 0 in frames.shape:
         remedy = remedy if frames.ndim == 4 and 0 not in frames.shape else ""
-        if remedy and frames.dtype.kind in "ui":
+        if frames.ndim == 3 and 0 not in frames.shape:
+            remedy = "Grey frames are frames[:, None]; one picture in colour is no burst."
+        elif remedy and frames.dtype.kind in "ui":
             remedy = "(np.stack(frames) / white).astype(np.float32), where white is the code of white, such as 65535"
         raise InputError("burst", got=f"{frames.dtype} {frames.shape}", rule=rule, remedy=remedy)

@@ -26,7 +26,10 @@ def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames
     thing; InputError for frames that are not finite, or codes of a sensor in place of light."""
     if not np.isfinite(burst.frames).all():
         frame = int(np.flatnonzero(~np.isfinite(burst.frames).all((1, 2, 3)))[0])
-        raise InputError("frames that are not finite", got=f"frame {frame} first", rule="linear light, 1 is white")
+        raise InputError(
+            "frames with pixels that are not finite", got=f"frames[{frame}] first", rule="linear light, 1 is white",
+            remedy="Leave that frame out, or replace such pixels: np.nan_to_num(frames).",
+        )  # fmt: skip
     if (light := float(np.abs(burst.frames[0]).mean())) > MOST_LIGHT:
         remedy = "Divide them by the code of white, such as 65535, before you make the burst."
         rule = "linear light, 1 is white"

@@ -377,8 +377,14 @@ class Network(nn.Module):
         if len(shape) != batch + 4 or shape[batch + 1] not in channels or not 1 <= shape[batch] <= most:
             planes = " or ".join(map(str, channels))
             rule = f"this network ({self.settings.colour}) takes ({axes}, {planes}, H, W) with 1 to {most} frames"
-            is_last = len(shape) == batch + 4 and shape[-1] in channels and shape[batch + 1] not in channels
-            remedy = "Put the channels before height and width." if is_last else ""
+            has_axes = len(shape) == batch + 4
+            remedy = ""
+            if has_axes and shape[-1] in channels and shape[batch + 1] not in channels:
+                remedy = "Put the channels before height and width."
+            elif has_axes and shape[batch + 1] in COLOURS.values() and shape[batch + 1] not in channels:
+                remedy = "`load_network` loads one for other channels: swift for 3 or 1, swift-raw for 4."
+            elif has_axes and shape[batch] > most:
+                remedy = f"Leave frames out: frames[:{most}]."
             raise UsageError("frames", got=tuple(shape), rule=rule, remedy=remedy)
 
     def _weigh_frames(self, frames: Tensor, valid: OptionalTensor, agreement: OptionalTensor) -> InputFrames:

@@ -37,6 +37,7 @@ from klarsicht.audit.cleaning.models.clean_settings import AUTOMATIC, CleanSetti
 from klarsicht.audit.cleaning.models.correction_choice import (
     FittedClass,
     check_clean_images,
+    check_layer,
     choose_again,
     choose_order,
     draw_shown,
@@ -157,6 +158,7 @@ def clean(
     settings = settings or CleanSettings()
     require_one_artifact(kind, part, found_by or members or mask)
     audited_run = AuditedRun.of(run, data, classifier, device)
+    check_layer(audited_run.audit.classifier, settings)
     with audited_run.store.lock():
         with whole_step("artifact"):
             if part is not None:
@@ -234,6 +236,7 @@ def clean_classes(
     settings = settings or CleanSettings()
     check_composable(settings)
     audited_run = AuditedRun.of(run, data, classifier, device)
+    check_layer(audited_run.audit.classifier, settings)
     folder = Path(out) if out else audited_run.store.path / "corrections" / "all"
     with audited_run.store.lock():
         names = names or find_classes_to_clean(audited_run)

@@ -76,7 +76,6 @@ def fit_and_choose(
     Returns:
         the choice, and (path, reason) of images that could not be read.
     """
-    check_layer(case.classifier, settings)
     with whole_step("the model as it is"):
         before = trial.evaluate(None)
     why = find_reason_to_leave(before, settings, artifact.measured_use) if settings.method == AUTOMATIC else ""
