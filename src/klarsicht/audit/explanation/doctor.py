@@ -246,9 +246,7 @@ def _cleaning(classifier: Classifier, image: Tensor) -> str:
     return ", ".join(correction_tensors(classifier, image))
 
 
-def _corpus_facts(
-    audit: Audit, rows: list[int], observation: Observation, agreed: Bools
-) -> list[tuple[str, str]]:
+def _corpus_facts(audit: Audit, rows: list[int], observation: Observation, agreed: Bools) -> list[tuple[str, str]]:
     """Describe the corpus, and how many images are predicted as their label: those tried first, or, where they are
     more and each has one label, those of which that is known in `agreed`."""
     corpus, images = audit.corpus, int(audit.corpus.image_numbers.max()) + 1

@@ -189,7 +189,7 @@ def test_two_classes_are_cleaned_by_one_model_that_resumes(marked, tmp_path, mon
         raise AssertionError("fitted again")
 
     (tmp_path / "correction.json").unlink()  # as if killed before it was composed
-    monkeypatch.setattr(clean_model, "fit_correction", refuse)
+    monkeypatch.setattr(clean_model, "fit_composed", refuse)
     again = clean_model.clean_classes(marked, ["b", "c"], ASKED, out=tmp_path, classifier=classifier)
     assert again.record["shown"] == found.record["shown"] and again.record["files"] == found.record["files"]
     with pytest.raises(AssertionError, match="fitted again"):  # other settings

@@ -161,4 +161,36 @@ def test_another_correction_is_chosen_where_the_first_misses_what_it_was_not_fit
         return
     ((fitted_on, compared_on, _, candidates, *_),) = asked
     assert found is second and fitted_on.insertion is own and compared_on.insertion is (new if draws else own)
-    assert (candidates is None) if tried == "all" else set(candidates) == {"project", "oblique"}
+    everywhere = {"project", "oblique"}
+    assert set(candidates) == (set(correction_choice.CANDIDATES) if tried == "all" else everywhere)
+
+
+@pytest.mark.parametrize(
+    ("method", "helps", "taken"),
+    [
+        ("auto", (True, True), "first"),
+        ("auto", (False, True), "second"),
+        ("auto", (False, False), "first"),  # whose judgement says what is left
+        ("oblique", (False, True), "first"),
+    ],
+)
+def test_of_several_classes_another_correction_is_taken_only_where_it_helps(method, helps, taken, monkeypatch):
+    choices = [SimpleNamespace(correction=name) for name in ("first", "second")]
+    answers = {name: SimpleNamespace(helps=one) for name, one in zip(("first", "second"), helps, strict=True)}
+    monkeypatch.setattr(correction_choice, "fit_correction", lambda *_, **__: (choices[0], ("skipped",)))
+    monkeypatch.setattr(correction_choice, "draw_shown", lambda *_: None)
+    monkeypatch.setattr(correction_choice, "make_test", lambda *_: None)
+    monkeypatch.setattr(correction_choice, "judge", lambda _test, _case, _artifact, correction, _: answers[correction])
+    asked = []
+
+    def choose_again(_case, _artifact, _settings, first, judgement, methods, further):
+        asked.append((set(methods), further))
+        return first if judgement.helps else choices[1]
+
+    monkeypatch.setattr(correction_choice, "choose_again", choose_again)
+    chosen, judged, skipped = correction_choice.fit_composed(
+        SimpleNamespace(), SimpleNamespace(), CleanSettings(method=method)
+    )
+    assert chosen.correction == taken and skipped == ("skipped",)
+    assert judged is (answers[taken] if method == "auto" else None)  # a method that is named stays
+    assert asked == ([(set(correction_choice.COMPOSED), False)] if method == "auto" else [])

@@ -43,7 +43,7 @@ from klarsicht.audit.cleaning.models.correction_choice import (
     draw_shown,
     find_reason_to_refuse,
     fit_and_choose,
-    fit_correction,
+    fit_composed,
     judge,
     judge_together,
     make_bounds,
@@ -339,13 +339,13 @@ def read_or_fit_correction(
                 return FittedClass(artifact, case, kept, record["setting"])
         except InputError:  # cut short or altered: it is fitted again
             pass
-    chosen, skipped = fit_correction(case, artifact, settings, COMPOSED, further=False)
+    chosen, alone, skipped = fit_composed(case, artifact, settings)
     record = make_record(run, artifact, settings, chosen, skipped)
     record |= {"setting": str(chosen.chosen), "use": describe_missing_use(run, artifact)}
     packages.save_correction(place, chosen.correction, record)
     if not isinstance(chosen.correction, LayerCorrection):
         raise TypeError(f"{chosen.chosen.method} gave {type(chosen.correction).__name__}")
-    return FittedClass(artifact, case, chosen.correction, str(chosen.chosen))
+    return FittedClass(artifact, case, chosen.correction, str(chosen.chosen), alone)
 
 
 def describe_missing_use(run: AuditedRun, artifact: Artifact) -> str:

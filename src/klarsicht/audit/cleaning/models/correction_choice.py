@@ -18,6 +18,7 @@ from klarsicht.audit.cleaning.corrections.class_recalls import ClassRecalls
 from klarsicht.audit.cleaning.corrections.clean_losses import CleanDraw
 from klarsicht.audit.cleaning.corrections.closed_form import (
     CLOSED,
+    COMPOSED,
     ERASING,
     CorrectionMethod,
     CorrectionParameters,
@@ -105,8 +106,9 @@ def fit_correction(
 
 
 def choose_again(
-    case: Case, artifact: Artifact, settings: CleanSettings, first: Choice, judgement: Judgement
-) -> Choice:
+    case: Case, artifact: Artifact, settings: CleanSettings, first: Choice, judgement: Judgement,
+    methods: setting_search.Methods = CANDIDATES, further: bool = True,
+) -> Choice:  # fmt: skip
     """Choose another correction where images to show tell that the first misses new draws of the artifact, or the
     images that carry it: by the draws of those to choose on, and of methods that do not act where they find what was
     inserted, if it misses what carries it. Else, and where a method is named or the correction was to cost nothing,
@@ -117,8 +119,30 @@ def choose_again(
     if reaches and not (judgement.misses_new_draws and artifact.choice_draws):
         return first
     note(f"{first.chosen} {judgement.describe_effect_left()}; another correction is chosen")
-    everywhere = {name: method for name, method in CANDIDATES.items() if name not in SELECTIVE}
-    return fit_correction(case, artifact, settings, None if reaches else everywhere, draws=artifact.choice_draws)[0]
+    tried = methods if reaches else {name: method for name, method in methods.items() if name not in SELECTIVE}
+    return fit_correction(case, artifact, settings, tried, further, artifact.choice_draws)[0]
+
+
+def fit_composed(
+    case: Case, artifact: Artifact, settings: CleanSettings
+) -> tuple[Choice, Judgement | None, tuple[tuple[str, str], ...]]:
+    """Fit corrections of one class that can be composed with those of others, and choose one; and choose again as
+    `choose_again` does, if the other one then helps.
+
+    Returns:
+        the choice, its judgement if one was made, and (path, reason) of images that could not be read.
+    """
+    first, skipped = fit_correction(case, artifact, settings, COMPOSED, further=False)
+    if settings.method != AUTOMATIC:
+        return first, None, skipped
+    test = make_test(case, artifact, draw_shown(case, settings.images, settings.seed), settings)
+    judgement = judge(test, case, artifact, first.correction, settings)
+    again = choose_again(case, artifact, settings, first, judgement, COMPOSED, further=False)
+    if again is not first:
+        other = judge(test, case, artifact, again.correction, settings)
+        if other.helps:
+            return again, other, skipped
+    return first, judgement, skipped
 
 
 def find_reason_to_leave(before: Outcome, settings: CleanSettings, use: UseResult | None = None) -> str:
@@ -345,12 +369,13 @@ def find_origin(test: CorrectionTest, case: Case, other: LabelledAnswers | None 
 @dataclass(frozen=True)
 class FittedClass:
     """Correction of one class, whose setting is given in words; clean images of its case carry the artifact of no
-    class."""
+    class. alone: its judgement, where it was made when the correction was chosen."""
 
     artifact: Artifact
     case: Case
     correction: LayerCorrection
     setting: str
+    alone: Judgement | None = None
 
 
 def choose_order(
@@ -409,7 +434,7 @@ def judge_together(
             shown = draw_shown(one.case, settings.images, settings.seed)
             test = make_test(one.case, one.artifact, shown, settings)
             found = test.compute_logits(joint)
-            alone = judge(test, one.case, one.artifact, one.correction, settings)
+            alone = one.alone or judge(test, one.case, one.artifact, one.correction, settings)
             together = replace(
                 alone, after=test.evaluate_logits(found), new_draws=compare_new_draws(test, one.artifact, joint)
             )
