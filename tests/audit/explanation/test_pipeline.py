@@ -21,6 +21,7 @@ from tests.marks import slow
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.models.classifier import load_model
 from klarsicht.audit.explanation.relevance import attribution
+from klarsicht.audit.explanation.report.caveats import collect_caveats
 from klarsicht.audit.explanation.report.page import write_report
 from klarsicht.audit.explanation.settings import AuditSettings
 from klarsicht.audit.explanation.status import read_progress
@@ -103,7 +104,7 @@ def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, class
         write_report(store)
     (line,) = (r for r in store.table("suspects-wasserstein-t", "spray-wasserstein-t").to_pylist() if r["class"] == "b")
     assert line["n"] == len(rows) - 3
-    assert line["aside"].startswith("3 map(s)")
+    assert line["aside"].startswith("3 maps")
     assert not set(line["rows"]) & set(blank)
     assert "class b (wasserstein-t)" in (tmp_path / "run" / "report.html").read_text()
 
@@ -282,7 +283,11 @@ def test_a_class_of_three_images_is_skipped_by_name(corpus, classifier, tmp_path
         file.unlink()
     store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
     assert [e.name for e in ranking.read_ranking(store)] in (["b", "a"], ["b"])
-    assert "3 image(s)" in (store.path / "report.html").read_text()
+    assert "3 images; at least 20 are needed" in (store.path / "report.html").read_text()
+    (told,) = (one for one in collect_caveats(store, store.table("images")) if one.startswith("Not in the ranking: "))
+    names, _ = told.removeprefix("Not in the ranking: ").split(". ", 1)
+    ranked = {one.name for one in ranking.read_ranking(store)}
+    assert set(names.replace(" and ", ", ").split(", ")) == {"a", "b", "c"} - ranked
 
 
 def test_one_image_is_a_result_without_a_ranking(tmp_path, classifier):

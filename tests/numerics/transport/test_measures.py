@@ -139,5 +139,5 @@ def test_bad_points_are_refused(points):
 def test_what_is_not_measures_is_not_comparable():
     with pytest.raises(InputError, match="measures_from_maps"):
         require_comparable(np.ones((3, 5)))
-    with pytest.raises(InputError, match="1 measure"):
+    with pytest.raises(InputError, match="got 1; measures, at least 2"):
         require_comparable(PointMeasures.of(np.ones((1, 5, 2))))

@@ -46,7 +46,7 @@ class Verification:
     def require_intact(self) -> None:
         """Raise RunDamaged where a file is damaged; it names the first."""
         if self.damaged:
-            what, rule = f"{len(self.damaged)} file(s) of the run are damaged", "every file as it was written"
+            what, rule = f"damaged files of the run: {len(self.damaged)}", "every file as it was written"
             raise RunDamaged(what, got=self.damaged[0], rule=rule, remedy=COMPUTE_AGAIN)
 
 

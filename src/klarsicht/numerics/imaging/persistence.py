@@ -174,7 +174,7 @@ def _check(maps: Floats, shares: dict[str, float], least: float, most: int) -> N
         raise InputError("no maps to cut into parts", got=f"shape {maps.shape}", rule="needs (N, H, W)")
     off = np.flatnonzero(~np.isfinite(maps).all((1, 2)))
     if len(off):
-        raise InputError("maps that are not finite", got=f"{len(off)} map(s), the first is map {off[0]}")
+        raise InputError("maps that are not finite", got=f"{len(off)} of {len(maps)}, the first is map {off[0]}")
     for name, value in shares.items():
         if not 0 < value <= 1:
             raise UsageError(f"{name} out of range", got=value, rule="above 0, at most 1")

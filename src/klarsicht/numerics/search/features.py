@@ -132,5 +132,5 @@ def check(features: Floats) -> None:
         raise InputError("no neighbours to look for", got=f"shape {features.shape}", rule=rule, remedy=remedy)
     off = np.flatnonzero(~np.isfinite(features).all(1))
     if len(off):
-        got, remedy = f"{len(off)} row(s), the first is row {off[0]}", "Set these rows aside first."
+        got, remedy = f"{len(off)} of {len(features)} rows, the first is row {off[0]}", "Set these rows aside first."
         raise InputError("features that are not finite", got=got, remedy=remedy)

@@ -119,7 +119,7 @@ def require_comparable(items: Any) -> PointMeasures:
         rule = "this metric compares PointMeasures"
         raise InputError("not measures", got=type(items).__name__, rule=rule, remedy=remedy)
     if len(items) < 2:
-        raise InputError("no neighbours to look for", got=f"{len(items)} measure(s)", rule="needs at least 2")
+        raise InputError("no neighbours to look for", got=len(items), rule="measures, at least 2")
     if items.set_aside.any():
         first = np.flatnonzero(items.set_aside)[0]
         reasons = ", ".join(f"{number} with {reason}" for reason, number in items.counts.items())

@@ -72,7 +72,7 @@ def check_pairs(x: Any, y: Any) -> tuple[Doubles, Doubles]:
         raise InputError("pairs of point sets", got=(x.shape, y.shape), rule="both are (m, P, 2) with P >= 1")
     off = np.flatnonzero(~(np.isfinite(x).all((1, 2)) & np.isfinite(y).all((1, 2))))
     if len(off):
-        raise InputError("points that are not finite", got=f"{len(off)} pair(s), the first is {off[0]}")
+        raise InputError("points that are not finite", got=f"{len(off)} of {len(x)} pairs, the first is {off[0]}")
     return x, y
 
 

@@ -295,8 +295,8 @@ def test_a_screening_compares_no_classes(tmp_path, done):
 
 
 def test_classes_too_small_are_skipped_and_named():
-    found = verdicts.Quantification((), 1.0, 0.05, (("tiny", "3 different image(s); at least 20 are needed"),))
-    assert found.to_json()["skipped"] == [["tiny", "3 different image(s); at least 20 are needed"]]
+    found = verdicts.Quantification((), 1.0, 0.05, (("tiny", "3 different images; at least 20 are needed"),))
+    assert found.to_json()["skipped"] == [["tiny", "3 different images; at least 20 are needed"]]
 
 
 def test_the_ranking_of_a_run_that_was_not_quantified_knows_no_verdict():

@@ -258,7 +258,8 @@ class AuditedRun:
         artifacts = (known.of_target(target) or known.of(name)).named_artifacts
         if number > len(artifacts):
             raise UsageError(
-                "no such artifact", got=name, rule=f"{len(artifacts) - 1} further artifact(s) of this class were found",
+                "no such artifact of this class", got=name,
+                rule=f"it has {format_count(len(artifacts) - 1, 'further artifact')}",
                 remedy=f"Name one: {'; '.join(one for one, _ in artifacts)}.",
             )  # fmt: skip
         return self.members_of_detection(known, artifacts[number - 1][1], number)

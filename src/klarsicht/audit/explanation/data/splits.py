@@ -39,7 +39,7 @@ def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Gen
     part_of_row = np.asarray(part[sources])
     for some in np.atleast_2d(member):
         if len(np.unique(part_of_row[some])) < len(NAMES):
-            got = f"{int(some.sum())} members from {len(np.unique(sources[some]))} source(s)"
+            got = f"{int(some.sum())} members, sources: {len(np.unique(sources[some]))}"
             what = "too few images to fit on some, choose on some and show on others"
             raise UsageError(what, got=got, rule="members from at least three sources")
     return part_of_row
@@ -50,7 +50,7 @@ def check_disjoint_sources(fitting_sources: Ints, test_sources: Ints) -> None:
     UsageError."""
     if len(common := np.intersect1d(fitting_sources, test_sources)):
         raise UsageError(
-            "a correction may not be shown on what it was fitted on", got=f"{len(common)} source(s) in both",
+            "a correction may not be shown on what it was fitted on", got=f"sources in both: {len(common)}",
             rule="images to fit on, to choose on and to show come from different sources",
             remedy="Show it on the part `show`, or on another corpus.",
         )  # fmt: skip

@@ -74,7 +74,7 @@ def open_archives(root: str, files: Sequence[str], names: ColumnNames) -> Corpus
                 rows.append(CorpusRow(f"{file}/{sample}", place, label, source))
     left_out = ((f"{bare} sample{'s' * (bare > 1)}", "no picture among its members"),) if bare else ()
     if not rows:
-        raise CorpusError("no pictures in tar archives", got=f"{len(files)} archive(s) in {root}")
+        raise CorpusError("no pictures in tar archives", got=f"{root}, archives: {len(files)}")
     return Corpus.of_rows(rows, TarReader(), left_out)
 
 

@@ -16,6 +16,7 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity, describe_screening
 from klarsicht.audit.results.sufficiency import Sufficiency
+from klarsicht.audit.results.words import join_words
 from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.texts import Texts
@@ -31,6 +32,7 @@ COMPARED_BY: Final = {
     "channels": "relevance of the channels of a middle layer",
 }
 """Words for what a metric compares; the others compare relevance maps by optimal transport."""
+NAMED: Final = 3  # classes
 BACKGROUND_PART = "background"  # the part that relevance maps cut
 
 
@@ -108,11 +110,25 @@ def collect_caveats(store: RunStore, images: Any) -> list[str]:
             "doctor` shows which --method conserves more."
         )
     sentences += describe_image_notes(store, images)
+    sentences += describe_small_classes(store)
     if unused := rows_with_text(images, "skipped"):
         (row, why), left = unused[0], {keys[row] for row, _ in unused}
         name = "/".join(Path(store.texts("corpus", "path")[row]).parts[-2:])
         sentences.append(f"{len(left)} of {count} images could not be used, {name} the first: {state_cause(why)}.")
     return sentences
+
+
+def describe_small_classes(store: RunStore) -> list[str]:
+    """Name the classes that are ranked by no metric, with the reason of the first; none where each is ranked."""
+    metrics = store.manifest["settings"]["metric"]
+    records = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in metrics]
+    ranked = {one["class"] for of_metric in records for one in of_metric if not one["skipped"]}
+    missing = {one["class"]: one["skipped"] for of_metric in records for one in of_metric if one["class"] not in ranked}
+    if not missing:
+        return []
+    (first, why), *_ = missing.items()
+    names = join_words([*list(missing)[:NAMED], *([f"{len(missing) - NAMED} more"] if len(missing) > NAMED else [])])
+    return [f"Not in the ranking: {names}. Class {first}: {why}."]
 
 
 def count_images(keys: Texts) -> int:

@@ -21,6 +21,7 @@ from klarsicht.audit.explanation.spectral import clustering as clusters
 from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES, Clustering, SuspectCluster, TargetLogits
 from klarsicht.audit.explanation.spectral.parts import PartGroup, centre_by_mass
 from klarsicht.audit.results.suspect_rows import NO_CLUSTER, ClusterColumns, SuspectRow
+from klarsicht.audit.results.words import format_count
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.rows import schema_of
@@ -153,7 +154,7 @@ class Analysis:
         """Describe how many images `comparable` drops, and why; empty where it drops none."""
         if not self._set_aside(group).any():
             return ""
-        return ", ".join(f"{count} map(s) of {why}" for why, count in self.measures(group).counts.items())
+        return ", ".join(f"{format_count(count, 'map')} of {why}" for why, count in self.measures(group).counts.items())
 
     def _set_aside(self, group: Group) -> NDArray[np.bool_]:
         whole = not self.by_parts and METRICS[self.metric].read is Analysis.measures
@@ -169,15 +170,15 @@ class Analysis:
     def reason_too_few(self, group: Group) -> str:
         """Return the reason why a group has too few images, sources or parts; empty where it has enough."""
         if len(group) < MIN_IMAGES:
-            return f"{len(group)} image(s); at least {MIN_IMAGES} are needed"
+            return f"{format_count(len(group), 'image')}; at least {MIN_IMAGES} are needed"
         if clusters.max_neighbours(self.sources[group.rows]) < 2:
             return "all images are of one source, or all but one"
         items = self.items(group)
         distinct = len({row.tobytes() for row in (items.points if isinstance(items, PointMeasures) else items)})
         if distinct < MIN_IMAGES:
-            return f"{distinct} distinct image(s); at least {MIN_IMAGES} are needed"
+            return f"{format_count(distinct, 'distinct image')}; at least {MIN_IMAGES} are needed"
         few = self.by_parts and min(len(self.parts(group)), self.parts(group).max_neighbours) < MIN_IMAGES
-        return f"{len(self.parts(group))} part(s); at least {MIN_IMAGES} are needed" if few else ""
+        return f"{format_count(len(self.parts(group)), 'part')}; at least {MIN_IMAGES} are needed" if few else ""
 
     def clustering(self, group: Group) -> Clustering:
         """Cluster a group; the clustering of plain features is cached, since it is the same for every target."""

@@ -24,6 +24,7 @@ from klarsicht.audit.explanation.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.explanation.steps.relevance_step import load_worker_model
 from klarsicht.audit.results.rows import ClassRow, EffectRow, FewClassMeasures, SignRow
 from klarsicht.audit.results.significance import ALIGNED, class_strategy
+from klarsicht.audit.results.words import format_count
 from klarsicht.audit.verdicts.detectors.artifact_embedding import STAGES, ArtifactEmbedding, load_embedding
 from klarsicht.audit.verdicts.detectors.bank import bytes_of_image, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack
@@ -113,7 +114,7 @@ class DetectionUnits:
         group = self.groups[number]
         rows, repeats = self.drop_repeats(group.rows)
         few = len(rows) < MIN_IMAGES
-        why = f"{len(rows)} different image(s); at least {MIN_IMAGES} are needed" if few else ""
+        why = f"{format_count(len(rows), 'different image')}; at least {MIN_IMAGES} are needed" if few else ""
         described: ClassRow = {
             "class": group.name, "target": group.target, "n": len(rows), "repeats": repeats.tolist(), "skipped": why,
             "natural": True, "correlation": float("nan"), "left": float("nan"), "apart": "", "apart_p": float("nan"),
