@@ -1,5 +1,7 @@
 """Public names: each is imported late, documented with its arguments and errors, and used by an example that runs."""
 
+import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -30,6 +32,16 @@ def test_a_public_name_is_documented_with_its_arguments_and_errors(wing, name):
         assert re.search(r"\([A-Z], |\([A-Z],\)|folder|file|spec|settings|run", text), "shapes, or what is read"
         told = set(re.findall(r"\w+", text)) | set(re.findall(r"\w+", PAGE.read_text()))
         assert set(inspect.signature(thing).parameters) <= told | {"classifier", "workers", "seed"}
+
+
+@pytest.mark.parametrize("wing", [audit, bridge, burst], ids=lambda wing: wing.__name__)
+def test_a_type_checker_sees_the_public_names_that_are_imported_late(wing):
+    """Oracle: the syntax tree of the block that only type checkers read."""
+    (block,) = (one for one in ast.parse(inspect.getsource(wing)).body if isinstance(one, ast.If))
+    seen = {alias.asname: (one.module, alias.name) for one in block.body for alias in one.names}
+    assert set(seen) == set(wing.PUBLIC)
+    for name, (module, attribute) in seen.items():
+        assert getattr(importlib.import_module(module), attribute) is getattr(wing, name)
 
 
 def test_every_public_name_is_used_by_an_example():

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.models.evaluation import evaluate as evaluate
     from klarsicht.audit.cleaning.models.exchanged_parts import ExchangedParts as ExchangedParts
     from klarsicht.audit.cleaning.models.exchanged_parts import exchange_parts as exchange_parts
+    from klarsicht.audit.cleaning.models.surroundings_correction import clean_surroundings as clean_surroundings
+    from klarsicht.audit.cleaning.models.surroundings_correction import evaluate_surroundings as evaluate_surroundings
     from klarsicht.audit.explanation.data.corpus_formats import open_corpus as open_corpus
     from klarsicht.audit.explanation.doctor import diagnose as diagnose
     from klarsicht.audit.explanation.duplicates import find_copies_in as find_copies_in
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.results.decide import decide as decide
     from klarsicht.audit.results.ranking import read_ranking as rank  # noqa: F401 - by another name
     from klarsicht.audit.results.sufficiency import read_sufficiency as read_sufficiency
+    from klarsicht.audit.results.surroundings import read_surroundings as read_surroundings
     from klarsicht.audit.results.verdicts import read_verdicts as read_verdicts
     from klarsicht.audit.verdicts.content.find_content import find_content as find_content
     from klarsicht.audit.verdicts.quantification.check_pictures import check_pictures as check_pictures
