@@ -110,3 +110,33 @@ def test_losses_that_are_chosen_by_weigh_classes_alike():
     y, z = (np.asarray(one)[kept].argmax(1) == labels for one in (plain.before.plain, worse.plain))
     losses = [y[labels == label].mean() - z[labels == label].mean() for label in range(3)]
     assert few.balanced_loss(Logits(worse.plain[kept], worse.pasted)) == pytest.approx(np.mean(losses))
+
+
+def guesses(shift, seed=0, classes=8, shown=3, each=400):
+    """Logits of images of `classes` classes, before and after a change that raises the outputs of those shown."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(classes), each)
+    before = rng.normal(0, 1, (len(truth), classes)) + 1.5 * np.eye(classes)[truth]
+    after = before + rng.normal(0, 0.3, before.shape) + shift * (np.arange(classes) < shown)
+    return truth, before.argmax(1), after.argmax(1), truth < shown
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_gain_of_the_classes_at_hand_at_the_cost_of_others_is_harm(seed):
+    """Oracle: the images of the other classes, which the audit has not."""
+    truth, before, after, shown = guesses(0.6, seed)
+    found = ClassRecalls(truth[shown], before[shown], after[shown], (0,), NAMES)
+    right = [(answers == truth)[~shown].mean() for answers in (before, after)]
+    assert (found.after == found.truth).mean() > (found.before == found.truth).mean() and right[0] - right[1] > 0.05
+    moved = [((here < 3) & (there >= 3))[shown].sum() for here, there in ((after, before), (before, after))]
+    assert found.predicted_less.value == pytest.approx((moved[0] - moved[1]) / shown.sum())
+    harm = Harm(found.harm(BOUND))
+    assert harm.answer == HARMFUL and "fewer images as classes that have no images here" in harm.reasons
+    assert Harm(ClassRecalls(truth, before, after, (0,)).harm(1.0)).losses == ()  # of all classes there are images
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_change_that_favours_no_class_is_no_harm_to_classes_without_images(seed):
+    truth, before, after, shown = guesses(0.0, seed)
+    found = ClassRecalls(truth[shown], before[shown], after[shown], (0,), NAMES)
+    assert found.harm(BOUND) == () and (before != after).mean() > 0.1

@@ -155,7 +155,7 @@ def test_another_correction_is_chosen_where_the_first_misses_what_it_was_not_fit
     )
     found = correction_choice.choose_again(None, artifact, CleanSettings(method=method), first, judgement)
     told = capsys.readouterr().err
-    assert ("inpaint at last" in told and "another correction is chosen" in told) == (tried is not None)
+    assert ("inpaint at last" in told and "another correction is sought" in told) == (tried is not None)
     if tried is None:
         assert found is first and not asked
         return

@@ -4,7 +4,10 @@ Plain accuracy hides a shifted threshold where classes are unequal: the large cl
 class is *harmed* where its loss of recall is shown to be beyond the bound, by intervals that hold for all classes
 together (Bonferroni), so that a class of few images needs a large loss. The loss is *handed* to the corrected class
 where as much more of its images are called that class; else they may carry an artifact of their own. A correction
-*shifts* the threshold where one class is harmed, and another shown to gain."""
+*shifts* the threshold where one class is harmed, and another shown to gain.
+
+A model may have classes of which there are no images. What they lose cannot be counted, but where they are predicted
+less often for the images at hand, they are for their own images as well (`predicted_less`)."""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from klarsicht.numerics.statistics.intervals import Interval, average_shares, sh
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
 
 FEWEST_OF_CLASS: Final = 10  # images: classes of fewer weigh as if they had so many, and none is shown to be harmed
+WITHOUT_IMAGES: Final = "classes that have no images here"
 LISTED: Final = 10  # classes whose recalls are shown; of more, those that lose most
 
 
@@ -35,6 +39,16 @@ def weigh_classes(labels: Ints) -> dict[int, float]:
     inverse = 1 / np.maximum(sizes, FEWEST_OF_CLASS)
     weights = inverse * sizes.sum() / (inverse * sizes).sum()
     return dict(zip(classes.tolist(), weights.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class PredictedLess(Loss):
+    """Share of images by which fewer are predicted as classes of which there are no images, against its bound."""
+
+    @property
+    def amount(self) -> str:
+        value, low, high = (100 * end for end in (self.measured.value, self.measured.low, self.measured.high))
+        return f"predicts {value:.2f} points ({low:.2f} to {high:.2f}) fewer images as {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -109,8 +123,19 @@ class ClassRecalls:
         gaining = (self.of_class(label).loss.high < 0 for label, lost in self.losses.items() if lost < 0)
         return any(True for _ in self.classes_with_harm(bound)) and any(gaining)
 
+    @cached_property
+    def predicted_less(self) -> PairedLoss:
+        """Share of images by which fewer are predicted as classes that have no images."""
+        before, after = (~np.isin(answers, self.classes) for answers in (self.before, self.after))
+        return paired_loss(before, after)
+
     def harm(self, bound: float, trained_on: bool = False) -> tuple[Loss, ...]:
-        """Return the loss of the class of `largest_harm`, if there is one; `trained_on`: see harm.Loss."""
+        """Return the losses that are shown to be beyond the bound: that of the class of `largest_harm`, and that of
+        classes without images; `trained_on`: see harm.Loss."""
+        less = PredictedLess(WITHOUT_IMAGES, self.predicted_less, bound, trained_on)
+        return (*self._harm_of_class(bound, trained_on), *([less] if less.is_beyond else []))
+
+    def _harm_of_class(self, bound: float, trained_on: bool) -> tuple[Loss, ...]:
         if (one := self.largest_harm(bound)) is None:
             return ()
         transfer = one.transfer if len(self.classes) > 2 else NO_LOSS

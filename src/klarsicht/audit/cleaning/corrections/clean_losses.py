@@ -47,10 +47,10 @@ class CleanLosses:
 
     def is_beyond(self, bounds: Bounds) -> bool:
         """Whether a loss or a fall is shown to be above the bound of the loss, by the lower end of its interval; the
-        loss of any other class too."""
+        losses of other classes too."""
         above = (one.low > bounds.overall for one in (self.overall, self.fall) if one.n)
         above_of_class = (one.low > bounds.affected for one in (self.affected, self.fall_affected) if one.n)
-        return any(above) or any(above_of_class) or self.recalls.largest_harm(bounds.affected) is not None
+        return any(above) or any(above_of_class) or bool(self.recalls.harm(bounds.affected))
 
     def is_free(self, bounds: Bounds) -> bool:
         """Whether the correction is shown to cost nothing, by the upper ends of 95 % intervals: the share of images

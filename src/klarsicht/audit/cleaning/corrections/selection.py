@@ -131,8 +131,7 @@ def evaluate_setting(
     affected = effect.harm_affected.value if effect.harm_affected.n else None
     losses = ((test.balanced_loss(found), bounds.overall), (affected, bounds.affected))
     over = [max(lost, 0.0) - bound for lost, bound in losses if lost is not None]
-    if worst := effect.recalls.largest_harm(bounds.affected):
-        over.append(worst.loss.low - bounds.affected)
+    over += [loss.measured.low - loss.bound for loss in effect.recalls.harm(bounds.affected)]
     gain, reaches = test.gain(found), reaches_members(test.rise(test.before), effect)
     one = SettingOutcome(
         method, setting, gain.share, max(over, default=0.0), effect, fall=test.fall(found), gain=gain,
