@@ -246,9 +246,9 @@ def _cleaning(classifier: Classifier, image: Tensor) -> str:
     return ", ".join(correction_tensors(classifier, image))
 
 
-def _corpus_facts(audit: Audit, rows: list[int], observation: Observation, agreed: Bools) -> list[tuple[str, str]]:
+def _corpus_facts(audit: Audit, rows: list[int], observation: Observation, is_right: Bools) -> list[tuple[str, str]]:
     """Describe the corpus, and how many images are predicted as their label: those tried first, or, where they are
-    more and each has one label, those of which that is known in `agreed`."""
+    more and each has one label, those of which `is_right` says it."""
     corpus, images = audit.corpus, int(audit.corpus.image_numbers.max()) + 1
     pairs = f", {len(corpus)} pairs of an image and a label" if images < len(corpus) else ""
     facts = [("corpus", f"{format_count(images, 'image')}, {format_count(len(corpus.classes), 'label')}{pairs}")]
@@ -261,8 +261,8 @@ def _corpus_facts(audit: Audit, rows: list[int], observation: Observation, agree
     if known.any():
         scale = logit_scale(audit.classifier.independent)
         right = [scale.predicts(y, label) for y, label in zip(observation.logits[known], labels[known], strict=True)]
-        more = len(agreed) > len(right) and not audit.classifier.independent
-        share = share_interval(agreed if more else np.array(right))
+        more = len(is_right) > len(right) and not audit.classifier.independent
+        share = share_interval(is_right if more else np.array(right))
         described = f"{share.value:.0%} of {share.n} ({share.low:.0%} to {share.high:.0%})"
         facts.append(("predicted as their label", described))
     return facts

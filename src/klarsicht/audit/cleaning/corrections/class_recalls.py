@@ -6,7 +6,7 @@ together (Bonferroni), so that a class of few images needs a large loss. The los
 where as much more of its images are called that class; else they may carry an artifact of their own. A correction
 *shifts* the threshold where one class is harmed, and another shown to gain.
 
-A model may have classes of which there are no images. What they lose cannot be counted, but where they are predicted
+A model may have classes of which there are no images. Their loss cannot be counted, but where they are predicted
 less often for the images at hand, they are for their own images as well (`predicted_less`)."""
 
 from __future__ import annotations

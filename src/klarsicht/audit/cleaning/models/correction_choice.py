@@ -119,8 +119,8 @@ def choose_again(
     if reaches and not (judgement.misses_new_draws and artifact.choice_draws):
         return first
     note(f"{first.chosen} {judgement.describe_effect_left()}; another correction is sought")
-    tried = methods if reaches else {name: method for name, method in methods.items() if name not in SELECTIVE}
-    return fit_correction(case, artifact, settings, tried, further, artifact.choice_draws)[0]
+    candidates = methods if reaches else {name: method for name, method in methods.items() if name not in SELECTIVE}
+    return fit_correction(case, artifact, settings, candidates, further, artifact.choice_draws)[0]
 
 
 def fit_composed(

@@ -48,7 +48,7 @@ class GroupJudgement(CorrectionVerdict):
         shown = [
             (one, Loss(one.kind, one.loss, self.bounds.overall)) for one in self.comparisons[:-1] if one.may_object
         ]
-        return [(one, loss) for one, loss in shown if loss.answer == HARMFUL]
+        return [(one, loss) for one, loss in losses if loss.answer == HARMFUL]
 
     @property
     def advice(self) -> str:

@@ -32,7 +32,7 @@ COMPARED_BY: Final = {
     "channels": "relevance of the channels of a middle layer",
 }
 """Words for what a metric compares; the others compare relevance maps by optimal transport."""
-NAMED: Final = 3  # classes
+FEW_NAMES: Final = 3  # of classes
 BACKGROUND_PART = "background"  # the part that relevance maps cut
 
 
@@ -121,14 +121,14 @@ def collect_caveats(store: RunStore, images: Any) -> list[str]:
 def describe_small_classes(store: RunStore) -> list[str]:
     """Name the classes that are ranked by no metric, with the reason of the first; none where each is ranked."""
     metrics = store.manifest["settings"]["metric"]
-    records = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in metrics]
-    ranked = {one["class"] for of_metric in records for one in of_metric if not one["skipped"]}
-    missing = {one["class"]: one["skipped"] for of_metric in records for one in of_metric if one["class"] not in ranked}
-    if not missing:
+    lines = [line for metric in metrics for line in store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()]
+    in_ranking = {line["class"] for line in lines if not line["skipped"]}
+    reasons = {line["class"]: line["skipped"] for line in lines if line["class"] not in in_ranking}
+    if not reasons:
         return []
-    (first, why), *_ = missing.items()
-    names = join_words([*list(missing)[:NAMED], *([f"{len(missing) - NAMED} more"] if len(missing) > NAMED else [])])
-    return [f"Not in the ranking: {names}. Class {first}: {why}."]
+    names, (first, why) = list(reasons), next(iter(reasons.items()))
+    more = [f"{len(names) - FEW_NAMES} more"] if len(names) > FEW_NAMES else []
+    return [f"Not in the ranking: {join_words([*names[:FEW_NAMES], *more])}. Class {first}: {why}."]
 
 
 def count_images(keys: Texts) -> int:
