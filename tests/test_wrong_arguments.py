@@ -101,6 +101,7 @@ ELSEWHERE = {
     "rules",
     "trusted_code",
     "StrategyMap",
+    "TrainSettings",
 }  # by pydantic, a class of its own, no arguments
 ARRAYS_HERE = {
     ("explain", "images"),
@@ -275,7 +276,7 @@ def test_labels_that_are_texts_and_numbers_stay():
         (lambda: burst.load_network("nowhere"), "nowhere"),
         (lambda: burst.load_network("swift", "nowhere"), "another preset"),
         (lambda: burst.train(TrainSettings(steps=1), "nowhere", "a.safetensors"), "nowhere"),
-        (lambda: burst.train(TrainSettings(steps=1), "nowhere", "a"), "must end in .safetensors"),
+        (lambda: burst.train(TrainSettings(steps=1), "nowhere", "a"), "its name ends in .safetensors"),
         (lambda: list(burst.denoise([], "a.tif")), "frame"),
         (lambda: list(burst.denoise("nowhere", "a.tif")), "nowhere"),
         (lambda: burst.Burst(FRAMES, LEVEL, colour_filter="nowhere"), "nowhere"),

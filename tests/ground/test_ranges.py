@@ -30,7 +30,7 @@ def test_thousands_of_digits_are_no_number_of_anything():
         lambda: label_indices(["a", LONG], load_model(network(), classes=["a", "b", "c"])),
         lambda: Shard.parse(f"1/{LONG}"),
         lambda: Shard.parse("auto", {"RANK": LONG, "WORLD_SIZE": LONG}),
-        lambda: loading._reference_index(["a"], LONG),
+        lambda: loading.find_named_frame(["a"], LONG, "--reference"),
     ):
         with pytest.raises(KlarsichtError):
             refused()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from klarsicht.burst.denoising.pipeline import DenoiseSettings as DenoiseSettings
     from klarsicht.burst.network.checkpoints import load_network as load_network
     from klarsicht.burst.network.inference import denoise_burst as denoise_burst
+    from klarsicht.burst.training.training import TrainSettings as TrainSettings
     from klarsicht.burst.training.training import train as train
     from klarsicht.numerics.imaging.sensor_noise import NoiseLevel as NoiseLevel
 
@@ -39,6 +40,7 @@ PUBLIC: Final = {  # name -> the module that defines it; imported when it is fir
     "Burst": "klarsicht.burst.data.burst",
     "DenoiseSettings": "klarsicht.burst.denoising.pipeline",
     "NoiseLevel": "klarsicht.numerics.imaging.sensor_noise",
+    "TrainSettings": "klarsicht.burst.training.training",
     "denoise": "klarsicht.burst.denoising.denoise",
     "denoise_burst": "klarsicht.burst.network.inference",
     "load_network": "klarsicht.burst.network.checkpoints",

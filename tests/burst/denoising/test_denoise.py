@@ -24,7 +24,7 @@ from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
 from klarsicht.burst.merging import motion_check, tiles
 from klarsicht.cli.app import run
-from klarsicht.ground.errors import RunLocked, StoreError, UsageError
+from klarsicht.ground.errors import InputError, RunLocked, StoreError, UsageError
 from klarsicht.ground.machine.operating_system import process_mark
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -296,6 +296,31 @@ def test_an_x_trans_burst_becomes_a_cleaner_linear_dng(dng, tmp_path, no_weights
         assert preview.size == (210, 192)
 
 
+def test_two_outputs_of_one_name_are_refused_before_anything_is_written(burst, tmp_path):
+    out = tmp_path / "shown.png"
+    with pytest.raises(UsageError, match=r"shown\.png is wanted twice; got for the photograph and for the ghost map"):
+        list(denoise([burst], out, ghost_map=out))
+    assert not (tmp_path / "shown.png").exists()
+    folder = tmp_path / "all"
+    with pytest.raises(UsageError, match="for the photograph and for the preview"):
+        list(denoise([burst], tmp_path / "a.jpg", preview=folder.parent / "all" / ".." / "a.jpg"))
+
+
+@pytest.mark.slow
+def test_a_level_by_which_nothing_can_be_checked_is_said(burst, tmp_path, no_weights):
+    """Noise as large as the range leaves no pixel that is surely neither black nor white."""
+    lines = list(denoise([burst], tmp_path / "a.png", DenoiseSettings(noise="0.5,0.5")))
+    assert any(line.startswith("the noise could not be checked") for line in lines)
+    lines = list(denoise([burst], tmp_path / "b.png"))
+    assert not any("could not be checked" in line for line in lines)
+
+
+def test_a_raw_file_under_the_ending_of_a_tiff_is_told_its_own(burst, tmp_path):
+    (tmp_path / "a.tif").write_bytes((burst / "0.dng").read_bytes())
+    with pytest.raises(InputError, match=r"Rename it to a\.dng"):
+        list(denoise([tmp_path / "a.tif"], tmp_path / "b.png"))
+
+
 def test_mistakes_are_named_and_lose_nothing(burst, dng, scene, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="one of the frames"):
         list(denoise([burst], burst / "0.dng"))
@@ -307,7 +332,7 @@ def test_mistakes_are_named_and_lose_nothing(burst, dng, scene, tmp_path, monkey
     with pytest.raises(UsageError, match="memory"):
         list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(memory=0.01)))
     with pytest.raises(
-        UsageError, match=r"no such reference frame; got 7\.dng; .*1 to 5\. Name another by `reference`"
+        UsageError, match=r"no such frame; got 7\.dng; .*1 to 5\. Name another by `reference`, or leave it out"
     ):
         list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(reference="7.dng")))
     with pytest.raises(UsageError, match=r"READ,SHOT"):

@@ -31,6 +31,13 @@ def save(path, codes, depth, orientation=1, **how):
     return path
 
 
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".tif"])
+def test_a_heic_file_under_another_ending_is_told_its_own(tmp_path, ending):
+    path = save(tmp_path / "a.heic", ramp(8), 8).rename(tmp_path / f"a{ending}")
+    with pytest.raises(InputError, match=rf"under the ending \{ending}; .*Rename it to a\.heic\."):
+        reading.read(path)
+
+
 @pytest.mark.parametrize("depth", [8, 10, 12])
 def test_codes_become_light_by_the_curve_that_the_standard_prints(tmp_path, monkeypatch, depth):
     monkeypatch.setattr(pytest.importorskip("pillow_heif").options, "SAVE_HDR_TO_12_BIT", depth == 12)

@@ -99,6 +99,12 @@ def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "n.onnx").exists()
 
 
+def test_another_ending_than_that_of_the_format_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"got .*a\.foo; its name ends in \.onnx"):
+        export("swift", tmp_path / "a.foo")
+    assert not list(tmp_path.iterdir())
+
+
 def test_mistakes_are_named(tmp_path, capsys):
     _, file = network(tmp_path, "direct")
     with pytest.raises(UsageError, match="predicts no kernels"):

@@ -111,7 +111,7 @@ def test_a_calibration_that_has_no_part_is_said(dng, tmp_path, made, entry, type
     assert "was not used" not in sources.find_noise(loaded, typed).summary
 
 
-def test_frames_without_a_camera_say_that_a_calibration_is_not_theirs(tmp_path):
+def test_frames_without_a_camera_take_the_only_entry_of_a_calibration(tmp_path):
     file = tmp_path / "noise.json"
     sources.write_calibration(file, "Example One", 800, LEVEL, 4)
     rng = np.random.default_rng(0)
@@ -119,7 +119,11 @@ def test_frames_without_a_camera_say_that_a_calibration_is_not_theirs(tmp_path):
     for one in files:
         tifffile.imwrite(one, LEVEL.sample(np.full((128, 128), 0.3, np.float32), rng))
     (tmp_path / "work").mkdir()
-    found = sources.find_noise(load_frames(files, tmp_path / "work"), None, file)
+    burst = load_frames(files, tmp_path / "work")
+    found = sources.find_noise(burst, None, file)  # the one entry of a file that a person names
+    assert found.levels[0] == LEVEL and "Example One, ISO 800; the frames name no camera" in found.summary
+    sources.write_calibration(file, "Example One", 1600, LEVEL, 4)  # nobody knows which of two
+    found = sources.find_noise(burst, None, file)
     assert "noise.json was not used, as the frames name no camera: give --noise" in found.summary
 
 
@@ -159,7 +163,7 @@ def test_typed_noise_must_be_noise(typed):
 @pytest.mark.parametrize("content", ["{", '{"a": {"100": {"read": -1, "shot": 0}}}', '{"a": 3}', "[]"])
 def test_a_file_that_is_no_calibration_is_named(tmp_path, content):
     (tmp_path / "noise.json").write_text(content)
-    with pytest.raises(InputError, match=r"noise\.json is no calibration"):
+    with pytest.raises(InputError, match=r"noise\.json is no calibration.*--calibration"):
         sources.read_calibration(tmp_path / "noise.json", "a", 100)
 
 

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from klarsicht.burst.denoising import work_folder
 from klarsicht.burst.denoising.comparison_page import WeightPainter
-from klarsicht.burst.denoising.outputs import FURTHER, choose_outputs, complete_suffix, write_outputs
+from klarsicht.burst.denoising.outputs import (
+    FURTHER,
+    choose_outputs,
+    complete_suffix,
+    list_possible_files,
+    write_outputs,
+)
 from klarsicht.burst.denoising.pipeline import DenoiseResult, DenoiseSettings, denoise_frames, fingerprint_settings
 from klarsicht.burst.files import captures, reading
 from klarsicht.burst.files.captures import Capture
@@ -105,7 +111,7 @@ def denoise_bursts(
     names = captures.name_bursts(bursts)
     plan = [PlannedBurst.of(frames, name, out, further) for frames, name in zip(bursts, names, strict=True)]
     for burst in plan:
-        work_folder.check_outputs(_complete_outputs(burst), list(files), list(folders))
+        work_folder.check_outputs(list_possible_files(burst.outputs), list(files), list(folders))
     record = BurstRecord.beside(out)
     yield f"{len(plan)} burst{'s' * (len(plan) != 1)} of {sum(len(burst.frames) for burst in plan)} frames"
     for burst in plan:
@@ -188,12 +194,6 @@ class BurstRecord:
 
     def _place(self, path: Path) -> str:
         return os.path.relpath(path, self.folder)
-
-
-def _complete_outputs(burst: PlannedBurst) -> list[Path]:
-    """Return all files that may be written for a burst, of which those of a photograph without an ending are two."""
-    possible = [path for raw in (True, False) for path in complete_suffix(burst.outputs, raw).values()]
-    return [*dict.fromkeys(possible)]
 
 
 def _replace_name(path: Path, name: str) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from klarsicht.burst.denoising import burst_folder, work_folder
 from klarsicht.burst.denoising.burst_folder import NAME
 from klarsicht.burst.denoising.comparison_page import WeightPainter
-from klarsicht.burst.denoising.outputs import choose_outputs, complete_suffix, write_outputs
+from klarsicht.burst.denoising.outputs import choose_outputs, complete_suffix, list_possible_files, write_outputs
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import captures, reading
 from klarsicht.ground.errors import UsageError
@@ -56,8 +56,7 @@ def denoise(
     if pause is not None:
         raise UsageError("--pause separates bursts", rule="-o has {} then", remedy="Give -o as in 'clean/{}.dng'.")
     outputs = choose_outputs(out, further)
-    possible = [path for raw in (True, False) for path in complete_suffix(outputs, raw).values()]
-    work_folder.check_outputs([*dict.fromkeys(possible)], list(files), folders)
+    work_folder.check_outputs(list_possible_files(outputs), list(files), folders)
     if dry_run:
         yield f"{outputs['photograph']}: {len(files)} frames"
         return

@@ -207,7 +207,9 @@ def check_held_out(
             compute_residuals(burst, placement, order, noise.levels, denoiser, window)
             for window in track(windows, len(windows), "parts of the picture")
         ]
-    notes = [noise.summary, f"filter: {denoiser.name}", *burst.header.notes]
+    reference = f"reference: {burst.frames[burst.reference].name}, {burst.reference_reason}"
+    dropped = [f"dropped: {frame.rejection}" for frame in burst.frames if frame.rejection]
+    notes = [reference, *dropped, noise.summary, f"filter: {denoiser.name}", *burst.header.notes]
     return notes, summarise_residuals(burst.frames[held].name, parts)
 
 
@@ -220,12 +222,16 @@ def choose_frame(placement: Placement) -> int:
 
 
 def find_frame(burst: LoadedBurst, name: str) -> int:
-    """Return the number of the frame of that name. Raises InputError for the reference, or an unknown name."""
-    names = [frame.name for frame in burst.frames]
-    if name not in names or names.index(name) == burst.reference:
-        remedy = "Name another, or another --reference."
-        raise InputError("frame to hold out", got=name, rule="one of the frames, and not the reference", remedy=remedy)
-    return names.index(name)
+    """Return the index of the frame of that name, or of that number from 1. Raises UsageError for an unknown frame, and
+    InputError for the reference."""
+    index = loading.find_named_frame([frame.name for frame in burst.frames], name, "--hold-out")
+    if index == burst.reference:
+        raise InputError(
+            "the frame to hold out is the reference", got=burst.frames[index].name,
+            rule="it is compared with the result, which has the view of the reference",
+            remedy="Name another by --hold-out, or another --reference.",
+        )  # fmt: skip
+    return index
 
 
 def choose_windows(size: tuple[int, int]) -> list[Window]:

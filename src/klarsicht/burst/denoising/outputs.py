@@ -11,7 +11,7 @@ from klarsicht.burst.denoising.pipeline import DenoiseResult
 from klarsicht.burst.files import dng, write_pictures
 from klarsicht.burst.files.developed import JPEGS
 from klarsicht.burst.files.rendering import Renderer
-from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.pictures.encoded_pictures import png_bytes
 from klarsicht.ground.pictures.pixel_depths import to_uint8
@@ -47,6 +47,22 @@ def complete_suffix(outputs: dict[str, Path], raw: bool) -> dict[str, Path]:
     """Complete the photograph's suffix, where it has none: .dng for raw frames, .tif otherwise."""
     photograph = outputs["photograph"]
     return outputs if photograph.suffix else outputs | {"photograph": photograph.with_suffix(".dng" if raw else ".tif")}
+
+
+def list_possible_files(outputs: dict[str, Path]) -> list[Path]:
+    """List all files that may be written; a photograph without an ending may be one of two. Raises UsageError where two
+    outputs are one file."""
+    files = dict[Path, None]()
+    for raw in (True, False):
+        kinds = dict[Path, str]()
+        for kind, path in complete_suffix(outputs, raw).items():
+            if (other := kinds.setdefault(path.resolve(), kind)) != kind:
+                raise UsageError(
+                    f"{path} is wanted twice", got=f"for the {other} and for the {kind}",
+                    rule="each output needs a name of its own", remedy="Give one of them another name.",
+                )  # fmt: skip
+            files[path] = None
+    return list(files)
 
 
 def write_outputs(

@@ -151,9 +151,16 @@ class DenoiseResult:
     def warnings(self) -> list[str]:
         """Warnings that more or less was taken off than noise."""
         lines = [self._excess_warning] if self.residual > TOO_LOUD else []
-        if self.residual < TOO_QUIET * self.expected_residual:
+        if not self.expected_residual > 0:
+            lines.append(
+                "the noise could not be checked: with this level, every pixel is within its noise of black or white; "
+                "check the level, or leave it out to have it found"
+            )
+        elif self.residual < TOO_QUIET * self.expected_residual:
             times = f"{self.residual / self.expected_residual:.2g}"
-            lines.append(f"only {times} times the expected noise was found: its level is too high; lower --noise")
+            lines.append(
+                f"only {times} times the expected noise was found: its level is too high; give a lower --noise"
+            )
         if shares := _find_blurred(self.burst, self.frame_numbers):
             first, *names = (self.burst.frames[i].name for i in (self.frame_numbers[0], *sorted(shares)))
             detail = f"less than {100 * LEAST_SHARPNESS:.0f} % of the fine detail of {first}"

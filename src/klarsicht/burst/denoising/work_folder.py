@@ -60,9 +60,9 @@ def fingerprint(path: Path) -> list[Any]:
 
 def check_outputs(outputs: list[Path], inputs: list[Path], folders: list[Path]) -> None:
     """Check that no output is a folder, overwrites an input, lies in a folder of inputs (where the next run would read
-    it), is given twice, or cannot be written. Raises UsageError, StoreError."""
+    it), or cannot be written. Raises UsageError, StoreError."""
     inputs_resolved, among = {path.resolve() for path in inputs}, {folder.resolve() for folder in folders}
-    for number, out in enumerate(outputs):
+    for out in outputs:
         if out.is_dir():
             raise UsageError(f"{out} is a folder", rule="this output is a file", remedy="Give the file a name.")
         if out.resolve() in inputs_resolved:
@@ -70,6 +70,4 @@ def check_outputs(outputs: list[Path], inputs: list[Path], folders: list[Path]) 
         if out.resolve().parent in among:
             rule = "the next time it would be taken for one of them"
             raise UsageError(f"{out} would lie among the frames", rule=rule, remedy="Choose another folder for -o.")
-        if out.resolve() in {other.resolve() for other in outputs[:number]}:
-            raise UsageError(f"{out} is wanted twice", rule="each output needs a name of its own")
     disk.require_writable(outputs)

@@ -23,7 +23,7 @@ from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import tiff_tags
 from klarsicht.ground.pictures.image_tags import EXIF_HEAD, check_tags
-from klarsicht.ground.pictures.images import NARROW, open_image
+from klarsicht.ground.pictures.images import NARROW, PictureTooLarge, open_image
 from klarsicht.ground.pictures.pixel_depths import FULL
 from klarsicht.ground.pictures.tiff_tags import NO_TAGS, Tags
 
@@ -96,6 +96,8 @@ def _translate_decoder_errors(path: Path) -> Iterator[None]:
         yield
     except (KlarsichtError, MemoryError):
         raise
+    except PictureTooLarge as error:
+        raise InputError(f"cannot read {path.name}", got=error) from error
     except Exception as error:
         if is_out_of_memory(error) or is_fault_of_place(error):
             raise  # of the machine, not of the file
@@ -114,7 +116,9 @@ def _translate_decoder_errors(path: Path) -> Iterator[None]:
 def _true_endings(path: Path) -> tuple[str, ...]:
     """Return the endings of the format that the first bytes of a file name; none where they name none."""
     with path.open("rb") as file:
-        head = file.read(4)
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:] in heif.BRANDS:
+        return heif.HEIFS
     return next((endings for magic, endings in CONTENTS if head.startswith(magic)), ())
 
 
@@ -159,6 +163,11 @@ def _tiff(path: Path, settings: ReadSettings) -> Decoded:
     with tifffile.TiffFile(path) as file:
         page = file.pages[0]
         if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
+            if page.photometric == tifffile.PHOTOMETRIC.CFA:
+                raise InputError(
+                    f"cannot read {path.name}", got="a raw file under the ending of a TIFF",
+                    rule="the ending names the format", remedy=f"Rename it to {path.stem}.dng.",
+                )  # fmt: skip
             raise ValueError(f"colours stored as {page.photometric!s}")
         if page.samplesperpixel > MOST_SAMPLES or page.imagedepth != 1:
             raise ValueError(f"{page.samplesperpixel} values a pixel, {page.imagedepth} planes")

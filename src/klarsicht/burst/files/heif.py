@@ -12,6 +12,7 @@ from klarsicht.ground.optional import load
 
 HEIFS = (".heic", ".heif", ".hif")
 EXTRA = "heif"
+BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # of the first box of a file
 HDR_CURVES = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 WIDEST = 16  # bits that pillow-heif scales deeper codes to
 BYTES_A_HEIF_PIXEL = 32  # while codes become light, of four channels; measured on three: 19 at 8 bits, 27 at 10

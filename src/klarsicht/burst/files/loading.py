@@ -88,7 +88,7 @@ def load_frames(
     one, frames of another scene than most are rejected. dark: dark frames, which are subtracted. Raises InputError for
     files that do not fit together, UsageError for a reference that is not among them."""
     names = reading.name_frames(paths)
-    index = _reference_index(names, reference)
+    index = None if reference is None else find_named_frame(names, reference, "--reference")
     darkness = DarkFrame.read(dark, folder, settings) if dark else None
     read_frames = _read_frames(paths, folder, settings, 0, darkness)
     if 2 * read_frames.rejected_count >= len(paths) and (base := read_frames.usual_frame) is not None:
@@ -176,17 +176,15 @@ def _read_frames(
     return ReadFrames(tuple(headers), spool, tuple(frames), tuple(cells), tuple(thumbnails))
 
 
-def _reference_index(names: Sequence[str], reference: str | None) -> int | None:
-    """Return the index of the frame given by name or by number from 1; None if none is given. Raises UsageError."""
-    if reference is None:
-        return None
-    if reference in names:
-        return names.index(reference)
-    if 1 <= (parse_digits(reference) or 0) <= len(names):
-        return int(reference) - 1
+def find_named_frame(names: Sequence[str], text: str, option: str) -> int:
+    """Return the index of the frame given by name or by number from 1. Raises UsageError, which names the option."""
+    if text in names:
+        return names.index(text)
+    if 1 <= (parse_digits(text) or 0) <= len(names):
+        return int(text) - 1
     raise UsageError(
-        "no such reference frame", got=reference, rule=f"a frame's name, or its number, 1 to {len(names)}",
-        remedy="Name another by --reference; without it the sharpest is taken.",
+        "no such frame", got=text, rule=f"a frame's name, or its number, 1 to {len(names)}",
+        remedy=f"Name another by {option}, or leave it out.",
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate, pad
 
 from klarsicht.burst.network import checkpoints
 from klarsicht.burst.network.unet import COLOURS, Network
-from klarsicht.ground.errors import ModelError
+from klarsicht.ground.errors import ModelError, UsageError
 from klarsicht.ground.machine.disk import temporary_folder, write_atomically
 from klarsicht.ground.optional import load
 from klarsicht.ground.seeding import generator
@@ -65,6 +65,8 @@ def apply_kernels_plainly(taps: Tensor, frames: Tensor, spec: KernelSpec, valid:
 def export(checkpoint: Path, out: Path) -> float:
     """Export a network to an ONNX file if it agrees with torch to PARITY; return the largest difference. Raises
     ModelError where it does not agree, or for a network without kernels; MissingExtra."""
+    if out.suffix.lower() != ".onnx":
+        raise UsageError("file of the ONNX network", got=out, rule="its name ends in .onnx", remedy="Rename --onnx.")
     load("onnx", "onnx")
     network = checkpoints.load_network(checkpoint)
     content = to_onnx(network)

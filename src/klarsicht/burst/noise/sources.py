@@ -94,6 +94,11 @@ def _find_noise_of_samples(
     file = calibration or default_file()
     if file and (saved := read_calibration(file, header.camera, header.iso)) is not None:
         return KnownNoise(_apply_floor((saved,) * planes, floor), f"calibrated for {header.camera}, ISO {header.iso}")
+    if calibration and not header.camera and len(entries := list_calibrations(calibration)) == 1:
+        ((camera, iso, level),) = entries
+        return KnownNoise(
+            _apply_floor((level,) * planes, floor), f"calibrated for {camera}, ISO {iso}; the frames name no camera"
+        )
     estimate = estimate_from_frames(burst, placement)
     doubts = [
         "" if estimate.read_known else "read noise uncertain: no flat part is dark enough, or it is too weak",
@@ -119,11 +124,13 @@ def parse_noise(text: str) -> NoiseLevel:
     """Parse READ,SHOT: a standard deviation and a variance coefficient. Raises UsageError."""
     try:
         read, shot = (float(part) for part in text.split(","))
-    except ValueError as error:
-        rule = "READ,SHOT: deviation of the read noise, and variance of the shot noise at white"
+        NoiseLevel(read, shot)
+    except (ValueError, UsageError) as error:
         raise UsageError(
-            "--noise is no level", got=text, rule=rule, remedy="Give --noise 0.002,0.0004 or the like."
-        ) from error
+            "--noise is no level", got=text,
+            rule="READ,SHOT: deviation of the read noise, and variance of the shot noise at white, neither below 0",
+            remedy="Write two numbers with a comma between them, such as 0.002,0.0004.",
+        ) from error  # fmt: skip
     if not read and not shot:
         remedy = "Leave --noise out to have it found."
         raise UsageError("--noise is zero", got=text, rule="one of READ,SHOT is more than 0", remedy=remedy)
@@ -208,6 +215,15 @@ def read_calibration(file: Path, camera: str, iso: int | None) -> NoiseLevel | N
     return None if entry is None else NoiseLevel(float(entry["read"]), float(entry["shot"]))
 
 
+def list_calibrations(file: Path) -> list[tuple[str, str, NoiseLevel]]:
+    """List camera, ISO and level of all entries of a file. Raises InputError for a file that is no calibration."""
+    return [
+        (camera, iso, NoiseLevel(float(entry["read"]), float(entry["shot"])))
+        for camera, of_camera in _read(file).items()
+        for iso, entry in of_camera.items()
+    ]
+
+
 def write_calibration(file: Path, camera: str, iso: int, noise: NoiseLevel, frames: int) -> None:
     """Add or replace one camera and ISO in the file, which keeps the others."""
     known = _read(file)
@@ -227,8 +243,8 @@ def _read(file: Path) -> dict[str, dict[str, dict[str, float]]]:
             for entry in isos.values():
                 NoiseLevel(float(entry["read"]), float(entry["shot"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        remedy = "Move it away and calibrate again."
         raise InputError(
-            f"{file} is no calibration", got=error, rule='{"camera": {"ISO": ...}}', remedy=remedy
-        ) from error
+            f"{file} is no calibration", got=error, rule='JSON, as `klarsicht burst calibrate` writes it',
+            remedy="Name another file: --calibration, or -o of `klarsicht burst calibrate`.",
+        ) from error  # fmt: skip
     return dict(record)

@@ -45,7 +45,9 @@ def packaged_photographs() -> PhotographSet:
 def read_folder(path: Path, geometry: Geometry = KODAK) -> PhotographSet:
     """Read a folder's image files, by name, at 8 bits. Raises CorpusError, ImageError naming the file, Unreachable."""
     if not path.is_dir():
-        raise CorpusError("no such folder", got=str(path), rule="photographs are read from a folder")
+        raise CorpusError(
+            "no such folder", got=str(path), rule="photographs are read from a folder", remedy="Check the path."
+        )
     with translate_faults(path):
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in extensions())
     if not files:
@@ -68,7 +70,9 @@ def _read(file: Path, geometry: Geometry) -> Photograph:
     sides, need = sorted((picture.height, picture.width)), sorted(geometry.crop)
     if any(side < n for side, n in zip(sides, need, strict=True)):
         got, rule = f"{picture.height} x {picture.width}", f"bursts are cut from {' x '.join(map(str, geometry.crop))}"
-        raise ImageError(f"{file.name} is too small", got=got, rule=rule, remedy="Leave it out of the folder.")
+        raise ImageError(
+            f"{file.name} is too small", got=got, rule=rule, remedy="Leave smaller photographs out of the folder."
+        )
     return np.asarray(picture)
 
 

@@ -75,7 +75,10 @@ class TrainSettings(NetworkSettings):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.steps is not None and self.minutes is not None:
-            raise UsageError("length of the training", got="steps and minutes", rule="give one of them")
+            raise UsageError(
+                "two lengths of the training", got="--steps and --minutes", rule="one says when it ends",
+                remedy="Leave out one of them.",
+            )  # fmt: skip
         if self.grey_too and self.colour != "rgb":
             raise UsageError("grey_too", got=f"colour {self.colour}", rule="it is for networks that see rgb")
         if self.mosaics and (self.colour != "rgb" or self.grey_too):
@@ -206,7 +209,7 @@ def train(settings: TrainSettings, photographs: str | Path, out: str | Path, thr
     ranges.THREADS.require("threads", threads)
     photographs, out = Path(photographs), Path(out)
     if out.suffix != ".safetensors":
-        raise UsageError("file of the network", got=out, rule="its name must end in .safetensors")
+        raise UsageError("file of the network", got=out, rule="its name ends in .safetensors", remedy="Rename --out.")
     lesson = TrainingData.from_folder(photographs, settings)
     workers = max(1, (os.cpu_count() or 1) - threads)
     with devices.torch_threads(threads):

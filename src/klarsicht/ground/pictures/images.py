@@ -221,11 +221,15 @@ def open_image(
     return image
 
 
+class PictureTooLarge(ValueError):
+    """A picture has more pixels than are read; its text says how many, and the remedy."""
+
+
 def require_megapixels(width: int, height: int, megapixels: float) -> None:
-    """Raise ValueError for a picture of more than so many millions of pixels, with the remedy."""
+    """Raise PictureTooLarge for a picture of more than so many millions of pixels."""
     if width * height > 1e6 * megapixels:
         bound = f"more than the {megapixels:g} megapixels that are read. Raise --megapixels, or leave it out"
-        raise ValueError(f"{width} x {height} pixels, {bound}")
+        raise PictureTooLarge(f"{width} x {height} pixels, {bound}")
 
 
 def _pages(image: Image.Image, tags: Tags) -> tuple[str, ...]:

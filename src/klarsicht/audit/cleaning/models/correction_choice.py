@@ -132,17 +132,17 @@ def fit_composed(
     Returns:
         the choice, its judgement if one was made, and (path, reason) of images that could not be read.
     """
-    first, skipped = fit_correction(case, artifact, settings, COMPOSED, further=False)
+    first, unreadable = fit_correction(case, artifact, settings, COMPOSED, further=False)
     if settings.method != AUTOMATIC:
-        return first, None, skipped
+        return first, None, unreadable
     test = make_test(case, artifact, draw_shown(case, settings.images, settings.seed), settings)
     judgement = judge(test, case, artifact, first.correction, settings)
     again = choose_again(case, artifact, settings, first, judgement, COMPOSED, further=False)
     if again is not first:
         other = judge(test, case, artifact, again.correction, settings)
         if other.helps:
-            return again, other, skipped
-    return first, judgement, skipped
+            return again, other, unreadable
+    return first, judgement, unreadable
 
 
 def find_reason_to_leave(before: Outcome, settings: CleanSettings, use: UseResult | None = None) -> str:

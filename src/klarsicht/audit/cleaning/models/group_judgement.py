@@ -45,9 +45,8 @@ class GroupJudgement(CorrectionVerdict):
     def _objections(self) -> list[tuple[GroupComparison, Loss]]:
         """Comparisons before the last that show a loss which a shortcut does not explain, with this loss. Of few images
         no other answer counts."""
-        shown = [
-            (one, Loss(one.kind, one.loss, self.bounds.overall)) for one in self.comparisons[:-1] if one.may_object
-        ]
+        others = [one for one in self.comparisons[:-1] if one.may_object]
+        losses = [(one, Loss(one.kind, one.loss, self.bounds.overall)) for one in others]
         return [(one, loss) for one, loss in losses if loss.answer == HARMFUL]
 
     @property
