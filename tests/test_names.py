@@ -39,6 +39,7 @@ PUBLIC_ARGUMENTS = {
     "cleaned": "of training_weights and weighted_sampler: users write it",
     "observed": "of rank: users write it",
     "shown": "of ArrayTransform: users write it",
+    "textured": "of TrainSettings: an option",
 }
 KEPT = {
     "applied": "of a correction, which users write: `with correction.applied(module)`",

@@ -176,7 +176,7 @@ def test_errors_say_what_and_how_to_mend():
     with pytest.raises(InputError, match="compares rows of numbers, an array"):
         pairwise(measures_from_maps(np.random.default_rng(4).random((5, 8, 8))), "euclidean")
     X[[6, 8], 1] = np.nan, np.inf
-    with pytest.raises(InputError, match=r"2 row\(s\), the first is row 6"):
+    with pytest.raises(InputError, match=r"2 of 10 rows, the first is row 6"):
         neighbour_graph(X, k=2)
 
 

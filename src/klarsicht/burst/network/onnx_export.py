@@ -66,7 +66,9 @@ def export(checkpoint: Path, out: Path) -> float:
     """Export a network to an ONNX file if it agrees with torch to PARITY; return the largest difference. Raises
     ModelError where it does not agree, or for a network without kernels; MissingExtra."""
     if out.suffix.lower() != ".onnx":
-        raise UsageError("file of the ONNX network", got=out, rule="its name ends in .onnx", remedy="Rename --onnx.")
+        raise UsageError(
+            "file of the ONNX network", got=out, rule="its name ends in .onnx", remedy="Give it that ending."
+        )
     load("onnx", "onnx")
     network = checkpoints.load_network(checkpoint)
     content = to_onnx(network)

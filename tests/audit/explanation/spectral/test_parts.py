@@ -236,4 +236,4 @@ def test_classes_with_too_few_parts_are_named(classifier, tmp_path, moved):
         all_parts = work.parts(work.groups[0])
         few = np.arange(len(all_parts)) < 19
         work._cache["part group"] = replace(all_parts, parts=all_parts.parts[few])
-        assert work.reason_too_few(work.groups[0]) == "19 part(s); at least 20 are needed"
+        assert work.reason_too_few(work.groups[0]) == "19 parts; at least 20 are needed"

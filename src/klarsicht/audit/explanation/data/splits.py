@@ -39,7 +39,8 @@ def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Gen
     part_of_row = np.asarray(part[sources])
     for some in np.atleast_2d(member):
         if len(np.unique(part_of_row[some])) < len(NAMES):
-            got = f"{int(some.sum())} members, sources: {len(np.unique(sources[some]))}"
+            count = len(np.unique(sources[some]))
+            got = f"{int(some.sum())} members from {count} source{'s' * (count != 1)}"
             what = "too few images to fit on some, choose on some and show on others"
             raise UsageError(what, got=got, rule="members from at least three sources")
     return part_of_row
