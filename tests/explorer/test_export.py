@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -18,7 +19,7 @@ from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.export import EXPORTS, export_run
 from klarsicht.explorer.export_tables import nearest, pad_neighbours
 from klarsicht.explorer.run_reader import RunReader
-from klarsicht.ground.errors import DiskFull, InputError, UsageError
+from klarsicht.ground.errors import CorpusError, DiskFull, InputError, UsageError
 from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 
 EACH, CARRIERS = 24, 6
@@ -208,6 +209,20 @@ def test_a_virelay_project_has_the_stored_maps_and_embeddings(run, tmp_path):
     assert [one["name"] for one in labels] == list(NAMES)
 
 
+def test_formats_that_show_images_are_refused_where_these_are_gone(tmp_path):
+    run = write_run(tmp_path / "made", NAMES, EACH, CARRIERS).path
+    DecisionLog(run).append(Change(0, "tagged", "artifact", "tag", base=(0, 1, 2), add=(), remove=()), "ada")
+    data, moved = tmp_path / "made" / "data", tmp_path / "moved"
+    data.rename(moved)
+    for to in ("page", "datasets", "coco", "virelay", "fiftyone"):
+        with pytest.raises(CorpusError, match=rf"they were; got {re.escape(str(data))};.* place: `data`"):
+            export_run(run, to, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    assert export_run(run, "csv", tmp_path / "images.csv").is_file()  # shows none
+    export_run(run, "coco", tmp_path / "out.json", data=str(moved))
+    assert len(json.loads((tmp_path / "out.json").read_text())["images"]) == 3
+
+
 @pytest.mark.parametrize("to", EXPORTS)
 def test_an_output_that_exists_is_kept(run, tmp_path, to):
     out = tmp_path / "out"
@@ -268,7 +283,7 @@ def test_unknown_formats_and_classes_are_told(run, tmp_path):
         export_run(run, "cvs", tmp_path / "a")
     with pytest.raises(UsageError, match="tagged"):
         export_run(run, "csv", tmp_path / "a", classes=["taged"])
-    without = write_run(tmp_path / "without", maps=False, images=False)
+    without = write_run(tmp_path / "without", maps=False)
     with pytest.raises(UsageError, match="this run has none"):
         export_run(without.path, "virelay", tmp_path / "v")
     assert not (tmp_path / "v").exists()

@@ -68,7 +68,7 @@ def estimate_class_noise(corpus: Corpus, seed: int = 0) -> list[ClassNoise]:
 def find_noisiest(classes: Sequence[ClassNoise]) -> ClassNoise:
     """Return the noisiest of classes that are sorted so. Raises UsageError if it has no noise to speak of, or no class
     could be measured."""
-    remedy = "Give it by --noise READ,SHOT."
+    remedy = "Give its level: --noise."
     if not classes:
         rule = "flat blocks of 8 x 8 pixels in pictures of a class"
         raise UsageError("the noise cannot be estimated from these pictures", rule=rule, remedy=remedy)

@@ -321,6 +321,6 @@ def verification(result: Verification) -> None:
     if len(result.unverified) > SHOWN:
         echo(f"unverified: {len(result.unverified) - SHOWN} more files")
     echo(
-        f"{result.files} files are as they were written, {len(result.damaged)} are damaged, "
-        f"{len(result.unverified)} have no checksum."
+        f"files as they were written: {result.files}; damaged: {len(result.damaged)}; "
+        f"without a checksum: {len(result.unverified)}."
     )

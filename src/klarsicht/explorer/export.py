@@ -12,7 +12,7 @@ from typing import Final
 
 from klarsicht.explorer import coco, export_fiftyone, export_images, export_page, export_tables, export_virelay
 from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
-from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.errors import CorpusError, InputError, UsageError, unknown_name
 from klarsicht.ground.machine.disk import fill_folder, write_atomically
 from klarsicht.ground.progress import note, track
 from klarsicht.ground.user_arguments import check_arguments
@@ -22,11 +22,13 @@ Write = Callable[[ExploredRun, Sequence[int], Path], None]
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """Format of an export: default name of the file or folder, and the function that writes classes into it."""
+    """Format of an export: default name of the file or folder, and the function that writes classes into it.
+    has_pictures: whether it shows images, or measures in them."""
 
     name: str
     write: Write
     folder: bool = False
+    has_pictures: bool = False
 
 
 @check_arguments
@@ -45,6 +47,7 @@ def export_run(
         UsageError: an unknown format or class, or the run lacks something that the format needs.
         InputError: no run in the folder, or the output exists.
         StoreError: the relevance of the run is not computed yet.
+        CorpusError: the format shows images, and their folder is not there.
         MissingExtra: a package of the format is not installed.
         DiskFull: no space is left.
     """
@@ -53,6 +56,8 @@ def export_run(
     kind = EXPORTS[to]
     opened_run = open_explored_run(run, "", data)
     targets = find_targets(opened_run, classes)
+    if kind.has_pictures:
+        require_images(opened_run)
     place = Path(out or kind.name)
     if place.exists() and not kind.folder:
         raise InputError("the output exists", got=place, remedy="Choose another --out.")
@@ -61,6 +66,16 @@ def export_run(
     if failures := opened_run.pictures.describe_failures():
         note(failures)
     return place
+
+
+def require_images(run: ExploredRun) -> None:
+    """Check that the folder of the images is there, of a corpus in files. Raises CorpusError."""
+    place = run.reader.images().data
+    if place is not None and not place.exists() and ":" not in str(place):
+        raise CorpusError(
+            "the images of this run are not where they were", got=place, rule="this format shows them",
+            remedy="Name their present place: --data.",
+        )  # fmt: skip
 
 
 @contextmanager
@@ -110,13 +125,13 @@ def write_coco(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
 
 
 EXPORTS: Final[dict[str, ExportFormat]] = {
-    "page": ExportFormat("explorer.html", export_page.write_page),
+    "page": ExportFormat("explorer.html", export_page.write_page, has_pictures=True),
     "csv": ExportFormat("images.csv", export_tables.write_csv),
     "parquet": ExportFormat("images.parquet", export_tables.write_parquet),
-    "datasets": ExportFormat("dataset.parquet", export_images.write_datasets),
+    "datasets": ExportFormat("dataset.parquet", export_images.write_datasets, has_pictures=True),
     "cleanlab": ExportFormat("issues.csv", export_images.write_cleanlab),
-    "coco": ExportFormat("artifacts.json", write_coco),
-    "virelay": ExportFormat("virelay", export_virelay.write_virelay, folder=True),
-    "fiftyone": ExportFormat("fiftyone", export_fiftyone.write_fiftyone, folder=True),
+    "coco": ExportFormat("artifacts.json", write_coco, has_pictures=True),
+    "virelay": ExportFormat("virelay", export_virelay.write_virelay, folder=True, has_pictures=True),
+    "fiftyone": ExportFormat("fiftyone", export_fiftyone.write_fiftyone, folder=True, has_pictures=True),
     "atlas": ExportFormat("atlas.parquet", export_tables.write_atlas),
 }

@@ -63,7 +63,7 @@ class RunImages:
         target = store.manifest["settings"]["target"]
         by = target if target in ("label", "predicted") else "all"
         place = data or store.manifest.get("data")
-        root = None if place is None else Path(place) if Path(place).is_dir() else Path(place).parent
+        root = None if place is None else Path(place).parent if is_file(Path(place)) else Path(place)
         return cls(corpus["key"], corpus["path"], labels, label_of, predicted, usable, by, root, absorbed)
 
     def __len__(self) -> int:
@@ -98,6 +98,11 @@ class RunImages:
             }
             for row in rows
         ]
+
+
+def is_file(place: Path) -> bool:
+    """Say whether a corpus is a file and no folder of images; one that is not there is what its name looks like."""
+    return not place.is_dir() if place.exists() else bool(place.suffix)
 
 
 def _name(names: Sequence[str], number: int) -> str:

@@ -49,8 +49,10 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
         except TypeError as error:
             needed = (of for of, one in signature.parameters.items() if one.default is one.empty and of != "self")
             raise UsageError(
-                f"wrong arguments of {function.__qualname__}", got=error, rule=f"needed: {', '.join(needed) or 'none'}"
-            ) from error
+                f"wrong arguments of {function.__qualname__}", got=str(error).removeprefix("got "),
+                rule=f"needed: {', '.join(needed) or 'none'}",
+                remedy=f"Known: {', '.join(name for name in signature.parameters if name != 'self')}.",
+            ) from error  # fmt: skip
         for name, value in call.arguments.items():
             call.arguments[name] = as_kind(name, value, kinds[name]) if name in kinds else value
         return function(*call.args, **call.kwargs)

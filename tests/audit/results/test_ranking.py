@@ -143,6 +143,16 @@ def test_the_order_says_whose_z_decides_where_other_clusters_are_shown():
     assert shown.order.endswith("; z shown is that of the group that the model follows")
 
 
+def test_of_several_artifacts_the_images_that_are_shown_are_those_of_the_one_that_the_model_uses():
+    (entry,) = ranking(line("a", 0, 1.0, rows=(1, 3, 4)))
+    further = replace(JUDGED, artifactual=True, poisoned=True, rows=(5, 6, 7), members=("x", "y", "z"))
+    found = replace(entry, judged=replace(JUDGED, artifactual=True, further=(further,)))
+    assert found.kind is VerdictKind.POISONED
+    assert found.as_named.rows == (5, 6, 7) and found.to_json()["members"] == ["x", "y", "z"]
+    unused = replace(found, judged=replace(found.judged, further=(replace(further, poisoned=False),)))
+    assert unused.kind is not VerdictKind.POISONED and unused.as_named.rows == JUDGED.rows
+
+
 def test_the_members_that_are_shown_are_those_that_the_verdict_rests_on(capsys):
     """A cluster of three beside a detection of two: the figures of the cluster stay."""
     (entry,) = ranking(line("a", 0, 1.0, rows=(1, 3, 4)))

@@ -126,7 +126,9 @@ CAUSES: Final = {
     "shortcut": Cause(22, "a part is enough", "audit shortcuts", sufficiency.is_measured, read_shortcuts),
     "leak": Cause(23, "copies across splits", "audit duplicates", _has(COPIES_FILE), _reads_copies("leak")),
     "label": Cause(24, "copies across labels", "audit duplicates", _has(COPIES_FILE), _reads_copies("label")),
-    "harm": Cause(25, "a correction costs too much", "audit evaluate", _has(CERTIFICATE_FILE), read_harm),
+    "harm": Cause(
+        25, "a correction costs too much", "audit evaluate --correction FOLDER", _has(CERTIFICATE_FILE), read_harm
+    ),
 }
 """Causes of alarms, the gravest first."""
 

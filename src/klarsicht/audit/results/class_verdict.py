@@ -221,6 +221,11 @@ class Verdict:
         return (self, *self.further)
 
     @property
+    def leading(self) -> Verdict:
+        """The verdict that `kind_of_class` is of: on the first artifact that the model uses, else on the first one."""
+        return next((one for one in self.artifacts if one.poisoned), self)
+
+    @property
     def named_artifacts(self) -> tuple[tuple[str, Verdict], ...]:
         """Each artifact of the class with its name: that of the class, and the number of a further one."""
         return tuple((name_artifact(self.name, i), one) for i, one in enumerate(self.artifacts, 1))

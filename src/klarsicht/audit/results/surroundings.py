@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -230,10 +231,13 @@ def read_surroundings(run: str | Path | RunStore) -> Surroundings:
     """
     store = RunStore.open(run)
     if not is_examined(store):
+        labels = Counter(store.texts("corpus", "label"))
+        smallest = min(labels, key=lambda label: labels[label])
         raise StoreError(
-            "the surroundings of this run were not examined", got=store.path,
-            rule="2 to 20 classes of 100 images or more, and a run that `audit shortcuts` has been through",
-            remedy=f"Run `klarsicht audit shortcuts {store.path}`.",
+            "the surroundings of this run were not examined",
+            got=f"{store.path}, {len(labels)} classes; the smallest, {smallest}, has {labels[smallest]:,} images",
+            rule="2 to 20 classes of 100 images of 24 x 24 pixels or more, and `klarsicht audit shortcuts`",
+            remedy="Audit only classes that are large enough, and run `klarsicht audit shortcuts` on that run.",
         )  # fmt: skip
     content = store.read_json(SURROUNDINGS_FILE)
     with store.translate_parse_errors(SURROUNDINGS_FILE):

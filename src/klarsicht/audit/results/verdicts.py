@@ -12,7 +12,7 @@ from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdict_lines import UNKNOWN_RUN, VERDICT_COLUMNS, VerdictLine
 from klarsicht.audit.results.words import name_artifact
-from klarsicht.ground.errors import InputError, StoreError, unknown_name
+from klarsicht.ground.errors import InputError, StoreError, UsageError, unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
 from klarsicht.ground.run_folder.store import RunStore
@@ -76,6 +76,8 @@ class Quantification:
         # a class may be called as another's output, or as another's further artifact
         known = {name_artifact(str(v.target), i): one for v in self for i, one in enumerate(v.artifacts, 1)}
         known |= {name: one for v in self for name, one in v.named_artifacts} | {v.name: v for v in self}
+        if str(name) not in known and (why := dict(self.skipped).get(str(name))):
+            raise UsageError("this class was not examined", got=str(name), rule=why, remedy="Name another class.")
         if str(name) not in known:
             raise unknown_name("class in this quantification", str(name), [v.name for v in self])
         return known[str(name)]

@@ -297,6 +297,10 @@ def test_a_screening_compares_no_classes(tmp_path, done):
 def test_classes_too_small_are_skipped_and_named():
     found = verdicts.Quantification((), 1.0, 0.05, (("tiny", "3 different images; at least 20 are needed"),))
     assert found.to_json()["skipped"] == [["tiny", "3 different images; at least 20 are needed"]]
+    with pytest.raises(UsageError, match="this class was not examined; got tiny; 3 different images"):
+        found.of("tiny")
+    with pytest.raises(UsageError, match="unknown class"):
+        found.of("other")
 
 
 def test_the_ranking_of_a_run_that_was_not_quantified_knows_no_verdict():

@@ -32,6 +32,7 @@ from klarsicht.audit.verdicts.quantification.surroundings import (
     write_surroundings,
 )
 from klarsicht.audit.verdicts.quantification.units import predictor
+from klarsicht.ground.errors import StoreError
 from klarsicht.ground.run_folder.store import RunStore
 
 NAMES, N, ODD = ("dark", "light"), 400, 10
@@ -89,6 +90,18 @@ def asked(out, square):
                 for one in questions.ask(image, target, predict):
                     if one.part == "surroundings":
                         yield target, one
+
+
+def test_why_surroundings_are_not_examined_is_said_and_said_again_where_they_are_asked_for(corpus, tmp_path, capsys):
+    few = tmp_path / "few"
+    for name, count in zip(NAMES, (100, 30), strict=True):
+        (few / name).mkdir(parents=True)
+        for path in sorted((corpus / name).iterdir())[:count]:
+            (few / name / path.name).write_bytes(path.read_bytes())
+    assert examined(few, tmp_path / "run", square=False) is None
+    assert f"not examined: 30 images of {NAMES[1]}; at least 100" in capsys.readouterr().err
+    with pytest.raises(StoreError, match=f"2 classes; the smallest, {NAMES[1]}, has 30 images"):
+        read_surroundings(tmp_path / "run")
 
 
 @pytest.mark.slow

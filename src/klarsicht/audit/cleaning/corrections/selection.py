@@ -219,7 +219,8 @@ class Choice:
             changed = f"{lost.changed} of {lost.n:,} right answers changed"
             return f"{gain} and costs nothing ({changed}; {len(compared)} settings compared)"
         points = describe_lost(lost.value, lost.low, lost.high)
-        gain += f"{most}; compared with {len(compared) - 1} others on up to {lost.n:,} clean images, it {points}"
+        others = "another" if len(compared) == 2 else f"{len(compared) - 1} others"
+        gain += f"{most}; compared with {others} on up to {lost.n:,} clean images, it {points}"
         beyond = sum(one.beyond for one in compared if one is not self.chosen)
         return gain + (f"; {beyond} of the others are shown to lose more than a bound" if beyond else "")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
 from klarsicht.audit.cleaning.models.group_accuracy import (
+    ANY_SIDE,
     FEW_IN_GROUP,
     GroupComparison,
     Sides,
@@ -35,7 +36,6 @@ from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.paired_loss import MOST, items_to_settle
 
 BALANCED_PICTURES: Final = "balanced images that taught nothing"
-ANY_SIDE: Final = "any"  # name of the one side of all balanced images
 LEAST_BALANCED: Final = 10  # images of each class, of different sources
 
 

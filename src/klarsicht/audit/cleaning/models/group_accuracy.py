@@ -35,6 +35,7 @@ from klarsicht.numerics.statistics.intervals import Interval, average_shares, sh
 from klarsicht.numerics.statistics.paired_loss import PairedLoss, paired_loss
 
 SHOWN_COMPOSITES: Final = 100  # of each group, at most, by default
+ANY_SIDE: Final = "any"  # name of the one side of images that have no sides
 FEW_IN_GROUP: Final = 20  # of a group, below which it proves little
 HELD_OUT_PICTURES, HELD_OUT_COMPOSITES = "held-out images", "composites of held-out images"
 
@@ -114,7 +115,8 @@ class GroupComparison:
         if one.right.n >= FEW_IN_GROUP:
             return ""
         shown = format_count(one.right.n, "image")
-        return f"{self.kind}: the smallest group, {one.label} and {one.side}, has {shown}, which prove little"
+        name = one.label if one.side == ANY_SIDE else f"{one.label} and {one.side}"
+        return f"{self.kind}: the smallest group, {name}, has {shown}, which prove little"
 
     @property
     def no_help(self) -> str:

@@ -170,8 +170,8 @@ def require_used_settings(settings: CleanSettings) -> None:
     if unused:
         used = ", ".join(f"--{name}" for name in SETTINGS_USED)
         raise UsageError(
-            "settings of other corrections with --part surroundings", got=", ".join(unused),
-            rule=f"the model is trained on composites, by {used}", remedy="Leave them out.",
+            "settings of other corrections beside --part surroundings or --balanced", got=", ".join(unused),
+            rule=f"the model is trained, by {used} alone", remedy="Leave them out.",
         )  # fmt: skip
 
 

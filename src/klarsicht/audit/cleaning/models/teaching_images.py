@@ -13,10 +13,11 @@ from torch import Tensor
 from klarsicht.audit.cleaning.corrections.activations import Correction
 from klarsicht.audit.cleaning.corrections.retraining import RetrainedWeights
 from klarsicht.audit.cleaning.models.audited_run import AuditedRun
-from klarsicht.audit.cleaning.models.balanced_images import ANY_SIDE, BalancedImages
+from klarsicht.audit.cleaning.models.balanced_images import BalancedImages
 from klarsicht.audit.cleaning.models.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.models.composite_training import train_on_balanced, train_on_composites
 from klarsicht.audit.cleaning.models.group_accuracy import (
+    ANY_SIDE,
     SHOWN_COMPOSITES,
     GroupComparison,
     OwnImages,

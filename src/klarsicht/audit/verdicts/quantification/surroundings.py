@@ -19,6 +19,7 @@ from klarsicht.audit.verdicts.quantification.exception_figures import write_exce
 from klarsicht.audit.verdicts.quantification.natural_surroundings import rank_among_natural
 from klarsicht.audit.verdicts.quantification.surroundings_units import SurroundingsUnits
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
+from klarsicht.ground.progress import note
 from klarsicht.numerics.statistics.intervals import share_interval
 
 
@@ -26,7 +27,8 @@ def examine_surroundings(audit: Audit, work: DetectionUnits, workers: int) -> Su
     """Find own places and exceptions in a run, show the model composites, and write what was found; None where
     classes, images or pixels are too few, or classes too many."""
     units = SurroundingsUnits(work)
-    if not units.can_tell:
+    if units.lacking:
+        note(f"surroundings are not examined: {units.lacking}")
         return None
     step_units.run_step(audit, work.store, units, units.step, [range(1)], workers, "surroundings")
     result = make_surroundings(work)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from klarsicht.audit.explanation.models.inputs import shrink_levels
 from klarsicht.audit.results.surroundings import SURROUNDINGS_STEP, CompositeRow, PlacesRow
+from klarsicht.audit.results.words import format_count
 from klarsicht.audit.verdicts.own_places.composites import Pairs, lay_on_others
 from klarsicht.audit.verdicts.own_places.own_places import OwnPlaces, enlarge, find_own_places
 from klarsicht.audit.verdicts.quantification.natural_surroundings import is_ordinary, largest_ordinary_share
@@ -54,11 +55,17 @@ class SurroundingsUnits:
         return written
 
     @property
-    def can_tell(self) -> bool:
-        """Whether classes, images and pixels are enough to tell exceptions, and classes not too many."""
-        groups = self.work.groups
-        enough = min(map(len, groups)) >= LEAST_PLACED and min(self.work.input_images.shape) >= LEAST_PLACED_SIDE
-        return enough and len(groups) <= MOST_SHOWN_CLASSES
+    def lacking(self) -> str:
+        """What is lacking to tell exceptions, in words: images, pixels, or few enough classes; else empty."""
+        groups, sides = self.work.groups, self.work.input_images.shape
+        if len(groups) > MOST_SHOWN_CLASSES:
+            return f"{len(groups)} classes; at most {MOST_SHOWN_CLASSES}"
+        smallest = min(groups, key=len)
+        if len(smallest) < LEAST_PLACED:
+            return f"{format_count(len(smallest), 'image')} of {smallest.name}; at least {LEAST_PLACED} of each class"
+        if min(sides) < LEAST_PLACED_SIDE:
+            return f"images of {sides[0]} x {sides[1]} pixels; at least {LEAST_PLACED_SIDE} on each side"
+        return ""
 
     @cached_property
     def rows(self) -> Rows:
