@@ -221,7 +221,7 @@ class Verdict:
         return (self, *self.further)
 
     @property
-    def leading(self) -> Verdict:
+    def main_artifact(self) -> Verdict:
         """The verdict that `kind_of_class` is of: on the first artifact that the model uses, else on the first one."""
         return next((one for one in self.artifacts if one.poisoned), self)
 

@@ -193,7 +193,7 @@ class Entry:
     def as_named(self) -> Entry:
         """The entry with the members that a detector found, where the verdict rests on them, of a used artifact before
         others; else as it is, with those of the cluster. Figures of the cluster stay."""
-        one = None if self.judged is None else self.judged.leading
+        one = None if self.judged is None else self.judged.main_artifact
         if self.by_z or one is None or not (one.artifactual or one.shared) or not one.rows or one.rows == self.rows:
             return self
         return replace(self, rows=one.rows, members=one.members, size=one.size, n=one.n, parts=())

@@ -27,8 +27,8 @@ def examine_surroundings(audit: Audit, work: DetectionUnits, workers: int) -> Su
     """Find own places and exceptions in a run, show the model composites, and write what was found; None where
     classes, images or pixels are too few, or classes too many."""
     units = SurroundingsUnits(work)
-    if units.lacking:
-        note(f"surroundings are not examined: {units.lacking}")
+    if units.shortfall:
+        note(f"surroundings are not examined: {units.shortfall}")
         return None
     step_units.run_step(audit, work.store, units, units.step, [range(1)], workers, "surroundings")
     result = make_surroundings(work)

@@ -55,8 +55,8 @@ class SurroundingsUnits:
         return written
 
     @property
-    def lacking(self) -> str:
-        """What is lacking to tell exceptions, in words: images, pixels, or few enough classes; else empty."""
+    def shortfall(self) -> str:
+        """Lack of images or pixels to tell exceptions, or surplus of classes, in words; empty where there is none."""
         groups, sides = self.work.groups, self.work.input_images.shape
         if len(groups) > MOST_SHOWN_CLASSES:
             return f"{len(groups)} classes; at most {MOST_SHOWN_CLASSES}"
