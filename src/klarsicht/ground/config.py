@@ -5,17 +5,26 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from klarsicht.ground.errors import InputError, UsageError, naming_arguments, unknown_name
 from klarsicht.ground.machine.disk import require_regular_file
 from klarsicht.ground.names import describe_value
+
+
+def _as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+PathText = Annotated[str, BeforeValidator(_as_text)]
+"""Setting of a path, kept as text; in Python it may be given as a path."""
 
 
 class Settings(BaseModel):

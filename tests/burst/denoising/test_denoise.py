@@ -321,6 +321,17 @@ def test_a_raw_file_under_the_ending_of_a_tiff_is_told_its_own(burst, tmp_path):
         list(denoise([tmp_path / "a.tif"], tmp_path / "b.png"))
 
 
+def test_settings_take_paths_numbers_and_levels_of_noise(tmp_path):
+    """Each is kept as the text that the command line has, so that a run resumes whichever way it is asked for."""
+    level = NoiseLevel(np.float64(0.002), 0.0004)
+    given = DenoiseSettings(noise=level, reference=2, calibration=tmp_path / "c.json", dark=(tmp_path,))
+    text = str(tmp_path)
+    assert given == DenoiseSettings(noise="0.002,0.0004", reference="2", calibration=f"{text}/c.json", dark=(text,))
+    for wrong in ({"reference": True}, {"reference": 1.5}, {"noise": (0.1, 0.2)}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            DenoiseSettings(**wrong)
+
+
 def test_mistakes_are_named_and_lose_nothing(burst, dng, scene, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="one of the frames"):
         list(denoise([burst], burst / "0.dng"))

@@ -42,6 +42,15 @@ def test_a_photograph_that_cannot_be_used_is_named(tmp_path, name, given, told):
         photographs.read_folder(tmp_path, SMALL)
 
 
+def test_all_photographs_that_are_too_small_are_named_at_once(tmp_path):
+    for number in range(7):
+        save(tmp_path, f"{number}.png", (63, 96))
+    save(tmp_path, "large.png", (64, 96))
+    said = r"7 of 8 photographs are too small; got 0\.png of 63 x 96, .*4\.png of 63 x 96, 2 more; .*64 x 96\. Enlarge"
+    with pytest.raises(ImageError, match=said):
+        photographs.read_folder(tmp_path, SMALL, "Enlarge them.")
+
+
 def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff and then nothing")
     with pytest.raises(ImageError, match=r"broken\.jpg"):

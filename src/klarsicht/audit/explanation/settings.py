@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from klarsicht.ground.config import PublicSettings
+from klarsicht.ground.config import PathText, PublicSettings
 from klarsicht.ground.errors import StoreError, UsageError, unknown_name
 
 ANY_DEVICE = "auto"  # the device that select_device of ground.machine.devices takes by default
@@ -115,7 +115,7 @@ class AuditSettings(PublicSettings):
     target: Annotated[str, Field(description=TARGET_HELP)] = "label"
     metric: Metrics = ("concept",)
     method: Annotated[str, Field(description=METHOD_HELP)] = "auto"
-    class_map: Annotated[str | None, Field(description=LABELS_HELP)] = None
+    class_map: Annotated[PathText | None, Field(description=LABELS_HELP)] = None
     path_column: Annotated[str | None, Field(min_length=1, description=PATH_COLUMN_HELP)] = None
     label_column: Annotated[str | None, Field(min_length=1, description=LABEL_COLUMN_HELP)] = None
     source_column: Annotated[str | None, Field(min_length=1, description=SOURCE_COLUMN_HELP)] = None

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from klarsicht import __version__
 from klarsicht.burst.align.placement import Placement
@@ -32,7 +33,7 @@ from klarsicht.burst.merging.filters import Filter, NetworkFilter, split_groups
 from klarsicht.burst.network.unet import COLOURS
 from klarsicht.burst.noise import sources
 from klarsicht.burst.noise.sources import KnownNoise
-from klarsicht.ground.config import PublicSettings
+from klarsicht.ground.config import PathText, PublicSettings
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine import devices
 from klarsicht.ground.machine.disk import replace_atomically, translate_read_errors
@@ -56,18 +57,27 @@ LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another 
 LEAST_SHARPNESS = 0.6  # energy of fine detail, noise included, over the reference's, below which a frame only blurs
 
 
-class DenoiseSettings(PublicSettings):
-    """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT.
-    calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything
-    included. linear, white_level, megapixels: of reading (ReadSettings). strength: 0 keeps the reference, 1 takes the
-    full result. exact: the network computes in float32. fast: frames are merged by frequency, without a network.
-    bayer: how Bayer frames are filtered, planes or rgb; None: as the network needs it, or by their noise.
-    keep_hot_pixels: hot or dead pixels stay. dark: dark frames, or folders of them. double: twice the resolution."""
+def _as_noise_text(value: Any) -> Any:
+    return f"{float(value.read)!r},{float(value.shot)!r}" if isinstance(value, NoiseLevel) else value
 
-    checkpoint: str | None = None
-    noise: str | None = None
-    calibration: str | None = None
-    reference: str | None = None
+
+def _as_frame_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class DenoiseSettings(PublicSettings):
+    """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT, or a
+    NoiseLevel. calibration: a file of noise levels. reference: a frame's name, or its number from 1. memory: limit in
+    GB, everything included. linear, white_level, megapixels: of reading (ReadSettings). strength: 0 keeps the
+    reference, 1 takes the full result. exact: the network computes in float32. fast: frames are merged by frequency,
+    without a network. bayer: how Bayer frames are filtered, planes or rgb; None: as the network needs it, or by their
+    noise. keep_hot_pixels: hot or dead pixels stay. dark: dark frames, or folders of them. double: twice the
+    resolution."""
+
+    checkpoint: PathText | None = None
+    noise: Annotated[str, BeforeValidator(_as_noise_text)] | None = None
+    calibration: PathText | None = None
+    reference: Annotated[str, BeforeValidator(_as_frame_text)] | None = None
     strength: float = STRENGTH.field(1.0)
     memory: float = MEMORY_GB.field(2.0)
     threads: int | None = THREADS.field(None)
@@ -78,7 +88,7 @@ class DenoiseSettings(PublicSettings):
     fast: bool = False
     bayer: str | None = None
     keep_hot_pixels: bool = False
-    dark: tuple[str, ...] = ()
+    dark: tuple[PathText, ...] = ()
     double: bool = False
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from klarsicht.ground.pictures.images import decode, extensions
 
 PACKAGED = ("astronaut", "chelsea", "coffee")  # stored losslessly
 PACKAGED_GEOMETRY = Geometry(scale=2, height=112, width=192, reach=16)
+LEAVE_OUT = "Leave smaller photographs out of the folder."
+MOST_LISTED = 5  # photographs that an error lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +45,9 @@ def packaged_photographs() -> PhotographSet:
     return PhotographSet(names, tuple(getattr(data, name)() for name in PACKAGED), PACKAGED_GEOMETRY)
 
 
-def read_folder(path: Path, geometry: Geometry = KODAK) -> PhotographSet:
-    """Read a folder's image files, by name, at 8 bits. Raises CorpusError, ImageError naming the file, Unreachable."""
+def read_folder(path: Path, geometry: Geometry = KODAK, remedy: str = LEAVE_OUT) -> PhotographSet:
+    """Read a folder's image files, by name, at 8 bits. remedy: where some are too small to cut a burst from. Raises
+    CorpusError, ImageError naming the file, or all that are too small, Unreachable."""
     if not path.is_dir():
         raise CorpusError(
             "no such folder", got=str(path), rule="photographs are read from a folder", remedy="Check the path."
@@ -52,28 +56,44 @@ def read_folder(path: Path, geometry: Geometry = KODAK) -> PhotographSet:
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in extensions())
     if not files:
         raise CorpusError(f"no photographs in {path}", remedy="Give a folder that holds PNG, JPEG or TIFF files.")
-    photographs = []
+    photographs, small = [], {}
     for file in files:
         with translate_faults(file):
-            photographs.append(_read(file, geometry))
+            photograph = _read(file)
+        if is_cut_from(photograph, geometry):
+            photographs.append(photograph)
+        else:
+            small[file.name] = f"{photograph.shape[0]} x {photograph.shape[1]}"
+    if small:
+        raise _too_small(small, len(files), geometry, remedy)
     return PhotographSet(tuple(file.name for file in files), tuple(photographs), geometry)
 
 
-def _read(file: Path, geometry: Geometry) -> Photograph:
-    """Read one photograph. Raises ImageError for a file that is no RGB photograph, or too small to cut a burst from."""
+def is_cut_from(photograph: Photograph, geometry: Geometry) -> bool:
+    """Whether a burst can be cut from a photograph, upright or turned."""
+    return all(side >= need for side, need in zip(sorted(photograph.shape[:2]), sorted(geometry.crop), strict=True))
+
+
+def _too_small(sizes: Mapping[str, str], photographs: int, geometry: Geometry, remedy: str) -> ImageError:
+    """Make the error of photographs that are too small, by their names and sizes, in a folder of so many."""
+    rule = f"bursts are cut from {' x '.join(map(str, geometry.crop))}"
+    if len(sizes) == 1:
+        ((name, size),) = sizes.items()
+        return ImageError(f"{name} is too small", got=size, rule=rule, remedy=remedy)
+    listed = [f"{name} of {size}" for name, size in sizes.items()]
+    more = [f"{len(listed) - MOST_LISTED} more"] if len(listed) > MOST_LISTED else []
+    got = ", ".join([*listed[:MOST_LISTED], *more])
+    return ImageError(f"{len(listed)} of {photographs} photographs are too small", got=got, rule=rule, remedy=remedy)
+
+
+def _read(file: Path) -> Photograph:
+    """Read one photograph. Raises ImageError for a file that is no RGB photograph."""
     picture = decode(file)
     with Image.open(file) as stored:
         mode = stored.mode
     if picture.mode != "RGB" or mode == "CMYK":
-        rule = "photographs of the evaluation must be RGB"
-        raise ImageError(f"{file.name} is not an RGB photograph", got=f"mode {mode}", rule=rule, remedy=_REMEDY)
-    sides, need = sorted((picture.height, picture.width)), sorted(geometry.crop)
-    if any(side < n for side, n in zip(sides, need, strict=True)):
-        got, rule = f"{picture.height} x {picture.width}", f"bursts are cut from {' x '.join(map(str, geometry.crop))}"
         raise ImageError(
-            f"{file.name} is too small", got=got, rule=rule, remedy="Leave smaller photographs out of the folder."
-        )
+            f"{file.name} is not an RGB photograph", got=f"mode {mode}",
+            rule="photographs of the evaluation must be RGB", remedy="Convert it, or leave it out of the folder.",
+        )  # fmt: skip
     return np.asarray(picture)
-
-
-_REMEDY = "Convert it, or leave it out of the folder."

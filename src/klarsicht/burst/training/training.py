@@ -24,13 +24,14 @@ from klarsicht.burst.data.cokriging import MOSAICS
 from klarsicht.burst.network import checkpoints, pretrained, warm_start
 from klarsicht.burst.network.unet import Network, NetworkSettings, build_network, one_of
 from klarsicht.burst.synthesis.motion import MOTIONS, TRAINING_MOTIONS
-from klarsicht.burst.synthesis.photographs import read_folder
+from klarsicht.burst.synthesis.photographs import LEAVE_OUT, read_folder
 from klarsicht.burst.synthesis.scenes import Geometry, Light, scenes
 from klarsicht.burst.synthesis.synthesis import CAMERA_COLOURS, GREY_FROM_RGB, KINDS, NOISES, Recipe, SyntheticBurst
 from klarsicht.burst.training.batches import TURNS, BatchStream, TrainingBatch, typical_steps, vary_recipe
 from klarsicht.burst.training.losses import LOSSES, Annealing, ImageLoss, total_loss
 from klarsicht.burst.training.previews import draw_examples, make_preview, preview_sheet
 from klarsicht.ground import fit, ranges
+from klarsicht.ground.config import PathText
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.machine import devices
 from klarsicht.ground.machine.disk import write_atomically
@@ -65,7 +66,7 @@ class TrainSettings(NetworkSettings):
     uses: int = Field(default=2, ge=1, le=1000)
     every: int = ranges.TRAINING_STEPS.field(500)
     seed: int = ranges.SEED.field(0)
-    start: str | None = None
+    start: PathText | None = None
     loss: Annotated[str, one_of("loss", LOSSES)] = "kpn"
     grey_too: bool = False
     smallest_scale: int | None = Field(default=None, ge=1, le=64)
@@ -168,7 +169,8 @@ class TrainingData:
         for training. Raises CorpusError, ImageError."""
         recipe = settings.recipe
         least = min(settings.smallest_scale or settings.scale, settings.scale)
-        corpus = read_folder(folder, replace(recipe.geometry, scale=least))
+        lower = f"Leave them out of the folder, or use them at a scale below {least}: smallest_scale."
+        corpus = read_folder(folder, replace(recipe.geometry, scale=least), lower if least > 1 else LEAVE_OUT)
         library = scenes(corpus.photographs, recipe.kind.light)
         hashes = {name: hash_file(folder / name) for name in corpus.names}
         middle = len(library) // 2
