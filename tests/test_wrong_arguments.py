@@ -166,7 +166,7 @@ def usable():
         "find_duplicates": run, "load_correction": {"folder": here},
         "load_model": {"spec": network()}, "measure_sufficiency": run, "open_corpus": {"data": "nowhere"}, "power": run,
         "clean_surroundings": run, "evaluate_surroundings": run | {"folder": here}, "read_surroundings": run,
-        "read_sufficiency": run, "read_verdicts": run,
+        "read_seen_groups": run, "read_sufficiency": run, "read_verdicts": run,
         "quantify": run, "rank": run, "run": {"settings": audit.AuditSettings(model="x", data="y"), "out": here},
         "screen": run, "spray": {"items": MAPS}, "training_weights": {"cleaned": here},
         "weighted_sampler": {"cleaned": here}, "Burst": {"frames": FRAMES, "noise": LEVEL},

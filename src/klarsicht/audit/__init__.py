@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.explanation.spectral.spray import spray as spray
     from klarsicht.audit.results.decide import decide as decide
     from klarsicht.audit.results.ranking import read_ranking as rank  # noqa: F401 - by another name
+    from klarsicht.audit.results.seen_groups import read_seen_groups as read_seen_groups
     from klarsicht.audit.results.sufficiency import read_sufficiency as read_sufficiency
     from klarsicht.audit.results.surroundings import read_surroundings as read_surroundings
     from klarsicht.audit.results.verdicts import read_verdicts as read_verdicts
@@ -85,6 +86,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "open_corpus": "explanation.data.corpus_formats",
     "clean_surroundings": "cleaning.models.surroundings_correction",
     "evaluate_surroundings": "cleaning.models.surroundings_correction",
+    "read_seen_groups": "results.seen_groups",
     "read_sufficiency": "results.sufficiency",
     "read_surroundings": "results.surroundings",
     "read_verdicts": "results.verdicts",

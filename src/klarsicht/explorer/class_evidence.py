@@ -7,7 +7,7 @@ from typing import Any
 
 from klarsicht.audit.results.group_names import NAMES_FILE, read_names
 from klarsicht.audit.results.ranking import FILE as RANKING_FILE
-from klarsicht.audit.results.seen_groups import SEEN_FILE, SeenGroup, read_seen_groups
+from klarsicht.audit.results.seen_groups import SEEN_FILE, SeenGroup, load_seen_groups
 from klarsicht.audit.results.sufficiency import (
     PART_COLUMNS,
     SUFFICIENCY_FILE,
@@ -21,7 +21,7 @@ from klarsicht.explorer.run_reader import RunReader
 
 def seen_in_class(reader: RunReader, target: int) -> tuple[SeenGroup, ...]:
     """Return the groups of a class that detectors saw and no verdict names."""
-    groups = reader.keep("seen", reader.stamp(SEEN_FILE), lambda: read_seen_groups(reader.store))
+    groups = reader.keep("seen", reader.stamp(SEEN_FILE), lambda: load_seen_groups(reader.store))
     return tuple(group for group in groups if group.target == target)
 
 

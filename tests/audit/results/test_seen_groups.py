@@ -7,8 +7,15 @@ from scipy.stats import chi2
 from tests.audit.results.test_ranking import JUDGED
 
 from klarsicht.audit.results.rows import SignRow
-from klarsicht.audit.results.seen_groups import SeenGroup, list_seen_groups, read_seen_groups, write_seen_groups
+from klarsicht.audit.results.seen_groups import (
+    SeenGroup,
+    list_seen_groups,
+    load_seen_groups,
+    read_seen_groups,
+    write_seen_groups,
+)
 from klarsicht.audit.results.verdicts import Quantification
+from klarsicht.ground.errors import StoreError
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.store import RunStore
 
@@ -78,10 +85,14 @@ def test_a_group_that_was_put_on_other_images_says_so_and_no_other_does(store):
 
 
 def test_the_record_is_read_as_it_was_written_and_a_run_without_one_has_none(store):
-    assert read_seen_groups(store) == ()
+    assert load_seen_groups(store) == ()
     groups = list_seen_groups(store, found(called=True))
     write_seen_groups(store, groups)
-    assert read_seen_groups(store) == groups
+    assert load_seen_groups(store) == groups
+    with pytest.raises(StoreError, match="has not been quantified"):
+        read_seen_groups(store)
+    store.write_json("quantification.json", {})
+    assert read_seen_groups(store.path) == groups
     record = store.read_json("seen.json")
     assert "not the same as not used" in record["told"] and record["groups"][0]["class"] == "a"
     assert SeenGroup.from_json(record["groups"][1]) == groups[1]
@@ -93,4 +104,4 @@ def test_a_record_of_an_earlier_version_has_no_use(store):
     for group in record["groups"]:
         del group["use"], group["is_used"]
     store.write_json("seen.json", record)
-    assert [(one.use, one.is_used) for one in read_seen_groups(store)] == [("", False)] * 2
+    assert [(one.use, one.is_used) for one in load_seen_groups(store)] == [("", False)] * 2

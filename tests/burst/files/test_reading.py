@@ -115,6 +115,7 @@ def srgb(code):
 
 @pytest.mark.parametrize(("written", "ending", "true"), [
     ("JPEG", ".png", ".jpg"), ("PNG", ".jpg", ".png"), ("TIFF", ".png", ".tif"), ("JPEG", ".tif", ".jpg"),
+    ("PNG", ".dng", ".png"), ("JPEG", ".nef", ".jpg"),
 ])  # fmt: skip
 def test_a_file_of_another_format_than_its_ending_is_told_its_own(tmp_path, written, ending, true):
     path = tmp_path / f"a{ending}"

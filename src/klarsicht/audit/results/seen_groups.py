@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import describe_places, read_detections
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.significance import SAME, class_strategy
-from klarsicht.audit.results.verdicts import Quantification
+from klarsicht.audit.results.verdicts import Quantification, require_quantified
 from klarsicht.audit.results.words import describe_effect, describe_seen, format_count, format_p, join_words
 from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.user_arguments import check_arguments
 from klarsicht.numerics.statistics.split_half import combined_p
 
 SEEN_FILE = "seen.json"
@@ -143,7 +145,20 @@ def write_seen_groups(store: RunStore, groups: Sequence[SeenGroup]) -> None:
     store.write_json(SEEN_FILE, {"told": NOT_TESTED, "groups": [group.to_json() for group in groups]})
 
 
-def read_seen_groups(store: RunStore) -> tuple[SeenGroup, ...]:
+@check_arguments
+def read_seen_groups(run: str | Path | RunStore) -> tuple[SeenGroup, ...]:
+    """Read the groups of a quantified run that detectors saw and no verdict names, by class.
+
+    Raises:
+        StoreError: the run has not been quantified; `klarsicht audit quantify` does so.
+        RunDamaged: they are altered.
+    """
+    store = RunStore.open(run)
+    require_quantified(store)
+    return load_seen_groups(store)
+
+
+def load_seen_groups(store: RunStore) -> tuple[SeenGroup, ...]:
     """Read the groups of a run; none where it was not quantified.
 
     Raises:

@@ -127,9 +127,7 @@ def read_verdicts(run: str | Path | RunStore) -> Quantification:
         InputError: another version made them, with other figures.
     """
     store = RunStore.open(run)
-    if not is_quantified(store):
-        remedy = f"Run klarsicht audit quantify {shlex.quote(str(store.path))}."
-        raise StoreError("the run has not been quantified", got=store.path, remedy=remedy)
+    require_quantified(store)
     content = store.read_json(VERDICTS_FILE)
     with store.translate_parse_errors(VERDICTS_FILE):
         try:
@@ -155,3 +153,10 @@ def has_cleaning(run: RunStore) -> bool:
 def is_quantified(run: RunStore) -> bool:
     """Say whether the run has been quantified."""
     return run.has_file(VERDICTS_FILE)
+
+
+def require_quantified(run: RunStore) -> None:
+    """Raise StoreError where the run has not been quantified."""
+    if not is_quantified(run):
+        remedy = f"Run klarsicht audit quantify {shlex.quote(str(run.path))}."
+        raise StoreError("the run has not been quantified", got=run.path, remedy=remedy)

@@ -101,16 +101,24 @@ def _translate_decoder_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error) or is_fault_of_place(error):
             raise  # of the machine, not of the file
-        if (true := _true_endings(path)) and path.suffix.lower() not in true:
-            raise InputError(
-                f"cannot read {path.name}", got=f"data of a {true[0]} file under the ending {path.suffix}",
-                rule="the ending names the format", remedy=f"Rename it to {path.stem}{true[0]}.",
-            ) from error  # fmt: skip
+        require_own_ending(path, error)
         remedy = "Save it again, or leave it out."
         got = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"cannot read {path.name}", got=got, rule="PNG, TIFF, JPEG and HEIC files", remedy=remedy
         ) from error
+
+
+def require_own_ending(path: Path, cause: BaseException | None = None) -> None:
+    """Raise InputError where the first bytes of a file name another format than its ending. A raw file may begin as a
+    TIFF file does."""
+    true = _true_endings(path)
+    if not true or path.suffix.lower() in true or (true is TIFFS and path.suffix.lower() not in PICTURE_ENDINGS):
+        return
+    raise InputError(
+        f"cannot read {path.name}", got=f"data of a {true[0]} file under the ending {path.suffix}",
+        rule="the ending names the format", remedy=f"Rename it to {path.stem}{true[0]}.",
+    ) from cause  # fmt: skip
 
 
 def _true_endings(path: Path) -> tuple[str, ...]:

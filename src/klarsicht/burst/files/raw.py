@@ -27,7 +27,7 @@ from klarsicht.burst.data.photograph import (
     ReadSettings,
 )
 from klarsicht.burst.files import linear_dng
-from klarsicht.burst.files.developed import parse_exif
+from klarsicht.burst.files.developed import parse_exif, require_own_ending
 from klarsicht.burst.files.linear_dng import NOISE_PROFILE
 from klarsicht.ground.errors import InputError, KlarsichtError
 from klarsicht.ground.optional import load
@@ -57,6 +57,7 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     Raises InputError for damaged files, sensors with another pattern, implausible levels and more pixels than the
     settings allow; MissingExtra."""
     rawpy = load("rawpy", "raw")
+    require_own_ending(path)
     tags = read_tags(path)  # before LibRaw, whose message for a truncated file is not helpful
     try:
         if path.suffix.lower() == ".dng" and tags.pages:

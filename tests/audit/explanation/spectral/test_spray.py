@@ -66,8 +66,10 @@ def test_maps_without_relevance_are_set_aside_and_members_are_positions_among_al
     ("change", "error", "told"),
     [
         ({"metric": "wassersten"}, UsageError, "wasserstein"),
-        ({"logits": np.zeros(3)}, UsageError, "logits of another shape"),
-        ({"items": np.zeros((9, 4, 4))}, InputError, "too few"),
+        ({"logits": np.zeros(3)}, UsageError, "Give as many logits as items"),
+        ({"logits": np.full(N, np.nan)}, InputError, "not finite; .* Leave such items out"),
+        ({"items": np.zeros((9, 4, 4))}, InputError, "too few .*got 9; .* Give the items of one class, 20 or more"),
+        ({"items": np.zeros((N, 4, 4)), "metric": "wasserstein"}, InputError, f"got 0 of {N} usable"),
         ({"items": np.zeros((40, 16)), "logits": None, "metric": "wasserstein"}, InputError, "compares maps"),
     ],
 )

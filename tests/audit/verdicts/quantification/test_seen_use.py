@@ -42,7 +42,7 @@ def work(monkeypatch):
             yield network(list(weights))
 
         monkeypatch.setattr(seen_use, "predictor", predictor)
-        monkeypatch.setattr(seen_use, "read_seen_groups", lambda store: earlier)
+        monkeypatch.setattr(seen_use, "load_seen_groups", lambda store: earlier)
         rows = np.split(np.arange(len(levels)), [N, *range(N + 20, N + 20 * (classes - 1), 20)])
         groups = [SimpleNamespace(name=f"class {k}" if k else "mole", target=k, rows=of) for k, of in enumerate(rows)]
         return SimpleNamespace(

@@ -174,7 +174,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
     around = surroundings.read_surroundings(store) if surroundings.is_examined(store) else None
     exceptions = collect_surroundings(store, around)
     summary = summarise(quantification, findings, parts, around, exceptions)
-    groups = seen_groups.read_seen_groups(store)
+    groups = seen_groups.load_seen_groups(store)
     kinds = [line.verdict.kind for line in quantification.lines if line.verdict.has_group] if quantification else []
     open_groups = sum(kind in UNDECIDED for kind in kinds)
     artifacts = len(kinds) - open_groups if quantification else None

@@ -194,7 +194,7 @@ def collect_seen_groups(store: RunStore) -> list[SeenView]:
     rows: list[SeenPictureRow] = store.table(SEEN_PICTURES).to_pylist()
     for row in rows:
         pictures.setdefault(row["group"], []).append((row["path"], read_picture(store, row["picture"], SEEN_PICTURES)))
-    groups = enumerate(seen_groups.read_seen_groups(store))
+    groups = enumerate(seen_groups.load_seen_groups(store))
     return [SeenView(i, group, tuple(pictures[i])) for i, group in groups if i in pictures]
 
 

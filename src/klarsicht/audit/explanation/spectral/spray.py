@@ -88,16 +88,17 @@ def spray(
     if numbers.ndim not in (2, 3):
         remedy = "Sum relevance over channels: maps.sum(1)." if numbers.ndim == len("NCGG") else ""
         raise InputError("items of another shape", got=numbers.shape, rule="(N, G, G) or (N, D)", remedy=remedy)
-    if len(numbers) < MIN_IMAGES:
-        raise InputError("too few items to cluster", got=len(numbers), rule=f"at least {MIN_IMAGES}")
     n = len(numbers)
+    _require_enough(n, n)
     comparable, rows = _comparable(numbers, metric)
     logit = _numbers("logits", logits, n, np.zeros(n))
     if not np.isfinite(logit).all():
-        raise InputError("logits that are not finite", got=f"item {int(np.flatnonzero(~np.isfinite(logit))[0])} first")
+        raise InputError(
+            "logits that are not finite", got=f"item {int(np.flatnonzero(~np.isfinite(logit))[0])} first",
+            rule="one finite number an item", remedy="Leave such items out, or call it without logits.",
+        )  # fmt: skip
     groups = np.asarray(_numbers("sources", sources, n, np.arange(n)), np.int64)
-    if len(rows) < MIN_IMAGES:
-        raise InputError("too few items to cluster", got=f"{len(rows)} of {n} usable", rule=f"at least {MIN_IMAGES}")
+    _require_enough(len(rows), n)
     evidence = TargetLogits(logit[rows], groups[rows])
     embedding = clustering.embed_items(
         comparable, evidence, distance=metric, neighbours=n_neighbors, dimensions=n_dimensions, seed=random_state
@@ -111,12 +112,23 @@ def spray(
     return Spray(vectors, embedding.values, clusters, candidates.separability.tau, suspect, apart)
 
 
+def _require_enough(usable: int, n: int) -> None:
+    """Raise InputError where fewer than MIN_IMAGES of n items can be compared."""
+    if usable < MIN_IMAGES:
+        got = n if usable == n else f"{usable} of {n} usable: the others have no positive relevance"
+        remedy = f"Give the items of one class, {MIN_IMAGES} or more."
+        raise InputError("too few items to cluster", got=got, rule=f"at least {MIN_IMAGES}", remedy=remedy)
+
+
 def _comparable(items: Floats, metric: str) -> tuple[Floats | PointMeasures, Rows]:
     """Prepare what the metric compares, and the positions of the items of which it can say something."""
     if metric in FEATURES:
         return items.reshape(len(items), -1), np.arange(len(items))
     if items.ndim != 3:
-        raise InputError(f"{metric} compares maps", got=f"shape {items.shape}", rule="(N, G, G)")
+        raise InputError(
+            f"{metric} compares maps", got=f"shape {items.shape}", rule="(N, G, G)",
+            remedy="Give relevance maps, or compare rows by metric='euclidean'.",
+        )  # fmt: skip
     measures = measures_from_maps(items)
     rows = np.flatnonzero(~measures.set_aside)
     return measures[rows], rows
@@ -128,5 +140,6 @@ def _numbers(name: str, values: ArrayLike | None, n: int, default: Floats | Ints
         return default
     found = as_numbers(name, values)
     if found.shape != (n,):
-        raise UsageError(f"{name} of another shape", got=found.shape, rule=f"({n},), one an item")
+        remedy = f"Give as many {name} as items, in their order."
+        raise UsageError(f"{name} of another shape", got=found.shape, rule=f"({n},), one an item", remedy=remedy)
     return found

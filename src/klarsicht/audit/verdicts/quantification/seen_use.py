@@ -11,7 +11,7 @@ import numpy as np
 from klarsicht.audit.results.class_verdict import Verdict
 from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.rows import SignRow
-from klarsicht.audit.results.seen_groups import SeenGroup, read_seen_groups
+from klarsicht.audit.results.seen_groups import SeenGroup, load_seen_groups
 from klarsicht.audit.results.significance import class_strategy
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import format_count
@@ -41,7 +41,7 @@ def measure_seen_use(work: DetectionUnits, groups: Sequence[SeenGroup]) -> tuple
     are where classes are enough to be compared, and of groups that are measured already."""
     if class_strategy(len(work.groups)).compares_classes or len(work.groups) < 2 or not groups:
         return tuple(groups)
-    earlier = {(one.target, one.sign, one.rows): one for one in read_seen_groups(work.store) if one.use}
+    earlier = {(one.target, one.sign, one.rows): one for one in load_seen_groups(work.store) if one.use}
     asks = [one for one in groups if (one.target, one.sign, one.rows) not in earlier]
     with predictor(work) as predict:
         new = dict(measure_each(work, asks, predict))
