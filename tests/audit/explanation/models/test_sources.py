@@ -54,7 +54,8 @@ def test_a_timm_model_has_its_own_transform_and_logits(timm, mobilenet):
 def test_a_grey_timm_model(timm, tmp_path):
     net = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=3, in_chans=1)
     save_file(net.state_dict(), tmp_path / "grey.safetensors")
-    assert load_model(f"timm:mobilenetv3_small_050@{tmp_path / 'grey.safetensors'}").mode == "L"
+    grey = load_model(f"timm:mobilenetv3_small_050@{tmp_path / 'grey.safetensors'}")
+    assert (grey.mode, grey.takes) == ("L", "grey")
 
 
 def test_timm_errors_are_one_line_each(mobilenet):

@@ -93,8 +93,8 @@ class Classifier:
 
     @property
     def takes(self) -> str:
-        """Images that the transform takes, in words: a colour mode of Pillow, or a form of arrays."""
-        return self.mode if self.form is None else str(self.form)
+        """Images that the transform takes, in words: grey, RGB or RGBA, or a form of arrays."""
+        return self.mode.replace("L", "grey") if self.form is None else str(self.form)
 
     def image(self, picture: DecodedImage) -> Tensor:
         """Preprocess a picture of any mode, or an array (H, W, C), to a model input (C, H, W). A picture is first
