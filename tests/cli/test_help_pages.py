@@ -48,6 +48,7 @@ def test_help_shows_every_option_once_and_then_the_example(words, capsys):
     assert example.strip() == EXAMPLES[words]
     body = short[: short.index("Example:")]
     assert not re.search(r"\]\s+\[default:", body)  # a default stands once
+    assert {*re.findall(r"(?<= )<(.*?)>(?= |$)", body, re.MULTILINE)} <= {"text", "integer", "number", "path"}
     for param in COMMANDS[words].params:
         for flag in (*param.opts, *param.secondary_opts):
             if flag.startswith("--"):

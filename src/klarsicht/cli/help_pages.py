@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
@@ -10,6 +11,8 @@ from typer.core import TyperCommand, TyperGroup
 
 FEW = 6  # options that need no groups
 OWN = "Options"
+VALUES = {"str": "text", "int": "integer", "float": "number", "Path": "path"}
+"""For each type of an option's value, its word."""
 OPTION_GROUPS = {
     "Input": (
         "--model", "--data", "--target", "--class-map", "--path-column", "--label-column", "--source-column",
@@ -75,7 +78,7 @@ class CommandWithExample(TyperCommand):
         for group, members in groups.items():
             if members:
                 with formatter.section(group):
-                    formatter.write_dl([one.get_help_record(ctx) for one in members])
+                    formatter.write_dl([_describe(one, ctx) for one in members])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Example"):
@@ -91,6 +94,12 @@ class CommandGroup(TyperGroup):
             near = list(_near_commands(ctx.find_root().command, word))
             ctx.fail(f"No such command {word!r}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
         return super().resolve_command(ctx, args)
+
+
+def _describe(param: Any, ctx: Any) -> tuple[str, str]:
+    """Return what an option is called, with the kind of a value of it, and what it does."""
+    name, text = param.get_help_record(ctx)
+    return re.sub(r"<(?:list\[)?(\w+)\]?>", lambda found: f"<{VALUES.get(found[1], found[1])}>", name), text
 
 
 def _words_of(ctx: Any) -> str:

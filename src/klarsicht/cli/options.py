@@ -103,10 +103,12 @@ def add_settings(
 
 
 def _option_type(annotation: Any) -> Any:
-    """Return the type of an option's value: a list where a field holds several."""
+    """Return the type of an option's value: a list where a field holds several, and none of its validators."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     kind = next(one for one in kinds if one is not NoneType)
-    return list[get_args(kind)[0]] if get_origin(kind) is tuple else kind  # type: ignore[misc]
+    if get_origin(kind) is Annotated:
+        return get_args(kind)[0]
+    return list[_option_type(get_args(kind)[0])] if get_origin(kind) is tuple else kind  # type: ignore[misc]
 
 
 def _trust(context: typer.Context, value: bool) -> bool:
