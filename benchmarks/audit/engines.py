@@ -44,7 +44,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from audit_scale import CLASSES_FILE, reporter
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-APART = ("lock", "manifest.json", "checksums/manifest.json.json", "checksums/report.html.json", "report.html")
+APART = (
+    "lock", "checksums/lock", "manifest.json", "checksums/manifest.json.json", "checksums/report.html.json",
+    "report.html",
+)  # fmt: skip
 """Files with a date."""
 PRODUCTS = 500  # of matrices, in a unit that computes
 UNIT, IMAGENET = 256, 1_281_167

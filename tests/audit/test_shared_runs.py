@@ -75,7 +75,7 @@ def ended(process):
 def files(run):
     """Every result by its bytes; what holds a date or a process is left out, and the date in the report."""
     date = RunStore.open(run).manifest["created"][:16].replace("T", " ").encode()
-    aside = ("lock", "manifest.json", "checksums/manifest.json.json", "checksums/report.html.json")
+    aside = ("lock", "checksums/lock", "manifest.json", "checksums/manifest.json.json", "checksums/report.html.json")
     paths = {str(path.relative_to(run)): path for path in sorted(run.rglob("*")) if path.is_file()}
     return {name: path.read_bytes().replace(date, b"") for name, path in paths.items() if name not in aside}
 

@@ -4,8 +4,6 @@ import base64
 import io
 import json
 from html.parser import HTMLParser
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ from tests.explorer.requests import ask
 from klarsicht.explorer.app import make_app
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.export import export_run
-from klarsicht.explorer.export_page import MOST_IMAGES, choose_images, leave_out_folders
+from klarsicht.explorer.export_page import MOST_IMAGES, choose_images
 
 NAMES = ("tagged", "</script><script>alert(1)</script>")
 
@@ -108,19 +106,3 @@ def test_of_a_large_class_the_images_with_the_artifact_come_first(tmp_path):
     chosen = choose_images(run, 0)
     assert set(range(7)) <= set(chosen) and len(chosen) <= MOST_IMAGES
     assert max(np.diff(chosen)) <= 5 and chosen[-1] > 3 * MOST_IMAGES - 5
-
-
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        ("/home/ada/nets/net.py:build", "net.py:build"),
-        ("timm:resnet50@/home/ada/w.safetensors", "timm:resnet50@w.safetensors"),
-        ("/home/ada/net.pt2", "net.pt2"),
-    ],
-)
-def test_a_model_is_named_without_its_folder(model, said):
-    reader = SimpleNamespace(
-        store=SimpleNamespace(path=Path("/home/ada/run")), data="", manifest={"settings": {"model": model}}
-    )
-    content = leave_out_folders(SimpleNamespace(reader=reader), json.dumps({"model": model, "folder": "/home/ada/run"}))
-    assert json.loads(content) == {"model": said, "folder": "run"}

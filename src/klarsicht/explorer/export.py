@@ -94,12 +94,12 @@ def remove_on_failure(place: Path) -> Iterator[None]:
 
 
 def find_targets(run: ExploredRun, classes: Sequence[str]) -> list[int]:
-    """Return the outputs of classes by name or number, in the order of the list, all of no names; raises UsageError for
-    an unknown class, or where no class is analysed."""
+    """Return the outputs of classes by name, else by number, in the order of the list, all of no names;
+    raises UsageError for an unknown class, or where no class is analysed."""
     lines = run.results.lines()
     if not lines:
         raise UsageError("no class is analysed yet", remedy="Wait for `klarsicht audit run`.")
-    by_name = {line.name: target for target, line in lines.items()} | {str(target): target for target in lines}
+    by_name = {str(target): target for target in lines} | {line.name: target for target, line in lines.items()}
     for name in classes:
         if name not in by_name:
             raise unknown_name("class", name, [line.name for line in lines.values()])

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from klarsicht.audit.results.file_names import leave_out_folders
 from klarsicht.explorer.class_evidence import seen_in_class
 from klarsicht.explorer.exceptional_images import list_exceptions
 from klarsicht.explorer.explored_run import ExploredRun
@@ -39,8 +40,10 @@ def write_page(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
         MissingExtra: the extra `explore` is not installed.
     """
     load("fastapi", "explore")
-    content = collect_answers(run, targets) | {"pictures": draw_pictures(run, targets)}
-    write_atomically(out, render_page(leave_out_folders(run, json.dumps(content))).encode())
+    content, reader = collect_answers(run, targets) | {"pictures": draw_pictures(run, targets)}, run.reader
+    manifest = {**reader.manifest, "data": reader.data or reader.manifest.get("data", "")}
+    shown = leave_out_folders(json.dumps(content), manifest, reader.store.path)
+    write_atomically(out, render_page(shown).encode())
 
 
 def collect_answers(run: ExploredRun, targets: Sequence[int]) -> dict[str, Any]:
@@ -108,16 +111,6 @@ def _draw_exceptions(run: ExploredRun) -> Iterator[tuple[str, str]]:
             for kind in ("image", "own"):
                 with suppress(ImageError, OSError, UsageError):
                     yield f"{row} {kind}", data_uri(run.pictures.draw(row, kind, SIDES[kind]), "image/jpeg")
-
-
-def leave_out_folders(run: ExploredRun, content: str) -> str:
-    """Name corpus, run and files of the model by their last parts: a copy may be sent to somebody who has no business
-    with the folders of a machine."""
-    folder, data = run.reader.store.path, run.reader.data or run.reader.manifest.get("data", "")
-    model = re.findall(r"(?:^|(?<=[:@]))/[^@:]+", str(run.reader.manifest["settings"]["model"]))
-    for place in (folder.resolve(), folder, *([Path(data)] if data else []), *map(Path, model)):
-        content = content.replace(json.dumps(str(place))[1:-1], place.name)
-    return content
 
 
 def render_page(content: str) -> str:

@@ -116,6 +116,26 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, code):
     assert not isinstance(caught.value, RunLocked)
 
 
+def test_sweep_keeps_what_a_living_process_is_writing(tmp_path):
+    code = "import sys; from pathlib import Path; from klarsicht.ground.machine.disk import replace_atomically\n"
+    code += "with replace_atomically(Path(sys.argv[1])) as file: print('open', flush=True); sys.stdin.read(); "
+    code += "file.write(b'whole')"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "report.html")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"open\n"
+        remove_leftovers(tmp_path)
+        other.communicate()
+    assert other.returncode == 0 and (tmp_path / "report.html").read_bytes() == b"whole"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "b.html")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"open\n"
+        other.kill()
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_sweep_takes_leftovers_and_nothing_else(tmp_path):
     for name in ["a/.x.json.12.tmp", "a/c.0.abc.partial", "a/mine.tmp", "b/x.json"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)

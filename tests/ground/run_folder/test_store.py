@@ -193,6 +193,16 @@ def test_travels_to_worker_processes(store):
     assert pickle.loads(pickle.dumps(store)).manifest == store.manifest
 
 
+def test_two_processes_that_write_one_file_leave_what_one_of_them_wrote(store):
+    """As two reports, or two certificates, which do not hold the lock of the run."""
+    code = "import sys; from klarsicht.ground.run_folder.store import RunStore; run = RunStore.open(sys.argv[1])\n"
+    code += "for n in range(60): run.write_json('certificate/c.json', {'by': sys.argv[2] * (1 + n % 7)})"
+    words = [sys.executable, "-c", code, str(store.path)]
+    writers = [subprocess.Popen([*words, letter]) for letter in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert set(store.read_json("certificate/c.json")["by"]) in ({"a"}, {"b"})
+
+
 def test_a_run_that_is_shared_is_refused_to_one_alone_and_the_last_one_tidies_up(tmp_path):
     store = RunStore.create(tmp_path / "run", settings={}, identity={})
     first, second = Shard(0, 2), Shard(1, 2)

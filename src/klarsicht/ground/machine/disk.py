@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from klarsicht.ground.errors import DiskFull, InputError, KlarsichtError, RunLocked, StoreError, Unreachable
-from klarsicht.ground.machine.operating_system import lock, marked_dead, process_mark, sync
+from klarsicht.ground.machine.operating_system import is_mark_of_living, lock, marked_dead, process_mark, sync
 
 NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_THE_CALL = (errno.EINVAL, errno.EISDIR, errno.ENAMETOOLONG, errno.ESPIPE, errno.EOVERFLOW, errno.EFBIG, errno.EDOM,
@@ -161,8 +161,13 @@ def replace_atomically(path: Path) -> Iterator[BinaryIO]:
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary files of a file that belong to processes of this machine which exist no more."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        if marked_dead(left.name[len(path.name) + 2 : -len(".tmp")]) is not None:
+        if marked_dead(_mark_of(left)) is not None:
             left.unlink(missing_ok=True)
+
+
+def _mark_of(temporary: Path) -> str:
+    """Return the mark of the process that made a temporary file; of another file some text."""
+    return ".".join(temporary.name.removesuffix(".tmp").split(".")[-2:])
 
 
 @contextmanager
@@ -250,11 +255,13 @@ def _locked_by(process: str, path: Path) -> RunLocked:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of killed processes. Only the holder of the folder's lock may call it."""
+    """Remove temporary files of killed processes, and keep those of processes that live. Only the holder of the
+    folder's lock may call it."""
     with translate_write_errors(folder):
         for pattern in LEFTOVERS:
             for leftover in folder.rglob(pattern):
-                leftover.unlink(missing_ok=True)
+                if not is_mark_of_living(_mark_of(leftover)):
+                    leftover.unlink(missing_ok=True)
 
 
 @contextmanager

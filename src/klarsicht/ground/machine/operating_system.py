@@ -201,10 +201,20 @@ def process_mark() -> str:
 def marked_dead(mark: str) -> int | None:
     """Return the number of the process of a `process_mark`, where it was of this machine and exists no more; else
     None."""
+    number = _number_of(mark)
+    return None if number is None or process_exists(number) else number
+
+
+def is_mark_of_living(mark: str) -> bool:
+    """Whether a `process_mark` is of a process of this machine that exists, and is not this one."""
+    number = _number_of(mark)
+    return number is not None and number != os.getpid() and process_exists(number)
+
+
+def _number_of(mark: str) -> int | None:
+    """Return the number of the process of a mark of this machine; None of another text."""
     machine, _, number = mark.rpartition(".")
-    if machine != _machine_digest() or not number.isdecimal() or process_exists(int(number)):
-        return None
-    return int(number)
+    return int(number) if machine == _machine_digest() and number.isdecimal() else None
 
 
 def _machine_digest() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from klarsicht.ground.config import require_shape
 from klarsicht.ground.errors import KlarsichtError, RunDamaged, StoreError
-from klarsicht.ground.machine.disk import read_regular_file, translate_write_errors, write_atomically
+from klarsicht.ground.machine.disk import hold_lock, read_regular_file, translate_write_errors, write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.run_folder.checksums import Checksum, describe_difference
 from klarsicht.ground.run_folder.manifest import Manifest, ManifestShape, require_format, to_json
@@ -20,6 +20,7 @@ from klarsicht.ground.run_folder.markers import damage_error
 
 MANIFEST = "manifest.json"
 ABSENT = object()
+WRITE_LOCK, WRITE_SECONDS = "checksums/lock", 60.0  # seconds that a writer of one file waits for another
 REMAKE_REMEDY = "Make the run again with this version: `klarsicht audit run` into another folder."
 
 
@@ -60,11 +61,15 @@ class RunFiles:
         return self._parse(name, self.read_bytes(name))
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file inside the run. At any moment its checksum admits what the file holds: the old or the new."""
-        new = Checksum.of(content)
-        self._admit(name, *self._content_before(name), new)
-        write_atomically(self.inside(name), content)
-        self._admit(name, new)
+        """Write a file inside the run. At any moment its checksum admits what the file holds: the old or the new. One
+        process writes at a time: reports and certificates are written without the lock of the run. Raises RunLocked."""
+        new, lock = Checksum.of(content), self.path / WRITE_LOCK
+        with translate_write_errors(lock):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        with hold_lock(lock, WRITE_SECONDS):
+            self._admit(name, *self._content_before(name), new)
+            write_atomically(self.inside(name), content)
+            self._admit(name, new)
 
     def read_bytes(self, name: str) -> bytes:
         content = self._read_recorded(name)

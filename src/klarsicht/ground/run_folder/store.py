@@ -31,7 +31,7 @@ from klarsicht.ground.errors import InputError, StoreError, UsageError
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, share_lock, translate_write_errors
 from klarsicht.ground.run_folder.manifest import Manifest, new_manifest, require_agreement, to_json
 from klarsicht.ground.run_folder.run_arrays import RunArrays
-from klarsicht.ground.run_folder.run_files import MANIFEST, record_path
+from klarsicht.ground.run_folder.run_files import MANIFEST, WRITE_LOCK, record_path
 from klarsicht.ground.run_folder.run_tables import RunTables
 from klarsicht.ground.run_folder.shards import Shard, Shares, Sharing
 
@@ -119,7 +119,7 @@ class RunStore(RunArrays, RunTables):
     def _foreign_files(self) -> list[str]:
         """List what no creation of a run puts into its folder; one that was killed may leave a checksum and no run."""
         record = Path(record_path(MANIFEST))
-        ours = {Path("lock"), record.parent, record}
+        ours = {Path("lock"), Path(WRITE_LOCK), record.parent, record}
         found = (p.relative_to(self.path) for folder in ("*", f"{record.parent}/*") for p in self.path.glob(folder))
         return sorted(str(p) for p in found if p not in ours and not p.match(".*.tmp"))
 

@@ -12,7 +12,7 @@ from tests.audit.conftest import write_corpus
 
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.duplicates import CopyGroup, Duplicates
-from klarsicht.audit.explanation.report.page import count_findings, leave_out_folders, write_report
+from klarsicht.audit.explanation.report.page import count_findings, write_report
 from klarsicht.audit.explanation.report.pdf import print_pdf
 from klarsicht.audit.explanation.report.views import SEEN_PICTURES
 from klarsicht.audit.explanation.settings import AuditSettings
@@ -177,20 +177,6 @@ def test_pictures_of_a_cluster_begin_with_the_largest_evidence(quantified):
         rows = [keys.index(name) for name in re.findall(r'<figure class="plate" tabindex="0" title="([^"]+)"', half)]
         shown = evidence[rows, int(section[1])]
         assert len(rows) > 2 and (np.diff(shown) <= 0).all()
-
-
-def test_folders_of_corpus_model_and_settings_are_left_out():
-    settings = {
-        "model": "timm:resnet18@/srv/ann/weights/net.pt",
-        "data": "/data/a & b",
-        "class_map": "/srv/ann/map.csv",
-    }
-    page = '<a title="/data/a &amp; b/x/1.png">/data/a &amp; b</a> /srv/ann/weights/net.pt /srv/ann/map.csv 1/2 a/b'
-    assert leave_out_folders(page, {"data": "/data/a & b", "settings": settings}) == (
-        '<a title="x/1.png">a & b</a> net.pt map.csv 1/2 a/b'
-    )
-    url = {"data": "https://host/a/", "settings": {"model": "efficientnet-lite0", "data": "https://host/a/"}}
-    assert leave_out_folders("https://host/a/1.png", url) == "https://host/a/1.png"
 
 
 @pytest.fixture

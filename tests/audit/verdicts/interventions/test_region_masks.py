@@ -64,9 +64,11 @@ def test_a_function_makes_the_mask_of_a_picture(images, tmp_path):
     np.testing.assert_array_equal(region(np.array([0, 1])), levels.astype(float).mean(-1) > 128)
 
 
-@pytest.mark.parametrize("content", ["", "path,label\na,b\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"path,label\na,b\n", b"path,mask\n0.png\n", "path,mask\nä.png,b\n".encode("latin-1")]
+)
 def test_what_is_no_table_of_masks_is_an_error(images, tmp_path, content):
-    (tmp_path / "masks.csv").write_text(content)
+    (tmp_path / "masks.csv").write_bytes(content)
     with pytest.raises(InputError, match="no table of masks"):
         load_region(tmp_path / "masks.csv", images)
 
@@ -82,6 +84,20 @@ def test_masks_of_other_content_have_other_identities(images, tmp_path):
         save_mask(tmp_path / f"{i}.mask.png", i)
     first, second = (load_region(tmp_path / f"{i}.mask.png", images).identity for i in range(2))
     assert first != second == load_region(tmp_path / "1.mask.png", images).identity
+
+
+def test_a_table_or_a_function_whose_masks_were_changed_has_another_identity(images, tmp_path):
+    save_mask(tmp_path / "m0.png", 0)
+    (tmp_path / "masks.csv").write_bytes(
+        b"\xef\xbb\xbfpath,mask\r\n0.png,m0.png\r\n9.png,gone.png\r\n"
+    )  # as Excel saves
+    (tmp_path / "bright.py").write_text("def mask(picture):\n    return picture\n")
+    specs = [str(tmp_path / "masks.csv"), f"{tmp_path}/bright.py:mask"]
+    before = [load_region(spec, images).identity for spec in specs]
+    assert before == [load_region(spec, images).identity for spec in specs]
+    save_mask(tmp_path / "m0.png", 1)
+    (tmp_path / "bright.py").write_text("def mask(picture):\n    return picture.convert('L')\n")
+    assert all(load_region(spec, images).identity != old for spec, old in zip(specs, before, strict=True))
 
 
 def test_the_object_that_aligned_images_share_is_estimated_and_none_of_others():

@@ -88,7 +88,7 @@ def read_member_list(file: Path) -> list[str]:
     empty."""
     require_regular_file(file)
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise InputError(
             "the list of images is not a text file", got=file, rule="one path or key on each line, in UTF-8",
@@ -105,15 +105,16 @@ def read_member_list(file: Path) -> list[str]:
 
 def find_members(names: Sequence[str | int], audited_class: AuditedClass) -> Ints:
     """Return the rows of images that are named by path, by key, by file name, or by row of the run. Raises InputError:
-    no name, or one that is not of the class."""
-    rows, corpus = [int(row) for row in audited_class.group.rows], audited_class.corpus
-    names_of_row = (
-        lambda row: Path(corpus.keys[row]).name,
-        lambda row: corpus.keys[row],
-        lambda row: corpus.paths[row],
-    )
-    row_of: dict[str | int, int] = {name(row): row for name in (*names_of_row, int) for row in rows}
-    unknown = [name for name in names if name not in row_of]
+    no name, one that is not of the class, or a file name that several of its images have."""
+    keys, paths = audited_class.corpus.keys, audited_class.corpus.paths
+    named: dict[str | int, set[int]] = {}
+    of_file: dict[str | int, set[int]] = {}
+    for row in map(int, audited_class.group.rows):
+        for name in (row, keys[row], paths[row]):
+            named.setdefault(name, set()).add(row)
+        of_file.setdefault(Path(keys[row]).name, set()).add(row)
+    found = {name: named.get(name) or of_file.get(name, set()) for name in names}
+    unknown = [name for name, of_name in found.items() if not of_name]
     if unknown or not names:
         raise InputError(
             "the list names images that were not audited for this class",
@@ -121,7 +122,14 @@ def find_members(names: Sequence[str | int], audited_class: AuditedClass) -> Int
             rule="paths as in the run's corpus, one on each line of a file, or a list in Python",
             remedy="Leave out images with another label; each class has its own list.",
         )
-    return np.unique([row_of[name] for name in names])
+    shared = [name for name, of_name in found.items() if name not in named and len({keys[row] for row in of_name}) > 1]
+    if shared:
+        first = ", ".join(keys[row] for row in sorted(found[shared[0]])[:3])
+        raise InputError(
+            "the list names files that several images of the class have", got=f"{shared[0]}: {first}",
+            rule="one image a line", remedy="Write their paths with the folders, as in the run's corpus.",
+        )  # fmt: skip
+    return np.unique([row for of_name in found.values() for row in of_name])
 
 
 def read_mask(file: Path, audited_class: AuditedClass) -> Bools:

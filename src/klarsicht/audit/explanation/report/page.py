@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from klarsicht.audit.explanation.report.caveats import (
     absorbed_share,
@@ -46,6 +45,7 @@ from klarsicht.audit.results import (
     verdicts,
 )
 from klarsicht.audit.results.alarms import CAUSES, compare_runs
+from klarsicht.audit.results.file_names import leave_out_folders
 from klarsicht.audit.results.file_rules import describe_file_rules
 from klarsicht.audit.results.questions import UNSURE_COPY, list_questions
 from klarsicht.audit.results.sufficiency import Sufficiency
@@ -53,7 +53,6 @@ from klarsicht.audit.results.surroundings import Surroundings
 from klarsicht.audit.results.verdict_lines import VerdictLine
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.audit.results.words import SETTING, VerdictKind, describe_level, format_count, format_p
-from klarsicht.ground.names import printable
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.pictures.colour_maps import diverging_colours
 from klarsicht.ground.run_folder.store import RunStore
@@ -84,19 +83,6 @@ def write_report(run: str | Path | RunStore, since: str | Path | None = None) ->
         page = leave_out_folders(page, one.manifest)
     store.write_bytes(PAGE, page.encode("utf-8", "replace"))
     return store.path / PAGE
-
-
-def leave_out_folders(page: str, manifest: Mapping[str, Any]) -> str:
-    """Name files of a page relative to the corpus, and files of models and settings by their last part: a report may be
-    sent to people outside."""
-    texts = [re.sub(r"\w+://\S+", "", str(value)) for value in (manifest["data"], *manifest["settings"].values())]
-    folders = {str(Path(texts[0]).absolute())} if texts[0] else set()
-    for path in (match for text in texts for match in re.findall(r"(?:^|(?<=[@:'\" (]))/[^@:'\",)]+", text)):
-        folders.add(path if Path(path).is_dir() else str(Path(path).parent))
-    for folder in sorted(folders - {"/"}, key=len, reverse=True):
-        for known in {folder, str(escape(printable(folder)))}:
-            page = page.replace(f"{known}/", "").replace(known, Path(folder).name)
-    return page
 
 
 def compare_with(earlier: RunStore | None, store: RunStore) -> dict[str, Any]:

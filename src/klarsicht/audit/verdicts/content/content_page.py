@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from klarsicht.audit.explanation.report.figures import encode_jpeg
-from klarsicht.audit.explanation.report.page import leave_out_folders
 from klarsicht.audit.results.content_groups import ContentGroup, ContentGroups
+from klarsicht.audit.results.file_names import leave_out_folders
 from klarsicht.audit.verdicts.quantification.figures import enlarge_to_rgb
 from klarsicht.audit.verdicts.quantification.units import DetectionUnits
 from klarsicht.ground.arrays import Bools, Pixels

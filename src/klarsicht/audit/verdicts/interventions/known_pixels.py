@@ -25,6 +25,7 @@ from klarsicht.audit.verdicts.detectors.outlying_groups import shrink_to_embed
 from klarsicht.audit.verdicts.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.verdicts.interventions.recognition import recognised_share, sets_apart
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Pixels
+from klarsicht.numerics.imaging.relevance_masks import enlarge_masks
 
 GIVERS: Final = 24  # carriers whose pixels are pasted, at most
 DIRECTION_IMAGES: Final = 64  # carriers, and as many others, whose means give the direction
@@ -117,9 +118,3 @@ def select_largest(values: Floats, share: float) -> Bools:
     """Select a share of each image's pixels (m, h, w), those of the largest values."""
     edge = np.quantile(values.reshape(len(values), -1), 1 - share, axis=1)
     return np.asarray(values > edge[:, None, None])
-
-
-def enlarge_masks(masks: Bools, shape: tuple[int, ...]) -> Bools:
-    """Bring masks (m, h, w) to another size, by the nearest pixel."""
-    rows, columns = (np.arange(new) * old // new for new, old in zip(shape, masks.shape[1:], strict=True))
-    return np.asarray(masks[:, rows][:, :, columns])

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 from PIL import Image
 
+from klarsicht.audit.explanation.data import manifest
+from klarsicht.audit.explanation.data.manifest import ColumnNames
 from klarsicht.audit.explanation.models.inputs import InputImages, resize_levels, shrink_levels
 from klarsicht.audit.results.words import ESTIMATED_REGION
 from klarsicht.audit.verdicts.detectors.natural_windows import ALIGNED_SIDE
 from klarsicht.audit.verdicts.interventions.image_parts import OBJECT_SHARE
 from klarsicht.ground.arrays import Bools, Floats, Pixels, Rows
 from klarsicht.ground.entry_points import import_callable
-from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.errors import CorpusError, InputError, UsageError
 from klarsicht.ground.pictures.images import decode
+from klarsicht.ground.trust import record_code
 from klarsicht.numerics.imaging.aligned_details import common_region, median_detail_correlation
 
 TABLE_ENDINGS: Final = (".csv",)
@@ -68,9 +71,10 @@ class TableOfMasks:
     images: InputImages
     words: str
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        return hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()[:8]
+        made_of = [(name, _hash_content(Path(file))) for name, file in sorted(self.files.items())]
+        return hashlib.sha256(repr(made_of).encode()).hexdigest()[:8]
 
     def __call__(self, rows: Rows) -> Bools:
         return np.stack([self._mask(int(row)) for row in rows])
@@ -98,9 +102,9 @@ class MaskFunction:
     def words(self) -> str:
         return self.spec
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        return hashlib.sha256(self.spec.encode()).hexdigest()[:8]
+        return hashlib.sha256(repr((self.spec, record_code(self.spec))).encode()).hexdigest()[:8]
 
     def __call__(self, rows: Rows) -> Bools:
         with import_callable(self.spec, UsageError, "the region cannot be made", REGION_REMEDY) as function:
@@ -121,14 +125,20 @@ def load_region(spec: str | Path, images: InputImages) -> RegionMasks:
 
 def read_mask_table(file: Path) -> dict[str, str]:
     """Read the columns `path` and `mask` of a CSV; masks lie in the folder of the file, unless their path is whole.
-    Raises InputError: no such file, or it lacks a column."""
+    Raises InputError: it cannot be read, or lacks a column or value."""
     try:
-        lines = list(csv.DictReader(file.read_text("utf-8").splitlines()))
-    except OSError as error:
-        raise InputError("the masks cannot be read", got=file, remedy=REGION_REMEDY) from error
-    if not lines or not {"path", "mask"} <= lines[0].keys():
-        raise InputError("no table of masks", got=file, rule="columns path,mask", remedy=REGION_REMEDY)
-    return {line["path"]: str(file.parent / line["mask"]) for line in lines}
+        columns = manifest.read_columns(file, names=ColumnNames(label="mask"))
+    except CorpusError as error:
+        raise InputError("no table of masks", got=error.got, rule="columns path,mask", remedy=REGION_REMEDY) from error
+    return {path: str(file.parent / mask) for path, mask in zip(columns["path"], columns["label"], strict=True)}
+
+
+def _hash_content(file: Path) -> str:
+    """Return a hash of a file; nothing of one that cannot be read, which no picture of the run may need."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def show_mask(mask: Image.Image, images: InputImages) -> Bools:
