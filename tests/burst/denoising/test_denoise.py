@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from scipy.ndimage import uniform_filter1d
+from scipy.ndimage import gaussian_filter, uniform_filter1d
 from skimage import data
 from tests.burst.conftest import X_TRANS
 
@@ -313,6 +313,19 @@ def test_a_level_by_which_nothing_can_be_checked_is_said(burst, tmp_path, no_wei
     assert any(line.startswith("the noise could not be checked") for line in lines)
     lines = list(denoise([burst], tmp_path / "b.png"))
     assert not any("could not be checked" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_two_small_pictures_of_other_scenes_keep_the_noise_of_each(tmp_path):
+    """No block of one agrees with the other's: their noise is that of single frames."""
+    rng = np.random.default_rng(9)
+    for i in range(2):
+        light = gaussian_filter(np.random.default_rng(i).random((96, 96, 3)), (3, 3, 0))
+        codes = 20 + 200 * (light - light.min()) / np.ptp(light) + rng.normal(0, 4, light.shape)
+        Image.fromarray(np.clip(codes, 0, 255).astype(np.uint8)).save(tmp_path / f"{i}.png")
+    frames = [tmp_path / "0.png", tmp_path / "1.png"]
+    lines = list(denoise(frames, tmp_path / "clean" / "out.tif", DenoiseSettings(fast=True, threads=1)))
+    assert "shows something else" in "".join(lines)
 
 
 def test_a_raw_file_under_the_ending_of_a_tiff_is_told_its_own(burst, tmp_path):

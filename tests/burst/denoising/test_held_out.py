@@ -1,6 +1,8 @@
 """The truth-free check: bursts that are right, wrong noise levels, detail lost, frames that show other things."""
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,6 +210,10 @@ def test_what_cannot_be_checked_is_refused(scene, tmp_path):
     folder = still(scene, tmp_path, 3)
     with pytest.raises(InputError, match=r"too few frames; got 2.*Give three"):
         check_held_out([tmp_path / "0.tif", tmp_path / "1.tif"], RIGHT, tmp_path / "work")
+    (tmp_path / "copies").mkdir()
+    copies = [shutil.copy(tmp_path / "0.tif", tmp_path / "copies" / f"{name}.tif") for name in "abc"]
+    with pytest.raises(InputError, match=r"too few frames; got 1; b\.tif is a copy of a\.tif; c\.tif is a copy"):
+        check_held_out([Path(file) for file in copies], RIGHT, tmp_path / "of copies")
     settings = RIGHT.model_copy(update={"reference": "1.tif"})
     with pytest.raises(InputError, match=r"frame to hold out is the reference; got 1\.tif"):
         check_held_out(folder, settings, tmp_path / "work", "1.tif")

@@ -60,6 +60,14 @@ def test_a_first_frame_of_another_scene_is_dropped_by_name_and_not_the_others(tm
     assert again.frames == burst.frames and again.spool.path.read_bytes() == kept
 
 
+def test_a_reference_exposed_otherwise_than_most_is_refused_by_name(tmp_path):
+    """Every other frame would show something else, and the reference alone would be announced as the whole burst."""
+    files = written(tmp_path, (1.0, 1.1, 1.0, 0.4), (1, 1, 1, 1))
+    with pytest.raises(InputError, match=r"got 3\.png is -1\.\d EV off 0\.png.* exposed as most frames.*--reference"):
+        load_frames(files, tmp_path, "3.png")
+    assert load_frames(files, tmp_path, "2.png").reference == 2
+
+
 def test_two_that_differ_are_both_named(tmp_path):
     with pytest.raises(InputError, match=r"1\.png is \+1\.\d EV off 0\.png: another exposure.* -o 'clean/\{\}"):
         load_frames(written(tmp_path, (0.4, 1.0), (2, 1)), tmp_path)

@@ -58,6 +58,7 @@ LEAST_SHARE_LEFT = 0.5  # of its variance that a pixel beside black must keep: b
 FLAT_SHARE, SMOOTH_SIDE = 0.15, 5  # of the pixels used: those that count as flat; window of means around a pixel
 SHIFTED_SIDE = 16  # pixels: side of the tiles of which a shift is fitted
 MOST_SHIFTED = 0.5  # share of what goes beyond noise: more is a matter of alignment
+FEWEST_FRAMES = 3
 LEAST_COVERAGE = 0.05  # of the picture: about half of one window of nine, which stands for one place and not for all
 
 
@@ -171,9 +172,7 @@ def check_held_out(
     InputError for fewer than three frames, or where nothing agrees; UsageError; ModelError."""
     check_names(settings.checkpoint, settings.bayer, settings.fast)
     files = reading.list_frames(frames)
-    if len(files) < 3:
-        rule = "a frame is held out, and two at least are filtered"
-        raise InputError("too few frames", got=len(files), rule=rule, remedy="Give three frames or more.")
+    _require_frames(len(files))
     with translate_write_errors(work), devices.torch_threads(settings.threads or available_cores()):
         work.mkdir(parents=True, exist_ok=True)
         burst = loading.load_frames(files, work, settings.reference, settings.read_settings, settings.dark_paths)
@@ -182,6 +181,7 @@ def check_held_out(
             raise InputError("a bracket cannot be checked", rule=rule, remedy="Give frames of one exposure.")
         check_network(burst, settings)
         named = None if hold_out is None else find_frame(burst, hold_out)
+        _require_frames(len({*burst.order, named} - {None}), burst)
         calibration = Path(settings.calibration) if settings.calibration else None
         noise = sources.find_noise(burst, settings.noise, calibration)
         if not settings.keep_hot_pixels:
@@ -211,6 +211,16 @@ def check_held_out(
     dropped = [f"dropped: {frame.rejection}" for frame in burst.frames if frame.rejection]
     notes = [reference, *dropped, noise.summary, f"filter: {denoiser.name}", *burst.header.notes]
     return notes, summarise_residuals(burst.frames[held].name, parts)
+
+
+def _require_frames(count: int, burst: LoadedBurst | None = None) -> None:
+    """Raise InputError for fewer than three frames: files, or the frames of a burst that were not dropped."""
+    if count < FEWEST_FRAMES:
+        dropped = [] if burst is None else [frame.rejection for frame in burst.frames if frame.rejection]
+        raise InputError(
+            "too few frames", got="; ".join([str(count), *dropped]),
+            rule="a frame is held out, and two at least are filtered", remedy="Give three frames or more of one scene.",
+        )  # fmt: skip
 
 
 def choose_frame(placement: Placement) -> int:

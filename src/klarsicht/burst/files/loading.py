@@ -96,6 +96,11 @@ def load_frames(
     frames = _reject_copies(_check_majority(list(read_frames.frames)), read_frames, index)
     if index is None and not _is_bracket(frames):
         frames = _reject_other_scenes(frames, read_frames.thumbnails)
+    if index is not None and frames[index].rejection:
+        raise InputError(
+            "the frame to begin with cannot be used", got=frames[index].rejection,
+            rule="the reference is exposed as most frames are", remedy="Name another by --reference, or leave it out.",
+        )  # fmt: skip
     best = index if index is not None else _choose_reference(frames)
     hot = darkness.hot if darkness else np.zeros((0, 3), np.int64)
     return LoadedBurst(read_frames.headers, read_frames.spool, tuple(frames), best, hot)

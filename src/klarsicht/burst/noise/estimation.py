@@ -140,6 +140,8 @@ def estimate(
     else:
         pairings = zip(windows, places, strict=True)
         parts = [part for w, there in pairings for part in placed_pair_blocks(w, there, spectrum)]
+    if not parts:  # no block of one frame agrees with another's
+        return alone
     pairs = Blocks.concatenate(parts)
     usable = select_unclipped(pairs, clip)
     return fit_noise(usable, clip) if len(usable.mean) >= BRIGHTNESS_BINS * MIN_BLOCKS else alone
