@@ -9,6 +9,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -263,6 +264,22 @@ def test_a_stricter_level_needs_no_new_work(done):
     assert not any(v.artifactual for v in strict) and [v.detection.p for v in strict] != []
     quantification.quantify(run, classifier=classifier)
     assert verdicts.read_verdicts(run) == found
+
+
+def test_insertions_chosen_among_other_detections_are_made_again(tmp_path):
+    """Of few classes another level inserts other detections, although the one that was chosen may be among them."""
+    store, discarded = RunStore.create(tmp_path / "run", settings={}, identity={}), []
+
+    def insert(*signs):
+        rows = tuple({"target": 0, "sign": sign} for sign in signs)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RunStore, "discard_step", lambda _, step: discarded.append(step))
+            quantification.discard_other_insertions(store, SimpleNamespace(step="effects", signs=((), rows)))
+        return len(discarded)
+
+    assert insert("embedding") == 0 and insert("embedding") == 0
+    assert insert("texture", "embedding") == 1 and insert("texture", "embedding") == 1
+    assert insert("embedding") == 2
 
 
 def test_a_run_without_verdicts_says_so(tmp_path, classifier):

@@ -8,7 +8,7 @@ step resumes where it was interrupted.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from klarsicht.audit.explanation import pipeline
 from klarsicht.audit.explanation.executor import partition
@@ -43,6 +43,8 @@ from klarsicht.audit.verdicts.quantification.whole_textures import find_followed
 from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.user_arguments import check_arguments
+
+INSERTED_FILE: Final = "inserted.json"  # detections among which one was chosen and inserted, of all classes
 
 
 @check_arguments
@@ -141,8 +143,7 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     if not classes.signs:
         return Quantification((), 1.0, level, classes.skipped)
     interventions = InterventionUnits(work, classes.to_insert)
-    if audit.sharing.shard is None:  # else another process may be at it
-        discard_other_insertions(store, interventions)
+    audit.sharing.once("insertions", lambda: discard_other_insertions(store, interventions))
     step_units.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
     effects = {row["target"]: row for row in store.table("effects", interventions.step).to_pylist()}
     return classes.judge(effects)
@@ -171,10 +172,15 @@ def draw_followed_clusters(audit: Audit, interventions: ClusterInterventionUnits
 
 
 def discard_other_insertions(store: RunStore, interventions: InterventionUnits) -> None:
-    """Discard the effects of a run where one is of a detection that is not inserted now."""
-    if not store.has_table("effects", interventions.step):
-        return
-    inserted = {(row["target"], row["sign"]) for rows in interventions.signs for row in rows}
-    measured = store.table("effects", columns=("target", "sign")).to_pylist()
-    if any((row["target"], row["sign"]) not in inserted for row in measured):
+    """Discard the effects of a run that were chosen among other detections, as few classes have at another level; note
+    the present ones."""
+    asked = [[row["target"], row["sign"]] for rows in interventions.signs for row in rows]
+    if store.has_file(INSERTED_FILE):
+        is_other = store.read_json(INSERTED_FILE) != asked
+    else:  # of an earlier version, which told what was chosen alone
+        kept = store.has_table("effects", interventions.step)
+        rows = store.table("effects", columns=("target", "sign")).to_pylist() if kept else []
+        is_other = any([row["target"], row["sign"]] not in asked for row in rows)
+    if is_other:
         store.discard_step(interventions.step)
+    store.write_json(INSERTED_FILE, asked)
