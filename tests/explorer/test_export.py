@@ -16,7 +16,7 @@ from tests.explorer.made_run import EIGENVALUES, SIDE, TAG, WINDOW, D, G, write_
 from tests.without_torch import WITHOUT_TORCH
 
 from klarsicht.explorer.explored_run import ExploredRun
-from klarsicht.explorer.export import EXPORTS, export_run
+from klarsicht.explorer.export import EXPORTS, export_run, find_targets
 from klarsicht.explorer.export_tables import nearest, pad_neighbours
 from klarsicht.explorer.run_reader import RunReader
 from klarsicht.ground.errors import CorpusError, DiskFull, InputError, UsageError
@@ -32,6 +32,11 @@ def run(tmp_path_factory):
     log = DecisionLog(store.path)
     log.append(Change(0, "tagged", "artifact", "tag", base=(0, 1, 2), add=(9,), remove=(0,)), "ada")
     return store.path
+
+
+def test_a_class_called_by_a_number_is_found_by_its_name_first(tmp_path):
+    run = ExploredRun.of(write_run(tmp_path, ("1", "2", "plain"), EACH, CARRIERS, images=False))
+    assert [find_targets(run, [name]) for name in ("1", "2", "plain", "0")] == [[0], [1], [2], [0]]
 
 
 def test_csv_and_parquet_have_a_line_for_each_image_of_each_class(run, tmp_path):

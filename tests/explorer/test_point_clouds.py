@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from tests.explorer.made_run import CARRIERS, EACH, EIGENVALUES
+from tests.explorer.made_run import CARRIERS, EACH, EIGENVALUES, embedding_part, vectors_of, write_run
 from tests.explorer.requests import ask, parse_points
 
-from klarsicht.explorer.point_clouds import principal_plane
+from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.explorer.point_clouds import principal_plane, read_points
 
 
 def test_points_are_the_stored_embedding_with_labels_and_membership(app, whole_run):
@@ -19,6 +20,17 @@ def test_points_are_the_stored_embedding_with_labels_and_membership(app, whole_r
     told = ask(app, "/api/classes/0").json
     assert (told["eigenvalues"], told["eigengap"]) == (EIGENVALUES, 2)  # .01 to .4 is the largest step
     assert told["members"] == told["found"] == list(range(CARRIERS)) and told["windows"] == CARRIERS
+
+
+def test_points_that_are_analysed_after_a_class_was_opened_are_shown(tmp_path):
+    store = write_run(tmp_path, each=EACH, carriers=CARRIERS, embedded=(1, 2), images=False)
+    run = ExploredRun.of(store)
+    assert read_points(run, 0).vectors.shape == (EACH, 0)
+    vectors = vectors_of(EACH, CARRIERS, np.random.default_rng(0))
+    written = store.write_part("embedding-concept", 0, embedding_part(range(EACH), vectors))
+    store.mark_done("spray-concept", 0, written)
+    store.write_json("ranking.json", store.read_json("ranking.json"))
+    np.testing.assert_array_equal(read_points(run, 0).vectors, vectors)
 
 
 def test_the_plane_holds_the_first_two_principal_axes():

@@ -11,7 +11,7 @@ import numpy as np
 
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.class_verdict import Verdict
-from klarsicht.audit.results.detection_rows import read_places
+from klarsicht.audit.results.detection_rows import read_detections, read_places
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.results.seen_groups import SEEN_FILE
 from klarsicht.audit.results.sufficiency import SUFFICIENCY_FILE
@@ -23,7 +23,6 @@ from klarsicht.explorer.thumbnails import Window
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.run_folder.store import RunStore
 
-SIGNS = "signs"  # the table of detections, and its step
 ILLUSTRATED = "views"  # the table of pictures of the first suspects, and its step
 SKIPPED, OBSERVED = "skipped", "observed"
 LABELS: Final[dict[str, str]] = {
@@ -209,12 +208,11 @@ class ClassResults:
 
     def _read_windows(self, target: int) -> dict[int, Window]:
         line, store = self.line(target), self.reader.store
-        if line.verdict is None or not (line.by_detector and store.has_table(SIGNS, SIGNS)):
+        if line.verdict is None or not line.by_detector:
             return {}
-        signs = self.reader.keep(SIGNS, self.stamp, lambda: store.table(SIGNS, SIGNS).to_pylist())
-        own = (target, line.verdict.detection.sign)
-        for sign in signs:
-            if (sign["target"], sign["sign"]) == own and len(sign["places"]) == 2 * len(sign["rows"]):
+        found = self.reader.keep("detections", self.stamp, lambda: read_detections(store, read_verdicts(store)))
+        for sign in found.get((target, 1), ()):
+            if sign["sign"] == line.verdict.detection.sign and len(sign["places"]) == 2 * len(sign["rows"]):
                 places = np.array(sign["places"], float).reshape(-1, 2)
                 return {
                     int(row): (float(top), float(left), float(sign["height"]), float(sign["width"]))

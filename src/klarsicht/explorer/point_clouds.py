@@ -64,7 +64,8 @@ def read_points(run: ExploredRun, target: int, metric: str = "") -> PointCloud:
     if own_metric not in metrics:
         raise UsageError("the run has no such metric", got=repr(metric), rule=", ".join(metrics))
     store, images = run.reader.store, run.reader.images()
-    return run.reader.keep("points", (target, own_metric), lambda: read_point_cloud(store, images, target, own_metric))
+    stamp = (target, own_metric, run.results.stamp)  # a metric may be analysed after the run was opened
+    return run.reader.keep("points", stamp, lambda: read_point_cloud(store, images, target, own_metric))
 
 
 def encode_points(run: ExploredRun, target: int, metric: str = "") -> bytes:
