@@ -252,6 +252,15 @@ def test_of_orders_that_gain_alike_the_one_that_loses_less_on_many_images_is_tak
     judged = correction_choice.judge_together(fitted, joint, orders, (), asked)
     assert {look.least for one in judged.classes for look in (one.alone, one.together)} == {0.5}
     page = certificate.render_joint_page(judged)
+    each = page[page.index("Each class, together") : page.index("<h2>Order")]
+    shares = re.findall(r'<tr><td class="text">(\w+)</td><td>(\d+)</td><td>([\d.]+) ', each)
+    for name, n, before in shares:  # by hand: the share of the images of a class that are predicted as it
+        of_class = judged.recalls.truth == "abc".index(name)
+        assert int(n) == of_class.sum()
+        assert float(before) == pytest.approx(
+            100 * (judged.recalls.before[of_class] == "abc".index(name)).mean(), abs=0.05
+        )
+    assert {name for name, *_ in shares} == {"a", "b", "c"}
     assert page.count('<td>1.0<span class="ends">0.9 to 1.1</span></td><td>4000</td>') == 2
     assert judged.to_json()["clean images"] == {"classes": 3, "outputs": 3}
 

@@ -347,9 +347,9 @@ def template_context(found: Certificate) -> dict[str, Any]:
     trained = [one.name for one in found.rows if one.trained_on]
     facts = {"name": found.name, "version": __version__, "overall": 100 * bounds.overall, "points": format_points}
     facts |= {"affected": 100 * bounds.affected, "found": found}
-    facts["of_share"] = lambda share: " (".join(format_points(Interval(*(share[k] for k in ENDS)))) + ")"
     return facts | {
         "columns": columns, "lines": shown, "trained": trained, "evaluations": found.evaluations,
+        "of_share": _format_share,
     }  # fmt: skip
 
 
@@ -387,8 +387,16 @@ def render_joint_page(found: JointJudgement) -> str:
     """Render the certificate of several classes."""
     answer = {HARMLESS: "proven", HARMFUL: "broken"}.get(found.harm.answer, "")
     page = load_template("klarsicht.audit", "joint_certificate.html.j2")
-    said = {"claim": found.kind.claim, "sentences": describe_joint(found)}
-    return page.render(version=__version__, found=found, answer=answer, points=format_points, **said)
+    said: dict[str, Any] = {"claim": found.kind.claim, "sentences": describe_joint(found)}
+    said["recalls"] = [one.to_json() for one in found.recalls.table()]
+    return page.render(
+        version=__version__, found=found, answer=answer, points=format_points, of_share=_format_share, **said
+    )
+
+
+def _format_share(share: Facts) -> str:
+    """Format a share of a record and its interval, in percent."""
+    return " (".join(format_points(Interval(*(share[name] for name in ENDS)))) + ")"
 
 
 def format_points(found: Interval, digits: int = 1) -> tuple[str, str]:
