@@ -1,5 +1,6 @@
 """Tutorials run by night, block by block, as a reader types them; the notebooks hold the blocks of their pages."""
 
+import csv
 import json
 import re
 import runpy
@@ -106,6 +107,11 @@ def test_my_data_set(tmp_path, monkeypatch):
     assert len(copies & space["leaked"]) >= 13 and len(space["leaked"] - copies) < 4
     assert space["verdicts"].of("coffee").poisoned and space["new"].counts["drop"] > 16
     assert space["share"] < 0.2
+    with (tmp_path / "cleaned.csv").open() as table:
+        kept = {(tmp_path / row["path"]).resolve() for row in csv.DictReader(table)}
+    assert len(kept) == len(space["kept"]) > 300 and not kept & space["leaked"]
+    dropped = {(tmp_path / f"photographs/coffee/{i:03d}.png").resolve() for i in range(32)}
+    assert len(kept & dropped) < 16
 
 
 @pytest.mark.slow
