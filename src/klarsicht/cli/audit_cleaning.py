@@ -36,9 +36,9 @@ NOISE_HELP = "For denoise: READ,SHOT, deviation and variance at white. [estimate
 DENOISE = "denoise"
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
 PART_HELP = (
-    "A part of every image: border, colours, spectrum, 'fine texture', resolution, 'top left' and other "
-    "corners; may be repeated. noted: the strongest part that `audit shortcuts` flagged. surroundings needs no "
-    "--class. At most --overall is lost by it if no shortcut in them was shown."
+    "A part of every image: border, corners (all four), 'top left' or another corner, colours, spectrum, "
+    "'fine texture' or resolution. May be repeated. Give noted for the strongest part that `audit shortcuts` flagged, "
+    "or surroundings, which needs no --class. At most --overall is lost by it if no shortcut in them was shown."
 )
 GROUPS_HELP = (
     "True groups of the images: a column of the corpus's table, or a table with the columns path,group. "
@@ -103,7 +103,7 @@ def clean(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD, or all]")
+        Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD, all or surroundings]")
     ] = None,
     found_by: FoundBy = None,
     members: Members = None,

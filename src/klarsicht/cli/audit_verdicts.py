@@ -103,7 +103,9 @@ def shortcuts(
     images: Annotated[
         int, number(ranges.SHOWN_IMAGES, "Most images of a class; each is shown once for every part.")
     ] = 64,
-    level: Annotated[float, number(ranges.P_LEVEL, "Significance level: parts with p below it are flagged.")] = 0.05,
+    level: Annotated[
+        float, number(ranges.P_LEVEL, "Significance level: parts with p of at most this are flagged.")
+    ] = 0.05,
     data: Data = None,
     workers: Workers = 1,
     shard: ShardText = None,
@@ -145,7 +147,7 @@ def content(
     ] = None,
     images: Annotated[int, number(ranges.SHOWN_IMAGES, "Most pictures that get the content of a group.")] = 100,
     level: Annotated[
-        float, number(ranges.P_LEVEL, "Significance level: groups more alike than random ones have p below it.")
+        float, number(ranges.P_LEVEL, "Significance level: groups more alike than random ones have at most this p.")
     ] = 0.05,
     data: Data = None,
     device: Device = ANY_DEVICE,
@@ -176,7 +178,7 @@ def power(
     ] = None,
     classes: Annotated[int, number(ranges.PLANTED_CLASSES, "Classes in which each artifact is planted.")] = 5,
     level: Annotated[
-        float, number(ranges.P_LEVEL, "Significance level: artifacts with p below it count as found.")
+        float, number(ranges.P_LEVEL, "Significance level: artifacts with p of at most this count as found.")
     ] = 0.05,
     train: Annotated[
         int | None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from klarsicht.cli.burst_photographs import MEMORY, MERGING, make_settings
+from klarsicht.cli.burst_photographs import BY_NETWORK, MEMORY, make_settings
 from klarsicht.cli.echo import echo, echo_block, echo_json
 from klarsicht.cli.options import AsJson, add_options, number
 from klarsicht.cli.tables import table
@@ -16,7 +16,7 @@ from klarsicht.ground import ranges
 BURSTS_HELP = "Folders, each with the photographs of one scene, or .npz files of `burst synth`."
 
 
-@add_options(MERGING | MEMORY, make_settings)
+@add_options(BY_NETWORK | MEMORY, make_settings)
 def audit(
     bursts: Annotated[list[Path], typer.Argument(help=BURSTS_HELP)],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for maps, arrays and a page.")],

@@ -40,7 +40,7 @@ READING = {
         float | None, number(ranges.MEGAPIXELS, "Largest frame that is read, in megapixels. [220]")
     ],
 }
-MERGING = READING | {
+BY_NETWORK = READING | {
     "checkpoint": Annotated[Path | None, typer.Option(help="A network's file. [the one that ships]")],
     "noise": Annotated[str | None, typer.Option(help="READ,SHOT: deviation, and variance at white. [found]")],
     "calibration": Annotated[Path | None, typer.Option(help="A file of `burst calibrate`. [the user's]")],
@@ -49,19 +49,22 @@ MERGING = READING | {
     "exact": Annotated[
         bool | None, typer.Option("--exact", help="The network in float32, also where bfloat16 is faster.")
     ],
-    "fast": Annotated[bool | None, typer.Option("--fast", help="Merge by frequency, without the network.")],
     "bayer": Annotated[str | None, typer.Option(help="How Bayer frames are filtered: rgb or planes. [by their noise]")],
     "keep_hot_pixels": Annotated[
         bool | None, typer.Option("--keep-hot-pixels", help="Hot and dead pixels stay as they are.")
     ],
     "dark": Annotated[list[Path] | None, typer.Option(help="Dark frames, or a folder of them; may be repeated.")],
 }
+MERGING = BY_NETWORK | {
+    "fast": Annotated[bool | None, typer.Option("--fast", help="Merge by frequency, without the network.")]
+}
 MEMORY = {"memory": Annotated[float | None, number(ranges.MEMORY_GB, "GB, everything included. [2]")]}
 OUT_HELP = (
-    "A .dng, .tif, .png or .jpg file (.jpg: at most 2048 pixels a side), or a folder. {} becomes the name of each "
-    "burst, as in 'clean/{}.dng'."
+    "A .dng, .tif, .png or .jpg file (.jpg: made smaller, to 2048 pixels a side), or a folder. {} becomes the name of "
+    "each burst, as in 'clean/{}.dng'."
 )
 PAUSE_HELP = "With {} in -o: seconds between two frames of a burst at most. [2]"
+HOLD_OUT_HELP = "The frame to hold out. [the least sharp frame that agrees with the reference]"
 STRENGTH_HELP = "Strength of denoising: 0 leaves the reference, 1 is the full result. [1]"
 
 RESULT = {
@@ -153,7 +156,7 @@ def explain(
 @add_options(MERGING, make_settings)
 def check(
     frames: Frames,
-    hold_out: Annotated[str | None, typer.Option(help="The frame to hold out. [a blurred one that agrees]")] = None,
+    hold_out: Annotated[str | None, typer.Option(help=HOLD_OUT_HELP)] = None,
     *,
     settings: Any,
 ) -> None:

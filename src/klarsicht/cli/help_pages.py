@@ -56,7 +56,7 @@ EXAMPLES = {
     "burst audit": "klarsicht burst audit frames/ more-frames/ --out strategies",
     "burst check": "klarsicht burst check frames/",
     "burst export": "klarsicht burst export network.safetensors --onnx network.onnx",
-    "burst train": "klarsicht burst train --photos photos --out network.safetensors --minutes 60",
+    "burst train": "klarsicht burst train --photos photos --out network.safetensors --colour rgb --minutes 60",
     "burst synth": "klarsicht burst synth photos --out bursts --set rgb-moving",
     "burst evaluate": "klarsicht burst evaluate --row single --row hdr+",
     "burst weights": "klarsicht burst weights",
