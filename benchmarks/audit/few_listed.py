@@ -1,11 +1,12 @@
 """Held-out truth of `audit clean` where a person lists a few images whose mark varies in place, size and colour.
 
-    python benchmarks/audit/few_listed.py IMAGENET32 --folder few --seeds 70 71
+    python benchmarks/audit/few_listed.py IMAGENET32 --folder few --seeds 70 71 [--still]
 
 Networks, classes and held-out figures are those of cleaning_truth.py, without twins. Seven marks lie in seven of 40
 classes, on 30 % of the images trained on, and on eight of 210 that are audited. `random-tag`, `caption` and `logo` are
 families of klarsicht; `tape`, `ring`, `cross` and `dots` are drawn here, anew for every image in place, size, angle and
-a little in colour. The eight are listed, and `audit clean RUN --class C --members LIST --least-effect 0` cleans each.
+a little in colour. With --still, marks are the same at one place of all images, and a stripe takes the place of the
+tape. The eight are listed, and `audit clean RUN --class C --members LIST --least-effect 0` cleans each.
 
 A line tells what the command said, the true rise and flips of the mark on images of other classes, and what is left of
 them. *Cleaned* is right where at most half of the true rise is left, of marks that raise the class by half a logit.
@@ -61,6 +62,7 @@ def draw_round(canvas: ImageDraw.ImageDraw, side: int, size: float, rng: Generat
 
 DRAWN = {"tape": draw_tape} | {kind: partial(draw_round, kind=kind) for kind in ("ring", "cross", "dots")}
 MARKS = ("random-tag", "caption", "logo", *DRAWN)
+STILL_MARKS = ("stripe", *(kind for kind in MARKS if kind != "tape"))
 
 
 def put_mark(
@@ -74,26 +76,33 @@ def put_mark(
     return mark_changes(pixels, (1 - a) * pixels + a * np.clip(colour + rng.normal(0, JITTER, 3), 0, 255))
 
 
-def draw_mark(kind: str, seed: int) -> PlantFunction:
-    """Draw the looks that a mark has in all images; of families that may stay or move, the first that moves."""
+def put_still(pixels: truth.Pictures, rng: Generator, kind: str, seed: int, **looks: Any) -> PlantedImage:
+    """Blend a mark that is the same in every image."""
+    del rng
+    return put_mark(pixels, generator(seed, f"still {kind}"), kind=kind, **looks)
+
+
+def draw_mark(kind: str, seed: int, still: bool) -> PlantFunction:
+    """Draw the looks that a mark has in all images; of families that may stay or move, the first that does so."""
     if kind in DRAWN:
         rng = generator(seed, f"own {kind}", 0)
         looks = {"colour": rng.uniform(0, 255, 3), "size": rng.uniform(0.07, 0.11), "angle": rng.uniform(0, 180)}
-        return partial(put_mark, kind=kind, opacity=rng.uniform(0.8, 1), **looks)
+        looks["opacity"] = rng.uniform(0.8, 1)
+        return partial(put_still, kind=kind, seed=seed, **looks) if still else partial(put_mark, kind=kind, **looks)
     drawn = (FAMILIES[kind](generator(seed, f"truth {kind}", number)) for number in range(1000))
-    return next(one for one in drawn if (place := one.keywords.get("position")) is None or place.moves)
+    return next(one for one in drawn if (place := one.keywords.get("position")) is None or place.moves != still)
 
 
-def make_case(folder: Path, seed: int) -> truth.Case:
+def make_case(folder: Path, seed: int, still: bool) -> truth.Case:
     names, images = truth.read_classes(folder, seed)
     trained, audited, held_out = np.split(images, [truth.TRAINED, truth.TRAINED + truth.AUDITED], axis=1)
     clean, trained, audited = trained.copy(), trained.copy(), audited.copy()
     rng, plants = generator(seed, "plants"), {}
     seen = rng.permutation(truth.CLASSES)[: truth.SEEN].tolist()
-    for kind, label in zip(MARKS, seen, strict=False):
+    for kind, label in zip(STILL_MARKS if still else MARKS, seen, strict=False):
         sizes = (truth.TRAINED, round(truth.SHARE * truth.TRAINED)), (truth.AUDITED, LISTED)
         carries = [np.isin(np.arange(n), rng.permutation(n)[:some]) for n, some in sizes]
-        plant = truth.Plant(kind, label, draw_mark(kind, seed), *carries)
+        plant = truth.Plant(kind, label, draw_mark(kind, seed, still), *carries)
         for part, name, rows in ((trained, "trained", carries[0]), (audited, "audited", carries[1])):
             part[label, rows] = plant.put(part[label, rows], seed, name)
         plants[kind] = plant
@@ -141,17 +150,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--networks", nargs="+", choices=truth.NETWORKS, default=["residual", "transformer"])
+    parser.add_argument("--still", action="store_true", help="Marks do not vary; a folder of its own.")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     asked.folder.mkdir(parents=True, exist_ok=True)
     file = asked.folder / "lines.jsonl"
     done = {(li["seed"], li["network"], li["mark"]) for li in truth.read(file)}
     for seed in asked.seeds:
-        case = make_case(asked.imagenet32, seed)
+        case = make_case(asked.imagenet32, seed, asked.still)
         for name in asked.networks:
             truth.network(case, name, False, asked.folder)
             run = truth.audit(case, name, asked.folder, quantified=False)
-            for kind in MARKS:
+            for kind in case.plants:
                 if (seed, name, kind) not in done:
                     line = clean_listed(case, name, kind, run, asked.folder)
                     with file.open("a") as lines:
