@@ -8,7 +8,7 @@ from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.bridge import class_noise
 from klarsicht.bridge.class_noise import ClassNoise, estimate_class_noise, estimate_noise, find_noisiest
 from klarsicht.bridge.single_images import encode_light
-from klarsicht.ground.errors import UsageError
+from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 PHONE = NoiseLevel(0.011, 0.0053)
@@ -57,3 +57,5 @@ def test_no_noise_and_no_flat_block_are_one_line_each():
         find_noisiest([ClassNoise("a", NoiseLevel(0.0005, 1e-5))])
     with pytest.raises(UsageError, match="cannot be estimated"):
         find_noisiest([])
+    with pytest.raises(InputError, match="no picture"):
+        estimate_noise([])

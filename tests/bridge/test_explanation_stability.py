@@ -30,6 +30,10 @@ SIDE, EACH = 16, 20
 LEVEL = NoiseLevel(0.02, 0.01)
 
 
+def test_a_class_without_a_picture_has_no_level():
+    assert estimate_level([]) is None
+
+
 def test_ranks_of_a_linear_model_under_noise_correlate_as_the_closed_form_says():
     """Relevance is w x for equal weights, x normal of deviation s; with noise of deviation sigma Pearson's correlation
     is r = s / sqrt(s^2 + sigma^2), and that of the ranks 6 / pi arcsin(r / 2) (Pearson 1907)."""

@@ -80,6 +80,15 @@ def test_after_erasing_the_pattern_no_linear_classifier_finds_the_label(kind):
     np.testing.assert_allclose(found, y.mean(), atol=2e-3)  # the best linear prediction is the constant one
 
 
+def test_rows_without_any_variance_are_erased_as_orthogonally():
+    """A layer that is silent on clean images: every direction is as likely, and the ridge is all there is."""
+    V = np.eye(5)[:, :2]
+    eraser = oblique_eraser(V, covariance(np.zeros((20, 5))), np.zeros(5))
+    x = np.random.default_rng(0).normal(size=(4, 5))
+    np.testing.assert_allclose(eraser(x)[:, :2], 0, atol=1e-9)
+    np.testing.assert_allclose(eraser(x)[:, 2:], x[:, 2:], atol=1e-9)
+
+
 def test_oblique_is_leace_written_out():
     """P = I - W^+ P_{W s} W with W = S^(-1/2), s = cov(x, y); x' = x - P (x - E x)."""
     X, y = rows()

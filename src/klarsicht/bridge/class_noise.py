@@ -44,7 +44,10 @@ class ClassNoise:
 def estimate_noise(pictures: Iterable[Image.Image]) -> NoiseLevel:
     """Estimate the noise of developed pictures of one camera, 8 bits, RGB or grey. Raises InputError where too few
     blocks are flat."""
-    blocks = Blocks.concatenate(map(_blocks_of, pictures))
+    parts = list(map(_blocks_of, pictures))
+    if not parts:
+        raise InputError("no picture to estimate noise from", rule="one or more that can be decoded")
+    blocks = Blocks.concatenate(parts)
     one_source = replace(blocks, source=np.zeros(len(blocks.mean)))  # texture leaks alike into all pictures
     return fit_noise(select_unclipped(one_source, CODES_END), CODES_END).noise
 

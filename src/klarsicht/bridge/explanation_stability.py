@@ -79,8 +79,10 @@ def add_noise(picture: Image.Image, level: NoiseLevel, rng: np.random.Generator)
 
 
 def estimate_level(pictures: Sequence[Image.Image]) -> NoiseLevel | None:
-    """Estimate the noise of pictures that share it; None where they have too few flat blocks for it."""
+    """Estimate the noise of pictures that share it; None where they have too few flat blocks for it, or are none."""
     windows = [np.moveaxis(read_light(one), -1, 0)[None] for one in pictures]
+    if not windows:
+        return None
     try:
         return estimate(windows).noise
     except InputError:

@@ -227,11 +227,13 @@ def finetuned(results: FinetunedResults) -> None:
 
 def _print_limits(results: Power | FinetunedResults) -> None:
     """Print one line per kind of artifact: its detection limit, and the counts at each prevalence."""
+    from klarsicht.audit.verdicts.sensitivity.detection_limits import format_percent
+
     lines = [
         (kind, results.format_limit(kind), *(results.format_counts(kind, share) for share in results.prevalences))
         for kind in results.kinds
     ]
-    header = ("kind", "found down to", *(f"{share:.0%}" for share in results.prevalences))
+    header = ("kind", "found down to", *map(format_percent, results.prevalences))
     echo_block(table(header, lines, left_aligned=("kind", "found down to")))
 
 

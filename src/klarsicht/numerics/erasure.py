@@ -99,7 +99,7 @@ def unit_directions(V: Floats) -> Doubles:
 def covariance(X: Floats) -> Doubles:
     """Estimate the covariance (C, C) of rows (n, C), shrunk towards its mean variance (Ledoit and Wolf 2004)."""
     S = ledoit_wolf(np.asarray(X, np.float64))[0]
-    return np.asarray(S + RIDGE * max(np.trace(S) / len(S), np.finfo(np.float64).tiny) * np.eye(len(S)))
+    return np.asarray(S + RIDGE * (float(np.trace(S)) / len(S) or 1.0) * np.eye(len(S)))
 
 
 def pattern(X: Floats, y: NDArray[Any]) -> Doubles:

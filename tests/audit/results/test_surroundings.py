@@ -92,6 +92,8 @@ def test_classes_whose_surroundings_the_model_follows_are_named_in_a_clause(name
 
 def test_one_exception_of_many_is_not_rounded_away():
     assert replace(LIGHT, exceptions=1).majority == 399 / 400
+    many = replace(LIGHT, n=4000, exceptions=1)
+    assert "99.9 % of light" in Surroundings((many,), (), 0.7, 0.025).describe_use()
     assert "99.8 % of light" in Surroundings((replace(LIGHT, exceptions=1),), (), 0.7, 0.025).describe_use()
 
 

@@ -8,7 +8,7 @@ from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import AS_WRITTEN
 from klarsicht.burst.denoising.hot_pixels import replace_hot_pixels
-from klarsicht.burst.files.dark_frame import DarkFrame, sensor_offsets
+from klarsicht.burst.files.dark_frame import DarkFrame, deviation_of_difference, sensor_offsets
 from klarsicht.burst.files.loading import load_frames
 from klarsicht.burst.files.reading import read
 from klarsicht.ground.errors import InputError, UsageError
@@ -58,6 +58,17 @@ def test_offsets_are_subtracted_and_hot_pixels_are_replaced(dng, planted, tmp_pa
     left = (mean - truth)[truth < 1] * (WHITE - BLACK)
     assert left.std() < 1.1 * READ / 6**0.5
     assert abs(left.mean()) < 2
+
+
+@pytest.mark.parametrize("sigma", [0.6, 1.5, 2.4, 10.0])
+def test_the_noise_of_whole_counts_is_estimated_between_them(sigma):
+    """Against the deviation of what was drawn and rounded, without the thousandth that is hot."""
+    rng, count = np.random.default_rng(0), 1 / 16000
+    frames = np.rint(rng.normal(512, sigma, (2, 300, 400)))
+    true = float(np.std(frames)) * count
+    frames[1, rng.random((300, 400)) < 1e-3] += 900
+    found = deviation_of_difference((frames[0] - frames[1]) * count, count / 12**0.5)
+    assert found == pytest.approx(true, rel=0.02)
 
 
 def test_offsets_of_single_pixels_are_shrunk_as_the_error_is_least():

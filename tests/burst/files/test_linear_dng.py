@@ -7,8 +7,11 @@ from tests.burst.conftest import MATRIX
 from tests.burst.files.test_lossless_jpeg import written
 from tests.burst.opcodes import gain_map, packed, tag
 
-from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.data.photograph import Header
+from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.data.lens_corrections import LensCorrections
+from klarsicht.burst.data.opcode_lists import RadialGain
+from klarsicht.burst.data.photograph import Header, Sensor
+from klarsicht.burst.files import dng
 from klarsicht.burst.files.reading import read
 from klarsicht.burst.files.rendering import Renderer
 from klarsicht.ground.errors import InputError
@@ -31,7 +34,7 @@ def write(path, codes, extra=(), white=WHITE, black=(64, 64, 64), **options):
         (272, 2, 0, "Phone", True),
         (50706, 1, 4, bytes([1, 6, 0, 0]), True),
         (50714, 4, 3, black, True),
-        (50717, 4, 3, (white,) * 3, True),
+        *([] if white is None else [(50717, 4, 3, (white,) * 3, True)]),
         (50721, 10, 9, matrix, True),
         (50728, 5, 3, (1, 2, 1, 1, 2, 3), True),
         (50778, 3, 1, 21, True),
@@ -85,6 +88,28 @@ def test_what_klarsicht_writes_it_reads(tmp_path):
     found = read(tmp_path / "out.dng")
     np.testing.assert_allclose(found.light, light, atol=1e-4)
     assert found.header.profile == pytest.approx((NoiseLevel(1e-3, 1e-4),) * 3)
+
+
+def test_light_that_gains_lifted_above_white_is_read_back(tmp_path):
+    """A third of the picture is overexposed, and a lens brightens it towards its corners."""
+    light = np.full((4, *SIZE), 0.3, np.float32)
+    light[:3, : SIZE[0] // 3] = 1
+    spool = FrameStore(tmp_path / "s.f32", (1, 4, *SIZE))
+    spool.allocate()
+    spool.write_frame(0, light)
+    lens = LensCorrections(size=SIZE, on_colours=(RadialGain((0.8, 0, 0, 0, 0), (0.5, 0.5)),))
+    sensor = Sensor("", (0.0, 0.0, 0.0), 65535.0)
+    header = Header(path=tmp_path / "x.dng", colour="rgb", size=SIZE, levels=65535, sensor=sensor, lens=lens)
+    dng.write(spool, header, [NoiseLevel(0.01, 0.001)] * 3, tmp_path / "own.dng")
+    found = read(tmp_path / "own.dng").light
+    assert found[:, 0, 0] == pytest.approx(1.8, rel=0.02) and found[:, 60, 48] == pytest.approx(0.3, rel=0.5)
+
+
+def test_without_a_white_level_it_is_the_highest_code(tmp_path):
+    codes = np.full((*SIZE, 3), 255, np.uint8)
+    codes[:32] = 51
+    light = read(write(tmp_path / "a.dng", codes, white=None, black=(0, 0, 0))).light
+    assert light[:, 40].mean() == pytest.approx(1) and light[:, 0].mean() == pytest.approx(51 / 255)
 
 
 def test_grey_and_unknown_compressions_are_one_line(tmp_path):

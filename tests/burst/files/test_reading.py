@@ -113,6 +113,12 @@ def srgb(code):
     return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_raw_file_keeps_its_orientation_mirrored_or_not(dng, tmp_path, orientation):
+    dng(tmp_path / "a.dng", np.full((64, 96), 1000.0), orientation=orientation)
+    assert reading.read(tmp_path / "a.dng").header.orientation == orientation
+
+
 @pytest.mark.parametrize(("written", "ending", "true"), [
     ("JPEG", ".png", ".jpg"), ("PNG", ".jpg", ".png"), ("TIFF", ".png", ".tif"), ("JPEG", ".tif", ".jpg"),
     ("PNG", ".dng", ".png"), ("JPEG", ".nef", ".jpg"),

@@ -182,6 +182,6 @@ def test_samples_are_balanced_by_the_gains_of_the_drawn_camera():
     made = draw_burst((np.repeat(detail, 3, 0),), replace(recipe, mosaic=MOSAICS["bayer"]), rng(2))
     gains = np.array(made.clean.balance, np.float32)[:, None, None]
     unbalanced = interpolate_mosaic(take_samples(made.truth, "RGGB"), "RGGB")
-    assert np.ptp(made.truth * gains, 0).max() < 1e-5
+    assert np.ptp(made.truth * gains, 0).max() < 1e-5 and made.burst.balance == made.clean.balance != (1, 1, 1)
     false_colours = [np.ptp(gains * light[:, 4:-4, 4:-4], 0).mean() for light in (made.burst.frames[0], unbalanced)]
     assert false_colours[0] < 0.85 * false_colours[1]

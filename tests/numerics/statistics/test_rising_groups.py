@@ -34,6 +34,12 @@ def test_bounds_are_those_of_a_loop_over_t_tests():
         assert bound == pytest.approx((t - 1.645) * np.sqrt(1 / a + 1 / b))
 
 
+def test_two_images_have_no_bound():
+    with np.errstate(all="raise"):
+        bound = cohen_d_bounds(np.array([[True, False]]), np.array([[0.0, 1.0]]))
+    assert bound.tolist() == [[-np.inf]]
+
+
 def test_only_positive_bounds_are_weighted():
     rng = np.random.default_rng(1)
     members, values, weight = groups(rng, 40), rng.normal(size=(1, 40)), rng.uniform(1, 5, 60)

@@ -26,6 +26,7 @@ LEAST_EXCEPTIONAL = 0.005  # share of images that must be exceptions before a sh
 LEAST_RISE = 0.1  # share of composites that the model must take for their donor's class beyond the control
 LEAST_MAJORITY = 2 / 3  # of a class, below which its images are not said to share their surroundings
 MOST_NAMED = 3  # classes that an error line names
+MOST_OF_ALL = 99.9  # percent of a class that has an exception
 
 
 class PlacesRow(TypedDict):
@@ -175,7 +176,7 @@ class Surroundings:
 
     def describe_use(self) -> str:
         """Say in a clause of which classes the model follows the surroundings; empty where of none."""
-        shares = [f"{100 * one.majority:.3g} % of {one.name}" for one in self.relied_on]
+        shares = [f"{min(100 * one.majority, MOST_OF_ALL):.3g} % of {one.name}" for one in self.relied_on]
         if (more := len(shares) - MOST_NAMED) > 0:
             shares[MOST_NAMED:] = [f"most images of {more} more"]
         listed = " and ".join(filter(None, [", ".join(shares[:-1]), *shares[-1:]]))

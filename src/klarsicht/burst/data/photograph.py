@@ -161,8 +161,9 @@ def black_level_warnings(light: Planes) -> tuple[str, ...]:
     return (f"nothing is darker than {darkest.min():.1%} of white, in any colour: the black level may be too low",)
 
 
-def check_counts(counts: Codes, header: Header) -> None:
-    """Raise InputError if black is not below white, or if too many counts lie below black or above white."""
+def check_counts(counts: Codes, header: Header, has_white: bool = True) -> None:
+    """Raise InputError if black is not below white, or if too many counts lie below black or above white. has_white:
+    whether none can be brighter, as of a sensor; what gains of a lens lift may be."""
     sensor, path = header.sensor, header.path
     assert sensor is not None
     black, white = max(sensor.black), sensor.white
@@ -174,7 +175,7 @@ def check_counts(counts: Codes, header: Header) -> None:
     if below > MOST_BELOW_BLACK:
         got = f"{below:.0%} of the pixels below it ({min(sensor.black):g})"
         raise InputError(f"{path.name} has a wrong black level", got=got, rule="at most half can be", remedy=remedy)
-    if above > MOST_ABOVE_WHITE:
+    if has_white and above > MOST_ABOVE_WHITE:
         got = f"{above:.0%} of the pixels above it ({white:g})"
         raise InputError(f"{path.name} has a wrong white level", got=got, rule="hardly any can be", remedy=remedy)
 

@@ -52,7 +52,7 @@ class DarkFrame:
                 continue
             total += photograph.light
             before -= photograph.light
-            deviations.append(OF_MEDIAN * np.median(np.abs(before), (1, 2)) / 2**0.5)
+            deviations.append([deviation_of_difference(plane, headers[0].quantisation) for plane in before])
             before = photograph.light
         assert total is not None
         mean, deviation = total / len(files), np.mean(deviations, 0)
@@ -78,6 +78,14 @@ class DarkFrame:
         for y0, offsets in self.offsets.read_strips(0):
             part = light[:, y0 : y0 + offsets.shape[1]]
             part -= np.where(part < 1, offsets, 0)
+
+
+def deviation_of_difference(difference: Planes, rounding: float) -> float:
+    """Estimate the noise of one of two frames from their difference (H, W) without what is far out. Differences of
+    counts are few numbers, of which a median is one. rounding: deviation of rounding to counts, the least."""
+    scale = OF_MEDIAN * float(np.median(np.abs(difference)))
+    near = difference[np.abs(difference) <= SURE_OFFSET * max(scale, 12**0.5 * rounding)]
+    return max(float(np.sqrt(np.mean(np.square(near)))) / 2**0.5, rounding)
 
 
 def sensor_offsets(mean: Planes, deviation: float, count: int) -> Planes:

@@ -18,7 +18,7 @@ from klarsicht.burst.files.developed import orientation
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import tiff_tags
-from klarsicht.ground.pictures.tiff_tags import Tags
+from klarsicht.ground.pictures.tiff_tags import BITS, Tags
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 BLACK, WHITE, NEUTRAL, NOISE_PROFILE = 50714, 50717, 50728, 51041
@@ -54,13 +54,13 @@ def read(path: Path, tags: Tags, settings: ReadSettings) -> Photograph:
             got = f"{page.compression!s} ({str(error).splitlines()[0]})"
             raise InputError(f"{path.name} cannot be decoded", got=got, remedy=remedy) from error
     codes = _crop(_linearise(codes, tags), tags)
-    size = (codes.shape[0], codes.shape[1])
+    size, white = (codes.shape[0], codes.shape[1]), _channels(tags, WHITE, _highest_code(tags))
     header = Header(
         path=path,
         colour="rgb",
         size=size,
-        levels=int(_channels(tags, WHITE, 65535)[0]),
-        sensor=Sensor("", _black(tags), _channels(tags, WHITE, 65535)[0]),
+        levels=int(white[0]),
+        sensor=Sensor("", _black(tags), white[0]),
         rendering=_rendering(tags),
         orientation=orientation(tags),
         tags=tags,
@@ -68,9 +68,9 @@ def read(path: Path, tags: Tags, settings: ReadSettings) -> Photograph:
         lens=_corrections_of_colours(read_corrections(tags, size, path.name)),
         notes=(COARSE_NOISE,),
     )
-    photograph.check_counts(codes, header)
+    photograph.check_counts(codes, header, has_white=False)
     black = np.array(_black(tags), np.float32)
-    light = (codes.astype(np.float32) - black) / (np.array(_channels(tags, WHITE, 65535), np.float32) - black)
+    light = (codes.astype(np.float32) - black) / (np.array(white, np.float32) - black)
     return Photograph(np.ascontiguousarray(np.moveaxis(light, -1, 0)), header)
 
 
@@ -88,6 +88,13 @@ def _linearise(codes: Codes, tags: Tags) -> Codes:
         return codes
     table = np.array(tags.image[LINEARISATION].values, np.uint16)
     return table[np.minimum(codes, len(table) - 1)]
+
+
+def _highest_code(tags: Tags) -> int:
+    """Return the white level of a file that names none (DNG specification 1.7): of codes through a table that of 16
+    bits."""
+    bits = 16 if LINEARISATION in tags.image or BITS not in tags.image else int(tags.image[BITS].values[0])
+    return int(2**bits - 1)
 
 
 def _crop(codes: Codes, tags: Tags) -> Codes:

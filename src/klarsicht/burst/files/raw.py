@@ -40,7 +40,7 @@ RAW_ENDINGS = (
     *(".sr2", ".raf", ".rw2", ".orf", ".pef", ".srw", ".raw"),
 )
 CFA_PLANE_COLOURS = 50710
-FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's flip to TIFF's orientation
+FLIPS = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}  # LibRaw's flip to TIFF's orientation
 MIN_SIDE = 32  # pixels
 MOST_SECONDS = 4000  # of exposure, which a rational of millionths can hold
 UNKNOWN_YEAR = 1970  # of LibRaw's time where the file says none

@@ -208,7 +208,9 @@ def draw_burst(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Genera
         level = level.scale_variance(white_variance(recipe.mosaic))
     valid = np.arange(recipe.frames) < rng.integers(recipe.min_frames, recipe.frames, endpoint=True)
     frames[~valid] = 0
-    return SyntheticBurst(Burst(frames, level, valid, colour_filter=recipe.mosaic), light[0], exposure, clean)
+    balance = (1.0, 1.0, 1.0) if recipe.mosaic is None else clean.balance
+    burst = Burst(frames, level, valid, colour_filter=recipe.mosaic, balance=balance)
+    return SyntheticBurst(burst, light[0], exposure, clean)
 
 
 def interpolate_frames(frames: Light, cell: str, balance: tuple[float, float, float]) -> Light:

@@ -27,7 +27,7 @@ def cohen_d_bounds(members: Bools, values: Floats) -> Doubles:
     centred = values - values.mean(1, keepdims=True)  # else the variance is the difference of large numbers
     total = members.astype(np.float64) @ centred.T
     mean, other = total / a, -total / b
-    within = np.sqrt(np.maximum((centred**2).sum(1) - a * mean**2 - b * other**2, 0) / (n - 2))
+    within = np.sqrt(np.maximum((centred**2).sum(1) - a * mean**2 - b * other**2, 0) / max(n - 2, 1))
     bound = (mean - other) / np.maximum(within, FLAT) - Z95_ONE_SIDED * np.sqrt(1 / a + 1 / b)
     return np.where(fit, bound, -np.inf)
 

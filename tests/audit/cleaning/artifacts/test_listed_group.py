@@ -48,7 +48,7 @@ def put(monkeypatch):
         group = SimpleNamespace(target=0, name="mole", rows=rows)
         classifier = load_model(Reader(weight).eval(), classes=["mole", "other"])
         audited = SimpleNamespace(classifier=classifier, group=group, corpus=None, labels=labels, store=None)
-        monkeypatch.setattr(listed_group, "read_seen_groups", lambda store: groups)
+        monkeypatch.setattr(listed_group, "load_seen_groups", lambda store: groups)
         found = FoundArtifact(audited, np.flatnonzero(listed), "list: squares.txt")
         place = Localisation(found, rows[::3], list(images[: len(own) : 3]), listed[::3], rows[:0])
         vars(place)["maps"] = rng.random((len(rows[::3]), 8, 8))

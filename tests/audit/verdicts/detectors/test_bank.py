@@ -10,9 +10,9 @@ from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.explanation.models.inputs import shrink_levels
 from klarsicht.audit.verdicts.detectors import patch_matches
-from klarsicht.audit.verdicts.detectors.bank import DETECTORS, bytes_of_image, run_detectors
+from klarsicht.audit.verdicts.detectors.bank import DETECTORS, TailDetector, bytes_of_image, run_detectors
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, ImageStack
-from klarsicht.numerics.statistics.split_half import draw_halves
+from klarsicht.numerics.statistics.split_half import combined_p, draw_halves
 
 SIDE = 32
 N, M, MARKED = 120, 240, 12
@@ -154,6 +154,20 @@ def test_images_of_one_source_are_no_duplicates():
     one[:MARKED] = 0
     found = list(DETECTORS["texture"](replace(planted, sources=one), "texture"))
     assert max(sign.score for sign in found) < 8
+
+
+@pytest.mark.parametrize("of_source", [1, 10])
+def test_images_of_one_source_are_one_witness_of_a_tail(of_source):
+    """Without an artifact, p lies below a level in at most that share of classes, however many images a source has."""
+    detector, ps = TailDetector(lambda images: images.mean((1, 2, 3)), True, "noise", shares=(0.02,)), []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        grey = [rng.exponential(20, count // of_source).repeat(of_source) for count in (200, 4000)]
+        own, pool = (np.rint(np.clip(g, 0, 255)).astype(np.uint8)[:, None, None, None].repeat(4, 1) for g in grey)
+        half = draw_halves(200, rng)
+        images = ClassImages(ImageStack(own), ImageStack(pool), np.ones(4000, bool), half, np.arange(200) // of_source)
+        ps.append(float(combined_p(next(detector(images, "grey")).score, 1)))
+    assert np.mean(np.array(ps) <= 0.05) <= 0.06 and min(ps) > 1e-4
 
 
 def test_what_other_classes_have_too_is_no_sign():

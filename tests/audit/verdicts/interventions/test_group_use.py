@@ -155,6 +155,15 @@ def test_random_groups_are_not_used(pictures):
     assert sum(told) <= 1
 
 
+def test_a_group_of_most_of_its_class_is_asked(pictures):
+    """More images lie in it than outside: natural groups of the others are as small as these allow."""
+    own, _, onto = pictures
+    marked = np.concatenate([own[MARKED]] * 3)
+    few = own[~MARKED][:20]
+    use = measure(network([10.0, -10.0, 0.0]), np.concatenate([marked, few]), onto, np.arange(92) < 72)
+    assert use.acts and use.rise.low > 0 and np.isfinite(use.spread)
+
+
 def test_few_images_are_not_asked(pictures):
     own, _, onto = pictures
     predict = network([10.0, -10.0, 0.0])

@@ -57,6 +57,17 @@ def test_what_is_as_bright_is_outlined_by_its_roughness():
     assert (overlap(found, own) > overlap(start, own) + 0.1).all()
 
 
+@pytest.mark.parametrize("column", [10, 11])
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_line_is_outlined_in_odd_columns_as_in_even_ones(column, width):
+    """Colours are found on every second pixel, of which a line of one pixel may have none: it then stays as it is."""
+    rng, own = np.random.default_rng(0), np.zeros((1, 48, 48), bool)
+    own[0, 10:30, column : column + width] = True
+    image = np.where(own[..., None], (230, 30, 30), (90, 110, 90)) + rng.normal(0, 6, (1, 48, 48, 3))
+    found = outline_by_colours(np.clip(image, 0, 255).astype(np.uint8), own, np.zeros((1, 24, 24)), 0)
+    assert (found & own).sum() >= 0.9 * own.sum() and (found & ~own).sum() <= 0.01 * own.size
+
+
 def test_images_are_outlined_one_by_one():
     """Every image has its own colours; draws of the others do not matter where the means are sure."""
     images, own = draw_discs(6, np.random.default_rng(2))

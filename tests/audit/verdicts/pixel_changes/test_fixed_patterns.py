@@ -69,6 +69,14 @@ def test_noise_alone_is_shrunk_to_nothing():
     assert not shrink_to_prior(np.zeros(50), np.ones(50)).any()
 
 
+def test_images_that_are_all_alike_have_a_gain_and_no_division_by_nothing():
+    """Black ones and white ones differ alike in each row: that is no pattern of rows."""
+    black, white = (np.full((6, 8, 8, 3), level, np.uint8) for level in (0, 255))
+    with np.errstate(all="raise"):
+        gains = fit_row_gains(black, white)
+    assert np.isfinite(gains.log_gain).all() and np.ptp(gains.log_gain) < 1e-5
+
+
 @pytest.mark.parametrize(("level", "changed"), [(-0.1, -0.3), (0.2, 0.3)])
 def test_the_level_that_most_sites_have_is_0_unless_brightness_tells_otherwise(level, changed):
     """A third of the sites are lower by .3: darkened by it, or two thirds brightened."""

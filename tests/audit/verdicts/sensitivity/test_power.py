@@ -43,6 +43,14 @@ def test_the_limit_is_the_smallest_prevalence_down_to_which_half_are_found():
     assert found.format_counts("tag", 0.1) == "1/2" and math.isnan(found.share("text", 0.1))
 
 
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.2, "20%"), (0.125, "12.5%"), (0.015, "1.5%"), (0.02, "2%"), (4e-4, "0.04%")]
+)
+def test_shares_are_as_exact_as_they_were_asked_for(share, said):
+    found = power.Power((trial("tag", share, True),), ("tag",), (share,), 0.05)
+    assert found.format_limit("tag") == said
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_plants_are_those_of_planting_and_only_in_carriers(channels):
     levels = np.random.default_rng(0).integers(0, 255, (6, 28, 28, channels)).astype(np.uint8)

@@ -11,7 +11,7 @@ import torch
 from klarsicht.audit.cleaning.artifacts.localisation import Localisation
 from klarsicht.audit.cleaning.corrections.activations import compute_logits
 from klarsicht.audit.cleaning.corrections.samples import draw_rows, read_images
-from klarsicht.audit.results.seen_groups import SeenGroup, read_seen_groups
+from klarsicht.audit.results.seen_groups import SeenGroup, load_seen_groups
 from klarsicht.audit.results.words import format_count
 from klarsicht.audit.verdicts.interventions.group_use import PasteTrial, describe_use, measure_group_use
 from klarsicht.audit.verdicts.interventions.overlay import Overlay, overlay_of_masks
@@ -63,7 +63,7 @@ def put_listed_group(place: Localisation, rng: np.random.Generator) -> tuple[Ove
 def find_seen_group(store: RunStore, target: int, members: Ints) -> SeenGroup | None:
     """Find the group of just these rows of a class whose use `audit quantify` measured; None without one."""
     rows = set(members.tolist())
-    groups = (one for one in read_seen_groups(store) if one.use and one.target == target)
+    groups = (one for one in load_seen_groups(store) if one.use and one.target == target)
     return next((one for one in groups if set(one.rows) == rows), None)
 
 

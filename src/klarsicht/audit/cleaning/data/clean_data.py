@@ -41,7 +41,7 @@ from klarsicht.audit.explanation.data.pictures import FileReader, file_of
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.audit.explanation.settings import ANY_DEVICE
 from klarsicht.audit.results.correction_words import describe_counts
-from klarsicht.audit.results.words import format_share, name_artifact
+from klarsicht.audit.results.words import format_share
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import (
     EffectRemains,
@@ -196,7 +196,7 @@ def clean_data(
     facts = artifacts.to_json()
     if isinstance(action, str):
         actions = [_make_action(action, audited_run, one, weight, label) for one in artifacts.artifacts]
-        called = (name_artifact(one.name, one.number) for one in artifacts.artifacts)
+        called = (one.name for one in artifacts.artifacts)
         left = {name: share for name, (_, share) in zip(called, actions, strict=True) if share is not None}
         _require_taken_out(left)
         facts |= {"evidence left": left} if left else {}

@@ -17,7 +17,7 @@ from klarsicht.audit.verdicts.detectors.colour_spots import FlatColour, OneSided
 from klarsicht.audit.verdicts.detectors.detection import ClassImages, Detection, ImageStack, Measure, measure_in_blocks
 from klarsicht.audit.verdicts.detectors.outlying_groups import SHRUNK, EmbeddedGroups, OutlyingGroups
 from klarsicht.audit.verdicts.detectors.patch_matches import SHIFTS, PatchMatches, PatchView, W, colour, grey
-from klarsicht.audit.verdicts.detectors.templates import TemplateMatches
+from klarsicht.audit.verdicts.detectors.templates import TemplateMatches, one_per_source
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging import image_descriptions, image_statistics
@@ -37,9 +37,9 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class TailDetector:
-    """Detector of an excess of the class's images beyond an extreme quantile of the other classes, given the class's
-    median: of their `measure`, in the upper tail where it is `high`, with `shares` of the other classes' images
-    beyond."""
+    """Detector of an excess of the class's images, one of each source, beyond an extreme quantile of the other classes,
+    given the class's median: of their `measure`, in the upper tail where it is `high`, with `shares` of the other
+    classes' images beyond."""
 
     measure: Measure
     high: bool
@@ -48,11 +48,12 @@ class TailDetector:
 
     def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
         own, pool = self.values(images.own), self.values(images.pool)[images.others]
+        once = one_per_source(images)
         for share in self.shares:
             edge = float(np.quantile(pool, 1 - share))
-            expected = null_rate(own[None], pool[None], edge)[0]
+            expected = null_rate(own[None, once], pool[None], edge)[0]
             beyond = own > edge
-            halves = [beyond[side] for side in (images.half, ~images.half)]
+            halves = [beyond[side & once] for side in (images.half, ~images.half)]
             score = float(np.mean([binomial_surprisal(half.sum(), len(half), expected) for half in halves]))
             yield Detection(f"{name} {share:g}", score, np.flatnonzero(select_above_gap(own, edge)))
 

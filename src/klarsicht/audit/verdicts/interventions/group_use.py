@@ -152,7 +152,8 @@ def measure_group_use(trial: PasteTrial, member: Bools, rng: np.random.Generator
     use = GroupUse(rise, onto=len(trial.onto), placed_share=float(masks[inside].any((1, 2)).mean()), masks=masks)
     if not use.acts:
         return use
-    pairs = natural_rises(trial, values, len(inside) // 2, outside, rng, turns)
+    size = min(len(inside) // 2, len(outside) // 4)  # as many lie outside a natural group as in it, at least
+    pairs = natural_rises(trial, values, size, outside, rng, turns)
     return replace(use, natural=mean_interval(pairs.mean(1)), spread=float(pairs.mean(1).std(ddof=1)))
 
 

@@ -23,6 +23,7 @@ LEVELS_APART, ROUGHNESS_WEIGHT = 32.0, 2.0  # grey levels of one deviation of a 
 COLOURS, LLOYD_ROUNDS, OUTLINE_ROUNDS = 6, 5, 3  # of each side; rounds that move them, and that move the outline
 LIKELY, PLACE_WEIGHT = 4.0, 0.25  # nats at most, of a pixel's colour and of a place; weight of what places say
 SMOOTHING = 0.7  # deviation of a Gaussian in pixels, over which colours answer together
+NEVER = 1e6  # nats against a colour that a side does not have
 FEWEST_PIXELS = 10  # inside and outside, without which an image stays as it is
 OUTLINED = 128  # images at once
 
@@ -36,7 +37,8 @@ def outline_by_colours(images: Pixels, own: Bools, odds: Floats, seed: int) -> B
         odds: float (n, h, w), log-odds of an own place, for each STRIDE pixels.
 
     Returns:
-        bool (n, H, W); the same for images with fewer than FEWEST_PIXELS pixels inside or outside.
+        bool (n, H, W); the same for images with fewer than FEWEST_PIXELS pixels inside or outside, or none of those
+        that find_colours looks at.
     """
     rng, outlines = generator(seed, "outlines"), own.copy()
     for start in range(0, len(images), OUTLINED):
@@ -50,8 +52,13 @@ def outline_by_colours(images: Pixels, own: Bools, odds: Floats, seed: int) -> B
                 *(find_colours(points, side, rng).log_likelihood(points) for side in (inside, ~inside))
             )
             resembles = gaussian_filter(resembles.clip(-LIKELY, LIKELY), (0, SMOOTHING, SMOOTHING))
-            pixels = inside.sum((1, 2))
-            can_tell = (pixels >= FEWEST_PIXELS) & (height * width - pixels >= FEWEST_PIXELS)
+            can_tell = np.all(
+                [
+                    (side.sum((1, 2)) >= FEWEST_PIXELS) & side[:, ::STRIDE, ::STRIDE].any((1, 2))
+                    for side in (inside, ~inside)
+                ],
+                0,
+            )
             inside = np.where(can_tell[:, None, None], resembles + says > 0, inside)
         outlines[some] = inside
     return outlines
@@ -95,14 +102,17 @@ def find_colours(points: Floats, side: Bools, rng: np.random.Generator) -> Colou
     rows, on_side = points[:, ::STRIDE, ::STRIDE].reshape(count, -1, points.shape[3]), side[:, ::STRIDE, ::STRIDE]
     on_side = on_side.reshape(count, -1)
     lot = np.where(on_side, rng.random(on_side.shape, np.float32), -1.0)
-    means, size = np.take_along_axis(rows, np.argpartition(-lot, COLOURS, 1)[:, :COLOURS, None], 1), np.zeros(0)
+    drawn = np.argpartition(-lot, COLOURS, 1)[:, :COLOURS]
+    means, size = np.take_along_axis(rows, drawn[..., None], 1), np.zeros(0)
     for _ in range(LLOYD_ROUNDS):
         nearest = resemblance(rows, means).argmax(1)
         belongs = ((nearest[:, None] == np.arange(COLOURS)[:, None]) & on_side[:, None]).astype(np.float32)
         size = belongs.sum(2)
         sums = belongs @ rows
         means = np.where(size[..., None] > 0, sums / np.maximum(size, 1)[..., None], means)
-    return Colours(means, np.log((size + 1) / (size + 1).sum(1, keepdims=True)))
+    shares = np.log((size + 1) / (size + 1).sum(1, keepdims=True))
+    is_own = np.take_along_axis(on_side, drawn, 1) | (size > 0)  # else drawn on the other side, where this one has few
+    return Colours(means, np.where(is_own, shares, -NEVER))
 
 
 def resemblance(points: Floats, means: Floats) -> NDArray[Any]:

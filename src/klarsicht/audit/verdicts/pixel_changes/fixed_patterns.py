@@ -20,6 +20,7 @@ from klarsicht.ground.arrays import Doubles, Floats, Pixels
 
 DARK: Final = 8.0  # grey levels that are added before the logarithm: below, noise and rounding are all there is
 PRIOR_VARIANCES: Final = np.concatenate([[0.0], np.geomspace(1e-5, 1, 60)])  # of log gains, that are compared
+FLAT_VARIANCE: Final = 1e-9  # the least of any mean difference
 AXES: Final = {"rows": 2, "columns": 1}  # of images (n, H, W, C), over which their sites are averaged
 
 
@@ -90,7 +91,7 @@ def fit_pixel_gains(carriers: Pixels, others: Pixels) -> FixedPattern:
 def shrink_to_prior(difference: Floats, variances: Floats) -> Doubles:
     """Compute the posterior mean of independent values from differences with known variances, of one shape. The prior
     is normal, of mean 0 and of the variance of PRIOR_VARIANCES that maximises the likelihood."""
-    d, v = np.asarray(difference, np.float64), np.maximum(variances, 1e-9)
+    d, v = np.asarray(difference, np.float64), np.maximum(variances, FLAT_VARIANCE)
     likelihood = [-(np.log(prior + v) + d**2 / (prior + v)).sum() for prior in PRIOR_VARIANCES]
     prior = PRIOR_VARIANCES[int(np.argmax(likelihood))]
     return np.asarray(prior / (prior + v) * d)
@@ -101,7 +102,8 @@ def settle_level(pattern: Doubles, level: float, variance: float) -> Doubles:
     are, unless the mean difference of carriers and others, of this level and variance, says otherwise."""
     above = pattern >= (pattern.max() + pattern.min()) / 2
     shares = {float(pattern[side].mean()): float(side.mean()) for side in (above, ~above) if side.any()}
-    cost = {at: (level - (pattern.mean() - at)) ** 2 / variance - 2 * np.log(share) for at, share in shares.items()}
+    v = max(variance, FLAT_VARIANCE)
+    cost = {at: (level - (pattern.mean() - at)) ** 2 / v - 2 * np.log(share) for at, share in shares.items()}
     return np.asarray(pattern - min(cost, key=cost.__getitem__))
 
 

@@ -17,8 +17,8 @@ def detection_limit(shares: Mapping[float, float]) -> float | None:
 
 
 def format_percent(share: float) -> str:
-    """Format a share in percent, with one decimal below 1 %."""
-    return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
+    """Format a share in percent, with three digits."""
+    return f"{100 * share:.3g}%"
 
 
 def format_limit(limit: float | None) -> str:
