@@ -295,24 +295,6 @@ def test_a_few_listed_images_tell_the_place_together_and_each_part_lends_its_own
     assert again.to_json() == found.to_json()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("origin", "sought_on"), [("list: eight.txt", [3, 8]), ("cluster", [3])])
-def test_a_fixed_place_of_three_listed_images_is_sought_on_all_of_them(tmp_path, classifier, origin, sought_on):
-    """What three images have in common may be chance. Of a cluster, what is shown later stays out of it."""
-    audited, rows, _, _ = audit_moving_mark(tmp_path, classifier, np.full((5, 5, 3), 255, np.uint8), carriers=8)
-    mask = np.pad(np.ones((1, 4, 4), np.float32), ((0, 0), (0, 8), (0, 8)))
-    chance, asked = overlay.Overlay(mask, np.zeros((1, 3, 12, 12), "f")), []
-
-    def find(sought, region=None):
-        asked.append(int(sought.member.sum()))
-        return chance, None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(localisation.Localisation, "find_insertion", find)
-        artifact.build_artifact(FoundArtifact(audited, rows, origin))
-    assert asked == sought_on
-
-
 def test_windows_that_vary_lend_each_members_own_pixels():
     rng = np.random.default_rng(0)
     others = rng.random((20, 3, 12, 12)).astype(np.float32)

@@ -233,8 +233,7 @@ def build_artifact(
     localisation = Localisation.of(found, *sides)
     place, imitation = (None, None) if localisation is None else localisation.find_insertion(region)
     everywhere, few = group.rows[member[group.rows]], len(inside) < FEWEST_TO_SEEK
-    may_be_chance = place is None or not place.fixed or found.is_listed  # so few images of `fit` share it
-    if few and localisation is not None and imitation is None and may_be_chance:
+    if few and localisation is not None and imitation is None and (place is None or not place.fixed):
         localisation = Localisation.of(found, draw_rows(everywhere, PLACE_IMAGES, rng), *sides[1:])
         place, imitation = (None, None) if localisation is None else localisation.find_insertion(region)
     group_use = ""
