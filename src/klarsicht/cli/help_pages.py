@@ -99,7 +99,7 @@ class CommandGroup(TyperGroup):
 def _describe(param: Any, ctx: Any) -> tuple[str, str]:
     """Return what an option is called, with the kind of a value of it, and what it does."""
     name, text = param.get_help_record(ctx)
-    return re.sub(r"<(?:list\[)?(\w+)\]?>", lambda found: f"<{VALUES.get(found[1], found[1])}>", name), text
+    return re.sub(r"<(?:list\[)?(\w+)\]?>", lambda match: f"<{VALUES.get(match[1], match[1])}>", name), text
 
 
 def _words_of(ctx: Any) -> str:

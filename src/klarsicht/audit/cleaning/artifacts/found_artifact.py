@@ -107,14 +107,14 @@ def find_members(names: Sequence[str | int], audited_class: AuditedClass) -> Int
     """Return the rows of images that are named by path, by key, by file name, or by row of the run. Raises InputError:
     no name, one that is not of the class, or a file name that several of its images have."""
     keys, paths = audited_class.corpus.keys, audited_class.corpus.paths
-    named: dict[str | int, set[int]] = {}
-    of_file: dict[str | int, set[int]] = {}
+    rows_of: dict[str | int, set[int]] = {}
+    rows_of_file: dict[str | int, set[int]] = {}
     for row in map(int, audited_class.group.rows):
         for name in (row, keys[row], paths[row]):
-            named.setdefault(name, set()).add(row)
-        of_file.setdefault(Path(keys[row]).name, set()).add(row)
-    found = {name: named.get(name) or of_file.get(name, set()) for name in names}
-    unknown = [name for name, of_name in found.items() if not of_name]
+            rows_of.setdefault(name, set()).add(row)
+        rows_of_file.setdefault(Path(keys[row]).name, set()).add(row)
+    rows_of_name = {name: rows_of.get(name) or rows_of_file.get(name, set()) for name in names}
+    unknown = [name for name, of_name in rows_of_name.items() if not of_name]
     if unknown or not names:
         raise InputError(
             "the list names images that were not audited for this class",
@@ -122,14 +122,18 @@ def find_members(names: Sequence[str | int], audited_class: AuditedClass) -> Int
             rule="paths as in the run's corpus, one on each line of a file, or a list in Python",
             remedy="Leave out images with another label; each class has its own list.",
         )
-    shared = [name for name, of_name in found.items() if name not in named and len({keys[row] for row in of_name}) > 1]
-    if shared:
-        first = ", ".join(keys[row] for row in sorted(found[shared[0]])[:3])
+    ambiguous = [
+        name
+        for name, of_name in rows_of_name.items()
+        if name not in rows_of and len({keys[row] for row in of_name}) > 1
+    ]
+    if ambiguous:
+        first = ", ".join(keys[row] for row in sorted(rows_of_name[ambiguous[0]])[:3])
         raise InputError(
-            "the list names files that several images of the class have", got=f"{shared[0]}: {first}",
+            "the list names files that several images of the class have", got=f"{ambiguous[0]}: {first}",
             rule="one image a line", remedy="Write their paths with the folders, as in the run's corpus.",
         )  # fmt: skip
-    return np.unique([row for of_name in found.values() for row in of_name])
+    return np.unique([row for of_name in rows_of_name.values() for row in of_name])
 
 
 def read_mask(file: Path, audited_class: AuditedClass) -> Bools:

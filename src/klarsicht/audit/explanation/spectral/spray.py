@@ -138,8 +138,8 @@ def _numbers(name: str, values: ArrayLike | None, n: int, default: Floats | Ints
     """Check one number an item."""
     if values is None:
         return default
-    found = as_numbers(name, values)
-    if found.shape != (n,):
+    array = as_numbers(name, values)
+    if array.shape != (n,):
         remedy = f"Give as many {name} as items, in their order."
-        raise UsageError(f"{name} of another shape", got=found.shape, rule=f"({n},), one an item", remedy=remedy)
-    return found
+        raise UsageError(f"{name} of another shape", got=array.shape, rule=f"({n},), one an item", remedy=remedy)
+    return array

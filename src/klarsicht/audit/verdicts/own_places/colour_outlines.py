@@ -102,8 +102,8 @@ def find_colours(points: Floats, side: Bools, rng: np.random.Generator) -> Colou
     rows, on_side = points[:, ::STRIDE, ::STRIDE].reshape(count, -1, points.shape[3]), side[:, ::STRIDE, ::STRIDE]
     on_side = on_side.reshape(count, -1)
     lot = np.where(on_side, rng.random(on_side.shape, np.float32), -1.0)
-    drawn = np.argpartition(-lot, COLOURS, 1)[:, :COLOURS]
-    means, size = np.take_along_axis(rows, drawn[..., None], 1), np.zeros(0)
+    seeds = np.argpartition(-lot, COLOURS, 1)[:, :COLOURS]
+    means, size = np.take_along_axis(rows, seeds[..., None], 1), np.zeros(0)
     for _ in range(LLOYD_ROUNDS):
         nearest = resemblance(rows, means).argmax(1)
         belongs = ((nearest[:, None] == np.arange(COLOURS)[:, None]) & on_side[:, None]).astype(np.float32)
@@ -111,7 +111,7 @@ def find_colours(points: Floats, side: Bools, rng: np.random.Generator) -> Colou
         sums = belongs @ rows
         means = np.where(size[..., None] > 0, sums / np.maximum(size, 1)[..., None], means)
     shares = np.log((size + 1) / (size + 1).sum(1, keepdims=True))
-    is_own = np.take_along_axis(on_side, drawn, 1) | (size > 0)  # else drawn on the other side, where this one has few
+    is_own = np.take_along_axis(on_side, seeds, 1) | (size > 0)  # else drawn on the other side, where this one has few
     return Colours(means, np.where(is_own, shares, -NEVER))
 
 

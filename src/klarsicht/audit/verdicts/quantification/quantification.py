@@ -174,13 +174,13 @@ def draw_followed_clusters(audit: Audit, interventions: ClusterInterventionUnits
 def discard_other_insertions(store: RunStore, interventions: InterventionUnits) -> None:
     """Discard the effects of a run that were chosen among other detections, as few classes have at another level; note
     the present ones."""
-    asked = [[row["target"], row["sign"]] for rows in interventions.signs for row in rows]
+    candidates = [[row["target"], row["sign"]] for rows in interventions.signs for row in rows]
     if store.has_file(INSERTED_FILE):
-        is_other = store.read_json(INSERTED_FILE) != asked
+        is_other = store.read_json(INSERTED_FILE) != candidates
     else:  # of an earlier version, which told what was chosen alone
-        kept = store.has_table("effects", interventions.step)
-        rows = store.table("effects", columns=("target", "sign")).to_pylist() if kept else []
-        is_other = any([row["target"], row["sign"]] not in asked for row in rows)
+        has_effects = store.has_table("effects", interventions.step)
+        rows = store.table("effects", columns=("target", "sign")).to_pylist() if has_effects else []
+        is_other = any([row["target"], row["sign"]] not in candidates for row in rows)
     if is_other:
         store.discard_step(interventions.step)
-    store.write_json(INSERTED_FILE, asked)
+    store.write_json(INSERTED_FILE, candidates)
