@@ -40,7 +40,13 @@ def require_run(run: Path, data: str | None = None, engine: str = LOCAL_ENGINE) 
 def require_run_with_model(run: Path, data: str | None = None, engine: str = LOCAL_ENGINE) -> None:
     """Check a run as `require_run` does, and that its model can be opened again. Raises UsageError, ModelError, too."""
     require_run(run, data, engine)
-    check_model_of_run(RunStore.open(run).manifest["settings"]["model"])
+    settings = RunStore.open(run).manifest["settings"]
+    if "model" not in settings:
+        raise InputError(
+            "these are copies of a corpus, and no audit", got=run, rule="a run folder of `klarsicht audit run`",
+            remedy="Audit the corpus: `klarsicht audit run`.",
+        )  # fmt: skip
+    check_model_of_run(settings["model"])
 
 
 def split_run(paths: Sequence[Path], run: Path | None) -> tuple[Path, list[Path]]:

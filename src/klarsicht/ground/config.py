@@ -105,7 +105,7 @@ class PublicSettings(Settings):
 def _read_toml(path: Path) -> dict[str, Any]:
     require_regular_file(path)
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the settings", got=f"{path}: {error}", remedy="Check the path.") from error
     except tomllib.TOMLDecodeError as error:

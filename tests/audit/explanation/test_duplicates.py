@@ -12,6 +12,7 @@ from skimage import data
 from tests.audit.conftest import network
 
 from klarsicht.audit.explanation import pipeline
+from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.duplicates import (
     Duplicates,
     find_copies_in,
@@ -100,6 +101,9 @@ class Rows:
 
     keys = paths
 
+    def labels_of_image(self, row):
+        return (self.labels[row],)
+
     @property
     def labels(self):
         return ["a"] * self.count
@@ -118,6 +122,42 @@ def test_a_group_says_which_share_of_its_pairs_are_copies_of_each_other():
     assert "1 of these is a chain" in told.describe()
     assert "chain" not in Duplicates(groups[1:], 10, 0).describe()
     assert told.to_json()["groups"][0]["mutual"] == pytest.approx(0.4)
+
+
+def test_an_image_with_several_labels_is_compared_by_all_of_them():
+    """Rows 0 and 1 are one image, 2 and 3 its copy in another order, 4 a copy with one of both labels."""
+    keys = ("x.png", "x.png", "y.png", "y.png", "z.png")
+    corpus = Corpus(keys, keys, ("cat", "dog", "dog", "cat", "cat"))
+    copies = Copies.of(np.array([(0, 2), (0, 4)]), np.full(2, 0.9))
+    digests = np.arange(1, 6, dtype=np.uint8)[:, None].repeat(2, 1)
+    (group,) = group_copies(corpus, copies, np.array([0, 2, 4]), digests)
+    assert group.labels == ("cat, dog", "cat, dog", "cat") and group.crosses_labels
+    (pair,) = group_copies(corpus, Copies.of(np.array([(0, 2)]), np.full(1, 0.9)), np.array([0, 2, 4]), digests)
+    assert not pair.crosses_labels
+
+
+@pytest.mark.slow
+def test_copies_are_looked_for_again_where_splits_changed(place, tmp_path, capsys):
+    """Else a gate would be open: no copy of the old splits is across them."""
+    shutil.copytree(place, tmp_path / "all")
+    settings = AuditSettings(model="object", data=str(tmp_path / "all" / "all.csv"), unit=16)
+    classifier = load_model(network(), classes=["a", "b", "c"])
+    find_duplicates(tmp_path / "all" / "run", data=str(tmp_path / "all" / "all.csv"))
+    pipeline.run(settings, tmp_path / "all" / "run", classifier=classifier)
+    assert (tmp_path / "all" / "run" / "duplicates.json").is_file()
+    table = (tmp_path / "all" / "all.csv").read_text().replace("label.jpg,b,train", "label.jpg,b,test")
+    (tmp_path / "all" / "all.csv").write_text(table)
+    pipeline.run(settings, tmp_path / "all" / "run", classifier=classifier)
+    assert "splits changed since copies were looked for" in capsys.readouterr().err
+    found = find_duplicates(tmp_path / "all" / "run", data=str(tmp_path / "all" / "all.csv"))
+    assert sum(group.crosses_splits for group in found.groups) == 2
+
+
+def test_a_folder_of_copies_is_no_audit(leaked, tmp_path, capsys):
+    find_copies_in(leaked, tmp_path / "copies")
+    for command in ("quantify", "clean", "shortcuts"):
+        assert klarsicht(["audit", command, str(tmp_path / "copies")]) == 3
+        assert "these are copies of a corpus, and no audit" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -312,9 +312,20 @@ def test_a_class_map_tells_the_outputs_of_foreign_labels(corpus, classifier, tmp
     (tmp_path / "map.csv").write_text("label,index\na,0\nzebra,1\nc,2\n")
     store = pipeline.run(settings(data, class_map=str(tmp_path / "map.csv")), tmp_path / "run", classifier=classifier)
     assert ranking.read_ranking(store)[0].name == "zebra"
+    (tmp_path / "map.csv").write_text("label,index\na,1\nzebra,0\nc,2\n")
+    with pytest.raises(RunMismatch, match=r"class map changed since the run; got a: output 1; the run has 0\."):
+        pipeline.check_unchanged(Audit.of_run(store, classifier=classifier), store)
     (tmp_path / "map.csv").write_text("label,index\na,0\nzebra,7\nc,2\n")
     with pytest.raises(InputError, match="zebra"):
         Audit.of(settings(data, class_map=str(tmp_path / "map.csv")), classifier).index  # noqa: B018
+
+
+def test_an_unknown_target_or_a_folder_among_the_images_leaves_nothing(corpus, classifier, tmp_path):
+    with pytest.raises(UsageError, match="unknown class"):
+        pipeline.run(settings(corpus[0], target="bb"), tmp_path / "run", classifier=classifier)
+    with pytest.raises(UsageError, match=r"would lie among the images; got .*/run; .*Choose another `out`"):
+        pipeline.run(settings(corpus[0]), corpus[0] / "run", classifier=classifier)
+    assert not (tmp_path / "run").exists() and not (corpus[0] / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def diagnose(
         speed = len(batch) / (time.perf_counter() - began)
     targets = torch.from_numpy(observation.prediction)
     methods = _try_methods(audit, batch[:EXPLAINED], targets[:EXPLAINED])
-    checks = (lambda: audit.index, lambda: check_logits(audit.classifier, observation))
+    checks = (lambda: audit.index, lambda: audit.targets, lambda: check_logits(audit.classifier, observation))
     errors = [error for check in checks if (error := _error_of(check))]
     targets_of, predictions = ((), ()) if errors else _predict_labelled(audit)
     facts = (
@@ -344,9 +344,18 @@ def _describe_seconds(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
+def _class_sizes(audit: Audit) -> Counter[str]:
+    """Count the images of each class, of labels without an output those of each label; nothing where classes are not
+    those of labels."""
+    if audit.settings.target != "label":
+        return Counter()
+    has_outputs = _error_of(lambda: audit.index) is None
+    return Counter(audit.names[target] for target in audit.targets) if has_outputs else Counter(audit.corpus.labels)
+
+
 def _missing(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[str]:
     """List what an audit would lack, each with its remedy."""
-    lines, sizes = list[str](), Counter(audit.corpus.labels)
+    lines, sizes = list[str](), _class_sizes(audit)
     if few := [label for label, size in sorted(sizes.items()) if size < MIN_IMAGES]:
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         lines.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")

@@ -416,7 +416,8 @@ def _join(corpus: Corpus, copies: Copies, exact: NDArray[np.int64], digests: NDA
 def _group(corpus: Corpus, linked: LinkedRows, digests: NDArray[np.uint8]) -> CopyGroup:
     rows = linked.rows
     exact = len(np.unique(digests[rows], axis=0)) == 1
-    keys, paths, labels = (tuple(column[row] for row in rows) for column in (corpus.keys, corpus.paths, corpus.labels))
+    keys, paths = (tuple(column[row] for row in rows) for column in (corpus.keys, corpus.paths))
+    labels = tuple(", ".join(corpus.labels_of_image(row)) for row in rows)
     splits = tuple(corpus.splits[row] if corpus.splits else "" for row in rows)
     kind, correlation = (EXACT_COPY, 1.0) if exact else (NEAR_COPY, float(linked.least))
     return CopyGroup(tuple(rows), keys, paths, labels, splits, kind, correlation, linked.mutual)

@@ -77,7 +77,7 @@ def open_images(store: RunStore, data: Any = None) -> Corpus:
 def read_vocabulary(file: Path) -> tuple[str, ...]:
     """Read the words of a file, one or a few on each line, each once; raises UsageError for less than two."""
     with translate_faults(file):
-        lines = read_regular_file(file).decode("utf-8", "replace").splitlines()
+        lines = read_regular_file(file).decode("utf-8-sig", "replace").splitlines()
     words = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if len(words) < 2:
         rule = "two words at least, a line each: scores say which of them fits best"

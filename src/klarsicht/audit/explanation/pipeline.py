@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.engines import parse_engine
 from klarsicht.audit.explanation.executor import partition
 from klarsicht.audit.explanation.models.classifier import Classifier
@@ -21,8 +22,9 @@ from klarsicht.audit.explanation.steps import step_units
 from klarsicht.audit.explanation.steps.audit_inputs import Audit, record_own_code
 from klarsicht.audit.explanation.steps.relevance_step import attribute, record_label_order, require_label_order
 from klarsicht.audit.explanation.steps.skipped_images import require_readable
-from klarsicht.audit.explanation.steps.unchanged_inputs import require_corpus, require_model
+from klarsicht.audit.explanation.steps.unchanged_inputs import require_class_map, require_corpus, require_model
 from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.questions import COPIES_FILE
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.ground.errors import RunLocked, StoreError, UsageError
 from klarsicht.ground.progress import note
@@ -70,12 +72,24 @@ def run(
     if classifier is not None and workers > 1 and engine is None:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
     own_shard = None if shard is None else Shard.parse(shard)
+    _ = audit.targets  # before a folder is made: an unknown target would keep its settings there
+    require_apart(audit, Path(out))
     store = open_run(audit, out, wait=CREATION_SECONDS if own_shard else 0)
     if classifier is None:
         note_default_size(audit.settings.model)
     with store.share(own_shard) as sharing:
         run_steps(replace(audit, sharing=sharing), store, workers, classifier, accept_labels)
     return store
+
+
+def require_apart(audit: Audit, out: Path) -> None:
+    """Raise UsageError where a run would lie among the images of a class folder, and its pictures count as images."""
+    data = Path(audit.settings.data)
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()) and Path(audit.corpus.paths[0]).is_file():
+        raise UsageError(
+            "the run would lie among the images", got=f"--out {out}", rule=f"sub-folders of {data} are classes",
+            remedy="Choose another --out, outside of --data.",
+        )  # fmt: skip
 
 
 def run_steps(
@@ -85,6 +99,7 @@ def run_steps(
     `run`."""
     once = audit.sharing.once
     once("verified", lambda: note_damaged(store))
+    once("splits", lambda: forget_copies(store, audit.corpus))
     once("code", lambda: record_own_code(store, audit.settings))
     attribute(audit, store, workers, own)
     once("label-order", lambda: record_label_order(audit, store))
@@ -93,6 +108,15 @@ def run_steps(
     analyse(audit, store, workers)
     analyse(audit, store, workers, (ranking.PLAIN_METRIC,))  # the baseline of the ranking
     once("report", lambda: report(audit, store))
+
+
+def forget_copies(store: RunStore, corpus: Corpus) -> None:
+    """Forget the copies that were found under other splits, by which a gate would be open."""
+    if not (store.has_file(COPIES_FILE) and store.has_table("corpus")):
+        return
+    if tuple(store.texts("corpus", "split")) != (tuple(corpus.splits) or ("",) * len(corpus)):
+        store.remove_file(COPIES_FILE)
+        note("splits changed since copies were looked for; `klarsicht audit duplicates` compares them again")
 
 
 def with_batch_of_run(settings: AuditSettings, out: str | Path) -> AuditSettings:
@@ -188,9 +212,11 @@ def illustrate(audit: Audit, store: RunStore, order: Ranking) -> None:
 
 
 def check_unchanged(audit: Audit, store: RunStore) -> None:
-    """Check that data and model are those of the run; raises RunMismatch."""
+    """Check that data, model and a class map are those of the run; raises RunMismatch."""
     require_corpus(store, audit.corpus)
     require_model(store, audit.classifier)
+    if audit.settings.class_map is not None:
+        require_class_map(store, audit.index)
 
 
 def require_ranked(store: RunStore) -> None:

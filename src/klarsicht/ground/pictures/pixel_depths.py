@@ -80,7 +80,7 @@ def eight_bit_levels(planes: NDArray[Any], white_level: int | None) -> Bytes:
         return np.ascontiguousarray(planes)
     if planes.dtype == np.bool_:
         return np.where(planes, np.uint8(255), np.uint8(0))
-    if planes.dtype == np.uint16:
+    if planes.dtype == np.uint16 or planes.dtype == np.uint16().dtype.newbyteorder():
         return np.asarray(_eight_bit_table(white_level or FULL)[planes])
     if np.issubdtype(planes.dtype, np.floating) and bool(((planes >= 0) & (planes <= 1)).all()):
         return to_uint8(planes.astype(np.float32))

@@ -52,6 +52,12 @@ def test_a_class_map_without_a_column_names_those_that_it_has(tmp_path, heading)
     assert "label,index" in caught.value.rule and "--class-map" in caught.value.remedy
 
 
+def test_a_field_that_never_ends_is_one_line(tmp_path):
+    (tmp_path / "map.csv").write_text('label,index\n"' + "a" * 200_000)
+    with pytest.raises(InputError, match="the class map cannot be read"):
+        read_class_map(tmp_path / "map.csv", ("ant",), 1)
+
+
 def test_a_class_map_of_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path):
     (tmp_path / "map.csv").write_text("label,index\nant,1\nbee,0\n", encoding="utf-8-sig")
     assert read_class_map(tmp_path / "map.csv", ("ant", "bee"), 2) == {"ant": 1, "bee": 0}

@@ -181,6 +181,49 @@ def test_webdataset_archives(tmp_path, folder):
         open_corpus(tmp_path / "c.tar")
 
 
+def test_a_null_is_no_label_and_no_source(tmp_path):
+    told = [{"label": i, "patient": None} for i in range(2)]
+    write_tar(tmp_path / "a.tar", [(f"{i}.{end}", content) for i in range(2) for end, content in
+                                   (("png", PNGS[i]), ("json", json.dumps(told[i]).encode()))])  # fmt: skip
+    assert open_corpus(tmp_path / "a.tar").labels == ("0", "1")
+    with pytest.raises(CorpusError, match=r"no sample has that source; got patient; .*source_column"):
+        open_corpus(tmp_path / "a.tar", names=ColumnNames(source="patient"))
+    write_tar(tmp_path / "b.tar", [("0.png", PNGS[0]), ("0.json", b'{"label": null}')])
+    with pytest.raises(CorpusError, match="a sample has no label"):
+        open_corpus(tmp_path / "b.tar")
+
+
+def test_sources_that_are_asked_for_and_not_there_are_named(tmp_path, folder):
+    """Else the images of one patient would count as independent."""
+    np.savez(tmp_path / "a.npz", images=PIXELS, labels=LABELS, patient=np.arange(12) // 3)
+    assert len(set(open_corpus(tmp_path / "a.npz", names=ColumnNames(source="patient")).sources)) == 4
+    with pytest.raises(CorpusError, match=r"no array of sources of that name; got patients; there are .*patient"):
+        open_corpus(tmp_path / "a.npz", names=ColumnNames(source="patients"))
+    with pytest.raises(UsageError, match=r"a class folder has no columns; got patient for"):
+        open_corpus(folder, names=ColumnNames(source="patient"))
+
+
+def test_blank_labels_are_missing_and_the_order_of_bytes_does_not_count(tmp_path):
+    np.savez(tmp_path / "a.npz", images=PIXELS[:3], labels=np.array(["cat", "", "dog"]))
+    with pytest.raises(CorpusError, match="a picture has no label; got item 1 of"):
+        open_corpus(tmp_path / "a.npz")
+    with pytest.raises(CorpusError, match="item 1 has no label"):
+        open_corpus([(Image.fromarray(PIXELS[0]), "cat"), (Image.fromarray(PIXELS[1]), "")])
+    np.savez(tmp_path / "b.npz", images=(PIXELS.astype(np.uint16) * 257).astype(">u2"), labels=LABELS)
+    np.testing.assert_array_equal(np.asarray(open_corpus(tmp_path / "b.npz").decode(3)), PIXELS[3])
+
+
+def test_pictures_of_another_palette_have_another_hash():
+    ramp = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    pictures = []
+    for colour in ((255, 0, 0), (0, 255, 0)):
+        picture = ramp.convert("P")
+        picture.putpalette([int(c * i / 255) for i in range(256) for c in colour])
+        pictures.append(picture)
+    red, green, again = (open_corpus([(one, "a")]).hash for one in (*pictures, pictures[0]))
+    assert red == again != green
+
+
 def test_archives_that_the_library_webdataset_wrote(tmp_path):
     webdataset = pytest.importorskip("webdataset")
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as sink:

@@ -75,6 +75,9 @@ def open_array_file(file: str, names: ColumnNames) -> Corpus:
     if not splits:
         got, remedy = f"{file} with {', '.join(arrays) or 'nothing'}", "Name them by --path-column and --label-column."
         raise CorpusError("no arrays of pictures and labels", got=got, remedy=remedy)
+    if names.source and not any(one.sources for one in splits):
+        got, remedy = f"{names.source}; there are {', '.join(arrays)}", "Correct --source-column, or leave it out."
+        raise CorpusError("no array of sources of that name", got=got, remedy=remedy)
     key = file.replace("\\", "/").rpartition("/")[2]
     return Corpus.of_rows((row for one in splits for row in _rows(file, key, arrays, one)), ArrayReader())
 
@@ -112,6 +115,9 @@ def _rows(file: str, key: str, arrays: Mapping[str, Any], names: ArrayNames) -> 
     """Make the rows of one split of the arrays of a file, whose keys begin with `key`."""
     n, labels = len(arrays[names.pictures]), _texts(arrays[names.labels], f"{file}#{names.labels}")
     sources = _texts(arrays[names.sources], f"{file}#{names.sources}") if names.sources else [""] * n
+    if "" in labels:
+        got = f"item {labels.index('')} of {file}#{names.labels}"
+        raise CorpusError("a picture has no label", got=got, remedy="Name it, or leave the picture out.")
     if not n == len(labels) == len(sources):
         raise CorpusError("arrays of different lengths", got=f"{n} pictures and {len(labels)} labels in {file}")
     places = (f"#{names.pictures}#{row}" for row in range(n))

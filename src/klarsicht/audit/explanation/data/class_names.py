@@ -62,7 +62,7 @@ def read_class_map(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[
                 got, remedy = f"columns {', '.join(columns) or 'none'}", "Correct the first line of --class-map."
                 raise InputError(f"the class map {path} lacks a column", got=got, rule=CLASS_MAP, remedy=remedy)
             lines = [(line["label"], int(line["index"])) for line in table]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise InputError("the class map cannot be read", got=f"{path}: {error}", rule=CLASS_MAP) from error
     require_distinct([label for label, _ in lines], f"the class map {path}")
     index = dict(lines)

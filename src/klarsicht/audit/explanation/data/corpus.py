@@ -218,6 +218,13 @@ class Corpus:
         number: dict[str, int] = {}
         return np.array([number.setdefault(key, len(number)) for key in self.keys], np.int64)
 
+    def labels_of_image(self, row: int) -> tuple[str, ...]:
+        """Return the labels of the image of a row, in the order of their names."""
+        if Texts.of(self.keys).are_distinct:
+            return (self.labels[row],)
+        rows = np.flatnonzero(self.image_numbers == self.image_numbers[row])
+        return tuple(sorted({self.labels[i] for i in rows.tolist()}))
+
     def pairs(self) -> Corpus:
         """Return the corpus of all (image, label) pairs, those of an image one after another; images without a label
         are left out and counted. Raises CorpusError where no image has a label."""

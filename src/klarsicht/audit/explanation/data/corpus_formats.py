@@ -99,9 +99,12 @@ def _one_label(data: str | Path, what: str) -> UsageError:
 def _open_folder(place: str, names: ColumnNames, decoder: str) -> Corpus:
     """Open a folder: one of classes where it has images, else what containers are in it."""
     try:
-        return Corpus.from_folder(place)
+        corpus = Corpus.from_folder(place)
     except CorpusError as error:
         none = error
+    else:
+        _require_no_columns(place, names)
+        return corpus
     files = locations.list_files(place)
     arrow = [file for file in files if file.endswith(ARROW) and not file.rpartition("/")[2].startswith(CACHED)]
     if arrow:
@@ -116,6 +119,16 @@ def _open_folder(place: str, names: ColumnNames, decoder: str) -> Corpus:
     if decoder:
         return Corpus.from_folder(place, decoder)
     raise none
+
+
+def _require_no_columns(place: str, names: ColumnNames) -> None:
+    """Raise UsageError where columns of a class folder are named, which has none."""
+    if names != DEFAULT_NAMES:
+        got = ", ".join(filter(None, (names.path, names.label, names.source)))
+        raise UsageError(
+            "a class folder has no columns", got=f"{got} for {place}", rule="sub-folders name the classes",
+            remedy="Leave out --path-column, --label-column and --source-column, or give a table as --data.",
+        )  # fmt: skip
 
 
 def _open_file(place: str, cells: LabelCells, names: ColumnNames, decoder: str) -> Corpus:

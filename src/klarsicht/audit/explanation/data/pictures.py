@@ -75,7 +75,8 @@ def hash_stored(value: Any) -> bytes:
         tail = max(len(value) - END_BYTES, min(END_BYTES, len(value)))
         return _hash_parts(len(value), bytes(value[:END_BYTES] + value[tail:]))
     if isinstance(value, Image.Image):
-        value = np.frombuffer(value.mode.encode() + value.tobytes(), np.uint8)
+        palette = bytes(value.getpalette() or ()) if value.mode in ("P", "PA") else b""
+        value = np.frombuffer(value.mode.encode() + palette + value.tobytes(), np.uint8)
     if not hasattr(value, "__array__"):
         raise ImageError("the stored item is not a picture", got=type(value).__name__, rule=STORED_KINDS)
     pixels = np.asarray(value)

@@ -99,7 +99,8 @@ def split_item(item: Any, number: int) -> tuple[Any, Any, str, float]:
         raise _no_item(item, number)
     weight = 1.0 if weight is None else as_kind(f"weight of item {number}", weight, float)
     IMAGE_WEIGHT.require(f"weight of item {number}", weight)
-    require_name(label, f"label of item {number}")
+    if not str(require_name(label, f"label of item {number}")).strip():
+        raise CorpusError(f"item {number} has no label", got=repr(label), remedy="Name it, or leave it out.")
     return picture, label, "" if source is None else str(require_name(source, f"source of item {number}")), weight
 
 

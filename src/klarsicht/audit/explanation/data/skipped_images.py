@@ -59,5 +59,6 @@ class SkippedImages:
             f"too many images cannot be used: {len(reasons)} of {number} {which}",
             got=f"{self.corpus.paths[row]}: {why}",
             rule=f"at most {most_skipped(number, self.share)} may be skipped, a share of {self.share:g}",
-            remedy="Check these; the same command tries them again. Or allow more by --max-skipped.",
+            remedy="Check these: the same command tries them again. Repaired files need another --out. Or allow "
+            "more by --max-skipped.",
         )

@@ -72,6 +72,9 @@ def open_archives(root: str, files: Sequence[str], names: ColumnNames) -> Corpus
                 source = _value(stream, members, (names.source,), names.source) if names.source else ""
                 place = f"{path}#{picture.start}+{picture.length}/{picture.name}"
                 rows.append(CorpusRow(f"{file}/{sample}", place, label, source))
+    if rows and names.source and not any(row.source for row in rows):
+        rule, remedy = "a member of a sample, or a key of its json", "Correct --source-column, or leave it out."
+        raise CorpusError("no sample has that source", got=names.source, rule=rule, remedy=remedy)
     left_out = ((f"{bare} sample{'s' * (bare > 1)}", "no picture among its members"),) if bare else ()
     if not rows:
         raise CorpusError("no pictures in tar archives", got=f"{root}, archives: {len(files)}")
@@ -116,7 +119,7 @@ def _value(stream: IO[bytes], members: Mapping[str, Member], endings: Sequence[s
         if "json" in members:
             told: Any = json.loads(_content(stream, members["json"]))
             wanted = [name for name in (*endings, key) if isinstance(told, dict) and name in told]
-            return str(told[wanted[0]]) if wanted else ""
+            return "" if not wanted or told[wanted[0]] is None else str(told[wanted[0]])
     except ValueError:
         return ""
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from klarsicht.audit.explanation.data.corpus import Corpus
 from klarsicht.audit.explanation.models.classifier import Classifier
 from klarsicht.ground.errors import RunMismatch
@@ -23,6 +25,16 @@ def require_model(store: RunStore, classifier: Classifier) -> None:
         rule = "its weights, code or transform are others"
         remedy = "Bring back those of the run, or audit again into another folder."
         raise RunMismatch("the model changed since the run", rule=rule, remedy=remedy)
+
+
+def require_class_map(store: RunStore, index: Mapping[str, int]) -> None:
+    """Check that a class map maps labels to the outputs of the run; raises RunMismatch."""
+    known = store.manifest.get("index", index)
+    if known != index:
+        label = next(label for label in sorted({*known, *index}) if known.get(label) != index.get(label))
+        got = f"{label}: output {index.get(label, 'none')}; the run has {known.get(label, 'none')}"
+        remedy = "Bring back the --class-map of the run, or audit again into another folder."
+        raise RunMismatch("the class map changed since the run", got=got, remedy=remedy)
 
 
 def _is_that_of_run(store: RunStore, what: str, now: str) -> bool:
