@@ -88,7 +88,8 @@ def fault():
 
 def sleep():
     print("sleeps", flush=True)
-    time.sleep(3600)
+    while True:  # a signal heard just before a sleep begins waits for its end
+        time.sleep(0.1)
 
 limited_memory.STUCK_S = 2.0
 limit = address_space(os.getpid()) + (20 << 20)
@@ -146,7 +147,11 @@ def test_a_signal_ends_both(number):
         assert process.stdout is not None
         process.stdout.readline()  # it sleeps
         process.send_signal(number)
-        process.communicate(timeout=PATIENCE_S)  # the child holds the other ends of both pipes
+        try:
+            process.communicate(timeout=PATIENCE_S)  # the child holds the other ends of both pipes
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     assert process.returncode == -number
 
 
