@@ -77,8 +77,8 @@ def open_pictures(
     named: list[NamedPicture] = []
     for number, one in enumerate(pictures, 1):
         if isinstance(one, Image.Image):
-            corpus = open_sequence([(one, "")]).as_arrays(form)
             name = str(getattr(one, "filename", "") or f"picture {number}")
+            corpus = open_sequence([(one, name)]).as_arrays(form)  # nobody asks for its label
             named.append(NamedPicture(name, corpus.with_limits(settings.white_level, settings.megapixels), 0))
         elif together is not None and one in row_of:
             corpus = together.with_limits(settings.white_level, settings.megapixels)
