@@ -86,9 +86,10 @@ ARROWS = {
         "audit.explanation.steps",
     ),
     "audit.explanation.pipeline": (
-        "ground.run_folder", "audit.results", "audit.explanation.settings", "audit.explanation.engines",
-        "audit.explanation.executor", "audit.explanation.models", "audit.explanation.relevance",
-        "audit.explanation.spectral", "audit.explanation.report", "audit.explanation.steps",
+        "ground.run_folder", "audit.results", "audit.explanation.data", "audit.explanation.settings",
+        "audit.explanation.engines", "audit.explanation.executor", "audit.explanation.models",
+        "audit.explanation.relevance", "audit.explanation.spectral", "audit.explanation.report",
+        "audit.explanation.steps",
     ),
     "audit.explanation.duplicates": (
         "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.results", "audit.explanation.data",
