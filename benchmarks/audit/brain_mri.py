@@ -110,7 +110,7 @@ def find_copied(copies: Path) -> set[Path]:
     found = set()
     for group in json.loads(copies.read_text())["groups"]:
         paths = [Path(path) for path in group["paths"]]
-        if group["kind"] in ("exact", "near") and len({path.parent.parent.name for path in paths}) > 1:
+        if group["kind"] in ("exact", "near", "turned") and len({path.parent.parent.name for path in paths}) > 1:
             found |= {path.resolve() for path in paths}
     return found
 

@@ -158,10 +158,10 @@ def duplicates(
     as_json: AsJson = False,
     top: Top = 20,
 ) -> None:
-    """Find exact and near copies in a run or a corpus.
+    """Find exact, near and mirrored copies in a run or a corpus.
 
-    Copies are found across labels and splits, too. A corpus needs no model. If it was stopped, the same command
-    resumes, for a corpus with --out.
+    Copies are found across labels and splits, and turned by quarter turns, too. A corpus needs no model. If it was
+    stopped, the same command resumes, for a corpus with --out.
     """
     columns = {
         "decode": decode, "path_column": path_column, "label_column": label_column, "source_column": source_column

@@ -12,7 +12,7 @@ STEP_WORDS = {
     "evidence": "pictures of artifacts",
     "seen": "pictures of groups that no verdict names",
     "thumbnails": "thumbnails, to find copies",
-    "copies": "copies among thumbnails",
+    "copy_pairs": "copies among thumbnails",
     "profiles": "sufficient parts",
     "exceptions": "pictures of exceptions",
     "ranking": "ranking",

@@ -33,7 +33,7 @@ TILE = 64
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A manifest of parts of two photographs as classes, and a run of it. Copies: of 0 in the other split, of 1 with
-    another label, of 2 twice the same file, of 3 a crop and a crop of it; 4 cannot be read."""
+    another label, of 2 twice the same file, of 3 a crop and a crop of it, of 5 its mirror image; 4 cannot be read."""
     folder = tmp_path_factory.mktemp("copies")
     tiles = [
         Image.fromarray(photograph[y : y + TILE, x : x + TILE])
@@ -55,6 +55,7 @@ def place(tmp_path_factory):
     add("again.png", tiles[2], "a")
     add("crop.png", tiles[3].crop((3, 2, 63, 62)), "a")
     add("crop of crop.png", tiles[3].crop((5, 4, 61, 60)), "a")
+    add("mirror.jpg", tiles[5].transpose(Image.Transpose.FLIP_LEFT_RIGHT), "b", "test", quality=80)
     (folder / "04.png").write_bytes(b"nothing")
     (folder / "all.csv").write_text("\n".join(lines))
     settings = AuditSettings(model="object", data=str(folder / "all.csv"), unit=16)
@@ -68,21 +69,24 @@ def test_copies_are_grouped_and_what_crosses_splits_or_labels_comes_first(place,
     found = find_duplicates(tmp_path / "run")
     names = [sorted(path.rpartition("/")[2] for path in group.paths) for group in found.groups]
     assert names == [
-        ["00.png", "leak.jpg"], ["01.png", "label.jpg"], ["02.png", "again.png", "same.png"],
+        ["05.png", "mirror.jpg"], ["00.png", "leak.jpg"], ["01.png", "label.jpg"], ["02.png", "again.png", "same.png"],
         ["03.png", "crop of crop.png", "crop.png"],
     ]  # fmt: skip
-    assert [group.kind for group in found.groups] == ["near", "near", "exact", "near"]
-    assert [group.crosses_splits for group in found.groups] == [True, False, False, False]
-    assert [group.crosses_labels for group in found.groups] == [False, True, False, False]
-    assert (found.images, found.unread, found.superfluous) == (53, 1, 6)
-    assert found.describe() == ("6 of 53 images are copies of others, in 4 groups: 1 across splits, 1 across labels.")
+    assert [group.kind for group in found.groups] == ["turned", "near", "near", "exact", "near"]
+    assert [group.crosses_splits for group in found.groups] == [True, True, False, False, False]
+    assert [group.crosses_labels for group in found.groups] == [True, False, True, False, False]
+    assert (found.images, found.unread, found.superfluous) == (54, 1, 7)
+    assert found.describe() == (
+        "7 of 54 images are copies of others, in 5 groups: 2 across splits, 2 across labels. In 1 of these, images are "
+        "mirrored or turned."
+    )
     store = RunStore.open(tmp_path / "run")
     lines = store.table("duplicates").to_pylist()
-    assert [line["group"] for line in lines] == [0, 0, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [line["group"] for line in lines] == [0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Leaks and repeats" in page
     assert found.describe() in page
-    assert page.count("across labels</span>") == 1
+    assert page.count("across labels</span>") == 2
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,25 @@ def test_an_image_with_several_labels_is_compared_by_all_of_them():
     assert not pair.crosses_labels
 
 
+def test_a_group_with_a_mirrored_image_is_a_turned_one():
+    """Row 1 mirrors row 0, and row 2 has the same pixels as row 0; rows 3 and 4 are upright copies."""
+    digests = np.arange(5, dtype=np.uint8)[:, None].repeat(2, 1) + 1
+    digests[2] = digests[0]
+    pairs, poses = np.array([(0, 1), (0, 2), (1, 2), (3, 4)]), np.array([1, 0, 1, 0])
+    groups = group_copies(Rows(5), Copies.of(pairs, np.full(4, 0.95), poses), np.arange(5), digests)
+    assert [(group.rows, group.kind) for group in groups] == [((0, 1, 2), "turned"), ((3, 4), "near")]
+    assert "In 1 of these, images are mirrored or turned." in Duplicates(groups, 5, 0).describe()
+    assert "turned" not in Duplicates(groups[1:], 5, 0).describe()
+
+
+def test_chance_is_that_of_the_pose():
+    """An upright pair of 0.93 is sure from 0.92 on, and a mirrored one from 0.95 on."""
+    pairs, poses = np.array([(0, 1), (2, 3)]), np.array([0, 1])
+    digests = np.arange(4, dtype=np.uint8)[:, None].repeat(2, 1) + 1
+    groups = group_copies(Rows(4), Copies.of(pairs, np.full(2, 0.93), poses), np.arange(4), digests, (0.92, 0.95))
+    assert [(group.rows, group.kind) for group in groups] == [((0, 1), "near"), ((2, 3), UNSURE_COPY)]
+
+
 @pytest.mark.slow
 def test_copies_are_looked_for_again_where_splits_changed(place, tmp_path, capsys):
     """Else a gate would be open: no copy of the old splits is across them."""
@@ -150,7 +173,7 @@ def test_copies_are_looked_for_again_where_splits_changed(place, tmp_path, capsy
     pipeline.run(settings, tmp_path / "all" / "run", classifier=classifier)
     assert "splits changed since copies were looked for" in capsys.readouterr().err
     found = find_duplicates(tmp_path / "all" / "run", data=str(tmp_path / "all" / "all.csv"))
-    assert sum(group.crosses_splits for group in found.groups) == 2
+    assert sum(group.crosses_splits for group in found.groups) == 3
 
 
 def test_a_folder_of_copies_is_no_audit(leaked, tmp_path, capsys):
@@ -168,11 +191,11 @@ def test_the_command_resumes_and_says_the_same_in_json(place, tmp_path, capsys):
     assert klarsicht(["audit", "duplicates", run]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:5] == ["#", "images", "kind", "correlation", "mutual"]
-    assert printed[1].split()[:3] == ["1", "2", "near"]
-    assert printed[1].split()[-3:] == ["00.png", "|", "leak.jpg"] and str(place) not in "".join(printed)
+    assert printed[1].split()[:3] == ["1", "2", "turned"]
+    assert printed[1].split()[-3:] == ["05.png", "|", "mirror.jpg"] and str(place) not in "".join(printed)
     store = RunStore.open(run)
     store.clear_markers("thumbnails")
-    store.clear_markers("copies")
+    store.clear_markers("copy_pairs")
     assert klarsicht(["audit", "duplicates", run, "--json", "--workers", "2"]) == 0
     again = find_duplicates(run, shard="1/2").to_json()
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(again))
@@ -250,7 +273,7 @@ def test_the_options_of_a_corpus_are_refused_for_a_run(place, capsys):
 def test_pairs_no_more_alike_than_chance_are_told_apart():
     pairs = np.array([(0, 1), (1, 2), (3, 4)])
     digests = np.arange(6, dtype=np.uint8)[:, None].repeat(2, 1) + 1
-    groups = group_copies(Rows(6), Copies.of(pairs, np.array([0.99, 0.9, 0.88])), np.arange(6), digests, 0.95)
+    groups = group_copies(Rows(6), Copies.of(pairs, np.array([0.99, 0.9, 0.88])), np.arange(6), digests, (0.95, 0.95))
     assert [(group.rows, group.kind == UNSURE_COPY) for group in groups] == [
         ((0, 1), False),
         ((1, 2), True),

@@ -19,15 +19,27 @@ from klarsicht.numerics.imaging.copies import (
     LOW,
     SIDE,
     SIMILAR,
+    TURNED_CORRELATION,
+    UPRIGHT,
     Copies,
     chance_correlation,
     correlate_coarsely,
     correlate_details,
     find_candidates,
     find_copies,
+    lay,
 )
 
 TILE = 96
+TURNS = (  # of Pillow, by pose
+    None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE,
+)  # fmt: skip
+UNDONE = (0, 1, 2, 3, 4, 6, 5, 7)  # the pose that takes back each: of a quarter turn the other one
+
+
+def turned(picture, pose):
+    return picture if pose == UPRIGHT else picture.transpose(TURNS[pose])
 
 
 def thumbnail(picture):
@@ -82,12 +94,55 @@ def test_copies_among_photographs_are_found_and_nothing_else_is(tiles):
     assert (found.correlation >= COPY_CORRELATION).all()
 
 
+def test_mirrored_and_turned_copies_are_found_with_their_poses(tiles):
+    rng = np.random.default_rng(6)
+    ways = (reencoded, resized, cropped)
+    laid = [i % len(TURNS) for i in range(len(tiles))]
+    copies = [turned(ways[i % 3](tile, rng), pose) for i, (tile, pose) in enumerate(zip(tiles, laid, strict=True))]
+    n = len(tiles)
+    found = find_copies(np.stack([thumbnail(one) for one in [*tiles, *copies]]))
+    poses = dict(zip(map(tuple, found.pairs.tolist()), found.poses.tolist(), strict=True))
+    truth = {(i, n + i): UNDONE[pose] for i, pose in enumerate(laid)}
+    assert len(poses.items() & truth.items()) >= 0.95 * n
+    assert poses.keys() <= truth.keys()
+
+
+def test_a_pose_exchanges_axes_and_then_mirrors(tiles):
+    images = np.stack([thumbnail(tiles[0])] * len(TURNS))
+    laid = lay(images, np.arange(len(TURNS)))
+    for pose, image in enumerate(images):
+        np.testing.assert_array_equal(laid[pose], np.asarray(turned(Image.fromarray(image), pose)))
+
+
+def test_a_copy_that_lies_as_its_original_is_upright_though_both_are_symmetric(tiles):
+    """A picture beside its mirror image: a copy of it is a mirrored one, too, by the same correlation."""
+    halves = [np.asarray(tile.convert("L").resize((TILE // 2, TILE))) for tile in tiles[:4]]
+    whole = [Image.fromarray(np.hstack([half, half[:, ::-1]])) for half in halves]
+    rng = np.random.default_rng(7)
+    found = find_copies(np.stack([thumbnail(one) for one in [*whole, *(reencoded(one, rng) for one in whole)]]))
+    assert len(found.pairs) >= 8
+    once = found.one_pose((COPY_CORRELATION, TURNED_CORRELATION))
+    assert once.pairs.tolist() == [[i, 4 + i] for i in range(4)]
+    assert (once.poses == UPRIGHT).all()
+
+
+def test_a_pair_is_kept_in_the_pose_that_reaches_its_bound():
+    copies = Copies.of(
+        np.array([[0, 1], [0, 1], [2, 3], [2, 3]]), np.array([0.9, 0.97, 0.87, 0.88]), np.array([0, 1, 0, 3])
+    )
+    once = copies.one_pose((0.95, 0.96))
+    assert once.pairs.tolist() == [[0, 1], [2, 3]]
+    assert once.poses.tolist() == [1, 0]
+    assert once.reach((0.95, 0.96)).tolist() == [True, False]
+
+
 def test_rows_one_by_one_find_what_all_find_together(tiles):
     rng = np.random.default_rng(1)
     thumbnails = np.stack([thumbnail(one) for one in [*tiles[:20], *(cropped(tile, rng) for tile in tiles[:20])]])
     whole = find_copies(thumbnails)
     some = [find_copies(thumbnails, range(a, min(a + 7, 40))) for a in range(0, 40, 7)]
-    joined = Copies.of(np.concatenate([one.pairs for one in some]), np.concatenate([one.correlation for one in some]))
+    parts = [(one.pairs, one.correlation, one.poses) for one in some]
+    joined = Copies.of(*map(np.concatenate, zip(*parts, strict=True)))
     np.testing.assert_array_equal(joined.pairs, whole.pairs)
     np.testing.assert_allclose(joined.correlation, whole.correlation, rtol=1e-5)
     assert len(whole.pairs) >= 19
@@ -96,7 +151,12 @@ def test_rows_one_by_one_find_what_all_find_together(tiles):
 def test_candidates_are_the_pairs_of_a_plain_loop(tiles):
     """Correlation of the low frequencies, at every window, by scipy's transform of Pillow's box resampling."""
     rng = np.random.default_rng(2)
-    thumbnails = np.stack([thumbnail(one) for one in [*tiles[:15], *(cropped(tile, rng) for tile in tiles[:10])]])
+    thumbnails = np.stack(
+        [
+            thumbnail(one)
+            for one in [*tiles[:15], *(turned(cropped(tile, rng), i % 8) for i, tile in enumerate(tiles[:10]))]
+        ]
+    )
 
     def low(picture, box):
         part = picture.resize((SIDE, SIDE), Image.Resampling.BOX, box=box)
@@ -107,16 +167,17 @@ def test_candidates_are_the_pairs_of_a_plain_loop(tiles):
     starts = [(0.0, 32.0), *((32 * 0.06 * place, 32 * 0.94) for place in (0, 0.5, 1))]
     boxes = [(x, y, x + w, y + h) for x, w in starts for y, h in starts]
     wanted, near = set(), set()
-    for i, one in enumerate(pictures):
-        for j, other in enumerate(pictures):
-            best = max(low(one, box) @ low(other, None) for box in boxes)
-            if i != j and best > SIMILAR:
-                wanted.add((i, j))
-            if abs(best - SIMILAR) < 0.02:  # Pillow resamples one axis after the other, in bytes between
-                near.add((i, j))
+    windows = [np.stack([low(one, box) for box in boxes]) for one in pictures]
+    posed = [[low(turned(other, pose), None) for pose in range(len(TURNS))] for other in pictures]
+    for i, j, pose in np.ndindex(25, 25, len(TURNS)):
+        best = (windows[i] @ posed[j][pose]).max()
+        if i != j and best > SIMILAR:
+            wanted.add((i, j, pose))
+        if abs(best - SIMILAR) < 0.02:  # Pillow resamples one axis after the other, in bytes between
+            near.add((i, j, pose))
     found = set(map(tuple, np.stack(find_candidates(thumbnails, range(25)), 1).tolist()))
     assert found - near == wanted - near
-    assert wanted - near
+    assert {pose for *_, pose in wanted - near} == set(range(len(TURNS)))
 
 
 def test_coarse_correlations_are_those_of_a_plain_loop_over_windows(tiles):
@@ -141,7 +202,8 @@ def test_coarse_correlations_are_those_of_a_plain_loop_over_windows(tiles):
         max(details(thumbnails[i], across, down) @ details(thumbnails[j]) for across in spans for down in spans)
         for i, j in zip(first, second, strict=True)
     ]
-    np.testing.assert_allclose(correlate_coarsely(thumbnails, first, second), wanted, atol=1e-4)
+    poses = np.full(len(first), UPRIGHT)
+    np.testing.assert_allclose(correlate_coarsely(thumbnails, first, second, poses), wanted, atol=1e-4)
     assert wanted[1] > LIKELY + 0.1
 
 
@@ -156,16 +218,18 @@ def test_copies_among_aligned_pictures_are_found_though_most_pairs_are_unlikely(
     copies = [reencoded(one, rng) if i % 2 else cropped(one, rng) for i, one in enumerate(aligned)]
     thumbnails = np.stack([thumbnail(one) for one in [*aligned, *copies]])
     n, found = len(tiles), find_copies(thumbnails)
-    first, second = find_candidates(thumbnails, range(2 * n))
-    each = correlate_details(thumbnails[first], thumbnails[second])
+    first, second, poses = find_candidates(thumbnails, range(2 * n))
     assert len(first) > 2 * n**2
-    assert (correlate_coarsely(thumbnails, first, second) < LIKELY).mean() > 0.7
-    assert set(map(tuple, found.pairs.tolist())) == set(
-        map(tuple, np.sort(np.stack([first, second], 1)[each >= COPY_CORRELATION], 1).tolist())
-    )
-    assert found.others.sum() == pytest.approx((each < COPY_CORRELATION).sum(), abs=BINS)
-    truth = np.histogram(np.maximum(each[each < COPY_CORRELATION], 0), BINS, (0, COPY_CORRELATION))[0]
-    assert np.abs(np.cumsum(found.others) - np.cumsum(truth)).max() < 0.06 * len(first)
+    assert (correlate_coarsely(thumbnails, first, second, poses) < LIKELY).mean() > 0.7
+    for row, some in enumerate((poses == UPRIGHT, poses != UPRIGHT)):
+        each = correlate_details(thumbnails[first[some]], lay(thumbnails[second[some]], poses[some]))
+        least = (COPY_CORRELATION, TURNED_CORRELATION)[row]
+        wanted = np.sort(np.stack([first[some], second[some]], 1)[each >= least], 1)
+        pairs = found.pairs[(found.poses == UPRIGHT) == (row == 0)]
+        assert set(map(tuple, pairs.tolist())) == set(map(tuple, wanted.tolist()))
+        assert found.others[row].sum() == pytest.approx((each < least).sum(), abs=BINS)
+        truth = np.histogram(np.clip(each[each < least], 0, COPY_CORRELATION), BINS, (0, COPY_CORRELATION))[0]
+        assert np.abs(np.cumsum(found.others[row]) - np.cumsum(truth)).max() < 0.06 * len(each)
 
 
 def test_details_of_a_copy_correlate_and_those_of_another_image_do_not(tiles):
@@ -214,6 +278,7 @@ def test_few_pairs_or_unlike_ones_leave_the_least_correlation_of_copies():
 def test_every_pair_that_is_looked_at_is_a_copy_or_counted(tiles):
     thumbnails = np.stack([thumbnail(tile) for tile in tiles[:20]] + [thumbnail(tile) for tile in tiles[:3]])
     found = find_copies(thumbnails)
-    first, second = find_candidates(thumbnails, range(len(thumbnails)))
-    copies = sum(correlate_details(thumbnails[first], thumbnails[second]) >= COPY_CORRELATION)
+    first, second, poses = find_candidates(thumbnails, range(len(thumbnails)))
+    least = np.where(poses == UPRIGHT, COPY_CORRELATION, TURNED_CORRELATION)
+    copies = sum(correlate_details(thumbnails[first], lay(thumbnails[second], poses)) >= least)
     assert int(found.others.sum()) == len(first) - copies

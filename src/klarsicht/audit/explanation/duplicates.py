@@ -1,4 +1,5 @@
-"""Leaks and repeats: exact and near copies among the images of a run or a corpus, also across labels and splits."""
+"""Leaks and repeats: exact, near, mirrored and turned copies among the images of a run or a corpus, also across labels
+and splits."""
 
 from __future__ import annotations
 
@@ -38,23 +39,25 @@ from klarsicht.ground.run_folder.remote_store import Read
 from klarsicht.ground.run_folder.shards import Shard, Sharing
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.user_arguments import check_arguments
-from klarsicht.numerics.imaging.copies import BINS, SIDE, Copies, chance_correlation, find_copies
+from klarsicht.numerics.imaging.copies import BINS, SIDE, UPRIGHT, Copies, chance_correlation, find_copies
 
-THUMBNAILS, DIGESTS, COPIES, OTHERS = "thumbnails", "digests", "copies", "other_pairs"
+THUMBNAILS, DIGESTS, COPIES, OTHERS = "thumbnails", "digests", "copy_pairs", "compared_pairs"
 DIGEST_BYTES = 16  # of the hash of an image's pixels; zeros where it could not be read
 ROWS_IN_UNIT = 4096  # of images whose copies are looked for at once
 EXACT_COPY = "exact"
 NEAR_COPY = "near"
+TURNED_COPY = "turned"  # mirrored, or turned by quarter turns
 MUTUAL = 0.5  # share of a group's pairs that are copies of each other, below which it is a chain
 
 
 class CopyRow(TypedDict):
-    """Pair of copies: rows of the run, whether their pixels are the same, and the correlation of their details."""
+    """Pair of copies: rows of the run, the correlation of their details, and the pose that lays the second on the
+    first, see `copies.lay`."""
 
     first: int
     second: int
-    exact: bool
     correlation: float
+    pose: int
 
 
 class DuplicateRow(TypedDict):
@@ -78,8 +81,9 @@ COPY_ROWS, DUPLICATE_ROWS = map(schema_of, (CopyRow, DuplicateRow))
 class CopyGroup:
     """Group of images that are copies of each other, directly or by others of the group: rows of the run and what the
     corpus says of them, keys being names relative to it; whether all have the same pixels; least correlation of details
-    among the pairs that were found, 1 of exact copies; and the share of its pairs that are copies, above 0 to 1. Images
-    of the kind UNSURE_COPY need not be copies: unrelated images of the corpus reach this correlation, too."""
+    among the pairs that were found, 1 of exact copies; and the share of its pairs that are copies, above 0 to 1. In a
+    group of the kind TURNED_COPY some are mirrored or turned. Images of the kind UNSURE_COPY need not be copies:
+    unrelated images of the corpus reach this correlation, too."""
 
     rows: tuple[int, ...]
     keys: tuple[str, ...]
@@ -161,7 +165,10 @@ class Duplicates:
             if chains
             else ""
         )
-        return f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {sentence}.{doubt}{look}"
+        laid = sum(group.kind == TURNED_COPY for group in self.copies)
+        poses = f" In {laid} of these, images are mirrored or turned." if laid else ""
+        copies = f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {sentence}."
+        return f"{copies}{poses}{doubt}{look}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of duplicates.json."""
@@ -229,7 +236,7 @@ class CopyUnits:
 
     def create_arrays(self) -> None:
         """Create the array of counts."""
-        self.store.create_array(OTHERS, (math.ceil(len(self.rows) / ROWS_IN_UNIT), BINS), np.int64, 1, COPIES)
+        self.store.create_array(OTHERS, (math.ceil(len(self.rows) / ROWS_IN_UNIT), 2, BINS), np.int64, 1, COPIES)
 
     def list_reads(self, unit: range) -> Iterator[Read]:
         """List what a unit reads of the run: the thumbnails of all images, which travel once to each worker."""
@@ -238,8 +245,8 @@ class CopyUnits:
     def __call__(self, unit: range) -> Written:
         copies = find_copies(self.store.array(THUMBNAILS)[self.rows], unit)
         lines = [
-            CopyRow(first=int(self.rows[i]), second=int(self.rows[j]), exact=False, correlation=float(value))
-            for (i, j), value in zip(copies.pairs, copies.correlation, strict=True)
+            CopyRow(first=int(self.rows[i]), second=int(self.rows[j]), correlation=float(value), pose=int(pose))
+            for (i, j), value, pose in zip(copies.pairs, copies.correlation, copies.poses, strict=True)
         ]
         number = unit.start // ROWS_IN_UNIT
         written = self.store.write_part(COPIES, number, pa.Table.from_pylist(lines, COPY_ROWS))
@@ -327,9 +334,11 @@ def compare_images(
         copies = Copies.of(
             np.array([(pair["first"], pair["second"]) for pair in pairs], np.int64).reshape(-1, 2),
             np.array([pair["correlation"] for pair in pairs], float),
+            np.array([pair["pose"] for pair in pairs], np.int64),
         )
-        chance = chance_correlation(store.array(OTHERS)[:].sum(0))
-        groups = group_copies(corpus, copies, readable, digests, chance)
+        others = store.array(OTHERS)[:].sum(0)
+        chances = chance_correlation(others[0]), chance_correlation(others[0], int(others.sum()))
+        groups = group_copies(corpus, copies, readable, digests, chances)
         duplicates = Duplicates(groups, len(readable), len(rows) - len(readable))
         share.once(COPIES_FILE, lambda: write_duplicates(store, duplicates))
     return duplicates
@@ -362,22 +371,26 @@ def hash_pixels(picture: DecodedImage) -> NDArray[np.uint8]:
 
 
 def group_copies(
-    corpus: Corpus, copies: Copies, rows: NDArray[np.int64], digests: NDArray[np.uint8], chance: float = 0.0
+    corpus: Corpus,
+    copies: Copies,
+    rows: NDArray[np.int64],
+    digests: NDArray[np.uint8],
+    chances: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[CopyGroup, ...]:
     """Group images that are copies, exact or near, directly or by others, among the `rows`, int (n,), of the run that
     were compared; `digests`, uint8 (N, DIGEST_BYTES), are hashes of the pixels of all rows. Pairs that correlate by
-    less than `chance` make groups of their own, of the kind UNSURE_COPY."""
+    less than `chances`, that of upright pairs and that of those in other poses, make groups of their own, of the kind
+    UNSURE_COPY."""
     same = np.unique(digests[rows], axis=0, return_inverse=True)[1].ravel()
     first = np.full(same.max(initial=-1) + 1, -1, np.int64)
     first[same[::-1]] = rows[::-1]
     exact = np.stack([first[same], rows], 1)
     exact = exact[exact[:, 0] != exact[:, 1]]
-    sure = (copies.correlation >= chance) | (digests[copies.pairs[:, 0]] == digests[copies.pairs[:, 1]]).all(1)
-    groups = [
-        _group(corpus, group, digests)
-        for group in _join(corpus, Copies(copies.pairs[sure], copies.correlation[sure]), exact, digests)
-    ]
-    likenesses = _join(corpus, Copies(copies.pairs[~sure], copies.correlation[~sure]), exact[:0], digests)
+    copies = copies.one_pose(chances)
+    equal = (digests[copies.pairs[:, 0]] == digests[copies.pairs[:, 1]]).all(1)
+    sure = copies.reach(chances) | equal
+    groups = [_group(corpus, group, digests) for group in _join(corpus, copies.select(sure), exact, digests)]
+    likenesses = _join(corpus, copies.select(~sure), exact[:0], digests)
     groups += [replace(_group(corpus, group, digests), kind=UNSURE_COPY) for group in likenesses]
     return tuple(
         sorted(
@@ -387,11 +400,13 @@ def group_copies(
 
 
 class LinkedRows(NamedTuple):
-    """Rows that pairs join, the least correlation of such a pair, and the share of all their pairs that are joined."""
+    """Rows that pairs join, the least correlation of such a pair, the share of all their pairs that are joined, and
+    whether a pair is mirrored or turned."""
 
     rows: list[int]
     least: float
     mutual: float
+    in_poses: bool
 
 
 def _join(corpus: Corpus, copies: Copies, exact: NDArray[np.int64], digests: NDArray[np.uint8]) -> Iterator[LinkedRows]:
@@ -400,6 +415,7 @@ def _join(corpus: Corpus, copies: Copies, exact: NDArray[np.int64], digests: NDA
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(corpus), len(corpus)))
     component = connected_components(graph, directed=False)[1]
     least: dict[int, float] = {}
+    in_poses = set(component[copies.pairs[copies.poses != UPRIGHT, 0]])
     group_sizes: Counter[int] = Counter()
     for (one, other), value in zip(copies.pairs, copies.correlation, strict=True):
         least[component[one]] = min(value, least.get(component[one], 1.0))
@@ -410,7 +426,8 @@ def _join(corpus: Corpus, copies: Copies, exact: NDArray[np.int64], digests: NDA
     for row in np.unique(links):
         members.setdefault(component[row], []).append(int(row))
     for number, some in members.items():
-        yield LinkedRows(some, least.get(number, 1.0), group_sizes[number] / math.comb(len(some), 2))
+        mutual = group_sizes[number] / math.comb(len(some), 2)
+        yield LinkedRows(some, least.get(number, 1.0), mutual, number in in_poses)
 
 
 def _group(corpus: Corpus, linked: LinkedRows, digests: NDArray[np.uint8]) -> CopyGroup:
@@ -419,5 +436,6 @@ def _group(corpus: Corpus, linked: LinkedRows, digests: NDArray[np.uint8]) -> Co
     keys, paths = (tuple(column[row] for row in rows) for column in (corpus.keys, corpus.paths))
     labels = tuple(", ".join(corpus.labels_of_image(row)) for row in rows)
     splits = tuple(corpus.splits[row] if corpus.splits else "" for row in rows)
-    kind, correlation = (EXACT_COPY, 1.0) if exact else (NEAR_COPY, float(linked.least))
+    kind = EXACT_COPY if exact else TURNED_COPY if linked.in_poses else NEAR_COPY
+    correlation = 1.0 if exact else float(linked.least)
     return CopyGroup(tuple(rows), keys, paths, labels, splits, kind, correlation, linked.mutual)

@@ -50,7 +50,7 @@ QUESTIONS: Final = (
     Question(
         "audit duplicates",
         "Are there copies across splits or labels?",
-        "mirrored, rotated or strongly cropped copies",
+        "strongly cropped copies, and copies turned by other than quarter turns",
         lambda store: store.has_file(COPIES_FILE),
         compares_classes=False,
     ),

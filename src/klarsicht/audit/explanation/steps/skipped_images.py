@@ -11,7 +11,7 @@ from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.run_files import MANIFEST
 from klarsicht.ground.run_folder.store import RunStore
 
-OWN_STEPS = (STEP, "thumbnails", "copies")  # that do not depend on which images the model could use
+OWN_STEPS = (STEP, "thumbnails", "copy_pairs")  # that do not depend on which images the model could use
 OWN_FILES = (MANIFEST, "tables/corpus.parquet", "arrays.zarr", "duplicates.json", "tables/duplicates.parquet")
 
 
