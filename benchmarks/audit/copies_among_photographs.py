@@ -21,8 +21,10 @@ from PIL import Image
 
 from klarsicht.audit.explanation.duplicates import make_thumbnail
 from klarsicht.numerics.imaging.copies import (
+    COPY_CORRELATION,
     POSES,
     REGISTERED,
+    TURNED_CORRELATION,
     UPRIGHT,
     Copies,
     correlate_details,
@@ -93,13 +95,18 @@ def main() -> None:
     seconds = time.process_time() - began
     print(f"{len(thumbnails)} images: {len(first)} candidates in {searched:.0f} CPU s, all in {seconds:.0f} CPU s")
 
-    best = Copies.of(np.stack([first, second], 1), found, poses).one_pose((0.85, 0.9))
+    bounds = COPY_CORRELATION, TURNED_CORRELATION
+    best = Copies.of(np.stack([first, second], 1), found, poses).one_pose(bounds)
+    called = {(int(i), int(j)) for i, j in best.select(best.reach(bounds)).pairs}
     value = dict(zip(map(tuple, best.pairs.tolist()), best.correlation.tolist(), strict=True))
     planted = {(int(row), n + i): KINDS[i % 3] for i, row in enumerate(chosen)}
     scores = {kind: np.array([value.get(p, 0.0) for p, k in planted.items() if k == kind]) for kind in KINDS}
     every = np.concatenate(list(scores.values()))
-    upright = [value.get((int(row), n + i), 0.0) for i, row in enumerate(chosen) if laid[i] == UPRIGHT]
-    print(f"recall at 0.85 of {len(upright)} upright copies: {(np.array(upright) >= 0.85).mean():.4f}")
+    for what, some in (("upright", laid == UPRIGHT), ("other", laid != UPRIGHT)):
+        pairs = {(int(row), n + int(i)) for i, row in enumerate(chosen) if some[i]}
+        print(f"called: {len(pairs & called)} of {len(pairs)} {what} copies")
+    surprises = sorted(called - planted.keys())
+    print(f"called, not planted: {sum(j < n for _, j in surprises)} pairs of originals, {len(surprises)} in all")
     for level in (0.75, 0.8, 0.85, 0.9):
         others = [pair for pair, v in value.items() if v >= level and pair not in planted]
         of_originals = [pair for pair in others if pair[1] < n]

@@ -136,12 +136,12 @@ def chance_correlation(others: NDArray[np.int64], pairs: int | None = None) -> f
     distribution of z = artanh r, fitted to its median and upper decile (Fisher 1915)."""
     from scipy.special import ndtri
 
-    counted = int(others.sum())
-    if counted < FEWEST_PAIRS:
+    total = int(others.sum())
+    if total < FEWEST_PAIRS:
         return COPY_CORRELATION
-    n = counted if pairs is None else pairs
+    n = total if pairs is None else pairs
     edges = np.linspace(0, COPY_CORRELATION, BINS + 1)
-    middle, decile = np.arctanh(np.interp((0.5, 0.9), np.cumsum([0, *others]) / counted, edges))
+    middle, decile = np.arctanh(np.interp((0.5, 0.9), np.cumsum([0, *others]) / total, edges))
     z = middle + (decile - middle) / ndtri(0.9) * ndtri(1 - 1 / (n + 1))
     return max(COPY_CORRELATION, float(np.tanh(z)))
 
